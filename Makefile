@@ -1,0 +1,57 @@
+# `make demo` and `make test` work on a fresh machine: they build VENV first. `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test test-all lint bench docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED)  ## install the package and what its tests need into VENV (default .venv)
+
+# The stamp is written last, so an interrupted installation is taken up again.
+# torch comes first and alone: the resolver then keeps the build found for this machine (CPU or CUDA).
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet torch -c constraints.txt
+	$(PIP) install --quiet -e . --group test -c constraints.txt
+	@touch $@
+
+install-dev: $(INSTALLED_DEV)
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) install --quiet --group dev -c constraints.txt
+	@touch $@
+
+demo: $(INSTALLED)  ## simulate cells, integrate them, print scores, write figures into DEMO (default demo)
+	$(BIN)/scmamba-scvi demo --out $(DEMO)
+
+test: $(INSTALLED)  ## run the tests (without those marked slow or gpu)
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED)  ## run the slow tests too
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(INSTALLED_DEV)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## measure speed against the cost of the matrix products alone
+	$(BIN)/python benchmarks/speed.py
+
+docs: $(INSTALLED)  ## build the documentation into docs/_build
+	$(PIP) install --quiet -e ".[docs]" -c constraints.txt
+	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+clean:  ## remove VENV, caches and what was built
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

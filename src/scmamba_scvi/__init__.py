@@ -1,0 +1,43 @@
+"""One embedding for cells measured in several modalities, from all features."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import data, metrics, nn, ops, pl, pp
+    from .model import SCMAMBA
+
+    __version__: str
+
+__all__ = ["SCMAMBA", "__version__", "data", "metrics", "nn", "ops", "pl", "pp"]
+
+_ROOMS = ("data", "metrics", "nn", "ops", "pl", "pp", "workflow")
+
+
+def __getattr__(name: str) -> object:
+    # PEP 562: what is asked for is imported then, so that `--help`, nn and metrics do not wait for scvi-tools (15 s).
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name == "SCMAMBA":
+        value: object = importlib.import_module(f"{__name__}.model").SCMAMBA
+    elif name == "__version__":
+        value = _version()
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("scmamba-scvi")
+    except PackageNotFoundError:  # a source tree on the path, not installed
+        return "0+unknown"

@@ -1,0 +1,53 @@
+"""The only place that imports private or optional names of other packages; a test imports every one of them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+
+def scvi_constants() -> object:
+    """Names under which scvi-tools keeps the parts of its registry."""
+    # `AnnDataManager.view_registry` of scvi-tools 1.4 uses rich.pretty without importing it
+    import rich.pretty  # noqa: F401
+    from scvi.data import _constants
+
+    return _constants
+
+
+def mudata_wrapper() -> type:
+    """Base class of scvi-tools' fields that live in one modality of a MuData."""
+    from scvi.data.fields import BaseMuDataWrapperClass
+
+    return BaseMuDataWrapperClass
+
+
+def validation_check(**kwargs: bool) -> object:
+    """scvi-tools' switches for what is checked when data are registered."""
+    from scvi.data._manager import AnnDataManagerValidationCheck
+
+    return AnnDataManagerValidationCheck(**kwargs)
+
+
+def import_without_parents(name: str) -> ModuleType:
+    """Import a submodule without running the ``__init__`` of the packages above it.
+
+    ``mamba_ssm/__init__.py`` imports kernels that need packages nobody asked for; the scan's own file does not.
+
+    Raises
+    ------
+    ImportError
+        If a package on the way or the module itself cannot be found or imported.
+    """
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        parent = ".".join(parts[:depth])
+        if parent in sys.modules:
+            continue
+        spec = importlib.util.find_spec(parent)
+        if spec is None or spec.submodule_search_locations is None:
+            raise ImportError(f"No package named {parent!r}.")
+        sys.modules[parent] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(name)

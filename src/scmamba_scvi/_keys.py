@@ -1,0 +1,43 @@
+"""Every string key that crosses a seam, with its meaning, and the letters of tensor dimensions.
+
+Dimensions
+----------
+====  =========================================================================
+``n``  cells of a minibatch
+``f``  features of one modality (genes, peaks, proteins), in the order of ``var``
+``c``  patches, i.e. tokens of the sequence (``C`` in the paper, section 4.1.1)
+``w``  features of a patch, padded (``P`` in the paper)
+``e``  dimensions of a feature embedding
+``d``  width of the network (``D`` in the paper)
+``i``  inner width of the Mamba2 mixer, ``i = h * p``
+``h``  heads of the mixer
+``p``  dimensions of a head
+``s``  state dimensions (``N`` in the Mamba2 paper)
+``q``  tokens of a chunk of the scan
+``z``  latent dimensions
+====  =========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+Kind = Literal["rna", "atac", "protein"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+#: ``obsm`` key under which embeddings are written by the command line.
+OBSM_KEY: Final = "X_scmamba"
+#: Minibatch and registry key of the batch, int64 ``(n, 1)``.
+BATCH_KEY: Final = "batch"
+#: Minibatch and registry key of the labels, int64 ``(n, 1)``.
+LABELS_KEY: Final = "labels"
+
+
+def x_key(kind: str) -> str:
+    """Registry and minibatch key of a modality's counts, ``(n, f)`` float32, CSR or dense."""
+    return f"X_{kind}"
+
+
+def present_key(kind: str) -> str:
+    """Minibatch key of the mask of cells that have the modality, ``(n,)`` bool."""
+    return f"present_{kind}"

@@ -1,0 +1,176 @@
+"""Knobs of the network and of training: two frozen dataclasses and one table of presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from ._keys import KINDS
+from .errors import ScmambaError, UnknownNameError
+
+T = TypeVar("T")
+#: A value for every kind of modality, or one per kind.
+PerKind = T | Mapping[str, T]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the network. Entries that take a dict accept one value per kind of modality."""
+
+    # -- what the network is
+    encoder: str = "mamba"  # "mamba" | "mlp" | "linear"
+    n_latent: int = 64  # z
+    patch_embedding: str = "feature"  # a vector per feature, or one projection "shared" by all patches (the paper)
+    patch_size: PerKind[int | None] = None  # features of a patch; None: so many that max_patches patches are enough
+    max_patches: int = 24  # only read where patch_size is None
+    d_feature: int = 64  # e
+    d_model: int = 64  # d
+    n_layers: PerKind[int] = 1
+    d_state: int = 32  # s
+    expand: int = 1  # i = expand * d
+    headdim: int = 64  # p
+    d_conv: int = 4
+    d_mlp: int = 128  # hidden width of the gated MLP of a block
+    bidirectional: bool = False
+    attention_layers: PerKind[tuple[int, ...]] = ()  # indices of blocks that use attention instead of Mamba2
+    attention_heads: int = 4
+    pooling: str = "mean"  # "mean" | "last" | "mean+last"
+    d_head: int = 128  # hidden width of the head; 0: one linear layer
+    pool_norm: str = "batch"  # what stands between pooling and head: "batch" | "tanh" | "none"
+    # -- how it starts
+    skip: bool = True  # linear map from the summed token embeddings to the latent space
+    spectral: bool = True  # start the skip at the correlation-weighted CCA of the training cells
+    spectral_components: int | None = None  # None: n_latent, fewer on few cells
+    gate_init: float = 0.0  # the network's part of the embedding starts at this multiple
+    layer_scale: float | None = 0.01  # residual branches start at this multiple; None: no LayerScale
+    # -- what the counts become
+    values: PerKind[str] = dataclasses.field(
+        default_factory=lambda: {"rna": "log1p", "atac": "tfidf", "protein": "clr"}
+    )
+    n_bins: int = 51  # only read by values="binned"
+    # -- regularisation
+    mask_rate: float = 0.5  # share of the input that is hidden in a training step
+    dropout: float = 0.1
+    # -- loss
+    temperature: float = 0.07
+    learn_temperature: bool = True
+    contrastive_weight: float = 1.0
+    cosine_weight: float = 1.0
+    # -- the scan
+    ssd_backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, Mapping):
+                continue
+            for kind in value:
+                if kind not in KINDS:
+                    raise UnknownNameError(f"kind of modality in {field.name}", kind, KINDS)
+        _check_choice("encoder", self.encoder, ("mamba", "mlp", "linear"))
+        _check_choice("patch_embedding", self.patch_embedding, ("feature", "shared"))
+        _check_choice("pooling", self.pooling, ("mean", "last", "mean+last"))
+        _check_choice("pool_norm", self.pool_norm, ("batch", "tanh", "none"))
+        for name in ("n_latent", "max_patches", "d_feature", "d_model", "d_state", "expand", "headdim", "d_conv"):
+            if getattr(self, name) < 1:
+                raise ScmambaError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("mask_rate", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ScmambaError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        if self.encoder == "linear" and not self.skip:
+            raise ScmambaError("encoder='linear' has nothing but the skip: leave skip=True.")
+        if self.expand * self.d_model % self.headdim:
+            raise ScmambaError(
+                f"expand * d_model = {self.expand * self.d_model} must be a multiple of headdim = {self.headdim}: "
+                f"choose headdim among the divisors, such as {_largest_divisor(self.expand * self.d_model, self.headdim)}."
+            )
+        if self.spectral and self.skip and self.patch_embedding == "feature" and self.d_feature < self.n_latent:
+            raise ScmambaError(
+                f"d_feature = {self.d_feature} must be at least n_latent = {self.n_latent} to hold the spectral start: "
+                f"raise d_feature or pass spectral=False."
+            )
+
+    def of_kind(self, name: str, kind: str) -> Any:
+        """Value of entry ``name`` for modalities of ``kind``."""
+        value = getattr(self, name)
+        if not isinstance(value, Mapping):
+            return value
+        if kind not in value:
+            raise ScmambaError(f"{name} says nothing about {kind!r}: add it, it has {dict(value)}.")
+        return value[kind]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are saved with a model."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained; `train(plan_kwargs={...})` overrides entries."""
+
+    lr: float = 5e-4  # of the network
+    spectral_lr: float = 3e-4  # of what starts at the spectral solution: slow, it is already good
+    weight_decay: float = 0.05
+    warmup: float = 0.1  # share of the steps with a rising learning rate
+    gradient_clip: float = 1.0  # largest norm of the gradient
+    patience: int | None = None  # epochs without better held-out retrieval before training stops; None: by their length
+    monitor: str = "foscttm_validation"  # or "recall_at_10_validation", "validation_loss"
+    max_validation_cells: int = 5_000  # enough to tell 0.08 from 0.09; more only cost training cells
+
+    @property
+    def monitor_mode(self) -> str:
+        """Whether a lower or a higher value is better."""
+        return "max" if self.monitor.startswith("recall") else "min"
+
+
+#: Differences from the defaults above.
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    # a laptop: short sequences, narrow network
+    "small": {},
+    # one GPU
+    "base": {"d_model": 256, "max_patches": 256, "n_layers": 4, "d_state": 64, "expand": 2, "headdim": 64, "d_mlp": 512},
+    "large": {"d_model": 512, "max_patches": 512, "n_layers": 8, "d_state": 128, "expand": 2, "headdim": 64,
+              "d_mlp": 1024, "d_feature": 128},
+    # the published shape (arXiv 2506.20697; sizes of its PBMC configuration)
+    "paper": {"patch_embedding": "shared", "patch_size": {"rna": 256, "atac": 256, "protein": 128}, "d_model": 512,
+              "n_layers": {"rna": 10, "atac": 12, "protein": 4}, "d_state": 128, "expand": 2, "headdim": 128,
+              "d_mlp": 1024, "attention_layers": (2,), "pooling": "last", "pool_norm": "tanh", "d_head": 0,
+              "skip": False, "spectral": False, "gate_init": 1.0, "layer_scale": None,
+              "values": {"rna": "log1p", "atac": "binary", "protein": "binned"}, "mask_rate": 0.0,
+              "temperature": 0.2, "learn_temperature": False},
+}  # fmt: skip
+
+
+def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
+    """The preset's configuration with ``overrides`` applied; unknown names are answered with the known ones."""
+    if preset not in PRESETS:
+        raise UnknownNameError("preset", preset, PRESETS)
+    known = [f.name for f in dataclasses.fields(ModelConfig)]
+    for name in overrides:
+        if name not in known:
+            raise UnknownNameError("model option", name, known)
+    config = ModelConfig(**PRESETS[preset])
+    for name, value in overrides.items():
+        default = getattr(config, name)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            overrides[name] = {**default, **value}  # naming one kind keeps the others
+    return dataclasses.replace(config, **overrides)
+
+
+def resolve_train_config(**overrides: Any) -> TrainConfig:
+    """Training configuration with ``overrides`` applied; unknown names are answered with the known ones."""
+    known = [f.name for f in dataclasses.fields(TrainConfig)]
+    for name in overrides:
+        if name not in known:
+            raise UnknownNameError("training option", name, known)
+    return TrainConfig(**overrides)
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UnknownNameError(name, value, known)
+
+
+def _largest_divisor(n: int, at_most: int) -> int:
+    return max(k for k in range(1, at_most + 1) if n % k == 0)

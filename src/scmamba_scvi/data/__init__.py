@@ -1,0 +1,32 @@
+"""Data to try things on: simulated with known truth, or public ones downloaded once. MuData of raw counts out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._download import fetch_pbmc_multiome, read_10x_multiome
+    from ._simulate import simulate_citeseq, simulate_multiome
+
+__all__ = ["fetch_pbmc_multiome", "read_10x_multiome", "simulate_citeseq", "simulate_multiome"]
+
+_HOME = {
+    "fetch_pbmc_multiome": "_download",
+    "read_10x_multiome": "_download",
+    "simulate_citeseq": "_simulate",
+    "simulate_multiome": "_simulate",
+}
+
+
+def __getattr__(name: str) -> object:
+    # PEP 562: mudata and anndata take seconds to import
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

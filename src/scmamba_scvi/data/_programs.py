@@ -1,0 +1,163 @@
+"""A genome, and programs on it: what goes up together in the genes and in the peaks beside them.
+
+A program is a distribution over features (a topic of an admixture). A cell is a mixture of programs, the same in all
+modalities up to fixed weights: that alone ties its profiles together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+#: Lengths of the human chromosomes in bases (GRCh38, rounded to millions).
+CHROMOSOMES: Final = dict(zip(
+    [*(f"chr{i}" for i in range(1, 23)), "chrX", "chrY"],
+    np.array([248, 242, 198, 190, 182, 171, 159, 145, 138, 134, 135, 133,
+              114, 107, 102, 90, 83, 80, 59, 64, 47, 51, 156, 57]) * 1_000_000,
+    strict=True,
+))  # fmt: skip
+#: Neighbouring types share a lineage and its program, which makes them hard to tell apart.
+TYPES_PER_LINEAGE: Final = 3
+#: Continuous programs that run through all types: seen in every modality, and seen in one modality only.
+N_STATES: Final = 5
+N_PRIVATE: Final = 2
+#: Share of the genes in one program.
+PROGRAM_SHARE: Final = 0.03
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """How many programs of each sort there are; the ``k`` rows are base, lineages, types, states, private."""
+
+    n_types: int
+
+    @property
+    def n_lineages(self) -> int:
+        return -(-self.n_types // TYPES_PER_LINEAGE)
+
+    @property
+    def lineage_of(self) -> np.ndarray:
+        """Lineage of each type, int64 ``(n_types,)``."""
+        return np.arange(self.n_types) * self.n_lineages // self.n_types
+
+    @property
+    def first_type(self) -> int:
+        return 1 + self.n_lineages
+
+    @property
+    def n_shared(self) -> int:
+        """Programs that every modality has."""
+        return self.first_type + self.n_types + N_STATES
+
+    @property
+    def n_programs(self) -> int:
+        """``k``."""
+        return self.n_shared + N_PRIVATE
+
+
+def place_genes(rng: np.random.Generator, n_genes: int) -> pd.DataFrame:
+    """Genes in clusters along the chromosomes, sorted: columns chrom, start, end, strand; ``(n_genes, 4)``."""
+    chrom = _draw_chromosomes(rng, n_genes)
+    n_clusters = max(1, n_genes // 8)
+    # a cluster is at the same share of each chromosome's length; which chromosome a gene is on decides the rest
+    centre = rng.random((n_clusters, len(CHROMOSOMES)))[rng.integers(n_clusters, size=n_genes), chrom]
+    start = centre * _length_of(chrom) + rng.laplace(scale=100_000, size=n_genes)
+    width = np.clip(rng.lognormal(np.log(20_000), 1.1, n_genes), 500, 800_000)
+    genes, _ = _sorted_features(chrom, start, width)
+    return genes.assign(strand=rng.choice(["+", "-"], n_genes))
+
+
+def place_peaks(rng: np.random.Generator, n_peaks: int, genes: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Peaks at promoters, around genes and between them, sorted.
+
+    Returns
+    -------
+    Columns chrom, start, end ``(n_peaks, 3)``, and the gene that each peak follows ``(n_peaks,)``, -1 for none.
+    """
+    n_genes = len(genes)
+    chrom = _draw_chromosomes(rng, n_peaks)
+    start = rng.random(n_peaks) * _length_of(chrom)
+    gene = np.full(n_peaks, -1)
+    n_near = round(0.6 * n_peaks)
+    # first one promoter per gene, then enhancers of genes drawn at random
+    gene[:n_near] = np.r_[rng.permutation(n_genes), rng.integers(n_genes, size=n_peaks)][:n_near]
+    is_promoter = np.arange(n_near) < n_genes
+    distance = np.where(is_promoter, rng.normal(0, 300, n_near), rng.laplace(0, 25_000, n_near))
+    tss = np.where(genes["strand"] == "+", genes["start"], genes["end"])
+    chrom[:n_near] = genes["chrom"].cat.codes.to_numpy()[gene[:n_near]]
+    start[:n_near] = tss[gene[:n_near]] + distance
+    # one in four of the peaks beside a gene is simply open
+    gene[:n_near][rng.random(n_near) < 0.25] = -1
+    peaks, order = _sorted_features(chrom, start, np.clip(rng.normal(900, 150, n_peaks), 200, 1_500))
+    return peaks, gene[order]
+
+
+def gene_programs(rng: np.random.Generator, n_genes: int, structure: Structure) -> np.ndarray:
+    """Distributions over genes, rows sum to one, float64 ``(k, n_genes)``.
+
+    Every program but the base holds regions of one to four neighbouring genes, and no gene is in two of them.
+    """
+    base = rng.lognormal(0, 2.4, n_genes)
+    regions = np.split(np.arange(n_genes), np.flatnonzero(rng.random(n_genes - 1) < 0.4) + 1)
+    rng.shuffle(regions)
+    wanted = max(3, round(PROGRAM_SHARE * n_genes))
+    programs = np.zeros((structure.n_programs, n_genes))
+    programs[0] = base
+    for k in range(1, structure.n_programs):
+        members: list[int] = []
+        while len(members) < wanted and regions:
+            members.extend(regions.pop())
+        if not members:  # fewer genes than programs need
+            members = list(rng.integers(n_genes, size=1))
+        # a marker is usually not the most abundant gene: the root flattens what the base says
+        programs[k, members] = np.sqrt(base[members]) * rng.gamma(2.0, size=len(members))
+    return programs / programs.sum(1, keepdims=True)
+
+
+def peak_programs(rng: np.random.Generator, gene: np.ndarray, of_genes: np.ndarray, structure: Structure) -> np.ndarray:
+    """Distributions over peaks, rows sum to one, float64 ``(k, n_peaks)``: peaks follow their genes' programs.
+
+    Parameters
+    ----------
+    gene
+        The gene that each peak follows ``(n_peaks,)``, -1 for none.
+    of_genes
+        Programs of the genes ``(k, n_genes)``; the private ones are drawn anew.
+    """
+    n_peaks = len(gene)
+    base = rng.lognormal(0, 1.0, n_peaks)
+    active = of_genes[:, gene] * (gene >= 0)  # (k, n_peaks)
+    active[structure.n_shared :] = rng.random((N_PRIVATE, n_peaks)) < PROGRAM_SHARE
+    # peaks far from any gene take part too, and nobody knows which gene they serve
+    distal = (rng.random(active.shape) < PROGRAM_SHARE / 3) & (gene < 0)
+    programs = np.where((active > 0) | distal, np.sqrt(base) * rng.gamma(2.0, size=active.shape), 0.0)
+    programs[0] = base
+    # so few peaks that a program has none: it then looks like the base
+    programs[programs.sum(1) == 0] = base
+    return programs / programs.sum(1, keepdims=True)
+
+
+def _draw_chromosomes(rng: np.random.Generator, n: int) -> np.ndarray:
+    lengths = np.array([*CHROMOSOMES.values()], dtype=float)
+    lengths[-1] /= 4  # chrY is mostly empty
+    return rng.choice(len(lengths), size=n, p=lengths / lengths.sum())
+
+
+def _length_of(chrom: np.ndarray) -> np.ndarray:
+    return np.array([*CHROMOSOMES.values()])[chrom]
+
+
+def _sorted_features(chrom: np.ndarray, start: np.ndarray, width: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+    """Features inside their chromosomes, sorted, no two at one start; and the order that sorted them."""
+    width = width.astype(np.int64)
+    start = np.clip(start.astype(np.int64), 1, _length_of(chrom) - width - len(chrom))
+    order = np.lexsort((start, chrom))
+    chrom, start, width = chrom[order], start[order], width[order]
+    for c in np.unique(chrom):
+        here, at = chrom == c, np.arange((chrom == c).sum())
+        start[here] = np.maximum.accumulate(start[here] - at) + at
+    names = pd.Categorical.from_codes(chrom, categories=[*CHROMOSOMES])
+    return pd.DataFrame({"chrom": names, "start": start, "end": start + width}), order

@@ -1,0 +1,82 @@
+"""Sparse counts from mixtures of programs, without ever making the matrix of their rates."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from scipy import sparse
+
+#: Entries of a program's table per feature: weights below a sixteenth of the mean weight are rounded.
+TABLE_ENTRIES_PER_FEATURE: Final = 16
+#: Cells drawn at a time; their draws are sorted together, a few tens of MB.
+BLOCK: Final = 512
+
+
+def sample_mixture(
+    rng: np.random.Generator, mixture: np.ndarray, programs: np.ndarray, n_counts: np.ndarray
+) -> sparse.csr_matrix:
+    """Multinomial counts of cells that mix programs.
+
+    Each count first draws its program from the cell's mixture, then its feature from the program: time and memory
+    follow the number of counts, not cells times features.
+
+    Parameters
+    ----------
+    mixture
+        ``(n, k)``, rows sum to one.
+    programs
+        ``(k, f)``, rows sum to one.
+    n_counts
+        Total of each cell, int ``(n,)``.
+
+    Returns
+    -------
+    float32 ``(n, f)`` with sorted indices.
+    """
+    tables = [_quantile_table(program) for program in programs]
+    parts = [
+        _sample_block(rng, mixture[i : i + BLOCK], tables, n_counts[i : i + BLOCK], programs.shape[1])
+        for i in range(0, len(mixture), BLOCK)
+    ]
+    return stack_rows(parts, programs.shape[1])
+
+
+def stack_rows(parts: list[sparse.csr_matrix], n_features: int) -> sparse.csr_matrix:
+    """Rows of all ``parts``, which is emptied on the way: both copies never exist together."""
+    shape = (sum(p.shape[0] for p in parts), n_features)
+    indptr = np.r_[0, np.cumsum(np.concatenate([np.diff(p.indptr) for p in parts], dtype=np.int64))]
+    indices = np.concatenate([p.indices for p in parts])
+    for p in parts:
+        p.indices = None
+    data = np.concatenate([p.data for p in parts])
+    parts.clear()
+    index_type = np.int32 if indptr[-1] < 2**31 else np.int64
+    return sparse.csr_matrix((data, indices.astype(index_type, copy=False), indptr.astype(index_type)), shape=shape)
+
+
+def _quantile_table(program: np.ndarray) -> np.ndarray:
+    """Features at evenly spaced quantiles of a distribution: a random entry of it is a draw, in constant time."""
+    n = TABLE_ENTRIES_PER_FEATURE * np.count_nonzero(program)
+    cumulative = np.cumsum(program)
+    at = (np.arange(n) + 0.5) / n * cumulative[-1]
+    return np.searchsorted(cumulative, at, side="right").astype(np.int32)
+
+
+def _sample_block(
+    rng: np.random.Generator, mixture: np.ndarray, tables: list[np.ndarray], n_counts: np.ndarray, n_features: int
+) -> sparse.csr_matrix:
+    n_cells = len(mixture)
+    split = rng.multinomial(n_counts, mixture)  # (n, k) counts of each program
+    entry = np.empty(split.sum(), dtype=np.int64)  # cell * f + feature of each count
+    end = 0
+    for table, of_cell in zip(tables, split.T, strict=True):
+        begin, end = end, end + int(of_cell.sum())
+        entry[begin:end] = np.repeat(np.arange(n_cells) * n_features, of_cell)
+        entry[begin:end] += table[rng.integers(len(table), size=end - begin, dtype=np.uint32)]
+    entry.sort()
+    first = np.flatnonzero(np.r_[True, entry[1:] != entry[:-1]]) if len(entry) else np.empty(0, dtype=np.int64)
+    counts = np.diff(np.r_[first, len(entry)]).astype(np.float32)
+    row, col = np.divmod(entry[first], n_features)
+    indptr = np.r_[0, np.cumsum(np.bincount(row, minlength=n_cells))]
+    return sparse.csr_matrix((counts, col.astype(np.int32), indptr), shape=(n_cells, n_features))

@@ -1,0 +1,172 @@
+"""Bad input is answered before any work, naming what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
+from mudata import MuData
+from scipy import sparse
+
+from ..errors import ScmambaError, UnknownNameError
+
+#: Rows looked at together: small beside any matrix worth streaming, large enough for numpy.
+BLOCK = 2048
+
+
+def check_mudata(
+    mdata: MuData,
+    modalities: Mapping[str, str],
+    layers: Mapping[str, str | None],
+    *,
+    require_counts: bool,
+) -> None:
+    """Everything about the cells and matrices of ``modalities`` that later steps take for granted."""
+    if mdata.is_view:
+        raise ScmambaError(
+            "This MuData is a view of another one. Make it an object of its own first: mdata = mdata.copy()."
+        )
+    for kind, key in modalities.items():
+        if key in mdata.mod:
+            check_names(mdata.mod[key], f"mdata[{key!r}]")
+            check_matrix(mdata.mod[key], kind, key, layers.get(kind), require_counts=require_counts)
+
+
+def check_obs_column(mdata: MuData, argument: str, column: str | None) -> None:
+    """A column of ``mdata.obs`` that an argument names, complete."""
+    if column is None:
+        return
+    if column not in mdata.obs:
+        elsewhere = [key for key, mod in mdata.mod.items() if column in mod.obs]
+        hint = (
+            f" It is a column of the modalities {elsewhere}: copy it with mdata.obs[{column!r}] = "
+            f"mdata[{elsewhere[0]!r}].obs[{column!r}]." if elsewhere else ""
+        )  # fmt: skip
+        raise ScmambaError(f"{argument}={column!r} is not a column of mdata.obs, which has {list(mdata.obs)}.{hint}")
+    n_missing = int(mdata.obs[column].isna().sum())
+    if n_missing:
+        raise ScmambaError(
+            f"mdata.obs[{column!r}] ({argument}) is missing for {n_missing:,} of {mdata.n_obs:,} cells. "
+            f"Fill it, for example with .fillna('Unknown')."
+        )
+
+
+def check_shared_cells(mdata: MuData, modalities: Mapping[str, str]) -> None:
+    """Some cells must have two modalities: they are the only ones a contrastive loss learns from."""
+    names = [mdata.mod[key].obs_names for key in modalities.values()]
+    n_paired = int((pd.concat([pd.Series(1, index=n) for n in names]).groupby(level=0).sum() > 1).sum())
+    if n_paired == 0:
+        examples = ", ".join(f"{key}: {n[0]!r}" for key, n in zip(modalities.values(), names, strict=True) if len(n))
+        raise ScmambaError(
+            f"No cell has two of the modalities {list(modalities.values())}: their cell names do not overlap ({examples}). "
+            f"If the cells are the same, give them the same obs_names."
+        )
+
+
+def check_names(adata: AnnData, where: str) -> None:
+    """Cells and features are told apart by name only."""
+    if not adata.n_obs or not adata.n_vars:
+        raise ScmambaError(f"{where} is empty: {adata.n_obs} cells x {adata.n_vars} features.")
+    for what, names, fix in (
+        ("cell", adata.obs_names, "obs_names_make_unique()"),
+        ("feature", adata.var_names, "var_names_make_unique()"),
+    ):
+        double = names[names.duplicated()].unique()
+        if len(double):
+            raise ScmambaError(
+                f"{where} has {len(double):,} {what} names that occur more than once, such as "
+                f"{', '.join(map(repr, double[:3]))}. Make them unique: {where}.{fix}."
+            )
+
+
+def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool) -> None:
+    """Values are finite, not negative and, where counts are needed, whole numbers."""
+    if layer is not None and layer not in adata.layers:
+        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers)
+    where = f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
+    x = adata.X if layer is None else adata.layers[layer]
+    if x is None:
+        raise ScmambaError(f"{where} is empty. Name the layer that holds counts: layers={{{kind!r}: ...}}.")
+    check_storage(x, where)
+    seen = np.zeros(adata.n_vars, dtype=bool)
+    n_empty = 0
+    for first, block in _blocks(x):
+        values = block.data if sparse.issparse(block) else block
+        bad = _first_bad(values, require_counts=require_counts)
+        if bad is not None:
+            _raise_bad(adata, where, key, kind, layer, block, first, *bad)
+        filled = block if sparse.issparse(block) else sparse.csr_matrix(block)
+        nonzero = filled.data != 0
+        seen[filled.indices[nonzero]] = True
+        n_empty += int((np.diff(np.r_[0, nonzero.cumsum()][filled.indptr]) == 0).sum())
+    n_silent = int((~seen).sum())
+    if n_empty or n_silent:
+        warnings.warn(
+            f"{where}: {n_empty:,} of {adata.n_obs:,} cells and {n_silent:,} of {adata.n_vars:,} features are zero "
+            f"throughout. They are kept.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def check_storage(x: object, where: str) -> None:
+    """Kinds of matrix whose rows can be read."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise ScmambaError(f"{where} is a masked array: missing counts have no meaning here. Fill it, .filled(0).")
+    if isinstance(x, CSCDataset):
+        raise ScmambaError(f"{where} is stored by columns on disk, so cells cannot be read. Write it as CSR, .tocsr().")
+    known = sparse.issparse(x) or isinstance(x, np.ndarray | CSRDataset)
+    if not known and not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
+        raise ScmambaError(f"{where} is a {type(x).__name__}: store it as scipy CSR or a numpy array.")
+    if np.dtype(x.dtype).kind not in "biuf":
+        raise ScmambaError(f"{where} has values of type {x.dtype}: counts must be numbers.")
+
+
+def _blocks(x: object) -> Iterator[tuple[int, object]]:
+    if sparse.issparse(x) and x.format != "csr":
+        x = x.tocsr()
+    for first in range(0, x.shape[0], BLOCK):
+        block = x[first : first + BLOCK]
+        yield first, block if sparse.issparse(block) else np.asarray(block)
+
+
+def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str] | None:
+    """Flat position and nature of the first value that is not usable."""
+    if values.dtype.kind in "bu" or not values.size:
+        return None
+    tests = [("not finite", lambda v: ~np.isfinite(v))] if values.dtype.kind == "f" else []
+    if require_counts:
+        tests.append(("negative", lambda v: v < 0))
+    if require_counts and values.dtype.kind == "f":
+        tests.append(("not whole numbers", lambda v: v != np.rint(v)))
+    for nature, test in tests:
+        hit = test(values)
+        if hit.any():
+            return int(hit.ravel().argmax()), nature
+    return None
+
+
+def _raise_bad(
+    adata: AnnData, where: str, key: str, kind: str, layer: str | None, block, first: int, flat: int, nature: str
+):
+    if sparse.issparse(block):
+        row, column = int(np.searchsorted(block.indptr, flat, side="right")) - 1, int(block.indices[flat])
+        value = block.data[flat]
+    else:
+        row, column = divmod(flat, block.shape[1])
+        value = block[row, column]
+    at = f"{value:g} in cell {adata.obs_names[first + row]!r}, feature {adata.var_names[column]!r}"
+    if nature == "not finite":
+        raise ScmambaError(f"{where} holds values that are not finite ({at}). Replace or remove them.")
+    others = [name for name in [None, *adata.layers] if name != layer]
+    names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
+    raise ScmambaError(
+        f"{where} holds values that are {nature} ({at}), so it is not raw counts: it looks normalised, "
+        f"log-transformed or scaled. Pass the matrix with raw counts, setup_mudata(mdata, layers={{{kind!r}: ...}}); "
+        f"mdata[{key!r}] also has: {names or 'no other layer'}. If these values are meant (corrected counts, or "
+        f"values={{{kind!r}: 'raw'}} in the model), pass require_counts=False."
+    )

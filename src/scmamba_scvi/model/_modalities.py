@@ -1,0 +1,67 @@
+"""Which modality of a MuData is RNA, accessibility or protein."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mudata import MuData
+
+from .._keys import KINDS
+from ..errors import ScmambaError, UnknownNameError
+
+#: Keys of ``mdata.mod`` that name a kind, in lower case.
+KEYS = {
+    "rna": ("rna", "gex", "expression", "gene_expression"),
+    "atac": ("atac", "peaks", "accessibility", "chromatin_accessibility"),
+    "protein": ("protein", "proteins", "prot", "adt"),
+}
+#: ``var["feature_types"]`` as 10x writes it.
+FEATURE_TYPES = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
+
+
+def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
+    """Dict from kind to key of ``mdata.mod``, in the order of `KINDS`; checked if given, recognised if not.
+
+    Raises
+    ------
+    ScmambaError
+        Fewer than two modalities, a key that ``mdata`` lacks, two modalities of one kind, or none recognised.
+    """
+    found = _recognise(mdata) if modalities is None else dict(modalities)
+    for kind, key in found.items():
+        if kind not in KINDS:
+            raise UnknownNameError("kind of modality", kind, KINDS)
+        if key not in mdata.mod:
+            raise UnknownNameError(f"modality for {kind!r}", key, mdata.mod)
+    if len(set(found.values())) < len(found):
+        raise ScmambaError(f"One modality was given for two kinds: {found}.")
+    if len(found) < 2:
+        raise ScmambaError(
+            f"At least two modalities are needed, found {found or 'none'} among the keys {list(mdata.mod)}. "
+            f"Name them: setup_mudata(mdata, modalities={{'rna': ..., 'atac': ...}}); kinds are {', '.join(KINDS)}."
+        )
+    return {kind: found[kind] for kind in KINDS if kind in found}
+
+
+def _recognise(mdata: MuData) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key in mdata.mod:
+        kind = _kind_of(mdata, key)
+        if kind is None:
+            continue
+        if kind in found:
+            raise ScmambaError(
+                f"Modalities {found[kind]!r} and {key!r} both look like {kind}: choose with "
+                f"setup_mudata(mdata, modalities={{{kind!r}: ..., ...}})."
+            )
+        found[kind] = key
+    return found
+
+
+def _kind_of(mdata: MuData, key: str) -> str | None:
+    for kind, names in KEYS.items():
+        if key.lower() in names:
+            return kind
+    var = mdata.mod[key].var
+    types = set(var["feature_types"].astype(str)) if "feature_types" in var else set()
+    return FEATURE_TYPES.get(types.pop()) if len(types) == 1 else None

@@ -1,0 +1,83 @@
+"""Carries a minibatch to the encoders and the loss; does no maths of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from torch import Tensor, nn
+
+from .._keys import present_key, x_key
+from ..config import ModelConfig
+from ..nn.encoder import Encoder
+from ..nn.losses import Temperature, multimodal_loss
+from ..ops.csr import select_rows
+from ..pp import FeatureLayout, value_transform
+
+
+class SCMAMBAModule(BaseModuleClass):
+    """A value transform and an encoder per modality, and the temperature they share.
+
+    Parameters
+    ----------
+    config
+        The network.
+    layouts
+        Order and patches of the features, per kind of modality.
+    """
+
+    def __init__(self, config: ModelConfig, layouts: Mapping[str, FeatureLayout]) -> None:
+        super().__init__()
+        self.config = config
+        self.kinds = list(layouts)
+        self.values = nn.ModuleDict(
+            {
+                kind: value_transform(config.of_kind("values", kind), layout.n_features, n_bins=config.n_bins)
+                for kind, layout in layouts.items()
+            }
+        )
+        self.encoders = nn.ModuleDict(
+            {
+                kind: Encoder(config, kind, torch.as_tensor(layout.slots), layout.n_patches, layout.patch_size)
+                for kind, layout in layouts.items()
+            }
+        )
+        self.temperature = Temperature(config.temperature, learn=config.learn_temperature)
+
+    def encode(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
+        """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero.
+
+        Cells without the modality do not enter the encoder: in training they would shift its batch statistics.
+        """
+        n_present = int(present.sum())
+        if n_present < 2 and self.training:  # batch statistics of one cell do not exist
+            return counts.new_zeros(len(present), self.config.n_latent, layout=torch.strided)
+        z = self.encoders[kind](self.values[kind](select_rows(counts, present)))  # (n_present, z)
+        return F.pad(z, (0, 0, 0, 1))[self._row_of(present)]
+
+    @staticmethod
+    def _row_of(present: Tensor) -> Tensor:
+        """Row among the present cells, the last row (of zeros) for the others."""
+        return torch.where(present, present.cumsum(0) - 1, present.sum())
+
+    @auto_move_data
+    def forward(
+        self, tensors: Mapping[str, Tensor], loss_kwargs: dict | None = None, compute_loss: bool = True, **_: object
+    ):
+        """Embeddings and, if asked for, the loss of a minibatch."""
+        present = {kind: tensors[present_key(kind)] for kind in self.kinds if x_key(kind) in tensors}
+        z = {kind: self.encode(tensors[x_key(kind)], kind, here) for kind, here in present.items()}
+        outputs = {"z": z, "present": present}
+        return (outputs, {}, self.loss(tensors, outputs, **(loss_kwargs or {}))) if compute_loss else (outputs, {})
+
+    def loss(self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, dict], **_: object) -> LossOutput:
+        """Contrastive and cosine loss over the pairs that are present (equation 9 of the paper)."""
+        z, present = inference_outputs["z"], inference_outputs["present"]
+        parts = multimodal_loss(
+            z, present, self.temperature(),
+            contrastive_weight=self.config.contrastive_weight, cosine_weight=self.config.cosine_weight,
+        )  # fmt: skip
+        loss = parts.pop("loss")
+        return LossOutput(loss=loss, n_obs_minibatch=len(next(iter(present.values()))), extra_metrics=parts)

@@ -1,0 +1,80 @@
+"""The contrastive objective (paper, equations 7-9): pure functions of embeddings and a scale."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Temperature(nn.Module):
+    """Temperature of the logits, learned on a log scale and clamped, so that it can neither vanish nor explode."""
+
+    lowest, highest = 0.01, 1.0
+
+    def __init__(self, initial: float = 0.07, *, learn: bool = True) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(float(initial)).log(), requires_grad=learn)
+
+    def forward(self) -> Tensor:
+        """Scalar in [0.01, 1]."""
+        return self.log.exp().clamp(self.lowest, self.highest)
+
+
+def info_nce(za: Tensor, zb: Tensor, temperature: Tensor | float) -> Tensor:
+    """Symmetric InfoNCE of unit vectors ``(n, z)`` whose rows are pairs.
+
+    The mean of both directions; the paper's equation 7 is their sum, twice this value.
+    """
+    logits = za.float() @ zb.float().T / temperature  # (n, n)
+    partner = torch.arange(len(za), device=za.device)
+    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+
+
+def cosine_distance(za: Tensor, zb: Tensor) -> Tensor:
+    """One minus the mean cosine of pairs of unit vectors ``(n, z)`` (paper, equation 8)."""
+    return 1 - (za.float() * zb.float()).sum(-1).mean()
+
+
+def multimodal_loss(
+    z: Mapping[str, Tensor],
+    present: Mapping[str, Tensor],
+    temperature: Tensor,
+    *,
+    contrastive_weight: float = 1.0,
+    cosine_weight: float = 1.0,
+) -> dict[str, Tensor]:
+    """Mean over all pairs of modalities of contrastive and cosine loss, each over the cells that have both.
+
+    Parameters
+    ----------
+    z
+        Unit vectors ``(n, z)`` per modality; rows of cells without it are ignored.
+    present
+        Mask ``(n,)`` per modality.
+    temperature
+        Scalar.
+    contrastive_weight, cosine_weight
+        The lambdas of equation 9; with the mean of both directions in `info_nce`, the paper's first is half of this one.
+
+    Returns
+    -------
+    ``loss``, ``contrastive``, ``cosine`` (scalars). Without two cells that share a pair of modalities all are zero, and
+    still depend on every input, so that distributed training does not wait for a missing gradient.
+    """
+    nothing = sum(v.sum() for v in z.values()) * 0.0 + temperature * 0.0
+    contrastive, cosine = [], []
+    for a, b in itertools.combinations(z, 2):
+        both = present[a] & present[b]
+        if int(both.sum()) < 2:  # InfoNCE of one pair is zero whatever the embedding
+            continue
+        contrastive.append(info_nce(z[a][both], z[b][both], temperature))
+        cosine.append(cosine_distance(z[a][both], z[b][both]))
+    if not contrastive:
+        return {"loss": nothing, "contrastive": nothing.detach(), "cosine": nothing.detach()}
+    mean_contrastive, mean_cosine = torch.stack(contrastive).mean(), torch.stack(cosine).mean()
+    loss = contrastive_weight * mean_contrastive + cosine_weight * mean_cosine + nothing
+    return {"loss": loss, "contrastive": mean_contrastive.detach(), "cosine": mean_cosine.detach()}

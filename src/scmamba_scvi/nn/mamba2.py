@@ -1,0 +1,119 @@
+"""The Mamba2 mixer (Dao & Gu 2024, arXiv 2405.21060, section 7), with mamba-ssm's names of parameters."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ScmambaError
+from ..ops.backend import check_backend, ssd
+from ..ops.fused import causal_conv_silu
+from .norms import GatedRMSNorm
+
+#: Step sizes are drawn log-uniformly from this range, not below the floor, and decay rates uniformly from A_RANGE:
+#: a state then forgets within one to a thousand tokens. The values are the published ones.
+DT_RANGE, DT_FLOOR, A_RANGE = (1e-3, 1e-1), 1e-4, (1.0, 16.0)
+
+
+class Mamba2(nn.Module):
+    """Mixes tokens in linear time: projection, short convolution, selective scan, gate, projection.
+
+    Parameters
+    ----------
+    d_model
+        Width ``d`` of tokens.
+    d_state
+        State dimensions ``s`` of each channel: what the scan can remember.
+    d_conv
+        Tokens that the causal convolution sees, itself included.
+    expand
+        Inner width ``i = expand * d``.
+    headdim
+        Dimensions ``p`` of a head; ``h = i / p`` heads each have one decay rate and one step size per token. Fewer,
+        wider heads are cheaper.
+    bidirectional
+        Run convolution and scan in both directions with the same parameters and average them, before gate and norm.
+        No parameter is added, and reversing the sequence reverses the output.
+    chunk_size
+        Tokens per chunk of the scan; `None` chooses from the shapes. Changes speed, not results.
+    ssd_backend
+        ``"auto"`` or a name of `scmamba_scvi.ops.backend.BACKENDS`; kept as the attribute of the same name.
+
+    Notes
+    -----
+    The state dict of a mixer is that of mamba-ssm's ``Mamba2`` with ``ngroups=1`` and the same sizes:
+    ``in_proj.weight`` (rows in the order z, x, B, C, dt), ``conv1d.weight``, ``conv1d.bias``, ``dt_bias``, ``A_log``,
+    ``D``, ``norm.weight``, ``out_proj.weight``. ``A_log``, ``D`` and ``dt_bias`` are marked ``_no_weight_decay``.
+
+    Raises
+    ------
+    ScmambaError
+        If the inner width is not a multiple of ``headdim``.
+    UnknownNameError
+        For a back-end that does not exist.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        d_conv: int = 4,
+        expand: int = 2,
+        headdim: int = 64,
+        bidirectional: bool = False,
+        chunk_size: int | None = None,
+        ssd_backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.d_inner, self.d_state, self.headdim = expand * d_model, d_state, headdim
+        self.n_heads, rest = divmod(self.d_inner, headdim)
+        if rest:
+            raise ScmambaError(
+                f"expand * d_model = {self.d_inner} must be a multiple of headdim = {headdim}: change one of the three."
+            )
+        self.bidirectional, self.chunk_size = bidirectional, chunk_size
+        self.ssd_backend = check_backend(ssd_backend)
+
+        n_conv = self.d_inner + 2 * d_state  # channels of x, B and C
+        self.in_proj = nn.Linear(d_model, self.d_inner + n_conv + self.n_heads, bias=False)
+        self.conv1d = nn.Conv1d(n_conv, n_conv, d_conv, groups=n_conv, padding=d_conv - 1)
+        self.dt_bias = nn.Parameter(_initial_dt_bias(self.n_heads))
+        self.A_log = nn.Parameter(torch.empty(self.n_heads).uniform_(*A_RANGE).log())
+        self.D = nn.Parameter(torch.ones(self.n_heads))
+        for parameter in (self.dt_bias, self.A_log, self.D):
+            parameter._no_weight_decay = True
+        self.norm = GatedRMSNorm(self.d_inner)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """``(n, c, d)`` to ``(n, c, d)``."""
+        return self.out_proj(self.hidden(u))
+
+    def hidden(self, u: Tensor) -> Tensor:
+        """Everything before the output projection, ``(n, c, d)`` to ``(n, c, i)``."""
+        # order z, x, B, C, dt
+        z, xBC, dt = self.in_proj(u).split([self.d_inner, self.d_inner + 2 * self.d_state, self.n_heads], -1)
+        dt = F.softplus(dt.float() + self.dt_bias)  # (n, c, h)
+        y = self._mix(xBC, dt)
+        if self.bidirectional:
+            y = (y + self._mix(xBC.flip(1), dt.flip(1)).flip(1)) / 2
+        return self.norm(y, z)
+
+    def _mix(self, xBC: Tensor, dt: Tensor) -> Tensor:
+        """Convolution and scan in the order of the tokens, ``(n, c, i + 2s)`` and ``(n, c, h)`` to ``(n, c, i)``."""
+        xBC = causal_conv_silu(xBC, self.conv1d.weight, self.conv1d.bias)
+        x, B, C = xBC.split([self.d_inner, self.d_state, self.d_state], -1)
+        x = x.unflatten(-1, (self.n_heads, self.headdim))  # (n, c, h, p)
+        A = -torch.exp(self.A_log.float())
+        y = ssd(x, dt, A, B, C, self.D, chunk_size=self.chunk_size, backend=self.ssd_backend)
+        return y.flatten(2)
+
+
+def _initial_dt_bias(n_heads: int) -> Tensor:
+    """Such that ``softplus(bias)`` is log-uniform in `DT_RANGE`, ``(h,)``."""
+    low, high = map(math.log, DT_RANGE)
+    dt = torch.empty(n_heads).uniform_(low, high).exp().clamp_min(DT_FLOOR)
+    return dt + torch.log(-torch.expm1(-dt))  # inverse of softplus

@@ -1,0 +1,162 @@
+"""Element-wise layers whose gradients are written by hand: fewer passes over memory than autograd makes of them.
+
+On a CPU the matrix products of a narrow network take a few microseconds per token, and what autograd composes from
+single operations takes more than that. The functions here keep their inputs, compute the rest again in the backward
+pass, and write over what they own. Gradients of gradients are not available.
+
+All of them compute in float32 (float64 for float64 input) and return the dtype of their first argument.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis, ``(..., d)`` to the same (arXiv 1910.07467)."""
+    return _RMSNorm.apply(x, weight, eps)
+
+
+def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`rms_norm` of ``x * silu(z)``, all of shape ``(..., d)``."""
+    return _GatedRMSNorm.apply(x, z, weight, eps)
+
+
+def swiglu(ab: Tensor) -> Tensor:
+    """``a * silu(b)`` for ``ab = [a, b]`` side by side, ``(..., 2 m)`` to ``(..., m)`` (arXiv 2002.05202)."""
+    return _SwiGLU.apply(ab)
+
+
+def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise causal convolution along the tokens, then silu.
+
+    Parameters
+    ----------
+    x
+        ``(n, c, m)`` for ``m`` channels.
+    weight
+        ``(m, 1, width)``; the last tap is the token itself.
+    bias
+        ``(m,)``.
+
+    Returns
+    -------
+    ``(n, c, m)``; tokens before the first count as zero.
+    """
+    if x.device.type == "cpu":
+        return _CausalConvSilu.apply(x, weight, bias)
+    # elsewhere the stock gradient of the convolution is a good one
+    return F.silu(_causal_conv(x, weight.to(x.dtype), bias.to(x.dtype)))
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        xf = _at_least_float32(x)
+        scale = _inverse_rms(xf, eps)
+        ctx.save_for_backward(x, weight, scale)
+        return (xf * scale).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale = ctx.saved_tensors
+        grad_x, grad_weight = _through_norm(_at_least_float32(grad), _at_least_float32(x) * scale, weight, scale)
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+
+
+class _GatedRMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
+        gated = F.silu(_at_least_float32(z)).mul_(x)
+        scale = _inverse_rms(gated, eps)
+        ctx.save_for_backward(x, z, weight, scale)
+        return gated.mul_(scale).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, z, weight, scale = ctx.saved_tensors
+        xf, zf = _at_least_float32(x), _at_least_float32(z)
+        gate = F.silu(zf)
+        grad, grad_weight = _through_norm(_at_least_float32(grad), (gate * xf).mul_(scale), weight, scale)
+        grad_z = torch.ops.aten.silu_backward(grad * xf, zf)
+        return grad.mul_(gate).to(x.dtype), grad_z.to(z.dtype), grad_weight.to(weight.dtype), None
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ab: Tensor) -> Tensor:
+        ctx.save_for_backward(ab)
+        a, b = _at_least_float32(ab).chunk(2, -1)
+        return F.silu(b).mul_(a).to(ab.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (ab,) = ctx.saved_tensors
+        wide = _at_least_float32(ab)
+        (a, b), grad = wide.chunk(2, -1), _at_least_float32(grad)
+        grad_ab = torch.empty_like(wide, memory_format=torch.contiguous_format)
+        grad_a, grad_b = grad_ab.chunk(2, -1)
+        torch.mul(grad, F.silu(b), out=grad_a)
+        torch.ops.aten.silu_backward(grad * a, b, grad_input=grad_b)
+        return grad_ab.to(ab.dtype)
+
+
+class _CausalConvSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = _causal_conv(_at_least_float32(x), weight, bias)
+        ctx.save_for_backward(x, weight, y)
+        return F.silu(y).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, y = ctx.saved_tensors
+        grad = torch.ops.aten.silu_backward(_at_least_float32(grad), y)  # (n, c, m)
+        # the gradient runs through the same taps from the last token to the first
+        grad_x = _convolve(grad, weight.flip(-1), None)[:, weight.shape[-1] - 1 :]
+        return grad_x.to(x.dtype), _tap_gradients(_at_least_float32(x), grad, weight.shape[-1]), grad.sum((0, 1))
+
+
+def _tap_gradients(x: Tensor, grad: Tensor, width: int) -> Tensor:
+    """``sum over n, c of grad[n, c, m] x[n, c - lag, m]`` for each lag, ``(m, 1, width)``."""
+    # oneDNN's own weight gradient of a depthwise convolution is ten times slower
+    n, c, m = x.shape
+    taps = [(grad[:, lag:] * x[:, : c - lag]).sum((0, 1)) if lag < c else grad.new_zeros(m) for lag in range(width)]
+    return torch.stack(taps[::-1], -1).unsqueeze(1)
+
+
+def _causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _convolve(x, weight, bias)[:, : x.shape[1]]
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Depthwise, padded on both sides: ``(n, c, m)`` to ``(n, c + width - 1, m)``."""
+    # tokens before channels in memory is what oneDNN calls channels last: an image of height one, nothing is copied
+    image = x.transpose(1, 2).unsqueeze(2)  # (n, m, 1, c)
+    m, _, width = weight.shape
+    return F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, width - 1), groups=m).squeeze(2).transpose(1, 2)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1), reads x once and writes nothing of its size
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _through_norm(grad: Tensor, normal: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``normal * weight``, ``normal = x * scale``, with respect to ``x`` (a new tensor) and ``weight``."""
+    product = (grad * normal).flatten(0, -2)
+    grad_weight = product.sum(0)
+    along = torch.mv(product, weight.to(product.dtype)).div_(-normal.shape[-1]).view(scale.shape)
+    grad_x = torch.mul(grad, weight, out=product.view(grad.shape))
+    return grad_x.addcmul_(normal, along).mul_(scale), grad_weight

@@ -1,0 +1,80 @@
+"""mamba-ssm's Triton kernels of the scan, behind the signature of `scmamba_scvi.ops.ssd`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+from torch import Tensor
+
+from ..errors import ScmambaError
+
+#: mamba-ssm's own default, for which its kernels are tuned; shorter sequences take shorter chunks.
+MAX_CHUNK, MIN_CHUNK = 256, 64
+
+
+def ssd_mamba_ssm(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
+) -> Tensor:
+    """The scan by mamba-ssm's kernels; arguments and result as in `scmamba_scvi.ops.ssd`."""
+    kernel, reason = load_kernel()
+    if kernel is None:
+        raise ScmambaError(f"ssd_backend='mamba_ssm' cannot be used: {reason}. Pass ssd_backend='torch' or 'auto'.")
+    if x.device.type != "cuda":
+        raise ScmambaError(
+            f"ssd_backend='mamba_ssm' needs tensors on a CUDA device, got {x.device}. "
+            "Pass ssd_backend='torch' or 'auto'."
+        )
+    return call_kernel(kernel, x, dt, A, B, C, D, chunk_size or choose_chunk_size(x.shape[1]))
+
+
+def call_kernel(
+    kernel: Callable[..., Tensor],
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    chunk_size: int,
+) -> Tensor:
+    """Our arguments in the layout of ``mamba_chunk_scan_combined``: B and C have an axis of groups, of length one."""
+    B, C = (t.to(x.dtype).unsqueeze(2) for t in (B, C))  # (n, c, 1, s)
+    return kernel(x, dt.float(), A.float(), B, C, chunk_size, D=D.float(), dt_softplus=False)
+
+
+def choose_chunk_size(c: int) -> int:
+    """Smallest power of two that holds ``c`` tokens, within what the kernels are tuned for."""
+    return min(max(1 << (c - 1).bit_length(), MIN_CHUNK), MAX_CHUNK)
+
+
+@functools.cache
+def load_kernel() -> tuple[Callable[..., Tensor] | None, str]:
+    """The kernel and an empty string, or nothing and the reason; looked for once per process."""
+    try:
+        module = _import_without_package("mamba_ssm", "mamba_ssm.ops.triton.ssd_combined")
+        return module.mamba_chunk_scan_combined, ""
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        return None, f"mamba-ssm cannot be imported ({type(error).__name__}: {error})"
+
+
+def _import_without_package(package: str, module: str) -> ModuleType:
+    """Import ``module`` without running ``package/__init__.py``.
+
+    mamba-ssm's imports language models and kernels of other architectures, with dependencies that the scan does not
+    need. A bare package stands in its place meanwhile, so that a later ``import mamba_ssm`` works as always.
+    """
+    if package in sys.modules:
+        return importlib.import_module(module)
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {package!r}")
+    sys.modules[package] = importlib.util.module_from_spec(spec)
+    try:
+        return importlib.import_module(module)
+    finally:
+        del sys.modules[package]

@@ -1,0 +1,207 @@
+"""The selective scan of Mamba2 (state space duality), in plain torch: a sequential form and a chunked one.
+
+Both compute, for every cell and head, with state ``H`` of shape ``(p, s)`` and ``H_0 = 0``,
+
+    H_t = exp(dt_t A) H_{t-1} + dt_t x_t B_t^T        y_t = H_t C_t + D x_t
+
+(Dao & Gu 2024, arXiv 2405.21060, equation 2 with a scalar ``A`` per head; the chunked form is its section 6). Letters
+of dimensions are those of `scmamba_scvi._keys`; in addition ``k`` counts chunks.
+
+====  ==================  ====================================================
+x     ``(n, c, h, p)``    input of each head
+dt    ``(n, c, h)``       step size, positive (softplus already applied)
+A     ``(h,)``            decay rate, negative
+B, C  ``(n, c, s)``       how the input enters the state and how it is read, shared by all heads
+D     ``(h,)``            direct way from input to output
+====  ==================  ====================================================
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+#: A decay of this many powers of two counts as complete. Smaller numbers change no sum, and those that float32 cannot
+#: hold with full precision make a CPU twenty times slower.
+FORGOTTEN = -100.0
+#: Shorter chunks are lost in the overhead of their number; longer ones make the decay matrices, which grow with the
+#: chunk, the largest tensors of the network.
+MIN_CHUNK, MAX_CHUNK = 16, 256
+
+
+def ssd_recurrent(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
+) -> Tensor:
+    """The recurrence as it is written, one token after the other: slow, obviously right, the truth for tests.
+
+    Parameters
+    ----------
+    x, dt, A, B, C, D
+        See the head of this module.
+    chunk_size
+        Not used; here because all back-ends have one signature.
+
+    Returns
+    -------
+    ``(n, c, h, p)`` in the dtype of ``x``.
+    """
+    n, c, h, p = x.shape
+    acc = _accumulator_dtype(x)
+    xf, dtf, Bf, Cf = (t.to(acc) for t in (x, dt, B, C))
+    decay = torch.exp(dtf * A.to(acc))  # (n, c, h)
+    state = xf.new_zeros(n, h, p, B.shape[-1])
+    outputs = []
+    for t in range(c):
+        entering = torch.einsum("nh,nhp,ns->nhps", dtf[:, t], xf[:, t], Bf[:, t])
+        state = decay[:, t, :, None, None] * state + entering
+        outputs.append(torch.einsum("nhps,ns->nhp", state, Cf[:, t]))
+    y = torch.stack(outputs, 1) + D.to(acc)[:, None] * xf
+    return y.to(x.dtype)
+
+
+def ssd_chunked(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
+) -> Tensor:
+    """The same numbers by matrix products: attention-like inside chunks of ``q`` tokens, a recurrence between them.
+
+    Every exponential is of a sum of ``dt A`` over the tokens between two positions, hence never of a positive number:
+    nothing overflows, however fast the state decays. Exponentials, cumulative sums and states are float32 (float64 for
+    float64 input); products with ``x``, ``B`` and ``C`` run in the dtype of ``x``. Memory grows linearly with ``c``;
+    decay matrices are computed again in the backward pass instead of being kept.
+
+    Parameters
+    ----------
+    x, dt, A, B, C, D
+        See the head of this module.
+    chunk_size
+        ``q``; any length works, the last chunk is filled up with tokens that do nothing. `None`: `choose_chunk_size`.
+
+    Returns
+    -------
+    ``(n, c, h, p)`` in the dtype of ``x``.
+    """
+    n, c, h, p = x.shape
+    q = chunk_size or choose_chunk_size(c, p, B.shape[-1])
+    k = -(-c // q)
+    acc = _accumulator_dtype(x)
+    # autocast would round what is kept in float32 on purpose
+    with torch.autocast(x.device.type, enabled=False):
+        x, dt, B, C = (_in_chunks(t, k, q) for t in (x, dt.to(acc), B.to(x.dtype), C.to(x.dtype)))
+        # Powers of two are four times faster than those of e. A step that forgets everything is cut at FORGOTTEN:
+        # a cumulative sum of larger numbers would have no digits left for the small steps after it.
+        steps = (dt * (A.to(acc) / math.log(2))).clamp_min(FORGOTTEN)
+        bits = steps.cumsum(2)  # (n, k, q, h), log2 of the decay since the chunk began
+        y = _within_chunks(x, dt, bits, B, C, D.to(acc))
+        if k > 1:
+            y = y + _across_chunks(x, dt, bits, B, C)
+    return y.flatten(1, 2)[:, :c]
+
+
+def choose_chunk_size(c: int, p: int, s: int) -> int:
+    """Tokens per chunk that make element-wise work and padding least.
+
+    Per token and head, decay matrices cost ``q`` elements, states ``p s / q``, reading them ``p``; the weights are
+    fitted to times on a CPU. A sequence that fits in one chunk needs no states at all.
+
+    Parameters
+    ----------
+    c, p, s
+        Length, dimensions of a head, state dimensions. The number of heads multiplies every term and decides nothing.
+    """
+
+    def cost(q: int) -> float:
+        k = -(-c // q)
+        return k * q * (4 * q + (2 * p * s / q + p if k > 1 else 0))
+
+    # chunks of equal length, so that little is filled up
+    return min({-(-c // k) for k in range(1, -(-c // MIN_CHUNK) + 1) if c <= k * MAX_CHUNK}, key=cost)
+
+
+def _accumulator_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _in_chunks(t: Tensor, k: int, q: int) -> Tensor:
+    """``(n, c, ...)`` to ``(n, k, q, ...)``, filled up with zeros: a step of zero leaves the state as it is."""
+    missing = k * q - t.shape[1]
+    if missing:
+        t = F.pad(t, (0, 0) * (t.ndim - 2) + (0, missing))
+    return t.unflatten(1, (k, q))
+
+
+def _within_chunks(x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """What tokens receive from tokens of the same chunk, and through ``D``, ``(n, k, q, h, p)``."""
+    scores = (C @ B.transpose(-1, -2)).tril()  # (n, k, q, q), C_l . B_t for t <= l
+    return _DecayedAttention.apply(*(t.flatten(0, 1) for t in (scores, bits, dt, x)), D).unflatten(0, x.shape[:2])
+
+
+def _across_chunks(x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """What tokens receive from earlier chunks, through the state at the start of their own, ``(n, k, q, h, p)``."""
+    n, k, q, h, p = x.shape
+    total = bits[:, :, -1]  # (n, k, h)
+    to_end = torch.exp2((total[:, :, None] - bits).clamp_min(FORGOTTEN)) * dt  # (n, k, q, h)
+    weighted = (x[:, :-1] * to_end[:, :-1, ..., None].to(x.dtype)).flatten(3)  # (n, k - 1, q, h p)
+    entering = (B[:, :-1].transpose(-1, -2) @ weighted).to(dt.dtype)  # (n, k - 1, s, h p)
+    decay = torch.exp2(total.clamp_min(FORGOTTEN)).repeat_interleave(p, -1)[:, :, None]  # (n, k, 1, h p)
+    states = [entering[:, 0]]
+    for j in range(1, k - 1):
+        states.append(torch.addcmul(entering[:, j], decay[:, j], states[-1]))
+    read = (C[:, 1:] @ torch.stack(states, 1).to(x.dtype)).unflatten(-1, (h, p))  # (n, k - 1, q, h, p)
+    y = read * torch.exp2(bits[:, 1:].clamp_min(FORGOTTEN)).to(x.dtype)[..., None]
+    return F.pad(y, (0, 0, 0, 0, 0, 0, 1, 0))
+
+
+class _DecayedAttention(torch.autograd.Function):
+    """``y_l = D x_l + sum over t <= l of scores_lt 2^(bits_l - bits_t) dt_t x_t``; the weights are not kept.
+
+    Shapes: scores ``(k, q, q)``, lower triangular; bits and dt ``(k, q, h)``; x ``(k, q, h, p)``; D ``(h,)``.
+    """
+
+    @staticmethod
+    def forward(ctx, scores: Tensor, bits: Tensor, dt: Tensor, x: Tensor, D: Tensor) -> Tensor:
+        ctx.save_for_backward(scores, bits, dt, x, D)
+        weights = _decays(bits).mul_(scores[:, None])  # (k, h, q, q)
+        y = weights.to(x.dtype) @ _by_head(x, dt)  # (k, h, q, p)
+        return _add_direct(y.transpose(1, 2), x, D)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        scores, bits, dt, x, D = ctx.saved_tensors
+        by_head = grad.transpose(1, 2).contiguous()  # (k, h, q, p)
+        decays = _decays(bits)
+        weights = decays * scores[:, None]
+        grad_stepped = (weights.to(x.dtype).transpose(-1, -2) @ by_head).transpose(1, 2)  # of dt x, (k, q, h, p)
+        grad_weights = (by_head @ _by_head(x, dt).transpose(-1, -2)).to(dt.dtype)  # (k, h, q, q)
+        grad_scores = decays.mul_(grad_weights).sum(1).tril_().to(scores.dtype)
+        grad_log = weights.mul_(grad_weights)  # with respect to the logarithm of the weights
+        # A token's own weight depends on no decay. Left in, it would cancel in the difference, but only to rounding.
+        grad_log.diagonal(dim1=-2, dim2=-1).zero_()
+        grad_bits = (grad_log.sum(-1) - grad_log.sum(-2)).mul_(math.log(2)).transpose(1, 2)  # (k, q, h)
+        grad_dt = (grad_stepped * x).sum(-1, dtype=dt.dtype)  # (k, q, h)
+        grad_x = _add_direct(grad_stepped.mul_(dt.to(x.dtype)[..., None]), grad, D)
+        grad_D = (grad * x).sum((0, 1, 3), dtype=D.dtype)
+        return grad_scores, grad_bits, grad_dt, grad_x, grad_D
+
+
+def _by_head(x: Tensor, dt: Tensor) -> Tensor:
+    """``dt x`` as products over tokens want it, ``(k, q, h, p)`` to ``(k, h, q, p)``: scaled while it is copied."""
+    k, q, h, p = x.shape
+    return torch.mul(x.transpose(1, 2), dt.to(x.dtype).transpose(1, 2)[..., None], out=x.new_empty(k, h, q, p))
+
+
+def _add_direct(y: Tensor, x: Tensor, D: Tensor) -> Tensor:
+    """``y + D x``, both ``(k, q, h, p)`` in any order of memory, as a new contiguous tensor."""
+    return torch.addcmul(y, x, D.to(x.dtype)[:, None], out=x.new_empty(x.shape))
+
+
+def _decays(bits: Tensor) -> Tensor:
+    """``2^(bits_l - bits_t)`` for ``t <= l``, ``(k, q, h)`` to ``(k, h, q, q)``; elsewhere any finite number."""
+    bits = bits.transpose(1, 2)  # (k, h, q)
+    exponent = bits[..., None] - bits[:, :, None]  # (k, h, q, q)
+    # A triangle of -inf would do instead of the upper bound; on a CPU it makes this function ten times slower.
+    return exponent.clamp_(FORGOTTEN, 0).exp2_()

@@ -1,0 +1,301 @@
+"""Coordinates of genes, from an annotation of the genome."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from ..errors import ScmambaError, UnknownNameError
+from ._coordinates import (
+    CHROM_COLUMNS,
+    END_COLUMNS,
+    START_COLUMNS,
+    Coordinates,
+    find_column,
+    natural_order,
+    parse_coordinates,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+logger = logging.getLogger(__name__)
+
+#: Columns with identifiers and with names of genes, in tables and in ``var``, the most usual first.
+ID_COLUMNS: Final = ("gene_ids", "gene_id", "ensembl_id", "ensembl_gene_id", "ensembl", "feature_id")
+NAME_COLUMNS: Final = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name", "gene")
+#: How tables are separated; everything else is read as GTF.
+TABLE_SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+#: Keys of a MuData, in lower case, that name gene expression.
+_RNA_KEYS: Final = ("rna", "gex", "expression", "gene_expression")
+#: Ensembl puts a version behind its identifiers, and GENCODE marks the copy of a gene on the Y chromosome.
+_VERSION: Final = re.compile(r"^(ENS[A-Z]*\d{11})(\.\d+)?(_PAR_Y)?$")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotationCoverage:
+    """How many genes of ``var`` got coordinates, and through what."""
+
+    n_features: int
+    n_kept: int  # have the coordinates they had before
+    n_by_id: int
+    n_by_name: int
+    n_by_name_ignoring_case: int
+    n_ambiguous: int  # of those found, how many the annotation places at several loci
+
+    @property
+    def n_placed(self) -> int:
+        """Genes that have coordinates now."""
+        return self.n_kept + self.n_by_id + self.n_by_name + self.n_by_name_ignoring_case
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.n_placed:,} of {self.n_features:,} genes have coordinates: {self.n_by_id:,} by id, "
+            f"{self.n_by_name:,} by name, {self.n_by_name_ignoring_case:,} by name ignoring case, "
+            f"{self.n_kept:,} had them"
+        )
+        return text + (f"; {self.n_ambiguous:,} lie at several loci, the first was taken" if self.n_ambiguous else "")
+
+
+def annotate_genome(
+    data: MuData | AnnData,
+    gtf: str | os.PathLike[str] | pd.DataFrame,
+    *,
+    modality: str | None = None,
+    overwrite: bool = False,
+) -> AnnotationCoverage:
+    """Write coordinates of genes into ``var``, so that they can be laid out along the genome.
+
+    A gene is looked up by its Ensembl id without version, then by its name, then by its name ignoring case. Genes that
+    are not found are kept, with an empty ``chrom`` and ``-1`` for ``start`` and ``end``; they get patches of their own.
+
+    Parameters
+    ----------
+    data
+        MuData or AnnData. Ids are taken from ``gene_ids`` or the like and from the names of the features, names from
+        the names of the features and from ``gene_name`` or the like.
+    gtf
+        GTF or GFF3 file with ``gene`` records, plain or gzipped, as GENCODE, Ensembl and 10x distribute it; or a table,
+        as DataFrame or ``.csv``, ``.tsv``, ``.txt`` file (also gzipped), with columns ``gene_name`` and/or ``gene_id``,
+        ``chrom``, ``start``, ``end`` and if known ``strand``.
+    modality
+        Key of the genes in a MuData; None finds it by key (``rna``, ``gex``, ``expression``) or by
+        ``var["feature_types"]``.
+    overwrite
+        Replace coordinates that features have already, in columns, in ``interval`` or in their names.
+
+    Returns
+    -------
+    `AnnotationCoverage`, which is also logged. Written are the columns ``chrom``, ``start``, ``end`` of ``var``
+    (0-based and half-open like peaks, if they come from a GTF), and ``strand`` if the annotation has it.
+
+    Raises
+    ------
+    ScmambaError
+        The file is missing or holds no genes, the MuData has no modality of genes, or nothing matches.
+
+    Notes
+    -----
+    Where an id or a name has several loci, chromosomes come before unplaced contigs, in their natural order, then the
+    smaller start.
+    """
+    adata = _genes_of(data, modality)
+    loci = _read_annotation(gtf)
+    before = parse_coordinates(adata.var)
+    todo = np.ones(adata.n_vars, dtype=bool) if overwrite else ~before.placed
+    found, coverage = _look_up(adata.var, loci, todo, before.placed)
+    if not coverage.n_placed:
+        raise ScmambaError(
+            f"No gene matches: the data have {_first(adata.var_names)}, the annotation has "
+            f"{_first(loci['name'])} with ids {_first(loci['id'])}. Is it the same species, and are these gene names?"
+        )
+    _write(adata.var, before, loci, found)
+    logger.info("%s.", coverage)
+    return coverage
+
+
+def _genes_of(data: MuData | AnnData, modality: str | None) -> AnnData:
+    if not hasattr(data, "mod"):
+        if modality is not None:
+            raise ScmambaError(f"modality={modality!r} is for a MuData; an AnnData has no modalities, leave it out.")
+        return data
+    if modality is not None:
+        if modality not in data.mod:
+            raise UnknownNameError("modality", modality, data.mod)
+        return data.mod[modality]
+    found = [key for key in data.mod if key.lower() in _RNA_KEYS]
+    if not found:
+        found = [key for key, mod in data.mod.items() if {*mod.var.get("feature_types", ())} == {"Gene Expression"}]
+    if len(found) != 1:
+        raise ScmambaError(
+            f"{'No' if not found else 'More than one'} modality of {list(data.mod)} looks like gene expression: "
+            f"name it, annotate_genome(mdata, gtf=..., modality=...)."
+        )
+    return data.mod[found[0]]
+
+
+def _read_annotation(source: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
+    """Loci with columns id, name, chrom, start, end, strand (``""`` where unknown), the preferred ones first."""
+    if isinstance(source, pd.DataFrame):
+        loci = _loci_of_table(source, "the table")
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise ScmambaError(f"There is no annotation file {path}.")
+        suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
+        separator = TABLE_SUFFIXES.get(suffixes[-1]) if suffixes else None
+        if separator is None:
+            loci = _loci_of_gtf(path)
+        else:
+            loci = _loci_of_table(pd.read_csv(path, sep=separator, dtype={"strand": str}, low_memory=False), str(path))
+    rank = {chrom: i for i, chrom in enumerate(sorted(loci["chrom"].unique(), key=natural_order))}
+    order = np.lexsort((loci["end"], loci["start"], loci["chrom"].map(rank)))
+    return loci.iloc[order].reset_index(drop=True)
+
+
+def _loci_of_table(table: pd.DataFrame, what: str) -> pd.DataFrame:
+    columns = {
+        part: find_column(table, spellings)
+        for part, spellings in {
+            "id": ID_COLUMNS, "name": NAME_COLUMNS, "chrom": CHROM_COLUMNS, "start": START_COLUMNS, "end": END_COLUMNS,
+            "strand": ("strand",),
+        }.items()
+    }  # fmt: skip
+    if columns["name"] is None and pd.api.types.is_string_dtype(table.index):
+        table = table.assign(gene_name=table.index)
+        columns["name"] = "gene_name"
+    lacking = [part for part in ("chrom", "start", "end") if columns[part] is None]
+    if lacking or (columns["id"] is None and columns["name"] is None):
+        raise ScmambaError(
+            f"{what} must have columns gene_name and/or gene_id, chrom, start and end; it has "
+            f"{', '.join(map(repr, table.columns[:10]))}."
+        )
+    text = {part: _text(table, columns[part]) for part in ("id", "name", "strand")}
+    named = text["id"] if columns["name"] is None else text["name"]  # for what an error quotes
+    where = parse_coordinates(table[[columns[part] for part in ("chrom", "start", "end")]].set_axis(named, axis=0))
+    loci = pd.DataFrame({**text, "chrom": where.names(), "start": where.start, "end": where.end})
+    return loci[where.placed]
+
+
+def _text(table: pd.DataFrame, column: str | None) -> np.ndarray:
+    if column is None:
+        return np.full(len(table), "", dtype=object)
+    return table[column].astype(object).where(table[column].notna(), "").astype(str).to_numpy(dtype=object)
+
+
+def _loci_of_gtf(path: Path) -> pd.DataFrame:
+    with _open_text(path) as lines:
+        loci = pd.DataFrame(_gene_records(lines, path), columns=["id", "name", "chrom", "start", "end", "strand"])
+    if loci.empty:
+        raise ScmambaError(
+            f"{path} has no 'gene' records. GTF files of GENCODE, Ensembl and 10x have them; from others make a table "
+            f"with gene_name, chrom, start, end."
+        )
+    return loci
+
+
+def _open_text(path: Path):
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rt", encoding="utf-8") if zipped else open(path, encoding="utf-8")
+
+
+def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, str, int, int, str]]:
+    # line by line: three million lines of exons need not be held to find sixty thousand genes
+    try:
+        for number, line in enumerate(lines, start=1):
+            if line.startswith("#") or not line.strip():
+                continue
+            fields = line.rstrip("\n").split("\t")
+            if len(fields) != 9 or not (fields[3].isdigit() and fields[4].isdigit()):
+                raise ScmambaError(
+                    f"{path} is no GTF: line {number} does not have nine columns with numbers in the fourth and fifth "
+                    f"({line[:60]!r}). A table of genes needs the ending {', '.join(TABLE_SUFFIXES)}."
+                )
+            if fields[2] == "gene":
+                attributes = fields[8]
+                name = _attribute(attributes, "gene_name", "Name", "gene")
+                # 1-based and closed in the file
+                start, end = int(fields[3]) - 1, int(fields[4])
+                yield _attribute(attributes, "gene_id", "ID"), name, fields[0], start, end, fields[6]
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise ScmambaError(f"{path} cannot be read as text, plain or gzipped: {error}.") from error
+
+
+def _attribute(attributes: str, *names: str) -> str:
+    """Value of the first attribute present: ``gene_id "x";`` in GTF, ``ID=gene:x;`` in GFF3."""
+    for name in names:
+        match = re.search(rf'(?:^|;)\s*{name}[ =]"?([^";]+)', attributes)
+        if match:
+            return match[1].removeprefix("gene:").strip()
+    return ""
+
+
+def _look_up(
+    var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray, placed: np.ndarray
+) -> tuple[np.ndarray, AnnotationCoverage]:
+    """Row of ``loci`` of each feature ``(f,)``, -1: none; features that are not ``todo`` are not looked up."""
+    in_var = [_text(var, find_column(var, columns)) for columns in (ID_COLUMNS, NAME_COLUMNS)]
+    names = var.index.astype(str).to_numpy(dtype=object)
+    steps: list[tuple[list[np.ndarray], str, Callable[[str], str]]] = [
+        ([in_var[0], names], "id", lambda key: _VERSION.sub(r"\1", key)),
+        ([names, in_var[1]], "name", str),
+        ([names, in_var[1]], "name", str.casefold),
+    ]
+    found, n_found, n_ambiguous = np.full(len(var), -1), [], 0
+    for keys, column, normal in steps:
+        first, several = _index(loci, column, normal)
+        before = (found >= 0).sum()
+        for of_feature in keys:
+            for i in np.flatnonzero(todo & (found < 0)):
+                key = normal(of_feature[i])
+                if key in first:
+                    found[i] = first[key]
+                    n_ambiguous += key in several
+        n_found.append(int((found >= 0).sum() - before))
+    by_id, by_name, by_name_ignoring_case = n_found
+    return found, AnnotationCoverage(
+        n_features=len(var),
+        n_kept=int((placed & (found < 0)).sum()),
+        n_by_id=by_id,
+        n_by_name=by_name,
+        n_by_name_ignoring_case=by_name_ignoring_case,
+        n_ambiguous=n_ambiguous,
+    )
+
+
+def _index(loci: pd.DataFrame, column: str, normal: Callable[[str], str]) -> tuple[dict[str, int], set[str]]:
+    """First row of each key of ``loci``, and the keys that lie at more than one locus."""
+    first: dict[str, int] = {}
+    several: set[str] = set()
+    places = list(zip(loci["chrom"], loci["start"], loci["end"], strict=True))
+    for row, key in enumerate(map(normal, loci[column])):
+        if key and places[first.setdefault(key, row)] != places[row]:
+            several.add(key)
+    return first, several
+
+
+def _write(var: pd.DataFrame, before: Coordinates, loci: pd.DataFrame, found: np.ndarray) -> None:
+    hit = found >= 0
+    chrom, start, end = before.names(), before.start.copy(), before.end.copy()
+    for values, column in ((chrom, "chrom"), (start, "start"), (end, "end")):
+        values[hit] = loci[column].to_numpy()[found[hit]]
+    if loci["strand"].isin(["+", "-"]).any():
+        strand = _text(var, "strand" if "strand" in var else None)
+        strand[hit] = loci["strand"].to_numpy()[found[hit]]
+        var["strand"] = pd.Categorical(strand)
+    var["chrom"], var["start"], var["end"] = pd.Categorical(chrom), start, end
+
+
+def _first(values: pd.Series | pd.Index) -> str:
+    return ", ".join(repr(v) for v in [v for v in values if v][:3]) or "none"

@@ -1,0 +1,272 @@
+"""Features of a modality in patches along the genome: an index, made once from ``var`` and saved with the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from ..errors import ScmambaError
+from ._coordinates import Coordinates, parse_coordinates
+
+#: Slots of the padded grid. More could not be indexed by the int32 that CSR minibatches use.
+MAX_SLOTS: Final = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class FeatureLayout:
+    """Which patch each feature belongs to, and where in it.
+
+    Data are never reordered: the tokenizer applies ``slots`` as an index. Made by :func:`feature_layout`.
+    """
+
+    #: ``w``, slots of a patch. Patches hold at most so many features; the other slots stay empty.
+    patch_size: int
+    #: Place of each feature of ``var`` in the padded grid of ``c * w`` slots, ``patch * w + offset``, int64 ``(f,)``.
+    slots: np.ndarray
+    #: Name of each patch, such as ``chr1:1,204,113-3,771,645``.
+    patch_names: tuple[str, ...]
+    #: Features that have coordinates.
+    n_placed: int = 0
+    #: Whether the genome was asked for the order; False keeps the order of ``var``.
+    ordered: bool = True
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1:
+            raise ScmambaError(f"patch_size must be at least 1, got {self.patch_size}.")
+        if self.n_slots > MAX_SLOTS:
+            raise ScmambaError(
+                f"{self.n_patches:,} patches of {self.patch_size:,} exceed {MAX_SLOTS:,} slots: lower patch_size."
+            )
+        if not 0 <= self.n_placed <= self.n_features:
+            raise ScmambaError(f"n_placed = {self.n_placed} is no part of {self.n_features} features.")
+        outside = (self.slots < 0) | (self.slots >= self.n_slots)
+        if outside.any():
+            raise ScmambaError(
+                f"{outside.sum():,} of {self.n_features:,} slots lie outside 0..{self.n_slots - 1}: "
+                f"{self.n_patches} patch names and patch_size {self.patch_size} do not belong to these slots."
+            )
+        if (self._sorted_slots[1:] == self._sorted_slots[:-1]).any():
+            raise ScmambaError("Two features share a slot: the layout is damaged, make it again with feature_layout().")
+
+    @property
+    def n_features(self) -> int:
+        """``f``."""
+        return len(self.slots)
+
+    @property
+    def n_patches(self) -> int:
+        """``c``."""
+        return len(self.patch_names)
+
+    @property
+    def n_slots(self) -> int:
+        """``c * w``, features and padding."""
+        return self.n_patches * self.patch_size
+
+    @property
+    def patch_of(self) -> np.ndarray:
+        """Patch of each feature, int64 ``(f,)``."""
+        return self.slots // self.patch_size
+
+    @property
+    def chromosomes(self) -> tuple[str, ...]:
+        """Chromosomes that have a patch, in order."""
+        if not self.n_placed:
+            return ()
+        names = (name.rpartition(":")[0] for name in self.patch_names)
+        return tuple(name for name in dict.fromkeys(names) if name != UNPLACED)
+
+    def features_of(self, patch: int) -> np.ndarray:
+        """Positions in ``var`` of the features of a patch, in their order within it, int64."""
+        if not 0 <= patch < self.n_patches:
+            raise ScmambaError(f"There is no patch {patch}: this layout has {self.n_patches}, counted from 0.")
+        bounds = np.searchsorted(self._sorted_slots, [patch * self.patch_size, (patch + 1) * self.patch_size])
+        return self._by_slot[slice(*bounds)]
+
+    def summary(self) -> str:
+        """One line: ``1,648 of 1,677 features placed on 21 chromosomes, 45 patches of 64``."""
+        patches = f"{self.n_patches:,} patch{'es' * (self.n_patches != 1)} of {self.patch_size:,}"
+        if not self.ordered:
+            return f"{self.n_features:,} features in the order of var, {patches}"
+        if not self.n_placed:
+            return f"no feature has coordinates: {self.n_features:,} features in the order of var, {patches}"
+        n = len(self.chromosomes)
+        return (
+            f"{self.n_placed:,} of {self.n_features:,} features placed on {n:,} chromosome{'s' * (n != 1)}, {patches}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold; :meth:`from_dict` reads them."""
+        return {
+            "patch_size": self.patch_size,
+            "slots": self.slots.tolist(),
+            "patch_names": list(self.patch_names),
+            "n_placed": self.n_placed,
+            "ordered": self.ordered,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> FeatureLayout:
+        """Layout from what :meth:`to_dict` gave; everything is checked, since a file may come from anyone.
+
+        Raises
+        ------
+        ScmambaError
+            An entry is missing or of another type, a slot lies outside the grid, two features share one.
+        """
+        needed = [field.name for field in dataclasses.fields(cls)]
+        lacking = [name for name in needed if not isinstance(saved, Mapping) or name not in saved]
+        if lacking:
+            raise ScmambaError(f"A saved layout has the entries {needed}, and this one lacks {lacking}.")
+        names = saved["patch_names"]
+        if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(n, str) for n in names):
+            raise ScmambaError("patch_names of a saved layout must be a list of text.")
+        if not isinstance(saved["ordered"], bool):
+            raise ScmambaError(f"ordered of a saved layout must be true or false, got {saved['ordered']!r}.")
+        return cls(
+            patch_size=_whole_number("patch_size", saved["patch_size"]),
+            slots=_whole_numbers("slots", saved["slots"]),
+            patch_names=tuple(names),
+            n_placed=_whole_number("n_placed", saved["n_placed"]),
+            ordered=saved["ordered"],
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FeatureLayout):
+            return NotImplemented
+        return np.array_equal(self.slots, other.slots) and all(
+            getattr(self, name) == getattr(other, name) for name in ("patch_size", "patch_names", "n_placed", "ordered")
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds an array
+
+    def __repr__(self) -> str:
+        return f"FeatureLayout({self.summary()})"
+
+    @functools.cached_property
+    def _by_slot(self) -> np.ndarray:
+        return np.argsort(self.slots)
+
+    @functools.cached_property
+    def _sorted_slots(self) -> np.ndarray:
+        return self.slots[self._by_slot]
+
+
+#: Patches of features without coordinates are called ``unplaced:1``, ``unplaced:2``, ...
+UNPLACED: Final = "unplaced"
+
+
+def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) -> FeatureLayout:
+    """Patches of neighbouring features.
+
+    Features are sorted by chromosome in natural order (chr1, chr2, ..., chr22, chrX, chrY, chrM, then other contigs),
+    by start, by end, and where all are equal by their position in ``var``. Patches never cross a chromosome: one of
+    ``m`` features is cut into ``ceil(m / patch_size)`` patches of sizes that differ by at most one, so that none is
+    left with a feature or two. Features without coordinates are kept, in the order of ``var``, in patches of their own
+    at the end.
+
+    Parameters
+    ----------
+    var
+        One row per feature, ``f`` rows. Coordinates are read from the columns ``chrom``, ``start``, ``end``
+        (``chromosome``, ``seqnames``, ``chromStart``, ``chromEnd``, ...), from ``interval`` as 10x writes it, and from
+        names such as ``chr1:100-200``, ``chr1-100-200``, ``chr1_100_200``, in this order.
+    patch_size
+        Most features of a patch, ``w``.
+    ordered
+        False keeps the order of ``var`` and reads no coordinates: proteins.
+
+    Returns
+    -------
+    `FeatureLayout`. Without any coordinates the order of ``var`` is kept, and its summary says so.
+
+    Raises
+    ------
+    ScmambaError
+        ``var`` has no rows, ``patch_size`` is below 1, or coordinates are there but cannot be read.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> layout = feature_layout(pd.DataFrame(index=["chr10:5-9", "chr2:1-4", "chr2:7-9"]), patch_size=2)
+    >>> layout.patch_names
+    ('chr2:1-9', 'chr10:5-9')
+    >>> layout.slots
+    array([2, 0, 1])
+    """
+    if not len(var):
+        raise ScmambaError("A layout needs at least one feature, var has no rows.")
+    if patch_size < 1:
+        raise ScmambaError(f"patch_size must be at least 1, got {patch_size}.")
+    patch_size = int(patch_size)
+    where = parse_coordinates(var) if ordered else None
+    if where is None or not where.placed.any():
+        patch, offset, first = _cut(np.zeros(len(var), dtype=np.int64), patch_size)
+        ends = [*first[1:], len(var)]
+        names = tuple(f"features:{a + 1:,}-{b:,}" for a, b in zip(first, ends, strict=True))
+        return FeatureLayout(patch_size, patch * patch_size + offset, names, 0, ordered)
+    # features without coordinates sort as one more chromosome behind the others, where all tie and keep their order
+    run = np.where(where.placed, where.chrom, len(where.chroms))
+    order = np.lexsort((where.end, where.start, run))  # stable, so ties keep the order of var
+    patch, offset, first = _cut(run[order], patch_size)
+    slots = np.empty(len(var), dtype=np.int64)
+    slots[order] = patch * patch_size + offset
+    return FeatureLayout(patch_size, slots, _patch_names(where, order, first), int(where.placed.sum()), True)
+
+
+def _cut(run: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut sorted features into patches within each run of equal values.
+
+    Returns
+    -------
+    Patch of each feature and its offset within the patch, int64 ``(f,)``, and the first feature of each patch ``(c,)``.
+    """
+    at = np.arange(len(run))
+    begin = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
+    length = np.diff(np.r_[begin, len(run)])
+    n_patches = -(-length // patch_size)
+    # feature j of m goes to patch j * k // m of k: sizes differ by at most one
+    of_run = np.repeat(np.arange(len(begin)), length)
+    within = (at - begin[of_run]) * n_patches[of_run] // length[of_run]
+    patch = (np.cumsum(n_patches) - n_patches)[of_run] + within
+    first = np.flatnonzero(np.r_[True, patch[1:] != patch[:-1]])
+    return patch, at - first[patch], first
+
+
+def _patch_names(where: Coordinates, order: np.ndarray, first: np.ndarray) -> tuple[str, ...]:
+    chrom = where.chrom[order][first]
+    start, end = where.start[order][first], np.maximum.reduceat(where.end[order], first)
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    unplaced = 0
+    for c, a, b in zip(chrom, start, end, strict=True):
+        if c < 0:
+            unplaced += 1
+            names.append(f"{UNPLACED}:{unplaced}")
+            continue
+        name = f"{where.chroms[c]}:{a:,}-{b:,}"
+        # features with equal coordinates can fill two patches; names are used as an index, so they must differ
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(names)
+
+
+def _whole_number(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ScmambaError(f"{name} of a saved layout must be a whole number, got {value!r}.")
+    return value
+
+
+def _whole_numbers(name: str, values: object) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.empty((0, 0))
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ScmambaError(f"{name} of a saved layout must be a list of whole numbers, got {str(values)[:60]!r}.")
+    return array.astype(np.int64)

@@ -1,0 +1,268 @@
+"""From a MuData of raw counts to embeddings, clusters and coordinates to draw, in one call."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from ._keys import OBSM_KEY
+from .errors import ScmambaError
+from .metrics import foscttm, recall_at_k
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+    from .model import SCMAMBA
+
+logger = logging.getLogger(__name__)
+
+#: ``obs`` column with the clusters of the joint embedding.
+CLUSTER_KEY: Final = "leiden_scmamba"
+#: ``obsm`` key of the coordinates to draw, of the MuData (joint) and of each modality.
+UMAP_KEY: Final = "X_umap"
+#: Up to here neighbours are searched exactly: a minute of matrix products, where the approximate search spends about as
+#: long compiling itself and gives other neighbours on other machines.
+EXACT_NEIGHBORS_UP_TO: Final = 100_000
+
+
+def integrate(
+    mdata: MuData,
+    *,
+    modalities: Mapping[str, str] | None = None,
+    layers: Mapping[str, str] | None = None,
+    batch_key: str | None = None,
+    labels_key: str | None = None,
+    preset: str = "auto",
+    n_latent: int = 64,
+    seed: int = 0,
+    umap: bool = True,
+    model_dir: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **train_kwargs: Any,
+) -> SCMAMBA:
+    """Train a model on ``mdata`` and write what it found into it.
+
+    Written are ``obsm["X_scmamba"]`` of the MuData (the joint embedding) and of each modality (the cells as this
+    modality alone shows them, in its own order of cells), Leiden clusters of the joint embedding as
+    ``obs["leiden_scmamba"]``, and with ``umap`` coordinates ``obsm["X_umap"]`` of all of them, fitted together so that
+    they share one plane.
+
+    Parameters
+    ----------
+    mdata
+        Raw counts of at least two modalities.
+    modalities, layers, batch_key, labels_key
+        As in :meth:`~scmamba_scvi.SCMAMBA.setup_mudata`.
+    preset, n_latent, model_kwargs
+        As in :class:`~scmamba_scvi.SCMAMBA`; ``model_kwargs`` are its further options.
+    seed
+        The same seed gives the same result on the same machine. scvi-tools draws from the global generators of Python,
+        NumPy and torch; they are put back to where they were when the model is trained.
+    umap
+        Fit coordinates to draw; the slowest step after training.
+    model_dir, overwrite
+        Save the model into this folder as soon as it is trained.
+    **train_kwargs
+        As in :meth:`~scmamba_scvi.SCMAMBA.train`.
+
+    Returns
+    -------
+    The trained model.
+
+    Raises
+    ------
+    ScmambaError
+        If ``mdata`` cannot be used; nothing has been written into it then.
+    KeyboardInterrupt
+        After Ctrl-C in training, once the best weights so far are in ``model_dir``.
+    """
+    from .model import SCMAMBA
+
+    with _seeded(seed):
+        SCMAMBA.setup_mudata(mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key)
+        model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
+        model.train(**train_kwargs)
+    if model_dir is not None:
+        model.save(os.fspath(model_dir), overwrite=overwrite)
+    if model.training_summary_["interrupted"]:
+        kept = "nothing was kept" if model_dir is None else f"the best weights so far are in {model_dir}"
+        raise KeyboardInterrupt(f"Training was stopped: {kept}, mdata is as it was.")
+    write_embeddings(mdata, model)
+    logger.info("Clustering %s cells.", f"{mdata.n_obs:,}")
+    write_clusters(mdata, seed=seed)
+    if umap:
+        logger.info("Fitting UMAP coordinates.")
+        write_umap(mdata, list(model.kinds.values()), seed=seed)
+    return model
+
+
+def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
+    """Joint embedding into ``mdata.obsm``, each modality's own into the ``obsm`` of that modality."""
+    mdata.obsm[OBSM_KEY] = model.get_latent_representation(mdata)
+    for kind, key in model.kinds.items():
+        of_all_cells = model.get_latent_representation(mdata, modality=kind)  # (n_obs, z), NaN where absent
+        # by name: a modality may hold fewer cells, and in another order
+        rows = mdata.obs_names.get_indexer(mdata[key].obs_names)
+        mdata[key].obsm[OBSM_KEY] = of_all_cells[rows]
+
+
+def write_clusters(mdata: MuData, *, resolution: float = 1.0, seed: int = 0) -> None:
+    """Leiden clusters of the joint embedding into ``mdata.obs["leiden_scmamba"]``."""
+    import scanpy as sc
+
+    cells = _neighbor_graph(mdata.obsm[OBSM_KEY], seed)
+    sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
+    mdata.obs[CLUSTER_KEY] = pd.Categorical(cells.obs["leiden"])
+
+
+def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
+    """One UMAP of the joint embedding and of those of the modalities ``keys``, written back to each as ``X_umap``.
+
+    Fitted on all of them stacked: fitted apart, the panels of a figure could not be compared.
+    """
+    import scanpy as sc
+
+    parts = [mdata, *(mdata[key] for key in keys)]
+    stacked = np.concatenate([part.obsm[OBSM_KEY] for part in parts])
+    usable = np.isfinite(stacked).all(axis=1)
+    points = _neighbor_graph(stacked[usable], seed)
+    sc.tl.umap(points, random_state=seed)
+    coordinates = np.full((len(stacked), 2), np.nan, dtype=np.float32)
+    coordinates[usable] = points.obsm["X_umap"]
+    ends = np.cumsum([part.n_obs for part in parts])
+    for part, xy in zip(parts, np.split(coordinates, ends[:-1]), strict=True):
+        part.obsm[UMAP_KEY] = xy
+
+
+def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None, k: int = 10) -> pd.DataFrame:
+    """How well the cells that training never saw find themselves, beside what chance would give.
+
+    Parameters
+    ----------
+    mdata
+        As :func:`integrate` leaves it.
+    model
+        The model it returned.
+    labels_key
+        Column of ``mdata.obs`` with known cell types; adds their agreement with the clusters.
+    k
+        Neighbours that count as found.
+
+    Returns
+    -------
+    One row per score and columns ``value``, ``chance``, ``best`` (the value of a perfect embedding) and ``n_cells``.
+    """
+    held_out = np.asarray(model.validation_indices)
+    rows: dict[str, tuple[float, float, float, int]] = {}
+    embeddings = {kind: model.get_latent_representation(mdata, modality=kind, indices=held_out) for kind in model.kinds}
+    several = len(embeddings) > 2
+    for (kind_x, x), (kind_y, y) in itertools.combinations(embeddings.items(), 2):
+        paired = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+        n = int(paired.sum())
+        if n < 2:
+            continue
+        name = f" {kind_x}-{kind_y}" if several else ""
+        distance = float(np.concatenate(foscttm(x[paired], y[paired])).mean())
+        rows[f"FOSCTTM{name}"] = (distance, (n - 1) / (2 * n), 0.0, n)
+        at = min(k, n)
+        rows[f"recall@{at}{name}"] = (recall_at_k(x[paired], y[paired], at), at / n, 1.0, n)
+    if labels_key is not None and CLUSTER_KEY in mdata.obs:
+        from sklearn.metrics import adjusted_rand_score
+
+        labels = mdata.obs[labels_key].iloc[held_out]
+        known = labels.notna().to_numpy()
+        clusters = mdata.obs[CLUSTER_KEY].iloc[held_out]
+        ari = adjusted_rand_score(labels[known].astype(str), clusters[known].astype(str))
+        rows["ARI"] = (float(ari), 0.0, 1.0, int(known.sum()))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "chance", "best", "n_cells"])
+
+
+def read_mudata(path: str | os.PathLike[str]) -> MuData:
+    """Read an ``.h5mu`` file; whatever is wrong with it is said in one line."""
+    path = Path(path)
+    if not path.exists():
+        raise ScmambaError(f"There is no file {path}.")
+    if path.is_dir():
+        raise ScmambaError(f"{path} is a folder, not an .h5mu file.")
+    import mudata
+
+    try:
+        return mudata.read_h5mu(path)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        # what h5py, anndata and mudata raise on files that are cut off, or that hold something else
+        reason = " ".join(str(error).split())[:300]
+        raise ScmambaError(
+            f"{path} cannot be read as .h5mu, it may be cut off or of another format: {reason}"
+        ) from error
+
+
+def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
+    """Write an ``.h5mu`` file so that ``path`` holds the whole of it or what it held before, never a part."""
+    path = Path(path)
+    # the same folder is the same file system, where os.replace is one step
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.h5mu")
+    try:
+        mdata.write_h5mu(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = 15) -> AnnData:
+    """An AnnData that holds nothing but the graph of nearest neighbours among the rows of ``x``."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    points = AnnData(obs=pd.DataFrame(index=pd.RangeIndex(len(x)).astype(str)), obsm={OBSM_KEY: x})
+    transformer = "sklearn" if len(x) <= EXACT_NEIGHBORS_UP_TO else "pynndescent"
+    sc.pp.neighbors(
+        points, n_neighbors=min(n_neighbors, len(x) - 1), use_rep=OBSM_KEY, transformer=transformer, random_state=seed
+    )
+    return points
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Run with scvi-tools' seed set, and put every generator and setting it touches back afterwards."""
+    import scvi
+    import torch
+
+    variables = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+    environment = {name: os.environ.get(name) for name in variables}
+    of_scvi, of_python, of_numpy = scvi.settings.seed, random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(), _quiet("lightning.fabric.utilities.seed"):
+        try:
+            scvi.settings.seed = seed
+            yield
+        finally:
+            scvi.settings.seed = of_scvi
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
+            for name, value in environment.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence one logger: two lines that say which seed was set would frame every result."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

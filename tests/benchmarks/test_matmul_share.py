@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PATH = Path(__file__).parents[2] / "benchmarks" / "matmul_share.py"
+
+
+@pytest.fixture(scope="module")
+def matmul_share():
+    spec = importlib.util.spec_from_file_location("matmul_share", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["matmul_share"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["matmul_share"]
+
+
+class Hidden(torch.autograd.Function):
+    """A product forward and two backward, out of autograd's sight."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, w = ctx.saved_tensors
+        return grad @ w.T, x.T @ grad
+
+
+def test_products_are_recorded_forward_and_backward(matmul_share):
+    linear, x = torch.nn.Linear(3, 5), torch.randn(7, 3, requires_grad=True)
+    products = matmul_share.record_products(lambda: linear(x).sum().backward())
+    shapes = [tuple(f.shape for f in p.factors) for p in products]
+    assert shapes[0] == ((7, 3), (3, 5))
+    assert sorted(shapes[1:]) == sorted([((7, 5), (5, 3)), ((5, 7), (7, 3))])
+    assert {p.flops for p in products} == {2 * 7 * 3 * 5}
+
+
+def test_products_inside_a_custom_backward_are_seen(matmul_share):
+    x, w = torch.randn(7, 3, requires_grad=True), torch.randn(3, 5, requires_grad=True)
+    products = matmul_share.record_products(lambda: Hidden.apply(x, w).sum().backward())
+    assert len(products) == 3
+
+
+@pytest.mark.parametrize(
+    ("product", "n_products"),
+    [
+        pytest.param(lambda a, b: torch.bmm(a, b), 3, id="batched"),
+        pytest.param(lambda a, b: torch.baddbmm(torch.zeros(4, 5, 5), a, b), 3, id="batched_with_addend"),
+        pytest.param(lambda a, b: torch.einsum("nij,njk->nik", a, b), 3, id="einsum"),
+        pytest.param(lambda a, b: a * b.transpose(1, 2), 0, id="elementwise"),
+    ],
+)
+def test_kinds_of_products(matmul_share, product, n_products):
+    a, b = torch.randn(4, 5, 3, requires_grad=True), torch.randn(4, 3, 5, requires_grad=True)
+    assert len(matmul_share.record_products(lambda: product(a, b).sum().backward())) == n_products
+
+
+def test_sparse_products_are_recorded_and_replayed(matmul_share):
+    index, offsets, weight = torch.tensor([0, 2, 1]), torch.tensor([0, 2, 3]), torch.randn(3, 4)
+    step = lambda: torch.nn.functional.embedding_bag(
+        index, weight, offsets, mode="sum", per_sample_weights=torch.ones(3), include_last_offset=True
+    )
+    assert [p.name for p in matmul_share.record_products(step)] in (
+        ["sparse _embedding_bag"], ["sparse _embedding_bag_forward_only"],
+    )  # fmt: skip
+    assert matmul_share.measure(step, rounds=1).matmul_s > 0
+
+
+def test_replay_keeps_shapes_strides_and_types(matmul_share):
+    t = torch.randn(6, 4, dtype=torch.bfloat16).T
+    copy = matmul_share.Operand.of(t).random()
+    assert (copy.shape, copy.stride(), copy.dtype) == (t.shape, t.stride(), t.dtype)
+
+
+def test_a_step_of_products_only_has_a_ratio_near_one_and_idle_work_raises_it(matmul_share):
+    a, b = torch.randn(400, 400), torch.randn(400, 400)
+
+    def products():
+        for _ in range(4):
+            a @ b
+
+    def more():
+        products()
+        for _ in range(100):
+            a.exp()
+
+    bare, busy = (matmul_share.measure(step, rounds=5) for step in (products, more))
+    assert busy.ratio > 1.3 * bare.ratio
+    assert "4 x" in str(bare)
+    assert bare.table[0][1] == 4

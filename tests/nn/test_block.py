@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scmamba_scvi.nn import block as block_module
+from scmamba_scvi.nn.attention import Attention
+from scmamba_scvi.nn.block import Block, GatedMLP, in_slices
+from scmamba_scvi.nn.mamba2 import Mamba2
+
+MIXERS = {
+    "mamba": lambda: Mamba2(8, d_state=4, expand=1, headdim=4),
+    "attention": lambda: Attention(8, n_heads=2),
+}
+
+
+def make(mixer="mamba", **kwargs):
+    torch.manual_seed(0)
+    return Block(8, MIXERS[mixer](), **kwargs)
+
+
+def tokens(n=3, c=6):
+    return torch.randn(n, c, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("layer_scale", [None, 0.3])
+@pytest.mark.parametrize("d_mlp", [0, 16])
+def test_output_is_the_sum_of_the_branches(mixer, layer_scale, d_mlp):
+    block, x = make(mixer, layer_scale=layer_scale, d_mlp=d_mlp), tokens()
+    factor = 1.0 if layer_scale is None else layer_scale
+    expected = x + factor * block.mixer(F.rms_norm(x, (8,), eps=1e-5))
+    if d_mlp:
+        expected = expected + factor * block.mlp(F.rms_norm(expected, (8,), eps=1e-5))
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_mlp_is_a_gate_between_two_linear_maps():
+    mlp, x = GatedMLP(8, 5), tokens()
+    a, b = (x @ mlp.fc1.weight.T).split(5, -1)
+    torch.testing.assert_close(mlp(x), (a * b * torch.sigmoid(b)) @ mlp.fc2.weight.T, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_block_with_zero_scale_is_the_identity_and_can_leave_it(mixer):
+    block, x = make(mixer, layer_scale=0.0, d_mlp=16), tokens()
+    assert torch.equal(block(x), x)
+    block(x).square().sum().backward()
+    assert block.scale.grad.abs().sum() > 0
+    assert block.scale2.grad.abs().sum() > 0
+
+
+def test_scales_and_mlp_exist_only_where_asked_for():
+    names = {name.split(".")[0] for name, _ in make().named_parameters()}
+    assert names == {"norm", "mixer"}
+    names = {name.split(".")[0] for name, _ in make(d_mlp=16, layer_scale=0.1).named_parameters()}
+    assert names == {"norm", "mixer", "scale", "norm2", "mlp", "scale2"}
+
+
+def test_dropout_acts_in_training_only():
+    block, x = make(d_mlp=16, dropout=0.5), tokens()
+    assert not torch.equal(block(x), block(x))
+    block.eval()
+    assert torch.equal(block(x), block(x))
+
+
+def test_autocast_leaves_the_residual_in_float32():
+    block, x = make(d_mlp=16, layer_scale=0.0), tokens()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(block(x), x)
+
+
+def test_slices_change_neither_values_nor_gradients(monkeypatch):
+    block, results = make(d_mlp=16), []
+    for n_tokens in (10_000, 12, 1):  # all cells, two cells, one cell at a time
+        monkeypatch.setattr(block_module, "CPU_SLICE_TOKENS", n_tokens)
+        x = tokens(n=5).requires_grad_()
+        y = in_slices(lambda part: block(part).mean(1), x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])])
+    for other in results[1:]:
+        for a, b in zip(other, results[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,76 @@
+"""The objective against its equations, and its behaviour where pairs are missing."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scmamba_scvi.nn.losses import Temperature, cosine_distance, info_nce, multimodal_loss
+
+
+def unit(n=8, z=5, seed=0):
+    return F.normalize(torch.randn(n, z, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+def everybody(z):
+    return {k: torch.ones(len(v), dtype=torch.bool) for k, v in z.items()}
+
+
+def test_info_nce_is_half_of_equation_7():
+    x, y, sigma = unit(seed=1), unit(seed=2), 0.2
+    s = np.exp((x @ y.T).numpy() / sigma)
+    rows = -np.log(np.diag(s) / s.sum(1)).mean()
+    columns = -np.log(np.diag(s) / s.sum(0)).mean()
+    assert float(info_nce(x, y, sigma)) == pytest.approx((rows + columns) / 2, rel=1e-5)
+
+
+def test_cosine_distance_is_equation_8():
+    x, y = unit(seed=1), unit(seed=2)
+    expected = 1 - np.mean([float(a @ b) / float(a.norm() * b.norm()) for a, b in zip(x, y, strict=True)])
+    assert float(cosine_distance(x, y)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_cells_that_have_both_count():
+    z = {"rna": unit(seed=1), "atac": unit(seed=2)}
+    present = everybody(z)
+    present["atac"][:3] = False
+    parts = multimodal_loss(z, present, torch.tensor(0.1))
+    assert float(parts["contrastive"]) == pytest.approx(float(info_nce(z["rna"][3:], z["atac"][3:], 0.1)), rel=1e-6)
+
+
+def test_three_modalities_are_the_mean_over_their_pairs():
+    z = {k: unit(seed=i) for i, k in enumerate(("rna", "atac", "protein"))}
+    parts = multimodal_loss(z, everybody(z), torch.tensor(0.1), contrastive_weight=2.0, cosine_weight=0.5)
+    pairs = [("rna", "atac"), ("rna", "protein"), ("atac", "protein")]
+    nce = np.mean([float(info_nce(z[a], z[b], 0.1)) for a, b in pairs])
+    cos = np.mean([float(cosine_distance(z[a], z[b])) for a, b in pairs])
+    assert float(parts["loss"]) == pytest.approx(2 * nce + 0.5 * cos, rel=1e-5)
+
+
+def test_without_pairs_the_loss_is_zero_and_still_reaches_every_input():
+    z = {"rna": unit(seed=1).requires_grad_(), "atac": unit(seed=2).requires_grad_()}
+    present = everybody(z)
+    present["atac"][1:] = False
+    loss = multimodal_loss(z, present, torch.tensor(0.1))["loss"]
+    loss.backward()
+    assert float(loss) == 0 and z["rna"].grad is not None and z["atac"].grad is not None
+
+
+def test_order_of_cells_does_not_matter():
+    z = {"rna": unit(seed=1), "atac": unit(seed=2)}
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    a = multimodal_loss(z, everybody(z), torch.tensor(0.1))["loss"]
+    b = multimodal_loss({k: v[order] for k, v in z.items()}, everybody(z), torch.tensor(0.1))["loss"]
+    assert float(a) == pytest.approx(float(b), rel=1e-6)
+
+
+@pytest.mark.parametrize(("log", "expected"), [(-100.0, 0.01), (100.0, 1.0), (float(np.log(0.07)), 0.07)])
+def test_temperature_is_clamped(log, expected):
+    temperature = Temperature()
+    with torch.no_grad():
+        temperature.log.fill_(log)
+    assert float(temperature()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_fixed_temperature_has_no_gradient():
+    assert not Temperature(0.2, learn=False).log.requires_grad

@@ -1,0 +1,90 @@
+"""The start of training against scikit-learn, and its promises."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cross_decomposition import CCA
+
+from scmamba_scvi.nn.spectral import correlation_weighted_cca, linear_start, truncated_svd
+from scmamba_scvi.ops.csr import csr
+
+
+def two_views(n=400, shared=4, fx=60, fy=40, noise=0.5, seed=0):
+    rng = np.random.default_rng(seed)
+    latent = rng.normal(size=(n, shared)) * np.linspace(2, 1, shared)
+    x = latent @ rng.normal(size=(shared, fx)) + noise * rng.normal(size=(n, fx)) + rng.normal(size=fx)
+    y = latent @ rng.normal(size=(shared, fy)) + noise * rng.normal(size=(n, fy)) + rng.normal(size=fy)
+    return torch.from_numpy(x).float(), torch.from_numpy(y).float()
+
+
+def blocks_of(x, size=150, sparse=False):
+    def to(block):
+        if not sparse:
+            return block
+        s = block.to_sparse_csr()
+        return csr(s.crow_indices(), s.col_indices(), s.values(), tuple(block.shape))
+
+    return lambda: (to(x[i : i + size]) for i in range(0, len(x), size))
+
+
+@pytest.mark.parametrize("sparse", [pytest.param(False, id="dense blocks"), pytest.param(True, id="sparse blocks")])
+def test_svd_equals_numpys(sparse):
+    x, _ = two_views()
+    found = truncated_svd(blocks_of(x, sparse=sparse), x.shape[1], 4)
+    centred = (x - x.mean(0)).double().numpy()
+    _, s, vt = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(found.mean, x.mean(0), atol=1e-5)
+    np.testing.assert_allclose(np.abs((found.components.numpy() * vt[:4].T).sum(0)), 1, atol=1e-4)
+    np.testing.assert_allclose(found.scores.norm(dim=0), s[:4], rtol=1e-4)
+    np.testing.assert_allclose(found.components.T @ found.components, np.eye(4), atol=1e-4)
+
+
+def test_correlations_equal_scikit_learns():
+    x, y = two_views(noise=2.0)
+    svds = {"rna": truncated_svd(blocks_of(x), 60, 6), "atac": truncated_svd(blocks_of(y), 40, 6)}
+    present = {k: torch.ones(400, dtype=torch.bool) for k in svds}
+    maps, correlations = correlation_weighted_cca({k: v.scores for k, v in svds.items()}, present, 6, ridge=0.0)
+    a, b = CCA(n_components=6, scale=False, max_iter=5000).fit_transform(svds["rna"].scores, svds["atac"].scores)
+    expected = [np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(6)]
+    np.testing.assert_allclose(correlations[:3], expected[:3], atol=2e-3)
+    # every variate has its correlation as standard deviation: that is the weighting
+    for kind, svd in svds.items():
+        np.testing.assert_allclose((svd.scores @ maps[kind]).std(0, unbiased=False), correlations, atol=1e-3)
+
+
+def test_three_modalities_agree_on_what_they_share():
+    x, y = two_views(noise=0.3)
+    z = x[:, :20] + 0.1
+    svds = {k: truncated_svd(blocks_of(v), v.shape[1], 4) for k, v in (("rna", x), ("atac", y), ("protein", z))}
+    present = {k: torch.ones(400, dtype=torch.bool) for k in svds}
+    maps, correlations = correlation_weighted_cca({k: s.scores for k, s in svds.items()}, present, 4)
+    first = torch.stack([(svds[k].scores @ maps[k])[:, 0] for k in svds])
+    assert torch.corrcoef(first).min() > 0.9
+    assert (correlations.diff() <= 1e-6).all() and correlations.max() <= 1
+
+
+def test_cells_that_lack_a_modality_are_left_out():
+    x, y = two_views()
+    has_y = torch.arange(400) < 300
+    start = linear_start(
+        {"rna": truncated_svd(blocks_of(x), 60, 4), "atac": truncated_svd(blocks_of(y[has_y]), 40, 4)},
+        {"rna": torch.ones(400, dtype=torch.bool), "atac": has_y}, 4,
+    )  # fmt: skip
+    a = (x - start["rna"].mean) @ start["rna"].weight
+    b = (y - start["atac"].mean) @ start["atac"].weight
+    # also on the cells whose y was never seen
+    assert np.corrcoef(a[~has_y, 0], b[~has_y, 0])[0, 1] > 0.9
+
+
+def test_a_modality_without_any_variance_stays_finite():
+    x, _ = two_views()
+    y = torch.ones(400, 10)
+    svds = {"rna": truncated_svd(blocks_of(x), 60, 4), "atac": truncated_svd(blocks_of(y), 10, 4)}
+    start = linear_start(svds, {k: torch.ones(400, dtype=torch.bool) for k in svds}, 4)
+    assert all(torch.isfinite(s.weight).all() for s in start.values())
+
+
+def test_same_seed_same_start():
+    x, _ = two_views()
+    a, b = (truncated_svd(blocks_of(x), 60, 4, seed=3).components for _ in range(2))
+    assert torch.equal(a, b)

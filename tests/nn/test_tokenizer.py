@@ -1,0 +1,101 @@
+"""Patches along the genome: where each feature goes, and that storage and order of features change nothing."""
+
+import pytest
+import torch
+
+from scmamba_scvi.nn.tokenizer import FeatureEmbedding, PatchTokenizer, hide
+from scmamba_scvi.ops.csr import csr
+
+F, W, C = 10, 4, 4
+# patches of a genome with a short last patch on the first chromosome: slots 3 and 15 stay empty
+IN_ORDER = torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9, 12])
+SHUFFLED = IN_ORDER[torch.tensor([3, 9, 0, 7, 1, 5, 8, 2, 6, 4])]
+
+
+def to_csr(x):
+    s = x.to_sparse_csr()
+    return csr(s.crow_indices(), s.col_indices(), s.values(), tuple(x.shape))
+
+
+def counts(n=6, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.rand(n, F, generator=g) * (torch.rand(n, F, generator=g) < 0.5)
+
+
+def tokenizer(slots, patch_embedding):
+    torch.manual_seed(0)
+    return PatchTokenizer(slots, C, W, d_model=6, d_feature=5, patch_embedding=patch_embedding)
+
+
+both_embeddings = pytest.mark.parametrize("patch_embedding", ["feature", "shared"])
+both_orders = pytest.mark.parametrize(
+    "slots", [pytest.param(IN_ORDER, id="features in genomic order"), pytest.param(SHUFFLED, id="features shuffled")]
+)
+
+
+@both_embeddings
+@both_orders
+def test_patches_are_the_sums_the_layout_says(slots, patch_embedding):
+    t, x = tokenizer(slots, patch_embedding), counts()
+    expected = torch.zeros(len(x), C, t.weight.shape[1])
+    for cell in range(len(x)):
+        for feature in range(F):
+            slot = int(slots[feature])
+            vector = t.weight[slot % W if patch_embedding == "shared" else feature]
+            expected[cell, slot // W] += x[cell, feature] * vector
+    torch.testing.assert_close(t.embed(x), expected)
+    tokens, total = t(x)
+    torch.testing.assert_close(tokens, t.project(expected) + t.position)
+    torch.testing.assert_close(total, expected.sum(1))
+
+
+@both_embeddings
+@both_orders
+def test_sparse_and_dense_input_give_the_same_tokens_and_gradients(slots, patch_embedding):
+    x, seen = counts(), []
+    for batch in (x, to_csr(x)):
+        t = tokenizer(slots, patch_embedding)
+        tokens, total = t(batch)
+        (tokens.square().sum() + total.sum()).backward()
+        seen.append((tokens, total, t.weight.grad))
+    for dense, sparse in zip(*seen, strict=True):
+        torch.testing.assert_close(sparse, dense)
+
+
+def test_order_of_features_in_var_does_not_matter():
+    x, order = counts(), torch.tensor([3, 9, 0, 7, 1, 5, 8, 2, 6, 4])
+    a, b = tokenizer(IN_ORDER, "feature"), tokenizer(IN_ORDER[order], "feature")
+    b.load_state_dict({**a.state_dict(), "slots": IN_ORDER[order], "weight": a.weight[order]})
+    torch.testing.assert_close(b(to_csr(x[:, order]))[0], a(to_csr(x))[0])
+
+
+def test_cost_follows_stored_values_not_features():
+    """No tensor of the forward pass has a size that grows with the number of features."""
+    sizes = {}
+    for f in (1_000, 50_000):
+        t = PatchTokenizer(torch.arange(f), 10, f // 10, d_model=4, d_feature=3)
+        x = csr(torch.tensor([0, 2, 4]), torch.tensor([0, 5, 7, 9]), torch.ones(4), (2, f))
+        largest = [0]
+
+        def remember(tensor, largest=largest):
+            largest[0] = max(largest[0], tensor.numel())
+            return tensor
+
+        with torch.no_grad(), torch.autograd.graph.saved_tensors_hooks(remember, lambda v: v):
+            pass
+        with torch.autograd.graph.saved_tensors_hooks(remember, lambda v: v):
+            t.embed(x)
+        sizes[f] = largest[0] - t.weight.numel()
+    assert sizes[1_000] <= 0 and sizes[50_000] <= 0  # nothing saved for the backward pass is larger than the embeddings
+
+
+def test_feature_embedding_of_sparse_equals_dense():
+    e, x = FeatureEmbedding(F, 3), counts()
+    torch.testing.assert_close(e(to_csr(x)), x @ e.weight)
+
+
+def test_masking_only_in_training():
+    x = to_csr(counts(50))
+    assert hide(x, 0.5, training=False) is x
+    assert hide(x, 0.0, training=True) is x
+    assert hide(x, 0.5, training=True).values().numel() < x.values().numel()

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scmamba_scvi.ops.fused import causal_conv_silu, gated_rms_norm, rms_norm, swiglu
+
+EPS = 1e-5
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def plain_rms_norm(x, weight):
+    return F.rms_norm(x, x.shape[-1:], weight, EPS)
+
+
+def plain_gated(x, z, weight):
+    return plain_rms_norm(x * F.silu(z), weight)
+
+
+def plain_swiglu(ab):
+    a, b = ab.chunk(2, -1)
+    return a * b * torch.sigmoid(b)
+
+
+def plain_conv(x, weight, bias):
+    y = F.conv1d(F.pad(x.transpose(1, 2), (weight.shape[-1] - 1, 0)), weight, bias, groups=weight.shape[0])
+    return F.silu(y).transpose(1, 2)
+
+
+CASES = [
+    pytest.param(lambda x, w: rms_norm(x, w, EPS), plain_rms_norm, [(2, 5, 8), (8,)], id="rms_norm"),
+    pytest.param(lambda x, w: rms_norm(x, w, EPS), plain_rms_norm, [(7, 8), (8,)], id="rms_norm_of_a_matrix"),
+    pytest.param(
+        lambda x, z, w: gated_rms_norm(x, z, w, EPS), plain_gated, [(2, 5, 8), (2, 5, 8), (8,)], id="gated_rms_norm"
+    ),
+    pytest.param(swiglu, plain_swiglu, [(2, 5, 12)], id="swiglu"),
+    pytest.param(causal_conv_silu, plain_conv, [(2, 9, 6), (6, 1, 4), (6,)], id="conv"),
+    pytest.param(causal_conv_silu, plain_conv, [(2, 2, 6), (6, 1, 4), (6,)], id="conv_of_fewer_tokens_than_taps"),
+    pytest.param(causal_conv_silu, plain_conv, [(3, 5, 6), (6, 1, 1), (6,)], id="conv_of_width_one"),
+]
+
+
+@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+def test_values_and_gradients_are_those_of_the_plain_twin(fast, plain, shapes):
+    leaves = [normal(*shape, seed=i, dtype=torch.float32).requires_grad_() for i, shape in enumerate(shapes)]
+    got, expected = fast(*leaves), plain(*leaves)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    weights = normal(*expected.shape, seed=9, dtype=torch.float32)
+    for a, b in zip(
+        torch.autograd.grad((got * weights).sum(), leaves), torch.autograd.grad((expected * weights).sum(), leaves),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+def test_gradients_agree_with_finite_differences(fast, plain, shapes):
+    leaves = [normal(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
+    assert torch.autograd.gradcheck(fast, leaves)
+
+
+@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+def test_inputs_and_incoming_gradients_are_left_as_they_were(fast, plain, shapes):
+    leaves = [normal(*shape, seed=i, dtype=torch.float32).requires_grad_() for i, shape in enumerate(shapes)]
+    copies = [t.detach().clone() for t in leaves]
+    y = fast(*leaves)
+    incoming = torch.ones_like(y)
+    torch.autograd.grad(y, leaves, incoming, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(leaves, copies, strict=True))
+    assert incoming.eq(1).all()
+
+
+@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+def test_slices_of_a_wider_tensor_are_welcome(fast, plain, shapes):
+    """Inputs come as slices of the projection's output, gradients as transposed or expanded views."""
+    first, *rest = shapes
+    wide = normal(*first[:-1], first[-1] + 3, dtype=torch.float32)
+    leaves = [wide[..., 2:-1], *(normal(*shape, seed=i, dtype=torch.float32) for i, shape in enumerate(rest, 1))]
+    leaves = [t.requires_grad_() if t is not leaves[0] else t.detach().requires_grad_() for t in leaves]
+    for reduce in (lambda y: y.sum(), lambda y: (y.transpose(0, 1) * y.detach().transpose(0, 1)).sum()):
+        for a, b in zip(
+            torch.autograd.grad(reduce(fast(*leaves)), leaves), torch.autograd.grad(reduce(plain(*leaves)), leaves),
+            strict=True,
+        ):  # fmt: skip
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+def test_bfloat16_is_computed_in_float32(fast, plain, shapes):
+    first, *rest = shapes
+    x = normal(*first, dtype=torch.bfloat16).requires_grad_()
+    others = [normal(*shape, seed=i, dtype=torch.float32).requires_grad_() for i, shape in enumerate(rest, 1)]
+    y = fast(x, *others)
+    y.float().sum().backward()
+    assert y.dtype is x.grad.dtype is torch.bfloat16
+    assert all(t.grad.dtype is torch.float32 for t in others)
+    truth = plain(x.detach().double(), *(t.detach().double() for t in others))
+    torch.testing.assert_close(y.detach().double(), truth, rtol=2**-8, atol=1e-6)
+
+
+def test_a_zero_row_is_normalised_to_zero_with_finite_gradients():
+    x, w = torch.zeros(2, 4, requires_grad=True), torch.ones(4, requires_grad=True)
+    y = rms_norm(x, w, EPS)
+    y.sum().backward()
+    assert y.eq(0).all()
+    assert x.grad.isfinite().all()

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scmamba_scvi.ops.ssd import choose_chunk_size, ssd_chunked, ssd_recurrent
+
+NAMES = ("x", "dt", "A", "B", "C", "D")
+
+
+def make_inputs(c, *, n=2, h=2, p=4, s=5, dtype=torch.float32, seed=0):
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
+
+    dt = 0.05 + 0.5 * torch.rand(n, c, h, generator=g, dtype=torch.float64).to(dtype)
+    A = -(0.5 + 8 * torch.rand(h, generator=g, dtype=torch.float64).to(dtype))
+    return normal(n, c, h, p), dt, A, normal(n, c, s), normal(n, c, s), normal(h)
+
+
+def by_hand(x, dt, A, B, C, D):
+    """The recurrence of the paper in scalar loops over numpy float64."""
+    x, dt, A, B, C, D = (t.detach().double().numpy() for t in (x, dt, A, B, C, D))
+    n, c, h, p = x.shape
+    y = np.zeros_like(x)
+    for cell in range(n):
+        for head in range(h):
+            state = np.zeros((p, B.shape[-1]))
+            for t in range(c):
+                step = dt[cell, t, head]
+                state = np.exp(step * A[head]) * state + step * np.outer(x[cell, t, head], B[cell, t])
+                y[cell, t, head] = state @ C[cell, t] + D[head] * x[cell, t, head]
+    return y
+
+
+def gradients(function, inputs, weights):
+    leaves = [t.detach().clone().requires_grad_() for t in inputs]
+    return torch.autograd.grad((function(*leaves) * weights).sum(), leaves)
+
+
+@pytest.mark.parametrize("function", [ssd_recurrent, ssd_chunked], ids=["recurrent", "chunked"])
+@pytest.mark.parametrize("c", [1, 2, 17, 70])
+def test_values_are_those_of_the_recurrence_written_out_by_hand(function, c):
+    inputs = make_inputs(c, dtype=torch.float64)
+    np.testing.assert_allclose(function(*inputs).numpy(), by_hand(*inputs), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("c", [1, 3, 31, 64, 65, 200])
+@pytest.mark.parametrize(
+    "chunk_size",
+    [
+        pytest.param(None, id="chosen_chunk"),
+        pytest.param(1, id="chunks_of_one_token"),
+        pytest.param(7, id="chunk_that_does_not_divide"),
+        pytest.param(16, id="chunk_of_16"),
+        pytest.param(256, id="chunk_longer_than_the_sequence"),
+    ],
+)
+def test_chunked_equals_recurrent_in_values_and_gradients(c, chunk_size):
+    inputs = make_inputs(c)
+    expected, got = ssd_recurrent(*inputs), ssd_chunked(*inputs, chunk_size=chunk_size)
+    assert got.shape == expected.shape
+    assert (got - expected).norm() <= 1e-5 * expected.norm()
+
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    truth = gradients(ssd_recurrent, inputs, weights)
+    ours = gradients(lambda *args: ssd_chunked(*args, chunk_size=chunk_size), inputs, weights)
+    for name, a, b in zip(NAMES, ours, truth, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize(
+    ("c", "chunk_size"),
+    [
+        pytest.param(5, 8, id="one_padded_chunk"),
+        pytest.param(6, 3, id="two_full_chunks"),
+        pytest.param(7, 3, id="three_chunks_the_last_padded"),
+    ],
+)
+def test_gradients_agree_with_finite_differences(c, chunk_size):
+    inputs = [t.requires_grad_() for t in make_inputs(c, n=1, h=2, p=2, s=3, dtype=torch.float64)]
+    assert torch.autograd.gradcheck(lambda *args: ssd_chunked(*args, chunk_size=chunk_size), inputs)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        pytest.param(1e3, 1e3, id="everything_is_forgotten_at_once"),
+        pytest.param(1e-6, 1e-6, id="nothing_is_forgotten"),
+        pytest.param(1e-6, 1e3, id="tokens_of_both_kinds"),
+    ],
+)
+@pytest.mark.parametrize("chunk_size", [16, 64])
+def test_extreme_decays_are_finite_and_right(low, high, chunk_size):
+    x, _, _, B, C, D = make_inputs(96)
+    A = -torch.ones(2)
+    dt = torch.where(torch.rand(2, 96, 2, generator=torch.Generator().manual_seed(2)) < 0.5, low, high)
+    inputs = (x, dt, A, B, C, D)
+    y = ssd_chunked(*inputs, chunk_size=chunk_size)
+    truth = ssd_recurrent(*(t.double() for t in inputs))
+    assert y.isfinite().all()
+    torch.testing.assert_close(y.double(), truth, rtol=1e-4, atol=1e-4 * float(truth.abs().max()))
+
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3))
+    truth = gradients(ssd_recurrent, [t.double() for t in inputs], weights.double())
+    ours = gradients(lambda *args: ssd_chunked(*args, chunk_size=chunk_size), inputs, weights)
+    for name, a, b in zip(NAMES, ours, truth, strict=True):
+        assert a.isfinite().all(), name
+        assert (a - b).norm() <= 1e-3 * b.norm() + 1e-6, name
+
+
+def test_zero_steps_leave_the_state_alone_and_have_finite_gradients():
+    x, dt, A, B, C, D = make_inputs(20)
+    dt = dt.index_fill(1, torch.tensor([3, 4, 11]), 0.0)
+    torch.testing.assert_close(ssd_chunked(x, dt, A, B, C, D), ssd_recurrent(x, dt, A, B, C, D), rtol=1e-4, atol=1e-5)
+    for name, g in zip(NAMES, gradients(ssd_chunked, (x, dt, A, B, C, D), torch.ones_like(x)), strict=True):
+        assert g.isfinite().all(), name
+
+
+@pytest.mark.parametrize("chunk_size", [None, 16])
+def test_a_token_changes_no_output_before_it(chunk_size):
+    x, dt, A, B, C, D = make_inputs(50)
+    before = ssd_chunked(x, dt, A, B, C, D, chunk_size=chunk_size)
+    x, dt, B, C = x.clone(), dt.clone(), B.clone(), C.clone()
+    for t in (x, dt, B, C):
+        t[:, 23] += 1
+    after = ssd_chunked(x, dt, A, B, C, D, chunk_size=chunk_size)
+    assert torch.equal(after[:, :23], before[:, :23])
+    assert (after[:, 23:] - before[:, 23:]).abs().amax((0, 2, 3)).gt(0).all()
+
+
+@pytest.mark.parametrize("function", [ssd_recurrent, ssd_chunked], ids=["recurrent", "chunked"])
+def test_bfloat16_input_is_accumulated_in_float32(function):
+    # Steps of 1/512 in a sum near 1 are lost in bfloat16: its cumulative decay would be wrong by tens of percent.
+    x, _, _, B, C, D = make_inputs(200, dtype=torch.bfloat16)
+    dt, A = torch.full((2, 200, 2), 1 / 512), -torch.ones(2)
+    y = function(x, dt, A, B, C, D)
+    truth = ssd_recurrent(*(t.double() for t in (x, dt, A, B, C, D)))
+    assert y.dtype is torch.bfloat16
+    assert (y.double() - truth).norm() < 0.01 * truth.norm()
+
+
+def test_autocast_does_not_reach_inside():
+    inputs = make_inputs(100)
+    expected = ssd_chunked(*inputs, chunk_size=32)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = ssd_chunked(*inputs, chunk_size=32)
+    assert got.dtype is torch.float32
+    assert torch.equal(got, expected)
+
+
+def saved_elements(c):
+    total = 0
+
+    def count(t):
+        nonlocal total
+        total += t.numel()
+        return t
+
+    inputs = [t.requires_grad_() for t in make_inputs(c, h=2, p=8, s=8)]
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        ssd_chunked(*inputs, chunk_size=64)
+    return total
+
+
+def test_what_is_kept_for_the_backward_pass_grows_linearly_and_holds_no_decay_matrix():
+    short, long = saved_elements(512), saved_elements(2048)
+    assert long < 4.5 * short
+    # one (c, q) matrix of scores is shared by the heads; a matrix per head would be 2 n c q more
+    n, c, q, h = 2, 2048, 64, 2
+    rest = long - n * c * q
+    assert rest < n * c * q * h
+
+
+@pytest.mark.parametrize(
+    ("c", "p", "s"),
+    [(1, 1, 1), (64, 32, 32), (65, 32, 32), (200, 64, 64), (513, 64, 64), (4510, 128, 128), (10_000, 16, 8)],
+)
+def test_the_chosen_chunk_pads_little(c, p, s):
+    q = choose_chunk_size(c, p, s)
+    assert 1 <= q <= 256
+    assert -(-c // q) * q - c <= max(q // 4, 0.03 * c)
+
+
+def test_wider_states_make_longer_chunks():
+    assert choose_chunk_size(10_000, 16, 16) < choose_chunk_size(10_000, 128, 128)

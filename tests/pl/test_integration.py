@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import copy
+
+import anndata as ad
+import matplotlib
+import matplotlib.pyplot as plt
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from scmamba_scvi import pl
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.pl._palette import FEW, MISSING, palette
+
+
+def embedded(n_types=3, n_batches=2, n=240, seed=0):
+    """MuData with coordinates: well separated types on a ring; the atac rows in another order, some absent."""
+    rng = np.random.default_rng(seed)
+    types = np.arange(n) % n_types
+    angle = 2 * np.pi * types / n_types
+    xy = 20 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(size=(n, 2))
+    names = np.array([f"cell{i}" for i in range(n)])
+    mods = {}
+    for key, rows in (("rna", np.arange(n)), ("atac", rng.permutation(n)[: n - 10])):
+        var = pd.DataFrame(index=[f"{key}0", f"{key}1"])
+        mods[key] = ad.AnnData(np.ones((len(rows), 2), np.float32), obs=pd.DataFrame(index=names[rows]), var=var)
+        mods[key].obsm["X_umap"] = xy[rows]
+    mods["rna"].obs["quality"] = rng.random(n)
+    mdata = mudata.MuData(mods)
+    rows = np.array([int(name.removeprefix("cell")) for name in mdata.obs_names])
+    mdata.obsm["X_umap"] = xy[rows]
+    mdata.obs["cell_type"] = [f"type {t}" for t in types[rows]]
+    mdata.obs["batch"] = pd.Categorical([f"donor {b}" for b in rng.integers(n_batches, size=n)])
+    mdata.obs["leiden_scmamba"] = pd.Categorical(types[rows].astype(str))
+    return mdata
+
+
+def draw(mdata, *args, **kwargs):
+    """Axes, drawn to pixels once so that faults of rendering are seen."""
+    axes = pl.integration(mdata, *args, figure=Figure(), **kwargs)
+    axes[0].figure.canvas.draw() if hasattr(axes[0].figure.canvas, "draw") else None
+    return axes
+
+
+def titles(axes):
+    return [ax.get_title() for ax in axes]
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_usual_columns_are_found():
+    assert titles(draw(embedded())) == ["modality", "cell_type", "batch", "leiden_scmamba"]
+
+
+def test_points_carry_the_colour_of_their_own_cell():
+    mdata = embedded(n_types=3)
+    ax = draw(mdata, "cell_type", modalities=False)[0]
+    (points,) = ax.collections
+    drawn = {
+        tuple(xy): to_hex(c).upper() for xy, c in zip(points.get_offsets().data, points.get_facecolors(), strict=True)
+    }
+    expected = {f"type {i}": color for i, color in enumerate(FEW[:3])}
+    for xy, name in zip(mdata.obsm["X_umap"], mdata.obs["cell_type"], strict=True):
+        assert drawn[tuple(xy)] == expected[name]
+
+
+def test_each_cell_stands_once_per_modality_in_mixed_order():
+    mdata = embedded()
+    ax = draw(mdata, [])[0]
+    (points,) = ax.collections
+    assert legend_of(ax) == ["rna", "atac"]
+    colors = [to_hex(c).upper() for c in points.get_facecolors()]
+    assert [colors.count(color) for color in FEW[:2]] == [240, 230]
+    # neither modality is drawn wholly on top: both are among the last points
+    assert set(colors[-30:]) == set(FEW[:2])
+
+
+def test_all_panels_share_one_square_plane():
+    axes = draw(embedded())
+    limits = {(ax.get_xlim(), ax.get_ylim()) for ax in axes}
+    assert len(limits) == 1
+    (x, y) = limits.pop()
+    assert x[1] - x[0] == pytest.approx(y[1] - y[0])
+    for ax in axes:
+        box = ax.get_position()
+        width, height = ax.figure.get_size_inches()
+        assert box.width * width == pytest.approx(box.height * height)
+
+
+@pytest.mark.parametrize("n_types", [1, 3, 8, 22, 60])
+def test_legends_lie_beside_their_panel_and_inside_the_figure(n_types):
+    figure = draw(embedded(n_types=n_types, n_batches=12))[0].figure
+    boxes = [ax.get_window_extent() for ax in figure.axes]
+    boxes += [ax.get_legend().get_window_extent() for ax in figure.axes]
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= -2 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 + 2
+        for other in boxes[i + 1 :]:
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert width <= 0 or height <= 0
+
+
+def test_many_types_are_numbered_where_they_are():
+    ax = draw(embedded(n_types=22), "cell_type", modalities=False)[0]
+    assert [text.get_text() for text in ax.texts] == [str(i) for i in range(1, 23)]
+    assert legend_of(ax)[2] == "3  type 2"
+
+
+def test_short_names_stand_in_the_plane_themselves():
+    ax = draw(embedded(n_types=12), "leiden_scmamba", modalities=False)[0]
+    assert [text.get_text() for text in ax.texts] == [str(i) for i in range(12)]
+    assert legend_of(ax)[:3] == ["0", "1", "2"]
+
+
+def test_batches_that_mix_have_no_place_for_a_number():
+    ax = draw(embedded(n_batches=12), "batch", modalities=False)[0]
+    assert not ax.texts
+    assert legend_of(ax)[1:3] == ["donor 1", "donor 2"]  # and 10 comes after 9
+
+
+def test_missing_labels_are_grey_below_the_others_and_named():
+    mdata = embedded()
+    mdata.obs["cell_type"] = mdata.obs["cell_type"].where(np.arange(240) % 4 > 0)
+    ax = draw(mdata, "cell_type", modalities=False)[0]
+    colors = [to_hex(c).upper() for c in ax.collections[0].get_facecolors()]
+    assert colors[:60] == [MISSING] * 60 and MISSING not in colors[60:]
+    assert legend_of(ax) == ["type 0", "type 1", "type 2", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "legend"),
+    [
+        pytest.param("counted", ["10", "9"] * 120, ["9", "10"], id="numbers_in_text_are_counted"),
+        pytest.param("flag", [True, False] * 120, ["False", "True"], id="bool"),
+        pytest.param(
+            "stage",
+            pd.Categorical(["late", "early"] * 120, categories=["early", "never", "late"], ordered=True),
+            ["early", "late"],
+            id="ordered_categories_keep_their_order_without_the_unused",
+        ),
+        pytest.param("all_missing", [None] * 240, ["missing"], id="nothing_but_missing"),
+        pytest.param("empty_text", ["", "a"] * 120, ["", "a"], id="empty_text"),
+    ],
+)
+def test_kinds_of_columns(column, values, legend):
+    mdata = embedded()
+    mdata.obs[column] = values
+    assert legend_of(draw(mdata, column, modalities=False)[0]) == legend
+
+
+def test_numbers_get_a_colour_bar_also_from_a_modality():
+    mdata = embedded()
+    mdata.obs["depth"] = np.r_[np.nan, np.arange(239.0)]
+    axes = draw(mdata, ["depth", "rna:quality", "quality"], modalities=False)
+    assert titles(axes) == ["depth", "rna:quality", "quality"]
+    assert all(ax.get_legend() is None and ax.child_axes for ax in axes)
+
+
+def test_long_names_are_shortened_in_the_middle():
+    mdata = embedded()
+    mdata.obs["cell_type"] = ["CD4-positive, alpha-beta memory T cell, CD45RO-positive"] * 240
+    (name,) = legend_of(draw(mdata, "cell_type", modalities=False)[0])
+    assert len(name) <= 28 and name.startswith("CD4-positive") and name.endswith("positive") and "…" in name
+
+
+def test_cells_without_coordinates_are_left_out():
+    mdata = embedded()
+    mdata.obsm["X_umap"][:5] = np.nan
+    ax = draw(mdata, "cell_type", modalities=False)[0]
+    assert np.isfinite(ax.get_xlim()).all()
+
+
+def test_points_are_pixels_in_vector_formats():
+    assert all(c.get_rasterized() for ax in draw(embedded()) for c in ax.collections)
+
+
+def test_nothing_is_changed():
+    mdata = embedded()
+    before, settings, state = mdata.copy(), copy.deepcopy(dict(matplotlib.rcParams)), np.random.get_state()[1].copy()
+    draw(mdata)
+    assert dict(matplotlib.rcParams) == settings
+    assert (np.random.get_state()[1] == state).all()
+    pd.testing.assert_frame_equal(mdata.obs, before.obs)
+    assert set(mdata.obsm) == set(before.obsm) and dict(mdata.uns) == dict(before.uns)
+
+
+def test_without_a_figure_pyplot_makes_one():
+    axes = pl.integration(embedded())
+    assert plt.get_fignums() == [axes[0].figure.number]
+    plt.close(axes[0].figure)
+
+
+NO_COORDINATES = {"X_umap": np.full((240, 2), np.nan)}
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "error", "message"),
+    [
+        pytest.param(lambda m: m.obsm.pop("X_umap"), {}, ScmambaError, "workflow.integrate", id="no_umap"),
+        pytest.param(
+            lambda m: m["atac"].obsm.pop("X_umap"),
+            {"modalities": ["atac"]},
+            ScmambaError,
+            r"mdata\['atac'\].obsm",
+            id="no_umap_of_a_modality",
+        ),
+        pytest.param(None, {"color": "cell_typ"}, UnknownNameError, "Did you mean 'cell_type'", id="unknown_colour"),
+        pytest.param(None, {"modalities": ["adt"]}, UnknownNameError, "'rna', 'atac'", id="unknown_modality"),
+        pytest.param(
+            lambda m: m.obs.insert(0, "barcode", m.obs_names),
+            {"color": "barcode"},
+            ScmambaError,
+            "240 different",
+            id="too_many_values",
+        ),
+        pytest.param(
+            lambda m: m.obsm.update(X_umap=np.zeros((240, 1))), {}, ScmambaError, "two columns", id="one_column"
+        ),
+        pytest.param(lambda m: m.obsm.update(NO_COORDINATES), {}, ScmambaError, "no finite", id="no_coordinates"),
+        pytest.param(None, {"color": [], "modalities": False}, ScmambaError, "nothing to colour", id="no_panel"),
+    ],
+)
+def test_faults_come_before_a_figure(change, arguments, error, message):
+    mdata, figure = embedded(), Figure()
+    if change is not None:
+        change(mdata)
+    with pytest.raises(error, match=message):
+        pl.integration(mdata, figure=figure, **arguments)
+    assert not figure.axes
+
+
+def lightness_and_axes(color):
+    from scmamba_scvi.pl._palette import _lab
+
+    return _lab(np.array([to_rgb(color)]) * 255)[0]
+
+
+def test_palette_is_stable_and_its_colours_are_apart():
+    colors = palette(40)
+    assert palette(22) == colors[:22] and palette(5) == FEW[:5]
+    lab = np.array([lightness_and_axes(c) for c in (*colors[:22], MISSING)])
+    distance = np.sqrt(((lab[:, None] - lab) ** 2).sum(-1))[np.triu_indices(23, 1)]
+    assert distance.min() > 15  # a difference of about 2 can be seen side by side
+    assert len(set(palette(100))) == 100
+
+
+def test_lab_of_known_colours():
+    # red and mid grey, from the definition of CIELAB under D65
+    np.testing.assert_allclose(lightness_and_axes("#FF0000"), [53.24, 80.09, 67.20], atol=0.05)
+    np.testing.assert_allclose(lightness_and_axes("#777777"), [50.03, 0, 0], atol=0.05)

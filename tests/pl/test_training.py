@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from scmamba_scvi import pl
+from scmamba_scvi.errors import ScmambaError
+
+
+def history(n=6, names=("train_loss", "validation_loss", "foscttm_validation", "recall_at_10_validation")):
+    index = pd.RangeIndex(n, name="epoch")
+    values = {
+        "foscttm_validation": np.abs(np.arange(n) - 2) / 20 + 0.1,
+        "recall_at_10_validation": np.linspace(0.1, 0.3, n),
+    }
+    return {name: pd.DataFrame({name: values.get(name, np.linspace(5, 1, n))}, index=index) for name in names}
+
+
+def titles(axes):
+    return [ax.get_title() for ax in axes]
+
+
+def levels(ax):
+    """Heights of horizontal lines."""
+    return [
+        line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1 and list(line.get_xdata()) == [0, 1]
+    ]
+
+
+def test_loss_and_retrieval_with_chance_and_best_epoch():
+    axes = pl.training(history(), n_validation=200, figure=Figure())
+    assert [title.split(" (")[0] for title in titles(axes)] == ["loss", "held-out FOSCTTM", "held-out recall@10"]
+    assert levels(axes[1]) == [0.5] and levels(axes[2]) == [0.05]
+    for ax in axes:
+        assert "best epoch (2)" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_chance_that_is_far_away_is_written_and_leaves_the_curve_its_room():
+    near = history()
+    near["foscttm_validation"] /= 10
+    ax = pl.training(near, figure=Figure())[1]
+    assert not levels(ax) and ax.get_ylim()[1] < 0.1
+    assert [text.get_text() for text in ax.texts] == ["chance: 0.50, far above"]
+
+
+def test_a_model_brings_its_history_and_its_number_of_held_out_cells():
+    model = SimpleNamespace(history=history(), validation_indices=np.arange(100))
+    assert levels(pl.training(model, figure=Figure())[2]) == [0.1]
+
+
+def test_without_held_out_cells_only_the_loss_is_drawn():
+    (ax,) = pl.training(history(names=("train_loss",)), figure=Figure())
+    assert len(ax.lines) == 1
+
+
+def test_one_epoch_is_a_visible_point():
+    ax = pl.training(history(n=1), figure=Figure())[0]
+    assert ax.lines[0].get_marker() == "o"
+
+
+def test_epochs_without_a_value_are_left_out():
+    table = history()
+    table["validation_loss"].iloc[1] = np.nan
+    ax = pl.training(table, figure=Figure())[0]
+    assert list(ax.lines[1].get_xdata()) == [0, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param({}, id="empty"),
+        pytest.param({"lr": pd.DataFrame({"lr": [1.0]})}, id="no_loss"),
+        pytest.param(SimpleNamespace(history=None), id="model_that_is_not_trained"),
+    ],
+)
+def test_without_training_there_is_nothing_to_draw(bad):
+    with pytest.raises(ScmambaError, match="train the model first"):
+        pl.training(bad, figure=Figure())

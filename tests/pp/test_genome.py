@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import gzip
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData, set_options
+
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.pp import annotate_genome, feature_layout
+
+GTF = """\
+#!genome-build GRCh38
+chr11\tHAVANA\tgene\t118338954\t118342744\t.\t-\t.\tgene_id "ENSG00000167286.9"; gene_type "x"; gene_name "CD3D";
+chr11\tHAVANA\ttranscript\t118338954\t118342744\t.\t-\t.\tgene_id "ENSG00000167286.9"; gene_name "CD3D";
+chr19\tHAVANA\tgene\t35329187\t35347361\t.\t+\t.\tgene_id "ENSG00000012124.17"; gene_name "CD22";
+chrX\tHAVANA\tgene\t1268814\t1310381\t.\t+\t.\tgene_id "ENSG00000198223.16"; gene_name "CSF2RA";
+chrY\tHAVANA\tgene\t1268814\t1310381\t.\t+\t.\tgene_id "ENSG00000198223.16_PAR_Y"; gene_name "CSF2RA";
+GL000194.1\tHAVANA\tgene\t1\t100\t.\t+\t.\tgene_id "ENSG00000277400.1"; gene_name "CD22";
+"""
+#: 0-based and half-open, as in BED
+CD3D, CD22, CSF2RA = ("chr11", 118338953, 118342744), ("chr19", 35329186, 35347361), ("chrX", 1268813, 1310381)
+NONE = ("", -1, -1)
+
+
+def cells(names, **columns) -> AnnData:
+    return AnnData(np.zeros((2, len(names)), dtype=np.float32), var=pd.DataFrame(columns, index=names))
+
+
+def listed(adata: AnnData) -> list[tuple[str, int, int]]:
+    var = adata.var
+    return list(zip(var["chrom"].astype(str), var["start"].tolist(), var["end"].tolist(), strict=True))
+
+
+@pytest.fixture
+def gtf(tmp_path):
+    path = tmp_path / "genes.gtf"
+    path.write_text(GTF)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "expected", "counted"),
+    [
+        pytest.param(["CD3D", "none"], {}, [CD3D, NONE], "n_by_name", id="by_name"),
+        pytest.param(["Cd3d", "none"], {}, [CD3D, NONE], "n_by_name_ignoring_case", id="by_name_in_another_case"),
+        pytest.param(["ENSG00000167286", "none"], {}, [CD3D, NONE], "n_by_id", id="by_id_as_name"),
+        pytest.param(["ENSG00000167286.2", "none"], {}, [CD3D, NONE], "n_by_id", id="by_id_of_another_version"),
+        pytest.param(["x", "y"], {"gene_ids": ["ENSG00000167286", "z"]}, [CD3D, NONE], "n_by_id", id="by_10x_column"),
+        pytest.param(["x", "y"], {"feature_name": ["CD3D", "z"]}, [CD3D, NONE], "n_by_name", id="by_cellxgene_column"),
+        pytest.param(
+            ["CD22", "y"], {"gene_ids": ["ENSG00000167286", "z"]}, [CD3D, NONE], "n_by_id", id="id_before_name"
+        ),
+    ],
+)
+def test_ways_to_find_a_gene(gtf, names, columns, expected, counted):
+    adata = cells(names, **columns)
+    coverage = annotate_genome(adata, gtf)
+    assert listed(adata) == expected
+    assert getattr(coverage, counted) == coverage.n_placed == 1
+
+
+def test_several_loci_take_the_first_chromosome_and_are_counted(gtf):
+    adata = cells(["CD22", "CSF2RA", "CD3D"])
+    coverage = annotate_genome(adata, gtf)
+    assert listed(adata) == [CD22, CSF2RA, CD3D]  # before the contig, and X before Y
+    assert coverage.n_ambiguous == 2
+    assert "2 lie at several loci" in str(coverage)
+
+
+def test_order_of_the_annotation_does_not_matter(tmp_path):
+    head, *records = GTF.strip().split("\n")
+    (tmp_path / "backwards.gtf").write_text("\n".join([head, *reversed(records)]))
+    adata = cells(["CD22", "CSF2RA"])
+    annotate_genome(adata, tmp_path / "backwards.gtf")
+    assert listed(adata) == [CD22, CSF2RA]
+
+
+def test_gzipped_gtf_whatever_its_name(tmp_path):
+    path = tmp_path / "genes.gtf.download"
+    path.write_bytes(gzip.compress(GTF.encode()))
+    adata = cells(["CD3D"])
+    annotate_genome(adata, path)
+    assert listed(adata) == [CD3D]
+
+
+def test_gff3(tmp_path):
+    path = tmp_path / "genes.gff3"
+    path.write_text("11\thavana\tgene\t118338954\t118342744\t.\t-\t.\tID=gene:ENSG00000167286;Name=CD3D;biotype=x\n")
+    adata = cells(["CD3D", "ENSG00000167286"])
+    coverage = annotate_genome(adata, path)
+    assert listed(adata) == [("11", *CD3D[1:])] * 2
+    assert (coverage.n_by_id, coverage.n_by_name) == (1, 1)
+
+
+TABLE = pd.DataFrame(
+    {"gene_name": ["CD3D", "CD22"], "gene_id": ["ENSG00000167286", "ENSG00000012124"], "chrom": ["chr11", "chr19"],
+     "start": [118338953, 35329186], "end": [118342744, 35347361], "strand": ["-", "+"]}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".txt.gz"])
+def test_tables_in_files(tmp_path, ending):
+    TABLE.to_csv(tmp_path / f"genes{ending}", index=False, sep="," if "csv" in ending else "\t")
+    adata = cells(["CD3D", "ENSG00000012124.3"])
+    annotate_genome(adata, tmp_path / f"genes{ending}")
+    assert listed(adata) == [CD3D, CD22]
+    assert adata.var["strand"].tolist() == ["-", "+"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(TABLE, id="all_columns"),
+        pytest.param(TABLE.drop(columns="gene_id"), id="without_ids"),
+        pytest.param(TABLE.drop(columns="gene_id").set_index("gene_name"), id="names_in_the_index"),
+        pytest.param(TABLE.rename(columns={"chrom": "chromosome", "gene_name": "symbol"}), id="other_spellings"),
+        pytest.param(pd.concat([TABLE, TABLE.assign(chrom=np.nan)]), id="with_rows_that_say_nothing"),
+    ],
+)
+def test_tables_in_memory(table):
+    adata = cells(["CD3D", "CD22"])
+    annotate_genome(adata, table)
+    assert listed(adata) == [CD3D, CD22]
+
+
+def test_coordinates_that_are_there_stay(gtf):
+    adata = cells(["CD3D", "CD22", "chr1:5-9"], interval=["chr7:1-2", "NA", "NA"])
+    coverage = annotate_genome(adata, gtf)
+    assert listed(adata) == [("chr7", 1, 2), CD22, ("chr1", 5, 9)]
+    assert (coverage.n_kept, coverage.n_placed) == (2, 3)
+
+
+def test_overwrite_replaces_what_is_found_and_nothing_else(gtf):
+    adata = cells(["CD3D", "CD22", "chr1:5-9"], interval=["chr7:1-2", "NA", "NA"])
+    coverage = annotate_genome(adata, gtf, overwrite=True)
+    assert listed(adata) == [CD3D, CD22, ("chr1", 5, 9)]
+    assert (coverage.n_kept, coverage.n_placed) == (1, 3)
+    assert feature_layout(adata.var, 2).patch_names[0] == "chr1:5-9"
+
+
+def test_a_second_call_changes_nothing(gtf):
+    adata = cells(["CD3D", "none"])
+    annotate_genome(adata, gtf)
+    before = adata.var.copy()
+    assert annotate_genome(adata, gtf).n_kept == 1
+    pd.testing.assert_frame_equal(adata.var, before)
+
+
+def test_writes_these_columns_only(gtf):
+    adata = cells(["CD3D"], gene_ids=["x"])
+    annotate_genome(adata, gtf)
+    assert list(adata.var) == ["gene_ids", "strand", "chrom", "start", "end"]
+    assert not adata.uns
+
+
+def test_coverage_is_logged_once(gtf, caplog):
+    with caplog.at_level(logging.INFO, logger="scmamba_scvi"):
+        annotate_genome(cells(["CD3D", "Cd22", "none"]), gtf)
+    (record,) = caplog.records
+    assert record.message.startswith("2 of 3 genes have coordinates: 0 by id, 1 by name, 1 by name ignoring case")
+
+
+def mudata_of(**modalities) -> MuData:
+    with set_options(pull_on_update=False):
+        return MuData(modalities)
+
+
+@pytest.mark.parametrize("key", ["rna", "GEX", "expression"])
+def test_modality_by_key(gtf, key):
+    mdata = mudata_of(**{key: cells(["CD3D"]), "atac": cells(["chr1:1-2"])})
+    annotate_genome(mdata, gtf)
+    assert listed(mdata[key]) == [CD3D]
+    assert "chrom" not in mdata["atac"].var
+
+
+def test_modality_by_feature_types(gtf):
+    mdata = mudata_of(a=cells(["p"], feature_types=["Peaks"]), b=cells(["CD3D"], feature_types=["Gene Expression"]))
+    annotate_genome(mdata, gtf)
+    assert listed(mdata["b"]) == [CD3D]
+
+
+def test_modality_by_argument(gtf):
+    mdata = mudata_of(rna=cells(["x"]), other=cells(["CD3D"]))
+    annotate_genome(mdata, gtf, modality="other")
+    assert listed(mdata["other"]) == [CD3D]
+
+
+def test_modalities_that_cannot_be_told(gtf):
+    with pytest.raises(ScmambaError, match="No modality of .* name it"):
+        annotate_genome(mudata_of(a=cells(["CD3D"]), b=cells(["x"])), gtf)
+    with pytest.raises(ScmambaError, match="More than one modality"):
+        annotate_genome(mudata_of(rna=cells(["CD3D"]), gex=cells(["x"])), gtf)
+    with pytest.raises(UnknownNameError, match="Known: 'rna'"):
+        annotate_genome(mudata_of(rna=cells(["CD3D"])), gtf, modality="gene")
+    with pytest.raises(ScmambaError, match="leave it out"):
+        annotate_genome(cells(["CD3D"]), gtf, modality="rna")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        pytest.param("genes.gtf", "gene,chrom\nCD3D,chr11\n", "is no GTF: line 1.*'gene,chrom", id="table_called_gtf"),
+        pytest.param("genes.gtf", GTF.replace("\tgene\t", "\tCDS\t"), "no 'gene' records", id="no_gene_records"),
+        pytest.param("genes.gtf", "", "no 'gene' records", id="empty"),
+        pytest.param("genes.gtf", b"\x1f\x8b\x00broken", "cannot be read", id="broken_gzip"),
+        pytest.param("genes.gtf", b"\x89PNG\xff\xfe", "cannot be read", id="binary"),
+        pytest.param("genes.csv", "a,b\n1,2\n", "must have columns gene_name", id="table_without_columns"),
+        pytest.param("genes.csv", "gene,chrom,start,end\nCD3D,chr1,x,9\n", "no positions: CD3D .'x'", id="text_start"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_annotation(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    adata = cells(["CD3D"])
+    with pytest.raises(ScmambaError, match=says):
+        annotate_genome(adata, tmp_path / name)
+    assert not list(adata.var)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ScmambaError, match="There is no annotation file"):
+        annotate_genome(cells(["CD3D"]), tmp_path / "nothing.gtf")
+
+
+def test_no_match_shows_both_sides(gtf):
+    with pytest.raises(ScmambaError, match=r"'Xkr4', 'Rp1'.*'CD3D'.*ENSG00000167286.*species"):
+        annotate_genome(cells(["Xkr4", "Rp1"]), gtf)
+
+
+def test_snareseq_genes_in_the_mouse_table(real_data):
+    mudata = pytest.importorskip("mudata")
+    mdata = mudata.read_h5mu(real_data("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
+    known = mdata["rna"].var.copy()
+    coverage = annotate_genome(mdata, real_data("gene_annotation/mm10_genes_archr.csv.gz"), overwrite=True)
+    assert coverage.n_placed == 1_648
+    assert listed(mdata["rna"]) == list(
+        zip(known["chrom"].astype(str), known["start"].tolist(), known["end"].tolist(), strict=True)
+    )

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.pp import FeatureLayout, feature_layout
+
+CHROMOSOMES = [*(f"chr{i}" for i in range(1, 23)), "chrX", "chrY", "chrM", "GL000194.1", "KI270706.1"]
+
+features = st.lists(
+    st.tuples(st.sampled_from([*CHROMOSOMES, ""]), st.integers(0, 50), st.integers(0, 20)), min_size=1, max_size=80
+)
+
+
+def frame(rows) -> pd.DataFrame:
+    chrom, start, width = (list(column) for column in zip(*rows, strict=True))
+    end = [a + w for a, w in zip(start, width, strict=True)]
+    return pd.DataFrame({"chrom": chrom, "start": start, "end": end}, index=[f"f{i}" for i in range(len(rows))])
+
+
+def patches_by_hand(rows, patch_size: int) -> list[list[int]]:
+    """Features of every patch, in plain Python."""
+    patches = []
+    for chrom in [*CHROMOSOMES, ""]:
+        here = [i for i, row in enumerate(rows) if row[0] == chrom]
+        if chrom:
+            here.sort(key=lambda i: (rows[i][1], rows[i][1] + rows[i][2], i))
+        n = -(-len(here) // patch_size)
+        members: list[list[int]] = [[] for _ in range(n)]
+        for j, i in enumerate(here):
+            members[j * n // len(here)].append(i)
+        patches += members
+    return patches
+
+
+@settings(deadline=None)
+@given(rows=features, patch_size=st.integers(1, 9))
+def test_equals_the_layout_by_hand(rows, patch_size):
+    layout = feature_layout(frame(rows), patch_size)
+    placed = sum(bool(row[0]) for row in rows)
+    expected = patches_by_hand(rows, patch_size) if placed else None
+    if expected is None:
+        assert [i for c in range(layout.n_patches) for i in layout.features_of(c)] == list(range(len(rows)))
+    else:
+        assert [layout.features_of(c).tolist() for c in range(layout.n_patches)] == expected
+    assert layout.n_placed == placed
+
+
+@settings(deadline=None)
+@given(rows=features, patch_size=st.integers(1, 9), ordered=st.booleans())
+def test_every_feature_has_its_own_slot_and_no_patch_is_empty_or_uneven(rows, patch_size, ordered):
+    layout = feature_layout(frame(rows), patch_size, ordered=ordered)
+    assert layout.n_features == len(rows) == len(set(layout.slots.tolist()))
+    assert layout.slots.min() >= 0 and layout.slots.max() < layout.n_patches * patch_size
+    sizes = np.bincount(layout.patch_of, minlength=layout.n_patches)
+    assert sizes.min() >= 1 and sizes.max() <= patch_size
+    assert len(set(layout.patch_names)) == layout.n_patches
+    # offsets of a patch count from 0 without a gap
+    for patch in range(layout.n_patches):
+        offsets = layout.slots[layout.features_of(patch)] % patch_size
+        assert offsets.tolist() == list(range(sizes[patch]))
+
+
+@settings(deadline=None)
+@given(rows=features, patch_size=st.integers(1, 9), seed=st.integers(0, 2**16))
+def test_rows_of_var_in_another_order_give_the_same_patches(rows, patch_size, seed):
+    # all at different places: equal features keep the order of var, which a permutation changes
+    rows = [(chrom or "chr1", 100 * i + start, width) for i, (chrom, start, width) in enumerate(rows)]
+    var, order = frame(rows), np.random.default_rng(seed).permutation(len(rows))
+    here, there = feature_layout(var, patch_size), feature_layout(var.iloc[order], patch_size)
+    assert here.patch_names == there.patch_names
+    assert np.array_equal(here.slots[order], there.slots)
+
+
+@settings(deadline=None)
+@given(rows=features, patch_size=st.integers(1, 9), ordered=st.booleans())
+def test_survives_json(rows, patch_size, ordered):
+    layout = feature_layout(frame(rows), patch_size, ordered=ordered)
+    again = FeatureLayout.from_dict(json.loads(json.dumps(layout.to_dict())))
+    assert again == layout
+    assert again.summary() == layout.summary()
+    assert again.slots.dtype == np.int64
+
+
+def test_natural_order_of_chromosomes_with_all_of_them():
+    var = pd.DataFrame(index=[f"{c}:5-90" for c in reversed(CHROMOSOMES)] + ["CD3D"])
+    layout = feature_layout(var, 4)
+    assert [name.split(":")[0] for name in layout.patch_names] == [*CHROMOSOMES, "unplaced"]
+    assert layout.chromosomes == tuple(CHROMOSOMES)
+
+
+def test_patches_never_cross_a_chromosome():
+    var = pd.DataFrame(index=["chr1:1-50", "chr2:1-50", "chr1:60-90", "chr2:60-90"])
+    assert feature_layout(var, 100).patch_names == ("chr1:1-90", "chr2:1-90")
+
+
+def test_a_chromosome_is_cut_evenly():
+    layout = feature_layout(pd.DataFrame(index=[f"chr1:{i}-{i + 30}" for i in range(65)]), 64)
+    assert np.bincount(layout.patch_of).tolist() == [33, 32]
+
+
+def test_names_span_the_widest_feature_not_the_last():
+    layout = feature_layout(pd.DataFrame(index=["chr1:1204113-3771645", "chr1:2000000-2000500"]), 2)
+    assert layout.patch_names == ("chr1:1,204,113-3,771,645",)
+
+
+def test_unplaced_features_are_kept_at_the_end_in_the_order_of_var():
+    layout = feature_layout(pd.DataFrame(index=["b", "chr2:1-50", "a", "c", "chr1:1-50"]), 2)
+    assert layout.patch_names == ("chr1:1-50", "chr2:1-50", "unplaced:1", "unplaced:2")
+    assert [layout.features_of(i).tolist() for i in range(4)] == [[4], [1], [0, 2], [3]]
+    assert layout.summary() == "2 of 5 features placed on 2 chromosomes, 4 patches of 2"
+
+
+def test_without_coordinates_var_keeps_its_order_and_the_summary_says_so():
+    layout = feature_layout(pd.DataFrame(index=["c", "a", "b"]), 2)
+    assert layout.slots.tolist() == [0, 1, 2]
+    assert layout.patch_names == ("features:1-2", "features:3-3")
+    assert layout.summary() == "no feature has coordinates: 3 features in the order of var, 2 patches of 2"
+
+
+def test_unordered_reads_no_coordinates_not_even_bad_ones():
+    layout = feature_layout(pd.DataFrame(index=["chr9:9-1", "chr1:1-2"]), 2, ordered=False)
+    assert layout.slots.tolist() == [0, 1]
+    assert repr(layout) == "FeatureLayout(2 features in the order of var, 1 patch of 2)"
+
+
+@pytest.mark.parametrize(
+    ("var", "patch_size", "says"),
+    [
+        pytest.param(pd.DataFrame(index=["a"]), 0, "patch_size must be at least 1, got 0", id="no_room_in_a_patch"),
+        pytest.param(pd.DataFrame(), 4, "at least one feature", id="no_features"),
+        pytest.param(pd.DataFrame(index=["a"]), 2**31, "lower patch_size", id="grid_too_large"),
+    ],
+)
+def test_what_cannot_be_laid_out(var, patch_size, says):
+    with pytest.raises(ScmambaError, match=says):
+        feature_layout(var, patch_size)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param({"slots": [0, 1, 1]}, "share a slot", id="two_features_at_one_slot"),
+        pytest.param({"slots": [0, 1, 4]}, "outside 0..3", id="slot_behind_the_grid"),
+        pytest.param({"slots": [0, 1, -1]}, "outside 0..3", id="negative_slot"),
+        pytest.param({"slots": [0, 1, 2.5]}, "list of whole numbers", id="fraction"),
+        pytest.param({"slots": [[0], [1, 2]]}, "list of whole numbers", id="ragged"),
+        pytest.param({"slots": "012"}, "list of whole numbers", id="text_for_slots"),
+        pytest.param({"slots": [0, 1, 2**70]}, "list of whole numbers", id="beyond_int64"),
+        pytest.param({"patch_names": ["a"]}, "outside 0..1", id="too_few_names"),
+        pytest.param({"patch_names": "ab"}, "list of text", id="text_for_names"),
+        pytest.param({"patch_names": [1, 2]}, "list of text", id="numbers_for_names"),
+        pytest.param({"patch_size": 0}, "at least 1", id="patch_size_0"),
+        pytest.param({"patch_size": 2.0}, "whole number", id="patch_size_float"),
+        pytest.param({"patch_size": 10**12}, "lower patch_size", id="patch_size_that_would_fill_the_memory"),
+        pytest.param({"n_placed": 4}, "n_placed = 4", id="more_placed_than_there_are"),
+        pytest.param({"ordered": "yes"}, "true or false", id="ordered_is_text"),
+        pytest.param({"slots": None}, "list of whole numbers", id="slots_null"),
+    ],
+)
+def test_a_damaged_file_is_refused(change, says):
+    good = {"patch_size": 2, "slots": [0, 1, 2], "patch_names": ["a", "b"], "n_placed": 3, "ordered": True}
+    assert FeatureLayout.from_dict(good).n_patches == 2
+    with pytest.raises(ScmambaError, match=says):
+        FeatureLayout.from_dict(good | change)
+
+
+@pytest.mark.parametrize("entry", ["patch_size", "slots", "patch_names", "n_placed", "ordered"])
+def test_a_saved_layout_without_an_entry_is_refused(entry):
+    saved = feature_layout(pd.DataFrame(index=["a"]), 2).to_dict()
+    del saved[entry]
+    with pytest.raises(ScmambaError, match=f"lacks .*{entry}"):
+        FeatureLayout.from_dict(saved)
+
+
+def test_a_patch_that_is_not_there():
+    layout = feature_layout(pd.DataFrame(index=["a"]), 2)
+    with pytest.raises(ScmambaError, match="no patch 1"):
+        layout.features_of(1)
+
+
+def test_equal_features_in_two_patches_have_two_names():
+    var = pd.DataFrame({"chrom": "chr1", "start": 5, "end": 9}, index=list("abcd"))
+    assert feature_layout(var, 2).patch_names == ("chr1:5-9", "chr1:5-9 (2)")
+
+
+def test_a_layout_needs_neither_torch_nor_anndata():
+    code = (
+        "import sys; from scmamba_scvi.pp import feature_layout; print({'torch', 'anndata', 'mudata'} & {*sys.modules})"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "set()"
+
+
+def test_a_million_peaks_take_seconds():
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 2 * 10**8, 1_150_000).tolist()
+    chrom = rng.integers(1, 23, len(start)).tolist()
+    var = pd.DataFrame(index=[f"chr{c}:{a}-{a + 900}" for c, a in zip(chrom, start, strict=True)])
+    begin = time.process_time()
+    layout = feature_layout(var, 256)
+    assert layout.n_placed == len(start)
+    assert time.process_time() - begin < 6  # three on a machine that does nothing else
+
+
+def test_snareseq(real_data):
+    mudata = pytest.importorskip("mudata")
+    mdata = mudata.read_h5mu(real_data("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
+    rna, atac = feature_layout(mdata["rna"].var, 64), feature_layout(mdata["atac"].var, 64)
+    assert (rna.n_placed, rna.n_features) == (1_648, 1_677)
+    assert atac.n_placed == atac.n_features == 25_734
+    # names say the same as the columns
+    assert feature_layout(mdata["atac"].var[[]], 64) == atac
+
+
+def test_interval_of_a_10x_file(real_data):
+    mudata = pytest.importorskip("mudata")
+    mdata = mudata.read_h5mu(real_data("pbmc_multiome_tiny_muon/test_rna_atac.h5mu"))
+    assert feature_layout(mdata["atac"].var, 16).n_placed == 174
+    assert feature_layout(mdata["rna"].var, 16).n_placed == 45

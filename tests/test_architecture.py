@@ -1,0 +1,186 @@
+"""The rooms of the package, and what may be imported where."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import scmamba_scvi
+
+SRC = Path(scmamba_scvi.__file__).parent
+FILES = sorted(SRC.rglob("*.py"))
+
+#: What each room may import of this package; modules at the top count as rooms.
+FOUNDATION = {"_keys", "_compat", "errors", "config"}
+MAY_IMPORT = {
+    "_keys": {"_keys", "errors"},
+    "errors": {"errors"},
+    "config": {"_keys", "errors", "config"},
+    "_compat": {"_keys", "errors", "_compat"},
+    "ops": FOUNDATION | {"ops"},
+    "nn": FOUNDATION | {"ops", "nn"},
+    "pp": FOUNDATION | {"ops", "pp"},
+    "metrics": FOUNDATION | {"ops", "metrics"},
+    "data": FOUNDATION | {"ops", "data"},
+    "pl": FOUNDATION | {"ops", "pl"},
+    "model": FOUNDATION | {"ops", "nn", "pp", "metrics", "model"},
+    "workflow": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow"},
+    "cli": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "cli", "__version__"},
+}
+#: Packages whose names with a leading underscore change without notice.
+OTHERS = ("scvi", "anndata", "mudata", "lightning", "scanpy", "torch", "mamba_ssm", "pandas", "scipy", "sklearn")
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def imports_of(file: Path) -> list[tuple[str, str]]:
+    """Absolute module and name (empty for ``import x``) of every import in a file, wherever it stands."""
+    package = ["scmamba_scvi", *file.relative_to(SRC).parts[:-1]]
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found += [(module, alias.name) for alias in node.names]
+    return found
+
+
+def ids(file: Path) -> str:
+    return file.relative_to(SRC).as_posix()
+
+
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_imports_run_downwards(file):
+    room = room_of(file)
+    if room == "__init__":
+        return  # the names users see, of every room
+    for module, name in imports_of(file):
+        if module.partition(".")[0] != "scmamba_scvi":
+            continue
+        target = [*module.split(".")[1:], name][0]
+        assert target in MAY_IMPORT[room], f"{ids(file)} imports {module}.{name}: {room} may not know {target}"
+
+
+def test_every_room_has_a_place_in_the_order():
+    assert {room_of(file) for file in FILES} - {"__init__"} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_private_names_of_other_packages_stay_in_compat(file):
+    if room_of(file) == "_compat":
+        return
+    for module, name in imports_of(file):
+        package, *rest = module.split(".")
+        if package in OTHERS:
+            private = [part for part in (*rest, name) if part.startswith("_") and not part.endswith("__")]
+            assert not private, f"{ids(file)} imports {module} {name}: move it to _compat.py"
+
+
+#: Calls and assignments that change the whole process.
+GLOBAL_CALLS = {
+    "np.random.seed", "numpy.random.seed", "random.seed", "torch.manual_seed", "torch.cuda.manual_seed",
+    "torch.cuda.manual_seed_all", "torch.set_default_dtype", "torch.set_default_device", "torch.set_num_threads",
+    "torch.set_float32_matmul_precision", "torch.use_deterministic_algorithms", "seed_everything", "pl.seed_everything",
+    "warnings.simplefilter", "warnings.filterwarnings", "plt.show", "plt.style.use", "plt.rc", "matplotlib.use",
+    "mudata.set_options",
+}  # fmt: skip
+GLOBAL_OBJECTS = (
+    "torch.backends.",
+    "rcParams",
+    "plt.rcParams",
+    "matplotlib.rcParams",
+    "sc.settings.",
+    "scanpy.settings.",
+)
+
+
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_nothing_changes_the_state_of_the_process(file):
+    tree = ast.parse(file.read_text())
+    restored = {
+        id(inner)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.With) and "catch_warnings" in ast.unparse(block.items[0])
+        for inner in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and id(node) not in restored:
+            assert ast.unparse(node.func) not in GLOBAL_CALLS, f"{ids(file)}:{node.lineno} {ast.unparse(node)}"
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+        )
+        for target in targets:
+            text = ast.unparse(target)
+            assert not text.startswith(GLOBAL_OBJECTS), f"{ids(file)}:{node.lineno} sets {text}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_nothing_is_left_for_later(file):
+    text = file.read_text()
+    for word in ("TODO", "FIXME", "XXX", "NotImplementedError"):
+        assert word not in text, f"{ids(file)} holds {word}"
+
+
+def imported_by(statement: str) -> set[str]:
+    """Top-level packages in sys.modules after ``statement`` in a new interpreter."""
+    code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        pytest.param(
+            "import scmamba_scvi",
+            {"torch", "scvi", "lightning", "anndata", "mudata", "scanpy", "mamba_ssm", "matplotlib"},
+            id="the_package_alone_imports_nothing_heavy",
+        ),
+        pytest.param(
+            "import scmamba_scvi.nn, scmamba_scvi.ops, scmamba_scvi.metrics",
+            {"scvi", "lightning", "anndata", "mudata", "scanpy", "mamba_ssm", "causal_conv1d", "matplotlib"},
+            id="tensors_do_not_need_scvi",
+        ),
+        pytest.param(
+            "import scmamba_scvi.pp, scmamba_scvi.data",
+            {"scvi", "lightning", "scanpy", "mamba_ssm", "matplotlib"},
+            id="data_do_not_need_scvi",
+        ),
+        pytest.param("import scmamba_scvi.pl", {"scvi", "lightning", "scanpy", "torch"}, id="figures_do_not_need_scvi"),
+        pytest.param(
+            "import scmamba_scvi.cli",
+            {"torch", "numpy", "pandas", "scvi", "anndata", "mudata", "scanpy", "matplotlib"},
+            id="the_command_line_waits_with_imports",
+        ),
+    ],
+)
+def test_imports_stay_light(statement, absent):
+    assert not imported_by(statement) & absent
+
+
+def test_public_names_exist():
+    for name in scmamba_scvi.__all__:
+        assert getattr(scmamba_scvi, name) is not None
+    assert set(scmamba_scvi.__all__) <= set(dir(scmamba_scvi))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        scmamba_scvi.no_such_name  # noqa: B018
+
+
+def test_help_is_fast():
+    def seconds(*arguments):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    command = ("-c", "from scmamba_scvi.cli import main; main()", "--help")
+    # the best of three, less an interpreter that does nothing: the machine may be busy with something else
+    assert min(seconds(*command) for _ in range(3)) - min(seconds("-c", "") for _ in range(3)) < 1.0

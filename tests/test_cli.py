@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import mudata
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from scmamba_scvi import cli
+from scmamba_scvi.data import simulate_multiome
+
+LAUNCH = [sys.executable, "-c", "from scmamba_scvi.cli import main; main()"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """A file of 300 cells, 20 of which lack ATAC, whose rows come in another order."""
+    mdata = simulate_multiome(n_cells=300, n_genes=200, n_peaks=600, n_cell_types=3, seed=0)
+    atac = mdata["atac"][np.random.default_rng(0).permutation(300)[:280]].copy()
+    labels, batches = mdata.obs["cell_type"].astype(str), mdata.obs["batch"].astype(str)
+    mixed = mudata.MuData({"rna": mdata["rna"], "atac": atac})
+    mixed.obs["cell_type"], mixed.obs["batch"] = labels[mixed.obs_names], batches[mixed.obs_names]
+    path = tmp_path_factory.mktemp("input") / "multiome.h5mu"
+    mixed.write_h5mu(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def integrated(simulated, tmp_path_factory):
+    """Folder with the outputs of one run, and what it printed."""
+    folder = tmp_path_factory.mktemp("output") / "new" / "folder"
+    result = run(
+        "integrate", simulated, "--out", folder / "out.h5mu", "--labels-key", "cell_type", "--batch-key", "batch",
+        "--max-epochs", 2, "--modality", "rna=rna", "--modality", "atac=atac", "--preset", "small", "--n-latent", 8,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+# -- what stands in the folder -------------------------------
+
+
+def test_everything_is_written_and_nothing_else(integrated):
+    folder, output = integrated
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names - {name for name in names if name.startswith("out_model/")} == {
+        "out.h5mu", "out_figures/integration.png", "out_figures/training.png",
+    }  # fmt: skip
+    assert "out_model/model.pt" in names
+    for name in ("out.h5mu", "integration.png", "training.png", "out_model"):
+        assert name in "".join(output.split())  # lines are wrapped at the width of the terminal
+
+
+def test_embeddings_follow_the_cells_of_each_modality(integrated, simulated):
+    import scmamba_scvi
+
+    folder, _ = integrated
+    out, given = mudata.read_h5mu(folder / "out.h5mu"), mudata.read_h5mu(simulated)
+    assert list(out["atac"].obs_names) == list(given["atac"].obs_names)
+    model = scmamba_scvi.SCMAMBA.load(str(folder / "out_model"), adata=given)
+    for kind, part in (("rna", out["rna"]), ("atac", out["atac"]), (None, out)):
+        z = model.get_latent_representation(modality=kind)[given.obs_names.get_indexer(part.obs_names)]
+        np.testing.assert_allclose(part.obsm["X_scmamba"], z, atol=1e-5)
+        assert part.obsm["X_scmamba"].shape == (part.n_obs, 8)
+        assert np.isfinite(part.obsm["X_umap"]).all() and part.obsm["X_umap"].shape == (part.n_obs, 2)
+    assert out.obs["leiden_scmamba"].notna().all()
+
+
+def test_counts_come_out_as_they_went_in(integrated, simulated):
+    out, given = mudata.read_h5mu(integrated[0] / "out.h5mu"), mudata.read_h5mu(simulated)
+    for key in given.mod:
+        assert (out[key].X != given[key].X).nnz == 0
+
+
+def test_scores_are_printed_beside_chance(integrated):
+    _, output = integrated
+    for word in ("FOSCTTM", "recall@10", "ARI", "chance", "0.000"):
+        assert word in output
+
+
+def test_existing_outputs_are_kept_unless_overwritten(integrated, simulated):
+    file = integrated[0] / "out.h5mu"
+    before = file.stat().st_mtime_ns
+    result = run("integrate", simulated, "--out", file)
+    assert result.exit_code == 2
+    assert "--overwrite" in result.stderr and file.stat().st_mtime_ns == before
+    again = run("integrate", simulated, "--out", file, "--overwrite", "--max-epochs", 1, "--no-umap")
+    assert again.exit_code == 0, again.output
+    assert file.stat().st_mtime_ns > before
+
+
+# -- bad input -------------------------------
+
+
+def cut_off(simulated, folder):
+    (folder / "cut.h5mu").write_bytes(simulated.read_bytes()[:50_000])
+    return folder / "cut.h5mu"
+
+
+def of_text(simulated, folder):
+    (folder / "text.h5mu").write_text("gene,cell\n")
+    return folder / "text.h5mu"
+
+
+def of_one_modality(simulated, folder):
+    mudata.MuData({"rna": mudata.read_h5mu(simulated)["rna"]}).write_h5mu(folder / "one.h5mu")
+    return folder / "one.h5mu"
+
+
+def without_atac_cells(simulated, folder):
+    mdata = mudata.read_h5mu(simulated)
+    atac = mdata["atac"]
+    atac.obs_names = [f"other{i}" for i in range(atac.n_obs)]
+    mudata.MuData({"rna": mdata["rna"], "atac": atac}).write_h5mu(folder / "apart.h5mu")
+    return folder / "apart.h5mu"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        pytest.param(lambda s, f: f / "no.h5mu", [], "There is no file", id="no_such_file"),
+        pytest.param(lambda s, f: f, [], "is a folder", id="folder"),
+        pytest.param(cut_off, [], "cannot be read as .h5mu", id="truncated"),
+        pytest.param(of_text, [], "cannot be read as .h5mu", id="not_hdf5"),
+        pytest.param(of_one_modality, [], "modalit", id="one_modality"),
+        pytest.param(without_atac_cells, [], "do not overlap", id="no_shared_cells"),
+        pytest.param(lambda s, f: s, ["--modality", "rna"], "KIND=NAME", id="modality_without_key"),
+        pytest.param(lambda s, f: s, ["--modality", "rna=a", "--modality", "rna=b"], "twice", id="kind_named_twice"),
+        pytest.param(lambda s, f: s, ["--modality", "rna=rna", "--modality", "dna=atac"], "'dna'", id="unknown_kind"),
+        pytest.param(lambda s, f: s, ["--layer", "rna=counts"], "counts", id="missing_layer"),
+        pytest.param(lambda s, f: s, ["--batch-key", "donor"], "donor", id="missing_batch_column"),
+        pytest.param(lambda s, f: s, ["--labels-key", "celltype"], "celltype", id="missing_labels_column"),
+        pytest.param(lambda s, f: s, ["--preset", "huge"], "'small'", id="unknown_preset"),
+        pytest.param(lambda s, f: s, ["--gtf", "no.gtf"], "no.gtf", id="no_such_annotation"),
+        pytest.param(lambda s, f: s, ["--batch-size", "1000"], "batch_size=1000", id="minibatch_larger_than_data"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(simulated, tmp_path, source, options, message):
+    source, folder = source(simulated, tmp_path), tmp_path / "results"
+    result = run("integrate", source, "--out", folder / "out.h5mu", *options)
+    assert result.exit_code == 2
+    last = result.stderr.strip().splitlines()
+    assert "Error:" in last[0] or "Error:" in last[-1]
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        pytest.param("out.h5ad", "must end in .h5mu", id="another_format"),
+        pytest.param("file.txt/out.h5mu", "Nothing can be written", id="folder_is_a_file"),
+        pytest.param("taken.h5mu", "is a folder", id="name_of_a_folder"),
+        pytest.param("multiome.h5mu", "is the input file", id="the_input_itself"),
+    ],
+)
+def test_outputs_are_checked_before_the_input_is_read(tmp_path, out, message):
+    (tmp_path / "file.txt").write_text("")
+    (tmp_path / "taken.h5mu").mkdir()
+    source = tmp_path / "multiome.h5mu"
+    source.write_text("never read")
+    result = run("integrate", source, "--out", tmp_path / out, "--overwrite")
+    assert result.exit_code == 2 and message in result.stderr
+    assert source.read_text() == "never read"
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), cli._reporting():
+        raise ZeroDivisionError
+
+
+# -- Ctrl-C -------------------------------
+
+
+def test_ctrl_c_leaves_with_130_and_a_line(capsys):
+    with pytest.raises(typer.Exit) as left, cli._reporting():
+        raise KeyboardInterrupt
+    assert left.value.exit_code == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_path):
+    command = [*LAUNCH, "integrate", simulated, "--out", tmp_path / "out.h5mu", "--max-epochs", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    guard = threading.Timer(300, process.kill)
+    guard.start()
+    seen = ""
+    while "Epoch 3" not in seen and (letter := process.stderr.read(1) + ""):
+        seen += letter
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate()
+    guard.cancel()
+    assert process.returncode == 130, seen[-500:] + rest
+    assert "Interrupted" in rest and "Traceback" not in rest
+    assert (tmp_path / "out_model").is_dir() and not (tmp_path / "out.h5mu").exists()
+
+
+# -- the rest -------------------------------
+
+
+def test_demo_writes_its_files_and_may_be_repeated(tmp_path):
+    for _ in range(2):
+        result = run("demo", "--out", tmp_path / "demo", "--cells", 200)
+        assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+        "integrated.h5mu", "integration.png", "training.png",
+    }  # fmt: skip
+
+
+def test_doctor_says_what_runs_here():
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert torch.__version__ in result.output and "scvi-tools" in result.output and "cpu" in result.output
+
+
+def test_version_and_help():
+    from scmamba_scvi import __version__
+
+    assert run("--version").output.strip() == __version__
+    assert all(name in run("--help").output for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_option_has_a_help_text(name):
+    command = typer.main.get_command(cli.app).commands[name]
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_the_input_is_never_touched(simulated, integrated):
+    assert Path(simulated).exists() and {path.name for path in simulated.parent.iterdir()} == {"multiome.h5mu"}
