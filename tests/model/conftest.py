@@ -1,0 +1,58 @@
+"""Small data with structure, and one trained model that tests share and do not change."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scmamba_scvi.data import simulate_multiome
+
+QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.fixture
+def quick():
+    """Arguments of a training that only has to run."""
+    return dict(QUICK)
+
+
+@pytest.fixture
+def mdata():
+    """200 cells, fresh for every test: tests may change it."""
+    return simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """A trained model on data of its own."""
+    from scmamba_scvi import SCMAMBA
+
+    mdata = simulate_multiome(n_cells=300, n_genes=150, n_peaks=400, n_cell_types=3, seed=2)
+    SCMAMBA.setup_mudata(mdata, batch_key="batch", labels_key="cell_type")
+    model = SCMAMBA(mdata)
+    model.train(**QUICK)
+    # the gate opens slowly: without this, tests of invariance would look at the linear part alone
+    for encoder in model.module.encoders.values():
+        encoder.gate.data.fill_(0.5)
+    return model
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of real data, or a skip that says so."""
+    folder = Path(os.environ.get("SCMAMBA_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not there (set SCMAMBA_DATA)")
+    return folder
+
+
+def shuffled(mdata, seed=0, keys=None):
+    """The same cells and counts, rows of each modality in an order of its own."""
+    import mudata
+
+    rng = np.random.default_rng(seed)
+    mods = {k: v[rng.permutation(v.n_obs)].copy() for k, v in mdata.mod.items()}
+    other = mudata.MuData(mods)
+    other = other[rng.permutation(other.obs_names)].copy() if keys is None else other
+    return other

@@ -1,0 +1,445 @@
+"""What SCMAMBA promises: names decide what belongs together, and a cell's embedding depends on that cell alone."""
+
+import mudata
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.metrics import foscttm
+
+
+def by_name(mdata, z):
+    return z[mdata.obs_names.argsort()]
+
+
+def rebuilt(mdata, **changed):
+    """A MuData of the same modalities, some of them changed."""
+    mods = {k: v.copy() for k, v in mdata.mod.items()}
+    return mudata.MuData({k: changed[k](v) if k in changed else v for k, v in mods.items()})
+
+
+@pytest.fixture(scope="module")
+def reference(trained):
+    return trained.get_latent_representation()
+
+
+def plain(mdata):
+    """A copy without what setup wrote into it."""
+    return rebuilt(mdata)
+
+
+# -- an embedding ----------------------------------------------------------------------------------------------------
+
+
+def test_embeddings_are_unit_vectors_in_float32(trained, reference):
+    assert reference.shape == (300, 64) and reference.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(reference, axis=1), 1, atol=1e-5)
+
+
+def test_joint_is_the_normalised_mean_of_the_modalities(trained, reference):
+    mean = trained.get_latent_representation(modality="rna") + trained.get_latent_representation(modality="atac")
+    np.testing.assert_allclose(mean / np.linalg.norm(mean, axis=1, keepdims=True), reference, atol=1e-5)
+
+
+def test_modality_by_kind_or_key(trained):
+    SCMAMBA_key = trained.kinds["rna"]
+    np.testing.assert_array_equal(
+        trained.get_latent_representation(modality="rna"), trained.get_latent_representation(modality=SCMAMBA_key)
+    )
+    with pytest.raises(UnknownNameError, match="'rnaa'.*Did you mean 'rna'"):
+        trained.get_latent_representation(modality="rnaa")
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 300])
+def test_batch_size_does_not_matter(trained, reference, batch_size):
+    np.testing.assert_allclose(trained.get_latent_representation(batch_size=batch_size), reference, atol=1e-5)
+
+
+def test_indices_come_back_in_the_order_asked_for(trained, reference):
+    indices = [5, 3, 299, 0, 5]
+    np.testing.assert_allclose(trained.get_latent_representation(indices=indices), reference[indices], atol=1e-5)
+
+
+STORAGE = {
+    "csr float64": lambda x: sparse.csr_matrix(x, dtype=np.float64),
+    "csr int32": lambda x: sparse.csr_matrix(x, dtype=np.int32),
+    "csr_array": lambda x: sparse.csr_array(x),
+    "csc": lambda x: sparse.csc_matrix(x),
+    "dense": lambda x: np.asarray(x.todense()),
+    "dense fortran order": lambda x: np.asfortranarray(x.toarray()),
+    "unsorted columns": lambda x: unsorted(x),
+    "explicit zeros": lambda x: with_zeros(x),
+}
+
+
+def unsorted(x):
+    x = x.tocsr().copy()
+    for row in range(x.shape[0]):
+        part = slice(x.indptr[row], x.indptr[row + 1])
+        x.indices[part], x.data[part] = x.indices[part][::-1].copy(), x.data[part][::-1].copy()
+    x.has_sorted_indices = False
+    return x
+
+
+def with_zeros(x):
+    x = x.tocsr().copy()
+    dense = x.toarray()
+    rows, columns = np.nonzero(dense == 0)
+    pick = slice(0, 500)
+    added = sparse.coo_matrix((np.zeros(500), (rows[pick], columns[pick])), shape=x.shape)
+    out = sparse.csr_matrix(
+        (np.r_[x.tocoo().data, added.data], (np.r_[x.tocoo().row, added.row], np.r_[x.tocoo().col, added.col])), x.shape
+    )
+    assert out.nnz == x.nnz + 500
+    return out
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+def test_storage_does_not_matter(trained, reference, storage):
+    def change(adata):
+        adata.X = STORAGE[storage](adata.X)
+        return adata
+
+    other = rebuilt(trained.adata, rna=change, atac=change)
+    np.testing.assert_allclose(trained.get_latent_representation(other), reference, atol=1e-5)
+
+
+def test_bool_accessibility_is_welcome(trained):
+    def binary(adata):
+        adata.X = adata.X > 0
+        return adata
+
+    z = trained.get_latent_representation(rebuilt(trained.adata, atac=binary), modality="atac")
+    np.testing.assert_allclose(z, trained.get_latent_representation(modality="atac"), atol=1e-5)
+
+
+def test_order_of_cells_and_of_rows_within_modalities_does_not_matter(trained, reference):
+    rng = np.random.default_rng(0)
+
+    def permute(adata):
+        return adata[rng.permutation(adata.n_obs)].copy()
+
+    other = rebuilt(trained.adata, rna=permute, atac=permute)
+    z = trained.get_latent_representation(other)
+    np.testing.assert_allclose(by_name(other, z), by_name(trained.adata, reference), atol=1e-5)
+
+
+def test_features_in_another_order_are_recognised(trained, reference):
+    rng = np.random.default_rng(0)
+
+    def permute(adata):
+        return adata[:, rng.permutation(adata.n_vars)].copy()
+
+    z = trained.get_latent_representation(rebuilt(trained.adata, rna=permute, atac=permute))
+    np.testing.assert_allclose(z, reference, atol=1e-5)
+
+
+def test_backed_by_a_file_gives_the_same(trained, reference, tmp_path):
+    plain(trained.adata).write_h5mu(tmp_path / "m.h5mu")
+    backed = mudata.read_h5mu(tmp_path / "m.h5mu", backed="r")
+    np.testing.assert_allclose(trained.get_latent_representation(backed), reference, atol=1e-5)
+    indices = [250, 3, 77, 3]
+    np.testing.assert_allclose(trained.get_latent_representation(backed, indices=indices), reference[indices], atol=1e-5)
+
+
+def test_new_cells_need_neither_batches_nor_labels(trained, reference):
+    other = plain(trained.adata)
+    other.obs = other.obs[[]]
+    np.testing.assert_allclose(trained.get_latent_representation(other), reference, atol=1e-5)
+
+
+def test_unseen_batches_are_legal_in_new_cells(trained, reference):
+    other = plain(trained.adata)
+    other.obs["batch"] = "a donor nobody has seen"
+    np.testing.assert_allclose(trained.get_latent_representation(other), reference, atol=1e-5)
+
+
+def test_a_view_of_new_cells(trained, reference):
+    other = plain(trained.adata)
+    np.testing.assert_allclose(trained.get_latent_representation(other[:50]), reference[:50], atol=1e-5)
+
+
+# -- cells without a modality ----------------------------------------------------------------------------------------
+
+
+def test_a_query_of_one_modality(trained):
+    rna = mudata.MuData({"rna": trained.adata["rna"].copy()})
+    z = trained.get_latent_representation(rna)
+    np.testing.assert_allclose(z, trained.get_latent_representation(modality="rna"), atol=1e-5)
+    with pytest.raises(ScmambaError, match="no modality 'atac'"):
+        trained.get_latent_representation(rna, modality="atac")
+
+
+def test_cells_that_lack_the_modality_are_nan_and_said(trained):
+    other = rebuilt(trained.adata, atac=lambda a: a[:200].copy())
+    with pytest.warns(UserWarning, match="100 of 300 cells lack atac"):
+        z = trained.get_latent_representation(other, modality="atac")
+    lacking = ~other.obs_names.isin(other["atac"].obs_names)
+    assert np.isnan(z[lacking]).all() and np.isfinite(z[~lacking]).all()
+    joint = trained.get_latent_representation(other)
+    rna = trained.get_latent_representation(other, modality="rna")
+    np.testing.assert_allclose(joint[lacking], rna[lacking], atol=1e-5)
+
+
+def test_training_with_cells_of_one_modality(quick):
+    mdata = simulate_multiome(n_cells=300, n_genes=120, n_peaks=300, n_cell_types=3, paired_fraction=0.5, seed=3)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    model.train(**quick)
+    assert np.isfinite(model.get_latent_representation()).all()
+    n = sum(mdata.obs_names.isin(m.obs_names).astype(int) for m in mdata.mod.values())
+    assert (n[model.validation_indices] == 2).all()  # retrieval can be scored on every held-out cell
+
+
+def test_three_modalities(quick):
+    a = simulate_multiome(n_cells=200, n_genes=120, n_peaks=300, n_cell_types=3, seed=4)
+    b = simulate_citeseq(n_cells=200, n_genes=120, n_proteins=20, n_cell_types=3, seed=4)
+    protein = b["protein"].copy() if "protein" in b.mod else b["prot"].copy()
+    protein.obs_names = a.obs_names
+    mdata = mudata.MuData({"rna": a["rna"], "atac": a["atac"], "adt": protein})
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    model.train(**quick)
+    assert list(model.kinds) == ["rna", "atac", "protein"]
+    assert model.get_latent_representation().shape == (200, 64)
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+def test_untrained_embeddings_equal_the_spectral_solution(mdata):
+    """Up to the length of the vectors: rotation is none here, and cosines are all that retrieval reads."""
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    cells = np.arange(mdata.n_obs)
+    model._start_from(cells)
+    model.module.eval()
+    from scmamba_scvi.model._data import iterate_blocks
+    from scmamba_scvi.nn.spectral import linear_start, truncated_svd
+
+    values, svds = {}, {}
+    for kind in ("rna", "atac"):
+        blocks = list(iterate_blocks(model.adata_manager.matrix(kind), cells))
+        x = torch.cat([model.module.values[kind](b).to_dense() for b in blocks])
+        values[kind] = x
+        svds[kind] = truncated_svd(lambda x=x: [x], x.shape[1], 20)
+    everyone = torch.ones(mdata.n_obs, dtype=torch.bool)
+    starts = linear_start(svds, {"rna": everyone, "atac": everyone}, 64)
+    model.is_trained_ = True
+    for kind, start in starts.items():
+        expected = torch.nn.functional.normalize((values[kind] - start.mean) @ start.weight, dim=-1)
+        found = model.get_latent_representation(modality=kind)
+        np.testing.assert_allclose(found @ found.T, (expected @ expected.T).numpy(), atol=2e-3)
+
+
+def test_second_train_really_trains(mdata, quick):
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    model.train(**quick)
+    before = {k: v.clone() for k, v in model.module.state_dict().items()}
+    modes = []
+    forward = type(model.module).forward
+
+    def watch(self, *args, **kwargs):
+        modes.append(self.training)
+        return forward(self, *args, **kwargs)
+
+    type(model.module).forward = watch
+    try:
+        model.train(**quick, early_stopping=False, plan_kwargs={"lr": 1e-2, "spectral_lr": 1e-2})
+    finally:
+        type(model.module).forward = forward
+    assert any(modes)  # training steps ran in training mode
+    assert len(model.history["train_loss"]) == 4
+    assert set(before) == set(model.module.state_dict())
+
+
+def test_same_seed_same_model(quick):
+    import scvi
+
+    found = []
+    for _ in range(2):
+        mdata = simulate_multiome(n_cells=120, n_genes=80, n_peaks=200, n_cell_types=3, seed=5)
+        scvi.settings.seed = 7
+        SCMAMBA.setup_mudata(mdata)
+        model = SCMAMBA(mdata)
+        model.train(**quick)
+        found.append(model.get_latent_representation())
+    np.testing.assert_array_equal(*found)
+
+
+def test_best_weights_are_kept(mdata):
+    """A learning rate that destroys the embedding: what comes back is the start, and the summary says so."""
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    with torch.no_grad():
+        model._start_from(np.arange(mdata.n_obs))
+    start = {k: v.clone() for k, v in model.module.state_dict().items()}
+    model.train(max_epochs=3, enable_progress_bar=False, plan_kwargs={"lr": 1.0, "spectral_lr": 10.0})
+    if model.training_summary_["best_epoch"] is None:
+        for name, value in model.module.state_dict().items():
+            torch.testing.assert_close(value, start[name])
+    best = model.training_summary_["best"]
+    assert best <= model.training_summary_["start"]["foscttm_validation"]
+    held_out = model.validation_indices
+    x, y = (model.get_latent_representation(modality=k, indices=held_out) for k in ("rna", "atac"))
+    assert np.mean(foscttm(x, y)) == pytest.approx(best, abs=1e-6)
+
+
+def test_history_holds_loss_and_held_out_retrieval(trained):
+    for name in ("train_loss", "validation_loss", "foscttm_validation", "recall_at_10_validation", "temperature"):
+        assert len(trained.history[name]) == 2, name
+    assert not any("elbo" in name for name in trained.history)
+
+
+def test_ctrl_c_keeps_a_usable_model(mdata):
+    import os
+    import signal
+
+    from lightning.pytorch.callbacks import Callback
+
+    class PressCtrlC(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.current_epoch == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    with pytest.warns(UserWarning, match="interrupted"):
+        model.train(max_epochs=50, enable_progress_bar=False, callbacks=[PressCtrlC()])
+    assert model.training_summary_["interrupted"] and model.is_trained
+    assert len(model.history["train_loss"]) < 5
+    assert np.isfinite(model.get_latent_representation()).all()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("encoder", ["linear", "mlp", "mamba"])
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_every_encoder_and_the_published_shape_train(mdata, quick, encoder, preset):
+    if preset == "paper" and encoder != "mamba":
+        pytest.skip("the published shape is a sequence model")
+    sizes = {"d_model": 32, "headdim": 16, "n_layers": 3, "d_mlp": 32, "attention_heads": 2} if preset == "paper" else {}
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, preset=preset, encoder=encoder, **sizes)
+    model.train(**quick)
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param({"bidirectional": True}, id="both directions"),
+        pytest.param({"pooling": "last"}, id="last token"),
+        pytest.param({"pooling": "mean+last"}, id="mean and last token"),
+        pytest.param({"attention_layers": (0,)}, id="attention"),
+        pytest.param({"values": {"rna": "binned", "atac": "binary"}}, id="the paper's values"),
+        pytest.param({"skip": False, "spectral": False, "gate_init": 1.0}, id="no skip"),
+        pytest.param({"patch_size": {"rna": 16, "atac": 32, "protein": 8}}, id="patch sizes by kind"),
+        pytest.param({"n_latent": 8}, id="few latent dimensions"),
+    ],
+)
+def test_options(mdata, quick, overrides):
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **overrides)
+    model.train(**quick)
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_one_line_says_what_was_chosen(mdata, capsys):
+    SCMAMBA.setup_mudata(mdata)
+    SCMAMBA(mdata).train(max_epochs=1)
+    said = capsys.readouterr().out
+    assert "preset 'small' on cpu" in said and "20 held out" in said and "minibatches of 45" in said
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load(trained, reference, tmp_path):
+    trained.save(tmp_path / "m")
+    loaded = SCMAMBA.load(tmp_path / "m", adata=plain(trained.adata))
+    np.testing.assert_allclose(loaded.get_latent_representation(), reference, atol=1e-5)
+    assert loaded.history["train_loss"].equals(trained.history["train_loss"])
+    assert loaded.config == trained.config
+
+
+def test_load_without_data_then_save_again(trained, reference, tmp_path):
+    trained.save(tmp_path / "m")
+    loaded = SCMAMBA.load(tmp_path / "m", adata=False)
+    np.testing.assert_allclose(loaded.get_latent_representation(plain(trained.adata)), reference, atol=1e-5)
+    loaded.save(tmp_path / "again")
+    again = SCMAMBA.load(tmp_path / "again", adata=False)
+    np.testing.assert_allclose(again.get_latent_representation(plain(trained.adata)), reference, atol=1e-5)
+
+
+def test_export_and_from_export(trained, reference, tmp_path):
+    trained.export(tmp_path / "m")
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"model.json", "weights.safetensors"}
+    for mdata in (None, plain(trained.adata)):
+        model = SCMAMBA.from_export(tmp_path / "m", mdata)
+        z = model.get_latent_representation(plain(trained.adata) if mdata is None else None)
+        np.testing.assert_allclose(z, reference, atol=1e-5)
+        assert model.config == trained.config
+    model.export(tmp_path / "again")
+    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == (tmp_path / "m" / "weights.safetensors").read_bytes()
+
+
+def test_training_goes_on_after_load(trained, tmp_path, quick):
+    trained.save(tmp_path / "m")
+    loaded = SCMAMBA.load(tmp_path / "m", adata=plain(trained.adata))
+    loaded.train(**quick)
+    assert len(loaded.history["train_loss"]) == 4
+
+
+def damage(folder, name, change):
+    path = folder / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        pytest.param("weights.safetensors", lambda b: b[:-10], "damaged", id="weights cut off"),
+        pytest.param("weights.safetensors", lambda b: b[:500] + b"\0" + b[501:], "damaged", id="weights changed"),
+        pytest.param("model.json", lambda b: b[:-10], "cannot be read", id="description cut off"),
+        pytest.param("model.json", lambda b: b"[1, 2]", "does not describe a model", id="description of something else"),
+        pytest.param(
+            "model.json", lambda b: b.replace(b'"format_version": 1', b'"format_version": 9'), "format version 9", id="version"
+        ),
+    ],
+)
+def test_damaged_exports_are_refused(trained, tmp_path, name, change, message):
+    trained.export(tmp_path / "m")
+    damage(tmp_path / "m", name, change)
+    with pytest.raises(ScmambaError, match=message):
+        SCMAMBA.from_export(tmp_path / "m")
+
+
+def test_export_refuses_what_exists_and_replaces_it_whole(trained, tmp_path):
+    trained.export(tmp_path / "m")
+    with pytest.raises(ScmambaError, match="overwrite=True"):
+        trained.export(tmp_path / "m")
+    (tmp_path / "m" / "other.txt").write_text("from before")
+    trained.export(tmp_path / "m", overwrite=True)
+    assert not (tmp_path / "m" / "other.txt").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]  # nothing unfinished stays
+
+
+# -- what it looks like ----------------------------------------------------------------------------------------------
+
+
+def test_repr_says_what_it_is(trained):
+    text = repr(trained)
+    assert "preset 'small'" in text and "trained" in text
+    assert "rna (mdata['rna'], log1p)" in text and "chromosomes" in text
+
+
+def test_docstrings_have_no_placeholders():
+    for name in ("setup_mudata", "train", "get_latent_representation", "export", "from_export"):
+        text = getattr(SCMAMBA, name).__doc__
+        assert text and "%(" not in text, name
