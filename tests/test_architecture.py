@@ -16,7 +16,7 @@ SRC = Path(scmamba_scvi.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
 #: What each room may import of this package; modules at the top count as rooms.
-FOUNDATION = {"_keys", "_compat", "errors", "config"}
+FOUNDATION = {"_keys", "_compat", "errors", "config", "__version__"}
 MAY_IMPORT = {
     "_keys": {"_keys", "errors"},
     "errors": {"errors"},
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "pl": FOUNDATION | {"ops", "pl"},
     "model": FOUNDATION | {"ops", "nn", "pp", "metrics", "model"},
     "workflow": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow"},
-    "cli": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "cli", "__version__"},
+    "cli": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "cli"},
 }
 #: Packages whose names with a leading underscore change without notice.
 OTHERS = ("scvi", "anndata", "mudata", "lightning", "scanpy", "torch", "mamba_ssm", "pandas", "scipy", "sklearn")

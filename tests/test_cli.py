@@ -210,13 +210,12 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
 # -- the rest -------------------------------
 
 
-def test_demo_writes_its_files_and_may_be_repeated(tmp_path):
-    for _ in range(2):
-        result = run("demo", "--out", tmp_path / "demo", "--cells", 200)
-        assert result.exit_code == 0, result.output
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
-        "integrated.h5mu", "integration.png", "training.png",
-    }  # fmt: skip
+def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
+    (tmp_path / "integrated.h5mu").write_text("of an earlier demo")
+    result = run("demo", "--out", tmp_path, "--cells", 100)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"integrated.h5mu", "integration.png", "training.png"}
+    assert mudata.read_h5mu(tmp_path / "integrated.h5mu").n_obs == 100
 
 
 def test_doctor_says_what_runs_here():

@@ -18,11 +18,11 @@ def test_python_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     from scmamba_scvi.data import simulate_multiome
 
     monkeypatch.chdir(tmp_path)
-    simulate_multiome(n_cells=300, n_genes=200, n_peaks=600, n_cell_types=3, seed=0).write_h5mu("multiome.h5mu")
+    simulate_multiome(n_cells=120, n_genes=100, n_peaks=300, n_cell_types=3, seed=0).write_h5mu("multiome.h5mu")
     namespace: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["mdata"].obsm["X_scmamba"].shape == (300, 64)
+    assert namespace["mdata"].obsm["X_scmamba"].shape == (120, 64)
     assert Path("integration.png").stat().st_size > 10_000 and Path("training.png").stat().st_size > 5_000
 
 

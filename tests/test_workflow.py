@@ -12,13 +12,13 @@ from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import foscttm, recall_at_k
 
-SMALL = {"n_cells": 300, "n_genes": 200, "n_peaks": 600, "n_cell_types": 3}
-FAST = {"preset": "small", "n_latent": 8, "max_epochs": 2, "enable_progress_bar": False}
+SMALL = {"n_cells": 1000, "n_genes": 300, "n_peaks": 900, "n_cell_types": 8}
+FAST = {"preset": "small", "max_epochs": 2, "enable_progress_bar": False}
 
 
 @pytest.fixture(scope="module")
 def integrated():
-    mdata = simulate_multiome(**SMALL, seed=1)
+    mdata = simulate_multiome(**SMALL, seed=0)
     model = workflow.integrate(mdata, batch_key="batch", labels_key="cell_type", seed=3, **FAST)
     return mdata, model
 
@@ -27,7 +27,7 @@ def test_the_same_seed_gives_the_same_result_whatever_was_drawn_before(integrate
     mdata, _ = integrated
     np.random.seed(7)
     torch.manual_seed(7)
-    again = simulate_multiome(**SMALL, seed=1)
+    again = simulate_multiome(**SMALL, seed=0)
     workflow.integrate(again, batch_key="batch", labels_key="cell_type", seed=3, **FAST)
     np.testing.assert_array_equal(again.obsm["X_scmamba"], mdata.obsm["X_scmamba"])
     np.testing.assert_array_equal(again["atac"].obsm["X_umap"], mdata["atac"].obsm["X_umap"])
@@ -54,13 +54,13 @@ def test_scores_are_those_of_the_held_out_cells(integrated):
     assert scores.loc["FOSCTTM", "value"] == pytest.approx(np.mean(foscttm(x, y)))
     assert scores.loc["recall@10", "value"] == pytest.approx(recall_at_k(x, y))
     assert scores.loc["recall@10", "chance"] == pytest.approx(10 / len(cells))
-    assert (scores["n_cells"] == len(cells)).all() and len(cells) == 30
+    assert (scores["n_cells"] == len(cells)).all() and len(cells) == 100
     assert list(workflow.held_out_scores(mdata, model).index) == ["FOSCTTM", "recall@10"]
 
 
 def test_easy_cells_are_integrated(integrated):
     scores = workflow.held_out_scores(*integrated, "cell_type")
-    assert scores.loc["FOSCTTM", "value"] < 0.3 and scores.loc["ARI", "value"] > 0.5
+    assert scores.loc["FOSCTTM", "value"] < 0.3 and scores.loc["ARI", "value"] > 0.4
 
 
 def test_coordinates_of_a_cell_are_near_each_other(integrated):
@@ -71,14 +71,14 @@ def test_coordinates_of_a_cell_are_near_each_other(integrated):
 
 
 def test_bad_arguments_change_nothing():
-    mdata = simulate_multiome(**SMALL, seed=1)
+    mdata = simulate_multiome(**SMALL, seed=0)
     with pytest.raises(ScmambaError, match="'small'"):
         workflow.integrate(mdata, preset="huge")
     assert "X_scmamba" not in mdata.obsm and "X_scmamba" not in mdata["rna"].obsm
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
-    mdata = simulate_multiome(**SMALL, seed=1)
+    mdata = simulate_multiome(**SMALL, seed=0)
     file = tmp_path / "result.h5mu"
     workflow.write_mudata(mdata, file)
     content = file.read_bytes()
@@ -90,7 +90,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 
 
 def test_written_files_read_back(tmp_path):
-    mdata = simulate_multiome(**SMALL, seed=1)
+    mdata = simulate_multiome(**SMALL, seed=0)
     workflow.write_mudata(mdata, tmp_path / "result.h5mu")
     assert workflow.read_mudata(tmp_path / "result.h5mu").shape == mdata.shape
     assert isinstance(mdata, mudata.MuData)

@@ -68,7 +68,7 @@ def integrate(
         As in :class:`~scmamba_scvi.SCMAMBA`; ``model_kwargs`` are its further options.
     seed
         The same seed gives the same result on the same machine. scvi-tools draws from the global generators of Python,
-        NumPy and torch; they are put back to where they were when the model is trained.
+        NumPy and torch; they are put back to where they were afterwards.
     umap
         Fit coordinates to draw; the slowest step after training.
     model_dir, overwrite
@@ -93,17 +93,17 @@ def integrate(
         SCMAMBA.setup_mudata(mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key)
         model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
         model.train(**train_kwargs)
-    if model_dir is not None:
-        model.save(os.fspath(model_dir), overwrite=overwrite)
-    if model.training_summary_["interrupted"]:
-        kept = "nothing was kept" if model_dir is None else f"the best weights so far are in {model_dir}"
-        raise KeyboardInterrupt(f"Training was stopped: {kept}, mdata is as it was.")
-    write_embeddings(mdata, model)
-    logger.info("Clustering %s cells.", f"{mdata.n_obs:,}")
-    write_clusters(mdata, seed=seed)
-    if umap:
-        logger.info("Fitting UMAP coordinates.")
-        write_umap(mdata, list(model.kinds.values()), seed=seed)
+        if model_dir is not None:
+            model.save(os.fspath(model_dir), overwrite=overwrite)
+        if model.training_summary_["interrupted"]:
+            kept = "nothing was kept" if model_dir is None else f"the best weights so far are in {model_dir}"
+            raise KeyboardInterrupt(f"Training was stopped: {kept}, mdata is as it was.")
+        write_embeddings(mdata, model)
+        logger.info("Clustering %s cells.", f"{mdata.n_obs:,}")
+        write_clusters(mdata, seed=seed)
+        if umap:
+            logger.info("Fitting UMAP coordinates.")
+            write_umap(mdata, list(model.kinds.values()), seed=seed)
     return model
 
 

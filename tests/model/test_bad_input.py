@@ -160,7 +160,10 @@ def test_broken_coordinates_are_named(mdata, make, message):
     "change",
     [
         pytest.param(lambda var: var.drop(columns=["chrom", "start", "end"]), id="no coordinates at all"),
-        pytest.param(lambda var: var.assign(chrom=np.where(np.arange(len(var)) % 2, var["chrom"].astype(str), "")), id="half of them"),
+        pytest.param(
+            lambda var: var.assign(chrom=np.where(np.arange(len(var)) % 2, var["chrom"].astype(str), "")),
+            id="half of them",
+        ),
         pytest.param(lambda var: var.assign(chrom="GL000194.1"), id="all on an unplaced contig"),
     ],
 )
@@ -219,7 +222,9 @@ def test_setup_changes_nothing_but_what_scvi_tools_writes(mdata):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param({"preset": "huge"}, "Unknown preset 'huge'.*'small', 'base', 'large', 'paper'", id="unknown preset"),
+        pytest.param(
+            {"preset": "huge"}, "Unknown preset 'huge'.*'small', 'base', 'large', 'paper'", id="unknown preset"
+        ),
         pytest.param({"n_layer": 3}, "Unknown model option 'n_layer'. Did you mean 'n_layers'", id="unknown option"),
         pytest.param({"pooling": "max"}, "Unknown pooling 'max'", id="unknown pooling"),
         pytest.param({"values": {"rna": "log2"}}, "log2.*log1p", id="unknown value transform"),
@@ -244,9 +249,15 @@ def test_model_without_setup(mdata):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param({"batch_size": 150}, "batch_size=150 does not fit 180 training cells: choose 2 to 90", id="minibatch too large"),
+        pytest.param(
+            {"batch_size": 150},
+            "batch_size=150 does not fit 180 training cells: choose 2 to 90",
+            id="minibatch too large",
+        ),
         pytest.param({"batch_size": 1}, "batch_size=1 does not fit", id="minibatch of one"),
-        pytest.param({"plan_kwargs": {"learning_rate": 1}}, "Unknown training option 'learning_rate'", id="unknown option"),
+        pytest.param(
+            {"plan_kwargs": {"learning_rate": 1}}, "Unknown training option 'learning_rate'", id="unknown option"
+        ),
     ],
 )
 def test_training_options(mdata, arguments, message):
@@ -294,7 +305,9 @@ def test_other_features_are_counted_and_named(trained):
     rna.var_names = [*rna.var_names[:-1], "nobody knows me"]
     query = mudata.MuData({"rna": rna, "atac": trained.adata["atac"].copy()})
     first = trained.adata["rna"].var_names[0]
-    with pytest.raises(ScmambaError, match=r"of 150 features 4 are missing .*1 are not known to the model .*nobody knows me") as e:
+    with pytest.raises(
+        ScmambaError, match=r"of 150 features 4 are missing .*1 are not known to the model .*nobody knows me"
+    ) as e:
         trained.get_latent_representation(query)
     assert "mdata['rna']" in str(e.value) and isinstance(first, str)
 

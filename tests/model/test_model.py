@@ -143,7 +143,9 @@ def test_backed_by_a_file_gives_the_same(trained, reference, tmp_path):
     backed = mudata.read_h5mu(tmp_path / "m.h5mu", backed="r")
     np.testing.assert_allclose(trained.get_latent_representation(backed), reference, atol=1e-5)
     indices = [250, 3, 77, 3]
-    np.testing.assert_allclose(trained.get_latent_representation(backed, indices=indices), reference[indices], atol=1e-5)
+    np.testing.assert_allclose(
+        trained.get_latent_representation(backed, indices=indices), reference[indices], atol=1e-5
+    )
 
 
 def test_new_cells_need_neither_batches_nor_labels(trained, reference):
@@ -323,7 +325,9 @@ def test_ctrl_c_keeps_a_usable_model(mdata):
 def test_every_encoder_and_the_published_shape_train(mdata, quick, encoder, preset):
     if preset == "paper" and encoder != "mamba":
         pytest.skip("the published shape is a sequence model")
-    sizes = {"d_model": 32, "headdim": 16, "n_layers": 3, "d_mlp": 32, "attention_heads": 2} if preset == "paper" else {}
+    sizes = (
+        {"d_model": 32, "headdim": 16, "n_layers": 3, "d_mlp": 32, "attention_heads": 2} if preset == "paper" else {}
+    )
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, preset=preset, encoder=encoder, **sizes)
     model.train(**quick)
@@ -386,7 +390,9 @@ def test_export_and_from_export(trained, reference, tmp_path):
         np.testing.assert_allclose(z, reference, atol=1e-5)
         assert model.config == trained.config
     model.export(tmp_path / "again")
-    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == (tmp_path / "m" / "weights.safetensors").read_bytes()
+    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == (
+        tmp_path / "m" / "weights.safetensors"
+    ).read_bytes()
 
 
 def test_training_goes_on_after_load(trained, tmp_path, quick):
@@ -407,9 +413,14 @@ def damage(folder, name, change):
         pytest.param("weights.safetensors", lambda b: b[:-10], "damaged", id="weights cut off"),
         pytest.param("weights.safetensors", lambda b: b[:500] + b"\0" + b[501:], "damaged", id="weights changed"),
         pytest.param("model.json", lambda b: b[:-10], "cannot be read", id="description cut off"),
-        pytest.param("model.json", lambda b: b"[1, 2]", "does not describe a model", id="description of something else"),
         pytest.param(
-            "model.json", lambda b: b.replace(b'"format_version": 1', b'"format_version": 9'), "format version 9", id="version"
+            "model.json", lambda b: b"[1, 2]", "does not describe a model", id="description of something else"
+        ),
+        pytest.param(
+            "model.json",
+            lambda b: b.replace(b'"format_version": 1', b'"format_version": 9'),
+            "format version 9",
+            id="version",
         ),
     ],
 )

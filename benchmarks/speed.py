@@ -1,0 +1,231 @@
+"""What a training step, the loader and the memory cost on this machine.
+
+    python benchmarks/speed.py             # a training step beside its own matrix products, and the loader
+    python benchmarks/speed.py --memory    # peak memory of setup, training and embedding beside the MuData itself
+
+Results go to benchmarks/results/speed.json and memory.json, with machine and versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import threading
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+#: Cells x (genes, peaks) of the shapes that are measured; densities are those of `simulate_multiome`.
+SHAPES = {"20k genes + 100k peaks": (2_000, 20_000, 100_000), "2k genes + 10k peaks": (2_000, 2_000, 10_000)}
+#: Of the memory measurement.
+ATLAS = (20_000, 20_000, 100_000)
+
+
+def machine() -> dict[str, object]:
+    import torch
+
+    return {
+        "processor": platform.machine(), "cores": os.cpu_count(), "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {n: version(n) for n in ("scmamba-scvi", "scvi-tools", "torch", "anndata", "numpy", "scipy")},
+    }  # fmt: skip
+
+
+def training_step(shape: tuple[int, int, int], preset: str, batch_size: int):
+    """One training step of a model on simulated counts: forward, loss, backward, clipping, optimizer."""
+    import numpy as np
+    import torch
+
+    from scmamba_scvi import SCMAMBA
+    from scmamba_scvi.config import TrainConfig
+    from scmamba_scvi.data import simulate_multiome
+    from scmamba_scvi.model._plan import ContrastivePlan
+
+    n_cells, n_genes, n_peaks = shape
+    mdata = simulate_multiome(n_cells=n_cells, n_genes=n_genes, n_peaks=n_peaks, seed=0)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, preset=preset)
+    model._start_from(np.arange(n_cells))
+    dataset = model.adata_manager.create_torch_dataset()
+    batch = dataset[list(range(batch_size))]
+    groups = ContrastivePlan(model.module, config=TrainConfig())._parameter_groups()
+    optimizer = torch.optim.AdamW(groups)
+    model.module.train()
+
+    def step() -> None:
+        _, _, output = model.module(batch)
+        optimizer.zero_grad(set_to_none=True)
+        output.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
+        optimizer.step()
+
+    return step, dataset
+
+
+def measure_loader(dataset, batch_size: int, rounds: int = 20) -> float:
+    """Median milliseconds of one minibatch of random cells."""
+    import numpy as np
+
+    rng, seconds = np.random.default_rng(0), []
+    for _ in range(rounds):
+        cells = rng.choice(len(dataset), batch_size, replace=False)
+        begun = time.perf_counter()
+        dataset[cells]
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds) * 1e3
+
+
+def measure_speed(batch_size: int = 512) -> dict[str, object]:
+    from matmul_share import measure
+
+    found: dict[str, object] = {"batch_size": batch_size, **machine(), "steps": []}
+    for name, shape in SHAPES.items():
+        step, dataset = training_step(shape, "small", batch_size)
+        share = measure(step)
+        loader_ms = measure_loader(dataset, batch_size)
+        row = {
+            "shape": name, "preset": "small", "step_ms": round(share.step_s * 1e3, 1),
+            "matmul_ms": round(share.matmul_s * 1e3, 1), "ratio": round(share.ratio, 2),
+            "loader_ms": round(loader_ms, 2), "cells_per_s": round(batch_size / share.step_s),
+        }  # fmt: skip
+        print(f"{name}: step {row['step_ms']} ms, its matrix products alone {row['matmul_ms']} ms, ratio {row['ratio']}; "
+              f"loader {row['loader_ms']} ms per minibatch of {batch_size}")  # fmt: skip
+        found["steps"].append(row)
+    return found
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
+class PeakRSS:
+    """Highest resident memory of this process while the block runs, in bytes, sampled every 10 ms."""
+
+    def __enter__(self) -> PeakRSS:
+        self.before = self.peak = rss()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.peak = max(self.peak, rss())
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def rss() -> int:
+    """Resident memory of this process in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _train(mdata, batch_size: int, **arguments: object):
+    from scmamba_scvi import SCMAMBA
+
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, preset="small")
+    model.train(max_epochs=1, batch_size=batch_size, enable_progress_bar=False, accelerator="cpu", **arguments)
+    return model
+
+
+def _of_network(path: str, batch_size: int, queue) -> None:
+    """What a network of this size takes by itself: the same steps on two minibatches of the same data."""
+    import mudata
+
+    warnings.simplefilter("ignore")
+    few = mudata.read_h5mu(path)
+    _warm_up()
+    with PeakRSS() as memory:
+        _train(few, batch_size, limit_train_batches=2, limit_val_batches=1)
+    queue.put(memory.peak - memory.before)
+
+
+def _of_everything(path: str, batch_size: int, queue) -> None:
+    """Setup, training and embedding of the whole MuData, beside what is there once it has been read."""
+    import mudata
+
+    warnings.simplefilter("ignore")
+    _warm_up()
+    empty = rss()
+    mdata = mudata.read_h5mu(path)
+    size = sum(v.X.data.nbytes + v.X.indices.nbytes + v.X.indptr.nbytes for v in mdata.mod.values())
+    with PeakRSS() as memory:
+        model = _train(mdata, batch_size)
+        model.get_latent_representation()
+    queue.put({"mudata": size, "read": memory.before - empty, "raised": memory.peak - memory.before})
+
+
+def _warm_up() -> None:
+    """Import and run everything once on a handful of cells, so that no library's own memory is counted."""
+    from scmamba_scvi.data import simulate_multiome
+
+    _train(simulate_multiome(n_cells=100, n_genes=60, n_peaks=100, n_cell_types=2), 20).get_latent_representation()
+
+
+def measure_memory(batch_size: int = 512) -> dict[str, object]:
+    """Peak memory of a run, less what the network takes by itself, as a share of the MuData."""
+    import tempfile
+
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        whole, few = f"{folder}/whole.h5mu", f"{folder}/few.h5mu"
+        _in_process(context, _simulate, whole, few, batch_size)
+        network = _in_process(context, _of_network, few, batch_size)
+        run = _in_process(context, _of_everything, whole, batch_size)
+    beyond = run["raised"] - network
+    mb = 2**20
+    found = {
+        "cells_genes_peaks": ATLAS, "batch_size": batch_size, "mudata_mb": round(run["mudata"] / mb),
+        "raised_mb": round(run["raised"] / mb), "network_alone_mb": round(network / mb), "beyond_mb": round(beyond / mb),
+        "share_of_mudata": round(beyond / run["mudata"], 3), **machine(),
+    }  # fmt: skip
+    print(f"MuData {found['mudata_mb']} MB; the run raises memory by {found['raised_mb']} MB, of which the network, its optimizer "
+          f"and activations take {found['network_alone_mb']} MB; the rest is {found['share_of_mudata']:.1%} of the MuData")  # fmt: skip
+    return found
+
+
+def _simulate(whole: str, few: str, batch_size: int, queue) -> None:
+    from scmamba_scvi.data import simulate_multiome
+
+    mdata = simulate_multiome(n_cells=ATLAS[0], n_genes=ATLAS[1], n_peaks=ATLAS[2], seed=0)
+    mdata.write_h5mu(whole)
+    mdata[: 3 * batch_size].copy().write_h5mu(few)
+    queue.put(None)
+
+
+def _in_process(context, function, *arguments):
+    queue = context.Queue()
+    process = context.Process(target=function, args=(*arguments, queue))
+    process.start()
+    found = queue.get()
+    process.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    parser.add_argument("--batch-size", type=int, default=512)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    RESULTS.mkdir(exist_ok=True)
+    found = measure_memory(arguments.batch_size) if arguments.memory else measure_speed(arguments.batch_size)
+    (RESULTS / ("memory.json" if arguments.memory else "speed.json")).write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
