@@ -23,7 +23,7 @@ def __getattr__(name: str) -> object:
     if name == "SCMAMBA":
         value: object = importlib.import_module(f"{__name__}.model").SCMAMBA
     elif name == "__version__":
-        value = _version()
+        value = importlib.import_module(f"{__name__}._compat").package_version()
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -32,12 +32,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("scmamba-scvi")
-    except PackageNotFoundError:  # a source tree on the path, not installed
-        return "0+unknown"

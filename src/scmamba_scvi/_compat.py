@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 
@@ -29,6 +30,23 @@ def validation_check(**kwargs: bool) -> object:
     from scvi.data._manager import AnnDataManagerValidationCheck
 
     return AnnDataManagerValidationCheck(**kwargs)
+
+
+def devices_docstring() -> Callable[[Callable], Callable]:
+    """scvi-tools' decorator that fills in what it says about accelerators and devices everywhere."""
+    from scvi.utils._docstrings import devices_dsp
+
+    return devices_dsp.dedent
+
+
+def package_version() -> str:
+    """Version of this package as installed; of a source tree on the path nothing is known."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("scmamba-scvi")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def import_without_parents(name: str) -> ModuleType:

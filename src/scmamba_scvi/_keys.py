@@ -25,6 +25,15 @@ from typing import Final, Literal, get_args
 Kind = Literal["rna", "atac", "protein"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
+#: Keys of ``mdata.mod`` that name a kind, in lower case.
+MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
+    "rna": ("rna", "gex", "expression", "gene_expression"),
+    "atac": ("atac", "peaks", "accessibility", "chromatin_accessibility"),
+    "protein": ("protein", "proteins", "prot", "adt"),
+}
+#: ``var["feature_types"]`` as 10x writes it.
+FEATURE_TYPES: Final[dict[str, Kind]] = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
+
 #: ``obsm`` key under which embeddings are written by the command line.
 OBSM_KEY: Final = "X_scmamba"
 #: Minibatch and registry key of the batch, int64 ``(n, 1)``.

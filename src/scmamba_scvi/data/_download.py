@@ -15,10 +15,8 @@ from anndata.utils import make_index_unique
 from mudata import MuData, set_options
 from scipy import sparse
 
+from .._keys import FEATURE_TYPES
 from ..errors import ScmambaError
-
-#: Key in the MuData of each feature type of 10x.
-MODALITY_OF: Final = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +102,7 @@ def read_10x_multiome(path: str | os.PathLike[str]) -> MuData:
         mine = (var["feature_types"] == feature_type).to_numpy()
         of_type = var[mine].set_index(make_index_unique(var.index[mine]))
         adata = AnnData(x[:, mine], obs=pd.DataFrame(index=barcodes), var=of_type)
-        modalities[MODALITY_OF.get(feature_type, feature_type)] = adata
+        modalities[FEATURE_TYPES.get(feature_type, feature_type)] = adata
     with set_options(pull_on_update=False):
         return MuData(modalities)
 

@@ -18,7 +18,7 @@ import scvi
 import torch
 from safetensors import SafetensorError
 
-from .._compat import scvi_constants
+from .._compat import package_version, scvi_constants
 from .._keys import BATCH_KEY, LABELS_KEY, x_key
 from ..errors import ScmambaError
 
@@ -91,7 +91,11 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "versions": {"scmamba-scvi": _version(), "scvi-tools": scvi.__version__, "torch": str(torch.__version__)},
+        "versions": {
+            "scmamba-scvi": package_version(),
+            "scvi-tools": scvi.__version__,
+            "torch": str(torch.__version__),
+        },
         "is_trained": bool(model.is_trained_),
         "preset": model.preset_,
         "config": model.config.to_dict(),
@@ -210,9 +214,3 @@ def _replace_folder(new: Path, place: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _version() -> str:
-    from .. import __version__
-
-    return __version__

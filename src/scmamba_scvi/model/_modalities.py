@@ -6,17 +6,8 @@ from collections.abc import Mapping
 
 from mudata import MuData
 
-from .._keys import KINDS
+from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
 from ..errors import ScmambaError, UnknownNameError
-
-#: Keys of ``mdata.mod`` that name a kind, in lower case.
-KEYS = {
-    "rna": ("rna", "gex", "expression", "gene_expression"),
-    "atac": ("atac", "peaks", "accessibility", "chromatin_accessibility"),
-    "protein": ("protein", "proteins", "prot", "adt"),
-}
-#: ``var["feature_types"]`` as 10x writes it.
-FEATURE_TYPES = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
 
 
 def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
@@ -59,7 +50,7 @@ def _recognise(mdata: MuData) -> dict[str, str]:
 
 
 def _kind_of(mdata: MuData, key: str) -> str | None:
-    for kind, names in KEYS.items():
+    for kind, names in MODALITY_NAMES.items():
         if key.lower() in names:
             return kind
     var = mdata.mod[key].var

@@ -14,10 +14,9 @@ from scvi.data.fields import MuDataCategoricalObsField, MuDataLayerField
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 from scvi.utils import setup_anndata_dsp
-from scvi.utils._docstrings import devices_dsp
 from torch import Tensor
 
-from .._compat import scvi_constants, validation_check
+from .._compat import devices_docstring, scvi_constants, validation_check
 from .._keys import BATCH_KEY, LABELS_KEY, present_key, x_key
 from ..config import ModelConfig, resolve_config, resolve_train_config
 from ..errors import ScmambaError, UnknownNameError
@@ -211,7 +210,7 @@ class SCMAMBA(BaseModelClass):
 
     # -- training -----------------------------------------------------------------------------------------------------
 
-    @devices_dsp.dedent
+    @devices_docstring()
     def train(
         self,
         max_epochs: int | None = None,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from .._keys import MODALITY_NAMES
 from ..errors import ScmambaError, UnknownNameError
 from ._coordinates import (
     CHROM_COLUMNS,
@@ -36,8 +37,6 @@ ID_COLUMNS: Final = ("gene_ids", "gene_id", "ensembl_id", "ensembl_gene_id", "en
 NAME_COLUMNS: Final = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name", "gene")
 #: How tables are separated; everything else is read as GTF.
 TABLE_SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-#: Keys of a MuData, in lower case, that name gene expression.
-_RNA_KEYS: Final = ("rna", "gex", "expression", "gene_expression")
 #: Ensembl puts a version behind its identifiers, and GENCODE marks the copy of a gene on the Y chromosome.
 _VERSION: Final = re.compile(r"^(ENS[A-Z]*\d{11})(\.\d+)?(_PAR_Y)?$")
 
@@ -133,7 +132,7 @@ def _genes_of(data: MuData | AnnData, modality: str | None) -> AnnData:
         if modality not in data.mod:
             raise UnknownNameError("modality", modality, data.mod)
         return data.mod[modality]
-    found = [key for key in data.mod if key.lower() in _RNA_KEYS]
+    found = [key for key in data.mod if key.lower() in MODALITY_NAMES["rna"]]
     if not found:
         found = [key for key, mod in data.mod.items() if {*mod.var.get("feature_types", ())} == {"Gene Expression"}]
     if len(found) != 1:
