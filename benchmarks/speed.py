@@ -60,7 +60,7 @@ def training_step(shape: tuple[int, int, int], preset: str, batch_size: int):
     dataset = model.adata_manager.create_torch_dataset()
     batch = dataset[list(range(batch_size))]
     groups = ContrastivePlan(model.module, config=TrainConfig())._parameter_groups()
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW(groups, fused=True)
     model.module.train()
 
     def step() -> None:

@@ -197,7 +197,7 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
     guard = threading.Timer(300, process.kill)
     guard.start()
     seen = ""
-    while "Epoch 3" not in seen and (letter := process.stderr.read(1) + ""):
+    while "Epoch 3" not in seen and (letter := process.stdout.read(1)):
         seen += letter
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate()

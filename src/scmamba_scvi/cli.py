@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 from rich.console import Console
@@ -344,25 +344,38 @@ def _reporting() -> Iterator[None]:
 def _only_what_concerns_the_user() -> Iterator[None]:
     """Print our own log and warnings as plain lines, and not what libraries say to programmers."""
 
-    def show(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if Path(__file__).parent in Path(filename).parents and issubclass(category, UserWarning):
             err.print("[yellow]Note:[/yellow]", end=" ")
             err.print(str(message), markup=False, highlight=False, soft_wrap=True)
 
-    ours, theirs = logging.getLogger(__package__), logging.getLogger("lightning.pytorch")
-    levels, propagate = (ours.level, theirs.level), ours.propagate
+    ours = logging.getLogger(__package__)
+    # by the names of its modules: Lightning sets the level of the logger above them when it is imported
+    theirs = [
+        logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "callbacks.early_stopping")
+    ]
+    before = [(logger, logger.level) for logger in (ours, *theirs)]
+    propagate = ours.propagate
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False  # a handler that some library gave the root would print each line again
-    theirs.setLevel(logging.ERROR)
+    for logger in theirs:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show
             yield
     finally:
         ours.removeHandler(handler)
-        ours.setLevel(levels[0])
         ours.propagate = propagate
-        theirs.setLevel(levels[1])
+        for logger, level in before:
+            logger.setLevel(level)

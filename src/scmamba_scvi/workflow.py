@@ -165,7 +165,9 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
     """
     held_out = np.asarray(model.validation_indices)
     rows: dict[str, tuple[float, float, float, int]] = {}
-    embeddings = {kind: model.get_latent_representation(mdata, modality=kind, indices=held_out) for kind in model.kinds}
+    embeddings = {
+        kind: model.get_latent_representation(mdata, modality=kind, indices=held_out.tolist()) for kind in model.kinds
+    }
     several = len(embeddings) > 2
     for (kind_x, x), (kind_y, y) in itertools.combinations(embeddings.items(), 2):
         paired = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)

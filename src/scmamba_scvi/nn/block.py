@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from ..ops.fused import swiglu
 from .norms import RMSNorm
 
-#: Tokens that go through a network together on a CPU: enough for efficient matrix products, few enough for the
+#: Numbers (tokens x width) that go through a network together on a CPU: enough for efficient matrix products, few enough for the
 #: activations of a layer to stay in cache, and below the size (32 MB) from which the C library takes fresh pages from
 #: the system for every tensor, which costs more than what is computed on them.
-CPU_SLICE_TOKENS = 2048
+CPU_SLICE_SIZE = 2**19
 
 
 def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     x
         ``(n, c, ...)``.
     """
-    n_cells = max(1, CPU_SLICE_TOKENS // max(1, x.shape[1]))
+    n_cells = max(1, CPU_SLICE_SIZE // max(1, x[0].numel()))
     if x.device.type != "cpu" or x.shape[0] <= n_cells:
         return function(x)
     return torch.cat([function(part) for part in x.split(n_cells)])

@@ -95,10 +95,10 @@ class SequenceNetwork(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(n, c, d)`` to ``(n, z)``, not normalised."""
-        pooled = in_slices(self._read, self.dropout(tokens))  # (n, d)
+        pooled = in_slices(self._read, tokens)  # (n, d)
         if self.pool_norm is not None:
             pooled = self.pool_norm(pooled.float())
-        return self.head(pooled.tanh() if self.pool_tanh else pooled)
+        return self.head(self.dropout(pooled.tanh() if self.pool_tanh else pooled))
 
     def _read(self, h: Tensor) -> Tensor:
         """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; every cell for itself."""

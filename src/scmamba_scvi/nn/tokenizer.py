@@ -60,7 +60,11 @@ class PatchTokenizer(nn.Module):
     ) -> None:
         super().__init__()
         self.n_patches, self.patch_size, self.shared = n_patches, patch_size, patch_embedding == "shared"
-        self.register_buffer("slots", slots.long().clone())
+        # not part of the state dict: the layout is saved beside it, and this follows from the layout
+        self.register_buffer("slots", slots.long().clone(), persistent=False)
+        # divided once: integer division of every stored value costs as much as the product
+        self.register_buffer("_patch_of", self.slots // patch_size, persistent=False)
+        self.register_buffer("_offset_of", self.slots % patch_size, persistent=False)
         # sorted features make sorted bags; others cost one sort per minibatch
         self._in_order = bool((slots.diff() > 0).all())
         if self.shared:
@@ -83,13 +87,13 @@ class PatchTokenizer(nn.Module):
 
     def _embed_csr(self, x: Tensor) -> Tensor:
         n, values, col = x.shape[0], x.values(), x.col_indices().long()
-        slot = self.slots[col]
-        bag = row_index(x) * self.n_patches + slot // self.patch_size  # (cell, patch) of each stored value
+        # the bag of each stored value is its (cell, patch)
+        bag = (row_index(x) * self.n_patches).add_(self._patch_of.index_select(0, col))
         if not self._in_order:
             order = torch.argsort(bag, stable=True)
-            bag, values, col, slot = bag[order], values[order], col[order], slot[order]
+            values, col = values.index_select(0, order), col.index_select(0, order)
         offsets = F.pad(torch.bincount(bag, minlength=n * self.n_patches).cumsum(0), (1, 0))
-        index = slot % self.patch_size if self.shared else col
+        index = self._offset_of.index_select(0, col) if self.shared else col
         return bag_product(values, index, offsets, self.weight).view(n, self.n_patches, -1)
 
     def _embed_dense(self, x: Tensor) -> Tensor:

@@ -56,7 +56,9 @@ def drop_values(x: Tensor, rate: float) -> Tensor:
     values = x.values()
     keep = torch.rand(values.shape, device=values.device) >= rate
     kept_before = F.pad(keep.cumsum(0), (1, 0))
-    return csr(kept_before[x.crow_indices().long()], x.col_indices()[keep], values[keep] * scale, tuple(x.shape))
+    kept = keep.nonzero().squeeze(1)  # indexing by the mask would look for it twice
+    crow = kept_before.index_select(0, x.crow_indices().long())
+    return csr(crow, x.col_indices().index_select(0, kept), values.index_select(0, kept).mul_(scale), tuple(x.shape))
 
 
 def bag_product(values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ def transposed_product(values: Tensor, col: Tensor, row: Tensor, dense: Tensor, 
     """``S.T @ dense`` for stored values ``(nnz,)`` at ``row``, ``col``: ``(rows, e)`` to ``(n_cols, e)``."""
     order = torch.argsort(col)
     by_col = F.pad(torch.bincount(col, minlength=n_cols).cumsum(0), (1, 0))
-    return _sum_bags(dense, row[order], by_col, values[order])
+    return _sum_bags(dense, row.index_select(0, order), by_col, values.index_select(0, order))
 
 
 class _BagProduct(torch.autograd.Function):
