@@ -73,8 +73,9 @@ def test_autocast_leaves_the_residual_in_float32():
 
 def test_slices_change_neither_values_nor_gradients(monkeypatch):
     block, results = make(d_mlp=16), []
-    for n_tokens in (10_000, 12, 1):  # all cells, two cells, one cell at a time
-        monkeypatch.setattr(block_module, "CPU_SLICE_TOKENS", n_tokens)
+    one_cell = tokens(n=1).numel()
+    for size in (100 * one_cell, 2 * one_cell, 1):  # all cells, two cells, one cell at a time
+        monkeypatch.setattr(block_module, "CPU_SLICE_SIZE", size)
         x = tokens(n=5).requires_grad_()
         y = in_slices(lambda part: block(part).mean(1), x)
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])])

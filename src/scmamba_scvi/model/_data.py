@@ -76,10 +76,10 @@ class ModalityMatrix:
             block.sum_duplicates()  # sorts, too
         lengths = np.zeros(len(have), dtype=np.int64)
         lengths[have] = np.diff(block.indptr)
-        crow = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]))
+        # scipy's own index type, int32 below 2 ** 31 stored values: half the traffic of int64
+        crow = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(block.indices.dtype))
         values = torch.from_numpy(block.data.astype(np.float32, copy=False))
-        col = torch.from_numpy(block.indices.astype(np.int64, copy=False))
-        return csr(crow, col, values, (len(have), self.n_features))
+        return csr(crow, torch.from_numpy(block.indices), values, (len(have), self.n_features))
 
     def _dense(self, block: np.ndarray, have: np.ndarray) -> Tensor:
         out = np.zeros((len(have), self.n_features), dtype=np.float32)

@@ -166,16 +166,16 @@ def _inverse_sqrt(covariance: Tensor, ridge: float) -> Tensor:
 def _times(block: Tensor, dense: Tensor) -> Tensor:
     if not is_csr(block):
         return block @ dense
-    return bag_product(block.values(), block.col_indices().long(), block.crow_indices().long(), dense)
+    return bag_product(block.values(), block.col_indices(), block.crow_indices(), dense)
 
 
 def _transposed(block: Tensor, dense: Tensor) -> Tensor:
     if not is_csr(block):
         return block.T @ dense
-    return transposed_product(block.values(), block.col_indices().long(), row_index(block), dense, block.shape[1])
+    return transposed_product(block.values(), block.col_indices(), row_index(block), dense, block.shape[1])
 
 
 def _column_sums(block: Tensor) -> Tensor:
     if not is_csr(block):
         return block.sum(0)
-    return torch.bincount(block.col_indices().long(), weights=block.values().double(), minlength=block.shape[1]).float()
+    return torch.bincount(block.col_indices(), weights=block.values().double(), minlength=block.shape[1]).float()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.csr import bag_product, drop_values, is_csr, row_index
+from ..ops.csr import bag_offsets, bag_product, drop_values, is_csr, row_index
 
 
 class FeatureEmbedding(nn.Module):
@@ -25,7 +24,7 @@ class FeatureEmbedding(nn.Module):
         """``(n, f)`` dense or CSR to ``(n, e)``."""
         if not is_csr(x):
             return x @ self.weight
-        return bag_product(x.values(), x.col_indices().long(), x.crow_indices().long(), self.weight)
+        return bag_product(x.values(), x.col_indices(), x.crow_indices(), self.weight)
 
 
 class PatchTokenizer(nn.Module):
@@ -63,8 +62,8 @@ class PatchTokenizer(nn.Module):
         # not part of the state dict: the layout is saved beside it, and this follows from the layout
         self.register_buffer("slots", slots.long().clone(), persistent=False)
         # divided once: integer division of every stored value costs as much as the product
-        self.register_buffer("_patch_of", self.slots // patch_size, persistent=False)
-        self.register_buffer("_offset_of", self.slots % patch_size, persistent=False)
+        self.register_buffer("_patch_of", (self.slots // patch_size).int(), persistent=False)
+        self.register_buffer("_offset_of", (self.slots % patch_size).int(), persistent=False)
         # sorted features make sorted bags; others cost one sort per minibatch
         self._in_order = bool((slots.diff() > 0).all())
         if self.shared:
@@ -86,13 +85,13 @@ class PatchTokenizer(nn.Module):
         return self.project(patches) + self.position, patches.sum(1)
 
     def _embed_csr(self, x: Tensor) -> Tensor:
-        n, values, col = x.shape[0], x.values(), x.col_indices().long()
+        n, values, col = x.shape[0], x.values(), x.col_indices()
         # the bag of each stored value is its (cell, patch)
         bag = (row_index(x) * self.n_patches).add_(self._patch_of.index_select(0, col))
         if not self._in_order:
             order = torch.argsort(bag, stable=True)
             values, col = values.index_select(0, order), col.index_select(0, order)
-        offsets = F.pad(torch.bincount(bag, minlength=n * self.n_patches).cumsum(0), (1, 0))
+        offsets = bag_offsets(bag, n * self.n_patches)
         index = self._offset_of.index_select(0, col) if self.shared else col
         return bag_product(values, index, offsets, self.weight).view(n, self.n_patches, -1)
 

@@ -36,15 +36,28 @@ def row_lengths(x: Tensor) -> Tensor:
 
 
 def row_index(x: Tensor) -> Tensor:
-    """Row of each stored value, int64 ``(nnz,)``."""
-    return torch.repeat_interleave(row_lengths(x), output_size=x.values().numel())
+    """Row of each stored value, ``(nnz,)`` in the type of the columns."""
+    return rows_of_bags(x.crow_indices(), x.col_indices())
+
+
+def rows_of_bags(offsets: Tensor, like: Tensor) -> Tensor:
+    """Row of each of the ``(nnz,)`` values that ``offsets`` ``(rows + 1,)`` cut into rows, in the type of ``like``."""
+    rows = torch.arange(offsets.numel() - 1, dtype=like.dtype, device=like.device)
+    return torch.repeat_interleave(rows, offsets.diff(), output_size=like.numel())
+
+
+def bag_offsets(bag: Tensor, n_bags: int) -> Tensor:
+    """Where each of ``n_bags`` bags begins and the last one ends, for the bag ``(nnz,)`` of each value in rising order."""
+    return F.pad(torch.bincount(bag, minlength=n_bags).cumsum(0), (1, 0))
 
 
 def select_rows(x: Tensor, keep: Tensor) -> Tensor:
     """Rows of ``x`` where the mask ``keep`` holds; the rows left out must be empty if ``x`` is sparse."""
     if not is_csr(x):
         return x[keep]
-    crow = F.pad(row_lengths(x)[keep].cumsum(0), (1, 0))
+    if bool(keep.all()):
+        return x
+    crow = F.pad(row_lengths(x)[keep].cumsum(0), (1, 0)).to(x.col_indices().dtype)
     return csr(crow, x.col_indices(), x.values(), (crow.numel() - 1, x.shape[1]))
 
 
@@ -57,7 +70,7 @@ def drop_values(x: Tensor, rate: float) -> Tensor:
     keep = torch.rand(values.shape, device=values.device) >= rate
     kept_before = F.pad(keep.cumsum(0), (1, 0))
     kept = keep.nonzero().squeeze(1)  # indexing by the mask would look for it twice
-    crow = kept_before.index_select(0, x.crow_indices().long())
+    crow = kept_before.index_select(0, x.crow_indices()).to(x.crow_indices().dtype)
     return csr(crow, x.col_indices().index_select(0, kept), values.index_select(0, kept).mul_(scale), tuple(x.shape))
 
 
@@ -67,9 +80,10 @@ def bag_product(values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) ->
     Parameters
     ----------
     values, col
-        Stored values ``(nnz,)`` and their columns, int64 ``(nnz,)``, row by row.
+        Stored values ``(nnz,)`` and their columns ``(nnz,)``, row by row. Columns in int32, as scipy stores them, are
+        sorted and gathered in half the time.
     offsets
-        Where each row begins and the last one ends, int64 ``(rows + 1,)``.
+        Where each row begins and the last one ends ``(rows + 1,)``.
     weight
         ``(f, e)``.
 
@@ -83,7 +97,7 @@ def bag_product(values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) ->
 def transposed_product(values: Tensor, col: Tensor, row: Tensor, dense: Tensor, n_cols: int) -> Tensor:
     """``S.T @ dense`` for stored values ``(nnz,)`` at ``row``, ``col``: ``(rows, e)`` to ``(n_cols, e)``."""
     order = torch.argsort(col)
-    by_col = F.pad(torch.bincount(col, minlength=n_cols).cumsum(0), (1, 0))
+    by_col = bag_offsets(col, n_cols)
     return _sum_bags(dense, row.index_select(0, order), by_col, values.index_select(0, order))
 
 
@@ -99,7 +113,7 @@ class _BagProduct(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
         values, col, offsets, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        row = torch.repeat_interleave(offsets.diff(), output_size=col.numel())
+        row = rows_of_bags(offsets, col)
         grad_values = grad_weight = None
         if ctx.needs_input_grad[3]:
             grad_weight = transposed_product(values, col, row, grad, weight.shape[0])
@@ -111,5 +125,6 @@ class _BagProduct(torch.autograd.Function):
 def _sum_bags(table: Tensor, index: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
     # under autocast the table may have another dtype than the values
     return F.embedding_bag(
-        index, table, offsets, mode="sum", per_sample_weights=values.to(table.dtype), include_last_offset=True
-    )
+        index, table, offsets.to(index.dtype), mode="sum", per_sample_weights=values.to(table.dtype),
+        include_last_offset=True,
+    )  # fmt: skip
