@@ -3,7 +3,8 @@
     python benchmarks/speed.py             # a training step beside its own matrix products, and the loader
     python benchmarks/speed.py --memory    # peak memory of setup, training and embedding beside the MuData itself
 
-Results go to benchmarks/results/speed.json and memory.json, with machine and versions.
+Results go to benchmarks/results/speed.json and memory.json, with machine and versions, and from there into
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -216,6 +217,42 @@ def _in_process(context, function, *arguments):
     return found
 
 
+def write_page() -> None:
+    """docs/performance.md from the results that are there."""
+    lines = ["# Performance", "", "Written by `python benchmarks/speed.py` from `benchmarks/results/`."]
+    speed, memory = RESULTS / "speed.json", RESULTS / "memory.json"
+    if speed.exists():
+        found = json.loads(speed.read_text())
+        lines += [
+            "", "## A training step", "",
+            f"Preset `small`, minibatches of {found['batch_size']}: forward, loss, backward, clipping and optimizer, beside the",
+            "matrix products of that step alone (same shapes, same run), and the loader.",
+            "", "| features | step ms | products alone ms | ratio | cells/s | loader ms |", "|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        for row in found["steps"]:
+            keys = ("shape", "step_ms", "matmul_ms", "ratio", "cells_per_s", "loader_ms")
+            lines.append("| " + " | ".join(str(row[k]) for k in keys) + " |")
+        lines += ["", _measured_on(found)]
+    if memory.exists():
+        found = json.loads(memory.read_text())
+        cells, genes, peaks = found["cells_genes_peaks"]
+        lines += [
+            "", "## Memory", "",
+            f"Setup, spectral start, one epoch and embedding of a simulated MuData of {cells:,} cells, {genes:,} genes and",
+            f"{peaks:,} peaks ({found['mudata_mb']} MB). Peak resident memory rises by {found['raised_mb']} MB; the same network takes",
+            f"{found['network_alone_mb']} MB on a few cells (weights, optimizer, activations of minibatches of {found['batch_size']}). What",
+            f"grows with the data is the rest, {found['beyond_mb']} MB or {found['share_of_mudata']:.1%} of the MuData.",
+            "", _measured_on(found),
+        ]  # fmt: skip
+    lines += ["", "## On a GPU", "", "Not yet measured."]
+    (ROOT / "docs" / "performance.md").write_text("\n".join(lines) + "\n")
+
+
+def _measured_on(found: dict) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    return f"Measured on {found['cores']} cores ({found['processor']}), Python {found['python']}, {versions}."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
@@ -225,6 +262,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     found = measure_memory(arguments.batch_size) if arguments.memory else measure_speed(arguments.batch_size)
     (RESULTS / ("memory.json" if arguments.memory else "speed.json")).write_text(json.dumps(found, indent=1) + "\n")
+    write_page()
 
 
 if __name__ == "__main__":

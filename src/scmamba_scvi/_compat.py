@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 
@@ -60,12 +62,33 @@ def import_without_parents(name: str) -> ModuleType:
         If a package on the way or the module itself cannot be found or imported.
     """
     parts = name.split(".")
-    for depth in range(1, len(parts)):
-        parent = ".".join(parts[:depth])
-        if parent in sys.modules:
-            continue
-        spec = importlib.util.find_spec(parent)
-        if spec is None or spec.submodule_search_locations is None:
-            raise ImportError(f"No package named {parent!r}.")
-        sys.modules[parent] = importlib.util.module_from_spec(spec)
-    return importlib.import_module(name)
+    bare = []
+    try:
+        for depth in range(1, len(parts)):
+            parent = ".".join(parts[:depth])
+            if parent in sys.modules:
+                continue
+            spec = importlib.util.find_spec(parent)
+            if spec is None or spec.submodule_search_locations is None:
+                raise ImportError(f"No package named {parent!r}.")
+            sys.modules[parent] = importlib.util.module_from_spec(spec)
+            bare.append(parent)
+        return importlib.import_module(name)
+    finally:
+        # whoever imports the package later gets the whole of it
+        for parent in bare:
+            sys.modules.pop(parent, None)
+
+
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Keep what these loggers say below an error to themselves, and put their levels back afterwards."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from ._compat import quiet
 from ._keys import OBSM_KEY
 from .errors import ScmambaError
 from .metrics import foscttm, recall_at_k
@@ -243,7 +244,7 @@ def _seeded(seed: int) -> Iterator[None]:
     variables = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
     environment = {name: os.environ.get(name) for name in variables}
     of_scvi, of_python, of_numpy = scvi.settings.seed, random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(), _quiet("lightning.fabric.utilities.seed"):
+    with torch.random.fork_rng(), quiet("lightning.fabric.utilities.seed"):
         try:
             scvi.settings.seed = seed
             yield
@@ -256,15 +257,3 @@ def _seeded(seed: int) -> Iterator[None]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Silence one logger: two lines that say which seed was set would frame every result."""
-    log = logging.getLogger(name)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

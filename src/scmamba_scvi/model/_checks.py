@@ -104,10 +104,11 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
         seen[filled.indices[nonzero]] = True
         n_empty += int((np.diff(np.r_[0, nonzero.cumsum()][filled.indptr]) == 0).sum())
     n_silent = int((~seen).sum())
-    if n_empty or n_silent:
+    counted = [(n_empty, adata.n_obs, "cells"), (n_silent, adata.n_vars, "features")]
+    empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
+    if empty:
         warnings.warn(
-            f"{where}: {n_empty:,} of {adata.n_obs:,} cells and {n_silent:,} of {adata.n_vars:,} features are zero "
-            f"throughout. They are kept.",
+            f"{where}: {empty} are zero throughout. They are kept.",
             UserWarning,
             stacklevel=2,
         )

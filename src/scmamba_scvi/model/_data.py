@@ -250,8 +250,27 @@ def n_modalities_of_cells(manager: MultiModalManager) -> np.ndarray:
     return sum(mdata.obs_names.isin(mdata.mod[key].obs_names).astype(int) for key in keys)
 
 
+def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) -> np.ndarray:
+    """Positions of cells that ``indices``, numbers or a mask, stand for; all of them for `None`."""
+    if indices is None:
+        return np.arange(n_cells)
+    cells = np.asarray(indices)
+    if cells.dtype == bool:
+        if len(cells) != n_cells:
+            raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")
+        return np.flatnonzero(cells)
+    if cells.size and (cells.dtype.kind not in "iu" or cells.min() < -n_cells or cells.max() >= n_cells):
+        raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.")
+    return cells.astype(np.int64) % n_cells
+
+
+def in_parts(cells: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """The cells, ``size`` at a time."""
+    for first in range(0, len(cells), size):
+        yield cells[first : first + size]
+
+
 def iterate_blocks(matrix: ModalityMatrix, cells: np.ndarray, block_size: int = 1024) -> Iterator[Tensor]:
     """Counts of those ``cells`` that have the modality, block by block."""
-    cells = cells[matrix.present(cells)]
-    for first in range(0, len(cells), block_size):
-        yield matrix.read(cells[first : first + block_size])
+    for part in in_parts(cells[matrix.present(cells)], block_size):
+        yield matrix.read(part)

@@ -22,7 +22,7 @@ from ..config import ModelConfig, resolve_config, resolve_train_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._checks import check_obs_column, check_shared_cells
-from ._data import MultiModalManager, PairedSplitter, n_modalities_of_cells
+from ._data import MultiModalManager, PairedSplitter, in_parts, n_modalities_of_cells, resolve_cells
 from ._export import read_export, write_export
 from ._modalities import resolve_modalities
 from ._module import SCMAMBAModule
@@ -90,7 +90,7 @@ class SCMAMBA(BaseModelClass):
         arguments = {
             "n_latent": n_latent,
             "preset": preset,
-            "layouts": {k: v.to_dict() for k, v in self._layouts.items()},
+            "layouts": {k: v.to_dict() | {"slots": v.slots} for k, v in self._layouts.items()},
         }
         resolved = {name: value for name, value in config.to_dict().items() if name != "n_latent"}
         self.init_params_ = {"non_kwargs": arguments, "kwargs": {"overrides": resolved}}
@@ -290,7 +290,10 @@ class SCMAMBA(BaseModelClass):
         quiet = trainer_kwargs.get("enable_progress_bar") is False
         if not quiet:
             print(chosen.describe(self.preset_, runner.device, splitter.n_train, splitter.n_val))
-        runner()
+        self.module.train()  # a trained model comes back in eval mode
+        # what is left out names devices that are not there and advertises a logger
+        with quiet("lightning.pytorch.utilities.rank_zero"):
+            runner()
         self.training_summary_ = {
             "best_epoch": keep_best.best_epoch, "best": keep_best.best, "start": keep_best.start,
             "monitor": config.monitor, "interrupted": on_interrupt.interrupted, "batch_size": chosen.batch_size,
@@ -317,7 +320,6 @@ class SCMAMBA(BaseModelClass):
 
     # -- embedding ----------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def get_latent_representation(
         self,
         adata: MuData | None = None,
@@ -348,12 +350,14 @@ class SCMAMBA(BaseModelClass):
         """
         self._check_if_trained(warn=False, message="Train the model first: model.train().")
         mdata = self._validate_anndata(adata)
-        kinds = self._kinds_to_read(self.get_anndata_manager(mdata, required=True), modality)
-        loader = self._make_data_loader(
-            mdata, indices=indices, batch_size=batch_size or 512, data_and_attributes=[x_key(k) for k in kinds]
-        )
+        manager = self.get_anndata_manager(mdata, required=True)
+        kinds = self._kinds_to_read(manager, modality)
+        dataset = manager.create_torch_dataset(data_and_attributes=[x_key(k) for k in kinds])
+        cells = resolve_cells(indices, len(dataset))
         self.module.eval()
-        parts = [self._embed(batch, kinds) for batch in loader]
+        # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
+        with torch.inference_mode():
+            parts = [self._embed(dataset[part], kinds) for part in in_parts(cells, batch_size or 512)]
         z = torch.cat(parts).numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
         n_missing = int(np.isnan(z[:, 0]).sum())
         if n_missing:
@@ -435,7 +439,9 @@ def _default_precision(accelerator: str) -> str:
 
 
 def _describe_result(summary: Mapping) -> str:
-    name = summary["monitor"].removesuffix("_validation")
+    if summary["best"] is None:
+        return f"Kept the last weights: {summary['monitor']} was never finite."
     start = summary["start"].get(summary["monitor"])
     when = "before the first step" if summary["best_epoch"] is None else f"of epoch {summary['best_epoch']}"
-    return f"Kept the weights {when}: held-out {name} {summary['best']:.4f} ({start:.4f} before training)."
+    before = "" if start is None else f" ({start:.4f} before training)"
+    return f"Kept the weights {when}: {summary['monitor'].replace('_', ' ')} {summary['best']:.4f}{before}."

@@ -1,0 +1,58 @@
+"""Every preset resolves, every unknown name is answered, and naming one kind keeps the others."""
+
+import dataclasses
+
+import pytest
+
+from scmamba_scvi.config import PRESETS, ModelConfig, TrainConfig, resolve_config, resolve_train_config
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_resolves_and_comes_back_from_its_dict(preset):
+    config = resolve_config(preset)
+    assert ModelConfig(**config.to_dict()) == config
+    for kind in ("rna", "atac", "protein"):
+        for name in ("values", "n_layers", "patch_size", "attention_layers"):
+            config.of_kind(name, kind)
+
+
+def test_overrides_win_over_the_preset():
+    assert resolve_config("paper", n_layers=1).of_kind("n_layers", "rna") == 1
+    assert resolve_config("paper", n_layers={"rna": 1}).n_layers == {"rna": 1, "atac": 12, "protein": 4}
+
+
+def test_naming_one_kind_keeps_the_others():
+    config = resolve_config("small", values={"rna": "binned"})
+    assert config.values == {"rna": "binned", "atac": "tfidf", "protein": "clr"}
+    assert resolve_config("small").values["rna"] == "log1p"  # the preset itself is untouched
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(lambda: resolve_config("tiny"), "Unknown preset 'tiny'.*Known: 'small'", id="preset"),
+        pytest.param(lambda: resolve_config("small", n_latents=3), "Did you mean 'n_latent'", id="option"),
+        pytest.param(lambda: resolve_train_config(rate=3), "Unknown training option 'rate'", id="training option"),
+        pytest.param(lambda: ModelConfig(n_layers={"dna": 2}), "Unknown kind of modality in n_layers 'dna'", id="kind"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_known_ones(call, message):
+    with pytest.raises(UnknownNameError, match=message):
+        call()
+
+
+def test_a_kind_that_is_left_out_is_named():
+    with pytest.raises(ScmambaError, match="n_layers says nothing about 'atac'"):
+        ModelConfig(n_layers={"rna": 2}).of_kind("n_layers", "atac")
+
+
+def test_configurations_are_frozen():
+    for config in (ModelConfig(), TrainConfig()):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            config.anything = 1
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("foscttm_validation", "min"), ("recall_at_10_validation", "max")])
+def test_better_is_lower_or_higher(monitor, mode):
+    assert TrainConfig(monitor=monitor).monitor_mode == mode
