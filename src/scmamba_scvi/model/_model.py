@@ -16,7 +16,7 @@ from scvi.train import TrainRunner
 from scvi.utils import setup_anndata_dsp
 from torch import Tensor
 
-from .._compat import devices_docstring, scvi_constants, validation_check
+from .._compat import devices_docstring, quiet, scvi_constants, validation_check
 from .._keys import BATCH_KEY, LABELS_KEY, present_key, x_key
 from ..config import ModelConfig, resolve_config, resolve_train_config
 from ..errors import ScmambaError, UnknownNameError
@@ -287,8 +287,8 @@ class SCMAMBA(BaseModelClass):
             callbacks=[*trainer_kwargs.pop("callbacks", []), *([keep_best] if has_validation else []), on_interrupt],
             **trainer_kwargs,
         )  # fmt: skip
-        quiet = trainer_kwargs.get("enable_progress_bar") is False
-        if not quiet:
+        talks = trainer_kwargs.get("enable_progress_bar", True)
+        if talks:
             print(chosen.describe(self.preset_, runner.device, splitter.n_train, splitter.n_val))
         self.module.train()  # a trained model comes back in eval mode
         # what is left out names devices that are not there and advertises a logger
@@ -305,7 +305,7 @@ class SCMAMBA(BaseModelClass):
                 UserWarning,
                 stacklevel=2,
             )
-        if not quiet and has_validation:
+        if talks and has_validation:
             print(_describe_result(self.training_summary_))
 
     def _start_from(self, cells: np.ndarray) -> None:
