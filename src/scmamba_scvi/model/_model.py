@@ -9,31 +9,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from mudata import MuData
-from scvi import settings
 from scvi.data.fields import MuDataCategoricalObsField, MuDataLayerField
 from scvi.model.base import BaseModelClass
-from scvi.train import TrainRunner
 from scvi.utils import setup_anndata_dsp
 from torch import Tensor
 
-from .._compat import devices_docstring, quiet, scvi_constants, validation_check
+from .._compat import scvi_constants, validation_check
 from .._keys import BATCH_KEY, LABELS_KEY, present_key, x_key
-from ..config import ModelConfig, resolve_config, resolve_train_config
+from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._checks import check_obs_column, check_shared_cells
-from ._data import MultiModalManager, PairedSplitter, in_parts, n_modalities_of_cells, resolve_cells
+from ._data import MultiModalManager, in_parts, resolve_cells
 from ._export import read_export, write_export
 from ._modalities import resolve_modalities
 from ._module import SCMAMBAModule
-from ._plan import ContrastivePlan, KeepBest, StopOnInterrupt
-from ._sizes import choose_preset, choose_training, patch_size_for
-from ._start import fit_values, start_spectrally
+from ._sizes import choose_preset, patch_size_for
+from ._training import ContrastiveTrainingMixin
 
 _C = scvi_constants()
 
 
-class SCMAMBA(BaseModelClass):
+class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
 
     Features are ordered along the genome and cut into patches; each modality has an encoder of Mamba2 blocks beside a
@@ -48,7 +45,7 @@ class SCMAMBA(BaseModelClass):
         Dimensions of the embedding.
     preset
         Size of the network: ``"small"``, ``"base"``, ``"large"``, ``"paper"`` (the published shape), or ``"auto"``:
-        ``"base"`` where a GPU is, ``"small"`` elsewhere.
+        ``"base"`` for 5,000 cells and more where a GPU is, ``"small"`` elsewhere.
     layouts
         Order and patches of the features per kind of modality, as :func:`scmamba_scvi.pp.feature_layout` makes them;
         `None` computes them from ``var``.
@@ -66,9 +63,6 @@ class SCMAMBA(BaseModelClass):
     """
 
     _module_cls = SCMAMBAModule
-    _training_plan_cls = ContrastivePlan
-    _data_splitter_cls = PairedSplitter
-    _train_runner_cls = TrainRunner
 
     def __init__(
         self,
@@ -80,10 +74,11 @@ class SCMAMBA(BaseModelClass):
         **overrides,
     ) -> None:
         super().__init__(adata, registry)
-        preset = choose_preset() if preset == "auto" else preset
+        preset = choose_preset(0 if adata is None else adata.n_obs) if preset == "auto" else preset
         config = resolve_config(preset, n_latent=n_latent, **overrides)
         self.modalities_: dict[str, str] = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
         self.preset_ = preset
+        self.is_started_ = False
         self._layouts = self._resolve_layouts(config, layouts)
         self.module = self._module_cls(config, self._layouts)
         # what a preset means may change between releases, so the resolved network is saved, not its name
@@ -208,116 +203,6 @@ class SCMAMBA(BaseModelClass):
             found[kind] = feature_layout(var, patch_size_for(config, kind, len(var)), ordered=kind != "protein")
         return found
 
-    # -- training -----------------------------------------------------------------------------------------------------
-
-    @devices_docstring()
-    def train(
-        self,
-        max_epochs: int | None = None,
-        batch_size: int | None = None,
-        early_stopping: bool = True,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        precision: str | None = None,
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        datasplitter_kwargs: dict | None = None,
-        plan_kwargs: dict | None = None,
-        **trainer_kwargs,
-    ) -> None:
-        """Train, keep the weights with the best held-out retrieval, and say in one line what was chosen.
-
-        Parameters
-        ----------
-        max_epochs
-            `None`: enough for about 300 steps, at least 3 and at most 100 epochs.
-        batch_size
-            Cells of a minibatch, each other cell of which is a negative. `None`: 512, a quarter of the training cells
-            where there are fewer than 2,048.
-        early_stopping
-            Stop when held-out FOSCTTM has not improved for a while. The best weights are kept in any case.
-        %(param_accelerator)s
-        %(param_devices)s
-        precision
-            `None`: bf16 on a GPU that has it, float32 elsewhere.
-        train_size, validation_size
-            Shares of the cells; by default 0.9 and the rest, of which at most 5,000.
-        shuffle_set_split
-            Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
-        datasplitter_kwargs
-            For the loaders; ``external_indexing`` gives the cells of each part.
-        plan_kwargs
-            Entries of :class:`scmamba_scvi.config.TrainConfig`.
-        **trainer_kwargs
-            For :class:`scvi.train.Trainer`.
-
-        Raises
-        ------
-        ScmambaError
-            Too few cells, or a loss that is not finite; the model then keeps its last good weights.
-        """
-        if self.adata is None:
-            raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
-        config = resolve_train_config(**(plan_kwargs or {}))
-        chosen = choose_training(
-            int((n_modalities_of_cells(self.adata_manager) > 1).sum()),
-            self.adata.n_obs,
-            batch_size,
-            max_epochs,
-            train_size,
-            config,
-        )
-        splitter = self._data_splitter_cls(
-            self.adata_manager, max_validation_cells=config.max_validation_cells, train_size=train_size,
-            validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=chosen.batch_size,
-            **(datasplitter_kwargs or {}),
-        )  # fmt: skip
-        self._start_from(splitter.train_idx)
-        keep_best, on_interrupt = KeepBest(config.monitor, config.monitor_mode), StopOnInterrupt()
-        has_validation = splitter.n_val > 0
-        runner = self._train_runner_cls(
-            self, training_plan=self._training_plan_cls(self.module, config=config), data_splitter=splitter,
-            max_epochs=chosen.max_epochs, accelerator=accelerator, devices=devices,
-            early_stopping=early_stopping and has_validation, early_stopping_monitor=config.monitor,
-            early_stopping_patience=chosen.patience, early_stopping_mode=config.monitor_mode,
-            check_val_every_n_epoch=trainer_kwargs.pop("check_val_every_n_epoch", 1) if has_validation else None,
-            precision=precision or _default_precision(accelerator),
-            gradient_clip_val=trainer_kwargs.pop("gradient_clip_val", config.gradient_clip),
-            callbacks=[*trainer_kwargs.pop("callbacks", []), *([keep_best] if has_validation else []), on_interrupt],
-            **trainer_kwargs,
-        )  # fmt: skip
-        talks = trainer_kwargs.get("enable_progress_bar", True)
-        if talks:
-            print(chosen.describe(self.preset_, runner.device, splitter.n_train, splitter.n_val))
-        self.module.train()  # a trained model comes back in eval mode
-        # what is left out names devices that are not there and advertises a logger
-        with quiet("lightning.pytorch.utilities.rank_zero"):
-            runner()
-        self.training_summary_ = {
-            "best_epoch": keep_best.best_epoch, "best": keep_best.best, "start": keep_best.start,
-            "monitor": config.monitor, "interrupted": on_interrupt.interrupted, "batch_size": chosen.batch_size,
-            "max_epochs": chosen.max_epochs,
-        }  # fmt: skip
-        if on_interrupt.interrupted:
-            warnings.warn(
-                "Training was interrupted. The model keeps its best weights so far and can be used.",
-                UserWarning,
-                stacklevel=2,
-            )
-        if talks and has_validation:
-            print(_describe_result(self.training_summary_))
-
-    def _start_from(self, cells: np.ndarray) -> None:
-        """Learn from the training cells what must be known before the first step; once in the life of a model."""
-        if getattr(self, "is_started_", False):
-            return
-        matrices = {kind: self.adata_manager.matrix(kind) for kind in self.modalities_}
-        fit_values(self.module, matrices, cells)
-        if self.config.spectral and self.config.skip:
-            start_spectrally(self.module, matrices, cells, seed=settings.seed or 0)
-        self.is_started_ = True
-
     # -- embedding ----------------------------------------------------------------------------------------------------
 
     def get_latent_representation(
@@ -431,17 +316,3 @@ class SCMAMBA(BaseModelClass):
         for kind, key in self.modalities_.items():
             lines.append(f"  {kind} (mdata[{key!r}], {self.config.of_kind('values', kind)}): {self._layouts[kind]}")
         return "\n".join(lines)
-
-
-def _default_precision(accelerator: str) -> str:
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def _describe_result(summary: Mapping) -> str:
-    if summary["best"] is None:
-        return f"Kept the last weights: {summary['monitor']} was never finite."
-    start = summary["start"].get(summary["monitor"])
-    when = "before the first step" if summary["best_epoch"] is None else f"of epoch {summary['best_epoch']}"
-    before = "" if start is None else f" ({start:.4f} before training)"
-    return f"Kept the weights {when}: {summary['monitor'].replace('_', ' ')} {summary['best']:.4f}{before}."

@@ -14,15 +14,17 @@ from ..errors import ScmambaError
 STEPS = 300
 #: Steps without improvement before training stops.
 PATIENCE_STEPS = 100
+#: Below this the larger network only overfits.
+BASE_CELLS = 5_000
 #: Fewer pairs say nothing about how modalities relate.
 MIN_PAIRED_CELLS = 20
 #: Shortest patch worth a token.
 MIN_PATCH = 16
 
 
-def choose_preset() -> str:
-    """``"base"`` where a GPU is, ``"small"`` elsewhere."""
-    return "base" if torch.cuda.is_available() else "small"
+def choose_preset(n_cells: int) -> str:
+    """``"base"`` where there are a GPU and cells enough to train it on, ``"small"`` elsewhere."""
+    return "base" if torch.cuda.is_available() and n_cells >= BASE_CELLS else "small"
 
 
 def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:

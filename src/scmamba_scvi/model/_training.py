@@ -1,0 +1,142 @@
+"""How a model is trained: what is chosen, what is learned before the first step, which weights are kept."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scvi import settings
+from scvi.train import TrainRunner
+
+from .._compat import devices_docstring, quiet
+from ..config import resolve_train_config
+from ..errors import ScmambaError
+from ._data import PairedSplitter, n_modalities_of_cells
+from ._plan import ContrastivePlan, KeepBest, StopOnInterrupt
+from ._sizes import choose_training
+from ._start import fit_values, start_spectrally
+
+
+class ContrastiveTrainingMixin:
+    """`train` of a model whose module is an `SCMAMBAModule`."""
+
+    _training_plan_cls = ContrastivePlan
+    _data_splitter_cls = PairedSplitter
+    _train_runner_cls = TrainRunner
+
+    @devices_docstring()
+    def train(
+        self,
+        max_epochs: int | None = None,
+        batch_size: int | None = None,
+        early_stopping: bool = True,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        precision: str | None = None,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        datasplitter_kwargs: dict | None = None,
+        plan_kwargs: dict | None = None,
+        **trainer_kwargs,
+    ) -> None:
+        """Train, keep the weights with the best held-out retrieval, and say in one line what was chosen.
+
+        Parameters
+        ----------
+        max_epochs
+            `None`: enough for about 300 steps, at least 3 and at most 100 epochs.
+        batch_size
+            Cells of a minibatch, each other cell of which is a negative. `None`: 512, a quarter of the training cells
+            where there are fewer than 2,048.
+        early_stopping
+            Stop when held-out FOSCTTM has not improved for a while. The best weights are kept in any case.
+        %(param_accelerator)s
+        %(param_devices)s
+        precision
+            `None`: bf16 on a GPU that has it, float32 elsewhere.
+        train_size, validation_size
+            Shares of the cells; by default 0.9 and the rest, of which at most 5,000.
+        shuffle_set_split
+            Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
+        datasplitter_kwargs
+            For the loaders; ``external_indexing`` gives the cells of each part.
+        plan_kwargs
+            Entries of :class:`scmamba_scvi.config.TrainConfig`.
+        **trainer_kwargs
+            For :class:`scvi.train.Trainer`.
+
+        Raises
+        ------
+        ScmambaError
+            Too few cells, or a loss that is not finite; the model then keeps its last good weights.
+        """
+        if self.adata is None:
+            raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
+        config = resolve_train_config(**(plan_kwargs or {}))
+        n_paired = int((n_modalities_of_cells(self.adata_manager) > 1).sum())
+        chosen = choose_training(n_paired, self.adata.n_obs, batch_size, max_epochs, train_size, config)
+        splitter = self._data_splitter_cls(
+            self.adata_manager, max_validation_cells=config.max_validation_cells, train_size=train_size,
+            validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=chosen.batch_size,
+            **(datasplitter_kwargs or {}),
+        )  # fmt: skip
+        self._start_from(splitter.train_idx)
+        keep_best, on_interrupt = KeepBest(config.monitor, config.monitor_mode), StopOnInterrupt()
+        validated = splitter.n_val > 0
+        trainer = {
+            "check_val_every_n_epoch": 1, "gradient_clip_val": config.gradient_clip,
+            "precision": precision or _default_precision(accelerator), **trainer_kwargs,
+            "early_stopping": early_stopping and validated, "early_stopping_monitor": config.monitor,
+            "early_stopping_patience": chosen.patience, "early_stopping_mode": config.monitor_mode,
+            "callbacks": [*trainer_kwargs.get("callbacks", []), *([keep_best] if validated else []), on_interrupt],
+        }  # fmt: skip
+        if not validated:
+            trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would ask for a loader that is not there
+        runner = self._train_runner_cls(
+            self, training_plan=self._training_plan_cls(self.module, config=config), data_splitter=splitter,
+            max_epochs=chosen.max_epochs, accelerator=accelerator, devices=devices, **trainer,
+        )  # fmt: skip
+        talks = trainer_kwargs.get("enable_progress_bar", True)
+        if talks:
+            print(chosen.describe(self.preset_, runner.device, splitter.n_train, splitter.n_val))
+        self.module.train()  # a trained model comes back in eval mode
+        # what is left out names devices that are not there and advertises a logger
+        with quiet("lightning.pytorch.utilities.rank_zero"):
+            runner()
+        self.training_summary_ = {
+            "best_epoch": keep_best.best_epoch, "best": keep_best.best, "start": keep_best.start,
+            "monitor": config.monitor, "interrupted": on_interrupt.interrupted, "batch_size": chosen.batch_size,
+            "max_epochs": chosen.max_epochs,
+        }  # fmt: skip
+        if on_interrupt.interrupted:
+            message = "Training was interrupted. The model keeps its best weights so far and can be used."
+            warnings.warn(message, UserWarning, stacklevel=2)
+        if talks and validated:
+            print(_describe_result(self.training_summary_))
+
+    def _start_from(self, cells: np.ndarray) -> None:
+        """Learn from the training cells what must be known before the first step; once in the life of a model."""
+        if self.is_started_:
+            return
+        matrices = {kind: self.adata_manager.matrix(kind) for kind in self.modalities_}
+        fit_values(self.module, matrices, cells)
+        if self.config.spectral and self.config.skip:
+            start_spectrally(self.module, matrices, cells, seed=settings.seed or 0)
+        self.is_started_ = True
+
+
+def _default_precision(accelerator: str) -> str:
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _describe_result(summary: Mapping) -> str:
+    if summary["best"] is None:
+        return f"Kept the last weights: {summary['monitor']} was never finite."
+    start = summary["start"].get(summary["monitor"])
+    when = "before the first step" if summary["best_epoch"] is None else f"of epoch {summary['best_epoch']}"
+    before = "" if start is None else f" ({start:.4f} before training)"
+    return f"Kept the weights {when}: {summary['monitor'].replace('_', ' ')} {summary['best']:.4f}{before}."
