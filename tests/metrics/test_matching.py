@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.metrics import _matching, foscttm, recall_at_k
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.metrics import (
+    _distances,
+    foscttm,
+    median_rank,
+    modality_gap,
+    neighborhood_overlap,
+    partner_ranks,
+    recall_at_k,
+)
 
 
 def closer_by_loops(x, y):
@@ -15,11 +23,23 @@ def closer_by_loops(x, y):
     return np.array([sum(distance[i][j] < distance[i][i] for j in range(n)) for i in range(n)])
 
 
+def overlap_by_sorting(x, y, k):
+    """Definition from the sorted neighbours of all 2 n cells."""
+    n, z = len(x), np.concatenate([x, y])
+    distance = np.linalg.norm(z[:, None] - z[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    neighbours = np.argsort(distance, axis=1)[:, :k]
+    return np.mean([(i + n) % (2 * n) in neighbours[i] for i in range(2 * n)])
+
+
 @pytest.fixture
 def pairs():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 5))
     return x, x + rng.normal(size=x.shape)
+
+
+# --- against the definitions ---
 
 
 def test_foscttm_is_the_definition_in_both_directions(pairs):
@@ -30,6 +50,11 @@ def test_foscttm_is_the_definition_in_both_directions(pairs):
     assert not np.array_equal(ours_x, ours_y)  # the two directions are different numbers
 
 
+def test_foscttm_agrees_with_scglue(pairs):
+    theirs = pytest.importorskip("scglue").metrics.foscttm(*pairs)
+    np.testing.assert_allclose(foscttm(*pairs), theirs, atol=1e-12)
+
+
 @pytest.mark.parametrize("k", [1, 10, 60])
 def test_recall_is_the_definition(pairs, k):
     x, y = pairs
@@ -37,65 +62,180 @@ def test_recall_is_the_definition(pairs, k):
     assert recall_at_k(x, y, k) == pytest.approx(expected, abs=1e-12)
 
 
+def test_median_rank_is_the_definition(pairs):
+    x, y = pairs
+    expected = np.median(np.concatenate([closer_by_loops(x, y), closer_by_loops(y, x)]) + 1)
+    assert median_rank(x, y) == expected
+
+
+def test_the_overlap_curve_is_the_definition_at_every_k(pairs):
+    curve = neighborhood_overlap(*pairs)
+    assert curve.shape == (119,)  # all there is below 1,000 neighbours
+    np.testing.assert_allclose(curve, [overlap_by_sorting(*pairs, k) for k in range(1, 120)], atol=1e-12)
+    np.testing.assert_array_equal(neighborhood_overlap(*pairs, [5, 1]), curve[[4, 0]])
+    assert neighborhood_overlap(*pairs, 119)[0] == 1
+
+
+def test_the_gap_is_the_distance_of_centres_on_the_sphere(pairs):
+    x, y = pairs
+    cx, cy = ((a / np.linalg.norm(a, axis=1, keepdims=True)).mean(axis=0) for a in (x, y))
+    assert modality_gap(x, y) == pytest.approx(np.linalg.norm(cx - cy), abs=1e-12)
+    assert modality_gap(x * 7, y[:30] * 0.1) == pytest.approx(modality_gap(x, y[:30]), abs=1e-12)
+    assert modality_gap(np.eye(2)[:1], -np.eye(2)[:1]) == pytest.approx(2)
+    assert modality_gap(np.zeros((3, 2)), np.zeros((3, 2))) == 0
+
+
 def test_known_value_on_a_line():
-    # partner distances are 2, 0 and 2; from x=0: y=1 is closer; from x=1: none; from x=4: none (|4-1|=3 > 2)
+    # partner distances are 2, 0 and 2; from x=0: y=1 is closer; from x=1: none; from x=4: none (|4-1|=3 > 2, 6 is it,
+    # but y=2 is as far as 6: half a cell)
     x, y = np.array([[0.0], [1.0], [4.0]]), np.array([[2.0], [1.0], [6.0]])
-    np.testing.assert_allclose(foscttm(x, y)[0], [1 / 3, 0, 0])
-    # from y=2: x=1 is closer than x=0; from y=1: none; from y=6: none
-    np.testing.assert_allclose(foscttm(x, y)[1], [1 / 3, 0, 0])
-    assert recall_at_k(x, y, k=1) == pytest.approx(2 / 3)
+    np.testing.assert_allclose(foscttm(x, y)[0], [1 / 3, 0, 0.5 / 3])
+    # from y=2: x=1 is closer than x=0, x=4 as far; from y=1: none; from y=6: none
+    np.testing.assert_allclose(foscttm(x, y)[1], [1.5 / 3, 0, 0])
+    # first places: half of x=4's, x=1's, and those of y=1 and y=6
+    assert recall_at_k(x, y, k=1) == pytest.approx((1.5 + 2) / 6)
+
+
+def test_one_pass_gives_every_score(pairs):
+    ranks = partner_ranks(*pairs)
+    np.testing.assert_array_equal(ranks.fractions, foscttm(*pairs))
+    assert ranks.recall(7)[0] == recall_at_k(*pairs, 7)
+    assert ranks.median == median_rank(*pairs)
+    np.testing.assert_array_equal(
+        partner_ranks(*pairs, among="both").recall([1, 50]), neighborhood_overlap(*pairs, [1, 50])
+    )
+
+
+# --- properties ---
 
 
 def test_perfect_and_reversed():
     x = np.arange(10.0)[:, None]
     assert np.concatenate(foscttm(x, x)).max() == 0
     assert recall_at_k(x, x, 1) == 1
+    assert median_rank(x, x) == 1
+    np.testing.assert_array_equal(neighborhood_overlap(x, x), np.ones(19))
     assert foscttm(x, x[::-1].copy())[0][0] == pytest.approx(0.9)
 
 
-def test_ties_are_not_closer():
-    x, y = np.zeros((4, 2)), np.ones((4, 2))
-    assert np.concatenate(foscttm(x, y)).max() == 0
-
-
 @pytest.mark.parametrize("float64_below", [0, 1000], ids=["float32", "float64"])
-def test_duplicated_cells_are_ties(monkeypatch, float64_below):
-    monkeypatch.setattr(_matching, "FLOAT64_BELOW", float64_below)
+def test_copies_of_a_cell_share_their_ranks(monkeypatch, float64_below):
+    monkeypatch.setattr(_distances, "FLOAT64_BELOW", float64_below)
     rng = np.random.default_rng(3)
     x = np.repeat(rng.normal(size=(50, 16)), 4, axis=0)
-    assert np.concatenate(foscttm(x, x)).max() == 0
-    assert recall_at_k(x, x, 1) == 1
-
-
-def test_chance_is_a_half():
-    rng = np.random.default_rng(1)
-    score = np.concatenate(foscttm(rng.normal(size=(800, 8)), rng.normal(size=(800, 8)))).mean()
-    assert score == pytest.approx(799 / 1600, abs=0.02)
+    # the partner and three copies of it stand on ranks 1 to 4
+    np.testing.assert_allclose(foscttm(x, x), 1.5 / 200)
+    assert recall_at_k(x, x, 1) == pytest.approx(1 / 4)
+    assert recall_at_k(x, x, 4) == 1
+    assert median_rank(x, x) == 2.5
+    # among both modalities three own copies come in as well
+    np.testing.assert_allclose(neighborhood_overlap(x, x, [1, 3, 7]), [1 / 7, 3 / 7, 1])
 
 
 def test_order_of_cells_does_not_matter(pairs):
     x, y = pairs
     order = np.random.default_rng(2).permutation(len(x))
     np.testing.assert_array_equal(foscttm(x[order], y[order])[0], foscttm(x, y)[0][order])
+    np.testing.assert_allclose(neighborhood_overlap(x[order], y[order]), neighborhood_overlap(x, y), atol=1e-12)
+    assert modality_gap(x[order], y) == pytest.approx(modality_gap(x, y), abs=1e-12)
 
 
 def test_blocks_and_precision_change_nothing(pairs, monkeypatch):
     x, y = pairs
-    expected, recall = foscttm(x + 1e3, y + 1e3), recall_at_k(x, y)
-    monkeypatch.setattr(_matching, "BLOCK_ENTRIES", 60 * 7)  # ragged last block
-    monkeypatch.setattr(_matching, "FLOAT64_BELOW", 10)  # float32 by matrix product
-    np.testing.assert_allclose(foscttm(x + 1e3, y + 1e3), expected, atol=1e-12)
-    assert recall_at_k(x, y) == recall
+
+    def scores():
+        return [*foscttm(x + 1e3, y + 1e3), recall_at_k(x, y), *neighborhood_overlap(x, y, [1, 9])]
+
+    expected = np.hstack(scores())
+    monkeypatch.setattr(_distances, "BLOCK_ENTRIES", 60 * 7)  # ragged last block
+    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)  # float32 by matrix product
+    assert _distances.prepare(torch.as_tensor(x), torch.as_tensor(y))[0].dtype == torch.float32
+    np.testing.assert_allclose(np.hstack(scores()), expected, atol=1e-12)
+
+
+def test_float64_where_float32_cannot_tell_neighbours_apart(pairs, monkeypatch):
+    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
+    x, y = pairs
+    far = x.copy()
+    far[:, 0] += 1e5  # the centre lies between the clouds, 5e4 from each cell
+    assert _distances.prepare(torch.as_tensor(far), torch.as_tensor(y))[0].dtype == torch.float64
+    np.testing.assert_array_equal(neighborhood_overlap(far, y, [1, 59]), [0, 0])
+
+
+def test_reduced_precision_of_the_process_does_not_reach_us(pairs, monkeypatch):
+    expected = foscttm(*pairs)
+    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            np.testing.assert_array_equal(foscttm(*pairs), expected)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_allclose(foscttm(*pairs), expected, atol=1e-12)
 
 
 def test_float32_tensors_and_arrays_agree(pairs):
     x, y = (a.astype(np.float32) for a in pairs)
     np.testing.assert_array_equal(foscttm(x, y), foscttm(torch.from_numpy(x), torch.from_numpy(y)))
+    np.testing.assert_array_equal(foscttm(x, y, device="cpu"), foscttm(x, y, device="auto"))
 
+
+def test_some_cells_stand_for_all():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(900, 6))
+    y = x + rng.normal(size=x.shape)
+    for score in (lambda **kw: recall_at_k(x, y, 30, **kw), lambda **kw: neighborhood_overlap(x, y, 60, **kw)[0]):
+        assert score(max_queries=300) == pytest.approx(score(), abs=0.06)
+        assert score(max_queries=300) == score(max_queries=300) != score(max_queries=300, random_state=1)
+        assert score(max_queries=5000) == score()
+    assert partner_ranks(x, y, max_queries=300).closer.shape == (2, 300)
+
+
+# --- broken embeddings ---
+
+
+def test_all_cells_at_one_point_score_as_chance():
+    x, y = np.zeros((41, 3)), np.zeros((41, 3))
+    np.testing.assert_allclose(foscttm(x, y), 40 / 82)
+    assert recall_at_k(x, y, 10) == pytest.approx(10 / 41)
+    assert median_rank(x, y) == 21
+    np.testing.assert_allclose(neighborhood_overlap(x, y), np.arange(1, 82) / 81)
+    # each modality at its own point: the other one never comes first
+    np.testing.assert_allclose(foscttm(x, y + 1), 40 / 82)
+    np.testing.assert_allclose(neighborhood_overlap(x, y + 1, [40, 81]), [0, 1])
+    assert modality_gap(x + 1, y + 1) == 0
+
+
+def test_permuted_partners_score_as_chance():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(800, 8))
+    y = x[rng.permutation(800)]
+    assert np.mean(foscttm(x, y)) == pytest.approx(799 / 1600, abs=0.02)
+    assert recall_at_k(x, y, 80) == pytest.approx(0.1, abs=0.03)
+    assert median_rank(x, y) == pytest.approx(400, abs=40)
+    assert neighborhood_overlap(x, y, 160)[0] == pytest.approx(0.1, abs=0.03)
+    assert modality_gap(x, y) == pytest.approx(0, abs=1e-12)  # centres cannot see it
+
+
+def test_modalities_far_apart_but_right_within():
+    x = np.random.default_rng(5).normal(size=(200, 8))
+    y = x + 100.0
+    # a shift leaves most of the order within the other modality, but no partner is among the neighbours
+    assert np.mean(foscttm(x, y)) < 0.5
+    np.testing.assert_array_equal(neighborhood_overlap(x, y, [1, 199]), [0, 0])
+    assert neighborhood_overlap(x, y, 399)[0] == 1
+    assert modality_gap(x - 50, x + 50) > 1.9
+
+
+# --- faults ---
 
 NAN = np.array([[0.0, 1.0], [np.nan, 0.0]])
+PAIRED = [foscttm, recall_at_k, median_rank, neighborhood_overlap]
 
 
+@pytest.mark.parametrize("score", PAIRED, ids=lambda f: f.__name__)
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
@@ -103,17 +243,35 @@ NAN = np.array([[0.0, 1.0], [np.nan, 0.0]])
         pytest.param(np.zeros((3, 2)), np.zeros((3, 1)), r"\(3, 2\) and \(3, 1\)", id="different_dimensions"),
         pytest.param(np.zeros(3), np.zeros(3), "matrices", id="vectors"),
         pytest.param(np.zeros((0, 2)), np.zeros((0, 2)), "matrices", id="no_cells"),
+        pytest.param(np.zeros((1, 2)), np.zeros((1, 2)), "one cell", id="one_cell"),
         pytest.param(NAN, np.zeros((2, 2)), "1 of 2 rows of x", id="nan_in_x"),
         pytest.param(np.zeros((2, 2)), NAN, "1 of 2 rows of y", id="nan_in_y"),
+        pytest.param(np.array([["a"], ["b"]]), np.zeros((2, 1)), "array of numbers", id="words"),
     ],
 )
-def test_faults(x, y, message):
-    for score in (foscttm, recall_at_k):
-        with pytest.raises(ScmambaError, match=message):
-            score(x, y)
+def test_faults(score, x, y, message):
+    with pytest.raises(ScmambaError, match=message):
+        score(x, y)
 
 
 @pytest.mark.parametrize("k", [pytest.param(0, id="none"), pytest.param(61, id="more_than_cells")])
 def test_k_out_of_range(pairs, k):
     with pytest.raises(ScmambaError, match="between 1 and the number of cells, 60"):
         recall_at_k(*pairs, k)
+
+
+@pytest.mark.parametrize(
+    "k", [pytest.param(0, id="none"), pytest.param([1, 120], id="more_than_cells"), pytest.param([], id="empty")]
+)
+def test_overlap_out_of_range(pairs, k):
+    with pytest.raises(ScmambaError, match="between 1 and 2 n - 1 = 119"):
+        neighborhood_overlap(*pairs, k)
+
+
+def test_other_faults(pairs):
+    with pytest.raises(ScmambaError, match="max_queries must be at least 1"):
+        recall_at_k(*pairs, max_queries=0)
+    with pytest.raises(UnknownNameError, match="'other', 'both'"):
+        partner_ranks(*pairs, among="all")
+    with pytest.raises(ScmambaError, match="dimensions"):
+        modality_gap(np.ones((3, 2)), np.ones((3, 3)))

@@ -2,6 +2,47 @@
 
 from __future__ import annotations
 
-from ._matching import foscttm, recall_at_k
+from ._clusters import LeidenScores, leiden_ari_nmi
+from ._matching import (
+    PartnerRanks,
+    foscttm,
+    median_rank,
+    modality_gap,
+    neighborhood_overlap,
+    partner_ranks,
+    recall_at_k,
+)
+from ._neighborhoods import (
+    graph_connectivity,
+    matching_score,
+    mean_average_precision,
+    omics_entropy_mixing,
+    seurat_alignment,
+)
+from ._silhouette import cell_type_asw, omics_asw
+from ._summary import annotation_scores, overall_scores
+from ._trajectory import diffusion_pseudotime, pseudotime_consistency, trajectory_conservation
 
-__all__ = ["foscttm", "recall_at_k"]
+__all__ = [
+    "LeidenScores",
+    "PartnerRanks",
+    "annotation_scores",
+    "cell_type_asw",
+    "diffusion_pseudotime",
+    "foscttm",
+    "graph_connectivity",
+    "leiden_ari_nmi",
+    "matching_score",
+    "mean_average_precision",
+    "median_rank",
+    "modality_gap",
+    "neighborhood_overlap",
+    "omics_asw",
+    "omics_entropy_mixing",
+    "overall_scores",
+    "partner_ranks",
+    "pseudotime_consistency",
+    "recall_at_k",
+    "seurat_alignment",
+    "trajectory_conservation",
+]

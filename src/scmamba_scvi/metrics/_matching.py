@@ -1,28 +1,81 @@
 """Does a cell of one modality find itself among the cells of the other?
 
-Row ``i`` of ``x`` and row ``i`` of ``y`` are the same cell, embedded from two modalities. Both scores come from one
-number per cell: how many cells of the other modality are strictly closer to it than its partner is.
+Row ``i`` of ``x`` and row ``i`` of ``y`` are the same cell, embedded from two modalities. Nearly all scores come from
+one number per cell: how many cells are closer to it than its partner is. To compute several of them in one pass over
+the distances, take :func:`partner_ranks` once and call its methods.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ScmambaError
+from ..errors import ScmambaError, UnknownNameError
+from ._distances import as_matrix, count_closer, prepare, query_rows
 
-#: Below this many rows distances are computed in float64, above it in float32, which is twice as fast.
-FLOAT64_BELOW = 5_000
-#: Entries of the distance matrix that exist at a time (64 MB in float32).
-BLOCK_ENTRIES = 2**24
+Matrix = np.ndarray | Tensor
 
 
-def foscttm(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Fraction of samples closer than the true match, per cell and direction [Singh20]_.
+@dataclass(frozen=True)
+class PartnerRanks:
+    """Where each cell's partner stands among the cells around it.
 
-    0 is perfect, about 0.5 is chance (precisely ``(n - 1) / 2n``), lower is better. The score of an integration is the
-    mean over both arrays.
+    Attributes
+    ----------
+    closer
+        Float64 ``(2, m)``, from ``x`` and from ``y``: cells strictly closer than the partner.
+    ties
+        Float64 ``(2, m)``: cells as close as the partner, the partner itself left out.
+    n_candidates
+        Cells that were compared, the partner among them.
+    """
+
+    closer: np.ndarray
+    ties: np.ndarray
+    n_candidates: int
+
+    @property
+    def fractions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Closer cells, and half the ties, as a share of the candidates; ``(m,)`` per direction."""
+        share = (self.closer + self.ties / 2) / self.n_candidates
+        return share[0], share[1]
+
+    @property
+    def median(self) -> float:
+        """Median rank of the partner, 1 the nearest."""
+        return float(np.median(self.closer + self.ties / 2 + 1))
+
+    def recall(self, k: int | Sequence[int] | np.ndarray) -> np.ndarray:
+        """Share of cells whose partner is among the ``k`` nearest, for each ``k``, mean of both directions.
+
+        Among ``t`` ties only chance decides, so that a cell counts by the share of the orders of its ties in which the
+        partner comes in.
+        """
+        k = np.atleast_1d(np.asarray(k, dtype=np.int64))
+        first = self.closer.ravel().astype(np.int64)
+        orders = self.ties.ravel().astype(np.int64) + 1
+        # A cell adds 1 / orders to the curve at k = first + 1, ..., first + orders: two ends in the slope of the curve.
+        slope = np.bincount(first + 1, 1 / orders, minlength=self.n_candidates + 2)
+        slope -= np.bincount(first + orders + 1, 1 / orders, minlength=self.n_candidates + 2)
+        curve = np.cumsum(np.cumsum(slope)) / len(first)
+        return np.clip(curve[k], 0.0, 1.0)
+
+
+def partner_ranks(
+    x: Matrix,
+    y: Matrix,
+    *,
+    among: Literal["other", "both"] = "other",
+    max_queries: int | None = None,
+    random_state: int = 0,
+    device: str | torch.device | None = None,
+) -> PartnerRanks:
+    """Count the cells that are closer to each cell than its partner, in one blocked pass.
 
     Parameters
     ----------
@@ -30,6 +83,58 @@ def foscttm(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> tuple[np.ndarray,
         ``(n, z)`` embedding from one modality; Euclidean distances are taken on it as given.
     y
         ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
+    among
+        ``"other"`` compares with the cells of the other modality only (``n`` candidates), ``"both"`` with all of both
+        but the cell itself (``2 n - 1`` candidates).
+    max_queries
+        Ask this many cells, drawn at random, instead of all; they are still compared with all. Unbiased, and enough
+        above 50,000 pairs.
+    random_state
+        Seed of that draw.
+    device
+        Where to compute: ``None`` where ``x`` lies (an array: CPU), ``"auto"`` a CUDA device if there is one.
+
+    Raises
+    ------
+    ScmambaError
+        If the arrays differ in shape, are empty, hold one cell, or hold values that are not finite.
+
+    Notes
+    -----
+    Memory is linear in ``n``. A cell is left out of its own neighbours by its index. Distances that differ by rounding
+    only are ties.
+    """
+    if among not in ("other", "both"):
+        raise UnknownNameError("set of candidates", among, ("other", "both"))
+    x, y = check_pairs(x, y, device)
+    n = len(x)
+    x, y = prepare(x, y)
+    rows = torch.as_tensor(query_rows(n, max_queries, random_state), device=x.device)
+    radius = ((x[rows] - y[rows]) ** 2).sum(dim=1)  # (m,)
+    closer, ties = [], []
+    for own, other in ((x, y), (y, x)):
+        counts = [count_closer(own[rows], other, radius, exclude=rows)]
+        if among == "both":
+            counts.append(count_closer(own[rows], own, radius, exclude=rows))
+        closer.append(torch.stack([c for c, _ in counts]).sum(dim=0).cpu().numpy())
+        ties.append(torch.stack([t for _, t in counts]).sum(dim=0).cpu().numpy())
+    return PartnerRanks(np.stack(closer), np.stack(ties), n if among == "other" else 2 * n - 1)
+
+
+def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Fraction of samples closer than the true match, per cell and direction (equations 23 and 24; [Singh20]_).
+
+    0 is perfect, about 0.5 is chance (precisely ``(n - 1) / 2n``), 1 the worst: lower is better. The score of an
+    integration is the mean over both arrays.
+
+    Parameters
+    ----------
+    x
+        ``(n, z)`` embedding from one modality; Euclidean distances are taken on it as given.
+    y
+        ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
+    device
+        As in :func:`partner_ranks`.
 
     Returns
     -------
@@ -39,70 +144,148 @@ def foscttm(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> tuple[np.ndarray,
     Raises
     ------
     ScmambaError
-        If the arrays differ in shape, are empty, or hold values that are not finite.
+        If the arrays differ in shape, are empty, hold one cell, or hold values that are not finite.
 
     Notes
     -----
-    Memory is linear in ``n``. Ties, up to rounding, do not count as closer, so an embedding that maps all cells to one
-    point scores a meaningless 0: look at the clusters beside it.
+    Memory is linear in ``n``. Ties, up to rounding, count by half: the paper's strict "closer" would give the perfect
+    score 0 to an embedding that maps all cells to one point, this gives it chance.
 
     References
     ----------
     .. [Singh20] Singh et al., Unsupervised manifold alignment for single-cell multi-omics data, ACM-BCB 2020.
     """
-    x, y = _check_pairs(x, y)
-    n = x.shape[0]
-    return _n_closer(x, y).cpu().numpy() / n, _n_closer(y, x).cpu().numpy() / n
+    return partner_ranks(x, y, device=device).fractions
 
 
-def recall_at_k(x: np.ndarray | Tensor, y: np.ndarray | Tensor, k: int = 10) -> float:
+def recall_at_k(
+    x: Matrix,
+    y: Matrix,
+    k: int = 10,
+    *,
+    max_queries: int | None = None,
+    random_state: int = 0,
+    device: str | torch.device | None = None,
+) -> float:
     """Share of cells whose partner is among their ``k`` nearest in the other modality, mean of both directions.
 
-    1 is perfect, ``k / n`` is chance, higher is better. Parameters, ties and errors as in :func:`foscttm`; ``k`` must
-    be between 1 and ``n``.
+    0 to 1; 1 is perfect, ``k / n`` is chance, higher is better. Other parameters and errors as in
+    :func:`partner_ranks`; ``k`` must be between 1 and ``n``. Where the partner ties with others, the expected share
+    over random orders counts, so that an embedding of all cells at one point scores ``k / n``.
     """
-    x, y = _check_pairs(x, y)
-    n = x.shape[0]
-    if not 1 <= k <= n:
-        raise ScmambaError(f"k must be between 1 and the number of cells, {n}; got {k}.")
-    hits = [(_n_closer(a, b) < k).double().mean() for a, b in ((x, y), (y, x))]
-    return float(sum(hits) / 2)
+    x, y = check_pairs(x, y, device)
+    if not 1 <= k <= len(x):
+        raise ScmambaError(f"k must be between 1 and the number of cells, {len(x)}; got {k}.")
+    ranks = partner_ranks(x, y, max_queries=max_queries, random_state=random_state)
+    return float(ranks.recall(k)[0])
 
 
-def _n_closer(x: Tensor, y: Tensor) -> Tensor:
-    """How many rows of ``y`` are strictly closer to row ``i`` of ``x`` than row ``i`` of ``y`` is, ``(n,)`` int64."""
-    n = x.shape[0]
-    x_square, y_square = (x * x).sum(dim=1), (y * y).sum(dim=1)  # (n,)
-    # Squared distances from a matrix product differ in their last digits where they should be equal: duplicated cells
-    # would count as closer than one another. What differs by rounding only is a tie.
-    rounding = 16 * torch.finfo(x.dtype).eps * (x_square.max() + y_square.max())
-    size = max(1, BLOCK_ENTRIES // n)
-    counts = []
-    for start in range(0, n, size):
-        block = x[start : start + size]  # (b, z)
-        # |x|^2 - 2xy + |y|^2 without its first term, which is the same for a whole row
-        distances = torch.addmm(y_square, block, y.T, alpha=-2.0)  # (b, n)
-        partner = distances.diagonal(start)  # (b,)
-        counts.append((distances < (partner - rounding)[:, None]).sum(dim=1))
-    return torch.cat(counts)
+def median_rank(
+    x: Matrix,
+    y: Matrix,
+    *,
+    max_queries: int | None = None,
+    random_state: int = 0,
+    device: str | torch.device | None = None,
+) -> float:
+    """Median over cells and directions of the partner's rank among the ``n`` cells of the other modality.
+
+    1 is perfect, ``(n + 1) / 2`` is chance, ``n`` the worst: lower is better. Parameters and errors as in
+    :func:`partner_ranks`; ties take the middle of the ranks they share.
+    """
+    return partner_ranks(x, y, max_queries=max_queries, random_state=random_state, device=device).median
 
 
-def _check_pairs(x: np.ndarray | Tensor, y: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
-    """Both arrays as centred tensors of the dtype their size asks for."""
-    x, y = torch.as_tensor(x).detach(), torch.as_tensor(y).detach()
-    if x.ndim != 2 or x.shape != y.shape or 0 in x.shape:
+def neighborhood_overlap(
+    x: Matrix,
+    y: Matrix,
+    k: int | Sequence[int] | np.ndarray | None = None,
+    *,
+    max_queries: int | None = None,
+    random_state: int = 0,
+    device: str | torch.device | None = None,
+) -> np.ndarray:
+    """Neighbourhood overlap: share of the ``2 n`` cells whose partner is among their ``k`` nearest in both modalities.
+
+    0 to 1, higher is better, rising with ``k`` to 1 at ``k = 2 n - 1``; chance is ``k / (2 n - 1)``. Unlike
+    :func:`recall_at_k` it falls where the modalities lie apart, for the cells of the own modality compete.
+
+    Parameters
+    ----------
+    x, y
+        As in :func:`foscttm`.
+    k
+        Numbers of neighbours, each between 1 and ``2 n - 1``, the cell itself never counted. ``None``: all from 1 to
+        1,000, or to ``2 n - 1`` if that is less.
+    max_queries, random_state, device
+        As in :func:`partner_ranks`.
+
+    Returns
+    -------
+    Float64 array, one value for each ``k``. The whole curve costs as much as a point: it is read from ranks.
+
+    Raises
+    ------
+    ScmambaError
+        As :func:`partner_ranks`, and for a ``k`` out of range.
+
+    Notes
+    -----
+    The paper gives no formula (section 4.2.1, "Neighborhood overlap score"); this is the definition of [Cao20]_,
+    which it cites. Public code counts the cell itself among its ``k``.
+
+    References
+    ----------
+    .. [Cao20] Cao et al., Unsupervised topological alignment for single-cell multi-omics integration,
+       Bioinformatics 2020.
+    """
+    x, y = check_pairs(x, y, device)
+    most = 2 * len(x) - 1
+    wanted = np.arange(1, min(1000, most) + 1) if k is None else np.atleast_1d(np.asarray(k))
+    if wanted.size == 0 or wanted.min() < 1 or wanted.max() > most:
+        raise ScmambaError(f"k must be between 1 and 2 n - 1 = {most} neighbours of {len(x)} pairs; got {k}.")
+    ranks = partner_ranks(x, y, among="both", max_queries=max_queries, random_state=random_state)
+    return ranks.recall(wanted)
+
+
+def modality_gap(x: Matrix, y: Matrix) -> float:
+    """Distance between the centres of two modalities on the unit sphere [Liang22]_.
+
+    0 to 2, lower is better; 0 says that the clouds lie around one centre, not that any cell is near its partner. Rows
+    are scaled to length 1 first, so that embeddings of different scales compare; a row of zeros stays where it is.
+
+    Parameters
+    ----------
+    x, y
+        ``(n, z)`` and ``(m, z)`` embeddings of two modalities; pairs are not needed.
+
+    Raises
+    ------
+    ScmambaError
+        If a matrix is empty or not finite, or if they differ in dimensions.
+
+    References
+    ----------
+    .. [Liang22] Liang et al., Mind the gap: understanding the modality gap in multi-modal contrastive representation
+       learning, NeurIPS 2022.
+    """
+    x, y = as_matrix(x, "x"), as_matrix(y, "y")
+    if x.shape[1] != y.shape[1]:
+        raise ScmambaError(f"x and y must have as many dimensions as one another; got {x.shape[1]} and {y.shape[1]}.")
+    centres = [torch.nn.functional.normalize(a, dim=1, eps=1e-300).mean(dim=0).cpu() for a in (x, y)]
+    return float(torch.linalg.vector_norm(centres[0] - centres[1]))
+
+
+def check_pairs(x: Matrix, y: Matrix, device: str | torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Both arrays as finite float64 matrices of one shape, at least two cells."""
+    if np.ndim(x) != 2 or np.shape(x) != np.shape(y) or 0 in np.shape(x):
         raise ScmambaError(
             f"x and y must be matrices of one shape (n cells, n dimensions), row i of both being the same cell; "
-            f"got {tuple(x.shape)} and {tuple(y.shape)}."
+            f"got {tuple(np.shape(x))} and {tuple(np.shape(y))}."
         )
-    for name, values in (("x", x), ("y", y)):
-        bad = int((~torch.isfinite(values).all(dim=1)).sum())
-        if bad:
-            raise ScmambaError(
-                f"{bad:,} of {len(values):,} rows of {name} are not finite: leave out cells that lack a modality."
-            )
-    x, y = x.double(), y.double()
-    # differences of squares lose digits when the cloud is far from the origin
-    centre = y.mean(dim=0)
-    dtype = torch.float64 if len(x) < FLOAT64_BELOW else torch.float32
-    return (x - centre).to(dtype), (y - centre).to(dtype)
+    if len(x) < 2:
+        raise ScmambaError(
+            "x and y hold one cell: its partner is the only candidate, so that there is nothing to score."
+        )
+    x = as_matrix(x, "x", device)
+    return x, as_matrix(y, "y", x.device)

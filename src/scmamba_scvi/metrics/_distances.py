@@ -1,0 +1,237 @@
+"""The one pass over distances under every metric: a block of rows at a time, reduced before the next one is made.
+
+``n`` cells of ``z`` dimensions have ``n * n`` distances, 6 GB for 40,000 cells. No metric needs them together: each
+counts, sums or sorts within a row. The functions here hold `BLOCK_ENTRIES` of them at a time, so memory is linear in
+``n``, and work on any device.
+
+Precision
+---------
+Squared distances come from a matrix product, ``|q|^2 - 2 q.p + |p|^2``, which errs by a few units in the last place of
+``|q|^2``. Below `FLOAT64_BELOW` rows, and wherever single precision could not tell near neighbours apart, the product
+is in float64.
+
+Ties
+----
+Distances nearer to one another than that error are ties. Whatever is counted counts a tie by half, whatever is sorted
+orders ties at random: a score never depends on the order of the rows, and an embedding that puts all cells at one
+point scores as chance does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ScmambaError
+
+#: Below this many rows distances are computed in float64, above it in float32, which is twice as fast.
+FLOAT64_BELOW = 5_000
+#: Entries of the distance matrix that exist at a time: 8 MB in float32, which the caches of a core still hold.
+BLOCK_ENTRIES = 2**21
+#: Rounding of a squared distance in units of ``eps * |q|^2``, with room for sums over many dimensions.
+ROUNDING = 48
+
+
+def as_matrix(values: Any, name: str = "x", device: str | torch.device | None = None) -> Tensor:
+    """``values`` as a finite float64 tensor ``(n, z)`` on ``device``.
+
+    Parameters
+    ----------
+    values
+        Array or tensor ``(n, z)``, at least one row and one column.
+    name
+        What it is called in errors.
+    device
+        Where to compute. ``None`` leaves a tensor where it lies and puts an array on the CPU; ``"auto"`` takes a CUDA
+        device if there is one.
+
+    Raises
+    ------
+    ScmambaError
+        If it is not a matrix, is empty, or holds a value that is not finite.
+    """
+    try:
+        x = torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ScmambaError(
+            f"{name} must be an array of numbers (n cells, n dimensions); got {type(values).__name__}: {error}"
+        ) from error
+    if x.ndim != 2 or 0 in x.shape:
+        raise ScmambaError(f"{name} must be a matrix (n cells, n dimensions), not empty; got shape {tuple(x.shape)}.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device is None:
+        device = x.device
+    if torch.device(device).type == "mps":
+        device = "cpu"  # Apple's GPUs have no float64
+    x = x.to(device).double()
+    bad = int((~torch.isfinite(x).all(dim=1)).sum())
+    if bad:
+        raise ScmambaError(
+            f"{bad:,} of {len(x):,} rows of {name} are not finite: leave out cells that lack a modality."
+        )
+    return x
+
+
+def prepare(*sets: Tensor) -> tuple[Tensor, ...]:
+    """Float64 matrices, centred together, in the precision that their distances need."""
+    # differences of squares lose digits when the cloud is far from the origin
+    centre = torch.stack([x.mean(dim=0) for x in sets]).mean(dim=0)
+    centred = tuple(x - centre for x in sets)
+    dtype = torch.float64 if _needs_float64(torch.cat(centred)) else torch.float32
+    return tuple(x.to(dtype) for x in centred)
+
+
+def _needs_float64(x: Tensor) -> bool:
+    """Whether float32 would blur the distance of a typical cell to its fifth neighbour."""
+    n = len(x)
+    # a process may let float32 products run in TF32 or bfloat16, which is good for training and useless here
+    if n < FLOAT64_BELOW or torch.get_float32_matmul_precision() != "highest":
+        return True
+    some = x[:: max(1, n // 64)]
+    square = (some * some).sum(dim=1)
+    fifth = torch.cat([block.kthvalue(6, dim=1).values for _, block in distance_blocks(some, x)])
+    blur = ROUNDING * torch.finfo(torch.float32).eps * square
+    return bool((blur > 0.01 * fifth).double().mean() > 0.5)
+
+
+def query_rows(n: int, max_queries: int | None, random_state: int) -> np.ndarray:
+    """Sorted positions of the cells that are asked: all of them, or ``max_queries`` at random without replacement."""
+    if max_queries is not None and max_queries < 1:
+        raise ScmambaError(f"max_queries must be at least 1 or None (all cells); got {max_queries}.")
+    if max_queries is None or max_queries >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(random_state).choice(n, max_queries, replace=False))
+
+
+def distance_blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Squared distances ``(b, n)`` from ``b`` consecutive queries at a time, and which queries they are.
+
+    They may be negative by rounding. The caller may write into a block; it is gone with the next one.
+    """
+    q_square, p_square = (queries * queries).sum(dim=1), (points * points).sum(dim=1)
+    size = max(1, min(BLOCK_ENTRIES // len(points), len(queries)))
+    buffer = torch.empty(size, len(points), dtype=points.dtype, device=points.device)
+    for start in range(0, len(queries), size):
+        rows = slice(start, min(start + size, len(queries)))
+        block = buffer[: rows.stop - start]  # (b, n)
+        with _full_precision(points):
+            torch.addmm(p_square, queries[rows], points.T, alpha=-2.0, out=block)
+        yield rows, block.add_(q_square[rows, None])
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    """Context in which products are not cast to half precision, wherever the caller is."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def count_closer(queries: Tensor, points: Tensor, radius: Tensor, exclude: Tensor) -> tuple[Tensor, Tensor]:
+    """How many points are nearer to each query than its radius, and how many as near.
+
+    Parameters
+    ----------
+    queries, points
+        ``(m, z)`` and ``(n, z)``, from one call of :func:`prepare`.
+    radius
+        ``(m,)`` squared distances.
+    exclude
+        ``(m,)`` int64, the one point that is not counted for each query: itself, or the partner at the radius.
+
+    Returns
+    -------
+    Two float64 tensors ``(m,)`` of whole numbers: points strictly nearer, and ties.
+    """
+    # A point near the radius r of q is at most |q| + r from the origin, so this bounds the rounding of its distance
+    # too, whatever lies farther out.
+    rounding = ROUNDING * torch.finfo(points.dtype).eps * ((queries * queries).sum(dim=1) + radius)
+    closer, within = [], []
+    flags = torch.empty(0)
+    for rows, distances in distance_blocks(queries, points):
+        # comparing into floats and adding those is faster than counting booleans
+        flags = flags if flags.shape == distances.shape else torch.empty_like(distances)
+        distances[torch.arange(len(distances), device=distances.device), exclude[rows]] = torch.inf
+        r, tolerance = radius[rows], rounding[rows]
+        closer.append(torch.lt(distances, (r - tolerance)[:, None], out=flags).sum(dim=1))
+        within.append(torch.le(distances, (r + tolerance)[:, None], out=flags).sum(dim=1))
+    n_closer = torch.cat(closer).double()
+    return n_closer, torch.cat(within).double() - n_closer
+
+
+def nearest(points: Tensor, k: int, rows: np.ndarray, random_state: int = 0) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The ``k`` nearest other points of some of the points, nearest first, a block at a time.
+
+    Parameters
+    ----------
+    points
+        ``(n, z)`` from :func:`prepare`.
+    k
+        True neighbours: the point itself, known by its index, is never among them. Less than ``n``.
+    rows
+        Positions of the points that are asked.
+    random_state
+        Orders ties.
+
+    Yields
+    ------
+    Positions of the queries ``(b,)`` and of their neighbours ``(b, k)`` int64.
+    """
+    for block, indices, _ in nearest_with_distances(points, points[torch.as_tensor(rows)], k, rows, random_state):
+        yield rows[block], indices
+
+
+def nearest_with_distances(
+    points: Tensor, queries: Tensor, k: int, exclude: np.ndarray | None, random_state: int = 0
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """As :func:`nearest` for queries from anywhere; also the squared distances ``(b, k)``.
+
+    ``exclude`` ``(m,)`` is the point that does not count for each query, ``None`` where all do.
+    """
+    noise = _tie_breaker(points, queries, random_state)
+    mask = None if exclude is None else torch.as_tensor(exclude, device=points.device)
+    for rows, distances in distance_blocks(queries, points):
+        if noise is not None:
+            size, generator = noise
+            random = torch.rand(distances.shape, generator=generator, dtype=distances.dtype, device=distances.device)
+            distances.clamp_(min=0).add_(random.mul_(size[rows, None]))
+        if mask is not None:
+            distances[torch.arange(len(distances), device=distances.device), mask[rows]] = torch.inf
+        best = distances.topk(k, dim=1, largest=False, sorted=True)
+        yield rows, best.indices, best.values.clamp(min=0)
+
+
+def _tie_breaker(points: Tensor, queries: Tensor, random_state: int) -> tuple[Tensor, torch.Generator] | None:
+    """Size of the noise ``(m,)`` that shuffles ties without reordering anything else, and its source.
+
+    ``None`` for many points that are all different, where drawing it would take as long as the distances.
+    """
+    if len(points) >= FLOAT64_BELOW and not _has_duplicates(points):
+        return None
+    generator = torch.Generator(device=points.device).manual_seed(random_state)
+    rounding = ROUNDING * torch.finfo(points.dtype).eps * (queries * queries).sum(dim=1)
+    return rounding + 1e-30, generator  # cells that are all at the origin are ties too
+
+
+def _has_duplicates(points: Tensor) -> bool:
+    """Whether two points fall together, judged on a line through the cloud."""
+    direction = torch.linspace(1.0, 2.0, points.shape[1], dtype=torch.float64, device=points.device).sin()
+    line = (points.double() * direction).sum(dim=1).sort().values
+    return bool((line.diff() <= 1e-13 * line.abs().max()).any())
+
+
+def distance_sums(points: Tensor, codes: Tensor, n_labels: int, rows: np.ndarray) -> Tensor:
+    """Sum of the Euclidean distances from some of the points to all points of each label, ``(m, n_labels)`` float64."""
+    members = torch.nn.functional.one_hot(codes, n_labels).to(points.dtype)  # (n, n_labels)
+    index = torch.as_tensor(rows, device=points.device)
+    # what is 0 but for rounding must be 0, or cells at one point would have distances of noise
+    rounding = ROUNDING * torch.finfo(points.dtype).eps * (points[index] ** 2).sum(dim=1, keepdim=True)
+    sums = []
+    for block, distances in distance_blocks(points[index], points):
+        distances.masked_fill_(distances <= rounding[block], 0).sqrt_()
+        distances[torch.arange(len(distances), device=distances.device), index[block]] = 0
+        with _full_precision(points):
+            sums.append((distances @ members).double())
+    return torch.cat(sums)

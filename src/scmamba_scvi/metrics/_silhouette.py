@@ -1,0 +1,129 @@
+"""How much nearer a cell is to its own group than to the next one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ScmambaError, UnknownNameError
+from ._distances import as_matrix, distance_sums, prepare, query_rows
+from ._labels import Labels, label_codes
+
+
+def cell_type_asw(
+    x: np.ndarray | Tensor,
+    cell_type: Labels,
+    *,
+    max_queries: int | None = None,
+    random_state: int = 0,
+    device: str | torch.device | None = None,
+) -> float:
+    """Average silhouette width of the cell types, scaled to 0..1 (equation 12).
+
+    0 to 1, higher is better; 0.5 says that types overlap as if labels were given at random or all cells were one.
+
+    Parameters
+    ----------
+    x
+        ``(n, z)`` embedding; stack the modalities to score them together.
+    cell_type
+        ``(n,)`` labels.
+    max_queries
+        Average over this many cells, drawn at random, instead of all; distances are still to all.
+    random_state
+        Seed of that draw.
+    device
+        Where to compute: ``None`` where ``x`` lies (an array: CPU), ``"auto"`` a CUDA device if there is one.
+
+    Raises
+    ------
+    ScmambaError
+        If ``x`` is not finite, if labels are missing, of another number or all the same, or if no label is seen twice.
+
+    Notes
+    -----
+    ``(s + 1) / 2`` of the mean of scikit-learn's ``silhouette_samples``, Euclidean: a cell whose label is seen once
+    has silhouette 0.
+    """
+    x = as_matrix(x, "x", device)
+    codes = label_codes(cell_type, len(x), "cell_type")
+    if np.bincount(codes).max() < 2:
+        raise ScmambaError(f"cell_type has {len(x):,} labels for {len(x):,} cells: no cell has another of its type.")
+    silhouettes = _silhouettes(x, codes, query_rows(len(x), max_queries, random_state))
+    return float((silhouettes.mean() + 1) / 2)
+
+
+def omics_asw(
+    x: np.ndarray | Tensor,
+    omics: Labels,
+    cell_type: Labels,
+    single_layer: Literal["skip", "one"] = "skip",
+    *,
+    device: str | torch.device | None = None,
+) -> float:
+    """One minus the absolute silhouette of the omics layers, averaged within and then over cell types (13 and 14).
+
+    0 to 1, higher is better: 1 says that the layers of each type cannot be told apart.
+
+    Parameters
+    ----------
+    x
+        ``(n, z)`` embedding, cells of all layers stacked.
+    omics
+        ``(n,)`` layer of each row.
+    cell_type
+        ``(n,)`` labels.
+    single_layer
+        What a type counts that one layer alone has, or one cell of each layer: ``"skip"`` leaves it out, for it cannot
+        be mixed; ``"one"`` counts it as perfectly mixed, as the authors' code does for types of one layer.
+    device
+        As in :func:`cell_type_asw`.
+
+    Raises
+    ------
+    ScmambaError
+        If ``x`` is not finite, if labels are missing or of another number, if there is one layer only, or if no type
+        has cells of two layers.
+
+    Notes
+    -----
+    Equation 13 lacks a parenthesis, it is the mean of ``1 - |s|``; silhouettes are computed among the cells of a type.
+    A layer with one cell in a type gives that cell silhouette 0.
+    """
+    if single_layer not in ("skip", "one"):
+        raise UnknownNameError("single_layer", single_layer, ("skip", "one"))
+    x = as_matrix(x, "x", device)
+    layer = label_codes(omics, len(x), "omics")
+    types = label_codes(cell_type, len(x), "cell_type", at_least=1)
+    scores = []
+    for members in _groups(types):
+        codes = np.unique(layer[members], return_inverse=True)[1]
+        if not 1 < codes.max() + 1 < len(codes):
+            scores += [1.0] if single_layer == "one" else []
+            continue
+        inside = x[torch.as_tensor(members, device=x.device)]
+        scores.append(float((1 - _silhouettes(inside, codes, np.arange(len(codes))).abs()).mean()))
+    if not scores:
+        raise ScmambaError("No cell type has several cells of two layers: there is nothing that could mix.")
+    return float(np.mean(scores))
+
+
+def _groups(codes: np.ndarray) -> list[np.ndarray]:
+    """Positions of the cells of each code."""
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+
+
+def _silhouettes(x: Tensor, codes: np.ndarray, rows: np.ndarray) -> Tensor:
+    """Silhouette of some of the cells, float64 ``(m,)`` on the CPU."""
+    (points,) = prepare(x)
+    size = torch.as_tensor(np.bincount(codes)).double()  # (labels,)
+    sums = distance_sums(points, torch.as_tensor(codes, device=points.device), len(size), rows).cpu()
+    own = torch.as_tensor(codes[rows])[:, None]  # (m, 1)
+    within = sums.gather(1, own)[:, 0] / (size[own[:, 0]] - 1).clamp(min=1)
+    between = (sums / size).scatter(1, own, torch.inf).amin(dim=1)
+    width = (between - within) / torch.maximum(between, within)
+    # 0/0 where all distances are 0; and a cell alone with its label is neither well nor badly placed
+    return torch.where((size[own[:, 0]] > 1) & width.isfinite(), width, 0.0)

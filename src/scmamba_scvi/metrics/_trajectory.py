@@ -1,0 +1,158 @@
+"""Is the order of cells along a process kept?"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ScmambaError
+from ._distances import as_matrix, distance_sums, prepare
+from ._graph import neighbor_graph
+from ._neighborhoods import check_k
+
+
+def diffusion_pseudotime(
+    x: np.ndarray | Tensor,
+    root: int | np.ndarray,
+    *,
+    n_neighbors: int = 30,
+    n_dcs: int = 10,
+    random_state: int = 0,
+    device: str | torch.device | None = None,
+) -> np.ndarray:
+    """Diffusion pseudotime of each cell from a root [Haghverdi16]_, as scanpy computes it.
+
+    Parameters
+    ----------
+    x
+        ``(n, z)`` embedding of the cells of one lineage: cells of others take part in the diffusion too.
+    root
+        Position of the root cell; or a boolean mask ``(n,)`` of a group, whose medoid is taken. To compare two
+        embeddings give both the same cell.
+    n_neighbors
+        Neighbours of a cell in the graph, itself not counted.
+    n_dcs
+        Diffusion components.
+    random_state
+        Seed of the eigenvectors and of the order of ties.
+    device
+        Where distances are computed; the diffusion runs on the CPU.
+
+    Returns
+    -------
+    Float64 ``(n,)``, 0 at the root and 1 at the farthest cell. Cells that no path of the graph joins to the root have
+    none: they are ``NaN``, and a warning says how many.
+
+    Raises
+    ------
+    ScmambaError
+        If ``x`` is not finite, if ``root`` is no cell or joined to none, if there are too few cells for neighbours or
+        components, or if all cells stand at one point.
+
+    References
+    ----------
+    .. [Haghverdi16] Haghverdi et al., Diffusion pseudotime robustly reconstructs lineage branching, Nature Methods
+       2016.
+    """
+    import scanpy as sc
+
+    x = as_matrix(x, "x", device)
+    n, start = len(x), _root_cell(x, root)
+    k = check_k(n_neighbors, None, n)
+    if not 1 <= n_dcs < n - 1:
+        raise ScmambaError(f"n_dcs must be between 1 and the number of cells less two, {n - 2}; got {n_dcs}.")
+    if (x - x[0]).abs().max() <= 1e-12 * x.abs().max():
+        # ties give a graph at random, and a pseudotime on it that looks like any other
+        raise ScmambaError(f"All {n:,} cells stand at one point: the embedding has no order to find.")
+    cells = neighbor_graph(x, k, random_state)
+    sc.tl.diffmap(cells, n_comps=max(n_dcs, min(15, n - 2), 3), random_state=random_state)
+    cells.uns["iroot"] = start
+    sc.tl.dpt(cells, n_dcs=n_dcs)
+    time = cells.obs["dpt_pseudotime"].to_numpy(dtype=np.float64)
+    reached = np.isfinite(time)
+    if reached.sum() < 2 or np.ptp(time[reached]) == 0:
+        raise ScmambaError(f"No cell is connected to the root, cell {start}, and apart from it: choose another root.")
+    if not reached.all():
+        warnings.warn(
+            f"{n - reached.sum():,} of {n:,} cells are not connected to the root and have no pseudotime (NaN); "
+            f"more neighbours than {k} may connect them.",
+            stacklevel=2,
+        )
+    return np.where(reached, time, np.nan)
+
+
+def _root_cell(x: Tensor, root: int | np.ndarray) -> int:
+    """Position of the root, of a group the cell with the least distance to the others of it."""
+    values, n = np.asarray(root), len(x)
+    if values.ndim == 0 and np.issubdtype(values.dtype, np.integer) and 0 <= values < n:
+        return int(values)
+    if values.dtype != bool or values.shape != (n,) or not values.any():
+        raise ScmambaError(
+            f"root must be the position of a cell, 0 to {n - 1}, or a boolean mask of {n} cells, not all False; got {root}."
+        )
+    group = np.flatnonzero(values)
+    (points,) = prepare(x[torch.as_tensor(group, device=x.device)])
+    alike = torch.zeros(len(group), dtype=torch.int64, device=x.device)
+    return int(group[int(distance_sums(points, alike, 1, np.arange(len(group)))[:, 0].argmin())])
+
+
+def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
+    """Trajectory conservation: rank correlation of two pseudotimes, scaled to 0..1 (equation 27; [Luecken22]_).
+
+    1 for the same order, 0.5 for none in common, 0 for the reversed one: higher is better. Of two modalities take the
+    mean of their scores.
+
+    Parameters
+    ----------
+    before
+        ``(n,)`` pseudotime of the cells in the original data of a modality.
+    after
+        ``(n,)`` pseudotime of the same cells in the embedding, from the same root.
+
+    Raises
+    ------
+    ScmambaError
+        If the lengths differ, if less than three cells have both, or if one of them is the same for all cells.
+
+    Notes
+    -----
+    Cells that lack a pseudotime (``NaN`` or infinite, not connected to the root) are left out and a warning says how
+    many; scib counts them as if they stood at the root. Spearman's correlation, ties at their mean rank.
+    """
+    from scipy.stats import spearmanr
+
+    a, b = _both(before, after, "before", "after")
+    return float((spearmanr(a, b).statistic + 1) / 2)
+
+
+def pseudotime_consistency(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of the pseudotimes of the same cells from two modalities.
+
+    -1 to 1, higher is better. Parameters ``(n,)``, errors and cells without a pseudotime as in
+    :func:`trajectory_conservation`; both must have been computed from the same root cell.
+    """
+    from scipy.stats import pearsonr
+
+    return float(pearsonr(*_both(a, b, "a", "b")).statistic)
+
+
+def _both(a: Any, b: Any, name_a: str, name_b: str) -> tuple[np.ndarray, np.ndarray]:
+    """The values of the cells that have both."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ScmambaError(
+            f"{name_a} and {name_b} must hold one pseudotime per cell, for the same cells; got shapes {a.shape} and {b.shape}."
+        )
+    both = np.isfinite(a) & np.isfinite(b)
+    if both.sum() < 3:
+        raise ScmambaError(f"{int(both.sum())} of {len(a)} cells have both pseudotimes; a correlation needs three.")
+    if not both.all():
+        warnings.warn(f"{len(a) - both.sum():,} of {len(a):,} cells lack a pseudotime and are left out.", stacklevel=3)
+    for name, values in ((name_a, a), (name_b, b)):
+        if np.ptp(values[both]) == 0:
+            raise ScmambaError(f"{name} is {values[both][0]:g} for all cells: it has no order to compare.")
+    return a[both], b[both]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from math import comb, log
+
+import numpy as np
+import pytest
+import torch
+
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.metrics import leiden_ari_nmi
+from scmamba_scvi.metrics._graph import neighbor_graph
+
+
+def rand_index_by_pairs(a, b):
+    """Adjusted Rand index from the contingency table."""
+    table = np.array([[np.sum((a == u) & (b == v)) for v in set(b)] for u in set(a)])
+    together = sum(comb(int(c), 2) for c in table.ravel())
+    rows, columns = (sum(comb(int(c), 2) for c in table.sum(axis=axis)) for axis in (1, 0))
+    chance = rows * columns / comb(len(a), 2)
+    return (together - chance) / ((rows + columns) / 2 - chance)
+
+
+def information_by_sums(a, b):
+    """Mutual information over the mean of the entropies."""
+    p = np.array([[np.mean((a == u) & (b == v)) for v in set(b)] for u in set(a)])
+    pa, pb = p.sum(axis=1), p.sum(axis=0)
+    mutual = sum(p[i, j] * log(p[i, j] / pa[i] / pb[j]) for i in range(len(pa)) for j in range(len(pb)) if p[i, j] > 0)
+    return mutual / ((-sum(pa * np.log(pa)) - sum(pb * np.log(pb))) / 2)
+
+
+def blobs(n=240, distance=4.0):
+    types = np.arange(n) % 4
+    return np.random.default_rng(0).normal(size=(n, 5)) + distance * np.eye(4, 5)[types], types
+
+
+def test_the_graph_is_that_of_scanpys_exact_search():
+    import scanpy as sc
+    from anndata import AnnData
+
+    x, _ = blobs()
+    theirs = AnnData(obsm={"X": x}, shape=(len(x), 0))
+    sc.pp.neighbors(theirs, n_neighbors=11, use_rep="X", transformer="sklearn")
+    ours = neighbor_graph(torch.as_tensor(x), 10, 0)
+    for key in ("connectivities", "distances"):
+        np.testing.assert_allclose(ours.obsp[key].toarray(), theirs.obsp[key].toarray(), atol=1e-5)
+
+
+def test_scores_are_the_definitions_at_each_resolution():
+    import scanpy as sc
+
+    x, types = blobs(distance=2.0)
+    ours = leiden_ari_nmi(x, types, [0.2, 0.6, 1.4])
+    cells = neighbor_graph(torch.as_tensor(x), 15, 0)
+    for resolution, row in ours.table.iterrows():
+        sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=0)
+        clusters = cells.obs["leiden"].to_numpy()
+        assert row["n_clusters"] == len(set(clusters))
+        assert row["ari"] == pytest.approx(rand_index_by_pairs(types, clusters), abs=1e-9)
+        assert row["nmi"] == pytest.approx(information_by_sums(types, clusters), abs=1e-9)
+    # each is the best of its own column
+    assert (ours.ari, ours.nmi) == (ours.table["ari"].max(), ours.table["nmi"].max())
+
+
+def test_types_that_lie_apart_are_found():
+    x, types = blobs(distance=20.0)
+    names = np.array(["d", "a", "c", "b"])[types]
+    found = leiden_ari_nmi(x, names)
+    assert (found.ari, found.nmi) == pytest.approx((1, 1))
+    assert found.table.index.tolist() == pytest.approx(np.arange(0.1, 2.01, 0.1).tolist())
+    assert list(found.table.columns) == ["ari", "nmi", "n_clusters"]
+    assert found.table.equals(leiden_ari_nmi(x, names).table)  # a seed decides
+
+
+def test_broken_embeddings():
+    x, types = blobs(distance=20.0)
+    shuffled = np.random.default_rng(1).permutation(types)
+    some = [0.3, 1.0]
+    assert leiden_ari_nmi(x, shuffled, some).ari == pytest.approx(0, abs=0.05)
+    assert leiden_ari_nmi(np.zeros_like(x), types, some).ari == pytest.approx(0, abs=0.05)
+    # copies of the cells in another modality, far apart: the types come twice, which costs about half of the pairs
+    apart = np.concatenate([x, x + 1e3])
+    assert 0.4 < leiden_ari_nmi(apart, np.tile(types, 2), some).ari < 0.8
+
+
+X, TYPES = blobs(24)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(lambda: leiden_ari_nmi(X * np.nan, TYPES), "24 of 24 rows", id="nan"),
+        pytest.param(lambda: leiden_ari_nmi(X, TYPES[:5]), r"shape \(5,\)", id="length"),
+        pytest.param(lambda: leiden_ari_nmi(X, TYPES * 0), "at least 2 different labels", id="one_label"),
+        pytest.param(lambda: leiden_ari_nmi(X, TYPES, n_neighbors=24), "1 to 23 neighbours", id="few_cells"),
+        pytest.param(lambda: leiden_ari_nmi(X, TYPES, [0.0, 1.0]), "above 0", id="resolution_0"),
+        pytest.param(lambda: leiden_ari_nmi(X, TYPES, []), "at least one", id="no_resolution"),
+    ],
+)
+def test_faults(call, message):
+    with pytest.raises(ScmambaError, match=message):
+        call()

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.metrics import (
+    _distances,
+    graph_connectivity,
+    matching_score,
+    mean_average_precision,
+    omics_entropy_mixing,
+    seurat_alignment,
+)
+
+# --- second implementations, from whole distance matrices ---
+
+
+def order_of_neighbours(x):
+    distance = np.linalg.norm(x[:, None] - x[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    return np.argsort(distance, axis=1)[:, :-1]
+
+
+def map_by_loops(x, labels, k):
+    scores = []
+    for i, neighbours in enumerate(order_of_neighbours(x)[:, :k]):
+        hits = [labels[j] == labels[i] for j in neighbours]
+        precisions = [sum(hits[: p + 1]) / (p + 1) for p in range(k) if hits[p]]
+        scores.append(np.mean(precisions) if precisions else 0.0)
+    return np.mean(scores)
+
+
+def entropies_by_loops(x, omics, k):
+    layers = sorted(set(omics))
+    overall = np.array([np.mean(np.array(omics) == layer) for layer in layers])
+    out = []
+    for neighbours in order_of_neighbours(x)[:, :k]:
+        p = np.array([np.mean([omics[j] == layer for j in neighbours]) for layer in layers]) / overall
+        p = p / p.sum()
+        out.append(-sum(v * np.log(v) for v in p if v > 0))
+    return np.array(out)
+
+
+def alignment_by_loops(x, omics, k, n_layers):
+    own = np.mean([np.sum(omics[row] == omics[i]) for i, row in enumerate(order_of_neighbours(x)[:, :k])])
+    return min(1.0, 1 - (own - k / n_layers) / (k - k / n_layers))
+
+
+def connectivity_by_walking(x, labels, k):
+    n, neighbours = len(x), order_of_neighbours(x)[:, :k]
+    joined = np.zeros((n, n), dtype=bool)
+    joined[np.arange(n)[:, None], neighbours] = True
+    joined |= joined.T
+    scores = []
+    for label in set(labels):
+        left, largest = set(np.flatnonzero(labels == label).tolist()), 0
+        size = len(left)
+        while left:
+            part, front = 0, [left.pop()]
+            while front:
+                part, i = part + 1, front.pop()
+                reached = {j for j in left if joined[i, j]}
+                left -= reached
+                front += reached
+            largest = max(largest, part)
+        scores += [largest / size] if size > 1 else []
+    return np.mean(scores)
+
+
+def matching_by_sets(x, y, k):
+    n = len(x)
+    across = np.linalg.norm(x[:, None] - y[None], axis=2)
+    own_x, own_y = ([{i, *row[: k - 1].tolist()} for i, row in enumerate(order_of_neighbours(a))] for a in (x, y))
+    x_of_y = [set(np.argsort(across[:, j])[:k].tolist()) for j in range(n)]
+    y_of_x = [set(np.argsort(across[i])[:k].tolist()) for i in range(n)]
+    m = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            # neighbours of the two modalities are told apart by a tag
+            of_i = {("x", a) for a in own_x[i]} | {("y", a) for a in y_of_x[i]}
+            of_j = {("x", a) for a in x_of_y[j]} | {("y", a) for a in own_y[j]}
+            m[i, j] = len(of_i & of_j) / len(of_i | of_j)
+    rows = m.sum(axis=1)
+    return np.mean(np.divide(np.diag(m), rows, out=np.zeros(n), where=rows > 0))
+
+
+@pytest.fixture
+def stacked():
+    """Two unequal layers of three types that overlap."""
+    rng = np.random.default_rng(0)
+    types = rng.integers(0, 3, 150)
+    omics = np.array(["rna"] * 90 + ["atac"] * 60)
+    x = rng.normal(size=(150, 4)) + 1.5 * np.eye(3, 4)[types] + 0.7 * (omics == "atac")[:, None]
+    return x, types, omics
+
+
+@pytest.fixture
+def pairs():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(70, 5))
+    return x, x + 0.7 * rng.normal(size=x.shape)
+
+
+# --- against the definitions ---
+
+
+@pytest.mark.parametrize("k", [1, 7, 149])
+def test_map_is_the_definition(stacked, k):
+    x, types, _ = stacked
+    assert mean_average_precision(x, types, n_neighbors=k) == pytest.approx(map_by_loops(x, types, k), abs=1e-12)
+
+
+def test_map_takes_a_share_of_the_cells(stacked):
+    x, types, _ = stacked
+    for share, k in ((0.01, 2), (0.1, 15), (0.001, 1)):
+        assert mean_average_precision(x, types, neighbor_frac=share) == mean_average_precision(x, types, n_neighbors=k)
+
+
+def test_known_average_precision_on_a_line():
+    # neighbours of the cell at 0: a, b, a -> precisions 1 and 2/3 at the matches; at 1: a, b, a likewise, ...
+    x, labels = np.array([[0.0], [1.0], [2.1], [3.3]]), ["a", "a", "b", "a"]
+    per_cell = [(1 + 2 / 3) / 2, (1 + 2 / 3) / 2, 0, (1 / 2 + 2 / 3) / 2]
+    assert mean_average_precision(x, labels, n_neighbors=3) == pytest.approx(np.mean(per_cell))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_entropy_mixing_is_the_definition(stacked, normalize):
+    x, types, omics = stacked
+    for layers in (omics, types):  # two and three layers
+        expected = entropies_by_loops(x, layers, 20).mean() / (np.log(len(set(layers))) if normalize else 1)
+        ours = omics_entropy_mixing(x, layers, n_neighbors=20, n_samples=None, normalize=normalize)
+        assert ours == pytest.approx(expected, abs=1e-12)
+
+
+def test_pools_estimate_the_mixing_of_all_cells(stacked):
+    x, _, omics = stacked
+    exact = omics_entropy_mixing(x, omics, n_neighbors=20, n_samples=None)
+    assert omics_entropy_mixing(x, omics, n_neighbors=20) == pytest.approx(exact, abs=5e-3)
+    # a pool of every cell is every cell
+    assert omics_entropy_mixing(x, omics, n_neighbors=20, n_samples=150, n_pools=3) == pytest.approx(exact, abs=1e-12)
+    a, b = (omics_entropy_mixing(x, omics, n_neighbors=20, n_samples=10, n_pools=2, random_state=s) for s in (0, 1))
+    assert a != b
+    assert a == omics_entropy_mixing(x, omics, n_neighbors=20, n_samples=10, n_pools=2)
+
+
+def test_alignment_is_the_definition(stacked):
+    x, _, omics = stacked
+    kept = np.r_[:60, 90:150]
+    for share, k in ((0.01, 1), (0.1, 12)):
+        expected = alignment_by_loops(x[kept], omics[kept], k, 2)
+        assert seurat_alignment(x[kept], omics[kept], neighbor_frac=share) == pytest.approx(expected, abs=1e-12)
+
+
+def test_alignment_draws_layers_down_to_the_smallest():
+    # 20 cells of one layer in a crowd of 980: without drawing, nearly all neighbours are of the crowd
+    x = np.random.default_rng(2).normal(size=(1000, 3))
+    omics = np.repeat(["few", "many"], [20, 980])
+    assert seurat_alignment(x, omics, neighbor_frac=0.1, n_repeats=30) == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.parametrize("k", [1, 3, 15])
+def test_connectivity_is_the_definition(stacked, k):
+    x, types, _ = stacked
+    assert graph_connectivity(x, types, n_neighbors=k) == pytest.approx(connectivity_by_walking(x, types, k), abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 70])
+def test_matching_score_is_the_definition(pairs, k):
+    assert matching_score(*pairs, n_neighbors=k) == pytest.approx(matching_by_sets(*pairs, k), abs=1e-12)
+
+
+def test_matching_score_on_a_line():
+    # x0 and y0 are nearest to one another: 1. y1 = 0.4 is nearest to x0 as is y0, x1 is nearest to y1: one of
+    # three neighbours in common, for (x1, y1) and for (x0, y1).
+    x, y = np.array([[0.0], [1.0]]), np.array([[0.1], [0.4]])
+    assert matching_score(x, y) == pytest.approx((1 / (1 + 1 / 3) + 1) / 2)
+
+
+def test_scores_agree_with_scglue(stacked):
+    scglue = pytest.importorskip("scglue")
+    x, types, omics = stacked
+    kept = np.r_[:60, 90:150]
+    x, types, omics = x[kept], types[kept], omics[kept]
+    ours = mean_average_precision(x, types, neighbor_frac=0.1)
+    assert ours == pytest.approx(scglue.metrics.mean_average_precision(x, types, neighbor_frac=0.1), abs=1e-6)
+    theirs = scglue.metrics.seurat_alignment_score(x, omics, neighbor_frac=0.1, n_repeats=1)
+    assert seurat_alignment(x, omics, neighbor_frac=0.1) == pytest.approx(theirs, abs=1e-6)
+    # scanpy's 15 neighbours count the cell
+    theirs = scglue.metrics.graph_connectivity(x, types)
+    assert graph_connectivity(x, types, n_neighbors=14) == pytest.approx(theirs, abs=1e-6)
+
+
+# --- properties ---
+
+SCORES = [
+    pytest.param(lambda x, t, o: mean_average_precision(x, t, n_neighbors=9), id="map"),
+    pytest.param(lambda x, t, o: omics_entropy_mixing(x, o, n_neighbors=9, n_samples=None), id="entropy"),
+    pytest.param(lambda x, t, o: seurat_alignment(x, t, neighbor_frac=0.06), id="alignment"),
+    pytest.param(lambda x, t, o: graph_connectivity(x, t, n_neighbors=3), id="connectivity"),
+    pytest.param(lambda x, t, o: matching_score(x[:60], x[90:], n_neighbors=3), id="matching"),
+]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_names_and_shifts_and_blocks_do_not_matter(stacked, score, monkeypatch):
+    x, types, omics = stacked
+    types = np.arange(150) % 3  # of one size, as the alignment draws otherwise
+    expected = score(x, types, omics)
+    assert 0 < expected <= 1
+    assert score(x + 50, np.array(["c", "a", "b"])[types], omics) == pytest.approx(expected, abs=1e-9)
+    monkeypatch.setattr(_distances, "BLOCK_ENTRIES", 150 * 7)
+    assert score(x, types, omics) == pytest.approx(expected, abs=1e-12)
+    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)  # float32
+    assert score(x, types, omics) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("score", SCORES[:2] + SCORES[3:4])
+def test_order_of_cells_does_not_matter(stacked, score):
+    x, types, omics = stacked
+    order = np.random.default_rng(3).permutation(len(x))
+    assert score(x[order], types[order], omics[order]) == pytest.approx(score(x, types, omics), abs=1e-12)
+
+
+def test_order_of_pairs_and_of_even_layers_does_not_matter(stacked, pairs):
+    order = np.random.default_rng(3).permutation(70)
+    x, y = pairs
+    assert matching_score(x[order], y[order], n_neighbors=4) == pytest.approx(matching_score(x, y, n_neighbors=4))
+    z, layer = np.concatenate(pairs), np.repeat([0, 1], 70)
+    order = np.random.default_rng(4).permutation(140)
+    assert seurat_alignment(z[order], layer[order], neighbor_frac=0.1) == pytest.approx(
+        seurat_alignment(z, layer, neighbor_frac=0.1), abs=1e-12
+    )
+
+
+def test_some_cells_stand_for_all():
+    rng = np.random.default_rng(5)
+    types, omics = rng.integers(0, 4, 900), np.arange(900) % 2
+    x = rng.normal(size=(900, 4)) + np.eye(4)[types]
+    for score, labels in ((mean_average_precision, types), (seurat_alignment, omics)):
+        exact = score(x, labels)
+        assert score(x, labels, max_queries=400) == pytest.approx(exact, abs=0.06)
+        assert score(x, labels, max_queries=900) == exact
+
+
+def test_copies_of_a_cell_are_its_neighbours_but_it_is_not():
+    rng = np.random.default_rng(6)
+    x = np.repeat(rng.normal(size=(30, 4)), 2, axis=0)
+    labels = np.repeat(np.arange(30), 2)
+    assert mean_average_precision(x, labels, n_neighbors=1) == 1  # the copy, never the cell
+    assert mean_average_precision(x, np.arange(60) % 2, n_neighbors=1) == 0
+    # both layers at the same places: no neighbour is of the own layer, clipped
+    assert seurat_alignment(x, np.arange(60) % 2, neighbor_frac=0.01) == 1
+
+
+# --- broken embeddings ---
+
+
+def test_all_cells_at_one_point():
+    rng = np.random.default_rng(7)
+    types, omics = np.repeat([0, 1, 2, 3], 250), np.arange(1000) % 2
+    order = rng.permutation(1000)
+    for x in (np.zeros((1000, 3)), np.full((1000, 3), 0.1)):
+        # ties in the order of the rows would find neighbours of the own type, which lie side by side
+        assert mean_average_precision(x, types, n_neighbors=100) == pytest.approx(0.25, abs=0.05)
+        assert mean_average_precision(x[order], types[order], n_neighbors=100) == pytest.approx(0.25, abs=0.05)
+        # one point mixes perfectly: what is wrong with it is for the types to tell
+        assert omics_entropy_mixing(x, omics, n_samples=None) > 0.98
+        assert seurat_alignment(x, omics, neighbor_frac=0.1) == pytest.approx(1, abs=0.02)
+        assert graph_connectivity(x, types) > 0.95
+        assert matching_score(x[:100], x[:100]) < 0.1
+
+
+def test_shuffled_labels_score_as_chance():
+    rng = np.random.default_rng(8)
+    types = np.repeat([0, 1, 2, 3], 200)
+    x = rng.normal(size=(800, 4)) + 20 * np.eye(4)[types]
+    assert mean_average_precision(x, types) == 1
+    assert graph_connectivity(x, types) == 1
+    shuffled = rng.permutation(types)
+    assert mean_average_precision(x, shuffled, n_neighbors=100) == pytest.approx(0.25, abs=0.06)
+    assert graph_connectivity(x, shuffled, n_neighbors=1) < 0.2
+    assert seurat_alignment(x, shuffled, neighbor_frac=0.1) == pytest.approx(1, abs=0.02)
+    assert omics_entropy_mixing(x, types, n_samples=None) == pytest.approx(0, abs=1e-12)
+
+
+def test_modalities_far_apart_but_right_within():
+    rng = np.random.default_rng(9)
+    types = np.tile(np.repeat([0, 1], 100), 2)
+    half = rng.normal(size=(200, 4)) + 20 * np.eye(2, 4)[types[:200]]
+    x, omics = np.concatenate([half, half + 1000]), np.repeat(["rna", "atac"], 200)
+    assert mean_average_precision(x, types) == 1
+    assert omics_entropy_mixing(x, omics, n_neighbors=50, n_samples=None) == pytest.approx(0, abs=1e-12)
+    assert seurat_alignment(x, omics) == pytest.approx(0, abs=1e-12)
+    assert graph_connectivity(x, types) == pytest.approx(0.5)
+    assert matching_score(half, half + 1000) < 0.05
+
+
+def test_permuted_partners():
+    rng = np.random.default_rng(10)
+    x = rng.normal(size=(300, 5))
+    assert matching_score(x, x) == 1
+    assert matching_score(x, x[rng.permutation(300)]) == pytest.approx(1 / 300, abs=0.01)
+    # mixing does not know of pairs
+    z, layer = np.concatenate([x, x[::-1] + 1e-9]), np.repeat([0, 1], 300)
+    assert seurat_alignment(z, layer) > 0.95
+
+
+# --- faults ---
+
+X = np.random.default_rng(11).normal(size=(6, 2))
+NAN = np.where(np.arange(6)[:, None] == 2, np.nan, X)
+AB = ["a", "b"] * 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(lambda: mean_average_precision(NAN, AB), "1 of 6 rows of x are not finite", id="nan"),
+        pytest.param(
+            lambda: mean_average_precision(X, AB[:5]), r"cell_type .* 6 rows of x; got shape \(5,\)", id="length"
+        ),
+        pytest.param(lambda: mean_average_precision(X, ["a"] * 6), "at least 2 different labels", id="one_label"),
+        pytest.param(lambda: mean_average_precision(X, [*AB[:5], None]), "missing .* for 1 of 6", id="label_missing"),
+        pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=6), "1 to 5 neighbours", id="k_is_n"),
+        pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=0), "1 to 5 neighbours", id="k_is_0"),
+        pytest.param(lambda: mean_average_precision(X, AB, neighbor_frac=1.5), "neighbor_frac", id="share_above_1"),
+        pytest.param(lambda: mean_average_precision(X[:1], ["a"]), "at least 2", id="one_cell"),
+        pytest.param(lambda: mean_average_precision(X, AB, max_queries=0), "max_queries", id="no_queries"),
+        pytest.param(lambda: omics_entropy_mixing(X, AB), "1 to 5 neighbours .* 100 were", id="entropy_few_cells"),
+        pytest.param(lambda: omics_entropy_mixing(X, ["a"] * 6, n_neighbors=2), "at least 2", id="one_layer"),
+        pytest.param(lambda: omics_entropy_mixing(X, AB, n_neighbors=2, n_pools=0), "n_pools", id="no_pools"),
+        pytest.param(lambda: seurat_alignment(X, ["a"] * 6), "at least 2", id="alignment_one_layer"),
+        pytest.param(lambda: seurat_alignment(X, ["a"] * 5 + ["b"]), "has one cell", id="alignment_layer_of_one"),
+        pytest.param(lambda: seurat_alignment(X, AB, n_repeats=0), "n_repeats", id="no_repeats"),
+        pytest.param(lambda: graph_connectivity(X, AB), "15 were asked", id="connectivity_few_cells"),
+        pytest.param(lambda: graph_connectivity(X, range(6), n_neighbors=2), "no type has two", id="all_labels_once"),
+        pytest.param(lambda: graph_connectivity(NAN, AB, n_neighbors=2), "not finite", id="connectivity_nan"),
+        pytest.param(lambda: matching_score(X, X[:5]), "of one shape", id="matching_lengths"),
+        pytest.param(lambda: matching_score(X, NAN), "rows of y", id="matching_nan"),
+        pytest.param(lambda: matching_score(X[:1], X[:1]), "one cell", id="matching_one_cell"),
+        pytest.param(
+            lambda: matching_score(X, X, n_neighbors=7), "between 1 and the number of cells, 6", id="matching_k"
+        ),
+    ],
+)
+def test_faults(call, message):
+    with pytest.raises(ScmambaError, match=message):
+        call()
+
+
+def test_a_label_seen_once_has_a_defined_value():
+    labels = ["a", "a", "a", "a", "a", "b"]
+    assert mean_average_precision(X, labels, n_neighbors=5) == pytest.approx(map_by_loops(X, labels, 5))
+    assert graph_connectivity(X, labels, n_neighbors=5) == 1  # of a alone
+    assert graph_connectivity(X, ["a"] * 6, n_neighbors=5) == 1

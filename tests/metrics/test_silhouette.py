@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import silhouette_samples, silhouette_score
+
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.metrics import _distances, cell_type_asw, omics_asw
+
+
+def silhouettes_by_loops(x, labels):
+    distance = np.linalg.norm(x[:, None] - x[None], axis=2)
+    labels, out = np.asarray(labels), []
+    for i, label in enumerate(labels):
+        own = (labels == label) & (np.arange(len(x)) != i)
+        if not own.any():
+            out.append(0.0)
+            continue
+        a = distance[i, own].mean()
+        b = min(distance[i, labels == other].mean() for other in set(labels) - {label})
+        out.append((b - a) / max(a, b))
+    return np.array(out)
+
+
+@pytest.fixture
+def stacked():
+    rng = np.random.default_rng(0)
+    types = rng.integers(0, 4, 160)
+    omics = np.array(["rna"] * 90 + ["atac"] * 70)
+    return rng.normal(size=(160, 5)) + 2 * np.eye(4, 5)[types] + 0.5 * (omics == "atac")[:, None], types, omics
+
+
+def test_cell_type_asw_is_the_definition(stacked):
+    x, types, _ = stacked
+    assert cell_type_asw(x, types) == pytest.approx((silhouettes_by_loops(x, types).mean() + 1) / 2, abs=1e-12)
+    assert cell_type_asw(x, types) == pytest.approx((silhouette_score(x, types) + 1) / 2, abs=1e-12)
+
+
+def test_omics_asw_is_the_definition(stacked):
+    x, types, omics = stacked
+    inside = [1 - np.abs(silhouette_samples(x[types == t], omics[types == t])).mean() for t in range(4)]
+    assert omics_asw(x, omics, types) == pytest.approx(np.mean(inside), abs=1e-12)
+
+
+def test_scores_agree_with_scglue(stacked):
+    metrics = pytest.importorskip("scglue").metrics
+    x, types, omics = stacked
+    assert cell_type_asw(x, types) == pytest.approx(metrics.avg_silhouette_width(x, types), abs=1e-6)
+    assert omics_asw(x, omics, types) == pytest.approx(metrics.avg_silhouette_width_batch(x, omics, types), abs=1e-6)
+
+
+@pytest.mark.parametrize("single_layer", ["skip", "one"])
+def test_a_type_of_one_layer(stacked, single_layer):
+    x, types, omics = stacked
+    kept = (types != 3) | (omics == "rna")  # type 3 has no atac
+    kept[np.flatnonzero(types == 2)] = False
+    kept[[np.flatnonzero((types == 2) & (omics == o))[0] for o in ("rna", "atac")]] = True  # type 2: one cell of each
+    mixed = omics_asw(x[types < 2], omics[types < 2], types[types < 2])
+    expected = mixed if single_layer == "skip" else (2 * mixed + 2) / 4
+    assert omics_asw(x[kept], omics[kept], types[kept], single_layer=single_layer) == pytest.approx(expected)
+
+
+def test_labels_seen_once_have_silhouette_zero(stacked):
+    x, types, omics = stacked
+    types = types.copy()
+    types[0] = 9
+    assert cell_type_asw(x, types) == pytest.approx((silhouette_score(x, types) + 1) / 2, abs=1e-12)
+    one_atac = np.r_[:90, 95]
+    value = omics_asw(x[one_atac], omics[one_atac], np.zeros(91))
+    assert value == pytest.approx(1 - np.abs(silhouettes_by_loops(x[one_atac], omics[one_atac])).mean(), abs=1e-12)
+
+
+def test_blocks_order_names_shift_and_copies(stacked, monkeypatch):
+    x, types, omics = stacked
+    expected = cell_type_asw(x, types), omics_asw(x, omics, types)
+    order = np.random.default_rng(1).permutation(160)
+    monkeypatch.setattr(_distances, "BLOCK_ENTRIES", 160 * 7)
+    names = np.array(["d", "a", "c", "b"])[types]
+    ours = cell_type_asw(x[order] + 100, names[order]), omics_asw(x[order] + 100, omics[order], names[order])
+    np.testing.assert_allclose(ours, expected, atol=1e-9)
+    twice = np.repeat(x, 2, axis=0), np.repeat(types, 2)
+    assert cell_type_asw(*twice) == pytest.approx((silhouette_score(*twice) + 1) / 2, abs=1e-7)
+    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)  # float32
+    np.testing.assert_allclose((cell_type_asw(x, types), omics_asw(x, omics, types)), expected, atol=1e-6)
+
+
+def test_autocast_does_not_reach_us(stacked, monkeypatch):
+    x, types, _ = stacked
+    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = cell_type_asw(x, types)
+        assert torch.is_autocast_enabled("cpu")
+    assert inside == cell_type_asw(x, types)
+
+
+def test_some_cells_stand_for_all(stacked):
+    x, types, _ = stacked
+    assert cell_type_asw(x, types, max_queries=80) == pytest.approx(cell_type_asw(x, types), abs=0.05)
+    assert cell_type_asw(x, types, max_queries=160) == cell_type_asw(x, types)
+
+
+# --- broken embeddings ---
+
+
+@pytest.mark.parametrize("point", [0.0, 0.1, 1e6])
+def test_all_cells_at_one_point(point):
+    x, types, omics = np.full((60, 3), point), np.arange(60) % 3, np.arange(60) % 2
+    assert cell_type_asw(x, types) == 0.5  # neither apart nor wrong
+    assert omics_asw(x, omics, types) == 1  # mixed, for what it is worth
+
+
+def test_shuffled_labels_and_modalities_apart():
+    rng = np.random.default_rng(2)
+    types, omics = np.repeat([0, 1], 200), np.tile([0, 1], 200)
+    x = rng.normal(size=(400, 3)) + 100 * np.eye(2, 3)[types]
+    assert cell_type_asw(x, types) > 0.98
+    assert omics_asw(x, omics, types) > 0.95
+    assert cell_type_asw(x, rng.permutation(types)) == pytest.approx(0.5, abs=0.01)
+    apart = x + 1e4 * omics[:, None]
+    # types are told by neighbours, not by mean distances: far layers hide them from the silhouette
+    assert cell_type_asw(apart, types) == pytest.approx(0.5, abs=0.01)
+    assert omics_asw(apart, omics, types) < 0.01
+
+
+# --- faults ---
+
+X = np.random.default_rng(3).normal(size=(6, 2))
+AB = ["a", "b"] * 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(lambda: cell_type_asw(X * np.nan, AB), "6 of 6 rows of x", id="nan"),
+        pytest.param(lambda: cell_type_asw(X, AB * 2), r"cell_type .*\(12,\)", id="length"),
+        pytest.param(lambda: cell_type_asw(X, ["a"] * 6), "at least 2", id="one_label"),
+        pytest.param(lambda: cell_type_asw(X[:1], ["a"]), "at least 2", id="one_cell"),
+        pytest.param(lambda: cell_type_asw(X, range(6)), "no cell has another", id="all_labels_once"),
+        pytest.param(lambda: omics_asw(X, ["rna"] * 6, AB), "omics needs at least 2", id="one_layer"),
+        pytest.param(lambda: omics_asw(X, AB, AB), "several cells of two layers", id="no_type_in_two_layers"),
+        pytest.param(lambda: omics_asw(X, AB, AB[:4]), r"cell_type .*\(4,\)", id="omics_length"),
+    ],
+)
+def test_faults(call, message):
+    with pytest.raises(ScmambaError, match=message):
+        call()
+
+
+def test_unknown_choice():
+    with pytest.raises(UnknownNameError, match="'skip', 'one'"):
+        omics_asw(X, AB, AB, single_layer="half")
