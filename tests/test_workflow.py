@@ -38,11 +38,15 @@ def test_global_generators_are_put_back():
     import scvi
 
     mdata = simulate_multiome(**SMALL, seed=2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # scanpy's neighbours would leave as many as there are cores
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state(), scvi.settings.seed
     workflow.integrate(mdata, seed=3, umap=False, **FAST)
     after = random.getstate(), np.random.get_state()[1], torch.get_rng_state(), scvi.settings.seed
     assert before[0] == after[0] and (before[1] == after[1]).all() and (before[2] == after[2]).all()
     assert before[3] == after[3]
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(threads)
     assert "X_umap" not in mdata.obsm and "X_umap" not in mdata["rna"].obsm
 
 

@@ -116,6 +116,7 @@ class TrainConfig:
     gradient_clip: float = 1.0  # largest norm of the gradient
     patience: int | None = None  # epochs without better held-out retrieval before training stops; None: by their length
     monitor: str = "foscttm_validation"  # or "recall_at_10_validation", "validation_loss"
+    batch_pure: bool = False  # fill each minibatch from one batch of batch_key: what differs is then not the batch
     max_validation_cells: int = 5_000  # enough to tell 0.08 from 0.09; more only cost training cells
 
     @property

@@ -17,7 +17,7 @@ import pandas as pd
 from ._compat import quiet
 from ._keys import OBSM_KEY
 from .errors import ScmambaError
-from .metrics import foscttm, recall_at_k
+from .metrics import partner_ranks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -176,10 +176,10 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
         if n < 2:
             continue
         name = f" {kind_x}-{kind_y}" if several else ""
-        distance = float(np.concatenate(foscttm(x[paired], y[paired])).mean())
-        rows[f"FOSCTTM{name}"] = (distance, (n - 1) / (2 * n), 0.0, n)
+        ranks = partner_ranks(x[paired], y[paired])
+        rows[f"FOSCTTM{name}"] = (float(np.mean(ranks.fractions)), (n - 1) / (2 * n), 0.0, n)
         at = min(k, n)
-        rows[f"recall@{at}{name}"] = (recall_at_k(x[paired], y[paired], at), at / n, 1.0, n)
+        rows[f"recall@{at}{name}"] = (float(ranks.recall(at)[0]), at / n, 1.0, n)
     if labels_key is not None and CLUSTER_KEY in mdata.obs:
         from sklearn.metrics import adjusted_rand_score
 
@@ -244,6 +244,8 @@ def _seeded(seed: int) -> Iterator[None]:
     variables = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
     environment = {name: os.environ.get(name) for name in variables}
     of_scvi, of_python, of_numpy = scvi.settings.seed, random.getstate(), np.random.get_state()
+    # numba, under scanpy's neighbours, sets the number of threads of the OpenMP that torch shares
+    n_threads = torch.get_num_threads()
     with torch.random.fork_rng(), quiet("lightning.fabric.utilities.seed"):
         try:
             scvi.settings.seed = seed
@@ -252,6 +254,7 @@ def _seeded(seed: int) -> Iterator[None]:
             scvi.settings.seed = of_scvi
             random.setstate(of_python)
             np.random.set_state(of_numpy)
+            torch.set_num_threads(n_threads)
             for name, value in environment.items():
                 if value is None:
                     os.environ.pop(name, None)

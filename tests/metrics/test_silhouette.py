@@ -44,7 +44,7 @@ def test_omics_asw_is_the_definition(stacked):
 
 
 def test_scores_agree_with_scglue(stacked):
-    metrics = pytest.importorskip("scglue").metrics
+    metrics = pytest.importorskip("scglue.metrics")
     x, types, omics = stacked
     assert cell_type_asw(x, types) == pytest.approx(metrics.avg_silhouette_width(x, types), abs=1e-6)
     assert omics_asw(x, omics, types) == pytest.approx(metrics.avg_silhouette_width_batch(x, omics, types), abs=1e-6)

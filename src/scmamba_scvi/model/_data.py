@@ -15,13 +15,14 @@ from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from .._compat import mudata_wrapper, scvi_constants
-from .._keys import KINDS, present_key, x_key
+from .._keys import BATCH_KEY, KINDS, present_key, x_key
 from ..errors import ScmambaError
 from ..ops.csr import csr
 from ._checks import check_mudata
+from ._sampler import BatchPureSampler
 
 _C = scvi_constants()
 _MuDataField = mudata_wrapper()
@@ -135,6 +136,11 @@ class MultiModalManager(AnnDataManager):
             columns = pd.Index(known).get_indexer(modality.var_names)
         return ModalityMatrix(self.get_from_registry(x_key(kind)), rows, columns)
 
+    @property
+    def has_batches(self) -> bool:
+        """Whether `SCMAMBA.setup_mudata` was told a ``batch_key``."""
+        return self._setup_args["batch_key"] is not None
+
     def feature_names(self, kind: str) -> np.ndarray:
         """Features in the order the model knows."""
         return np.asarray(self._registry[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
@@ -205,9 +211,13 @@ class PairedSplitter(DataSplitter):
     ----------
     max_validation_cells
         Enough to tell 0.08 from 0.09 FOSCTTM; more only cost training cells and time.
+    batch_pure
+        Fill each training minibatch from one batch.
     """
 
-    def __init__(self, adata_manager: MultiModalManager, *, max_validation_cells: int, **kwargs) -> None:
+    def __init__(
+        self, adata_manager: MultiModalManager, *, max_validation_cells: int, batch_pure: bool = False, **kwargs
+    ) -> None:
         super().__init__(adata_manager, load_sparse_tensor=True, **{"drop_last": True, **kwargs})
         if self.external_indexing is None:
             self.train_idx, self.val_idx, self.test_idx = self._split(max_validation_cells)
@@ -216,9 +226,21 @@ class PairedSplitter(DataSplitter):
                 np.asarray(i, dtype=np.int64) for i in self.external_indexing
             )
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+        self.batch_pure = batch_pure
 
     def setup(self, stage: str | None = None) -> None:
         """Nothing: cells were split when this object was made, the model needs them before Lightning calls."""
+
+    def train_dataloader(self):
+        """Loader of the training cells, in a new order each epoch."""
+        if not self.batch_pure:
+            return super().train_dataloader()
+        batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
+        options = dict(self.data_loader_kwargs)
+        sampler = BatchPureSampler(batches, options.pop("batch_size"))
+        # scvi-tools' loader would put what the sampler yields into minibatches once more
+        dataset = self.adata_manager.create_torch_dataset(indices=self.train_idx, load_sparse_tensor=True)
+        return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **options)
 
     def val_dataloader(self):
         """Loader of the validation cells; no loader, rather than `None`, if there are none."""

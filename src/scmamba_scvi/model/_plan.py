@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..errors import ScmambaError
-from ..metrics import foscttm, recall_at_k
+from ..metrics import modality_gap, partner_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -135,9 +135,10 @@ def retrieval_scores(batches: Iterable[dict[str, tuple[Tensor, Tensor]]], k: int
         if int(both.sum()) < 2:
             continue
         a, b = za[both].numpy(), zb[both].numpy()
-        scores["foscttm"].append(float(np.mean(foscttm(a, b))))
-        scores[f"recall_at_{k}"].append(recall_at_k(a, b, min(k, len(a))))
-        scores["modality_gap"].append(float(np.linalg.norm(a.mean(0) - b.mean(0))))
+        ranks = partner_ranks(a, b)
+        scores["foscttm"].append(float(np.mean(ranks.fractions)))
+        scores[f"recall_at_{k}"].append(float(ranks.recall(min(k, len(a)))[0]))
+        scores["modality_gap"].append(modality_gap(a, b))
     return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
 

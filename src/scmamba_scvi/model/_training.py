@@ -76,10 +76,13 @@ class ContrastiveTrainingMixin:
         if self.adata is None:
             raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
         config = resolve_train_config(**(plan_kwargs or {}))
+        if config.batch_pure and not self.adata_manager.has_batches:
+            raise ScmambaError("batch_pure=True needs batches: name their column in setup_mudata(batch_key=...).")
         n_paired = int((n_modalities_of_cells(self.adata_manager) > 1).sum())
         chosen = choose_training(n_paired, self.adata.n_obs, batch_size, max_epochs, train_size, config)
         splitter = self._data_splitter_cls(
-            self.adata_manager, max_validation_cells=config.max_validation_cells, train_size=train_size,
+            self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
+            train_size=train_size,
             validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=chosen.batch_size,
             **(datasplitter_kwargs or {}),
         )  # fmt: skip

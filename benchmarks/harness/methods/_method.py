@@ -1,0 +1,66 @@
+"""What a method is: an adapter from a task to embeddings, and what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+
+from ..sets import DataSet, Task
+
+#: Of training and of held-out cells, ``(cells, dimensions)``. Keys: kinds of modality, and "joint".
+Embeddings = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Embeddings, and what is worth saying about the fit, such as its epochs."""
+
+    embeddings: Embeddings
+    notes: dict[str, object] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One row of the tables."""
+
+    name: str
+    about: str
+    fit: Callable[[Task, int], Fitted]  # labels are not in a Task's reach by any name a method knows
+    kinds: frozenset[str] | None = None  # modalities it is made for; None: any two
+    packages: tuple[str, ...] = ()  # to be importable
+    n_seeds: int = 3  # 1 where a fit is deterministic, or takes long
+    max_cells: int | None = None  # on a CPU more would take hours
+    only: frozenset[str] | None = None  # names of the sets it is run on, where a fit on the others would take hours
+    batches: bool = False  # made for data with batches: pointless without
+
+    def missing(self, dataset: DataSet, keys: dict[str, str], n_cells: int) -> str | None:
+        """Why it is not run on a set, if it is not."""
+        for package in self.packages:
+            if importlib.util.find_spec(package) is None:
+                return f"needs the package {package}"
+        if self.kinds is not None and set(keys) != self.kinds:
+            return f"made for {' + '.join(sorted(self.kinds))}"
+        if self.batches and dataset.batch_key is None:
+            return "made for data with batches"
+        if self.only is not None and dataset.name not in self.only:
+            return "hours without a GPU"
+        if self.max_cells is not None and n_cells > self.max_cells and not _has_gpu():
+            return f"hours without a GPU at {n_cells:,} cells"
+        return None
+
+
+def epochs_within(full: int, cell_passes: int, n_cells: int) -> int:
+    """A method's own number of epochs on a GPU, and on a CPU as many as ``cell_passes`` allow, 10 at least.
+
+    The defaults of the deep peers take hours on two cores. What was cut stands in the notes of each result.
+    """
+    return full if _has_gpu() else min(full, max(10, cell_passes // n_cells))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

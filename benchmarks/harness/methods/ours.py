@@ -1,0 +1,81 @@
+"""This package: its defaults, and what its defaults are held against."""
+
+from __future__ import annotations
+
+from ..sets import Task
+from ._method import Fitted, Method
+
+
+def scmamba(
+    plan: dict[str, object] | None = None, batch_size: int | None = None, max_epochs: int | None = None, **overrides
+):
+    """`SCMAMBA` with ``overrides`` of its options and ``plan`` of those of training."""
+
+    def fit(task: Task, seed: int) -> Fitted:
+        import scvi
+
+        from scmamba_scvi import SCMAMBA
+
+        scvi.settings.seed = seed
+        SCMAMBA.setup_mudata(task.train, modalities=task.keys, batch_key=task.batch_key)
+        model = SCMAMBA(task.train, **overrides)
+        model.train(
+            enable_progress_bar=False, plan_kwargs=dict(plan or {}), batch_size=batch_size, max_epochs=max_epochs
+        )
+        views = {"joint": None, **{kind: kind for kind in model.kinds}}
+        embeddings = {
+            name: tuple(model.get_latent_representation(m, modality=kind) for m in (task.train, task.test))
+            for name, kind in views.items()
+        }
+        return Fitted(embeddings, {"epochs": len(model.history["foscttm_validation"]), **sizes(model)})
+
+    return fit
+
+
+def sizes(model) -> dict[str, object]:
+    """Parameters and patches, so that rows can be told apart by what they cost."""
+    return {
+        "parameters": sum(p.numel() for p in model.module.parameters()),
+        "patches": {kind: layout.n_patches for kind, layout in model.layouts.items()},
+    }
+
+
+#: The published shape without the published size: what two cores can train.
+PAPER_SHAPE = {
+    "preset": "paper", "d_model": 128, "n_layers": 2, "d_state": 64, "headdim": 64, "d_mlp": 256,
+    "attention_layers": (), "patch_size": {"rna": 64, "atac": 256, "protein": 16},
+}  # fmt: skip
+
+METHODS = [
+    Method("scMamba", "the defaults of this package", scmamba()),
+    Method(
+        "scMamba base", "`preset='base'`, what the defaults take on a GPU", scmamba(preset="base"), n_seeds=1,
+        max_cells=1_000,
+    ),
+    Method("linear", "`encoder='linear'`: the spectral start trained with our loss, no network", scmamba(encoder="linear")),
+    Method(
+        "MLP", "`encoder='mlp'` beside the spectral start, same loss, masking and early stopping", scmamba(encoder="mlp")
+    ),
+    Method(
+        "MLP alone", "the same without the spectral start and the linear part",
+        scmamba(encoder="mlp", skip=False, spectral=False, gate_init=1.0), n_seeds=1,
+    ),
+    Method(
+        "scMamba from nothing", "the default network without the spectral start and the linear part",
+        scmamba(skip=False, spectral=False, gate_init=1.0, layer_scale=None), n_seeds=1,
+    ),
+    Method(
+        "paper's shape", "shared projection, last token, no linear part, as published; 2 layers of 128 instead of "
+        "10 and 12 of 512", scmamba(**PAPER_SHAPE), n_seeds=1,
+    ),
+    Method(
+        "paper's preset", "`preset='paper'`: the published shape and size", scmamba(preset="paper"), n_seeds=1,
+        max_cells=1_000,
+    ),
+    Method(
+        "scCLIP-like", "transformer blocks on shared projections of patches, mean pooling, contrastive loss alone",
+        scmamba(**{**PAPER_SHAPE, "attention_layers": (0, 1), "pooling": "mean", "pool_norm": "none"},
+                cosine_weight=0.0, learn_temperature=True, temperature=0.07),
+        n_seeds=1,
+    ),
+]  # fmt: skip

@@ -1,0 +1,118 @@
+"""Variational peers: MultiVI and totalVI of scvi-tools, PairedSCGLUE."""
+
+from __future__ import annotations
+
+import networkx
+import numpy as np
+from scipy import sparse
+
+from ..sets import Task
+from ._method import Fitted, Method, epochs_within
+from .genome import genes_by_peaks
+from .linear import components
+
+
+def multivi(task: Task, seed: int) -> Fitted:
+    import scvi
+
+    scvi.settings.seed = seed
+    modalities = {"rna_layer": task.keys["rna"], "atac_layer": task.keys["atac"]}
+    epochs = epochs_within(500, 200_000, task.train.n_obs)
+    short = epochs < 500
+    for mdata in (task.train, task.test):
+        if task.batch_key is not None:  # it is looked for in a modality
+            mdata[task.keys["rna"]].obs[task.batch_key] = mdata.obs[task.batch_key]
+    batch = {"batch_key": task.batch_key} if task.batch_key is not None else {}
+    scvi.model.MULTIVI.setup_mudata(
+        task.train, modalities={**modalities, **dict.fromkeys(batch, task.keys["rna"])}, **batch
+    )
+    model = scvi.model.MULTIVI(task.train)
+    # its own step of 1e-4 is made for 500 epochs
+    model.train(
+        max_epochs=epochs, lr=1e-3 if short else 1e-4, n_epochs_kl_warmup=min(50, epochs // 2),
+        enable_progress_bar=False,
+    )  # fmt: skip
+    views = {"rna": "expression", "atac": "accessibility", "joint": "joint"}
+    return Fitted(
+        {name: tuple(model.get_latent_representation(m, modality=view) for m in (task.train, task.test))
+         for name, view in views.items()},
+        {"epochs": len(model.history["elbo_train"]), "epochs by default": 500},
+    )  # fmt: skip
+
+
+def totalvi(task: Task, seed: int) -> Fitted:
+    import scvi
+
+    scvi.settings.seed = seed
+    full = int(min(round(20_000 / task.train.n_obs * 400), 400))
+    epochs = epochs_within(full, 500_000, task.train.n_obs)
+    modalities = {"rna_layer": task.keys["rna"], "protein_layer": task.keys["protein"]}
+    batch = {}
+    for mdata in (task.train, task.test):
+        protein = mdata[task.keys["protein"]]
+        protein.X = sparse.csr_matrix(protein.X).toarray()  # its prior is fitted on dense counts
+        if task.batch_key is not None:  # it is looked for in a modality
+            mdata[task.keys["rna"]].obs[task.batch_key] = mdata.obs[task.batch_key]
+    if task.batch_key is not None:
+        batch = {"batch_key": task.batch_key}
+        modalities["batch_key"] = task.keys["rna"]
+    scvi.model.TOTALVI.setup_mudata(task.train, modalities=modalities, **batch)
+    model = scvi.model.TOTALVI(task.train)
+    model.train(max_epochs=epochs, enable_progress_bar=False)
+    joint = tuple(model.get_latent_representation(m) for m in (task.train, task.test))
+    return Fitted({"joint": joint}, {"epochs": len(model.history["elbo_train"]), "epochs by default": full})
+
+
+def paired_scglue(task: Task, seed: int) -> Fitted:
+    import itertools
+    import tempfile
+
+    import scglue
+
+    train, test = ({kind: m[key].copy() for kind, key in task.keys.items()} for m in (task.train, task.test))
+    on_gene = genes_by_peaks(train["rna"].var, train["atac"].var).tocoo()
+    for kind, representation in (("rna", "X_pca"), ("atac", "X_lsi")):
+        train[kind].obsm[representation], test[kind].obsm[representation] = components(task, kind, seed)
+        model = "NB"
+        for data in (train[kind], test[kind]):
+            data.obs_names = [f"cell{i}" for i in range(data.n_obs)]
+            scglue.models.configure_dataset(
+                data, model, use_highly_variable=False, use_rep=representation, use_obs_names=True
+            )
+    graph = _guidance(train["rna"].var_names, train["atac"].var_names, on_gene)
+    vertices = sorted(graph.nodes)
+    epochs = epochs_within(828, 100_000, task.train.n_obs)
+    model = scglue.models.PairedSCGLUEModel(train, vertices, random_seed=seed)
+    model.compile()
+    with tempfile.TemporaryDirectory() as folder:
+        # with few epochs its automatic burn-in would take them all
+        model.fit(train, graph, max_epochs=epochs, align_burnin=max(1, epochs // 6), directory=folder)
+    views = {
+        kind: tuple(model.encode_data(kind, m[kind]) for m in (train, test)) for kind in itertools.islice(train, 2)
+    }
+    joint = tuple(np.mean([v[i] for v in views.values()], axis=0) for i in (0, 1))
+    return Fitted(
+        {**views, "joint": joint},
+        {"epochs": epochs, "epochs by default": 828, "gene-peak edges": int(on_gene.nnz)},
+    )
+
+
+def _guidance(genes, peaks, on_gene) -> networkx.MultiDiGraph:
+    graph = networkx.MultiDiGraph()
+    graph.add_nodes_from([*genes, *peaks])
+    for vertex in list(graph.nodes):
+        graph.add_edge(vertex, vertex, key="self", weight=1.0, sign=1)
+    for i, j in zip(on_gene.row, on_gene.col, strict=True):
+        graph.add_edge(genes[i], peaks[j], key="fwd", weight=1.0, sign=1)
+        graph.add_edge(peaks[j], genes[i], key="rev", weight=1.0, sign=1)
+    return graph
+
+
+METHODS = [
+    Method("MultiVI", "scvi-tools' MULTIVI; on a CPU fewer epochs at a larger step", multivi,
+           kinds=frozenset({"rna", "atac"}), n_seeds=1),
+    Method("totalVI", "scvi-tools' TOTALVI; one embedding for both modalities, so nothing to match", totalvi,
+           kinds=frozenset({"rna", "protein"}), n_seeds=1),
+    Method("PairedSCGLUE", "PairedSCGLUE of scglue, guided by peaks on gene bodies and promoters; on a CPU fewer epochs",
+           paired_scglue, kinds=frozenset({"rna", "atac"}), packages=("scglue",), n_seeds=1),
+]  # fmt: skip

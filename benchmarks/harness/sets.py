@@ -1,0 +1,158 @@
+"""Data sets: real ones from SCMAMBA_DATA, simulated ones with any axis turned, any .h5mu file. One fixed split each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("SCMAMBA_DATA", ROOT.parent / "shared" / "data"))
+#: Share of the cells that no method sees while it is fitted.
+HELD_OUT = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """Where cells come from, and what of them is scored."""
+
+    name: str
+    about: str
+    path: Path | None = None
+    simulate: tuple[str, dict[str, Any]] | None = None  # function of scmamba_scvi.data, its arguments
+    label_key: str | None = None
+    ignored_labels: tuple[str, ...] = ()  # labels that mean "not known"
+    batch_key: str | None = None
+
+    def missing(self) -> str | None:
+        """Why the set cannot be read here, if it cannot."""
+        if self.path is not None and not self.path.exists():
+            return f"{self.path.name} is not there; set SCMAMBA_DATA to the folder with the data"
+        return None
+
+    def load(self) -> MuData:
+        """All cells."""
+        if self.simulate is not None:
+            import scmamba_scvi.data
+
+            function, arguments = self.simulate
+            return getattr(scmamba_scvi.data, function)(**arguments)
+        import mudata
+
+        return mudata.read_h5mu(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a method gets: cells to fit, cells it is asked to embed, which modality is which, and the batches."""
+
+    train: MuData
+    test: MuData
+    keys: dict[str, str]  # kind of modality -> key of mdata.mod
+    batch_key: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """What only the scores see: one label and one batch per cell, of training and of held-out cells."""
+
+    labels: tuple[np.ndarray, np.ndarray] | None
+    batches: tuple[np.ndarray, np.ndarray] | None
+    ignored_labels: tuple[str, ...] = ()
+
+
+def split(dataset: DataSet) -> tuple[Task, Truth]:
+    """Training and held-out cells: the first fifth of ``default_rng(0).permutation`` is held out, for every method."""
+    whole = dataset.load()
+    order = np.random.default_rng(0).permutation(whole.n_obs)
+    cut = int(whole.n_obs * HELD_OUT)
+    train, test = (whole[np.sort(rows)].copy() for rows in (order[cut:], order[:cut]))
+    truth = Truth(
+        *(_columns(train, test, key) for key in (dataset.label_key, dataset.batch_key)), dataset.ignored_labels
+    )
+    for mdata in (train, test):
+        _forget_annotations(mdata, dataset.batch_key)
+    return Task(train, test, kinds_of(whole), dataset.batch_key), truth
+
+
+def _columns(train: MuData, test: MuData, key: str | None) -> tuple[np.ndarray, np.ndarray] | None:
+    return None if key is None else tuple(m.obs[key].astype(str).to_numpy() for m in (train, test))
+
+
+def _forget_annotations(mdata: MuData, batch_key: str | None) -> None:
+    """Leave nothing of ``obs`` and ``obsm`` but the batch: no method can read a label, not even by accident."""
+    for data in (mdata, *mdata.mod.values()):
+        data.obs = data.obs[[batch_key] if batch_key in data.obs else []]
+    for data in mdata.mod.values():
+        data.obsm.clear()
+
+
+def kinds_of(mdata: MuData) -> dict[str, str]:
+    """Kind of modality to key, as `SCMAMBA.setup_mudata` recognises them."""
+    from scmamba_scvi.model._modalities import resolve_modalities
+
+    return resolve_modalities(mdata, None)
+
+
+def _simulated(name: str, about: str, function: str, **arguments: Any) -> DataSet:
+    return DataSet(name, about, simulate=(function, arguments), label_key="cell_type", batch_key="batch")
+
+
+_SIZES = {"n_cells": 5_000, "n_genes": 2_000, "rare_fraction": 0.01}
+_MULTIOME = {**_SIZES, "n_peaks": 10_000, "n_cell_types": 12}
+SETS: dict[str, DataSet] = {
+    d.name: d
+    for d in (
+        DataSet(
+            "snareseq_mouse_cortex", "SNARE-seq, adult mouse cortex [Chen 2019]: 10,309 cells, 1,677 genes, 25,734 peaks",
+            DATA / "snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu", label_key="cell_type", ignored_labels=("Mis",),
+        ),
+        DataSet(
+            "bmmc_cite_starter", "CITE-seq, bone marrow: 600 cells of 41 types in 2 batches, 1,000 genes, 134 proteins",
+            DATA / "bmmc_cite_starter/bmmc_cite_starter.h5mu", label_key="cell_type", batch_key="batch",
+        ),
+        DataSet(
+            "pbmc_reapseq", "REAP-seq, blood: 7,488 cells in 2 samples, 14,252 genes, 48 proteins; no labels",
+            DATA / "pbmc_reapseq/pbmc_reapseq.h5mu", batch_key="batch",
+        ),
+        DataSet(
+            "pbmc_multiome_tiny_muon", "10x Multiome, blood: 1,000 cells, 45 genes, 174 peaks; no labels",
+            DATA / "pbmc_multiome_tiny_muon/test_rna_atac.h5mu",
+        ),
+        _simulated(
+            "multiome_weak_batches", "simulated RNA + ATAC: 5,000 cells of 12 types (rarest 1 %), weak batch effects",
+            "simulate_multiome", **_MULTIOME, batch_strength=0.15,
+        ),
+        _simulated(
+            "multiome_strong_batches", "the same with strong batch effects",
+            "simulate_multiome", **_MULTIOME, batch_strength=0.6,
+        ),
+        _simulated(
+            "multiome_shallow", "the same with weak batch effects and a third of the counts",
+            "simulate_multiome", **_MULTIOME, batch_strength=0.15, rna_counts=170, atac_counts=220,
+        ),
+        _simulated(
+            "multiome_20k", "simulated RNA + ATAC: 20,000 cells of 12 types (rarest 1 %), weak batch effects",
+            "simulate_multiome", **{**_MULTIOME, "n_cells": 20_000}, batch_strength=0.15,
+        ),
+        _simulated(
+            "citeseq_weak_batches", "simulated RNA + protein: 5,000 cells of 12 types, 50 proteins, weak batch effects",
+            "simulate_citeseq", **_SIZES, n_proteins=50, n_cell_types=12, batch_strength=0.15,
+        ),
+        _simulated(
+            "citeseq_strong_batches", "the same with strong batch effects",
+            "simulate_citeseq", **_SIZES, n_proteins=50, n_cell_types=12, batch_strength=0.6,
+        ),
+    )
+}  # fmt: skip
+
+
+def from_file(path: str, label_key: str | None, batch_key: str | None) -> DataSet:
+    """Any paired .h5mu of raw counts."""
+    return DataSet(Path(path).stem, path, Path(path), label_key=label_key, batch_key=batch_key)

@@ -1,0 +1,54 @@
+"""Minibatches whose cells come from one batch, so that the batch cannot tell a cell from its negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+
+class BatchPureSampler(Sampler[list[int]]):
+    """Positions of one batch's cells at a time, every cell once per epoch.
+
+    The cells of a batch are cut into parts of nearly equal size instead of full ones and a rest: a rest would be left
+    out of every epoch, or be a minibatch of few negatives. Batches of fewer than an eighth of a minibatch are put
+    together; alone they would have too few negatives, left out their cells would be lost.
+
+    Parameters
+    ----------
+    batches
+        ``(n,)`` batch of each cell, as integers.
+    batch_size
+        Cells of a minibatch, about: parts are between two thirds and one and a half of it, or a whole smaller batch.
+    """
+
+    def __init__(self, batches: np.ndarray, batch_size: int) -> None:
+        values, counts = np.unique(batches, return_counts=True)
+        small = values[counts < max(2, batch_size // 8)]
+        groups = [np.flatnonzero(batches == value) for value in values[~np.isin(values, small)]]
+        pooled = np.flatnonzero(np.isin(batches, small))
+        if len(pooled) >= 2 or not groups:
+            groups.append(pooled)
+        elif len(pooled):  # one cell has no negative: it joins the smallest of the others
+            smallest = min(range(len(groups)), key=lambda i: len(groups[i]))
+            groups[smallest] = np.concatenate([groups[smallest], pooled])
+        self._groups = groups
+        self._parts = [max(1, round(len(cells) / batch_size)) for cells in groups]
+
+    def __len__(self) -> int:
+        return sum(self._parts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        minibatches = [
+            part
+            for cells, n in zip(self._groups, self._parts, strict=True)
+            for part in np.array_split(cells[_shuffled(len(cells))], n)
+        ]
+        for i in _shuffled(len(minibatches)):
+            yield minibatches[i].tolist()
+
+
+def _shuffled(n: int) -> np.ndarray:
+    return torch.randperm(n).numpy()  # torch's generator, which the seed of a run sets
