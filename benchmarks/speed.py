@@ -184,9 +184,9 @@ def measure_memory(batch_size: int = 512) -> dict[str, object]:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         whole, few = f"{folder}/whole.h5mu", f"{folder}/few.h5mu"
-        _in_process(context, _simulate, whole, few, batch_size)
-        network = _in_process(context, _of_network, few, batch_size)
-        run = _in_process(context, _of_everything, whole, batch_size)
+        in_process(context, _simulate, whole, few, batch_size)
+        network = in_process(context, _of_network, few, batch_size)
+        run = in_process(context, _of_everything, whole, batch_size)
     beyond = run["raised"] - network
     mb = 2**20
     found = {
@@ -208,7 +208,7 @@ def _simulate(whole: str, few: str, batch_size: int, queue) -> None:
     queue.put(None)
 
 
-def _in_process(context, function, *arguments):
+def in_process(context, function, *arguments):
     queue = context.Queue()
     process = context.Process(target=function, args=(*arguments, queue))
     process.start()
@@ -219,7 +219,11 @@ def _in_process(context, function, *arguments):
 
 def write_page() -> None:
     """docs/performance.md from the results that are there."""
-    lines = ["# Performance", "", "Written by `python benchmarks/speed.py` from `benchmarks/results/`."]
+    lines = [
+        "# Performance",
+        "",
+        "Written by `python benchmarks/speed.py` and `metrics_cost.py` from `benchmarks/results/`.",
+    ]
     speed, memory = RESULTS / "speed.json", RESULTS / "memory.json"
     if speed.exists():
         found = json.loads(speed.read_text())
@@ -232,7 +236,7 @@ def write_page() -> None:
         for row in found["steps"]:
             keys = ("shape", "step_ms", "matmul_ms", "ratio", "cells_per_s", "loader_ms")
             lines.append("| " + " | ".join(str(row[k]) for k in keys) + " |")
-        lines += ["", _measured_on(found)]
+        lines += ["", measured_on(found)]
     if memory.exists():
         found = json.loads(memory.read_text())
         cells, genes, peaks = found["cells_genes_peaks"]
@@ -242,13 +246,18 @@ def write_page() -> None:
             f"{peaks:,} peaks ({found['mudata_mb']} MB). Peak resident memory rises by {found['raised_mb']} MB; the same network takes",
             f"{found['network_alone_mb']} MB on a few cells (weights, optimizer, activations of minibatches of {found['batch_size']}). What",
             f"grows with the data is the rest, {found['beyond_mb']} MB or {found['share_of_mudata']:.1%} of the MuData.",
-            "", _measured_on(found),
+            "", measured_on(found),
         ]  # fmt: skip
+    scores = RESULTS / "metrics.json"
+    if scores.exists():
+        from metrics_cost import section
+
+        lines += section(json.loads(scores.read_text()))
     lines += ["", "## On a GPU", "", "Not yet measured."]
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines) + "\n")
 
 
-def _measured_on(found: dict) -> str:
+def measured_on(found: dict) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     return f"Measured on {found['cores']} cores ({found['processor']}), Python {found['python']}, {versions}."
 

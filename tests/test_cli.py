@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,13 +9,16 @@ from pathlib import Path
 
 import mudata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import typer
 from typer.testing import CliRunner
 
 from scmamba_scvi import cli
+from scmamba_scvi.cli._console import reporting
 from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.metrics import evaluate_integration
 
 LAUNCH = [sys.executable, "-c", "from scmamba_scvi.cli import main; main()"]
 
@@ -176,15 +180,97 @@ def test_outputs_are_checked_before_the_input_is_read(tmp_path, out, message):
 
 
 def test_a_fault_of_the_program_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), cli._reporting():
+    with pytest.raises(ZeroDivisionError), reporting():
         raise ZeroDivisionError
+
+
+# -- evaluate -------------------------------
+
+
+def read_scores(path):
+    return pd.read_csv(path, header=[0, 1], index_col=0)
+
+
+def test_evaluate_writes_what_it_prints(integrated, tmp_path):
+    file = integrated[0] / "out.h5mu"
+    result = run(
+        "evaluate", file, "--label", "cell_type", "--batch", "batch", "--out", tmp_path / "new" / "of this.day"
+    )
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"of this.day.csv", "of this.day.png"}
+    assert (tmp_path / "new" / "of this.day.png").stat().st_size > 10_000
+    scores = read_scores(tmp_path / "new" / "of this.day.csv")
+    mdata = mudata.read_h5mu(file)
+    held_out = mdata.obs["held_out_scmamba"].to_numpy()
+    assert 0 < held_out.sum() < mdata.n_obs
+    expected = evaluate_integration(mdata, label_key="cell_type", batch_key="batch", cells=held_out, progress=False)
+    pd.testing.assert_frame_equal(scores, expected, check_names=False)
+    assert not result.stderr.strip()
+    lines = result.output.splitlines()
+    for (_, name), value in expected.loc["scMamba"].items():
+        (line,) = [line for line in lines if f" {name} " in line and f"{value:.3f}" in line][:1]
+        assert ("↓" in line) == (name in ("FOSCTTM", "median rank", "modality gap"))
+    for group in ("bio", "omics", "single-cell", "batch", "overall"):
+        assert any(line.startswith(f"│ {group} ") for line in lines)
+
+
+def test_evaluate_compares_embeddings_and_says_what_it_left_out(integrated, tmp_path):
+    arguments = ("--embedding", "ours=X_scmamba", "--embedding", "X_scmamba", "--metric", "FOSCTTM", "--metric", "ARI")
+    result = run(
+        "evaluate", integrated[0] / "out.h5mu", *arguments, "--max-cells", 200, "--all-cells", "--out", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    assert "Note: Not scored: ARI (no label_key)." in result.stderr
+    assert "200 cells" in result.output and "X_scmamba" in result.output
+    assert read_scores(tmp_path / "scores.csv").index.tolist() == ["ours", "X_scmamba"]
+    again = run("evaluate", integrated[0] / "out.h5mu", *arguments, "--unpaired", "--out", tmp_path, "--overwrite")
+    assert again.exit_code == 2 and "Nothing could be scored" in again.stderr
+
+
+def test_evaluate_stands_beside_the_file_and_keeps_what_exists(integrated, tmp_path):
+    file = tmp_path / "mine.h5mu"
+    shutil.copy(integrated[0] / "out.h5mu", file)
+    quick = ("--metric", "modality gap")
+    assert run("evaluate", file, *quick).exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.h5mu", "mine_scores.csv", "mine_scores.png"}
+    (tmp_path / "mine_scores.csv").write_text("mine")
+    result = run("evaluate", file, *quick)
+    assert result.exit_code == 2 and "--overwrite" in result.stderr
+    assert (tmp_path / "mine_scores.csv").read_text() == "mine"
+    assert run("evaluate", file, *quick, "--overwrite", "--out", tmp_path / "mine_scores.png").exit_code == 0
+    assert read_scores(tmp_path / "mine_scores.csv").shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        pytest.param("no.h5mu", [], "There is no file", id="no_such_file"),
+        pytest.param(None, ["--label", "celltype"], "Did you mean 'cell_type'", id="missing_label_column"),
+        pytest.param(None, ["--batch", "donor"], "'donor'", id="missing_batch_column"),
+        pytest.param(None, ["--embedding", "PCA=X_pca"], "'X_scmamba'", id="missing_key"),
+        pytest.param(None, ["--embedding", "PCA="], "NAME=KEY", id="name_without_key"),
+        pytest.param(None, ["--embedding", "a=x", "--embedding", "a=y"], "twice", id="method_named_twice"),
+        pytest.param(None, ["--metric", "foscttm"], "FOSCTTM", id="unknown_metric"),
+    ],
+)
+def test_evaluate_answers_bad_input_in_one_line(integrated, tmp_path, source, options, message):
+    source = tmp_path / source if source else integrated[0] / "out.h5mu"
+    result = run("evaluate", source, "--out", tmp_path / "results" / "scores", *options)
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1 and result.stderr.startswith("Error:")
+    assert message in result.stderr and not list(tmp_path.iterdir())
+
+
+def test_evaluate_needs_an_embedding(simulated, tmp_path):
+    result = run("evaluate", simulated, "--label", "cell_type", "--out", tmp_path / "s")
+    assert result.exit_code == 2 and "Unknown key of obsm 'X_scmamba'" in result.stderr
 
 
 # -- Ctrl-C -------------------------------
 
 
 def test_ctrl_c_leaves_with_130_and_a_line(capsys):
-    with pytest.raises(typer.Exit) as left, cli._reporting():
+    with pytest.raises(typer.Exit) as left, reporting():
         raise KeyboardInterrupt
     assert left.value.exit_code == 130
     assert "Interrupted" in capsys.readouterr().err
@@ -216,6 +302,9 @@ def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"integrated.h5mu", "integration.png", "training.png"}
     assert mudata.read_h5mu(tmp_path / "integrated.h5mu").n_obs == 100
+    evaluated = run("evaluate", tmp_path / "integrated.h5mu", "--label", "cell_type")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert (tmp_path / "integrated_scores.png").exists()
 
 
 def test_doctor_says_what_runs_here():

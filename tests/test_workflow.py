@@ -59,6 +59,7 @@ def test_scores_are_those_of_the_held_out_cells(integrated):
     assert scores.loc["recall@10", "value"] == pytest.approx(recall_at_k(x, y))
     assert scores.loc["recall@10", "chance"] == pytest.approx(10 / len(cells))
     assert (scores["n_cells"] == len(cells)).all() and len(cells) == 100
+    np.testing.assert_array_equal(np.flatnonzero(mdata.obs["held_out_scmamba"]), np.sort(cells))
     assert list(workflow.held_out_scores(mdata, model).index) == ["FOSCTTM", "recall@10"]
 
 

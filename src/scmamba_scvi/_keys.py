@@ -36,6 +36,8 @@ FEATURE_TYPES: Final[dict[str, Kind]] = {"Gene Expression": "rna", "Peaks": "ata
 
 #: ``obsm`` key under which embeddings are written by the command line.
 OBSM_KEY: Final = "X_scmamba"
+#: ``obs`` key of the cells that training never saw, bool; only on them scores of partners say something.
+HELD_OUT_KEY: Final = "held_out_scmamba"
 #: Minibatch and registry key of the batch, int64 ``(n, 1)``.
 BATCH_KEY: Final = "batch"
 #: Minibatch and registry key of the labels, int64 ``(n, 1)``.

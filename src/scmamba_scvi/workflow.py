@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ._compat import quiet
-from ._keys import OBSM_KEY
+from ._keys import HELD_OUT_KEY, OBSM_KEY
 from .errors import ScmambaError
 from .metrics import partner_ranks
 
@@ -56,7 +56,7 @@ def integrate(
 
     Written are ``obsm["X_scmamba"]`` of the MuData (the joint embedding) and of each modality (the cells as this
     modality alone shows them, in its own order of cells), Leiden clusters of the joint embedding as
-    ``obs["leiden_scmamba"]``, and with ``umap`` coordinates ``obsm["X_umap"]`` of all of them, fitted together so that
+    ``obs["leiden_scmamba"]``, the cells that training never saw as ``obs["held_out_scmamba"]``, and with ``umap`` coordinates ``obsm["X_umap"]`` of all of them, fitted together so that
     they share one plane.
 
     Parameters
@@ -100,6 +100,7 @@ def integrate(
             kept = "nothing was kept" if model_dir is None else f"the best weights so far are in {model_dir}"
             raise KeyboardInterrupt(f"Training was stopped: {kept}, mdata is as it was.")
         write_embeddings(mdata, model)
+        mdata.obs[HELD_OUT_KEY] = np.isin(np.arange(mdata.n_obs), model.validation_indices)
         logger.info("Clustering %s cells.", f"{mdata.n_obs:,}")
         write_clusters(mdata, seed=seed)
         if umap:

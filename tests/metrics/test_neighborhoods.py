@@ -322,6 +322,9 @@ AB = ["a", "b"] * 3
         ),
         pytest.param(lambda: mean_average_precision(X, ["a"] * 6), "at least 2 different labels", id="one_label"),
         pytest.param(lambda: mean_average_precision(X, [*AB[:5], None]), "missing .* for 1 of 6", id="label_missing"),
+        pytest.param(
+            lambda: mean_average_precision(X, [*AB[:5], np.nan]), "missing .* for 1 of 6", id="nan among text"
+        ),
         pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=6), "1 to 5 neighbours", id="k_is_n"),
         pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=0), "1 to 5 neighbours", id="k_is_0"),
         pytest.param(lambda: mean_average_precision(X, AB, neighbor_frac=1.5), "neighbor_frac", id="share_above_1"),

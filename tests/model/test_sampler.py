@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError

@@ -33,7 +33,7 @@ class Method:
     packages: tuple[str, ...] = ()  # to be importable
     n_seeds: int = 3  # 1 where a fit is deterministic, or takes long
     max_cells: int | None = None  # on a CPU more would take hours
-    only: frozenset[str] | None = None  # names of the sets it is run on, where a fit on the others would take hours
+    slow_on: frozenset[str] = frozenset()  # names of sets on which it is run with a GPU only
     batches: bool = False  # made for data with batches: pointless without
 
     def missing(self, dataset: DataSet, keys: dict[str, str], n_cells: int) -> str | None:
@@ -45,8 +45,8 @@ class Method:
             return f"made for {' + '.join(sorted(self.kinds))}"
         if self.batches and dataset.batch_key is None:
             return "made for data with batches"
-        if self.only is not None and dataset.name not in self.only:
-            return "hours without a GPU"
+        if dataset.name in self.slow_on and not _has_gpu():
+            return "a quarter of an hour per fit without a GPU"
         if self.max_cells is not None and n_cells > self.max_cells and not _has_gpu():
             return f"hours without a GPU at {n_cells:,} cells"
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._clusters import LeidenScores, leiden_ari_nmi
+from ._evaluate import evaluate_integration
 from ._matching import (
     PartnerRanks,
     foscttm,
@@ -19,18 +20,24 @@ from ._neighborhoods import (
     omics_entropy_mixing,
     seurat_alignment,
 )
+from ._panel import METRICS, Metric
 from ._silhouette import cell_type_asw, omics_asw
 from ._summary import annotation_scores, overall_scores
 from ._trajectory import diffusion_pseudotime, pseudotime_consistency, trajectory_conservation
+from ._votes import knn_accuracy
 
 __all__ = [
+    "METRICS",
     "LeidenScores",
+    "Metric",
     "PartnerRanks",
     "annotation_scores",
     "cell_type_asw",
     "diffusion_pseudotime",
+    "evaluate_integration",
     "foscttm",
     "graph_connectivity",
+    "knn_accuracy",
     "leiden_ari_nmi",
     "matching_score",
     "mean_average_precision",

@@ -33,7 +33,8 @@ def label_codes(labels: Labels, n: int, name: str, *, at_least: int = 2) -> np.n
     ScmambaError
         If their number is not ``n``, if one is missing, or if too few differ.
     """
-    values: np.ndarray = np.asarray(labels)
+    # numpy would make text of a NaN among text
+    values: np.ndarray = np.asarray(labels, dtype=object) if isinstance(labels, (list, tuple)) else np.asarray(labels)
     if values.shape != (n,):
         raise ScmambaError(f"{name} must hold one label for each of {n:,} rows of x; got shape {values.shape}.")
     codes, names = pd.factorize(values)

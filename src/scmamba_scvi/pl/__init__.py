@@ -1,8 +1,11 @@
-"""Figures: data in, matplotlib Axes out. Nothing here computes, shows, or changes what it is given."""
+"""Figures: data in, matplotlib Axes out. Nothing here shows, or changes what it is given."""
 
 from __future__ import annotations
 
+from ._confusion import confusion
 from ._integration import integration
+from ._metrics_table import metrics_table
+from ._neighborhood_overlap import neighborhood_overlap
 from ._training import training
 
-__all__ = ["integration", "training"]
+__all__ = ["confusion", "integration", "metrics_table", "neighborhood_overlap", "training"]

@@ -1,0 +1,125 @@
+"""What the scores of an integration cost on this machine: time, and memory of a process that does nothing else.
+
+    python benchmarks/metrics_cost.py
+
+Results go to benchmarks/results/metrics.json and from there into docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from speed import RESULTS, PeakRSS, in_process, machine, measured_on, write_page  # noqa: E402
+
+DIMENSIONS, TYPES = 64, 20
+
+
+def simulated(n_pairs: int):
+    """Two views of cells of overlapping types, their mean, and the types."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    types = rng.integers(TYPES, size=n_pairs)
+    cells = rng.normal(size=(TYPES, DIMENSIONS))[types] + rng.normal(size=(n_pairs, DIMENSIONS))
+    views = [cells + 0.7 * rng.normal(size=cells.shape) for _ in range(2)]
+    return *views, (views[0] + views[1]) / 2, types, rng.integers(3, size=n_pairs)
+
+
+def partners(n_pairs: int) -> Callable[[], object]:
+    from scmamba_scvi import metrics
+
+    x, y, *_ = simulated(n_pairs)
+
+    def run() -> dict[str, float]:
+        ranks = metrics.partner_ranks(x, y)
+        curve = metrics.neighborhood_overlap(x, y)
+        return {
+            "FOSCTTM": float(sum(map(sum, ranks.fractions))),
+            "recall@10": ranks.recall(10)[0],
+            "points": len(curve),
+        }
+
+    return run
+
+
+def silhouette(n_rows: int) -> Callable[[], object]:
+    from scmamba_scvi import metrics
+
+    *_, joint, types, _ = simulated(n_rows)
+    return lambda: metrics.cell_type_asw(joint, types)
+
+
+def everything(n_pairs: int) -> Callable[[], object]:
+    from scmamba_scvi import metrics
+
+    x, y, joint, types, batches = simulated(n_pairs)
+    # what scanpy compiles on its first use is no cost of the scores
+    metrics.leiden_ari_nmi(joint[:200], types[:200], [1.0])
+    return lambda: metrics.evaluate_integration(
+        None, {"m": {"rna": x, "atac": y, "joint": joint}}, label_key=types, batch_key=batches, progress=False
+    )
+
+
+#: What is measured, of how many cells, and the seconds and megabytes that it should stay under.
+TASKS = {
+    "FOSCTTM, recall and the whole overlap curve": (partners, 20_000, "pairs", 30, 1000),
+    "cell-type ASW": (silhouette, 20_000, "rows", 5, None),
+    "evaluate_integration, every score": (everything, 10_000, "pairs", 240, None),
+}
+
+
+def _measure(task: str, queue) -> None:
+    warnings.simplefilter("ignore")
+    function, size, *_ = TASKS[task]
+    run = function(size)
+    with PeakRSS() as memory:
+        begun = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - begun
+    queue.put(
+        {"seconds": round(seconds, 2), "peak_mb": round(memory.peak / 2**20), "before_mb": round(memory.before / 2**20)}
+    )
+
+
+def measure() -> dict[str, object]:
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for task, (_, size, unit, seconds, mb) in TASKS.items():
+        found = in_process(context, _measure, task)
+        rows.append({"task": task, "cells": f"{size:,} {unit}", **found, "target_seconds": seconds, "target_mb": mb})
+        print(f"{task}, {size:,} {unit}: {found['seconds']} s, peak {found['peak_mb']} MB")
+    return {"dimensions": DIMENSIONS, "types": TYPES, "tasks": rows, **machine()}
+
+
+def section(found: dict) -> list[str]:
+    """Lines of docs/performance.md."""
+    lines = [
+        "", "## Scores", "",
+        f"Embeddings of {found['dimensions']} dimensions with {found['types']} cell types, on {found['torch_threads']} thread"
+        f"{'s' if found['torch_threads'] > 1 else ''}, each task in a process",
+        "of its own; memory is that of the whole process, before (with torch and the data) and at its peak.",
+        "", "| task | cells | seconds | MB before | MB at peak |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in found["tasks"]:
+        keys = ("task", "cells", "seconds", "before_mb", "peak_mb")
+        lines.append("| " + " | ".join(str(row[key]) for key in keys) + " |")
+    return [*lines, "", measured_on(found)]
+
+
+def main() -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "metrics.json").write_text(json.dumps(measure(), indent=1) + "\n")
+    write_page()
+
+
+if __name__ == "__main__":
+    main()

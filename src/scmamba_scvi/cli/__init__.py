@@ -1,0 +1,52 @@
+"""The command ``scmamba-scvi``: parse, call the library, print. Heavy imports stand inside the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import typer
+
+from ._console import out
+from ._doctor import doctor
+from ._evaluate import evaluate
+from ._integrate import demo, integrate
+
+app = typer.Typer(
+    name="scmamba-scvi",
+    no_args_is_help=True,
+    add_completion=False,
+    # an unexpected error keeps Python's own traceback, which can be searched for and pasted
+    pretty_exceptions_enable=False,
+)
+
+COMMANDS: Final[dict[str, Callable[..., None]]] = {
+    "demo": demo,
+    "integrate": integrate,
+    "evaluate": evaluate,
+    "doctor": doctor,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """One embedding for cells measured in several modalities, from all features."""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

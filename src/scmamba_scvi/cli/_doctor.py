@@ -1,0 +1,53 @@
+"""``doctor``: what is installed, and what would run here."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from rich.table import Table
+
+from ._console import out
+
+#: Shown by `doctor`: what decides whether and how fast this package runs.
+PACKAGES: Final = (
+    "scmamba-scvi", "torch", "scvi-tools", "lightning", "anndata", "mudata", "scanpy", "numpy", "scipy", "pynndescent",
+    "umap-learn", "mamba-ssm", "causal-conv1d", "triton",
+)  # fmt: skip
+
+
+def doctor() -> None:
+    """Show versions, devices, and which implementation of the scan would run here and why."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    table = Table("package", "version", box=None, header_style="bold")
+    table.add_row("python", f"{platform.python_version()} ({platform.platform(terse=True)})")
+    for name in PACKAGES:
+        try:
+            table.add_row(name, version(name))
+        except PackageNotFoundError:
+            table.add_row(name, "[dim]not installed[/dim]")
+    out.print(table)
+
+    import torch
+
+    from ..ops.backend import explain_backend
+
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    table = Table("device", "what it is", "scan", box=None, header_style="bold")
+    for device in devices:
+        table.add_row(device, _describe_device(device), explain_backend(device))
+    out.print()
+    out.print(table)
+
+
+def _describe_device(device: str) -> str:
+    import torch
+
+    if not device.startswith("cuda"):
+        return f"{os.cpu_count()} cores, {torch.get_num_threads()} threads" if device == "cpu" else "Apple GPU"
+    properties = torch.cuda.get_device_properties(device)
+    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -1,0 +1,148 @@
+"""``evaluate``: scores of embeddings that a file holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .._keys import HELD_OUT_KEY
+from ..errors import ScmambaError
+from ._console import err, out, reporting
+from ._outputs import check_outputs, replacing, save_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The scores of partners depend on which cells a method was trained on more than on all else.
+ON_HELD_OUT: Final = "↓ lower is better. Cells that training never saw; --all-cells scores all."
+ON_ALL: Final = (
+    "↓ lower is better. All cells are scored, also those a method was trained on, on which partners are easy."
+)
+
+
+def evaluate(
+    file: Annotated[
+        Path, typer.Argument(help="MuData with embeddings in obsm, as integrate writes it, .h5mu.", show_default=False)
+    ],
+    label: Annotated[
+        str | None, typer.Option("--label", "--labels-key", help="Column of obs with known cell types.")
+    ] = None,
+    batch: Annotated[str | None, typer.Option("--batch", "--batch-key", help="Column of obs with batches.")] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KEY",
+            help="A method and the key of obsm that holds its embedding, of the MuData (joint), of the modalities, or "
+            "of both; repeat it. By default scMamba=X_scmamba.",
+        ),
+    ] = None,
+    prefix: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Where to write: PREFIX.csv and PREFIX.png, or scores.csv and scores.png in a folder. By default "
+            "FILE_scores beside the file.",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Score to compute, such as FOSCTTM; repeat it. By default all.")
+    ] = None,
+    on_views: Annotated[
+        bool, typer.Option("--on-views", help="Score cell types on the stacked modalities, not on the joint embedding.")
+    ] = False,
+    unpaired: Annotated[
+        bool, typer.Option("--unpaired", help="Cells of the same name in two modalities are not the same cell.")
+    ] = False,
+    all_cells: Annotated[
+        bool,
+        typer.Option("--all-cells", help="Score also the cells that integrate trained on, where the file tells them."),
+    ] = False,
+    max_cells: Annotated[int | None, typer.Option(min=2, help="Score so many cells, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of draws and of the clustering.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+) -> None:
+    """Score embeddings: cell types, alignment of the modalities, partners and batches, as a table and a figure."""
+    with reporting():
+        csv, png = _outputs(file, prefix)
+        check_outputs(file, [csv, png], overwrite)
+        embeddings = _named(embedding)
+
+        from .. import pl, workflow
+        from ..metrics import METRICS, evaluate_integration
+
+        mdata = workflow.read_mudata(file)
+        held_out = None
+        if not all_cells and HELD_OUT_KEY in mdata.obs:
+            held_out = mdata.obs[HELD_OUT_KEY].to_numpy(dtype=bool)
+        scores = evaluate_integration(
+            mdata, embeddings, label_key=label, batch_key=batch, metrics=metric or "all", paired=not unpaired,
+            bio_on="views" if on_views else "joint", cells=held_out, max_cells=max_cells, random_state=seed,
+            progress=err.is_terminal, device="auto",
+        )  # fmt: skip
+        lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]
+        n_cells = mdata.n_obs if held_out is None else int(held_out.sum())
+        title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
+        out.print(_score_table(scores, lower, title, ON_ALL if held_out is None else ON_HELD_OUT))
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(csv) as unfinished:
+            scores.to_csv(unfinished)
+        out.print(f"Wrote {csv}.", highlight=False)
+        save_figure(lambda figure: pl.metrics_table(scores, lower_is_better=lower, figure=figure), png)
+        out.print(f"Wrote {png}.", highlight=False)
+
+
+def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:
+    """Names of the table and of the figure."""
+    if prefix is None:
+        prefix = file.with_name(f"{file.stem}_scores")
+    elif prefix.is_dir() or str(prefix).endswith(os.sep):
+        prefix = prefix / "scores"
+    elif prefix.suffix in (".csv", ".png"):
+        prefix = prefix.with_suffix("")
+    # not with_suffix: a name may hold dots of its own
+    return prefix.with_name(f"{prefix.name}.csv"), prefix.with_name(f"{prefix.name}.png")
+
+
+def _named(texts: Sequence[str] | None) -> dict[str, str] | None:
+    """``["PCA=X_pca"]`` to ``{"PCA": "X_pca"}``; a key alone names itself."""
+    if not texts:
+        return None
+    named: dict[str, str] = {}
+    for text in texts:
+        name, equals, key = text.rpartition("=")
+        name = name if equals else key
+        if not (name and key):
+            raise ScmambaError(f"--embedding takes NAME=KEY, such as --embedding PCA=X_pca; got {text!r}.")
+        if name in named:
+            raise ScmambaError(f"--embedding names {name!r} twice: {named[name]!r} and {key!r}.")
+        named[name] = key
+    return named
+
+
+def _score_table(scores: pd.DataFrame, lower: Sequence[str], title: str, caption: str) -> Table:
+    """Scores in rows, a section for each group, methods in columns; the best of several methods in bold."""
+    table = Table(title=escape(title), title_style="bold", header_style="bold", caption=caption)
+    table.add_column("")
+    table.add_column("score")
+    for method in scores.index:
+        table.add_column(escape(str(method)), justify="right")
+    groups = list(dict.fromkeys(scores.columns.get_level_values(0)))
+    for group in groups:
+        for i, name in enumerate(scores[group]):
+            values = scores[group, name]
+            best = values.min() if name in lower else values.max()
+            several = values.nunique() > 1
+            cells = [
+                "–" if value != value else f"[bold]{value:.3f}[/bold]" if several and value == best else f"{value:.3f}"
+                for value in values
+            ]
+            arrow = " ↓" if name in lower else ""
+            table.add_row(f"[bold]{group}[/bold]" if not i else "", f"{name}{arrow}", *cells)
+        table.add_section()
+    return table

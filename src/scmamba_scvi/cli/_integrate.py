@@ -1,0 +1,183 @@
+"""``demo`` and ``integrate``: from counts to embeddings, clusters, figures and a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.table import Table
+
+from ..errors import ScmambaError
+from ._console import out, reporting
+from ._outputs import check_outputs, check_writable, save_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mudata import MuData
+
+    from ..model import SCMAMBA
+
+#: Enough for simulated cells; patience alone would take three times as long to see that nothing more comes.
+DEMO_EPOCHS: Final = 20
+
+
+def demo(
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="Folder for the results; files of an earlier demo are replaced.")
+    ] = Path("demo"),
+    cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation and of the model.")] = 0,
+) -> None:
+    """Simulate cells with RNA and ATAC, integrate them, and score what training never saw."""
+    with reporting():
+        check_writable(out_dir)
+        from ..data import simulate_multiome
+        from ..workflow import integrate as integrate_mudata
+
+        mdata = simulate_multiome(n_cells=cells, seed=seed)
+        out.print(f"Simulated {_describe(mdata)}.")
+        model = integrate_mudata(
+            mdata, batch_key="batch", labels_key="cell_type", seed=seed, max_epochs=DEMO_EPOCHS
+        )  # fmt: skip
+        _print_scores(mdata, model, "cell_type")
+        _write(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
+
+
+def integrate(
+    file: Annotated[Path, typer.Argument(help="MuData of raw counts, .h5mu.", show_default=False)],
+    out_file: Annotated[Path, typer.Option("--out", help="File to write, .h5mu.", show_default=False)],
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND=KEY",
+            help="Which modality is which, such as rna=gex; repeat it. By default they are recognised.",
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND=LAYER", help="Layer with raw counts, such as rna=counts; repeat it. By default .X."),
+    ] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
+    labels_key: Annotated[
+        str | None, typer.Option(help="Column of obs with known cell types: coloured and scored, never trained on.")
+    ] = None,
+    gtf: Annotated[
+        Path | None, typer.Option(help="Gene annotation (GTF or table) to place genes along the genome.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Size of the network: auto, small, base, large or paper.")] = "auto",
+    n_latent: Annotated[int, typer.Option(min=2, help="Dimensions of the embedding.")] = 64,
+    max_epochs: Annotated[int | None, typer.Option(min=1, help="By default from the number of cells.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=2, help="Cells in a minibatch. By default from the number of cells.")
+    ] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same result on the same machine.")] = 0,
+    umap: Annotated[
+        bool, typer.Option("--umap/--no-umap", help="Fit coordinates and draw the figure of the integration.")
+    ] = True,
+    model_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the model. By default OUT_model beside the file.")
+    ] = None,
+    figure_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the figures. By default OUT_figures beside the file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+) -> None:
+    """Integrate a MuData: embeddings, clusters, coordinates, figures and the trained model."""
+    with reporting():
+        model_dir = model_dir or out_file.with_name(f"{out_file.stem}_model")
+        figure_dir = figure_dir or out_file.with_name(f"{out_file.stem}_figures")
+        modalities, layers = _pairs("--modality", modality), _pairs("--layer", layer)
+        if out_file.suffix != ".h5mu":
+            raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
+        check_outputs(file, [out_file, *_figures(figure_dir, umap)], overwrite, folder=model_dir)
+
+        from .. import workflow
+        from ..pp import annotate_genome
+
+        mdata = workflow.read_mudata(file)
+        out.print(f"Read {_describe(mdata)}.")
+        if gtf is not None:
+            annotate_genome(mdata, gtf=gtf)
+        model = workflow.integrate(
+            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key, preset=preset,
+            n_latent=n_latent, seed=seed, umap=umap, model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs,
+            batch_size=batch_size, accelerator=accelerator,
+        )  # fmt: skip
+        _print_scores(mdata, model, labels_key)
+        out.print(f"Wrote the model into {model_dir}.", highlight=False)
+        _write(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
+
+
+def _pairs(option: str, texts: Sequence[str] | None) -> dict[str, str] | None:
+    """``["rna=gex"]`` to ``{"rna": "gex"}``; ``None`` stays."""
+    if not texts:
+        return None
+    pairs: dict[str, str] = {}
+    for text in texts:
+        kind, equals, value = text.partition("=")
+        if not (kind and equals and value):
+            raise ScmambaError(f"{option} takes KIND=NAME, such as {option} rna=counts; got {text!r}.")
+        if kind in pairs:
+            raise ScmambaError(f"{option} names {kind!r} twice: {pairs[kind]!r} and {value!r}.")
+        pairs[kind] = value
+    return pairs
+
+
+def _figures(folder: Path, integration: bool) -> list[Path]:
+    return [folder / "training.png", *([folder / "integration.png"] if integration else [])]
+
+
+def _write(
+    mdata: MuData,
+    model: SCMAMBA,
+    file: Path,
+    figure_dir: Path,
+    color: Sequence[str | None],
+    integration: bool = True,
+) -> None:
+    """Data first: a fault in a figure must not cost them."""
+    from .. import pl
+    from ..workflow import CLUSTER_KEY, write_mudata
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_mudata(mdata, file)
+    out.print(f"Wrote {file}.", highlight=False)
+    drawings: dict[str, Callable[..., object]] = {"training.png": lambda figure: pl.training(model, figure=figure)}
+    if integration:
+        columns = [name for name in (*color, CLUSTER_KEY) if name is not None]
+        keys = list(model.kinds.values())
+        drawings["integration.png"] = lambda figure: pl.integration(mdata, columns, modalities=keys, figure=figure)
+    figure_dir.mkdir(parents=True, exist_ok=True)
+    for path in _figures(figure_dir, integration):
+        save_figure(drawings[path.name], path)
+        out.print(f"Wrote {path}.", highlight=False)
+
+
+def _print_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> None:
+    from ..workflow import held_out_scores
+
+    scores = held_out_scores(mdata, model, labels_key)
+    if len(scores):
+        out.print(_score_table(scores))
+
+
+def _score_table(scores: pd.DataFrame) -> Table:
+    """Scores of held-out cells beside what chance and a perfect embedding give."""
+    n_cells = ", ".join(f"{n:,}" for n in dict.fromkeys(scores["n_cells"]))
+    table = Table(title=f"{n_cells} cells that training never saw", title_style="bold", header_style="bold")
+    table.add_column("score")
+    for name in ("scMamba", "chance", "perfect"):
+        table.add_column(name, justify="right")
+    for name, row in scores.iterrows():
+        better = abs(row["value"] - row["best"]) < abs(row["chance"] - row["best"])
+        style = "green" if better else "red"
+        table.add_row(str(name), f"[{style}]{row['value']:.3f}[/{style}]", f"{row['chance']:.3f}", f"{row['best']:.0f}")
+    return table
+
+
+def _describe(mdata: MuData) -> str:
+    parts = [f"{data.n_vars:,} features of {key}" for key, data in mdata.mod.items()]
+    return f"{mdata.n_obs:,} cells with {' and '.join(parts) or 'no modality'}"

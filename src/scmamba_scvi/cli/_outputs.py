@@ -1,0 +1,65 @@
+"""Files that a command writes: checked before the work, whole or not at all after it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import ScmambaError
+
+
+def check_outputs(source: Path, files: Sequence[Path], overwrite: bool, folder: Path | None = None) -> None:
+    """Everything that could make writing fail at the end, found before the work.
+
+    ``folder`` is to be filled by somebody else, as the files of a model are.
+    """
+    for file in files:
+        if file.exists() and source.exists() and file.samefile(source):
+            raise ScmambaError(f"--out is the input file, {file}: give the result another name.")
+        if file.is_dir():
+            raise ScmambaError(f"{file} is a folder; a file is to be written there.")
+    existing = [str(file) for file in files if file.exists()]
+    if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise ScmambaError(f"{folder} is a file; a folder is to be written there.")
+        if folder.is_dir() and any(folder.iterdir()):
+            existing.append(str(folder))
+    if existing and not overwrite:
+        raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
+    for parent in {path.parent for path in (*files, *([folder] if folder is not None else []))}:
+        check_writable(parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Whether files can be made in ``folder``, or in the nearest folder above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    # asking the system for permissions misjudges network drives and full or read-only disks: try it
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ScmambaError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write into, which takes its place once it is whole."""
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def save_figure(draw: Callable[..., object], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()  # not pyplot's: no display is looked for, no figure stays open
+    draw(figure=figure)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=150)

@@ -1,0 +1,141 @@
+"""How far must one look to find the same cell of the other modality?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import FuncFormatter
+
+from ..errors import ScmambaError
+from ._integration import _shorten
+from ._palette import palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FONT_SIZE: Final = 9
+#: Inches of the panel, without names.
+WIDTH, HEIGHT = 4.2, 3.2
+#: Curves from here on repeat colours with another dash.
+COLORS: Final = 7
+DASHES: Final = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)))
+
+
+def neighborhood_overlap(
+    curves: Mapping[str, Any] | pd.DataFrame | np.ndarray,
+    *,
+    n_pairs: int | None = None,
+    log: bool = True,
+    figure: Figure | None = None,
+) -> Axes:
+    """Draw neighbourhood overlap against the number of neighbours, a curve for each method.
+
+    Parameters
+    ----------
+    curves
+        From method to what :func:`scmamba_scvi.metrics.neighborhood_overlap` gives without ``k``: values at 1, 2, 3,
+        ... neighbours; or to a ``Series`` whose index is the number of neighbours; or a table of such columns; or one
+        array.
+    n_pairs
+        Cells that were scored, for the line of chance, ``k / (2 n_pairs - 1)``.
+    log
+        Whether neighbours are on a logarithmic axis, which shows the nearest ones, where methods differ.
+    figure
+        Draw into this empty figure, which is given the size needed; ``None`` makes one with pyplot.
+
+    Returns
+    -------
+    The ``Axes``; methods are listed from the highest curve down.
+
+    Raises
+    ------
+    ScmambaError
+        If there is no curve, or one is not of shares between 0 and 1.
+    """
+    if n_pairs is not None and n_pairs < 2:
+        raise ScmambaError(f"n_pairs must be at least 2 or None (no line of chance); got {n_pairs}.")
+    lines = _curves(curves)
+    if figure is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure()
+    figure.set_layout_engine("constrained")
+    ax = figure.subplots()
+    last = max(curve.index[-1] for curve in lines.values())
+    colors = palette(min(len(lines), COLORS))
+    heights = {name: _mean_height(curve, log) for name, curve in lines.items()}
+    styles = {name: (colors[i % COLORS], DASHES[i // COLORS % len(DASHES)]) for i, name in enumerate(lines)}
+    for name in sorted(lines, key=heights.__getitem__, reverse=True):
+        curve, (color, dash) = lines[name], styles[name]
+        marker = "o" if len(curve) == 1 else ""
+        ax.plot(curve.index, curve, color=color, ls=dash, lw=1.7, marker=marker, ms=5, label=_shorten(name, 32))
+    if n_pairs is not None:
+        k = np.unique(np.geomspace(1, last, 200).round())
+        chance = np.minimum(k / (2 * n_pairs - 1), 1)
+        ax.plot(k, chance, color="0.55", lw=1, ls=(0, (4, 3)), label="chance")
+    _dress(ax, lines, last, log)
+    beside = len(lines) + (n_pairs is not None) > 1
+    if beside:
+        legend = ax.legend(
+            loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=FONT_SIZE, borderaxespad=0
+        )
+        width = legend.get_window_extent().width / figure.dpi + 0.25
+    figure.set_size_inches(WIDTH + (width if beside else 0.0), max(HEIGHT, 0.2 * len(lines) + 0.8))
+    return ax
+
+
+def _curves(curves: Mapping[str, Any] | pd.DataFrame | np.ndarray) -> dict[str, pd.Series]:
+    """Shares indexed by the number of neighbours, ascending."""
+    if isinstance(curves, pd.Series) or not isinstance(curves, Mapping | pd.DataFrame):
+        curves = {"neighbourhood overlap": curves}
+    lines = {}
+    for name, values in curves.items():
+        try:
+            curve = (
+                values.astype(float) if isinstance(values, pd.Series) else pd.Series(np.asarray(values, dtype=float))
+            )
+        except (TypeError, ValueError) as error:
+            raise ScmambaError(f"The curve of {name!r} must hold numbers: {error}") from error
+        if not isinstance(values, pd.Series):
+            curve.index = curve.index + 1
+        curve = curve.dropna().sort_index()
+        if not len(curve) or curve.min() < 0 or curve.max() > 1:
+            raise ScmambaError(
+                f"The curve of {name!r} must hold shares between 0 and 1, one for each number of neighbours, as "
+                f"metrics.neighborhood_overlap(x, y) gives."
+            )
+        if not pd.api.types.is_numeric_dtype(curve.index) or curve.index[0] < 1:
+            raise ScmambaError(f"The index of {name!r} must be numbers of neighbours from 1; got {curve.index[0]!r}.")
+        lines[str(name)] = curve
+    if not lines:
+        raise ScmambaError("There is no curve to draw: give {'method': metrics.neighborhood_overlap(x, y)}.")
+    return lines
+
+
+def _mean_height(curve: pd.Series, log: bool) -> float:
+    """Area under the curve as it is drawn, by its width."""
+    if len(curve) == 1:
+        return float(curve.iloc[0])
+    at = np.log(curve.index.to_numpy(float)) if log else curve.index.to_numpy(float)
+    middles = (curve.to_numpy()[1:] + curve.to_numpy()[:-1]) / 2
+    return float(np.average(middles, weights=np.diff(at)))
+
+
+def _dress(ax: Axes, lines: Mapping[str, pd.Series], last: float, log: bool) -> None:
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:,.0f}"))
+    ax.set_xlim(1 if log else 0, max(last, 2))
+    highest = max(curve.max() for curve in lines.values())
+    ax.set_ylim(0, min(1.02, max(1.1 * highest, 0.05)) if highest < 0.8 else 1.02)
+    ax.set_xlabel("neighbours k", fontsize=FONT_SIZE)
+    ax.set_ylabel("cells whose partner is among them", fontsize=FONT_SIZE)
+    ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=3)
+    ax.grid(axis="y", color="0.93", lw=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("0.6")

@@ -1,0 +1,170 @@
+"""What a benchmark must not get wrong: who sees which cell, who sees a label, what a table says."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def harness():
+    sys.path.insert(0, BENCHMARKS)
+    import harness
+    import harness.methods
+    import harness.report
+    import harness.runner
+    import harness.scores
+    import harness.sets
+    import harness.variants
+
+    yield harness
+    sys.path.remove(BENCHMARKS)
+    for name in [n for n in sys.modules if n.split(".")[0] == "harness"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def dataset(harness):
+    arguments = {"n_cells": 1000, "n_genes": 300, "n_peaks": 1000, "n_cell_types": 4, "seed": 1}
+    return harness.sets.DataSet(
+        "tiny", "simulated", simulate=("simulate_multiome", arguments), label_key="cell_type", batch_key="batch"
+    )
+
+
+@pytest.fixture(scope="module")
+def task_and_truth(harness, dataset):
+    return harness.sets.split(dataset)
+
+
+def test_no_cell_is_both_fitted_and_scored(task_and_truth, dataset):
+    task, _ = task_and_truth
+    train, test = set(task.train.obs_names), set(task.test.obs_names)
+    assert not train & test
+    assert train | test == set(dataset.load().obs_names)
+    assert len(test) == 200
+
+
+def test_methods_get_no_label(task_and_truth):
+    task, truth = task_and_truth
+    for mdata in (task.train, task.test):
+        for data in (mdata, *mdata.mod.values()):
+            assert set(data.obs.columns) <= {"batch"}
+        assert not any(len(data.obsm) for data in mdata.mod.values())
+    assert len(truth.labels[0]) == task.train.n_obs and len(truth.labels[1]) == task.test.n_obs
+
+
+def test_truth_belongs_to_the_cells_of_the_task(task_and_truth, dataset):
+    task, truth = task_and_truth
+    labels = dataset.load().obs["cell_type"].astype(str)
+    np.testing.assert_array_equal(truth.labels[1], labels.loc[task.test.obs_names])
+    np.testing.assert_array_equal(truth.labels[0], labels.loc[task.train.obs_names])
+
+
+@pytest.mark.parametrize(
+    "name", ["RNA PCA", "ATAC LSI / protein PCA", "CCA", "weighted CCA", "weighted CCA, plain LSI", "linear"]
+)
+def test_embeddings_fit_the_cells_and_say_something(harness, task_and_truth, name):
+    task, truth = task_and_truth
+    embeddings = harness.methods.METHODS[name].fit(task, 0).embeddings
+    for train, test in embeddings.values():
+        assert len(train) == task.train.n_obs and len(test) == task.test.n_obs
+        assert np.isfinite(train).all() and np.isfinite(test).all()
+    scores = harness.scores.score(embeddings, truth)
+    assert set(scores) <= set(harness.scores.SCORES)
+    assert scores["kNN accuracy"] > 0.5
+    if "rna" in embeddings:
+        assert scores["FOSCTTM"] < 0.45  # 0.5 is chance, and plain CCA of a few cells is near it
+
+
+def test_scores_do_not_depend_on_the_order_of_cells(harness, task_and_truth):
+    task, truth = task_and_truth
+    embeddings = harness.methods.METHODS["weighted CCA"].fit(task, 0).embeddings
+    order = np.random.default_rng(0).permutation(task.test.n_obs)
+    permuted = {name: (train, test[order]) for name, (train, test) in embeddings.items()}
+    moved = dataclasses.replace(
+        truth, labels=(truth.labels[0], truth.labels[1][order]), batches=(truth.batches[0], truth.batches[1][order])
+    )
+    before, after = harness.scores.score(embeddings, truth), harness.scores.score(permuted, moved)
+    for name in ("FOSCTTM", "recall@10", "kNN accuracy", "cell-type ASW", "batch mixing"):
+        assert after[name] == pytest.approx(before[name], abs=1e-9)
+
+
+def test_peaks_on_genes_are_those_of_a_loop(harness):
+    from harness.methods.genome import PROMOTER, genes_by_peaks
+
+    rng = np.random.default_rng(0)
+    genes, peaks = (
+        pd.DataFrame(
+            {"chrom": rng.choice(["chr1", "chr2", ""], n), "start": (start := rng.integers(0, 200_000, n)),
+             "end": start + rng.integers(100, 9_000, n), "strand": rng.choice(["+", "-"], n)},
+            index=[f"{what}{i}" for i in range(n)],
+        )
+        for what, n in (("gene", 40), ("peak", 300))
+    )  # fmt: skip
+    expected = np.zeros((40, 300))
+    for i, g in enumerate(genes.itertuples()):
+        start, end = (g.start - PROMOTER, g.end) if g.strand == "+" else (g.start, g.end + PROMOTER)
+        for j, p in enumerate(peaks.itertuples()):
+            expected[i, j] = g.chrom != "" and g.chrom == p.chrom and p.start < end and p.end > start
+    np.testing.assert_array_equal(genes_by_peaks(genes, peaks).toarray(), expected)
+    assert expected.sum() > 50
+
+
+def test_orders_hold_the_same_counts(harness, task_and_truth):
+    task, _ = task_and_truth
+    sums = {}
+    for order in ("genome", "reversed", "shuffled"):
+        changed = harness.variants.in_order(order)(task, 0)
+        x = changed.train["atac"].X
+        assert not {"chrom", "start"} & set(changed.train["atac"].var)
+        sums[order] = np.asarray(x.sum(0)).ravel()
+        np.testing.assert_array_equal(np.asarray(x.sum(1)), np.asarray(task.train["atac"].X.sum(1)))
+    np.testing.assert_array_equal(sums["genome"], sums["reversed"][::-1])
+    assert not np.array_equal(sums["genome"], sums["shuffled"])
+    np.testing.assert_array_equal(np.sort(sums["genome"]), np.sort(sums["shuffled"]))
+
+
+def test_variable_features_are_the_same_in_both_parts(harness, task_and_truth):
+    task, _ = task_and_truth
+    changed = harness.variants.most_variable(100)(task, 0)
+    for key in ("rna", "atac"):
+        assert changed.train[key].n_vars == 100
+        assert list(changed.train[key].var_names) == list(changed.test[key].var_names)
+
+
+def test_a_failed_method_is_kept_with_its_reason_and_tried_again(harness, dataset, tmp_path, monkeypatch):
+    results = tmp_path / "results.jsonl"
+    monkeypatch.setattr(harness.runner, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(harness.runner, "_fit_in_a_process", lambda *a: ({"failed": "ValueError: no"}, None))
+    for _ in range(2):
+        harness.runner.run(results, [dataset], "harness.methods", ["RNA PCA"])
+    lines = harness.runner.read(results)
+    assert len(lines) == 1 and lines[0]["failed"] == "ValueError: no"
+
+
+def test_a_method_that_does_not_fit_the_data_is_skipped_with_the_reason(harness, dataset):
+    totalvi = harness.methods.METHODS["totalVI"]
+    assert totalvi.missing(dataset, {"rna": "rna", "atac": "atac"}, 320) == "made for protein + rna"
+    needy = dataclasses.replace(totalvi, kinds=None, packages=("a_package_nobody_has",))
+    assert "a_package_nobody_has" in needy.missing(dataset, {"rna": "rna", "atac": "atac"}, 320)
+
+
+def test_the_table_marks_the_best_in_its_direction_and_keeps_the_losers(harness):
+    machine = {"threads": 1, "device": "x", "python": "3", "versions": {}}
+    lines = [
+        {"method": m, "set": "s", "seed": seed, "fit_s": 1.0, "fit_cpu_s": 1.0, "peak_mb": 10, "machine": machine,
+         "scores": {"FOSCTTM": f + seed / 100, "kNN accuracy": a}}
+        for m, f, a in (("good", 0.1, 0.7), ("bad", 0.4, 0.9))
+        for seed in (0, 1)
+    ]  # fmt: skip
+    table = harness.report._table(harness.report.frame(lines), ("FOSCTTM", "kNN accuracy")).splitlines()
+    assert "FOSCTTM ↓" in table[0]
+    assert table[2].startswith("| good | 2 | **0.105** ± 0.007 | 0.700")
+    assert table[3].startswith("| bad | 2 | 0.405 ± 0.007 | **0.900**")

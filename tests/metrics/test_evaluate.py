@@ -1,0 +1,542 @@
+from __future__ import annotations
+
+import re
+import warnings
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+
+from scmamba_scvi import metrics
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.metrics import METRICS, _panel, evaluate_integration
+
+N, TYPES, Z = 320, 4, 8
+
+
+def integrated(seed=0, noise=0.15):
+    """Two views of well separated types whose cells differ from one another, and the mean of both."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(N) % TYPES
+    cell = 6 * rng.normal(size=(TYPES, Z))[labels] + rng.normal(size=(N, Z))
+    rna, atac = (cell + noise * rng.normal(size=(N, Z)) for _ in range(2))
+    names = np.array([f"type {label}" for label in labels], dtype=object)
+    batches = rng.choice(["x", "y"], N)
+    return {"rna": rna, "atac": atac, "joint": (rna + atac) / 2}, names, batches
+
+
+def scored(parts, labels=None, batches=None, **kwargs):
+    """Values by name, of one method; ``metrics`` may leave out the slow ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        table = evaluate_integration(
+            None, {"m": parts}, label_key=labels, batch_key=batches, progress=False, **kwargs
+        )  # fmt: skip
+    return {name: value for (group, name), value in table.loc["m"].items() if group != "overall"}
+
+
+QUICK = [name for name in METRICS if name not in ("ARI", "NMI")]
+
+
+# -- each score says what it should -------------------------------
+
+
+def test_a_good_integration_scores_well_everywhere():
+    parts, labels, batches = integrated()
+    table = evaluate_integration(None, {"m": parts}, label_key=labels, batch_key=batches, progress=False)
+    assert list(table["overall"]) == ["bio", "omics", "overall"]
+    assert [name for _, name in table.columns][:-3] == list(METRICS)
+    for (group, name), value in table.loc["m"].items():
+        if group != "overall" and not METRICS[name].higher_is_better:
+            assert value < 0.05, name
+        else:
+            assert value > 0.8, name
+
+
+def test_each_value_is_that_of_the_single_function():
+    parts, labels, batches = integrated(noise=1.0)
+    found = scored(parts, labels, batches)
+    rna, atac, joint = parts["rna"], parts["atac"], parts["joint"]
+    stacked, omics, both = np.concatenate([rna, atac]), np.repeat(["rna", "atac"], N), np.tile(labels, 2)
+    leiden = metrics.leiden_ari_nmi(joint, labels)
+    expected = {
+        "ARI": leiden.ari,
+        "NMI": leiden.nmi,
+        "MAP": metrics.mean_average_precision(joint, labels),
+        "cell-type ASW": metrics.cell_type_asw(joint, labels),
+        "kNN accuracy": metrics.knn_accuracy(joint, labels),
+        "omics mixing": metrics.omics_entropy_mixing(stacked, omics, n_neighbors=64, n_samples=None),
+        "Seurat alignment": metrics.seurat_alignment(stacked, omics),
+        "graph connectivity": metrics.graph_connectivity(stacked, both),
+        "omics ASW": metrics.omics_asw(stacked, omics, both),
+        "FOSCTTM": np.mean(metrics.foscttm(rna, atac)),
+        "recall@1": metrics.recall_at_k(rna, atac, 1),
+        "recall@10": metrics.recall_at_k(rna, atac, 10),
+        "median rank": (metrics.median_rank(rna, atac) - 1) / (N - 1),
+        "matching score": metrics.matching_score(rna, atac),
+        "modality gap": metrics.modality_gap(rna, atac),
+        "batch mixing": metrics.omics_entropy_mixing(joint, batches, n_neighbors=32, n_samples=None),
+        "batch ASW": metrics.omics_asw(joint, batches, labels),
+    }
+    assert found == pytest.approx(expected)
+
+
+def test_permuted_partners_are_found_by_chance_only():
+    parts, labels, _ = integrated()
+    parts["atac"] = parts["atac"][np.random.default_rng(1).permutation(N)]
+    found, good = scored(parts, labels), scored(integrated()[0], labels)
+    assert found["FOSCTTM"] == pytest.approx(0.5, abs=0.05)
+    assert found["median rank"] == pytest.approx(0.5, abs=0.05)
+    assert found["recall@10"] == pytest.approx(10 / N, abs=0.03)
+    assert found["recall@1"] < 0.03 and found["matching score"] < 0.03
+    # what does not ask who is whose partner stays as it was
+    for name in ("ARI", "NMI", "MAP", "cell-type ASW", "kNN accuracy", "omics mixing", "modality gap"):
+        assert found[name] == pytest.approx(good[name], abs=0.02), name
+
+
+def test_partners_permuted_within_their_type_keep_the_types():
+    parts, labels, _ = integrated()
+    rows = np.arange(N)
+    for label in np.unique(labels):
+        rows[labels == label] = np.random.default_rng(1).permutation(rows[labels == label])
+    parts["atac"] = parts["atac"][rows]
+    found = scored(parts, labels)
+    assert found["FOSCTTM"] == pytest.approx(0.5 / TYPES, abs=0.03)
+    assert found["recall@1"] < 0.05
+    assert found["omics ASW"] > 0.95 and found["graph connectivity"] > 0.95 and found["omics mixing"] > 0.9
+
+
+def test_cells_that_are_all_alike_get_what_chance_gives():
+    _, labels, batches = integrated()
+    one = np.ones((N, Z))
+    found = scored({"rna": one, "atac": one, "joint": one}, labels, batches)
+    assert found["FOSCTTM"] == pytest.approx((N - 1) / (2 * N))
+    assert found["median rank"] == pytest.approx(0.5)
+    assert found["recall@1"] == pytest.approx(1 / N) and found["recall@10"] == pytest.approx(10 / N)
+    assert found["matching score"] < 0.05
+    assert found["cell-type ASW"] == 0.5
+    assert found["ARI"] < 0.05 and found["NMI"] < 0.3
+    assert found["MAP"] == pytest.approx(0.4, abs=0.1)  # three neighbours, a quarter of them right
+    assert found["kNN accuracy"] == pytest.approx(1 / TYPES, abs=0.1)
+    assert found["modality gap"] == 0.0
+    for name in ("omics mixing", "Seurat alignment", "omics ASW", "batch mixing", "batch ASW"):
+        assert found[name] > 0.9, name  # nothing tells layers apart where nothing tells cells apart
+
+
+def test_modalities_apart_fail_to_align_though_each_is_right():
+    parts, labels, _ = integrated()
+    # along an axis of its own, so that the order of distances across modalities stays
+    parts = {name: np.c_[x, np.full(N, {"rna": 0, "atac": 200, "joint": 100}[name])] for name, x in parts.items()}
+    found = scored(parts, labels)
+    for name in ("omics mixing", "Seurat alignment", "omics ASW"):
+        assert found[name] < 0.05, name
+    assert found["graph connectivity"] == pytest.approx(0.5)
+    assert found["modality gap"] > 0.5
+    assert found["FOSCTTM"] < 0.01 and found["recall@10"] > 0.99
+    assert found["ARI"] > 0.95 and found["kNN accuracy"] > 0.95
+    # the stacked modalities show it in the scores of cell types, too
+    on_views = scored(parts, labels, metrics=["ARI", "cell-type ASW", "kNN accuracy"], bio_on="views")
+    assert on_views["ARI"] < 0.8 and on_views["cell-type ASW"] < 0.6 and on_views["kNN accuracy"] > 0.95
+
+
+def test_shuffled_labels_score_as_chance():
+    parts, labels, _ = integrated()
+    found = scored(parts, np.random.default_rng(0).permutation(labels))
+    assert found["ARI"] == pytest.approx(0.0, abs=0.05) and found["NMI"] < 0.3
+    assert found["cell-type ASW"] == pytest.approx(0.5, abs=0.05)
+    assert found["kNN accuracy"] == pytest.approx(1 / TYPES, abs=0.08)
+    # a label lies in every one of the clouds, which are not joined
+    assert found["graph connectivity"] == pytest.approx(1 / TYPES, abs=0.1)
+    assert found["FOSCTTM"] < 0.01 and found["omics mixing"] > 0.9
+
+
+def test_batches_apart_score_0():
+    parts, labels, batches = integrated()
+    parts["joint"] = parts["joint"] + 100 * (batches == "x")[:, None]
+    found = scored(parts, labels, batches, metrics=["batch mixing", "batch ASW", "omics mixing"])
+    assert found["batch mixing"] < 0.01 and found["batch ASW"] < 0.05 and found["omics mixing"] > 0.9
+
+
+# -- ways to give data -------------------------------
+
+
+def mdata_of(parts, labels, batches, seed=0):
+    """The same in a MuData: the cells of atac in another order and 20 fewer, labels in one modality's obs."""
+    rng = np.random.default_rng(seed)
+    names = np.array([f"cell{i}" for i in range(N)])
+    rows = {"rna": rng.permutation(N), "atac": rng.permutation(N)[: N - 20]}
+    mods = {}
+    for key, own in rows.items():
+        mods[key] = ad.AnnData(np.ones((len(own), 1), np.float32), obs=pd.DataFrame(index=names[own]))
+        mods[key].obsm["X_scmamba"] = parts[key][own]
+    mods["rna"].obs["cell_type"] = pd.Categorical(labels[rows["rna"]])
+    mdata = mudata.MuData(mods)
+    position = np.array([int(name.removeprefix("cell")) for name in mdata.obs_names])
+    mdata.obsm["X_scmamba"] = parts["joint"][position]
+    mdata.obs["batch"] = batches[position]
+    return mdata, rows["atac"]
+
+
+FEW = ["kNN accuracy", "cell-type ASW", "omics mixing", "omics ASW", "FOSCTTM", "recall@10", "batch ASW"]
+
+
+def test_cells_are_aligned_by_name():
+    parts, labels, batches = integrated(noise=1.0)
+    mdata, rows = mdata_of(parts, labels, batches)
+    table = evaluate_integration(mdata, label_key="cell_type", batch_key="batch", metrics=FEW, progress=False)
+    atac = np.full((N, Z), np.nan)
+    atac[rows] = parts["atac"][rows]
+    by_hand = scored({**parts, "atac": atac}, labels, batches, metrics=FEW)
+    assert table.index.tolist() == ["scMamba"]
+    assert dict(zip(table.columns.get_level_values(1), table.loc["scMamba"], strict=True)) == pytest.approx(by_hand)
+
+
+def test_the_same_from_every_way_to_give_it():
+    parts, labels, batches = integrated(noise=1.0)
+    mdata, rows = mdata_of(parts, labels, batches)
+    common = {"label_key": "cell_type", "batch_key": "batch", "metrics": FEW, "progress": False}
+    reference = evaluate_integration(mdata, **common)
+    names = np.array([f"cell{i}" for i in range(N)])
+    atac = pd.DataFrame(parts["atac"][rows], index=names[rows])
+    tables = {"rna": pd.DataFrame(parts["rna"], index=names), "atac": atac,
+              "joint": pd.DataFrame(parts["joint"], index=names)[::-1]}  # fmt: skip
+    in_order = mdata["rna"].obs_names.get_indexer(mdata.obs_names)
+    ways = {
+        "key": evaluate_integration(mdata, "X_scmamba", **common),
+        "list of keys": evaluate_integration(mdata, ["X_scmamba"], **common),
+        "keys of parts": evaluate_integration(
+            mdata, {"m": dict.fromkeys(("joint", "rna", "atac"), "X_scmamba")}, **common
+        ),
+        "matrices in the order of the data or of the modality": evaluate_integration(
+            mdata,
+            {"m": {"joint": mdata.obsm["X_scmamba"], "rna": tables["rna"], "atac": mdata["atac"].obsm["X_scmamba"]}},
+            **common,
+        ),
+        "tables": evaluate_integration(mdata, {"m": tables}, **common),
+        "series of labels": evaluate_integration(mdata, **{**common, "label_key": pd.Series(labels, index=names)}),
+        "labels in the order of the data": evaluate_integration(
+            mdata, **{**common, "label_key": mdata["rna"].obs["cell_type"].to_numpy()[in_order]}
+        ),
+        "modality's column": evaluate_integration(mdata, **{**common, "label_key": "rna:cell_type"}),
+        "tables without data": evaluate_integration(
+            None, {"m": tables}, **{**common, "label_key": pd.Series(labels, index=names),
+                                    "batch_key": pd.Series(batches, index=names)}
+        ),
+    }  # fmt: skip
+    for way, table in ways.items():
+        np.testing.assert_allclose(table.to_numpy(), reference.to_numpy(), atol=1e-9, err_msg=way)
+        assert table.columns.equals(reference.columns), way
+
+
+def test_an_anndata_has_a_joint_embedding_and_views_in_one_obsm():
+    parts, labels, _ = integrated()
+    adata = ad.AnnData(np.ones((N, 1), np.float32), obs=pd.DataFrame({"cell_type": labels}, index=map(str, range(N))))
+    for part, x in parts.items():
+        adata.obsm[f"X_{part}"] = x
+    keys = {part: f"X_{part}" for part in parts}
+    table = evaluate_integration(adata, {"m": keys}, label_key="cell_type", metrics=QUICK[:13], progress=False)
+    expected = scored(parts, labels, metrics=QUICK[:13])
+    assert {name: table.loc["m", (METRICS[name].group, name)] for name in expected} == pytest.approx(expected)
+
+
+def test_a_trained_model_is_embedded():
+    from scmamba_scvi import SCMAMBA
+    from scmamba_scvi.data import simulate_multiome
+
+    mdata = simulate_multiome(n_cells=150, n_genes=80, n_peaks=200, n_cell_types=3, seed=0)
+    mdata = mudata.MuData({"rna": mdata["rna"], "atac": mdata["atac"][::-1][:140].copy()})
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, preset="small", n_latent=8)
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(Not scored|finite|lack)")  # what a modality lacks is no fault
+        found = evaluate_integration(model, label_key="cell_type", metrics=FEW[:-1], progress=False)
+    mdata.obsm["X"] = model.get_latent_representation()
+    for key in mdata.mod:
+        rows = mdata.obs_names.get_indexer(mdata[key].obs_names)
+        mdata[key].obsm["X"] = model.get_latent_representation(modality=key, indices=rows.tolist())
+    both = evaluate_integration(model, {"again": "X"}, label_key="cell_type", metrics=FEW[:-1], progress=False)
+    np.testing.assert_allclose(both.loc["again"], found.loc["scMamba"], atol=1e-5)
+    np.testing.assert_allclose(both.loc["scMamba"], found.loc["scMamba"], atol=1e-9)
+    held_out = model.validation_indices
+    some = evaluate_integration(model, metrics="FOSCTTM", cells=held_out, progress=False)
+    x, y = (model.get_latent_representation(modality=kind, indices=held_out.tolist()) for kind in ("rna", "atac"))
+    known = np.isfinite(y).all(axis=1)
+    assert some.iloc[0, 0] == pytest.approx(np.mean(metrics.foscttm(x[known], y[known])), abs=1e-6)
+
+
+def test_cells_can_be_chosen_by_mask_position_and_name():
+    parts, labels, batches = integrated()
+    mdata, _ = mdata_of(parts, labels, batches)
+    mask = np.arange(N) % 3 > 0
+    by = [mask, np.flatnonzero(mask), mdata.obs_names[mask]]
+    tables = [evaluate_integration(mdata, metrics=["FOSCTTM", "omics mixing"], cells=c, progress=False) for c in by]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0])
+    whole = evaluate_integration(mdata, metrics=["FOSCTTM", "omics mixing"], progress=False)
+    assert not np.allclose(whole, tables[0])
+
+
+def test_max_cells_draws_the_same_cells_for_every_method():
+    parts, labels, _ = integrated(noise=1.0)
+    common = {"metrics": ["FOSCTTM"], "max_cells": 100, "progress": False}
+    table = evaluate_integration(None, {"a": parts, "b": parts}, **common)
+    assert table.iloc[0, 0] == table.iloc[1, 0]
+    other = evaluate_integration(None, {"a": parts}, random_state=1, **common)
+    assert other.iloc[0, 0] != table.iloc[0, 0]
+
+
+def test_asking_some_of_many_cells_estimates_the_same(monkeypatch):
+    parts, labels, batches = integrated(noise=1.0)
+    exact = scored(parts, labels, batches, metrics=QUICK)
+    monkeypatch.setattr(_panel, "ASK_ALL_UP_TO", 300)
+    monkeypatch.setattr(_panel, "ASKED", 200)
+    estimated = scored(parts, labels, batches, metrics=QUICK)
+    assert estimated == pytest.approx(exact, abs=0.06) and estimated != exact
+
+
+def test_unpaired_matrices_of_different_cells():
+    parts, labels, _ = integrated()
+    own = {"rna": parts["rna"], "atac": parts["atac"][:200]}
+    found = scored(own, {"rna": labels, "atac": labels[:200]}, paired=False)
+    assert "FOSCTTM" not in found and found["omics ASW"] > 0.9 and found["omics mixing"] > 0.8
+    stacked = np.concatenate(list(own.values()))
+    assert found["cell-type ASW"] == pytest.approx(metrics.cell_type_asw(stacked, np.r_[labels, labels[:200]]))
+
+
+def test_three_modalities_are_averaged_over_their_pairs():
+    parts, labels, _ = integrated(noise=1.5)
+    rng = np.random.default_rng(2)
+    parts["protein"] = parts["rna"] + rng.normal(size=(N, Z))
+    parts["protein"][:30] = np.nan
+    found = scored(parts, labels, metrics=["FOSCTTM", "recall@10", "modality gap", "omics mixing"])
+    known = np.arange(N) >= 30
+    pairs = [(parts["rna"], parts["atac"])] + [(parts[k][known], parts["protein"][known]) for k in ("rna", "atac")]
+    assert found["FOSCTTM"] == pytest.approx(np.mean([np.mean(metrics.foscttm(x, y)) for x, y in pairs]))
+    assert found["recall@10"] == pytest.approx(np.mean([metrics.recall_at_k(x, y) for x, y in pairs]))
+    stacked = np.concatenate([parts["rna"], parts["atac"], parts["protein"][known]])
+    omics = np.repeat(["a", "b", "c"], [N, N, N - 30])
+    mixing = metrics.omics_entropy_mixing(stacked, omics, n_neighbors=len(stacked) // 10, n_samples=None)
+    assert found["omics mixing"] == pytest.approx(mixing)
+
+
+# -- what cannot be scored -------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "groups"),
+    [
+        pytest.param({"label_key": None}, "MAP, cell-type ASW.*no label_key", {"omics", "single-cell", "batch"}, id="no_labels"),
+        pytest.param({"batch_key": None}, r"batch mixing, batch ASW \(no batch_key", {"bio", "omics", "single-cell"},
+                     id="no_batches"),
+        pytest.param({"paired": False}, r"FOSCTTM.*matching score \(paired=False", {"bio", "omics", "single-cell", "batch"},
+                     id="unpaired"),
+        pytest.param({"parts": ["joint"]}, "omics mixing.*modality gap.*no embeddings of two modalities", {"bio", "batch"},
+                     id="joint_only"),
+        pytest.param({"parts": ["rna"]}, "no embeddings of two modalities", {"bio", "batch"}, id="one_view"),
+        pytest.param({"parts": ["rna", "atac"]}, None, {"bio", "omics", "single-cell", "batch"}, id="views_only"),
+    ],
+)  # fmt: skip
+def test_what_the_data_lack_is_left_out_and_said_once(change, said, groups):
+    parts, labels, batches = integrated()
+    keep = change.pop("parts", list(parts))
+    arguments = {"label_key": labels, "batch_key": batches, **change}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        table = evaluate_integration(None, {"m": {k: parts[k] for k in keep}}, metrics=QUICK, progress=False, **arguments)  # fmt: skip
+    ours = [str(w.message) for w in caught if w.category is UserWarning and "scored" in str(w.message)]
+    assert len(ours) == (said is not None)
+    if said:
+        assert re.search(said, ours[0])
+    assert set(table.columns.get_level_values(0)) - {"overall"} == groups
+    assert table.notna().all().all()
+
+
+def test_a_method_without_views_has_no_summary_of_them():
+    parts, labels, _ = integrated()
+    methods = {"whole": parts, "joint only": parts["joint"]}
+    with pytest.warns(UserWarning, match=r"omics mixing.*of 'joint only' \(no embeddings of two modalities\)"):
+        table = evaluate_integration(None, methods, label_key=labels, progress=False)
+    assert table.loc["joint only", "single-cell"].isna().all()
+    overall = table["overall"]
+    assert overall.loc["joint only", ["omics", "overall"]].isna().all()
+    # embeddings of one quality, scored on as many cells
+    assert overall.loc["joint only", "bio"] == pytest.approx(overall.loc["whole", "bio"])
+    expected = metrics.overall_scores(table.drop(columns=[("bio", "kNN accuracy"), ("overall", "bio")]))
+    assert overall.loc["whole"].to_dict() == pytest.approx(expected.loc["whole"].to_dict())
+
+
+def test_a_summary_needs_all_of_its_scores():
+    parts, labels, _ = integrated()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        table = evaluate_integration(
+            None, {"m": parts}, label_key=labels, metrics=["MAP", "ARI", "omics mixing"], progress=False
+        )
+    assert table.columns.tolist() == [("bio", "ARI"), ("bio", "MAP"), ("omics", "omics mixing")]
+
+
+def test_rows_that_are_not_finite_are_left_out_and_counted():
+    parts, labels, _ = integrated()
+    parts["rna"] = parts["rna"].copy()
+    parts["rna"][:7] = np.nan
+    labels = labels.copy()
+    labels[:5] = None
+    with pytest.warns(UserWarning, match=r"7 rows of 'm' \(rna\).* 5 of 320 cells have no label") as caught:
+        table = evaluate_integration(
+            None, {"m": parts}, label_key=labels, metrics=["FOSCTTM", "kNN accuracy"], progress=False
+        )
+    assert len([w for w in caught if "finite" in str(w.message)]) == 1
+    assert table["single-cell", "FOSCTTM"].item() == pytest.approx(
+        np.mean(metrics.foscttm(parts["rna"][7:], parts["atac"][7:]))
+    )
+    assert table["bio", "kNN accuracy"].item() == pytest.approx(metrics.knn_accuracy(parts["joint"][5:], labels[5:]))
+
+
+@pytest.mark.parametrize(
+    ("n", "labels", "absent", "said"),
+    [
+        pytest.param(300, ["a"] * 300, {"MAP", "cell-type ASW", "kNN accuracy"}, "all 300 cells are 'a'", id="one_label"),
+        pytest.param(9, list("aaabbbccc"), {"recall@10", "kNN accuracy"}, "of 9 cells each is among the 10 nearest", id="nine_cells"),
+        pytest.param(300, [str(i) for i in range(300)], {"cell-type ASW"}, "no cell has another", id="labels_seen_once"),
+    ],
+)  # fmt: skip
+def test_what_is_not_defined_is_neither_0_nor_1(n, labels, absent, said):
+    parts, _, _ = integrated()
+    parts = {name: x[:n] for name, x in parts.items()}
+    with pytest.warns(UserWarning, match=said):
+        table = evaluate_integration(None, {"m": parts}, label_key=labels, metrics=QUICK, progress=False)
+    assert absent.isdisjoint(table.columns.get_level_values(1))
+    assert np.isfinite(table["single-cell", "FOSCTTM"].item())
+
+
+def test_nan_in_a_list_of_names_is_missing():
+    parts, labels, _ = integrated()
+    found = scored(parts, [np.nan, None, *labels[2:]], metrics=["kNN accuracy"])
+    assert found["kNN accuracy"] == pytest.approx(metrics.knn_accuracy(parts["joint"][2:], labels[2:]))
+
+
+def test_a_label_seen_once_counts_as_a_miss():
+    parts, labels, _ = integrated()
+    labels = labels.copy()
+    labels[0] = "alone"
+    found = scored(parts, labels, metrics=["MAP", "kNN accuracy", "cell-type ASW", "omics ASW", "graph connectivity"])
+    assert all(np.isfinite(list(found.values())))
+    assert found["kNN accuracy"] <= (N - 1) / N
+
+
+def test_columns_are_in_order_and_the_index_names_methods():
+    parts, *_ = integrated()
+    wanted = ["recall@10", "FOSCTTM", "omics mixing"]
+    table = evaluate_integration(None, {"b": parts, "a": parts}, metrics=wanted, progress=False)
+    assert table.index.tolist() == ["b", "a"] and table.index.name == "method"
+    assert table.columns.names == ["group", "metric"]
+    assert table.columns.get_level_values(1).tolist() == ["omics mixing", "FOSCTTM", "recall@10"]
+
+
+def test_data_and_the_generators_are_as_before():
+    parts, labels, batches = integrated()
+    mdata, _ = mdata_of(parts, labels, batches)
+    keys = {name: set(x.obsm) for name, x in {"": mdata, **mdata.mod}.items()}
+    before, state = mdata.obs.copy(), np.random.get_state()[1].copy()
+    evaluate_integration(mdata, label_key="cell_type", batch_key="batch", progress=False)
+    pd.testing.assert_frame_equal(mdata.obs, before)
+    assert {name: set(x.obsm) for name, x in {"": mdata, **mdata.mod}.items()} == keys
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_a_bar_goes_to_standard_error_and_leaves_nothing(capsys):
+    parts, *_ = integrated()
+    evaluate_integration(None, {"m": parts}, metrics="FOSCTTM")
+    assert capsys.readouterr().out == ""
+
+
+# -- faults -------------------------------
+
+X = np.arange(40.0).reshape(20, 2)
+
+
+def of_mudata(**obsm):
+    mdata, _ = mdata_of(*integrated())
+    return mdata
+
+
+def shuffled_but_as_long():
+    """Both modalities have all cells, in different orders."""
+    names = [f"c{i}" for i in range(20)]
+    mods = {
+        key: ad.AnnData(np.ones((20, 1), np.float32), obs=pd.DataFrame(index=own))
+        for key, own in (("rna", names), ("atac", names[::-1]))
+    }
+    return mudata.MuData(mods)
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "error", "message"),
+    [
+        pytest.param(None, {}, ScmambaError, "Without data", id="nothing_given"),
+        pytest.param([1, 2], {}, ScmambaError, "must be a MuData", id="data_of_another_kind"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X[:-1]}}}, ScmambaError, "'m' .rna. 20, 'm' .atac. 19",
+                     id="different_lengths"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X[:, :1]}}}, ScmambaError, "not in one",
+                     id="different_dimensions"),
+        pytest.param(None, {"embeddings": {"m": "X_pca"}}, ScmambaError, "no data to look it up", id="key_without_data"),
+        pytest.param(None, {"embeddings": {"m": X}, "label_key": "cell_type"}, ScmambaError, "names a column",
+                     id="label_column_without_data"),
+        pytest.param(None, {"embeddings": {"m": X}, "label_key": ["a"] * 19}, ScmambaError, r"got \(19,\)",
+                     id="labels_of_another_length"),
+        pytest.param(None, {"embeddings": {"m": X}, "label_key": [None] * 20}, ScmambaError, "missing for every cell",
+                     id="labels_all_missing"),
+        pytest.param(None, {"embeddings": {"m": X * np.nan}}, ScmambaError, "No row .* is finite", id="all_nan"),
+        pytest.param(None, {"embeddings": {"m": X[:, 0]}}, ScmambaError, "must be a matrix", id="a_vector"),
+        pytest.param(None, {"embeddings": {"m": np.full((5, 2), "a")}}, ScmambaError, "matrix of numbers", id="text"),
+        pytest.param(None, {"embeddings": {"m": {}}}, ScmambaError, "without embeddings", id="method_without_parts"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": pd.DataFrame(X)}}}, ScmambaError, "as one kind",
+                     id="tables_and_matrices"),
+        pytest.param(None, {"embeddings": {"m": pd.DataFrame(X, index=[0] * 20)}}, ScmambaError, "not unique",
+                     id="names_twice"),
+        pytest.param(None, {"embeddings": {"m": X}, "metrics": ["ARI", "FOSCTM"]}, UnknownNameError,
+                     "Did you mean 'FOSCTTM'.*'ARI', 'NMI'", id="unknown_metric"),
+        pytest.param(None, {"embeddings": {"m": X}, "metrics": []}, ScmambaError, "metrics is empty", id="no_metric"),
+        pytest.param(None, {"embeddings": {"m": X}, "metrics": ["FOSCTTM"]}, ScmambaError, "Nothing could be scored.*FOSCTTM",
+                     id="nothing_left"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X[:1], "atac": X[:1]}}, "metrics": "FOSCTTM"}, ScmambaError, "Nothing could be scored",
+                     id="one_cell"),
+        pytest.param(None, {"embeddings": {"m": X}, "bio_on": "all"}, UnknownNameError, "'joint', 'views'", id="bio_on"),
+        pytest.param(None, {"embeddings": {"m": X}, "max_cells": 1}, ScmambaError, "at least 2", id="max_cells_of_one"),
+        pytest.param(None, {"embeddings": {"m": X}, "cells": [20]}, ScmambaError, "0 to 19", id="cell_out_of_range"),
+        pytest.param(None, {"embeddings": {"m": X}, "cells": np.ones(3, bool)}, ScmambaError, "one entry per cell",
+                     id="mask_of_another_length"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X[:9]}}, "paired": False, "label_key": ["a"] * 20},
+                     ScmambaError, r"29 cells; got \(20,\)", id="unpaired_with_labels_of_one"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X[:9]}}, "paired": False,
+                            "label_key": {"rna": ["a"] * 19}}, ScmambaError, r"label_key\['rna'\] has 19",
+                     id="unpaired_labels_of_another_length"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X}}, "label_key": {"rna": ["a"] * 20}}, ScmambaError,
+                     "paired=False", id="labels_of_modalities_that_are_paired"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X[:9], "joint": X}}, "paired": False}, ScmambaError,
+                     "no joint one", id="joint_of_different_cells"),
+        pytest.param(of_mudata, {"embeddings": {"m": "X_pca"}}, UnknownNameError, "'X_scmamba'", id="missing_key"),
+        pytest.param(of_mudata, {"embeddings": {"m": {"rna": "X_pca"}}}, UnknownNameError, "for 'm' .rna.",
+                     id="missing_key_of_a_modality"),
+        pytest.param(of_mudata, {"label_key": "celltype"}, UnknownNameError, "Did you mean 'cell_type'", id="missing_column"),
+        pytest.param(of_mudata, {"embeddings": {"m": X}}, ScmambaError, "20 rows for 320", id="rows_of_other_data"),
+        pytest.param(of_mudata, {"embeddings": {"m": pd.DataFrame(X)}}, ScmambaError, "not in the data", id="unknown_cells"),
+        pytest.param(of_mudata, {"cells": ["cell0", "nobody"]}, ScmambaError, "nobody", id="unknown_cell_asked_for"),
+        pytest.param(shuffled_but_as_long, {"embeddings": {"m": {"atac": X, "rna": X}}}, ScmambaError, "different orders",
+                     id="rows_that_could_mean_either_order"),
+    ],
+)  # fmt: skip
+def test_faults_are_named(data, arguments, error, message):
+    with pytest.raises(error, match=message):
+        evaluate_integration(data() if callable(data) else data, progress=False, **arguments)
+
+
+def test_every_metric_says_what_it_is():
+    for name, metric in METRICS.items():
+        assert metric.name == name and metric.about and metric.group in ("bio", "omics", "single-cell", "batch")
+    assert [n for n, m in METRICS.items() if not m.higher_is_better] == ["FOSCTTM", "median rank", "modality gap"]
+    for group, names in {"bio": 4, "omics": 4}.items():
+        assert sum(m.in_summary and m.group == group for m in METRICS.values()) == names
