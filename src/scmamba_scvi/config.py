@@ -42,11 +42,12 @@ class ModelConfig:
     skip: bool = True  # linear map from the summed token embeddings to the latent space
     spectral: bool = True  # start the skip at the correlation-weighted CCA of the training cells
     spectral_components: int | None = None  # None: n_latent, fewer on few cells
+    spectral_weights: str = "in-sample"  # of the directions: correlations on the cells themselves, or "held-out" ones
     gate_init: float = 0.0  # the network's part of the embedding starts at this multiple
     layer_scale: float | None = 0.01  # residual branches start at this multiple; None: no LayerScale
     # -- what the counts become
     values: PerKind[str] = dataclasses.field(
-        default_factory=lambda: {"rna": "log1p", "atac": "tfidf", "protein": "clr"}
+        default_factory=lambda: {"rna": "evened", "atac": "tfidf", "protein": "clr"}
     )
     n_bins: int = 51  # only read by values="binned"
     # -- regularisation
@@ -71,6 +72,7 @@ class ModelConfig:
         _check_choice("encoder", self.encoder, ("mamba", "mlp", "linear"))
         _check_choice("patch_embedding", self.patch_embedding, ("feature", "shared"))
         _check_choice("pooling", self.pooling, ("mean", "last", "mean+last"))
+        _check_choice("spectral_weights", self.spectral_weights, ("in-sample", "held-out"))
         _check_choice("pool_norm", self.pool_norm, ("batch", "tanh", "none"))
         for name in ("n_latent", "max_patches", "d_feature", "d_model", "d_state", "expand", "headdim", "d_conv"):
             if getattr(self, name) < 1:

@@ -238,6 +238,20 @@ def test_untrained_embeddings_equal_the_spectral_solution(mdata):
         np.testing.assert_allclose(found @ found.T, (expected @ expected.T).numpy(), atol=2e-3)
 
 
+def test_weights_from_held_out_cells_fall_and_ignore_what_is_there_by_chance():
+    from scmamba_scvi.model._start import direction_weights
+
+    mdata = simulate_multiome(n_cells=800, n_genes=300, n_peaks=1_000, n_cell_types=6, seed=0)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, spectral_weights="held-out")
+    cells = np.arange(mdata.n_obs)
+    model._start_from(cells)
+    matrices = {kind: model.adata_manager.matrix(kind) for kind in ("rna", "atac")}
+    weights = direction_weights(model.module, matrices, cells, 30, seed=0)
+    assert (weights.diff() <= 0).all() and weights.min() >= 0 and weights.max() <= 1
+    assert weights[0] > 0.5 and weights[-1] < 0.2
+
+
 def test_second_train_really_trains(mdata, quick):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
@@ -447,7 +461,7 @@ def test_export_refuses_what_exists_and_replaces_it_whole(trained, tmp_path):
 def test_repr_says_what_it_is(trained):
     text = repr(trained)
     assert "preset 'small'" in text and "trained" in text
-    assert "rna (mdata['rna'], log1p)" in text and "chromosomes" in text
+    assert "rna (mdata['rna'], evened)" in text and "chromosomes" in text
 
 
 def test_docstrings_have_no_placeholders():

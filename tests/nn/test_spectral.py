@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.cross_decomposition import CCA
 
-from scmamba_scvi.nn.spectral import correlation_weighted_cca, linear_start, truncated_svd
+from scmamba_scvi.nn.spectral import correlation_weighted_cca, held_out_correlations, linear_start, truncated_svd
 from scmamba_scvi.ops.csr import csr
 
 
@@ -88,3 +88,61 @@ def test_same_seed_same_start():
     x, _ = two_views()
     a, b = (truncated_svd(blocks_of(x), 60, 4, seed=3).components for _ in range(2))
     assert torch.equal(a, b)
+
+
+def by_mask(x, present=None):
+    """Row blocks of the cells of a mask that have the modality, ``x`` holding only those."""
+    present = torch.ones(len(x), dtype=torch.bool) if present is None else present
+    row = present.cumsum(0) - 1
+    return lambda mask: iter(x[row[mask & present]].split(70))
+
+
+def held_out(views, present=None, n=20, **kwargs):
+    present = present or {k: torch.ones(len(v), dtype=torch.bool) for k, v in views.items()}
+    blocks = {k: by_mask(v, present[k]) for k, v in views.items()}
+    features = {k: v.shape[1] for k, v in views.items()}
+    return held_out_correlations(blocks, present, {k: min(n, f) for k, f in features.items()}, features, n, **kwargs)
+
+
+def test_chance_has_no_correlation_on_held_out_cells():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(200, 60, generator=generator) for _ in range(2))
+    svds = {k: truncated_svd(blocks_of(v), 60, 20) for k, v in (("rna", x), ("atac", y))}
+    everyone = {k: torch.ones(200, dtype=torch.bool) for k in svds}
+    _, in_sample = correlation_weighted_cca({k: s.scores for k, s in svds.items()}, everyone, 20)
+    assert in_sample[:5].mean() > 0.4
+    assert held_out({"rna": x, "atac": y})[:5].abs().mean() < 0.15
+
+
+def test_held_out_correlations_are_those_of_a_loop_with_numpy():
+    x, y = two_views(n=240, shared=3, fx=12, fy=9, noise=1.0)
+    found = held_out({"rna": x, "atac": y}, n=9, n_folds=3, n_passes=30, seed=5)
+    fold = torch.randperm(240, generator=torch.Generator().manual_seed(5)).numpy() % 3
+    u, v = np.zeros((240, 3)), np.zeros((240, 3))
+    for part in range(3):
+        fit, held = fold != part, fold == part
+        a, b = (m.double().numpy() for m in (x, y))
+        cca = CCA(n_components=3, scale=False, max_iter=5000).fit(a[fit], b[fit])
+        for out, scores in zip((u, v), cca.transform(a[held], b[held]), strict=True):
+            out[held] = scores - scores.mean(0)
+    expected = [np.corrcoef(u[:, j], v[:, j])[0, 1] for j in range(3)]
+    np.testing.assert_allclose(found[:3], expected, atol=0.03)  # the ridge is ours alone
+
+
+def test_held_out_correlations_use_the_cells_that_have_both():
+    x, y = two_views(n=400, shared=3)
+    has_y = torch.arange(400) % 4 > 0
+    present = {"rna": torch.ones(400, dtype=torch.bool), "atac": has_y}
+    found = held_out({"rna": x, "atac": y[has_y]}, present)
+    assert found[:3].min() > 0.8 and found[3:].max() < 0.5
+
+
+def test_weights_replace_the_correlations_direction_by_direction():
+    x, y = two_views()
+    svds = {k: truncated_svd(blocks_of(v), v.shape[1], 6) for k, v in (("rna", x), ("atac", y))}
+    everyone = {k: torch.ones(400, dtype=torch.bool) for k in svds}
+    plain = linear_start(svds, everyone, 6, torch.ones(6))
+    weighted = linear_start(svds, everyone, 6, torch.tensor([1.0, 0.5, 0.25, 0, 0, 0]))
+    for kind in svds:
+        expected = plain[kind].weight * torch.tensor([1.0, 0.5, 0.25, 0, 0, 0])
+        torch.testing.assert_close(weighted[kind].weight, expected)

@@ -13,6 +13,7 @@ from scmamba_scvi.ops.csr import csr, is_csr
 from scmamba_scvi.pp import VALUE_TRANSFORMS, value_transform
 
 NAMES = [*VALUE_TRANSFORMS]
+LEARNING = ["tfidf", "evened"]
 
 
 def counts(n: int = 23, f: int = 17, *, seed: int = 0) -> Tensor:
@@ -41,6 +42,10 @@ def quantile_bins(row: np.ndarray, n_bins: int) -> np.ndarray:
 def second_opinion(name: str, x: np.ndarray) -> np.ndarray:
     if name == "log1p":
         return np.log1p(normalize(x, norm="l1") * 1e4)
+    if name == "evened":
+        logs = np.log1p(normalize(x, norm="l1") * 1e3)
+        spread = logs[x.sum(1) > 0].std(0)
+        return logs / np.sqrt(np.maximum(spread, np.quantile(spread[spread > 1e-6], 0.1)))
     if name == "tfidf":
         n_train = (x.sum(1) > 0).sum()
         idf = np.log1p(n_train / np.maximum((x > 0).sum(0), 1))
@@ -169,7 +174,7 @@ def test_bins_keep_the_order_of_values_and_their_range(seed, n_bins):
 
 def test_depth_drops_out_of_log1p_and_tfidf():
     x = counts()
-    for name in ("log1p", "tfidf", "binned"):
+    for name in ("log1p", "evened", "tfidf", "binned"):
         transform = fitted(name, x)
         torch.testing.assert_close(transform(3 * x), transform(x))
 
@@ -182,24 +187,51 @@ def test_tfidf_has_unit_length_and_rare_features_weigh_more():
     assert got[0, 1] > got[0, 0]
 
 
-def test_fit_streams_forgets_and_does_not_count_cells_without_the_modality():
+def test_evened_brings_spreads_together_without_turning_them_round():
+    x = torch.poisson(torch.tensor([30.0, 8.0, 2.0, 0.4]).expand(4000, 4), generator=torch.Generator().manual_seed(0))
+    x = torch.cat([x, torch.full((4000, 1), 200.0)], dim=1)
+    x[1:, 2] *= torch.randint(0, 9, (3999,), generator=torch.Generator().manual_seed(1))
+    before, after = value_transform("log1p", 5)(x).std(0)[:4], fitted("evened", x)(x).std(0)[:4]
+    assert after.max() / after.min() < before.max() / before.min()
+    logs = torch.log1p(1e3 * x / x.sum(1, keepdim=True)).std(0)[:4]
+    assert torch.equal(after.argsort(), logs.argsort())
+
+
+def test_a_gene_counted_once_is_not_blown_up():
+    x = counts(400, 40)
+    x[:, :3] = 0
+    x[0, 0] = x[1, 1] = x[2, 2] = 1
+    weight = fitted("evened", x).weight
+    assert weight[:3].max() <= 1.01 * weight[3:].max() * 2
+    assert torch.isfinite(weight).all()
+
+
+def test_features_without_counts_change_nothing_for_the_others():
     x = counts(60)
-    whole = fitted("tfidf", x)
+    wider = torch.cat([x, torch.zeros(60, 200)], dim=1)
+    torch.testing.assert_close(fitted("evened", wider)(wider)[:, : x.shape[1]], fitted("evened", x)(x))
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_fit_streams_forgets_and_does_not_count_cells_without_the_modality(name):
+    x = counts(60)
+    whole = fitted(name, x)
     absent = torch.cat([x, torch.zeros(40, x.shape[1])])
     for blocks in (x.split(7), [b.to_sparse_csr() for b in x.split(13)], iter(absent.split(9))):
-        again = value_transform("tfidf", x.shape[1]).fit([counts(5, seed=3)]).fit(blocks)
-        assert torch.equal(again.idf, whole.idf)
+        again = value_transform(name, x.shape[1]).fit([counts(5, seed=3)]).fit(blocks)
+        torch.testing.assert_close(again.weight, whole.weight)
         assert again.n_train == whole.n_train == 59
 
 
-def test_what_was_learned_is_in_the_state_dict():
+@pytest.mark.parametrize("name", LEARNING)
+def test_what_was_learned_is_in_the_state_dict(name):
     x = counts()
-    transform, copy = fitted("tfidf", x), value_transform("tfidf", x.shape[1])
+    transform, copy = fitted(name, x), value_transform(name, x.shape[1])
     copy.load_state_dict(transform.state_dict())
     assert torch.equal(copy(x), transform(x))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "tfidf"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in LEARNING])
 def test_the_others_learn_nothing(name):
     transform = value_transform(name, 17)
     assert not transform.state_dict()
@@ -214,6 +246,8 @@ def test_the_others_learn_nothing(name):
             lambda: value_transform("tfidf", 17).fit([]), "every cell that came was empty", id="fit_on_nothing"
         ),
         pytest.param(lambda: value_transform("tfidf", 17).fit([torch.zeros(3, 17)]), "empty", id="fit_on_empty_cells"),
+        pytest.param(lambda: value_transform("evened", 17)(counts()), "fit", id="evened_before_fit"),
+        pytest.param(lambda: value_transform("evened", 17).fit([torch.zeros(3, 17)]), "empty", id="evened_of_nothing"),
         pytest.param(lambda: value_transform("log1p", 5)(counts()), r"5 features are needed.*\(23, 17\)", id="width"),
         pytest.param(lambda: value_transform("log1p", 17)(counts()[0]), "17 features are needed", id="one_dimension"),
         pytest.param(lambda: value_transform("clr", 20_001), "fill 20,001 columns.*'log1p'", id="clr_of_too_many"),

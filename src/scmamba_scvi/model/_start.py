@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ..nn.spectral import linear_start, truncated_svd
+from ..nn.spectral import held_out_correlations, linear_start, truncated_svd
 from ._data import ModalityMatrix, iterate_blocks
 from ._module import SCMAMBAModule
 
 #: More cells do not move the leading directions, but cost a pass over the data each.
 MAX_CELLS = 50_000
+#: Correlations need fewer cells than directions do, and are taken in four parts.
+MAX_CELLS_OF_WEIGHTS = 10_000
 
 
 def fit_values(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> None:
@@ -38,7 +40,7 @@ def start_spectrally(
         Of the sample and of the decomposition.
     """
     if len(cells) > MAX_CELLS:
-        cells = np.sort(np.random.default_rng(seed).choice(cells, MAX_CELLS, replace=False))
+        cells = _sample(cells, MAX_CELLS, seed)
     present = {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()}
     n_components = spectral_components(module, {k: int(p.sum()) for k, p in present.items()})
     device = next(module.parameters()).device
@@ -49,15 +51,53 @@ def start_spectrally(
         )
         for kind, matrix in matrices.items()
     }  # fmt: skip
-    starts = linear_start(svds, present, module.config.n_latent)
+    weights = None
+    if module.config.spectral_weights == "held-out":
+        weights = direction_weights(module, matrices, cells, n_components, seed)
+    starts = linear_start(svds, present, module.config.n_latent, weights)
     for kind, start in starts.items():
         module.encoders[kind].start_from(start.to(device))
+
+
+def direction_weights(
+    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, n_components: int, seed: int
+) -> torch.Tensor:
+    """Held-out correlations of the shared directions, in falling order; of at most `MAX_CELLS_OF_WEIGHTS` cells.
+
+    A direction of low rank is found again in another part of the cells as one of another rank, so that single
+    correlations scatter; the falling curve nearest to them (isotonic regression) does not.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    if len(cells) > MAX_CELLS_OF_WEIGHTS:
+        cells = _sample(cells, MAX_CELLS_OF_WEIGHTS, seed)
+    found = held_out_correlations(
+        {
+            kind: lambda mask, kind=kind, matrix=matrix: (
+                module.values[kind](b) for b in iterate_blocks(matrix, cells[mask.numpy()])
+            )
+            for kind, matrix in matrices.items()
+        },
+        {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()},
+        {kind: min(n_components, matrix.n_features) for kind, matrix in matrices.items()},
+        {kind: matrix.n_features for kind, matrix in matrices.items()},
+        module.config.n_latent,
+        seed=seed,
+    )
+    falling = IsotonicRegression(increasing=False).fit_transform(np.arange(len(found)), found.numpy())
+    return torch.from_numpy(np.clip(falling, 0, 1)).float()
+
+
+def _sample(cells: np.ndarray, n: int, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).choice(cells, n, replace=False))
 
 
 def spectral_components(module: SCMAMBAModule, n_cells: Mapping[str, int]) -> int:
     """Directions of each modality that enter the CCA: as many as latent dimensions, fewer on few cells.
 
-    With a tenth as many directions as cells, correlations that are there by chance stay well below those that are not.
+    With a tenth as many directions as cells, correlations that are there by chance stay well below those that are not;
+    held-out correlations need no such limit, as chance weighs nothing in them.
     """
     asked = module.config.spectral_components or module.config.n_latent
-    return max(2, min(asked, min(n_cells.values()) // 10))
+    per_direction = 2 if module.config.spectral_weights == "held-out" else 10
+    return max(2, min(asked, min(n_cells.values()) // per_direction))

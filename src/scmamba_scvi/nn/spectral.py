@@ -9,6 +9,7 @@ between the modalities: that weighting takes held-out FOSCTTM on SNARE-seq from 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -83,10 +84,10 @@ def truncated_svd(
     return TruncatedSVD(mean, basis @ leading, scores @ leading)
 
 
-def correlation_weighted_cca(
+def canonical_directions(
     scores: Mapping[str, Tensor], present: Mapping[str, Tensor], n_components: int, *, ridge: float = 1e-2
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Directions of each modality that agree with the others, scaled by how much they agree.
+    """Directions of each modality that agree with the others, each variate of variance 1.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def correlation_weighted_cca(
 
     Returns
     -------
-    Map ``(k, n_components)`` per modality, and the correlations ``(n_components,)`` in falling order.
+    Map ``(k, n_components)`` per modality, and the correlations ``(n_components,)`` on these cells in falling order.
     """
     kinds = list(scores)
     s = {k: scores[k].double() for k in kinds}
@@ -124,14 +125,23 @@ def correlation_weighted_cca(
     correlations = ((agreement.flip(0)[:n_components] - 1) / (len(kinds) - 1)).clamp(0, 1)
     parts = vectors.flip(1)[:, :n_components].split([s[k].shape[1] for k in kinds])
     # an eigenvector shares its unit length among the modalities; each part alone has length 1 / sqrt(modalities)
-    scale = len(kinds) ** 0.5 * correlations
-    return {
-        k: (whitening[k] @ part * scale).float() for k, part in zip(kinds, parts, strict=True)
-    }, correlations.float()
+    maps = {k: (whitening[k] @ part * len(kinds) ** 0.5).float() for k, part in zip(kinds, parts, strict=True)}
+    return maps, correlations.float()
+
+
+def correlation_weighted_cca(
+    scores: Mapping[str, Tensor], present: Mapping[str, Tensor], n_components: int, *, ridge: float = 1e-2
+) -> tuple[dict[str, Tensor], Tensor]:
+    """`canonical_directions`, each scaled by its correlation."""
+    maps, correlations = canonical_directions(scores, present, n_components, ridge=ridge)
+    return {kind: m * correlations for kind, m in maps.items()}, correlations
 
 
 def linear_start(
-    svds: Mapping[str, TruncatedSVD], present: Mapping[str, Tensor], n_latent: int
+    svds: Mapping[str, TruncatedSVD],
+    present: Mapping[str, Tensor],
+    n_latent: int,
+    weights: Tensor | None = None,
 ) -> dict[str, LinearStart]:
     """Linear map of every modality to the shared space.
 
@@ -143,12 +153,107 @@ def linear_start(
         Which of all training cells have the modality, mask ``(cells,)``.
     n_latent
         ``z``.
+    weights
+        ``(at least z,)``, of the directions by rank; `None`: their correlations on these cells.
     """
+    maps, correlations = canonical_directions(_of_all_cells(svds, present), present, n_latent)
+    if weights is not None:
+        correlations = weights[: len(correlations)]
+        maps = {k: m[:, : len(correlations)] for k, m in maps.items()}
+    return {k: LinearStart(svd.components @ (maps[k] * correlations), svd.mean) for k, svd in svds.items()}
+
+
+def held_out_correlations(
+    blocks: Mapping[str, Callable[[Tensor], Iterable[Tensor]]],
+    present: Mapping[str, Tensor],
+    n_components: Mapping[str, int],
+    n_features: Mapping[str, int],
+    n_latent: int,
+    *,
+    n_folds: int = 4,
+    n_passes: int = 7,
+    seed: int = 0,
+) -> Tensor:
+    """Canonical correlations by rank on cells that had no part in finding the directions.
+
+    On the cells that they were found on, correlations of weak directions are there by chance: on SNARE-seq the
+    variance of the scores of accessibility's tenth direction falls to a third on held-out cells.
+
+    Parameters
+    ----------
+    blocks
+        Per modality, from a mask ``(cells,)`` to row blocks of those of these cells that have it, in order.
+    present
+        Which of all cells have the modality, mask ``(cells,)``.
+    n_components, n_features
+        ``k`` and ``f`` of each modality.
+    n_latent
+        Directions asked for.
+    n_folds
+        Parts of the cells, each held out once.
+    n_passes
+        As in `truncated_svd`; fewer than for the start itself, whose directions are kept.
+    seed
+        Of the parts and of the decompositions.
+
+    Returns
+    -------
+    ``(at most z,)``, pooled over the parts and averaged over the pairs of modalities, not sorted.
+    """
+    n_cells = len(next(iter(present.values())))
+    fold = torch.randperm(n_cells, generator=torch.Generator().manual_seed(seed)) % n_folds
+    products: list[dict[tuple[str, str], Tensor]] = []
+    for part in range(n_folds):
+        fit, held = fold != part, fold == part
+        svds = {
+            k: truncated_svd(
+                lambda k=k, fit=fit: blocks[k](fit), n_features[k], n_components[k], n_passes=n_passes, seed=seed
+            )
+            for k in blocks
+        }
+        have = {k: p[fit] for k, p in present.items()}
+        maps, _ = canonical_directions(_of_all_cells(svds, have), have, n_latent)
+        held_scores = {
+            k: TruncatedSVD(svd.mean, svd.components, _scores(blocks[k](held), svd)) for k, svd in svds.items()
+        }
+        have = {k: p[held] for k, p in present.items()}
+        variates = {k: s @ maps[k] for k, s in _of_all_cells(held_scores, have).items()}
+        products.append(_cross_products(variates, have))
+    n_directions = min(p.shape[1] for of_part in products for p in of_part.values())
+    pooled = [
+        sum(of_part[pair][:, :n_directions] for of_part in products if pair in of_part)
+        for pair in dict.fromkeys(pair for of_part in products for pair in of_part)
+    ]
+    tiny = torch.finfo(torch.float32).tiny
+    return torch.stack([p[0] / (p[1] * p[2]).sqrt().clamp_min(tiny) for p in pooled]).mean(0)
+
+
+def _cross_products(variates: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[tuple[str, str], Tensor]:
+    """Per pair of modalities ``(3, z)``: sums of products and of squares, centred, over the cells that have both."""
+    products = {}
+    for a, b in itertools.combinations(variates, 2):
+        both = present[a] & present[b]
+        if int(both.sum()) < 2:
+            continue
+        u, v = (variates[k][both] - variates[k][both].mean(0) for k in (a, b))
+        products[a, b] = torch.stack([(u * v).sum(0), u.square().sum(0), v.square().sum(0)])
+    return products
+
+
+def _of_all_cells(svds: Mapping[str, TruncatedSVD], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scores ``(cells, k)`` over all cells, zero where a cell lacks the modality."""
     scores = {k: torch.zeros(len(present[k]), svd.scores.shape[1]) for k, svd in svds.items()}
     for k, svd in svds.items():
         scores[k][present[k]] = svd.scores
-    maps, _ = correlation_weighted_cca(scores, present, n_latent)
-    return {k: LinearStart(svd.components @ maps[k], svd.mean) for k, svd in svds.items()}
+    return scores
+
+
+def _scores(blocks: Iterable[Tensor], svd: TruncatedSVD) -> Tensor:
+    """Rows of ``blocks`` in the coordinates of ``svd``, ``(cells, k)``."""
+    offset = svd.mean @ svd.components
+    return torch.cat(
+        [svd.scores.new_zeros(0, svd.scores.shape[1]), *(_times(b, svd.components) - offset for b in blocks)]
+    )
 
 
 def _covariance(a: Tensor, b: Tensor) -> Tensor:
