@@ -117,7 +117,9 @@ METHODS: dict[str, Method] = {
         *(_variant("minibatch", f"{n:,} cells", scmamba(batch_size=n)) for n in (128, 1_024)),
         _variant("minibatch", "from one batch", scmamba(plan={"batch_pure": True}), batches=True),
         _variant("values of RNA", "log1p", scmamba(values={"rna": "log1p"})),
-        _variant("start", "weights from held-out cells", scmamba(spectral_weights="held-out")),
+        _variant("start", "weights from the same cells", scmamba(spectral_weights="in-sample")),
         _variant("start", "not spectral", scmamba(spectral=False, gate_init=1.0)),
+        _variant("joint embedding", "mean of the views", scmamba(joint="shared")),
+        _variant("joint embedding", "batches left in", scmamba(correct_batches=False), batches=True),
     )
 }  # fmt: skip

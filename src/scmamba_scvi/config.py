@@ -42,9 +42,17 @@ class ModelConfig:
     skip: bool = True  # linear map from the summed token embeddings to the latent space
     spectral: bool = True  # start the skip at the correlation-weighted CCA of the training cells
     spectral_components: int | None = None  # None: n_latent, fewer on few cells
-    spectral_weights: str = "in-sample"  # of the directions: correlations on the cells themselves, or "held-out" ones
+    spectral_weights: str = (
+        "held-out"  # of the directions: correlations on other cells, or "in-sample", on the cells themselves
+    )
     gate_init: float = 0.0  # the network's part of the embedding starts at this multiple
     layer_scale: float | None = 0.01  # residual branches start at this multiple; None: no LayerScale
+    # -- what a cell's modalities become together
+    joint: str = (
+        "shared+own"  # the views beside each modality's reliable components, or the mean of the views, "shared"
+    )
+    joint_shared_weight: float = 0.5  # of the views beside each modality's components; read by "shared+own"
+    correct_batches: bool = True  # take batches' offsets out of the joint embedding; needs a batch_key and "shared+own"
     # -- what the counts become
     values: PerKind[str] = dataclasses.field(
         default_factory=lambda: {"rna": "evened", "atac": "tfidf", "protein": "clr"}
@@ -72,6 +80,7 @@ class ModelConfig:
         _check_choice("encoder", self.encoder, ("mamba", "mlp", "linear"))
         _check_choice("patch_embedding", self.patch_embedding, ("feature", "shared"))
         _check_choice("pooling", self.pooling, ("mean", "last", "mean+last"))
+        _check_choice("joint", self.joint, ("shared+own", "shared"))
         _check_choice("spectral_weights", self.spectral_weights, ("in-sample", "held-out"))
         _check_choice("pool_norm", self.pool_norm, ("batch", "tanh", "none"))
         for name in ("n_latent", "max_patches", "d_feature", "d_model", "d_state", "expand", "headdim", "d_conv"):
@@ -92,6 +101,11 @@ class ModelConfig:
                 f"d_feature = {self.d_feature} must be at least n_latent = {self.n_latent} to hold the spectral start: "
                 f"raise d_feature or pass spectral=False."
             )
+
+    @property
+    def corrects_batches(self) -> bool:
+        """Whether the joint embedding has batches' offsets taken out, given a ``batch_key``."""
+        return self.correct_batches and self.joint == "shared+own"
 
     def of_kind(self, name: str, kind: str) -> Any:
         """Value of entry ``name`` for modalities of ``kind``."""
@@ -139,7 +153,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "paper": {"patch_embedding": "shared", "patch_size": {"rna": 256, "atac": 256, "protein": 128}, "d_model": 512,
               "n_layers": {"rna": 10, "atac": 12, "protein": 4}, "d_state": 128, "expand": 2, "headdim": 128,
               "d_mlp": 1024, "attention_layers": (2,), "pooling": "last", "pool_norm": "tanh", "d_head": 0,
-              "skip": False, "spectral": False, "gate_init": 1.0, "layer_scale": None,
+              "skip": False, "spectral": False, "gate_init": 1.0, "layer_scale": None, "joint": "shared",
               "values": {"rna": "log1p", "atac": "binary", "protein": "binned"}, "mask_rate": 0.0,
               "temperature": 0.2, "learn_temperature": False},
 }  # fmt: skip

@@ -56,8 +56,8 @@ def integrate(
 
     Written are ``obsm["X_scmamba"]`` of the MuData (the joint embedding) and of each modality (the cells as this
     modality alone shows them, in its own order of cells), Leiden clusters of the joint embedding as
-    ``obs["leiden_scmamba"]``, the cells that training never saw as ``obs["held_out_scmamba"]``, and with ``umap`` coordinates ``obsm["X_umap"]`` of all of them, fitted together so that
-    they share one plane.
+    ``obs["leiden_scmamba"]``, the cells that training never saw as ``obs["held_out_scmamba"]``, and with ``umap``
+    coordinates ``obsm["X_umap"]``: of the joint embedding, and in another plane, which they share, of the modalities.
 
     Parameters
     ----------
@@ -129,22 +129,28 @@ def write_clusters(mdata: MuData, *, resolution: float = 1.0, seed: int = 0) -> 
 
 
 def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
-    """One UMAP of the joint embedding and of those of the modalities ``keys``, written back to each as ``X_umap``.
+    """UMAP coordinates as ``obsm["X_umap"]``: of the joint embedding, and one plane for the modalities ``keys``.
 
-    Fitted on all of them stacked: fitted apart, the panels of a figure could not be compared.
+    The views of the modalities share one space and are fitted stacked, so that their panels can be compared; the joint
+    embedding is a space of its own.
     """
+    for parts in ([mdata], [mdata[key] for key in keys]):
+        stacked = np.concatenate([part.obsm[OBSM_KEY] for part in parts])
+        ends = np.cumsum([part.n_obs for part in parts])
+        for part, xy in zip(parts, np.split(_umap(stacked, seed), ends[:-1]), strict=True):
+            part.obsm[UMAP_KEY] = xy
+
+
+def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
+    """Coordinates ``(n, 2)``, NaN for cells without an embedding."""
     import scanpy as sc
 
-    parts = [mdata, *(mdata[key] for key in keys)]
-    stacked = np.concatenate([part.obsm[OBSM_KEY] for part in parts])
-    usable = np.isfinite(stacked).all(axis=1)
-    points = _neighbor_graph(stacked[usable], seed)
+    usable = np.isfinite(embedding).all(axis=1)
+    points = _neighbor_graph(embedding[usable], seed)
     sc.tl.umap(points, random_state=seed)
-    coordinates = np.full((len(stacked), 2), np.nan, dtype=np.float32)
+    coordinates = np.full((len(embedding), 2), np.nan, dtype=np.float32)
     coordinates[usable] = points.obsm["X_umap"]
-    ends = np.cumsum([part.n_obs for part in parts])
-    for part, xy in zip(parts, np.split(coordinates, ends[:-1]), strict=True):
-        part.obsm[UMAP_KEY] = xy
+    return coordinates
 
 
 def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None, k: int = 10) -> pd.DataFrame:

@@ -27,7 +27,19 @@ def scmamba(
             name: tuple(model.get_latent_representation(m, modality=kind) for m in (task.train, task.test))
             for name, kind in views.items()
         }
-        return Fitted(embeddings, {"epochs": len(model.history["foscttm_validation"]), **sizes(model)})
+        notes = {"epochs": len(model.history["foscttm_validation"]), **sizes(model)}
+        return Fitted(embeddings, {**notes, "validation FOSCTTM": model.training_summary_["best"]})
+
+    return fit
+
+
+def tuned(grid: list[dict[str, object]], **overrides):
+    """The best of ``grid`` by retrieval among the validation cells, which are training cells of the protocol."""
+
+    def fit(task: Task, seed: int) -> Fitted:
+        fits = [scmamba(**overrides, **choice)(task, seed) for choice in grid]
+        best = min(range(len(grid)), key=lambda i: fits[i].notes["validation FOSCTTM"])
+        return Fitted(fits[best].embeddings, {**fits[best].notes, "chosen": grid[best]})
 
     return fit
 
@@ -55,6 +67,10 @@ METHODS = [
     Method("linear", "`encoder='linear'`: the spectral start trained with our loss, no network", scmamba(encoder="linear")),
     Method(
         "MLP", "`encoder='mlp'` beside the spectral start, same loss, masking and early stopping", scmamba(encoder="mlp")
+    ),
+    Method(
+        "MLP, tuned", "the same, the best of 2 widths and 2 dropout rates on the validation cells",
+        tuned([{"d_model": d, "dropout": r} for d in (64, 256) for r in (0.1, 0.4)], encoder="mlp"),
     ),
     Method(
         "MLP alone", "the same without the spectral start and the linear part",

@@ -80,7 +80,10 @@ class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
         self.preset_ = preset
         self.is_started_ = False
         self._layouts = self._resolve_layouts(config, layouts)
-        self.module = self._module_cls(config, self._layouts)
+        n_batches = len(
+            self.registry_[_C._FIELD_REGISTRIES_KEY][BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]
+        )
+        self.module = self._module_cls(config, self._layouts, n_batches)
         # what a preset means may change between releases, so the resolved network is saved, not its name
         arguments = {
             "n_latent": n_latent,
@@ -214,7 +217,8 @@ class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
     ) -> np.ndarray:
         """Embedding of each cell.
 
-        A cell's embedding depends on its own counts only: not on other cells, their order, or the batch size.
+        A cell's embedding depends on its own counts only, the joint one also on its batch if the model has a
+        ``batch_key``: not on other cells, their order, or the batch size.
 
         Parameters
         ----------
@@ -222,7 +226,10 @@ class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
             MuData with the model's features in any order; it may lack modalities, and needs neither batches nor labels.
             `None`: the MuData the model was made with.
         modality
-            Kind, or key of ``mdata.mod``. `None`: joint, the normalised mean over the modalities a cell has.
+            Kind, or key of ``mdata.mod``: the view of this modality, in the space that all modalities share; partners
+            are compared here. `None`: the joint embedding of what the modalities share and what each shows on its own,
+            in a space of its own; cell types and states are read here. Cells that lack modalities get the prediction
+            of it from those they have.
         indices
             Cells to embed, positions in ``mdata.obs``. `None`: all.
         batch_size
@@ -231,18 +238,22 @@ class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
         Returns
         -------
         float32 ``(n_cells, n_latent)`` of unit length, in the order of ``mdata.obs`` (or of ``indices``). Cells without
-        the modality asked for are NaN, with one warning.
+        the modality asked for are NaN, with one warning. The joint embedding of cells of batches that the model was not
+        trained on is not corrected for them, with one warning.
         """
         self._check_if_trained(warn=False, message="Train the model first: model.train().")
         mdata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(mdata, required=True)
         kinds = self._kinds_to_read(manager, modality)
-        dataset = manager.create_torch_dataset(data_and_attributes=[x_key(k) for k in kinds])
-        cells = resolve_cells(indices, len(dataset))
+        cells = resolve_cells(indices, mdata.n_obs)
+        keys = [x_key(k) for k in kinds]
+        if modality is None and self._corrects_batches:
+            keys += self._batch_keys(manager, cells)
+        dataset = manager.create_torch_dataset(data_and_attributes=keys)
         self.module.eval()
         # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
         with torch.inference_mode():
-            parts = [self._embed(dataset[part], kinds) for part in in_parts(cells, batch_size or 512)]
+            parts = [self._embed(dataset[part], kinds, modality is None) for part in in_parts(cells, batch_size or 512)]
         z = torch.cat(parts).numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
         n_missing = int(np.isnan(z[:, 0]).sum())
         if n_missing:
@@ -251,6 +262,29 @@ class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
                 f"{n_missing:,} of {len(z):,} cells lack {what}: their embedding is NaN.", UserWarning, stacklevel=2
             )
         return z
+
+    @property
+    def batch_key(self) -> str | None:
+        """Column of ``mdata.obs`` that holds the batch, as `setup_mudata` was told."""
+        return self.registry_[_C._SETUP_ARGS_KEY]["batch_key"]
+
+    @property
+    def _corrects_batches(self) -> bool:
+        return self.config.corrects_batches and self.batch_key is not None
+
+    def _batch_keys(self, manager: MultiModalManager, cells: np.ndarray) -> list[str]:
+        """The batch to read of each cell, unless there is none; warn of cells whose batch the model does not know."""
+        if BATCH_KEY not in manager.data_registry:
+            n_unknown, why = len(cells), f"the MuData has no obs[{self.batch_key!r}]"
+        else:
+            batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()[cells]
+            n_unknown, why = int((batches >= self.module.joint.n_batches).sum()), "it was not trained on their batches"
+        if n_unknown:
+            warnings.warn(
+                f"The joint embedding of {n_unknown:,} of {len(cells):,} cells is not corrected for batches: {why}.",
+                UserWarning, stacklevel=3,
+            )  # fmt: skip
+        return [BATCH_KEY] if BATCH_KEY in manager.data_registry else []
 
     def _kinds_to_read(self, manager: MultiModalManager, modality: str | None) -> list[str]:
         have = [kind for kind in self.modalities_ if x_key(kind) in manager.data_registry]
@@ -265,13 +299,18 @@ class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
             )
         return [kind]
 
-    def _embed(self, batch: Mapping[str, Tensor], kinds: Sequence[str]) -> Tensor:
-        """Joint embedding over ``kinds`` of one minibatch, NaN for cells that have none of them."""
+    def _embed(self, batch: Mapping[str, Tensor], kinds: Sequence[str], jointly: bool) -> Tensor:
+        """Embedding of one minibatch, NaN for cells that have none of ``kinds``."""
         device = self.module.device
-        z = sum(self.module.encode(batch[x_key(k)].to(device), k, batch[present_key(k)].to(device)) for k in kinds)
-        none = ~torch.stack([batch[present_key(k)] for k in kinds]).any(0)
-        z = torch.nn.functional.normalize(z, dim=-1).float().cpu()
-        z[none] = torch.nan
+        counts = {k: batch[x_key(k)].to(device) for k in kinds}
+        present = {k: batch[present_key(k)].to(device) for k in kinds}
+        if jointly:
+            of_batch = batch[BATCH_KEY].ravel().to(device) if BATCH_KEY in batch else None
+            z = self.module.embed_jointly(counts, present, of_batch)
+        else:
+            z = self.module.encode(counts[kinds[0]], kinds[0], present[kinds[0]])
+        z = z.float().cpu()
+        z[~torch.stack([batch[present_key(k)] for k in kinds]).any(0)] = torch.nan
         return z
 
     # -- files --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._keys import present_key, x_key
 from ..config import ModelConfig
 from ..nn.encoder import Encoder
+from ..nn.joint import JointEmbedding
 from ..nn.losses import Temperature, multimodal_loss
 from ..ops.csr import select_rows
 from ..pp import FeatureLayout, value_transform
@@ -26,9 +27,11 @@ class SCMAMBAModule(BaseModuleClass):
         The network.
     layouts
         Order and patches of the features, per kind of modality.
+    n_batches
+        Batches of the training data.
     """
 
-    def __init__(self, config: ModelConfig, layouts: Mapping[str, FeatureLayout]) -> None:
+    def __init__(self, config: ModelConfig, layouts: Mapping[str, FeatureLayout], n_batches: int = 1) -> None:
         super().__init__()
         self.config = config
         self.kinds = list(layouts)
@@ -45,6 +48,10 @@ class SCMAMBAModule(BaseModuleClass):
             }
         )
         self.temperature = Temperature(config.temperature, learn=config.learn_temperature)
+        self.joint = None
+        if config.joint == "shared+own":
+            n_features = {kind: layout.n_features for kind, layout in layouts.items()}
+            self.joint = JointEmbedding(n_features, config.n_latent, n_batches)
 
     def encode(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero.
@@ -55,12 +62,27 @@ class SCMAMBAModule(BaseModuleClass):
         if n_present < 2 and self.training:  # batch statistics of one cell do not exist
             return counts.new_zeros(len(present), self.config.n_latent, layout=torch.strided)
         z = self.encoders[kind](self.values[kind](select_rows(counts, present)))  # (n_present, z)
-        return F.pad(z, (0, 0, 0, 1))[self._row_of(present)]
+        return _at_their_rows(z, present)
 
-    @staticmethod
-    def _row_of(present: Tensor) -> Tensor:
-        """Row among the present cells, the last row (of zeros) for the others."""
-        return torch.where(present, present.cumsum(0) - 1, present.sum())
+    def joint_features(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
+        """Counts ``(n, f)`` to what the joint embedding reads, ``(n, 2 z)``; zero for cells that lack the modality."""
+        values = self.values[kind](select_rows(counts, present))
+        return _at_their_rows(self.joint.features(values, self.encoders[kind](values), kind), present)
+
+    def embed_jointly(
+        self, counts: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor | None = None
+    ) -> Tensor:
+        """Unit vectors ``(n, z)`` of cells from counts ``(n, f)`` of any modalities, zero for cells that have none.
+
+        ``batch`` ``(n,)`` is the number of the batch; numbers that training did not see, and `None`, are not corrected.
+        """
+        if self.joint is None:
+            return F.normalize(sum(self.encode(x, kind, present[kind]) for kind, x in counts.items()), dim=-1)
+        unknown = self.joint.n_batches
+        if batch is None:
+            batch = torch.full((len(next(iter(present.values()))),), unknown, device=self.device)
+        features = {kind: self.joint_features(x, kind, present[kind]) for kind, x in counts.items()}
+        return self.joint(features, present, batch.clamp(max=unknown))
 
     @auto_move_data
     def forward(
@@ -81,3 +103,8 @@ class SCMAMBAModule(BaseModuleClass):
         )  # fmt: skip
         loss = parts.pop("loss")
         return LossOutput(loss=loss, n_obs_minibatch=len(next(iter(present.values()))), extra_metrics=parts)
+
+
+def _at_their_rows(x: Tensor, present: Tensor) -> Tensor:
+    """Rows of the present cells put where these cells are in the minibatch, rows of zeros for the others."""
+    return F.pad(x, (0, 0, 0, 1))[torch.where(present, present.cumsum(0) - 1, present.sum())]

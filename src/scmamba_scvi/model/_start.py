@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ..nn.spectral import held_out_correlations, linear_start, truncated_svd
+from ..nn.spectral import TruncatedSVD, held_out_correlations, linear_start, truncated_svd
 from ._data import ModalityMatrix, iterate_blocks
 from ._module import SCMAMBAModule
 
@@ -23,8 +23,26 @@ def fit_values(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], ce
         module.values[kind].fit(iterate_blocks(matrix, cells))
 
 
-def start_spectrally(
+def decompose(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, seed: int = 0
+) -> dict[str, TruncatedSVD]:
+    """Leading components of every modality's values on those of ``cells`` that have it."""
+    n_components = spectral_components(module, {k: int(m.present(cells).sum()) for k, m in matrices.items()})
+    return {
+        kind: truncated_svd(
+            lambda kind=kind, matrix=matrix: (module.values[kind](b) for b in iterate_blocks(matrix, cells)),
+            matrix.n_features, min(n_components, matrix.n_features), seed=seed,
+        )
+        for kind, matrix in matrices.items()
+    }  # fmt: skip
+
+
+def start_spectrally(
+    module: SCMAMBAModule,
+    matrices: Mapping[str, ModalityMatrix],
+    cells: np.ndarray,
+    svds: Mapping[str, TruncatedSVD],
+    seed: int = 0,
 ) -> None:
     """Set every encoder's linear part to the correlation-weighted CCA of the training cells.
 
@@ -34,25 +52,16 @@ def start_spectrally(
         With fitted value transforms.
     matrices
         Counts per kind of modality.
-    cells
-        Training cells; of more than 50,000 a random sample is used.
+    cells, svds
+        Training cells and their components, of `decompose`.
     seed
-        Of the sample and of the decomposition.
+        Of the decomposition that weights from held-out cells need.
     """
-    if len(cells) > MAX_CELLS:
-        cells = _sample(cells, MAX_CELLS, seed)
     present = {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()}
-    n_components = spectral_components(module, {k: int(p.sum()) for k, p in present.items()})
     device = next(module.parameters()).device
-    svds = {
-        kind: truncated_svd(
-            lambda kind=kind, matrix=matrix: (module.values[kind](b) for b in iterate_blocks(matrix, cells)),
-            matrix.n_features, min(n_components, matrix.n_features), seed=seed,
-        )
-        for kind, matrix in matrices.items()
-    }  # fmt: skip
     weights = None
     if module.config.spectral_weights == "held-out":
+        n_components = max(svd.components.shape[1] for svd in svds.values())
         weights = direction_weights(module, matrices, cells, n_components, seed)
     starts = linear_start(svds, present, module.config.n_latent, weights)
     for kind, start in starts.items():
@@ -69,8 +78,7 @@ def direction_weights(
     """
     from sklearn.isotonic import IsotonicRegression
 
-    if len(cells) > MAX_CELLS_OF_WEIGHTS:
-        cells = _sample(cells, MAX_CELLS_OF_WEIGHTS, seed)
+    cells = sample(cells, MAX_CELLS_OF_WEIGHTS, seed)
     found = held_out_correlations(
         {
             kind: lambda mask, kind=kind, matrix=matrix: (
@@ -88,8 +96,11 @@ def direction_weights(
     return torch.from_numpy(np.clip(falling, 0, 1)).float()
 
 
-def _sample(cells: np.ndarray, n: int, seed: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(seed).choice(cells, n, replace=False))
+def sample(cells: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """All ``cells``, or of more than ``at_most`` a random choice in rising order."""
+    if len(cells) <= at_most:
+        return cells
+    return np.sort(np.random.default_rng(seed).choice(cells, at_most, replace=False))
 
 
 def spectral_components(module: SCMAMBAModule, n_cells: Mapping[str, int]) -> int:

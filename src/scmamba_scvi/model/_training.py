@@ -11,12 +11,14 @@ from scvi import settings
 from scvi.train import TrainRunner
 
 from .._compat import devices_docstring, quiet
+from .._keys import BATCH_KEY
 from ..config import resolve_train_config
 from ..errors import ScmambaError
-from ._data import PairedSplitter, n_modalities_of_cells
+from ._data import ModalityMatrix, PairedSplitter, n_modalities_of_cells
+from ._joint import fit_joint, start_joint
 from ._plan import ContrastivePlan, KeepBest, StopOnInterrupt
 from ._sizes import choose_training
-from ._start import fit_values, start_spectrally
+from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
 
 
 class ContrastiveTrainingMixin:
@@ -78,6 +80,11 @@ class ContrastiveTrainingMixin:
         config = resolve_train_config(**(plan_kwargs or {}))
         if config.batch_pure and not self.adata_manager.has_batches:
             raise ScmambaError("batch_pure=True needs batches: name their column in setup_mudata(batch_key=...).")
+        if self._corrects_batches and BATCH_KEY not in self.adata_manager.data_registry:
+            raise ScmambaError(
+                f"This model takes batches out, and the MuData has no obs[{self.batch_key!r}]: add it, or make a model "
+                f"with correct_batches=False."
+            )
         n_paired = int((n_modalities_of_cells(self.adata_manager) > 1).sum())
         chosen = choose_training(n_paired, self.adata.n_obs, batch_size, max_epochs, train_size, config)
         splitter = self._data_splitter_cls(
@@ -108,7 +115,10 @@ class ContrastiveTrainingMixin:
         self.module.train()  # a trained model comes back in eval mode
         # what is left out names devices that are not there and advertises a logger
         with quiet("lightning.pytorch.utilities.rank_zero"):
-            runner()
+            try:
+                runner()
+            finally:  # whatever happened, the weights that are kept are good ones
+                self._join(splitter.train_idx)
         self.training_summary_ = {
             "best_epoch": keep_best.best_epoch, "best": keep_best.best, "start": keep_best.start,
             "monitor": config.monitor, "interrupted": on_interrupt.interrupted, "batch_size": chosen.batch_size,
@@ -124,11 +134,30 @@ class ContrastiveTrainingMixin:
         """Learn from the training cells what must be known before the first step; once in the life of a model."""
         if self.is_started_:
             return
-        matrices = {kind: self.adata_manager.matrix(kind) for kind in self.modalities_}
+        seed = settings.seed or 0
+        matrices = self._matrices()
         fit_values(self.module, matrices, cells)
-        if self.config.spectral and self.config.skip:
-            start_spectrally(self.module, matrices, cells, seed=settings.seed or 0)
+        starts_spectrally = self.config.spectral and self.config.skip
+        if starts_spectrally or self.module.joint is not None:
+            cells = sample(cells, MAX_CELLS, seed)
+            svds = decompose(self.module, matrices, cells, seed)
+            if starts_spectrally:
+                start_spectrally(self.module, matrices, cells, svds, seed)
+            if self.module.joint is not None:
+                start_joint(self.module, matrices, cells, svds, seed)
         self.is_started_ = True
+
+    def _join(self, cells: np.ndarray) -> None:
+        """Fit the joint embedding to the encoders as they are."""
+        if self.module.joint is None:
+            return
+        batches = None
+        if self._corrects_batches:
+            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()
+        fit_joint(self.module, self._matrices(), cells, batches, settings.seed or 0)
+
+    def _matrices(self) -> dict[str, ModalityMatrix]:
+        return {kind: self.adata_manager.matrix(kind) for kind in self.modalities_}
 
 
 def _default_precision(accelerator: str) -> str:

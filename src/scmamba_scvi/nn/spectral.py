@@ -72,13 +72,13 @@ def truncated_svd(
     for _ in range(n_passes - 1):
         gram, total, n_cells = torch.zeros_like(basis), torch.zeros(n_features), 0
         for block in blocks():
-            gram += _transposed(block, _times(block, basis))
+            gram += _transposed(block, product(block, basis))
             total += _column_sums(block)
             n_cells += block.shape[0]
         mean = total / n_cells
         # the centred Gram matrix times the basis, without centring (and so filling) the sparse blocks
         basis = torch.linalg.qr(gram - n_cells * torch.outer(mean, mean @ basis)).Q
-    scores = torch.cat([_times(block, basis) - mean @ basis for block in blocks()])  # (cells, k')
+    scores = torch.cat([product(block, basis) - mean @ basis for block in blocks()])  # (cells, k')
     _, vectors = torch.linalg.eigh(scores.T.double() @ scores.double())
     leading = vectors.flip(1)[:, :n_components].float()
     return TruncatedSVD(mean, basis @ leading, scores @ leading)
@@ -252,7 +252,7 @@ def _scores(blocks: Iterable[Tensor], svd: TruncatedSVD) -> Tensor:
     """Rows of ``blocks`` in the coordinates of ``svd``, ``(cells, k)``."""
     offset = svd.mean @ svd.components
     return torch.cat(
-        [svd.scores.new_zeros(0, svd.scores.shape[1]), *(_times(b, svd.components) - offset for b in blocks)]
+        [svd.scores.new_zeros(0, svd.scores.shape[1]), *(product(b, svd.components) - offset for b in blocks)]
     )
 
 
@@ -268,7 +268,8 @@ def _inverse_sqrt(covariance: Tensor, ridge: float) -> Tensor:
     return vectors * values.rsqrt() @ vectors.T
 
 
-def _times(block: Tensor, dense: Tensor) -> Tensor:
+def product(block: Tensor, dense: Tensor) -> Tensor:
+    """``block @ dense`` for dense or CSR ``block``."""
     if not is_csr(block):
         return block @ dense
     return bag_product(block.values(), block.col_indices(), block.crow_indices(), dense)

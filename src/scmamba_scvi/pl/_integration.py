@@ -66,7 +66,8 @@ def integration(
     ----------
     mdata
         With ``obsm["X_umap"]``, coordinates ``(n_cells, 2)`` of the joint embedding, and for the panel of modalities
-        the same key in the modalities, fitted together, as :func:`scmamba_scvi.workflow.integrate` writes them.
+        the same key in the modalities: one plane for their views, which is not that of the joint embedding. As
+        :func:`scmamba_scvi.workflow.integrate` writes them.
     color
         Columns of ``mdata.obs`` or of a modality's ``obs``, one panel each; numbers get a colour bar. ``None`` takes
         what the data have of cell type, batch and cluster under their usual names.
@@ -95,13 +96,12 @@ def integration(
         import matplotlib.pyplot as plt
 
         figure = plt.figure()
-    # one square for all panels, so that a cell is at the same place in each
-    points = np.concatenate([panel.xy for panel in panels])
-    low, high = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
-    center, half = (low + high) / 2, max(float((high - low).max()), 1e-6) * 0.52
     axes = []
     for i, panel in enumerate(panels):
         ax = figure.add_axes((0, 0, 1, 1), label=f"panel {i}")  # placed below, when the legends can be measured
+        # a square around all there is: the same in all panels of the joint embedding, so that a cell keeps its place
+        low, high = np.nanmin(panel.xy, axis=0), np.nanmax(panel.xy, axis=0)
+        center, half = (low + high) / 2, max(float((high - low).max()), 1e-6) * 0.52
         ax.set(xlim=(center[0] - half, center[0] + half), ylim=(center[1] - half, center[1] + half))
         ax.set(xticks=[], yticks=[])
         for spine in ax.spines.values():

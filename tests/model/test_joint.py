@@ -1,0 +1,104 @@
+"""What the joint embedding of a model is good for: types, batches, cells of one modality. On data of known truth."""
+
+import mudata
+import numpy as np
+import pytest
+import scvi
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.metrics import knn_accuracy, omics_entropy_mixing
+
+SIZES = {"n_cells": 900, "n_genes": 400, "n_peaks": 1_500, "n_cell_types": 6, "seed": 0}
+QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def model_of(mdata, batch_key=None, **options):
+    SCMAMBA.setup_mudata(mdata, batch_key=batch_key)
+    model = SCMAMBA(mdata, encoder="linear", **options)
+    model.train(**QUICK)
+    return model
+
+
+@pytest.fixture(scope="module")
+def batches():
+    """Two batches that differ strongly, and the model that was told of them."""
+    mdata = simulate_multiome(**SIZES, batch_strength=0.8)
+    return mdata, model_of(mdata, "batch")
+
+
+def test_shared_alone_is_the_normalised_mean_of_the_views():
+    mdata = simulate_multiome(**SIZES)
+    model = model_of(mdata, joint="shared")
+    assert model.module.joint is None
+    mean = model.get_latent_representation(modality="rna") + model.get_latent_representation(modality="atac")
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.get_latent_representation(), mean, atol=1e-5)
+
+
+def test_batches_are_mixed_and_types_kept(batches):
+    mdata, model = batches
+    labels, batch = (mdata.obs[key].to_numpy() for key in ("cell_type", "batch"))
+    left = model_of(mdata.copy(), "batch", correct_batches=False).get_latent_representation()
+    corrected = model.get_latent_representation()
+    mixing = [omics_entropy_mixing(z, batch, n_neighbors=30, n_samples=None) for z in (left, corrected)]
+    accuracy = [knn_accuracy(z, labels) for z in (left, corrected)]
+    assert mixing[0] < 0.5 and mixing[1] > 0.9
+    assert accuracy[1] > accuracy[0] - 0.02
+
+
+def test_a_type_of_one_batch_stays_apart():
+    """Offsets are taken between cells of one cluster: what only one batch has is not moved onto what it lacks."""
+    mdata = simulate_multiome(**SIZES, batch_strength=0.6)
+    types, batch = (mdata.obs[key].astype(str) for key in ("cell_type", "batch"))
+    lonely, absent = types.value_counts().index[:2]
+    here, there = sorted(batch.unique())[:2]
+    keep = ~((types == lonely) & (batch != here)) & ~((types == absent) & (batch == here))
+    mdata = mdata[keep.to_numpy()].copy()
+    z = model_of(mdata, "batch").get_latent_representation()
+    labels = mdata.obs["cell_type"].astype(str).to_numpy()
+    pair = np.isin(labels, [lonely, absent])
+    assert knn_accuracy(z[pair], labels[pair]) > 0.9
+
+
+def test_labels_never_reach_the_embedding():
+    """With shuffled ones, or none, it is the same to the last bit."""
+    mdata = simulate_multiome(**SIZES, batch_strength=0.6)
+    found = []
+    for labels_key in (None, "cell_type", "shuffled"):
+        mdata.obs["shuffled"] = np.random.default_rng(0).permutation(mdata.obs["cell_type"].to_numpy())
+        scvi.settings.seed = 0
+        SCMAMBA.setup_mudata(mdata, batch_key="batch", labels_key=labels_key)
+        model = SCMAMBA(mdata, encoder="linear")
+        model.train(**QUICK)
+        found.append(model.get_latent_representation())
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_cells_of_one_modality_fall_beside_their_like(batches):
+    mdata, model = batches
+    labels = mdata.obs["cell_type"].to_numpy()
+    whole = model.get_latent_representation()
+    for kind in ("rna", "atac"):
+        alone = mudata.MuData({kind: mdata[kind].copy()})
+        alone.obs["batch"] = mdata.obs["batch"].reindex(alone.obs_names)
+        z = model.get_latent_representation(alone)[alone.obs_names.get_indexer(mdata.obs_names)]
+        nearest = (z @ whole.T - 2 * np.eye(len(z))).argmax(1)  # of another cell
+        assert (labels[nearest] == labels).mean() > 0.75, kind
+
+
+def test_a_second_training_keeps_the_components_and_fits_the_maps_again(batches):
+    mdata = simulate_multiome(**SIZES)
+    model = model_of(mdata)
+    components, maps = model.module.joint.components_rna.clone(), model.module.joint.map_rna_atac.clone()
+    model.train(**QUICK, plan_kwargs={"spectral_lr": 0.05, "patience": 50}, early_stopping=False)
+    assert (model.module.joint.components_rna == components).all()
+    if model.training_summary_["best_epoch"] is not None:
+        assert not np.allclose(model.module.joint.map_rna_atac.numpy(), maps.numpy())
+
+
+def test_counts_of_one_cell_type_only_are_still_embedded():
+    mdata = simulate_multiome(**{**SIZES, "n_cells": 200, "n_cell_types": 1})
+    z = model_of(mdata, "batch").get_latent_representation()
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)

@@ -1,0 +1,178 @@
+"""The joint embedding against a transcription of its definition in numpy, and what must hold of it."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.decomposition import PCA
+
+from scmamba_scvi.nn.joint import JointEmbedding, in_halves, reliability, subsets
+from scmamba_scvi.nn.spectral import truncated_svd
+from scmamba_scvi.ops.csr import csr
+
+N, Z = 400, 6
+
+
+def data(seed=0, kinds=("rna", "atac", "protein")):
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(N, 3))
+    values = {
+        kind: torch.from_numpy(common @ rng.normal(size=(3, f)) + rng.normal(size=(N, f))).float()
+        for kind, f in zip(kinds, (30, 50, 20), strict=False)
+    }
+    views = {
+        kind: torch.nn.functional.normalize(torch.from_numpy(common @ rng.normal(size=(3, Z))).float(), dim=1)
+        for kind in values
+    }
+    return values, views
+
+
+def fitted(values, views, present=None, shared_weight=0.5):
+    joint = JointEmbedding({k: x.shape[1] for k, x in values.items()}, Z, n_batches=1)
+    present = present or {k: torch.ones(N, dtype=torch.bool) for k in values}
+    for kind, x in values.items():
+        svd = truncated_svd(lambda x=x[present[kind]]: [x], x.shape[1], Z, n_passes=40)
+        joint.set_components(kind, svd, torch.linspace(1, 0.2, Z))
+    features = {k: joint.features(values[k], views[k], k) for k in values}
+    joint.fit_maps(features, present, shared_weight)
+    return joint, features, present
+
+
+def cosines(z):
+    return z @ z.T
+
+
+@pytest.mark.parametrize("kinds", [("rna", "atac"), ("rna", "atac", "protein")])
+@pytest.mark.parametrize("shared_weight", [0.5, 2.0])
+def test_equals_its_definition(kinds, shared_weight):
+    values, views = data(kinds=kinds)
+    joint, features, present = fitted(values, views, shared_weight=shared_weight)
+    trusted = np.linspace(1, 0.2, Z)
+    blocks = []
+    for x in values.values():
+        scores = PCA(Z, svd_solver="full").fit_transform(x.double().numpy())
+        blocks.append(scores / scores.std(0) * trusted / np.linalg.norm(trusted))
+    total = sum(v.double().numpy() for v in views.values())
+    blocks.append(shared_weight * total / np.sqrt((total**2).sum(1).mean()))
+    t = np.hstack(blocks)
+    directions = np.linalg.svd(t, full_matrices=False)[2][:Z]
+    expected = t @ directions.T
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = joint(features, present, torch.zeros(N, dtype=torch.long)).numpy()
+    np.testing.assert_allclose(cosines(found), cosines(expected), atol=2e-3)  # signs of directions are free
+
+
+def test_own_components_have_mean_square_one():
+    values, views = data()
+    joint, features, _ = fitted(values, views)
+    for x in features.values():
+        assert float(x[:, :Z].square().sum(1).mean()) == pytest.approx(1, abs=1e-4)
+
+
+def test_every_choice_of_modalities_predicts_the_whole():
+    values, views = data()
+    joint, features, present = fitted(values, views)
+    batch = torch.zeros(N, dtype=torch.long)
+    whole = joint(features, present, batch)
+    agreement = {}
+    for some in subsets(list(values)):
+        z = joint({k: features[k] for k in some}, {k: present[k] for k in some}, batch)
+        torch.testing.assert_close(z.norm(dim=1), torch.ones(N))
+        agreement[some] = float((z * whole).sum(1).mean())
+    assert agreement[tuple(values)] == pytest.approx(1, abs=1e-5)
+    assert all(a > 0.4 for a in agreement.values())
+    for some, a in agreement.items():
+        for more, b in agreement.items():
+            assert b >= a - 0.01 or not set(some) < set(more)
+
+
+def test_a_minibatch_of_mixed_cells_equals_cells_one_by_one():
+    values, views = data()
+    joint, features, _ = fitted(values, views)
+    rng = np.random.default_rng(1)
+    present = {k: torch.from_numpy(rng.random(N) < 0.6) for k in values}
+    batch = torch.zeros(N, dtype=torch.long)
+    z = joint(features, present, batch)
+    for i in range(20):
+        one = joint(
+            {k: x[i : i + 1] for k, x in features.items()}, {k: p[i : i + 1] for k, p in present.items()}, batch[:1]
+        )
+        torch.testing.assert_close(one[0], z[i])
+    none = ~torch.stack(list(present.values())).any(0)
+    assert none.any() and (z[none] == 0).all()
+
+
+def test_what_a_cell_lacks_is_not_read():
+    values, views = data()
+    joint, features, present = fitted(values, views)
+    present = {**present, "atac": torch.zeros(N, dtype=torch.bool)}
+    batch = torch.zeros(N, dtype=torch.long)
+    other = {**features, "atac": features["atac"] + 1e6}
+    torch.testing.assert_close(joint(features, present, batch), joint(other, present, batch))
+
+
+def test_modalities_that_never_meet_are_joined_over_a_third():
+    values, views = data()
+    first = torch.arange(N) < N // 2
+    present = {"rna": torch.ones(N, dtype=torch.bool), "atac": first, "protein": ~first}
+    joint, features, _ = fitted(values, views, present)
+    z = joint(features, present, torch.zeros(N, dtype=torch.long))
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(N))
+
+
+def test_offsets_of_batches_are_taken_out_and_unknown_batches_left_alone():
+    values, views = data(kinds=("rna", "atac"))
+    joint, features, present = fitted(values, views)
+    zeros = torch.zeros(N, dtype=torch.long)
+    before = joint(features, present, zeros)
+    joint.shift_rna[0] = 0.3
+    moved = {**features, "rna": features["rna"] + 0.3}
+    torch.testing.assert_close(joint(moved, present, zeros), before)
+    torch.testing.assert_close(joint(features, present, zeros + 1), before)
+
+
+def test_components_without_variance_and_without_trust_say_nothing():
+    x = torch.zeros(50, 8)
+    x[:, 0] = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    joint = JointEmbedding({"rna": 8}, Z, n_batches=1)
+    svd = truncated_svd(lambda: [x], 8, Z)
+    joint.set_components("rna", svd, torch.ones(Z))
+    own = joint.features(x, torch.zeros(50, Z), "rna")[:, :Z]
+    assert torch.isfinite(own).all() and float(own.square().sum(1).mean()) == pytest.approx(1, abs=1e-3)
+    joint.set_components("rna", svd, torch.zeros(Z))
+    assert (joint.features(x, torch.zeros(50, Z), "rna")[:, :Z] == 0).all()
+
+
+# -- reliability -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+def test_halves_share_out_every_count(layout):
+    counts = sparse.random(40, 30, 0.3, random_state=0, format="csr", dtype=np.float32)
+    counts.data = np.ceil(counts.data * 9).astype(np.float32)
+    x = torch.from_numpy(counts.toarray())
+    if layout == "csr":
+        parts = (torch.from_numpy(a) for a in (counts.indptr, counts.indices, counts.data))
+        x = csr(*parts, counts.shape)
+    halves = [h.to_dense() for h in in_halves(x, torch.Generator().manual_seed(0))]
+    np.testing.assert_array_equal(sum(halves).numpy(), counts.toarray())
+    assert all((h >= 0).all() and (h == h.round()).all() for h in halves)
+    assert float(halves[0].sum() / counts.sum()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_reliability_is_the_share_of_variance_that_is_not_counting_noise():
+    """Poisson counts of a known rate: of their variance, that of the rate is signal and its mean is noise."""
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(4.0, 5.0, size=(40_000, 1)) * np.array([[1.0, 0.05]])
+    counts = torch.from_numpy(rng.poisson(rates)).float()
+    generator = torch.Generator().manual_seed(0)
+    found = reliability((in_halves(block, generator) for block in counts.split(5_000)), torch.eye(2))
+    expected = rates.var(0) / (rates.var(0) + rates.mean(0))
+    np.testing.assert_allclose(found.numpy(), expected, atol=0.02)
+
+
+def test_noise_and_constants_have_no_reliability():
+    rng = np.random.default_rng(0)
+    counts = torch.from_numpy(np.c_[rng.poisson(3.0, 5_000), np.zeros(5_000)]).float()
+    found = reliability([in_halves(counts, torch.Generator().manual_seed(0))], torch.eye(2))
+    assert found[0] < 0.05 and found[1] == 0
