@@ -41,6 +41,13 @@ def devices_docstring() -> Callable[[Callable], Callable]:
     return devices_dsp.dedent
 
 
+def device_of(accelerator: str, devices: int | list[int] | str) -> object:
+    """The `torch.device` that scvi-tools' trainer will take for these arguments."""
+    from scvi.model._utils import parse_device_args
+
+    return parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")[2]
+
+
 def package_version() -> str:
     """Version of this package as installed; of a source tree on the path nothing is known."""
     from importlib.metadata import PackageNotFoundError, version

@@ -127,6 +127,7 @@ class TrainConfig:
 
     lr: float = 5e-4  # of the network
     spectral_lr: float = 3e-4  # of what starts at the spectral solution: slow, it is already good
+    linear_first: bool = True  # train the linear part alone before the network may add to it; needs skip, gate_init=0
     weight_decay: float = 0.05
     warmup: float = 0.1  # share of the steps with a rising learning rate
     gradient_clip: float = 1.0  # largest norm of the gradient

@@ -331,6 +331,40 @@ def test_best_weights_are_kept(mdata):
     assert np.mean(foscttm(x, y)) == pytest.approx(best, abs=1e-6)
 
 
+def test_the_network_is_added_to_the_trained_linear_part_only_where_held_out_cells_gain(mdata):
+    import scvi
+
+    best = {}
+    for encoder in ("linear", "mamba"):
+        scvi.settings.seed = 0
+        SCMAMBA.setup_mudata(mdata)
+        model = SCMAMBA(mdata, encoder=encoder)
+        model.train(max_epochs=4 if encoder == "linear" else 8, enable_progress_bar=False, early_stopping=False)
+        best[encoder] = model.training_summary_["best"]
+        assert len(model.history["train_loss"]) == (4 if encoder == "linear" else 8)
+    scores = model.history["foscttm_validation"].to_numpy().ravel()
+    start = model.training_summary_["start"]["foscttm_validation"]
+    assert best["mamba"] == pytest.approx(min(start, scores.min()))  # over both phases, and the start
+    epoch = model.training_summary_["best_epoch"]
+    assert epoch is None or scores[epoch] == pytest.approx(best["mamba"])
+    gates = [encoder.gate for encoder in model.module.encoders.values()]
+    assert all(bool((gate == 0).all()) for gate in gates) == (epoch is None or epoch < 4)
+
+
+def test_only_linear_asks_no_network(trained):
+    module = trained.module.eval()
+    x = torch.rand(5, 150)
+    encoder = module.encoders["rna"]
+    with torch.no_grad():
+        whole = encoder(x)
+        with module.only_linear(True):
+            linear = encoder(x)
+        expected = torch.nn.functional.normalize(encoder.skip(x @ encoder.embedding.weight), dim=1)
+        torch.testing.assert_close(linear, expected)
+        torch.testing.assert_close(encoder(x), whole)
+    assert not torch.allclose(whole, linear, atol=1e-3) and not module.has_closed_gates
+
+
 def test_history_holds_loss_and_held_out_retrieval(trained):
     for name in ("train_loss", "validation_loss", "foscttm_validation", "recall_at_10_validation", "temperature"):
         assert len(trained.history[name]) == 2, name

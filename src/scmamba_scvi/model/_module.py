@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,23 @@ class SCMAMBAModule(BaseModuleClass):
             return counts.new_zeros(len(present), self.config.n_latent, layout=torch.strided)
         z = self.encoders[kind](self.values[kind](select_rows(counts, present)))  # (n_present, z)
         return _at_their_rows(z, present)
+
+    @property
+    def has_closed_gates(self) -> bool:
+        """Whether there are networks beside linear parts, and nothing of them has reached an embedding yet."""
+        gates = [encoder.gate for encoder in self.encoders.values() if encoder.gate is not None]
+        return bool(gates) and self.config.skip and all(bool((gate == 0).all()) for gate in gates)
+
+    @contextlib.contextmanager
+    def only_linear(self, on: bool) -> Iterator[None]:
+        """Within the block, networks are not asked where ``on``: embeddings are those of the linear parts."""
+        for encoder in self.encoders.values():
+            encoder.only_linear = on
+        try:
+            yield
+        finally:
+            for encoder in self.encoders.values():
+                encoder.only_linear = False
 
     def joint_features(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """Counts ``(n, f)`` to what the joint embedding reads, ``(n, 2 z)``; zero for cells that lack the modality."""

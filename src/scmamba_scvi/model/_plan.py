@@ -158,6 +158,7 @@ class KeepBest(Callback):
         self.best: float | None = None
         self.start: dict[str, float] = {}
         self.best_epoch: int | None = None  # None: before the first step
+        self.n_epochs = 0  # that were run in the end
         self._weights: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: ContrastivePlan) -> None:

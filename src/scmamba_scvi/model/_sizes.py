@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -39,12 +40,23 @@ class Training:
     batch_size: int
     max_epochs: int
     patience: int
+    asked: bool  # the epochs are what the user named, for all phases together
 
-    def describe(self, preset: str, device: torch.device, n_train: int, n_val: int) -> str:
+    def phases(self, *, linear_first: bool) -> dict[str, int]:
+        """Epochs at most of each phase: the linear part alone, then all of the network."""
+        alone = self.max_epochs // 2 if self.asked else self.max_epochs
+        if not linear_first or not alone:
+            return {"whole": self.max_epochs}
+        return {"linear": alone, "whole": self.max_epochs - alone if self.asked else self.max_epochs}
+
+    def describe(self, preset: str, device: torch.device, phases: Mapping[str, int], n_train: int, n_val: int) -> str:
         """One line for the user."""
+        epochs = f"at most {phases['whole']} epochs"
+        if "linear" in phases:
+            epochs = f"at most {phases['linear']} epochs of the linear part alone, then {phases['whole']} of all"
         return (
             f"SCMAMBA: preset {preset!r} on {device}, {n_train:,} cells to train on and {n_val:,} held out, "
-            f"minibatches of {self.batch_size}, at most {self.max_epochs} epochs."
+            f"minibatches of {self.batch_size}, {epochs}."
         )
 
 
@@ -77,4 +89,5 @@ def choose_training(
         batch_size=batch_size,
         max_epochs=max_epochs if max_epochs is not None else min(100, max(3, math.ceil(STEPS / steps))),
         patience=config.patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
+        asked=max_epochs is not None,
     )

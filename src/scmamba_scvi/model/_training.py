@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from scvi import settings
 from scvi.train import TrainRunner
 
-from .._compat import devices_docstring, quiet
+from .._compat import device_of, devices_docstring, quiet
 from .._keys import BATCH_KEY
-from ..config import resolve_train_config
+from ..config import TrainConfig, resolve_train_config
 from ..errors import ScmambaError
 from ._data import ModalityMatrix, PairedSplitter, n_modalities_of_cells
 from ._joint import fit_joint, start_joint
@@ -46,10 +47,14 @@ class ContrastiveTrainingMixin:
     ) -> None:
         """Train, keep the weights with the best held-out retrieval, and say in one line what was chosen.
 
+        The linear part is trained alone first, in seconds; then the network beside it, which is kept only where cells
+        that it does not see find themselves better with it.
+
         Parameters
         ----------
         max_epochs
-            `None`: enough for about 300 steps, at least 3 and at most 100 epochs.
+            Of the linear part and of the network together, each at most half. `None`: for each enough for about 300
+            steps, at least 3 and at most 100 epochs.
         batch_size
             Cells of a minibatch, each other cell of which is a negative. `None`: 512, a quarter of the training cells
             where there are fewer than 2,048.
@@ -94,41 +99,68 @@ class ContrastiveTrainingMixin:
             **(datasplitter_kwargs or {}),
         )  # fmt: skip
         self._start_from(splitter.train_idx)
-        keep_best, on_interrupt = KeepBest(config.monitor, config.monitor_mode), StopOnInterrupt()
+        phases = chosen.phases(linear_first=config.linear_first and self.module.has_closed_gates)
+        fit = functools.partial(
+            self._fit, splitter, config, chosen.patience, early_stopping=early_stopping,
+            accelerator=accelerator, devices=devices,
+            **{"precision": precision or _default_precision(accelerator), **trainer_kwargs},
+        )  # fmt: skip
+        talks = trainer_kwargs.get("enable_progress_bar", True)
+        if talks:
+            device = device_of(accelerator, devices)
+            print(chosen.describe(self.preset_, device, phases, splitter.n_train, splitter.n_val))
+        on_interrupt, kept = StopOnInterrupt(), []
+        try:
+            for phase, n_epochs in phases.items():
+                if not on_interrupt.interrupted:
+                    with self.module.only_linear(phase == "linear"):
+                        kept.append(fit(n_epochs, on_interrupt))
+        finally:  # whatever happened, the weights that are kept are good ones
+            self._join(splitter.train_idx)
+        self.training_summary_ = {
+            **summarise(kept), "monitor": config.monitor, "interrupted": on_interrupt.interrupted,
+            "batch_size": chosen.batch_size, "max_epochs": sum(phases.values()),
+        }  # fmt: skip
+        if on_interrupt.interrupted:
+            message = "Training was interrupted. The model keeps its best weights so far and can be used."
+            warnings.warn(message, UserWarning, stacklevel=2)
+        if talks and splitter.n_val:
+            print(_describe_result(self.training_summary_))
+
+    def _fit(
+        self,
+        splitter: PairedSplitter,
+        config: TrainConfig,
+        patience: int,
+        max_epochs: int,
+        on_interrupt: StopOnInterrupt,
+        *,
+        early_stopping: bool,
+        accelerator: str,
+        devices: int | list[int] | str,
+        **trainer_kwargs,
+    ) -> KeepBest:
+        """Train until held-out retrieval improves no further, and put the best weights back."""
+        keep_best = KeepBest(config.monitor, config.monitor_mode)
         validated = splitter.n_val > 0
         trainer = {
-            "check_val_every_n_epoch": 1, "gradient_clip_val": config.gradient_clip,
-            "precision": precision or _default_precision(accelerator), **trainer_kwargs,
+            "check_val_every_n_epoch": 1, "gradient_clip_val": config.gradient_clip, **trainer_kwargs,
             "early_stopping": early_stopping and validated, "early_stopping_monitor": config.monitor,
-            "early_stopping_patience": chosen.patience, "early_stopping_mode": config.monitor_mode,
+            "early_stopping_patience": patience, "early_stopping_mode": config.monitor_mode,
             "callbacks": [*trainer_kwargs.get("callbacks", []), *([keep_best] if validated else []), on_interrupt],
         }  # fmt: skip
         if not validated:
             trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would ask for a loader that is not there
         runner = self._train_runner_cls(
             self, training_plan=self._training_plan_cls(self.module, config=config), data_splitter=splitter,
-            max_epochs=chosen.max_epochs, accelerator=accelerator, devices=devices, **trainer,
+            max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer,
         )  # fmt: skip
-        talks = trainer_kwargs.get("enable_progress_bar", True)
-        if talks:
-            print(chosen.describe(self.preset_, runner.device, splitter.n_train, splitter.n_val))
         self.module.train()  # a trained model comes back in eval mode
         # what is left out names devices that are not there and advertises a logger
         with quiet("lightning.pytorch.utilities.rank_zero"):
-            try:
-                runner()
-            finally:  # whatever happened, the weights that are kept are good ones
-                self._join(splitter.train_idx)
-        self.training_summary_ = {
-            "best_epoch": keep_best.best_epoch, "best": keep_best.best, "start": keep_best.start,
-            "monitor": config.monitor, "interrupted": on_interrupt.interrupted, "batch_size": chosen.batch_size,
-            "max_epochs": chosen.max_epochs,
-        }  # fmt: skip
-        if on_interrupt.interrupted:
-            message = "Training was interrupted. The model keeps its best weights so far and can be used."
-            warnings.warn(message, UserWarning, stacklevel=2)
-        if talks and validated:
-            print(_describe_result(self.training_summary_))
+            runner()
+        keep_best.n_epochs = runner.trainer.current_epoch
+        return keep_best
 
     def _start_from(self, cells: np.ndarray) -> None:
         """Learn from the training cells what must be known before the first step; once in the life of a model."""
@@ -163,6 +195,18 @@ class ContrastiveTrainingMixin:
 def _default_precision(accelerator: str) -> str:
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def summarise(kept: Sequence[KeepBest]) -> dict[str, object]:
+    """Best epoch over all phases, counted through, its score, and the scores before the first step."""
+    summary = {"best_epoch": None, "best": None, "start": kept[0].start if kept else {}}
+    before = 0
+    for phase in kept:
+        summary["best"] = phase.best if phase.best is not None else summary["best"]
+        if phase.best_epoch is not None:
+            summary["best_epoch"] = before + phase.best_epoch
+        before += phase.n_epochs
+    return summary
 
 
 def _describe_result(summary: Mapping) -> str:

@@ -33,6 +33,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, kind: str, slots: Tensor, n_patches: int, patch_size: int) -> None:
         super().__init__()
         self.mask_rate = config.mask_rate
+        self.only_linear = False
         if config.encoder == "mamba":
             self.embedding = PatchTokenizer(
                 slots, n_patches, patch_size, d_model=config.d_model, d_feature=config.d_feature,
@@ -48,6 +49,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Values ``(n, f)``, dense or CSR, to unit vectors ``(n, z)`` in float32."""
         x = hide(x, self.mask_rate, self.training)
+        if self.only_linear:
+            return F.normalize(self.skip(self.embedding.total(x)).float(), dim=-1)
         if isinstance(self.network, SequenceNetwork):
             tokens, total = self.embedding(x)  # (n, c, d), (n, e)
             from_network = self.network(tokens)

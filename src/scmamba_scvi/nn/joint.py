@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.csr import is_csr, with_values
-from .spectral import TruncatedSVD, product
+from ..ops.csr import is_csr, product, with_values
+from .spectral import TruncatedSVD
 
 #: Of the prediction of the joint embedding from some of the modalities, as a share of the mean variance.
 RIDGE = 1e-2

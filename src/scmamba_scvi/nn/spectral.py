@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ..ops.csr import bag_product, is_csr, row_index, transposed_product
+from ..ops.csr import is_csr, product, row_index, transposed_product
 
 #: Extra directions of the randomised range finder (Halko, Martinsson and Tropp 2011, section 4.4).
 OVERSAMPLE = 10
@@ -266,13 +266,6 @@ def _inverse_sqrt(covariance: Tensor, ridge: float) -> Tensor:
     floor = covariance.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
     values, vectors = torch.linalg.eigh(covariance + ridge * floor * torch.eye(size, dtype=covariance.dtype))
     return vectors * values.rsqrt() @ vectors.T
-
-
-def product(block: Tensor, dense: Tensor) -> Tensor:
-    """``block @ dense`` for dense or CSR ``block``."""
-    if not is_csr(block):
-        return block @ dense
-    return bag_product(block.values(), block.col_indices(), block.crow_indices(), dense)
 
 
 def _transposed(block: Tensor, dense: Tensor) -> Tensor:

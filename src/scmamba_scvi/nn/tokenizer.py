@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..ops.csr import bag_offsets, bag_product, drop_values, is_csr, row_index
+from ..ops.csr import bag_offsets, bag_product, drop_values, is_csr, product, row_index
 
 
 class FeatureEmbedding(nn.Module):
@@ -22,9 +22,9 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, f)`` dense or CSR to ``(n, e)``."""
-        if not is_csr(x):
-            return x @ self.weight
-        return bag_product(x.values(), x.col_indices(), x.crow_indices(), self.weight)
+        return product(x, self.weight)
+
+    total = forward
 
 
 class PatchTokenizer(nn.Module):
@@ -83,6 +83,12 @@ class PatchTokenizer(nn.Module):
         """Tokens ``(n, c, d)``, and the sum of the patch embeddings ``(n, e)`` that the linear skip reads."""
         patches = self.embed(x)  # (n, c, e)
         return self.project(patches) + self.position, patches.sum(1)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The second of what `forward` returns, without the tokens."""
+        if self.shared:
+            return self.embed(x).sum(1)
+        return product(x, self.weight)
 
     def _embed_csr(self, x: Tensor) -> Tensor:
         n, values, col = x.shape[0], x.values(), x.col_indices()

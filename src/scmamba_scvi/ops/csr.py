@@ -74,6 +74,11 @@ def drop_values(x: Tensor, rate: float) -> Tensor:
     return csr(crow, x.col_indices().index_select(0, kept), values.index_select(0, kept).mul_(scale), tuple(x.shape))
 
 
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight``, ``(n, f)`` dense or CSR times ``(f, e)``."""
+    return bag_product(x.values(), x.col_indices(), x.crow_indices(), weight) if is_csr(x) else x @ weight
+
+
 def bag_product(values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     """Sparse-dense product ``S @ weight`` of a CSR matrix given by its parts.
 
