@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from ..errors import UnknownNameError
+from ..errors import ScmambaError, UnknownNameError
+from .fastest import Case, fastest
 from .mamba_ssm import load_kernel, ssd_mamba_ssm
 from .ssd import ssd_chunked, ssd_recurrent
+
+
+def ssd_triton(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
+) -> Tensor:
+    """The scan by the kernels of `scmamba_scvi.ops.triton_ssd`, which are imported when they are first needed."""
+    kernel, reason = load_triton()
+    if kernel is None:
+        raise ScmambaError(f"ssd_backend='triton' cannot be used: {reason}. Pass ssd_backend='torch' or 'auto'.")
+    return kernel(x, dt, A, B, C, D, chunk_size=chunk_size)
+
 
 #: Implementations of the scan by name; one signature, results equal to rounding.
 BACKENDS: Final[dict[str, Callable[..., Tensor]]] = {
     "recurrent": ssd_recurrent,
     "torch": ssd_chunked,
+    "triton": ssd_triton,
     "mamba_ssm": ssd_mamba_ssm,
 }
+#: What `fastest` found on this process's devices.
+_MEASURED: Final[dict[Case, str]] = {}
 
 
 def ssd(
@@ -48,7 +66,8 @@ def ssd(
     chunk_size
         Tokens per chunk; `None` chooses for the back-end and the shapes. Changes speed, not results.
     backend
-        A name of `BACKENDS`, or ``"auto"``.
+        A name of `BACKENDS`, or ``"auto"``: plain torch, except on CUDA, where the kernels that can be imported and
+        plain torch are compared once per shape and the fastest of those that agree is kept.
 
     Returns
     -------
@@ -60,16 +79,15 @@ def ssd(
         For a back-end that does not exist.
     ScmambaError
         For a back-end that exists but cannot run here, with the reason.
+
+    Warns
+    -----
+    UserWarning
+        If ``"auto"`` does without kernels that are installed but fail, once, with the reason.
     """
-    return BACKENDS[resolve_backend(backend, x.device)](x, dt, A, B, C, D, chunk_size=chunk_size)
-
-
-def resolve_backend(name: str, device: torch.device | str) -> str:
-    """The name of `BACKENDS` that ``name``, which may be ``"auto"``, means on ``device``."""
-    check_backend(name)
-    if name == "auto":
-        return "mamba_ssm" if torch.device(device).type == "cuda" and load_kernel()[0] is not None else "torch"
-    return name
+    if check_backend(backend) == "auto":
+        backend = choose_backend(x, B, training=any(t.requires_grad for t in (x, dt, A, B, C, D)))
+    return BACKENDS[backend](x, dt, A, B, C, D, chunk_size=chunk_size)
 
 
 def check_backend(name: str) -> str:
@@ -79,18 +97,71 @@ def check_backend(name: str) -> str:
     return name
 
 
+def choose_backend(x: Tensor, B: Tensor, *, training: bool = False) -> str:
+    """The name of `BACKENDS` that ``"auto"`` means for inputs ``x`` ``(n, c, h, p)`` and ``B`` ``(n, c, s)``."""
+    if x.device.type != "cuda":
+        return "torch"
+    names = candidates(x.dtype, torch.get_float32_matmul_precision())
+    if len(names) == 1 or torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
+        return names[0]  # a graph has no place for a measurement
+    case = Case.of(x, B, training and torch.is_grad_enabled())
+    if case not in _MEASURED:
+        _MEASURED[case] = fastest({name: BACKENDS[name] for name in names}, "torch", case)
+    return _MEASURED[case]
+
+
+@torch.compiler.assume_constant_result
+def candidates(dtype: torch.dtype, float32_precision: str) -> list[str]:
+    """What ``"auto"`` chooses from on CUDA, in the order of preference where nothing can be measured."""
+    names = [name for name, load in _KERNELS.items() if load()[0] is not None]
+    for name in _KERNELS:
+        if name not in names and importlib.util.find_spec(name) is not None:
+            _say_once(f"The scan does without ssd_backend={name!r}: {_KERNELS[name]()[1]}.")
+    if not names:
+        reasons = "; ".join(load()[1] for load in _KERNELS.values())
+        _say_once(f"The scan runs in plain torch, which is slow on a GPU: {reasons}. Install triton.")
+    if dtype == torch.float64:
+        names = []
+    if dtype == torch.float32 and float32_precision == "highest":
+        names = [name for name in names if name != "mamba_ssm"]  # its kernels multiply in TF32 whatever torch is told
+    return [*names, "torch"]
+
+
+@functools.cache
+def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
+    """The scan by our own kernels and an empty string, or nothing and the reason; looked for once per process."""
+    try:
+        from . import triton_ssd
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        return None, f"triton cannot be imported ({type(error).__name__}: {error})"
+    return triton_ssd.ssd_triton, ""
+
+
+#: Kernels by the name of their back-end, which is that of the package they need.
+_KERNELS: Final = {"triton": load_triton, "mamba_ssm": load_kernel}
+
+
 def available_backends(device: torch.device | str = "cpu") -> list[str]:
     """Names of `BACKENDS` that can run on ``device``."""
-    usable = torch.device(device).type == "cuda" and load_kernel()[0] is not None
-    return [name for name in BACKENDS if name != "mamba_ssm" or usable]
+    on_cuda = torch.device(device).type == "cuda"
+    return [name for name in BACKENDS if name not in _KERNELS or (on_cuda and _KERNELS[name]()[0] is not None)]
 
 
 def explain_backend(device: torch.device | str = "cpu") -> str:
     """One sentence on what ``"auto"`` means on ``device``, and why."""
     device = torch.device(device)
     if device.type != "cuda":
-        return f"torch (the chunked scan in plain torch; mamba-ssm's kernels need CUDA, this is {device.type})"
-    kernel, reason = load_kernel()
-    if kernel is None:
-        return f"torch (the chunked scan in plain torch; {reason.rstrip('.')})"
-    return "mamba_ssm (its Triton kernels)"
+        return f"torch (the chunked scan in plain torch; kernels need CUDA, this is {device.type})"
+    loaded = {name: load() for name, load in _KERNELS.items()}
+    missing = "; ".join(reason.rstrip(".") for kernel, reason in loaded.values() if kernel is None)
+    names = [name for name, (kernel, _) in loaded.items() if kernel is not None]
+    if not names:
+        return f"torch (the chunked scan in plain torch; {missing})"
+    return f"the fastest of {', '.join(names)} and torch, measured once per shape" + (
+        f" ({missing})" if missing else ""
+    )
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)

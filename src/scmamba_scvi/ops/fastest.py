@@ -1,0 +1,129 @@
+"""Which of several implementations of the scan is fastest for a shape, and whether its numbers are right."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+#: Cells of the example: enough programs to fill a GPU, few enough to fit beside a network that is being trained.
+N_CELLS: Final = 32
+#: Timed repetitions, and untimed ones before them, which compile.
+ROUNDS, WARMUP = 5, 2
+#: Largest relative difference to the reference, in the norm of a whole tensor: rounding gives a tenth of it, a kernel
+#: that was miscompiled or mishandles a shape gives numbers of another kind.
+TOLERANCE: Final = {torch.float32: 0.02, torch.bfloat16: 0.1, torch.float16: 0.1}
+
+
+class Case(NamedTuple):
+    """What decides which implementation is fastest. The number of cells is not part of it: see `fastest`."""
+
+    device: torch.device
+    dtype: torch.dtype
+    c: int
+    h: int
+    p: int
+    s: int
+    training: bool
+
+    @classmethod
+    def of(cls, x: Tensor, B: Tensor, training: bool) -> Case:
+        """The case of inputs ``x`` ``(n, c, h, p)`` and ``B`` ``(n, c, s)``."""
+        return cls(x.device, x.dtype, *x.shape[1:], B.shape[-1], training)
+
+
+def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case: Case) -> str:
+    """Name of the function that takes the least time for ``case``, among those that agree with the reference.
+
+    The number of cells is always `N_CELLS`: were it that of the minibatch, a cell's embedding could change, if only by
+    rounding, with the cells beside it.
+
+    Parameters
+    ----------
+    functions
+        Implementations by name, with the arguments of `scmamba_scvi.ops.ssd`.
+    reference
+        The one that is believed, and used if no other works.
+    case
+        Shape, type and device; forward alone, or with gradients if ``training``.
+
+    Warns
+    -----
+    UserWarning
+        For each function that fails or differs, with the reason.
+    """
+    # gradients are asked for in the middle of a forward pass that may run under another mode
+    with torch.set_grad_enabled(case.training), torch.autocast(case.device.type, enabled=False):
+        inputs, weights = _example(case)
+        expected = _results(functions[reference], inputs, weights)
+        seconds = {reference: _time(functions[reference], inputs, weights)}
+        for name, function in functions.items():
+            if name == reference:
+                continue
+            fault = _fault(function, inputs, weights, expected)
+            if fault:
+                warnings.warn(f"ssd_backend={name!r} is not used for {_words(case)}: {fault}", stacklevel=2)
+            else:
+                seconds[name] = _time(function, inputs, weights)
+    return min(seconds, key=seconds.__getitem__)
+
+
+def _fault(function: Callable, inputs: list[Tensor], weights: Tensor, expected: list[Tensor]) -> str:
+    """Why the function cannot be used, empty if it can."""
+    try:
+        found = _results(function, inputs, weights)
+    except Exception as error:  # noqa: BLE001  a compiler, its driver and its toolchain fail in their own ways
+        return f"it fails ({type(error).__name__}: {error})."
+    for name, a, b in zip(("values", "x", "dt", "A", "B", "C", "D"), found, expected, strict=False):
+        difference = float((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30))
+        if not difference <= TOLERANCE.get(a.dtype, TOLERANCE[torch.float32]):  # NaN is no agreement
+            what = name if name == "values" else f"gradients of {name}"
+            return f"its {what} differ from the reference by {difference:.2g} of their norm."
+    return ""
+
+
+def _results(function: Callable, inputs: list[Tensor], weights: Tensor) -> list[Tensor]:
+    y = function(*inputs)
+    return [y.detach(), *(torch.autograd.grad(y, inputs, weights) if y.requires_grad else ())]
+
+
+def _time(function: Callable, inputs: list[Tensor], weights: Tensor) -> float:
+    for _ in range(WARMUP):
+        _results(function, inputs, weights)
+    _synchronize(weights.device)
+    begun = time.perf_counter()
+    for _ in range(ROUNDS):
+        _results(function, inputs, weights)
+    _synchronize(weights.device)
+    return time.perf_counter() - begun
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _example(case: Case) -> tuple[list[Tensor], Tensor]:
+    """Inputs in the ranges that a mixer starts from, and a gradient of the output; the global generator is not used."""
+    device, dtype, c, h, p, s, training = case
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device).to(dtype)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator, device=device)
+
+    inputs = [
+        normal(N_CELLS, c, h, p), uniform(0.001, 0.1, N_CELLS, c, h), -uniform(1, 16, h), normal(N_CELLS, c, s),
+        normal(N_CELLS, c, s), uniform(0.5, 1.5, h),
+    ]  # fmt: skip
+    return [t.requires_grad_(training) for t in inputs], normal(N_CELLS, c, h, p)
+
+
+def _words(case: Case) -> str:
+    return f"{case.c} tokens, {case.h} heads of {case.p}, {case.s} state dimensions in {case.dtype} on {case.device}"
