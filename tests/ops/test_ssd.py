@@ -64,11 +64,18 @@ def test_chunked_equals_recurrent_in_values_and_gradients(c, chunk_size):
     assert got.shape == expected.shape
     assert (got - expected).norm() <= 1e-5 * expected.norm()
 
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
-    truth = gradients(ssd_recurrent, inputs, weights)
-    ours = gradients(lambda *args: ssd_chunked(*args, chunk_size=chunk_size), inputs, weights)
-    for name, a, b in zip(NAMES, ours, truth, strict=True):
-        assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6, name
+    chunked = lambda *args: ssd_chunked(*args, chunk_size=chunk_size)
+    weights, wide = (
+        torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)),
+        [t.double() for t in inputs],
+    )
+    truth = gradients(ssd_recurrent, wide, weights.double())
+    # the decay between two tokens is a difference of sums over their chunk, which round more the longer it is
+    tolerance = 5e-5 if chunk_size == 256 and c > 100 else 1e-5
+    for name, a, b in zip(NAMES, gradients(chunked, inputs, weights), truth, strict=True):
+        assert (a - b).norm() <= tolerance * b.norm() + 1e-6, name
+    for name, a, b in zip(NAMES, gradients(chunked, wide, weights.double()), truth, strict=True):
+        assert (a - b).norm() <= 1e-10 * b.norm() + 1e-12, name
 
 
 @pytest.mark.parametrize(
@@ -151,27 +158,47 @@ def test_autocast_does_not_reach_inside():
     assert torch.equal(got, expected)
 
 
-def saved_elements(c):
-    total = 0
+def plain_chunked(x, dt, A, B, C, D, *, q):
+    """The chunked form as it is published, with whatever autograd keeps of it; ``c`` is a multiple of ``q``."""
+    x, dt, B, C = (t.unflatten(1, (-1, q)) for t in (x, dt, B, C))
+    log = (dt * A).cumsum(2)  # (n, k, q, h)
+    earlier = torch.ones(q, q, dtype=torch.bool).tril()[..., None]
+    decay = torch.exp((log[:, :, :, None] - log[:, :, None]).masked_fill(~earlier, -torch.inf))  # (n, k, q, q, h)
+    scores = torch.einsum("nkls,nkts->nklt", C, B)
+    y = torch.einsum("nklt,nklth,nkth,nkthp->nklhp", scores, decay, dt, x)
+    brought = torch.einsum("nkts,nkth,nkthp->nkhps", B, torch.exp(log[:, :, -1:] - log) * dt, x)
+    state, states = torch.zeros_like(brought[:, 0]), []
+    for j in range(x.shape[1]):
+        states.append(state)
+        state = torch.exp(log[:, j, -1])[..., None, None] * state + brought[:, j]
+    y = y + torch.einsum("nkls,nkhps,nklh->nklhp", C, torch.stack(states, 1), torch.exp(log))
+    return (y + D[:, None] * x).flatten(1, 2)
+
+
+def kept_bytes(function, inputs):
+    """Memory that is kept for the backward pass beyond the inputs; what shares memory counts once."""
+    kept = {}
 
     def count(t):
-        nonlocal total
-        total += t.numel()
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
-    inputs = [t.requires_grad_() for t in make_inputs(c, h=2, p=8, s=8)]
+    leaves = [t.detach().requires_grad_() for t in inputs]
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        ssd_chunked(*inputs, chunk_size=64)
-    return total
+        y = function(*leaves)
+    del y
+    return sum(kept.values()) - sum(kept.get(t.untyped_storage().data_ptr(), 0) for t in leaves)
 
 
-def test_what_is_kept_for_the_backward_pass_grows_linearly_and_holds_no_decay_matrix():
-    short, long = saved_elements(512), saved_elements(2048)
-    assert long < 4.5 * short
-    # one (c, q) matrix of scores is shared by the heads; a matrix per head would be 2 n c q more
-    n, c, q, h = 2, 2048, 64, 2
-    rest = long - n * c * q
-    assert rest < n * c * q * h
+def test_what_is_kept_for_the_backward_pass_grows_linearly_and_holds_neither_decays_nor_states():
+    sizes = {c: kept_bytes(ssd_chunked, make_inputs(c, n=1, h=4, p=32, s=32)) for c in (512, 2048)}
+    assert sizes[2048] <= 4.1 * sizes[512]
+    inputs = make_inputs(512, n=2, h=8, p=64, s=64)
+    ours = kept_bytes(lambda *args: ssd_chunked(*args, chunk_size=64), inputs)
+    assert ours <= 0.25 * sum(t.nbytes for t in inputs)
+    plain = lambda *args: plain_chunked(*args, q=64)
+    torch.testing.assert_close(plain(*inputs), ssd_chunked(*inputs), rtol=1e-3, atol=1e-3)
+    assert kept_bytes(plain, inputs) >= 30 * ours
 
 
 @pytest.mark.parametrize(
@@ -182,6 +209,11 @@ def test_the_chosen_chunk_pads_little(c, p, s):
     q = choose_chunk_size(c, p, s)
     assert 1 <= q <= 256
     assert -(-c // q) * q - c <= max(q // 4, 0.03 * c)
+
+
+@pytest.mark.parametrize("c", [24, 256, 512])
+def test_round_lengths_are_not_filled_up(c):
+    assert c % choose_chunk_size(c, 64, 64) == 0
 
 
 def test_wider_states_make_longer_chunks():

@@ -71,7 +71,7 @@ def ssd_chunked(
     Every exponential is of a sum of ``dt A`` over the tokens between two positions, hence never of a positive number:
     nothing overflows, however fast the state decays. Exponentials, cumulative sums and states are float32 (float64 for
     float64 input); products with ``x``, ``B`` and ``C`` run in the dtype of ``x``. Memory grows linearly with ``c``;
-    decay matrices are computed again in the backward pass instead of being kept.
+    decay matrices and states are computed again in the backward pass instead of being kept.
 
     Parameters
     ----------
@@ -115,7 +115,8 @@ def choose_chunk_size(c: int, p: int, s: int) -> int:
 
     def cost(q: int) -> float:
         k = -(-c // q)
-        return k * q * (4 * q + (2 * p * s / q + p if k > 1 else 0))
+        filling = 2 * p if k * q > c else 0  # copies of the inputs and of their gradients
+        return k * q * (4 * q + (2 * p * s / q + p if k > 1 else 0) + filling)
 
     # chunks of equal length, so that little is filled up
     return min({-(-c // k) for k in range(1, -(-c // MIN_CHUNK) + 1) if c <= k * MAX_CHUNK}, key=cost)
@@ -141,18 +142,77 @@ def _within_chunks(x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor, D:
 
 def _across_chunks(x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """What tokens receive from earlier chunks, through the state at the start of their own, ``(n, k, q, h, p)``."""
-    n, k, q, h, p = x.shape
-    total = bits[:, :, -1]  # (n, k, h)
-    to_end = torch.exp2((total[:, :, None] - bits).clamp_min(FORGOTTEN)) * dt  # (n, k, q, h)
-    weighted = (x[:, :-1] * to_end[:, :-1, ..., None].to(x.dtype)).flatten(3)  # (n, k - 1, q, h p)
-    entering = (B[:, :-1].transpose(-1, -2) @ weighted).to(dt.dtype)  # (n, k - 1, s, h p)
-    decay = torch.exp2(total.clamp_min(FORGOTTEN)).repeat_interleave(p, -1)[:, :, None]  # (n, k, 1, h p)
-    states = [entering[:, 0]]
-    for j in range(1, k - 1):
-        states.append(torch.addcmul(entering[:, j], decay[:, j], states[-1]))
-    read = (C[:, 1:] @ torch.stack(states, 1).to(x.dtype)).unflatten(-1, (h, p))  # (n, k - 1, q, h, p)
-    y = read * torch.exp2(bits[:, 1:].clamp_min(FORGOTTEN)).to(x.dtype)[..., None]
-    return F.pad(y, (0, 0, 0, 0, 0, 0, 1, 0))
+    return F.pad(_CarriedState.apply(x, dt, bits, B, C), (0, 0, 0, 0, 0, 0, 1, 0))
+
+
+class _CarriedState(torch.autograd.Function):
+    """``y_l = 2^bits_l C_l S_j`` for the tokens of every chunk ``j`` but the first, ``(n, k - 1, q, h, p)``.
+
+    ``S_j`` is the state at the start of the chunk. States are several times larger than the inputs and are not kept.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor) -> Tensor:
+        ctx.save_for_backward(x, dt, bits, B, C)
+        to_end, decay = _to_end(bits, x.shape[-1])
+        weighted = x[:, :-1] * (to_end * dt[:, :-1])[..., None].to(x.dtype)
+        read = C[:, 1:] @ _states(weighted, B, decay).to(x.dtype)  # (n, k - 1, q, h p)
+        return read.view_as(weighted).mul_(_since_start(bits).to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        x, dt, bits, B, C = ctx.saved_tensors
+        to_end, decay = _to_end(bits, x.shape[-1])
+        step = (to_end * dt[:, :-1])[..., None]  # (n, k - 1, q, h, 1)
+        weighted = x[:, :-1] * step.to(x.dtype)
+        states = _states(weighted, B, decay)  # (n, k - 1, s, h p)
+        rounded = states.to(x.dtype)
+        reading = grad * _since_start(bits).to(x.dtype)  # of C S, (n, k - 1, q, h, p)
+        grad_C = reading.flatten(3) @ rounded.transpose(-1, -2)
+        read = (C[:, 1:] @ rounded).view_as(reading)
+        grad_log = torch.zeros_like(bits)  # with respect to the logarithms of the decays
+        grad_log[:, 1:] = (reading * read).sum(-1, dtype=dt.dtype)
+        # from the last chunk to the first: what a state is read for, in its own chunk and in all later ones
+        grad_states = (C[:, 1:].transpose(-1, -2) @ reading.flatten(3)).to(dt.dtype)  # (n, k - 1, s, h p)
+        for j in range(states.shape[1] - 1, 0, -1):
+            kept = (grad_states[:, j] * states[:, j - 1]).sum(1).mul_(decay[:, j])  # (n, h p)
+            grad_log[:, j, -1] += kept.unflatten(-1, x.shape[-2:]).sum(-1)
+            grad_states[:, j - 1].addcmul_(decay[:, j, None], grad_states[:, j])
+        rounded = grad_states.to(x.dtype)
+        grad_B = weighted.flatten(3) @ rounded.transpose(-1, -2)
+        grad_weighted = (B[:, :-1] @ rounded).view_as(weighted)
+        grad_step = (grad_weighted * x[:, :-1]).sum(-1, dtype=dt.dtype)  # (n, k - 1, q, h)
+        brought = grad_step * step[..., 0]
+        # the decay to the end of a chunk is that of its last token less that of the token: none for the last itself
+        brought[:, :, -1] = 0
+        grad_log[:, :-1] -= brought
+        grad_log[:, :-1, -1] += brought.sum(2)
+        grad_x = grad_weighted.mul_(step.to(x.dtype))
+        return (
+            F.pad(grad_x, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(grad_step * to_end, (0, 0, 0, 0, 0, 1)),
+            grad_log.mul_(math.log(2)), F.pad(grad_B, (0, 0, 0, 0, 0, 1)), F.pad(grad_C, (0, 0, 0, 0, 1, 0)),
+        )  # fmt: skip
+
+
+def _to_end(bits: Tensor, p: int) -> tuple[Tensor, Tensor]:
+    """Decay from each token to the end of its chunk ``(n, k - 1, q, h)``, and over a chunk ``(n, k - 1, h p)``."""
+    total = bits[:, :-1, -1]
+    to_end = (total[:, :, None] - bits[:, :-1]).clamp_min_(FORGOTTEN).exp2_()
+    return to_end, total.clamp_min(FORGOTTEN).exp2_().repeat_interleave(p, -1)
+
+
+def _since_start(bits: Tensor) -> Tensor:
+    """Decay from the start of its chunk to each token, ``(n, k - 1, q, h, 1)``; the first chunk has no state."""
+    return bits[:, 1:].clamp_min(FORGOTTEN).exp2_()[..., None]
+
+
+def _states(weighted: Tensor, B: Tensor, decay: Tensor) -> Tensor:
+    """State at the end of every chunk but the last, ``(n, k - 1, s, h p)``."""
+    states = (B[:, :-1].transpose(-1, -2) @ weighted.flatten(3)).to(decay.dtype)
+    for j in range(1, states.shape[1]):
+        states[:, j].addcmul_(decay[:, j, None], states[:, j - 1])
+    return states
 
 
 class _DecayedAttention(torch.autograd.Function):
