@@ -66,8 +66,9 @@ class ModelConfig:
     learn_temperature: bool = True
     contrastive_weight: float = 1.0
     cosine_weight: float = 1.0
-    # -- the scan
+    # -- how it is computed; results are equal to rounding
     ssd_backend: str = "auto"
+    compile: bool = False  # torch.compile of every block: a minute at the first step, fewer passes over memory on CUDA
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -11,7 +11,9 @@ from scmamba_scvi.nn.mamba2 import Mamba2
 
 MIXERS = {
     "mamba": lambda: Mamba2(8, d_state=4, expand=1, headdim=4),
+    "mamba_both_ways": lambda: Mamba2(8, d_state=4, expand=1, headdim=4, bidirectional=True),
     "attention": lambda: Attention(8, n_heads=2),
+    "attention_with_rotation": lambda: Attention(8, n_heads=2, rotary=True),
 }
 
 
@@ -82,3 +84,33 @@ def test_slices_change_neither_values_nor_gradients(monkeypatch):
     for other in results[1:]:
         for a, b in zip(other, results[0], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def values_and_gradients(function, x, parameters):
+    x = x.detach().requires_grad_()
+    y = function(x)
+    found = torch.autograd.grad(y.square().sum(), [x, *parameters], allow_unused=True, materialize_grads=True)
+    return [y.detach(), *found]
+
+
+@pytest.mark.parametrize("c", [1, 2, 40])
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_the_last_token_alone_is_that_of_the_whole_block(mixer, c):
+    block = make(mixer, d_mlp=16, layer_scale=0.5).double()
+    x, parameters = tokens(c=c).double(), list(block.parameters())
+    alone = values_and_gradients(lambda x: block(x, last_only=True), x, parameters)
+    whole = values_and_gradients(lambda x: block(x)[:, -1:], x, parameters)
+    for a, b in zip(alone, whole, strict=True):
+        # step sizes are float32 in any case
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("last_only", [False, True])
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_compiler_takes_the_block_without_a_break(mixer, last_only):
+    block, x = make(mixer, d_mlp=16, layer_scale=0.5), tokens(c=40)
+    parameters = list(block.parameters())
+    expected = values_and_gradients(lambda x: block(x, last_only), x, parameters)
+    block.compile(fullgraph=True, backend="eager")
+    for a, b in zip(values_and_gradients(lambda x: block(x, last_only), x, parameters), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

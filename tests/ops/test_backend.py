@@ -96,7 +96,15 @@ def kernels(monkeypatch):
 )
 def test_candidates_follow_what_is_computed(kernels, dtype, precision, expected):
     kernels(triton=ssd_recurrent, mamba_ssm=ssd_recurrent)
-    assert candidates(dtype, precision) == expected
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert candidates(dtype) == expected
+        # a compiler asks once and keeps the answer
+        compiled = torch.compile(lambda x: x * len(candidates(x.dtype)), fullgraph=True, backend="eager")
+        assert compiled(torch.ones(1, dtype=dtype)) == len(expected)
+    finally:
+        torch.set_float32_matmul_precision(before)
     assert available_backends("cuda") == list(BACKENDS)
     assert "fastest of triton, mamba_ssm and torch" in explain_backend("cuda")
 
@@ -104,10 +112,10 @@ def test_candidates_follow_what_is_computed(kernels, dtype, precision, expected)
 def test_kernels_that_cannot_be_imported_are_named_once(kernels):
     kernels(triton="libfoo is missing", mamba_ssm="not there")
     with pytest.warns(UserWarning, match="plain torch, which is slow on a GPU: libfoo is missing; not there"):
-        assert candidates(torch.bfloat16, "high") == ["torch"]
+        assert candidates(torch.bfloat16) == ["torch"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert candidates(torch.bfloat16, "high") == ["torch"]
+        assert candidates(torch.bfloat16) == ["torch"]
     assert "libfoo is missing" in explain_backend("cuda")
 
 
@@ -116,7 +124,7 @@ def test_an_installed_package_whose_kernels_fail_is_named(kernels, monkeypatch, 
     monkeypatch.syspath_prepend(tmp_path)
     kernels(triton=ssd_recurrent, mamba_ssm="undefined symbol")
     with pytest.warns(UserWarning, match="does without ssd_backend='mamba_ssm': undefined symbol"):
-        assert candidates(torch.bfloat16, "high") == ["triton", "torch"]
+        assert candidates(torch.bfloat16) == ["triton", "torch"]
 
 
 def test_forced_kernels_name_the_reason_they_cannot_run(monkeypatch):

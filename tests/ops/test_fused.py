@@ -58,6 +58,24 @@ def test_values_and_gradients_are_those_of_the_plain_twin(fast, plain, shapes):
 
 
 @pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiler_is_given_the_same_formulas(fast, plain, shapes, dtype):
+    first, *rest = [normal(*shape, seed=i, dtype=torch.float32) for i, shape in enumerate(shapes)]
+    leaves = [t.requires_grad_() for t in (first.to(dtype), *rest)]
+    compiled = torch.compile(lambda *args: fast(*args), fullgraph=True, backend="eager")
+    torch.compiler.reset()
+    got, expected = compiled(*leaves), fast(*leaves)
+    assert got.dtype is expected.dtype is dtype
+    tolerance = 1e-5 if dtype is torch.float32 else 2**-7
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+    for a, b in zip(
+        torch.autograd.grad(got.float().square().sum(), leaves),
+        torch.autograd.grad(expected.float().square().sum(), leaves), strict=True,
+    ):  # fmt: skip
+        assert (a - b).float().norm() <= 10 * tolerance * b.float().norm() + 1e-6
+
+
+@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
 def test_gradients_agree_with_finite_differences(fast, plain, shapes):
     leaves = [normal(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
     assert torch.autograd.gradcheck(fast, leaves)

@@ -47,20 +47,35 @@ class Attention(nn.Module):
         """``(n, c, d)`` to ``(n, c, d)``."""
         return self.out_proj(self.hidden(u))
 
-    def hidden(self, u: Tensor) -> Tensor:
-        """Everything before the output projection, ``(n, c, d)`` to ``(n, c, d)``."""
+    def hidden(self, u: Tensor, last_only: bool = False) -> Tensor:
+        """Everything before the output projection, ``(n, c, d)`` to ``(n, c, d)`` or, of the last token, ``(n, 1, d)``."""
+        if last_only:
+            return self._hidden_last(u)
         heads = self.in_proj(u).unflatten(-1, (3, self.n_heads, -1)).transpose(1, 3)  # (n, heads, 3, c, d / heads)
         q, k, v = heads.unbind(2)
         if self.rotary:
             q, k = rotate(q), rotate(k)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
 
+    def _hidden_last(self, u: Tensor) -> Tensor:
+        """`hidden` of the last token, which sees all others: one query, ``(n, 1, d)``."""
+        d, c = u.shape[-1], u.shape[1]
+        of_query, of_rest = self.in_proj.weight.split([d, 2 * d])
+        q = F.linear(u[:, -1:], of_query).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (n, heads, 1, d / heads)
+        k, v = F.linear(u, of_rest).unflatten(-1, (2, self.n_heads, -1)).transpose(1, 3).unbind(2)
+        if self.rotary:
+            q, k = rotate(q, first=c - 1), rotate(k)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
-def rotate(x: Tensor) -> Tensor:
-    """Turn each pair of dimensions (j, j + m/2) of ``(..., c, m)`` by its position times ``base^(-2j/m)``."""
+
+def rotate(x: Tensor, first: int = 0) -> Tensor:
+    """Turn each pair of dimensions (j, j + m/2) of ``(..., c, m)`` by its position times ``base^(-2j/m)``.
+
+    Positions count from ``first``.
+    """
     c, m = x.shape[-2:]
     frequency = ROTARY_BASE ** (-torch.arange(0, m, 2, device=x.device, dtype=torch.float32) / m)  # (m/2,)
-    angle = torch.arange(c, device=x.device, dtype=torch.float32)[:, None] * frequency  # (c, m/2)
+    angle = torch.arange(first, first + c, device=x.device, dtype=torch.float32)[:, None] * frequency  # (c, m/2)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

@@ -72,7 +72,7 @@ class Block(nn.Module):
     d_model
         Width ``d`` of tokens.
     mixer
-        `Mamba2`, `Attention`, or another module with ``hidden`` and ``out_proj``.
+        `Mamba2`, `Attention`, or another module with ``hidden(x, last_only)`` and ``out_proj``.
     d_mlp
         Hidden width of the gated MLP; 0 leaves it out.
     layer_scale
@@ -100,13 +100,15 @@ class Block(nn.Module):
         self.scale2 = _layer_scale(d_model, layer_scale) if d_mlp else None
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, c, d)`` to ``(n, c, d)``."""
-        x = self._add(x, self.mixer, self.norm, self.scale)
-        return self._add(x, self.mlp, self.norm2, self.scale2) if self.mlp is not None else x
+    def forward(self, x: Tensor, last_only: bool = False) -> Tensor:
+        """``(n, c, d)`` to ``(n, c, d)``; with ``last_only`` to what that is for the last token, ``(n, 1, d)``."""
+        hidden = self.mixer.hidden(self.norm(x), last_only)
+        x = self._add(x[:, -1:] if last_only else x, hidden, self.mixer, self.scale)
+        if self.mlp is None:
+            return x
+        return self._add(x, self.mlp.hidden(self.norm2(x)), self.mlp, self.scale2)
 
-    def _add(self, x: Tensor, branch: nn.Module, norm: nn.Module, scale: Tensor | None) -> Tensor:
-        hidden = branch.hidden(norm(x))
+    def _add(self, x: Tensor, hidden: Tensor, branch: nn.Module, scale: Tensor | None) -> Tensor:
         # scaling the last weights instead of the tokens saves a pass over the tokens
         weight = branch.out_proj.weight if scale is None else branch.out_proj.weight * scale[:, None]
         return x + self.dropout(nn.functional.linear(hidden, weight))

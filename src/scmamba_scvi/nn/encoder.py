@@ -88,6 +88,9 @@ class SequenceNetwork(nn.Module):
         attention = config.of_kind("attention_layers", kind)
         n_layers = config.of_kind("n_layers", kind)
         self.blocks = nn.ModuleList(_block(config, is_attention=i in attention) for i in range(n_layers))
+        if config.compile:
+            for block in self.blocks:
+                block.compile(fullgraph=True)
         self.norm = RMSNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.pooling = config.pooling
@@ -105,8 +108,9 @@ class SequenceNetwork(nn.Module):
 
     def _read(self, h: Tensor) -> Tensor:
         """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; every cell for itself."""
-        for block in self.blocks:
-            h = block(h)
+        for i, block in enumerate(self.blocks):
+            # of the last block only what is pooled; a mean needs all tokens, for the norm before it is not linear
+            h = block(h, last_only=self.pooling == "last" and i == len(self.blocks) - 1)
         if self.pooling == "last":
             return self.norm(h[:, -1])
         h = self.norm(h)

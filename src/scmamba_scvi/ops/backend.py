@@ -101,7 +101,7 @@ def choose_backend(x: Tensor, B: Tensor, *, training: bool = False) -> str:
     """The name of `BACKENDS` that ``"auto"`` means for inputs ``x`` ``(n, c, h, p)`` and ``B`` ``(n, c, s)``."""
     if x.device.type != "cuda":
         return "torch"
-    names = candidates(x.dtype, torch.get_float32_matmul_precision())
+    names = candidates(x.dtype)
     if len(names) == 1 or torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
         return names[0]  # a graph has no place for a measurement
     case = Case.of(x, B, training and torch.is_grad_enabled())
@@ -111,7 +111,7 @@ def choose_backend(x: Tensor, B: Tensor, *, training: bool = False) -> str:
 
 
 @torch.compiler.assume_constant_result
-def candidates(dtype: torch.dtype, float32_precision: str) -> list[str]:
+def candidates(dtype: torch.dtype) -> list[str]:
     """What ``"auto"`` chooses from on CUDA, in the order of preference where nothing can be measured."""
     names = [name for name, load in _KERNELS.items() if load()[0] is not None]
     for name in _KERNELS:
@@ -122,7 +122,7 @@ def candidates(dtype: torch.dtype, float32_precision: str) -> list[str]:
         _say_once(f"The scan runs in plain torch, which is slow on a GPU: {reasons}. Install triton.")
     if dtype == torch.float64:
         names = []
-    if dtype == torch.float32 and float32_precision == "highest":
+    if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
         names = [name for name in names if name != "mamba_ssm"]  # its kernels multiply in TF32 whatever torch is told
     return [*names, "torch"]
 

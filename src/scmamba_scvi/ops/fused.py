@@ -4,6 +4,9 @@ On a CPU the matrix products of a narrow network take a few microseconds per tok
 single operations takes more than that. The functions here keep their inputs, compute the rest again in the backward
 pass, and write over what they own. Gradients of gradients are not available.
 
+Under `torch.compile` the formulas are handed over as they are: a compiler fuses them, writes their gradients and decides
+what to compute again, and it cannot see through what is done by hand.
+
 All of them compute in float32 (float64 for float64 input) and return the dtype of their first argument.
 """
 
@@ -17,16 +20,24 @@ from torch.autograd.function import once_differentiable
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis, ``(..., d)`` to the same (arXiv 1910.07467)."""
+    if torch.compiler.is_compiling():
+        xf = _at_least_float32(x)
+        return (xf * torch.rsqrt(xf.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
     return _RMSNorm.apply(x, weight, eps)
 
 
 def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`rms_norm` of ``x * silu(z)``, all of shape ``(..., d)``."""
+    if torch.compiler.is_compiling():
+        return rms_norm(_at_least_float32(x) * F.silu(_at_least_float32(z)), weight, eps).to(x.dtype)
     return _GatedRMSNorm.apply(x, z, weight, eps)
 
 
 def swiglu(ab: Tensor) -> Tensor:
     """``a * silu(b)`` for ``ab = [a, b]`` side by side, ``(..., 2 m)`` to ``(..., m)`` (arXiv 2002.05202)."""
+    if torch.compiler.is_compiling():
+        a, b = _at_least_float32(ab).chunk(2, -1)
+        return (a * F.silu(b)).to(ab.dtype)
     return _SwiGLU.apply(ab)
 
 
@@ -46,10 +57,20 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     -------
     ``(n, c, m)``; tokens before the first count as zero.
     """
+    if torch.compiler.is_compiling():
+        return _shifted_sum_silu(x, weight, bias)
     if x.device.type == "cpu":
         return _CausalConvSilu.apply(x, weight, bias)
     # elsewhere the stock gradient of the convolution is a good one
     return F.silu(_causal_conv(x, weight.to(x.dtype), bias.to(x.dtype)))
+
+
+def _shifted_sum_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same as a few shifted multiply-adds, which a compiler makes one pass of."""
+    c, width = x.shape[1], weight.shape[-1]
+    padded = F.pad(_at_least_float32(x), (0, 0, width - 1, 0))
+    y = bias + sum(padded[:, tap : tap + c] * weight[:, 0, tap] for tap in range(width))
+    return F.silu(y).to(x.dtype)
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -101,6 +101,32 @@ def ssd_chunked(
     return y.flatten(1, 2)[:, :c]
 
 
+def ssd_last(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """The last token's output alone, a weighted sum over the tokens: no chunks, no states.
+
+    Parameters
+    ----------
+    x, dt, A, B, D
+        See the head of this module.
+    C
+        That of the last token, ``(n, s)``.
+
+    Returns
+    -------
+    ``(n, h, p)`` in the dtype of ``x``.
+    """
+    acc = _accumulator_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
+        dt = dt.to(acc)
+        steps = (dt * (A.to(acc) / math.log(2))).clamp_min(FORGOTTEN)
+        # summed from the end, so that the tokens that count most are rounded least
+        bits = F.pad(steps[:, 1:], (0, 0, 0, 1)).flip(1).cumsum(1).flip(1)  # (n, c, h), decay after the token
+        scores = B.to(acc) @ C.to(acc)[..., None]  # (n, c, 1)
+        weights = torch.exp2(bits.clamp_min(FORGOTTEN)) * dt * scores  # (n, c, h)
+        y = torch.einsum("nch,nchp->nhp", weights.to(x.dtype), x)
+        return torch.addcmul(y, D.to(x.dtype)[:, None], x[:, -1])
+
+
 def choose_chunk_size(c: int, p: int, s: int) -> int:
     """Tokens per chunk that make element-wise work and padding least.
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from scmamba_scvi.config import resolve_config
+from scmamba_scvi.nn.encoder import SequenceNetwork
+
+SIZES = {"d_model": 16, "headdim": 8, "d_state": 8, "d_mlp": 32, "n_layers": 2, "n_latent": 4, "d_head": 0, "skip": False,
+         "d_feature": 8, "layer_scale": 0.5}  # fmt: skip
+
+
+def make(**options):
+    torch.manual_seed(0)
+    return SequenceNetwork(resolve_config("small", **{**SIZES, **options}), "rna").eval()
+
+
+def tokens(n=3, c=20):
+    return torch.randn(n, c, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("attention_layers", [(), (1,)], ids=["mamba_last", "attention_last"])
+@pytest.mark.parametrize("pooling", ["mean", "last", "mean+last"])
+def test_pooling_is_that_of_all_tokens_of_all_blocks(pooling, attention_layers):
+    network, h = make(pooling=pooling, attention_layers=attention_layers, pool_norm="none"), tokens()
+    expected = h
+    for block in network.blocks:
+        expected = block(expected)
+    expected = network.norm(expected)
+    pooled = {"mean": expected.mean(1), "last": expected[:, -1], "mean+last": expected.mean(1) + expected[:, -1]}[
+        pooling
+    ]
+    torch.testing.assert_close(network(h), network.head(pooled), rtol=1e-4, atol=1e-6)
+
+
+def flops(network):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(tokens())
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_the_last_block_computes_only_what_is_pooled(n_layers):
+    per_block = flops(make(n_layers=2)) - flops(make(n_layers=1))
+    assert flops(make(n_layers=n_layers, pooling="last")) < flops(make(n_layers=n_layers)) - per_block / 2
+
+
+def test_compiled_blocks_keep_their_names_and_are_compiled():
+    plain, compiled = make(), make(compile=True)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        plain(tokens())
+        with pytest.raises(RuntimeError, match="[Rr]ecompil"):
+            compiled(tokens())
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_embedding_and_gradients():
+    results = []
+    for network in (make(), make(compile=True)):
+        z = network(tokens())
+        results.append([z, *torch.autograd.grad(z.square().sum(), list(network.parameters()), materialize_grads=True)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
