@@ -114,3 +114,14 @@ def test_a_compiler_takes_the_block_without_a_break(mixer, last_only):
     block.compile(fullgraph=True, backend="eager")
     for a, b in zip(values_and_gradients(lambda x: block(x, last_only), x, parameters), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_under_autocast_norms_are_written_in_the_dtype_of_the_products_that_follow():
+    block, seen = make(d_mlp=16), {}
+    for name in ("norm", "norm2"):
+        getattr(block, name).register_forward_hook(lambda _, __, y, name=name: seen.update({name: y.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert block(tokens()).dtype is torch.float32
+    assert seen == {"norm": torch.bfloat16, "norm2": torch.bfloat16}
+    block(tokens())
+    assert seen == {"norm": torch.float32, "norm2": torch.float32}

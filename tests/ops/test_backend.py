@@ -17,8 +17,10 @@ from scmamba_scvi.ops.backend import (
     choose_backend,
     explain_backend,
     load_triton,
+    measured,
     ssd,
 )
+from scmamba_scvi.ops.fastest import Case
 from scmamba_scvi.ops.ssd import ssd_recurrent
 
 NOT_INSTALLED = pytest.mark.skipif(importlib.util.find_spec("mamba_ssm") is not None, reason="mamba-ssm is installed")
@@ -63,11 +65,11 @@ def test_unknown_backend_is_answered_with_the_known_ones():
 
 
 def test_auto_is_plain_torch_on_a_cpu_and_measures_nothing(monkeypatch):
-    monkeypatch.setattr(backend, "_MEASURED", measured := {})
+    monkeypatch.setattr(backend, "_MEASURED", found := {})
     x, _, _, B, *_ = inputs()
     assert choose_backend(x, B) == "torch"
     ssd(*inputs())
-    assert measured == {}
+    assert found == {}
     assert available_backends("cpu") == ["recurrent", "torch"]
     assert explain_backend("cpu").startswith("torch")
 
@@ -146,6 +148,21 @@ def test_our_kernels_refuse_a_cpu(monkeypatch):
     monkeypatch.setattr(triton_ssd, "INTERPRETED", False)
     with pytest.raises(ScmambaError, match="CUDA device, got cpu"):
         ssd(*inputs(), backend="triton")
+
+
+def no_memory(*args, **kwargs):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_what_was_measured_is_remembered_and_memory_is_not_insisted_on(kernels, monkeypatch):
+    monkeypatch.setattr(backend, "_MEASURED", {})
+    case = Case(torch.device("cpu"), torch.float32, 5, 1, 4, 4, False)
+    first = measured(["recurrent", "torch"], case)
+    assert first in ("recurrent", "torch")
+    monkeypatch.setitem(BACKENDS, "torch", no_memory)
+    assert measured(["recurrent", "torch"], case) == first
+    with pytest.warns(UserWarning, match="want of memory: ssd_backend='recurrent'"):
+        assert measured(["recurrent", "torch"], case._replace(c=6)) == "recurrent"
 
 
 @pytest.fixture
@@ -236,8 +253,8 @@ def test_kernels_agree_with_the_recurrence_on_a_gpu(name, c, dtype):
 
 @pytest.mark.gpu
 def test_auto_measures_once_per_shape_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(backend, "_MEASURED", measured := {})
+    monkeypatch.setattr(backend, "_MEASURED", found := {})
     for c in (20, 20, 70):
         ssd(*inputs(c, p=32, s=16, device="cuda"))
-    assert len(measured) == 2
-    assert set(measured.values()) <= set(BACKENDS)
+    assert len(found) == 2
+    assert set(found.values()) <= set(BACKENDS)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from scmamba_scvi.ops import fused
 from scmamba_scvi.ops.fused import causal_conv_silu, gated_rms_norm, rms_norm, swiglu
 
 EPS = 1e-5
@@ -126,3 +129,27 @@ def test_a_zero_row_is_normalised_to_zero_with_finite_gradients():
     y.sum().backward()
     assert y.eq(0).all()
     assert x.grad.isfinite().all()
+
+
+def test_a_failing_kernel_is_named_once_and_done_without(monkeypatch):
+    def broken(kernels, device):
+        raise OSError("no C compiler")
+
+    monkeypatch.setattr(fused, "_fault", broken)
+    fused.load_kernels.cache_clear()
+    with pytest.warns(
+        UserWarning, match="run without kernels on cpu, slowly: .*(no C compiler|No module named 'triton')"
+    ):
+        assert fused.load_kernels(torch.device("cpu")) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fused.load_kernels(torch.device("cpu")) is None
+    fused.load_kernels.cache_clear()
+
+
+def test_a_norm_before_a_product_is_written_in_the_dtype_of_the_product():
+    x, w = normal(3, 8, dtype=torch.float32).requires_grad_(), torch.ones(8, requires_grad=True)
+    y = rms_norm(x, w, EPS, torch.bfloat16)
+    y.float().sum().backward()
+    assert y.dtype is torch.bfloat16
+    assert x.grad.dtype is w.grad.dtype is torch.float32

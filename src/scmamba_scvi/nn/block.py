@@ -92,10 +92,10 @@ class Block(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm = RMSNorm(d_model)
+        self.norm = RMSNorm(d_model, before_product=True)
         self.mixer = mixer
         self.scale = _layer_scale(d_model, layer_scale)
-        self.norm2 = RMSNorm(d_model) if d_mlp else None
+        self.norm2 = RMSNorm(d_model, before_product=True) if d_mlp else None
         self.mlp = GatedMLP(d_model, d_mlp) if d_mlp else None
         self.scale2 = _layer_scale(d_model, layer_scale) if d_mlp else None
         self.dropout = nn.Dropout(dropout)

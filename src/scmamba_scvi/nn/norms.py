@@ -18,15 +18,20 @@ class RMSNorm(nn.Module):
     ----------
     d
         Length of the last axis.
+    before_product
+        A matrix product follows: under autocast the result is written in the dtype of the product, so that no copy of
+        the tokens in float32 is made. Off by default, for sums keep their digits.
     """
 
-    def __init__(self, d: int) -> None:
+    def __init__(self, d: int, before_product: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(d))
+        self.before_product = before_product
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., d)`` to the same."""
-        return rms_norm(x, self.weight, EPS)
+        narrow = self.before_product and x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
+        return rms_norm(x, self.weight, EPS, torch.get_autocast_dtype(x.device.type) if narrow else None)
 
 
 class GatedRMSNorm(RMSNorm):

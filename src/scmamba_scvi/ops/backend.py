@@ -104,9 +104,17 @@ def choose_backend(x: Tensor, B: Tensor, *, training: bool = False) -> str:
     names = candidates(x.dtype)
     if len(names) == 1 or torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
         return names[0]  # a graph has no place for a measurement
-    case = Case.of(x, B, training and torch.is_grad_enabled())
+    return measured(names, Case.of(x, B, training and torch.is_grad_enabled()))
+
+
+def measured(names: list[str], case: Case) -> str:
+    """The fastest of ``names`` for ``case``; looked for once, and the first of them if there is no memory for it."""
     if case not in _MEASURED:
-        _MEASURED[case] = fastest({name: BACKENDS[name] for name in names}, "torch", case)
+        try:
+            _MEASURED[case] = fastest({name: BACKENDS[name] for name in names}, "torch", case)
+        except torch.OutOfMemoryError:
+            _say_once(f"Implementations of the scan are not compared for want of memory: ssd_backend={names[0]!r}.")
+            _MEASURED[case] = names[0]
     return _MEASURED[case]
 
 
@@ -114,12 +122,12 @@ def choose_backend(x: Tensor, B: Tensor, *, training: bool = False) -> str:
 def candidates(dtype: torch.dtype) -> list[str]:
     """What ``"auto"`` chooses from on CUDA, in the order of preference where nothing can be measured."""
     names = [name for name, load in _KERNELS.items() if load()[0] is not None]
-    for name in _KERNELS:
-        if name not in names and importlib.util.find_spec(name) is not None:
-            _say_once(f"The scan does without ssd_backend={name!r}: {_KERNELS[name]()[1]}.")
     if not names:
         reasons = "; ".join(load()[1] for load in _KERNELS.values())
         _say_once(f"The scan runs in plain torch, which is slow on a GPU: {reasons}. Install triton.")
+    for name in _KERNELS.keys() - names if names else ():
+        if importlib.util.find_spec(name) is not None:  # what nobody installed is not missed
+            _say_once(f"The scan does without ssd_backend={name!r}: {_KERNELS[name]()[1]}.")
     if dtype == torch.float64:
         names = []
     if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":

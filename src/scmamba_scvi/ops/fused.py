@@ -7,10 +7,16 @@ pass, and write over what they own. Gradients of gradients are not available.
 Under `torch.compile` the formulas are handed over as they are: a compiler fuses them, writes their gradients and decides
 what to compute again, and it cannot see through what is done by hand.
 
+On CUDA they are the kernels of `scmamba_scvi.ops.triton_fused`, after these have given the numbers of this file there.
+
 All of them compute in float32 (float64 for float64 input) and return the dtype of their first argument.
 """
 
 from __future__ import annotations
+
+import functools
+import warnings
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +24,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis, ``(..., d)`` to the same (arXiv 1910.07467)."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis, ``(..., d)`` to the same (arXiv 1910.07467).
+
+    Written in ``dtype``, `None` is that of ``x``: a product that follows then needs no copy.
+    """
+    dtype = dtype or x.dtype
     if torch.compiler.is_compiling():
         xf = _at_least_float32(x)
-        return (xf * torch.rsqrt(xf.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
-    return _RMSNorm.apply(x, weight, eps)
+        return (xf * torch.rsqrt(xf.square().mean(-1, keepdim=True) + eps) * weight).to(dtype)
+    kernels = _kernels_for(x)
+    return kernels.rms_norm(x, weight, eps, dtype) if kernels else _RMSNorm.apply(x, weight, eps, dtype)
 
 
 def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`rms_norm` of ``x * silu(z)``, all of shape ``(..., d)``."""
     if torch.compiler.is_compiling():
         return rms_norm(_at_least_float32(x) * F.silu(_at_least_float32(z)), weight, eps).to(x.dtype)
-    return _GatedRMSNorm.apply(x, z, weight, eps)
+    kernels = _kernels_for(x)
+    return kernels.gated_rms_norm(x, z, weight, eps) if kernels else _GatedRMSNorm.apply(x, z, weight, eps)
 
 
 def swiglu(ab: Tensor) -> Tensor:
@@ -38,7 +50,8 @@ def swiglu(ab: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         a, b = _at_least_float32(ab).chunk(2, -1)
         return (a * F.silu(b)).to(ab.dtype)
-    return _SwiGLU.apply(ab)
+    kernels = _kernels_for(ab)
+    return kernels.swiglu(ab) if kernels else _SwiGLU.apply(ab)
 
 
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -61,6 +74,9 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return _shifted_sum_silu(x, weight, bias)
     if x.device.type == "cpu":
         return _CausalConvSilu.apply(x, weight, bias)
+    kernels = _kernels_for(x)
+    if kernels:
+        return kernels.causal_conv_silu(x, weight, bias)
     # elsewhere the stock gradient of the convolution is a good one
     return F.silu(_causal_conv(x, weight.to(x.dtype), bias.to(x.dtype)))
 
@@ -73,20 +89,66 @@ def _shifted_sum_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.silu(y).to(x.dtype)
 
 
+def _kernels_for(x: Tensor) -> ModuleType | None:
+    """Triton's version of this file, where it can be used."""
+    return load_kernels(x.device) if x.device.type == "cuda" and x.dtype != torch.float64 else None
+
+
+@functools.cache
+def load_kernels(device: torch.device) -> ModuleType | None:
+    """Kernels that give the numbers of this file on ``device``; if there are none, a warning says why, once."""
+    try:
+        from . import triton_fused
+
+        fault = _fault(triton_fused, device)
+    except Exception as error:  # noqa: BLE001  a compiler, its driver and its toolchain fail in their own ways
+        fault = f"{type(error).__name__}: {error}"
+    if not fault:
+        return triton_fused
+    warnings.warn(f"Norms, gates and convolutions run without kernels on {device}, slowly: {fault}.", stacklevel=2)
+    return None
+
+
+def _fault(kernels: ModuleType, device: torch.device) -> str:
+    """Which kernel differs from this file in values or gradients on a small example, empty if none does."""
+    generator = torch.Generator(device).manual_seed(0)
+    shapes = {"x": (2, 70, 24), "z": (2, 70, 24), "weight": (24,), "taps": (24, 1, 4), "bias": (24,)}
+    # the first pass through a network may run in any mode
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        make = lambda shape: torch.randn(shape, generator=generator, device=device).requires_grad_()
+        x, z, weight, taps, bias = map(make, shapes.values())
+        pairs = {
+            "norm": (kernels.rms_norm(x, weight, 1e-5), _RMSNorm.apply(x, weight, 1e-5, x.dtype)),
+            "gated norm": (kernels.gated_rms_norm(x, z, weight, 1e-5), _GatedRMSNorm.apply(x, z, weight, 1e-5)),
+            "gated MLP": (kernels.swiglu(x), _SwiGLU.apply(x)),
+            "convolution": (kernels.causal_conv_silu(x, taps, bias), _CausalConvSilu.apply(x, taps, bias)),
+        }
+        for name, results in pairs.items():
+            found, expected = (
+                [y, *torch.autograd.grad(y.square().sum(), (x, z, weight, taps, bias), materialize_grads=True)]
+                for y in results
+            )
+            for a, b in zip(found, expected, strict=True):
+                # TF32, where it is allowed, rounds the convolution that is compared with
+                if not (a - b).norm() <= 1e-2 * b.norm():
+                    return f"the kernel of the {name} gives other numbers"
+    return ""
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         xf = _at_least_float32(x)
         scale = _inverse_rms(xf, eps)
         ctx.save_for_backward(x, weight, scale)
-        return (xf * scale).mul_(weight).to(x.dtype)
+        return (xf * scale).mul_(weight).to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
         grad_x, grad_weight = _through_norm(_at_least_float32(grad), _at_least_float32(x) * scale, weight, scale)
-        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None, None
 
 
 class _GatedRMSNorm(torch.autograd.Function):

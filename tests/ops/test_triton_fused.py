@@ -1,0 +1,114 @@
+"""Kernels of the element-wise layers beside the hand-written torch ones: through triton's interpreter if there is no GPU."""
+
+from __future__ import annotations
+
+import types
+import warnings
+
+import pytest
+import torch
+
+from scmamba_scvi.ops import fused
+
+pytest.importorskip("triton", reason="triton is not installed: its kernels are not compared with plain torch")
+
+from scmamba_scvi.ops import triton_fused, triton_ssd
+from scmamba_scvi.ops.triton_fused import causal_conv_silu, gated_rms_norm, rms_norm, swiglu
+
+DEVICE = "cpu" if triton_ssd.INTERPRETED else "cuda"
+if DEVICE == "cuda" and not torch.cuda.is_available():
+    pytest.skip("triton was imported without its interpreter and there is no CUDA device", allow_module_level=True)
+EPS = 1e-5
+
+CASES = {
+    "norm": (
+        lambda x, w: rms_norm(x, w, EPS), lambda x, w: fused._RMSNorm.apply(x, w, EPS, x.dtype),
+        [(2, 5, 24), (24,)],
+    ),
+    "norm_of_a_matrix": (
+        lambda x, w: rms_norm(x, w, EPS), lambda x, w: fused._RMSNorm.apply(x, w, EPS, x.dtype),
+        [(7, 16), (16,)],
+    ),
+    "gated_norm": (
+        lambda x, z, w: gated_rms_norm(x, z, w, EPS), lambda x, z, w: fused._GatedRMSNorm.apply(x, z, w, EPS),
+        [(2, 5, 24), (2, 5, 24), (24,)],
+    ),
+    "swiglu": (swiglu, fused._SwiGLU.apply, [(2, 5, 24)]),
+    "conv": (causal_conv_silu, fused._CausalConvSilu.apply, [(2, 70, 80), (80, 1, 4), (80,)]),
+    "conv_of_fewer_tokens_than_taps": (causal_conv_silu, fused._CausalConvSilu.apply, [(2, 2, 8), (8, 1, 4), (8,)]),
+    "conv_of_width_one": (causal_conv_silu, fused._CausalConvSilu.apply, [(1, 5, 8), (8, 1, 1), (8,)]),
+}  # fmt: skip
+each_case = pytest.mark.parametrize(("kernel", "plain", "shapes"), CASES.values(), ids=CASES)
+
+
+def make_leaves(shapes, dtype=torch.float32):
+    g = torch.Generator().manual_seed(0)
+    first, *rest = (torch.randn(shape, generator=g).to(DEVICE) for shape in shapes)
+    return [t.requires_grad_() for t in (first.to(dtype), *rest)]
+
+
+def results(function, leaves):
+    y = function(*leaves)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    return [y.detach(), *torch.autograd.grad(y, leaves, weights)]
+
+
+@each_case
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_values_and_gradients_are_those_of_plain_torch(kernel, plain, shapes, dtype, tolerance):
+    leaves = make_leaves(shapes, dtype)
+    for a, b in zip(results(kernel, leaves), results(plain, leaves), strict=True):
+        assert a.dtype is b.dtype and a.shape == b.shape
+        assert (a.float() - b.float()).norm() <= tolerance * b.float().norm()
+
+
+@each_case
+def test_slices_of_a_wider_tensor_and_expanded_gradients_are_welcome(kernel, plain, shapes):
+    leaves = make_leaves([(*shapes[0][:-1], shapes[0][-1] + 5), *shapes[1:]])
+
+    def of_slice(function):
+        y = function(leaves[0][..., 2:-3], *leaves[1:])
+        return y, *torch.autograd.grad(y.sum(), leaves)
+
+    for a, b in zip(of_slice(kernel), of_slice(plain), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_more_rows_than_programs_all_count(monkeypatch):
+    monkeypatch.setattr(triton_fused, "N_PROGRAMS", 3)
+    kernel, plain, shapes = CASES["gated_norm"]
+    leaves = make_leaves(shapes)
+    for a, b in zip(results(kernel, leaves), results(plain, leaves), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_norm_is_written_in_the_dtype_asked_for_and_its_gradient_in_that_of_the_input():
+    x, weight = make_leaves([(2, 5, 24), (24,)])
+    y = rms_norm(x, weight, EPS, torch.bfloat16)
+    y.float().sum().backward()
+    assert y.dtype is torch.bfloat16
+    assert x.grad.dtype is weight.grad.dtype is torch.float32
+
+
+def kernels_with(**changes):
+    return types.SimpleNamespace(**{**vars(triton_fused), **changes})
+
+
+def no_gradient_of_bias(x, weight, bias):
+    return causal_conv_silu(x, weight, bias.detach())
+
+
+def test_kernels_are_believed_after_they_gave_the_same_numbers():
+    device = torch.device(DEVICE)
+    assert fused._fault(triton_fused, device) == ""
+    with torch.inference_mode():
+        assert fused._fault(triton_fused, device) == ""
+    assert "convolution gives other numbers" in fused._fault(kernels_with(causal_conv_silu=no_gradient_of_bias), device)
+
+
+@pytest.mark.gpu
+def test_kernels_are_used_on_a_gpu_without_a_warning():
+    fused.load_kernels.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fused.load_kernels(torch.device("cuda", 0)) is triton_fused
