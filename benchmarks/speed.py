@@ -253,8 +253,23 @@ def write_page() -> None:
         from metrics_cost import section
 
         lines += section(json.loads(scores.read_text()))
+    scan = RESULTS / "scan.json"
+    if scan.exists():
+        lines += scan_section(json.loads(scan.read_text()))
     lines += ["", "## On a GPU", "", "Not yet measured."]
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines) + "\n")
+
+
+def scan_section(found: dict) -> list[str]:
+    """Written from what scan.py measured."""
+    lines = [
+        "", "## The scan alone", "",
+        f"Its implementations on {found['gpu'] or 'a CPU'} in {found['dtype']}, random inputs; memory is that beyond the inputs.",
+        "", "| shape | cells | back-end | forward ms | forward and backward ms | MB at peak |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    keys = ("shape", "cells", "backend", "forward_ms", "training_ms", "peak_mb")
+    lines += ["| " + " | ".join(str(row.get(k, "")) for k in keys) + " |" for row in found["rows"]]
+    return [*lines, "", measured_on(found)]
 
 
 def measured_on(found: dict) -> str:

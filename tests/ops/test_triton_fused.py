@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import types
 import warnings
 
@@ -112,3 +115,37 @@ def test_kernels_are_used_on_a_gpu_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fused.load_kernels(torch.device("cuda", 0)) is triton_fused
+
+
+COMPILE = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from scmamba_scvi.ops import triton_fused as T
+
+def build(kernel, number, **constants):
+    exact = {"weight_ptr", "bias_ptr", "dweight_ptr", "dbias_ptr"}
+    signature = {name: "constexpr" if name in constants else "*fp32" if name in exact else
+                 number if name.endswith("_ptr") else "fp32" if name == "eps" else "i32" for name in kernel.arg_names}
+    positions = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    assert compile(ASTSource(kernel, signature, positions), target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+    print(kernel.__name__)
+
+for number in ("*fp32", "*bf16"):
+    for gated in (False, True):
+        build(T._norm, number, d=512, D=512, GATED=gated)
+        build(T._norm_backward, number, d=512, D=512, GATED=gated)
+        build(T._conv, number, m=640, WIDTH=4, T=64, M=64, BACKWARD=gated)
+    build(T._conv_gradient, number, m=640, WIDTH=4, T=64, M=64)
+    build(T._swiglu, number, m=512, M=512)
+    build(T._swiglu_backward, number, m=512, M=512)
+"""
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_a_gpu():
+    """For compute capability 9.0, which needs no GPU."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    run = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert len(run.stdout.split()) == 18
