@@ -210,7 +210,8 @@ class _CarriedState(torch.autograd.Function):
         grad_weighted = (B[:, :-1] @ rounded).view_as(weighted)
         grad_step = (grad_weighted * x[:, :-1]).sum(-1, dtype=dt.dtype)  # (n, k - 1, q, h)
         brought = grad_step * step[..., 0]
-        # the decay to the end of a chunk is that of its last token less that of the token: none for the last itself
+        # The decay to the end of a chunk is that of its last token less that of the token, nothing for the last itself:
+        # left in, it would cancel, but only to rounding.
         brought[:, :, -1] = 0
         grad_log[:, :-1] -= brought
         grad_log[:, :-1, -1] += brought.sum(2)
