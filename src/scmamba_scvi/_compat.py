@@ -48,6 +48,14 @@ def device_of(accelerator: str, devices: int | list[int] | str) -> object:
     return parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")[2]
 
 
+def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
+    """How many devices of a machine scvi-tools' trainer will take for these arguments; ``"auto"`` is one."""
+    from scvi.model._utils import parse_device_args
+
+    found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")[1]
+    return len(found) if isinstance(found, list) else int(found)
+
+
 def package_version() -> str:
     """Version of this package as installed; of a source tree on the path nothing is known."""
     from importlib.metadata import PackageNotFoundError, version

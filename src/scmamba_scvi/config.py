@@ -135,6 +135,9 @@ class TrainConfig:
     patience: int | None = None  # epochs without better held-out retrieval before training stops; None: by their length
     monitor: str = "foscttm_validation"  # or "recall_at_10_validation", "validation_loss"
     batch_pure: bool = False  # fill each minibatch from one batch of batch_key: what differs is then not the batch
+    # compute activations of blocks again in the backward pass instead of keeping them: a third slower, a fraction of the
+    # memory; None: on where a GPU could not keep those of a minibatch
+    checkpoint_activations: bool | None = None
     max_validation_cells: int = 5_000  # enough to tell 0.08 from 0.09; more only cost training cells
 
     @property

@@ -15,14 +15,15 @@ from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Subset
 
 from .._compat import mudata_wrapper, scvi_constants
 from .._keys import BATCH_KEY, KINDS, present_key, x_key
 from ..errors import ScmambaError
 from ..ops.csr import csr
 from ._checks import check_mudata
-from ._sampler import BatchPureSampler
+from ._sampler import BatchPureSampler, ShareOfRank
+from ._transfer import OneAhead
 
 _C = scvi_constants()
 _MuDataField = mudata_wrapper()
@@ -213,11 +214,20 @@ class PairedSplitter(DataSplitter):
         Enough to tell 0.08 from 0.09 FOSCTTM; more only cost training cells and time.
     batch_pure
         Fill each training minibatch from one batch.
+    cells_per_step
+        Cells of a training step on all ranks together; `None`: ``batch_size``.
     """
 
     def __init__(
-        self, adata_manager: MultiModalManager, *, max_validation_cells: int, batch_pure: bool = False, **kwargs
+        self,
+        adata_manager: MultiModalManager,
+        *,
+        max_validation_cells: int,
+        batch_pure: bool = False,
+        cells_per_step: int | None = None,
+        **kwargs,
     ) -> None:
+        self.batch_pure, self.cells_per_step = batch_pure, cells_per_step
         super().__init__(adata_manager, load_sparse_tensor=True, **{"drop_last": True, **kwargs})
         if self.external_indexing is None:
             self.train_idx, self.val_idx, self.test_idx = self._split(max_validation_cells)
@@ -226,25 +236,65 @@ class PairedSplitter(DataSplitter):
                 np.asarray(i, dtype=np.int64) for i in self.external_indexing
             )
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
-        self.batch_pure = batch_pure
+        if self.cells_per_step is not None and self.cells_per_step > self.n_train:
+            raise ScmambaError(
+                f"A step of {self.cells_per_step:,} cells needs as many to train on, there are {self.n_train:,}: choose a "
+                f"smaller contrastive_batch_size, batch_size or number of devices."
+            )
 
     def setup(self, stage: str | None = None) -> None:
         """Nothing: cells were split when this object was made, the model needs them before Lightning calls."""
 
     def train_dataloader(self):
-        """Loader of the training cells, in a new order each epoch."""
-        if not self.batch_pure:
-            return super().train_dataloader()
-        batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
-        options = dict(self.data_loader_kwargs)
-        sampler = BatchPureSampler(batches, options.pop("batch_size"))
-        # scvi-tools' loader would put what the sampler yields into minibatches once more
-        dataset = self.adata_manager.create_torch_dataset(indices=self.train_idx, load_sparse_tensor=True)
-        return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **options)
+        """Loader of the training cells, in a new order each epoch; of several ranks each reads its part of a step."""
+        rank, n_ranks = self._ranks()
+        batch_size = self.data_loader_kwargs["batch_size"]
+        size = self.cells_per_step or batch_size
+        if not self.batch_pure and n_ranks == 1 and size == batch_size:
+            return self._ahead(super().train_dataloader())
+        # ranks share their minibatches, so they must draw the same ones
+        generator = torch.Generator().manual_seed(settings.seed or 0) if n_ranks > 1 else None
+        if self.batch_pure:
+            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
+            sampler = BatchPureSampler(batches, size, generator)
+        else:
+            sampler = BatchSampler(RandomSampler(range(self.n_train), generator=generator), size, self.drop_last)
+        return self._ahead(
+            self._loader(self.train_idx, ShareOfRank(sampler, rank, n_ranks) if n_ranks > 1 else sampler)
+        )
 
     def val_dataloader(self):
         """Loader of the validation cells; no loader, rather than `None`, if there are none."""
-        return super().val_dataloader() if self.n_val else []
+        if not self.n_val:
+            return []
+        rank, n_ranks = self._ranks()
+        if n_ranks == 1:
+            return self._ahead(super().val_dataloader())
+        # every rank has minibatches: the scores of all are waited for
+        size = min(self.data_loader_kwargs["batch_size"], self.n_val // n_ranks)
+        if size < 2:
+            raise ScmambaError(f"{self.n_val} held-out cells are too few for {n_ranks} devices: raise validation_size.")
+        return self._loader(self.val_idx, list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::n_ranks])
+
+    @property
+    def n_cells_per_step(self) -> int:
+        """Cells that one rank reads per step, at most."""
+        return -(-(self.cells_per_step or self.data_loader_kwargs["batch_size"]) // self._ranks()[1])
+
+    def _loader(self, cells: np.ndarray, sampler) -> DataLoader:
+        """Loader whose ``sampler`` yields the positions in ``cells`` of a whole minibatch."""
+        # scvi-tools' loader would put what the sampler yields into minibatches once more
+        options = {name: value for name, value in self.data_loader_kwargs.items() if name != "batch_size"}
+        dataset = self.adata_manager.create_torch_dataset(indices=cells, load_sparse_tensor=True)
+        return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **options)
+
+    def _ranks(self) -> tuple[int, int]:
+        """Number of this rank, and of all."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _ahead(self, loader):
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        return OneAhead(loader, device) if device.type == "cuda" else loader
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         """Keep sparse minibatches sparse: the encoder reads stored values."""

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from .._keys import present_key, x_key
 from ..config import ModelConfig
+from ..nn.distributed import gather_rows
 from ..nn.encoder import Encoder
 from ..nn.joint import JointEmbedding
 from ..nn.losses import Temperature, multimodal_loss
 from ..ops.csr import select_rows
 from ..pp import FeatureLayout, value_transform
+from ._micro import read_in_parts
 
 
 class SCMAMBAModule(BaseModuleClass):
@@ -55,15 +57,25 @@ class SCMAMBAModule(BaseModuleClass):
             self.joint = JointEmbedding(n_features, config.n_latent, n_batches)
 
     def encode(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
-        """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero.
+        """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero."""
+        return self._write(self._read(counts, kind, present), kind, present)
 
-        Cells without the modality do not enter the encoder: in training they would shift its batch statistics.
-        """
-        n_present = int(present.sum())
-        if n_present < 2 and self.training:  # batch statistics of one cell do not exist
-            return counts.new_zeros(len(present), self.config.n_latent, layout=torch.strided)
-        z = self.encoders[kind](self.values[kind](select_rows(counts, present)))  # (n_present, z)
-        return _at_their_rows(z, present)
+    def _read(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
+        """What `Encoder.read` makes of the cells, ``(n, read_width)``; rows of cells without the modality are zero."""
+        encoder = self.encoders[kind]
+        if bool(present.any()):
+            return _at_their_rows(encoder.read(self.values[kind](select_rows(counts, present))), present)
+        nothing = counts.new_zeros(len(present), encoder.read_width, layout=torch.strided)
+        # other ranks may have such cells: their sum of gradients waits for a gradient from here
+        return (
+            nothing + sum(p.sum() for p in encoder.parameters() if p.requires_grad) * 0.0 if self.training else nothing
+        )
+
+    def _write(self, read: Tensor, kind: str, present: Tensor) -> Tensor:
+        """Unit vectors ``(n, z)``. Cells without the modality would shift batch statistics: they do not enter."""
+        if int(present.sum()) < 2 and self.training:  # batch statistics of one cell do not exist
+            return read.new_zeros(len(present), self.config.n_latent) + read.sum() * 0.0
+        return _at_their_rows(self.encoders[kind].write(read[present]), present)
 
     @property
     def has_closed_gates(self) -> bool:
@@ -74,13 +86,20 @@ class SCMAMBAModule(BaseModuleClass):
     @contextlib.contextmanager
     def only_linear(self, on: bool) -> Iterator[None]:
         """Within the block, networks are not asked where ``on``: embeddings are those of the linear parts."""
-        for encoder in self.encoders.values():
+        encoders = list(self.encoders.values())
+        # training on several devices waits for the gradient of everything that may have one
+        asleep = [p for encoder in encoders for p in encoder.network_parameters() if p.requires_grad] if on else []
+        for parameter in asleep:
+            parameter.requires_grad_(False)
+        for encoder in encoders:
             encoder.only_linear = on
         try:
             yield
         finally:
-            for encoder in self.encoders.values():
+            for encoder in encoders:
                 encoder.only_linear = False
+            for parameter in asleep:
+                parameter.requires_grad_(True)
 
     def joint_features(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """Counts ``(n, f)`` to what the joint embedding reads, ``(n, 2 z)``; zero for cells that lack the modality."""
@@ -104,13 +123,38 @@ class SCMAMBAModule(BaseModuleClass):
 
     @auto_move_data
     def forward(
-        self, tensors: Mapping[str, Tensor], loss_kwargs: dict | None = None, compute_loss: bool = True, **_: object
+        self,
+        tensors: Mapping[str, Tensor],
+        loss_kwargs: dict | None = None,
+        compute_loss: bool = True,
+        micro_batch_size: int | None = None,
+        gather: bool = False,
+        **_: object,
     ):
-        """Embeddings and, if asked for, the loss of a minibatch."""
+        """Embeddings and, if asked for, the loss of a minibatch.
+
+        Parameters
+        ----------
+        micro_batch_size
+            Cells whose activations are in memory together, see `read_in_parts`; `None`: all of the minibatch.
+        gather
+            Take the minibatches of all ranks for one. Batch statistics, embeddings and loss are then those of one
+            device that has all their cells.
+        """
         present = {kind: tensors[present_key(kind)] for kind in self.kinds if x_key(kind) in tensors}
-        z = {kind: self.encode(tensors[x_key(kind)], kind, here) for kind, here in present.items()}
+        read = read_in_parts(self._read_all, tensors, micro_batch_size)
+        if gather:
+            read, present = _of_all_ranks(read, present)
+        z = {kind: self._write(read[kind], kind, here) for kind, here in present.items()}
         outputs = {"z": z, "present": present}
         return (outputs, {}, self.loss(tensors, outputs, **(loss_kwargs or {}))) if compute_loss else (outputs, {})
+
+    def _read_all(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            kind: self._read(tensors[x_key(kind)], kind, tensors[present_key(kind)])
+            for kind in self.kinds
+            if x_key(kind) in tensors
+        }
 
     def loss(self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, dict], **_: object) -> LossOutput:
         """Contrastive and cosine loss over the pairs that are present (equation 9 of the paper)."""
@@ -126,3 +170,13 @@ class SCMAMBAModule(BaseModuleClass):
 def _at_their_rows(x: Tensor, present: Tensor) -> Tensor:
     """Rows of the present cells put where these cells are in the minibatch, rows of zeros for the others."""
     return F.pad(x, (0, 0, 0, 1))[torch.where(present, present.cumsum(0) - 1, present.sum())]
+
+
+def _of_all_ranks(
+    read: Mapping[str, Tensor], present: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Rows of all ranks, in one exchange for all modalities."""
+    masks = torch.stack(list(present.values()), 1)  # (n, kinds)
+    rows = gather_rows(torch.cat([*read.values(), masks.float()], 1))
+    *parts, masks = rows.split([*(r.shape[1] for r in read.values()), len(present)], 1)
+    return dict(zip(read, parts, strict=True)), dict(zip(present, masks.bool().unbind(1), strict=True))

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
-import signal
-import threading
-from collections.abc import Iterable
+import functools
+import gc
+import warnings
+from collections.abc import Callable
 
-import lightning.pytorch as pl
-import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from scvi.train import TrainingPlan
-from torch import Tensor
+from torch import nn
 
 from ..config import TrainConfig
 from ..errors import ScmambaError
-from ..metrics import modality_gap, partner_ranks
-
-logger = logging.getLogger(__name__)
+from ._checkpointing import decide_checkpointing
+from ._held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
+from ._micro import n_cells_of
 
 
 class ContrastivePlan(TrainingPlan):
     """AdamW with a slow group for what starts at the spectral solution; retrieval among held-out cells after each epoch.
 
     scvi-tools' stock plan logs the parts of an ELBO, which this model does not have.
+
+    Parameters
+    ----------
+    micro_batch_size
+        Cells whose activations are in memory together; `None`: the minibatch as the loader gives it. Halved where a GPU
+        has no memory for them.
     """
 
-    def __init__(self, module, *, config: TrainConfig, **kwargs) -> None:
+    def __init__(self, module, *, config: TrainConfig, micro_batch_size: int | None = None, **kwargs) -> None:
         super().__init__(module, lr=config.lr, weight_decay=config.weight_decay, n_epochs_kl_warmup=None, **kwargs)
         self.train_config = config
-        self._held_out: list[dict[str, tuple[Tensor, Tensor]]] = []
+        self.micro_batch_size = micro_batch_size
+        self._n_cells = 0  # of the minibatch at hand
+        self._to_log: list[tuple[str, object, int]] = []
+        self._held_out: list[HeldOut] = []
 
     # -- the base class would set up ELBO metrics and pass arguments of a variational module
     def initialize_train_metrics(self) -> None:
@@ -47,30 +52,85 @@ class ContrastivePlan(TrainingPlan):
     def on_train_start(self) -> None:
         """Lightning keeps the mode it finds, and scvi-tools leaves a trained module in eval mode."""
         self.module.train()
+        decide_checkpointing(self.module, self.train_config.checkpoint_activations, self.micro_batch_size, self.trainer)
 
     def training_step(self, batch, batch_idx):
-        """Loss of one minibatch."""
-        _, _, output = self.forward(batch)
+        """Loss of one minibatch, of all ranks together."""
+        self._n_cells = n_cells_of(batch)
+        gather = self.trainer.world_size > 1
+        _, _, output = self.forward(batch, micro_batch_size=self.micro_batch_size, gather=gather)
         if not torch.isfinite(output.loss):
             raise ScmambaError(
                 f"The loss is not finite in epoch {self.current_epoch}, minibatch {batch_idx}. The weights before it are "
                 f"kept. Try a lower learning rate, plan_kwargs={{'lr': ...}}, or precision='32-true'."
             )
-        self._log("train_loss", output.loss, output.n_obs_minibatch, prog_bar=True)
-        for name, value in output.extra_metrics.items():
-            self._log(f"{name}_train", value, output.n_obs_minibatch)
-        self._log("temperature", self.module.temperature().detach(), output.n_obs_minibatch)
+        values = {f"{name}_train": value for name, value in output.extra_metrics.items()}
+        values |= {"train_loss": output.loss.detach(), "temperature": self.module.temperature().detach()}
+        self._to_log = [(name, value, output.n_obs_minibatch) for name, value in values.items()]
         return output.loss
+
+    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
+        """Log the step, once: a step may need several attempts."""
+        for name, value, n_cells in self._to_log:
+            self._log(name, value, n_cells, prog_bar=name == "train_loss")
+        self._to_log = []
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+        """One step; where memory does not suffice, with fewer cells at a time."""
+        super().optimizer_step(epoch, batch_idx, optimizer, functools.partial(self._within_memory, optimizer_closure))
+
+    def _within_memory(self, closure: Callable[[], object]) -> object:
+        """Forward and backward pass, once more with half the activations as long as they do not fit."""
+        statistics = [
+            (buffer, buffer.clone())
+            for module in self.module.modules()
+            if isinstance(module, nn.BatchNorm1d)
+            for buffer in module.buffers()
+        ]
+        while True:
+            try:
+                return closure()
+            except torch.cuda.OutOfMemoryError as error:
+                self._halve_micro_batches(error)
+            # outside of the block above: the error holds the activations
+            for parameter in self.module.parameters():
+                parameter.grad = None
+            for buffer, before in statistics:
+                buffer.copy_(before)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _halve_micro_batches(self, error: torch.cuda.OutOfMemoryError) -> None:
+        size = min(self.micro_batch_size or self._n_cells, self._n_cells)
+        smaller = (size + 1) // 2
+        if self.trainer.world_size > 1 or self.trainer.accumulate_grad_batches > 1 or smaller == size:
+            # other ranks would not take part in a second attempt; gradients of earlier minibatches would be lost
+            raise ScmambaError(
+                f"The GPU has no memory for the activations of {size:,} cells. Keep the minibatch and read it in smaller "
+                f"parts: train(batch_size={max(1, smaller)}, contrastive_batch_size=...), or pass "
+                f"plan_kwargs={{'checkpoint_activations': True}}."
+            ) from error
+        self.micro_batch_size = smaller
+        warnings.warn(
+            f"The GPU has no memory for the activations of {size:,} cells: they are read {smaller:,} at a time from now "
+            f"on, slower, with the same loss over {self._n_cells:,} cells. train(batch_size={smaller}, "
+            f"contrastive_batch_size={self._n_cells}) asks for this from the start.",
+            UserWarning, stacklevel=2,
+        )  # fmt: skip
 
     def validation_step(self, batch, batch_idx):
         """Loss and embeddings of one minibatch of held-out cells."""
         outputs, _, loss = self.forward(batch)
         self._log("validation_loss", loss.loss, loss.n_obs_minibatch)
-        self._held_out.append(_on_cpu(outputs))
+        self._held_out.append(on_cpu(outputs))
 
     def on_validation_epoch_end(self) -> None:
         """Retrieval among all held-out cells: unlike the loss it does not depend on the size of the last minibatch."""
-        for name, value in retrieval_scores(self._held_out).items():
+        held_out = self._held_out
+        if self.trainer.world_size > 1:
+            held_out = of_all_ranks(held_out, self.device)
+        for name, value in retrieval_scores(held_out).items():
             self._log(f"{name}_validation", value, 1)
         self._held_out = []
 
@@ -113,122 +173,3 @@ class ContrastivePlan(TrainingPlan):
             batch_size=batch_size,
             sync_dist=self.use_sync_dist,
         )
-
-
-def retrieval_scores(batches: Iterable[dict[str, tuple[Tensor, Tensor]]], k: int = 10) -> dict[str, float]:
-    """FOSCTTM, recall@k and the distance between modalities' means, averaged over the pairs of modalities.
-
-    Parameters
-    ----------
-    batches
-        Per minibatch and modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
-    """
-    batches = list(batches)
-    if not batches:
-        return {}
-    whole = {
-        kind: tuple(torch.cat(parts) for parts in zip(*(b[kind] for b in batches), strict=True)) for kind in batches[0]
-    }
-    scores: dict[str, list[float]] = {"foscttm": [], f"recall_at_{k}": [], "modality_gap": []}
-    for (za, has_a), (zb, has_b) in itertools.combinations(whole.values(), 2):
-        both = has_a & has_b
-        if int(both.sum()) < 2:
-            continue
-        a, b = za[both].numpy(), zb[both].numpy()
-        ranks = partner_ranks(a, b)
-        scores["foscttm"].append(float(np.mean(ranks.fractions)))
-        scores[f"recall_at_{k}"].append(float(ranks.recall(min(k, len(a)))[0]))
-        scores["modality_gap"].append(modality_gap(a, b))
-    return {name: float(np.mean(values)) for name, values in scores.items() if values}
-
-
-def _on_cpu(outputs) -> dict[str, tuple[Tensor, Tensor]]:
-    return {kind: (z.detach().float().cpu(), outputs["present"][kind].cpu()) for kind, z in outputs["z"].items()}
-
-
-class KeepBest(Callback):
-    """Remembers the weights with the best held-out score, those before the first step included, and puts them back.
-
-    Counting the start matters: on few cells no step of training may improve on it.
-    """
-
-    def __init__(self, monitor: str, mode: str) -> None:
-        self.monitor = monitor
-        self.larger_is_better = mode == "max"
-        self.best: float | None = None
-        self.start: dict[str, float] = {}
-        self.best_epoch: int | None = None  # None: before the first step
-        self.n_epochs = 0  # that were run in the end
-        self._weights: dict[str, Tensor] = {}
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: ContrastivePlan) -> None:
-        """Score and keep the weights that training starts from."""
-        loader = trainer.datamodule.val_dataloader()
-        module, was_training = pl_module.module, pl_module.module.training
-        module.eval()
-        with torch.no_grad():
-            batches = [
-                _on_cpu(module(pl_module.transfer_batch_to_device(b, pl_module.device, 0), compute_loss=False)[0])
-                for b in loader
-            ]
-        module.train(was_training)
-        self.start = {f"{name}_validation": value for name, value in retrieval_scores(batches).items()}
-        self._consider(self.start.get(self.monitor), None, module)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: ContrastivePlan) -> None:
-        """Keep the weights if they are better than any before."""
-        value = trainer.callback_metrics.get(self.monitor)
-        self._consider(None if value is None else float(value), trainer.current_epoch, pl_module.module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: ContrastivePlan) -> None:
-        """Put the best weights back."""
-        self.restore(pl_module.module)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: ContrastivePlan, exception: BaseException) -> None:
-        """Put the best weights back, whatever went wrong."""
-        self.restore(pl_module.module)
-
-    def restore(self, module: torch.nn.Module) -> None:
-        """Load the weights kept, if any were."""
-        if self._weights:
-            module.load_state_dict(self._weights)
-
-    def _consider(self, value: float | None, epoch: int | None, module: torch.nn.Module) -> None:
-        if value is None or not np.isfinite(value):
-            return
-        better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
-        if better:
-            self.best, self.best_epoch = value, epoch
-            self._weights = {name: t.detach().to("cpu", copy=True) for name, t in module.state_dict().items()}
-
-
-class StopOnInterrupt(Callback):
-    """Ctrl-C ends training after the minibatch in progress instead of losing it; a second one interrupts as usual."""
-
-    def __init__(self) -> None:
-        self.interrupted = False
-        self._previous = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen for Ctrl-C; only the main thread may."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-
-        def stop(signum, frame) -> None:
-            self.interrupted = trainer.should_stop = True
-            self._stop_listening()
-
-        self._previous = signal.signal(signal.SIGINT, stop)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen no longer."""
-        self._stop_listening()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Listen no longer."""
-        self._stop_listening()
-
-    def _stop_listening(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None

@@ -22,9 +22,12 @@ class BatchPureSampler(Sampler[list[int]]):
         ``(n,)`` batch of each cell, as integers.
     batch_size
         Cells of a minibatch, about: parts are between two thirds and one and a half of it, or a whole smaller batch.
+    generator
+        Of the order; `None`: torch's own, which the seed of a run sets.
     """
 
-    def __init__(self, batches: np.ndarray, batch_size: int) -> None:
+    def __init__(self, batches: np.ndarray, batch_size: int, generator: torch.Generator | None = None) -> None:
+        self._generator = generator
         values, counts = np.unique(batches, return_counts=True)
         small = values[counts < max(2, batch_size // 8)]
         groups = [np.flatnonzero(batches == value) for value in values[~np.isin(values, small)]]
@@ -44,11 +47,34 @@ class BatchPureSampler(Sampler[list[int]]):
         minibatches = [
             part
             for cells, n in zip(self._groups, self._parts, strict=True)
-            for part in np.array_split(cells[_shuffled(len(cells))], n)
+            for part in np.array_split(cells[self._shuffled(len(cells))], n)
         ]
-        for i in _shuffled(len(minibatches)):
+        for i in self._shuffled(len(minibatches)):
             yield minibatches[i].tolist()
 
+    def _shuffled(self, n: int) -> np.ndarray:
+        return torch.randperm(n, generator=self._generator).numpy()
 
-def _shuffled(n: int) -> np.ndarray:
-    return torch.randperm(n).numpy()  # torch's generator, which the seed of a run sets
+
+class ShareOfRank(Sampler[list[int]]):
+    """One rank's part of every minibatch; the parts of all ranks together are the minibatch.
+
+    Every rank takes the same number of steps, and no cell is read by two. All ranks must draw the same minibatches.
+
+    Parameters
+    ----------
+    minibatches
+        Sampler of the whole minibatches, with a generator that is the same on all ranks.
+    rank, n_ranks
+        Number of this rank, and of all.
+    """
+
+    def __init__(self, minibatches: Sampler[list[int]], rank: int, n_ranks: int) -> None:
+        self._minibatches, self._rank, self._n_ranks = minibatches, rank, n_ranks
+
+    def __len__(self) -> int:
+        return len(self._minibatches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for cells in self._minibatches:
+            yield np.array_split(np.asarray(cells), self._n_ranks)[self._rank].tolist()

@@ -37,10 +37,17 @@ def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:
 class Training:
     """What `SCMAMBA.train` was asked for or chose."""
 
-    batch_size: int
+    batch_size: int  # cells of a device whose activations are in memory together
+    cells_per_step: int  # on all devices together: the loss compares each with all others
+    n_ranks: int  # devices, each with a process of its own
     max_epochs: int
     patience: int
     asked: bool  # the epochs are what the user named, for all phases together
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """``batch_size`` where a device reads its cells of a step in parts."""
+        return self.batch_size if self.cells_per_step > self.batch_size * self.n_ranks else None
 
     def phases(self, *, linear_first: bool) -> dict[str, int]:
         """Epochs at most of each phase: the linear part alone, then all of the network."""
@@ -54,9 +61,13 @@ class Training:
         epochs = f"at most {phases['whole']} epochs"
         if "linear" in phases:
             epochs = f"at most {phases['linear']} epochs of the linear part alone, then {phases['whole']} of all"
+        where = str(device) if self.n_ranks == 1 else f"{self.n_ranks} {device.type} devices"
+        cells = f"minibatches of {self.cells_per_step}"
+        if self.cells_per_step > self.batch_size:
+            cells += f" ({self.batch_size} at a time{' and device' if self.n_ranks > 1 else ''})"
         return (
-            f"SCMAMBA: preset {preset!r} on {device}, {n_train:,} cells to train on and {n_val:,} held out, "
-            f"minibatches of {self.batch_size}, {epochs}."
+            f"SCMAMBA: preset {preset!r} on {where}, {n_train:,} cells to train on and {n_val:,} held out, "
+            f"{cells}, {epochs}."
         )
 
 
@@ -64,30 +75,72 @@ def choose_training(
     n_paired: int,
     n_cells: int,
     batch_size: int | None,
+    contrastive_batch_size: int | None,
     max_epochs: int | None,
     train_size: float | None,
     config: TrainConfig,
+    n_ranks: int = 1,
 ) -> Training:
-    """Minibatch, epochs and patience for a number of cells.
+    """Minibatch, epochs and patience for a number of cells, on ``n_ranks`` devices.
 
     Raises
     ------
     ScmambaError
         Too few cells to learn from, or a minibatch that takes more than half of them: batch statistics and negatives
-        would then come from the same cells in every step.
+        would then come from the same cells in every step. One that was asked for by ``contrastive_batch_size`` may take
+        all of them.
     """
     n_train = int(n_cells * (train_size or 0.9))
     if n_paired < MIN_PAIRED_CELLS:
         raise ScmambaError(f"{n_paired} cells have two modalities; at least {MIN_PAIRED_CELLS} are needed to train.")
-    if batch_size is not None and (batch_size < 2 or 2 * batch_size > n_train):
-        raise ScmambaError(
-            f"batch_size={batch_size} does not fit {n_train:,} training cells: choose 2 to {n_train // 2:,}, or None."
-        )
-    batch_size = batch_size or min(512, n_train // 4)
-    steps = n_train // batch_size
+    if batch_size is not None and batch_size < 2:
+        raise ScmambaError(f"batch_size={batch_size} is no minibatch: choose 2 to {n_train // 2:,}, or None.")
+    if contrastive_batch_size is None:
+        most = n_train // 2 // n_ranks
+        if batch_size is not None and batch_size > most:
+            devices = "" if n_ranks == 1 else f" on each of {n_ranks} devices"
+            raise ScmambaError(
+                f"batch_size={batch_size}{devices} does not fit {n_train:,} training cells: choose 2 to {most:,}, or None."
+            )
+        batch_size = batch_size or max(2, min(512, n_train // 4 // n_ranks))
+        cells_per_step = batch_size * n_ranks
+    else:
+        check_contrastive_batch_size(contrastive_batch_size, batch_size, n_ranks, n_train)
+        cells_per_step = contrastive_batch_size
+        batch_size = batch_size or max(2, min(512, n_train // 4, cells_per_step // n_ranks))
+    steps = max(1, n_train // cells_per_step)
     return Training(
         batch_size=batch_size,
+        cells_per_step=cells_per_step,
+        n_ranks=n_ranks,
         max_epochs=max_epochs if max_epochs is not None else min(100, max(3, math.ceil(STEPS / steps))),
         patience=config.patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
         asked=max_epochs is not None,
     )
+
+
+def check_contrastive_batch_size(size: int, batch_size: int | None, n_ranks: int, n_train: int) -> None:
+    """It is made of whole minibatches of every device, and there are cells enough.
+
+    Raises
+    ------
+    ScmambaError
+        With the nearest sizes that would do.
+    """
+    part = (batch_size or 2) * n_ranks
+    of = f"batch_size={batch_size}" if batch_size else "two cells"
+    each = of if n_ranks == 1 else f"{of} on each of {n_ranks} devices"
+    if size > n_train:
+        raise ScmambaError(
+            f"contrastive_batch_size={size} is more than the {n_train:,} training cells: choose at most "
+            f"{n_train // part * part:,}."
+        )
+    if size < part:
+        raise ScmambaError(f"contrastive_batch_size={size} is smaller than {each}: choose at least {part:,}.")
+    if batch_size is not None and size % part:
+        near = (
+            f"{size // part * part:,}"
+            if size + part > n_train
+            else f"{size // part * part:,} or {-(-size // part) * part:,}"
+        )
+        raise ScmambaError(f"contrastive_batch_size={size} is not a multiple of {each}: choose {near}.")

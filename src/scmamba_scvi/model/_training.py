@@ -15,10 +15,12 @@ from .._compat import device_of, devices_docstring, quiet
 from .._keys import BATCH_KEY
 from ..config import TrainConfig, resolve_train_config
 from ..errors import ScmambaError
+from ._callbacks import EqualStart, KeepBest, StopOnInterrupt
 from ._data import ModalityMatrix, PairedSplitter, n_modalities_of_cells
 from ._joint import fit_joint, start_joint
-from ._plan import ContrastivePlan, KeepBest, StopOnInterrupt
-from ._sizes import choose_training
+from ._plan import ContrastivePlan
+from ._ranks import count_ranks, is_first_rank, ranks_trainer
+from ._sizes import Training, choose_training
 from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
 
 
@@ -34,6 +36,7 @@ class ContrastiveTrainingMixin:
         self,
         max_epochs: int | None = None,
         batch_size: int | None = None,
+        contrastive_batch_size: int | None = None,
         early_stopping: bool = True,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
@@ -56,8 +59,13 @@ class ContrastiveTrainingMixin:
             Of the linear part and of the network together, each at most half. `None`: for each enough for about 300
             steps, at least 3 and at most 100 epochs.
         batch_size
-            Cells of a minibatch, each other cell of which is a negative. `None`: 512, a quarter of the training cells
-            where there are fewer than 2,048.
+            Cells of a minibatch of one device, each other cell of which is a negative. `None`: 512, a quarter of the
+            training cells where there are fewer than 2,048.
+        contrastive_batch_size
+            Cells that the loss compares with each other: a multiple of ``batch_size`` and of the number of devices, at
+            most the training cells. Only ``batch_size`` of them have activations in memory at a time on a device; every
+            cell is read twice for it (gradient caching, arXiv 2101.06983). Loss, gradient and batch statistics are those
+            of one minibatch of this size. `None`: ``batch_size`` on every device.
         early_stopping
             Stop when held-out FOSCTTM has not improved for a while. The best weights are kept in any case.
         %(param_accelerator)s
@@ -73,12 +81,14 @@ class ContrastiveTrainingMixin:
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`.
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`.
+            For :class:`scvi.train.Trainer`, among them ``num_nodes`` and ``strategy``. Several devices train together
+            (``"ddp"`` unless another one of its kind is named): the loss compares the cells of all of them, and held-out
+            retrieval is among all held-out cells.
 
         Raises
         ------
         ScmambaError
-            Too few cells, or a loss that is not finite; the model then keeps its last good weights.
+            Too few cells, sizes that do not fit them or each other, or a loss that is not finite; the model then keeps its last good weights.
         """
         if self.adata is None:
             raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
@@ -91,21 +101,25 @@ class ContrastiveTrainingMixin:
                 f"with correct_batches=False."
             )
         n_paired = int((n_modalities_of_cells(self.adata_manager) > 1).sum())
-        chosen = choose_training(n_paired, self.adata.n_obs, batch_size, max_epochs, train_size, config)
+        where = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
+        n_ranks = count_ranks(accelerator, devices, **where)
+        chosen = choose_training(
+            n_paired, self.adata.n_obs, batch_size, contrastive_batch_size, max_epochs, train_size, config, n_ranks
+        )
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
-            train_size=train_size,
+            cells_per_step=chosen.cells_per_step, train_size=train_size,
             validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=chosen.batch_size,
             **(datasplitter_kwargs or {}),
         )  # fmt: skip
         self._start_from(splitter.train_idx)
         phases = chosen.phases(linear_first=config.linear_first and self.module.has_closed_gates)
         fit = functools.partial(
-            self._fit, splitter, config, chosen.patience, early_stopping=early_stopping,
+            self._fit, splitter, config, chosen, early_stopping=early_stopping,
             accelerator=accelerator, devices=devices,
             **{"precision": precision or _default_precision(accelerator), **trainer_kwargs},
         )  # fmt: skip
-        talks = trainer_kwargs.get("enable_progress_bar", True)
+        talks = trainer_kwargs.get("enable_progress_bar", True) and is_first_rank()
         if talks:
             device = device_of(accelerator, devices)
             print(chosen.describe(self.preset_, device, phases, splitter.n_train, splitter.n_val))
@@ -119,7 +133,7 @@ class ContrastiveTrainingMixin:
             self._join(splitter.train_idx)
         self.training_summary_ = {
             **summarise(kept), "monitor": config.monitor, "interrupted": on_interrupt.interrupted,
-            "batch_size": chosen.batch_size, "max_epochs": sum(phases.values()),
+            "batch_size": chosen.batch_size, "contrastive_batch_size": chosen.cells_per_step, "max_epochs": sum(phases.values()),
         }  # fmt: skip
         if on_interrupt.interrupted:
             message = "Training was interrupted. The model keeps its best weights so far and can be used."
@@ -131,7 +145,7 @@ class ContrastiveTrainingMixin:
         self,
         splitter: PairedSplitter,
         config: TrainConfig,
-        patience: int,
+        chosen: Training,
         max_epochs: int,
         on_interrupt: StopOnInterrupt,
         *,
@@ -141,25 +155,32 @@ class ContrastiveTrainingMixin:
         **trainer_kwargs,
     ) -> KeepBest:
         """Train until held-out retrieval improves no further, and put the best weights back."""
-        keep_best = KeepBest(config.monitor, config.monitor_mode)
         validated = splitter.n_val > 0
         trainer = {
             "check_val_every_n_epoch": 1, "gradient_clip_val": config.gradient_clip, **trainer_kwargs,
+            "enable_progress_bar": trainer_kwargs.get("enable_progress_bar", True) and is_first_rank(),
             "early_stopping": early_stopping and validated, "early_stopping_monitor": config.monitor,
-            "early_stopping_patience": patience, "early_stopping_mode": config.monitor_mode,
-            "callbacks": [*trainer_kwargs.get("callbacks", []), *([keep_best] if validated else []), on_interrupt],
+            "early_stopping_patience": chosen.patience, "early_stopping_mode": config.monitor_mode,
+            "callbacks": [EqualStart(), *trainer_kwargs.get("callbacks", [])],
         }  # fmt: skip
         if not validated:
             trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would ask for a loader that is not there
-        runner = self._train_runner_cls(
-            self, training_plan=self._training_plan_cls(self.module, config=config), data_splitter=splitter,
-            max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer,
-        )  # fmt: skip
-        self.module.train()  # a trained model comes back in eval mode
-        # what is left out names devices that are not there and advertises a logger
-        with quiet("lightning.pytorch.utilities.rank_zero"):
-            runner()
-        keep_best.n_epochs = runner.trainer.current_epoch
+        with ranks_trainer(chosen.n_ranks, trainer) as (trainer, report):
+            keep_best = KeepBest(config.monitor, config.monitor_mode, report)
+            trainer["callbacks"] += [*([keep_best] if validated else []), on_interrupt]
+            plan = self._training_plan_cls(self.module, config=config, micro_batch_size=chosen.micro_batch_size)
+            runner = self._train_runner_cls(
+                self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, accelerator=accelerator,
+                devices=devices, **trainer,
+            )  # fmt: skip
+            if chosen.n_ranks > 1:
+                runner.device = runner.trainer.strategy.root_device  # of this rank
+            self.module.train()  # a trained model comes back in eval mode
+            # what is left out names devices that are not there and advertises a logger
+            with quiet("lightning.pytorch.utilities.rank_zero"):
+                runner()
+            keep_best.n_epochs = runner.trainer.current_epoch
+            keep_best.read_report()
         return keep_best
 
     def _start_from(self, cells: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..config import ModelConfig
 from .attention import Attention
@@ -48,19 +49,38 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Values ``(n, f)``, dense or CSR, to unit vectors ``(n, z)`` in float32."""
+        return self.write(self.read(x))
+
+    def read(self, x: Tensor) -> Tensor:
+        """Everything that treats cells apart and takes memory, ``(n, f)`` to ``(n, read_width)`` in float32.
+
+        The linear part and what the network has pooled, side by side: cells may be read in any parts, on any devices.
+        """
         x = hide(x, self.mask_rate, self.training)
         if self.only_linear:
-            return F.normalize(self.skip(self.embedding.total(x)).float(), dim=-1)
+            return self.skip(self.embedding.total(x)).float()
         if isinstance(self.network, SequenceNetwork):
             tokens, total = self.embedding(x)  # (n, c, d), (n, e)
-            from_network = self.network(tokens)
+            hidden = self.network.read(tokens)
         else:
             total = self.embedding(x) if self.skip is not None else None
-            from_network = self.network(x) if self.network is not None else None
-        z = self.skip(total).float() if self.skip is not None else 0.0
-        if from_network is not None:
-            z = z + self.gate * from_network.float()
-        return F.normalize(z, dim=-1)  # (n, z)
+            hidden = self.network.read(x) if self.network is not None else None
+        linear = self.skip(total) if self.skip is not None else None
+        return torch.cat([part.float() for part in (linear, hidden) if part is not None], -1)
+
+    def write(self, read: Tensor) -> Tensor:
+        """The small rest, ``(n, read_width)`` to unit vectors ``(n, z)``: what looks at the cells of a minibatch together."""
+        if self.only_linear or self.network is None:
+            return F.normalize(read, dim=-1)
+        linear, hidden = read.split([read.shape[1] - self.network.width, self.network.width], -1)
+        from_network = self.gate * self.network.write(hidden).float()
+        return F.normalize(linear + from_network if self.skip is not None else from_network, dim=-1)  # (n, z)
+
+    @property
+    def read_width(self) -> int:
+        """Columns of what `read` returns."""
+        linear = self.skip.out_features if self.skip is not None else 0
+        return linear if self.only_linear or self.network is None else linear + self.network.width
 
     @torch.no_grad()
     def start_from(self, start: LinearStart) -> None:
@@ -78,6 +98,11 @@ class Encoder(nn.Module):
     def spectral_parameters(self) -> list[nn.Parameter]:
         """What holds the linear part; it starts good, so it is trained slowly."""
         return [self.embedding.weight, *self.skip.parameters()] if self.skip is not None else []
+
+    def network_parameters(self) -> list[nn.Parameter]:
+        """What only the network reads."""
+        linear = {id(parameter) for parameter in self.spectral_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in linear]
 
 
 class SequenceNetwork(nn.Module):
@@ -98,23 +123,36 @@ class SequenceNetwork(nn.Module):
         self.pool_norm = nn.BatchNorm1d(config.d_model, affine=False) if config.pool_norm == "batch" else None
         self.pool_tanh = config.pool_norm == "tanh"
         self.head = _head(config)
+        self.width = config.d_model
+        self.checkpoint_blocks = False
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(n, c, d)`` to ``(n, z)``, not normalised."""
-        pooled = in_slices(self._read, tokens)  # (n, d)
+        return self.write(self.read(tokens))
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; every cell for itself."""
+        return in_slices(self._read, tokens)
+
+    def write(self, pooled: Tensor) -> Tensor:
+        """Normalisation over the cells, and head, ``(n, d)`` to ``(n, z)``."""
         if self.pool_norm is not None:
             pooled = self.pool_norm(pooled.float())
         return self.head(self.dropout(pooled.tanh() if self.pool_tanh else pooled))
 
     def _read(self, h: Tensor) -> Tensor:
-        """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; every cell for itself."""
         for i, block in enumerate(self.blocks):
             # of the last block only what is pooled; a mean needs all tokens, for the norm before it is not linear
-            h = block(h, last_only=self.pooling == "last" and i == len(self.blocks) - 1)
+            h = self._run(block, h, last_only=self.pooling == "last" and i == len(self.blocks) - 1)
         if self.pooling == "last":
             return self.norm(h[:, -1])
         h = self.norm(h)
         return h.mean(1) if self.pooling == "mean" else h.mean(1) + h[:, -1]
+
+    def _run(self, block: Block, h: Tensor, last_only: bool) -> Tensor:
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            return checkpoint(block, h, last_only, use_reentrant=False)
+        return block(h, last_only=last_only)
 
 
 class MLPNetwork(nn.Module):
@@ -122,16 +160,24 @@ class MLPNetwork(nn.Module):
 
     def __init__(self, n_features: int, config: ModelConfig) -> None:
         super().__init__()
-        width = 2 * config.d_model
-        self.first = FeatureEmbedding(n_features, width)
+        self.width = 2 * config.d_model
+        self.first = FeatureEmbedding(n_features, self.width)
         self.rest = nn.Sequential(
-            nn.LayerNorm(width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, config.d_model), nn.GELU(),
+            nn.LayerNorm(self.width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(self.width, config.d_model), nn.GELU(),
             nn.Linear(config.d_model, config.n_latent),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, f)``, dense or CSR, to ``(n, z)``."""
-        return self.rest(self.first(x))
+        return self.write(self.read(x))
+
+    def read(self, x: Tensor) -> Tensor:
+        """``(n, f)``, dense or CSR, to the first hidden layer ``(n, 2 d)``."""
+        return self.first(x)
+
+    def write(self, hidden: Tensor) -> Tensor:
+        """``(n, 2 d)`` to ``(n, z)``."""
+        return self.rest(hidden)
 
 
 def _block(config: ModelConfig, *, is_attention: bool) -> Block:

@@ -61,6 +61,15 @@ def select_rows(x: Tensor, keep: Tensor) -> Tensor:
     return csr(crow, x.col_indices(), x.values(), (crow.numel() - 1, x.shape[1]))
 
 
+def slice_rows(x: Tensor, first: int, last: int) -> Tensor:
+    """Rows ``first`` to ``last`` (not included) of ``x``, dense or CSR; columns and values are views."""
+    if not is_csr(x):
+        return x[first:last]
+    crow = x.crow_indices()[first : last + 1]
+    begin, end = int(crow[0]), int(crow[-1])
+    return csr(crow - begin, x.col_indices()[begin:end], x.values()[begin:end], (len(crow) - 1, x.shape[1]))
+
+
 def drop_values(x: Tensor, rate: float) -> Tensor:
     """``x`` with a random share ``rate`` of its entries hidden and the others scaled so that the mean stays."""
     scale = 1 / (1 - rate)

@@ -1,0 +1,150 @@
+"""What happens around the steps of training: equal starts, the best weights, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from ..nn.distributed import copy_from_rank_0
+from ._held_out import of_all_ranks, on_cpu, retrieval_scores
+
+#: What `KeepBest` hands to the process that started the ranks.
+REPORTED = ("best", "best_epoch", "start", "n_epochs")
+
+
+class EqualStart(Callback):
+    """All ranks start from the weights and buffers of the first.
+
+    `DistributedDataParallel` would do it, and send the buffers around again in every step: they do not change, and
+    those of the joint embedding are as large as the features.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy once."""
+        if trainer.world_size > 1:
+            copy_from_rank_0(list(pl_module.module.state_dict().values()))
+
+
+class KeepBest(Callback):
+    """Remembers the weights with the best held-out score, those before the first step included, and puts them back.
+
+    Counting the start matters: on few cells no step of training may improve on it.
+
+    Parameters
+    ----------
+    monitor, mode
+        Name of the score, and ``"min"`` or ``"max"``.
+    report
+        File in which the first rank leaves what it found: the process that started the ranks may not be one of them.
+    """
+
+    def __init__(self, monitor: str, mode: str, report: Path | None = None) -> None:
+        self._report = report
+        self.monitor = monitor
+        self.larger_is_better = mode == "max"
+        self.best: float | None = None
+        self.start: dict[str, float] = {}
+        self.best_epoch: int | None = None  # None: before the first step
+        self.n_epochs = 0  # that were run in the end
+        self._weights: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score and keep the weights that training starts from."""
+        loader = trainer.datamodule.val_dataloader()
+        module, was_training = pl_module.module, pl_module.module.training
+        module.eval()
+        with torch.no_grad():
+            batches = [
+                on_cpu(module(pl_module.transfer_batch_to_device(b, pl_module.device, 0), compute_loss=False)[0])
+                for b in loader
+            ]
+        module.train(was_training)
+        if trainer.world_size > 1:
+            batches = of_all_ranks(batches, pl_module.device)
+        self.start = {f"{name}_validation": value for name, value in retrieval_scores(batches).items()}
+        self._consider(self.start.get(self.monitor), None, module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the weights if they are better than any before."""
+        value = trainer.callback_metrics.get(self.monitor)
+        self._consider(None if value is None else float(value), trainer.current_epoch, pl_module.module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the best weights back."""
+        self.restore(pl_module.module)
+        self.n_epochs = trainer.current_epoch
+        if self._report is not None and trainer.is_global_zero:
+            self._report.write_text(json.dumps({name: getattr(self, name) for name in REPORTED}))
+
+    def read_report(self) -> None:
+        """Take over what the first rank found."""
+        if self._report is not None and self._report.exists():
+            for name, value in json.loads(self._report.read_text()).items():
+                setattr(self, name, value)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Put the best weights back, whatever went wrong."""
+        self.restore(pl_module.module)
+
+    def restore(self, module: torch.nn.Module) -> None:
+        """Load the weights kept, if any were."""
+        if self._weights:
+            module.load_state_dict(self._weights)
+
+    def _consider(self, value: float | None, epoch: int | None, module: torch.nn.Module) -> None:
+        if value is None or not np.isfinite(value):
+            return
+        better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
+        if better:
+            self.best, self.best_epoch = value, epoch
+            self._weights = {name: t.detach().to("cpu", copy=True) for name, t in module.state_dict().items()}
+
+
+class StopOnInterrupt(Callback):
+    """Ctrl-C ends training after the minibatch in progress instead of losing it; a second one interrupts as usual.
+
+    Of several ranks all stop after the same minibatch, whichever of them was told.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._previous = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen for Ctrl-C; only the main thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def stop(signum, frame) -> None:
+            self.interrupted = True
+            if trainer.world_size == 1:  # ranks that stop alone would leave the others waiting
+                trainer.should_stop = True
+            self._stop_listening()
+
+        self._previous = signal.signal(signal.SIGINT, stop)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Agree with the other ranks."""
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self.interrupted, all=False):
+            self.interrupted = trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen no longer."""
+        self._stop_listening()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Listen no longer."""
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None

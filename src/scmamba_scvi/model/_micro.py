@@ -1,0 +1,57 @@
+"""Gradient caching: a loss over many cells, of which only few have activations in memory at a time.
+
+Gao et al. 2021, arXiv 2101.06983: read every micro-batch without keeping activations, take the gradient of the loss in
+what was read, then read micro-batch by micro-batch once more and back-propagate that gradient. This is what activation
+checkpointing of a whole micro-batch does, so `torch.utils.checkpoint` does it here: it puts the random state back for
+the second reading, so that the same input is masked, knows autocast, nests, and leaves one forward and one backward pass
+to whatever trains (clipping, several devices, mixed precision).
+
+What is read stops before everything that looks at cells together. Batch statistics are therefore those of all cells of
+the loss, not of a micro-batch, and running statistics are updated once: the gradient is that of one large minibatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..ops.csr import slice_rows
+
+
+def read_in_parts(
+    read: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], tensors: Mapping[str, Tensor], size: int | None
+) -> dict[str, Tensor]:
+    """``read(tensors)`` for a function that treats cells apart, at most ``size`` cells at a time.
+
+    Parameters
+    ----------
+    read
+        From a minibatch to rows ``(n, m)`` by name.
+    tensors
+        The minibatch, rows are cells.
+    size
+        Cells whose activations are kept together; `None`, or as many as there are: nothing is computed twice.
+    """
+    parts = [tensors] if size is None else list(split_minibatch(tensors, size))
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        found = [read(part) for part in parts]
+    else:
+        found = [checkpoint(read, part, use_reentrant=False) for part in parts]
+    return found[0] if len(found) == 1 else {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+def split_minibatch(tensors: Mapping[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
+    """As few parts of at most ``size`` cells as there can be, of nearly equal size."""
+    n_cells = n_cells_of(tensors)
+    n_parts = max(1, -(-n_cells // size))
+    bounds = [n_cells * i // n_parts for i in range(n_parts + 1)]
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        yield {name: slice_rows(tensor, first, last) for name, tensor in tensors.items()}
+
+
+def n_cells_of(tensors: Mapping[str, Tensor]) -> int:
+    """Cells of a minibatch."""
+    return next(iter(tensors.values())).shape[0]

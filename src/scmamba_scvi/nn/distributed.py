@@ -1,0 +1,63 @@
+"""Cells of all processes together, with gradients: a loss over them is then the loss of one large minibatch."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def n_ranks() -> int:
+    """Processes that train together; 1 where none are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them."""
+    return dist.get_rank() if n_ranks() > 1 else 0
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Rows of all ranks, those of rank 0 first, ``(n_r, m)`` to ``(sum n_r, m)``; ranks may have different numbers.
+
+    The gradient of a row is the sum of what every rank sends back to it. Where all ranks compute one loss from the
+    gathered rows and average their gradients, as `DistributedDataParallel` does, the result is the gradient of that
+    loss on one device.
+    """
+    return _GatherRows.apply(x) if n_ranks() > 1 else x
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        lengths = _lengths(x)
+        ctx.first, ctx.last = sum(lengths[: rank()]), sum(lengths[: rank() + 1])
+        padded = F.pad(x, (0, 0, 0, max(lengths) - len(x))).contiguous()
+        parts = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        # rows are few and narrow: summing all of them costs less than telling back-ends apart that can scatter a sum
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.first : ctx.last]
+
+
+def _lengths(x: Tensor) -> list[int]:
+    """Rows of every rank."""
+    lengths = torch.zeros(n_ranks(), dtype=torch.int64, device=x.device)
+    lengths[rank()] = len(x)
+    dist.all_reduce(lengths)
+    return lengths.tolist()
+
+
+@torch.no_grad()
+def copy_from_rank_0(tensors: list[Tensor]) -> None:
+    """Overwrite ``tensors`` in place by those of rank 0."""
+    for tensor in tensors if n_ranks() > 1 else []:
+        whole = tensor.contiguous()
+        dist.broadcast(whole, 0)
+        tensor.copy_(whole)

@@ -1,0 +1,206 @@
+"""Gradient caching: a loss over many cells with the activations of a few."""
+
+import warnings
+
+import mudata
+import numpy as np
+import pytest
+import torch
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.config import TrainConfig
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.model._micro import split_minibatch
+from scmamba_scvi.model._sizes import choose_training
+from scmamba_scvi.nn.memory import saved_bytes
+
+SURE = {"mask_rate": 0.0, "dropout": 0.0}
+ENCODERS = [
+    pytest.param({"encoder": "linear"}, id="linear"),
+    pytest.param({"encoder": "mlp"}, id="mlp"),
+    # branches that start near zero leave pooled cells so alike that dividing by their spread multiplies rounding
+    pytest.param({"encoder": "mamba", "layer_scale": 1.0}, id="mamba with statistics over the cells"),
+    pytest.param({"encoder": "mamba", "pool_norm": "tanh"}, id="mamba without"),
+]
+
+
+def with_gaps(mdata):
+    """Some cells have one modality only."""
+    return mudata.MuData({"rna": mdata["rna"][:170].copy(), "atac": mdata["atac"][40:].copy()})
+
+
+def module_and_batch(mdata, **options):
+    SCMAMBA.setup_mudata(mdata)
+    torch.manual_seed(0)
+    model = SCMAMBA(mdata, n_latent=16, **options)
+    model._start_from(np.arange(mdata.n_obs))
+    for encoder in model.module.encoders.values():
+        if encoder.gate is not None:
+            encoder.gate.data.fill_(0.5)
+    return model.module.train(), model.adata_manager.create_torch_dataset()[np.arange(mdata.n_obs)]
+
+
+def gradients(module):
+    found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad(set_to_none=True)
+    return found
+
+
+def assert_same(found, expected):
+    """No parameter's gradient differs by more than 1e-5 of the length of the whole gradient."""
+    assert found.keys() == expected.keys() and found
+    length = torch.stack([value.norm() for value in expected.values()]).norm()
+    for name, value in expected.items():
+        assert float((found[name] - value).norm() / length) < 1e-5, name
+
+
+@pytest.mark.parametrize("options", ENCODERS)
+@pytest.mark.parametrize("gaps", [False, True], ids=["all cells paired", "cells that lack modalities"])
+def test_loss_gradient_and_statistics_are_those_of_one_minibatch(mdata, options, gaps):
+    mdata = with_gaps(mdata) if gaps else mdata
+    module, batch = module_and_batch(mdata, **SURE, **options)
+    buffers = {name: b.clone() for name, b in module.named_buffers()}
+    results = []
+    for size in (None, 32, 7):
+        module.load_state_dict(buffers, strict=False)
+        loss = module(batch, micro_batch_size=size)[2].loss
+        loss.backward()
+        statistics = {name: b.clone() for name, b in module.named_buffers() if "running" in name}
+        results.append((loss.detach(), gradients(module), statistics))
+    for loss, gradient, statistics in results[1:]:
+        torch.testing.assert_close(loss, results[0][0], atol=1e-5, rtol=0)
+        assert_same(gradient, results[0][1])
+        for name, value in results[0][2].items():
+            assert not torch.equal(value, buffers[name])  # the reading before updated them, the second did not
+            torch.testing.assert_close(statistics[name], value, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", ENCODERS)
+def test_both_readings_hide_the_same_input(mdata, options):
+    module, batch = module_and_batch(mdata, mask_rate=0.5, dropout=0.3, **options)
+    torch.manual_seed(5)
+    cached = module(batch, micro_batch_size=48)[2].loss
+    torch.manual_seed(6)  # whoever draws between forward and backward pass changes nothing
+    cached.backward()
+    found = gradients(module)
+    torch.manual_seed(5)
+    parts = [module._read_all(part) for part in split_minibatch(batch, 48)]
+    present = {kind: batch[f"present_{kind}"] for kind in module.kinds}
+    z = {k: module._write(torch.cat([part[k] for part in parts]), k, here) for k, here in present.items()}
+    direct = module.loss(batch, {"z": z, "present": present}).loss
+    direct.backward()
+    torch.testing.assert_close(cached, direct)
+    assert_same(found, gradients(module))
+
+
+def test_activations_of_few_cells_are_kept(mdata):
+    module, batch = module_and_batch(mdata, **SURE)
+    whole = saved_bytes(module, lambda: module(batch)[2].loss)
+    parts = saved_bytes(module, lambda: module(batch, micro_batch_size=10)[2].loss)
+    assert parts < whole / 5
+
+
+def test_parts_are_few_and_nearly_equal():
+    batch = {"x": torch.eye(23).to_sparse_csr(), "y": torch.arange(23)[:, None]}
+    parts = list(split_minibatch(batch, 10))
+    assert [len(part["y"]) for part in parts] == [7, 8, 8]
+    torch.testing.assert_close(torch.cat([part["x"].to_dense() for part in parts]), torch.eye(23))
+    torch.testing.assert_close(torch.cat([part["y"] for part in parts]), batch["y"])
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [pytest.param({}, id="any cells"), pytest.param({"batch_pure": True}, id="minibatches of one batch")],
+)
+def test_training(plan, capsys):
+    mdata = simulate_multiome(n_cells=400, n_genes=150, n_peaks=400, n_batches=2, seed=0)
+    mdata = mudata.MuData({"rna": mdata["rna"][:380].copy(), "atac": mdata["atac"][20:].copy()})
+    mdata.obs["donor"] = (np.arange(400) % 2).astype(str)
+    SCMAMBA.setup_mudata(mdata, batch_key="donor")
+    model = SCMAMBA(mdata)
+    model.train(max_epochs=4, batch_size=32, contrastive_batch_size=128, plan_kwargs=plan, accelerator="cpu")
+    assert "minibatches of 128 (32 at a time)" in capsys.readouterr().out
+    assert model.training_summary_["contrastive_batch_size"] == 128
+    assert model.history["train_loss"].notna().all().all()
+    assert model.history["contrastive_train"].iloc[-1].item() > np.log(32)  # more negatives than a micro-batch has
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            {"batch_size": 64, "size": 100}, "not a multiple of batch_size=64: choose 64 or 128", id="multiple"
+        ),
+        pytest.param({"batch_size": 64, "size": 32}, "smaller than batch_size=64: choose at least 64", id="smaller"),
+        pytest.param(
+            {"batch_size": 64, "size": 1024}, "more than the 900 training cells: .* at most 896", id="too many"
+        ),
+        pytest.param(
+            {"batch_size": 64, "size": 192, "n_ranks": 2},
+            "on each of 2 devices: choose 128 or 256",
+            id="several devices",
+        ),
+        pytest.param({"batch_size": 1, "size": 64}, "batch_size=1 is no minibatch", id="no minibatch"),
+        pytest.param({"batch_size": 300, "size": None, "n_ranks": 2}, "choose 2 to 225", id="two devices, too large"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(arguments, message):
+    options = {"n_ranks": 1, **arguments}
+    with pytest.raises(ScmambaError, match=message):
+        choose_training(
+            1000, 1000, options["batch_size"], options["size"], None, None, TrainConfig(), options["n_ranks"]
+        )
+
+
+def test_steps_of_more_cells_than_are_left_to_train_on_are_refused(mdata, quick):
+    SCMAMBA.setup_mudata(mdata)
+    split = {"external_indexing": [np.arange(50), np.arange(50, 80), np.arange(80, 200)]}
+    with pytest.raises(ScmambaError, match="as many to train on, there are 50"):
+        SCMAMBA(mdata).train(batch_size=20, contrastive_batch_size=100, datasplitter_kwargs=split, **quick)
+
+
+def run_short_of_memory(block, limit, where):
+    """Fail as a GPU does when more than ``limit`` cells of a training step come through ``block`` at once."""
+
+    def fail(cells, training):
+        if training and len(cells) > limit:
+            raise torch.cuda.OutOfMemoryError(f"out of memory in the {where} pass")
+
+    if where == "forward":
+        block.register_forward_hook(lambda module, inputs, output: fail(output, torch.is_grad_enabled()))
+    else:
+        block.register_full_backward_hook(lambda module, to_input, to_output: fail(to_output[0], True))
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_out_of_memory_halves_what_is_read_together_and_keeps_the_loss(mdata, quick, where):
+    SCMAMBA.setup_mudata(mdata)
+    histories = []
+    for limit in (None, 30):
+        torch.manual_seed(0)
+        model = SCMAMBA(mdata, n_latent=16, gate_init=0.5, **SURE)
+        if limit is not None:
+            run_short_of_memory(model.module.encoders["atac"].network.blocks[0], limit, where)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.manual_seed(1)
+            model.train(batch_size=80, **quick)
+        histories.append(model.history)
+        messages = [str(w.message) for w in said if "no memory" in str(w.message)]
+        if limit is None:
+            assert not messages
+            continue
+        assert len(messages) == 2  # 80 to 40, 40 to 20
+        assert "20 at a time from now on" in messages[1] and "loss over 80 cells" in messages[1]
+    for name in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(histories[1][name].astype(float), histories[0][name].astype(float), rtol=1e-4)
+
+
+def test_memory_that_holds_not_even_one_cell_is_an_error(mdata, quick):
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, gate_init=0.5)
+    run_short_of_memory(model.module.encoders["rna"].network.blocks[0], 0, "forward")
+    with pytest.warns(UserWarning, match="no memory"), pytest.raises(ScmambaError, match="checkpoint_activations"):
+        model.train(batch_size=4, **quick)

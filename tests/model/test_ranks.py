@@ -1,0 +1,202 @@
+"""Training on several devices: two processes on one machine, over gloo."""
+
+import os
+import subprocess
+import sys
+
+import mudata
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from lightning.pytorch.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import BatchSampler, RandomSampler
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.model._micro import split_minibatch
+from scmamba_scvi.model._ranks import count_ranks, ranks_trainer
+from scmamba_scvi.model._sampler import BatchPureSampler, ShareOfRank
+
+SURE = {"mask_rate": 0.0, "dropout": 0.0}
+CASES = {
+    "linear": {"encoder": "linear"},
+    "mlp": {"encoder": "mlp"},
+    "statistics over cells": {"encoder": "mamba", "layer_scale": 1.0},
+    "linear first": {"encoder": "mamba"},
+    "no statistics": {"encoder": "mamba", "pool_norm": "tanh"},
+}
+
+
+# -- the loss -------------------------------------------------------------------------------------------------------
+
+
+def on_rank(number, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+    torch.set_num_threads(1)
+    for name in CASES:
+        module, batch = torch.load(f"{folder}/{name}.pt", weights_only=False)
+        for size in (None, 24):
+            found = step(module, list(split_minibatch(batch, 64))[number], size, name, wrap=DistributedDataParallel)
+            torch.save(found, f"{folder}/{name}-{size}-{number}.pt")
+    dist.destroy_process_group()
+
+
+def step(module, batch, micro_batch_size, name, wrap=lambda module: module):
+    """Loss, gradients and buffers after a training step; the module stays as it was."""
+    buffers = {name: b.clone() for name, b in module.named_buffers()}
+    with module.train().only_linear(name == "linear first"):
+        wrapped = wrap(module)
+        loss = wrapped(batch, micro_batch_size=micro_batch_size, gather=dist.is_initialized())[2].loss
+        loss.backward()
+    found = loss.detach(), {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+    statistics = {n: b.clone() for n, b in module.named_buffers() if "running" in n}
+    module.zero_grad(set_to_none=True)
+    module.load_state_dict(buffers, strict=False)
+    return *found, statistics
+
+
+@pytest.mark.slow
+def test_two_times_64_cells_are_128(tmp_path):
+    mdata = simulate_multiome(n_cells=128, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+    gaps = mudata.MuData({"rna": mdata["rna"][10:].copy(), "atac": mdata["atac"][:60].copy()})
+    for name, options in CASES.items():
+        # in one case the second process has no cell with ATAC at all
+        mdata = gaps if name == "no statistics" else mdata
+        SCMAMBA.setup_mudata(mdata)
+        torch.manual_seed(0)
+        model = SCMAMBA(mdata, n_latent=16, **SURE, **options)
+        model._start_from(np.arange(mdata.n_obs))
+        for encoder in model.module.encoders.values():
+            if encoder.gate is not None:
+                encoder.gate.data.fill_(0.5)
+        batch = model.adata_manager.create_torch_dataset()[np.argsort(mdata.obs_names.str[5:].astype(int))]
+        torch.save((model.module, batch), tmp_path / f"{name}.pt")
+    mp.spawn(on_rank, (str(tmp_path),), nprocs=2)
+    for name in CASES:
+        loss, gradient, statistics = step(*torch.load(tmp_path / f"{name}.pt", weights_only=False), None, name)
+        length = torch.stack([value.norm() for value in gradient.values()]).norm()
+        for size in (None, 24):
+            for number in (0, 1):
+                found = torch.load(tmp_path / f"{name}-{size}-{number}.pt")
+                torch.testing.assert_close(found[0], loss, atol=1e-5, rtol=0)
+                assert found[1].keys() == gradient.keys()
+                for parameter, value in gradient.items():
+                    assert float((found[1][parameter] - value).norm() / length) < 1e-5, (name, size, parameter)
+                for buffer, value in statistics.items():
+                    torch.testing.assert_close(found[2][buffer], value, atol=1e-6, rtol=1e-5)
+
+
+# -- who reads what -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+@pytest.mark.parametrize("pure", [False, True], ids=["any cells", "minibatches of one batch"])
+def test_each_cell_of_an_epoch_is_read_by_one_rank(n_ranks, pure):
+    def minibatches():
+        generator = torch.Generator().manual_seed(3)
+        if pure:
+            return BatchPureSampler(np.repeat([0, 1], [500, 310]), 120, generator)
+        return BatchSampler(RandomSampler(range(810), generator=generator), 120, drop_last=False)
+
+    shares = [ShareOfRank(minibatches(), number, n_ranks) for number in range(n_ranks)]
+    epochs = [[list(share) for share in shares] for _ in range(2)]
+    for epoch in epochs:
+        assert len({len(parts) for parts in epoch}) == 1 and len(epoch[0]) == len(shares[0])
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate([np.concatenate(parts) for parts in epoch])), np.arange(810)
+        )
+    assert epochs[0] != epochs[1]
+    whole = list(minibatches())
+    assert [sorted(sum(parts, [])) for parts in zip(*epochs[0], strict=True)] == [sorted(cells) for cells in whole]
+
+
+# -- what Lightning is told -----------------------------------------------------------------------------------------
+
+
+def test_devices_are_counted():
+    assert count_ranks("cpu", "auto") == 1
+    assert count_ranks("cpu", 2, num_nodes=3, strategy="ddp_notebook") == 6
+    assert count_ranks("cpu", 1, strategy="fsdp") == 1  # nothing to spread
+    for strategy in ("fsdp", "ddp_spawn"):  # parts of the model on every device; processes that start empty
+        with pytest.raises(ScmambaError, match="leave it out, or choose among .*ddp_notebook"):
+            count_ranks("cpu", 2, strategy=strategy)
+
+
+def test_early_stopping_stays_and_nothing_is_written_where_the_user_works():
+    trainer = {
+        "early_stopping": True, "early_stopping_monitor": "foscttm_validation", "early_stopping_patience": 3,
+        "early_stopping_mode": "min", "callbacks": [], "strategy": "ddp",
+    }  # fmt: skip
+    with ranks_trainer(2, trainer) as (given, report):
+        assert [c.monitor for c in given["callbacks"]] == ["foscttm_validation"] and "early_stopping" not in given
+        assert isinstance(given["strategy"], DDPStrategy) and given["strategy"] is not trainer["strategy"]
+        assert given["log_save_dir"] and report.parent.is_dir()
+    assert not report.parent.exists()
+    with ranks_trainer(1, trainer) as (given, report):
+        assert given is trainer and report is None
+
+
+# -- the whole of it ------------------------------------------------------------------------------------------------
+
+#: Both run it, one process and two; every step sees all cells to train on, so their order is no difference.
+SCRIPT = """
+import sys
+import numpy as np, torch
+from lightning.pytorch.callbacks import Callback
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+
+devices, batch_size, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+
+class Reads(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        reads.append((pl_module.module.encoders["rna"].only_linear, trainer.current_epoch, batch["labels"].ravel()))
+
+reads = []
+mdata = simulate_multiome(n_cells=400, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+mdata.obs["number"] = np.arange(400).astype(str)
+SCMAMBA.setup_mudata(mdata, labels_key="number")
+torch.manual_seed(0)
+model = SCMAMBA(mdata, n_latent=16, mask_rate=0.0, dropout=0.0)
+model.train(max_epochs=6, contrastive_batch_size=360, batch_size=batch_size, devices=devices, accelerator="cpu",
+            plan_kwargs={"patience": 2}, callbacks=[Reads()])
+rank = model.trainer.global_rank
+history = {name: table.astype(float).to_numpy().ravel() for name, table in model.history.items()}
+torch.save({"history": history, "summary": model.training_summary_, "reads": reads,
+            "rna": model.get_latent_representation(modality="rna"), "joint": model.get_latent_representation()},
+           f"{out}-{rank}.pt")
+"""
+
+
+def run(folder, devices, batch_size):
+    (folder / "script.py").write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"] if devices > 1 else []
+    command = [sys.executable, *launcher, "script.py", str(devices), str(batch_size), str(devices)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, [torch.load(folder / f"{devices}-{i}.pt", weights_only=False) for i in range(devices)]
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_model_that_one_trains(tmp_path):
+    _, (one,) = run(tmp_path, 1, 180)
+    said, two = run(tmp_path, 2, 60)
+    assert said.count("SCMAMBA: preset") == 1 and "360 (60 at a time and device)" in said
+    assert {p.name for p in tmp_path.iterdir()} == {"script.py", "1-0.pt", "2-0.pt", "2-1.pt"}
+    for name in ("train_loss", "foscttm_validation", "recall_at_10_validation", "modality_gap_validation"):
+        np.testing.assert_allclose(two[0]["history"][name], one["history"][name], atol=2e-4)
+    for of_rank in two:
+        assert of_rank["summary"]["best_epoch"] == one["summary"]["best_epoch"]
+        assert of_rank["summary"]["best"] == pytest.approx(one["summary"]["best"], abs=2e-4)
+        assert of_rank["summary"]["start"] == pytest.approx(one["summary"]["start"], abs=1e-5)
+        for embedding in ("rna", "joint"):
+            np.testing.assert_allclose(of_rank[embedding], one[embedding], atol=5e-3)
+    epochs = [[(linear, epoch) for linear, epoch, _ in of_rank["reads"]] for of_rank in two]
+    assert epochs[0] == epochs[1] == [(linear, epoch) for linear, epoch, _ in one["reads"]]
+    for (*_, first), (*_, second) in zip(two[0]["reads"], two[1]["reads"], strict=True):
+        assert len(first) == len(second) == 180 and len(torch.cat([first, second]).unique()) == 360

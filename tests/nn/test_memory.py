@@ -1,0 +1,49 @@
+"""What is kept for the backward pass, and blocks that keep nothing."""
+
+import pytest
+import torch
+from torch import nn
+
+from scmamba_scvi.config import ModelConfig
+from scmamba_scvi.nn.encoder import Encoder
+from scmamba_scvi.nn.memory import saved_bytes
+
+
+def test_bytes_of_a_linear_map_and_a_sigmoid():
+    layer = nn.Linear(8, 5)
+    x = torch.randn(3, 8)
+    # the input is there anyway; the sigmoid keeps its output, 3 x 5 float32
+    assert saved_bytes(layer, lambda x: layer(x).sigmoid(), x) == 60
+    # a new tensor that a map keeps, 3 x 8, and the output once more
+    assert saved_bytes(layer, lambda x: layer(x + 1).sigmoid(), x) == 96 + 60
+
+
+def encoder():
+    torch.manual_seed(0)
+    config = ModelConfig(
+        n_latent=8, d_model=32, d_feature=16, headdim=16, n_layers=3, d_mlp=32, d_state=8, layer_scale=None, gate_init=1.0,
+        attention_layers=(1,), dropout=0.2,
+    )  # fmt: skip
+    return Encoder(config, "rna", torch.arange(40), 5, 8).train()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_checkpointed_blocks_have_the_same_values_and_gradients(training):
+    network, x = encoder().train(training), torch.rand(6, 40)
+    results = []
+    for checkpointed in (False, True):
+        network.network.checkpoint_blocks = checkpointed
+        torch.manual_seed(1)
+        z = network(x)
+        network.zero_grad()
+        (z * torch.linspace(-1, 1, 8)).sum().backward()
+        results.append((z.detach(), {name: p.grad.clone() for name, p in network.named_parameters()}))
+    torch.testing.assert_close(results[0], results[1], atol=1e-7, rtol=1e-5)
+
+
+def test_checkpointed_blocks_keep_their_input_alone():
+    network = encoder().network
+    tokens = torch.rand(4, 5, 32)
+    kept = saved_bytes(network, network.read, tokens)
+    network.checkpoint_blocks = True
+    assert saved_bytes(network, network.read, tokens) < kept / 5
