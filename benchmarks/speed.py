@@ -1,6 +1,7 @@
 """What a training step, the loader and the memory cost on this machine.
 
     python benchmarks/speed.py             # a training step beside its own matrix products, and the loader
+    python benchmarks/speed.py --published # only the part of it that times the published network
     python benchmarks/speed.py --memory    # peak memory of setup, training and embedding beside the MuData itself
 
 Results go to benchmarks/results/speed.json and memory.json, with machine and versions, and from there into
@@ -28,6 +29,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 #: Cells x (genes, peaks) of the shapes that are measured; densities are those of `simulate_multiome`.
 SHAPES = {"20k genes + 100k peaks": (2_000, 20_000, 100_000), "2k genes + 10k peaks": (2_000, 2_000, 10_000)}
+#: Of the published network, which is two hundred times larger than ours: smaller shape and minibatch on a CPU.
+PUBLISHED = (500, 2_000, 10_000)
 #: Of the memory measurement.
 ATLAS = (20_000, 20_000, 100_000)
 
@@ -43,7 +46,7 @@ def machine() -> dict[str, object]:
     }  # fmt: skip
 
 
-def training_step(shape: tuple[int, int, int], preset: str, batch_size: int):
+def training_step(shape: tuple[int, int, int], preset: str, batch_size: int, device: str = "cpu", **options: object):
     """One training step of a model on simulated counts: forward, loss, backward, clipping, optimizer."""
     import numpy as np
     import torch
@@ -56,10 +59,11 @@ def training_step(shape: tuple[int, int, int], preset: str, batch_size: int):
     n_cells, n_genes, n_peaks = shape
     mdata = simulate_multiome(n_cells=n_cells, n_genes=n_genes, n_peaks=n_peaks, seed=0)
     SCMAMBA.setup_mudata(mdata)
-    model = SCMAMBA(mdata, preset=preset)
+    model = SCMAMBA(mdata, preset=preset, **options)
     model._start_from(np.arange(n_cells))
     dataset = model.adata_manager.create_torch_dataset()
-    batch = dataset[list(range(batch_size))]
+    model.to_device(device)
+    batch = {name: tensor.to(device) for name, tensor in dataset[list(range(batch_size))].items()}
     groups = ContrastivePlan(model.module, config=TrainConfig())._parameter_groups()
     optimizer = torch.optim.AdamW(groups, fused=True)
     model.module.train()
@@ -103,7 +107,45 @@ def measure_speed(batch_size: int = 512) -> dict[str, object]:
         print(f"{name}: step {row['step_ms']} ms, its matrix products alone {row['matmul_ms']} ms, ratio {row['ratio']}; "
               f"loader {row['loader_ms']} ms per minibatch of {batch_size}")  # fmt: skip
         found["steps"].append(row)
-    return found
+    return {**found, **measure_published()}
+
+
+def measure_published(batch_size: int = 16, rounds: int = 3) -> dict[str, object]:
+    """A training step of the published network in plain torch beside ours, same data, same minibatch.
+
+    The published shape comes from the same modules, ``preset="paper"``: many blocks as wide as the paper's, one projection
+    shared by all patches, last token. Its scan by mamba-ssm's kernels is timed only where they can be imported.
+    """
+    import torch
+
+    from scmamba_scvi.ops.backend import available_backends
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    clock = time.perf_counter if device == "cuda" else time.process_time  # others may use the processor as well
+    cases = [
+        ("published shape, plain torch", "paper", {"ssd_backend": "chunked"}),
+        ("published shape, mamba-ssm kernels", "paper", {"ssd_backend": "mamba_ssm"}),
+        ("ours", "small", {}),
+    ]
+    rows = []
+    for name, preset, options in cases:
+        row: dict[str, object] = {"network": name, "preset": preset}
+        if options.get("ssd_backend") == "mamba_ssm" and "mamba_ssm" not in available_backends(device):
+            rows.append({**row, "note": "not measured: mamba-ssm cannot be imported or there is no GPU"})
+            continue
+        step, dataset = training_step(PUBLISHED, preset, batch_size, device=device, **options)
+        step()
+        seconds = []
+        for _ in range(rounds):
+            begun = clock()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(clock() - begun)
+        step_s = statistics.median(seconds)
+        rows.append({**row, "step_ms": round(step_s * 1e3, 1), "cells_per_s": round(batch_size / step_s, 1)})
+        print(rows[-1], flush=True)
+    return {"published": {"cells_genes_peaks": PUBLISHED, "batch_size": batch_size, "rows": rows, **machine()}}
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------
@@ -222,7 +264,7 @@ def write_page() -> None:
     lines = [
         "# Performance",
         "",
-        "Written by `python benchmarks/speed.py` and `metrics_cost.py` from `benchmarks/results/`.",
+        "Written by `python benchmarks/speed.py`, `scaling.py` and `metrics_cost.py` from `benchmarks/results/`.",
     ]
     speed, memory = RESULTS / "speed.json", RESULTS / "memory.json"
     if speed.exists():
@@ -237,6 +279,8 @@ def write_page() -> None:
             keys = ("shape", "step_ms", "matmul_ms", "ratio", "cells_per_s", "loader_ms")
             lines.append("| " + " | ".join(str(row[k]) for k in keys) + " |")
         lines += ["", measured_on(found)]
+        if "published" in found:
+            lines += published_section(found["published"])
     if memory.exists():
         found = json.loads(memory.read_text())
         cells, genes, peaks = found["cells_genes_peaks"]
@@ -256,6 +300,11 @@ def write_page() -> None:
     scan = RESULTS / "scan.json"
     if scan.exists():
         lines += scan_section(json.loads(scan.read_text()))
+    scaling = RESULTS / "scaling.json"
+    if scaling.exists():
+        import scaling as of_sizes
+
+        lines += of_sizes.section(json.loads(scaling.read_text()))
     lines += ["", "## On a GPU", "", "Not yet measured."]
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines) + "\n")
 
@@ -272,6 +321,22 @@ def scan_section(found: dict) -> list[str]:
     return [*lines, "", measured_on(found)]
 
 
+def published_section(found: dict) -> list[str]:
+    cells, genes, peaks = found["cells_genes_peaks"]
+    threads = "one thread" if found["torch_threads"] == 1 else f"{found['torch_threads']} threads"
+    lines = [
+        "", "## Beside the published network", "",
+        f"The same training step, minibatches of {found['batch_size']} cells with {genes:,} genes and {peaks:,} peaks, with the network in",
+        "the paper's shape (10 and 12 blocks of width 512) made of the same modules; time in seconds of the process itself,",
+        f"{threads}." if found["gpu"] is None else f"on {found['gpu']}.",
+        "", "| network | preset | step ms | cells/s |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for row in found["rows"]:
+        cost = [row["note"], ""] if "note" in row else [str(row["step_ms"]), str(row["cells_per_s"])]
+        lines.append("| " + " | ".join([row["network"], row["preset"], *cost]) + " |")
+    return [*lines, "", measured_on(found)]
+
+
 def measured_on(found: dict) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     return f"Measured on {found['cores']} cores ({found['processor']}), Python {found['python']}, {versions}."
@@ -280,11 +345,17 @@ def measured_on(found: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    parser.add_argument("--published", action="store_true", help="time the published network only, keep the rest")
     parser.add_argument("--batch-size", type=int, default=512)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     RESULTS.mkdir(exist_ok=True)
-    found = measure_memory(arguments.batch_size) if arguments.memory else measure_speed(arguments.batch_size)
+    if arguments.memory:
+        found = measure_memory(arguments.batch_size)
+    elif arguments.published:
+        found = {**json.loads((RESULTS / "speed.json").read_text()), **measure_published()}
+    else:
+        found = measure_speed(arguments.batch_size)
     (RESULTS / ("memory.json" if arguments.memory else "speed.json")).write_text(json.dumps(found, indent=1) + "\n")
     write_page()
 

@@ -1,0 +1,262 @@
+"""How time and memory of training and embedding grow with cells and with patches.
+
+    python benchmarks/scaling.py                       # measure, write results, figure and page
+    python benchmarks/scaling.py --cells 1000 3000     # other sizes
+    python benchmarks/scaling.py --page                # figure and page from the results that are there
+
+Every size runs in a process of its own, on random sparse counts. On a CPU, time is what the process itself computes on one
+thread (others may use the machine), memory its resident memory; on a GPU, seconds by the clock and memory of the device.
+Results go to benchmarks/results/scaling.json, from there into docs/_static/scaling.png and docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from speed import RESULTS, ROOT, PeakRSS, in_process, machine, measured_on, write_page
+
+#: Features and the share of them that a cell has, about what 10x multiome shows.
+FEATURES = {"rna": (10_000, 0.05), "atac": (50_000, 0.02)}
+BATCH_SIZE, SEED = 512, 0
+#: Cells, and on a GPU; patches of each modality at a fixed number of cells.
+CELLS, CELLS_ON_GPU = (1_000, 3_000, 10_000, 30_000), (10_000, 30_000, 100_000, 300_000)
+PATCHES, PATCHES_ON_GPU = (16, 32, 64, 128, 256), (64, 256, 1_024, 4_096)
+CELLS_OF_PATCHES = 1_500
+MB = 2**20
+FIGURE = ROOT / "docs" / "_static" / "scaling.png"
+
+
+# -- one size, in a process of its own ------------------------------------------------------------------------------
+
+
+def random_multiome(n_cells: int):
+    """Cells with counts at random: nothing here depends on what they mean."""
+    import numpy as np
+    from anndata import AnnData
+    from mudata import MuData
+    from scipy import sparse
+
+    rng = np.random.default_rng(SEED)
+    mods = {}
+    for kind, (n_features, density) in FEATURES.items():
+        per_cell = int(n_features * density)
+        # a column may be drawn twice: its counts are then added
+        x = sparse.csr_matrix(
+            (np.ones(n_cells * per_cell, dtype=np.float32), rng.integers(n_features, size=n_cells * per_cell, dtype=np.int32),
+             np.arange(n_cells + 1, dtype=np.int32) * per_cell), shape=(n_cells, n_features),
+        )  # fmt: skip
+        x.sum_duplicates()
+        mods[kind] = AnnData(x)
+        mods[kind].obs_names = [f"cell{i}" for i in range(n_cells)]
+        mods[kind].var_names = [f"{kind}{i}" for i in range(n_features)]
+    return MuData(mods)
+
+
+def clock() -> float:
+    """Seconds: of the clock once a GPU has done its work, of this process on a CPU that others use as well."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Peak(PeakRSS):
+    """Peak memory that a block adds, of the device where there is one."""
+
+    def __enter__(self) -> Peak:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            self._allocated = torch.cuda.memory_allocated()
+        super().__enter__()
+        return self
+
+    @property
+    def added_mb(self) -> int:
+        import torch
+
+        if torch.cuda.is_available():
+            return round((torch.cuda.max_memory_allocated() - self._allocated) / MB)
+        return round((self.peak - self.before) / MB)
+
+
+def measure_one(n_cells: int, options: dict, queue) -> None:
+    """Train for one epoch and embed; put what it took into the queue."""
+    import torch
+    from lightning.pytorch.callbacks import Callback
+
+    class Clock(Callback):
+        """Time of the steps after the first, with reading their minibatches."""
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.first = getattr(self, "first", None) or clock()
+            self.last, self.n_steps = clock(), batch_idx
+
+    warnings.simplefilter("ignore")
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    run(random_multiome(200), 50, [], options).get_latent_representation()  # what libraries keep is not counted
+    mdata = random_multiome(n_cells)
+    batch_size, steps = min(BATCH_SIZE, n_cells // 4), Clock()
+    with Peak() as training:
+        begun = clock()
+        model = run(mdata, batch_size, [steps], options)
+        total_s = clock() - begun
+    with Peak() as embedding:
+        begun = clock()
+        model.get_latent_representation()
+        embed_s = clock() - begun
+    per_cell_s = (steps.last - steps.first) / (steps.n_steps * batch_size)
+    queue.put({
+        "cells": n_cells, "batch_size": batch_size, **options,
+        "patches": sum(layout.n_patches for layout in model.layouts.values()),
+        "data_mb": round(sum(m.X.data.nbytes + m.X.indices.nbytes + m.X.indptr.nbytes for m in mdata.mod.values()) / MB),
+        "epoch_s": round(per_cell_s * n_cells, 3), "around_s": round(total_s - per_cell_s * n_cells, 3),
+        "embed_s": round(embed_s, 3), "train_mb": training.added_mb, "embed_mb": embedding.added_mb,
+    })  # fmt: skip
+
+
+def run(mdata, batch_size: int, callbacks: list, options: dict):
+    from scmamba_scvi import SCMAMBA
+
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, preset="small", **options)
+    model.train(
+        max_epochs=1, batch_size=batch_size, early_stopping=False, enable_progress_bar=False, callbacks=callbacks,
+        plan_kwargs={"linear_first": False, "max_validation_cells": 100},
+    )  # fmt: skip
+    return model
+
+
+# -- all sizes ------------------------------------------------------------------------------------------------------
+
+
+def measure(cells: list[int], patches: list[int]) -> dict[str, object]:
+    context = multiprocessing.get_context("spawn")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    def sizes(arguments):
+        for n_cells, options in arguments:
+            row = in_process(context, measure_one, n_cells, options)
+            print(row, flush=True)
+            yield row
+
+    found = {
+        "features": FEATURES, "seed": SEED, "preset": "small", **machine(),
+        "cells": list(sizes((n, {}) for n in cells)),
+        "patches": list(sizes((CELLS_OF_PATCHES, {"max_patches": n}) for n in patches)),
+    }  # fmt: skip
+    found["torch_threads"] = 1 if found["gpu"] is None else found["torch_threads"]
+    found["slopes"] = {
+        "cells": {key: slope(found["cells"], "cells", key) for key in ("epoch_s", "around_s", "embed_s", "train_mb")},
+        "patches": {key: slope(found["patches"], "patches", key) for key in ("epoch_s", "embed_s", "train_mb")},
+    }
+    return found
+
+
+def slope(rows: list[dict], x: str, y: str) -> float:
+    """Exponent of the power of ``x`` that ``y`` follows, by least squares of the logarithms; 1 is linear."""
+    import numpy as np
+
+    return round(
+        float(np.polyfit(np.log([row[x] for row in rows]), np.log([max(row[y], 1e-9) for row in rows]), 1)[0]), 2
+    )
+
+
+# -- figure and page ------------------------------------------------------------------------------------------------
+
+
+def draw(found: dict) -> None:
+    from matplotlib.figure import Figure
+
+    from scmamba_scvi.pl._palette import FEW
+
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    over_cells, memory, over_patches = figure.subplots(1, 3)
+    what = {"epoch_s": "one epoch", "around_s": "start and joint embedding", "embed_s": "embedding"}
+    for color, (key, label) in zip(FEW, what.items(), strict=False):
+        _line(over_cells, found["cells"], "cells", key, f"{label} (slope {found['slopes']['cells'][key]})", color)
+        if key in found["slopes"]["patches"]:
+            label = f"{label} (slope {found['slopes']['patches'][key]})"
+            _line(over_patches, found["patches"], "patches", key, label, color, 1e3 / CELLS_OF_PATCHES)
+    _line(memory, found["cells"], "cells", "data_mb", "the counts themselves", "0.6")
+    _line(memory, found["cells"], "cells", "train_mb", "added by training", FEW[0])
+    over_cells.set(xlabel="cells", ylabel="seconds", title="Time")
+    memory.set(xlabel="cells", ylabel="MB", title="Memory")
+    over_patches.set(xlabel="patches of a cell", ylabel="milliseconds per cell", title="Time of a cell")
+    for axis in (over_cells, memory, over_patches):
+        axis.set(xscale="log", yscale="log")
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
+    over_patches.set_xticks([row["patches"] for row in found["patches"]], [row["patches"] for row in found["patches"]])
+    for axis in (over_cells, memory):
+        axis.set_xticks([row["cells"] for row in found["cells"]], [f"{row['cells']:,}" for row in found["cells"]])
+    for axis in (over_cells, memory, over_patches):
+        axis.minorticks_off()
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=120)
+
+
+def _line(axis, rows: list[dict], x: str, y: str, label: str, color: str, scale: float = 1.0) -> None:
+    axis.plot([row[x] for row in rows], [row[y] * scale for row in rows], "o-", ms=4, lw=1.5, color=color, label=label)
+
+
+def section(found: dict) -> list[str]:
+    """Lines of docs/performance.md."""
+    genes, peaks = (f"{n:,} {what}, {share:.0%} of them" for (n, share), what in zip(found["features"].values(), ("genes", "peaks"), strict=True))  # fmt: skip
+    time_is = "seconds of the process itself on one thread" if found["gpu"] is None else f"seconds on {found['gpu']}"
+    lines = [
+        "", "## Cells and patches", "",
+        f"Random counts of {genes} and {peaks} in a cell; preset `{found['preset']}`, minibatches of at most",
+        f"{BATCH_SIZE}; time in {time_is}, each size in a process of its own. A slope of 1 in the figure",
+        "is linear growth.", "",
+        "![Time and memory against cells, time against patches](_static/scaling.png)", "",
+        "| cells | counts MB | start and joint embedding s | epoch s | embedding s | ms per cell, epoch | ms per cell, embedding | added by training MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in found["cells"]:
+        per_cell = [f"{row[key] / row['cells'] * 1e3:.2f}" for key in ("epoch_s", "embed_s")]
+        seconds = [f"{row[key]:.1f}" for key in ("around_s", "epoch_s", "embed_s")]
+        lines.append("| " + " | ".join([f"{row['cells']:,}", str(row["data_mb"]), *seconds, *per_cell, str(row["train_mb"])]) + " |")  # fmt: skip
+    slopes = found["slopes"]
+    lines += [
+        "", f"With cells, an epoch grows with the power {slopes['cells']['epoch_s']}, embedding with {slopes['cells']['embed_s']}, added memory with",
+        f"{slopes['cells']['train_mb']}. With patches, from {found['patches'][0]['patches']} to {found['patches'][-1]['patches']} of a cell, an epoch grows with the power",
+        f"{slopes['patches']['epoch_s']} and embedding with {slopes['patches']['embed_s']}: the scan is linear in the length of the sequence, and the tokenizer",
+        "does not depend on it.", "", measured_on(found),
+    ]  # fmt: skip
+    return lines
+
+
+def main() -> None:
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, nargs="+", default=list(CELLS_ON_GPU if on_gpu else CELLS))
+    parser.add_argument("--patches", type=int, nargs="+", default=list(PATCHES_ON_GPU if on_gpu else PATCHES))
+    parser.add_argument("--page", action="store_true", help="measure nothing")
+    arguments = parser.parse_args()
+    results = RESULTS / "scaling.json"
+    if not arguments.page:
+        results.write_text(json.dumps(measure(arguments.cells, arguments.patches), indent=1) + "\n")
+    draw(json.loads(results.read_text()))
+    write_page()
+
+
+if __name__ == "__main__":
+    main()
