@@ -54,6 +54,11 @@ def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
 
     found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")[1]
     return len(found) if isinstance(found, list) else int(found)
+def forget_manager(model: object, data: object) -> None:
+    """Let scvi-tools drop what it registered of ``data`` for ``model``, which would keep the data in memory."""
+    # `deregister_manager` looks among the data of the class only, new data are kept by the model
+    uuid = data.uns.get(scvi_constants()._SCVI_UUID_KEY)
+    type(model)._per_instance_manager_store.get(model.id, {}).pop(uuid, None)
 
 
 def package_version() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from ._matching import CellMatches
 from ._model import SCMAMBA
 from ._module import SCMAMBAModule
 
-__all__ = ["SCMAMBA", "SCMAMBAModule"]
+__all__ = ["SCMAMBA", "CellMatches", "SCMAMBAModule"]

@@ -82,6 +82,7 @@ def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: Mu
     model.module.eval()
     model.is_trained_ = bool(described["is_trained"])
     model.is_started_ = True
+    model.match_temperatures_ = {str(pair): float(t) for pair, t in described.get("match_temperatures", {}).items()}
     return model
 
 
@@ -98,6 +99,7 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
         },
         "is_trained": bool(model.is_trained_),
         "preset": model.preset_,
+        "match_temperatures": dict(model.match_temperatures_),
         "config": model.config.to_dict(),
         "setup_args": dict(model.registry_[_C._SETUP_ARGS_KEY]),
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},

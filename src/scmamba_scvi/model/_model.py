@@ -22,6 +22,7 @@ from ..pp import FeatureLayout, feature_layout
 from ._checks import check_obs_column, check_shared_cells
 from ._data import MultiModalManager, in_parts, resolve_cells
 from ._export import read_export, write_export
+from ._matching import MatchingMixin
 from ._modalities import resolve_modalities
 from ._module import SCMAMBAModule
 from ._sizes import choose_preset, patch_size_for
@@ -30,7 +31,7 @@ from ._training import ContrastiveTrainingMixin
 _C = scvi_constants()
 
 
-class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
+class SCMAMBA(MatchingMixin, ContrastiveTrainingMixin, BaseModelClass):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
 
     Features are ordered along the genome and cut into patches; each modality has an encoder of Mamba2 blocks beside a
@@ -79,6 +80,7 @@ class SCMAMBA(ContrastiveTrainingMixin, BaseModelClass):
         self.modalities_: dict[str, str] = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
         self.preset_ = preset
         self.is_started_ = False
+        self.match_temperatures_: dict[str, float] = {}
         self._layouts = self._resolve_layouts(config, layouts)
         n_batches = len(
             self.registry_[_C._FIELD_REGISTRIES_KEY][BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]

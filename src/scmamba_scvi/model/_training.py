@@ -131,6 +131,8 @@ class ContrastiveTrainingMixin:
                         kept.append(fit(n_epochs, on_interrupt))
         finally:  # whatever happened, the weights that are kept are good ones
             self._join(splitter.train_idx)
+            if self.is_trained_:
+                self._calibrate_matching(np.asarray(splitter.val_idx))
         self.training_summary_ = {
             **summarise(kept), "monitor": config.monitor, "interrupted": on_interrupt.interrupted,
             "batch_size": chosen.batch_size, "contrastive_batch_size": chosen.cells_per_step, "max_epochs": sum(phases.values()),

@@ -1,0 +1,117 @@
+"""The cells a method is asked about: the model's own MuData, another one, or an AnnData of one modality."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData, set_options
+
+from .._compat import forget_manager, quiet
+from ..errors import ScmambaError, UnknownNameError
+
+if TYPE_CHECKING:
+    from ._model import SCMAMBA
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of one modality, of those cells that have it.
+
+    Attributes
+    ----------
+    names
+        ``(n,)`` every cell of the data, in their order.
+    has
+        ``(n,)`` bool, the cells that have the modality.
+    z
+        ``(m, z)`` float32 unit vectors of these, in the order of ``names[has]``.
+    """
+
+    names: pd.Index
+    has: np.ndarray
+    z: np.ndarray
+
+
+def kind_of(model: SCMAMBA, modality: str, argument: str = "modality") -> str:
+    """Kind of modality by its name or by its key in ``mdata.mod``."""
+    kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
+    if kind not in model.kinds:
+        raise UnknownNameError(argument, modality, dict.fromkeys([*model.kinds, *model.kinds.values()]))
+    return kind
+
+
+@contextlib.contextmanager
+def opened(model: SCMAMBA, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"):
+    """``data`` as a MuData, for as long as the block runs.
+
+    Parameters
+    ----------
+    data
+        `None`: the MuData of the model. An AnnData is wrapped, not copied or changed.
+    kind
+        What an AnnData holds; `None` knows it by its features.
+    argument
+        What ``data`` is called in errors.
+    """
+    if data is None and model.adata is None:
+        raise ScmambaError(f"This model was loaded without data: pass {argument}=..., a MuData or an AnnData.")
+    if data is None or isinstance(data, MuData):
+        yield model.adata if data is None else data
+        return
+    if not isinstance(data, AnnData):
+        raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
+    kind = _recognise(model, data, argument) if kind is None else kind
+    with temporary(model, {model.kinds[kind]: data}, data.obs) as wrapped:
+        yield wrapped
+
+
+@contextlib.contextmanager
+def only(model: SCMAMBA, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
+    """The same cells as if nothing but ``kinds`` had been measured; those that have none of them are not in it."""
+    keys = [model.kinds[kind] for kind in kinds]
+    lacking = [key for key in keys if key not in mdata.mod]
+    if lacking:
+        raise ScmambaError(f"The data have no modality {lacking[0]!r}; they have {list(mdata.mod)}.")
+    with temporary(model, {key: mdata.mod[key] for key in keys}, mdata.obs) as part:
+        yield part
+
+
+@contextlib.contextmanager
+def temporary(model: SCMAMBA, modalities: dict[str, AnnData], obs: pd.DataFrame) -> Iterator[MuData]:
+    """MuData of ``modalities``, with the batch of each cell if ``obs`` has it; the model forgets it afterwards."""
+    with set_options(pull_on_update=False):
+        mdata = MuData(modalities)
+    if model.batch_key is not None and model.batch_key in obs and obs.index.is_unique:
+        mdata.obs[model.batch_key] = obs[model.batch_key].reindex(mdata.obs_names)
+    try:
+        with quiet("scvi"):  # it reports every registration, and this one nobody asked for
+            yield mdata
+    finally:
+        forget_manager(model, mdata)
+
+
+def views(model: SCMAMBA, mdata: MuData, kind: str, batch_size: int | None = None) -> Views:
+    """Views of ``kind``; cells without it are marked, not dropped."""
+    key = model.kinds[kind]
+    if key not in mdata.mod:
+        raise ScmambaError(f"The data have no modality {key!r} ({kind}); they have {list(mdata.mod)}.")
+    has = np.asarray(mdata.obs_names.isin(mdata.mod[key].obs_names))
+    z = model.get_latent_representation(mdata, modality=kind, indices=np.flatnonzero(has), batch_size=batch_size)
+    return Views(mdata.obs_names, has, z)
+
+
+def _recognise(model: SCMAMBA, adata: AnnData, argument: str) -> str:
+    shared = {kind: len(adata.var_names.intersection(model.feature_names(kind))) for kind in model.kinds}
+    best = max(shared, key=shared.__getitem__)
+    if not shared[best]:
+        raise ScmambaError(
+            f"None of the features of {argument} (such as {', '.join(map(repr, adata.var_names[:3]))}) is known to the "
+            f"model, whose modalities are {list(model.kinds)}."
+        )
+    return best

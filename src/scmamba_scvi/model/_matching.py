@@ -1,0 +1,211 @@
+"""Which cell of another modality is a cell's partner, or the nearest to it?"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scvi import settings
+
+from .._keys import KINDS
+from ..errors import ScmambaError
+from ._assignment import assign
+from ._cells import Views, kind_of, opened, views
+from ._retrieval import MAX_PAIRS, MIN_PAIRS, fit_temperature, nearest_references
+from ._start import sample
+
+
+@dataclass(frozen=True)
+class CellMatches:
+    """The ``k`` best references of each query cell, best first; ``n`` query cells, ``m`` reference cells.
+
+    Attributes
+    ----------
+    query_names, reference_names
+        ``(n,)`` and ``(m,)`` names of all cells of the data, in their order.
+    indices
+        ``(n, k)`` int64 positions in ``reference_names``; -1 for query cells that lack the modality.
+    scores
+        ``(n, k)`` float32 cosines of the two views, NaN for those.
+    confidence
+        ``(n, k)`` float32 probability that this reference is the partner, given that the partner is one of them.
+    partner
+        ``(n,)`` int64 positions of a one-to-one matching, -1 for cells that got none; `None` if none was asked for.
+    """
+
+    query_names: pd.Index
+    reference_names: pd.Index
+    indices: np.ndarray
+    scores: np.ndarray
+    confidence: np.ndarray
+    partner: np.ndarray | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per query cell and rank, from 1: ``query, rank, reference, score, confidence``."""
+        n, k = self.indices.shape
+        reference = np.append(self.reference_names.to_numpy(dtype=object), None)[self.indices]  # -1 is the None
+        return pd.DataFrame(
+            {
+                "query": np.repeat(self.query_names.to_numpy(), k),
+                "rank": np.tile(np.arange(1, k + 1), n),
+                "reference": reference.ravel(),
+                "score": self.scores.ravel(),
+                "confidence": self.confidence.ravel(),
+            }
+        )
+
+    def partners(self) -> pd.Series:
+        """Name of the reference that the one-to-one matching gave each query cell, `None` where it gave none."""
+        if self.partner is None:
+            raise ScmambaError("No one-to-one matching was asked for: match_cells(..., one_to_one=True).")
+        names = np.append(self.reference_names.to_numpy(dtype=object), None)
+        return pd.Series(names[self.partner], index=self.query_names, name="partner", dtype=object)
+
+
+class MatchingMixin:
+    """`match_cells`, and the temperature that makes probabilities of cosines."""
+
+    def match_cells(
+        self,
+        query: MuData | AnnData | None = None,
+        reference: MuData | AnnData | None = None,
+        query_modality: str = "rna",
+        reference_modality: str = "atac",
+        k: int = 10,
+        *,
+        one_to_one: bool = False,
+        block_size: int = 2048,
+        batch_size: int | None = None,
+    ) -> CellMatches:
+        """Find for each cell of one modality the nearest cells of another, in the space that their views share.
+
+        The search is exact. Memory is that of the views, of the result and of a block of 2 million cosines, so that
+        100,000 cells are searched in 100,000 on a laptop.
+
+        Parameters
+        ----------
+        query, reference
+            MuData, or AnnData of the modality in question. `None`: the MuData of the model. Cells may come in any
+            order, and the two need not share a cell.
+        query_modality, reference_modality
+            Kind, or key of ``mdata.mod``.
+        k
+            References per query cell.
+        one_to_one
+            Also give each query cell one reference that no other query cell gets, ``CellMatches.partner``: the
+            assignment with the largest sum of cosines [Crouse16]_ where there are at most ``block_size ** 2`` pairs.
+            Beyond, both sides are cut at the same quantiles along their main directions into blocks of that size, and
+            the assignment is the best *within* each block: a cell near a cut may have its partner beyond it, and types
+            that one side has in other proportions are assigned to their neighbours. With more queries than references,
+            some queries get none.
+        block_size
+            Cells on a side of a block of that assignment; its memory grows with the square, its time with the cube.
+        batch_size
+            Cells of a minibatch while embedding; changes speed only.
+
+        Returns
+        -------
+        Names, positions, cosines and confidence, for every query cell in its order. Query cells without the modality
+        have index -1 and NaN, with one warning. The confidence is ``exp(cosine / t)`` over its sum over all
+        references, with the ``t`` that is most likely for the pairs that training held out: the probability that this
+        reference is the partner *if the partner is among the references at all*. Summed over ranks it is the expected
+        recall at ``k``. A model that held out fewer than 10 pairs takes the temperature of its loss, with a warning.
+
+        Raises
+        ------
+        ScmambaError
+            An unknown modality, one that the data lack, or twice the same; ``k`` beyond the reference cells.
+
+        References
+        ----------
+        .. [Crouse16] Crouse, On implementing 2D rectangular assignment algorithms, IEEE Transactions on Aerospace and
+           Electronic Systems 2016.
+        """
+        asked, found = (
+            kind_of(self, modality, argument)
+            for modality, argument in (
+                (query_modality, "query_modality"), (reference_modality, "reference_modality"),
+            )
+        )  # fmt: skip
+        if asked == found:
+            raise ScmambaError(
+                f"Cells are matched across modalities, and both are {asked}: name two of {[*self.kinds]}."
+            )
+        with opened(self, query, asked, "query") as mdata:
+            queries = views(self, mdata, asked, batch_size)
+        with opened(self, reference, found, "reference") as mdata:
+            references = views(self, mdata, found, batch_size)
+        if block_size < 1:
+            raise ScmambaError(f"block_size must be at least 1; got {block_size}.")
+        check_k(k, references, found)
+        temperature, calibrated = self._temperature_of(asked, found)
+        if not calibrated:
+            warnings.warn(
+                "The confidence is not calibrated, because this model held out too few pairs for it: train with a "
+                "train_size below 1.",
+                UserWarning, stacklevel=2,
+            )  # fmt: skip
+        if not queries.has.all():
+            _warn_of_missing(queries, f"lack {asked}: they have no match.")
+        best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
+        at = np.flatnonzero(references.has)
+        partner = at_or_none(at, assign(queries.z, references.z, block_size)) if one_to_one else None
+        return CellMatches(
+            queries.names,
+            references.names,
+            _spread(at[best.indices], queries.has, -1),
+            _spread(best.cosine, queries.has, np.nan),
+            _spread(best.confidence, queries.has, np.nan),
+            None if partner is None else _spread(partner, queries.has, -1),
+        )
+
+    def _calibrate_matching(self, held_out: np.ndarray) -> None:
+        """Learn the temperature of each pair of kinds from cells that training did not see."""
+        self.match_temperatures_ = {}
+        present = {kind: matrix.present(held_out) for kind, matrix in self._matrices().items()}
+        for a, b in itertools.combinations(present, 2):
+            pairs = sample(held_out[present[a] & present[b]], MAX_PAIRS, settings.seed or 0)
+            if len(pairs) >= MIN_PAIRS:
+                x, y = (self.get_latent_representation(modality=kind, indices=pairs) for kind in (a, b))
+                self.match_temperatures_[_pair_key(a, b)] = fit_temperature(x, y)
+
+    def _temperature_of(self, a: str, b: str) -> tuple[float, bool]:
+        """Temperature of two kinds, and whether held-out pairs chose it."""
+        known = self.match_temperatures_.get(_pair_key(a, b))
+        return (self.module.temperature().item(), False) if known is None else (known, True)
+
+
+def check_k(k: int, references: Views, kind: str) -> None:
+    """As many neighbours as there are, at most."""
+    if not 1 <= k <= len(references.z):
+        raise ScmambaError(
+            f"k must be between 1 and the {len(references.z):,} reference cells that have {kind}; got {k}."
+        )
+
+
+def at_or_none(positions: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """``positions[chosen]``, -1 where ``chosen`` is -1."""
+    return np.where(chosen >= 0, positions[chosen], -1)
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, fill: float) -> np.ndarray:
+    """``values (m, ...)`` at the ``rows (n,)`` that are true, ``fill`` at the others."""
+    if rows.all():
+        return values
+    out = np.full((len(rows), *values.shape[1:]), fill, dtype=values.dtype)
+    out[rows] = values
+    return out
+
+
+def _warn_of_missing(cells: Views, what: str) -> None:
+    n = int((~cells.has).sum())
+    warnings.warn(f"{n:,} of {len(cells.has):,} cells {what}", UserWarning, stacklevel=3)
+
+
+def _pair_key(a: str, b: str) -> str:
+    return "-".join(sorted((a, b), key=KINDS.index))

@@ -1,0 +1,231 @@
+"""Partners across modalities: exact, with probabilities that come true, in any order of cells."""
+
+import subprocess
+import sys
+
+import mudata
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+from scipy.special import softmax
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_citeseq
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.metrics import partner_ranks
+from scmamba_scvi.model._assignment import assign
+from scmamba_scvi.model._retrieval import fit_temperature, log_evidence, nearest_references
+
+
+def unit(x):
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def pairs(n, noise=0.5, seed=0, z=16):
+    rng = np.random.default_rng(seed)
+    cells = rng.normal(size=(n, z))
+    return (unit(cells + noise * rng.normal(size=(n, z))) for _ in range(2))
+
+
+def rows(mdata, cells):
+    with mudata.set_options(pull_on_update=False):
+        return mdata[cells].copy()
+
+
+@pytest.fixture(scope="module")
+def citeseq():
+    """A model, the cells it was trained on, and cells of the same kind that it never saw."""
+    mdata = simulate_citeseq(n_cells=2000, n_genes=800, n_cell_types=6, seed=3)
+    order = np.random.default_rng(0).permutation(mdata.n_obs)
+    train, test = rows(mdata, order[:1400]), rows(mdata, order[1400:])
+    SCMAMBA.setup_mudata(train, batch_key="batch", labels_key="cell_type")
+    model = SCMAMBA(train, encoder="linear")
+    model.train(max_epochs=6, enable_progress_bar=False, accelerator="cpu")
+    return model, train, test
+
+
+# -- the search, beside numpy -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(7, 5, 5), (300, 200, 1), (120, 6000, 10)])
+def test_search_is_that_of_numpy(n, m, k):
+    q, r = unit(np.random.default_rng(1).normal(size=(n, 8))), unit(np.random.default_rng(2).normal(size=(m, 8)))
+    found = nearest_references(q, r, k, temperature=0.1)
+    cosine = q.astype(np.float64) @ r.T.astype(np.float64)
+    order = np.argsort(-cosine, axis=1)[:, :k]
+    np.testing.assert_array_equal(found.indices, order)
+    np.testing.assert_allclose(found.cosine, np.take_along_axis(cosine, order, 1), atol=1e-5)
+    share = softmax(cosine / 0.1, axis=1)
+    np.testing.assert_allclose(found.confidence, np.take_along_axis(share, order, 1), atol=1e-5)
+
+
+def test_an_excluded_reference_neither_matches_nor_counts():
+    q, r = unit(np.random.default_rng(1).normal(size=(9, 4))), unit(np.random.default_rng(2).normal(size=(20, 4)))
+    exclude = np.array([3, -1, 0, 19, -1, 5, 5, 7, 2])
+    found = nearest_references(q, r, 19, 0.2, exclude)
+    for i, j in enumerate(exclude):
+        assert j not in found.indices[i] or j < 0
+        alone = nearest_references(q[i : i + 1], np.delete(r, j, 0) if j >= 0 else r, 19, 0.2)
+        np.testing.assert_allclose(found.confidence[i], alone.confidence[0], atol=1e-6)
+
+
+def test_temperature_is_the_one_of_known_truth():
+    """Partners drawn with probability proportional to exp(cosine / t): the fit returns t."""
+    rng = np.random.default_rng(0)
+    x = unit(rng.normal(size=(1500, 6)))
+    pool = unit(rng.normal(size=(6000, 6)))
+    p = softmax(x @ pool.T / 0.15, axis=1)
+    y = pool[[rng.choice(len(pool), p=row / row.sum()) for row in p.astype(np.float64)]]
+    assert fit_temperature(x, y) == pytest.approx(0.15, rel=0.07)
+
+
+def test_evidence_is_pointwise_mutual_information():
+    x, y = pairs(50)
+    cosine = x.astype(np.float64) @ y.T.astype(np.float64)
+    ratio = np.exp(cosine / 0.2)
+    want = cosine.diagonal() / 0.2 - (np.log(ratio.mean(0)) + np.log(ratio.mean(1))) / 2
+    np.testing.assert_allclose(log_evidence(x, y, 0.2), want, atol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_product():
+    """12,000 cells in 12,000: all cosines together would be 576 MB."""
+    code = (
+        "import resource, numpy as np; from scmamba_scvi.model._retrieval import nearest_references as search\n"
+        "x = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)\n"
+        "x /= np.linalg.norm(x, axis=1, keepdims=True); search(x[:500], x[:500], 5, 0.1)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); search(x, x, 5, 0.1); print((peak() - before) / 1024)"
+    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout.split()[-1]) < 150
+
+
+# -- one to one -------------------------------------------------------------------------------------------------------
+
+
+def test_within_one_block_the_assignment_is_scipys():
+    x, y = pairs(80)
+    _, want = linear_sum_assignment(x @ y.T, maximize=True)
+    np.testing.assert_array_equal(assign(x, y, 80), want)
+
+
+@pytest.mark.parametrize(("n", "m"), [(500, 500), (400, 517), (517, 400), (1, 90), (90, 1), (3, 0)])
+def test_no_reference_is_given_twice_and_none_is_held_back(n, m):
+    x, _ = pairs(n)
+    y, _ = pairs(max(m, 1), seed=1)
+    found = assign(x, y[:m], block_size=32)
+    given = found[found >= 0]
+    assert len(np.unique(given)) == len(given) and (given < max(m, 1)).all()
+    if m >= n or n * m <= 32**2:
+        assert len(given) == min(n, m)
+
+
+def test_blocks_cost_little_of_the_assignment():
+    x, y = pairs(600, noise=0.3)
+    whole, cut = (np.mean(assign(x, y, size) == np.arange(600)) for size in (600, 150))
+    assert whole > 0.9 and cut > 0.5
+
+
+# -- a model ----------------------------------------------------------------------------------------------------------
+
+
+def own(found):
+    """Rank of each query's own name among its matches, from 1; 0 if it is not among them."""
+    hit = found.reference_names.to_numpy()[found.indices] == found.query_names.to_numpy()[:, None]
+    return np.where(hit.any(1), hit.argmax(1) + 1, 0)
+
+
+def test_recall_of_held_out_cells_is_that_of_the_metric(citeseq, record_property):
+    model, _, test = citeseq
+    found = model.match_cells(test, test, "rna", "protein", k=10)
+    x, y = (model.get_latent_representation(test, modality=kind) for kind in ("rna", "protein"))
+    recall = (own(found) > 0).mean()
+    ranks = partner_ranks(x, y)
+    assert recall == pytest.approx((ranks.closer[0] < 10).mean(), abs=0.005)
+    record_property("recall@10 of held-out cells", recall)
+    assert recall > 0.35  # 10 of 600 by chance: 0.017
+
+
+def test_confidence_comes_true(citeseq):
+    model, _, test = citeseq
+    found = model.match_cells(test, test, "rna", "protein", k=10)
+    rank = own(found)
+    assert found.confidence[:, 0].mean() == pytest.approx((rank == 1).mean(), abs=0.06)
+    sure = found.confidence.sum(1)
+    for part in np.array_split(np.argsort(sure), 3):  # calibrated, where it is unsure and where it is sure
+        assert sure[part].mean() == pytest.approx((rank[part] > 0).mean(), abs=0.12)
+    few = model.match_cells(rows(test, slice(60)), rows(test, slice(60)), "rna", "protein", k=1)
+    assert few.confidence.mean() == pytest.approx((own(few) == 1).mean(), abs=0.15)  # with a tenth of the candidates
+
+
+def test_order_container_and_key_do_not_matter(citeseq):
+    model, _, test = citeseq
+    want = model.match_cells(test, test, "rna", "protein", k=3)
+    other = test["protein"][::-1].copy()
+    assert not other.is_view
+    before, held = list(other.obs), len(model._per_instance_manager_store[model.id])
+    found = model.match_cells(test["rna"][::-1].copy(), other, "rna", model.kinds["protein"], k=3)
+    assert list(found.query_names) == list(test.obs_names[::-1]) and list(other.obs) == before
+    np.testing.assert_allclose(found.scores[::-1], want.scores, atol=1e-5)
+    assert (
+        found.reference_names.to_numpy()[found.indices[::-1]] == want.reference_names.to_numpy()[want.indices]
+    ).mean() > 0.999
+    assert len(model._per_instance_manager_store[model.id]) == held  # an AnnData is not held after its call
+
+
+def test_cells_without_the_modality_are_named_not_dropped(citeseq):
+    model, _, test = citeseq
+    with mudata.set_options(pull_on_update=False):
+        mosaic = mudata.MuData({"rna": test["rna"][20:100].copy(), "protein": test["protein"][:90].copy()})
+    mosaic.obs["batch"] = test.obs["batch"].reindex(mosaic.obs_names)
+    lacking = ~mosaic.obs_names.isin(mosaic["rna"].obs_names)
+    with pytest.warns(UserWarning, match="20 of 100 cells lack rna"):
+        found = model.match_cells(mosaic, mosaic, "rna", "protein", k=4, one_to_one=True)
+    assert (found.indices[lacking] == -1).all() and np.isnan(found.scores[lacking]).all()
+    assert (found.indices[~lacking] >= 0).all() and np.isfinite(found.confidence[~lacking]).all()
+    matched = set(found.reference_names[found.indices[found.indices >= 0]])
+    assert matched <= set(mosaic["protein"].obs_names)
+    table = found.to_frame()
+    assert len(table) == 400 and table["reference"].isna().sum() == 80
+    partners = found.partners()
+    assert list(partners.index) == list(mosaic.obs_names)
+    assert partners[~lacking].dropna().is_unique and partners[lacking].isna().all()
+
+
+def test_saved_and_exported_models_match_alike(citeseq, tmp_path):
+    model, train, test = citeseq
+    want = model.match_cells(test, test, "rna", "protein", k=2)
+    model.save(tmp_path / "saved")
+    model.export(tmp_path / "exported")
+    for other in (SCMAMBA.load(tmp_path / "saved", adata=train), SCMAMBA.from_export(tmp_path / "exported")):
+        found = other.match_cells(rows(test, slice(None)), rows(test, slice(None)), "rna", "protein", k=2)
+        np.testing.assert_allclose(found.confidence, want.confidence, atol=1e-5)
+
+
+def test_without_held_out_pairs_confidence_says_that_it_is_not_calibrated(trained, monkeypatch):
+    monkeypatch.setattr(trained, "match_temperatures_", {})
+    with pytest.warns(UserWarning, match="not calibrated"):
+        trained.match_cells(k=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        pytest.param({"reference_modality": "protein"}, UnknownNameError, "reference_modality 'protein'", id="unknown"),
+        pytest.param({"query_modality": "atac"}, ScmambaError, "both are atac: name two of", id="twice the same"),
+        pytest.param({"k": 301}, ScmambaError, "between 1 and the 300 reference cells.*301", id="k beyond the cells"),
+        pytest.param({"k": 0}, ScmambaError, "between 1 and", id="k of nothing"),
+        pytest.param({"block_size": 0}, ScmambaError, "block_size", id="block of nothing"),
+        pytest.param({"query": np.eye(3)}, ScmambaError, "query must be a MuData, or an AnnData", id="an array"),
+    ],
+)
+def test_errors_name_what_is_wrong(trained, arguments, error, message):
+    with pytest.raises(error, match=message):
+        trained.match_cells(**arguments)
+    with pytest.raises(ScmambaError, match="No one-to-one matching"):
+        trained.match_cells(k=1).partners()
+
+
+def test_an_anndata_of_another_modality_is_answered_with_the_features_it_lacks(trained):
+    with pytest.raises(ScmambaError, match=r"features of mdata\['rna'\] are not those of the model"):
+        trained.match_cells(query=trained.adata["atac"].copy(), k=1)
