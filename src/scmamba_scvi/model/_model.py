@@ -22,6 +22,7 @@ from ..pp import FeatureLayout, feature_layout
 from ._checks import check_obs_column, check_shared_cells
 from ._data import MultiModalManager, in_parts, resolve_cells
 from ._export import read_export, write_export
+from ._imputation import ImputationMixin
 from ._matching import MatchingMixin
 from ._modalities import resolve_modalities
 from ._module import SCMAMBAModule
@@ -31,7 +32,7 @@ from ._training import ContrastiveTrainingMixin
 _C = scvi_constants()
 
 
-class SCMAMBA(MatchingMixin, ContrastiveTrainingMixin, BaseModelClass):
+class SCMAMBA(MatchingMixin, ImputationMixin, ContrastiveTrainingMixin, BaseModelClass):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
 
     Features are ordered along the genome and cut into patches; each modality has an encoder of Mamba2 blocks beside a

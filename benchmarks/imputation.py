@@ -1,0 +1,80 @@
+"""The other modality of held-out cells from their RNA alone: correlation with the truth, beside k-NN on RNA's components.
+
+    python benchmarks/imputation.py
+    python benchmarks/imputation.py --sets bmmc_cite_starter
+
+Per feature the Pearson correlation over cells, mean over features: all proteins, or the 1,000 peaks seen in most held-out
+cells. Writes benchmarks/results/imputation.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from harness.after import fitted, halves, of_set  # noqa: E402
+from harness.methods.linear import components, values  # noqa: E402
+from harness.sets import Task, kinds_of  # noqa: E402
+from speed import RESULTS, machine  # noqa: E402
+
+SETS = ("multiome_weak_batches", "citeseq_weak_batches", "bmmc_cite_starter", "snareseq_mouse_cortex")
+N_PEAKS, NEIGHBORS = 1_000, (15, 50)
+
+
+def correlations(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(0), b - b.mean(0)
+    size = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    return float(np.where(size > 0, (a * b).sum(0) / np.where(size > 0, size, 1), 0).mean())
+
+
+def truth(task: Task, kind: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values of training and of held-out cells: centred log-ratio, or presence."""
+    if kind == "protein":
+        return tuple(x[:, features] for x in values(task, kind))
+    return tuple((m[task.keys[kind]].X[:, features] > 0).toarray().astype(float) for m in (task.train, task.test))
+
+
+def of(name: str) -> dict[str, object]:
+    dataset = of_set(name)
+    train, test = halves(dataset)
+    task = Task(train, test, kinds_of(train), dataset.batch_key)
+    kind = next(k for k in task.keys if k != "rna")
+    seen = np.asarray((test[task.keys[kind]].X > 0).sum(0)).ravel()
+    features = np.arange(len(seen)) if kind == "protein" else np.sort(np.argsort(-seen, kind="stable")[:N_PEAKS])
+    known, true = truth(task, kind, features)
+    own, asked = components(task, "rna", seed=0)
+    distance = (own**2).sum(1) - 2 * asked @ own.T
+    order = np.argsort(distance, axis=1)[:, : max(NEIGHBORS)]
+    model, _, _ = fitted(dataset, (train, test))
+    names = list(train[task.keys[kind]].var_names[features])
+    out: dict[str, object] = {"modality": kind, "features": len(features), "cells": test.n_obs}
+    for k in NEIGHBORS:
+        found = model.impute(test[task.keys["rna"]], kind, names, k).X
+        found = found if isinstance(found, np.ndarray) else found.toarray()
+        out[f"k={k}"] = {
+            "impute": correlations(found, true),
+            "k-NN on RNA PCA": correlations(known[order[:, :k]].mean(1), true),
+        }
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    found = {"sets": {name: of(name) for name in arguments.sets}, **machine()}
+    (RESULTS / "imputation.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found["sets"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
