@@ -19,6 +19,7 @@ from .._keys import BATCH_KEY, LABELS_KEY, present_key, x_key
 from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
+from ._agreement import AgreementMixin
 from ._checks import check_obs_column, check_shared_cells
 from ._data import MultiModalManager, in_parts, resolve_cells
 from ._export import read_export, write_export
@@ -32,7 +33,7 @@ from ._training import ContrastiveTrainingMixin
 _C = scvi_constants()
 
 
-class SCMAMBA(MatchingMixin, ImputationMixin, ContrastiveTrainingMixin, BaseModelClass):
+class SCMAMBA(MatchingMixin, ImputationMixin, AgreementMixin, ContrastiveTrainingMixin, BaseModelClass):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
 
     Features are ordered along the genome and cut into patches; each modality has an encoder of Mamba2 blocks beside a

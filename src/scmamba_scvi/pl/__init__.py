@@ -5,7 +5,8 @@ from __future__ import annotations
 from ._confusion import confusion
 from ._integration import integration
 from ._metrics_table import metrics_table
+from ._modality_agreement import modality_agreement
 from ._neighborhood_overlap import neighborhood_overlap
 from ._training import training
 
-__all__ = ["confusion", "integration", "metrics_table", "neighborhood_overlap", "training"]
+__all__ = ["confusion", "integration", "metrics_table", "modality_agreement", "neighborhood_overlap", "training"]

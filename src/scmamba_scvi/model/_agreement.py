@@ -1,0 +1,107 @@
+"""Do a cell's modalities speak of the same cell?"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from ..errors import ScmambaError
+from ._cells import kind_of, opened, views
+from ._retrieval import log_evidence
+
+#: Fewer cells say nothing of how well a cell fits others.
+MIN_CELLS = 10
+
+
+class AgreementMixin:
+    """`get_modality_agreement`."""
+
+    def get_modality_agreement(
+        self,
+        adata: MuData | AnnData | None = None,
+        modalities: tuple[str, str] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """How well the views of a cell's modalities fit each other: low for doublets, swapped and damaged cells.
+
+        Parameters
+        ----------
+        adata
+            Cells with two modalities or more. `None`: those of the model.
+        modalities
+            The two to compare, kinds or keys of ``mdata.mod``. `None`: all pairs a cell has, the mean over them.
+        batch_size
+            Cells of a minibatch; changes speed only.
+
+        Returns
+        -------
+        One row per cell, in the order and under the names of ``adata``; cells with less than two of the modalities are
+        NaN, with one warning.
+
+        ``cosine``
+            Of the two views, -1 to 1; a matter of the cell alone. Cells of common, shallow or plain types score lower
+            than others, so compare within types.
+        ``evidence``
+            ``log(exp(cosine / t) / mean)``, the mean being over the partners that the other cells of ``adata`` would make,
+            with the ``t`` of :meth:`match_cells`: the logarithm of how many times better the two views fit each other
+            than strangers' views do. 0 and below: no better than a stranger's. It finds swapped cells best, and needs
+            10 cells at least.
+
+        Raises
+        ------
+        ScmambaError
+            The data hold one of the modalities only, or fewer than 10 cells have both.
+        """
+        if isinstance(adata, AnnData):
+            raise ScmambaError("One AnnData holds one modality: pass a MuData with both, mudata.MuData({...}).")
+        with opened(self, adata) as mdata:
+            kinds = self._kinds_to_compare(mdata, modalities)
+            found = {kind: views(self, mdata, kind, batch_size) for kind in kinds}
+            names = mdata.obs_names
+        parts = []
+        for a, b in itertools.combinations(kinds, 2):
+            both = found[a].has & found[b].has
+            if both.sum() < MIN_CELLS:
+                continue
+            x, y = (view.z[both[view.has]] for view in (found[a], found[b]))
+            evidence = log_evidence(x, y, self._temperature_of(a, b)[0], self.module.device)
+            part = np.full((len(names), 2), np.nan)
+            part[both] = np.column_stack([(x * y).sum(axis=1), evidence])
+            parts.append(part)
+        if not parts:
+            raise ScmambaError(
+                f"Fewer than {MIN_CELLS} cells have two of {kinds}: too few to compare a cell with others."
+            )
+        return _mean_of_known(parts, names)
+
+    def _kinds_to_compare(self, mdata: MuData, modalities: tuple[str, str] | None) -> list[str]:
+        if modalities is None:
+            kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
+        else:
+            kinds = list(dict.fromkeys(kind_of(self, name, "modality") for name in modalities))
+        if len(kinds) < 2:
+            raise ScmambaError(
+                f"Agreement needs two modalities, found {kinds}: the model knows {list(self.kinds)}, the data hold "
+                f"{list(mdata.mod)}."
+            )
+        return kinds
+
+
+def _mean_of_known(parts: list[np.ndarray], names: pd.Index) -> pd.DataFrame:
+    """Mean of ``(n, 2)`` over the pairs of modalities that a cell has; warn of cells that have none."""
+    stacked = np.stack(parts)
+    n_known = np.isfinite(stacked[..., 0]).sum(axis=0)
+    if not n_known.all():
+        warnings.warn(
+            f"{int((n_known == 0).sum()):,} of {len(names):,} cells have less than two modalities: their agreement is NaN.",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip
+    total = np.nansum(stacked, axis=0)
+    mean = np.where(n_known[:, None] > 0, total / np.maximum(n_known, 1)[:, None], np.nan)
+    return pd.DataFrame(mean, index=names, columns=["cosine", "evidence"])
