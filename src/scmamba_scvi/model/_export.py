@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from .._compat import package_version, scvi_constants
 from .._keys import BATCH_KEY, LABELS_KEY, x_key
 from ..errors import ScmambaError
+from ._heads import Head
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -83,6 +84,7 @@ def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: Mu
     model.is_trained_ = bool(described["is_trained"])
     model.is_started_ = True
     model.match_temperatures_ = {str(pair): float(t) for pair, t in described.get("match_temperatures", {}).items()}
+    model.classifier_ = _read_classifier(described.get("classifier"))
     return model
 
 
@@ -100,6 +102,7 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
         "is_trained": bool(model.is_trained_),
         "preset": model.preset_,
         "match_temperatures": dict(model.match_temperatures_),
+        "classifier": model.classifier_,
         "config": model.config.to_dict(),
         "setup_args": dict(model.registry_[_C._SETUP_ARGS_KEY]),
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
@@ -110,6 +113,16 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
         },
         "original_keys": {key: fields[key][_C._STATE_REGISTRY_KEY]["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
     }
+
+
+def _read_classifier(described: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if described is None:
+        return None
+    try:
+        heads = {str(key): Head.from_dict(values).to_dict() for key, values in described["heads"].items()}
+        return {"labels_key": described["labels_key"], "heads": heads}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ScmambaError(f"The classifier of this model cannot be read: {error!r}.") from error
 
 
 def _registry(cls: type[SCMAMBA], described: Mapping[str, Any]) -> dict[str, Any]:

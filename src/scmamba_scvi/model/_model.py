@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._agreement import AgreementMixin
 from ._checks import check_obs_column, check_shared_cells
+from ._classifier import ClassifierMixin
 from ._data import MultiModalManager, in_parts, resolve_cells
 from ._export import read_export, write_export
 from ._imputation import ImputationMixin
@@ -33,7 +35,9 @@ from ._training import ContrastiveTrainingMixin
 _C = scvi_constants()
 
 
-class SCMAMBA(MatchingMixin, ImputationMixin, AgreementMixin, ContrastiveTrainingMixin, BaseModelClass):
+class SCMAMBA(
+    MatchingMixin, ImputationMixin, AgreementMixin, ClassifierMixin, ContrastiveTrainingMixin, BaseModelClass
+):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
 
     Features are ordered along the genome and cut into patches; each modality has an encoder of Mamba2 blocks beside a
@@ -83,6 +87,7 @@ class SCMAMBA(MatchingMixin, ImputationMixin, AgreementMixin, ContrastiveTrainin
         self.preset_ = preset
         self.is_started_ = False
         self.match_temperatures_: dict[str, float] = {}
+        self.classifier_: dict[str, Any] | None = None
         self._layouts = self._resolve_layouts(config, layouts)
         n_batches = len(
             self.registry_[_C._FIELD_REGISTRIES_KEY][BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]

@@ -113,6 +113,13 @@ class ContrastiveTrainingMixin:
             **(datasplitter_kwargs or {}),
         )  # fmt: skip
         self._start_from(splitter.train_idx)
+        if self.classifier_ is not None:
+            self.classifier_ = None
+            warnings.warn(
+                "The classifier belongs to the embedding as it was before this training and is forgotten: call "
+                "train_classifier again.",
+                UserWarning, stacklevel=2,
+            )  # fmt: skip
         phases = chosen.phases(linear_first=config.linear_first and self.module.has_closed_gates)
         fit = functools.partial(
             self._fit, splitter, config, chosen, early_stopping=early_stopping,

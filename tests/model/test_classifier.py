@@ -1,0 +1,251 @@
+"""Labels of cells that had none: right as often as the probabilities say, from whatever was measured of a cell."""
+
+import json
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import softmax
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.metrics import annotation_scores
+from scmamba_scvi.model import _heads
+
+QUICK = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def fitted(mdata, batch_key="batch", **arguments):
+    SCMAMBA.setup_mudata(mdata, batch_key=batch_key, labels_key="label")
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**QUICK, **arguments)
+    return model
+
+
+@pytest.fixture(scope="module")
+def annotated():
+    """A model of cells of which a fifth have no label, and their true labels."""
+    mdata = simulate_multiome(n_cells=1500, n_genes=600, n_peaks=2000, n_cell_types=6, seed=5)
+    truth = mdata.obs["cell_type"].astype(str).to_numpy()
+    hidden = np.random.default_rng(0).random(mdata.n_obs) < 0.2
+    mdata.obs["label"] = np.where(hidden, "Unknown", truth)
+    model = fitted(mdata, max_epochs=4)
+    model.train_classifier()
+    return model, mdata, truth, hidden
+
+
+def rna_components(train, test):
+    logs = [np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1)) for x in (m.X.toarray() for m in (train, test))]
+    pca = PCA(50, random_state=0).fit(logs[0])
+    parts = [pca.transform(x) for x in logs]
+    return [x / parts[0].std(0) for x in parts], parts
+
+
+def of_rna_alone(train, test, labels):
+    """What k-NN and logistic regression on components of RNA predict."""
+    (scaled, scaled_test), (plain, plain_test) = rna_components(train, test)
+    return {
+        "k-NN": KNeighborsClassifier(15).fit(plain, labels).predict(plain_test),
+        "regression": LogisticRegression(max_iter=500).fit(scaled, labels).predict(scaled_test),
+    }
+
+
+def test_labels_of_the_held_out_fifth(annotated, record_property):
+    model, mdata, truth, hidden = annotated
+    found = model.predict(indices=hidden)
+    ours = annotation_scores(truth[hidden], found)
+    others = of_rna_alone(mdata["rna"][~hidden], mdata["rna"][hidden], truth[~hidden])
+    record_property("scores", ours)
+    assert ours["accuracy"] > 0.9 and ours["f1"] > 0.8
+    for name, theirs in others.items():
+        assert ours["accuracy"] >= annotation_scores(truth[hidden], theirs)["accuracy"] - 0.01, name
+
+
+@pytest.mark.parametrize("kind", ["rna", "atac"])
+def test_cells_of_one_modality_get_labels(annotated, kind):
+    model, mdata, truth, hidden = annotated
+    alone = mdata[kind][hidden][::-1].copy()
+    found = model.predict(alone)
+    assert (found[::-1] == truth[hidden]).mean() > {"rna": 0.88, "atac": 0.6}[kind]
+    np.testing.assert_array_equal(model.predict(indices=hidden, modality=kind), found[::-1])
+    # the head of whole cells would be worse: each set of modalities has its own
+    heads = model.classifier_["heads"]
+    assert list(heads) == ["rna+atac", "rna", "atac"] and heads["rna"] != heads["rna+atac"]
+
+
+def test_probabilities_come_true(annotated):
+    model, mdata, truth, hidden = annotated
+    p = model.predict(indices=hidden, soft=True)
+    assert list(p.index) == list(mdata.obs_names[hidden]) and set(p.columns) == set(truth)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
+    hard = model.predict(indices=hidden)
+    assert (p.idxmax(axis=1).to_numpy() == hard).all()
+    assert p.max(axis=1).mean() == pytest.approx((hard == truth[hidden]).mean(), abs=0.04)
+    cautious = model.predict(indices=hidden, threshold=0.9, unsure="?")
+    np.testing.assert_array_equal(cautious == "?", (p.max(axis=1) < 0.9).to_numpy())
+    kept = cautious != "?"
+    assert (cautious[kept] == truth[hidden][kept]).mean() > (hard == truth[hidden]).mean()
+
+
+def test_a_mosaic_uses_the_head_of_what_each_cell_has(annotated):
+    model, mdata, *_ = annotated
+    with mudata.set_options(pull_on_update=False):
+        mosaic = mudata.MuData({"rna": mdata["rna"][:60].copy(), "atac": mdata["atac"][40:90].copy()})
+    mosaic.obs["batch"] = mdata.obs["batch"].reindex(mosaic.obs_names)
+    found = model.predict(mosaic, soft=True)
+    assert list(found.index) == list(mosaic.obs_names)
+    for kind, cells in (("rna", slice(0, 40)), ("atac", slice(60, 90)), (None, slice(40, 60))):
+        want = model.predict(indices=np.arange(mdata.n_obs)[cells], modality=kind, soft=True)
+        np.testing.assert_allclose(found.loc[want.index], want, atol=1e-4)
+    with pytest.warns(UserWarning, match="30 of 90 cells have nothing to predict from"):
+        of_rna = model.predict(mosaic, modality="rna")
+    assert (np.equal(of_rna, None) == ~mosaic.obs_names.isin(mosaic["rna"].obs_names)).all()
+
+
+def test_saved_with_the_model_both_ways(annotated, tmp_path):
+    model, mdata, *_ = annotated
+    want = model.predict(soft=True)
+    model.save(tmp_path / "saved")
+    model.export(tmp_path / "exported")
+    for other in (SCMAMBA.load(tmp_path / "saved", adata=mdata), SCMAMBA.from_export(tmp_path / "exported", mdata)):
+        pd.testing.assert_frame_equal(other.predict(soft=True), want, atol=1e-6)
+    path = tmp_path / "exported" / "model.json"
+    described = json.loads(path.read_text())
+    described["classifier"]["heads"]["rna"]["bias"] = [0.0]
+    path.write_text(json.dumps(described))
+    with pytest.raises(ScmambaError, match="do not fit its labels"):
+        SCMAMBA.from_export(tmp_path / "exported")
+
+
+def test_training_again_forgets_the_classifier():
+    mdata = simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+    mdata.obs["label"] = mdata.obs["cell_type"]
+    model = fitted(mdata, max_epochs=2)
+    model.train_classifier("cell_type", mdata)
+    with pytest.warns(UserWarning, match="call train_classifier again"):
+        model.train(max_epochs=2, **QUICK)
+    with pytest.raises(ScmambaError, match="no classifier yet"):
+        model.predict()
+
+
+def with_label(mdata, change):
+    labels = mdata.obs["cell_type"].astype(str).to_numpy().astype(object)
+    mdata.obs["label"] = change(labels)
+    return mdata
+
+
+def one_cell(labels):
+    labels[3] = "rare"
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "error", "message"),
+    [
+        pytest.param(None, {"labels_key": "cell_typ"}, UnknownNameError, "labels_key 'cell_typ'.*'cell_type'", id="unknown key"),
+        pytest.param(None, {}, ScmambaError, "Which labels", id="no key"),
+        pytest.param(one_cell, {"labels_key": "label"}, ScmambaError, "'rare'. Merge them.*replace", id="one cell"),
+        pytest.param(lambda x: np.full(len(x), "T"), {"labels_key": "label"}, ScmambaError, "two labels; 'label' has", id="one label"),
+        pytest.param(lambda x: np.full(len(x), "Unknown"), {"labels_key": "label"}, ScmambaError, "0 labelled cells", id="no label"),
+        pytest.param(None, {"labels_key": "cell_type", "balance": 2}, ScmambaError, "balance must be", id="balance"),
+    ],
+)  # fmt: skip
+def test_labels_that_cannot_be_learned(plain, change, arguments, error, message):
+    model, mdata = plain
+    if change is not None:
+        with_label(mdata, change)
+    with pytest.raises(error, match=message):
+        model.train_classifier(**arguments)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    mdata = simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=2, **QUICK)
+    return model, mdata
+
+
+def test_a_classifier_of_rna_says_so_of_peaks(plain):
+    model, mdata = plain
+    model.train_classifier("cell_type", mdata["rna"])
+    assert list(model.classifier_["heads"]) == ["rna"]
+    with pytest.raises(ScmambaError, match="200 cells have atac only, and the classifier was trained on cells with"):
+        model.predict(mdata["atac"])
+    with pytest.raises(ScmambaError, match="threshold"):
+        model.predict(threshold=1.5)
+    with pytest.raises(UnknownNameError, match="modality 'protein'"):
+        model.predict(modality="protein")
+
+
+# -- the head, beside scikit-learn ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_labels", [2, 5])
+def test_head_is_scikit_learns_regression(n_labels):
+    rng = np.random.default_rng(0)
+    y = np.array(list("abcde"))[rng.integers(n_labels, size=400)]
+    z = rng.normal(size=(5, 6))[[ord(c) - 97 for c in y]] * 0.3 + 0.2 * rng.normal(size=(400, 6)) + 1
+    head = _heads.fit_head(z, y, balance=1.0, seed=0)
+    x = (z - z.mean(0)) / np.sqrt(z.var(0).mean())
+    counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
+    want = LogisticRegression(C=_heads.PENALTY_C, max_iter=1000).fit(x, y, sample_weight=[400 / counts[c] for c in y])
+    logits = np.log(want.predict_proba(x))
+    np.testing.assert_allclose(np.exp(head.log_proba(z)), softmax(logits / head.temperature, axis=1), atol=1e-3)
+
+
+def test_temperature_cools_what_is_too_sure():
+    """Labels at random: whatever was fitted, nothing may be said with confidence."""
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(60, 40)), np.repeat(["a", "b", "c"], 20)
+    head = _heads.fit_head(z, y, 0.5, 0)
+    assert head.temperature > 2
+    assert np.exp(head.log_proba(rng.normal(size=(200, 40)))).max(1).mean() < 0.6
+
+
+# -- real cells -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_one_batch_of_bone_marrow_labels_the_other(real_data):
+    mdata = mudata.read_h5mu(real_data / "bmmc_cite_starter" / "bmmc_cite_starter.h5mu")
+    truth = mdata.obs["cell_type"].astype(str)
+    first = (mdata.obs["batch"] == mdata.obs["batch"].iloc[0]).to_numpy()
+    counts = truth[first].value_counts()
+    known = first & truth.isin(counts.index[counts > 1]).to_numpy()
+    asked = ~first & truth.isin(counts.index[counts > 1]).to_numpy()
+    mdata.obs["label"] = np.where(known, truth, "Unknown")
+    model = fitted(mdata)
+    model.train_classifier()
+    truth = truth.to_numpy()
+    ours = {m: annotation_scores(truth[asked], model.predict(indices=asked, modality=m)) for m in (None, "rna")}
+    for name, found in of_rna_alone(mdata["rna"][known], mdata["rna"][asked], truth[known]).items():
+        theirs = annotation_scores(truth[asked], found)
+        for score in ("accuracy", "f1"):
+            assert ours[None][score] > theirs[score], (name, score)
+            assert ours["rna"][score] > theirs[score] - 0.02, (name, score)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_cells_of_mouse_cortex(real_data):
+    mdata = mudata.read_h5mu(real_data / "snareseq_mouse_cortex" / "snareseq_mouse_cortex.h5mu")
+    truth = mdata.obs["cell_type_fine"].astype(str).to_numpy()
+    hidden = np.random.default_rng(0).random(mdata.n_obs) < 0.2
+    mdata.obs["label"] = np.where(hidden, "Mis", truth)
+    SCMAMBA.setup_mudata(mdata, labels_key="label", unlabeled_category="Mis")
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**QUICK)
+    model.train_classifier()
+    asked, known = hidden & (truth != "Mis"), ~hidden & (truth != "Mis")
+    ours = annotation_scores(truth[asked], model.predict(indices=asked))
+    for name, found in of_rna_alone(mdata["rna"][known], mdata["rna"][asked], truth[known]).items():
+        theirs = annotation_scores(truth[asked], found)
+        assert ours["accuracy"] >= theirs["accuracy"] - 0.005 and ours["f1"] > theirs["f1"], name
