@@ -10,7 +10,6 @@ cells; a swap between two cells of one state cannot be seen by anyone. Writes be
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -21,9 +20,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from harness.after import fitted, halves, of_set  # noqa: E402
+from harness.after import fitted, halves, keep, of_set  # noqa: E402
 from harness.sets import kinds_of  # noqa: E402
-from speed import RESULTS, machine  # noqa: E402
+from speed import RESULTS  # noqa: E402
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -49,7 +48,7 @@ def of(name: str) -> dict[str, object]:
     dataset = of_set(name)
     parts = halves(dataset)
     swapped = [swap(mdata, seed) for seed, mdata in enumerate(parts)]
-    model, *_ = fitted(dataset, parts)
+    model = fitted(dataset, parts[0])
     out = {}
     for half, mdata, truth in zip(("training", "held out"), parts, swapped, strict=True):
         found = model.get_modality_agreement(mdata)
@@ -59,14 +58,13 @@ def of(name: str) -> dict[str, object]:
     return out
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=SETS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
-    found = {"share_swapped": SHARE, "sets": {name: of(name) for name in arguments.sets}, **machine()}
-    (RESULTS / "agreement.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found["sets"], indent=1))
+    for name in arguments.sets:
+        keep(RESULTS / "agreement.json", "sets", name, of(name))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ cell, or that mean "not known", are left out on both sides. Macro averages. Writ
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -21,13 +20,15 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from harness.after import fitted, halves, of_set  # noqa: E402
+from harness.after import fitted, fitted_halves, keep, of_set  # noqa: E402
 from harness.methods.linear import components  # noqa: E402
 from harness.sets import DataSet, Task, kinds_of  # noqa: E402
-from speed import RESULTS, machine  # noqa: E402
+from speed import RESULTS  # noqa: E402
 
 if TYPE_CHECKING:
     from mudata import MuData
+
+    from scmamba_scvi import SCMAMBA
 
 SETS = ("bmmc_cite_starter", "snareseq_mouse_cortex", "multiome_weak_batches", "citeseq_weak_batches")
 #: Labels finer than those the set is scored by elsewhere.
@@ -57,7 +58,7 @@ def baselines(task: Task, labels: np.ndarray, known: np.ndarray, asked: np.ndarr
     return {"15-NN on RNA PCA": votes, **regressions}
 
 
-def of(dataset: DataSet, parts: tuple[MuData, MuData], label_key: str) -> dict[str, object]:
+def of(dataset: DataSet, model: SCMAMBA, parts: tuple[MuData, MuData], label_key: str) -> dict[str, object]:
     from scmamba_scvi.metrics import annotation_scores
 
     train, test = parts
@@ -66,7 +67,6 @@ def of(dataset: DataSet, parts: tuple[MuData, MuData], label_key: str) -> dict[s
     usable = set(names[counts > 1]) - set(dataset.ignored_labels)
     known, asked = (np.array([label in usable for label in of_half]) for of_half in (labels, truth))
     found = baselines(Task(train, test, kinds_of(train), dataset.batch_key), labels, known, asked)
-    model, *_ = fitted(dataset, parts)
     train.obs["label"] = np.where(known, labels, "Unknown")
     model.train_classifier("label")
     for modality in (None, *model.kinds):
@@ -82,20 +82,21 @@ def of(dataset: DataSet, parts: tuple[MuData, MuData], label_key: str) -> dict[s
     }  # fmt: skip
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=SETS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
-    found = {}
+    path = RESULTS / "annotation.json"
     for name in arguments.sets:
         dataset = of_set(name)
         label_key = LABELS.get(name, dataset.label_key)
-        found[name] = of(dataset, halves(dataset), label_key)
+        model, *parts = fitted_halves(name)
+        keep(path, "sets", name, of(dataset, model, parts, label_key))
         if name == "bmmc_cite_starter":
-            found[f"{name}, one batch to the other"] = of(dataset, by_batch(dataset), label_key)
-    (RESULTS / "annotation.json").write_text(json.dumps({"sets": found, **machine()}, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+            parts = by_batch(dataset)
+            found = of(dataset, fitted(dataset, parts[0]), parts, label_key)
+            keep(path, "sets", f"{name}, one batch to the other", found)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ cells. Writes benchmarks/results/imputation.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -20,10 +19,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from harness.after import fitted, halves, of_set  # noqa: E402
+from harness.after import fitted_halves, keep, of_set  # noqa: E402
 from harness.methods.linear import components, values  # noqa: E402
 from harness.sets import Task, kinds_of  # noqa: E402
-from speed import RESULTS, machine  # noqa: E402
+from speed import RESULTS  # noqa: E402
 
 SETS = ("multiome_weak_batches", "citeseq_weak_batches", "bmmc_cite_starter", "snareseq_mouse_cortex")
 N_PEAKS, NEIGHBORS = 1_000, (15, 50)
@@ -44,7 +43,7 @@ def truth(task: Task, kind: str, features: np.ndarray) -> tuple[np.ndarray, np.n
 
 def of(name: str) -> dict[str, object]:
     dataset = of_set(name)
-    train, test = halves(dataset)
+    model, train, test = fitted_halves(name)
     task = Task(train, test, kinds_of(train), dataset.batch_key)
     kind = next(k for k in task.keys if k != "rna")
     seen = np.asarray((test[task.keys[kind]].X > 0).sum(0)).ravel()
@@ -53,7 +52,6 @@ def of(name: str) -> dict[str, object]:
     own, asked = components(task, "rna", seed=0)
     distance = (own**2).sum(1) - 2 * asked @ own.T
     order = np.argsort(distance, axis=1)[:, : max(NEIGHBORS)]
-    model, _, _ = fitted(dataset, (train, test))
     names = list(train[task.keys[kind]].var_names[features])
     out: dict[str, object] = {"modality": kind, "features": len(features), "cells": test.n_obs}
     for k in NEIGHBORS:
@@ -66,14 +64,13 @@ def of(name: str) -> dict[str, object]:
     return out
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=SETS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
-    found = {"sets": {name: of(name) for name in arguments.sets}, **machine()}
-    (RESULTS / "imputation.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found["sets"], indent=1))
+    for name in arguments.sets:
+        keep(RESULTS / "imputation.json", "sets", name, of(name))
 
 
 if __name__ == "__main__":

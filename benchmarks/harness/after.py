@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,15 +33,30 @@ def halves(dataset: DataSet) -> tuple[MuData, MuData]:
     return tuple(whole[np.sort(rows)].copy() for rows in (order[cut:], order[:cut]))
 
 
-def fitted(dataset: DataSet, parts: tuple[MuData, MuData] | None = None) -> tuple[SCMAMBA, MuData, MuData]:
-    """A model with all defaults on the training cells; it reads no label."""
+@functools.cache
+def fitted_halves(name: str) -> tuple[SCMAMBA, MuData, MuData]:
+    """Model, training and held-out cells of a set; one fit for all the scripts of a process."""
+    dataset = of_set(name)
+    train, test = halves(dataset)
+    return fitted(dataset, train), train, test
+
+
+def fitted(dataset: DataSet, train: MuData) -> SCMAMBA:
+    """A model with all defaults; it reads no label."""
     import scvi
 
     from scmamba_scvi import SCMAMBA
 
     scvi.settings.seed = 0
-    train, test = halves(dataset) if parts is None else parts
     SCMAMBA.setup_mudata(train, modalities=kinds_of(train), batch_key=dataset.batch_key)
     model = SCMAMBA(train)
     model.train(enable_progress_bar=False)
-    return model, train, test
+    return model
+
+
+def keep(path: Path, part: str, name: str, found: dict[str, object]) -> None:
+    """Put one set's results beside those of the others in a JSON file."""
+    whole = json.loads(path.read_text()) if path.exists() else {}
+    whole.setdefault(part, {})[name] = found
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    print(path.stem, name, json.dumps(found, indent=1), flush=True)
