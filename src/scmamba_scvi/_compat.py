@@ -54,6 +54,8 @@ def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
 
     found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")[1]
     return len(found) if isinstance(found, list) else int(found)
+
+
 def forget_manager(model: object, data: object) -> None:
     """Let scvi-tools drop what it registered of ``data`` for ``model``, which would keep the data in memory."""
     # `deregister_manager` looks among the data of the class only, new data are kept by the model
