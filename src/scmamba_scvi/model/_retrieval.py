@@ -57,11 +57,12 @@ def nearest_references(
     exclude
         ``(n,)`` the one reference that does not count for each query, -1 for none.
     """
+    # written in place: small results kept between large blocks would leave holes no block fits into
+    found = Neighbors(*(np.zeros((len(queries), k), dtype) for dtype in (np.int64, np.float32, np.float32)))
     if not len(queries):
-        return Neighbors(np.zeros((0, k), np.int64), *(np.zeros((0, k), np.float32) for _ in range(2)))
+        return found
     q, r = prepare(*(as_matrix(x, name, device) for x, name in ((queries, "queries"), (references, "references"))))
     excluded = None if exclude is None else torch.as_tensor(exclude, device=q.device)
-    parts = []
     for rows, distances in distance_blocks(q, r):
         less_one = distances.mul_(-0.5)  # |q - r|^2 = 2 - 2 cos, so this is the cosine less 1, (b, m)
         if excluded is not None:
@@ -69,9 +70,10 @@ def nearest_references(
             less_one[asked, excluded[rows][asked]] = -torch.inf
         best = less_one.topk(k, dim=1)
         log_sum = less_one.div_(temperature).logsumexp(dim=1, keepdim=True)  # (b, 1)
-        share = (best.values / temperature - log_sum).exp()
-        parts.append([x.cpu().numpy() for x in (best.indices, (1 + best.values).clamp(-1, 1).float(), share.float())])
-    return Neighbors(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+        found.indices[rows] = best.indices.cpu()
+        found.cosine[rows] = (1 + best.values).clamp(-1, 1).cpu()
+        found.confidence[rows] = (best.values / temperature - log_sum).exp().cpu()
+    return found
 
 
 def fit_temperature(x: np.ndarray, y: np.ndarray) -> float:
