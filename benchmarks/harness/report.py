@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import methods, variants
+from . import methods, variants, verdicts
 from .runner import read
 from .scores import SCORES
 from .sets import ROOT, SETS
@@ -31,6 +31,8 @@ def write_page() -> None:
     if len(quality):
         _draw(quality)
         lines += ["![Matching against cell types, one panel per data set](_static/benchmarks.png)", ""]
+    if len(quality):
+        lines += verdicts.section(quality, list(methods.METHODS))
     lines += ["## Scores", "", *(f"- **{s.name}**: {s.about}." for s in SCORES.values()), ""]
     lines += ["## Methods", "", *_method_list(), ""]
     for name in SETS:

@@ -1,0 +1,63 @@
+"""The defaults against every other method, score by score: clearly better, the same, or clearly worse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .scores import SCORES
+
+OURS = "scMamba"
+COMPARED = ("FOSCTTM", "recall@10", "kNN accuracy", "ARI")
+MIXED = ("batch mixing", "batch ASW")
+#: How many standard deviations over seeds are more than chance.
+N_DEVIATIONS = 2
+
+
+def compare(results: pd.DataFrame, scores: tuple[str, ...]) -> pd.DataFrame:
+    """A row per (rival, set, score) that both have: difference, positive where ours is better, and the margin."""
+    scored = results[results["fit_s"].notna()]
+    rows = []
+    for score in scores:
+        usual = _usual_spread(scored, score)
+        for name, of_set in scored.groupby("set", sort=False):
+            by_method = of_set.groupby("method", sort=False)[score].agg(["mean", "std", "count"])
+            if OURS not in by_method.index or np.isnan(by_method.at[OURS, "mean"]):
+                continue
+            ours = by_method.loc[OURS]
+            for method, rival in by_method.drop(OURS).iterrows():
+                if np.isnan(rival["mean"]):
+                    continue
+                seeded = [row["std"] for row in (ours, rival) if row["count"] > 1]
+                spread = max(seeded) if seeded else usual
+                sign = -1 if SCORES[score].lower_is_better else 1
+                rows.append((method, name, score, sign * (ours["mean"] - rival["mean"]), N_DEVIATIONS * spread))
+    return pd.DataFrame(rows, columns=["method", "set", "score", "gain", "margin"])
+
+
+def _usual_spread(scored: pd.DataFrame, score: str) -> float:
+    """Of our seeds, for sets with one seed: the median over those with several."""
+    ours = scored[scored["method"] == OURS].groupby("set")[score].agg(["std", "count"])
+    return float(ours.loc[ours["count"] > 1, "std"].median())
+
+
+def section(results: pd.DataFrame, order: list[str]) -> list[str]:
+    """Lines of docs/benchmarks.md."""
+    found = {scores: compare(results, scores) for scores in (COMPARED, MIXED)}
+    lines = [
+        "## The defaults against each method", "",
+        f"Over all sets: in how many scores the defaults are better, the same or worse. Better and worse mean by more than {N_DEVIATIONS}",
+        "standard deviations over seeds (of the set; of the median set where it was fitted once).", "",
+    ]  # fmt: skip
+    for scores, table in found.items():
+        lines += [f"{', '.join(scores)}:", "", "| against | better | same | worse | worse in |", "|---|--:|--:|--:|---|"]
+        for method in order:
+            of_method = table[table["method"] == method]
+            if not len(of_method):
+                continue
+            worse = of_method[of_method["gain"] < -of_method["margin"]]
+            better = int((of_method["gain"] > of_method["margin"]).sum())
+            where = ", ".join(f"{row.score} on {row.set} ({-row.gain:.3f})" for row in worse.itertuples())
+            lines.append(f"| {method} | {better} | {len(of_method) - better - len(worse)} | {len(worse)} | {where} |")
+        lines.append("")
+    return lines
