@@ -305,6 +305,11 @@ def write_page() -> None:
         import scaling as of_sizes
 
         lines += of_sizes.section(json.loads(scaling.read_text()))
+    disk = RESULTS / "larger_than_memory.json"
+    if disk.exists():
+        import larger_than_memory
+
+        lines += larger_than_memory.section(json.loads(disk.read_text()))
     lines += ["", "## On a GPU", "", "Not yet measured."]
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines) + "\n")
 

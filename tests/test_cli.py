@@ -330,3 +330,22 @@ def test_every_option_has_a_help_text(name):
 
 def test_the_input_is_never_touched(simulated, integrated):
     assert Path(simulated).exists() and {path.name for path in simulated.parent.iterdir()} == {"multiome.h5mu"}
+
+
+# -- convert ------------------------------------------------
+
+
+def test_convert_writes_a_file_that_opens_on_disk(simulated, tmp_path):
+    from scmamba_scvi.data import open_mudata
+
+    result = run("convert", simulated, tmp_path / "m.zarr")
+    assert result.exit_code == 0, result.output
+    assert "m.zarr" in result.stdout
+    assert open_mudata(tmp_path / "m.zarr").obs_names.equals(mudata.read_h5mu(simulated).obs_names)
+    again = run("convert", simulated, tmp_path / "m.zarr")
+    assert again.exit_code == 2
+    assert "exists" in again.stderr
+    assert run("convert", simulated, tmp_path / "m.zarr", "--overwrite").exit_code == 0
+    absent = run("convert", tmp_path / "absent.h5mu", tmp_path / "b.zarr")
+    assert absent.exit_code == 2
+    assert "no file" in absent.stderr

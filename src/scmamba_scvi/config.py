@@ -139,6 +139,7 @@ class TrainConfig:
     # memory; None: on where a GPU could not keep those of a minibatch
     checkpoint_activations: bool | None = None
     max_validation_cells: int = 5_000  # enough to tell 0.08 from 0.09; more only cost training cells
+    buffer_mb: float = 1024  # memory for counts of data in a file; data in memory are used where they are
 
     @property
     def monitor_mode(self) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from ._console import out
+from ._convert import convert
 from ._doctor import doctor
 from ._evaluate import evaluate
 from ._integrate import demo, integrate
@@ -24,6 +25,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "demo": demo,
     "integrate": integrate,
     "evaluate": evaluate,
+    "convert": convert,
     "doctor": doctor,
 }
 for _name, _command in COMMANDS.items():

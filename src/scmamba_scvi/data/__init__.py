@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._download import fetch_pbmc_multiome, read_10x_multiome
+    from ._on_disk import convert_mudata, open_mudata, write_obsm
     from ._simulate import simulate_citeseq, simulate_multiome
 
-__all__ = ["fetch_pbmc_multiome", "read_10x_multiome", "simulate_citeseq", "simulate_multiome"]
+__all__ = [
+    "convert_mudata",
+    "fetch_pbmc_multiome",
+    "open_mudata",
+    "read_10x_multiome",
+    "simulate_citeseq",
+    "simulate_multiome",
+    "write_obsm",
+]
 
 _HOME = {
+    "convert_mudata": "_on_disk",
+    "open_mudata": "_on_disk",
+    "write_obsm": "_on_disk",
     "fetch_pbmc_multiome": "_download",
     "read_10x_multiome": "_download",
     "simulate_citeseq": "_simulate",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from anndata.abc import CSRDataset
 from mudata import MuData
-from scipy import sparse
 from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
@@ -20,73 +19,14 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from .._compat import mudata_wrapper, scvi_constants
 from .._keys import BATCH_KEY, KINDS, present_key, x_key
 from ..errors import ScmambaError
-from ..ops.csr import csr
 from ._checks import check_mudata
+from ._matrix import ModalityMatrix
 from ._sampler import BatchPureSampler, ShareOfRank
+from ._stream import SHARE_OF_BUFFER, StreamedLoader
 from ._transfer import OneAhead
 
 _C = scvi_constants()
 _MuDataField = mudata_wrapper()
-
-
-class ModalityMatrix:
-    """Rows of one modality's counts by cell of the MuData, columns in the order the model knows.
-
-    Parameters
-    ----------
-    x
-        Counts as AnnData holds them: scipy sparse, numpy, or backed by a file. Never copied as a whole, except a
-        matrix stored by columns.
-    rows
-        Row of ``x`` for each cell of the MuData, -1 where the cell lacks the modality.
-    columns
-        Position in the model of each column of ``x``; `None` if the order is the same.
-    """
-
-    def __init__(self, x: object, rows: np.ndarray, columns: np.ndarray | None) -> None:
-        if sparse.issparse(x) and x.format != "csr":
-            x = x.tocsr()
-        # rows with unsorted or repeated columns are mended minibatch by minibatch: the user's matrix stays as it is
-        self._mend = sparse.issparse(x) and not x.has_canonical_format
-        self._x, self._rows, self._columns = x, rows, columns
-        self.n_features = x.shape[1]
-
-    def present(self, cells: np.ndarray) -> np.ndarray:
-        """Which cells have the modality."""
-        return self._rows[cells] >= 0
-
-    def read(self, cells: np.ndarray) -> Tensor:
-        """Counts ``(n, f)`` in float32, CSR if stored sparse; rows of cells without the modality are empty."""
-        rows = self._rows[cells]
-        have = rows >= 0
-        block = self._read_rows(rows[have])
-        return self._sparse(block, have) if sparse.issparse(block) else self._dense(block, have)
-
-    def _read_rows(self, rows: np.ndarray):
-        if sparse.issparse(self._x) or isinstance(self._x, np.ndarray):
-            return self._x[rows]
-        # files are read in rising order, then put back into the order asked for
-        unique, back = np.unique(rows, return_inverse=True)
-        block = self._x[unique] if len(unique) else self._x[:0]
-        return sparse.csr_matrix(block)[back] if isinstance(self._x, CSRDataset) else np.asarray(block)[back]
-
-    def _sparse(self, block, have: np.ndarray) -> Tensor:
-        block = sparse.csr_matrix(block)
-        if self._columns is not None:
-            block = sparse.csr_matrix((block.data, self._columns[block.indices], block.indptr), shape=block.shape)
-        if self._columns is not None or self._mend:
-            block.sum_duplicates()  # sorts, too
-        lengths = np.zeros(len(have), dtype=np.int64)
-        lengths[have] = np.diff(block.indptr)
-        # scipy's own index type, int32 below 2 ** 31 stored values: half the traffic of int64
-        crow = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(block.indices.dtype))
-        values = torch.from_numpy(block.data.astype(np.float32, copy=False))
-        return csr(crow, torch.from_numpy(block.indices), values, (len(have), self.n_features))
-
-    def _dense(self, block: np.ndarray, have: np.ndarray) -> Tensor:
-        out = np.zeros((len(have), self.n_features), dtype=np.float32)
-        out[np.ix_(have, np.arange(self.n_features) if self._columns is None else self._columns)] = block
-        return torch.from_numpy(out)
 
 
 class MultiModalDataset(Dataset):
@@ -102,6 +42,23 @@ class MultiModalDataset(Dataset):
 
     def __len__(self) -> int:
         return self._n_cells
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether some counts are read from a file when they are asked for."""
+        return any(matrix.on_disk for matrix in self.matrices.values())
+
+    def cells_within(self, megabytes: float) -> int:
+        """How many cells' counts take so much memory."""
+        return int(megabytes * 2**20 / max(1.0, sum(matrix.bytes_per_cell for matrix in self.matrices.values())))
+
+    def loaded(self, cells: np.ndarray) -> MultiModalDataset:
+        """These cells, with their counts in memory; cell ``i`` of it is ``cells[i]``."""
+        part = copy.copy(self)
+        part._n_cells = len(cells)
+        part.matrices = {kind: matrix.loaded(cells) for kind, matrix in self.matrices.items()}
+        part._columns = {key: column[cells] for key, column in self._columns.items()}
+        return part
 
     def __getitem__(self, cells: int | Sequence[int]) -> dict[str, Tensor]:
         cells = np.atleast_1d(np.asarray(cells))
@@ -216,6 +173,8 @@ class PairedSplitter(DataSplitter):
         Fill each training minibatch from one batch.
     cells_per_step
         Cells of a training step on all ranks together; `None`: ``batch_size``.
+    buffer_mb
+        Memory for counts that are read from a file.
     """
 
     def __init__(
@@ -225,10 +184,14 @@ class PairedSplitter(DataSplitter):
         max_validation_cells: int,
         batch_pure: bool = False,
         cells_per_step: int | None = None,
+        buffer_mb: float = 1024,
         **kwargs,
     ) -> None:
-        self.batch_pure, self.cells_per_step = batch_pure, cells_per_step
+        self.batch_pure, self.cells_per_step, self.buffer_mb = batch_pure, cells_per_step, buffer_mb
         super().__init__(adata_manager, load_sparse_tensor=True, **{"drop_last": True, **kwargs})
+        self._dataset = adata_manager.create_torch_dataset()
+        if self._dataset.on_disk:
+            max_validation_cells = min(max_validation_cells, self._check_buffer())
         if self.external_indexing is None:
             self.train_idx, self.val_idx, self.test_idx = self._split(max_validation_cells)
         else:
@@ -250,10 +213,14 @@ class PairedSplitter(DataSplitter):
         rank, n_ranks = self._ranks()
         batch_size = self.data_loader_kwargs["batch_size"]
         size = self.cells_per_step or batch_size
-        if not self.batch_pure and n_ranks == 1 and size == batch_size:
-            return self._ahead(super().train_dataloader())
         # ranks share their minibatches, so they must draw the same ones
         generator = torch.Generator().manual_seed(settings.seed or 0) if n_ranks > 1 else None
+        if self._dataset.on_disk:
+            return self._ahead(
+                StreamedLoader(self._dataset, self.train_idx, size, self.buffer_mb, generator, rank, n_ranks)
+            )
+        if not self.batch_pure and n_ranks == 1 and size == batch_size:
+            return self._ahead(super().train_dataloader())
         if self.batch_pure:
             batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
             sampler = BatchPureSampler(batches, size, generator)
@@ -268,13 +235,18 @@ class PairedSplitter(DataSplitter):
         if not self.n_val:
             return []
         rank, n_ranks = self._ranks()
-        if n_ranks == 1:
+        if n_ranks == 1 and not self._dataset.on_disk:
             return self._ahead(super().val_dataloader())
         # every rank has minibatches: the scores of all are waited for
         size = min(self.data_loader_kwargs["batch_size"], self.n_val // n_ranks)
         if size < 2:
             raise ScmambaError(f"{self.n_val} held-out cells are too few for {n_ranks} devices: raise validation_size.")
-        return self._loader(self.val_idx, list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::n_ranks])
+        minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::n_ranks]
+        return (
+            self._ahead(self._loader(self.val_idx, minibatches))
+            if n_ranks == 1
+            else self._loader(self.val_idx, minibatches)
+        )
 
     @property
     def n_cells_per_step(self) -> int:
@@ -285,8 +257,23 @@ class PairedSplitter(DataSplitter):
         """Loader whose ``sampler`` yields the positions in ``cells`` of a whole minibatch."""
         # scvi-tools' loader would put what the sampler yields into minibatches once more
         options = {name: value for name, value in self.data_loader_kwargs.items() if name != "batch_size"}
-        dataset = self.adata_manager.create_torch_dataset(indices=cells, load_sparse_tensor=True)
+        # cells of a file that are read in every epoch, in no order a disk likes, are few: they stay in memory
+        dataset = self._dataset.loaded(cells) if self._dataset.on_disk else Subset(self._dataset, cells)
         return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **options)
+
+    def _check_buffer(self) -> int:
+        """How many cells the part of the buffer for validation holds."""
+        if self.batch_pure:
+            raise ScmambaError("batch_pure=True needs the counts in memory: cells of a batch are far apart in a file.")
+        n_cells = self._dataset.cells_within(SHARE_OF_BUFFER * self.buffer_mb)
+        size = self.cells_per_step or self.data_loader_kwargs["batch_size"]
+        if n_cells < size:
+            needed = size / max(1, self._dataset.cells_within(SHARE_OF_BUFFER * 1024)) * 1024
+            raise ScmambaError(
+                f"A buffer of {self.buffer_mb:,} MB holds {n_cells:,} cells at a time, fewer than the {size:,} of a "
+                f"minibatch: choose plan_kwargs={{'buffer_mb': {needed:,.0f}}} or more, or a smaller batch_size."
+            )
+        return n_cells
 
     def _ranks(self) -> tuple[int, int]:
         """Number of this rank, and of all."""
@@ -334,15 +321,3 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) 
     if cells.size and (cells.dtype.kind not in "iu" or cells.min() < -n_cells or cells.max() >= n_cells):
         raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.")
     return cells.astype(np.int64) % n_cells
-
-
-def in_parts(cells: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """The cells, ``size`` at a time."""
-    for first in range(0, len(cells), size):
-        yield cells[first : first + size]
-
-
-def iterate_blocks(matrix: ModalityMatrix, cells: np.ndarray, block_size: int = 1024) -> Iterator[Tensor]:
-    """Counts of those ``cells`` that have the modality, block by block."""
-    for part in in_parts(cells[matrix.present(cells)], block_size):
-        yield matrix.read(part)

@@ -18,8 +18,9 @@ from ..errors import ScmambaError, UnknownNameError
 from ..ops.csr import is_csr
 from ..pp import value_transform
 from ._cells import Views, kind_of, opened, views
-from ._data import MultiModalManager, in_parts
+from ._data import MultiModalManager
 from ._matching import check_k
+from ._matrix import in_parts
 from ._retrieval import nearest_references
 
 #: What is averaged, unless something else is asked for: the usual values of each kind, none of which has to be learned.

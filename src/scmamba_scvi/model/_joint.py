@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ..nn.joint import JointEmbedding, in_halves, reliability
 from ..nn.spectral import TruncatedSVD
-from ._data import ModalityMatrix, in_parts, iterate_blocks
+from ._matrix import ModalityMatrix, in_parts, iterate_blocks
 from ._module import SCMAMBAModule
-from ._start import MAX_CELLS, sample
 
 #: Clusters within which batches are compared, so that a cell type that one batch lacks is not taken for its effect;
 #: from 5 to 40 the scores hardly move.
@@ -54,20 +53,17 @@ def fit_joint(
     cells
         Training cells.
     batches
-        Number of the batch of every cell ``(n_obs,)``; `None`: batches are left as they are.
+        Number of the batch of each of ``cells``; `None`: batches are left as they are.
     seed
-        Of the sample of cells and of the clusters.
+        Of the clusters.
     """
-    cells = sample(cells, MAX_CELLS, seed)
     features, present = _features(module, matrices, cells)
     weight = module.config.joint_shared_weight
     if batches is None:
         module.joint.fit_maps(features, present, weight)
         return
     joint = module.joint
-    batch = (
-        torch.from_numpy(batches[cells]).long().clamp(max=joint.n_batches)
-    )  # the last: came after the first training
+    batch = torch.from_numpy(batches).long().clamp(max=joint.n_batches)  # the last: came after the first training
     for kind in features:  # start where every batch has the same mean
         _set_shift(joint, kind, _offsets(features[kind], batch, torch.zeros_like(batch), present[kind]))
     for i in range(N_ROUNDS):

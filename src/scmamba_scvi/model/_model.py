@@ -23,10 +23,11 @@ from ..pp import FeatureLayout, feature_layout
 from ._agreement import AgreementMixin
 from ._checks import check_obs_column, check_shared_cells
 from ._classifier import ClassifierMixin
-from ._data import MultiModalManager, in_parts, resolve_cells
+from ._data import MultiModalManager, resolve_cells
 from ._export import read_export, write_export
 from ._imputation import ImputationMixin
 from ._matching import MatchingMixin
+from ._matrix import in_parts
 from ._modalities import resolve_modalities
 from ._module import SCMAMBAModule
 from ._sizes import choose_preset, patch_size_for

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..nn.spectral import TruncatedSVD, held_out_correlations, linear_start, truncated_svd
-from ._data import ModalityMatrix, iterate_blocks
+from ._matrix import ModalityMatrix, iterate_blocks
 from ._module import SCMAMBAModule
 
 #: More cells do not move the leading directions, but cost a pass over the data each.

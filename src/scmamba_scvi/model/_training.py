@@ -12,16 +12,18 @@ from scvi import settings
 from scvi.train import TrainRunner
 
 from .._compat import device_of, devices_docstring, quiet
-from .._keys import BATCH_KEY
+from .._keys import BATCH_KEY, x_key
 from ..config import TrainConfig, resolve_train_config
 from ..errors import ScmambaError
 from ._callbacks import EqualStart, KeepBest, StopOnInterrupt
-from ._data import ModalityMatrix, PairedSplitter, n_modalities_of_cells
+from ._data import MultiModalDataset, PairedSplitter, n_modalities_of_cells
 from ._joint import fit_joint, start_joint
+from ._matrix import ModalityMatrix
 from ._plan import ContrastivePlan
 from ._ranks import count_ranks, is_first_rank, ranks_trainer
 from ._sizes import Training, choose_training
 from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
+from ._stream import sample_places
 
 
 class ContrastiveTrainingMixin:
@@ -108,11 +110,11 @@ class ContrastiveTrainingMixin:
         )
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
-            cells_per_step=chosen.cells_per_step, train_size=train_size,
+            cells_per_step=chosen.cells_per_step, buffer_mb=config.buffer_mb, train_size=train_size,
             validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=chosen.batch_size,
             **(datasplitter_kwargs or {}),
         )  # fmt: skip
-        self._start_from(splitter.train_idx)
+        self._start_from(splitter.train_idx, config.buffer_mb)
         if self.classifier_ is not None:
             self.classifier_ = None
             warnings.warn(
@@ -137,7 +139,7 @@ class ContrastiveTrainingMixin:
                     with self.module.only_linear(phase == "linear"):
                         kept.append(fit(n_epochs, on_interrupt))
         finally:  # whatever happened, the weights that are kept are good ones
-            self._join(splitter.train_idx)
+            self._join(splitter.train_idx, config.buffer_mb)
             if self.is_trained_:
                 self._calibrate_matching(np.asarray(splitter.val_idx))
         self.training_summary_ = {
@@ -192,16 +194,16 @@ class ContrastiveTrainingMixin:
             keep_best.read_report()
         return keep_best
 
-    def _start_from(self, cells: np.ndarray) -> None:
+    def _start_from(self, cells: np.ndarray, buffer_mb: float) -> None:
         """Learn from the training cells what must be known before the first step; once in the life of a model."""
         if self.is_started_:
             return
         seed = settings.seed or 0
-        matrices = self._matrices()
-        fit_values(self.module, matrices, cells)
+        # a file is read once, from front to back
+        fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
         starts_spectrally = self.config.spectral and self.config.skip
         if starts_spectrally or self.module.joint is not None:
-            cells = sample(cells, MAX_CELLS, seed)
+            matrices, cells, _ = self._sample(cells, buffer_mb)
             svds = decompose(self.module, matrices, cells, seed)
             if starts_spectrally:
                 start_spectrally(self.module, matrices, cells, svds, seed)
@@ -209,17 +211,31 @@ class ContrastiveTrainingMixin:
                 start_joint(self.module, matrices, cells, svds, seed)
         self.is_started_ = True
 
-    def _join(self, cells: np.ndarray) -> None:
+    def _join(self, cells: np.ndarray, buffer_mb: float) -> None:
         """Fit the joint embedding to the encoders as they are."""
         if self.module.joint is None:
             return
+        matrices, cells, chosen = self._sample(cells, buffer_mb)
         batches = None
         if self._corrects_batches:
-            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()
-        fit_joint(self.module, self._matrices(), cells, batches, settings.seed or 0)
+            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
+        fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
+
+    def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[dict[str, ModalityMatrix], np.ndarray, np.ndarray]:
+        """Counts, positions in them and in the MuData of those training cells that several passes are made over."""
+        seed, dataset = settings.seed or 0, self._dataset()
+        if not dataset.on_disk:
+            cells = sample(cells, MAX_CELLS, seed)
+            return dataset.matrices, cells, cells
+        cells = sample_places(cells, min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), seed)
+        part = dataset.loaded(cells)
+        return part.matrices, np.arange(len(cells)), cells
+
+    def _dataset(self) -> MultiModalDataset:
+        return self.adata_manager.create_torch_dataset(data_and_attributes=[x_key(kind) for kind in self.modalities_])
 
     def _matrices(self) -> dict[str, ModalityMatrix]:
-        return {kind: self.adata_manager.matrix(kind) for kind in self.modalities_}
+        return self._dataset().matrices
 
 
 def _default_precision(accelerator: str) -> str:

@@ -1,0 +1,319 @@
+"""Files larger than memory: open them with their matrices left where they are, rewrite them for that, add to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from ..errors import ScmambaError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+#: Stored values per piece of a zarr array: a piece is the least that is read, about 1 MB here.
+VALUES_PER_PIECE = 2**18
+#: Stored values copied at a time.
+VALUES_PER_COPY = 2**24
+#: Parts of a MuData beside its modalities.
+SHARED = ("obs", "var", "obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")
+
+
+def open_mudata(path: str | os.PathLike[str]) -> MuData:
+    """MuData of a file whose matrices stay in the file: ``X`` and layers are read a few cells at a time when needed.
+
+    Parameters
+    ----------
+    path
+        ``.h5mu`` or ``.zarr``, on a local disk; matrices sparse by rows (CSR) or dense.
+
+    Returns
+    -------
+    MuData to set up, train on and embed, as one in memory; names and tables are in memory. A ``.h5mu`` stays open, for
+    reading only, as long as the object lives.
+
+    Raises
+    ------
+    ScmambaError
+        There is no such file, it is damaged, or it is not a MuData.
+
+    Examples
+    --------
+    >>> mdata = scmamba_scvi.data.open_mudata("atlas.zarr")
+    >>> scmamba_scvi.SCMAMBA.setup_mudata(mdata)
+    >>> model = scmamba_scvi.SCMAMBA(mdata)
+    >>> model.train(plan_kwargs={"buffer_mb": 2048})
+    >>> z = model.get_latent_representation()
+    >>> scmamba_scvi.data.write_obsm("atlas.zarr", "X_scmamba", z, obs_names=mdata.obs_names)
+    """
+    from mudata import MuData, set_options
+
+    root = _open(path, "r")
+    with _naming(path), set_options(pull_on_update=False):
+        modalities = {name: _modality(root["mod"][name]) for name in _order(root["mod"])}
+        return MuData(modalities, **{name: _element(root[name]) for name in SHARED if name in root})
+
+
+def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a MuData again as zarr, in pieces suited to reading a few cells at a time, without holding a matrix.
+
+    Sparse matrices are stored by rows; dense ones with more zeros than values become sparse.
+
+    Parameters
+    ----------
+    source
+        ``.h5mu`` or ``.zarr``.
+    target
+        ``.zarr``; it is there when it is whole, and not before.
+    overwrite
+        Replace ``target`` if it exists.
+
+    Returns
+    -------
+    ``target``.
+
+    Raises
+    ------
+    ScmambaError
+        ``target`` exists, is not called ``.zarr`` or is ``source``; or ``source`` cannot be read.
+    """
+    import anndata
+    import zarr
+
+    source, target = Path(source), Path(target)
+    if target.suffix != ".zarr":
+        raise ScmambaError(
+            f"The result is a zarr folder: call it {target.with_suffix('.zarr').name}, not {target.name}."
+        )
+    if target.exists() and (not overwrite or target.resolve() == source.resolve()):
+        raise ScmambaError(
+            f"{target} exists: choose another name" + ("." if overwrite else ", or pass overwrite=True.")
+        )
+    from_root = _open(source, "r")
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with _naming(source):
+            to_root = zarr.open_group(part, mode="w", zarr_format=2)
+            to_root.attrs.update(_attributes(from_root))
+            for name in SHARED:
+                if name in from_root:
+                    anndata.io.write_elem(to_root, name, _element(from_root[name]))
+            modalities = to_root.require_group("mod")
+            modalities.attrs.update(_attributes(from_root["mod"]))
+            for name in from_root["mod"]:
+                _copy_modality(from_root["mod"][name], modalities.require_group(name))
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def write_obsm(
+    path: str | os.PathLike[str], key: str, values: np.ndarray, *, obs_names: Any, overwrite: bool = True
+) -> None:
+    """Add a matrix with a row per cell to ``obsm`` of a MuData in a file; nothing else of the file is written.
+
+    Parameters
+    ----------
+    path
+        ``.h5mu`` or ``.zarr``. A ``.h5mu`` must not be open: drop the MuData of `open_mudata` first.
+    key
+        Name in ``obsm``, such as ``"X_scmamba"``.
+    values
+        ``(n_cells, z)``.
+    obs_names
+        Name of the cell of each row, in any order; they are compared with those of the file.
+    overwrite
+        Replace what has this name.
+
+    Raises
+    ------
+    ScmambaError
+        The cells are not those of the file, ``key`` is taken and ``overwrite=False``, or the file cannot be written.
+    """
+    import anndata
+    import pandas as pd
+
+    values, names = np.asarray(values), pd.Index(obs_names)
+    root = _open(path, "r+")
+    try:
+        with _naming(path):
+            there = _element(root["obs"]).index
+            if len(values) != len(names):
+                raise ScmambaError(f"{len(values):,} rows of values for {len(names):,} names of cells.")
+            rows = names.get_indexer(there) if names.is_unique else None
+            if rows is None or len(names) != len(there) or (rows < 0).any():
+                raise ScmambaError(
+                    f"The cells are not those of {path}: {len(names):,} names for {len(there):,} cells, "
+                    f"{len(names.intersection(there)):,} of them the same."
+                )
+            obsm = root.require_group("obsm")
+            if key in obsm and not overwrite:
+                raise ScmambaError(f"obsm[{key!r}] exists in {path}: choose another name, or pass overwrite=True.")
+            anndata.io.write_elem(obsm, key, values[rows])
+    finally:
+        if hasattr(root, "close"):
+            root.close()
+
+
+def _open(path: str | os.PathLike[str], mode: str):
+    """Root of the file, an h5py or a zarr group."""
+    import h5py
+    import zarr
+
+    path = Path(path)
+    if not path.exists():
+        raise ScmambaError(f"There is no file {path}.")
+    try:
+        root = zarr.open_group(path, mode=mode) if path.is_dir() else h5py.File(path, mode)
+    except (OSError, ValueError, KeyError) as error:
+        what = "is damaged, or is neither .h5mu nor .zarr"
+        if mode != "r":
+            what = "cannot be written: it is open elsewhere, read-only, or damaged"
+        raise ScmambaError(f"{path} {what}: {error}") from error
+    if "mod" not in root or "obs" not in root:
+        raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
+    return root
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What goes wrong inside a file is said with its name."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if isinstance(error, ScmambaError):
+            raise
+        raise ScmambaError(f"{path} is damaged, or not a MuData: {error}") from error
+
+
+def _element(group: Any) -> Any:
+    import anndata
+
+    return anndata.io.read_elem(group)
+
+
+def _order(modalities: Any) -> list[str]:
+    """Names of the modalities, in the order of the MuData that was written."""
+    names = list(modalities)
+    order = [str(name) for name in modalities.attrs.get("mod-order", names)]
+    return order if sorted(order) == sorted(names) else names
+
+
+def _attributes(group: Any) -> dict[str, Any]:
+    """Attributes as JSON can hold them: HDF5 gives arrays and numpy's numbers."""
+    return {k: v if isinstance(v, str) else np.asarray(v).tolist() for k, v in dict(group.attrs).items()}
+
+
+def _left_on_disk(element: Any) -> Any:
+    """A sparse matrix as anndata's reader of slices, a dense one as the array of the file."""
+    import anndata
+
+    return anndata.io.sparse_dataset(element) if _is_sparse(element) else element
+
+
+def _is_sparse(element: Any) -> bool:
+    return str(element.attrs.get("encoding-type", "")).endswith(("csr_matrix", "csc_matrix"))
+
+
+def _modality(group: Any) -> AnnData:
+    from anndata import AnnData
+
+    layers = {name: _left_on_disk(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
+    parts = {name: _element(group[name]) for name in ("obs", "var", "obsm", "varm", "uns") if name in group}
+    return AnnData(X=_left_on_disk(group["X"]) if "X" in group else None, layers=layers, **parts)
+
+
+# -- copying ----------------------------------------------------------------------------------------------------------
+
+
+def _copy_modality(source: Any, target: Any) -> None:
+    import anndata
+
+    for name in source:
+        if name == "X":
+            _copy_matrix(source, target, "X")
+        elif name == "layers":
+            layers = target.require_group("layers")
+            layers.attrs.update(_attributes(source["layers"]))
+            for layer in source["layers"]:
+                _copy_matrix(source["layers"], layers, layer)
+        else:
+            anndata.io.write_elem(target, name, _element(source[name]))
+    target.attrs.update(_attributes(source))
+
+
+def _copy_matrix(source: Any, target: Any, name: str) -> None:
+    write_rows(target, name, row_blocks(source[name]))
+
+
+def row_blocks(element: Any) -> Iterator[Any]:
+    """Rows of a matrix in a file, a block at a time: CSR, or dense if most of its values are not zero."""
+    if not _is_sparse(element):
+        n_rows = max(1, VALUES_PER_COPY // max(1, element.shape[1]))
+        first = np.asarray(element[:n_rows])
+        dense = np.count_nonzero(first) * 2 > first.size
+        for start in range(0, element.shape[0], n_rows):
+            block = np.asarray(element[start : start + n_rows])
+            yield block if dense else sparse.csr_matrix(block)
+        return
+    if str(element.attrs["encoding-type"]).startswith("csc"):
+        raise ScmambaError(
+            f"{element.name} is stored by columns (CSC), so cells cannot be read one after another. Write it by rows "
+            f"where it fits into memory: mdata[...].X = mdata[...].X.tocsr()."
+        )
+    n_cells, n_features = (int(n) for n in element.attrs["shape"])
+    indptr = element["indptr"][...]
+    start = 0
+    while start < n_cells:
+        stop = int(np.searchsorted(indptr, indptr[start] + VALUES_PER_COPY, side="right")) - 1
+        stop = min(max(stop, start + 1), n_cells)
+        span = slice(int(indptr[start]), int(indptr[stop]))
+        parts = (element["data"][span], element["indices"][span], indptr[start : stop + 1] - indptr[start])
+        yield sparse.csr_matrix(parts, shape=(stop - start, n_features))
+        start = stop
+
+
+def write_rows(group: Any, name: str, blocks: Iterator[Any]) -> None:
+    """Write a matrix to ``group[name]`` of a zarr or HDF5 file from its row blocks, CSR or dense, one after another."""
+    import anndata
+
+    matrix = None
+    for block in blocks:
+        if matrix is None:
+            matrix = _first_rows(group, name, block)
+        elif sparse.issparse(block):
+            matrix.append(block)
+        else:
+            n = matrix.shape[0]
+            matrix.resize((n + len(block), block.shape[1]))
+            matrix[n:] = block
+    if matrix is None:
+        anndata.io.write_elem(group, name, sparse.csr_matrix((0, 0)))
+
+
+def _first_rows(group: Any, name: str, block: Any) -> Any:
+    import anndata
+
+    if not sparse.issparse(block):
+        rows = max(1, min(len(block), VALUES_PER_PIECE // max(1, block.shape[1])))
+        anndata.io.write_elem(group, name, block, dataset_kwargs={"chunks": (rows, block.shape[1]), **_growing(group)})
+        return group[name]
+    anndata.io.write_elem(group, name, block, dataset_kwargs={"chunks": (VALUES_PER_PIECE,)})
+    return anndata.io.sparse_dataset(group[name])
+
+
+def _growing(group: Any) -> dict[str, Any]:
+    import h5py
+
+    return {"maxshape": (None, None)} if isinstance(group, h5py.Group) else {}

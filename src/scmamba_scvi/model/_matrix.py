@@ -1,0 +1,103 @@
+"""One modality's counts, read by cell of the MuData, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from ..ops.csr import csr
+from ._disk import RowsOnDisk
+
+
+class ModalityMatrix:
+    """Rows of one modality's counts by cell of the MuData, columns in the order the model knows.
+
+    Parameters
+    ----------
+    x
+        Counts as AnnData holds them: scipy sparse, numpy, or in a file, then read when needed. Never copied as a whole, except a
+        matrix stored by columns.
+    rows
+        Row of ``x`` for each cell of the MuData, -1 where the cell lacks the modality.
+    columns
+        Position in the model of each column of ``x``; `None` if the order is the same.
+    """
+
+    def __init__(self, x: object, rows: np.ndarray, columns: np.ndarray | None) -> None:
+        if sparse.issparse(x) and x.format != "csr":
+            x = x.tocsr()
+        # rows with unsorted or repeated columns are mended minibatch by minibatch: the user's matrix stays as it is
+        in_memory = sparse.issparse(x) or isinstance(x, np.ndarray)
+        self._mend = not in_memory or (sparse.issparse(x) and not x.has_canonical_format)
+        self._x, self._rows, self._columns = x if in_memory else RowsOnDisk(x), rows, columns
+        self.n_features = x.shape[1]
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether counts are read from a file when they are asked for."""
+        return isinstance(self._x, RowsOnDisk)
+
+    @property
+    def bytes_per_cell(self) -> float:
+        """Memory that the counts of a cell take, on average over the cells of the MuData."""
+        if isinstance(self._x, RowsOnDisk):
+            per_row = self._x.bytes_per_row
+        elif sparse.issparse(self._x):
+            per_row = (self._x.data.nbytes + self._x.indices.nbytes) / max(1, self._x.shape[0])
+        else:
+            per_row = self._x.nbytes / max(1, self._x.shape[0])
+        return per_row * (self._rows >= 0).mean()
+
+    def loaded(self, cells: np.ndarray) -> ModalityMatrix:
+        """The same counts of these cells, in memory; cell ``i`` of it is ``cells[i]``."""
+        rows = self._rows[cells]
+        have = rows >= 0
+        return ModalityMatrix(self._read_rows(rows[have]), np.where(have, have.cumsum() - 1, -1), self._columns)
+
+    def present(self, cells: np.ndarray) -> np.ndarray:
+        """Which cells have the modality."""
+        return self._rows[cells] >= 0
+
+    def read(self, cells: np.ndarray) -> Tensor:
+        """Counts ``(n, f)`` in float32, CSR if stored sparse; rows of cells without the modality are empty."""
+        rows = self._rows[cells]
+        have = rows >= 0
+        block = self._read_rows(rows[have])
+        return self._sparse(block, have) if sparse.issparse(block) else self._dense(block, have)
+
+    def _read_rows(self, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
+        return self._x.read(rows) if isinstance(self._x, RowsOnDisk) else self._x[rows]
+
+    def _sparse(self, block, have: np.ndarray) -> Tensor:
+        block = sparse.csr_matrix(block)
+        if self._columns is not None:
+            block = sparse.csr_matrix((block.data, self._columns[block.indices], block.indptr), shape=block.shape)
+        if self._columns is not None or self._mend:
+            block.sum_duplicates()  # sorts, too
+        lengths = np.zeros(len(have), dtype=np.int64)
+        lengths[have] = np.diff(block.indptr)
+        # scipy's own index type, int32 below 2 ** 31 stored values: half the traffic of int64
+        crow = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(block.indices.dtype))
+        values = torch.from_numpy(block.data.astype(np.float32, copy=False))
+        return csr(crow, torch.from_numpy(block.indices), values, (len(have), self.n_features))
+
+    def _dense(self, block: np.ndarray, have: np.ndarray) -> Tensor:
+        out = np.zeros((len(have), self.n_features), dtype=np.float32)
+        out[np.ix_(have, np.arange(self.n_features) if self._columns is None else self._columns)] = block
+        return torch.from_numpy(out)
+
+
+def in_parts(cells: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """The cells, ``size`` at a time."""
+    for first in range(0, len(cells), size):
+        yield cells[first : first + size]
+
+
+def iterate_blocks(matrix: ModalityMatrix, cells: np.ndarray, block_size: int = 1024) -> Iterator[Tensor]:
+    """Counts of those ``cells`` that have the modality, block by block."""
+    for part in in_parts(cells[matrix.present(cells)], block_size):
+        yield matrix.read(part)

@@ -1,0 +1,138 @@
+"""Counts that are read from a file when they are needed."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from scvi import settings
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import convert_mudata, open_mudata, simulate_multiome
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.model._disk import RowsOnDisk
+from scmamba_scvi.model._stream import StreamedLoader, sample_places
+
+SMALL = {"n_latent": 8, "max_patches": 4, "n_layers": 1, "d_model": 16, "headdim": 16}
+
+
+@pytest.fixture(scope="module")
+def mdata():
+    mdata = simulate_multiome(n_cells=500, n_genes=80, n_peaks=200, seed=3)
+    # cells in another order, and some without accessibility
+    keep = np.random.default_rng(0).permutation(500)[:460]
+    atac = mdata["atac"][keep].copy()
+    return type(mdata)({"rna": mdata["rna"], "atac": atac})
+
+
+@pytest.fixture(scope="module", params=["h5mu", "zarr", "dense h5mu"])
+def opened(request, mdata, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("disk")
+    if request.param == "dense h5mu":
+        mdata = mdata.copy()
+        mdata["rna"].X = mdata["rna"].X.toarray()
+    mdata.write_h5mu(folder / "m.h5mu")
+    path = folder / "m.h5mu"
+    return open_mudata(convert_mudata(path, folder / "m.zarr") if request.param == "zarr" else path)
+
+
+def setup(mdata):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # simulated features that no cell has
+        SCMAMBA.setup_mudata(mdata)
+    return SCMAMBA(mdata, preset="small", **SMALL)
+
+
+def train(model, **kwargs):
+    settings.seed = 0
+    model.train(max_epochs=4, batch_size=64, enable_progress_bar=False, **kwargs)
+    return model
+
+
+def dense(x):
+    return x.to_dense() if x.layout != torch.strided else x
+
+
+@pytest.mark.parametrize("rows", [[5, 3, 3, 499, 0], list(range(40, 90)), [0, 9, 18, 27], []])
+def test_rows_in_any_order(mdata, opened, rows):
+    rows = np.array(rows, dtype=np.int64)
+    found = RowsOnDisk(opened["rna"].X).read(rows)
+    found = found.toarray() if sparse.issparse(found) else found
+    np.testing.assert_array_equal(found, mdata["rna"].X[rows].toarray())
+
+
+def test_minibatches_are_those_of_the_data_in_memory(mdata, opened):
+    in_memory, on_disk = (setup(m).adata_manager.create_torch_dataset() for m in (mdata, opened))
+    assert on_disk.on_disk
+    assert not in_memory.on_disk
+    loader = StreamedLoader(on_disk, np.arange(500)[::-1], 64, buffer_mb=1.0)
+    loader._per_buffer = 2
+    seen = []
+    for cells, found in zip((c for b in _replay(loader) for c in b), loader, strict=True):
+        expected = in_memory[cells]
+        assert set(found) == set(expected)
+        for key, value in expected.items():
+            torch.testing.assert_close(dense(found[key]), dense(value), rtol=0, atol=0)
+        seen.append(cells)
+    seen = np.concatenate(seen)
+    assert len(seen) == len(np.unique(seen)) == 500 // 64 * 64
+
+
+def _replay(loader):
+    """The plan that the next epoch will follow."""
+    state = torch.random.get_rng_state()
+    plan = list(loader._plan())
+    torch.random.set_rng_state(state)
+    return plan
+
+
+def test_cells_are_mixed_within_and_between_minibatches(opened):
+    dataset = setup(opened).adata_manager.create_torch_dataset()
+    loader = StreamedLoader(dataset, np.arange(500), 64, buffer_mb=1.0)
+    loader._per_buffer = 4
+    first, second = (np.concatenate([cells for buffer in loader._plan() for cells in buffer]) for _ in range(2))
+    assert len(np.unique(first[:64] // 64)) > 2, "cells of several places"
+    assert not np.array_equal(first, second), "a new order in every epoch"
+
+
+def test_model_learns_as_from_memory(mdata, opened):
+    in_memory, on_disk = (train(setup(m)) for m in (mdata, opened))
+    assert on_disk.history["foscttm_validation"].iloc[-1, 0] == pytest.approx(
+        in_memory.history["foscttm_validation"].iloc[-1, 0], abs=0.05
+    )
+    z = on_disk.get_latent_representation()
+    np.testing.assert_allclose(z, on_disk.get_latent_representation(mdata), atol=1e-5)
+    order = np.random.default_rng(0).permutation(500)
+    np.testing.assert_allclose(z[order], on_disk.get_latent_representation(indices=order), atol=1e-5)
+
+
+def test_same_seed_same_model(opened):
+    first, second = (train(setup(opened)).get_latent_representation() for _ in range(2))
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_too_small_a_buffer_is_answered_with_one_that_does(opened):
+    model = setup(opened)
+    with pytest.raises(ScmambaError, match=r"fewer than the 64 of a minibatch: choose plan_kwargs=\{'buffer_mb'"):
+        train(model, plan_kwargs={"buffer_mb": 0.01})
+
+
+def test_batch_pure_minibatches_are_refused(opened):
+    opened.obs["batch"] = "a"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        SCMAMBA.setup_mudata(opened, batch_key="batch")
+    model = SCMAMBA(opened, preset="small", **SMALL)
+    with pytest.raises(ScmambaError, match="needs the counts in memory"):
+        train(model, plan_kwargs={"batch_pure": True})
+
+
+def test_sample_is_of_whole_places_all_over_the_file():
+    cells = np.random.default_rng(0).permutation(10_000)
+    chosen = sample_places(cells, 640, seed=0)
+    assert len(chosen) == 640
+    assert (np.diff(chosen) > 0).all()
+    assert len(np.unique(chosen // 64)) <= 11
+    assert chosen.max() - chosen.min() > 5_000
+    np.testing.assert_array_equal(sample_places(cells, 20_000, seed=0), np.arange(10_000))

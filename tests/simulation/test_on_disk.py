@@ -1,0 +1,115 @@
+"""Files whose matrices stay in the file."""
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scmamba_scvi.data import _on_disk, convert_mudata, open_mudata, simulate_multiome, write_obsm
+from scmamba_scvi.errors import ScmambaError
+
+
+@pytest.fixture(scope="module")
+def mdata():
+    mdata = simulate_multiome(n_cells=150, n_genes=60, n_peaks=120, seed=1)
+    mdata["rna"].layers["counts"] = mdata["rna"].X.copy()
+    mdata["atac"].obsm["X_lsi"] = np.arange(300.0).reshape(150, 2)
+    mdata.uns["note"] = "kept"
+    return mdata
+
+
+@pytest.fixture(scope="module")
+def h5mu(mdata, tmp_path_factory):
+    path = tmp_path_factory.mktemp("disk") / "m.h5mu"
+    mdata.write_h5mu(path)
+    return path
+
+
+def dense(x):
+    return x.toarray() if sparse.issparse(x) else np.asarray(x)
+
+
+def assert_same(found, mdata):
+    assert list(found.mod) == list(mdata.mod)
+    assert found.obs_names.equals(mdata.obs_names)
+    assert found.uns["note"] == "kept"
+    np.testing.assert_array_equal(found["atac"].obsm["X_lsi"], mdata["atac"].obsm["X_lsi"])
+    for key, modality in mdata.mod.items():
+        assert found[key].var_names.equals(modality.var_names)
+        pd.testing.assert_frame_equal(found[key].obs, modality.obs, check_categorical=False)
+        np.testing.assert_array_equal(dense(found[key].X[:]), dense(modality.X))
+    np.testing.assert_array_equal(dense(found["rna"].layers["counts"][:]), dense(mdata["rna"].layers["counts"]))
+
+
+def test_opened_file_is_the_mudata_with_matrices_left_in_it(mdata, h5mu):
+    found = open_mudata(h5mu)
+    assert not sparse.issparse(found["rna"].X)
+    assert not sparse.issparse(found["rna"].layers["counts"])
+    assert_same(found, mdata)
+
+
+@pytest.mark.parametrize("values_per_copy", [2**24, 300], ids=["one block", "many blocks"])
+def test_converted_file_holds_the_same(mdata, h5mu, tmp_path, monkeypatch, values_per_copy):
+    monkeypatch.setattr(_on_disk, "VALUES_PER_COPY", values_per_copy)
+    path = convert_mudata(h5mu, tmp_path / "m.zarr")
+    assert_same(open_mudata(path), mdata)
+    assert_same(mudata.read_zarr(path), mdata)
+
+
+def test_dense_matrices_are_stored_as_they_are_filled(mdata, tmp_path, monkeypatch):
+    monkeypatch.setattr(_on_disk, "VALUES_PER_COPY", 1000)
+    changed = mdata.copy()
+    changed["rna"].X = changed["rna"].X.toarray()  # mostly zeros
+    changed["atac"].X = changed["atac"].X.toarray() + 1
+    changed.write_h5mu(tmp_path / "m.h5mu")
+    found = open_mudata(convert_mudata(tmp_path / "m.h5mu", tmp_path / "m.zarr"))
+    assert sparse.issparse(found["rna"].X[:10])
+    assert isinstance(found["atac"].X[:10], np.ndarray)
+    assert_same(found, changed)
+
+
+def test_embedding_is_added_and_nothing_else_changes(mdata, h5mu, tmp_path):
+    z = np.random.default_rng(0).normal(size=(150, 3)).astype(np.float32)
+    copy = tmp_path / "m.h5mu"
+    copy.write_bytes(h5mu.read_bytes())
+    order = np.random.default_rng(1).permutation(150)
+    for path in (copy, convert_mudata(h5mu, tmp_path / "m.zarr")):
+        write_obsm(path, "X_scmamba", z[order], obs_names=mdata.obs_names[order])
+        found = open_mudata(path)
+        np.testing.assert_array_equal(found.obsm["X_scmamba"], z)
+        assert_same(found, mdata)
+        del found
+
+
+def test_errors_name_the_file_and_what_to_do(mdata, h5mu, tmp_path):
+    zarr = convert_mudata(h5mu, tmp_path / "m.zarr")
+    names = mdata.obs_names
+    z = np.zeros((150, 2))
+    with pytest.raises(ScmambaError, match="no file"):
+        open_mudata(tmp_path / "absent.h5mu")
+    with pytest.raises(ScmambaError, match="m.zarr exists"):
+        convert_mudata(h5mu, zarr)
+    with pytest.raises(ScmambaError, match="exists: choose another name"):
+        convert_mudata(zarr, zarr, overwrite=True)
+    with pytest.raises(ScmambaError, match=r"call it out\.zarr"):
+        convert_mudata(h5mu, tmp_path / "out.h5mu")
+    with pytest.raises(ScmambaError, match="not those of"):
+        write_obsm(zarr, "X", z, obs_names=names + "x")
+    with pytest.raises(ScmambaError, match="149 rows of values for 150"):
+        write_obsm(zarr, "X", z[1:], obs_names=names)
+    with pytest.raises(ScmambaError, match="pass overwrite=True"):
+        write_obsm(zarr, "atac", z, obs_names=names, overwrite=False)
+    mdata["rna"].write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ScmambaError, match="not a MuData"):
+        open_mudata(tmp_path / "a.h5ad")
+    half = tmp_path / "half.h5mu"
+    half.write_bytes(h5mu.read_bytes()[: h5mu.stat().st_size // 2])
+    with pytest.raises(ScmambaError, match="damaged"):
+        open_mudata(half)
+    by_columns = mdata.copy()
+    by_columns["rna"].X = by_columns["rna"].X.tocsc()
+    by_columns.write_h5mu(tmp_path / "csc.h5mu")
+    with pytest.raises(ScmambaError, match="by columns"):
+        convert_mudata(tmp_path / "csc.h5mu", tmp_path / "csc.zarr")
+    assert not list(tmp_path.glob("*csc*.zarr*")), "nothing half-written stays"
