@@ -156,7 +156,7 @@ def section(found: dict) -> list[str]:
     """Lines of docs/performance.md."""
     lines = [
         "", "## Larger than memory", "",
-        f"Random counts in a zarr folder, opened with `scmamba_scvi.data.open_mudata`; `encoder="linear"` with 16 dimensions, minibatches of {found['batch_size']},",
+        f"Random counts in a zarr folder, opened with `scmamba_scvi.data.open_mudata`; `encoder='linear'` with 16 dimensions, minibatches of {found['batch_size']},",
         f"`buffer_mb={found['buffer_mb']}`, two threads. Memory is the peak of the whole process, of which the libraries take what stands in",
         "brackets.", "",
         "| genes, peaks | cells | file MB | counts | setup s | start and joint embedding s | epoch s | embedding s | ms per cell, epoch | peak MB |",

@@ -50,7 +50,12 @@ def section(results: pd.DataFrame, order: list[str]) -> list[str]:
         "standard deviations over seeds (of the set; of the median set where it was fitted once).", "",
     ]  # fmt: skip
     for scores, table in found.items():
-        lines += [f"{', '.join(scores)}:", "", "| against | better | same | worse | worse in |", "|---|--:|--:|--:|---|"]
+        lines += [
+            f"{', '.join(scores)}:",
+            "",
+            "| against | better | same | worse | worse in |",
+            "|---|--:|--:|--:|---|",
+        ]
         for method in order:
             of_method = table[table["method"] == method]
             if not len(of_method):

@@ -245,7 +245,7 @@ def test_untrained_embeddings_equal_the_spectral_solution(mdata):
     cells = np.arange(mdata.n_obs)
     model._start_from(cells)
     model.module.eval()
-    from scmamba_scvi.model._data import iterate_blocks
+    from scmamba_scvi.model._matrix import iterate_blocks
     from scmamba_scvi.nn.spectral import linear_start, truncated_svd
 
     values, svds = {}, {}

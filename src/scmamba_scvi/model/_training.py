@@ -194,7 +194,7 @@ class ContrastiveTrainingMixin:
             keep_best.read_report()
         return keep_best
 
-    def _start_from(self, cells: np.ndarray, buffer_mb: float) -> None:
+    def _start_from(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
         """Learn from the training cells what must be known before the first step; once in the life of a model."""
         if self.is_started_:
             return
