@@ -42,6 +42,8 @@ HELD_OUT_KEY: Final = "held_out_scmamba"
 BATCH_KEY: Final = "batch"
 #: Minibatch and registry key of the labels, int64 ``(n, 1)``.
 LABELS_KEY: Final = "labels"
+#: Minibatch key of the cells' positions in ``mdata.obs``, int64 ``(n,)``.
+CELLS_KEY: Final = "cells"
 
 
 def x_key(kind: str) -> str:

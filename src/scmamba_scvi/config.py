@@ -92,6 +92,10 @@ class ModelConfig:
                 raise ScmambaError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
         if self.encoder == "linear" and not self.skip:
             raise ScmambaError("encoder='linear' has nothing but the skip: leave skip=True.")
+        if not self.skip and self.gate_init == 0:
+            raise ScmambaError(
+                "gate_init=0 without a skip starts every embedding at zero: pass gate_init=1 or skip=True."
+            )
         if self.expand * self.d_model % self.headdim:
             raise ScmambaError(
                 f"expand * d_model = {self.expand * self.d_model} must be a multiple of headdim = {self.headdim}: "

@@ -18,3 +18,40 @@ class UnknownNameError(ScmambaError):
         close = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"Unknown {what} {name!r}.{hint} Known: {', '.join(map(repr, known)) or 'none'}.")
+
+    def __reduce__(self) -> tuple:
+        # the message stands for the arguments it was made of: a worker process hands its error over in this form
+        return _again, (type(self), str(self))
+
+
+class NonFiniteError(ScmambaError):
+    """Training met a value that is NaN or infinite; the model keeps the last good weights.
+
+    Attributes
+    ----------
+    epoch
+        In which it was met, counted from 0 within the phase of training.
+    modality
+        Kind of the modality it came from; `None` where it came from none in particular.
+    cells
+        Names of the cells involved: those whose embeddings are not finite, or the whole minibatch.
+    """
+
+    def __init__(
+        self, message: str, epoch: int | None = None, modality: str | None = None, cells: Iterable[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.epoch, self.modality, self.cells = epoch, modality, tuple(cells)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.epoch, self.modality, self.cells)
+
+
+class ResumeError(ScmambaError):
+    """A training cannot be resumed: its checkpoint is damaged, or the model or the data are not those it began with."""
+
+
+def _again(cls: type[ScmambaError], message: str) -> ScmambaError:
+    error = cls.__new__(cls)
+    ScmambaError.__init__(error, message)
+    return error

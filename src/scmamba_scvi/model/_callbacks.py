@@ -105,7 +105,31 @@ class KeepBest(Callback):
         better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
         if better:
             self.best, self.best_epoch = value, epoch
-            self._weights = {name: t.detach().to("cpu", copy=True) for name, t in module.state_dict().items()}
+            self._weights = weights_of(module)
+
+
+class KeepFinite(Callback):
+    """Remembers the weights at the start of every epoch and puts them back when training fails.
+
+    For training without held-out cells, where nothing tells which weights are the best.
+    """
+
+    def __init__(self) -> None:
+        self._weights: dict[str, Tensor] = {}
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep what the epoch before left, which was finite."""
+        self._weights = weights_of(pl_module.module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Put the last good weights back."""
+        if self._weights:
+            pl_module.module.load_state_dict(self._weights)
+
+
+def weights_of(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Copy of all parameters and buffers on the CPU."""
+    return {name: t.detach().to("cpu", copy=True) for name, t in module.state_dict().items()}
 
 
 class StopOnInterrupt(Callback):

@@ -16,6 +16,8 @@ from ..errors import ScmambaError, UnknownNameError
 
 #: Rows looked at together: small beside any matrix worth streaming, large enough for numpy.
 BLOCK = 2048
+#: No count comes near it, and squares of it still have a sum in float32.
+LARGEST = 1e15
 
 
 def check_mudata(
@@ -137,9 +139,10 @@ def _blocks(x: object) -> Iterator[tuple[int, object]]:
 
 def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str] | None:
     """Flat position and nature of the first value that is not usable."""
-    if values.dtype.kind in "bu" or not values.size:
+    if values.dtype.kind == "b" or not values.size:
         return None
     tests = [("not finite", lambda v: ~np.isfinite(v))] if values.dtype.kind == "f" else []
+    tests.append((f"larger than {LARGEST:g}", lambda v: (v > LARGEST) | (v < -LARGEST)))
     if require_counts:
         tests.append(("negative", lambda v: v < 0))
     if require_counts and values.dtype.kind == "f":
@@ -163,6 +166,10 @@ def _raise_bad(
     at = f"{value:g} in cell {adata.obs_names[first + row]!r}, feature {adata.var_names[column]!r}"
     if nature == "not finite":
         raise ScmambaError(f"{where} holds values that are not finite ({at}). Replace or remove them.")
+    if nature.startswith("larger"):
+        raise ScmambaError(
+            f"{where} holds values that are {nature} ({at}), too large to be computed with. Correct them."
+        )
     others = [name for name in [None, *adata.layers] if name != layer]
     names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
     raise ScmambaError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Subset
 
 from .._compat import mudata_wrapper, scvi_constants
-from .._keys import BATCH_KEY, KINDS, present_key, x_key
+from .._keys import BATCH_KEY, CELLS_KEY, KINDS, present_key, x_key
 from ..errors import ScmambaError
 from ._checks import check_mudata
 from ._matrix import ModalityMatrix
@@ -68,6 +68,7 @@ class MultiModalDataset(Dataset):
             batch[present_key(kind)] = torch.from_numpy(matrix.present(cells))
         for key, column in self._columns.items():
             batch[key] = torch.from_numpy(column[cells].astype(np.int64)).reshape(-1, 1)
+        batch[CELLS_KEY] = torch.from_numpy(cells.astype(np.int64))
         return batch
 
 

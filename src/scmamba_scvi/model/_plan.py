@@ -11,9 +11,11 @@ import torch
 from scvi.train import TrainingPlan
 from torch import nn
 
+from .._keys import CELLS_KEY
 from ..config import TrainConfig
 from ..errors import ScmambaError
 from ._checkpointing import decide_checkpointing
+from ._finite import first_non_finite, loss_error, weights_error
 from ._held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
 from ._micro import n_cells_of
 
@@ -35,6 +37,7 @@ class ContrastivePlan(TrainingPlan):
         self.train_config = config
         self.micro_batch_size = micro_batch_size
         self._n_cells = 0  # of the minibatch at hand
+        self._cells = torch.empty(0, dtype=torch.int64)  # their positions in obs
         self._to_log: list[tuple[str, object, int]] = []
         self._held_out: list[HeldOut] = []
 
@@ -56,14 +59,11 @@ class ContrastivePlan(TrainingPlan):
 
     def training_step(self, batch, batch_idx):
         """Loss of one minibatch, of all ranks together."""
-        self._n_cells = n_cells_of(batch)
+        self._n_cells, self._cells = n_cells_of(batch), batch[CELLS_KEY]
         gather = self.trainer.world_size > 1
-        _, _, output = self.forward(batch, micro_batch_size=self.micro_batch_size, gather=gather)
+        outputs, _, output = self.forward(batch, micro_batch_size=self.micro_batch_size, gather=gather)
         if not torch.isfinite(output.loss):
-            raise ScmambaError(
-                f"The loss is not finite in epoch {self.current_epoch}, minibatch {batch_idx}. The weights before it are "
-                f"kept. Try a lower learning rate, plan_kwargs={{'lr': ...}}, or precision='32-true'."
-            )
+            raise loss_error(self.module, outputs["z"], self._cell_names(), self.current_epoch, batch_idx)
         values = {f"{name}_train": value for name, value in output.extra_metrics.items()}
         values |= {"train_loss": output.loss.detach(), "temperature": self.module.temperature().detach()}
         self._to_log = [(name, value, output.n_obs_minibatch) for name, value in values.items()]
@@ -74,6 +74,24 @@ class ContrastivePlan(TrainingPlan):
         for name, value, n_cells in self._to_log:
             self._log(name, value, n_cells, prog_bar=name == "train_loss")
         self._to_log = []
+
+    def on_validation_epoch_start(self) -> None:
+        """Weights that are not finite are named before embeddings of them are scored."""
+        self._check_weights()
+
+    def on_train_epoch_end(self) -> None:
+        """No epoch ends with weights that are not finite: those at its start can still be put back."""
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        found = first_non_finite(self.module)
+        if found is not None:
+            raise weights_error(*found, self._cell_names(), self.current_epoch)
+
+    def _cell_names(self) -> list[str]:
+        """Of the last minibatch."""
+        names = self.trainer.datamodule.adata_manager.adata.obs_names
+        return [str(name) for name in names[self._cells.cpu().numpy()]]
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         """One step; where memory does not suffice, with fewer cells at a time."""

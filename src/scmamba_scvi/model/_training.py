@@ -15,7 +15,7 @@ from .._compat import device_of, devices_docstring, quiet
 from .._keys import BATCH_KEY, x_key
 from ..config import TrainConfig, resolve_train_config
 from ..errors import ScmambaError
-from ._callbacks import EqualStart, KeepBest, StopOnInterrupt
+from ._callbacks import EqualStart, KeepBest, KeepFinite, StopOnInterrupt
 from ._data import MultiModalDataset, PairedSplitter, n_modalities_of_cells
 from ._joint import fit_joint, start_joint
 from ._matrix import ModalityMatrix
@@ -178,7 +178,7 @@ class ContrastiveTrainingMixin:
             trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would ask for a loader that is not there
         with ranks_trainer(chosen.n_ranks, trainer) as (trainer, report):
             keep_best = KeepBest(config.monitor, config.monitor_mode, report)
-            trainer["callbacks"] += [*([keep_best] if validated else []), on_interrupt]
+            trainer["callbacks"] += [keep_best if validated else KeepFinite(), on_interrupt]
             plan = self._training_plan_cls(self.module, config=config, micro_batch_size=chosen.micro_batch_size)
             runner = self._train_runner_cls(
                 self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, accelerator=accelerator,

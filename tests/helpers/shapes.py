@@ -1,0 +1,33 @@
+"""Small MuData of any shape, without the structure that real cells have."""
+
+from __future__ import annotations
+
+import anndata
+import mudata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+
+def mudata_of(matrices, n_absent=0):
+    """MuData of cells x features per key of modality; the first ``n_absent`` cells lack the last modality."""
+    mods = {}
+    for key, x in matrices.items():
+        first = n_absent if key == list(matrices)[-1] else 0
+        mods[key] = anndata.AnnData(
+            sparse.csr_matrix(np.asarray(x, dtype=np.float32)[first:]),
+            obs=pd.DataFrame(index=[f"cell {i}" for i in range(first, len(x))]),
+            var=pd.DataFrame(index=[f"{key} {j}" for j in range(x.shape[1])]),
+        )
+    return mudata.MuData(mods)
+
+
+def poisson(n_cells, n_features, mean=0.5, seed=0):
+    return np.random.default_rng(seed).poisson(mean, (n_cells, n_features)).astype(float)
+
+
+def one_count(n_cells, n_features, seed=0):
+    """A single count per cell."""
+    x = np.zeros((n_cells, n_features))
+    x[np.arange(n_cells), np.random.default_rng(seed).integers(0, n_features, n_cells)] = 1
+    return x
