@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ._compat import quiet
+from ._files import replacing
 from ._keys import HELD_OUT_KEY, OBSM_KEY
 from .errors import ScmambaError
 from .metrics import partner_ranks
@@ -219,14 +220,8 @@ def read_mudata(path: str | os.PathLike[str]) -> MuData:
 
 def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     """Write an ``.h5mu`` file so that ``path`` holds the whole of it or what it held before, never a part."""
-    path = Path(path)
-    # the same folder is the same file system, where os.replace is one step
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.h5mu")
-    try:
+    with replacing(Path(path)) as unfinished:
         mdata.write_h5mu(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = 15) -> AnnData:

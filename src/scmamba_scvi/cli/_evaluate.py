@@ -11,10 +11,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from .._files import replacing
 from .._keys import HELD_OUT_KEY
 from ..errors import ScmambaError
 from ._console import err, out, reporting
-from ._outputs import check_outputs, replacing, save_figure
+from ._outputs import check_outputs, save_figure
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .._files import replacing
 from ..errors import ScmambaError
 
 
@@ -43,17 +42,6 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ScmambaError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write into, which takes its place once it is whole."""
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def save_figure(draw: Callable[..., object], path: Path) -> None:

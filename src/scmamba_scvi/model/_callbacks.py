@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ..config import TrainConfig
 from ..nn.distributed import copy_from_rank_0
 from ._held_out import of_all_ranks, on_cpu, retrieval_scores
 
@@ -55,9 +58,35 @@ class KeepBest(Callback):
         self.best_epoch: int | None = None  # None: before the first step
         self.n_epochs = 0  # that were run in the end
         self._weights: dict[str, Tensor] = {}
+        self._resumed = False
+
+    @classmethod
+    def from_report(cls, config: TrainConfig, report: Mapping[str, Any]) -> KeepBest:
+        """What a phase that is over has found."""
+        found = cls(config.monitor, config.monitor_mode)
+        for name in REPORTED:
+            setattr(found, name, report[name])
+        return found
+
+    def to_report(self) -> dict[str, Any]:
+        """What was found, without the weights."""
+        return {name: getattr(self, name) for name in REPORTED}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found, and the weights: for a training that is resumed."""
+        return {**self.to_report(), "weights": self._weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was found."""
+        self._weights = state_dict["weights"]
+        for name in REPORTED:
+            setattr(self, name, state_dict[name])
+        self._resumed = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score and keep the weights that training starts from."""
+        if self._resumed:
+            return
         loader = trainer.datamodule.val_dataloader()
         module, was_training = pl_module.module, pl_module.module.training
         module.eval()
@@ -82,7 +111,7 @@ class KeepBest(Callback):
         self.restore(pl_module.module)
         self.n_epochs = trainer.current_epoch
         if self._report is not None and trainer.is_global_zero:
-            self._report.write_text(json.dumps({name: getattr(self, name) for name in REPORTED}))
+            self._report.write_text(json.dumps(self.to_report()))
 
     def read_report(self) -> None:
         """Take over what the first rank found."""

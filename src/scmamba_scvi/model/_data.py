@@ -189,6 +189,8 @@ class PairedSplitter(DataSplitter):
         **kwargs,
     ) -> None:
         self.batch_pure, self.cells_per_step, self.buffer_mb = batch_pure, cells_per_step, buffer_mb
+        #: Of the order of cells; `None`: torch's own, which the seed of a run sets.
+        self.order: torch.Generator | None = None
         super().__init__(adata_manager, load_sparse_tensor=True, **{"drop_last": True, **kwargs})
         self._dataset = adata_manager.create_torch_dataset()
         if self._dataset.on_disk:
@@ -215,12 +217,12 @@ class PairedSplitter(DataSplitter):
         batch_size = self.data_loader_kwargs["batch_size"]
         size = self.cells_per_step or batch_size
         # ranks share their minibatches, so they must draw the same ones
-        generator = torch.Generator().manual_seed(settings.seed or 0) if n_ranks > 1 else None
+        generator = torch.Generator().manual_seed(settings.seed or 0) if n_ranks > 1 else self.order
         if self._dataset.on_disk:
             return self._ahead(
                 StreamedLoader(self._dataset, self.train_idx, size, self.buffer_mb, generator, rank, n_ranks)
             )
-        if not self.batch_pure and n_ranks == 1 and size == batch_size:
+        if not self.batch_pure and n_ranks == 1 and size == batch_size and self.order is None:
             return self._ahead(super().train_dataloader())
         if self.batch_pure:
             batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
@@ -260,6 +262,8 @@ class PairedSplitter(DataSplitter):
         options = {name: value for name, value in self.data_loader_kwargs.items() if name != "batch_size"}
         # cells of a file that are read in every epoch, in no order a disk likes, are few: they stay in memory
         dataset = self._dataset.loaded(cells) if self._dataset.on_disk else Subset(self._dataset, cells)
+        if self.order is not None:  # the loader's own draw, a seed for its workers, must not move the random state
+            options["generator"] = torch.Generator()
         return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **options)
 
     def _check_buffer(self) -> int:

@@ -39,6 +39,7 @@ class ContrastivePlan(TrainingPlan):
         self._n_cells = 0  # of the minibatch at hand
         self._cells = torch.empty(0, dtype=torch.int64)  # their positions in obs
         self._to_log: list[tuple[str, object, int]] = []
+        self.logged_in_training: set[str] = set()
         self._held_out: list[HeldOut] = []
 
     # -- the base class would set up ELBO metrics and pass arguments of a variational module
@@ -73,6 +74,7 @@ class ContrastivePlan(TrainingPlan):
         """Log the step, once: a step may need several attempts."""
         for name, value, n_cells in self._to_log:
             self._log(name, value, n_cells, prog_bar=name == "train_loss")
+            self.logged_in_training.add(name)
         self._to_log = []
 
     def on_validation_epoch_start(self) -> None:

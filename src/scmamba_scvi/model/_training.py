@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,13 +20,21 @@ from ..config import TrainConfig, resolve_train_config
 from ..errors import ScmambaError
 from ._callbacks import EqualStart, KeepBest, KeepFinite, StopOnInterrupt
 from ._data import MultiModalDataset, PairedSplitter, n_modalities_of_cells
+from ._identity import training_identity
 from ._joint import fit_joint, start_joint
 from ._matrix import ModalityMatrix
 from ._plan import ContrastivePlan
+from ._progress import Progress, SaveProgress, WholeFileIO
 from ._ranks import count_ranks, is_first_rank, ranks_trainer
 from ._sizes import Training, choose_training
 from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
 from ._stream import sample_places
+
+#: Arguments of `train` beside sizes, options and data that other losses would follow from.
+COMPARED: Final = (
+    "early_stopping", "phases", "precision", "limit_train_batches", "accumulate_grad_batches", "check_val_every_n_epoch",
+    "gradient_clip_val", "early_stopping_patience", "early_stopping_min_delta",
+)  # fmt: skip
 
 
 class ContrastiveTrainingMixin:
@@ -48,6 +59,8 @@ class ContrastiveTrainingMixin:
         shuffle_set_split: bool = True,
         datasplitter_kwargs: dict | None = None,
         plan_kwargs: dict | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
         **trainer_kwargs,
     ) -> None:
         """Train, keep the weights with the best held-out retrieval, and say in one line what was chosen.
@@ -82,6 +95,13 @@ class ContrastiveTrainingMixin:
             For the loaders; ``external_indexing`` gives the cells of each part.
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`.
+        checkpoint_dir
+            Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state, order of
+            cells, history. For one device. What cannot be written is said, and training goes on; the file is whole, or
+            what it was before. `None`: nothing is written, and a process that is killed loses the training.
+        resume
+            Go on from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
+            interrupted. Model, data and arguments must be those it began with.
         **trainer_kwargs
             For :class:`scvi.train.Trainer`, among them ``num_nodes`` and ``strategy``. Several devices train together
             (``"ddp"`` unless another one of its kind is named): the loss compares the cells of all of them, and held-out
@@ -90,7 +110,11 @@ class ContrastiveTrainingMixin:
         Raises
         ------
         ScmambaError
-            Too few cells, sizes that do not fit them or each other, or a loss that is not finite; the model then keeps its last good weights.
+            Too few cells, or sizes that do not fit them or each other.
+        NonFiniteError
+            The loss or the weights are no longer finite; the model then keeps its last good weights.
+        ResumeError
+            The checkpoint is damaged, belongs to another training, or is there although ``resume`` is not set.
         """
         if self.adata is None:
             raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
@@ -108,13 +132,35 @@ class ContrastiveTrainingMixin:
         chosen = choose_training(
             n_paired, self.adata.n_obs, batch_size, contrastive_batch_size, max_epochs, train_size, config, n_ranks
         )
+        if resume and checkpoint_dir is None:
+            raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
+        if n_ranks > 1 and checkpoint_dir is not None:
+            raise ScmambaError("checkpoint_dir is for training on one device: leave it out, or pass devices=1.")
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
             cells_per_step=chosen.cells_per_step, buffer_mb=config.buffer_mb, train_size=train_size,
             validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=chosen.batch_size,
             **(datasplitter_kwargs or {}),
         )  # fmt: skip
-        self._start_from(splitter.train_idx, config.buffer_mb)
+        phases = chosen.phases(linear_first=config.linear_first and self.module.has_closed_gates)
+        progress = None
+        if checkpoint_dir is not None:
+            options = {
+                "early_stopping": early_stopping,
+                "precision": precision,
+                "phases": list(phases),
+                **trainer_kwargs,
+            }
+            options = {k: v for k, v in options.items() if k in COMPARED}
+            identity = training_identity(self, splitter, config, chosen, options)
+            progress = Progress(Path(checkpoint_dir), resume, identity)
+            splitter.order = progress.order
+        if progress is not None and progress.state is not None:
+            progress.restore(self)
+        else:
+            self._start_from(splitter.train_idx, config.buffer_mb)
+            if progress is not None:
+                progress.save_between(self, must=True)
         if self.classifier_ is not None:
             self.classifier_ = None
             warnings.warn(
@@ -122,9 +168,8 @@ class ContrastiveTrainingMixin:
                 "train_classifier again.",
                 UserWarning, stacklevel=2,
             )  # fmt: skip
-        phases = chosen.phases(linear_first=config.linear_first and self.module.has_closed_gates)
         fit = functools.partial(
-            self._fit, splitter, config, chosen, early_stopping=early_stopping,
+            self._fit, splitter, config, chosen, progress=progress, early_stopping=early_stopping,
             accelerator=accelerator, devices=devices,
             **{"precision": precision or _default_precision(accelerator), **trainer_kwargs},
         )  # fmt: skip
@@ -132,12 +177,17 @@ class ContrastiveTrainingMixin:
         if talks:
             device = device_of(accelerator, devices)
             print(chosen.describe(self.preset_, device, phases, splitter.n_train, splitter.n_val))
-        on_interrupt, kept = StopOnInterrupt(), []
+        on_interrupt = StopOnInterrupt()
+        kept = [KeepBest.from_report(config, summary) for summary in (progress.summaries if progress else [])]
+        if len(kept) == len(phases):
+            self._take_over(splitter, device_of(accelerator, devices))
         try:
-            for phase, n_epochs in phases.items():
+            for phase, n_epochs in list(phases.items())[len(kept) :]:
                 if not on_interrupt.interrupted:
                     with self.module.only_linear(phase == "linear"):
                         kept.append(fit(n_epochs, on_interrupt))
+                    if progress is not None and not on_interrupt.interrupted:
+                        progress.finish_phase(self, kept[-1].to_report())
         finally:  # whatever happened, the weights that are kept are good ones
             self._join(splitter.train_idx, config.buffer_mb)
             if self.is_trained_:
@@ -160,6 +210,7 @@ class ContrastiveTrainingMixin:
         max_epochs: int,
         on_interrupt: StopOnInterrupt,
         *,
+        progress: Progress | None,
         early_stopping: bool,
         accelerator: str,
         devices: int | list[int] | str,
@@ -180,12 +231,17 @@ class ContrastiveTrainingMixin:
             keep_best = KeepBest(config.monitor, config.monitor_mode, report)
             trainer["callbacks"] += [keep_best if validated else KeepFinite(), on_interrupt]
             plan = self._training_plan_cls(self.module, config=config, micro_batch_size=chosen.micro_batch_size)
+            if progress is not None:
+                trainer["plugins"] = [*_as_list(trainer.get("plugins")), WholeFileIO()]
+                trainer["ckpt_path"] = str(progress.path) if progress.within_phase else None
             runner = self._train_runner_cls(
                 self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, accelerator=accelerator,
                 devices=devices, **trainer,
             )  # fmt: skip
             if chosen.n_ranks > 1:
                 runner.device = runner.trainer.strategy.root_device  # of this rank
+            if progress is not None:
+                runner.trainer.callbacks.append(SaveProgress(progress, self))
             self.module.train()  # a trained model comes back in eval mode
             # what is left out names devices that are not there and advertises a logger
             with quiet("lightning.pytorch.utilities.rank_zero"):
@@ -193,6 +249,13 @@ class ContrastiveTrainingMixin:
             keep_best.n_epochs = runner.trainer.current_epoch
             keep_best.read_report()
         return keep_best
+
+    def _take_over(self, splitter: PairedSplitter, device: torch.device) -> None:
+        """Leave what a runner leaves, where there is nothing left to run."""
+        self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
+        self.test_indices = splitter.test_idx
+        self.module.eval()
+        self.to_device(device)
 
     def _start_from(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
         """Learn from the training cells what must be known before the first step; once in the life of a model."""
@@ -236,6 +299,10 @@ class ContrastiveTrainingMixin:
 
     def _matrices(self) -> dict[str, ModalityMatrix]:
         return self._dataset().matrices
+
+
+def _as_list(value: object) -> list:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _default_precision(accelerator: str) -> str:

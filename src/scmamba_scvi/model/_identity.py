@@ -1,0 +1,65 @@
+"""What a training is told apart by: model, options, cells, features and counts, as short text."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scvi import settings
+
+from .._keys import BATCH_KEY
+from ..config import TrainConfig
+from ..ops.csr import is_csr
+from ._data import PairedSplitter
+from ._matrix import ModalityMatrix, iterate_blocks
+from ._sizes import Training
+
+if TYPE_CHECKING:
+    from ._model import SCMAMBA
+
+
+def training_identity(
+    model: SCMAMBA, splitter: PairedSplitter, config: TrainConfig, chosen: Training, options: Mapping[str, Any]
+) -> dict[str, str]:
+    """From what is compared to its value, or to a digest of it where it is long; reads all counts once."""
+    identity = {
+        "the model's configuration": _digest_of_text([json.dumps(model.config.to_dict(), sort_keys=True, default=str)]),
+        "training options": _digest_of_text([json.dumps(dataclasses.asdict(config), sort_keys=True)]),
+        **{f"train({name})": str(value) for name, value in options.items()},
+        "batch_size": str(chosen.batch_size),
+        "contrastive_batch_size": str(chosen.cells_per_step),
+        "max_epochs": str(chosen.max_epochs),
+        "scvi.settings.seed": str(settings.seed),
+        "the cells": _digest_of_text(model.adata.obs_names),
+        "the cells held out": _digest_of_text(map(str, splitter.val_idx)),
+        "the cells trained on": _digest_of_text(map(str, splitter.train_idx)),
+    }
+    cells = np.sort(np.concatenate([splitter.train_idx, splitter.val_idx]))
+    for kind, key in model.kinds.items():
+        identity[f"the features of mdata[{key!r}]"] = _digest_of_text(model.feature_names(kind))
+        identity[f"the counts of mdata[{key!r}]"] = _digest_of_counts(model.adata_manager.matrix(kind), cells)
+    if BATCH_KEY in model.adata_manager.data_registry:
+        identity["the batches"] = _digest_of_text(map(str, model.adata_manager.get_from_registry(BATCH_KEY).ravel()))
+    return identity
+
+
+def _digest_of_text(parts: Iterable[object]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(str(part).encode("utf-8", "surrogatepass"))
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _digest_of_counts(matrix: ModalityMatrix, cells: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(np.packbits(matrix.present(cells)).tobytes())
+    for block in iterate_blocks(matrix, cells):
+        stored = block if is_csr(block) else block.to_sparse_csr()
+        for part in (stored.crow_indices().long(), stored.col_indices().long(), stored.values()):
+            digest.update(part.contiguous().numpy())
+    return digest.hexdigest()

@@ -1,0 +1,340 @@
+"""A training that is killed goes on to the losses of one that is not; a save that fails leaves the one before whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from shapes import mudata_of, poisson
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.errors import ResumeError, ScmambaError
+from scmamba_scvi.model import _progress
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TINY = {"n_latent": 8, "d_feature": 8, "d_model": 16, "headdim": 16, "d_state": 8, "d_mlp": 16, "d_head": 16}
+TRAIN = {"max_epochs": 8, "batch_size": 12, "accelerator": "cpu", "enable_progress_bar": False}
+
+
+def fresh(seed=0, **options):
+    """A model with weights and a random state that follow from ``seed``."""
+    mdata = mudata_of({"rna": poisson(64, 40, seed=1), "atac": poisson(64, 50, seed=2)}, n_absent=6)
+    mdata.obs["batch"] = [f"batch {i % 2}" for i in range(mdata.n_obs)]
+    SCMAMBA.setup_mudata(mdata, batch_key="batch")
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    return SCMAMBA(mdata, **{**TINY, **options})
+
+
+def result(model):
+    return {
+        name: frame.to_numpy(dtype=float) for name, frame in model.history.items()
+    }, model.get_latent_representation()
+
+
+def assert_same(found, expected):
+    assert found[0].keys() == expected[0].keys()
+    for name, values in expected[0].items():
+        np.testing.assert_allclose(found[0][name], values, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    model = fresh()
+    model.train(**TRAIN, checkpoint_dir=tmp_path_factory.mktemp("whole"))
+    return result(model), model.training_summary_
+
+
+class KillAt(Callback):
+    """SIGKILL to this process before a minibatch, counted over both phases."""
+
+    def __init__(self, step):
+        self.step, self.seen = step, 0
+
+    def on_train_batch_start(self, *_):
+        self.seen += 1
+        if self.seen == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(work):
+    """Run ``work`` in a fork of this process, which may be killed; its exit status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+                work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+# 64 cells, 58 of them with both modalities: 4 minibatches of 12 in an epoch, 4 epochs in each phase
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(s, marks=[] if s in (3, 14, 24) else pytest.mark.slow) for s in (1, 3, 7, 14, 17, 19, 24, 30, 32)],
+    ids=lambda s: f"step {s}",
+)
+def test_a_killed_training_goes_on_to_the_same_losses(uninterrupted, tmp_path, step):
+    status = in_child(lambda: fresh().train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[KillAt(step)]))
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    model = fresh(seed=step)  # other weights, another random state: nothing of them may matter
+    model.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
+    assert_same(result(model), uninterrupted[0])
+    assert model.training_summary_ == uninterrupted[1]
+    assert [p.name for p in tmp_path.iterdir()] == ["training.ckpt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("moment", ["while written", "before its place"])
+@pytest.mark.parametrize("save", [5, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_in_the_middle_of_a_save(uninterrupted, tmp_path, monkeypatch, moment, save):
+    count = [0]
+
+    def dying(function):
+        def call(*arguments, **options):
+            count[0] += 1
+            if count[0] == save:
+                if moment == "while written":
+                    Path(arguments[1]).write_bytes(b"half a checkpoint")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    def work():
+        if moment == "while written":
+            torch.save = dying(torch.save)
+        else:
+            os.replace = dying(os.replace)
+        fresh().train(**TRAIN, checkpoint_dir=tmp_path)
+
+    assert os.WTERMSIG(in_child(work)) == signal.SIGKILL
+    model = fresh(seed=9)
+    model.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
+    assert_same(result(model), uninterrupted[0])
+    assert [p.name for p in tmp_path.iterdir()] == ["training.ckpt"]
+
+
+CHILD = """
+import sys
+sys.path[:0] = {path!r}
+import test_resume
+from lightning.pytorch.callbacks import Callback
+
+class Say(Callback):
+    def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+        print("epoch", trainer.current_epoch, "step", trainer.global_step, flush=True)
+
+test_resume.fresh().train(**test_resume.TRAIN, checkpoint_dir={folder!r}, callbacks=[Say()])
+"""
+
+
+def test_a_process_killed_from_outside(uninterrupted, tmp_path):
+    here = Path(__file__).parent
+    path = [str(here), str(here.parent / "helpers"), *sys.path]
+    script = tmp_path / "child.py"
+    script.write_text(textwrap.dedent(CHILD).format(path=path, folder=str(tmp_path / "run")))
+    child = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in child.stdout:
+        if line.startswith("epoch 2 step 9"):
+            child.kill()
+            break
+    assert child.wait() == -signal.SIGKILL
+    model = fresh(seed=5)
+    model.train(**TRAIN, checkpoint_dir=tmp_path / "run", resume=True)
+    assert_same(result(model), uninterrupted[0])
+
+
+def test_resume_of_a_training_that_is_over(uninterrupted, tmp_path):
+    fresh().train(**TRAIN, checkpoint_dir=tmp_path)
+    model = fresh(seed=3)
+    model.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
+    assert_same(result(model), uninterrupted[0])
+    assert model.is_trained and len(model.validation_indices)
+
+
+def test_resume_with_nothing_there_begins(uninterrupted, tmp_path):
+    model = fresh()
+    model.train(**TRAIN, checkpoint_dir=tmp_path / "a" / "b", resume=True)
+    assert_same(result(model), uninterrupted[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize(
+    "train",
+    [
+        pytest.param({"early_stopping": True, "plan_kwargs": {"patience": 1, "lr": 0.05}}, id="stops early"),
+        pytest.param({"train_size": 1.0, "early_stopping": False}, id="no cells held out", marks=pytest.mark.slow),
+        pytest.param({"plan_kwargs": {"batch_pure": True}}, id="minibatches of one batch", marks=pytest.mark.slow),
+        pytest.param({"contrastive_batch_size": 24}, id="minibatches in parts", marks=pytest.mark.slow),
+    ],
+)
+def test_other_ways_to_train(tmp_path, train):
+    whole = fresh()
+    whole.train(**TRAIN, **train, checkpoint_dir=tmp_path / "whole")
+    n_steps = 2 * len(whole.history["train_loss"]) - 3
+    status = in_child(
+        lambda: fresh().train(**TRAIN, **train, checkpoint_dir=tmp_path / "cut", callbacks=[KillAt(n_steps)])
+    )
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    model = fresh(seed=4)
+    model.train(**TRAIN, **train, checkpoint_dir=tmp_path / "cut", resume=True)
+    assert_same(result(model), result(whole))
+
+
+# -- saves that fail -------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_full_disk_leaves_the_checkpoint_before_and_the_training(uninterrupted, tmp_path):
+    """The system itself refuses to let a file grow, as it does on a full disk, from the second phase on."""
+    import resource
+
+    class FillDisk(Callback):
+        def on_train_epoch_start(self, trainer, plan):
+            n_phases = len(_progress.read(tmp_path / "training.ckpt")["summaries"])
+            if n_phases == 1 and trainer.current_epoch == 1:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    def work():
+        model = fresh()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[FillDisk()])
+        said = [str(w.message) for w in caught if "could not be written" in str(w.message)]
+        assert_same(result(model), uninterrupted[0])
+        (tmp_path / "said").write_text("\n".join(said))
+
+    assert in_child(work) == 0
+    assert "training goes on" in (tmp_path / "said").read_text()
+    state = _progress.read(tmp_path / "training.ckpt")
+    assert (state["phase"], state["epoch"]) == (1, 0)
+    assert not list(tmp_path.glob(".*"))
+    model = fresh(seed=8)
+    model.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
+    assert_same(result(model), uninterrupted[0])
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="folders cannot be made read-only for this user")
+def test_a_folder_that_becomes_read_only(uninterrupted, tmp_path):
+    class Lock(Callback):
+        def on_train_epoch_start(self, trainer, plan):
+            if trainer.current_epoch == 2:
+                tmp_path.chmod(0o500)
+
+    model = fresh()
+    try:
+        with pytest.warns(UserWarning, match="could not be written"):
+            model.train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[Lock()])
+        assert _progress.read(tmp_path / "training.ckpt")["epoch"] == 1
+    finally:
+        tmp_path.chmod(0o700)
+    assert_same(result(model), uninterrupted[0])
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    model = fresh()
+    with pytest.raises(ScmambaError, match="checkpoint_dir"):
+        model.train(**TRAIN, checkpoint_dir=tmp_path / "file" / "folder")
+    assert not model.is_trained
+
+
+# -- what is refused -------------------------------
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun")
+    fresh().train(**TRAIN, checkpoint_dir=folder)
+    return folder
+
+
+def other_counts(model):
+    model.adata["rna"].X.data[3] += 1
+
+
+OTHER = {
+    "model": ("configuration changed", {"dropout": 0.2}, {}, None),
+    "learning rate": ("training options changed", {}, {"plan_kwargs": {"lr": 1e-2}}, None),
+    "epochs": ("max_epochs changed .*8 then, 10 now", {}, {"max_epochs": 10}, None),
+    "minibatch": ("batch_size", {}, {"batch_size": 10}, None),
+    "counts": (r"the counts of mdata\['rna'\] changed", {}, {}, other_counts),
+    "cells held out": ("the cells held out", {}, {"train_size": 0.8}, None),
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_another_training_is_refused(begun, case):
+    message, options, train, change = OTHER[case]
+    model = fresh(**options)
+    if change:
+        change(model)
+    before = (begun / "training.ckpt").read_bytes()
+    with pytest.raises(ResumeError, match=message):
+        model.train(**{**TRAIN, **train}, checkpoint_dir=begun, resume=True)
+    assert (begun / "training.ckpt").read_bytes() == before and not model.is_trained
+
+
+def test_a_checkpoint_is_not_overwritten_unasked(begun):
+    with pytest.raises(ResumeError, match="resume=True"):
+        fresh().train(**TRAIN, checkpoint_dir=begun)
+    with pytest.raises(ScmambaError, match="needs the folder"):
+        fresh().train(**TRAIN, resume=True)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:3000] + b"\0" * 99 + b[3099:]]
+)
+def test_a_damaged_checkpoint_is_named(begun, tmp_path, damage):
+    (tmp_path / "training.ckpt").write_bytes(damage((begun / "training.ckpt").read_bytes()))
+    with pytest.raises(ResumeError, match="cannot be read|not the checkpoint"):
+        fresh().train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    torch.save({"format": "scmamba-scvi training", "x": Evil()}, tmp_path / "training.ckpt")
+    with pytest.raises(ResumeError, match="cannot be read"):
+        fresh().train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
+    assert not (tmp_path / "owned").exists()
+
+
+# -- Ctrl-C -------------------------------
+
+
+class PressCtrlC(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_leaves_a_model_and_a_checkpoint_to_go_on_from(uninterrupted, tmp_path):
+    model = fresh()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[PressCtrlC()])
+    assert any("interrupted" in str(w.message) for w in caught)
+    assert model.is_trained and len(model.history["train_loss"]) == 3
+    assert np.isfinite(model.get_latent_representation()).all()
+    again = fresh(seed=6)
+    again.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
+    assert_same(result(again), uninterrupted[0])
