@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
+from .errors import ScmambaError
+
 
 def scvi_constants() -> object:
     """Names under which scvi-tools keeps the parts of its registry."""
@@ -61,6 +63,14 @@ def forget_manager(model: object, data: object) -> None:
     # `deregister_manager` looks among the data of the class only, new data are kept by the model
     uuid = data.uns.get(scvi_constants()._SCVI_UUID_KEY)
     type(model)._per_instance_manager_store.get(model.id, {}).pop(uuid, None)
+
+
+def huggingface_hub() -> ModuleType:
+    """The client of the Hugging Face Hub, an optional package."""
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ScmambaError("The Hugging Face Hub needs its client: pip install 'scmamba-scvi[hub]'.") from error
 
 
 def package_version() -> str:

@@ -510,8 +510,10 @@ def test_export_refuses_what_exists_and_replaces_it_whole(trained, tmp_path):
         trained.export(tmp_path / "m")
     (tmp_path / "m" / "other.txt").write_text("from before")
     trained.export(tmp_path / "m", overwrite=True)
-    assert not (tmp_path / "m" / "other.txt").exists()
+    assert (tmp_path / "m" / "other.txt").read_text() == "from before"  # what is not ours stays
+    assert len(list((tmp_path / "m").glob("weights*.safetensors"))) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]  # nothing unfinished stays
+    SCMAMBA.from_export(tmp_path / "m")
 
 
 # -- what it looks like ----------------------------------------------------------------------------------------------

@@ -9,19 +9,32 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import safetensors
 import safetensors.torch
 import scvi
 import torch
 from safetensors import SafetensorError
 
 from .._compat import package_version, scvi_constants
+from .._files import replacing, sync_folder
 from .._keys import BATCH_KEY, LABELS_KEY, x_key
+from ..config import ModelConfig
 from ..errors import ScmambaError
-from ._heads import Head
+from ..pp import FeatureLayout
+from ._description import (
+    FORMAT,
+    FORMAT_VERSION,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_NAME,
+    read_classifier,
+    read_description,
+)
+from ._module import SCMAMBAModule
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -30,61 +43,79 @@ if TYPE_CHECKING:
 
 _C = scvi_constants()
 
-FORMAT: Final = "scmamba-scvi model"
-FORMAT_VERSION: Final = 1
-WEIGHTS_FILE: Final = "weights.safetensors"
-MODEL_FILE: Final = "model.json"
-
 
 def write_export(model: SCMAMBA, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write a folder that is whole or not there: it is made beside its place and then moved.
+    """Write a folder that is whole or as it was: a new one is made beside its place and then moved.
+
+    An export that is there is replaced in one step, that of its ``model.json``, which names the weights; what else is in
+    the folder stays.
 
     Raises
     ------
     ScmambaError
-        The folder exists and ``overwrite`` is not set.
+        The folder exists and ``overwrite`` is not set, or is not an export; or it cannot be written.
     """
     directory = Path(directory)
-    if directory.exists() and not overwrite:
+    exists = directory.exists()
+    if exists and not overwrite:
         raise ScmambaError(f"{directory} exists. Choose another folder or pass overwrite=True.")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    if exists and not (directory / MODEL_FILE).is_file() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ScmambaError(f"{directory} is not an exported model, so it is not overwritten: choose another folder.")
+    unfinished = None
     try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
         safetensors.torch.save_file(weights, unfinished / WEIGHTS_FILE)
         described = {**describe(model), "weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
-        (unfinished / MODEL_FILE).write_text(json.dumps(described, indent=1))
-        unfinished.chmod(0o755)
-        _replace_folder(unfinished, directory)
+        if exists:
+            _exchange(unfinished / WEIGHTS_FILE, described, directory)
+        else:
+            _write_description(unfinished / MODEL_FILE, {**described, "weights_file": WEIGHTS_FILE})
+            unfinished.chmod(0o755)
+            os.replace(unfinished, directory)
+            sync_folder(directory.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise ScmambaError(
+            f"The model cannot be written into {directory}: {reason}. What was there is as it was."
+        ) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: MuData | None = None) -> SCMAMBA:
     """Model from a folder that `write_export` made; runs no code of the file and checks what it reads.
+
+    Nothing is allocated that the size of the files does not account for, and ``mdata`` is looked at last.
 
     Raises
     ------
     ScmambaError
         A file is missing, damaged, of another format or version, or does not fit the network it describes.
     """
-    described = _read_description(Path(directory))
-    weights = _read_weights(Path(directory), described["weights_sha256"])
+    directory = Path(directory)
+    described = read_description(directory)
+    config, layouts = described["config"], described["layouts"]
+    classifier = read_classifier(described["classifier"])
+    path = directory / described["weights_file"]
+    check_weights(path, described["weights_sha256"], config, layouts, len(described["categories"][BATCH_KEY]))
+    weights = safetensors.torch.load_file(path)
+    bad = [name for name, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if bad:
+        raise ScmambaError(f"{path} holds values that are not finite, in {bad[0]!r}.")
     registry = _registry(cls, described)
     if mdata is not None:
         cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
-    arguments = {"preset": described["preset"], "layouts": described["layouts"], **described["config"]}
+    arguments = {"preset": described["preset"], "layouts": layouts, **config.to_dict()}
     model = cls(mdata, **arguments) if mdata is not None else cls(registry=registry, **arguments)
-    try:
-        model.module.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ScmambaError(f"The weights in {directory} do not fit the network they describe: {reason}") from error
+    model.module.load_state_dict(weights)
     model.module.eval()
-    model.is_trained_ = bool(described["is_trained"])
+    model.is_trained_ = described["is_trained"]
     model.is_started_ = True
-    model.match_temperatures_ = {str(pair): float(t) for pair, t in described.get("match_temperatures", {}).items()}
-    model.classifier_ = _read_classifier(described.get("classifier"))
+    model.match_temperatures_ = {pair: float(t) for pair, t in described["match_temperatures"].items()}
+    model.classifier_ = classifier
     return model
 
 
@@ -115,14 +146,45 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
     }
 
 
-def _read_classifier(described: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if described is None:
-        return None
+def check_weights(
+    path: Path, sha256: str, config: ModelConfig, layouts: Mapping[str, FeatureLayout], n_batches: int
+) -> None:
+    """Whether the file is the one described, and its names, shapes and types are those of the network.
+
+    The network is laid out without memory for its values, so that a description cannot ask for more than the file holds.
+    """
+    if not path.is_file():
+        raise ScmambaError(f"{path.parent} is not an exported model: it has no {path.name}.")
+    if _sha256(path) != sha256:
+        raise ScmambaError(f"{path} is damaged or was exchanged: its checksum is not the one that {MODEL_FILE} states.")
     try:
-        heads = {str(key): Head.from_dict(values).to_dict() for key, values in described["heads"].items()}
-        return {"labels_key": described["labels_key"], "heads": heads}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ScmambaError(f"The classifier of this model cannot be read: {error!r}.") from error
+        with safetensors.safe_open(path, framework="pt") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}
+            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in found.items()}
+    except (SafetensorError, OSError) as error:
+        raise ScmambaError(f"{path} cannot be read: {error}.") from error
+    n_layers = max(config.of_kind("n_layers", kind) for kind in layouts)
+    if n_layers > len(found):
+        raise ScmambaError(f"The network described has {n_layers:,} layers, {path.name} has {len(found):,} tensors.")
+    try:
+        with torch.device("meta"):
+            needed = SCMAMBAModule(config, layouts, n_batches).state_dict()
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ScmambaError(f"The network described cannot be made: {' '.join(str(error).split())[:200]}") from error
+    for name, tensor in needed.items():
+        dtype = "I64" if tensor.dtype is torch.int64 else "F32"
+        if found.get(name) != (tuple(tensor.shape), dtype):
+            raise ScmambaError(
+                f"The weights in {path} do not fit the network described: {name!r} is {_shape(found.get(name))} "
+                f"instead of {_shape((tuple(tensor.shape), dtype))}."
+            )
+    unknown = sorted(set(found) - set(needed))
+    if unknown:
+        raise ScmambaError(f"The weights in {path} do not fit the network described: it has no {unknown[0]!r}.")
+
+
+def _shape(of: tuple[tuple[int, ...], str] | None) -> str:
+    return "missing" if of is None else f"{of[1]} {of[0]}"
 
 
 def _registry(cls: type[SCMAMBA], described: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,76 +216,20 @@ def _registry(cls: type[SCMAMBA], described: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _read_description(directory: Path) -> dict[str, Any]:
-    path = directory / MODEL_FILE
-    try:
-        described = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ScmambaError(f"{directory} is not an exported model: it has no {MODEL_FILE}.") from error
-    except (OSError, ValueError) as error:
-        raise ScmambaError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise ScmambaError(f"{path} does not describe a model of this package.")
-    if described.get("format_version") != FORMAT_VERSION:
-        raise ScmambaError(
-            f"{path} has format version {described.get('format_version')!r}; this release reads {FORMAT_VERSION}. "
-            f"It was written by scmamba-scvi {described.get('versions', {}).get('scmamba-scvi', 'of unknown version')}."
-        )
-    needed = (
-        "weights_sha256",
-        "versions",
-        "is_trained",
-        "preset",
-        "config",
-        "setup_args",
-        "features",
-        "layouts",
-        "categories",
-    )
-    missing = [name for name in needed if name not in described]
-    if missing:
-        raise ScmambaError(f"{path} lacks the entries {missing}.")
-    described["config"] = _with_tuples(described["config"])
-    return described
+def _exchange(weights: Path, described: Mapping[str, Any], directory: Path) -> None:
+    """Put an export in the place of another one: its weights beside the old ones, then the file that names them."""
+    name = f"weights-{described['weights_sha256'][:16]}.safetensors"
+    with replacing(directory / name) as unfinished:
+        os.replace(weights, unfinished)
+    _write_description(directory / MODEL_FILE, {**described, "weights_file": name})
+    for old in directory.iterdir():
+        if WEIGHTS_NAME.fullmatch(old.name) and old.name != name:
+            old.unlink(missing_ok=True)
 
 
-def _with_tuples(config: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists only; the configuration is hashable and so has tuples."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: convert(entry) for name, entry in value.items()}
-        return tuple(value) if isinstance(value, list) else value
-
-    return convert(config)
-
-
-def _read_weights(directory: Path, sha256: str) -> dict[str, torch.Tensor]:
-    path = directory / WEIGHTS_FILE
-    if not path.exists():
-        raise ScmambaError(f"{directory} is not an exported model: it has no {WEIGHTS_FILE}.")
-    if _sha256(path) != sha256:
-        raise ScmambaError(f"{path} is damaged or was exchanged: its checksum is not the one that {MODEL_FILE} states.")
-    try:
-        return safetensors.torch.load_file(path)
-    except SafetensorError as error:
-        raise ScmambaError(f"{path} cannot be read: {error}.") from error
-
-
-def _replace_folder(new: Path, place: Path) -> None:
-    if not place.exists():
-        os.replace(new, place)
-        return
-    # a folder cannot be replaced in one step: the old one steps aside and comes back if the new one cannot move in
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}.old.", dir=place.parent)) / place.name
-    os.replace(place, old)
-    try:
-        os.replace(new, place)
-    except OSError:
-        os.replace(old, place)
-        raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
+def _write_description(path: Path, described: Mapping[str, Any]) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,12 +23,12 @@ from ._agreement import AgreementMixin
 from ._checks import check_obs_column, check_shared_cells
 from ._classifier import ClassifierMixin
 from ._data import MultiModalManager, resolve_cells
-from ._export import read_export, write_export
 from ._imputation import ImputationMixin
 from ._matching import MatchingMixin
 from ._matrix import in_parts
 from ._modalities import resolve_modalities
 from ._module import SCMAMBAModule
+from ._saving import SavingMixin
 from ._sizes import choose_preset, patch_size_for
 from ._training import ContrastiveTrainingMixin
 
@@ -37,7 +36,13 @@ _C = scvi_constants()
 
 
 class SCMAMBA(
-    MatchingMixin, ImputationMixin, AgreementMixin, ClassifierMixin, ContrastiveTrainingMixin, BaseModelClass
+    MatchingMixin,
+    ImputationMixin,
+    AgreementMixin,
+    ClassifierMixin,
+    ContrastiveTrainingMixin,
+    SavingMixin,
+    BaseModelClass,
 ):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
 
@@ -322,38 +327,6 @@ class SCMAMBA(
         z = z.float().cpu()
         z[~torch.stack([batch[present_key(k)] for k in kinds]).any(0)] = torch.nan
         return z
-
-    # -- files --------------------------------------------------------------------------------------------------------
-
-    def export(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the model as safetensors and JSON, the format for files that go to others: reading it runs no code.
-
-        Parameters
-        ----------
-        directory
-            Folder to make; afterwards it is whole, or as it was.
-        overwrite
-            Replace a folder that exists.
-        """
-        write_export(self, directory, overwrite=overwrite)
-
-    @classmethod
-    def from_export(cls, directory: str | os.PathLike[str], mdata: MuData | None = None) -> SCMAMBA:
-        """Model from a folder that :meth:`export` made.
-
-        Parameters
-        ----------
-        directory
-            The folder.
-        mdata
-            Data to attach, as in :meth:`load`. `None`: pass data to the methods that need them.
-
-        Raises
-        ------
-        ScmambaError
-            A file is missing, damaged, of another format or version, or does not fit the network it describes.
-        """
-        return read_export(cls, directory, mdata)
 
     # -- representation -----------------------------------------------------------------------------------------------
 

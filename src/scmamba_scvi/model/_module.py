@@ -46,7 +46,9 @@ class SCMAMBAModule(BaseModuleClass):
         )
         self.encoders = nn.ModuleDict(
             {
-                kind: Encoder(config, kind, torch.as_tensor(layout.slots), layout.n_patches, layout.patch_size)
+                kind: Encoder(
+                    config, kind, torch.as_tensor(layout.slots, device="cpu"), layout.n_patches, layout.patch_size
+                )
                 for kind, layout in layouts.items()
             }
         )

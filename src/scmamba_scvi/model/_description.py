@@ -1,0 +1,218 @@
+"""``model.json`` of an exported model, read as what a stranger wrote: every entry is checked before it is used."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from .._keys import BATCH_KEY, KINDS, LABELS_KEY
+from ..config import ModelConfig, resolve_config
+from ..errors import ScmambaError
+from ..pp import FeatureLayout
+from ._heads import Head
+
+FORMAT: Final = "scmamba-scvi model"
+FORMAT_VERSION: Final = 1
+MODEL_FILE: Final = "model.json"
+WEIGHTS_FILE: Final = "weights.safetensors"
+#: A name without a folder; the digest keeps the weights of an export apart from those it replaces.
+WEIGHTS_NAME: Final = re.compile(r"weights(-[0-9a-f]{16})?\.safetensors")
+#: Ten times the description of 1.2 million features.
+MAX_BYTES: Final = 1 << 30
+#: Slots of a patch beyond those its features need.
+MAX_PATCH: Final = 1 << 16
+SETUP_ARGUMENTS: Final = (
+    "modalities", "layers", "batch_key", "labels_key", "unlabeled_category", "require_counts"
+)  # fmt: skip
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """Entries of ``model.json``, each of the type and in the bounds that the rest of the package takes for granted.
+
+    ``config`` is a `ModelConfig`, ``layouts`` holds `FeatureLayout`.
+
+    Raises
+    ------
+    ScmambaError
+        The file is missing, damaged, too large, of another format or version, or an entry is not what it should be.
+    """
+    path = directory / MODEL_FILE
+    described = _read_json(path)
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise ScmambaError(f"{path} does not describe a model of this package.")
+    if described.get("format_version") != FORMAT_VERSION:
+        versions = described.get("versions")
+        writer = versions.get("scmamba-scvi") if isinstance(versions, dict) else None
+        raise ScmambaError(
+            f"{path} has format version {_short(described.get('format_version'))}; this release reads {FORMAT_VERSION}. "
+            f"It was written by scmamba-scvi {_short(writer)}."
+        )
+    missing = [name for name in CHECKS if name not in described]
+    if missing:
+        raise ScmambaError(f"{path} lacks the entries {missing}.")
+    for name, check in CHECKS.items():
+        if not check(described[name]):
+            raise ScmambaError(f"{path}: the entry {name!r} is not one of a model: {_short(described[name])}.")
+    try:
+        return _consistent(described)
+    except ScmambaError as error:
+        raise ScmambaError(f"{path}: {error}") from error
+
+
+def read_classifier(described: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Heads of a classifier, checked."""
+    if described is None:
+        return None
+    try:
+        heads = {str(key): Head.from_dict(values).to_dict() for key, values in described["heads"].items()}
+        return {"labels_key": described["labels_key"], "heads": heads}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ScmambaError(f"The classifier of this model cannot be read: {error!r}.") from error
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():  # a pipe would be waited for without end
+        raise ScmambaError(f"{path.parent} is not an exported model: it has no {MODEL_FILE}.")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ScmambaError(f"{path} has {path.stat().st_size:,} bytes; no description of a model is that long.")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ScmambaError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise ScmambaError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}.") from error
+
+
+def _consistent(described: dict[str, Any]) -> dict[str, Any]:
+    """What the entries say together."""
+    kinds = list(described["setup_args"]["modalities"])
+    layouts = {kind: FeatureLayout.from_dict(saved) for kind, saved in described["layouts"].items()}
+    for what in ("features", "layouts"):
+        if list(described[what]) != kinds:
+            raise ScmambaError(f"{what} are those of {_short(list(described[what]))}, the modalities are {kinds}.")
+    for kind, layout in layouts.items():
+        names = described["features"][kind]
+        if len(set(names)) < len(names) or len(names) != layout.n_features:
+            raise ScmambaError(f"{len(set(names)):,} names and {layout.n_features:,} slots of features of {kind}.")
+        if layout.patch_size > max(MAX_PATCH, layout.n_features):
+            raise ScmambaError(f"patches of {layout.patch_size:,} slots for {layout.n_features:,} features of {kind}.")
+    return {**described, "layouts": layouts, "config": _config(described["preset"], described["config"])}
+
+
+def _config(preset: str, entries: Mapping[str, Any]) -> ModelConfig:
+    entries = _with_tuples(entries)
+    try:
+        return resolve_config(preset, **entries)
+    except (TypeError, AttributeError, KeyError, OverflowError, ZeroDivisionError) as error:
+        raise ScmambaError(f"the configuration cannot be used: {error}.") from error
+
+
+def _with_tuples(config: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists only; the configuration is hashable and so has tuples."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: convert(entry) for name, entry in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return convert(config)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# -- what the entries may be
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _by_kind(check: Callable[[Any], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and set(value) <= set(KINDS) and all(map(check, value.values()))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < 2**31
+
+
+def _is_setting(value: object) -> bool:
+    """What an entry of the configuration may hold: plain values, by kind or not, and no number out of all proportion."""
+    if isinstance(value, dict):
+        return set(value) <= set(KINDS) and all(not isinstance(v, dict) and _is_setting(v) for v in value.values())
+    if isinstance(value, list):
+        return len(value) < 10_000 and all(isinstance(v, int) and _is_number(v) for v in value)
+    return value is None or isinstance(value, str) or _is_number(value)
+
+
+def _is_config(value: object) -> bool:
+    if not isinstance(value, dict) or not all(map(_is_setting, value.values())):
+        return False
+    defaults = ModelConfig()
+    # an entry that is a number, a choice or a switch by default is nothing else in a file
+    for name, entry in value.items():
+        default = getattr(defaults, name, None)
+        for one in entry.values() if isinstance(entry, dict) else [entry]:
+            if isinstance(default, bool | str) and type(one) is not type(default):
+                return False
+            if isinstance(default, int | float) and not isinstance(default, bool) and name != "layer_scale":
+                whole = isinstance(default, int) and not isinstance(one, int)
+                if isinstance(one, bool) or not _is_number(one) or whole:
+                    return False
+    return True
+
+
+def _is_setup(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == set(SETUP_ARGUMENTS)
+        and _by_kind(_is_text)(value["modalities"])
+        and len(set(value["modalities"].values())) == len(value["modalities"]) >= 2
+        and _by_kind(_is_text_or_none)(value["layers"])
+        and set(value["layers"]) <= set(value["modalities"])
+        and all(_is_text_or_none(value[name]) for name in ("batch_key", "labels_key"))
+        and _is_text(value["unlabeled_category"])
+        and isinstance(value["require_counts"], bool)
+    )
+
+
+def _of_columns(check: Callable[[Any], bool]) -> Callable[[object], bool]:
+    return lambda value: (
+        isinstance(value, dict) and set(value) == {BATCH_KEY, LABELS_KEY} and all(map(check, value.values()))
+    )
+
+
+def _is_temperatures(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_number(t) and t > 0 for t in value.values())
+
+
+#: From entry of ``model.json`` to whether a value may stand there.
+CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
+    "weights_file": lambda value: _is_text(value) and WEIGHTS_NAME.fullmatch(value) is not None,
+    "weights_sha256": lambda value: _is_text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None,
+    "versions": lambda value: isinstance(value, dict) and "scvi-tools" in value and all(map(_is_text, value.values())),
+    "is_trained": lambda value: isinstance(value, bool),
+    "preset": _is_text,
+    "match_temperatures": _is_temperatures,
+    "classifier": lambda value: value is None or isinstance(value, dict),
+    "config": _is_config,
+    "setup_args": _is_setup,
+    "features": _by_kind(_is_texts),
+    "layouts": _by_kind(lambda value: isinstance(value, dict)),
+    "categories": _of_columns(_is_texts),
+    "original_keys": _of_columns(_is_text_or_none),
+}
