@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import in_child, needs_fork
 from lightning.pytorch.callbacks import Callback
 from shapes import mudata_of, poisson
 
@@ -67,22 +68,8 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_child(work):
-    """Run ``work`` in a fork of this process, which may be killed; its exit status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
-                work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitpid(child, 0)[1]
-
-
 # 64 cells, 58 of them with both modalities: 4 minibatches of 12 in an epoch, 4 epochs in each phase
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@needs_fork
 @pytest.mark.parametrize(
     "step",
     [pytest.param(s, marks=[] if s in (3, 14, 24) else pytest.mark.slow) for s in (1, 3, 7, 14, 17, 19, 24, 30, 32)],
@@ -98,7 +85,7 @@ def test_a_killed_training_goes_on_to_the_same_losses(uninterrupted, tmp_path, s
     assert [p.name for p in tmp_path.iterdir()] == ["training.ckpt"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@needs_fork
 @pytest.mark.parametrize("moment", ["while written", "before its place"])
 @pytest.mark.parametrize("save", [5, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_in_the_middle_of_a_save(uninterrupted, tmp_path, monkeypatch, moment, save):
@@ -173,7 +160,7 @@ def test_resume_with_nothing_there_begins(uninterrupted, tmp_path):
     assert_same(result(model), uninterrupted[0])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@needs_fork
 @pytest.mark.parametrize(
     "train",
     [
@@ -199,7 +186,7 @@ def test_other_ways_to_train(tmp_path, train):
 # -- saves that fail -------------------------------
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@needs_fork
 def test_a_full_disk_leaves_the_checkpoint_before_and_the_training(uninterrupted, tmp_path):
     """The system itself refuses to let a file grow, as it does on a full disk, from the second phase on."""
     import resource

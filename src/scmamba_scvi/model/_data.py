@@ -134,7 +134,14 @@ class MultiModalManager(AnnDataManager):
         names = (source or {}).get(_C._STATE_REGISTRY_KEY, {}).get("column_names")
         if names is not None:
             check_features(names, adata.mod[field.mod_key].var_names, field.mod_key)
-        super()._add_field(field, adata, source_registry, **transfer_kwargs)
+        try:
+            super()._add_field(field, adata, source_registry, **transfer_kwargs)
+        except TypeError as error:  # categories are sorted together
+            column = self._setup_args.get(f"{field.registry_key}_key")
+            raise ScmambaError(
+                f"mdata.obs[{column!r}] holds values of several types, or of another type than the model knows: make them "
+                f"all text, mdata.obs[{column!r}].astype(str), or all numbers."
+            ) from error
         if names is not None:
             # columns keep the model's order, `matrix` maps the data's columns to it
             self._registry[_C._FIELD_REGISTRIES_KEY][field.registry_key][_C._STATE_REGISTRY_KEY]["column_names"] = names

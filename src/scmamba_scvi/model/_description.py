@@ -142,6 +142,10 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
+def _is_categories(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) or (_is_number(v) or isinstance(v, bool)) for v in value)
+
+
 def _by_kind(check: Callable[[Any], bool]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, dict) and set(value) <= set(KINDS) and all(map(check, value.values()))
 
@@ -213,6 +217,6 @@ CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
     "setup_args": _is_setup,
     "features": _by_kind(_is_texts),
     "layouts": _by_kind(lambda value: isinstance(value, dict)),
-    "categories": _of_columns(_is_texts),
+    "categories": _of_columns(_is_categories),
     "original_keys": _of_columns(_is_text_or_none),
 }

@@ -139,7 +139,7 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
         "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
         "categories": {
-            key: [str(c) for c in fields[key][_C._STATE_REGISTRY_KEY]["categorical_mapping"]]
+            key: [_plain(c) for c in fields[key][_C._STATE_REGISTRY_KEY]["categorical_mapping"]]
             for key in (BATCH_KEY, LABELS_KEY)
         },
         "original_keys": {key: fields[key][_C._STATE_REGISTRY_KEY]["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
@@ -214,6 +214,12 @@ def _registry(cls: type[SCMAMBA], described: Mapping[str, Any]) -> dict[str, Any
         _C._SETUP_ARGS_KEY: arguments,
         _C._FIELD_REGISTRIES_KEY: fields,
     }
+
+
+def _plain(category: object) -> str | int | float | bool:
+    """A category as JSON can hold it: batches 0 and 1 must not come back as texts, which no cell has."""
+    value = category.item() if isinstance(category, np.generic) else category
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 def _exchange(weights: Path, described: Mapping[str, Any], directory: Path) -> None:

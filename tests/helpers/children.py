@@ -1,0 +1,23 @@
+"""Work in a fork of the test process, which may be killed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+def in_child(work):
+    """Run ``work`` in a fork of this process; its exit status, as `os.waitpid` gives it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+                work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]

@@ -1,0 +1,258 @@
+"""Exports replace each other whole, whatever stops them; the hub carries the same two files."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from children import in_child, needs_fork
+from shapes import mudata_of, poisson
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.config import PRESETS
+from scmamba_scvi.errors import ScmambaError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Two models of the same data with other weights."""
+    mdata = mudata_of({"rna": poisson(40, 30), "atac": poisson(40, 20)})
+    SCMAMBA.setup_mudata(mdata)
+    both = [SCMAMBA(mdata, **TINY), SCMAMBA(mdata, **TINY)]
+    both[0].train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    return both
+
+
+def weights(model):
+    return torch.cat([t.double().ravel() for t in model.module.state_dict().values()])
+
+
+def same(a, b):
+    return torch.equal(weights(a), weights(b))
+
+
+# -- written whole -------------------------------
+
+
+@needs_fork
+@pytest.mark.parametrize("call", range(1, 8))
+@pytest.mark.parametrize("name", ["replace", "fsync"])
+def test_killed_at_any_step_there_is_one_whole_model(models, tmp_path, name, call):
+    folder = tmp_path / "m"
+    models[0].export(folder)
+    count = [0]
+
+    def work():
+        real = getattr(os, name)
+
+        def dying(*arguments, **options):
+            count[0] += 1
+            if count[0] == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        setattr(os, name, dying)
+        models[1].export(folder, overwrite=True)
+
+    status = in_child(work)
+    found = SCMAMBA.from_export(folder)
+    assert same(found, models[1]) if status == 0 else same(found, models[0]) or same(found, models[1])
+    models[1].export(folder, overwrite=True)
+    assert same(SCMAMBA.from_export(folder), models[1])
+    assert len(list(folder.glob("weights*"))) == 1
+
+
+@needs_fork
+@pytest.mark.parametrize("exists", [True, False], ids=["over another", "new"])
+def test_a_full_disk_is_named_and_changes_nothing(models, tmp_path, exists):
+    import resource
+
+    folder = tmp_path / "m"
+    if exists:
+        models[0].export(folder)
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+        with pytest.raises(ScmambaError, match="cannot be written into"):
+            models[1].export(folder, overwrite=True)
+
+    assert in_child(work) == 0
+    assert [p.name for p in tmp_path.iterdir()] == (["m"] if exists else [])
+    if exists:
+        assert same(SCMAMBA.from_export(folder), models[0])
+
+
+def test_a_folder_of_something_else_is_not_overwritten(models, tmp_path):
+    (tmp_path / "thesis.tex").write_text("ten years")
+    with pytest.raises(ScmambaError, match="not an exported model"):
+        models[0].export(tmp_path, overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ScmambaError, match="not an exported model"):
+        models[0].export(tmp_path / "file", overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "ten years"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("kinds", [("rna", "protein"), ("rna", "atac", "protein")], ids=len)
+def test_every_preset_is_laid_out_without_memory(tmp_path, preset, kinds):
+    mdata = mudata_of({kind: poisson(30, 20, seed=i) for i, kind in enumerate(kinds)})
+    SCMAMBA.setup_mudata(mdata)
+    small = {
+        "n_latent": 8,
+        "d_model": 16,
+        "headdim": 16,
+        "d_state": 4,
+        "d_mlp": 8,
+        "d_head": 8,
+        "n_layers": 1,
+        "attention_layers": (0,),
+    }
+    model = SCMAMBA(mdata, preset=preset, **small)
+    model.export(tmp_path / "m")
+    assert same(SCMAMBA.from_export(tmp_path / "m"), model)
+
+
+def test_save_and_load_say_whom_to_trust():
+    assert "only what comes from people you trust" in " ".join(SCMAMBA.load.__doc__.split())
+    assert "runs no code" in SCMAMBA.export.__doc__
+
+
+# -- the hub -------------------------------
+
+
+def test_without_the_client_the_hub_is_named(models, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ScmambaError, match=r"pip install 'scmamba-scvi\[hub\]'"):
+        SCMAMBA.from_hub("somebody/model")
+    with pytest.raises(ScmambaError, match=r"pip install 'scmamba-scvi\[hub\]'"):
+        models[0].push_to_hub("somebody/model")
+
+
+def cached(folder, repo_id, export):
+    """The client's cache as a download of ``export`` leaves it: blobs, and links to them."""
+    place = folder / f"models--{repo_id.replace('/', '--')}"
+    commit = "0" * 40
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    (place / "blobs").mkdir()
+    (place / "snapshots" / commit).mkdir(parents=True)
+    for file in Path(export).iterdir():
+        shutil.copy(file, place / "blobs" / file.name)
+        (place / "snapshots" / commit / file.name).symlink_to(place / "blobs" / file.name)
+
+
+def test_from_hub_reads_what_the_client_keeps(models, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    models[0].export(tmp_path / "m")
+    cached(tmp_path / "cache", "somebody/model", tmp_path / "m")
+    found = SCMAMBA.from_hub("somebody/model", cache_dir=tmp_path / "cache", local_files_only=True)
+    assert same(found, models[0])
+    with pytest.raises(ScmambaError, match="somebody/other"):
+        SCMAMBA.from_hub("somebody/other", cache_dir=tmp_path / "cache", local_files_only=True)
+    with pytest.raises(ScmambaError, match="cannot be reached or used"):
+        SCMAMBA.from_hub("../../etc", cache_dir=tmp_path / "cache", local_files_only=True)
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub's interface as one commit needs; files land in ``folder``."""
+
+    folder: Path
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, value, status=200):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        old = {"type": "file", "path": "weights-0000000000000000.safetensors", "size": 1, "oid": "0" * 40}
+        if "/tree/" in self.path:
+            self.answer([old])
+        else:
+            self.answer({"id": "somebody/model", "sha": "0" * 40, "siblings": [{"rfilename": old["path"]}], "tags": []})
+
+    def do_POST(self):
+        import base64
+
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            self.answer({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]})
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    (self.folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+                if line["key"] == "deletedFile":
+                    (self.folder / "deleted").write_text(value["path"])
+            self.answer(
+                {
+                    "commitUrl": f"http://{self.headers['Host']}/somebody/model/commit/{'1' * 40}",
+                    "commitOid": "1" * 40,
+                    "success": True,
+                }
+            )
+        else:
+            self.answer(
+                {
+                    "url": f"http://{self.headers['Host']}/somebody/model",
+                    "name": "somebody/model",
+                    "id": "somebody/model",
+                }
+            )
+
+
+def test_push_to_hub_sends_an_export(models, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    handler = type("Folder", (Hub,), {"folder": tmp_path})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    original = hub.HfApi
+    monkeypatch.setattr(hub, "HfApi", lambda token=None: original(endpoint=address, token=token))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    try:
+        url = models[1].push_to_hub("somebody/model", token="hf_nobody", commit_message="first")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert url.endswith("/commit/" + "1" * 40)
+    assert same(SCMAMBA.from_export(tmp_path), models[1])
+    assert "library_name: scmamba-scvi" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "deleted").read_text() == "weights-0000000000000000.safetensors"
+
+
+def test_an_address_that_does_not_answer_is_named(models, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    original = hub.HfApi
+    monkeypatch.setattr(hub, "HfApi", lambda token=None: original(endpoint="http://127.0.0.1:9", token=token))
+    with pytest.raises(ScmambaError, match="cannot be reached or used"):
+        models[0].push_to_hub("somebody/model", token="hf_nobody")
+
+
+def test_embeddings_come_back_with_the_model(models, tmp_path):
+    models[0].export(tmp_path / "m")
+    mdata = models[0].adata
+    again = SCMAMBA.from_export(tmp_path / "m", mdata)
+    z = [m.get_latent_representation(mdata, modality="rna") for m in (models[0], again)]
+    np.testing.assert_allclose(*z, atol=1e-6)
