@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
@@ -10,6 +11,20 @@ from ._keys import KINDS
 from .errors import ScmambaError, UnknownNameError
 
 T = TypeVar("T")
+#: Wider than any network that was trained; what is asked beyond it is a slip or an attack.
+WIDEST: Final = 65_536
+#: Scores that training can watch.
+MONITORS: Final = ("foscttm_validation", "recall_at_10_validation", "modality_gap_validation", "validation_loss")
+#: Entries that may be `None`, and what they are otherwise.
+OPTIONAL: Final = {
+    "patch_size": 1, "spectral_components": 1, "layer_scale": 1.0, "patience": 1, "checkpoint_activations": True,
+}  # fmt: skip
+#: Entries that may hold a value per kind of modality.
+PER_KIND: Final = frozenset({"patch_size", "n_layers", "attention_layers", "values"})
+_TYPES: Final[dict[type, tuple[tuple[type, ...], str]]] = {
+    bool: ((bool,), "True or False"), int: ((int,), "a whole number"), float: ((int, float), "a finite number"),
+    str: ((str,), "text"), tuple: ((tuple, list), "a tuple"),
+}  # fmt: skip
 #: A value for every kind of modality, or one per kind.
 PerKind = T | Mapping[str, T]
 
@@ -78,15 +93,23 @@ class ModelConfig:
             for kind in value:
                 if kind not in KINDS:
                     raise UnknownNameError(f"kind of modality in {field.name}", kind, KINDS)
+        _check_types(self, PER_KIND)
         _check_choice("encoder", self.encoder, ("mamba", "mlp", "linear"))
         _check_choice("patch_embedding", self.patch_embedding, ("feature", "shared"))
         _check_choice("pooling", self.pooling, ("mean", "last", "mean+last"))
         _check_choice("joint", self.joint, ("shared+own", "shared"))
         _check_choice("spectral_weights", self.spectral_weights, ("in-sample", "held-out"))
         _check_choice("pool_norm", self.pool_norm, ("batch", "tanh", "none"))
-        for name in ("n_latent", "max_patches", "d_feature", "d_model", "d_state", "expand", "headdim", "d_conv"):
-            if getattr(self, name) < 1:
-                raise ScmambaError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("n_latent", "max_patches", "d_feature", "d_model", "d_state", "expand", "headdim", "d_conv", "d_mlp",
+                     "attention_heads", "n_bins", "spectral_components", "patch_size"):  # fmt: skip
+            _check_range(name, getattr(self, name), 1, WIDEST)
+        for name in ("n_layers", "d_head", "contrastive_weight", "cosine_weight", "joint_shared_weight"):
+            _check_range(name, getattr(self, name), 0, WIDEST)
+        if not self.temperature > 0:
+            raise ScmambaError(f"temperature must be above 0, got {self.temperature}.")
+        for layer in (i for layers in _values_of(self.attention_layers) for i in layers):
+            if isinstance(layer, bool) or not isinstance(layer, int):
+                raise ScmambaError(f"attention_layers are numbers of layers, got {layer!r}.")
         for name in ("mask_rate", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ScmambaError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
@@ -145,6 +168,18 @@ class TrainConfig:
     max_validation_cells: int = 5_000  # enough to tell 0.08 from 0.09; more only cost training cells
     buffer_mb: float = 1024  # memory for counts of data in a file; data in memory are used where they are
 
+    def __post_init__(self) -> None:
+        _check_types(self, frozenset())
+        _check_choice("monitor", self.monitor, MONITORS)
+        for name in ("lr", "spectral_lr"):
+            if not getattr(self, name) > 0:
+                raise ScmambaError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("weight_decay", "gradient_clip", "max_validation_cells"):
+            _check_range(name, getattr(self, name), 0, math.inf)
+        _check_range("patience", self.patience, 1, math.inf)
+        if not 0 <= self.warmup < 1:
+            raise ScmambaError(f"warmup must be in [0, 1), got {self.warmup}.")
+
     @property
     def monitor_mode(self) -> str:
         """Whether a lower or a higher value is better."""
@@ -192,6 +227,35 @@ def resolve_train_config(**overrides: Any) -> TrainConfig:
         if name not in known:
             raise UnknownNameError("training option", name, known)
     return TrainConfig(**overrides)
+
+
+def _check_types(config: ModelConfig | TrainConfig, per_kind: frozenset[str]) -> None:
+    """Every entry is of the type of its default, a number where that is `None`; numbers are finite."""
+    for field in dataclasses.fields(config):
+        own = getattr(config, field.name)
+        if hasattr(own, "item"):  # a number of numpy's, which JSON does not know
+            object.__setattr__(config, field.name, own.item())
+        default = OPTIONAL.get(field.name, field.default)
+        for value in (
+            _values_of(getattr(config, field.name)) if field.name in per_kind else [getattr(config, field.name)]
+        ):
+            if field.name in OPTIONAL and value is None:
+                continue
+            wanted, words = _TYPES[type(default)] if field.name != "values" else _TYPES[str]
+            wrong = not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)
+            if wrong or (isinstance(value, float) and not math.isfinite(value)):
+                raise ScmambaError(f"{field.name} must be {words}, got {value!r}.")
+
+
+def _values_of(entry: Any) -> list[Any]:
+    return list(entry.values()) if isinstance(entry, Mapping) else [entry]
+
+
+def _check_range(name: str, entry: Any, least: float, most: float) -> None:
+    for value in _values_of(entry):
+        if value is not None and not least <= value <= most:
+            bound = f"at least {least}" if value < least else f"at most {most:,}"
+            raise ScmambaError(f"{name} must be {bound}, got {value}.")
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,8 @@ def check_obs_column(mdata: MuData, argument: str, column: str | None) -> None:
     """A column of ``mdata.obs`` that an argument names, complete."""
     if column is None:
         return
+    if not isinstance(column, str):
+        raise ScmambaError(f"{argument} must be the name of a column of mdata.obs, got {column!r}.")
     if column not in mdata.obs:
         elsewhere = [key for key, mod in mdata.mod.items() if column in mod.obs]
         hint = (
@@ -54,6 +56,12 @@ def check_obs_column(mdata: MuData, argument: str, column: str | None) -> None:
         raise ScmambaError(
             f"mdata.obs[{column!r}] ({argument}) is missing for {n_missing:,} of {mdata.n_obs:,} cells. "
             f"Fill it, for example with .fillna('Unknown')."
+        )
+    types = {type(value) for value in mdata.obs[column]} if mdata.obs[column].dtype == object else set()
+    if len(types) > 1 or not all(issubclass(t, Hashable) for t in types):
+        raise ScmambaError(
+            f"mdata.obs[{column!r}] ({argument}) holds {' and '.join(sorted(t.__name__ for t in types))}: make all values "
+            f"text, mdata.obs[{column!r}].astype(str)."
         )
 
 
@@ -77,6 +85,10 @@ def check_names(adata: AnnData, where: str) -> None:
         ("cell", adata.obs_names, "obs_names_make_unique()"),
         ("feature", adata.var_names, "var_names_make_unique()"),
     ):
+        if not all(isinstance(name, str) for name in names):
+            raise ScmambaError(
+                f"{where} has {what} names that are not text: make them so, {where}.{fix.partition('_make')[0]}.astype(str)."
+            )
         double = names[names.duplicated()].unique()
         if len(double):
             raise ScmambaError(
@@ -94,6 +106,8 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
     if x is None:
         raise ScmambaError(f"{where} is empty. Name the layer that holds counts: layers={{{kind!r}: ...}}.")
     check_storage(x, where)
+    if sparse.issparse(x):
+        check_parts(x, where)
     seen = np.zeros(adata.n_vars, dtype=bool)
     n_empty = 0
     for first, block in _blocks(x):
@@ -127,6 +141,23 @@ def check_storage(x: object, where: str) -> None:
         raise ScmambaError(f"{where} is a {type(x).__name__}: store it as scipy CSR or a numpy array.")
     if np.dtype(x.dtype).kind not in "biuf":
         raise ScmambaError(f"{where} has values of type {x.dtype}: counts must be numbers.")
+
+
+def check_parts(x: sparse.spmatrix | sparse.sparray, where: str) -> None:
+    """The arrays of a compressed matrix fit each other; compiled code reads past their ends where they do not."""
+    if x.format not in ("csr", "csc"):
+        return
+    n_major, n_minor = x.shape if x.format == "csr" else x.shape[::-1]
+    unit = "row" if x.format == "csr" else "column"
+    if len(x.indptr) != n_major + 1 or x.indptr[0] != 0 or (np.diff(x.indptr) < 0).any():
+        fault = f"its indptr does not rise from 0 over {n_major:,} {unit}s"
+    elif not x.indptr[-1] == len(x.indices) == len(x.data):
+        fault = f"it has {len(x.data):,} values, {len(x.indices):,} indices and an indptr that ends at {x.indptr[-1]:,}"
+    elif len(x.indices) and not 0 <= x.indices.min() <= x.indices.max() < n_minor:
+        fault = f"its indices run from {x.indices.min()} to {x.indices.max()}, and there are {n_minor:,}"
+    else:
+        return
+    raise ScmambaError(f"{where} is a damaged sparse matrix: {fault}. Read or make it again.")
 
 
 def _blocks(x: object) -> Iterator[tuple[int, object]]:

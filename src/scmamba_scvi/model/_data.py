@@ -326,6 +326,8 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) 
     if indices is None:
         return np.arange(n_cells)
     cells = np.asarray(indices)
+    if cells.ndim != 1:
+        raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")
     if cells.dtype == bool:
         if len(cells) != n_cells:
             raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")

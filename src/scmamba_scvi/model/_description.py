@@ -164,20 +164,7 @@ def _is_setting(value: object) -> bool:
 
 
 def _is_config(value: object) -> bool:
-    if not isinstance(value, dict) or not all(map(_is_setting, value.values())):
-        return False
-    defaults = ModelConfig()
-    # an entry that is a number, a choice or a switch by default is nothing else in a file
-    for name, entry in value.items():
-        default = getattr(defaults, name, None)
-        for one in entry.values() if isinstance(entry, dict) else [entry]:
-            if isinstance(default, bool | str) and type(one) is not type(default):
-                return False
-            if isinstance(default, int | float) and not isinstance(default, bool) and name != "layer_scale":
-                whole = isinstance(default, int) and not isinstance(one, int)
-                if isinstance(one, bool) or not _is_number(one) or whole:
-                    return False
-    return True
+    return isinstance(value, dict) and all(map(_is_setting, value.values()))
 
 
 def _is_setup(value: object) -> bool:

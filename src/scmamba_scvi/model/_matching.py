@@ -14,6 +14,7 @@ from scvi import settings
 
 from .._keys import KINDS
 from ..errors import ScmambaError
+from ._arguments import check_count
 from ._assignment import assign
 from ._cells import Views, kind_of, opened, views
 from ._retrieval import MAX_PAIRS, MIN_PAIRS, fit_temperature, nearest_references
@@ -182,6 +183,7 @@ class MatchingMixin:
 
 def check_k(k: int, references: Views, kind: str) -> None:
     """As many neighbours as there are, at most."""
+    check_count("k", k)
     if not 1 <= k <= len(references.z):
         raise ScmambaError(
             f"k must be between 1 and the {len(references.z):,} reference cells that have {kind}; got {k}."

@@ -18,6 +18,8 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
     ScmambaError
         Fewer than two modalities, a key that ``mdata`` lacks, two modalities of one kind, or none recognised.
     """
+    if modalities is not None and not isinstance(modalities, Mapping):
+        raise ScmambaError(f"modalities must be a dict from kind to key of mdata.mod, got {modalities!r}.")
     found = _recognise(mdata) if modalities is None else dict(modalities)
     for kind, key in found.items():
         if kind not in KINDS:

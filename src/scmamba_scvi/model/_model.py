@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._agreement import AgreementMixin
+from ._arguments import check_count
 from ._checks import check_obs_column, check_shared_cells
 from ._classifier import ClassifierMixin
 from ._data import MultiModalManager, resolve_cells
+from ._description import SETUP_ARGUMENTS
 from ._imputation import ImputationMixin
 from ._matching import MatchingMixin
 from ._matrix import in_parts
@@ -33,6 +35,8 @@ from ._sizes import choose_preset, patch_size_for
 from ._training import ContrastiveTrainingMixin
 
 _C = scvi_constants()
+#: What scvi-tools passes when it registers data for a model that exists.
+PASSED_ON: Final = ("source_registry", "extend_categories", "allow_missing_labels", "transfer_batch")
 
 
 class SCMAMBA(
@@ -155,11 +159,16 @@ class SCMAMBA(
         ScmambaError
             Before anything is registered; the message names what is wrong, where, and what to do.
         """
+        for name in kwargs:
+            if name not in PASSED_ON:
+                raise UnknownNameError("argument of setup_mudata", name, [*SETUP_ARGUMENTS, *PASSED_ON])
         source = kwargs.get("source_registry")
         if not isinstance(mdata, MuData):
             raise ScmambaError(f"setup_mudata needs a MuData, got {type(mdata).__name__}.")
         if source is None:
             modalities = resolve_modalities(mdata, modalities)
+        if layers is not None and not isinstance(layers, Mapping):
+            raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
         layers = dict(layers or {})
         for kind in layers:
             if kind not in modalities:
@@ -257,6 +266,12 @@ class SCMAMBA(
         trained on is not corrected for them, with one warning.
         """
         self._check_if_trained(warn=False, message="Train the model first: model.train().")
+        if adata is not None and not isinstance(adata, MuData):
+            raise ScmambaError(
+                f"A MuData is needed, got {type(adata).__name__}: mudata.MuData({{'rna': ..., 'atac': ...}})."
+            )
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         mdata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(mdata, required=True)
         kinds = self._kinds_to_read(manager, modality)

@@ -18,6 +18,7 @@ from .._compat import device_of, devices_docstring, quiet
 from .._keys import BATCH_KEY, x_key
 from ..config import TrainConfig, resolve_train_config
 from ..errors import ScmambaError
+from ._arguments import check_training, explained
 from ._callbacks import EqualStart, KeepBest, KeepFinite, StopOnInterrupt
 from ._data import MultiModalDataset, PairedSplitter, n_modalities_of_cells
 from ._identity import training_identity
@@ -118,6 +119,11 @@ class ContrastiveTrainingMixin:
         """
         if self.adata is None:
             raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
+        check_training(
+            max_epochs=max_epochs, batch_size=batch_size, contrastive_batch_size=contrastive_batch_size,
+            train_size=train_size, validation_size=validation_size, plan_kwargs=plan_kwargs,
+            datasplitter_kwargs=datasplitter_kwargs, checkpoint_dir=checkpoint_dir, n_cells=self.adata.n_obs,
+        )  # fmt: skip
         config = resolve_train_config(**(plan_kwargs or {}))
         if config.batch_pure and not self.adata_manager.has_batches:
             raise ScmambaError("batch_pure=True needs batches: name their column in setup_mudata(batch_key=...).")
@@ -128,7 +134,8 @@ class ContrastiveTrainingMixin:
             )
         n_paired = int((n_modalities_of_cells(self.adata_manager) > 1).sum())
         where = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
-        n_ranks = count_ranks(accelerator, devices, **where)
+        with explained("accelerator or devices cannot be used"):
+            n_ranks = count_ranks(accelerator, devices, **where)
         chosen = choose_training(
             n_paired, self.adata.n_obs, batch_size, contrastive_batch_size, max_epochs, train_size, config, n_ranks
         )
@@ -234,10 +241,11 @@ class ContrastiveTrainingMixin:
             if progress is not None:
                 trainer["plugins"] = [*_as_list(trainer.get("plugins")), WholeFileIO()]
                 trainer["ckpt_path"] = str(progress.path) if progress.within_phase else None
-            runner = self._train_runner_cls(
-                self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, accelerator=accelerator,
-                devices=devices, **trainer,
-            )  # fmt: skip
+            with explained("train() cannot make a trainer of these arguments"):
+                runner = self._train_runner_cls(
+                    self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, accelerator=accelerator,
+                    devices=devices, **trainer,
+                )  # fmt: skip
             if chosen.n_ranks > 1:
                 runner.device = runner.trainer.strategy.root_device  # of this rank
             if progress is not None:

@@ -1,0 +1,92 @@
+"""Arguments of training, looked at before anything is computed or written."""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ScmambaError
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """A whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ScmambaError(f"{name} must be a whole number, got {value!r}.")
+    if value < least:
+        raise ScmambaError(f"{name} must be at least {least}, got {value}.")
+
+
+def check_share(name: str, value: object, *, zero: bool) -> None:
+    """A share of the cells: above 0, or ``zero`` too, and at most 1."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
+        raise ScmambaError(f"{name} is a share of the cells, between 0 and 1; got {value!r}.")
+
+
+def check_training(
+    *,
+    max_epochs: int | None,
+    batch_size: int | None,
+    contrastive_batch_size: int | None,
+    train_size: float | None,
+    validation_size: float | None,
+    plan_kwargs: Mapping[str, Any] | None,
+    datasplitter_kwargs: Mapping[str, Any] | None,
+    checkpoint_dir: str | os.PathLike[str] | None,
+    n_cells: int,
+) -> None:
+    """Whatever of the arguments of `train` can be judged alone."""
+    for name, count in (("max_epochs", max_epochs), ("batch_size", batch_size), ("contrastive_batch_size", contrastive_batch_size)):  # fmt: skip
+        if count is not None:
+            check_count(name, count)
+    if train_size is not None:
+        check_share("train_size", train_size, zero=False)
+    if validation_size is not None:
+        check_share("validation_size", validation_size, zero=True)
+        if (0.9 if train_size is None else train_size) + validation_size > 1 + 1e-9:
+            raise ScmambaError(
+                f"train_size={0.9 if train_size is None else train_size} and validation_size={validation_size} are more "
+                f"than all cells."
+            )
+    for name, options in (("plan_kwargs", plan_kwargs), ("datasplitter_kwargs", datasplitter_kwargs)):
+        if options is not None and not isinstance(options, Mapping):
+            raise ScmambaError(f"{name} must be a dict, got {options!r}.")
+    if checkpoint_dir is not None and not isinstance(checkpoint_dir, str | os.PathLike):
+        raise ScmambaError(f"checkpoint_dir must be the path of a folder, got {checkpoint_dir!r}.")
+    parts = (datasplitter_kwargs or {}).get("external_indexing")
+    if parts is not None:
+        check_parts(parts, n_cells)
+
+
+def check_parts(parts: Sequence[Sequence[int]], n_cells: int) -> None:
+    """Positions of the cells to train on, held out and left over: of cells that are there, none of them twice."""
+    try:
+        parts = [np.asarray(part, dtype=np.float64) for part in parts]
+        whole = np.concatenate(parts)
+    except (TypeError, ValueError) as error:
+        raise ScmambaError(f"external_indexing must be three lists of positions of cells: {error}.") from error
+    if len(parts) != 3 or whole.ndim != 1 or not len(parts[0]):
+        raise ScmambaError(
+            "external_indexing must be three lists of positions of cells, the first of which is not empty."
+        )
+    if (whole != np.rint(whole)).any() or whole.min() < 0 or whole.max() >= n_cells:
+        raise ScmambaError(f"external_indexing must hold positions among {n_cells:,} cells, 0 to {n_cells - 1:,}.")
+    if len(np.unique(whole)) < len(whole):
+        raise ScmambaError("external_indexing has cells that are in two parts, or in one of them twice.")
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Errors of Lightning and scvi-tools about ``what`` as one of ours, in their words."""
+    try:
+        yield
+    except ScmambaError:
+        raise
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        raise ScmambaError(f"{what}: {reason}") from error

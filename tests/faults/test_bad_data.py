@@ -1,0 +1,369 @@
+"""Objects and arguments that cannot be used, over setup, training, embedding and everything after it."""
+
+from __future__ import annotations
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from faults import assert_named
+from scipy import sparse
+from shapes import mudata_of, poisson
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.metrics import evaluate_integration
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif("not __import__('os').path.exists('/proc/self/statm')"),
+]
+N = 50
+TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def good():
+    mdata = mudata_of({"rna": poisson(N, 30), "atac": poisson(N, 20)})
+    mdata.obs["batch"] = [f"batch {i % 2}" for i in range(N)]
+    mdata.obs["cell_type"] = [f"type {i % 3}" for i in range(N)]
+    return mdata
+
+
+@pytest.fixture(scope="module")
+def model():
+    mdata = good()
+    SCMAMBA.setup_mudata(mdata, batch_key="batch", labels_key="cell_type")
+    model = SCMAMBA(mdata, **TINY)
+    model.train(max_epochs=2, **QUIET)
+    model.train_classifier()
+    return model
+
+
+def with_x(x):
+    """The good data with other values of RNA, past the checks of AnnData."""
+    mdata = good()
+    mdata["rna"].X = x
+    return mdata
+
+
+def counts():
+    return sparse.csr_matrix(poisson(N, 30).astype(np.float32))
+
+
+def stored(value, dtype=np.float32):
+    x = counts().astype(dtype)
+    x.data[7] = value
+    return x
+
+
+def broken_csr(part, change):
+    """A CSR matrix whose parts contradict each other; scipy looks at them when it makes one, not afterwards."""
+    mdata = good()
+    x = mdata["rna"].X
+    setattr(x, part, change(getattr(x, part).copy()))
+    return mdata
+
+
+def set_at(i, value):
+    def change(array):
+        array[i] = value
+        return array
+
+    return change
+
+
+def renamed(axis, names):
+    mdata = good()
+    mods = {k: v.copy() for k, v in mdata.mod.items()}
+    frame = getattr(mods["rna"], axis)
+    frame.index = pd.Index(names(list(frame.index)))
+    return mudata.MuData(mods)
+
+
+def inner(attribute, value):
+    """The RNA part with something put where AnnData keeps it, past its own checks."""
+    mdata = good()
+    setattr(mdata["rna"], attribute, value)
+    return mdata
+
+
+def emptied(rows, columns):
+    mdata = good()
+    return mudata.MuData({"rna": mdata["rna"][:rows, :columns].copy(), "atac": mdata["atac"].copy()})
+
+
+def obs_column(values):
+    mdata = good()
+    mdata.obs["batch"] = pd.Series(values, index=mdata.obs_names, dtype=object)
+    return mdata
+
+
+def obsmap(change):
+    mdata = good()
+    mdata.obsmap["rna"] = change(mdata.obsmap["rna"].copy())
+    return mdata
+
+
+SETUP = {
+    "nothing": lambda _: (None, {}),
+    "a path": lambda _: ("file.h5mu", {}),
+    "an AnnData": lambda _: (good()["rna"], {}),
+    "a dict": lambda _: ({"rna": good()["rna"]}, {}),
+    "no modality": lambda _: (mudata.MuData({}), {}),
+    "one modality": lambda _: (mudata.MuData({"rna": good()["rna"].copy()}), {}),
+    "no cell": lambda _: (emptied(0, 30), {}),
+    "no feature": lambda _: (emptied(N, 0), {}),
+    "no matrix": lambda _: (with_x(None), {}),
+    "NaN": lambda _: (with_x(stored(np.nan)), {}),
+    "infinite": lambda _: (with_x(stored(np.inf)), {}),
+    "minus infinite": lambda _: (with_x(stored(-np.inf)), {}),
+    "negative": lambda _: (with_x(stored(-1)), {}),
+    "too large for float32": lambda _: (with_x(stored(1e39, np.float64)), {}),
+    "too large for a count": lambda _: (with_x(stored(2**63, np.uint64)), {}),
+    "most negative": lambda _: (with_x(stored(-(2**63), np.int64)), {"require_counts": False}),
+    "half precision overflow": lambda _: (with_x(stored(70000, np.float32).toarray().astype(np.float16)), {}),
+    "complex": lambda _: (with_x(counts().astype(np.complex64)), {}),
+    "text": lambda _: (with_x(np.full((N, 30), "a")), {}),
+    "objects": lambda _: (with_x(np.full((N, 30), None)), {}),
+    "times": lambda _: (with_x(np.zeros((N, 30), dtype="datetime64[s]")), {}),
+    "masked": lambda _: (with_x(np.ma.masked_less(poisson(N, 30), 1)), {}),
+    "logarithms": lambda _: (with_x(counts().log1p()), {}),
+    "column out of range": lambda _: (broken_csr("indices", set_at(3, 10**6)), {}),
+    "column far out of range": lambda _: (broken_csr("indices", set_at(3, 2**31 - 1)), {}),
+    "column negative": lambda _: (broken_csr("indices", set_at(3, -1)), {}),
+    "rows that run backwards": lambda _: (broken_csr("indptr", set_at(5, 10**6)), {}),
+    "rows that start late": lambda _: (broken_csr("indptr", set_at(0, 4)), {}),
+    "rows negative": lambda _: (broken_csr("indptr", set_at(5, -3)), {}),
+    "fewer values than columns": lambda _: (broken_csr("data", lambda d: d[:-5]), {}),
+    "fewer columns than values": lambda _: (broken_csr("indices", lambda i: i[:-5]), {}),
+    "fewer rows than cells": lambda _: (broken_csr("indptr", lambda p: p[:-5]), {}),
+    "duplicate cells": lambda _: (renamed("obs", lambda n: ["same", "same", *n[2:]]), {}),
+    "duplicate features": lambda _: (renamed("var", lambda n: ["same", "same", *n[2:]]), {}),
+    "cells of other names": lambda _: (renamed("obs", lambda n: [f"{x}-1" for x in n]), {}),
+    "a view": lambda _: (good()[:20], {}),
+    "modalities as a list": lambda _: (good(), {"modalities": ["rna", "atac"]}),
+    "modalities as numbers": lambda _: (good(), {"modalities": {"rna": 0, "atac": 1}}),
+    "a kind that is a number": lambda _: (good(), {"modalities": {0: "rna", "atac": "atac"}}),
+    "modalities of no kind": lambda _: (good(), {"modalities": {"rna": "rna", "dna": "atac"}}),
+    "one modality twice": lambda _: (good(), {"modalities": {"rna": "rna", "atac": "rna"}}),
+    "layers as a list": lambda _: (good(), {"layers": ["counts"]}),
+    "a layer that is not there": lambda _: (good(), {"layers": {"rna": "counts"}}),
+    "a layer that is a number": lambda _: (good(), {"layers": {"rna": 3}}),
+    "a column that is not there": lambda _: (good(), {"batch_key": "donor"}),
+    "a column that is a list": lambda _: (good(), {"batch_key": ["batch"]}),
+    "a column that is a number": lambda _: (good(), {"labels_key": 3}),
+    "batches missing": lambda _: (obs_column([None] + ["a"] * (N - 1)), {"batch_key": "batch"}),
+    "batches that are lists": lambda _: (obs_column([["a"]] * N), {"batch_key": "batch"}),
+    "batches of several types": lambda _: (obs_column(["a", 1] * (N // 2)), {"batch_key": "batch"}),
+    "an unknown argument": lambda _: (good(), {"batches": "batch"}),
+}  # fmt: skip
+
+
+def fingerprint(mdata):
+    """What a user would miss if it changed."""
+    if not isinstance(mdata, mudata.MuData):
+        return repr(type(mdata))
+    columns = {k: list(v.obs) + list(v.var) + sorted(map(str, v.uns)) for k, v in mdata.mod.items()}
+    return list(mdata.obs), sorted(map(str, mdata.uns)), columns
+
+
+@pytest.mark.parametrize("case", SETUP)
+def test_setup(case, tmp_path):
+    mdata, arguments = SETUP[case](tmp_path)
+    before = fingerprint(mdata)
+    assert_named(lambda: SCMAMBA.setup_mudata(mdata, **arguments))
+    assert fingerprint(mdata) == before
+
+
+MODEL = {
+    "a preset that is not there": {"preset": "huge"},
+    "a preset that is a number": {"preset": 3},
+    "an option that is not there": {"depth": 3},
+    "no latent dimension": {"n_latent": 0},
+    "half a latent dimension": {"n_latent": 2.5},
+    "latent dimensions as text": {"n_latent": "8"},
+    "a network out of all proportion": {"d_model": 2**40, "headdim": 2**40},
+    "layers out of all proportion": {"n_layers": -1},
+    "dropout that is not a number": {"dropout": float("nan")},
+    "a temperature of zero": {"temperature": 0.0},
+    "a temperature that is not a number": {"temperature": float("nan")},
+    "values of no name": {"values": {"rna": 3}},
+    "patches of no feature": {"patch_size": 0},
+    "patches as text": {"patch_size": "ten"},
+    "layouts of something else": {"layouts": {"rna": {"slots": [0]}}},
+}
+
+
+@pytest.mark.parametrize("case", MODEL)
+def test_model(case):
+    mdata = good()
+    SCMAMBA.setup_mudata(mdata)
+    assert_named(lambda: SCMAMBA(mdata, **{**TINY, **MODEL[case]}))
+
+
+TRAIN = {
+    "no epoch": {"max_epochs": 0},
+    "epochs negative": {"max_epochs": -1},
+    "epochs as text": {"max_epochs": "ten"},
+    "half an epoch": {"max_epochs": 1.5},
+    "a minibatch of none": {"batch_size": 0},
+    "a minibatch negative": {"batch_size": -4},
+    "a minibatch of too many": {"batch_size": 10**6},
+    "a minibatch as text": {"batch_size": "all"},
+    "no cell to train on": {"train_size": 0.0},
+    "more than all cells": {"train_size": 1.5},
+    "a share that is not a number": {"train_size": float("nan")},
+    "shares of more than all": {"train_size": 0.8, "validation_size": 0.5},
+    "a device that is not there": {"accelerator": "warp drive"},
+    "a device count negative": {"devices": -3},
+    "a precision that is not there": {"precision": "9-bit"},
+    "a learning rate negative": {"plan_kwargs": {"lr": -1.0}},
+    "a learning rate that is not a number": {"plan_kwargs": {"lr": float("nan")}},
+    "a learning rate as text": {"plan_kwargs": {"lr": "fast"}},
+    "a score that is not there": {"plan_kwargs": {"monitor": "elbo"}},
+    "a warm-up longer than training": {"plan_kwargs": {"warmup": 2.0}},
+    "options as a list": {"plan_kwargs": ["lr"]},
+    "cells out of range": {
+        "datasplitter_kwargs": {"external_indexing": [np.arange(40), np.arange(40, 900), np.array([])]}
+    },
+    "cells in both parts": {
+        "datasplitter_kwargs": {"external_indexing": [np.arange(40), np.arange(30, 50), np.array([])]}
+    },
+    "no cells at all": {"datasplitter_kwargs": {"external_indexing": [np.array([]), np.array([]), np.array([])]}},
+    "an unknown argument": {"epochs": 3},
+    "resume from nowhere": {"resume": True},
+    "a folder that is a number": {"checkpoint_dir": 3},
+}
+
+
+@pytest.mark.parametrize("case", TRAIN)
+def test_train(case):
+    mdata = good()
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **TINY)
+    assert_named(lambda: model.train(**{**QUIET, "max_epochs": 2, **TRAIN[case]}))
+    assert not model.is_trained
+
+
+def other_features():
+    mdata = good()
+    mods = {k: v.copy() for k, v in mdata.mod.items()}
+    mods["rna"].var_names = [f"other {i}" for i in range(mods["rna"].n_vars)]
+    return mudata.MuData(mods)
+
+
+EMBED = {
+    "a path": {"adata": "file.h5mu"},
+    "an AnnData": lambda: {"adata": good()["rna"]},
+    "no modality": lambda: {"adata": mudata.MuData({})},
+    "other features": lambda: {"adata": other_features()},
+    "NaN": lambda: {"adata": with_x(stored(np.nan))},
+    "a column out of range": lambda: {"adata": broken_csr("indices", set_at(3, 10**6))},
+    "a modality that is not there": {"modality": "protein"},
+    "a modality that is a number": {"modality": 3},
+    "a cell out of range": {"indices": [10**6]},
+    "cells that are not whole": {"indices": [0.5]},
+    "cells as text": {"indices": ["cell 1"]},
+    "cells in a table": {"indices": [[0, 1], [2, 3]]},
+    "a mask too short": {"indices": [True, False]},
+    "a minibatch of none": {"batch_size": 0},
+    "a minibatch negative": {"batch_size": -1},
+    "a minibatch as text": {"batch_size": "all"},
+    "batches of another type": lambda: {"adata": obs_column([1] * N)},
+}
+
+
+@pytest.mark.parametrize("case", EMBED)
+def test_embed(model, case):
+    arguments = EMBED[case]() if callable(EMBED[case]) else EMBED[case]
+    assert_named(lambda: model.get_latent_representation(**arguments))
+
+
+AFTER = {
+    "match_cells: a modality that is not there": ("match_cells", {"query_modality": "smell"}),
+    "match_cells: no neighbour": ("match_cells", {"k": 0}),
+    "match_cells: neighbours negative": ("match_cells", {"k": -1}),
+    "match_cells: more neighbours than cells": ("match_cells", {"k": 10**9}),
+    "match_cells: neighbours as text": ("match_cells", {"k": "ten"}),
+    "match_cells: a path": ("match_cells", {"query": "file.h5mu"}),
+    "impute: a modality that is not there": ("impute", {"modality": "smell"}),
+    "impute: a feature that is not there": ("impute", {"features": ["nobody"]}),
+    "impute: features as one text": ("impute", {"features": "atac 1"}),
+    "impute: no neighbour": ("impute", {"k": 0}),
+    "impute: other data": ("impute", {"adata": 3}),
+    "predict: a modality that is not there": ("predict", {"modality": "smell"}),
+    "predict: a cell out of range": ("predict", {"indices": [10**6]}),
+    "predict: other data": ("predict", {"adata": "file.h5mu"}),
+    "train_classifier: a column that is not there": ("train_classifier", {"labels_key": "mood"}),
+    "train_classifier: a column that is a number": ("train_classifier", {"labels_key": 3}),
+    "agreement: other data": ("get_modality_agreement", {"adata": [1, 2]}),
+}
+
+
+@pytest.mark.parametrize("case", AFTER)
+def test_after_training(model, case):
+    name, arguments = AFTER[case]
+    assert_named(lambda: getattr(model, name)(**arguments))
+
+
+def embedded(z):
+    mdata = good()
+    for part in (mdata, *mdata.mod.values()):
+        part.obsm["X"] = z
+    return mdata
+
+
+Z = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
+EVALUATE = {
+    "no embedding": lambda: (good(), {}),
+    "a key that is not there": lambda: (good(), {"embeddings": {"m": "X_nobody"}}),
+    "NaN throughout": lambda: (embedded(np.full((N, 4), np.nan)), {"embeddings": {"m": "X"}}),
+    "infinite": lambda: (embedded(np.where(np.arange(4) == 1, np.inf, Z)), {"embeddings": {"m": "X"}}),
+    "text": lambda: (embedded(np.full((N, 4), "a", dtype=object)), {"embeddings": {"m": "X"}}),
+    "a label that is not there": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "label_key": "mood"}),
+    "a batch that is not there": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "batch_key": "mood"}),
+    "a score that is not there": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "metrics": ["joy"]}),
+    "a mask of other cells": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "cells": np.ones(3, dtype=bool)}),
+    "no cell": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "cells": np.zeros(N, dtype=bool)}),
+    "a path": lambda: ("file.h5mu", {"embeddings": {"m": "X"}}),
+    "no column": lambda: (embedded(np.zeros((N, 0), dtype=np.float32)), {"embeddings": {"m": "X"}}),
+}
+
+
+@pytest.mark.parametrize("case", EVALUATE)
+def test_evaluate(case):
+    mdata, arguments = EVALUATE[case]()
+    assert_named(lambda: evaluate_integration(mdata, **arguments))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda m: m + 7, lambda m: m[::-1], lambda m: np.where(m > 40, 0, m), lambda m: m[:0]],
+    ids=["out of range", "another order", "too few cells", "empty"],
+)
+def test_a_wrong_map_of_cells_changes_nothing(model, change):
+    """Cells are aligned by name: the positions that MuData keeps beside them are not asked."""
+    expected = model.get_latent_representation(good())
+    try:
+        other = obsmap(change)
+    except (ValueError, KeyError):  # MuData itself refuses it
+        return
+    np.testing.assert_allclose(model.get_latent_representation(other), expected, atol=1e-6)
+
+
+def test_names_of_any_kind_are_welcome():
+    """Long, empty-looking and foreign names are names."""
+    names = ["é", "日本", "a" * 5000, " ", "x\ty", "../../etc/passwd", "'; --", "🧬", "NaN", "None"]
+    mods = {k: v.copy() for k, v in good().mod.items()}
+    mods["rna"].var_names = names + [f"g{i}" for i in range(20)]
+    for mod in mods.values():
+        mod.obs_names = names + [f"c{i}" for i in range(N - 10)]
+    mdata = mudata.MuData(mods)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **TINY)
+    model.train(max_epochs=1, **QUIET)
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_the_catalogue_is_long_enough():
+    assert sum(map(len, (SETUP, MODEL, TRAIN, EMBED, AFTER, EVALUATE))) >= 60

@@ -1,0 +1,63 @@
+"""What every fault must end in: a named error of ours, in bounded time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import traceback
+from pathlib import Path
+
+import scmamba_scvi
+from scmamba_scvi.errors import ScmambaError
+
+SRC = Path(scmamba_scvi.__file__).parent
+SECONDS = 30
+MORE_BYTES = 2 << 30
+
+
+class TooSlow(BaseException):
+    """The call took longer than it may."""
+
+
+@contextlib.contextmanager
+def bounded(seconds=SECONDS, more_bytes=MORE_BYTES):
+    """Fail what takes longer, or asks for more memory than there was before."""
+    import resource
+
+    def stop(*_):
+        raise TooSlow(f"more than {seconds} s")
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def is_named(error):
+    """One of our own, or a ValueError or KeyError that our code raised, with text."""
+    if isinstance(error, ScmambaError):
+        return bool(str(error))
+    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return isinstance(error, ValueError | KeyError) and SRC in last.parents and bool(str(error))
+
+
+def assert_named(call, needs=""):
+    """``call`` ends in a named error that holds the text ``needs``."""
+    try:
+        with bounded():
+            call()
+    except Exception as error:  # noqa: BLE001  which kinds are right is what is asked here
+        assert is_named(error), (
+            f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__)[-4:])}"
+        )
+        assert needs in str(error), str(error)
+        assert len(str(error)) < 2000, "a message to be read"
+        return error
+    raise AssertionError("nothing was raised")
