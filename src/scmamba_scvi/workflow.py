@@ -35,6 +35,9 @@ UMAP_KEY: Final = "X_umap"
 #: Up to here neighbours are searched exactly: a minute of matrix products, where the approximate search spends about as
 #: long compiling itself and gives other neighbours on other machines.
 EXACT_NEIGHBORS_UP_TO: Final = 100_000
+#: Bytes that one stored byte can stand for, by the compression that HDF5 has; arrays below a size are not judged.
+MOST_COMPRESSED: Final = 1100
+SMALL_ENOUGH: Final = 1 << 26
 
 
 def integrate(
@@ -209,13 +212,33 @@ def read_mudata(path: str | os.PathLike[str]) -> MuData:
     import mudata
 
     try:
+        _check_declared_sizes(path)
         return mudata.read_h5mu(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        # what h5py, anndata and mudata raise on files that are cut off, or that hold something else
+    except ScmambaError:
+        raise
+    except Exception as error:
+        # h5py, anndata and mudata have a dozen kinds for files that are cut off, or that hold something else
         reason = " ".join(str(error).split())[:300]
         raise ScmambaError(
             f"{path} cannot be read as .h5mu, it may be cut off or of another format: {reason}"
         ) from error
+
+
+def _check_declared_sizes(path: Path) -> None:
+    """No array of the file is larger than what is stored can be: memory would be taken for what is not there."""
+    import h5py
+
+    def look(name: str, item: object) -> None:
+        if not isinstance(item, h5py.Dataset) or not item.shape:
+            return
+        declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+        if declared > MOST_COMPRESSED * stored + SMALL_ENOUGH:
+            raise ScmambaError(
+                f"{path} is damaged or forged: its array {name!r} says it has {declared:,} bytes and holds {stored:,}."
+            )
+
+    with h5py.File(path, "r") as file:
+        file.visititems(look)
 
 
 def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:

@@ -55,7 +55,7 @@ def write_export(model: SCMAMBA, directory: str | os.PathLike[str], *, overwrite
     ScmambaError
         The folder exists and ``overwrite`` is not set, or is not an export; or it cannot be written.
     """
-    directory = Path(directory)
+    directory = folder_of(directory)
     exists = directory.exists()
     if exists and not overwrite:
         raise ScmambaError(f"{directory} exists. Choose another folder or pass overwrite=True.")
@@ -95,7 +95,7 @@ def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: Mu
     ScmambaError
         A file is missing, damaged, of another format or version, or does not fit the network it describes.
     """
-    directory = Path(directory)
+    directory = folder_of(directory)
     described = read_description(directory)
     config, layouts = described["config"], described["layouts"]
     classifier = read_classifier(described["classifier"])
@@ -117,6 +117,16 @@ def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: Mu
     model.match_temperatures_ = {pair: float(t) for pair, t in described["match_temperatures"].items()}
     model.classifier_ = classifier
     return model
+
+
+def folder_of(directory: object) -> Path:
+    """The path, if it is one that the system can be asked for."""
+    try:
+        folder = Path(directory)
+        folder.exists()
+    except (TypeError, ValueError, OSError) as error:
+        raise ScmambaError(f"{str(directory)[:60]!r} is no path of a folder: {str(error)[:60]}.") from error
+    return folder
 
 
 def describe(model: SCMAMBA) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class Head:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise ScmambaError(f"The classifier of this model cannot be read: {error}.") from error
+        if not all(isinstance(label, str) for label in head.classes.ravel()) or not np.isfinite(head.bias).all():
+            raise ScmambaError("The classifier of this model is damaged: its labels or numbers are none.")
         fits = head.weight.ndim == 2 and head.weight.shape[1:] == head.bias.shape == head.classes.shape
         if not fits or not np.isfinite(head.weight).all() or not head.temperature > 0:
             raise ScmambaError("The classifier of this model is damaged: its numbers do not fit its labels.")

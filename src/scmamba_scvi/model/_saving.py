@@ -6,14 +6,13 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+from mudata import MuData
 
 from ..errors import ScmambaError
 from ._export import read_export, write_export
 from ._hub import download, upload
-
-if TYPE_CHECKING:
-    from mudata import MuData
 
 
 class SavingMixin:
@@ -64,6 +63,8 @@ class SavingMixin:
         ScmambaError
             The file is missing or damaged, of another class, or the data are not of the model's features.
         """
+        if adata is not None and adata is not False and not isinstance(adata, MuData):
+            raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
         try:
             return super().load(os.fspath(dir_path), adata, *args, **kwargs)
         except ScmambaError:

@@ -1,0 +1,134 @@
+"""Every command leaves with 2 and one readable line, and touches neither input nor an output that is there."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+
+import mudata
+import numpy as np
+import pytest
+from faults import bounded
+from typer.testing import CliRunner
+
+from scmamba_scvi import cli
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif("not __import__('os').path.exists('/proc/self/statm')"),
+]
+
+
+def bad_file(change):
+    """``data.h5mu`` changed as an object, then written."""
+
+    def make(files, tmp_path):
+        mdata = mudata.read_h5mu(files / "integrated.h5mu")
+        change(mdata)
+        mdata.write_h5mu(tmp_path / "data.h5mu")
+
+    return make
+
+
+def bytes_of(change):
+    def make(files, tmp_path):
+        (tmp_path / "data.h5mu").write_bytes(change((files / "integrated.h5mu").read_bytes()))
+
+    return make
+
+
+def good(files, tmp_path):
+    shutil.copy(files / "integrated.h5mu", tmp_path / "data.h5mu")
+
+
+def set_value(value):
+    def change(mdata):
+        mdata["rna"].X.data[3] = value
+
+    return bad_file(change)
+
+
+def without(key):
+    def change(mdata):
+        for part in (mdata, *mdata.mod.values()):
+            part.obsm.pop(key, None)
+
+    return bad_file(change)
+
+
+def embedding(value):
+    def change(mdata):
+        for part in (mdata, *mdata.mod.values()):
+            part.obsm["X_scmamba"] = np.full(part.obsm["X_scmamba"].shape, value, dtype=np.float32)
+
+    return bad_file(change)
+
+
+IN, OUT = "data.h5mu", "out.h5mu"
+COMMANDS = {
+    "integrate: a file that is not there": (good, ["integrate", "nowhere.h5mu", "--out", OUT]),
+    "integrate: an empty file": (bytes_of(lambda b: b""), ["integrate", IN, "--out", OUT]),
+    "integrate: half a file": (bytes_of(lambda b: b[: len(b) // 2]), ["integrate", IN, "--out", OUT]),
+    "integrate: text": (bytes_of(lambda b: b"gene,cell"), ["integrate", IN, "--out", OUT]),
+    "integrate: NaN": (set_value(np.nan), ["integrate", IN, "--out", OUT]),
+    "integrate: negative counts": (set_value(-1), ["integrate", IN, "--out", OUT]),
+    "integrate: counts too large": (set_value(1e38), ["integrate", IN, "--out", OUT]),
+    "integrate: the output is the input": (good, ["integrate", IN, "--out", IN, "--overwrite"]),
+    "integrate: the output is there": (good, ["integrate", IN, "--out", "there.h5mu"]),
+    "integrate: the output is a folder": (good, ["integrate", IN, "--out", "folder.h5mu"]),
+    "integrate: an output of another kind": (good, ["integrate", IN, "--out", "out.csv"]),
+    "integrate: an output below a file": (good, ["integrate", IN, "--out", "there.h5mu/out.h5mu"]),
+    "integrate: a preset that is not there": (good, ["integrate", IN, "--out", OUT, "--preset", "huge"]),
+    "integrate: a modality that is not there": (good, ["integrate", IN, "--out", OUT, "--modality", "rna=x", "--modality", "atac=atac"]),
+    "integrate: a modality without a name": (good, ["integrate", IN, "--out", OUT, "--modality", "rna"]),
+    "integrate: a layer that is not there": (good, ["integrate", IN, "--out", OUT, "--layer", "rna=counts"]),
+    "integrate: a column that is not there": (good, ["integrate", IN, "--out", OUT, "--batch-key", "donor"]),
+    "integrate: a minibatch of too many": (good, ["integrate", IN, "--out", OUT, "--batch-size", "5000"]),
+    "integrate: a minibatch as text": (good, ["integrate", IN, "--out", OUT, "--batch-size", "all"]),
+    "integrate: no epoch": (good, ["integrate", IN, "--out", OUT, "--max-epochs", "0"]),
+    "integrate: a device that is not there": (good, ["integrate", IN, "--out", OUT, "--accelerator", "warp"]),
+    "integrate: an annotation that is not there": (good, ["integrate", IN, "--out", OUT, "--gtf", "nowhere.gtf"]),
+    "integrate: an annotation of something else": (good, ["integrate", IN, "--out", OUT, "--gtf", "note.txt"]),
+    "integrate: a width of none": (good, ["integrate", IN, "--out", OUT, "--n-latent", "0"]),
+    "integrate: a width out of all proportion": (good, ["integrate", IN, "--out", OUT, "--n-latent", "1000000"]),
+    "integrate: an option that is not there": (good, ["integrate", IN, "--out", OUT, "--depth", "3"]),
+    "evaluate: a file that is not there": (good, ["evaluate", "nowhere.h5mu"]),
+    "evaluate: half a file": (bytes_of(lambda b: b[: len(b) // 2]), ["evaluate", IN]),
+    "evaluate: no embedding": (without("X_scmamba"), ["evaluate", IN]),
+    "evaluate: an embedding that is not there": (good, ["evaluate", IN, "--embedding", "PCA=X_pca"]),
+    "evaluate: an embedding without a name": (good, ["evaluate", IN, "--embedding", "="]),
+    "evaluate: an embedding of NaN": (embedding(np.nan), ["evaluate", IN]),
+    "evaluate: an embedding that is infinite": (embedding(np.inf), ["evaluate", IN]),
+    "evaluate: a label that is not there": (good, ["evaluate", IN, "--label", "mood"]),
+    "evaluate: a score that is not there": (good, ["evaluate", IN, "--metric", "joy"]),
+    "evaluate: an output below a file": (good, ["evaluate", IN, "--out", "there.h5mu/scores"]),
+    "evaluate: too few cells": (good, ["evaluate", IN, "--max-cells", "1"]),
+    "demo: an output below a file": (good, ["demo", "--out", "there.h5mu/demo"]),
+    "demo: too few cells": (good, ["demo", "--cells", "3"]),
+    "demo: cells as text": (good, ["demo", "--cells", "many"]),
+    "doctor: an option that is not there": (good, ["doctor", "--fix"]),
+    "a command that is not there": (good, ["train"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_command(files, tmp_path, monkeypatch, case):
+    make, arguments = COMMANDS[case]
+    make(files, tmp_path)
+    (tmp_path / "there.h5mu").write_text("from before")
+    (tmp_path / "note.txt").write_text("remember the milk")
+    (tmp_path / "folder.h5mu").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    with bounded(seconds=60, more_bytes=4 << 30):
+        result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2, f"{result.exit_code}: {result.output} {result.exception!r}"
+    assert "Traceback" not in result.output
+    said = [line for line in result.stderr.splitlines() if "Error" in line]
+    assert len(said) == 1, result.stderr
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+    assert {p.name for p in tmp_path.iterdir()} == {*before, "folder.h5mu"}
+
+
+def test_signals_are_as_they_were():
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
