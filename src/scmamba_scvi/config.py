@@ -166,7 +166,7 @@ class TrainConfig:
     # memory; None: on where a GPU could not keep those of a minibatch
     checkpoint_activations: bool | None = None
     max_validation_cells: int = 5_000  # enough to tell 0.08 from 0.09; more only cost training cells
-    buffer_mb: float = 1024  # memory for counts of data in a file; data in memory are used where they are
+    buffer_mb: float = 1024.0  # memory for counts of data in a file; data in memory are used where they are
 
     def __post_init__(self) -> None:
         _check_types(self, frozenset())
@@ -174,7 +174,7 @@ class TrainConfig:
         for name in ("lr", "spectral_lr"):
             if not getattr(self, name) > 0:
                 raise ScmambaError(f"{name} must be above 0, got {getattr(self, name)}.")
-        for name in ("weight_decay", "gradient_clip", "max_validation_cells"):
+        for name in ("weight_decay", "gradient_clip", "max_validation_cells", "buffer_mb"):
             _check_range(name, getattr(self, name), 0, math.inf)
         _check_range("patience", self.patience, 1, math.inf)
         if not 0 <= self.warmup < 1:

@@ -35,13 +35,13 @@ class MultiModalDataset(Dataset):
     def __init__(self, manager: MultiModalManager, keys: Sequence[str] | None = None) -> None:
         registered = list(manager.data_registry)
         keys = registered if keys is None else list(keys)
-        self._n_cells = manager.adata.n_obs
+        self._cells = np.arange(manager.adata.n_obs)  # positions in the MuData
         self.matrices = {kind: manager.matrix(kind) for kind in KINDS if x_key(kind) in keys}
         matrix_keys = {x_key(kind) for kind in KINDS}
         self._columns = {k: np.asarray(manager.get_from_registry(k)) for k in keys if k not in matrix_keys}
 
     def __len__(self) -> int:
-        return self._n_cells
+        return len(self._cells)
 
     @property
     def on_disk(self) -> bool:
@@ -55,7 +55,7 @@ class MultiModalDataset(Dataset):
     def loaded(self, cells: np.ndarray) -> MultiModalDataset:
         """These cells, with their counts in memory; cell ``i`` of it is ``cells[i]``."""
         part = copy.copy(self)
-        part._n_cells = len(cells)
+        part._cells = self._cells[cells]
         part.matrices = {kind: matrix.loaded(cells) for kind, matrix in self.matrices.items()}
         part._columns = {key: column[cells] for key, column in self._columns.items()}
         return part
@@ -68,7 +68,7 @@ class MultiModalDataset(Dataset):
             batch[present_key(kind)] = torch.from_numpy(matrix.present(cells))
         for key, column in self._columns.items():
             batch[key] = torch.from_numpy(column[cells].astype(np.int64)).reshape(-1, 1)
-        batch[CELLS_KEY] = torch.from_numpy(cells.astype(np.int64))
+        batch[CELLS_KEY] = torch.from_numpy(self._cells[cells])
         return batch
 
 
