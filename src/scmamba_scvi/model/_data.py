@@ -21,6 +21,7 @@ from .._keys import BATCH_KEY, CELLS_KEY, KINDS, present_key, x_key
 from ..errors import ScmambaError
 from ._checks import check_mudata
 from ._matrix import ModalityMatrix
+from ._places import build_of
 from ._sampler import BatchPureSampler, ShareOfRank
 from ._stream import SHARE_OF_BUFFER, StreamedLoader
 from ._transfer import OneAhead
@@ -122,6 +123,7 @@ class MultiModalManager(AnnDataManager):
             raise ScmambaError(
                 f"None of the modalities {list(args['modalities'].values())} is in this MuData: {list(adata.mod)}."
             )
+        build_of(adata, args["modalities"], args.get("genome"))  # another build than the model's is refused
         check_mudata(adata, args["modalities"], args["layers"], require_counts=args["require_counts"])
         super()._validate_anndata_object(adata)
 
@@ -166,7 +168,8 @@ def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:
     ]
     raise ScmambaError(
         f"The features of mdata[{key!r}] are not those of the model: of {len(known):,} features "
-        f"{' and '.join(parts)}. Names are compared exactly; their order does not matter."
+        f"{' and '.join(parts)}. Names are compared exactly; their order does not matter. "
+        f"SCMAMBA.prepare_query_mudata(mdata, model) fits new data to a model."
     )
 
 

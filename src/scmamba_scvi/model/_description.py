@@ -26,7 +26,7 @@ MAX_BYTES: Final = 1 << 30
 #: Slots of a patch beyond those its features need.
 MAX_PATCH: Final = 1 << 16
 SETUP_ARGUMENTS: Final = (
-    "modalities", "layers", "batch_key", "labels_key", "unlabeled_category", "require_counts"
+    "modalities", "layers", "batch_key", "labels_key", "unlabeled_category", "require_counts", "genome"
 )  # fmt: skip
 
 
@@ -98,6 +98,9 @@ def _consistent(described: dict[str, Any]) -> dict[str, Any]:
         names = described["features"][kind]
         if len(set(names)) < len(names) or len(names) != layout.n_features:
             raise ScmambaError(f"{len(set(names)):,} names and {layout.n_features:,} slots of features of {kind}.")
+        places = described["places"].get(kind)
+        if places is not None and len(places["chrom"]) != layout.n_features:
+            raise ScmambaError(f"{len(places['chrom']):,} places of {layout.n_features:,} features of {kind}.")
         if layout.patch_size > max(MAX_PATCH, layout.n_features):
             raise ScmambaError(f"patches of {layout.patch_size:,} slots for {layout.n_features:,} features of {kind}.")
     return {**described, "layouts": layouts, "config": _config(described["preset"], described["config"])}
@@ -175,7 +178,7 @@ def _is_setup(value: object) -> bool:
         and len(set(value["modalities"].values())) == len(value["modalities"]) >= 2
         and _by_kind(_is_text_or_none)(value["layers"])
         and set(value["layers"]) <= set(value["modalities"])
-        and all(_is_text_or_none(value[name]) for name in ("batch_key", "labels_key"))
+        and all(_is_text_or_none(value[name]) for name in ("batch_key", "labels_key", "genome"))
         and _is_text(value["unlabeled_category"])
         and isinstance(value["require_counts"], bool)
     )
@@ -191,6 +194,22 @@ def _is_temperatures(value: object) -> bool:
     return isinstance(value, dict) and all(_is_number(t) and t > 0 for t in value.values())
 
 
+def _is_places(value: object) -> bool:
+    """Chromosome by number, start and end of every feature, or nothing where the names say them."""
+    return value is None or (
+        isinstance(value, dict)
+        and set(value) == {"chroms", "chrom", "start", "end"}
+        and _is_texts(value["chroms"])
+        and all(isinstance(value[part], list) and all(map(_is_whole, value[part])) for part in ("chrom", "start", "end"))
+        and len({len(value[part]) for part in ("chrom", "start", "end")}) == 1
+        and all(-1 <= chrom < len(value["chroms"]) for chrom in value["chrom"])
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62
+
+
 #: From entry of ``model.json`` to whether a value may stand there.
 CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
     "weights_file": lambda value: _is_text(value) and WEIGHTS_NAME.fullmatch(value) is not None,
@@ -200,6 +219,9 @@ CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
     "preset": _is_text,
     "match_temperatures": _is_temperatures,
     "classifier": lambda value: value is None or isinstance(value, dict),
+    "places": _by_kind(_is_places),
+    "is_query": lambda value: isinstance(value, bool),
+    "reference_batches": lambda value: _is_whole(value) and value >= 0,
     "config": _is_config,
     "setup_args": _is_setup,
     "features": _by_kind(_is_texts),

@@ -116,6 +116,9 @@ def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: Mu
     model.is_started_ = True
     model.match_temperatures_ = {pair: float(t) for pair, t in described["match_temperatures"].items()}
     model.classifier_ = classifier
+    model.places_ = described["places"]
+    model.is_query_ = described["is_query"]
+    model.reference_batches_ = described["reference_batches"]
     return model
 
 
@@ -144,6 +147,9 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
         "preset": model.preset_,
         "match_temperatures": dict(model.match_temperatures_),
         "classifier": model.classifier_,
+        "places": model.places_,
+        "is_query": bool(model.is_query_),
+        "reference_batches": int(model.reference_batches_),
         "config": model.config.to_dict(),
         "setup_args": dict(model.registry_[_C._SETUP_ARGS_KEY]),
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},

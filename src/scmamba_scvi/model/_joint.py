@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..nn.joint import JointEmbedding, in_halves, reliability
+from ..nn.joint import N_CLUSTERS, JointEmbedding, in_halves, reliability
 from ..nn.spectral import TruncatedSVD
 from ._matrix import ModalityMatrix, in_parts, iterate_blocks
 from ._module import SCMAMBAModule
 
-#: Clusters within which batches are compared, so that a cell type that one batch lacks is not taken for its effect;
-#: from 5 to 40 the scores hardly move.
-N_CLUSTERS = 20
 CELLS_PER_CLUSTER = 50
+#: The offset of a batch that came after training is a mean over its cells: of fewer it would be about these cells.
+MIN_CELLS_OF_BATCH = 20
 #: Rounds of clustering and comparing; the offsets change little after the third.
 N_ROUNDS = 5
 
@@ -72,6 +71,45 @@ def fit_joint(
         for kind in features:
             _set_shift(joint, kind, _offsets(features[kind], batch, cluster, present[kind]))
     joint.fit_maps(_shifted(joint, features, batch), present, weight)
+    _keep_anchors(joint, features, present, batch, seed + N_ROUNDS)
+
+
+@torch.inference_mode()
+def fit_new_batches(
+    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], batches: np.ndarray, first_new: int, seed: int
+) -> dict[int, int]:
+    """Offsets of batches that the reference was not trained on; everything else stays as it is.
+
+    Parameters
+    ----------
+    batches
+        Number of the batch of every cell ``(n_obs,)``; those from ``first_new`` on are new.
+
+    Returns
+    -------
+    New batches with fewer than `MIN_CELLS_OF_BATCH` cells, whose offsets stay zero, and their numbers of cells.
+    """
+    small = {}
+    for number in np.unique(batches[batches >= first_new]):
+        cells = np.flatnonzero(batches == number)
+        if len(cells) < MIN_CELLS_OF_BATCH:
+            small[int(number)] = len(cells)
+            continue
+        device = module.joint.anchor.device
+        found = _features(module, matrices, sample(cells, MAX_CELLS, seed))
+        module.joint.fit_shift(*({k: x.to(device) for k, x in of.items()} for of in found), int(number), N_ROUNDS)
+    return small
+
+
+def _keep_anchors(
+    joint: JointEmbedding, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor, seed: int
+) -> None:
+    cluster = _clusters(joint, features, present, batch, seed)
+    device = joint.anchor.device
+    shifted, here = ({k: x.to(device) for k, x in of.items()} for of in (_shifted(joint, features, batch), present))
+    # shifted already: the number of the batch that is not known adds nothing
+    z = joint(shifted, here, torch.full((len(batch),), joint.n_batches, device=device))
+    joint.set_anchors(shifted, here, z, cluster.to(device))
 
 
 def _features(

@@ -39,7 +39,7 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
 def _recognise(mdata: MuData) -> dict[str, str]:
     found: dict[str, str] = {}
     for key in mdata.mod:
-        kind = _kind_of(mdata, key)
+        kind = kind_of_modality(mdata, key)
         if kind is None:
             continue
         if kind in found:
@@ -51,7 +51,8 @@ def _recognise(mdata: MuData) -> dict[str, str]:
     return found
 
 
-def _kind_of(mdata: MuData, key: str) -> str | None:
+def kind_of_modality(mdata: MuData, key: str) -> str | None:
+    """Kind of one modality by its key or its features' types; `None` where neither tells."""
     for kind, names in MODALITY_NAMES.items():
         if key.lower() in names:
             return kind

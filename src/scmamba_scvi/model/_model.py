@@ -26,10 +26,12 @@ from ._classifier import ClassifierMixin
 from ._data import MultiModalManager, resolve_cells
 from ._description import SETUP_ARGUMENTS
 from ._imputation import ImputationMixin
+from ._mapping import MappingMixin
 from ._matching import MatchingMixin
 from ._matrix import in_parts
 from ._modalities import resolve_modalities
 from ._module import SCMAMBAModule
+from ._places import PLACED_KINDS, build_of, places_to_keep
 from ._saving import SavingMixin
 from ._sizes import choose_preset, patch_size_for
 from ._training import ContrastiveTrainingMixin
@@ -44,6 +46,7 @@ class SCMAMBA(
     ImputationMixin,
     AgreementMixin,
     ClassifierMixin,
+    MappingMixin,
     ContrastiveTrainingMixin,
     SavingMixin,
     BaseModelClass,
@@ -98,6 +101,12 @@ class SCMAMBA(
         self.is_started_ = False
         self.match_temperatures_: dict[str, float] = {}
         self.classifier_: dict[str, Any] | None = None
+        self.is_query_ = False  # of `load_query_data`: the reference stays where it is
+        self.reference_batches_ = 0  # batches the reference of a query was trained on
+        self.places_: dict[str, dict[str, Any] | None] = {}
+        if layouts is None and adata is not None:
+            placed = {kind: key for kind, key in self.modalities_.items() if kind in PLACED_KINDS}
+            self.places_ = {kind: places_to_keep(adata.mod[key].var) for kind, key in placed.items()}
         self._layouts = self._resolve_layouts(config, layouts)
         n_batches = len(
             self.registry_[_C._FIELD_REGISTRIES_KEY][BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]
@@ -132,6 +141,7 @@ class SCMAMBA(
         labels_key: str | None = None,
         unlabeled_category: str = "Unknown",
         require_counts: bool = True,
+        genome: str | None = None,
         **kwargs,
     ) -> None:
         """%(summary_mdata)s.
@@ -153,6 +163,9 @@ class SCMAMBA(
             Value of ``labels_key`` that stands for "not known".
         require_counts
             Refuse values that are negative or not whole numbers. `False` for corrected counts.
+        genome
+            Build of the coordinates, such as ``"hg38"`` or ``"GRCm38"``. `None`: what ``uns["genome"]`` or, as 10x writes
+            it, ``var["genome"]`` say, if they do. Data of another build are refused from then on.
 
         Raises
         ------
@@ -176,6 +189,7 @@ class SCMAMBA(
         setup_method_args = cls._get_setup_method_args(
             cls=cls, mdata=mdata, modalities=dict(modalities), layers=layers, batch_key=batch_key, labels_key=labels_key,
             unlabeled_category=unlabeled_category, require_counts=require_counts,
+            genome=genome if source is not None else build_of(mdata, modalities, genome),
         )  # fmt: skip
         if source is None:
             check_obs_column(mdata, "batch_key", batch_key)

@@ -149,7 +149,8 @@ class ContrastiveTrainingMixin:
             validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=chosen.batch_size,
             **(datasplitter_kwargs or {}),
         )  # fmt: skip
-        phases = chosen.phases(linear_first=config.linear_first and self.module.has_closed_gates)
+        linear_first = config.linear_first and self.module.has_closed_gates and not self.is_query_
+        phases = chosen.phases(linear_first=linear_first)
         progress = None
         if checkpoint_dir is not None:
             options = {
@@ -191,7 +192,7 @@ class ContrastiveTrainingMixin:
         try:
             for phase, n_epochs in list(phases.items())[len(kept) :]:
                 if not on_interrupt.interrupted:
-                    with self.module.only_linear(phase == "linear"):
+                    with self.module.only_linear(phase == "linear"), self._frozen_reference():
                         kept.append(fit(n_epochs, on_interrupt))
                     if progress is not None and not on_interrupt.interrupted:
                         progress.finish_phase(self, kept[-1].to_report())
@@ -283,8 +284,11 @@ class ContrastiveTrainingMixin:
         self.is_started_ = True
 
     def _join(self, cells: np.ndarray, buffer_mb: float) -> None:
-        """Fit the joint embedding to the encoders as they are."""
+        """Fit the joint embedding to the encoders as they are; of a query's only the offsets of its batches."""
         if self.module.joint is None:
+            return
+        if self.is_query_:
+            self._place_new_batches()
             return
         matrices, cells, chosen = self._sample(cells, buffer_mb)
         batches = None

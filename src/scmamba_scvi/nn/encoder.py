@@ -35,6 +35,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.mask_rate = config.mask_rate
         self.only_linear = False
+        self.keep_statistics = False
         if config.encoder == "mamba":
             self.embedding = PatchTokenizer(
                 slots, n_patches, patch_size, d_model=config.d_model, d_feature=config.d_feature,
@@ -73,7 +74,7 @@ class Encoder(nn.Module):
         if self.only_linear or self.network is None:
             return F.normalize(read, dim=-1)
         linear, hidden = read.split([read.shape[1] - self.network.width, self.network.width], -1)
-        from_network = self.gate * self.network.write(hidden).float()
+        from_network = self.gate * self.network.write(hidden, keep_statistics=self.keep_statistics).float()
         return F.normalize(linear + from_network if self.skip is not None else from_network, dim=-1)  # (n, z)
 
     @property
@@ -98,6 +99,11 @@ class Encoder(nn.Module):
     def spectral_parameters(self) -> list[nn.Parameter]:
         """What holds the linear part; it starts good, so it is trained slowly."""
         return [self.embedding.weight, *self.skip.parameters()] if self.skip is not None else []
+
+    def adaptable_parameters(self) -> list[nn.Parameter]:
+        """What new data may change without moving the old ones far: the constants of the view, and the gate."""
+        constants = [] if self.skip is None else [self.skip.bias]
+        return constants if self.gate is None else [*constants, self.gate]
 
     def network_parameters(self) -> list[nn.Parameter]:
         """What only the network reads."""
@@ -134,9 +140,15 @@ class SequenceNetwork(nn.Module):
         """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; every cell for itself."""
         return in_slices(self._read, tokens)
 
-    def write(self, pooled: Tensor) -> Tensor:
-        """Normalisation over the cells, and head, ``(n, d)`` to ``(n, z)``."""
-        if self.pool_norm is not None:
+    def write(self, pooled: Tensor, *, keep_statistics: bool = False) -> Tensor:
+        """Normalisation over the cells, and head, ``(n, d)`` to ``(n, z)``.
+
+        With ``keep_statistics`` also training normalises by what was learned before, and learns no more.
+        """
+        if self.pool_norm is not None and keep_statistics:
+            norm = self.pool_norm
+            pooled = F.batch_norm(pooled.float(), norm.running_mean, norm.running_var, eps=norm.eps)
+        elif self.pool_norm is not None:
             pooled = self.pool_norm(pooled.float())
         return self.head(self.dropout(pooled.tanh() if self.pool_tanh else pooled))
 
@@ -175,8 +187,8 @@ class MLPNetwork(nn.Module):
         """``(n, f)``, dense or CSR, to the first hidden layer ``(n, 2 d)``."""
         return self.first(x)
 
-    def write(self, hidden: Tensor) -> Tensor:
-        """``(n, 2 d)`` to ``(n, z)``."""
+    def write(self, hidden: Tensor, *, keep_statistics: bool = False) -> Tensor:
+        """``(n, 2 d)`` to ``(n, z)``; there are no statistics over cells to keep."""
         return self.rest(hidden)
 
 

@@ -1,0 +1,66 @@
+"""Where a model's features lie, and on which genome: kept with the model, for data to come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from mudata import MuData
+
+from ..errors import ScmambaError
+from ..pp._builds import canonical_build, recorded_build
+from ..pp._coordinates import Coordinates, parse_coordinates
+
+if TYPE_CHECKING:
+    from ._model import SCMAMBA
+
+#: Modalities whose features have places.
+PLACED_KINDS = ("rna", "atac")
+
+
+def places_to_keep(var: pd.DataFrame) -> dict[str, Any] | None:
+    """Coordinates in values that pickle and JSON hold; `None` where names say the same, or there are none."""
+    where = parse_coordinates(var)
+    named = parse_coordinates(pd.DataFrame(index=var.index))
+    same = where.chroms == named.chroms and all(
+        np.array_equal(getattr(where, part), getattr(named, part)) for part in ("chrom", "start", "end")
+    )
+    if same:
+        return None
+    parts = {part: getattr(where, part).tolist() for part in ("chrom", "start", "end")}
+    return {"chroms": list(where.chroms), **parts}
+
+
+def places_of(model: SCMAMBA, kind: str) -> Coordinates:
+    """Coordinates of the features of ``kind``, in the order of the model."""
+    kept = model.places_.get(kind)
+    if kept is None:
+        return parse_coordinates(pd.DataFrame(index=pd.Index(model.feature_names(kind)).astype(str)))
+    arrays = (np.asarray(kept[part], dtype=np.int64) for part in ("chrom", "start", "end"))
+    return Coordinates(tuple(kept["chroms"]), *arrays)
+
+
+def build_of(mdata: MuData, modalities: Mapping[str, str], genome: str | None) -> str | None:
+    """Genome build of the data: the one named by the caller, else the one they name themselves.
+
+    Raises
+    ------
+    ScmambaError
+        The two, or two modalities, name different ones.
+    """
+    found = {} if genome is None else {"genome": canonical_build(genome)}
+    if (build := recorded_build(mdata.uns, None, "mdata.uns")) is not None:
+        found["mdata.uns['genome']"] = build
+    for kind, key in modalities.items():
+        if kind in PLACED_KINDS and key in mdata.mod:
+            build = recorded_build(mdata.mod[key].uns, mdata.mod[key].var, f"mdata[{key!r}]")
+            found |= {} if build is None else {f"mdata[{key!r}]": build}
+    if len(set(found.values())) > 1:
+        raise ScmambaError(
+            f"Genome builds differ: {', '.join(f'{what} is {build}' for what, build in found.items())}. Coordinates of "
+            f"two builds cannot be compared: count the data on one of them, or lift their features over; if only a name "
+            f"is wrong, correct uns['genome'] or var['genome']."
+        )
+    return next(iter(found.values()), None)

@@ -1,0 +1,268 @@
+"""New data in the features of a model: genes by name, peaks by name or by overlap, what is missing as zeros and marked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
+from mudata import MuData, set_options
+from scipy import sparse
+
+from .._compat import scvi_constants
+from ..errors import ScmambaError, UnknownNameError
+from ..pp._builds import possible_builds
+from ..pp._coordinates import Coordinates, parse_coordinates
+from ..pp._overlap import best_overlaps
+from ._modalities import kind_of_modality
+from ._places import build_of, places_of
+
+if TYPE_CHECKING:
+    from ._model import SCMAMBA
+
+_C = scvi_constants()
+
+#: ``uns`` key of the report, and ``var`` column of the features that the query has.
+MAPPING_KEY: Final = "query_mapping"
+FOUND_COLUMN: Final = "in_query"
+#: Share of the peaks of either side that the other side overlaps, below which another genome build is likelier than
+#: another caller: of the peaks of SNARE-seq 81 % meet another when moved by 100 bases, 3 % when moved by
+#: 100 kilobases.
+MIN_OVERLAP: Final = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMapping:
+    """How features of new data became those of the model."""
+
+    target: np.ndarray  # (f of the query,) position in the model, -1: ignored
+    n_model: int
+    n_by_name: int  # features of the query
+    n_by_overlap: int
+
+    @property
+    def found(self) -> np.ndarray:
+        """Which features of the model the query has, bool ``(f,)``."""
+        found = np.zeros(self.n_model, dtype=bool)
+        found[self.target[self.target >= 0]] = True
+        return found
+
+    def report(self, counts_kept: float) -> dict[str, float | int]:
+        """Plain numbers for ``uns``."""
+        return {
+            "features_of_model": self.n_model,
+            "found": int(self.found.sum()),
+            "coverage": float(self.found.mean()),
+            "features_of_query": len(self.target),
+            "by_name": self.n_by_name,
+            "by_overlap": self.n_by_overlap,
+            "ignored": int((self.target < 0).sum()),
+            "counts_kept": counts_kept,
+        }
+
+
+def prepare_query(
+    data: MuData | AnnData,
+    model: SCMAMBA,
+    modalities: Mapping[str, str] | None,
+    layers: Mapping[str, str | None] | None,
+    genome: str | None,
+    min_coverage: float,
+) -> MuData:
+    """MuData with the keys and features of ``model``; ``data`` stay as they are."""
+    if not 0 <= min_coverage <= 1:
+        raise ScmambaError(f"min_coverage is a share of the model's features, 0 to 1; got {min_coverage}.")
+    mdata = _as_mudata(model, data)
+    kinds = _kinds_of(model, mdata, modalities)
+    setup = model.registry_[_C._SETUP_ARGS_KEY]
+    build = _check_builds(mdata, kinds, genome, setup.get("genome"))
+    own_layers = setup["layers"] if layers is None else layers
+    for kind in own_layers:
+        if layers is not None and kind not in kinds:
+            raise UnknownNameError("kind of modality in layers", kind, kinds)
+    mods, reports = {}, {}
+    for kind, key in kinds.items():
+        source = mdata.mod[key]
+        counts = _counts(source, own_layers.get(kind), key)
+        mapping = map_features(model, kind, source.var, key, build)
+        _check_coverage(mapping, model, kind, source.var, key, min_coverage)
+        x, kept = _apply(counts, mapping)
+        var = pd.DataFrame({FOUND_COLUMN: mapping.found}, index=pd.Index(model.feature_names(kind)).astype(str))
+        layer = setup["layers"].get(kind)
+        mods[model.kinds[kind]] = AnnData(
+            x, obs=_plain(source.obs), var=var, layers={} if layer is None else {layer: x}
+        )
+        reports[model.kinds[kind]] = mapping.report(kept)
+    return _assembled(model, mdata, mods, reports, build or setup.get("genome"))
+
+
+def map_features(model: SCMAMBA, kind: str, var: pd.DataFrame, key: str, build: str | None = None) -> FeatureMapping:
+    """Feature of the model of each row of ``var``: the one of its name, for accessibility else the one it overlaps most.
+
+    Raises
+    ------
+    ScmambaError
+        Peaks whose intervals hardly meet those of the model: another build is likely, and both are named.
+    """
+    known = pd.Index(model.feature_names(kind))
+    target = known.get_indexer(var.index)
+    n_by_name = int((target >= 0).sum())
+    if kind == "atac" and (target < 0).any():
+        query, reference = parse_coordinates(var), places_of(model, kind)
+        if query.placed.any() and reference.placed.any():
+            rest = target < 0
+            overlapping = best_overlaps(query, reference)
+            _check_overlap(overlapping, query, reference, key, build, model)
+            target[rest] = overlapping[rest]
+    return FeatureMapping(target, len(known), n_by_name, int((target >= 0).sum()) - n_by_name)
+
+
+def _check_overlap(
+    overlapping: np.ndarray, query: Coordinates, reference: Coordinates, key: str, build: str | None, model: SCMAMBA
+) -> None:
+    of_query = (overlapping >= 0).sum() / query.placed.sum()
+    of_model = len(np.unique(overlapping[overlapping >= 0])) / reference.placed.sum()
+    if max(of_query, of_model) >= MIN_OVERLAP:
+        return
+    known = model.registry_[_C._SETUP_ARGS_KEY].get("genome")
+    fits = {"The query's": possible_builds(query), "the model's": possible_builds(reference)}
+    named = {"The query's": build, "the model's": known}
+    said = "; ".join(
+        f"{whose} are {'said to be ' + named[whose] if named[whose] else 'of unknown build'}, and by the ends of the "
+        f"chromosomes could be {' or '.join(builds) if builds else 'none of the known builds'}"
+        for whose, builds in fits.items()
+    )
+    raise ScmambaError(
+        f"Only {of_query:.0%} of the intervals of mdata[{key!r}] overlap one of the model, and {of_model:.0%} of those of "
+        f"the model overlap one of the query: another genome build, or another species, is likelier than another peak "
+        f"caller. {said}. Lift the intervals over to the model's build, or count the fragments in the model's intervals."
+    )
+
+
+def _check_coverage(
+    mapping: FeatureMapping, model: SCMAMBA, kind: str, var: pd.DataFrame, key: str, min_coverage: float
+) -> None:
+    found = mapping.found
+    if found.any() and found.mean() >= min_coverage:
+        return
+    known = pd.Index(model.feature_names(kind))
+    columns = {name: int(known.isin(var[name].astype(str)).sum()) for name in var if var[name].dtype.kind not in "iufb"}
+    better = max(columns, key=columns.__getitem__, default=None)
+    hint = (
+        f" var[{better!r}] holds {columns[better]:,} of them: mdata[{key!r}].var_names = mdata[{key!r}].var[{better!r}]."
+        if better is not None and columns[better] > 2 * max(1, found.sum())
+        else f" The query has {', '.join(map(repr, var.index[:3]))}, the model {', '.join(map(repr, known[:3]))}."
+    )
+    way_out = f" Pass min_coverage={found.mean():.2g} or lower to go on all the same." if found.any() else ""
+    raise ScmambaError(
+        f"mdata[{key!r}] has {found.sum():,} of the {len(found):,} features of the model ({found.mean():.0%}), less than "
+        f"min_coverage={min_coverage:g}.{hint}{way_out}"
+    )
+
+
+def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
+    """Counts ``(n, f)`` in the model's features, of several on one the sum; and the share of all counts that is left."""
+    n = len(mapping.target)
+    if n == mapping.n_model and np.array_equal(mapping.target, np.arange(n)):
+        return counts, 1.0
+    used = np.flatnonzero(mapping.target >= 0)
+    dtype = np.float32 if counts.dtype.kind == "b" else counts.dtype
+    select = sparse.csr_matrix(
+        (np.ones(len(used), dtype=dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
+    )
+    out = counts @ select
+    total = float(counts.sum())
+    return (sparse.csr_matrix(out) if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
+
+
+def _counts(adata: AnnData, layer: str | None, key: str):
+    if layer is not None and layer not in adata.layers:
+        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers)
+    x = adata.X if layer is None else adata.layers[layer]
+    if x is None:
+        raise ScmambaError(f"mdata[{key!r}].X is empty. Name the layer that holds counts: layers={{...}}.")
+    if isinstance(x, CSRDataset | CSCDataset):
+        x = x.to_memory()
+    return x if sparse.issparse(x) or isinstance(x, np.ndarray) else np.asarray(x)
+
+
+def _as_mudata(model: SCMAMBA, data: MuData | AnnData) -> MuData:
+    if isinstance(data, MuData):
+        return data
+    if not isinstance(data, AnnData):
+        raise ScmambaError(f"A query is a MuData, or an AnnData of one modality; got {type(data).__name__}.")
+    shared = {kind: int(data.var_names.isin(model.feature_names(kind)).sum()) for kind in model.kinds}
+    kind = max(shared, key=shared.__getitem__)
+    with set_options(pull_on_update=False):
+        if not shared[kind]:
+            kind = kind_of_modality(MuData({"": data}), "")
+        if kind not in model.kinds:
+            raise ScmambaError(
+                f"None of the features of this AnnData (such as {', '.join(map(repr, data.var_names[:3]))}) is known to "
+                f"the model. If they are of another naming or peaks on other intervals, say what they are: "
+                f"mudata.MuData({{'atac': adata}})."
+            )
+        mdata = MuData({model.kinds[kind]: data})
+    if model.batch_key is not None and model.batch_key in data.obs:
+        mdata.obs[model.batch_key] = data.obs[model.batch_key]
+    return mdata
+
+
+def _kinds_of(model: SCMAMBA, mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
+    """Kind of the model to key of the query."""
+    if modalities is not None:
+        for kind, key in modalities.items():
+            if kind not in model.kinds:
+                raise UnknownNameError("kind of modality", kind, model.kinds)
+            if key not in mdata.mod:
+                raise UnknownNameError(f"modality for {kind!r}", key, mdata.mod)
+        return dict(modalities)
+    found = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
+    for key in mdata.mod:
+        kind = kind_of_modality(mdata, key)
+        if kind in model.kinds:
+            found.setdefault(kind, key)
+    if not found:
+        raise ScmambaError(
+            f"None of the modalities {list(mdata.mod)} looks like one of the model's, {list(model.kinds)}. Name them: "
+            f"modalities={{{next(iter(model.kinds))!r}: ...}}."
+        )
+    return {kind: found[kind] for kind in model.kinds if kind in found}
+
+
+def _check_builds(mdata: MuData, kinds: Mapping[str, str], genome: str | None, of_model: str | None) -> str | None:
+    build = build_of(mdata, kinds, genome)
+    if build is not None and of_model is not None and build != of_model:
+        raise ScmambaError(
+            f"The query is on {build}, the model was trained on {of_model}: coordinates of two builds cannot be compared. "
+            f"Lift the query over to {of_model}, or count it there."
+        )
+    return build
+
+
+def _assembled(model: SCMAMBA, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:
+    with set_options(pull_on_update=False):
+        mdata = MuData(dict(mods))
+        order = source.obs_names[source.obs_names.isin(mdata.obs_names)]
+        if not order.equals(mdata.obs_names):
+            mdata = mdata[order].copy()
+    for name, column in _plain(source.obs).items():
+        mdata.obs[name] = column.reindex(mdata.obs_names)
+    if model._corrects_batches and model.batch_key not in mdata.obs:
+        # cells of one query were made together: they share what differs from the reference
+        known = set(map(str, model.batches))
+        name = next(n for n in ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if n not in known)
+        mdata.obs[model.batch_key] = pd.Categorical([name] * mdata.n_obs)
+    mdata.uns[MAPPING_KEY] = dict(reports)
+    if build is not None:
+        mdata.uns["genome"] = build
+    return mdata
+
+
+def _plain(obs: pd.DataFrame) -> pd.DataFrame:
+    """A copy without what scvi-tools wrote into it."""
+    return obs[[name for name in obs if not str(name).startswith("_scvi")]].copy()

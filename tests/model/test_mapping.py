@@ -1,0 +1,242 @@
+"""New cells in the space of a reference: same numbers where nothing differs, and a way out named where too much does."""
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+from anndata import AnnData
+from scipy import sparse
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.metrics import omics_entropy_mixing
+
+QUICK = {"max_epochs": 4, "enable_progress_bar": False, "accelerator": "cpu"}
+pytestmark = pytest.mark.filterwarnings("ignore:.*zero throughout:UserWarning")
+
+
+def part(mdata, keep):
+    """Cells with plain columns, as another experiment would bring them."""
+    with mudata.set_options(pull_on_update=False):
+        out = mudata.MuData({k: AnnData(v[keep].X, v.obs[[]][keep], v.var.copy()) for k, v in mdata.mod.items()})
+    out.obs["batch"], out.obs["cell_type"] = (mdata.obs[c][keep].astype(str) for c in ("batch", "cell_type"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """Two batches with a model, and a third one it has not seen."""
+    mdata = simulate_multiome(
+        n_cells=1200, n_genes=400, n_peaks=1500, n_cell_types=6, n_batches=3, seed=0, batch_strength=0.8
+    )
+    third = (mdata.obs["batch"] == "batch_3").to_numpy()
+    reference, query = part(mdata, ~third), part(mdata, third)
+    reference["atac"].uns["genome"] = "GRCh38"
+    scvi.settings.seed = 0
+    SCMAMBA.setup_mudata(reference, batch_key="batch", labels_key="cell_type")
+    model = SCMAMBA(reference)
+    model.train(**QUICK)
+    # the gate opens slowly: without this, drift of the network would not be seen
+    for encoder in model.module.encoders.values():
+        encoder.gate.data.fill_(0.3)
+    model._join(np.asarray(model.train_indices))
+    return model, query
+
+
+def transfer(model, z, query):
+    """Share of query cells whose nearest reference cell is of their type."""
+    labels = model.adata.obs["cell_type"].to_numpy()
+    return (labels[(z @ model.get_latent_representation().T).argmax(1)] == query.obs["cell_type"].to_numpy()).mean()
+
+
+def mixing(model, z):
+    whole = model.get_latent_representation()
+    side = np.repeat(["reference", "query"], [len(whole), len(z)])
+    return omics_entropy_mixing(np.r_[whole, z], side, n_neighbors=30, n_samples=None)
+
+
+# -- features ----------------------------------------------------------------------------------------------------------
+
+
+def test_order_and_extra_features_change_nothing(halves):
+    model, query = halves
+    rng = np.random.default_rng(0)
+    mods = {}
+    for key, modality in query.mod.items():
+        extra = AnnData(
+            sparse.csr_matrix(np.ones((query.n_obs, 5), np.float32)), modality.obs, pd.DataFrame(index=list("abcde"))
+        )
+        wide = AnnData(
+            sparse.hstack([modality.X, extra.X], format="csr"),
+            modality.obs,
+            pd.DataFrame(index=[*modality.var_names, *"abcde"]),
+        )
+        mods[key] = wide[rng.permutation(wide.n_obs)][:, rng.permutation(wide.n_vars)].copy()
+    with mudata.set_options(pull_on_update=False):
+        other = mudata.MuData(mods)
+    other.obs["batch"] = query.obs["batch"].reindex(other.obs_names)
+    before = {k: (v.X.copy(), v.var.copy()) for k, v in other.mod.items()}
+    columns, uns = list(other.obs), dict(other.uns)
+    prepared = SCMAMBA.prepare_query_mudata(other, model)
+    assert (
+        prepared.uns["query_mapping"]["rna"]["ignored"] == 5 and prepared.uns["query_mapping"]["rna"]["coverage"] == 1
+    )
+    assert list(prepared.obs_names) == list(other.obs_names)
+    for kind in model.kinds:
+        expected = model.get_latent_representation(query, modality=kind)
+        z = model.get_latent_representation(prepared, modality=kind)[prepared.obs_names.get_indexer(query.obs_names)]
+        np.testing.assert_allclose(z, expected, atol=1e-5)
+    SCMAMBA.load_query_data(other, model, accelerator="cpu")
+    assert list(other.obs) == columns and dict(other.uns) == uns
+    for key, (x, var) in before.items():
+        assert (other[key].X != x).nnz == 0
+        pd.testing.assert_frame_equal(other[key].var, var)
+
+
+def test_missing_features_are_zero_marked_and_counted(halves):
+    model, query = halves
+    fewer = mudata.MuData({"rna": query["rna"][:, 100:].copy(), "atac": query["atac"].copy()})
+    fewer.obs["batch"] = query.obs["batch"]
+    prepared = SCMAMBA.prepare_query_mudata(fewer, model)
+    assert not prepared["rna"].var["in_query"].iloc[:100].any() and prepared["rna"].var["in_query"].iloc[100:].all()
+    assert prepared["rna"].X[:, :100].nnz == 0 and prepared.uns["query_mapping"]["rna"]["coverage"] == 0.75
+    z = SCMAMBA.load_query_data(fewer, model, accelerator="cpu").get_latent_representation()
+    whole = SCMAMBA.load_query_data(query, model, accelerator="cpu").get_latent_representation()
+    assert transfer(model, z, query) > transfer(model, whole, query) - 0.1
+    fewer = mudata.MuData({"rna": query["rna"][:, :100].copy()})
+    with pytest.raises(ScmambaError, match="100 of the 400 features.*25%.*min_coverage=0.25 or lower"):
+        SCMAMBA.prepare_query_mudata(fewer, model)
+    assert SCMAMBA.prepare_query_mudata(fewer, model, min_coverage=0.2).n_obs == query.n_obs
+
+
+def test_peaks_on_other_intervals_are_summed_by_overlap(halves):
+    """Every peak cut in two uneven pieces, called by other names: the counts of the pieces make the peak's again."""
+    model, query = halves
+    atac = query["atac"]
+    rng = np.random.default_rng(1)
+    whole = atac.X.toarray()
+    left = rng.binomial(whole.astype(int), 0.5).astype(np.float32)
+    chrom, start, end = (atac.var[c].to_numpy() for c in ("chrom", "start", "end"))
+    middle = start + (end - start) // 3
+    names = [
+        f"{c}-{a}-{b}"
+        for c, a, b in [*zip(chrom, start - 40, middle, strict=True), *zip(chrom, middle, end + 40, strict=True)]
+    ]
+    pieces = AnnData(sparse.csr_matrix(np.hstack([left, whole - left])), atac.obs, pd.DataFrame(index=names))
+    other = mudata.MuData({"atac": pieces[:, rng.permutation(pieces.n_vars)].copy()})
+    prepared = SCMAMBA.prepare_query_mudata(other, model)
+    report = prepared.uns["query_mapping"]["atac"]
+    assert report["by_overlap"] == 2 * atac.n_vars and report["coverage"] > 0.99 and report["counts_kept"] > 0.999
+    differs = (prepared["atac"].X.toarray() != whole[atac.obs_names.get_indexer(prepared.obs_names)]).mean()
+    assert differs < 0.01  # the simulated peaks that overlap each other
+
+
+def test_another_build_is_refused(halves):
+    model, query = halves
+    named = part(query, np.ones(query.n_obs, bool))
+    named["atac"].uns["genome"] = "hg19"
+    with pytest.raises(ScmambaError, match="query is on hg19, the model was trained on hg38"):
+        SCMAMBA.prepare_query_mudata(named, model)
+    with pytest.raises(ScmambaError, match="Genome builds differ.*hg19"):
+        model.get_latent_representation(named)
+    with pytest.raises(ScmambaError, match="query is on mm10"):
+        SCMAMBA.prepare_query_mudata(query, model, genome="GRCm38")
+    moved = query["atac"].copy()
+    moved.var = moved.var.assign(start=moved.var["start"] + 90_000, end=moved.var["end"] + 90_000)
+    moved.var_names = [f"peak{i}" for i in range(moved.n_vars)]
+    with pytest.raises(
+        ScmambaError, match="overlap one of the model.*another genome build.*model's are said to be hg38"
+    ):
+        SCMAMBA.prepare_query_mudata(mudata.MuData({"atac": moved}), model)
+
+
+def test_what_cannot_be_mapped_is_refused(halves):
+    model, query = halves
+    other = query["rna"].copy()
+    other.var["gene_symbol"] = other.var_names
+    other.var_names = [f"ENSG{i:011d}" for i in range(other.n_vars)]
+    with pytest.raises(ScmambaError, match=r"0 of the 400.*var\['gene_symbol'\] holds 400"):
+        SCMAMBA.prepare_query_mudata(mudata.MuData({"rna": other}), model)
+    with pytest.raises(ScmambaError, match="None of the modalities.*spatial"):
+        SCMAMBA.prepare_query_mudata(mudata.MuData({"spatial": AnnData(np.ones((3, 3)))}), model)
+    with pytest.raises(ScmambaError, match="not changed here"):
+        SCMAMBA.prepare_query_mudata(query, model, inplace=True)
+    with pytest.raises(ScmambaError, match="There is no folder"):
+        SCMAMBA.load_query_data(query, "nowhere")
+
+
+# -- cells -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_query_embeds_without_training_and_beside_its_like(halves):
+    model, query = halves
+    with pytest.warns(UserWarning, match="not corrected for batches"):
+        raw = model.get_latent_representation(query)
+    loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
+    z = loaded.get_latent_representation()
+    assert transfer(model, z, query) > 0.8 and transfer(model, z, query) > transfer(model, raw, query)
+    assert mixing(model, z) > mixing(model, raw) + 0.08
+    # cells of the reference are where they were, known to the query's model by the names of their batches
+    np.testing.assert_allclose(
+        loaded.get_latent_representation(model.adata), model.get_latent_representation(), atol=1e-5
+    )
+
+
+def test_a_type_that_the_query_lacks_does_not_move_it(halves):
+    model, query = halves
+    common = query.obs["cell_type"].value_counts().index[0]
+    few = part(query, (query.obs["cell_type"] != common).to_numpy())
+    z = SCMAMBA.load_query_data(few, model, accelerator="cpu").get_latent_representation()
+    assert transfer(model, z, few) > 0.8
+
+
+def test_rna_alone_from_an_export_and_without_its_batch(halves, tmp_path):
+    model, query = halves
+    model.export(tmp_path / "export")
+    model.save(str(tmp_path / "saved"))
+    rna = query["rna"][::-1].copy()  # an AnnData, in another order
+    found = [
+        SCMAMBA.load_query_data(rna, r, accelerator="cpu") for r in (model, tmp_path / "export", tmp_path / "saved")
+    ]
+    assert set(found[0].adata.obs["batch"]) == {"query"} and list(found[0].adata.obs_names) == list(rna.obs_names)
+    z = found[0].get_latent_representation()
+    for other in found[1:]:
+        np.testing.assert_allclose(other.get_latent_representation(), z, atol=1e-5)
+    assert transfer(model, z, query[rna.obs_names]) > 0.75
+    with pytest.raises(ScmambaError, match="0 cells have two modalities"):
+        found[0].train(**QUICK)
+
+
+def test_training_on_the_query_leaves_the_reference_where_it_is(halves, tmp_path):
+    model, query = halves
+    before = model.get_latent_representation()
+    loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
+    frozen = {n: p.detach().clone() for n, p in loaded.module.named_parameters()}
+    loaded.train(**{**QUICK, "max_epochs": 20}, train_size=1.0)  # the last weights, however far
+    changed = {n for n, p in loaded.module.named_parameters() if not np.array_equal(p.detach(), frozen[n])}
+    assert changed and all(any(part in n for part in ("gate", "skip.bias")) for n in changed)
+    after = loaded.get_latent_representation(model.adata)
+    assert (before * after).sum(1).mean() > 0.99
+    assert all(p.requires_grad for n, p in loaded.module.named_parameters() if n != "temperature.log")
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+    loaded.save(str(tmp_path / "query"))
+    again = SCMAMBA.load(str(tmp_path / "query"), adata=loaded.adata)
+    assert again.is_query_ and again.reference_batches_ == 2
+    np.testing.assert_allclose(again.get_latent_representation(), loaded.get_latent_representation(), atol=1e-5)
+
+
+def test_a_handful_of_cells_gets_no_offset(halves):
+    model, query = halves
+    few = part(query, np.arange(query.n_obs) < 5)
+    with pytest.warns(UserWarning, match="'batch_3' has 5 cells, fewer than the 20"):
+        loaded = SCMAMBA.load_query_data(few, model, accelerator="cpu")
+    assert (loaded.module.joint.shift_rna[2] == 0).all()
+
+
+def test_labels_come_along(halves):
+    model, query = halves
+    model.train_classifier()
+    predicted = SCMAMBA.load_query_data(query, model, accelerator="cpu").predict()
+    assert (predicted == query.obs["cell_type"].to_numpy()).mean() > 0.8
