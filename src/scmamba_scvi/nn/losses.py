@@ -24,14 +24,22 @@ class Temperature(nn.Module):
         return self.log.exp().clamp(self.lowest, self.highest)
 
 
-def info_nce(za: Tensor, zb: Tensor, temperature: Tensor | float) -> Tensor:
+def info_nce(
+    za: Tensor, zb: Tensor, temperature: Tensor | float, others_a: Tensor | None = None, others_b: Tensor | None = None
+) -> Tensor:
     """Symmetric InfoNCE of unit vectors ``(n, z)`` whose rows are pairs.
 
-    The mean of both directions; the paper's equation 7 is their sum, twice this value.
+    The mean of both directions; the paper's equation 7 is their sum, twice this value. ``others_a`` and ``others_b``
+    ``(m, z)`` are views of cells without a partner: what no row of the other side may be taken for.
     """
-    logits = za.float() @ zb.float().T / temperature  # (n, n)
+    za, zb = za.float(), zb.float()
     partner = torch.arange(len(za), device=za.device)
-    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+
+    def one_way(queries: Tensor, candidates: Tensor, others: Tensor | None) -> Tensor:
+        candidates = candidates if others is None else torch.cat([candidates, others.float()])
+        return F.cross_entropy(queries @ candidates.T / temperature, partner)  # (n, n + m)
+
+    return (one_way(za, zb, others_b) + one_way(zb, za, others_a)) / 2
 
 
 def cosine_distance(za: Tensor, zb: Tensor) -> Tensor:
@@ -48,6 +56,8 @@ def multimodal_loss(
     cosine_weight: float = 1.0,
 ) -> dict[str, Tensor]:
     """Mean over all pairs of modalities of contrastive and cosine loss, each over the cells that have both.
+
+    A cell that has one of the two is told apart from the partners of the others.
 
     Parameters
     ----------
@@ -71,7 +81,8 @@ def multimodal_loss(
         both = present[a] & present[b]
         if int(both.sum()) < 2:  # InfoNCE of one pair is zero whatever the embedding
             continue
-        contrastive.append(info_nce(z[a][both], z[b][both], temperature))
+        others = (z[kind][present[kind] & ~both] for kind in (a, b))
+        contrastive.append(info_nce(z[a][both], z[b][both], temperature, *others))
         cosine.append(cosine_distance(z[a][both], z[b][both]))
     if not contrastive:
         return {"loss": nothing, "contrastive": nothing.detach(), "cosine": nothing.detach()}

@@ -1,0 +1,125 @@
+"""Cells that lack a modality beside cells that have both: do they help, and what is known of them afterwards?
+
+    python benchmarks/mosaic.py
+    python benchmarks/mosaic.py --sets pbmc_reapseq --seeds 0 1
+
+Of the training cells of a set a third loses one modality. Three models: of all cells whole, of the whole two thirds alone,
+and of the mosaic. Scores are of the held-out fifth, and of the cells that lost something: recall of their lost profile
+(their view of what they kept against views of what they lost) and the cosine of their joint embedding with the one that
+they have whole. Writes benchmarks/results/mosaic.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from harness.after import halves, keep, of_set  # noqa: E402
+from harness.sets import DataSet, kinds_of  # noqa: E402
+from speed import RESULTS  # noqa: E402
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from scmamba_scvi import SCMAMBA
+
+SETS = ("pbmc_reapseq", "multiome_weak_batches")
+SHARE = 1 / 3
+
+
+def without(mdata: MuData, kind: str, names: np.ndarray, *, altogether: bool) -> MuData:
+    """The cells ``names`` without one modality, or not there at all."""
+    import mudata
+
+    lost = {key for k, key in kinds_of(mdata).items() if altogether or k == kind}
+    with mudata.set_options(pull_on_update=False):
+        out = mudata.MuData(
+            {
+                key: (mod[~mod.obs_names.isin(names)].copy() if key in lost else mod.copy())
+                for key, mod in mdata.mod.items()
+            }
+        )
+    for column in mdata.obs:
+        out.obs[column] = mdata.obs[column].reindex(out.obs_names)
+    return out
+
+
+def fit(dataset: DataSet, train: MuData, seed: int) -> SCMAMBA:
+    import scvi
+
+    from scmamba_scvi import SCMAMBA
+
+    scvi.settings.seed = seed
+    SCMAMBA.setup_mudata(train, modalities=kinds_of(train), batch_key=dataset.batch_key)
+    model = SCMAMBA(train)
+    model.train(enable_progress_bar=False)
+    return model
+
+
+def scores(model: SCMAMBA, test: MuData, dataset: DataSet) -> dict[str, float]:
+    from scmamba_scvi import metrics
+
+    views = [model.get_latent_representation(test, modality=kind) for kind in model.kinds]
+    ranks = metrics.partner_ranks(*views)
+    out = {"FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall(10)[0])}
+    if dataset.label_key is not None:
+        z = model.get_latent_representation(test)
+        out["kNN accuracy"] = metrics.knn_accuracy(z, test.obs[dataset.label_key].astype(str).to_numpy())
+    return out
+
+
+def of_the_robbed(model: SCMAMBA, whole: MuData, kind: str, names: np.ndarray) -> dict[str, float]:
+    """Cells that lost ``kind``, embedded without it and with it."""
+    from scmamba_scvi import metrics
+
+    had = whole[names].copy()
+    lost = without(had, kind, names, altogether=False)
+    z, truth = model.get_latent_representation(lost), model.get_latent_representation(had)
+    z = z[lost.obs_names.get_indexer(had.obs_names)]
+    other = next(k for k in model.kinds if k != kind)
+    views = [model.get_latent_representation(had, modality=k) for k in (other, kind)]
+    ranks = metrics.partner_ranks(*views)
+    return {"cells": len(names), "cosine with whole": float((z * truth).sum(1).mean()),
+            "FOSCTTM of lost profile": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall(10)[0])}  # fmt: skip
+
+
+def of(name: str, seeds: list[int]) -> dict[str, object]:
+    dataset = of_set(name)
+    train, test = halves(dataset)
+    out: dict[str, object] = {"training cells": train.n_obs, "held-out cells": test.n_obs}
+    for seed in seeds:
+        names = np.random.default_rng(seed).choice(train.obs_names, round(SHARE * train.n_obs), replace=False)
+        kinds = list(kinds_of(train))
+        row: dict[str, object] = {"all whole": scores(fit(dataset, train.copy(), seed), test, dataset)}
+        row["two thirds whole"] = scores(
+            fit(dataset, without(train, kinds[0], names, altogether=True), seed), test, dataset
+        )
+        for kind in kinds:
+            model = fit(dataset, without(train, kind, names, altogether=False), seed)
+            row[f"a third without {kind}"] = scores(model, test, dataset) | {
+                "these cells": of_the_robbed(model, train, kind, names)
+            }
+        out[f"seed {seed}"] = row
+    return out
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    arguments = parser.parse_args(argv)
+    warnings.simplefilter("ignore")
+    for name in arguments.sets:
+        keep(RESULTS / "mosaic.json", "sets", name, of(name, arguments.seeds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Cells with one modality beside cells with both. On simulated cells, whose types are known."""
+
+import mudata
+import numpy as np
+import pytest
+import scvi
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.metrics import foscttm, knn_accuracy
+
+N_PAIRED, N_SINGLE, N_TEST = 250, 400, 250
+SEEDS = (0, 1, 2)
+
+
+def cells_of(whole, has):
+    with mudata.set_options(pull_on_update=False):
+        return mudata.MuData({key: mod[np.sort(has[key])].copy() for key, mod in whole.mod.items()})
+
+
+def scores(seed, n_single):
+    """FOSCTTM and accuracy of paired cells that were not trained on; the training cells, and the model."""
+    n = N_PAIRED + N_SINGLE + N_TEST
+    whole = simulate_multiome(n_cells=n, n_genes=200, n_peaks=600, n_cell_types=5, n_batches=1, seed=seed)
+    test, paired, single = np.split(np.random.default_rng(seed).permutation(n), [N_TEST, N_TEST + N_PAIRED])
+    single = single[:n_single]
+    train = cells_of(whole, {"rna": np.r_[paired, single[::2]], "atac": np.r_[paired, single[1::2]]})
+    test = cells_of(whole, dict.fromkeys(whole.mod, test))
+    scvi.settings.seed = seed
+    SCMAMBA.setup_mudata(train)
+    model = SCMAMBA(train, encoder="linear")
+    model.train(max_epochs=4, enable_progress_bar=False, accelerator="cpu")
+    labels = whole.obs["cell_type"].reindex(test.obs_names).to_numpy()
+    x, y = (model.get_latent_representation(test, modality=key) for key in test.mod)
+    return np.mean(foscttm(x, y)), knn_accuracy(model.get_latent_representation(test), labels), whole, train, model
+
+
+def test_cells_with_one_modality_do_not_hurt_those_with_both(record_property):
+    alone = [scores(seed, 0) for seed in SEEDS]
+    mosaic = [scores(seed, N_SINGLE) for seed in SEEDS]
+    (f_alone, a_alone), (f_mosaic, a_mosaic) = (np.array([s[:2] for s in found]).T for found in (alone, mosaic))
+    record_property("FOSCTTM", (f_alone.tolist(), f_mosaic.tolist()))
+    record_property("accuracy", (a_alone.tolist(), a_mosaic.tolist()))
+    assert f_mosaic.mean() < f_alone.mean() + f_alone.std(ddof=1)
+    assert a_mosaic.mean() > a_alone.mean() - a_alone.std(ddof=1)
+    # and they are placed among their like: their joint embedding names their type as well as that of whole cells does
+    _, _, whole, train, model = mosaic[0]
+    labels = whole.obs["cell_type"].reindex(train.obs_names).to_numpy()
+    both = np.all([train.obs_names.isin(mod.obs_names) for mod in train.mod.values()], axis=0)
+    z = model.get_latent_representation()
+    nearest = (z[~both] @ z[both].T).argmax(1)
+    assert both.sum() == N_PAIRED and (labels[both][nearest] == labels[~both]).mean() > 0.7
+
+
+@pytest.mark.parametrize("kind", ["rna", "atac"])
+def test_single_cells_change_what_is_learned_of_their_modality(kind):
+    """Values, components and negatives: each sees them. A model that left them out would be the same without them."""
+    few = simulate_multiome(n_cells=200, n_genes=100, n_peaks=200, n_cell_types=3, n_batches=1, seed=5)
+    names = few.obs_names
+    models = []
+    for single in (slice(0, 0), slice(120, 200)):
+        keep = np.r_[np.arange(120), np.arange(200)[single]]
+        train = cells_of(few, {k: keep if k == kind else np.arange(120) for k in few.mod})
+        scvi.settings.seed = 0
+        SCMAMBA.setup_mudata(train)
+        model = SCMAMBA(train, encoder="linear")
+        model._start_from(np.flatnonzero(train.obs_names.isin(names)))
+        models.append(model.module)
+    other = "atac" if kind == "rna" else "rna"
+    assert not np.allclose(models[0].values[kind].weight, models[1].values[kind].weight)
+    assert np.allclose(models[0].values[other].weight, models[1].values[other].weight)
+    components = [m.joint.get_buffer(f"components_{kind}").numpy() for m in models]
+    assert not np.allclose(*components, atol=1e-4)
