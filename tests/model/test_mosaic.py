@@ -43,13 +43,14 @@ def test_cells_with_one_modality_do_not_hurt_those_with_both(record_property):
     record_property("accuracy", (a_alone.tolist(), a_mosaic.tolist()))
     assert f_mosaic.mean() < f_alone.mean() + f_alone.std(ddof=1)
     assert a_mosaic.mean() > a_alone.mean() - a_alone.std(ddof=1)
-    # and they are placed among their like: their joint embedding names their type as well as that of whole cells does
+    # and they are placed among their like, half of them by shallow accessibility alone
     _, _, whole, train, model = mosaic[0]
     labels = whole.obs["cell_type"].reindex(train.obs_names).to_numpy()
     both = np.all([train.obs_names.isin(mod.obs_names) for mod in train.mod.values()], axis=0)
     z = model.get_latent_representation()
     nearest = (z[~both] @ z[both].T).argmax(1)
-    assert both.sum() == N_PAIRED and (labels[both][nearest] == labels[~both]).mean() > 0.7
+    commonest = np.unique(labels, return_counts=True)[1].max() / len(labels)
+    assert both.sum() == N_PAIRED and (labels[both][nearest] == labels[~both]).mean() > commonest + 0.2
 
 
 @pytest.mark.parametrize("kind", ["rna", "atac"])
