@@ -1,5 +1,8 @@
 """Configuration of Sphinx."""
 
+from __future__ import annotations
+
+import urllib.request
 from importlib.metadata import version as version_of
 
 project = "scmamba-scvi"
@@ -7,19 +10,106 @@ author = "scmamba-scvi developers"
 copyright = "2026, scmamba-scvi developers"
 version = release = version_of("scmamba-scvi")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_autodoc_typehints",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "_extra", "**.ipynb_checkpoints"]
 myst_heading_anchors = 3
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 # the README's links into the repository have no page here
 suppress_warnings = ["myst.xref_missing"]
+nitpicky = True
+
+# notebooks are executed by `make notebooks`, which stores what they print
+nb_execution_mode = "off"
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autosummary_generate = False
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+always_use_bars_union = True
+typehints_defaults = "comma"
+typehints_document_rtype = False
 
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
+html_extra_path = ["_extra"]
+html_css_files = ["custom.css"]
+html_theme_options = {"show_toc_level": 2, "home_page_in_toc": False}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+INVENTORIES = {
+    "anndata": "https://anndata.readthedocs.io/en/stable/",
+    "matplotlib": "https://matplotlib.org/stable/",
+    "mudata": "https://mudata.readthedocs.io/stable/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "pandas": "https://pandas.pydata.org/docs/",
+    "python": "https://docs.python.org/3/",
+    "scanpy": "https://scanpy.readthedocs.io/en/stable/",
+    "scipy": "https://docs.scipy.org/doc/scipy/",
+    "scvi": "https://docs.scvi-tools.org/en/stable/",
+    "torch": "https://docs.pytorch.org/docs/stable/",
+}
+
+
+def _answers(page: str) -> bool:
+    try:
+        with urllib.request.urlopen(page + "objects.inv", timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+# Names of others are links where their pages can be reached. Where one cannot, as without a network, Sphinx would warn,
+# and warnings are errors here; names of our own have to resolve in any case.
+intersphinx_mapping = {name: (page, None) for name, page in INVENTORIES.items() if _answers(page)}
+_OTHERS = "abc|anndata|collections|igraph|ipywidgets|lightning|matplotlib|mudata|numpy|os|pandas|pathlib|scipy|scvi|torch|typing|np|pd"
+nitpick_ignore_regex = [
+    (r"py:.*", rf"({_OTHERS})\..*"),
+    (r"py:.*", r"(array|bool|callable|dict|float|int|list|optional|str|tuple|type|None|[A-Z][A-Za-z]*Error|KeyboardInterrupt)"),
+]
+#: What types are called where they are defined or abbreviated, and what their own pages call them.
+PUBLIC = {
+    "AnnData": "anndata.AnnData",
+    "Axes": "matplotlib.axes.Axes",
+    "Figure": "matplotlib.figure.Figure",
+    "MuData": "mudata.MuData",
+    "Tensor": "torch.Tensor",
+    "anndata._core.anndata.AnnData": "anndata.AnnData",
+    "matplotlib.axes._axes.Axes": "matplotlib.axes.Axes",
+    "mudata._core.mudata.MuData": "mudata.MuData",
+    "AnnOrMuData": "anndata.AnnData",
+    "np.ndarray": "numpy.ndarray",
+    "pandas.core.arrays.categorical.Categorical": "pandas.Categorical",
+    "pandas.core.frame.DataFrame": "pandas.DataFrame",
+    "pandas.core.indexes.base.Index": "pandas.Index",
+    "pandas.core.series.Series": "pandas.Series",
+    "pd.DataFrame": "pandas.DataFrame",
+}
+
+
+def _name_in_full(app, env, node, content):
+    """Resolve our own names without their module, and give those of others the name of their page."""
+    target = node.get("reftarget", "")
+    if target in PUBLIC:
+        node["reftarget"] = PUBLIC[target]  # for intersphinx, which comes after
+    domain = env.get_domain("py")
+    mine = [name for name in domain.objects if name.startswith("scmamba_scvi.") and name.endswith(f".{target}")]
+    if node.get("refdomain") == "py" and target and len(mine) == 1:
+        return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], mine[0], node, content)
+    return None
+
+
+def setup(app):
+    """Connect what is above."""
+    app.connect("missing-reference", _name_in_full, priority=100)

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 CLUSTER_KEY: Final = "leiden_scmamba"
 #: ``obsm`` key of the coordinates to draw, of the MuData (joint) and of each modality.
 UMAP_KEY: Final = "X_umap"
-#: Up to here neighbours are searched exactly: a minute of matrix products, where the approximate search spends about as
+#: Up to here neighbours are searched exactly, a minute of matrix products, where the approximate search spends about as
 #: long compiling itself and gives other neighbours on other machines.
 EXACT_NEIGHBORS_UP_TO: Final = 100_000
 #: Bytes that one stored byte can stand for, by the compression that HDF5 has; arrays below a size are not judged.
