@@ -1,0 +1,63 @@
+"""Run the notebooks of this folder in place and keep what they show, and nothing of the run.
+
+``python notebooks/execute.py`` runs all, with names only those. Stored are text, tables and figures; progress bars,
+warnings, counters, times and the name of the kernel are left out, so that running twice changes no more than the
+numbers that changed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+#: The figure or the table is enough; other forms of the same output only take space.
+KEPT = ("image/png", "text/html", "text/plain")
+LONGEST = 120  # seconds of a cell
+
+
+def execute(path: Path) -> None:
+    """Run one notebook and write it back."""
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=LONGEST, kernel_name="python3", resources={"metadata": {"path": HERE}}).execute()
+    notebook.metadata = {"language_info": {"name": "python"}}
+    for number, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{number}", {k: v for k, v in cell.metadata.items() if k == "tags"}
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            cell.outputs = [kept for kept in map(tidy, cell.outputs) if kept is not None]
+    nbformat.write(notebook, path)
+
+
+def tidy(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """The output as it is kept, or None."""
+    if output.output_type == "stream":
+        return None if output.name == "stderr" else output
+    if "data" in output:
+        output.data = {kind: output.data[kind] for kind in KEPT if kind in output.data}
+        if "image/png" in output.data:
+            output.data = {"image/png": output.data["image/png"]}  # what stands beside it names an address in memory
+        output.metadata = {}
+        if "execution_count" in output:
+            output.execution_count = None
+        return output if output.data else None
+    return output
+
+
+def main() -> None:
+    """Run the notebooks named, or all."""
+    # progress bars and hints of the libraries do not belong into a page
+    os.environ |= {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore", "SOURCE_DATE_EPOCH": "0"}
+    for path in [HERE / f"{name}.ipynb" for name in sys.argv[1:]] or sorted(HERE.glob("*.ipynb")):
+        start = time.perf_counter()
+        execute(path)
+        print(f"{path.name}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
