@@ -468,6 +468,17 @@ def test_export_and_from_export(trained, reference, tmp_path):
     ).read_bytes()
 
 
+def test_export_of_a_model_with_numbered_batches_and_no_labels(mdata, quick, tmp_path):
+    mdata.obs["batch"] = np.arange(mdata.n_obs) % 2 + 1  # whole numbers, not text
+    SCMAMBA.setup_mudata(mdata, batch_key="batch")
+    model = SCMAMBA(mdata)
+    model.train(**quick)
+    model.export(tmp_path / "m")
+    again = SCMAMBA.from_export(tmp_path / "m", plain(mdata))
+    # were batch 1 read back as "1", the cells would be of batches that the model does not know
+    np.testing.assert_allclose(again.get_latent_representation(), model.get_latent_representation(), atol=1e-5)
+
+
 def test_training_goes_on_after_load(trained, tmp_path, quick):
     trained.save(tmp_path / "m")
     loaded = SCMAMBA.load(tmp_path / "m", adata=plain(trained.adata))
