@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-all lint bench docs clean
+.PHONY: help install install-dev demo test test-all lint bench docs notebooks dist clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,7 +50,16 @@ bench: $(INSTALLED)  ## measure speed against the cost of the matrix products al
 
 docs: $(INSTALLED)  ## build the documentation into docs/_build
 	$(PIP) install --quiet -e ".[docs]" -c constraints.txt
-	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(INSTALLED)  ## run the notebooks and store what they show
+	$(PIP) install --quiet --group notebooks -c constraints.txt
+	OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py
+
+dist: $(INSTALLED)  ## build wheel and sdist into dist and check their metadata
+	$(PIP) install --quiet build twine
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## remove VENV, caches and what was built
 	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -8,6 +8,7 @@ numbers that changed.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from nbclient import NotebookClient
 HERE = Path(__file__).parent
 #: The figure or the table is enough; other forms of the same output only take space.
 KEPT = ("image/png", "text/html", "text/plain")
-LONGEST = 120  # seconds of a cell
+LONGEST = 300  # seconds of a cell
 
 
 def execute(path: Path) -> None:

@@ -9,11 +9,12 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 from .errors import ScmambaError
 
 
-def scvi_constants() -> object:
+def scvi_constants() -> ModuleType:
     """Names under which scvi-tools keeps the parts of its registry."""
     # `AnnDataManager.view_registry` of scvi-tools 1.4 uses rich.pretty without importing it
     import rich.pretty  # noqa: F401
@@ -58,7 +59,7 @@ def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
     return len(found) if isinstance(found, list) else int(found)
 
 
-def forget_manager(model: object, data: object) -> None:
+def forget_manager(model: Any, data: Any) -> None:
     """Let scvi-tools drop what it registered of ``data`` for ``model``, which would keep the data in memory."""
     # `deregister_manager` looks among the data of the class only, new data are kept by the model
     uuid = data.uns.get(scvi_constants()._SCVI_UUID_KEY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ._keys import KINDS
 from .errors import ScmambaError, UnknownNameError
@@ -26,7 +26,7 @@ _TYPES: Final[dict[type, tuple[tuple[type, ...], str]]] = {
     str: ((str,), "text"), tuple: ((tuple, list), "a tuple"),
 }  # fmt: skip
 #: A value for every kind of modality, or one per kind.
-PerKind = T | Mapping[str, T]
+PerKind: TypeAlias = T | Mapping[str, T]
 
 
 @dataclasses.dataclass(frozen=True)

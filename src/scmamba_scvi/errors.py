@@ -17,7 +17,7 @@ class UnknownNameError(ScmambaError):
         known = [str(k) for k in known]
         close = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"Unknown {what} {name!r}.{hint} Known: {', '.join(map(repr, known)) or 'none'}.")
+        super().__init__(f"Unknown {what} {name!r}.{hint} Known: {', '.join(map(repr, names)) or 'none'}.")
 
     def __reduce__(self) -> tuple:
         # the message stands for the arguments it was made of: a worker process hands its error over in this form

@@ -26,6 +26,8 @@ _C = scvi_constants()
 class ClassifierMixin:
     """`train_classifier` and `predict`."""
 
+    classifier_: dict[str, Any] | None
+
     def train_classifier(
         self,
         labels_key: str | None = None,

@@ -178,8 +178,7 @@ class SCMAMBA(
         source = kwargs.get("source_registry")
         if not isinstance(mdata, MuData):
             raise ScmambaError(f"setup_mudata needs a MuData, got {type(mdata).__name__}.")
-        if source is None:
-            modalities = resolve_modalities(mdata, modalities)
+        modalities = resolve_modalities(mdata, modalities) if source is None else dict(modalities or {})
         if layers is not None and not isinstance(layers, Mapping):
             raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
         layers = dict(layers or {})
@@ -321,6 +320,7 @@ class SCMAMBA(
         if BATCH_KEY not in manager.data_registry:
             n_unknown, why = len(cells), f"the MuData has no obs[{self.batch_key!r}]"
         else:
+            assert self.module.joint is not None  # there is one wherever batches are taken out
             batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()[cells]
             n_unknown, why = int((batches >= self.module.joint.n_batches).sum()), "it was not trained on their batches"
         if n_unknown:

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class ContrastiveTrainingMixin:
     _training_plan_cls = ContrastivePlan
     _data_splitter_cls = PairedSplitter
     _train_runner_cls = TrainRunner
+    classifier_: dict[str, Any] | None
 
     @devices_docstring()
     def train(

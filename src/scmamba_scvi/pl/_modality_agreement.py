@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
@@ -99,7 +98,7 @@ def _aligned(values: pd.Series, by_name: bool, mdata: MuData, basis: str) -> tup
 
 def _histogram(ax: Axes, values: np.ndarray, threshold: float | None, label: str) -> None:
     known = values[np.isfinite(values)]
-    edges: Sequence[Any] | np.ndarray = np.linspace(known.min(), known.max() + 1e-9, N_BINS + 1)
+    edges = np.linspace(known.min(), known.max() + 1e-9, N_BINS + 1)
     low = known < threshold if threshold is not None else np.zeros(len(known), dtype=bool)
     if low.any() and not low.all():
         # no bar may hold cells of both sides of the threshold
@@ -107,7 +106,7 @@ def _histogram(ax: Axes, values: np.ndarray, threshold: float | None, label: str
         first = threshold - width * np.ceil((threshold - known.min()) / width)
         edges = first + width * np.arange(N_BINS + 3)
     for part, color in ((known[~low], FEW[0]), (known[low], FEW[3])):
-        ax.hist(part, bins=edges, color=color, edgecolor="white", linewidth=0.3)
+        ax.hist(part, bins=edges.tolist(), color=color, edgecolor="white", linewidth=0.3)
     if threshold is not None and low.any():
         ax.axvline(threshold, color="0.35", lw=1, ls=(0, (4, 3)))
         text = f"{low.sum():,} of {len(known):,} cells\nbelow {threshold:g} ({low.mean():.1%})"
@@ -123,14 +122,15 @@ def _histogram(ax: Axes, values: np.ndarray, threshold: float | None, label: str
 def _embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: float | None, label: str) -> None:
     known = np.isfinite(values)
     size = float(np.clip(30_000 / len(xy), 0.6, 22))
-    ax.scatter(*xy[~known].T, s=size, c=MISSING, linewidths=0, rasterized=True)
+    x, y = xy.T
+    ax.scatter(x[~known], y[~known], s=size, c=MISSING, linewidths=0, rasterized=True)
     order = np.flatnonzero(known)[np.argsort(-values[known], kind="stable")]  # what is low is looked for: on top
     # a handful of extreme cells must not take all the colours
     low, high = np.quantile(values[known], [0.01, 0.99])
-    drawn = ax.scatter(*xy[order].T, s=size, c=values[order], cmap="cividis", vmin=low, vmax=high, linewidths=0, rasterized=True)  # fmt: skip
+    drawn = ax.scatter(x[order], y[order], s=size, c=values[order], cmap="cividis", vmin=low, vmax=high, linewidths=0, rasterized=True)  # fmt: skip
     marked = known & (values < threshold) if threshold is not None else np.zeros(len(xy), dtype=bool)
     if marked.any():
-        ax.scatter(*xy[marked].T, s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True)
+        ax.scatter(x[marked], y[marked], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both")
     bar.set_label(label, fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=2)

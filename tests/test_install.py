@@ -1,0 +1,66 @@
+"""What an installation feels like: how long the first lines take, and what the wheel holds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import scmamba_scvi
+
+ROOT = Path(__file__).parents[1]
+#: A machine that takes longer than this to start an empty interpreter gets as many times longer for the rest.
+USUAL_START = 0.05
+
+
+def seconds(*arguments: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limit"),
+    [
+        pytest.param(("-c", "import scmamba_scvi"), 0.3, id="import"),
+        pytest.param(("-c", "from scmamba_scvi.cli import main; main()", "--help"), 1.0, id="help"),
+    ],
+)
+def test_the_first_lines_are_quick(arguments, limit):
+    # turn about, the best of five each: the machine may be busy with something else for a while
+    pairs = [(seconds("-c", ""), seconds(*arguments)) for _ in range(5)]
+    empty, ours = (min(times) for times in zip(*pairs, strict=True))
+    assert ours - empty < limit * max(1.0, empty / USUAL_START), f"{ours:.2f} s, an empty interpreter {empty:.2f} s"
+
+
+def test_types_are_shipped():
+    assert (Path(scmamba_scvi.__file__).parent / "py.typed").is_file()
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency():
+    named = {re.split(r"[<>=\[; ]", line)[0] for line in project()["project"]["dependencies"]}
+    module_of = {"scikit-learn": "sklearn", "scvi-tools": "scvi", "umap-learn": "umap"}
+    source = "\n".join(file.read_text() for file in Path(scmamba_scvi.__file__).parent.rglob("*.py"))
+    imported = set(re.findall(r"^\s*(?:import|from) ([a-z][\w]*)", source, flags=re.MULTILINE))
+    # asked for by scanpy for what we call of it, not imported here: neighbours, UMAP, Leiden
+    behind_scanpy = {"igraph", "pynndescent", "umap-learn"}
+    optional = {"mamba_ssm", "causal_conv1d", "triton"}
+    brought_by_others = {"h5py", "lightning"}  # by anndata and scvi-tools, whose interfaces they are part of
+    modules = {module_of.get(name, name) for name in named - behind_scanpy}
+    assert modules <= imported, modules - imported
+    outside = imported - set(sys.stdlib_module_names) - {"scmamba_scvi"}
+    assert outside <= modules | optional | brought_by_others, outside - modules - optional - brought_by_others
+
+
+def test_versions_agree():
+    version = project()["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
