@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -166,7 +166,7 @@ def write_obsm(
             root.close()
 
 
-def _open(path: str | os.PathLike[str], mode: str):
+def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     """Root of the file, an h5py or a zarr group."""
     import h5py
     import zarr

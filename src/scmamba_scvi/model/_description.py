@@ -200,7 +200,9 @@ def _is_places(value: object) -> bool:
         isinstance(value, dict)
         and set(value) == {"chroms", "chrom", "start", "end"}
         and _is_texts(value["chroms"])
-        and all(isinstance(value[part], list) and all(map(_is_whole, value[part])) for part in ("chrom", "start", "end"))
+        and all(
+            isinstance(value[part], list) and all(map(_is_whole, value[part])) for part in ("chrom", "start", "end")
+        )
         and len({len(value[part]) for part in ("chrom", "start", "end")}) == 1
         and all(-1 <= chrom < len(value["chroms"]) for chrom in value["chrom"])
     )

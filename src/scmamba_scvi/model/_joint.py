@@ -12,6 +12,7 @@ from ..nn.joint import N_CLUSTERS, JointEmbedding, in_halves, reliability
 from ..nn.spectral import TruncatedSVD
 from ._matrix import ModalityMatrix, in_parts, iterate_blocks
 from ._module import SCMAMBAModule
+from ._start import MAX_CELLS, sample
 
 CELLS_PER_CLUSTER = 50
 #: The offset of a batch that came after training is a mean over its cells: of fewer it would be about these cells.

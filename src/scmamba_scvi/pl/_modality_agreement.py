@@ -130,7 +130,9 @@ def _embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: float | 
     drawn = ax.scatter(x[order], y[order], s=size, c=values[order], cmap="cividis", vmin=low, vmax=high, linewidths=0, rasterized=True)  # fmt: skip
     marked = known & (values < threshold) if threshold is not None else np.zeros(len(xy), dtype=bool)
     if marked.any():
-        ax.scatter(x[marked], y[marked], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True)
+        ax.scatter(
+            x[marked], y[marked], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True
+        )
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both")
     bar.set_label(label, fontsize=FONT_SIZE)
     bar.ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=2)
