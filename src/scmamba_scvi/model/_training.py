@@ -284,7 +284,7 @@ class ContrastiveTrainingMixin:
                 start_joint(self.module, matrices, cells, svds, seed)
         self.is_started_ = True
 
-    def _join(self, cells: np.ndarray, buffer_mb: float) -> None:
+    def _join(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
         """Fit the joint embedding to the encoders as they are; of a query's only the offsets of its batches."""
         if self.module.joint is None:
             return
