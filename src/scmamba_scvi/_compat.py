@@ -66,6 +66,19 @@ def forget_manager(model: Any, data: Any) -> None:
     type(model)._per_instance_manager_store.get(model.id, {}).pop(uuid, None)
 
 
+def plain_registry(registry: dict) -> dict:
+    """A copy of scvi-tools' registry of a model, without anything that looks into its data."""
+    return {key: plain_registry(value) if isinstance(value, dict) else value for key, value in registry.items()}
+
+
+def share_data(source: object, target: object) -> None:
+    """Attach the data of a model to another one that was made from its registry."""
+    target._adata, target._adata_manager = source.adata, source.adata_manager
+    target._register_manager_for_instance(source.adata_manager)
+    target.registry_ = source.registry_
+    target.summary_stats = source.adata_manager.summary_stats
+
+
 def huggingface_hub() -> ModuleType:
     """The client of the Hugging Face Hub, an optional package."""
     try:

@@ -23,6 +23,7 @@ from ._agreement import AgreementMixin
 from ._arguments import check_count
 from ._checks import check_obs_column, check_shared_cells
 from ._classifier import ClassifierMixin
+from ._copies import CopyMixin
 from ._data import MultiModalManager, resolve_cells
 from ._description import SETUP_ARGUMENTS
 from ._imputation import ImputationMixin
@@ -49,6 +50,7 @@ class SCMAMBA(
     MappingMixin,
     ContrastiveTrainingMixin,
     SavingMixin,
+    CopyMixin,
     BaseModelClass,
 ):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,7 +29,7 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     x
         ``(n, c, ...)``.
     """
-    n_cells = max(1, CPU_SLICE_SIZE // max(1, x[0].numel()))
+    n_cells = max(1, CPU_SLICE_SIZE // max(1, math.prod(x.shape[1:])))
     if x.device.type != "cpu" or x.shape[0] <= n_cells:
         return function(x)
     return torch.cat([function(part) for part in x.split(n_cells)])

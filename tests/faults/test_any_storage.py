@@ -1,0 +1,140 @@
+"""Property: whatever the shape, order and storage of the data, the model reads the same counts and gives the same result."""
+
+from __future__ import annotations
+
+import anndata
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.ops.csr import is_csr
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
+QUICK = settings(
+    max_examples=15,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def unsorted(x):
+    """CSR whose rows list their columns backwards."""
+    x = sparse.csr_matrix(x)
+    for a, b in zip(x.indptr, x.indptr[1:], strict=False):
+        x.indices[a:b], x.data[a:b] = x.indices[a:b][::-1].copy(), x.data[a:b][::-1].copy()
+    x.has_sorted_indices = False
+    return x
+
+
+def doubled(x):
+    """CSR that lists every value above one as two."""
+    coo = sparse.coo_matrix(x)
+    above = coo.data > 1
+    data = np.concatenate([coo.data - above, np.ones(above.sum(), coo.dtype)])
+    row, col = (np.concatenate([i, i[above]]) for i in (coo.row, coo.col))
+    order = np.argsort(row, kind="stable")
+    indptr = np.concatenate([[0], np.bincount(row, minlength=x.shape[0]).cumsum()])
+    out = sparse.csr_matrix(x.shape, dtype=coo.dtype)
+    out.data, out.indices, out.indptr = data[order], col[order].astype(np.int32), indptr.astype(np.int32)
+    return out
+
+
+def with_zeros(x):
+    """CSR that stores every zero."""
+    n, f = x.shape
+    return sparse.csr_matrix((x.ravel(), np.tile(np.arange(f), n), np.arange(0, n * f + 1, f)), shape=x.shape)
+
+
+def long_indices(x):
+    x = sparse.csr_matrix(x)
+    x.indices, x.indptr = x.indices.astype(np.int64), x.indptr.astype(np.int64)
+    return x
+
+
+STORAGE = {
+    "csr": sparse.csr_matrix, "csr array": sparse.csr_array, "csc": sparse.csc_matrix, "dense": np.ascontiguousarray,
+    "by columns": np.asfortranarray, "unsorted": unsorted, "doubled": doubled, "stored zeros": with_zeros,
+    "long indices": long_indices, "read-only": lambda x: (x.setflags(write=False), x)[1],
+    "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+}  # fmt: skip
+DTYPES = ["float32", "float64", "int32", "int64", "uint8", "uint16", "bool"]
+
+
+@st.composite
+def cases(draw, kinds=(("rna", "atac"), ("rna", "protein"), ("rna", "atac", "protein"))):
+    n = draw(st.integers(2, 30))
+    seed = draw(st.integers(0, 2**16))
+    parts = {}
+    for kind in draw(st.sampled_from(kinds)):
+        parts[kind] = (
+            draw(st.integers(1, 40)), draw(st.sampled_from(sorted(STORAGE))), draw(st.sampled_from(DTYPES)),
+            draw(st.floats(0, 1)), draw(st.integers(0, n - 2)),
+        )  # fmt: skip
+    return n, seed, parts
+
+
+def built(n, seed, parts):
+    """MuData, and what each cell of it has, as dense matrices."""
+    rng = np.random.default_rng(seed)
+    mods, truth = {}, {}
+    names = np.array([f"cell {i}" for i in range(n)])
+    for kind, (f, storage, dtype, share, n_absent) in parts.items():
+        x = (rng.poisson(1.5, (n, f)) * (rng.random((n, f)) < share)).clip(0, 1 if dtype == "bool" else None)
+        have = rng.permutation(n)[n_absent:] if kind != next(iter(parts)) else rng.permutation(n)
+        mods[kind] = anndata.AnnData(
+            STORAGE[storage](x[have].astype(dtype)),
+            obs=pd.DataFrame(index=names[have]), var=pd.DataFrame(index=[f"{kind} {j}" for j in range(f)]),
+        )  # fmt: skip
+        truth[kind] = np.where(np.isin(np.arange(n), have)[:, None], x, 0), np.isin(np.arange(n), have)
+    return mudata.MuData(mods), names, truth
+
+
+@QUICK
+@given(cases())
+def test_minibatches_hold_the_counts_of_their_cells(case):
+    mdata, names, truth = built(*case)
+    SCMAMBA.setup_mudata(mdata)
+    manager = SCMAMBA._get_most_recent_anndata_manager(mdata)
+    cell = pd.Index(names).get_indexer(mdata.obs_names)
+    order = np.random.default_rng(case[1]).permutation(mdata.n_obs)
+    for kind, (x, has) in truth.items():
+        matrix = manager.matrix(kind)
+        found = matrix.read(order)
+        found = found.to_dense() if is_csr(found) else found
+        np.testing.assert_array_equal(found.numpy(), x[cell[order]].astype(np.float32))
+        np.testing.assert_array_equal(matrix.present(order), has[cell[order]])
+
+
+@pytest.fixture(scope="module")
+def model():
+    mdata, _, _ = built(60, 0, {"rna": (30, "csr", "float32", 0.7, 0), "atac": (20, "csr", "float32", 0.7, 5)})
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **TINY)
+    model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
+    return model
+
+
+@QUICK
+@given(
+    storage=st.tuples(*[st.sampled_from(sorted(STORAGE))] * 2),
+    dtype=st.sampled_from(DTYPES[:6]),
+    seed=st.integers(0, 99),
+    by=st.integers(1, 70),
+)
+def test_the_embedding_does_not_depend_on_storage(model, storage, dtype, seed, by):
+    parts = lambda how, types: {"rna": (30, how[0], types, 0.6, 0), "atac": (20, how[1], types, 0.6, 4)}
+    plain, _, _ = built(25, seed, parts(("csr", "csr"), "float32"))
+    other, _, _ = built(25, seed, parts(storage, dtype))
+    for modality in (None, "rna"):
+        z = [
+            model.get_latent_representation(m, modality=modality, batch_size=b) for m, b in ((plain, None), (other, by))
+        ]
+        np.testing.assert_allclose(z[0], z[1], atol=1e-5)

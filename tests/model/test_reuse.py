@@ -1,0 +1,236 @@
+"""Models beside each other, in threads, in other processes, again and again; and nothing of the process is changed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import copy
+import gc
+import multiprocessing
+import os
+import pickle
+import random
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from shapes import mudata_of, poisson
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.errors import ScmambaError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
+QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def small(n=60, seed=0):
+    mdata = mudata_of({"rna": poisson(n, 30, seed=seed), "atac": poisson(n, 20, seed=seed + 1)})
+    mdata.obs["batch"] = [f"batch {i % 2}" for i in range(n)]
+    return mdata
+
+
+def fitted(mdata, batch_key=None, **options):
+    SCMAMBA.setup_mudata(mdata, batch_key=batch_key)
+    model = SCMAMBA(mdata, **{**TINY, **options})
+    model.train(**QUICK)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fitted(small())
+
+
+# -- several at once -------------------------------
+
+
+def test_two_models_on_one_mudata():
+    mdata = small()
+    first = fitted(mdata, batch_key="batch")
+    before = first.get_latent_representation()
+    second = fitted(mdata, n_latent=3)
+    np.testing.assert_allclose(first.get_latent_representation(), before, atol=1e-6)
+    assert first.get_latent_representation().shape[1] == 4 and second.get_latent_representation().shape[1] == 3
+    assert first.batch_key == "batch" and second.batch_key is None
+    first.train(**QUICK)
+    assert np.isfinite(first.get_latent_representation()).all()
+
+
+def test_embedding_in_a_thread_pool(model):
+    queries = [small(40, seed) for seed in range(6)]
+    alone = [model.get_latent_representation(q) for q in queries]
+    again = [small(40, seed) for seed in range(6)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(model.get_latent_representation, again))
+        own = list(pool.map(lambda kind: model.get_latent_representation(modality=kind), ["rna", "atac", None] * 3))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for i in range(3):
+        np.testing.assert_array_equal(own[i], own[i + 3])
+
+
+def test_errors_come_out_of_a_thread(model):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(ScmambaError, match="Unknown modality"):
+        pool.submit(model.get_latent_representation, modality="smell").result()
+
+
+def test_a_deep_copy_has_a_network_of_its_own(model):
+    expected, rng = model.get_latent_representation(), torch.get_rng_state()
+    other = copy.deepcopy(model)
+    assert torch.equal(torch.get_rng_state(), rng) and other.adata is model.adata
+    np.testing.assert_allclose(other.get_latent_representation(), expected, atol=1e-6)
+    assert other.history["train_loss"].equals(model.history["train_loss"])
+    other.train(**QUICK, plan_kwargs={"lr": 0.01})
+    assert len(other.history["train_loss"]) > len(model.history["train_loss"])
+    np.testing.assert_allclose(model.get_latent_representation(), expected, atol=1e-6)
+
+
+def test_a_pickled_model_comes_back_without_data(model):
+    other = pickle.loads(pickle.dumps(model))
+    assert other.adata is None and other.is_trained and other.config == model.config
+    with pytest.raises(ScmambaError, match="without data"):
+        other.train(**QUICK)
+    np.testing.assert_allclose(other.get_latent_representation(small()), model.get_latent_representation(), atol=1e-6)
+
+
+# -- workers -------------------------------
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_forked_workers_read_the_same():
+    mdata = small()
+    torch.manual_seed(0)
+    alone = fitted(mdata)
+    torch.manual_seed(0)
+    SCMAMBA.setup_mudata(mdata)
+    worked = SCMAMBA(mdata, **TINY)
+    worked.train(**QUICK, datasplitter_kwargs={"num_workers": 2, "multiprocessing_context": "fork"})
+    np.testing.assert_allclose(worked.get_latent_representation(), alone.get_latent_representation(), atol=1e-5)
+
+
+NO_GUARD = """
+import sys, warnings
+sys.path[:0] = {path!r}
+warnings.simplefilter("ignore")
+import test_reuse as t
+from scmamba_scvi import SCMAMBA
+mdata = t.small()
+SCMAMBA.setup_mudata(mdata)
+model = SCMAMBA(mdata, **t.TINY)
+model.train(**t.QUICK, datasplitter_kwargs={options!r})
+print("finite", bool((model.get_latent_representation() ** 2).sum() > 0))
+"""
+
+
+def script(tmp_path, options, guarded=False):
+    here = Path(__file__).parent
+    text = textwrap.dedent(NO_GUARD).format(path=[str(here), str(here.parent / "helpers"), *sys.path], options=options)
+    if guarded:
+        head, body = text.split("import test_reuse as t\n")
+        text = head + "import test_reuse as t\nif __name__ == '__main__':\n" + textwrap.indent(body, "    ")
+    (tmp_path / "script.py").write_text(text)
+    return subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=500)
+
+
+def test_a_script_without_main_guard_runs(tmp_path):
+    done = script(tmp_path, {})
+    assert "finite True" in done.stdout, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_spawned_workers_read_the_same(tmp_path):
+    done = script(
+        tmp_path, {"num_workers": 1, "multiprocessing_context": "spawn", "persistent_workers": True}, guarded=True
+    )
+    assert "finite True" in done.stdout, done.stderr[-2000:]
+
+
+# -- what belongs to others -------------------------------
+
+
+def state_of_the_process():
+    import matplotlib
+    import scvi
+
+    flags = {
+        "deterministic": torch.are_deterministic_algorithms_enabled(), "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(), "grad": torch.is_grad_enabled(), "inference": torch.is_inference_mode_enabled(),
+        "matmul": torch.get_float32_matmul_precision(), "cudnn": torch.backends.cudnn.deterministic,
+        "mkldnn": torch.backends.mkldnn.enabled, "device": str(torch.get_default_device()),
+    }  # fmt: skip
+    return {
+        **flags, "rc": dict(matplotlib.rcParams), "filters": list(warnings.filters), "show": warnings.showwarning,
+        "errors": np.geterr(), "seed": scvi.settings.seed, "environment": dict(os.environ), "cwd": os.getcwd(),
+        "recursion": sys.getrecursionlimit(), "hook": sys.excepthook,
+    }  # fmt: skip
+
+
+def test_nothing_of_the_process_is_changed(tmp_path):
+    fitted(small())  # what libraries do once when they are first used
+    mdata = small()
+    before, python, numpy = state_of_the_process(), random.getstate(), np.random.get_state()
+    model = fitted(mdata, batch_key="batch")
+    rng = torch.get_rng_state()  # training draws from it, nothing after it does
+    model.get_latent_representation()
+    model.match_cells()
+    model.export(tmp_path / "e")
+    model.save(tmp_path / "s")
+    assert torch.equal(torch.get_rng_state(), rng)
+    SCMAMBA.load(tmp_path / "s", adata=False)
+    assert random.getstate() == python
+    assert np.array_equal(np.random.get_state()[1], numpy[1]) and np.random.get_state()[2] == numpy[2]
+    after = state_of_the_process()
+    assert {k for k in before if before[k] != after[k]} == set()
+    assert [p.name for p in Path.cwd().iterdir() if p.name in ("lightning_logs", "checkpoints", "scvi_log")] == []
+
+
+def test_a_failing_training_changes_nothing_of_the_process(model):
+    before = state_of_the_process()
+    with pytest.raises(ScmambaError):
+        model.train(**QUICK, batch_size=10**6)
+    with pytest.raises(ScmambaError):
+        model.train(**QUICK, precision="9-bit")
+    after = state_of_the_process()
+    assert {k for k in before if before[k] != after[k]} == set()
+
+
+# -- again and again -------------------------------
+
+
+def used():
+    """Resident memory in bytes, and open files."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE"), len(os.listdir("/proc/self/fd"))
+
+
+def one_round(folder, i):
+    mdata = small(40, seed=i)
+    model = fitted(mdata)
+    model.get_latent_representation()
+    model.get_latent_representation(small(20, seed=i))
+    model.save(folder / "s", overwrite=True)
+    model.export(folder / "e", overwrite=True)
+    SCMAMBA.load(folder / "s", adata=small(40, seed=i)).get_latent_representation()
+    SCMAMBA.from_export(folder / "e").get_latent_representation(small(20, seed=i + 1))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_memory_and_open_files_stay_flat(tmp_path, rounds):
+    warm = max(8, rounds // 3)
+    for i in range(warm):
+        one_round(tmp_path, i)
+    memory, files = used()
+    for i in range(warm, rounds):
+        one_round(tmp_path, i)
+    more, now = used()
+    per_round = (more - memory) / (rounds - warm)
+    print(f"{per_round / 1024:.0f} KiB per round, {now - files} more open files")
+    assert now <= files
+    assert per_round < 300 * 1024, f"{per_round / 1024:.0f} KiB more per round"
