@@ -171,7 +171,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_types(self, frozenset())
         _check_choice("monitor", self.monitor, MONITORS)
-        for name in ("lr", "spectral_lr"):
+        for name in ("lr", "spectral_lr", "buffer_mb"):
             if not getattr(self, name) > 0:
                 raise ScmambaError(f"{name} must be above 0, got {getattr(self, name)}.")
         for name in ("weight_decay", "gradient_clip", "max_validation_cells", "buffer_mb"):

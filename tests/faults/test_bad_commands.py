@@ -103,6 +103,11 @@ COMMANDS = {
     "evaluate: a score that is not there": (good, ["evaluate", IN, "--metric", "joy"]),
     "evaluate: an output below a file": (good, ["evaluate", IN, "--out", "there.h5mu/scores"]),
     "evaluate: too few cells": (good, ["evaluate", IN, "--max-cells", "1"]),
+    "convert: a file that is not there": (good, ["convert", "nowhere.h5mu"]),
+    "convert: half a file": (bytes_of(lambda b: b[: len(b) // 2]), ["convert", IN]),
+    "convert: text": (bytes_of(lambda b: b"gene,cell"), ["convert", IN]),
+    "convert: the output is there": (good, ["convert", IN, "folder.zarr"]),
+    "convert: an output below a file": (good, ["convert", IN, "there.h5mu/out.zarr"]),
     "demo: an output below a file": (good, ["demo", "--out", "there.h5mu/demo"]),
     "demo: too few cells": (good, ["demo", "--cells", "3"]),
     "demo: cells as text": (good, ["demo", "--cells", "many"]),
@@ -117,7 +122,8 @@ def test_command(files, tmp_path, monkeypatch, case):
     make(files, tmp_path)
     (tmp_path / "there.h5mu").write_text("from before")
     (tmp_path / "note.txt").write_text("remember the milk")
-    (tmp_path / "folder.h5mu").mkdir()
+    for name in ("folder.h5mu", "folder.zarr"):
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     with bounded(seconds=60, more_bytes=4 << 30):
@@ -127,7 +133,7 @@ def test_command(files, tmp_path, monkeypatch, case):
     said = [line for line in result.stderr.splitlines() if "Error" in line]
     assert len(said) == 1, result.stderr
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
-    assert {p.name for p in tmp_path.iterdir()} == {*before, "folder.h5mu"}
+    assert {p.name for p in tmp_path.iterdir()} == {*before, "folder.h5mu", "folder.zarr"}
 
 
 def test_signals_are_as_they_were():

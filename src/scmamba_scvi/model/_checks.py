@@ -111,6 +111,8 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
     seen = np.zeros(adata.n_vars, dtype=bool)
     n_empty = 0
     for first, block in _blocks(x):
+        if sparse.issparse(block) and not sparse.issparse(x):  # of a file, looked at as it is read
+            check_parts(block, where)
         values = block.data if sparse.issparse(block) else block
         bad = _first_bad(values, require_counts=require_counts)
         if bad is not None:
