@@ -152,24 +152,8 @@ class ContrastiveTrainingMixin:
         )  # fmt: skip
         linear_first = config.linear_first and self.module.has_closed_gates and not self.is_query_
         phases = chosen.phases(linear_first=linear_first)
-        progress = None
-        if checkpoint_dir is not None:
-            options = {
-                "early_stopping": early_stopping,
-                "precision": precision,
-                "phases": list(phases),
-                **trainer_kwargs,
-            }
-            options = {k: v for k, v in options.items() if k in COMPARED}
-            identity = training_identity(self, splitter, config, chosen, options)
-            progress = Progress(Path(checkpoint_dir), resume, identity)
-            splitter.order = progress.order
-        if progress is not None and progress.state is not None:
-            progress.restore(self)
-        else:
-            self._start_from(splitter.train_idx, config.buffer_mb)
-            if progress is not None:
-                progress.save_between(self, must=True)
+        options = {"early_stopping": early_stopping, "precision": precision, "phases": list(phases), **trainer_kwargs}
+        progress = self._begin(splitter, config, chosen, checkpoint_dir, resume, options)
         if self.classifier_ is not None:
             self.classifier_ = None
             warnings.warn(
@@ -259,6 +243,30 @@ class ContrastiveTrainingMixin:
             keep_best.n_epochs = runner.trainer.current_epoch
             keep_best.read_report()
         return keep_best
+
+    def _begin(
+        self,
+        splitter: PairedSplitter,
+        config: TrainConfig,
+        chosen: Training,
+        checkpoint_dir: str | os.PathLike[str] | None,
+        resume: bool,
+        options: Mapping[str, object],
+    ) -> Progress | None:
+        """Bring the model to where training starts from: its checkpoint, or what the training cells say."""
+        if checkpoint_dir is None:
+            self._start_from(splitter.train_idx, config.buffer_mb)
+            return None
+        compared = {name: value for name, value in options.items() if name in COMPARED}
+        identity = training_identity(self, splitter, config, chosen, compared)
+        progress = Progress(Path(checkpoint_dir), resume, identity)
+        splitter.order = progress.order
+        if progress.state is not None:
+            progress.restore(self)
+        else:
+            self._start_from(splitter.train_idx, config.buffer_mb)
+            progress.save_between(self, must=True)
+        return progress
 
     def _take_over(self, splitter: PairedSplitter, device: torch.device) -> None:
         """Leave what a runner leaves, where there is nothing left to run."""
