@@ -76,7 +76,10 @@ intersphinx_mapping = {name: (page, None) for name, page in INVENTORIES.items() 
 _OTHERS = "abc|anndata|collections|igraph|ipywidgets|lightning|matplotlib|mudata|numpy|os|pandas|pathlib|scipy|scvi|torch|typing|np|pd"
 nitpick_ignore_regex = [
     (r"py:.*", rf"({_OTHERS})\..*"),
-    (r"py:.*", r"(array|bool|callable|dict|float|int|list|optional|str|tuple|type|AnnOrMuData|None|[A-Z][A-Za-z]*Error|KeyboardInterrupt)"),
+    (
+        r"py:.*",
+        r"(array|bool|callable|dict|float|int|list|optional|str|tuple|type|AnnOrMuData|None|[A-Z][A-Za-z]*Error|KeyboardInterrupt)",
+    ),
 ]
 #: What types are called where they are defined or abbreviated, and what their own pages call them.
 PUBLIC = {

@@ -20,6 +20,8 @@ HERE = Path(__file__).parent
 #: The figure or the table is enough; other forms of the same output only take space.
 KEPT = ("image/png", "text/html", "text/plain")
 LONGEST = 300  # seconds of a cell
+#: What libraries say to the console about their own doings.
+CHATTER = re.compile(r"^(Monitored metric|\x1b\[34mINFO|INFO) .*\n(?:  +\S.*\n)*|\x1b\[[0-9;]*m", flags=re.MULTILINE)
 
 
 def execute(path: Path) -> None:
@@ -38,7 +40,8 @@ def execute(path: Path) -> None:
 def tidy(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     """The output as it is kept, or None."""
     if output.output_type == "stream":
-        return None if output.name == "stderr" else output
+        output.text = CHATTER.sub("", output.text)
+        return None if output.name == "stderr" or not output.text.strip() else output
     if "data" in output:
         output.data = {kind: output.data[kind] for kind in KEPT if kind in output.data}
         if "image/png" in output.data:

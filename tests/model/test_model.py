@@ -427,6 +427,15 @@ def test_options(mdata, quick, overrides):
     assert np.isfinite(model.get_latent_representation()).all()
 
 
+def test_a_warm_up_of_exactly_one_step(mdata):
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    n_train = int(0.9 * mdata.n_obs)
+    model.train(max_epochs=4, batch_size=n_train // 5, enable_progress_bar=False)  # two phases of 2 epochs of 5 steps
+    assert model.trainer.global_step == 10  # of which warm-up takes a tenth
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
 def test_one_line_says_what_was_chosen(mdata, capsys):
     SCMAMBA.setup_mudata(mdata)
     SCMAMBA(mdata).train(max_epochs=1)

@@ -160,9 +160,10 @@ class ContrastivePlan(TrainingPlan):
         # one pass over each parameter and its moments instead of ten: the feature embeddings are large
         optimizer = torch.optim.AdamW(groups, fused=True)
         steps = max(2, int(self.trainer.estimated_stepping_batches))
+        # a warm-up of one step ends where it begins, and OneCycleLR divides by the way between
+        warmup = self.train_config.warmup if self.train_config.warmup * steps > 1 else 0.0
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=self.train_config.warmup,
-            cycle_momentum=False,
+            optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=warmup, cycle_momentum=False,
         )  # fmt: skip
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
