@@ -54,7 +54,7 @@ def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency
     # asked for by scanpy for what we call of it, not imported here: neighbours, UMAP, Leiden
     behind_scanpy = {"igraph", "pynndescent", "umap-learn"}
     optional = {"mamba_ssm", "causal_conv1d", "triton"}
-    brought_by_others = {"h5py", "lightning"}  # by anndata and scvi-tools, whose interfaces they are part of
+    brought_by_others = {"h5py", "lightning", "zarr"}  # by anndata and scvi-tools, whose interfaces they are part of
     modules = {module_of.get(name, name) for name in named - behind_scanpy}
     assert modules <= imported, modules - imported
     outside = imported - set(sys.stdlib_module_names) - {"scmamba_scvi"}
