@@ -71,7 +71,7 @@ def plain_registry(registry: dict) -> dict:
     return {key: plain_registry(value) if isinstance(value, dict) else value for key, value in registry.items()}
 
 
-def share_data(source: object, target: object) -> None:
+def share_data(source: Any, target: Any) -> None:
     """Attach the data of a model to another one that was made from its registry."""
     target._adata, target._adata_manager = source.adata, source.adata_manager
     target._register_manager_for_instance(source.adata_manager)
