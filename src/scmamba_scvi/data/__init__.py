@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._differentiation import simulate_differentiation
     from ._download import fetch_pbmc_multiome, read_10x_multiome
     from ._on_disk import convert_mudata, open_mudata, write_obsm
     from ._simulate import simulate_citeseq, simulate_multiome
@@ -16,6 +17,7 @@ __all__ = [
     "open_mudata",
     "read_10x_multiome",
     "simulate_citeseq",
+    "simulate_differentiation",
     "simulate_multiome",
     "write_obsm",
 ]
@@ -27,6 +29,7 @@ _HOME = {
     "fetch_pbmc_multiome": "_download",
     "read_10x_multiome": "_download",
     "simulate_citeseq": "_simulate",
+    "simulate_differentiation": "_differentiation",
     "simulate_multiome": "_simulate",
 }
 

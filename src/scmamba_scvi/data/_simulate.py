@@ -97,25 +97,7 @@ def simulate_multiome(
     cells = _draw_cells(rng, n_cells, n_batches, structure, rare_fraction)
     has = _draw_presence(rng, n_cells, paired_fraction, ("rna", "atac"))
 
-    genes = _make_genes(rng, n_genes)
-    programs = gene_programs(rng, n_genes, structure)
-    peaks, gene = place_peaks(rng, n_peaks, genes)
-    peaks.index = [f"{c}:{a}-{b}" for c, a, b in zip(peaks["chrom"], peaks["start"], peaks["end"], strict=True)]
-    peaks = peaks.assign(feature_types="Peaks", linked_gene=np.append(genes.index, "")[gene])
-
-    def modality(kind: str, var: pd.DataFrame, programs: np.ndarray, median: float) -> AnnData:
-        mixture = _mixture(rng, cells, _SHARES[kind], state_strength)
-        x = _counts_by_batch(rng, cells, has[kind], mixture, programs, _DEPTH_SPREAD[kind], median, batch_strength)
-        return AnnData(x, obs=cells.obs[has[kind]], var=var.assign(marker_of=_marker_of(programs, cells)))
-
-    return _to_mudata(
-        {
-            "rna": modality("rna", genes, programs, rna_counts),
-            "atac": modality("atac", peaks, peak_programs(rng, gene, programs, structure), atac_counts),
-        },
-        cells,
-        given,
-    )
+    return multiome_of(rng, cells, has, given)
 
 
 def simulate_citeseq(
@@ -188,6 +170,34 @@ def simulate_citeseq(
         index=[f"ADT_{name}" for name in genes.index[coding]],
     )
     return _to_mudata({"rna": rna, "protein": AnnData(y, obs=cells.obs[has["protein"]], var=proteins)}, cells, given)
+
+
+def multiome_of(
+    rng: np.random.Generator, cells: _Cells, has: Mapping[str, np.ndarray], given: Mapping[str, Any]
+) -> MuData:
+    """Genes, peaks and counts of ``cells``; ``has`` says which have each modality, ``given`` is as in the arguments above."""
+    n_genes, n_peaks, structure = given["n_genes"], given["n_peaks"], cells.structure
+    genes = _make_genes(rng, n_genes)
+    programs = gene_programs(rng, n_genes, structure)
+    peaks, gene = place_peaks(rng, n_peaks, genes)
+    peaks.index = [f"{c}:{a}-{b}" for c, a, b in zip(peaks["chrom"], peaks["start"], peaks["end"], strict=True)]
+    peaks = peaks.assign(feature_types="Peaks", linked_gene=np.append(genes.index, "")[gene])
+
+    def modality(kind: str, var: pd.DataFrame, programs: np.ndarray, median: float) -> AnnData:
+        mixture = _mixture(rng, cells, _SHARES[kind], given["state_strength"])
+        x = _counts_by_batch(
+            rng, cells, has[kind], mixture, programs, _DEPTH_SPREAD[kind], median, given["batch_strength"]
+        )
+        return AnnData(x, obs=cells.obs[has[kind]], var=var.assign(marker_of=_marker_of(programs, cells)))
+
+    return _to_mudata(
+        {
+            "rna": modality("rna", genes, programs, given["rna_counts"]),
+            "atac": modality("atac", peaks, peak_programs(rng, gene, programs, structure), given["atac_counts"]),
+        },
+        cells,
+        dict(given),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

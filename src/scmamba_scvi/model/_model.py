@@ -26,6 +26,7 @@ from ._classifier import ClassifierMixin
 from ._copies import CopyMixin
 from ._data import MultiModalManager, resolve_cells
 from ._description import SETUP_ARGUMENTS
+from ._importance import ImportanceMixin
 from ._imputation import ImputationMixin
 from ._mapping import MappingMixin
 from ._matching import MatchingMixin
@@ -36,6 +37,7 @@ from ._places import PLACED_KINDS, build_of, places_to_keep
 from ._saving import SavingMixin
 from ._sizes import choose_preset, patch_size_for
 from ._training import ContrastiveTrainingMixin
+from ._trajectory import TrajectoryMixin
 
 _C = scvi_constants()
 #: What scvi-tools passes when it registers data for a model that exists.
@@ -48,6 +50,8 @@ class SCMAMBA(
     AgreementMixin,
     ClassifierMixin,
     MappingMixin,
+    ImportanceMixin,
+    TrajectoryMixin,
     ContrastiveTrainingMixin,
     SavingMixin,
     CopyMixin,

@@ -7,6 +7,17 @@ from ._integration import integration
 from ._metrics_table import metrics_table
 from ._modality_agreement import modality_agreement
 from ._neighborhood_overlap import neighborhood_overlap
+from ._region_importance import region_importance
 from ._training import training
+from ._trajectory import trajectory
 
-__all__ = ["confusion", "integration", "metrics_table", "modality_agreement", "neighborhood_overlap", "training"]
+__all__ = [
+    "confusion",
+    "integration",
+    "metrics_table",
+    "modality_agreement",
+    "neighborhood_overlap",
+    "region_importance",
+    "training",
+    "trajectory",
+]

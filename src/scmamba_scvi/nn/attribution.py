@@ -1,0 +1,49 @@
+"""Which values of a cell make it lie in a direction: integrated gradients along the line from an empty cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..ops.csr import is_csr, with_values
+
+
+def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_steps: int = 16) -> Tensor:
+    """Share of each value in the score of its row, over that of an empty row [Sundararajan17]_.
+
+    ``values * mean over alpha of d score(alpha * values) / d values``, by Gauss-Legendre quadrature. Only stored values
+    have a share, because the others stay where the line begins: memory is that of the stored values and of one forward
+    and backward pass, where an array of rows times features would not fit.
+
+    Parameters
+    ----------
+    score
+        From values ``(n, f)`` to ``(n,)``; each row for itself.
+    values
+        ``(n, f)``, dense or CSR.
+    n_steps
+        Points on the line. 16 leave less than a hundredth of the difference of scores unexplained on simulated sets.
+
+    Returns
+    -------
+    Like ``values``. Each row sums to ``score(values) - score(empty)``, up to the quadrature.
+
+    References
+    ----------
+    .. [Sundararajan17] Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
+    """
+    import numpy as np
+
+    nodes, weights = np.polynomial.legendre.leggauss(n_steps)
+    stored = (values.values() if is_csr(values) else values).detach()
+    total = torch.zeros_like(stored)
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        at = (stored * float(node)).requires_grad_()
+        with torch.enable_grad():
+            reached = score(with_values(values, at) if is_csr(values) else at).sum()
+            (gradient,) = torch.autograd.grad(reached, at)
+        total += float(weight) * gradient
+    shares = total * stored
+    return with_values(values, shares) if is_csr(values) else shares

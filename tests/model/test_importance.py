@@ -1,0 +1,109 @@
+"""Known markers of simulated types rank above other features; shares sum to what they share out."""
+
+import numpy as np
+import pytest
+import scvi
+import torch
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score
+
+from scmamba_scvi import SCMAMBA, pl
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.nn.attribution import integrated_gradients
+from scmamba_scvi.ops.csr import is_csr, with_values
+
+
+@pytest.fixture(scope="module")
+def typed():
+    mdata = simulate_multiome(n_cells=1000, n_genes=400, n_peaks=1500, n_cell_types=3, seed=0, rare_fraction=0.1)
+    scvi.settings.seed = 0
+    SCMAMBA.setup_mudata(mdata, batch_key="batch")
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
+    return model, mdata
+
+
+@pytest.mark.parametrize("kind", ["rna", "atac"])
+def test_marker_regions_rank_above_others(typed, kind, record_property):
+    model, mdata = typed
+    table = model.get_region_importance("cell_type", kind, n_steps=2, max_cells=1000)
+    marker_of = mdata[kind].var["marker_of"].reindex(table["name"]).to_numpy()
+    auroc = {
+        group: roc_auc_score(marker_of[part.index] == group, part["importance"])
+        for group, part in table.groupby("group")
+    }
+    record_property("AUROC", auroc)
+    assert np.mean([*auroc.values()]) >= 0.9
+    # coordinates and order are those of the genome
+    var = mdata[kind].var.loc[table["name"]]
+    assert (table["chrom"].to_numpy() == var["chrom"].astype(str).to_numpy()).all()
+    assert (table["start"].to_numpy() == var["start"].to_numpy()).all()
+    first = table[(table["group"] == table["group"][0]) & (table["chrom"] == "chr1")]
+    assert first["start"].is_monotonic_increasing
+
+
+def test_shares_sum_to_the_score(trained):
+    """Completeness, through blocks and normalisation of the network, for sparse and dense values alike."""
+    module = trained.module.eval()
+    direction = torch.nn.functional.normalize(torch.randn(64, generator=torch.Generator().manual_seed(0)), dim=0)
+    for kind in trained.kinds:
+        values = module.values[kind](trained.adata_manager.matrix(kind).read(np.arange(10))).detach()
+
+        def score(x, kind=kind):
+            return module.encoders[kind](x) @ direction
+
+        shares = integrated_gradients(score, values, 16)
+        assert is_csr(shares) == is_csr(values)
+        with torch.no_grad():
+            expected = score(values) - score(with_values(values, values.values() * 0))
+        np.testing.assert_allclose(shares.to_dense().sum(1), expected, atol=1e-4)
+        np.testing.assert_allclose(integrated_gradients(score, values.to_dense(), 16), shares.to_dense(), atol=1e-5)
+
+
+def test_patches_sum_their_features_and_the_order_of_cells_does_not_matter(typed):
+    model, mdata = typed
+    asked = {"groups": "type_1", "n_steps": 1, "max_cells": 2000}
+    features = model.get_region_importance("cell_type", "rna", **asked)
+    patches = model.get_region_importance("cell_type", "rna", level="patches", **asked)
+    assert list(patches["name"]) == list(model.layouts["rna"].patch_names) and patches["n_features"].sum() == 400
+    np.testing.assert_allclose(patches["importance"].sum(), features["importance"].sum(), rtol=1e-6)
+    turned = mdata["rna"][::-1].copy()
+    np.testing.assert_allclose(
+        model.get_region_importance("cell_type", "rna", adata=turned, **asked)["importance"],
+        features["importance"],
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"groupby": "type"}, "Unknown groupby", id="column"),
+        pytest.param({"groupby": "cell_type", "groups": ["type_9"]}, "Unknown group", id="group"),
+        pytest.param({"groupby": "cell_type", "level": "genes"}, "Unknown level", id="level"),
+        pytest.param({"groupby": "one"}, "has 1 groups", id="nothing to compare with"),
+        pytest.param({"groupby": "few"}, "Group 'a' of 'few' has 1 cells", id="a label with one cell"),
+    ],
+)
+def test_what_cannot_be_explained_is_named(typed, arguments, message):
+    model, mdata = typed
+    new = mdata["rna"].copy()
+    new.obs["one"] = "x"
+    new.obs["few"] = np.where(np.arange(new.n_obs) == 0, "a", "b")
+    with pytest.raises(ScmambaError, match=message):
+        model.get_region_importance(modality="rna", adata=new, **arguments)
+
+
+def test_figure(typed):
+    model, _ = typed
+    table = model.get_region_importance("cell_type", "atac", n_steps=1, max_cells=50)
+    axes = pl.region_importance(table, ["type_1", "type_3"], figure=Figure())
+    assert [ax.get_ylabel() for ax in axes] == ["type_1", "type_3"]
+    assert axes[1].get_xticklabels()[0].get_text() == "1" and len(axes[0].texts) == 3
+    with pytest.raises(UnknownNameError, match="group"):
+        pl.region_importance(table, "type_7", figure=Figure())
+    with pytest.raises(ScmambaError, match="lacks"):
+        pl.region_importance(table.drop(columns="importance"), figure=Figure())
+    with pytest.raises(ScmambaError, match="No feature of the table has coordinates"):
+        pl.region_importance(table.assign(chrom=""), figure=Figure())

@@ -1,0 +1,102 @@
+"""A differentiation whose order is known is found again; roots and cells that cannot be used are named."""
+
+import mudata
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from scmamba_scvi import SCMAMBA, pl
+from scmamba_scvi.data import simulate_differentiation
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.metrics import pseudotime_consistency, trajectory_conservation
+
+
+@pytest.fixture(scope="module")
+def path():
+    mdata = simulate_differentiation(n_cells=600, n_genes=400, n_peaks=1500, seed=0)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=4, enable_progress_bar=False, accelerator="cpu")
+    return model, mdata
+
+
+def test_the_order_of_a_branching_path_is_recovered(path, record_property):
+    model, mdata = path
+    time = model.get_pseudotime("start", groupby="cell_type")
+    assert list(time) == ["joint", "rna", "atac"] and list(time.index) == list(mdata.obs_names)
+    true = mdata.obs["pseudotime"]
+    order = {name: spearmanr(time[name], true, nan_policy="omit").statistic for name in time}
+    record_property("Spearman", order)
+    assert order["joint"] >= 0.9
+    for branch in ("branch_1", "branch_2"):
+        on = (
+            mdata.obs["branch"] != "branch_1" if branch == "branch_2" else mdata.obs["branch"] != "branch_2"
+        ).to_numpy()
+        assert spearmanr(time["joint"][on], true[on]).statistic >= 0.9
+    assert trajectory_conservation(true.to_numpy(), time["joint"].to_numpy()) >= 0.95
+    assert pseudotime_consistency(time["rna"], time["atac"]) > 0.5
+    root = time.index[time["joint"] == 0]
+    assert len(root) == 1 and true[root[0]] < 0.2
+    np.testing.assert_allclose(model.get_pseudotime(root[0], embeddings="joint")["joint"], time["joint"], atol=1e-9)
+
+
+def test_groups_are_joined_as_the_path_goes(path):
+    model, _ = path
+    joins = model.get_group_connectivities("cell_type")
+    assert np.allclose(joins, joins.T)
+    assert joins.loc["start", "fork"] > 3 * joins.loc["start", ["end_1", "end_2"]].max()
+    assert min(joins.loc["fork", ["end_1", "end_2"]]) > 3 * joins.loc["end_1", "end_2"]
+
+
+def test_new_cells_in_any_order_and_cells_without_a_modality(path):
+    model, mdata = path
+    rna = mdata["rna"][::-1].copy()
+    time = model.get_pseudotime("start", "cell_type", rna)
+    assert list(time) == ["joint", "rna"] and list(time.index) == list(rna.obs_names)
+    assert spearmanr(time["joint"], mdata.obs["pseudotime"].reindex(time.index)).statistic > 0.8
+    with mudata.set_options(pull_on_update=False):
+        part = mudata.MuData({"rna": mdata["rna"].copy(), "atac": mdata["atac"][100:].copy()})
+    part.obs["cell_type"] = mdata.obs["cell_type"].reindex(part.obs_names)
+    time = model.get_pseudotime("start", "cell_type", part)
+    assert time["atac"].isna().sum() == 100 and time["joint"].notna().all()
+    with pytest.raises(ScmambaError, match="lacks one of.*'atac'"):
+        model.get_pseudotime(mdata.obs_names[0], adata=part)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"root": "nobody"}, "'nobody' is not among the 600 cells", id="no such cell"),
+        pytest.param({"root": "start"}, "pass groupby='cell_type'", id="a group without its column"),
+        pytest.param({"root": "strat", "groupby": "cell_type"}, "Did you mean 'start'", id="no such group"),
+        pytest.param({"root": "start", "groupby": "type"}, "Unknown groupby", id="no such column"),
+        pytest.param({"root": "start", "groupby": "cell_type", "n_neighbors": 900}, "900", id="too few cells for k"),
+        pytest.param(
+            {"root": "start", "groupby": "cell_type", "embeddings": ["x"]}, "Unknown embedding", id="embedding"
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_named(path, arguments, message):
+    with pytest.raises(ScmambaError, match=message):
+        path[0].get_pseudotime(**arguments)
+
+
+def test_figure(path):
+    model, mdata = path
+    time = model.get_pseudotime("start", "cell_type")
+    time.iloc[:7, 0] = np.nan
+    mdata = mdata.copy()
+    mdata.obsm["X_umap"] = model.get_latent_representation()[:, :2]
+    joins = model.get_group_connectivities("cell_type")
+    axes = pl.trajectory(mdata, time, connectivities=joins, groupby="cell_type", figure=Figure())
+    assert [ax.get_title() for ax in axes] == ["joint", "rna", "atac"]
+    grey, coloured = axes[0].collections[:2]
+    assert len(grey.get_offsets()) == 7 and len(coloured.get_offsets()) == mdata.n_obs - 7
+    n_joins = int((np.triu(joins.to_numpy(), 1) >= 0.1).sum())
+    lines = [line for line in axes[0].lines if len(line.get_xdata()) == 2]
+    assert len(lines) == n_joins >= 3
+    with pytest.raises(UnknownNameError, match="groupby"):
+        pl.trajectory(mdata, time, connectivities=joins, groupby="nothing", figure=Figure())
+    with pytest.raises(ScmambaError, match="no 'X_tsne'"):
+        pl.trajectory(mdata, time, basis="X_tsne", figure=Figure())
