@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "pl": FOUNDATION | {"ops", "pl"},
     "model": FOUNDATION | {"ops", "nn", "pp", "metrics", "model"},
     "workflow": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow"},
-    "cli": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "cli"},
+    "report": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "report"},
+    "cli": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "report", "cli"},
 }
 #: Packages whose names with a leading underscore change without notice.
 OTHERS = ("scvi", "anndata", "mudata", "lightning", "scanpy", "torch", "mamba_ssm", "pandas", "scipy", "sklearn")

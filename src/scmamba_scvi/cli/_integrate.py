@@ -83,6 +83,9 @@ def integrate(
     figure_dir: Annotated[
         Path | None, typer.Option(help="Folder for the figures. By default OUT_figures beside the file.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML file for one page about the result, readable without a network.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Integrate a MuData: embeddings, clusters, coordinates, figures and the trained model."""
@@ -92,7 +95,8 @@ def integrate(
         modalities, layers = _pairs("--modality", modality), _pairs("--layer", layer)
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
-        check_outputs(file, [out_file, *_figures(figure_dir, umap)], overwrite, folder=model_dir)
+        outputs = [out_file, *_figures(figure_dir, umap), *([report] if report is not None else [])]
+        check_outputs(file, outputs, overwrite, folder=model_dir)
 
         from .. import workflow
         from ..pp import annotate_genome
@@ -109,6 +113,12 @@ def integrate(
         _print_scores(mdata, model, labels_key)
         out.print(f"Wrote the model into {model_dir}.", highlight=False)
         _write(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
+        if report is not None:
+            from ..report import write_report
+
+            report.parent.mkdir(parents=True, exist_ok=True)
+            write_report(model, report, labels_key=labels_key, title=f"Integration of {file.name}")
+            out.print(f"Wrote {report}.", highlight=False)
 
 
 def _pairs(option: str, texts: Sequence[str] | None) -> dict[str, str] | None:
