@@ -14,7 +14,7 @@ from scmamba_scvi.metrics import pseudotime_consistency, trajectory_conservation
 
 @pytest.fixture(scope="module")
 def path():
-    mdata = simulate_differentiation(n_cells=600, n_genes=400, n_peaks=1500, seed=0)
+    mdata = simulate_differentiation(n_cells=800, n_genes=500, n_peaks=2000, seed=0)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, encoder="linear")
     model.train(max_epochs=4, enable_progress_bar=False, accelerator="cpu")
@@ -67,7 +67,7 @@ def test_new_cells_in_any_order_and_cells_without_a_modality(path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param({"root": "nobody"}, "'nobody' is not among the 600 cells", id="no such cell"),
+        pytest.param({"root": "nobody"}, "'nobody' is not among the 800 cells", id="no such cell"),
         pytest.param({"root": "start"}, "pass groupby='cell_type'", id="a group without its column"),
         pytest.param({"root": "strat", "groupby": "cell_type"}, "Did you mean 'start'", id="no such group"),
         pytest.param({"root": "start", "groupby": "type"}, "Unknown groupby", id="no such column"),
