@@ -72,7 +72,7 @@ class KillAt(Callback):
 @needs_fork
 @pytest.mark.parametrize(
     "step",
-    [pytest.param(s, marks=[] if s in (3, 14, 24) else pytest.mark.slow) for s in (1, 3, 7, 14, 17, 19, 24, 30, 32)],
+    [pytest.param(s, marks=[] if s in (14, 24) else pytest.mark.slow) for s in (1, 3, 7, 14, 17, 19, 24, 30, 32)],
     ids=lambda s: f"step {s}",
 )
 def test_a_killed_training_goes_on_to_the_same_losses(uninterrupted, tmp_path, step):
@@ -164,7 +164,11 @@ def test_resume_with_nothing_there_begins(uninterrupted, tmp_path):
 @pytest.mark.parametrize(
     "train",
     [
-        pytest.param({"early_stopping": True, "plan_kwargs": {"patience": 1, "lr": 0.05}}, id="stops early"),
+        pytest.param(
+            {"early_stopping": True, "plan_kwargs": {"patience": 1, "lr": 0.05}},
+            id="stops early",
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"train_size": 1.0, "early_stopping": False}, id="no cells held out", marks=pytest.mark.slow),
         pytest.param({"plan_kwargs": {"batch_pure": True}}, id="minibatches of one batch", marks=pytest.mark.slow),
         pytest.param({"contrastive_batch_size": 24}, id="minibatches in parts", marks=pytest.mark.slow),

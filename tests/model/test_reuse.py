@@ -137,6 +137,7 @@ def script(tmp_path, options, guarded=False):
     return subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=500)
 
 
+@pytest.mark.slow
 def test_a_script_without_main_guard_runs(tmp_path):
     done = script(tmp_path, {})
     assert "finite True" in done.stdout, done.stderr[-2000:]
