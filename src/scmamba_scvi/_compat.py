@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -64,6 +65,11 @@ def forget_manager(model: Any, data: Any) -> None:
     # `deregister_manager` looks among the data of the class only, new data are kept by the model
     uuid = data.uns.get(scvi_constants()._SCVI_UUID_KEY)
     type(model)._per_instance_manager_store.get(model.id, {}).pop(uuid, None)
+
+
+def forget_with(model: object) -> None:
+    """Let scvi-tools drop what it registered for ``model`` once nobody holds the model: it would stay, data and all."""
+    weakref.finalize(model, type(model)._per_instance_manager_store.pop, model.id, None)
 
 
 def plain_registry(registry: dict) -> dict:

@@ -200,6 +200,18 @@ def test_a_failing_training_changes_nothing_of_the_process(model):
     assert {k for k in before if before[k] != after[k]} == set()
 
 
+def test_data_go_with_the_model_they_were_embedded_by():
+    import weakref
+
+    model, query = fitted(small()), small(20)
+    model.get_latent_representation(query)
+    gone = [weakref.ref(query), weakref.ref(model)]
+    del model, query
+    for _ in range(3):  # the model lets go of managers, and these of the data
+        gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+
+
 # -- again and again -------------------------------
 
 
@@ -217,8 +229,11 @@ def one_round(folder, i):
     model.get_latent_representation(small(20, seed=i))
     model.save(folder / "s", overwrite=True)
     model.export(folder / "e", overwrite=True)
-    SCMAMBA.load(folder / "s", adata=small(40, seed=i)).get_latent_representation()
+    loaded = SCMAMBA.load(folder / "s", adata=small(40, seed=i))
+    loaded.get_latent_representation()
     SCMAMBA.from_export(folder / "e").get_latent_representation(small(20, seed=i + 1))
+    for holder in (model, loaded):  # scvi-tools keeps data that were set up until it is told otherwise
+        holder.deregister_manager(holder.adata)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
@@ -234,4 +249,5 @@ def test_memory_and_open_files_stay_flat(tmp_path, rounds):
     per_round = (more - memory) / (rounds - warm)
     print(f"{per_round / 1024:.0f} KiB per round, {now - files} more open files")
     assert now <= files
-    assert per_round < 300 * 1024, f"{per_round / 1024:.0f} KiB more per round"
+    # what the allocator keeps back comes in steps of some megabytes
+    assert more - memory < (16 << 20) + 20 * 1024 * (rounds - warm), f"{per_round / 1024:.0f} KiB more per round"

@@ -14,7 +14,7 @@ from scvi.model.base import BaseModelClass
 from scvi.utils import setup_anndata_dsp
 from torch import Tensor
 
-from .._compat import scvi_constants, validation_check
+from .._compat import forget_with, scvi_constants, validation_check
 from .._keys import BATCH_KEY, LABELS_KEY, present_key, x_key
 from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
@@ -100,6 +100,7 @@ class SCMAMBA(
         **overrides,
     ) -> None:
         super().__init__(adata, registry)
+        forget_with(self)
         preset = choose_preset(0 if adata is None else adata.n_obs) if preset == "auto" else preset
         config = resolve_config(preset, n_latent=n_latent, **overrides)
         self.modalities_: dict[str, str] = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
