@@ -123,7 +123,7 @@ def measure_published(batch_size: int = 16, rounds: int = 3) -> dict[str, object
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clock = time.perf_counter if device == "cuda" else time.process_time  # others may use the processor as well
     cases = [
-        ("published shape, plain torch", "paper", {"ssd_backend": "chunked"}),
+        ("published shape, plain torch", "paper", {"ssd_backend": "torch"}),
         ("published shape, mamba-ssm kernels", "paper", {"ssd_backend": "mamba_ssm"}),
         ("ours", "small", {}),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
@@ -14,6 +15,8 @@ def in_child(work):
     child = os.fork()
     if child == 0:
         try:
+            # threads do not survive a fork, and OpenMP waits for those it had before
+            torch.set_num_threads(1)
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
                 work()
