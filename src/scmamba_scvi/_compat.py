@@ -67,7 +67,7 @@ def forget_manager(model: Any, data: Any) -> None:
     type(model)._per_instance_manager_store.get(model.id, {}).pop(uuid, None)
 
 
-def forget_with(model: object) -> None:
+def forget_with(model: Any) -> None:
     """Let scvi-tools drop what it registered for ``model`` once nobody holds the model: it would stay, data and all."""
     weakref.finalize(model, type(model)._per_instance_manager_store.pop, model.id, None)
 

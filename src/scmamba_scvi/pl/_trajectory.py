@@ -95,8 +95,10 @@ def trajectory(
 def _cells(ax: Axes, xy: np.ndarray, time: np.ndarray):
     known = np.isfinite(time)
     size = float(np.clip(30_000 / len(xy), 0.6, 22))
-    ax.scatter(*xy[~known].T, s=size, c=MISSING, linewidths=0, rasterized=True)
-    drawn = ax.scatter(*xy[known].T, s=size, c=time[known], cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True)  # fmt: skip
+    ax.scatter(xy[~known, 0], xy[~known, 1], s=size, c=MISSING, linewidths=0, rasterized=True)
+    drawn = ax.scatter(
+        xy[known, 0], xy[known, 1], s=size, c=time[known], cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True
+    )
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
     for spine in ax.spines.values():
