@@ -8,7 +8,7 @@ from scmamba_scvi.config import resolve_config
 from scmamba_scvi.nn.encoder import SequenceNetwork
 
 SIZES = {"d_model": 16, "headdim": 8, "d_state": 8, "d_mlp": 32, "n_layers": 2, "n_latent": 4, "d_head": 0, "skip": False,
-         "d_feature": 8, "layer_scale": 0.5}  # fmt: skip
+         "d_feature": 8, "layer_scale": 0.5, "gate_init": 1.0}  # fmt: skip
 
 
 def make(**options):
