@@ -87,6 +87,11 @@ class Recorder(TorchDispatchMode):
         self.products: list[Product] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if torch.is_inference_mode_enabled():  # there, layers arrive whole, before they become products
+            with self:
+                result = func.decompose(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
         tensors = [a for a in args if isinstance(a, Tensor)]
         if func in DENSE and all(t.layout is torch.strided for t in tensors):
             factors = tuple(Operand.of(args[i]) for i in DENSE[func])

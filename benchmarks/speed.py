@@ -11,6 +11,7 @@ docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -29,6 +30,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 #: Cells x (genes, peaks) of the shapes that are measured; densities are those of `simulate_multiome`.
 SHAPES = {"20k genes + 100k peaks": (2_000, 20_000, 100_000), "2k genes + 10k peaks": (2_000, 2_000, 10_000)}
+#: Cells of a minibatch of preset "base", whose step takes seconds on a CPU.
+BASE_BATCH = 64
 #: Of the published network, which is two hundred times larger than ours: smaller shape and minibatch on a CPU.
 PUBLISHED = (500, 2_000, 10_000)
 #: Of the memory measurement.
@@ -47,7 +50,8 @@ def machine() -> dict[str, object]:
 
 
 def training_step(shape: tuple[int, int, int], preset: str, batch_size: int, device: str = "cpu", **options: object):
-    """One training step of a model on simulated counts: forward, loss, backward, clipping, optimizer."""
+    """Of a model on simulated counts: one training step (forward, loss, backward, clipping, optimizer), the joint
+    embedding of the same minibatch, and the data."""
     import numpy as np
     import torch
 
@@ -66,16 +70,23 @@ def training_step(shape: tuple[int, int, int], preset: str, batch_size: int, dev
     batch = {name: tensor.to(device) for name, tensor in dataset[list(range(batch_size))].items()}
     groups = ContrastivePlan(model.module, config=TrainConfig())._parameter_groups()
     optimizer = torch.optim.AdamW(groups, fused=True)
-    model.module.train()
 
     def step() -> None:
+        model.module.train()
         _, _, output = model.module(batch)
         optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
         torch.nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
         optimizer.step()
 
-    return step, dataset
+    kinds = list(model.kinds)
+
+    def embed() -> None:
+        model.module.eval()
+        with torch.inference_mode():
+            model._embed(batch, kinds, jointly=True)
+
+    return step, embed, dataset
 
 
 def measure_loader(dataset, batch_size: int, rounds: int = 20) -> float:
@@ -95,17 +106,17 @@ def measure_speed(batch_size: int = 512) -> dict[str, object]:
     from matmul_share import measure
 
     found: dict[str, object] = {"batch_size": batch_size, **machine(), "steps": []}
-    for name, shape in SHAPES.items():
-        step, dataset = training_step(shape, "small", batch_size)
-        share = measure(step)
-        loader_ms = measure_loader(dataset, batch_size)
-        row = {
-            "shape": name, "preset": "small", "step_ms": round(share.step_s * 1e3, 1),
-            "matmul_ms": round(share.matmul_s * 1e3, 1), "ratio": round(share.ratio, 2),
-            "loader_ms": round(loader_ms, 2), "cells_per_s": round(batch_size / share.step_s),
-        }  # fmt: skip
-        print(f"{name}: step {row['step_ms']} ms, its matrix products alone {row['matmul_ms']} ms, ratio {row['ratio']}; "
-              f"loader {row['loader_ms']} ms per minibatch of {batch_size}")  # fmt: skip
+    for preset, (name, shape) in itertools.product(("small", "base"), SHAPES.items()):
+        step, embed, dataset = training_step(shape, preset, batch_size if preset == "small" else BASE_BATCH)
+        row = {"shape": name, "preset": preset, "batch_size": batch_size if preset == "small" else BASE_BATCH}
+        for what, call in (("step", step), ("embed", embed)):
+            share = measure(call, rounds=7 if preset == "small" else 3, warmup=2 if preset == "small" else 1)
+            row |= {
+                f"{what}_ms": round(share.step_s * 1e3, 1), f"{what}_matmul_ms": round(share.matmul_s * 1e3, 1),
+                f"{what}_ratio": round(share.ratio, 2), f"{what}_cells_per_s": round(row["batch_size"] / share.step_s),
+            }  # fmt: skip
+        row["loader_ms"] = round(measure_loader(dataset, batch_size), 2)
+        print(row, flush=True)
         found["steps"].append(row)
     return {**found, **measure_published()}
 
@@ -133,7 +144,7 @@ def measure_published(batch_size: int = 16, rounds: int = 3) -> dict[str, object
         if options.get("ssd_backend") == "mamba_ssm" and "mamba_ssm" not in available_backends(device):
             rows.append({**row, "note": "not measured: mamba-ssm cannot be imported or there is no GPU"})
             continue
-        step, dataset = training_step(PUBLISHED, preset, batch_size, device=device, **options)
+        step, _, dataset = training_step(PUBLISHED, preset, batch_size, device=device, **options)
         step()
         seconds = []
         for _ in range(rounds):
@@ -271,13 +282,17 @@ def write_page() -> None:
         found = json.loads(speed.read_text())
         lines += [
             "", "## A training step", "",
-            f"Preset `small`, minibatches of {found['batch_size']}: forward, loss, backward, clipping and optimizer, beside the",
-            "matrix products of that step alone (same shapes, same run), and the loader.",
-            "", "| features | step ms | products alone ms | ratio | cells/s | loader ms |", "|---|---|---|---|---|---|",
+            "Forward, loss, backward, clipping and optimizer of one minibatch, and the joint embedding of one minibatch, each beside",
+            "the matrix products of that work alone (same shapes, same run), and the loader.",
+            "", "| preset | features | cells | | ms | products alone ms | ratio | cells/s |", "|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         for row in found["steps"]:
-            keys = ("shape", "step_ms", "matmul_ms", "ratio", "cells_per_s", "loader_ms")
-            lines.append("| " + " | ".join(str(row[k]) for k in keys) + " |")
+            for what, words in (("step", "training"), ("embed", "embedding")):
+                keys = ("ms", "matmul_ms", "ratio", "cells_per_s")
+                cost = [str(row[f"{what}_{key}"]) for key in keys]
+                lines.append("| " + " | ".join([row["preset"], row["shape"], str(row["batch_size"]), words, *cost]) + " |")
+        loader = {row["shape"]: row["loader_ms"] for row in found["steps"] if row["preset"] == "small"}
+        lines += ["", f"The loader takes {' and '.join(f'{ms} ms ({shape})' for shape, ms in loader.items())} for {found['batch_size']} cells."]
         lines += ["", measured_on(found)]
         if "published" in found:
             lines += published_section(found["published"])
