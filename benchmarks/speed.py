@@ -290,9 +290,14 @@ def write_page() -> None:
             for what, words in (("step", "training"), ("embed", "embedding")):
                 keys = ("ms", "matmul_ms", "ratio", "cells_per_s")
                 cost = [str(row[f"{what}_{key}"]) for key in keys]
-                lines.append("| " + " | ".join([row["preset"], row["shape"], str(row["batch_size"]), words, *cost]) + " |")
+                lines.append(
+                    "| " + " | ".join([row["preset"], row["shape"], str(row["batch_size"]), words, *cost]) + " |"
+                )
         loader = {row["shape"]: row["loader_ms"] for row in found["steps"] if row["preset"] == "small"}
-        lines += ["", f"The loader takes {' and '.join(f'{ms} ms ({shape})' for shape, ms in loader.items())} for {found['batch_size']} cells."]
+        lines += [
+            "",
+            f"The loader takes {' and '.join(f'{ms} ms ({shape})' for shape, ms in loader.items())} for {found['batch_size']} cells.",
+        ]
         lines += ["", measured_on(found)]
         if "published" in found:
             lines += published_section(found["published"])
