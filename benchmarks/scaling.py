@@ -1,4 +1,4 @@
-"""How time and memory of training and embedding grow with cells and with patches.
+"""How time and memory of training and embedding grow with cells, with peaks and with patches.
 
     python benchmarks/scaling.py                       # measure, write results, figure and page
     python benchmarks/scaling.py --cells 1000 3000     # other sizes
@@ -26,10 +26,11 @@ from speed import RESULTS, ROOT, PeakRSS, in_process, machine, measured_on, writ
 #: Features and the share of them that a cell has, about what 10x multiome shows.
 FEATURES = {"rna": (10_000, 0.05), "atac": (50_000, 0.02)}
 BATCH_SIZE, SEED = 512, 0
-#: Cells, and on a GPU; patches of each modality at a fixed number of cells.
+#: Cells, and on a GPU; patches of each modality, and peaks, at a fixed number of cells.
 CELLS, CELLS_ON_GPU = (1_000, 3_000, 10_000, 30_000), (10_000, 30_000, 100_000, 300_000)
 PATCHES, PATCHES_ON_GPU = (16, 32, 64, 128, 256), (64, 256, 1_024, 4_096)
-CELLS_OF_PATCHES = 1_500
+PEAKS = (25_000, 100_000, 400_000, 1_154_464)
+FEW_CELLS = 1_500
 MB = 2**20
 FIGURE = ROOT / "docs" / "_static" / "scaling.png"
 
@@ -37,7 +38,7 @@ FIGURE = ROOT / "docs" / "_static" / "scaling.png"
 # -- one size, in a process of its own ------------------------------------------------------------------------------
 
 
-def random_multiome(n_cells: int):
+def random_multiome(n_cells: int, n_peaks: int = FEATURES["atac"][0]):
     """Cells with counts at random: nothing here depends on what they mean."""
     import numpy as np
     from anndata import AnnData
@@ -46,7 +47,7 @@ def random_multiome(n_cells: int):
 
     rng = np.random.default_rng(SEED)
     mods = {}
-    for kind, (n_features, density) in FEATURES.items():
+    for kind, (n_features, density) in {**FEATURES, "atac": (n_peaks, FEATURES["atac"][1])}.items():
         per_cell = int(n_features * density)
         # a column may be drawn twice: its counts are then added
         x = sparse.csr_matrix(
@@ -91,7 +92,7 @@ class Peak(PeakRSS):
         return round((self.peak - self.before) / MB)
 
 
-def measure_one(n_cells: int, options: dict, queue) -> None:
+def measure_one(n_cells: int, n_peaks: int, options: dict, queue) -> None:
     """Train for one epoch and embed; put what it took into the queue."""
     import torch
     from lightning.pytorch.callbacks import Callback
@@ -108,7 +109,7 @@ def measure_one(n_cells: int, options: dict, queue) -> None:
         torch.set_num_threads(1)
     torch.manual_seed(SEED)
     run(random_multiome(200), 50, [], options).get_latent_representation()  # what libraries keep is not counted
-    mdata = random_multiome(n_cells)
+    mdata = random_multiome(n_cells, n_peaks)
     batch_size, steps = min(BATCH_SIZE, n_cells // 4), Clock()
     with Peak() as training:
         begun = clock()
@@ -120,7 +121,7 @@ def measure_one(n_cells: int, options: dict, queue) -> None:
         embed_s = clock() - begun
     per_cell_s = (steps.last - steps.first) / (steps.n_steps * batch_size)
     queue.put({
-        "cells": n_cells, "batch_size": batch_size, **options,
+        "cells": n_cells, "peaks": n_peaks, "batch_size": batch_size, **options,
         "patches": sum(layout.n_patches for layout in model.layouts.values()),
         "data_mb": round(sum(m.X.data.nbytes + m.X.indices.nbytes + m.X.indptr.nbytes for m in mdata.mod.values()) / MB),
         "epoch_s": round(per_cell_s * n_cells, 3), "around_s": round(total_s - per_cell_s * n_cells, 3),
@@ -143,24 +144,27 @@ def run(mdata, batch_size: int, callbacks: list, options: dict):
 # -- all sizes ------------------------------------------------------------------------------------------------------
 
 
-def measure(cells: list[int], patches: list[int]) -> dict[str, object]:
+def measure(cells: list[int], peaks: list[int], patches: list[int]) -> dict[str, object]:
     context = multiprocessing.get_context("spawn")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def sizes(arguments):
-        for n_cells, options in arguments:
-            row = in_process(context, measure_one, n_cells, options)
+        for n_cells, n_peaks, options in arguments:
+            row = in_process(context, measure_one, n_cells, n_peaks, options)
             print(row, flush=True)
             yield row
 
+    usual = FEATURES["atac"][0]
     found = {
         "features": FEATURES, "seed": SEED, "preset": "small", **machine(),
-        "cells": list(sizes((n, {}) for n in cells)),
-        "patches": list(sizes((CELLS_OF_PATCHES, {"max_patches": n}) for n in patches)),
+        "cells": list(sizes((n, usual, {}) for n in cells)),
+        "peaks": list(sizes((FEW_CELLS, n, {}) for n in peaks)),
+        "patches": list(sizes((FEW_CELLS, usual, {"max_patches": n}) for n in patches)),
     }  # fmt: skip
     found["torch_threads"] = 1 if found["gpu"] is None else found["torch_threads"]
     found["slopes"] = {
         "cells": {key: slope(found["cells"], "cells", key) for key in ("epoch_s", "around_s", "embed_s", "train_mb")},
+        "peaks": {key: slope(found["peaks"], "peaks", key) for key in ("epoch_s", "around_s", "embed_s", "train_mb")},
         "patches": {key: slope(found["patches"], "patches", key) for key in ("epoch_s", "embed_s", "train_mb")},
     }
     return found
@@ -183,36 +187,36 @@ def draw(found: dict) -> None:
 
     from scmamba_scvi.pl._palette import FEW
 
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
-    over_cells, memory, over_patches = figure.subplots(1, 3)
-    what = {"epoch_s": "one epoch", "around_s": "start and joint embedding", "embed_s": "embedding"}
-    for color, (key, label) in zip(FEW, what.items(), strict=False):
-        _line(over_cells, found["cells"], "cells", key, f"{label} (slope {found['slopes']['cells'][key]})", color)
-        if key in found["slopes"]["patches"]:
-            label = f"{label} (slope {found['slopes']['patches'][key]})"
-            _line(over_patches, found["patches"], "patches", key, label, color, 1e3 / CELLS_OF_PATCHES)
-    _line(memory, found["cells"], "cells", "data_mb", "the counts themselves", "0.6")
-    _line(memory, found["cells"], "cells", "train_mb", "added by training", FEW[0])
-    over_cells.set(xlabel="cells", ylabel="seconds", title="Time")
-    memory.set(xlabel="cells", ylabel="MB", title="Memory")
-    over_patches.set(xlabel="patches of a cell", ylabel="milliseconds per cell", title="Time of a cell")
-    for axis in (over_cells, memory, over_patches):
+    figure = Figure(figsize=(10.5, 6.4), layout="constrained")
+    (over_cells, memory), (over_peaks, over_patches) = figure.subplots(2, 2)
+    _times(over_cells, found, "cells", ("epoch_s", "around_s", "embed_s"))
+    _times(over_peaks, found, "peaks", ("epoch_s", "around_s", "embed_s"))
+    _times(over_patches, found, "patches", ("epoch_s", "embed_s"))
+    _line(memory, found["cells"], "cells", "data_mb", "the counts themselves, against cells", "0.6")
+    _line(memory, found["cells"], "cells", "train_mb", "added by training, against cells", FEW[0])
+    _line(memory, found["peaks"], "peaks", "train_mb", "added by training, against peaks", FEW[1])
+    memory.set(xlabel="cells, or peaks", ylabel="MB", title="Memory")
+    for axis in figure.axes:
         axis.set(xscale="log", yscale="log")
         low, high = axis.get_ylim()
-        axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+        axis.set_ylim(low, high * (high / low) ** 0.4)  # room for the legend
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8, loc="upper left")
-    over_patches.set_xticks([row["patches"] for row in found["patches"]], [row["patches"] for row in found["patches"]])
-    for axis in (over_cells, memory):
-        axis.set_xticks([row["cells"] for row in found["cells"]], [f"{row['cells']:,}" for row in found["cells"]])
-    for axis in (over_cells, memory, over_patches):
-        axis.minorticks_off()
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=120)
 
 
-def _line(axis, rows: list[dict], x: str, y: str, label: str, color: str, scale: float = 1.0) -> None:
-    axis.plot([row[x] for row in rows], [row[y] * scale for row in rows], "o-", ms=4, lw=1.5, color=color, label=label)
+def _times(axis, found: dict, x: str, keys: tuple[str, ...]) -> None:
+    from scmamba_scvi.pl._palette import FEW
+
+    what = {"epoch_s": "one epoch", "around_s": "start and joint embedding", "embed_s": "embedding"}
+    for color, key in zip(FEW, keys, strict=False):
+        _line(axis, found[x], x, key, f"{what[key]} (slope {found['slopes'][x][key]})", color)
+    axis.set(xlabel=x, ylabel="seconds", title=f"Time against {x}")
+
+
+def _line(axis, rows: list[dict], x: str, y: str, label: str, color: str) -> None:
+    axis.plot([row[x] for row in rows], [row[y] for row in rows], "o-", ms=4, lw=1.5, color=color, label=label)
 
 
 def section(found: dict) -> list[str]:
@@ -220,11 +224,11 @@ def section(found: dict) -> list[str]:
     genes, peaks = (f"{n:,} {what}, {share:.0%} of them" for (n, share), what in zip(found["features"].values(), ("genes", "peaks"), strict=True))  # fmt: skip
     time_is = "seconds of the process itself on one thread" if found["gpu"] is None else f"seconds on {found['gpu']}"
     lines = [
-        "", "## Cells and patches", "",
+        "", "## Cells, peaks and patches", "",
         f"Random counts of {genes} and {peaks} in a cell; preset `{found['preset']}`, minibatches of at most",
         f"{BATCH_SIZE}; time in {time_is}, each size in a process of its own. A slope of 1 in the figure",
         "is linear growth.", "",
-        "![Time and memory against cells, time against patches](_static/scaling.png)", "",
+        "![Time and memory against cells and peaks, time against patches](_static/scaling.png)", "",
         "| cells | counts MB | start and joint embedding s | epoch s | embedding s | ms per cell, epoch | ms per cell, embedding | added by training MB |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -235,7 +239,8 @@ def section(found: dict) -> list[str]:
     slopes = found["slopes"]
     lines += [
         "", f"With cells, an epoch grows with the power {slopes['cells']['epoch_s']}, embedding with {slopes['cells']['embed_s']}, added memory with",
-        f"{slopes['cells']['train_mb']}. With patches, from {found['patches'][0]['patches']} to {found['patches'][-1]['patches']} of a cell, an epoch grows with the power",
+        f"{slopes['cells']['train_mb']}. With peaks, from {found['peaks'][0]['peaks']:,} to {found['peaks'][-1]['peaks']:,} in {FEW_CELLS:,} cells, an epoch grows with the power",
+        f"{slopes['peaks']['epoch_s']}, embedding with {slopes['peaks']['embed_s']}. With patches, from {found['patches'][0]['patches']} to {found['patches'][-1]['patches']} of a cell, an epoch grows with the power",
         f"{slopes['patches']['epoch_s']} and embedding with {slopes['patches']['embed_s']}: the scan is linear in the length of the sequence, and the tokenizer",
         "does not depend on it.", "", measured_on(found),
     ]  # fmt: skip
@@ -248,12 +253,13 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="+", default=list(CELLS_ON_GPU if on_gpu else CELLS))
+    parser.add_argument("--peaks", type=int, nargs="+", default=list(PEAKS))
     parser.add_argument("--patches", type=int, nargs="+", default=list(PATCHES_ON_GPU if on_gpu else PATCHES))
     parser.add_argument("--page", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     results = RESULTS / "scaling.json"
     if not arguments.page:
-        results.write_text(json.dumps(measure(arguments.cells, arguments.patches), indent=1) + "\n")
+        results.write_text(json.dumps(measure(arguments.cells, arguments.peaks, arguments.patches), indent=1) + "\n")
     draw(json.loads(results.read_text()))
     write_page()
 
