@@ -32,7 +32,7 @@ SHAPES = {
 }
 CELLS, IN_MEMORY = (5_000, 10_000, 20_000, 40_000), (5_000, 10_000)
 #: What is measured is the way of the data; the default's 64 dimensions for a million peaks are a network for a GPU.
-NETWORK = {"n_latent": 16, "encoder": "linear"}
+NETWORK = {"n_latent": 16, "d_feature": 16, "encoder": "linear"}
 BUFFER_MB, BATCH_SIZE, N_EPOCHS, BLOCK = 512, 512, 1, 5_000
 MB = 2**20
 RESULT = RESULTS / "larger_than_memory.json"
