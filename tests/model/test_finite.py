@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -163,6 +164,18 @@ EXTREMES = {
 def test_extreme_data_give_finite_results(case, options):
     matrices, more = EXTREMES[case]()
     assert_finite(trained_on(mudata_of(matrices), **{**options, **more}))
+
+
+def test_modalities_of_different_cells_are_told_and_their_views_are_not_one_vector():
+    for seed in range(10):  # held-out correlations of chance are all below zero in most, not in all draws
+        mdata = mudata_of({kind: poisson(80, 20, seed=2 * seed + i) for i, kind in enumerate(("rna", "atac"))})
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            model = trained_on(mdata, encoder="linear", n_latent=4)
+        if any("nothing in rna and atac goes together" in str(w.message) for w in told):
+            assert model.get_latent_representation(modality="rna").std(0).min() > 0.01
+            return
+    raise AssertionError("no draw of unrelated counts was told from related ones")
 
 
 def test_ten_thousand_patches():

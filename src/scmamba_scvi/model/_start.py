@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -63,6 +64,14 @@ def start_spectrally(
     if module.config.spectral_weights == "held-out":
         n_components = max(svd.components.shape[1] for svd in svds.values())
         weights = direction_weights(module, matrices, cells, n_components, seed)
+        if not bool((weights > 0).any()):
+            # weights of zero would make every view the same vector, which training cannot leave
+            warnings.warn(
+                f"On cells held out, nothing in {' and '.join(matrices)} goes together: training starts from what goes together "
+                f"on its own cells, which may be chance. Check that the cells of the modalities are the same ones.",
+                UserWarning, stacklevel=2,
+            )  # fmt: skip
+            weights = None
     starts = linear_start(svds, present, module.config.n_latent, weights)
     for kind, start in starts.items():
         module.encoders[kind].start_from(start.to(device))
