@@ -27,6 +27,8 @@ _NUMBER: Final = r"(\d[\d,]{0,17})"
 _INTERVAL: Final = re.compile(rf"(.+)(:){_NUMBER}-{_NUMBER}(?::[-+*.])?")
 #: The same with any separator, as names of peaks. The chromosome takes all it can, so its own dashes stay in it.
 _NAME: Final = re.compile(rf"(.+)([:_-]){_NUMBER}[_-]{_NUMBER}(?::[-+*.])?")
+#: The second of two peaks of one name, as ``var_names_make_unique`` of AnnData calls it: ``chr1:100-200-1``.
+_REPEATED: Final = re.compile(rf"(.+)(:){_NUMBER}-{_NUMBER}-\d{{1,2}}")
 #: Chromosomes that are not the first half of a gene's name: chr..., 1, 2L, X, MT, GL000194.1, NW_004190323.1
 _CHROMOSOME: Final = re.compile(r"chr.+|\d{1,3}[a-z]?|[xyzwm]|mt|[a-z]{1,5}_?\d{5,}(\.\d+)?", re.IGNORECASE)
 #: Without a colon, a name such as ``tRNA-Ala-AGC-2-15`` looks like a peak; no caller makes peaks this narrow.
@@ -170,16 +172,18 @@ def _match(pattern: re.Pattern[str], text: np.ndarray) -> tuple[np.ndarray, np.n
         match = pattern.fullmatch(name)
         if match is None:
             continue
-        before, separator, first, last = match.groups()
-        first, last = (int(first), int(last)) if "," not in name else (_number(first), _number(last))
+        before, separator, first, last = _parts(match)
+        if last < first and (match := _REPEATED.fullmatch(name)):
+            before, separator, first, last = _parts(match)
         if separator == ":" or last - first >= _NARROWEST_PEAK or _CHROMOSOME.fullmatch(before):
             chrom[i], start[i], end[i] = before, first, last
     found = np.array(chrom, dtype=object)
     return found, np.array(start, dtype=np.int64), np.array(end, dtype=np.int64), found != ""
 
 
-def _number(text: str) -> int:
-    return int(text.replace(",", ""))
+def _parts(match: re.Match[str]) -> tuple[str, str, int, int]:
+    before, separator, first, last = match.groups()
+    return before, separator, int(first.replace(",", "")), int(last.replace(",", ""))
 
 
 def _as_text(column: pd.Series) -> np.ndarray:
