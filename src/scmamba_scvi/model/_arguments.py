@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import numbers
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,3 +91,9 @@ def explained(what: str) -> Iterator[None]:
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
         reason = " ".join(str(error).split())[:400] or type(error).__name__
         raise ScmambaError(f"{what}: {reason}") from error
+
+
+def near(name: object, known: Iterable[object]) -> list[str]:
+    """Those of many ``known`` names that are like ``name``, few enough for a message."""
+    names = [str(k) for k in known]
+    return difflib.get_close_matches(str(name), names, n=5, cutoff=0.5) or [*names[:5], "..."]

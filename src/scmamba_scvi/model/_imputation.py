@@ -17,6 +17,7 @@ from scipy.special import softmax
 from ..errors import ScmambaError, UnknownNameError
 from ..ops.csr import is_csr
 from ..pp import value_transform
+from ._arguments import near
 from ._cells import Views, kind_of, opened, views
 from ._data import MultiModalManager
 from ._matching import check_k
@@ -127,7 +128,7 @@ class ImputationMixin:
         unknown = names.difference(known, sort=False)
         if len(unknown):
             raise UnknownNameError(
-                f"feature of {kind} ({len(unknown):,} of {len(names):,})", unknown[0], _near(unknown[0], known)
+                f"feature of {kind} ({len(unknown):,} of {len(names):,})", unknown[0], near(unknown[0], known)
             )
         if not len(names) or names.has_duplicates:
             double = names[names.duplicated()]
@@ -229,10 +230,3 @@ def _with_missing(values, has: np.ndarray):
     row = np.cumsum(has) - 1
     nan = sparse.csr_matrix(np.full((1, values.shape[1]), np.nan, dtype=np.float32))
     return sparse.vstack([values, nan], format="csr")[np.where(has, row, len(values.indptr) - 1)]
-
-
-def _near(name: str, known: pd.Index) -> list[str]:
-    """Few enough names for a message."""
-    import difflib
-
-    return difflib.get_close_matches(str(name), known.astype(str), n=5, cutoff=0.5) or [*known[:5].astype(str), "..."]

@@ -28,6 +28,7 @@ from ._data import MultiModalManager, resolve_cells
 from ._description import SETUP_ARGUMENTS
 from ._importance import ImportanceMixin
 from ._imputation import ImputationMixin
+from ._links import LinksMixin
 from ._mapping import MappingMixin
 from ._matching import MatchingMixin
 from ._matrix import in_parts
@@ -51,6 +52,7 @@ class SCMAMBA(
     ClassifierMixin,
     MappingMixin,
     ImportanceMixin,
+    LinksMixin,
     TrajectoryMixin,
     ContrastiveTrainingMixin,
     SavingMixin,

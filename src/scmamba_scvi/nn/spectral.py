@@ -72,7 +72,7 @@ def truncated_svd(
     for _ in range(n_passes - 1):
         gram, total, n_cells = torch.zeros_like(basis), torch.zeros(n_features), 0
         for block in blocks():
-            gram += _transposed(block, product(block, basis))
+            gram += transposed(block, product(block, basis))
             total += _column_sums(block)
             n_cells += block.shape[0]
         mean = total / n_cells
@@ -85,8 +85,10 @@ def truncated_svd(
 
 
 def _orthonormal(x: Tensor) -> Tensor:
-    """Basis of the columns of ``x``, stored by rows: LAPACK's is stored by columns, which products of sparse rows read
-    ten times more slowly."""
+    """Basis of the columns of ``x``, stored by rows.
+
+    LAPACK's is stored by columns, which products of sparse rows read ten times more slowly.
+    """
     return torch.linalg.qr(x).Q.contiguous()
 
 
@@ -274,7 +276,8 @@ def _inverse_sqrt(covariance: Tensor, ridge: float) -> Tensor:
     return vectors * values.rsqrt() @ vectors.T
 
 
-def _transposed(block: Tensor, dense: Tensor) -> Tensor:
+def transposed(block: Tensor, dense: Tensor) -> Tensor:
+    """``block.T @ dense``: values ``(n, f)``, dense or CSR, and ``(n, e)`` to ``(f, e)``."""
     if not is_csr(block):
         return block.T @ dense
     return transposed_product(block.values(), block.col_indices(), row_index(block), dense, block.shape[1])

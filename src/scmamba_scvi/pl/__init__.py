@@ -8,6 +8,7 @@ from ._metrics_table import metrics_table
 from ._modality_agreement import modality_agreement
 from ._neighborhood_overlap import neighborhood_overlap
 from ._region_importance import region_importance
+from ._region_links import region_links
 from ._training import training
 from ._trajectory import trajectory
 
@@ -18,6 +19,7 @@ __all__ = [
     "modality_agreement",
     "neighborhood_overlap",
     "region_importance",
+    "region_links",
     "training",
     "trajectory",
 ]

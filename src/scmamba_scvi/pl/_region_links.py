@@ -1,0 +1,134 @@
+"""Peaks and the genes they may serve: how sure each pair is against its distance, over what chance gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from ..errors import ScmambaError
+from ._palette import FEW
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FONT_SIZE: Final = 9.0
+WIDTH, HEIGHT = 6.4, 3.8
+COLUMNS: Final = ("gene", "peak", "distance", "z", "q")
+#: Bases either side of the start of transcription that are drawn in proportion; beyond, the axis is logarithmic.
+LINEAR: Final = 1_000
+#: Pairs of a point of the mean line.
+PAIRS_OF_A_MEAN: Final = 100
+MOST_MEANS: Final = 40
+
+
+def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figure: Figure | None = None) -> Axes:
+    """Draw the z-score of pairs of genes and peaks against the distance between them.
+
+    Parameters
+    ----------
+    table
+        What :meth:`scmamba_scvi.SCMAMBA.get_region_links` gives.
+    q
+        Pairs with at most this share of false links expected are coloured.
+    n_labels
+        Genes named, those with the highest z, each once.
+    figure
+        Draw into this empty figure, which is given the size needed; `None` makes one with pyplot.
+
+    Returns
+    -------
+    The ``Axes``. The grey band is the background, mean and one standard deviation; the line is the mean of the pairs at
+    that distance, with twice its standard error.
+
+    Raises
+    ------
+    ScmambaError
+        Columns missing, or no pair has a z-score.
+    """
+    lacking = [name for name in COLUMNS if name not in table]
+    if lacking:
+        raise ScmambaError(f"The table lacks {lacking}; pass what model.get_region_links() gives.")
+    known = table[np.isfinite(table["z"])]
+    if known.empty:
+        raise ScmambaError("No pair of the table has a z-score: there was nothing to compare with, or no pair at all.")
+    if figure is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure()
+    figure.set_layout_engine("constrained")
+    figure.set_size_inches(WIDTH, HEIGHT)
+    ax = figure.subplots()
+    _points(ax, known, q)
+    _means(ax, known["distance"].to_numpy(), known["z"].to_numpy())
+    _names(ax, known, n_labels)
+    _axes(ax, float(np.abs(known["distance"]).max()))
+    return ax
+
+
+def _points(ax: Axes, known: pd.DataFrame, q: float) -> None:
+    ax.axhspan(-1, 1, color="0.93", lw=0, zorder=0)
+    ax.axhline(0, color="0.75", lw=0.8, zorder=0)
+    sure = (known["q"] <= q).to_numpy()
+    size = float(np.clip(20_000 / len(known), 1.5, 14))
+    distance, z = known["distance"].to_numpy(), known["z"].to_numpy()
+    ax.scatter(distance[~sure], z[~sure], s=size, c="0.62", alpha=0.5, linewidths=0, rasterized=True)
+    label = f"{sure.sum():,} of {len(known):,} pairs with q ≤ {q:g}"
+    ax.scatter(distance[sure], z[sure], s=1.6 * size, c=FEW[0], alpha=0.8, linewidths=0, rasterized=True, label=label)
+    low, high = float(z.min()), float(z.max())
+    ax.set_ylim(min(low, -1.2) - 0.2, max(high, 1.2) + 0.28 * (high - low))
+
+
+def _means(ax: Axes, distance: np.ndarray, z: np.ndarray) -> None:
+    """Mean of ``z`` over groups of neighbouring pairs of equal number."""
+    order = np.argsort(distance, kind="stable")
+    groups = np.array_split(order, int(np.clip(len(order) // PAIRS_OF_A_MEAN, 1, MOST_MEANS)))
+    at = [float(np.median(distance[group])) for group in groups]
+    mean = np.array([z[group].mean() for group in groups])
+    error = np.array([z[group].std() / np.sqrt(len(group)) for group in groups])
+    ax.fill_between(at, mean - 2 * error, mean + 2 * error, color=FEW[3], alpha=0.25, lw=0)
+    ax.plot(at, mean, color=FEW[3], lw=1.6, marker="o", ms=2.5, label="mean of pairs")
+
+
+def _names(ax: Axes, known: pd.DataFrame, n_labels: int) -> None:
+    best = known.sort_values("z", ascending=False, kind="stable").drop_duplicates("gene")
+    taken: list[tuple[float, float]] = []
+    high = ax.get_ylim()[1] - ax.get_ylim()[0]
+    for row in best.itertuples():
+        if len(taken) == n_labels:
+            break
+        place = (_place(row.distance), row.z)
+        if any(abs(place[0] - x) < 1.1 and abs(place[1] - y) < 0.07 * high for x, y in taken):
+            continue  # names would lie on each other
+        taken.append(place)
+        side = "center" if abs(place[0]) < 2.5 else "left" if place[0] < 0 else "right"
+        ax.annotate(str(row.gene), (row.distance, row.z), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)  # fmt: skip
+
+
+def _place(distance: float) -> float:
+    """Where on the axis, in units of a decade."""
+    size = abs(distance) / LINEAR
+    return float(np.sign(distance) * (size if size <= 1 else 1 + np.log10(size)))
+
+
+def _axes(ax: Axes, farthest: float) -> None:
+    from matplotlib.collections import PathCollection
+
+    ax.set_xscale("symlog", linthresh=LINEAR)
+    farthest = max(farthest, LINEAR)
+    steps = [step for step in (1_000, 10_000, 100_000, 1_000_000) if step <= farthest]
+    ticks = [*(-step for step in reversed(steps)), 0, *steps]
+    ax.set_xticks(ticks, [f"{tick // 1000:,}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlim(-1.15 * farthest, 1.15 * farthest)
+    ax.set_xlabel("kilobases from the start of transcription (negative: upstream)", fontsize=FONT_SIZE)
+    ax.set_ylabel("z against peaks elsewhere", fontsize=FONT_SIZE)
+    legend = ax.legend(fontsize=FONT_SIZE - 1, frameon=False, loc="upper left", ncols=2, borderaxespad=0.2)
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):  # points as small as those drawn have no colour to see
+            handle.set_sizes([16.0])
+    ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=3)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("0.6")

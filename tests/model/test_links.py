@@ -1,0 +1,233 @@
+"""Peaks that follow their genes are found again; numbers are those of the definition; what cannot be linked is named."""
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+from matplotlib.figure import Figure
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from scmamba_scvi import SCMAMBA, pl
+from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+
+PLACES = ["chrom", "start", "end", "strand"]
+
+
+@pytest.fixture(scope="module")
+def linked():
+    """A model made before its genes had coordinates, and its data, which have them now."""
+    mdata = simulate_multiome(n_cells=1000, n_genes=600, n_peaks=3000, n_cell_types=4, seed=0)
+    places = mdata["rna"].var[PLACES]
+    mdata["rna"].var = mdata["rna"].var.drop(columns=PLACES)
+    scvi.settings.seed = 0
+    SCMAMBA.setup_mudata(mdata, batch_key="batch")
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=3, enable_progress_bar=False, accelerator="cpu")
+    mdata["rna"].var = mdata["rna"].var.join(places)
+    return model, mdata
+
+
+@pytest.fixture(scope="module")
+def table(linked):
+    with pytest.warns(UserWarning, match="pairs have a feature that no cell has"):
+        return linked[0].get_region_links()
+
+
+def is_true(mdata, table):
+    return mdata["atac"].var["linked_gene"].reindex(table["peak"]).to_numpy() == table["gene"].to_numpy()
+
+
+def correlation_of_counts(mdata, table):
+    """Pearson's of log counts over cells, the usual way to link peaks."""
+
+    def standard(key, names):
+        x = mdata[key][mdata.obs_names].to_df()[names.unique()]
+        x = np.log1p(x.div(mdata[key].to_df().sum(axis=1), axis=0) * 1e4)
+        return (x - x.mean()) / x.std(ddof=0)
+
+    genes, peaks = standard("rna", table["gene"]), standard("atac", table["peak"])
+    return (genes[table["gene"]].to_numpy() * peaks[table["peak"]].to_numpy()).mean(axis=0)
+
+
+def test_true_links_rank_above_other_pairs_of_the_window(linked, table, record_property):
+    """Of markers: who follows a gene that differs in nothing cannot be told from who does not."""
+    _, mdata = linked
+    of_marker = (mdata["rna"].var["marker_of"] != "").reindex(table["gene"]).to_numpy()
+    some = table[of_marker & table["z"].notna().to_numpy()]
+    true = is_true(mdata, some)
+    found = {name: roc_auc_score(true, some[name]) for name in ("correlation", "z")}
+    found["correlation of log counts"] = roc_auc_score(true, correlation_of_counts(mdata, some))
+    record_property("AUROC", found)
+    assert true.sum() > 100 and (~true).sum() > 100
+    assert min(found["correlation"], found["z"]) >= 0.8
+    assert found["z"] >= found["correlation of log counts"] + 0.04
+
+
+def test_the_numbers_are_those_of_the_definition(linked, table):
+    model, mdata = linked
+    vectors = {}
+    for kind in ("rna", "atac"):
+        values = model.module.values[kind](model.adata_manager.matrix(kind).read(np.arange(mdata.n_obs)))
+        view = model.get_latent_representation(modality=kind).astype(float)
+        covariance = values.detach().to_dense().numpy().astype(float).T @ (view - view.mean(0))
+        vectors[kind] = pd.DataFrame(covariance, index=mdata[kind].var_names)
+        vectors[kind] /= np.linalg.norm(covariance, axis=1, keepdims=True).clip(1e-30)
+    seen = pd.Series((mdata["atac"].X > 0).sum(0).A1, index=mdata["atac"].var_names)
+    edges = np.quantile(seen[seen > 0], np.arange(1, 10) / 10)
+    chrom = mdata["atac"].var["chrom"].astype(str)
+    for row in table.dropna().sample(60, random_state=0).itertuples():
+        cosines = vectors["atac"] @ vectors["rna"].loc[row.gene]
+        of_class = np.searchsorted(edges, seen, "right") == np.searchsorted(edges, seen[row.peak], "right")
+        background = cosines[of_class & (seen > 0) & (chrom != row.chrom)]
+        assert len(background) > 100
+        z = (cosines[row.peak] - background.mean()) / background.std(ddof=0)
+        np.testing.assert_allclose([row.correlation, row.z, row.p], [cosines[row.peak], z, norm.sf(z)], rtol=1e-3, atol=1e-4)  # fmt: skip
+    p = table["p"].dropna().to_numpy()  # sorted
+    ratio = p * len(p) / np.arange(1, len(p) + 1)
+    np.testing.assert_allclose(table["q"].dropna(), np.minimum.accumulate(ratio[::-1])[::-1].clip(max=1), rtol=1e-9)
+    assert table["z"].dropna().is_monotonic_decreasing and table["z"].isna().to_numpy()[-1]
+
+
+def test_pairs_and_distances_are_those_of_the_coordinates(linked, table):
+    """Every pair of the window once, distances along the gene."""
+    _, mdata = linked
+    genes, peaks = mdata["rna"].var, mdata["atac"].var
+    start = np.where(genes["strand"] == "-", genes["end"], genes["start"])
+    centre = ((peaks["start"] + peaks["end"]) // 2).to_numpy()
+    away = centre - start[:, None]
+    near = (np.abs(away) <= 250_000) & (peaks["chrom"].astype(str).to_numpy() == genes["chrom"].astype(str).to_numpy()[:, None])  # fmt: skip
+    away = np.where((genes["strand"] == "-").to_numpy()[:, None], -away, away)
+    expected = {(genes.index[i], peaks.index[j]): away[i, j] for i, j in np.argwhere(near)}
+    assert dict(zip(zip(table["gene"], table["peak"], strict=True), table["distance"], strict=True)) == expected
+    assert len(table) == len(expected) and (expected.values() and min(expected.values()) < 0 < max(expected.values()))
+    closer = linked[0].get_region_links(max_distance=1000)
+    assert len(closer) == (np.abs(table["distance"]) <= 1000).sum()
+
+
+def test_genes_at_places_of_others_have_no_links(linked, table):
+    """Where no pair is a true link, p is spread as chance has it; where some are, more are low."""
+    model, mdata = linked
+    moved = mdata.copy()
+    var = moved["rna"].var
+    # by half of the list: every gene comes to another chromosome
+    moved["rna"].var = var.assign(**{name: np.roll(var[name].to_numpy(), len(var) // 2) for name in PLACES})
+    null = model.get_region_links(adata=moved)
+    assert len(null) > 1000
+    assert null["q"].min() > 0.2
+    low = [(found["p"].dropna() < 0.05).mean() for found in (null, table)]
+    assert low[0] < 0.06 and low[1] > 0.09
+
+
+def test_cells_need_not_have_both_and_may_come_in_any_order(linked):
+    model, mdata = linked
+    rna, atac = mdata["rna"][:600][::-1].copy(), mdata["atac"][400:].copy()
+    atac = atac[:, np.random.default_rng(0).permutation(atac.n_vars)].copy()
+    atac.var["chrom"] = atac.var["chrom"].astype(str).str.removeprefix("chr")
+    with mudata.set_options(pull_on_update=False):
+        other = mudata.MuData({"rna": rna, "atac": atac})
+    found = model.get_region_links(adata=other).dropna()
+    of_marker = (mdata["rna"].var["marker_of"] != "").reindex(found["gene"]).to_numpy()
+    assert roc_auc_score(is_true(mdata, found[of_marker]), found["z"][of_marker]) >= 0.75
+
+
+def test_named_genes_get_the_numbers_they_get_among_all(linked, table):
+    model, _ = linked
+    names = table["gene"][:3].tolist()
+    some = model.get_region_links(names[0], batch_size=100)
+    assert set(some["gene"]) == {names[0]}
+    whole = table[table["gene"] == names[0]].set_index("peak").loc[some["peak"]]
+    np.testing.assert_allclose(some[["correlation", "z"]], whole[["correlation", "z"]], atol=1e-4)
+    assert len(model.get_region_links(names)) == table["gene"].isin(names).sum()
+
+
+def test_the_published_shape_has_vectors_too_and_so_has_a_saved_model(trained, tmp_path):
+    """They come from cells, not from weights: an encoder whose features share weights links as well."""
+    mdata = trained.adata
+    SCMAMBA.setup_mudata(mdata)
+    paper = SCMAMBA(mdata, patch_embedding="shared", skip=False, spectral=False, gate_init=1.0, joint="shared")
+    paper.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    found = paper.get_region_links()
+    assert found["z"].notna().sum() > 100
+    paper.save(tmp_path / "model", save_anndata=False)
+    again = SCMAMBA.load(str(tmp_path / "model"), adata=mdata).get_region_links()
+    pd.testing.assert_frame_equal(found, again, rtol=1e-4)
+
+
+def test_one_chromosome_is_no_background(mdata):
+    for key in mdata.mod:
+        n = mdata[key].n_vars
+        mdata[key].var_names = [f"{key} {i}" for i in range(n)]
+        mdata[key].var = mdata[key].var.assign(chrom="chr1", start=np.arange(n) * 9_000, end=np.arange(n) * 9_000 + 500)
+    mdata.update()
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    with pytest.warns(UserWarning, match="fewer than 20 peaks"):
+        found = model.get_region_links()
+    assert found["correlation"].notna().any() and found[["z", "p", "q"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        pytest.param({"genes": ["GENE00"]}, UnknownNameError, r"gene \(1 of 1\) 'GENE00'", id="no such gene"),
+        pytest.param({"genes": []}, ScmambaError, "genes is empty", id="no gene"),
+        pytest.param({"max_distance": -1}, ScmambaError, "max_distance must be at least 0", id="distance"),
+        pytest.param({"max_distance": 1e5}, ScmambaError, "max_distance must be a whole number", id="not whole"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(linked, arguments, error, message):
+    with pytest.raises(error, match=message):
+        linked[0].get_region_links(**arguments)
+
+
+def test_data_that_cannot_be_linked_are_named(linked):
+    model, mdata = linked
+    with pytest.raises(ScmambaError, match="One AnnData holds one modality"):
+        model.get_region_links(adata=mdata["rna"])
+    with mudata.set_options(pull_on_update=False):
+        rna_alone = mudata.MuData({"rna": mdata["rna"].copy()})
+    with pytest.raises(ScmambaError, match="no modality 'atac'"):
+        model.get_region_links(adata=rna_alone)
+    nowhere = mdata.copy()
+    nowhere["rna"].var = nowhere["rna"].var.drop(columns=PLACES)
+    with pytest.raises(ScmambaError, match="No feature of 'rna' has coordinates.*annotate_genome"):
+        model.get_region_links(adata=nowhere)
+    partly = mdata.copy()
+    partly["rna"].var = partly["rna"].var.assign(chrom=partly["rna"].var["chrom"].astype(str))
+    partly["rna"].var.iloc[0, partly["rna"].var.columns.get_loc("chrom")] = ""
+    name = partly["rna"].var_names[0]
+    with pytest.raises(ScmambaError, match=f"1 of 1 genes have no coordinates, such as '{name}'"):
+        model.get_region_links(name, adata=partly)
+    assert name not in set(model.get_region_links(adata=partly)["gene"])
+    with pytest.raises(RuntimeError, match="Train the model first"):
+        SCMAMBA(mdata, encoder="linear").get_region_links()
+
+
+def test_a_model_without_peaks_is_named():
+    mdata = simulate_citeseq(n_cells=100, n_genes=60, n_proteins=10, n_cell_types=2, seed=0)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    with pytest.raises(ScmambaError, match=r"has \['rna', 'protein'\], no atac"):
+        model.get_region_links()
+
+
+def test_figure(table):
+    ax = pl.region_links(table, q=0.5, n_labels=3, figure=Figure())
+    grey, coloured = ax.collections[:2]
+    known = table.dropna()
+    assert len(coloured.get_offsets()) == (known["q"] <= 0.5).sum() > 0
+    assert len(grey.get_offsets()) + len(coloured.get_offsets()) == len(known)
+    assert f"{len(coloured.get_offsets()):,} of {len(known):,} pairs" in ax.get_legend().get_texts()[0].get_text()
+    assert len(ax.texts) == 3 and ax.texts[0].get_text() == table["gene"][0]
+    (line,) = (line for line in ax.lines if line.get_label() == "mean of pairs")
+    at, mean = line.get_data()
+    assert mean[np.abs(at).argmin()] > mean[[0, -1]].max()  # near pairs agree better than far ones
+    with pytest.raises(ScmambaError, match=r"lacks \['z'\]"):
+        pl.region_links(table.drop(columns="z"), figure=Figure())
+    with pytest.raises(ScmambaError, match="No pair of the table has a z-score"):
+        pl.region_links(table.assign(z=np.nan), figure=Figure())
