@@ -1,5 +1,8 @@
 """A differentiation whose order is known is found again; roots and cells that cannot be used are named."""
 
+import warnings
+
+import anndata
 import mudata
 import numpy as np
 import pytest
@@ -100,3 +103,51 @@ def test_figure(path):
         pl.trajectory(mdata, time, connectivities=joins, groupby="nothing", figure=Figure())
     with pytest.raises(ScmambaError, match="no 'X_tsne'"):
         pl.trajectory(mdata, time, basis="X_tsne", figure=Figure())
+
+
+@pytest.fixture(scope="module")
+def islands():
+    """300 cells of one process and 120 of another, which share no feature: no path leads from one to the other."""
+    parts = [simulate_differentiation(n_cells=n, n_genes=200, n_peaks=600, seed=i) for i, n in enumerate((300, 120))]
+    with mudata.set_options(pull_on_update=False):
+        mods = {key: _side_by_side([part[key] for part in parts]) for key in ("rna", "atac")}
+        mdata = mudata.MuData(mods)
+    mdata.obs["island"] = [name.split("-")[1] for name in mdata.obs_names]
+    mdata.obs["pseudotime"] = np.concatenate([part.obs["pseudotime"] for part in parts])
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=4, enable_progress_bar=False, accelerator="cpu")
+    return model, mdata
+
+
+def _side_by_side(parts):
+    """Counts of each part in features of its own, zero in those of the other."""
+    for i, part in enumerate(parts):
+        part.obs_names, part.var_names = part.obs_names + f"-{i}", [f"feature {j} of {i}" for j in range(part.n_vars)]
+    whole = anndata.concat(parts, join="outer", fill_value=0)
+    whole.var = whole.var.assign(chrom="", start=-1, end=-1)
+    return whole
+
+
+@pytest.mark.parametrize(("home", "n_outside"), [("0", 120), ("1", 300)])
+def test_cells_of_another_island_have_no_time_and_are_counted(islands, home, n_outside):
+    model, mdata = islands
+    here = (mdata.obs["island"] == home).to_numpy()
+    with pytest.warns(UserWarning) as said:
+        time = model.get_pseudotime(home, groupby="island", n_neighbors=15)
+    for name in ("joint", "rna", "atac"):
+        assert time[name].isna().to_numpy().tolist() == (~here).tolist()
+        assert time[name].min() == 0 and time[name].max() == 1
+        (warning,) = (str(w.message) for w in said if str(w.message).startswith(f"{name}: "))
+        assert f"{n_outside} of 420 cells are not connected to the root" in warning and "NaN" in warning
+    # what lies elsewhere does not disturb the order at home
+    alone = mdata[here].copy()
+    assert spearmanr(model.get_pseudotime(home, "island", alone, n_neighbors=15)["joint"], time["joint"][here]).statistic > 0.95  # fmt: skip
+
+
+def test_an_order_within_one_island_warns_of_nothing(islands):
+    model, mdata = islands
+    here = mdata[(mdata.obs["island"] == "0").to_numpy()].copy()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not connected")
+        assert model.get_pseudotime("0", "island", here, n_neighbors=15).notna().all(axis=None)
