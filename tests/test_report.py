@@ -2,10 +2,14 @@
 
 import base64
 import re
+from html.parser import HTMLParser
 
+import mudata
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from scmamba_scvi import SCMAMBA
+from scmamba_scvi import SCMAMBA, cli
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.report import write_report
@@ -37,3 +41,89 @@ def test_the_page_stands_alone_and_says_what_to_try(model, tmp_path):
 def test_an_untrained_model_has_nothing_to_report(model, tmp_path):
     with pytest.raises(ScmambaError, match="needs a trained model"):
         write_report(SCMAMBA(model.adata, encoder="linear"), tmp_path / "report.html")
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, attributes, and the text of each cell, heading and paragraph."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self.open = [], [], {}, []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attributes]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts[self.open[-1]][-1] += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The page of the whole command, of data whose names are markup; and what the command printed."""
+    folder = tmp_path_factory.mktemp("report")
+    given = simulate_multiome(n_cells=300, n_genes=200, n_peaks=600, n_cell_types=3, seed=0)
+    mdata = mudata.MuData({MARKUP["rna"]: given["rna"], MARKUP["atac"]: given["atac"]})
+    mdata.obs[MARKUP["batch"]] = given.obs["batch"].astype(str).to_numpy()
+    mdata.obs[MARKUP["type"]] = np.char.add("<i>", given.obs["cell_type"].astype(str).to_numpy().astype(str))
+    mdata.write_h5mu(folder / "R&D cells.h5mu")
+    result = CliRunner().invoke(
+        cli.app,
+        [
+            "integrate", str(folder / "R&D cells.h5mu"), "--out", str(folder / "out.h5mu"),
+            "--report", str(folder / "new" / "report.html"), "--modality", f"rna={MARKUP['rna']}",
+            "--modality", f"atac={MARKUP['atac']}", "--batch-key", MARKUP["batch"], "--labels-key", MARKUP["type"],
+            "--preset", "small", "--n-latent", "8", "--max-epochs", "2", "--accelerator", "cpu",
+        ],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return folder / "new" / "report.html", "".join(result.output.split())
+
+
+MARKUP = {"rna": "<img src=x onerror=alert(1)>", "atac": 'peaks" onload="alert(2)', "batch": "<u>donor & run", "type": "<b>type"}  # fmt: skip
+
+
+def test_the_command_writes_a_page_with_every_section(written):
+    path, output = written
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"] and "new/report.html" in output
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.open == [] and page.tags[:2] == ["html", "head"]
+    assert page.texts["h1"] == ["Integration of R&D cells.h5mu"] == page.texts["title"]
+    assert page.texts["h2"] == [
+        "What to know", "Data", "Held-out cells", "Embedding", "Do the modalities agree?", "Training", "How it was run",
+    ]  # fmt: skip
+    # what was found stands in the tables, not only their headings
+    cells = page.texts["td"]
+    assert {"FOSCTTM", "recall@10", "ARI", "300", "200", "600", "n_latent"} <= set(cells)
+    assert "8" in cells[cells.index("n_latent") + 1] and "Preset small, 8 dimensions" in " ".join(page.texts["p"])
+    images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert len(images) == 3
+    assert all(base64.b64decode(image.split(",")[1]).startswith(b"\x89PNG") for image in images)
+
+
+def test_the_page_of_the_command_needs_nothing_but_itself(written):
+    text = written[0].read_text(encoding="utf-8")
+    page = Page(text)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), f"<{tag} {name}> runs a script"
+        if name in ("src", "href", "srcset", "poster", "data", "action"):
+            assert value.startswith("data:image/png;base64,"), f"<{tag} {name}> asks for {value[:60]}"
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    (style,) = page.texts["style"]
+    assert not re.search(r"@import|url\(|expression\(", style)
+
+
+def test_names_that_are_markup_are_text(written):
+    page = Page(written[0].read_text(encoding="utf-8"))
+    assert not {"u", "i"} & set(page.tags) and page.tags.count("img") == 3
+    assert f"rna ({MARKUP['rna']})" in page.texts["td"] and f"atac ({MARKUP['atac']})" in page.texts["td"]
+    assert f"batches of {MARKUP['batch']!r} taken out" in " ".join(page.texts["p"])

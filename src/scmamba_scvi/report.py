@@ -27,7 +27,7 @@ POOR_FOSCTTM, FEW_PLACED, LOW_AGREEMENT = 0.25, 0.8, 0.2
 #: Words beside numbers that not everybody knows.
 ABOUT: Final = {
     "FOSCTTM": "share of cells closer than a cell's own other half; 0 is perfect",
-    "recall": "share of cells whose other half is among the nearest",
+    "recall": "share of cells whose other half is among the nearest; 1 is perfect",
     "ARI": "agreement of clusters with the known types; 1 is perfect",
 }
 TEMPLATE: Final = """<!doctype html>
@@ -47,17 +47,18 @@ td.n, th.n { text-align: right; padding-right: 24px; font-variant-numeric: tabul
 .about { color: #666; font-size: .85rem; } ul.notes { padding: 0; list-style: none; }
 ul.notes li { border-left: 4px solid #d55e00; background: #fdf3ec; padding: 10px 14px; margin: 0 0 10px; border-radius: 0 6px 6px 0; }
 ul.notes li.good { border-color: #009e73; background: #eef8f4; } details { margin-top: 10px; } summary { cursor: pointer; }
-@media (max-width: 520px) { body { padding: 16px; font-size: 15px; } th, td, td.n, th.n { padding-right: 10px; } .scroll img { max-width: none; width: 680px; } }
+@media (max-width: 520px) { body { padding: 16px; font-size: 15px; } th, td, td.n, th.n { padding-right: 10px; }
+  .best { display: none; } .scroll img { max-width: none; width: 680px; } }
 @media print { body { max-width: none; } }
 </style></head><body>
 <h1>{{ title }}</h1><p class="sub">{{ subtitle }}</p>
 <div class="key">{% for name, value in key %}<div><b>{{ value }}</b><span>{{ name }}</span></div>{% endfor %}</div>
 <h2>What to know</h2><ul class="notes">{% for note in notes %}<li><b>{{ note[0] }}</b> {{ note[1] }}</li>{% else %}
 <li class="good">Nothing stands out: the checks of this page found no problem.</li>{% endfor %}</ul>
-<h2>Data</h2><div class="scroll"><table><tr><th>modality</th><th class="n">cells</th><th class="n">features</th><th>features on the genome</th></tr>
-{% for row in data %}<tr><td>{{ row[0] }}</td><td class="n">{{ row[1] }}</td><td class="n">{{ row[2] }}</td><td>{{ row[3] }}</td></tr>{% endfor %}</table></div>
-<h2>Held-out cells</h2>{% if scores %}<div class="scroll"><table><tr><th>score</th><th class="n">here</th><th class="n">chance</th><th class="n">perfect</th><th class="n">cells</th></tr>
-{% for row in scores %}<tr><td>{{ row[0] }}<div class="about">{{ row[1] }}</div></td>{% for cell in row[2:] %}<td class="n">{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></div>
+<h2>Data</h2><div class="scroll"><table><tr><th>modality</th><th class="n">cells</th><th class="n">features</th></tr>
+{% for row in data %}<tr><td>{{ row[0] }}<div class="about">{{ row[3] }}</div></td><td class="n">{{ row[1] }}</td><td class="n">{{ row[2] }}</td></tr>{% endfor %}</table></div>
+<h2>Held-out cells</h2>{% if scores %}<div class="scroll"><table><tr><th>score</th><th class="n">here</th><th class="n">chance</th><th class="n best">perfect</th><th class="n">cells</th></tr>
+{% for row in scores %}<tr><td>{{ row[0] }}<div class="about">{{ row[1] }}</div></td>{% for cell in row[2:] %}<td class="n{{ ' best' if loop.index == 3 }}">{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></div>
 {% else %}<p>No cell was held out, so nothing can be said of cells that the model has not seen.</p>{% endif %}
 {% for figure in figures %}<h2>{{ figure[0] }}</h2><p class="about">{{ figure[1] }}</p><div class="scroll"><img alt="{{ figure[0] }}" src="data:image/png;base64,{{ figure[2] }}"></div>{% endfor %}
 <h2>How it was run</h2><p>{{ run }}</p><details><summary>All settings of the network</summary><div class="scroll"><table>

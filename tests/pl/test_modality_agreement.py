@@ -84,3 +84,10 @@ def test_faults_are_named(cells):
         draw(values.rename(lambda n: f"cell{n}"), mdata)
     with pytest.raises(ScmambaError, match="no 'X_tsne' to draw"):
         draw(values, mdata, basis="X_tsne")
+
+
+def test_cells_that_agree_equally_stand_together_on_a_plain_axis():
+    (ax,) = draw(np.linspace(0, 1e-9, 50))
+    drawn = bars(ax)
+    assert sum(height for _, _, height, _ in drawn) == 50 and len(drawn) <= 2  # at most the two sides of one edge
+    assert np.ptp(ax.get_xlim()) > 0.5

@@ -98,7 +98,10 @@ def _aligned(values: pd.Series, by_name: bool, mdata: MuData, basis: str) -> tup
 
 def _histogram(ax: Axes, values: np.ndarray, threshold: float | None, label: str) -> None:
     known = values[np.isfinite(values)]
-    edges = np.linspace(known.min(), known.max() + 1e-9, N_BINS + 1)
+    lowest, highest = known.min(), known.max()
+    if highest - lowest < 1e-6:  # equal cells: one bar in the middle, not an axis of rounding errors
+        lowest, highest = lowest - 0.5, highest + 0.5
+    edges = np.linspace(lowest, highest + 1e-9, N_BINS + 1)
     low = known < threshold if threshold is not None else np.zeros(len(known), dtype=bool)
     if low.any() and not low.all():
         # no bar may hold cells of both sides of the threshold
