@@ -1,5 +1,7 @@
 """Peaks that follow their genes are found again; numbers are those of the definition; what cannot be linked is named."""
 
+import tracemalloc
+
 import mudata
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from scmamba_scvi import SCMAMBA, pl
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.model._links import _classes, _compare, _pairs
 
 PLACES = ["chrom", "start", "end", "strand"]
 
@@ -131,6 +134,24 @@ def test_cells_need_not_have_both_and_may_come_in_any_order(linked):
     found = model.get_region_links(adata=other).dropna()
     of_marker = (mdata["rna"].var["marker_of"] != "").reindex(found["gene"]).to_numpy()
     assert roc_auc_score(is_true(mdata, found[of_marker]), found["z"][of_marker]) >= 0.75
+
+
+def test_memory_is_that_of_pairs_and_features():
+    """20,000 genes times 150,000 peaks would be 12 GB; and vectors without meaning give z as chance has it."""
+    rng = np.random.default_rng(0)
+    n = {"genes": 20_000, "peaks": 150_000}
+    vectors = {name: rng.normal(size=(size, 16)).astype(np.float32) for name, size in n.items()}
+    vectors = {name: v / np.linalg.norm(v, axis=1, keepdims=True) for name, v in vectors.items()}
+    chrom = {name: rng.integers(24, size=size) for name, size in n.items()}
+    place = {name: rng.integers(125_000_000, size=size) for name, size in n.items()}
+    n_cells = rng.integers(1, 500, size=n["peaks"])
+    tracemalloc.start()
+    pairs = _pairs(np.arange(n["genes"]), place["genes"], chrom["genes"], place["peaks"], chrom["peaks"], 250_000)
+    _, z = _compare(vectors["genes"], vectors["peaks"], *pairs, chrom["peaks"], _classes(n_cells))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(z) > 400_000 and peak < 100e6
+    assert abs(z.mean()) < 0.01 and abs(z.std() - 1) < 0.01
 
 
 def test_named_genes_get_the_numbers_they_get_among_all(linked, table):
