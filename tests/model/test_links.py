@@ -36,7 +36,7 @@ def linked():
 @pytest.fixture(scope="module")
 def table(linked):
     with pytest.warns(UserWarning, match="pairs have a feature that no cell has"):
-        return linked[0].get_region_links()
+        return linked[0].region_links()
 
 
 def is_true(mdata, table):
@@ -106,7 +106,7 @@ def test_pairs_and_distances_are_those_of_the_coordinates(linked, table):
     expected = {(genes.index[i], peaks.index[j]): away[i, j] for i, j in np.argwhere(near)}
     assert dict(zip(zip(table["gene"], table["peak"], strict=True), table["distance"], strict=True)) == expected
     assert len(table) == len(expected) and (expected.values() and min(expected.values()) < 0 < max(expected.values()))
-    closer = linked[0].get_region_links(max_distance=1000)
+    closer = linked[0].region_links(max_distance=1000)
     assert len(closer) == (np.abs(table["distance"]) <= 1000).sum()
 
 
@@ -117,7 +117,7 @@ def test_genes_at_places_of_others_have_no_links(linked, table):
     var = moved["rna"].var
     # by half of the list: every gene comes to another chromosome
     moved["rna"].var = var.assign(**{name: np.roll(var[name].to_numpy(), len(var) // 2) for name in PLACES})
-    null = model.get_region_links(adata=moved)
+    null = model.region_links(adata=moved)
     assert len(null) > 1000
     assert null["q"].min() > 0.2
     low = [(found["p"].dropna() < 0.05).mean() for found in (null, table)]
@@ -131,7 +131,7 @@ def test_cells_need_not_have_both_and_may_come_in_any_order(linked):
     atac.var["chrom"] = atac.var["chrom"].astype(str).str.removeprefix("chr")
     with mudata.set_options(pull_on_update=False):
         other = mudata.MuData({"rna": rna, "atac": atac})
-    found = model.get_region_links(adata=other).dropna()
+    found = model.region_links(adata=other).dropna()
     of_marker = (mdata["rna"].var["marker_of"] != "").reindex(found["gene"]).to_numpy()
     assert roc_auc_score(is_true(mdata, found[of_marker]), found["z"][of_marker]) >= 0.75
 
@@ -157,11 +157,11 @@ def test_memory_is_that_of_pairs_and_features():
 def test_named_genes_get_the_numbers_they_get_among_all(linked, table):
     model, _ = linked
     names = table["gene"][:3].tolist()
-    some = model.get_region_links(names[0], batch_size=100)
+    some = model.region_links(names[0], batch_size=100)
     assert set(some["gene"]) == {names[0]}
     whole = table[table["gene"] == names[0]].set_index("peak").loc[some["peak"]]
     np.testing.assert_allclose(some[["correlation", "z"]], whole[["correlation", "z"]], atol=1e-4)
-    assert len(model.get_region_links(names)) == table["gene"].isin(names).sum()
+    assert len(model.region_links(names)) == table["gene"].isin(names).sum()
 
 
 def test_the_published_shape_has_vectors_too_and_so_has_a_saved_model(trained, tmp_path):
@@ -170,10 +170,10 @@ def test_the_published_shape_has_vectors_too_and_so_has_a_saved_model(trained, t
     SCMAMBA.setup_mudata(mdata)
     paper = SCMAMBA(mdata, patch_embedding="shared", skip=False, spectral=False, gate_init=1.0, joint="shared")
     paper.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
-    found = paper.get_region_links()
+    found = paper.region_links()
     assert found["z"].notna().sum() > 100
     paper.save(tmp_path / "model", save_anndata=False)
-    again = SCMAMBA.load(str(tmp_path / "model"), adata=mdata).get_region_links()
+    again = SCMAMBA.load(str(tmp_path / "model"), adata=mdata).region_links()
     pd.testing.assert_frame_equal(found, again, rtol=1e-4)
 
 
@@ -187,7 +187,7 @@ def test_one_chromosome_is_no_background(mdata):
     model = SCMAMBA(mdata, encoder="linear")
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
     with pytest.warns(UserWarning, match="fewer than 20 peaks"):
-        found = model.get_region_links()
+        found = model.region_links()
     assert found["correlation"].notna().any() and found[["z", "p", "q"]].isna().all(axis=None)
 
 
@@ -202,30 +202,30 @@ def test_one_chromosome_is_no_background(mdata):
 )
 def test_arguments_that_cannot_be_used_are_named(linked, arguments, error, message):
     with pytest.raises(error, match=message):
-        linked[0].get_region_links(**arguments)
+        linked[0].region_links(**arguments)
 
 
 def test_data_that_cannot_be_linked_are_named(linked):
     model, mdata = linked
     with pytest.raises(ScmambaError, match="One AnnData holds one modality"):
-        model.get_region_links(adata=mdata["rna"])
+        model.region_links(adata=mdata["rna"])
     with mudata.set_options(pull_on_update=False):
         rna_alone = mudata.MuData({"rna": mdata["rna"].copy()})
     with pytest.raises(ScmambaError, match="no modality 'atac'"):
-        model.get_region_links(adata=rna_alone)
+        model.region_links(adata=rna_alone)
     nowhere = mdata.copy()
     nowhere["rna"].var = nowhere["rna"].var.drop(columns=PLACES)
     with pytest.raises(ScmambaError, match="No feature of 'rna' has coordinates.*annotate_genome"):
-        model.get_region_links(adata=nowhere)
+        model.region_links(adata=nowhere)
     partly = mdata.copy()
     partly["rna"].var = partly["rna"].var.assign(chrom=partly["rna"].var["chrom"].astype(str))
     partly["rna"].var.iloc[0, partly["rna"].var.columns.get_loc("chrom")] = ""
     name = partly["rna"].var_names[0]
     with pytest.raises(ScmambaError, match=f"1 of 1 genes have no coordinates, such as '{name}'"):
-        model.get_region_links(name, adata=partly)
-    assert name not in set(model.get_region_links(adata=partly)["gene"])
+        model.region_links(name, adata=partly)
+    assert name not in set(model.region_links(adata=partly)["gene"])
     with pytest.raises(RuntimeError, match="Train the model first"):
-        SCMAMBA(mdata, encoder="linear").get_region_links()
+        SCMAMBA(mdata, encoder="linear").region_links()
 
 
 def test_a_model_without_peaks_is_named():
@@ -234,7 +234,7 @@ def test_a_model_without_peaks_is_named():
     model = SCMAMBA(mdata, encoder="linear")
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
     with pytest.raises(ScmambaError, match=r"has \['rna', 'protein'\], no atac"):
-        model.get_region_links()
+        model.region_links()
 
 
 def test_figure(table):

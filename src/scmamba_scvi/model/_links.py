@@ -36,9 +36,9 @@ FLAT: Final = 1e-6
 
 
 class LinksMixin:
-    """`get_region_links`."""
+    """`region_links`."""
 
-    def get_region_links(
+    def region_links(
         self,
         genes: Sequence[str] | None = None,
         adata: MuData | None = None,

@@ -30,7 +30,7 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     Parameters
     ----------
     table
-        What :meth:`scmamba_scvi.SCMAMBA.get_region_links` gives.
+        What :meth:`scmamba_scvi.SCMAMBA.region_links` gives.
     q
         Pairs with at most this share of false links expected are coloured.
     n_labels
@@ -50,7 +50,7 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     """
     lacking = [name for name in COLUMNS if name not in table]
     if lacking:
-        raise ScmambaError(f"The table lacks {lacking}; pass what model.get_region_links() gives.")
+        raise ScmambaError(f"The table lacks {lacking}; pass what model.region_links() gives.")
     known = table[np.isfinite(table["z"])]
     if known.empty:
         raise ScmambaError("No pair of the table has a z-score: there was nothing to compare with, or no pair at all.")
