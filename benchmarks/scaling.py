@@ -198,6 +198,7 @@ def draw(found: dict) -> None:
     memory.set(xlabel="cells, or peaks", ylabel="MB", title="Memory")
     for axis in figure.axes:
         axis.set(xscale="log", yscale="log")
+        axis.xaxis.set_minor_formatter("")  # the numbers of a short axis would overlap
         low, high = axis.get_ylim()
         axis.set_ylim(low, high * (high / low) ** 0.4)  # room for the legend
         axis.spines[["top", "right"]].set_visible(False)
@@ -210,8 +211,9 @@ def _times(axis, found: dict, x: str, keys: tuple[str, ...]) -> None:
     from scmamba_scvi.pl._palette import FEW
 
     what = {"epoch_s": "one epoch", "around_s": "start and joint embedding", "embed_s": "embedding"}
-    for color, key in zip(FEW, keys, strict=False):
-        _line(axis, found[x], x, key, f"{what[key]} (slope {found['slopes'][x][key]})", color)
+    for color, (key, label) in zip(FEW, what.items(), strict=False):
+        if key in keys:
+            _line(axis, found[x], x, key, f"{label} (slope {found['slopes'][x][key]})", color)
     axis.set(xlabel=x, ylabel="seconds", title=f"Time against {x}")
 
 

@@ -77,7 +77,7 @@ def truncated_svd(
             n_cells += block.shape[0]
         mean = total / n_cells
         # the centred Gram matrix times the basis, without centring (and so filling) the sparse blocks
-        basis = _orthonormal(gram - n_cells * torch.outer(mean, mean @ basis))
+        basis = _orthonormal(gram.addr_(mean, mean @ basis, alpha=-n_cells))
     scores = torch.cat([product(block, basis) - mean @ basis for block in blocks()])  # (cells, k')
     _, vectors = torch.linalg.eigh(scores.T.double() @ scores.double())
     leading = vectors.flip(1)[:, :n_components].float()
