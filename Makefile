@@ -1,6 +1,7 @@
 # `make demo` and `make test` work on a fresh machine: they build VENV first. `make help` lists the rest.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 DEMO ?= demo
 
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-all lint bench docs notebooks dist clean
+.PHONY: help install install-dev demo test test-all test-lowest lint bench docs notebooks dist clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,17 +19,17 @@ install: $(INSTALLED)  ## install the package and what its tests need into VENV 
 
 # The stamp is written last, so an interrupted installation is taken up again.
 # torch comes first and alone: the resolver then keeps the build found for this machine (CPU or CUDA).
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade "pip>=25.1"
-	$(PIP) install --quiet torch -c constraints.txt
-	$(PIP) install --quiet -e . --group test -c constraints.txt
+	$(PIP) install --quiet torch -c $(CONSTRAINTS)
+	$(PIP) install --quiet -e . --group test -c $(CONSTRAINTS)
 	@touch $@
 
 install-dev: $(INSTALLED_DEV)
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP) install --quiet --group dev -c constraints.txt
+	$(PIP) install --quiet --group dev -c $(CONSTRAINTS)
 	@touch $@
 
 demo: $(INSTALLED)  ## simulate cells, integrate them, print scores, write figures into DEMO (default demo)
@@ -40,6 +41,9 @@ test: $(INSTALLED)  ## run the tests (without those marked slow or gpu)
 test-all: $(INSTALLED)  ## run the slow tests too
 	$(BIN)/python -m pytest -m "not gpu"
 
+test-lowest:  ## run the tests with the lowest versions that pyproject.toml allows (Python 3.11)
+	$(MAKE) test VENV=$(VENV)-lowest CONSTRAINTS=constraints-lowest.txt
+
 lint: $(INSTALLED_DEV)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,11 +53,11 @@ bench: $(INSTALLED)  ## measure speed against the cost of the matrix products al
 	$(BIN)/python benchmarks/speed.py
 
 docs: $(INSTALLED)  ## build the documentation into docs/_build
-	$(PIP) install --quiet -e ".[docs]" -c constraints.txt
+	$(PIP) install --quiet -e ".[docs]" -c $(CONSTRAINTS)
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 notebooks: $(INSTALLED)  ## run the notebooks and store what they show
-	$(PIP) install --quiet --group notebooks -c constraints.txt
+	$(PIP) install --quiet --group notebooks -c $(CONSTRAINTS)
 	OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py
 
 dist: $(INSTALLED)  ## build wheel and sdist into dist and check their metadata
@@ -62,5 +66,5 @@ dist: $(INSTALLED)  ## build wheel and sdist into dist and check their metadata
 	$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## remove VENV, caches and what was built
-	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -39,9 +39,11 @@ def without(mdata: MuData, kind: str, names: np.ndarray, *, altogether: bool) ->
     """The cells ``names`` without one modality, or not there at all."""
     import mudata
 
+    from scmamba_scvi._compat import without_pulling
+
     lost = {key for k, key in kinds_of(mdata).items() if altogether or k == kind}
     left = {key: mod[~mod.obs_names.isin(names)] if key in lost else mod for key, mod in mdata.mod.items()}
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         out = mudata.MuData({key: mod.copy() for key, mod in left.items() if mod.n_obs})
     for column in mdata.obs:
         out.obs[column] = mdata.obs[column].reindex(out.obs_names)

@@ -92,7 +92,7 @@ GLOBAL_CALLS = {
     "torch.cuda.manual_seed_all", "torch.set_default_dtype", "torch.set_default_device", "torch.set_num_threads",
     "torch.set_float32_matmul_precision", "torch.use_deterministic_algorithms", "seed_everything", "pl.seed_everything",
     "warnings.simplefilter", "warnings.filterwarnings", "plt.show", "plt.style.use", "plt.rc", "matplotlib.use",
-    "mudata.set_options",
+    "mudata.set_options", "mudata.settings.override",
 }  # fmt: skip
 GLOBAL_OBJECTS = (
     "torch.backends.",

@@ -2,8 +2,13 @@
 
 import logging
 import sys
+import warnings
 
+import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
+from mudata import MuData
 
 from scmamba_scvi import _compat
 
@@ -36,3 +41,13 @@ def test_quiet_puts_levels_back():
     with _compat.quiet("scmamba_scvi.test"):
         assert logger.level == logging.ERROR
     assert logger.level == logging.INFO
+
+
+def test_columns_stay_with_their_modality():
+    rna = AnnData(np.ones((2, 2), np.float32), obs=pd.DataFrame({"depth": [1, 2]}, index=["a", "b"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        with _compat.without_pulling():
+            mdata = MuData({"rna": rna})
+    assert mdata.obs.columns.empty
+    assert mdata["rna"].obs["depth"].tolist() == [1, 2]

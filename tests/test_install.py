@@ -10,6 +10,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import scmamba_scvi
 
@@ -54,11 +57,45 @@ def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency
     # asked for by scanpy for what we call of it, not imported here: neighbours, UMAP, Leiden
     behind_scanpy = {"igraph", "pynndescent", "umap-learn"}
     optional = {"mamba_ssm", "causal_conv1d", "triton"}
-    brought_by_others = {"h5py", "lightning", "zarr"}  # by anndata and scvi-tools, whose interfaces they are part of
+    brought_by_others = {"h5py", "lightning"}  # by anndata and scvi-tools, whose interfaces they are part of
     modules = {module_of.get(name, name) for name in named - behind_scanpy}
     assert modules <= imported, modules - imported
     outside = imported - set(sys.stdlib_module_names) - {"scmamba_scvi"}
     assert outside <= modules | optional | brought_by_others, outside - modules - optional - brought_by_others
+
+
+def pins(file: str, python: str) -> dict[str, str]:
+    """Version of every package that a file of constraints gives to one Python."""
+    lines = [Requirement(line) for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in lines if line.marker is None or line.marker.evaluate({"python_version": python})]
+    found = {canonicalize_name(line.name): str(line.specifier).removeprefix("==") for line in lines}
+    assert len(found) == len(lines), f"{file} names a package twice for Python {python}"
+    return found
+
+
+def bounds() -> dict[str, Requirement]:
+    """What the package and its tests ask for, by name."""
+    lines = [*project()["project"]["dependencies"], *project()["dependency-groups"]["test"]]
+    return {canonicalize_name(line.name): line for line in map(Requirement, lines)}
+
+
+def test_the_lowest_set_is_the_lower_bounds():
+    lowest = {
+        name: version.version
+        for name, line in bounds().items()
+        for version in line.specifier
+        if version.operator == ">="
+    }
+    pinned = pins("constraints-lowest.txt", "3.11")
+    assert lowest.keys() == bounds().keys(), "a dependency without a lower bound"
+    assert {name: Version(pinned[name]) for name in lowest} == {name: Version(v) for name, v in lowest.items()}
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_a_tested_set_names_everything_within_its_bounds(python):
+    pinned = pins("constraints.txt", python)
+    for name, line in bounds().items():
+        assert line.specifier.contains(pinned[name]), f"{line}, but {pinned[name]} for Python {python}"
 
 
 def test_versions_agree():

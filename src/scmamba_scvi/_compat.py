@@ -31,6 +31,18 @@ def mudata_wrapper() -> type:
     return BaseMuDataWrapperClass
 
 
+def without_pulling() -> contextlib.AbstractContextManager:
+    """MuData made or updated in here take no columns from their modalities, as is usual from mudata 0.4 on.
+
+    Columns of ``obs`` and ``var`` that were copied would be a second truth, and mudata 0.3 warns of them.
+    """
+    import mudata
+
+    # called `set_options` until 0.3
+    override = mudata.settings.override if hasattr(mudata, "settings") else mudata.set_options
+    return override(pull_on_update=False)
+
+
 def validation_check(**kwargs: bool) -> object:
     """scvi-tools' switches for what is checked when data are registered."""
     from scvi.data._manager import AnnDataManagerValidationCheck

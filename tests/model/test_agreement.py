@@ -7,6 +7,7 @@ from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_citeseq
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
@@ -18,7 +19,7 @@ def with_swapped(mdata, key, share, seed=0):
     rows[cells] = np.roll(cells, 1)
     mods = {k: v.copy() for k, v in mdata.mod.items()}
     mods[key].X = mods[key].X[rows]
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         other = mudata.MuData(mods)
     other.obs["batch"] = mdata.obs["batch"]
     return other, np.isin(np.arange(mdata.n_obs), cells)
@@ -81,7 +82,7 @@ def test_values_are_those_of_numpy(swapped):
 def test_order_of_cells_does_not_matter(swapped):
     model, mdata, _ = swapped
     rng = np.random.default_rng(0)
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         turned = mudata.MuData({k: v[rng.permutation(v.n_obs)].copy() for k, v in mdata.mod.items()})
     found = model.get_modality_agreement(turned)
     assert list(found.index) == list(turned.obs_names)
@@ -91,7 +92,7 @@ def test_order_of_cells_does_not_matter(swapped):
 
 def test_cells_of_one_modality_are_nan(swapped):
     model, mdata, _ = swapped
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mosaic = mudata.MuData({"rna": mdata["rna"][:60].copy(), "protein": mdata["protein"][20:].copy()})
     with pytest.warns(UserWarning, match="1,960 of 2,000 cells have less than two"):
         found = model.get_modality_agreement(mosaic)
@@ -107,7 +108,7 @@ def test_errors_name_what_is_wrong(trained):
         trained.get_modality_agreement(modalities=("rna", "protein"))
     with pytest.raises(ScmambaError, match="needs two modalities, found .'rna'."):
         trained.get_modality_agreement(modalities=("rna", "rna"))
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         one = mudata.MuData({"rna": mdata["rna"].copy()})
         few = mudata.MuData({k: v[:5].copy() for k, v in mdata.mod.items()})
     with pytest.raises(ScmambaError, match="needs two modalities"):

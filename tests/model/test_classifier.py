@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import annotation_scores
@@ -94,7 +95,7 @@ def test_probabilities_come_true(annotated):
 
 def test_a_mosaic_uses_the_head_of_what_each_cell_has(annotated):
     model, mdata, *_ = annotated
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mosaic = mudata.MuData({"rna": mdata["rna"][:60].copy(), "atac": mdata["atac"][40:90].copy()})
     mosaic.obs["batch"] = mdata.obs["batch"].reindex(mosaic.obs_names)
     found = model.predict(mosaic, soft=True)

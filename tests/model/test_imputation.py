@@ -9,12 +9,13 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
 def rows(mdata, cells):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         return mdata[cells].copy()
 
 
@@ -132,7 +133,7 @@ def test_references_need_no_other_modality(citeseq):
 
 def test_cells_with_nothing_to_impute_from_are_nan(citeseq):
     model, _, test = citeseq
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mosaic = mudata.MuData({"rna": test["rna"][:30].copy(), "protein": test["protein"][20:50].copy()})
     lacking = ~mosaic.obs_names.isin(mosaic["rna"].obs_names)
     with pytest.warns(UserWarning, match="20 of 50 cells have none of"):

@@ -9,6 +9,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import omics_entropy_mixing
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*zero throughout:UserWarning")
 
 def part(mdata, keep):
     """Cells with plain columns, as another experiment would bring them."""
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         out = mudata.MuData({k: AnnData(v[keep].X, v.obs[[]][keep], v.var.copy()) for k, v in mdata.mod.items()})
     out.obs["batch"], out.obs["cell_type"] = (mdata.obs[c][keep].astype(str) for c in ("batch", "cell_type"))
     return out
@@ -74,7 +75,7 @@ def test_order_and_extra_features_change_nothing(halves):
             pd.DataFrame(index=[*modality.var_names, *"abcde"]),
         )
         mods[key] = wide[rng.permutation(wide.n_obs)][:, rng.permutation(wide.n_vars)].copy()
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         other = mudata.MuData(mods)
     other.obs["batch"] = query.obs["batch"].reindex(other.obs_names)
     before = {k: (v.X.copy(), v.var.copy()) for k, v in other.mod.items()}

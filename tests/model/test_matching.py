@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_citeseq
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import partner_ranks
@@ -28,7 +29,7 @@ def pairs(n, noise=0.5, seed=0, z=16):
 
 
 def rows(mdata, cells):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         return mdata[cells].copy()
 
 
@@ -175,7 +176,7 @@ def test_order_container_and_key_do_not_matter(citeseq):
 
 def test_cells_without_the_modality_are_named_not_dropped(citeseq):
     model, _, test = citeseq
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mosaic = mudata.MuData({"rna": test["rna"][20:100].copy(), "protein": test["protein"][:90].copy()})
     mosaic.obs["batch"] = test.obs["batch"].reindex(mosaic.obs_names)
     lacking = ~mosaic.obs_names.isin(mosaic["rna"].obs_names)

@@ -6,6 +6,7 @@ import pytest
 import scvi
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.metrics import foscttm, knn_accuracy
 
@@ -14,7 +15,7 @@ SEEDS = (0, 1, 2)
 
 
 def cells_of(whole, has):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         return mudata.MuData({key: mod[np.sort(has[key])].copy() for key, mod in whole.mod.items()})
 
 

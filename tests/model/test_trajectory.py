@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from scmamba_scvi import SCMAMBA, pl
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_differentiation
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import pseudotime_consistency, trajectory_conservation
@@ -58,7 +59,7 @@ def test_new_cells_in_any_order_and_cells_without_a_modality(path):
     time = model.get_pseudotime("start", "cell_type", rna)
     assert list(time) == ["joint", "rna"] and list(time.index) == list(rna.obs_names)
     assert spearmanr(time["joint"], mdata.obs["pseudotime"].reindex(time.index)).statistic > 0.8
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         part = mudata.MuData({"rna": mdata["rna"].copy(), "atac": mdata["atac"][100:].copy()})
     part.obs["cell_type"] = mdata.obs["cell_type"].reindex(part.obs_names)
     time = model.get_pseudotime("start", "cell_type", part)

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from scmamba_scvi import pl
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.errors import ScmambaError
 
 
@@ -21,7 +22,7 @@ def draw(agreement, mdata=None, **kwargs):
 @pytest.fixture
 def cells():
     rng = np.random.default_rng(0)
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mdata = mudata.MuData({"rna": AnnData(np.ones((200, 2), dtype=np.float32))})
     mdata.obsm["X_umap"] = rng.normal(size=(200, 2))
     values = rng.normal(2, 1, size=200)

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from mudata import MuData, set_options
+from mudata import MuData
 
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.pp import annotate_genome, feature_layout
 
@@ -165,7 +166,7 @@ def test_coverage_is_logged_once(gtf, caplog):
 
 
 def mudata_of(**modalities) -> MuData:
-    with set_options(pull_on_update=False):
+    with without_pulling():
         return MuData(modalities)
 
 

@@ -40,7 +40,8 @@ def doctor() -> None:
     table = Table("device", "what it is", "scan", box=None, header_style="bold")
     for device in devices:
         table.add_row(device, _describe_device(device), explain_backend(device))
-    out.print()
+    # what is installed under one version may be built for the CPU or for any CUDA, and only the module says which
+    out.print(f"\n torch is the build {torch.__version__}\n", highlight=False)
     out.print(table)
 
 

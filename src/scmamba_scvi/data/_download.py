@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
-from mudata import MuData, set_options
+from mudata import MuData
 from scipy import sparse
 
+from .._compat import without_pulling
 from .._keys import FEATURE_TYPES
 from ..errors import ScmambaError
 
@@ -103,7 +104,7 @@ def read_10x_multiome(path: str | os.PathLike[str]) -> MuData:
         of_type = var[mine].set_index(make_index_unique(var.index[mine]))
         adata = AnnData(x[:, mine], obs=pd.DataFrame(index=barcodes), var=of_type)
         modalities[FEATURE_TYPES.get(feature_type, feature_type)] = adata
-    with set_options(pull_on_update=False):
+    with without_pulling():
         return MuData(modalities)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
+from .._compat import without_pulling
 from ..errors import ScmambaError
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     >>> z = model.get_latent_representation()
     >>> scmamba_scvi.data.write_obsm("atlas.zarr", "X_scmamba", z, obs_names=mdata.obs_names)
     """
-    from mudata import MuData, set_options
+    from mudata import MuData
 
     root = _open(path, "r")
-    with _naming(path), set_options(pull_on_update=False):
+    with _naming(path), without_pulling():
         modalities = {name: _modality(root["mod"][name]) for name in _order(root["mod"])}
         return MuData(modalities, **{name: _element(root[name]) for name in SHARED if name in root})
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from mudata import MuData, set_options
+from mudata import MuData
 from scipy import sparse
 
+from .._compat import without_pulling
 from ..errors import ScmambaError
 from ._programs import N_PRIVATE, N_STATES, Structure, gene_programs, peak_programs, place_genes, place_peaks
 from ._sampling import sample_mixture, stack_rows
@@ -344,7 +345,7 @@ def _marker_of(programs: np.ndarray, cells: _Cells) -> np.ndarray:
 
 
 def _to_mudata(modalities: dict[str, AnnData], cells: _Cells, arguments: dict[str, Any]) -> MuData:
-    with set_options(pull_on_update=False):
+    with without_pulling():
         mdata = MuData(modalities)
         rows = cells.obs.index.get_indexer(mdata.obs_names)
         for name in cells.obs:

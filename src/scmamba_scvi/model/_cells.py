@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from mudata import MuData, set_options
+from mudata import MuData
 
-from .._compat import forget_manager, quiet
+from .._compat import forget_manager, quiet, without_pulling
 from ..errors import ScmambaError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def only(model: SCMAMBA, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData
 @contextlib.contextmanager
 def temporary(model: SCMAMBA, modalities: dict[str, AnnData], obs: pd.DataFrame) -> Iterator[MuData]:
     """MuData of ``modalities``, with the batch of each cell if ``obs`` has it; the model forgets it afterwards."""
-    with set_options(pull_on_update=False):
+    with without_pulling():
         mdata = MuData(modalities)
     if model.batch_key is not None and model.batch_key in obs and obs.index.is_unique:
         mdata.obs[model.batch_key] = obs[model.batch_key].reindex(mdata.obs_names)

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
-from mudata import MuData, set_options
+from mudata import MuData
 from scipy import sparse
 
-from .._compat import scvi_constants
+from .._compat import scvi_constants, without_pulling
 from ..errors import ScmambaError, UnknownNameError
 from ..pp._builds import possible_builds
 from ..pp._coordinates import Coordinates, parse_coordinates
@@ -197,7 +197,7 @@ def _as_mudata(model: SCMAMBA, data: MuData | AnnData) -> MuData:
         raise ScmambaError(f"A query is a MuData, or an AnnData of one modality; got {type(data).__name__}.")
     shared = {kind: int(data.var_names.isin(model.feature_names(kind)).sum()) for kind in model.kinds}
     kind = max(shared, key=shared.__getitem__)
-    with set_options(pull_on_update=False):
+    with without_pulling():
         if not shared[kind]:
             kind = kind_of_modality(MuData({"": data}), "")
         if kind not in model.kinds:
@@ -245,7 +245,7 @@ def _check_builds(mdata: MuData, kinds: Mapping[str, str], genome: str | None, o
 
 
 def _assembled(model: SCMAMBA, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:
-    with set_options(pull_on_update=False):
+    with without_pulling():
         mdata = MuData(dict(mods))
         order = source.obs_names[source.obs_names.isin(mdata.obs_names)]
         if not order.equals(mdata.obs_names):
