@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 
 from scmamba_scvi import cli
 
+#: What an interrupt does before any test has run: shells start what is in the background with it switched off.
+AT_FIRST = signal.getsignal(signal.SIGINT)
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.skipif("not __import__('os').path.exists('/proc/self/statm')"),
@@ -137,4 +140,4 @@ def test_command(files, tmp_path, monkeypatch, case):
 
 
 def test_signals_are_as_they_were():
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is AT_FIRST

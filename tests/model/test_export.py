@@ -206,7 +206,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
                     (self.folder / "deleted").write_text(value["path"])
             self.answer(
                 {
-                    "commitUrl": f"http://{self.headers['Host']}/somebody/model/commit/{'1' * 40}",
+                    # its own address: older clients take a name from it, and only from the address they know
+                    "commitUrl": f"https://huggingface.co/somebody/model/commit/{'1' * 40}",
                     "commitOid": "1" * 40,
                     "success": True,
                 }
