@@ -223,7 +223,7 @@ def test_snareseq(real_data):
     assert feature_layout(mdata["atac"].var[[]], 64) == atac
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # anndata says how old the file is
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # anndata says how old the file is
 def test_interval_of_a_10x_file(real_data):
     # written before modalities were marked as AnnData: mudata 0.4 cannot read it
     mdata = open_mudata(real_data("pbmc_multiome_tiny_muon/test_rna_atac.h5mu"))
