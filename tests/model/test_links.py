@@ -12,6 +12,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from scmamba_scvi import SCMAMBA, pl
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.model._links import _classes, _compare, _pairs
@@ -129,7 +130,7 @@ def test_cells_need_not_have_both_and_may_come_in_any_order(linked):
     rna, atac = mdata["rna"][:600][::-1].copy(), mdata["atac"][400:].copy()
     atac = atac[:, np.random.default_rng(0).permutation(atac.n_vars)].copy()
     atac.var["chrom"] = atac.var["chrom"].astype(str).str.removeprefix("chr")
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         other = mudata.MuData({"rna": rna, "atac": atac})
     found = model.region_links(adata=other).dropna()
     of_marker = (mdata["rna"].var["marker_of"] != "").reindex(found["gene"]).to_numpy()
@@ -209,7 +210,7 @@ def test_data_that_cannot_be_linked_are_named(linked):
     model, mdata = linked
     with pytest.raises(ScmambaError, match="One AnnData holds one modality"):
         model.region_links(adata=mdata["rna"])
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         rna_alone = mudata.MuData({"rna": mdata["rna"].copy()})
     with pytest.raises(ScmambaError, match="no modality 'atac'"):
         model.region_links(adata=rna_alone)

@@ -110,7 +110,7 @@ def test_figure(path):
 def islands():
     """300 cells of one process and 120 of another, which share no feature: no path leads from one to the other."""
     parts = [simulate_differentiation(n_cells=n, n_genes=200, n_peaks=600, seed=i) for i, n in enumerate((300, 120))]
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mods = {key: _side_by_side([part[key] for part in parts]) for key in ("rna", "atac")}
         mdata = mudata.MuData(mods)
     mdata.obs["island"] = [name.split("-")[1] for name in mdata.obs_names]
