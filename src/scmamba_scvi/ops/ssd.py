@@ -145,7 +145,9 @@ def choose_chunk_size(c: int, p: int, s: int) -> int:
         return k * q * (4 * q + (2 * p * s / q + p if k > 1 else 0) + filling)
 
     # chunks of equal length, so that little is filled up
-    return min({-(-c // k) for k in range(1, -(-c // MIN_CHUNK) + 1) if c <= k * MAX_CHUNK}, key=cost)
+    lengths = {-(-c // k) for k in range(1, -(-c // MIN_CHUNK) + 1) if c <= k * MAX_CHUNK}
+    # pairs, as the compiler of torch 2.6 has no `min` with a key; of equal costs the shorter chunks are taken
+    return min([(cost(length), length) for length in lengths])[1]
 
 
 def _accumulator_dtype(x: Tensor) -> torch.dtype:
