@@ -236,6 +236,20 @@ def test_a_handful_of_cells_gets_no_offset(halves):
     assert (loaded.module.joint.shift_rna[2] == 0).all()
 
 
+def test_a_batch_left_behind_by_a_subset_is_new():
+    """The categories of a MuData outlive the cells that had them."""
+    mdata = simulate_multiome(n_cells=300, n_genes=150, n_peaks=400, n_cell_types=3, seed=1, batch_strength=0.8)
+    first = (mdata.obs["batch"] == "batch_1").to_numpy()
+    reference, query = mdata[first].copy(), mdata[~first].copy()
+    assert list(reference.obs["batch"].cat.categories) == ["batch_1", "batch_2"]
+    SCMAMBA.setup_mudata(reference, batch_key="batch")
+    model = SCMAMBA(reference, encoder="linear")
+    model.train(**QUICK)
+    assert list(model.batches) == ["batch_1"]
+    loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
+    assert loaded.module.joint.shift_rna[1].norm() > 0
+
+
 def test_labels_come_along(halves):
     model, query = halves
     model.train_classifier()

@@ -65,6 +65,12 @@ def check_obs_column(mdata: MuData, argument: str, column: str | None) -> None:
         )
 
 
+def forget_unused_categories(mdata: MuData, column: str | None) -> None:
+    """Leave the categories that cells have: those of cells that were taken out would pass for batches that are known."""
+    if column is not None and isinstance(mdata.obs[column].dtype, pd.CategoricalDtype):
+        mdata.obs[column] = mdata.obs[column].cat.remove_unused_categories()
+
+
 def check_shared_cells(mdata: MuData, modalities: Mapping[str, str]) -> None:
     """Some cells must have two modalities: they are the only ones a contrastive loss learns from."""
     names = [mdata.mod[key].obs_names for key in modalities.values()]

@@ -21,7 +21,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._agreement import AgreementMixin
 from ._arguments import check_count
-from ._checks import check_obs_column, check_shared_cells
+from ._checks import check_obs_column, check_shared_cells, forget_unused_categories
 from ._classifier import ClassifierMixin
 from ._copies import CopyMixin
 from ._data import MultiModalManager, resolve_cells
@@ -202,6 +202,7 @@ class SCMAMBA(
         if source is None:
             check_obs_column(mdata, "batch_key", batch_key)
             check_obs_column(mdata, "labels_key", labels_key)
+            forget_unused_categories(mdata, batch_key)
             check_shared_cells(mdata, modalities)
         fields = [
             MuDataLayerField(x_key(kind), layers.get(kind), mod_key=key, is_count_data=False, correct_data_format=False)
