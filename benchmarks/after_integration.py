@@ -1,9 +1,11 @@
-"""What comes after integration, on each set in turn with one fit: matching, imputation, annotation, and agreement.
+"""What comes after integration, on each set in turn with one fit per seed, and the page about it.
 
-    python benchmarks/after_integration.py
-    python benchmarks/after_integration.py --sets bmmc_cite_starter snareseq_mouse_cortex
+    python benchmarks/after_integration.py                                            # all sets, then the page
+    python benchmarks/after_integration.py --sets bmmc_cite_starter --seeds 0
+    python benchmarks/after_integration.py --page                                     # only write the page
 
-The same as matching.py, imputation.py, annotation.py and agreement.py one by one, in a fraction of the time.
+The same as annotation.py, matching.py, imputation.py and agreement.py one by one, in a fraction of the time. What takes
+a fit of its own, or none, is run by itself: `matching.py --search`, `mosaic.py`. Writes docs/after-integration-results.md.
 """
 
 from __future__ import annotations
@@ -14,17 +16,23 @@ import agreement
 import annotation
 import imputation
 import matching
+from harness.after import NAMES, SEEDS
+from harness.sets import SETS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=annotation.SETS)
-    for name in parser.parse_args().sets:
-        annotation.main(["--sets", name])
-        matching.main(["--cells", "0", "--sets", name])
-        imputation.main(["--sets", name])
-        agreement.main(["--sets", name])
-    matching.main(["--sets"])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=NAMES, metavar="SET")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of the fits")
+    parser.add_argument("--page", action="store_true", help="only write docs/after-integration-results.md")
+    arguments = parser.parse_args()
+    for name in () if arguments.page else arguments.sets:
+        for seed in arguments.seeds:
+            for script in (annotation, matching, imputation, agreement):
+                script.main(["--sets", name, "--seeds", str(seed)])
+    from harness import after_page
+
+    after_page.write_page()
 
 
 if __name__ == "__main__":

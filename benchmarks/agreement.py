@@ -1,7 +1,7 @@
 """How well swapped pairs are found by the agreement of their modalities: 5 % of held-out cells, and of training cells.
 
     python benchmarks/agreement.py
-    python benchmarks/agreement.py --sets snareseq_mouse_cortex
+    python benchmarks/agreement.py --sets snareseq_mouse_cortex --seeds 0
 
 The second modality of the chosen cells is passed on in a ring, before training, in both halves of a set. AUROC over all
 cells; a swap between two cells of one state cannot be seen by anyone. Writes benchmarks/results/agreement.json.
@@ -9,9 +9,8 @@ cells; a swap between two cells of one state cannot be seen by anyone. Writes be
 
 from __future__ import annotations
 
-import argparse
 import sys
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +19,16 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from harness.after import fitted, halves, keep, of_set  # noqa: E402
-from harness.sets import kinds_of  # noqa: E402
-from speed import RESULTS  # noqa: E402
+from harness.after import fitted, of_set, run  # noqa: E402
+from harness.sets import halves, kinds_of  # noqa: E402
 
 if TYPE_CHECKING:
     from mudata import MuData
 
-SETS = ("snareseq_mouse_cortex", "bmmc_cite_starter", "multiome_weak_batches", "citeseq_weak_batches")
 SHARE = 0.05
 
 
-def swap(mdata: MuData, seed: int) -> np.ndarray:
+def swap(mdata: MuData, seed: Sequence[int]) -> np.ndarray:
     """Swap in place; which cells."""
     kinds = kinds_of(mdata)
     key = next(key for kind, key in kinds.items() if kind != "rna")
@@ -42,13 +39,13 @@ def swap(mdata: MuData, seed: int) -> np.ndarray:
     return np.isin(np.arange(mdata.n_obs), cells)
 
 
-def of(name: str) -> dict[str, object]:
+def of(name: str, seed: int) -> dict[str, object]:
     from sklearn.metrics import roc_auc_score
 
     dataset = of_set(name)
     parts = halves(dataset)
-    swapped = [swap(mdata, seed) for seed, mdata in enumerate(parts)]
-    model = fitted(dataset, parts[0])
+    swapped = [swap(mdata, (seed, half)) for half, mdata in enumerate(parts)]
+    model = fitted(dataset, parts[0], seed)
     out = {}
     for half, mdata, truth in zip(("training", "held out"), parts, swapped, strict=True):
         found = model.get_modality_agreement(mdata)
@@ -59,12 +56,7 @@ def of(name: str) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=SETS)
-    arguments = parser.parse_args(argv)
-    warnings.simplefilter("ignore")
-    for name in arguments.sets:
-        keep(RESULTS / "agreement.json", "sets", name, of(name))
+    run(__doc__, "agreement", of, argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Cell types of held-out cells: `predict` beside k-NN and logistic regression on the principal components of RNA.
+"""Cell types of held-out cells: `predict` beside k-NN and logistic regression on principal components.
 
     python benchmarks/annotation.py
-    python benchmarks/annotation.py --sets bmmc_cite_starter
+    python benchmarks/annotation.py --sets bmmc_cite_starter --seeds 0
 
 Labels of four fifths of the cells name the rest; on bone marrow CITE-seq also one batch the other. Labels with a single
 cell, or that mean "not known", are left out on both sides. Macro averages. Writes benchmarks/results/annotation.json.
@@ -9,9 +9,7 @@ cell, or that mean "not known", are left out on both sides. Macro averages. Writ
 
 from __future__ import annotations
 
-import argparse
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +18,19 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from harness.after import fitted, fitted_halves, keep, of_set  # noqa: E402
+from harness.after import fitted, fitted_halves, of_set, run  # noqa: E402
 from harness.methods.linear import components  # noqa: E402
 from harness.sets import DataSet, Task, kinds_of  # noqa: E402
-from speed import RESULTS  # noqa: E402
 
 if TYPE_CHECKING:
     from mudata import MuData
 
     from scmamba_scvi import SCMAMBA
 
-SETS = ("bmmc_cite_starter", "snareseq_mouse_cortex", "multiome_weak_batches", "citeseq_weak_batches")
 #: Labels finer than those the set is scored by elsewhere.
 LABELS = {"snareseq_mouse_cortex": "cell_type_fine"}
+#: Sets of which one batch labels the others besides.
+BY_BATCH = frozenset({"bmmc_cite_starter"})
 
 
 def by_batch(dataset: DataSet) -> tuple[MuData, MuData]:
@@ -43,26 +41,32 @@ def by_batch(dataset: DataSet) -> tuple[MuData, MuData]:
 
 
 def baselines(task: Task, labels: np.ndarray, known: np.ndarray, asked: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels of the cells ``asked``, by methods fitted on those ``known``."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 
-    train, test = components(task, "rna", seed=0)
-    scale = train.std(0)
-    regressions = {
-        f"logistic regression on RNA PCA{name}": LogisticRegression(max_iter=1000, class_weight=weight)
-        .fit(train[known] / scale, labels[known])
-        .predict(test[asked] / scale)
-        for name, weight in (("", None), (", balanced", "balanced"))
-    }
-    votes = KNeighborsClassifier(15).fit(train[known], labels[known]).predict(test[asked])
-    return {"15-NN on RNA PCA": votes, **regressions}
+    parts = {kind: components(task, kind, seed=0) for kind in task.keys}
+    scaled = {kind: tuple(x / train.std(0) for x in (train, test)) for kind, (train, test) in parts.items()}
+    both = tuple(np.hstack(x) for x in zip(*scaled.values(), strict=True))
+    (train, test), balanced = parts["rna"], {"class_weight": "balanced"}
+    found = {"15-NN on RNA PCA": KNeighborsClassifier(15).fit(train[known], labels[known]).predict(test[asked])}
+    for name, (x, x_test), options in (
+        ("RNA PCA", scaled["rna"], {}),
+        ("RNA PCA, balanced", scaled["rna"], balanced),
+        ("components of both", both, {}),
+        ("components of both, balanced", both, balanced),
+    ):
+        regression = LogisticRegression(max_iter=1000, **options).fit(x[known], labels[known])
+        found[f"logistic regression on {name}"] = regression.predict(x_test[asked])
+    return found
 
 
-def of(dataset: DataSet, model: SCMAMBA, parts: tuple[MuData, MuData], label_key: str) -> dict[str, object]:
+def scores(dataset: DataSet, model: SCMAMBA, train: MuData, test: MuData) -> dict[str, object]:
+    """Every method on the labels of ``test`` that at least two cells of ``train`` have."""
     from scmamba_scvi.metrics import annotation_scores
 
-    train, test = parts
-    labels, truth = (m.obs[label_key].astype(str).to_numpy() for m in parts)
+    label_key = LABELS.get(dataset.name, dataset.label_key)
+    labels, truth = (m.obs[label_key].astype(str).to_numpy() for m in (train, test))
     names, counts = np.unique(labels, return_counts=True)
     usable = set(names[counts > 1]) - set(dataset.ignored_labels)
     known, asked = (np.array([label in usable for label in of_half]) for of_half in (labels, truth))
@@ -72,6 +76,8 @@ def of(dataset: DataSet, model: SCMAMBA, parts: tuple[MuData, MuData], label_key
     for modality in (None, *model.kinds):
         name = "predict" if modality is None else f"predict, {modality} alone"
         found[name] = model.predict(test, indices=asked, modality=modality)
+    if dataset.batch_key is not None and not test.obs[dataset.batch_key].isin(train.obs[dataset.batch_key]).all():
+        found["predict, cells loaded as a query"] = type(model).load_query_data(test, model).predict(indices=asked)
     p = model.predict(test, indices=asked, soft=True)
     sure = (p.max(axis=1) >= 0.9).to_numpy()
     return {
@@ -82,21 +88,17 @@ def of(dataset: DataSet, model: SCMAMBA, parts: tuple[MuData, MuData], label_key
     }  # fmt: skip
 
 
+def of(name: str, seed: int) -> dict[str, object]:
+    dataset = of_set(name)
+    out: dict[str, object] = {"held-out fifth": scores(dataset, *fitted_halves(name, seed))}
+    if name in BY_BATCH:
+        train, test = by_batch(dataset)
+        out["one batch labels the other"] = scores(dataset, fitted(dataset, train, seed), train, test)
+    return out
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=SETS)
-    arguments = parser.parse_args(argv)
-    warnings.simplefilter("ignore")
-    path = RESULTS / "annotation.json"
-    for name in arguments.sets:
-        dataset = of_set(name)
-        label_key = LABELS.get(name, dataset.label_key)
-        model, *parts = fitted_halves(name)
-        keep(path, "sets", name, of(dataset, model, parts, label_key))
-        if name == "bmmc_cite_starter":
-            parts = by_batch(dataset)
-            found = of(dataset, fitted(dataset, parts[0]), parts, label_key)
-            keep(path, "sets", f"{name}, one batch to the other", found)
+    run(__doc__, "annotation", of, argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The other modality of held-out cells from their RNA alone: correlation with the truth, beside k-NN on RNA's components.
 
     python benchmarks/imputation.py
-    python benchmarks/imputation.py --sets bmmc_cite_starter
+    python benchmarks/imputation.py --sets bmmc_cite_starter --seeds 0
 
 Per feature the Pearson correlation over cells, mean over features: all proteins, or the 1,000 peaks seen in most held-out
 cells. Writes benchmarks/results/imputation.json.
@@ -9,9 +9,7 @@ cells. Writes benchmarks/results/imputation.json.
 
 from __future__ import annotations
 
-import argparse
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +17,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from harness.after import fitted_halves, keep, of_set  # noqa: E402
+from harness.after import fitted_halves, of_set, run  # noqa: E402
 from harness.methods.linear import components, values  # noqa: E402
 from harness.sets import Task, kinds_of  # noqa: E402
-from speed import RESULTS  # noqa: E402
 
-SETS = ("multiome_weak_batches", "citeseq_weak_batches", "bmmc_cite_starter", "snareseq_mouse_cortex")
 N_PEAKS, NEIGHBORS = 1_000, (15, 50)
 
 
@@ -41,9 +37,9 @@ def truth(task: Task, kind: str, features: np.ndarray) -> tuple[np.ndarray, np.n
     return tuple((m[task.keys[kind]].X[:, features] > 0).toarray().astype(float) for m in (task.train, task.test))
 
 
-def of(name: str) -> dict[str, object]:
+def of(name: str, seed: int) -> dict[str, object]:
     dataset = of_set(name)
-    model, train, test = fitted_halves(name)
+    model, train, test = fitted_halves(name, seed)
     task = Task(train, test, kinds_of(train), dataset.batch_key)
     kind = next(k for k in task.keys if k != "rna")
     seen = np.asarray((test[task.keys[kind]].X > 0).sum(0)).ravel()
@@ -65,12 +61,7 @@ def of(name: str) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=SETS)
-    arguments = parser.parse_args(argv)
-    warnings.simplefilter("ignore")
-    for name in arguments.sets:
-        keep(RESULTS / "imputation.json", "sets", name, of(name))
+    run(__doc__, "imputation", of, argv)
 
 
 if __name__ == "__main__":

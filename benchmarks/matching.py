@@ -1,7 +1,8 @@
 """What `match_cells` costs, 100,000 cells in 100,000, and how good its matches of held-out cells are.
 
-    python benchmarks/matching.py                  # both
-    python benchmarks/matching.py --cells 20000    # a smaller search
+    python benchmarks/matching.py                               # matches of held-out cells
+    python benchmarks/matching.py --sets bmmc_cite_starter --seeds 0
+    python benchmarks/matching.py --search 20000 100000         # the search alone, with so many cells on either side
 
 Views are simulated for the search, which takes the same time whatever they are; recall and confidence are those of cells
 that training never saw. Writes benchmarks/results/matching.json.
@@ -13,7 +14,7 @@ import argparse
 import multiprocessing
 import sys
 import time
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from harness.after import fitted_halves, keep  # noqa: E402
-from speed import RESULTS, PeakRSS, in_process, machine  # noqa: E402
+from harness.after import fitted_halves, keep, run  # noqa: E402
+from harness.runner import machine  # noqa: E402
+from speed import PeakRSS, in_process  # noqa: E402
 
 DIMENSIONS, K = 64, 10
-SETS = ("multiome_weak_batches", "citeseq_weak_batches", "bmmc_cite_starter", "snareseq_mouse_cortex")
 
 
 def _search(n_cells: int, one_to_one: bool, queue) -> None:
@@ -52,8 +53,8 @@ def _search(n_cells: int, one_to_one: bool, queue) -> None:
     )
 
 
-def matches(name: str) -> dict[str, object]:
-    model, _, test = fitted_halves(name)
+def of(name: str, seed: int) -> dict[str, object]:
+    model, _, test = fitted_halves(name, seed)
     kinds = list(model.kinds)
     out = {"cells": test.n_obs, "chance_recall_10": K / test.n_obs}
     for a, b in (kinds[:2], kinds[1::-1]):
@@ -72,21 +73,18 @@ def search(n_cells: int) -> dict[str, object]:
     return {
         "dimensions": DIMENSIONS, "k": K, "all_cosines_mb": round(4 * n_cells**2 / 2**20),
         "top_k": in_process(context, _search, n_cells, False), "one_to_one": in_process(context, _search, n_cells, True),
-        **machine(),
+        "machine": machine(),
     }  # fmt: skip
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=100_000, help="0: no search")
-    parser.add_argument("--sets", nargs="*", default=SETS)
-    arguments = parser.parse_args(argv)
-    warnings.simplefilter("ignore")
-    path = RESULTS / "matching.json"
-    for name in arguments.sets:
-        keep(path, "held_out", name, matches(name))
-    if arguments.cells:
-        keep(path, "search", f"{arguments.cells} cells in as many", search(arguments.cells))
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--search", nargs="+", type=int, metavar="CELLS")
+    arguments, others = parser.parse_known_args(argv)
+    for n_cells in arguments.search or ():
+        keep("matching", "search", f"{n_cells:,}", search(n_cells))
+    if not arguments.search:
+        run(__doc__, "matching", of, others)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,61 @@
-"""Fitted models for the scripts that look at what comes after integration: the usual split, labels left in."""
+"""What the scripts that look at what comes after integration share: the split, one fit per seed, and where results go."""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .sets import HELD_OUT, SETS, DataSet, kinds_of
+from .runner import machine
+from .sets import ROOT, SETS, DataSet, halves, kinds_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mudata import MuData
 
     from scmamba_scvi import SCMAMBA
+
+RESULTS = ROOT / "benchmarks" / "results"
+#: Sets with what is asked of them: labels, two modalities of every cell.
+NAMES = ("bmmc_cite_starter", "snareseq_mouse_cortex", "multiome_weak_batches", "citeseq_weak_batches")
+#: Of the fits: three, or the first alone where a fit takes more than two minutes.
+SEEDS = (0, 1, 2)
+
+
+def run(
+    about: str | None,
+    topic: str,
+    of: Callable[[str, int], dict[str, object]],
+    argv: Sequence[str] | None = None,
+    *,
+    names: Sequence[str] = NAMES,
+    once: frozenset[str] = frozenset(),
+) -> None:
+    """Command of one script: ``of(name, seed)`` for each set and seed, kept in the results of ``topic``.
+
+    Sets in ``once`` get the first seed alone.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=names, metavar="SET")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the fits")
+    arguments = parser.parse_args(argv)
+    warnings.simplefilter("ignore")
+    for name in arguments.sets:
+        for seed in arguments.seeds or SEEDS[: 1 if name in once else None]:
+            keep(topic, "sets", name, {f"seed {seed}": of(name, seed) | {"machine": machine()}})
+
+
+def keep(topic: str, part: str, name: str, found: dict[str, object], folder: Path = RESULTS) -> None:
+    """Put results beside those of other sets and seeds in the JSON file of ``topic``."""
+    path = folder / f"{topic}.json"
+    whole = json.loads(path.read_text()) if path.exists() else {}
+    whole.setdefault(part, {}).setdefault(name, {}).update(found)
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    print(topic, name, json.dumps(found, indent=1), flush=True)
 
 
 def of_set(name: str) -> DataSet:
@@ -25,38 +66,22 @@ def of_set(name: str) -> DataSet:
     return dataset
 
 
-def halves(dataset: DataSet) -> tuple[MuData, MuData]:
-    """Training and held-out cells as in `sets.split`, with their annotations."""
-    whole = dataset.load()
-    order = np.random.default_rng(0).permutation(whole.n_obs)
-    cut = int(whole.n_obs * HELD_OUT)
-    return tuple(whole[np.sort(rows)].copy() for rows in (order[cut:], order[:cut]))
-
-
-@functools.cache
-def fitted_halves(name: str) -> tuple[SCMAMBA, MuData, MuData]:
+@functools.lru_cache(maxsize=1)
+def fitted_halves(name: str, seed: int) -> tuple[SCMAMBA, MuData, MuData]:
     """Model, training and held-out cells of a set; one fit for all the scripts of a process."""
     dataset = of_set(name)
     train, test = halves(dataset)
-    return fitted(dataset, train), train, test
+    return fitted(dataset, train, seed), train, test
 
 
-def fitted(dataset: DataSet, train: MuData) -> SCMAMBA:
+def fitted(dataset: DataSet, train: MuData, seed: int) -> SCMAMBA:
     """A model with all defaults; it reads no label."""
     import scvi
 
     from scmamba_scvi import SCMAMBA
 
-    scvi.settings.seed = 0
+    scvi.settings.seed = seed
     SCMAMBA.setup_mudata(train, modalities=kinds_of(train), batch_key=dataset.batch_key)
     model = SCMAMBA(train)
     model.train(enable_progress_bar=False)
     return model
-
-
-def keep(path: Path, part: str, name: str, found: dict[str, object]) -> None:
-    """Put one set's results beside those of the others in a JSON file."""
-    whole = json.loads(path.read_text()) if path.exists() else {}
-    whole.setdefault(part, {})[name] = found
-    path.write_text(json.dumps(whole, indent=1) + "\n")
-    print(path.stem, name, json.dumps(found, indent=1), flush=True)

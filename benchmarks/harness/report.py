@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +28,7 @@ COSTS = {"CPU s": ("fit_cpu_s", 0), "MB": ("peak_mb", 0)}
 def write_page() -> None:
     """Both parts of the page, and the figures."""
     quality, ablation = (frame(read(RESULTS / f"{name}.jsonl")) for name in ("quality", "ablation"))
-    findings = _findings()
+    findings = read_findings()
     lines = ["# Benchmarks", "", findings["protocol"], "", "## In short", "", findings["quality"], ""]
     if len(quality):
         _draw(quality)
@@ -41,7 +43,8 @@ def write_page() -> None:
         lines += ["## What each part is worth", "", findings["ablation"], ""]
         for name in SETS:
             lines += _ablation_section(name, ablation)
-    lines += _machines(pd.concat([quality, ablation]))
+    both = pd.concat([quality, ablation])
+    lines += machines(both.loc[both["fit_s"].notna(), "machine"])
     PAGE.write_text("\n".join(lines))
 
 
@@ -55,7 +58,7 @@ def frame(results: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([{**{k: v for k, v in r.items() if k != "scores"}, **r.get("scores", {})} for r in results])
 
 
-def _findings() -> dict[str, str]:
+def read_findings() -> dict[str, str]:
     """Sections of findings.md by their heading."""
     parts = re.split(r"^# (\w+)\n", FINDINGS.read_text(), flags=re.MULTILINE)[1:]
     return {heading: text.strip() for heading, text in zip(parts[::2], parts[1::2], strict=True)}
@@ -105,37 +108,35 @@ def _table(results: pd.DataFrame, scores: tuple[str, ...], costs: dict | None = 
     means = by_method[shown].mean()
     best = {s: means[s].min() if SCORES[s].lower_is_better else means[s].max() for s in shown}
     header = [first, "seeds", *(f"{s} ↓" if SCORES[s].lower_is_better else s for s in shown), *(costs or {})]
-    lines = [_row(header), _row(["---"] + ["--:"] * (len(header) - 1))]
+    lines = [row(header), row(["---"] + ["--:"] * (len(header) - 1))]
     order = means.sort_values(shown[0], ascending=SCORES[shown[0]].lower_is_better, na_position="last").index
     for method in order if first == "method" else means.index:
         rows = by_method.get_group(method)
-        cells = [_cell(rows[s], bold=means.at[method, s] == best[s]) for s in shown]
+        cells = [cell(rows[s], bold=means.at[method, s] == best[s]) for s in shown]
         spent = [f"{rows[column].mean():,.{digits}f}" for column, digits in (costs or {}).values()]
-        lines.append(_row([method, str(len(rows)), *cells, *spent]))
+        lines.append(row([method, str(len(rows)), *cells, *spent]))
     return "\n".join(lines)
 
 
-def _row(cells: list[str]) -> str:
+def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(values: pd.Series, bold: bool) -> str:
+def cell(values: pd.Series, bold: bool) -> str:
     if values.isna().all():
         return "–"
     mean = f"**{values.mean():.3f}**" if bold else f"{values.mean():.3f}"
     return f"{mean} ± {values.std():.3f}" if len(values) > 1 else mean
 
 
-def _machines(results: pd.DataFrame) -> list[str]:
+def machines(found: Iterable[dict]) -> list[str]:
     """What the numbers were measured with, once per different answer."""
-    found = {}
-    for row in results[results["fit_s"].notna()].to_dict("records"):
-        machine = row["machine"]
-        versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-        text = f"{machine['device']}, {machine['threads']} thread, Python {machine['python']}, {versions}"
-        found.setdefault(text, 0)
-        found[text] += 1
-    return ["## Machine", "", *(f"- {n} fits: {text}." for text, n in found.items()), ""]
+    fits = Counter(
+        f"{m['device']}, {m['threads']} thread, Python {m['python']}, "
+        + ", ".join(f"{name} {number}" for name, number in m["versions"].items())
+        for m in found
+    )
+    return ["## Machine", "", *(f"- {n} fits: {text}." for text, n in fits.items()), ""]
 
 
 def _draw(quality: pd.DataFrame) -> None:

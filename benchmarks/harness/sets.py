@@ -67,18 +67,23 @@ class Truth:
     ignored_labels: tuple[str, ...] = ()
 
 
-def split(dataset: DataSet) -> tuple[Task, Truth]:
+def halves(dataset: DataSet) -> tuple[MuData, MuData]:
     """Training and held-out cells: the first fifth of ``default_rng(0).permutation`` is held out, for every method."""
     whole = dataset.load()
     order = np.random.default_rng(0).permutation(whole.n_obs)
     cut = int(whole.n_obs * HELD_OUT)
-    train, test = (whole[np.sort(rows)].copy() for rows in (order[cut:], order[:cut]))
+    return tuple(whole[np.sort(rows)].copy() for rows in (order[cut:], order[:cut]))
+
+
+def split(dataset: DataSet) -> tuple[Task, Truth]:
+    """Training and held-out cells with nothing but counts and batches, and what only the scores see."""
+    train, test = halves(dataset)
     truth = Truth(
         *(_columns(train, test, key) for key in (dataset.label_key, dataset.batch_key)), dataset.ignored_labels
     )
     for mdata in (train, test):
         _forget_annotations(mdata, dataset.batch_key)
-    return Task(train, test, kinds_of(whole), dataset.batch_key), truth
+    return Task(train, test, kinds_of(train), dataset.batch_key), truth
 
 
 def _columns(train: MuData, test: MuData, key: str | None) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,0 +1,222 @@
+"""From results of what comes after integration to docs/after-integration-results.md; words stand in findings.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .after import RESULTS
+from .report import cell, machines, read_findings, row
+from .sets import ROOT
+
+PAGE = ROOT / "docs" / "after-integration-results.md"
+TOPICS = ("annotation", "matching", "imputation", "agreement", "mosaic")
+#: Beyond this many standard deviations over seeds a difference is one.
+N_DEVIATIONS = 2
+
+
+def write_page(results: Path = RESULTS, page: Path = PAGE) -> None:
+    """The page, from the results that are there."""
+    words = read_findings()["after"]
+    sections = {"annotation": _annotation, "matching": _matching, "imputation": _imputation,
+                "agreement": _agreement, "mosaic": _mosaic}  # fmt: skip
+    lines, measured = ["# Results after integration", "", words, ""], []
+    for topic in TOPICS:
+        path = results / f"{topic}.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            lines += sections[topic](found)
+            measured += [seed["machine"] for of_set in found["sets"].values() for seed in of_set.values()]
+    page.write_text("\n".join([*lines, *machines(measured)]))
+
+
+def rows_of(found: dict, rows: Callable[[dict], Iterator[dict]]) -> pd.DataFrame:
+    """What ``rows`` makes of the results of each set and seed, under these names."""
+    return pd.DataFrame([
+        {"set": name, "seed": seed, **values}
+        for name, of_set in found["sets"].items()
+        for seed, result in of_set.items()
+        for values in rows(result)
+    ])  # fmt: skip
+
+
+def table(rows: pd.DataFrame, by: Sequence[str], scores: dict[str, str], *, seeds: bool = True) -> list[str]:
+    """Mean and spread of ``scores`` (column and its heading) over what shares the columns ``by``."""
+    heads = [*by, *(["seeds"] if seeds else []), *scores.values()]
+    lines = [row(heads), row(["---"] * len(by) + ["--:"] * (len(heads) - len(by)))]
+    for names, of_these in rows.groupby(list(by), sort=False):
+        count = [str(len(of_these))] if seeds else []
+        lines.append(row([*map(str, names), *count, *(cell(of_these[score], bold=False) for score in scores)]))
+    return [*lines, ""]
+
+
+# -- annotation ------------------------------------------------------------------------------------------------------
+
+
+def _annotation(found: dict) -> list[str]:
+    def each(result: dict) -> Iterator[dict]:
+        for split, of_split in result.items():
+            if split != "machine":
+                for method, scores in of_split["scores"].items():
+                    yield {"split": split, "method": method, "cells": of_split["cells"], **scores}
+
+    def sure(result: dict) -> Iterator[dict]:
+        for split, of_split in result.items():
+            if split != "machine":
+                yield {"split": split, "accuracy": of_split["scores"]["predict"]["accuracy"],
+                       "probability": of_split["mean probability"], "named": of_split["threshold 0.9"]["named"],
+                       "right": of_split["threshold 0.9"]["accuracy"]}  # fmt: skip
+
+    rows = rows_of(found, each)
+    lines = ["## Cell types", "", *_against(rows)]
+    for (name, split), of_split in rows.groupby(["set", "split"], sort=False):
+        lines += [f"### {name}: {split}, {of_split['cells'].iloc[0]:,} cells asked", ""]
+        lines += table(of_split, ["method"], {"accuracy": "accuracy", "f1": "macro F1"})
+    lines += [
+        "### Do the probabilities come true?", "",
+        "The mean probability of the label given should be the accuracy. The last two columns are of cells whose label is",
+        "at least 0.9 probable: their share, and how many of them are right.", "",
+    ]  # fmt: skip
+    columns = {
+        "accuracy": "accuracy",
+        "probability": "mean probability",
+        "named": "named at 0.9",
+        "right": "right of these",
+    }
+    return lines + table(rows_of(found, sure), ["set", "split"], columns)
+
+
+def _against(rows: pd.DataFrame) -> list[str]:
+    """`predict` beside every baseline: what it gains, and whether that is more than chance."""
+    lines = [
+        "`predict` reads all that was measured of a cell. What it gains over each baseline; a gain or a loss counts beyond the",
+        f"margin, {N_DEVIATIONS} standard deviations over seeds or the binomial standard error of the cells asked, whichever is",
+        "larger.", "",
+        row(["set", "split", "against", "accuracy", "macro F1", "margins", "accuracy is", "macro F1 is"]),
+        row(["---"] * 3 + ["--:"] * 3 + ["---"] * 2),
+    ]  # fmt: skip
+    for (name, split), of_split in rows.groupby(["set", "split"], sort=False):
+        means = of_split.groupby("method", sort=False)[["accuracy", "f1"]].mean()
+        ours = of_split[of_split["method"] == "predict"]
+        margins = {score: margin(ours[score], ours["cells"].iloc[0]) for score in ("accuracy", "f1")}
+        for method in means.index[~means.index.str.startswith("predict")]:
+            gains = means.loc["predict"] - means.loc[method]
+            verdicts = [verdict(gains[score], margins[score]) for score in margins]
+            numbers = [
+                f"{gains['accuracy']:+.3f}",
+                f"{gains['f1']:+.3f}",
+                " / ".join(f"{m:.3f}" for m in margins.values()),
+            ]
+            lines.append(row([name, split, method, *numbers, *verdicts]))
+    return [*lines, ""]
+
+
+def margin(scores: pd.Series, n_cells: int) -> float:
+    """What a difference must exceed: spread over seeds, or the standard error of a share of ``n_cells``."""
+    spread = N_DEVIATIONS * scores.std() if len(scores) > 1 else 0.0
+    return float(max(spread, np.sqrt(scores.mean() * (1 - scores.mean()) / n_cells)))
+
+
+def verdict(gain: float, at_least: float) -> str:
+    return "better" if gain > at_least else "**worse**" if gain < -at_least else "the same"
+
+
+# -- the others ------------------------------------------------------------------------------------------------------
+
+
+def _matching(found: dict) -> list[str]:
+    def each(result: dict) -> Iterator[dict]:
+        for direction, scores in result.items():
+            if " to " in direction:
+                yield {"direction": direction, "cells": result["cells"], "chance": result["chance_recall_10"], **scores}
+
+    columns = {"recall_1": "recall@1", "confidence_1": "its confidence", "recall_10": "recall@10",
+               "confidence_10": "its confidence ", "chance": "chance@10", "one_to_one_right": "one to one, right"}  # fmt: skip
+    lines = [
+        "## Matching", "",
+        "Held-out cells among held-out cells. The confidence of a rank, or its sum over ten, should be the recall.", "",
+        *table(rows_of(found, each), ["set", "cells", "direction"], columns),
+    ]  # fmt: skip
+    if "search" not in found:
+        return lines
+    lines += [
+        "### The search", "",
+        "Simulated views, as many queries as references; the memory that all cosines would take stands beside what the",
+        "search adds to the process.", "",
+        row(["cells on a side", "search", "CPU s", "MB added", "MB of all cosines", "own partner first"]),
+        row(["--:", "---"] + ["--:"] * 4),
+    ]  # fmt: skip
+    for cells, of_size in found["search"].items():
+        for kind, name in (("top_k", f"{of_size['k']} nearest"), ("one_to_one", "one to one")):
+            one = of_size[kind]
+            shown = [
+                f"{one['cpu_seconds']:,.0f}",
+                f"{one['raised_mb']:,}",
+                f"{of_size['all_cosines_mb']:,}",
+                f"{one['own']:.3f}",
+            ]
+            lines.append(row([cells, name, *shown]))
+    return [*lines, ""]
+
+
+def _imputation(found: dict) -> list[str]:
+    def each(result: dict) -> Iterator[dict]:
+        for k, scores in result.items():
+            if k.startswith("k="):
+                yield {"imputed": f"{result['features']:,} of {result['modality']}", "neighbours": k[2:], **scores}
+
+    rows = rows_of(found, each)
+    columns = {"impute": "`impute`", "k-NN on RNA PCA": "k-NN on RNA PCA"}
+    return [
+        "## The other modality, imputed from RNA", "",
+        "Per feature the correlation of imputed and true values over held-out cells, mean over features: all proteins, or the",
+        "1,000 peaks seen in most of these cells. Single peaks of single cells are zero or one by chance, which bounds what",
+        "any method can reach there.", "",
+        *table(rows, ["set", "imputed", "neighbours"], columns),
+    ]  # fmt: skip
+
+
+def _agreement(found: dict) -> list[str]:
+    def each(result: dict) -> Iterator[dict]:
+        for half, scores in result.items():
+            if half != "machine":
+                yield {
+                    "cells": half,
+                    "swapped": f"{scores['swapped']:,} of {scores['cells']:,}",
+                    **scores | {"cells": half},
+                }
+
+    columns = {"AUROC of evidence": "evidence", "AUROC of cosine": "cosine"}
+    return [
+        "## Swapped pairs", "",
+        "One in twenty cells got the other modality of another cell before training. AUROC of finding them by",
+        "`get_modality_agreement`: 1 is every one before all others, 0.5 chance.", "",
+        *table(rows_of(found, each), ["set", "cells", "swapped"], columns),
+    ]  # fmt: skip
+
+
+def _mosaic(found: dict) -> list[str]:
+    def each(result: dict) -> Iterator[dict]:
+        for name, scores in result.items():
+            if isinstance(scores, dict) and name != "machine":
+                yield {"training cells": name, **{k: v for k, v in scores.items() if k != "these cells"}}
+
+    def robbed(result: dict) -> Iterator[dict]:
+        for name, scores in result.items():
+            if isinstance(scores, dict) and "these cells" in scores:
+                yield {"training cells": name, "asked": f"{scores['these cells']['cells']:,}", **scores["these cells"]}
+
+    recall = {"recall@10": "recall@10"}
+    return [
+        "## Cells with one modality beside cells with both", "",
+        "A third of the training cells loses one modality, or is left out. Scores of the held-out fifth, which is whole:", "",
+        *table(rows_of(found, each), ["set", "training cells"], {"FOSCTTM": "FOSCTTM ↓", **recall, "kNN accuracy": "kNN accuracy"}),
+        "And of the cells that lost something: the cosine of their joint embedding with the one that they have whole, and how",
+        "well their view of what they kept finds the profile that they lost.", "",
+        *table(rows_of(found, robbed), ["set", "training cells", "asked"],
+               {"cosine with whole": "cosine with whole", "FOSCTTM of lost profile": "FOSCTTM ↓", **recall}),
+    ]  # fmt: skip
