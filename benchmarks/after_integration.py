@@ -16,7 +16,7 @@ import agreement
 import annotation
 import imputation
 import matching
-from harness.after import NAMES, ONCE, SEEDS
+from harness.after import NAMES, seeds_of
 from harness.sets import SETS
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="only write docs/after-integration-results.md")
     arguments = parser.parse_args()
     for name in () if arguments.page else arguments.sets:
-        for seed in arguments.seeds or SEEDS[: 1 if name in ONCE else None]:
+        for seed in arguments.seeds or seeds_of(name):
             for script in (annotation, matching, imputation, agreement):
                 script.main(["--sets", name, "--seeds", str(seed)])
     from harness import after_page

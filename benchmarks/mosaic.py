@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 #: Four fits for each seed; those of larger sets, `pbmc_reapseq` for one, are left to who asks for them by name.
 NAMES = ("bmmc_cite_starter", "multiome_weak_batches")
-ONCE = frozenset({"multiome_weak_batches"})
 SHARE = 1 / 3
 
 
@@ -99,7 +98,7 @@ def of(name: str, seed: int) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run(__doc__, "mosaic", of, argv, names=NAMES, once=ONCE)
+    run(__doc__, "mosaic", of, argv, names=NAMES)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 RESULTS = ROOT / "benchmarks" / "results"
 #: Sets with what is asked of them: labels, two modalities of every cell.
 NAMES = ("bmmc_cite_starter", "snareseq_mouse_cortex", "multiome_weak_batches", "citeseq_weak_batches")
-#: Of the fits; sets in `ONCE`, whose fits take minutes where others share the processor, get the first alone.
-SEEDS = (0, 1, 2)
-ONCE = frozenset({"snareseq_mouse_cortex", "multiome_weak_batches"})
+#: Sets whose fits take seconds get three seeds, the others one.
+SMALL = frozenset({"bmmc_cite_starter"})
 
 
 def run(
@@ -34,20 +33,21 @@ def run(
     argv: Sequence[str] | None = None,
     *,
     names: Sequence[str] = NAMES,
-    once: frozenset[str] = ONCE,
 ) -> None:
-    """Command of one script: ``of(name, seed)`` for each set and seed, kept in the results of ``topic``.
-
-    Sets in ``once`` get the first seed alone.
-    """
+    """Command of one script: ``of(name, seed)`` for each set and seed, kept in the results of ``topic``."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=names, metavar="SET")
     parser.add_argument("--seeds", nargs="+", type=int, help="of the fits")
     arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     for name in arguments.sets:
-        for seed in arguments.seeds or SEEDS[: 1 if name in once else None]:
+        for seed in arguments.seeds or seeds_of(name):
             keep(topic, "sets", name, {f"seed {seed}": of(name, seed) | {"machine": machine()}})
+
+
+def seeds_of(name: str) -> range:
+    """Seeds of the fits of a set, where nothing else is asked for."""
+    return range(3 if name in SMALL else 1)
 
 
 def keep(topic: str, part: str, name: str, found: dict[str, object], folder: Path = RESULTS) -> None:

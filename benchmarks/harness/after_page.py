@@ -132,14 +132,19 @@ def _matching(found: dict) -> list[str]:
     def each(result: dict) -> Iterator[dict]:
         for direction, scores in result.items():
             if " to " in direction:
-                yield {"direction": direction, "cells": result["cells"], "chance": result["chance_recall_10"], **scores}
+                yield {
+                    "direction": direction,
+                    "cells": f"{result['cells']:,}",
+                    "chance@10": f"{result['chance_recall_10']:.3f}",
+                    **scores,
+                }
 
-    columns = {"recall_1": "recall@1", "confidence_1": "its confidence", "recall_10": "recall@10",
-               "confidence_10": "its confidence ", "chance": "chance@10", "one_to_one_right": "one to one, right"}  # fmt: skip
+    columns = {"recall_1": "recall@1", "confidence_1": "confidence", "recall_10": "recall@10",
+               "confidence_10": "confidence", "one_to_one_right": "one to one, right"}  # fmt: skip
     lines = [
         "## Matching", "",
         "Held-out cells among held-out cells. The confidence of a rank, or its sum over ten, should be the recall.", "",
-        *table(rows_of(found, each), ["set", "cells", "direction"], columns),
+        *table(rows_of(found, each), ["set", "cells", "direction", "chance@10"], columns),
     ]  # fmt: skip
     if "search" not in found:
         return lines
