@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FONT_SIZE: Final = 9.0
 #: Inches of the figure's width, and of a group's height.
 WIDTH, HEIGHT = 11.0, 1.25
+#: Share of the width that the name of a peak takes.
+NAME: Final = 0.145
 COLUMNS: Final = ("group", "name", "chrom", "start", "end")
 
 
@@ -52,6 +54,11 @@ def region_importance(
     ------
     ScmambaError
         Columns missing, groups unknown, or no feature with coordinates.
+
+    Examples
+    --------
+    >>> table = model.get_region_importance("cell_type", "atac", groups=["type_1"])
+    >>> axes = pl.region_importance(table)
     """
     lacking = [name for name in (*COLUMNS, value) if name not in table]
     if lacking:
@@ -84,7 +91,7 @@ def region_importance(
     axes[-1].set_xticks(centre, [_short(c) for c in offsets], fontsize=FONT_SIZE - 1)
     axes[-1].set_xlim(0, sum(lengths.values()))
     axes[-1].set_xlabel("chromosome", fontsize=FONT_SIZE)
-    figure.supylabel(value, fontsize=FONT_SIZE, x=0.0)
+    axes[0].set_title(value, fontsize=FONT_SIZE, loc="left")
     return list(axes)
 
 
@@ -107,13 +114,12 @@ def _row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: str, 
     for i in np.argsort(-y, kind="stable"):
         if len(taken) == n_labels or y[i] <= 0:
             break
-        if any(abs(x[i] - other) < 0.12 * width for other in taken):
+        at = x[i] / width
+        side, left = ("left", at) if at < 0.08 else ("right", at - NAME) if at > 0.92 else ("center", at - NAME / 2)
+        if any(abs(left - other) < NAME for other in taken):
             continue  # names of neighbours would lie on each other
-        taken.append(float(x[i]))
-        place: dict[str, Any] = (
-            {"ha": "left"} if x[i] < 0.08 * width else {"ha": "right"} if x[i] > 0.92 * width else {"ha": "center"}
-        )
-        ax.annotate(str(names[i]), (x[i], y[i]), xytext=(0, 2), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", **place)  # fmt: skip
+        taken.append(left)
+        ax.annotate(str(names[i]), (x[i], y[i]), xytext=(0, 2), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)  # fmt: skip
     ax.tick_params(labelsize=FONT_SIZE - 2, color="0.6", length=2)
     ax.locator_params(axis="y", nbins=3)
     ax.spines[["top", "right"]].set_visible(False)
