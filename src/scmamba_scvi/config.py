@@ -31,7 +31,13 @@ PerKind: TypeAlias = T | Mapping[str, T]
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the network. Entries that take a dict accept one value per kind of modality."""
+    """Shape of the network. Entries that take a dict accept one value per kind of modality.
+
+    Examples
+    --------
+    >>> config.ModelConfig(n_latent=32).encoder
+    'mamba'
+    """
 
     # -- what the network is
     encoder: str = "mamba"  # "mamba" | "mlp" | "linear"
@@ -136,7 +142,13 @@ class ModelConfig:
         return self.correct_batches and self.joint == "shared+own"
 
     def of_kind(self, name: str, kind: str) -> Any:
-        """Value of entry ``name`` for modalities of ``kind``."""
+        """Value of entry ``name`` for modalities of ``kind``.
+
+        Examples
+        --------
+        >>> config.ModelConfig(n_layers={"rna": 1, "atac": 2}).of_kind("n_layers", "atac")
+        2
+        """
         value = getattr(self, name)
         if not isinstance(value, Mapping):
             return value
@@ -145,13 +157,25 @@ class ModelConfig:
         return value[kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they are saved with a model."""
+        """Plain values, as they are saved with a model.
+
+        Examples
+        --------
+        >>> config.ModelConfig(n_latent=32).to_dict()["n_latent"]
+        32
+        """
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained; `train(plan_kwargs={...})` overrides entries."""
+    """How a model is trained; `train(plan_kwargs={...})` overrides entries.
+
+    Examples
+    --------
+    >>> config.TrainConfig(monitor="recall_at_10_validation").monitor_mode
+    'max'
+    """
 
     lr: float = 5e-4  # of the network
     spectral_lr: float = 3e-4  # of what starts at the spectral solution: slow, it is already good
@@ -205,7 +229,13 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 
 
 def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
-    """The preset's configuration with ``overrides`` applied; unknown names are answered with the known ones."""
+    """The preset's configuration with ``overrides`` applied; unknown names are answered with the known ones.
+
+    Examples
+    --------
+    >>> config.resolve_config("small", n_latent=32).n_latent
+    32
+    """
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
     known = [f.name for f in dataclasses.fields(ModelConfig)]
@@ -221,7 +251,13 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
 
 
 def resolve_train_config(**overrides: Any) -> TrainConfig:
-    """Training configuration with ``overrides`` applied; unknown names are answered with the known ones."""
+    """Training configuration with ``overrides`` applied; unknown names are answered with the known ones.
+
+    Examples
+    --------
+    >>> config.resolve_train_config(batch_pure=True).batch_pure
+    True
+    """
     known = [f.name for f in dataclasses.fields(TrainConfig)]
     for name in overrides:
         if name not in known:

@@ -95,6 +95,12 @@ def write_report(
     ------
     ScmambaError
         The model has no data or is not trained.
+
+    Examples
+    --------
+    >>> from scmamba_scvi.report import write_report
+    >>> write_report(model, "report.html", labels_key="cell_type").name
+    'report.html'
     """
     from jinja2 import Environment  # comes with torch
 

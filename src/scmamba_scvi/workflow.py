@@ -91,6 +91,13 @@ def integrate(
         If ``mdata`` cannot be used; nothing has been written into it then.
     KeyboardInterrupt
         After Ctrl-C in training, once the best weights so far are in ``model_dir``.
+
+    Examples
+    --------
+    >>> from scmamba_scvi import workflow
+    >>> model = workflow.integrate(mdata, batch_key="batch", umap=False)
+    >>> mdata.obsm["X_scmamba"].shape, "leiden_scmamba" in mdata.obs
+    ((300, 64), True)
     """
     from .model import SCMAMBA
 
@@ -114,7 +121,14 @@ def integrate(
 
 
 def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
-    """Joint embedding into ``mdata.obsm``, each modality's own into the ``obsm`` of that modality."""
+    """Joint embedding into ``mdata.obsm``, each modality's own into the ``obsm`` of that modality.
+
+    Examples
+    --------
+    >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
+    >>> mdata.obsm["X_scmamba"].shape, mdata["rna"].obsm["X_scmamba"].shape
+    ((300, 64), (300, 64))
+    """
     mdata.obsm[OBSM_KEY] = model.get_latent_representation(mdata)
     for kind, key in model.kinds.items():
         of_all_cells = model.get_latent_representation(mdata, modality=kind)  # (n_obs, z), NaN where absent
@@ -124,7 +138,13 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
 
 
 def write_clusters(mdata: MuData, *, resolution: float = 1.0, seed: int = 0) -> None:
-    """Leiden clusters of the joint embedding into ``mdata.obs["leiden_scmamba"]``."""
+    """Leiden clusters of the joint embedding into ``mdata.obs["leiden_scmamba"]``.
+
+    Examples
+    --------
+    >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
+    >>> scmamba_scvi.workflow.write_clusters(mdata, resolution=0.5)
+    """
     import scanpy as sc
 
     cells = _neighbor_graph(mdata.obsm[OBSM_KEY], seed)
@@ -137,6 +157,11 @@ def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
 
     The views of the modalities share one space and are fitted stacked, so that their panels can be compared; the joint
     embedding is a space of its own.
+
+    Examples
+    --------
+    >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
+    >>> scmamba_scvi.workflow.write_umap(mdata, ["rna", "atac"])
     """
     for parts in ([mdata], [mdata[key] for key in keys]):
         stacked = np.concatenate([part.obsm[OBSM_KEY] for part in parts])
@@ -174,6 +199,12 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
     Returns
     -------
     One row per score and columns ``value``, ``chance``, ``best`` (the value of a perfect embedding) and ``n_cells``.
+
+    Examples
+    --------
+    >>> scores = scmamba_scvi.workflow.held_out_scores(mdata, model, labels_key="cell_type")
+    >>> scores.columns.tolist()
+    ['value', 'chance', 'best', 'n_cells']
     """
     held_out = np.asarray(model.validation_indices)
     rows: dict[str, tuple[float, float, float, int]] = {}
@@ -203,7 +234,14 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
 
 
 def read_mudata(path: str | os.PathLike[str]) -> MuData:
-    """Read an ``.h5mu`` file; whatever is wrong with it is said in one line."""
+    """Read an ``.h5mu`` file; whatever is wrong with it is said in one line.
+
+    Examples
+    --------
+    >>> scmamba_scvi.workflow.write_mudata(mdata, "cells.h5mu")
+    >>> scmamba_scvi.workflow.read_mudata("cells.h5mu").n_obs
+    300
+    """
     path = Path(path)
     if not path.exists():
         raise ScmambaError(f"There is no file {path}.")
@@ -242,7 +280,12 @@ def _check_declared_sizes(path: Path) -> None:
 
 
 def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
-    """Write an ``.h5mu`` file so that ``path`` holds the whole of it or what it held before, never a part."""
+    """Write an ``.h5mu`` file so that ``path`` holds the whole of it or what it held before, never a part.
+
+    Examples
+    --------
+    >>> scmamba_scvi.workflow.write_mudata(mdata, "cells.h5mu")
+    """
     with replacing(Path(path)) as unfinished:
         mdata.write_h5mu(unfinished)
 

@@ -53,6 +53,12 @@ def simulate_differentiation(
     ------
     ScmambaError
         As :func:`simulate_multiome`.
+
+    Examples
+    --------
+    >>> mdata = data.simulate_differentiation(n_cells=100, n_genes=50, n_peaks=80)
+    >>> mdata["rna"].shape, mdata["atac"].shape
+    ((100, 50), (100, 80))
     """
     given = dict(locals()) | {"n_cell_types": len(STAGES), "rare_fraction": 0.1}
     given["rna_counts"] = _median_counts(rna_counts, 2500, n_genes / 20_000)

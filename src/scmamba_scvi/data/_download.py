@@ -63,6 +63,10 @@ def fetch_pbmc_multiome(path: str | os.PathLike[str] | None = None) -> MuData:
     Notes
     -----
     The publisher names no checksum, so the download is not verified.
+
+    Examples
+    --------
+    >>> mdata = data.fetch_pbmc_multiome()  # doctest: +SKIP
     """
     return read_10x_multiome(_fetch(PUBLIC_FILES["pbmc_multiome"], path))
 
@@ -80,6 +84,10 @@ def read_10x_multiome(path: str | os.PathLike[str]) -> MuData:
     ------
     ScmambaError
         The file is missing, or is not such a file.
+
+    Examples
+    --------
+    >>> mdata = data.read_10x_multiome("filtered_feature_bc_matrix.h5")  # doctest: +SKIP
     """
     path = Path(path)
     if not path.is_file():

@@ -47,12 +47,12 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
 
     Examples
     --------
-    >>> mdata = scmamba_scvi.data.open_mudata("atlas.zarr")
-    >>> scmamba_scvi.SCMAMBA.setup_mudata(mdata)
-    >>> model = scmamba_scvi.SCMAMBA(mdata)
+    >>> path = data.convert_mudata("cells.h5mu", "cells.zarr", overwrite=True)
+    >>> mdata = data.open_mudata(path)
+    >>> SCMAMBA.setup_mudata(mdata)
+    >>> model = SCMAMBA(mdata)
     >>> model.train(plan_kwargs={"buffer_mb": 2048})
-    >>> z = model.get_latent_representation()
-    >>> scmamba_scvi.data.write_obsm("atlas.zarr", "X_scmamba", z, obs_names=mdata.obs_names)
+    >>> data.write_obsm(path, "X_scmamba", model.get_latent_representation(), obs_names=mdata.obs_names)
     """
     from mudata import MuData
 
@@ -84,6 +84,11 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     ------
     ScmambaError
         ``target`` exists, is not called ``.zarr`` or is ``source``; or ``source`` cannot be read.
+
+    Examples
+    --------
+    >>> data.convert_mudata("cells.h5mu", "cells.zarr", overwrite=True).name
+    'cells.zarr'
     """
     import anndata
     import zarr
@@ -141,6 +146,11 @@ def write_obsm(
     ------
     ScmambaError
         The cells are not those of the file, ``key`` is taken and ``overwrite=False``, or the file cannot be written.
+
+    Examples
+    --------
+    >>> path = data.convert_mudata("cells.h5mu", "cells.zarr", overwrite=True)
+    >>> data.write_obsm(path, "X_scmamba", model.get_latent_representation(), obs_names=mdata.obs_names)
     """
     import anndata
     import pandas as pd

@@ -161,3 +161,18 @@ def _sorted_features(chrom: np.ndarray, start: np.ndarray, width: np.ndarray) ->
         start[here] = np.maximum.accumulate(start[here] - at) + at
     names = pd.Categorical.from_codes(chrom, categories=[*CHROMOSOMES])
     return pd.DataFrame({"chrom": names, "start": start, "end": start + width}), order
+
+
+def type_sizes(n_cells: int, n_types: int, rare_fraction: float) -> np.ndarray:
+    """Cells of each type, falling geometrically to ``rare_fraction`` of all, at least one each."""
+    if n_types == 1:
+        return np.array([n_cells])
+    powers = np.arange(n_types)
+    low, high = 0.0, 1.0
+    for _ in range(60):  # share of the last type rises with the ratio: bisection
+        ratio = (low + high) / 2
+        share = ratio**powers / (ratio**powers).sum()
+        low, high = (ratio, high) if share[-1] < rare_fraction else (low, ratio)
+    sizes = np.maximum(1, np.floor(share * n_cells).astype(int))
+    sizes[0] += n_cells - sizes.sum()
+    return sizes

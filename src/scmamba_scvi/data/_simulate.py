@@ -14,7 +14,16 @@ from scipy import sparse
 
 from .._compat import without_pulling
 from ..errors import ScmambaError
-from ._programs import N_PRIVATE, N_STATES, Structure, gene_programs, peak_programs, place_genes, place_peaks
+from ._programs import (
+    N_PRIVATE,
+    N_STATES,
+    Structure,
+    gene_programs,
+    peak_programs,
+    place_genes,
+    place_peaks,
+    type_sizes,
+)
 from ._sampling import sample_mixture, stack_rows
 
 #: What a cell's counts are made of, before its own levels vary them. Accessibility says less about the type.
@@ -87,6 +96,12 @@ def simulate_multiome(
     ------
     ScmambaError
         Sizes below 1, fewer cells than batches times types, or shares that cannot be.
+
+    Examples
+    --------
+    >>> mdata = data.simulate_multiome(n_cells=100, n_genes=50, n_peaks=80, n_cell_types=3)
+    >>> mdata["rna"].shape, mdata["atac"].shape
+    ((100, 50), (100, 80))
     """
     given = dict(locals())
     rna_counts = _median_counts(rna_counts, 2500, n_genes / 20_000)
@@ -140,6 +155,11 @@ def simulate_citeseq(
     ------
     ScmambaError
         As :func:`simulate_multiome`, and more proteins than genes.
+
+    Examples
+    --------
+    >>> data.simulate_citeseq(n_cells=100, n_genes=50, n_proteins=10, n_cell_types=3)["protein"].shape
+    (100, 10)
     """
     given = dict(locals())
     rna_counts = _median_counts(rna_counts, 2500, n_genes / 20_000)
@@ -216,7 +236,7 @@ def _draw_cells(
     rng: np.random.Generator, n_cells: int, n_batches: int, structure: Structure, rare_fraction: float
 ) -> _Cells:
     n_types = structure.n_types
-    type_of = rng.permutation(np.repeat(np.arange(n_types), _type_sizes(n_cells, n_types, rare_fraction)))
+    type_of = rng.permutation(np.repeat(np.arange(n_types), type_sizes(n_cells, n_types, rare_fraction)))
     batch_of = np.arange(n_cells) * n_batches // n_cells
     # types differ in their mean state, cells of a type differ more
     state = rng.normal(size=(n_types, N_STATES))[type_of] * 0.4 + rng.normal(size=(n_cells, N_STATES))
@@ -236,21 +256,6 @@ def _draw_cells(
         index=[f"cell_{i:0{len(str(n_cells))}d}" for i in range(1, n_cells + 1)],
     )
     return _Cells(structure, obs, levels, state.astype(np.float32), rng.normal(size=n_cells))
-
-
-def _type_sizes(n_cells: int, n_types: int, rare_fraction: float) -> np.ndarray:
-    """Cells of each type, falling geometrically to ``rare_fraction`` of all, at least one each."""
-    if n_types == 1:
-        return np.array([n_cells])
-    powers = np.arange(n_types)
-    low, high = 0.0, 1.0
-    for _ in range(60):  # share of the last type rises with the ratio: bisection
-        ratio = (low + high) / 2
-        share = ratio**powers / (ratio**powers).sum()
-        low, high = (ratio, high) if share[-1] < rare_fraction else (low, ratio)
-    sizes = np.maximum(1, np.floor(share * n_cells).astype(int))
-    sizes[0] += n_cells - sizes.sum()
-    return sizes
 
 
 def _draw_presence(

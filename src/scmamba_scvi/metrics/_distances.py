@@ -19,6 +19,7 @@ point scores as chance does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -235,3 +236,15 @@ def distance_sums(points: Tensor, codes: Tensor, n_labels: int, rows: np.ndarray
         with _full_precision(points):
             sums.append((distances @ members).double())
     return torch.cat(sums)
+
+
+def check_k(n_neighbors: int | None, fraction: float | None, n: int) -> int:
+    """Number of true neighbours, which must leave the cell itself out."""
+    k = n_neighbors
+    if k is None:
+        if fraction is None or not 0 < fraction < 1:
+            raise ScmambaError(f"neighbor_frac must be between 0 and 1; got {fraction}.")
+        k = max(1, math.floor(fraction * n + 0.5))
+    if not 1 <= k < n:
+        raise ScmambaError(f"A cell of {n:,} has 1 to {n - 1:,} neighbours other than itself; {k:,} were asked for.")
+    return k

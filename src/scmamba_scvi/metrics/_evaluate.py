@@ -118,11 +118,11 @@ def evaluate_integration(
 
     Examples
     --------
-    >>> scores = evaluate_integration(mdata, label_key="cell_type")  # doctest: +SKIP
-    >>> scores = evaluate_integration(  # doctest: +SKIP
-    ...     mdata, {"scMamba": "X_scmamba", "PCA": {"joint": "X_pca"}}, label_key="cell_type", batch_key="donor"
-    ... )
-    >>> scores["single-cell", "FOSCTTM"]  # doctest: +SKIP
+    >>> scores = metrics.evaluate_integration(model, label_key="cell_type", batch_key="batch", metrics=["FOSCTTM", "ARI"])
+    >>> mdata.obsm["X_first"] = mdata["rna"].X[:, :9].toarray()  # any embedding can be compared
+    >>> scores = metrics.evaluate_integration(mdata, {"first": {"joint": "X_first"}}, label_key="cell_type", metrics=["ARI"])
+    >>> scores.index.tolist(), scores.columns.tolist()
+    (['first'], [('bio', 'ARI')])
     """
     wanted = _wanted(metrics)
     if bio_on not in get_args(BioOn):

@@ -33,6 +33,12 @@ class PartnerRanks:
         Float64 ``(2, m)``: cells as close as the partner, the partner itself left out.
     n_candidates
         Cells that were compared, the partner among them.
+
+    Examples
+    --------
+    >>> ranks = metrics.partner_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None])  # the first two cells are swapped
+    >>> ranks.closer[0].tolist(), ranks.n_candidates
+    ([1.0, 1.0, 0.0, 0.0], 4)
     """
 
     closer: np.ndarray
@@ -55,6 +61,11 @@ class PartnerRanks:
 
         Among ``t`` ties only chance decides, so that a cell counts by the share of the orders of its ties in which the
         partner comes in.
+
+        Examples
+        --------
+        >>> metrics.partner_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None]).recall([1, 4]).round(6).tolist()
+        [0.5, 1.0]
         """
         k = np.atleast_1d(np.asarray(k, dtype=np.int64))
         first = self.closer.ravel().astype(np.int64)
@@ -103,6 +114,11 @@ def partner_ranks(
     -----
     Memory is linear in ``n``. A cell is left out of its own neighbours by its index. Distances that differ by rounding
     only are ties.
+
+    Examples
+    --------
+    >>> metrics.partner_ranks(np.eye(4), np.eye(4)).median
+    1.0
     """
     if among not in ("other", "both"):
         raise UnknownNameError("set of candidates", among, ("other", "both"))
@@ -154,6 +170,13 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     References
     ----------
     .. [Singh20] Singh et al., Unsupervised manifold alignment for single-cell multi-omics data, ACM-BCB 2020.
+
+    Examples
+    --------
+    >>> rna, atac = np.array([[0.0], [1.0], [5.0], [9.0]]), np.array([[1.0], [0.0], [5.0], [9.0]])
+    >>> of_rna, of_atac = metrics.foscttm(rna, atac)  # the first two cells are swapped
+    >>> of_rna.tolist()
+    [0.25, 0.25, 0.0, 0.0]
     """
     return partner_ranks(x, y, device=device).fractions
 
@@ -172,6 +195,11 @@ def recall_at_k(
     0 to 1; 1 is perfect, ``k / n`` is chance, higher is better. Other parameters and errors as in
     :func:`partner_ranks`; ``k`` must be between 1 and ``n``. Where the partner ties with others, the expected share
     over random orders counts, so that an embedding of all cells at one point scores ``k / n``.
+
+    Examples
+    --------
+    >>> metrics.recall_at_k(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None], k=1)
+    0.5
     """
     x, y = check_pairs(x, y, device)
     if not 1 <= k <= len(x):
@@ -192,6 +220,11 @@ def median_rank(
 
     1 is perfect, ``(n + 1) / 2`` is chance, ``n`` the worst: lower is better. Parameters and errors as in
     :func:`partner_ranks`; ties take the middle of the ranks they share.
+
+    Examples
+    --------
+    >>> metrics.median_rank(np.eye(4), np.eye(4))
+    1.0
     """
     return partner_ranks(x, y, max_queries=max_queries, random_state=random_state, device=device).median
 
@@ -238,6 +271,11 @@ def neighborhood_overlap(
     ----------
     .. [Cao20] Cao et al., Unsupervised topological alignment for single-cell multi-omics integration,
        Bioinformatics 2020.
+
+    Examples
+    --------
+    >>> metrics.neighborhood_overlap(np.eye(4), np.eye(4), k=[1, 7]).tolist()
+    [1.0, 1.0]
     """
     x, y = check_pairs(x, y, device)
     most = 2 * len(x) - 1
@@ -268,6 +306,11 @@ def modality_gap(x: Matrix, y: Matrix) -> float:
     ----------
     .. [Liang22] Liang et al., Mind the gap: understanding the modality gap in multi-modal contrastive representation
        learning, NeurIPS 2022.
+
+    Examples
+    --------
+    >>> metrics.modality_gap(np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]]))
+    2.0
     """
     x, y = as_matrix(x, "x"), as_matrix(y, "y")
     if x.shape[1] != y.shape[1]:

@@ -261,6 +261,11 @@ class Metric:
         Direction.
     in_summary
         Whether the paper's mean of the group counts it (equations 20 and 21).
+
+    Examples
+    --------
+    >>> metrics.METRICS["FOSCTTM"].group, metrics.METRICS["FOSCTTM"].higher_is_better
+    ('single-cell', False)
     """
 
     name: str

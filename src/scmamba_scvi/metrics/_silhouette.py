@@ -47,6 +47,11 @@ def cell_type_asw(
     -----
     ``(s + 1) / 2`` of the mean of scikit-learn's ``silhouette_samples``, Euclidean: a cell whose label is seen once
     has silhouette 0.
+
+    Examples
+    --------
+    >>> round(metrics.cell_type_asw(np.array([[0.0], [0.1], [9.0], [9.1]]), list("TTBB")), 2)
+    0.99
     """
     x = as_matrix(x, "x", device)
     codes = label_codes(cell_type, len(x), "cell_type")
@@ -92,6 +97,11 @@ def omics_asw(
     -----
     Equation 13 lacks a parenthesis, it is the mean of ``1 - |s|``; silhouettes are computed among the cells of a type.
     A layer with one cell in a type gives that cell silhouette 0.
+
+    Examples
+    --------
+    >>> metrics.omics_asw(np.array([[0.0], [1.0], [0.0], [1.0]]), ["rna", "rna", "atac", "atac"], list("TTTT"))
+    0.5
     """
     if single_layer not in ("skip", "one"):
         raise UnknownNameError("single_layer", single_layer, ("skip", "one"))

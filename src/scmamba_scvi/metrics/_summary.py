@@ -42,6 +42,11 @@ def annotation_scores(
     ScmambaError
         If the lengths differ, labels are missing, or no predicted label is among the true ones, as when names are
         compared with codes.
+
+    Examples
+    --------
+    >>> metrics.annotation_scores(["T", "T", "B", "B"], ["T", "B", "B", "B"])["accuracy"]
+    0.75
     """
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
@@ -102,6 +107,12 @@ def overall_scores(
     ------
     ScmambaError
         If a part has no score, if a score is infinite, or if ``"minmax"`` is asked of a single method.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({"ARI": [0.6], "NMI": [0.8], "omics mixing": [0.5]}, index=["scMamba"])
+    >>> metrics.overall_scores(scores, bio=["ARI", "NMI"], omics=["omics mixing"]).round(2).iloc[0].tolist()
+    [0.7, 0.5, 0.62]
     """
     if scale not in (None, "minmax"):
         raise UnknownNameError("scale", scale, ("minmax", None))

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError
-from ._distances import as_matrix, distance_sums, prepare
+from ._distances import as_matrix, check_k, distance_sums, prepare
 from ._graph import neighbor_graph
-from ._neighborhoods import check_k
 
 
 def diffusion_pseudotime(
@@ -57,6 +56,13 @@ def diffusion_pseudotime(
     ----------
     .. [Haghverdi16] Haghverdi et al., Diffusion pseudotime robustly reconstructs lineage branching, Nature Methods
        2016.
+
+    Examples
+    --------
+    >>> cells = np.sort(np.random.default_rng(0).random(100))[:, None]  # along a line
+    >>> time = metrics.diffusion_pseudotime(cells, root=0, n_neighbors=10)
+    >>> bool(time[:50].max() < time[50:].min())
+    True
     """
     import scanpy as sc
 
@@ -122,6 +128,11 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     -----
     Cells that lack a pseudotime (``NaN`` or infinite, not connected to the root) are left out and a warning says how
     many; scib counts them as if they stood at the root. Spearman's correlation, ties at their mean rank.
+
+    Examples
+    --------
+    >>> metrics.trajectory_conservation(np.array([0.0, 0.3, 1.0]), np.array([0.0, 0.5, 0.9]))
+    1.0
     """
     from scipy.stats import spearmanr
 
@@ -134,6 +145,11 @@ def pseudotime_consistency(a: np.ndarray, b: np.ndarray) -> float:
 
     -1 to 1, higher is better. Parameters ``(n,)``, errors and cells without a pseudotime as in
     :func:`trajectory_conservation`; both must have been computed from the same root cell.
+
+    Examples
+    --------
+    >>> round(metrics.pseudotime_consistency(np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.6, 1.1])), 6)
+    1.0
     """
     from scipy.stats import pearsonr
 

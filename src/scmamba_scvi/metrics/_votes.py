@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._distances import as_matrix, nearest, prepare, query_rows
+from ._distances import as_matrix, check_k, nearest, prepare, query_rows
 from ._labels import Labels, label_codes
-from ._neighborhoods import check_k
 
 
 def knn_accuracy(
@@ -48,6 +47,11 @@ def knn_accuracy(
     Notes
     -----
     Of types with as many votes, the one with the nearest voter wins. A cell whose label is seen once is always wrong.
+
+    Examples
+    --------
+    >>> metrics.knn_accuracy(np.array([[0.0], [1.0], [8.0], [9.0]]), list("TTBB"), n_neighbors=1)
+    1.0
     """
     x = as_matrix(x, "x", device)
     codes = torch.as_tensor(label_codes(cell_type, len(x), "cell_type"), device=x.device)

@@ -57,6 +57,12 @@ class AgreementMixin:
         ------
         ScmambaError
             The data hold one of the modalities only, or fewer than 10 cells have both.
+
+        Examples
+        --------
+        >>> agreement = model.get_modality_agreement()
+        >>> agreement.columns.tolist()
+        ['cosine', 'evidence']
         """
         if isinstance(adata, AnnData):
             raise ScmambaError("One AnnData holds one modality: pass a MuData with both, mudata.MuData({...}).")

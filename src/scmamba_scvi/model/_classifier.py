@@ -67,6 +67,12 @@ class ClassifierMixin:
         References
         ----------
         .. [Guo17] Guo et al., On calibration of modern neural networks, ICML 2017.
+
+        Examples
+        --------
+        >>> model.train_classifier("cell_type")
+        >>> model.predict(soft=True).columns.tolist()
+        ['type_1', 'type_2', 'type_3']
         """
         if not 0 <= balance <= 1:
             raise ScmambaError(f"balance must be between 0 (cells as they come) and 1 (types alike); got {balance}.")
@@ -126,6 +132,13 @@ class ClassifierMixin:
         ------
         ScmambaError
             No classifier was trained, or none for what was measured of these cells.
+
+        Examples
+        --------
+        >>> model.train_classifier("cell_type")
+        >>> mdata.obs["predicted"] = model.predict(threshold=0.7)  # below 0.7: "unsure"
+        >>> model.predict(mdata["rna"][:5], soft=True).shape  # cells with RNA alone
+        (5, 3)
         """
         if self.classifier_ is None:
             raise ScmambaError("There is no classifier yet: model.train_classifier(labels_key=...) makes one.")

@@ -88,6 +88,11 @@ class ImportanceMixin:
         See Also
         --------
         scmamba_scvi.pl.region_importance : draws it along the genome.
+
+        Examples
+        --------
+        >>> table = model.get_region_importance("cell_type", "atac", groups=["type_1"])
+        >>> best = table.nlargest(3, "score")[["name", "importance", "score"]]
         """
         if level not in ("features", "patches"):
             raise UnknownNameError("level", level, ("features", "patches"))

@@ -84,6 +84,12 @@ class ImputationMixin:
         ScmambaError
             Names of features missing, unknown or double; a modality that is not there; ``k`` beyond the reference
             cells.
+
+        Examples
+        --------
+        >>> peaks = model.impute(mdata["rna"][:5], modality="atac", features=mdata["atac"].var_names[:4])
+        >>> peaks.shape
+        (5, 4)
         """
         kind = kind_of(self, modality)
         names = self._features_to_impute(kind, features)
@@ -108,6 +114,11 @@ class ImputationMixin:
         Yields
         ------
         AnnData ``(n_cells, block_size)``, the last one with what is left.
+
+        Examples
+        --------
+        >>> [part.shape for part in model.impute_blocks(600, mdata["rna"][:5], modality="atac")]
+        [(5, 600), (5, 400)]
         """
         kind = kind_of(self, modality)
         if block_size < 1:

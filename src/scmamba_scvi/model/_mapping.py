@@ -86,6 +86,12 @@ class MappingMixin:
         See Also
         --------
         scvi.model.base.ArchesMixin : the method of this name in scvi-tools.
+
+        Examples
+        --------
+        >>> query = SCMAMBA.prepare_query_mudata(mdata["rna"][:50, :240], model)
+        >>> query["rna"].shape, int(query["rna"].var["in_query"].sum())
+        ((50, 300), 240)
         """
         model = _reference(cls, reference_model)
         if return_reference_var_names:
@@ -150,6 +156,12 @@ class MappingMixin:
         ------
         ScmambaError
             As :meth:`prepare_query_mudata`; the reference is not trained.
+
+        Examples
+        --------
+        >>> query_model = SCMAMBA.load_query_data(mdata["rna"][:50], model)
+        >>> query_model.get_latent_representation().shape
+        (50, 64)
         """
         if inplace_subset_query_vars:
             raise ScmambaError("Data are not changed here: leave inplace_subset_query_vars out.")

@@ -37,6 +37,12 @@ class CellMatches:
         ``(n, k)`` float32 probability that this reference is the partner, given that the partner is one of them.
     partner
         ``(n,)`` int64 positions of a one-to-one matching, -1 for cells that got none; `None` if none was asked for.
+
+    Examples
+    --------
+    >>> found = model.match_cells(k=2)
+    >>> found.scores.shape, bool((found.scores[:, 0] >= found.scores[:, 1]).all())
+    ((300, 2), True)
     """
 
     query_names: pd.Index
@@ -47,7 +53,13 @@ class CellMatches:
     partner: np.ndarray | None = None
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per query cell and rank, from 1: ``query, rank, reference, score, confidence``."""
+        """One row per query cell and rank, from 1: ``query, rank, reference, score, confidence``.
+
+        Examples
+        --------
+        >>> model.match_cells(k=2).to_frame()["rank"].tolist()[:4]
+        [1, 2, 1, 2]
+        """
         n, k = self.indices.shape
         reference = np.append(self.reference_names.to_numpy(dtype=object), None)[self.indices]  # -1 is the None
         return pd.DataFrame(
@@ -61,7 +73,13 @@ class CellMatches:
         )
 
     def partners(self) -> pd.Series:
-        """Name of the reference that the one-to-one matching gave each query cell, `None` where it gave none."""
+        """Name of the reference that the one-to-one matching gave each query cell, `None` where it gave none.
+
+        Examples
+        --------
+        >>> model.match_cells(one_to_one=True).partners().is_unique
+        True
+        """
         if self.partner is None:
             raise ScmambaError("No one-to-one matching was asked for: match_cells(..., one_to_one=True).")
         names = np.append(self.reference_names.to_numpy(dtype=object), None)
@@ -126,6 +144,12 @@ class MatchingMixin:
         ----------
         .. [Crouse16] Crouse, On implementing 2D rectangular assignment algorithms, IEEE Transactions on Aerospace and
            Electronic Systems 2016.
+
+        Examples
+        --------
+        >>> found = model.match_cells(mdata["rna"][:5], mdata["atac"], k=3)
+        >>> found.to_frame().columns.tolist()
+        ['query', 'rank', 'reference', 'score', 'confidence']
         """
         asked, found = (
             kind_of(self, modality, argument)

@@ -84,7 +84,7 @@ class SCMAMBA(
 
     Examples
     --------
-    >>> scmamba_scvi.SCMAMBA.setup_mudata(mdata, batch_key="donor")
+    >>> scmamba_scvi.SCMAMBA.setup_mudata(mdata, batch_key="batch")
     >>> model = scmamba_scvi.SCMAMBA(mdata)
     >>> model.train()
     >>> mdata.obsm["X_scmamba"] = model.get_latent_representation()
@@ -180,6 +180,10 @@ class SCMAMBA(
         ------
         ScmambaError
             Before anything is registered; the message names what is wrong, where, and what to do.
+
+        Examples
+        --------
+        >>> SCMAMBA.setup_mudata(mdata, modalities={"rna": "rna", "atac": "atac"}, batch_key="batch", labels_key="cell_type")
         """
         for name in kwargs:
             if name not in PASSED_ON:
@@ -239,7 +243,13 @@ class SCMAMBA(
         return {key: self.feature_names(kind) for kind, key in self.modalities_.items()}
 
     def feature_names(self, kind: str) -> np.ndarray:
-        """Features of one kind of modality, in the order the model knows."""
+        """Features of one kind of modality, in the order the model knows.
+
+        Examples
+        --------
+        >>> model.feature_names("rna")[:2].tolist() == mdata["rna"].var_names[:2].tolist()
+        True
+        """
         return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:
@@ -287,6 +297,12 @@ class SCMAMBA(
         float32 ``(n_cells, n_latent)`` of unit length, in the order of ``mdata.obs`` (or of ``indices``). Cells without
         the modality asked for are NaN, with one warning. The joint embedding of cells of batches that the model was not
         trained on is not corrected for them, with one warning.
+
+        Examples
+        --------
+        >>> mdata.obsm["X_scmamba"] = model.get_latent_representation()  # joint
+        >>> model.get_latent_representation(modality="rna").shape  # a view, in the space that modalities share
+        (300, 64)
         """
         self._check_if_trained(warn=False, message="Train the model first: model.train().")
         if adata is not None and not isinstance(adata, MuData):

@@ -32,6 +32,11 @@ class SCMAMBAModule(BaseModuleClass):
         Order and patches of the features, per kind of modality.
     n_batches
         Batches of the training data.
+
+    Examples
+    --------
+    >>> list(model.module.encoders), model.module.config.n_latent
+    (['rna', 'atac'], 64)
     """
 
     def __init__(self, config: ModelConfig, layouts: Mapping[str, FeatureLayout], n_batches: int = 1) -> None:

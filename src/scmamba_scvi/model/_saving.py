@@ -32,6 +32,12 @@ class SavingMixin:
         ------
         ScmambaError
             The folder exists, or cannot be written.
+
+        Examples
+        --------
+        >>> model.save("trained", overwrite=True)
+        >>> SCMAMBA.load("trained", mdata).is_trained
+        True
         """
         try:
             super().save(os.fspath(dir_path), *args, **kwargs)
@@ -62,6 +68,12 @@ class SavingMixin:
         ------
         ScmambaError
             The file is missing or damaged, of another class, or the data are not of the model's features.
+
+        Examples
+        --------
+        >>> model.save("trained", overwrite=True)
+        >>> SCMAMBA.load("trained", mdata).get_latent_representation().shape
+        (300, 64)
         """
         if adata is not None and adata is not False and not isinstance(adata, MuData):
             raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
@@ -93,6 +105,12 @@ class SavingMixin:
         ------
         ScmambaError
             The folder exists and is not to be overwritten, holds something else, or cannot be written.
+
+        Examples
+        --------
+        >>> model.export("exported", overwrite=True)
+        >>> sorted(path.suffix for path in pathlib.Path("exported").iterdir())
+        ['.json', '.safetensors']
         """
         write_export(self, directory, overwrite=overwrite)
 
@@ -111,6 +129,12 @@ class SavingMixin:
         ------
         ScmambaError
             A file is missing, damaged, of another format or version, or does not fit the network it describes.
+
+        Examples
+        --------
+        >>> model.export("exported", overwrite=True)
+        >>> SCMAMBA.from_export("exported").get_latent_representation(mdata).shape
+        (300, 64)
         """
         return read_export(cls, directory, mdata)
 
@@ -146,6 +170,10 @@ class SavingMixin:
         ------
         ScmambaError
             huggingface_hub is not installed, or the repository cannot be written.
+
+        Examples
+        --------
+        >>> model.push_to_hub("you/scmamba-blood", private=True)  # doctest: +SKIP
         """
         return upload(self, repo_id, private=private, token=token, revision=revision, message=commit_message)
 
@@ -181,6 +209,10 @@ class SavingMixin:
         ------
         ScmambaError
             huggingface_hub is not installed, the repository cannot be read, or does not hold a model.
+
+        Examples
+        --------
+        >>> SCMAMBA.from_hub("somebody/scmamba-blood", mdata, revision="8f3c2e1")  # doctest: +SKIP
         """
         return download(
             cls, repo_id, mdata,

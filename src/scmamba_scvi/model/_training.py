@@ -117,6 +117,13 @@ class ContrastiveTrainingMixin:
             The loss or the weights are no longer finite; the model then keeps its last good weights.
         ResumeError
             The checkpoint is damaged, belongs to another training, or is there although ``resume`` is not set.
+
+        Examples
+        --------
+        >>> model = SCMAMBA(mdata)
+        >>> model.train(max_epochs=100, plan_kwargs={"batch_pure": True})
+        >>> len(model.history["foscttm_validation"]) > 0
+        True
         """
         if self.adata is None:
             raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")

@@ -12,9 +12,8 @@ from mudata import MuData
 
 from ..errors import ScmambaError, UnknownNameError
 from ..metrics import diffusion_pseudotime
-from ..metrics._distances import as_matrix
+from ..metrics._distances import as_matrix, check_k
 from ..metrics._graph import neighbor_graph
-from ..metrics._neighborhoods import check_k
 from ._cells import kind_of, opened
 
 JOINT = "joint"
@@ -64,6 +63,12 @@ class TrajectoryMixin:
         ScmambaError
             The root is not there or lacks a modality, no cell is connected to it, or there are too few cells for
             ``n_neighbors``.
+
+        Examples
+        --------
+        >>> time = model.get_pseudotime("type_1", groupby="cell_type")
+        >>> time.columns.tolist()
+        ['joint', 'rna', 'atac']
         """
         with opened(self, adata) as mdata:
             found = self._embeddings_of(mdata, embeddings, batch_size)
@@ -118,6 +123,11 @@ class TrajectoryMixin:
         ----------
         .. [Wolf19] Wolf et al., PAGA: graph abstraction reconciles clustering with trajectory inference, Genome Biology
            2019.
+
+        Examples
+        --------
+        >>> model.get_group_connectivities("cell_type").shape
+        (3, 3)
         """
         import scanpy as sc
 

@@ -29,6 +29,11 @@ class Attention(nn.Module):
     ------
     ScmambaError
         If ``d_model`` is not a multiple of ``n_heads``, or with ``rotary`` if a head has an odd number of dimensions.
+
+    Examples
+    --------
+    >>> nn.Attention(d_model=32, n_heads=4)(torch.randn(2, 10, 32)).shape
+    torch.Size([2, 10, 32])
     """
 
     def __init__(self, d_model: int, n_heads: int = 4, rotary: bool = False) -> None:

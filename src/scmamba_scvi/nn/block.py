@@ -44,6 +44,11 @@ class GatedMLP(nn.Module):
         Width ``d`` of tokens.
     d_hidden
         Width of ``a`` and ``b``.
+
+    Examples
+    --------
+    >>> nn.GatedMLP(32, 64)(torch.randn(2, 10, 32)).shape
+    torch.Size([2, 10, 32])
     """
 
     def __init__(self, d_model: int, d_hidden: int) -> None:
@@ -82,6 +87,12 @@ class Block(nn.Module):
         and a network costs nothing before it has learned something.
     dropout
         Share of each branch's output that is dropped in training.
+
+    Examples
+    --------
+    >>> block = nn.Block(32, nn.Mamba2(32, d_state=16, headdim=32), d_mlp=64, layer_scale=1e-2)
+    >>> block(torch.randn(2, 10, 32)).shape  # (n, c, d)
+    torch.Size([2, 10, 32])
     """
 
     def __init__(

@@ -29,6 +29,12 @@ class Encoder(nn.Module):
         The network, and the kind of modality whose entries of ``config`` are read.
     slots, n_patches, patch_size
         Layout of the features, see `PatchTokenizer`.
+
+    Examples
+    --------
+    >>> encoder = nn.Encoder(config.resolve_config("small"), "rna", torch.arange(100), n_patches=4, patch_size=25)
+    >>> encoder.eval()(torch.rand(2, 100)).norm(dim=1).round(decimals=4).tolist()
+    [1.0, 1.0]
     """
 
     def __init__(self, config: ModelConfig, kind: str, slots: Tensor, n_patches: int, patch_size: int) -> None:

@@ -55,6 +55,12 @@ class Mamba2(nn.Module):
         If the inner width is not a multiple of ``headdim``.
     UnknownNameError
         For a back-end that does not exist.
+
+    Examples
+    --------
+    >>> mixer = nn.Mamba2(d_model=32, d_state=16, headdim=32)
+    >>> mixer(torch.randn(2, 10, 32)).shape  # (n, c, d)
+    torch.Size([2, 10, 32])
     """
 
     def __init__(

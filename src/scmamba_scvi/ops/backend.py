@@ -84,6 +84,13 @@ def ssd(
     -----
     UserWarning
         If ``"auto"`` does without kernels that are installed but fail, once, with the reason.
+
+    Examples
+    --------
+    >>> x, dt, A, D = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1), -torch.ones(1), torch.ones(1)
+    >>> B, C = torch.randn(2, 2, 10, 4)
+    >>> ssd(x, dt, A, B, C, D).shape  # (n, c, h, p)
+    torch.Size([2, 10, 1, 8])
     """
     if check_backend(backend) == "auto":
         backend = choose_backend(x, B, training=any(t.requires_grad for t in (x, dt, A, B, C, D)))
@@ -150,13 +157,25 @@ _KERNELS: Final = {"triton": load_triton, "mamba_ssm": load_kernel}
 
 
 def available_backends(device: torch.device | str = "cpu") -> list[str]:
-    """Names of `BACKENDS` that can run on ``device``."""
+    """Names of `BACKENDS` that can run on ``device``.
+
+    Examples
+    --------
+    >>> available_backends("cpu")
+    ['recurrent', 'torch']
+    """
     on_cuda = torch.device(device).type == "cuda"
     return [name for name in BACKENDS if name not in _KERNELS or (on_cuda and _KERNELS[name]()[0] is not None)]
 
 
 def explain_backend(device: torch.device | str = "cpu") -> str:
-    """One sentence on what ``"auto"`` means on ``device``, and why."""
+    """One sentence on what ``"auto"`` means on ``device``, and why.
+
+    Examples
+    --------
+    >>> explain_backend("cpu")
+    'torch (the chunked scan in plain torch; kernels need CUDA, this is cpu)'
+    """
     device = torch.device(device)
     if device.type != "cuda":
         return f"torch (the chunked scan in plain torch; kernels need CUDA, this is {device.type})"

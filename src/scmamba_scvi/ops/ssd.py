@@ -48,6 +48,13 @@ def ssd_recurrent(
     Returns
     -------
     ``(n, c, h, p)`` in the dtype of ``x``.
+
+    Examples
+    --------
+    >>> x, dt, A, D = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1), -torch.ones(1), torch.ones(1)
+    >>> B, C = torch.randn(2, 2, 10, 4)
+    >>> torch.allclose(ssd_recurrent(x, dt, A, B, C, D), ssd_chunked(x, dt, A, B, C, D), atol=1e-5)
+    True
     """
     n, c, h, p = x.shape
     acc = _accumulator_dtype(x)
@@ -83,6 +90,13 @@ def ssd_chunked(
     Returns
     -------
     ``(n, c, h, p)`` in the dtype of ``x``.
+
+    Examples
+    --------
+    >>> x, dt, A, D = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1), -torch.ones(1), torch.ones(1)
+    >>> B, C = torch.randn(2, 2, 10, 4)
+    >>> ssd_chunked(x, dt, A, B, C, D, chunk_size=4).shape
+    torch.Size([2, 10, 1, 8])
     """
     n, c, h, p = x.shape
     q = chunk_size or choose_chunk_size(c, p, B.shape[-1])
@@ -114,6 +128,13 @@ def ssd_last(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) 
     Returns
     -------
     ``(n, h, p)`` in the dtype of ``x``.
+
+    Examples
+    --------
+    >>> x, dt, A, D = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1), -torch.ones(1), torch.ones(1)
+    >>> B, C = torch.randn(2, 2, 10, 4)
+    >>> torch.allclose(ssd_last(x, dt, A, B, C[:, -1], D), ssd_recurrent(x, dt, A, B, C, D)[:, -1], atol=1e-5)
+    True
     """
     acc = _accumulator_dtype(x)
     with torch.autocast(x.device.type, enabled=False):

@@ -60,6 +60,11 @@ def confusion(
     ------
     ScmambaError
         If lengths differ, no cell has both labels, there are more than 100 labels, or ``order`` lacks one.
+
+    Examples
+    --------
+    >>> ax = pl.confusion(["T", "T", "B"], ["T", "B", "B"])
+    >>> ax.figure.savefig("confusion.png")
     """
     if normalize not in NORMALIZE:
         raise UnknownNameError("normalize", normalize, NORMALIZE)

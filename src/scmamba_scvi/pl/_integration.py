@@ -90,6 +90,12 @@ def integration(
         If coordinates are missing, or a column holds too many different values to be a legend.
     UnknownNameError
         If a column or a modality does not exist.
+
+    Examples
+    --------
+    >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
+    >>> scmamba_scvi.workflow.write_umap(mdata, ["rna", "atac"])
+    >>> axes = pl.integration(mdata, color=["cell_type", "batch"])
     """
     panels = _panels(mdata, color, modalities)
     if figure is None:

@@ -88,6 +88,11 @@ def metrics_table(
         If there is nothing to draw, or if a score is not a number or infinite.
     UnknownNameError
         If there is no column ``sort_by``.
+
+    Examples
+    --------
+    >>> scores = metrics.evaluate_integration(model, metrics=["FOSCTTM", "recall@10"])
+    >>> ax = pl.metrics_table(scores)
     """
     lower = LOWER_IS_BETTER if lower_is_better is None else set(lower_is_better)
     table = _sorted(_checked(scores), sort_by, lower)

@@ -58,6 +58,10 @@ def modality_agreement(
     ------
     ScmambaError
         If no value is finite, cells are not those of ``mdata``, or coordinates are missing.
+
+    Examples
+    --------
+    >>> axes = pl.modality_agreement(model.get_modality_agreement()["evidence"])
     """
     values = agreement if isinstance(agreement, pd.Series) else pd.Series(np.asarray(agreement, dtype=float).ravel())
     values = values.astype(float)

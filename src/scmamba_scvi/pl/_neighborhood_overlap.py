@@ -55,6 +55,11 @@ def neighborhood_overlap(
     ------
     ScmambaError
         If there is no curve, or one is not of shares between 0 and 1.
+
+    Examples
+    --------
+    >>> views = [model.get_latent_representation(modality=kind) for kind in model.kinds]
+    >>> ax = pl.neighborhood_overlap({"scMamba": metrics.neighborhood_overlap(*views)})
     """
     if n_pairs is not None and n_pairs < 2:
         raise ScmambaError(f"n_pairs must be at least 2 or None (no line of chance); got {n_pairs}.")

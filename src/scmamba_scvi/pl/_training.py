@@ -44,6 +44,10 @@ def training(
     ------
     ScmambaError
         If there is no history to draw.
+
+    Examples
+    --------
+    >>> axes = pl.training(model)
     """
     history = getattr(model_or_history, "history", model_or_history)
     curves = {name: _curve(table) for name, table in history.items()} if isinstance(history, Mapping) else {}

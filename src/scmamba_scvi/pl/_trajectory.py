@@ -60,6 +60,11 @@ def trajectory(
     ------
     ScmambaError
         Coordinates, the column of groups or all values are missing, or cells are unknown.
+
+    Examples
+    --------
+    >>> mdata.obsm["X_umap"] = model.get_latent_representation()[:, :2]  # any two coordinates
+    >>> axes = pl.trajectory(mdata, model.get_pseudotime("type_1", groupby="cell_type")["joint"])
     """
     table = pseudotime.to_frame() if isinstance(pseudotime, pd.Series) else pseudotime
     if basis not in mdata.obsm:

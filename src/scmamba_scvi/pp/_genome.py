@@ -43,7 +43,16 @@ _VERSION: Final = re.compile(r"^(ENS[A-Z]*\d{11})(\.\d+)?(_PAR_Y)?$")
 
 @dataclasses.dataclass(frozen=True)
 class AnnotationCoverage:
-    """How many genes of ``var`` got coordinates, and through what."""
+    """How many genes of ``var`` got coordinates, and through what.
+
+    Examples
+    --------
+    >>> coverage = pp.AnnotationCoverage(
+    ...     n_features=3, n_kept=0, n_by_id=1, n_by_name=1, n_by_name_ignoring_case=0, n_ambiguous=0
+    ... )
+    >>> coverage.n_placed
+    2
+    """
 
     n_features: int
     n_kept: int  # have the coordinates they had before
@@ -107,6 +116,13 @@ def annotate_genome(
     -----
     Where an id or a name has several loci, chromosomes come before unplaced contigs, in their natural order, then the
     smaller start.
+
+    Examples
+    --------
+    >>> rna = anndata.AnnData(np.ones((2, 2)), var=pd.DataFrame(index=["CD4", "CD19"]))
+    >>> genes = pd.DataFrame({"gene_name": ["CD4"], "chrom": ["chr12"], "start": [6_786_857], "end": [6_820_799]})
+    >>> pp.annotate_genome(rna, genes).n_placed, rna.var["chrom"].tolist()
+    (1, ['chr12', ''])
     """
     adata = _genes_of(data, modality)
     loci = _read_annotation(gtf)

@@ -22,6 +22,11 @@ class FeatureLayout:
     """Which patch each feature belongs to, and where in it.
 
     Data are never reordered: the tokenizer applies ``slots`` as an index. Made by :func:`feature_layout`.
+
+    Examples
+    --------
+    >>> pp.feature_layout(pd.DataFrame(index=["chr2:1-4", "chr1:5-9", "LINC1"]), patch_size=2).patch_of.tolist()
+    [1, 0, 2]
     """
 
     #: ``w``, slots of a patch. Patches hold at most so many features; the other slots stay empty.
@@ -82,14 +87,27 @@ class FeatureLayout:
         return tuple(name for name in dict.fromkeys(names) if name != UNPLACED)
 
     def features_of(self, patch: int) -> np.ndarray:
-        """Positions in ``var`` of the features of a patch, in their order within it, int64."""
+        """Positions in ``var`` of the features of a patch, in their order within it, int64.
+
+        Examples
+        --------
+        >>> layout = pp.feature_layout(pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "chr1:5-9"]), patch_size=2)
+        >>> layout.features_of(1).tolist()
+        [1, 0]
+        """
         if not 0 <= patch < self.n_patches:
             raise ScmambaError(f"There is no patch {patch}: this layout has {self.n_patches}, counted from 0.")
         bounds = np.searchsorted(self._sorted_slots, [patch * self.patch_size, (patch + 1) * self.patch_size])
         return self._by_slot[slice(*bounds)]
 
     def summary(self) -> str:
-        """One line: ``1,648 of 1,677 features placed on 21 chromosomes, 45 patches of 64``."""
+        """One line: ``1,648 of 1,677 features placed on 21 chromosomes, 45 patches of 64``.
+
+        Examples
+        --------
+        >>> pp.feature_layout(pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "GENE"]), patch_size=2).summary()
+        '2 of 3 features placed on 1 chromosome, 2 patches of 2'
+        """
         patches = f"{self.n_patches:,} patch{'es' * (self.n_patches != 1)} of {self.patch_size:,}"
         if not self.ordered:
             return f"{self.n_features:,} features in the order of var, {patches}"
@@ -101,7 +119,14 @@ class FeatureLayout:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold; :meth:`from_dict` reads them."""
+        """Plain values that JSON can hold; :meth:`from_dict` reads them.
+
+        Examples
+        --------
+        >>> layout = pp.feature_layout(pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "chr1:5-9"]), patch_size=2)
+        >>> layout.to_dict()["slots"]
+        [3, 2, 0]
+        """
         return {
             "patch_size": self.patch_size,
             "slots": self.slots.tolist(),
@@ -118,6 +143,12 @@ class FeatureLayout:
         ------
         ScmambaError
             An entry is missing or of another type, a slot lies outside the grid, two features share one.
+
+        Examples
+        --------
+        >>> layout = pp.feature_layout(pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "chr1:5-9"]), patch_size=2)
+        >>> pp.FeatureLayout.from_dict(layout.to_dict()) == layout
+        True
         """
         needed = [field.name for field in dataclasses.fields(cls)]
         lacking = [name for name in needed if not isinstance(saved, Mapping) or name not in saved]
@@ -192,8 +223,7 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> layout = feature_layout(pd.DataFrame(index=["chr10:5-9", "chr2:1-4", "chr2:7-9"]), patch_size=2)
+    >>> layout = pp.feature_layout(pd.DataFrame(index=["chr10:5-9", "chr2:1-4", "chr2:7-9"]), patch_size=2)
     >>> layout.patch_names
     ('chr2:1-9', 'chr10:5-9')
     >>> layout.slots

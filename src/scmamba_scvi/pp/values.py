@@ -31,6 +31,11 @@ class ValueTransform(nn.Module):
     ----------
     n_features
         ``f``.
+
+    Examples
+    --------
+    >>> pp.ValueTransform(3)(torch.tensor([[0.0, 2.0, 5.0]])).tolist()
+    [[0.0, 2.0, 5.0]]
     """
 
     def __init__(self, n_features: int) -> None:
@@ -278,6 +283,11 @@ def value_transform(name: str, n_features: int, *, n_bins: int = 51) -> ValueTra
         No transform has this name.
     ScmambaError
         ``"clr"`` on more than `MAX_DENSE_FEATURES` features.
+
+    Examples
+    --------
+    >>> pp.value_transform("binary", n_features=3)(torch.tensor([[0.0, 2.0, 5.0]])).tolist()
+    [[0.0, 1.0, 1.0]]
     """
     if name not in VALUE_TRANSFORMS:
         raise UnknownNameError("values", name, VALUE_TRANSFORMS)
