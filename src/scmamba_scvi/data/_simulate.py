@@ -14,16 +14,7 @@ from scipy import sparse
 
 from .._compat import without_pulling
 from ..errors import ScmambaError
-from ._programs import (
-    N_PRIVATE,
-    N_STATES,
-    Structure,
-    gene_programs,
-    peak_programs,
-    place_genes,
-    place_peaks,
-    type_sizes,
-)
+from ._programs import N_PRIVATE, N_STATES, Structure, gene_programs, peak_programs, place_genes, place_peaks, type_sizes  # fmt: skip
 from ._sampling import sample_mixture, stack_rows
 
 #: What a cell's counts are made of, before its own levels vary them. Accessibility says less about the type.

@@ -104,6 +104,12 @@ class LinksMixin:
         See Also
         --------
         scmamba_scvi.pl.region_links : draws it against distance.
+
+        Examples
+        --------
+        >>> links = model.region_links(genes=mdata["rna"].var_names[:20])
+        >>> links.columns[:4].tolist()
+        ['gene', 'peak', 'chrom', 'distance']
         """
         from scipy.stats import false_discovery_control, norm
 

@@ -47,6 +47,10 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     ------
     ScmambaError
         Columns missing, or no pair has a z-score.
+
+    Examples
+    --------
+    >>> ax = pl.region_links(model.region_links(max_distance=1_000_000))
     """
     lacking = [name for name in COLUMNS if name not in table]
     if lacking:
