@@ -118,6 +118,7 @@ class Shown(doctest.OutputChecker):
         return (not want and got.startswith("SCMAMBA: preset")) or super().check_output(want, got, optionflags)
 
 
+@pytest.mark.timeout(1800)  # a minute of one processor, many on a busy machine
 def test_examples_run(names, tmp_path_factory, monkeypatch):
     import matplotlib.pyplot as plt
     import scvi

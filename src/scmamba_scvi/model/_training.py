@@ -121,7 +121,7 @@ class ContrastiveTrainingMixin:
         Examples
         --------
         >>> model = SCMAMBA(mdata)
-        >>> model.train(max_epochs=100, plan_kwargs={"batch_pure": True})
+        >>> model.train(batch_size=64, plan_kwargs={"batch_pure": True})
         >>> len(model.history["foscttm_validation"]) > 0
         True
         """
