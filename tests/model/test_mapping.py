@@ -246,6 +246,7 @@ def test_a_batch_left_behind_by_a_subset_is_new():
     model = SCMAMBA(reference, encoder="linear")
     model.train(**QUICK)
     assert list(model.batches) == ["batch_1"]
+    assert list(reference.obs["batch"].cat.categories) == ["batch_1", "batch_2"]  # the user's own column stays as it is
     loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
     assert loaded.module.joint.shift_rna[1].norm() > 0
 

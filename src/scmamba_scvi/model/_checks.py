@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
 
@@ -65,10 +66,21 @@ def check_obs_column(mdata: MuData, argument: str, column: str | None) -> None:
         )
 
 
-def forget_unused_categories(mdata: MuData, column: str | None) -> None:
-    """Leave the categories that cells have: those of cells that were taken out would pass for batches that are known."""
-    if column is not None and isinstance(mdata.obs[column].dtype, pd.CategoricalDtype):
-        mdata.obs[column] = mdata.obs[column].cat.remove_unused_categories()
+@contextlib.contextmanager
+def only_used_categories(mdata: MuData, column: str | None) -> Iterator[None]:
+    """Within the block, a categorical column has those categories that cells have; after it, all it had before.
+
+    Those of cells that were taken out would pass for batches that the model knows.
+    """
+    if column is None or not isinstance(mdata.obs[column].dtype, pd.CategoricalDtype):
+        yield
+        return
+    whole = mdata.obs[column]
+    mdata.obs[column] = whole.cat.remove_unused_categories()
+    try:
+        yield
+    finally:
+        mdata.obs[column] = whole
 
 
 def check_shared_cells(mdata: MuData, modalities: Mapping[str, str]) -> None:

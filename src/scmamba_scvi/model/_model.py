@@ -21,7 +21,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._agreement import AgreementMixin
 from ._arguments import check_count
-from ._checks import check_obs_column, check_shared_cells, forget_unused_categories
+from ._checks import check_obs_column, check_shared_cells, only_used_categories
 from ._classifier import ClassifierMixin
 from ._copies import CopyMixin
 from ._data import MultiModalManager, resolve_cells
@@ -206,7 +206,6 @@ class SCMAMBA(
         if source is None:
             check_obs_column(mdata, "batch_key", batch_key)
             check_obs_column(mdata, "labels_key", labels_key)
-            forget_unused_categories(mdata, batch_key)
             check_shared_cells(mdata, modalities)
         fields = [
             MuDataLayerField(x_key(kind), layers.get(kind), mod_key=key, is_count_data=False, correct_data_format=False)
@@ -220,7 +219,8 @@ class SCMAMBA(
         )  # fmt: skip
         if source is not None:
             kwargs.setdefault("extend_categories", True)
-        manager.register_fields(mdata, **kwargs)
+        with only_used_categories(mdata, batch_key if source is None else None):
+            manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
 
     @property
