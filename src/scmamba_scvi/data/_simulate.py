@@ -14,7 +14,8 @@ from scipy import sparse
 
 from .._compat import without_pulling
 from ..errors import ScmambaError
-from ._programs import N_PRIVATE, N_STATES, Structure, gene_programs, peak_programs, place_genes, place_peaks, type_sizes  # fmt: skip
+from . import _programs
+from ._programs import N_PRIVATE, N_STATES, Structure, gene_programs, peak_programs, place_genes, place_peaks
 from ._sampling import sample_mixture, stack_rows
 
 #: What a cell's counts are made of, before its own levels vary them. Accessibility says less about the type.
@@ -227,7 +228,7 @@ def _draw_cells(
     rng: np.random.Generator, n_cells: int, n_batches: int, structure: Structure, rare_fraction: float
 ) -> _Cells:
     n_types = structure.n_types
-    type_of = rng.permutation(np.repeat(np.arange(n_types), type_sizes(n_cells, n_types, rare_fraction)))
+    type_of = rng.permutation(np.repeat(np.arange(n_types), _programs.type_sizes(n_cells, n_types, rare_fraction)))
     batch_of = np.arange(n_cells) * n_batches // n_cells
     # types differ in their mean state, cells of a type differ more
     state = rng.normal(size=(n_types, N_STATES))[type_of] * 0.4 + rng.normal(size=(n_cells, N_STATES))
