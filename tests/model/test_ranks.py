@@ -140,6 +140,17 @@ def test_early_stopping_stays_and_nothing_is_written_where_the_user_works():
         assert given is trainer and report is None
 
 
+@pytest.mark.parametrize("where", [{"devices": 2}, {"devices": 1, "num_nodes": 2}, {"devices": 2, "strategy": "ddp"}])
+@pytest.mark.parametrize("resume", [False, True], ids=["from the start", "resumed"])
+def test_a_checkpoint_of_several_devices_is_refused_before_anything_is_written(tmp_path, where, resume):
+    mdata = simulate_multiome(n_cells=60, n_genes=30, n_peaks=40, n_cell_types=2, seed=1)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, n_latent=4, encoder="linear")
+    with pytest.raises(ScmambaError, match="one device, this would be on 2.*leave checkpoint_dir out"):
+        model.train(checkpoint_dir=tmp_path / "run", resume=resume, accelerator="cpu", **where)
+    assert not (tmp_path / "run").exists() and not dist.is_initialized() and not model.is_trained
+
+
 # -- the whole of it ------------------------------------------------------------------------------------------------
 
 #: Both run it, one process and two; every step sees all cells to train on, so their order is no difference.
@@ -172,12 +183,16 @@ torch.save({"history": history, "summary": model.training_summary_, "reads": rea
 """
 
 
-def run(folder, devices, batch_size):
-    (folder / "script.py").write_text(SCRIPT)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"] if devices > 1 else []
-    command = [sys.executable, *launcher, "script.py", str(devices), str(batch_size), str(devices)]
+def launch(folder, script, n_processes, *arguments):
+    (folder / "script.py").write_text(script)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
+    command = [sys.executable, *(launcher if n_processes > 1 else []), "script.py", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+
+
+def run(folder, devices, batch_size):
+    done = launch(folder, SCRIPT, devices, devices, batch_size, devices)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout, [torch.load(folder / f"{devices}-{i}.pt", weights_only=False) for i in range(devices)]
 
@@ -200,3 +215,28 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path):
     assert epochs[0] == epochs[1] == [(linear, epoch) for linear, epoch, _ in one["reads"]]
     for (*_, first), (*_, second) in zip(two[0]["reads"], two[1]["reads"], strict=True):
         assert len(first) == len(second) == 180 and len(torch.cat([first, second]).unique()) == 360
+
+
+REFUSED = """
+import os, sys
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError
+
+mdata = simulate_multiome(n_cells=60, n_genes=30, n_peaks=40, n_cell_types=2, seed=1)
+SCMAMBA.setup_mudata(mdata)
+model = SCMAMBA(mdata, n_latent=4, encoder="linear")
+try:
+    model.train(max_epochs=2, checkpoint_dir="run", resume=True, devices=2, strategy="ddp", accelerator="cpu")
+except ScmambaError as error:
+    open(f"{os.environ['RANK']}.txt", "w").write(str(error))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_are_refused_a_checkpoint_and_none_waits_for_the_other(tmp_path):
+    done = launch(tmp_path, REFUSED, 2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {p.name for p in tmp_path.iterdir()} == {"script.py", "0.txt", "1.txt"}
+    for rank in (0, 1):
+        assert "one device" in (tmp_path / f"{rank}.txt").read_text()

@@ -150,7 +150,10 @@ class ContrastiveTrainingMixin:
         if resume and checkpoint_dir is None:
             raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
         if n_ranks > 1 and checkpoint_dir is not None:
-            raise ScmambaError("checkpoint_dir is for training on one device: leave it out, or pass devices=1.")
+            raise ScmambaError(
+                f"checkpoint_dir is for training on one device, this would be on {n_ranks}, whose processes would write "
+                f"one file: leave checkpoint_dir out, or pass devices=1, num_nodes=1."
+            )
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
             cells_per_step=chosen.cells_per_step, buffer_mb=config.buffer_mb, train_size=train_size,
