@@ -1,13 +1,16 @@
 """Coverage-guided fuzzing of `SCMAMBA.from_export`, run on demand: ``python tests/faults/fuzz_export.py --seconds 60``.
 
-Mutations of a good ``model.json`` and of a good header of the weights are read; anything but a model or a `ScmambaError`
-ends the run with the input. With atheris (``pip install atheris``) the bytes are atheris' own and coverage guides them;
-without it the same mutations are drawn at random, and the first line says so.
+Read are mutations of a good ``model.json`` and of a good header of the weights, entry by entry and byte by byte; anything
+but a model or a `ScmambaError` ends the run with the input, which atheris writes into the working folder. With atheris
+(``pip install atheris``) the choices are atheris' own and coverage guides them; without it the same mutations are drawn at
+random, and the first line says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import hashlib
 import json
 import random
@@ -49,7 +52,7 @@ def places(value: object, way: tuple = ()) -> list[tuple]:
 
 def mutate(value: object, choose) -> object:
     """One to three entries replaced, removed or doubled; ``choose(n)`` is a number below ``n``."""
-    value = json.loads(json.dumps(value))
+    value = copy.deepcopy(value)
     for _ in range(1 + choose(3)):
         way = (found := places(value))[choose(len(found))]
         if not way:
@@ -61,47 +64,56 @@ def mutate(value: object, choose) -> object:
         if action == 0:
             parent.pop(way[-1])
         elif action == 1 and isinstance(parent, list):
-            parent.append(parent[way[-1]])
-        else:
-            parent[way[-1]] = VALUES[choose(len(VALUES))]
+            parent.append(copy.deepcopy(parent[way[-1]]))
+        else:  # a copy, as the next mutation may change it
+            parent[way[-1]] = copy.deepcopy(VALUES[choose(len(VALUES))])
     return value
 
 
+def damage(raw: bytes, choose) -> bytes:
+    """One to three bytes replaced, or the rest cut off."""
+    raw = bytearray(raw)
+    for _ in range(1 + choose(3)):
+        place = choose(len(raw))
+        if choose(4):
+            raw[place] = choose(256)
+        else:
+            raw = raw[: max(place, 1)]
+    return bytes(raw)
+
+
 class Target:
+    """Reads a mutation of a good export; what it writes into ``folder`` is all it keeps from one call to the next."""
+
     def __init__(self, folder: Path) -> None:
         from scmamba_scvi import SCMAMBA
         from scmamba_scvi.errors import ScmambaError
 
         self.read, self.error, self.folder = SCMAMBA.from_export, ScmambaError, folder
         self.description = json.loads((folder / "model.json").read_text())
-        raw = (folder / "weights.safetensors").read_bytes()
-        length = int.from_bytes(raw[:8], "little")
-        self.header, self.body = json.loads(raw[8 : 8 + length]), raw[8 + length :]
+        self.weights = (folder / "weights.safetensors").read_bytes()
+        self.n_header = 8 + int.from_bytes(self.weights[:8], "little")
+        self.header = json.loads(self.weights[8 : self.n_header])
         self.n = self.n_read = 0
 
     def __call__(self, choose) -> None:
-        description, weights = self.description, None
-        if choose(2):
+        kind, description, weights = choose(4), self.description, self.weights
+        if kind == 0:
             description = mutate(description, choose)
-        else:
-            text = json.dumps(mutate(self.header, choose)).encode()
-            weights = len(text).to_bytes(8, "little") + text + self.body
-            (self.folder / "weights.safetensors").write_bytes(weights)
+        elif kind == 1:
+            header = json.dumps(mutate(self.header, choose)).encode()
+            weights = len(header).to_bytes(8, "little") + header + self.weights[self.n_header :]
+        elif kind == 2:
+            weights = damage(self.weights[: self.n_header], choose) + self.weights[self.n_header :]
+        if weights is not self.weights:  # as a forger would: damage behind a wrong digest is never read
             description = {**description, "weights_sha256": hashlib.sha256(weights).hexdigest()}
-        (self.folder / "model.json").write_text(json.dumps(description))
+        text = json.dumps(description).encode()
+        (self.folder / "weights.safetensors").write_bytes(weights)
+        (self.folder / "model.json").write_bytes(damage(text, choose) if kind == 3 else text)
         self.n += 1
-        try:
+        with contextlib.suppress(self.error):
             self.read(self.folder)
             self.n_read += 1
-        except self.error:
-            pass
-        finally:
-            if weights is not None:
-                text = json.dumps(self.header).encode()
-                (self.folder / "weights.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + self.body)
-                self.description["weights_sha256"] = hashlib.sha256(
-                    (self.folder / "weights.safetensors").read_bytes()
-                ).hexdigest()
 
 
 def main() -> None:
@@ -110,23 +122,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    folder = Path(tempfile.mkdtemp()) / "m"
-    make_good(folder)
-    if atheris is None:
-        print("atheris is not installed: mutations are drawn at random, coverage guides nothing.", flush=True)
-        target, rng, end = Target(folder), random.Random(arguments.seed), time.monotonic() + arguments.seconds
-        while time.monotonic() < end:
-            target(rng.randrange)
-        print(f"{target.n:,} inputs, {target.n_read:,} of them a model, every other one a named error.")
-        return
-    import scmamba_scvi.model._description
-    import scmamba_scvi.model._export
-    import scmamba_scvi.pp._layout
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "m"
+        if atheris is None:
+            fuzz_at_random(folder, arguments.seconds, arguments.seed)
+        else:
+            fuzz_by_coverage(folder, arguments.seconds, arguments.seed)
 
-    for module in (scmamba_scvi.model._description, scmamba_scvi.model._export, scmamba_scvi.pp._layout):
-        for name, value in vars(module).items():
-            if callable(value) and getattr(value, "__module__", "") == module.__name__ and not isinstance(value, type):
-                setattr(module, name, atheris.instrument_func(value))
+
+def fuzz_at_random(folder: Path, seconds: int, seed: int) -> None:
+    print("atheris is not installed: mutations are drawn at random, coverage guides nothing.", flush=True)
+    make_good(folder)
+    target, rng, end = Target(folder), random.Random(seed), time.monotonic() + seconds
+    while time.monotonic() < end:
+        target(rng.randrange)
+    print(f"{target.n:,} inputs, {target.n_read:,} of them a model, every other one a named error.")
+
+
+def fuzz_by_coverage(folder: Path, seconds: int, seed: int) -> None:
+    # before anything else imports them: only what is imported in here is followed
+    with atheris.instrument_imports(include=["scmamba_scvi.model", "scmamba_scvi.pp", "scmamba_scvi.config"]):
+        import scmamba_scvi.model  # noqa: F401
+    make_good(folder)
     target = Target(folder)
 
     def test_one(data: bytes) -> None:
@@ -135,16 +152,8 @@ def main() -> None:
         if target.n % 1000 == 0:
             print(f"{target.n:,} inputs, {target.n_read:,} of them a model.", flush=True)
 
-    atheris.Setup(
-        [
-            sys.argv[0],
-            f"-max_total_time={arguments.seconds}",
-            "-max_len=256",
-            "-len_control=0",
-            f"-seed={arguments.seed + 1}",
-        ],
-        test_one,
-    )
+    options = [f"-max_total_time={seconds}", "-max_len=256", "-len_control=0", f"-seed={seed + 1}"]
+    atheris.Setup([sys.argv[0], *options], test_one)
     atheris.Fuzz()
 
 
