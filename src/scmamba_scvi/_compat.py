@@ -84,6 +84,25 @@ def forget_with(model: Any) -> None:
     weakref.finalize(model, type(model)._per_instance_manager_store.pop, model.id, None)
 
 
+@contextlib.contextmanager
+def setup_goes_with(model: Any, data: Any) -> Iterator[None]:
+    """Let scvi-tools drop the setup it makes of ``data`` for a model without any, once nobody holds the model.
+
+    The class would keep it, data and all, for further models. Data that the user set up are the user's to let go.
+    """
+    store, uuid_key = type(model)._setup_adata_manager_store, scvi_constants()._SCVI_UUID_KEY
+    for_model_alone = model.adata_manager is None and data is not None and data.uns.get(uuid_key) not in store
+    yield
+    if for_model_alone:
+        uuid = data.uns[uuid_key]
+        weakref.finalize(model, _drop, store, uuid, weakref.ref(store[uuid]))
+
+
+def _drop(store: dict, key: str, value: weakref.ref) -> None:
+    if store.get(key) is value():  # the user may have set the data up since
+        store.pop(key, None)
+
+
 def plain_registry(registry: dict) -> dict:
     """A copy of scvi-tools' registry of a model, without anything that looks into its data."""
     return {key: plain_registry(value) if isinstance(value, dict) else value for key, value in registry.items()}

@@ -14,7 +14,7 @@ from scvi.model.base import BaseModelClass
 from scvi.utils import setup_anndata_dsp
 from torch import Tensor
 
-from .._compat import forget_with, scvi_constants, validation_check
+from .._compat import forget_with, scvi_constants, setup_goes_with, validation_check
 from .._keys import BATCH_KEY, LABELS_KEY, present_key, x_key
 from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
@@ -251,6 +251,10 @@ class SCMAMBA(
         True
         """
         return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
+
+    def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
+        with setup_goes_with(self, adata):
+            return super()._validate_anndata(adata, copy_if_view)
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:
         if layouts is not None:
