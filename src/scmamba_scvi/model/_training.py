@@ -133,27 +133,14 @@ class ContrastiveTrainingMixin:
             datasplitter_kwargs=datasplitter_kwargs, checkpoint_dir=checkpoint_dir, n_cells=self.adata.n_obs,
         )  # fmt: skip
         config = resolve_train_config(**(plan_kwargs or {}))
-        if config.batch_pure and not self.adata_manager.has_batches:
-            raise ScmambaError("batch_pure=True needs batches: name their column in setup_mudata(batch_key=...).")
-        if self._corrects_batches and BATCH_KEY not in self.adata_manager.data_registry:
-            raise ScmambaError(
-                f"This model takes batches out, and the MuData has no obs[{self.batch_key!r}]: add it, or make a model "
-                f"with correct_batches=False."
-            )
         n_paired = int((n_modalities_of_cells(self.adata_manager) > 1).sum())
         where = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
             n_ranks = count_ranks(accelerator, devices, **where)
+        self._check_can_train(config, checkpoint_dir, resume, n_ranks)
         chosen = choose_training(
             n_paired, self.adata.n_obs, batch_size, contrastive_batch_size, max_epochs, train_size, config, n_ranks
         )
-        if resume and checkpoint_dir is None:
-            raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
-        if n_ranks > 1 and checkpoint_dir is not None:
-            raise ScmambaError(
-                f"checkpoint_dir is for training on one device, this would be on {n_ranks}, whose processes would write "
-                f"one file: leave checkpoint_dir out, or pass devices=1, num_nodes=1."
-            )
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
             cells_per_step=chosen.cells_per_step, buffer_mb=config.buffer_mb, train_size=train_size,
@@ -164,13 +151,7 @@ class ContrastiveTrainingMixin:
         phases = chosen.phases(linear_first=linear_first)
         options = {"early_stopping": early_stopping, "precision": precision, "phases": list(phases), **trainer_kwargs}
         progress = self._begin(splitter, config, chosen, checkpoint_dir, resume, options)
-        if self.classifier_ is not None:
-            self.classifier_ = None
-            warnings.warn(
-                "The classifier belongs to the embedding as it was before this training and is forgotten: call "
-                "train_classifier again.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+        self._forget_classifier()
         fit = functools.partial(
             self._fit, splitter, config, chosen, progress=progress, early_stopping=early_stopping,
             accelerator=accelerator, devices=devices,
@@ -183,7 +164,7 @@ class ContrastiveTrainingMixin:
         on_interrupt = StopOnInterrupt()
         kept = [KeepBest.from_report(config, summary) for summary in (progress.summaries if progress else [])]
         if len(kept) == len(phases):
-            self._take_over(splitter, device_of(accelerator, devices))
+            self._leave_as_a_runner_does(splitter, device_of(accelerator, devices))
         try:
             for phase, n_epochs in list(phases.items())[len(kept) :]:
                 if not on_interrupt.interrupted:
@@ -204,6 +185,34 @@ class ContrastiveTrainingMixin:
             warnings.warn(message, UserWarning, stacklevel=2)
         if talks and splitter.n_val:
             print(_describe_result(self.training_summary_))
+
+    def _check_can_train(
+        self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, n_ranks: int
+    ) -> None:
+        """Whether the data, the folder and the devices allow what is asked for; nothing is changed before."""
+        if config.batch_pure and not self.adata_manager.has_batches:
+            raise ScmambaError("batch_pure=True needs batches: name their column in setup_mudata(batch_key=...).")
+        if self._corrects_batches and BATCH_KEY not in self.adata_manager.data_registry:
+            raise ScmambaError(
+                f"This model takes batches out, and the MuData has no obs[{self.batch_key!r}]: add it, or make a model "
+                f"with correct_batches=False."
+            )
+        if resume and checkpoint_dir is None:
+            raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
+        if n_ranks > 1 and checkpoint_dir is not None:
+            raise ScmambaError(
+                f"checkpoint_dir is for training on one device, this would be on {n_ranks}, whose processes would write "
+                f"one file: leave checkpoint_dir out, or pass devices=1, num_nodes=1."
+            )
+
+    def _forget_classifier(self) -> None:
+        if self.classifier_ is not None:
+            self.classifier_ = None
+            warnings.warn(
+                "The classifier belongs to the embedding as it was before this training and is forgotten: call "
+                "train_classifier again.",
+                UserWarning, stacklevel=3,
+            )  # fmt: skip
 
     def _fit(
         self,
@@ -278,8 +287,8 @@ class ContrastiveTrainingMixin:
             progress.save_between(self, must=True)
         return progress
 
-    def _take_over(self, splitter: PairedSplitter, device: torch.device) -> None:
-        """Leave what a runner leaves, where there is nothing left to run."""
+    def _leave_as_a_runner_does(self, splitter: PairedSplitter, device: torch.device) -> None:
+        """The state after training, where a resumed one was done and no runner brings it about."""
         self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
         self.test_indices = splitter.test_idx
         self.module.eval()
