@@ -20,3 +20,15 @@ def _own_seed():
     yield
     if "scvi" in sys.modules:
         sys.modules["scvi"].settings.seed = None
+
+
+#: What the machine or OMP_NUM_THREADS says, before any test has run.
+N_THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def _own_threads():
+    """Tests compute on the threads they were started with: scanpy's neighbours leave torch with one for every core."""
+    torch.set_num_threads(N_THREADS)
+    yield
+    torch.set_num_threads(N_THREADS)
