@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from shapes import mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
@@ -102,16 +103,35 @@ def test_a_pickled_model_comes_back_without_data(model):
 # -- workers -------------------------------
 
 
+class ReadRows(Callback):
+    """Keeps the cells of every minibatch that comes out of the loader, with their counts."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_train_epoch_start(self, *_):
+        self.epochs.append([])
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        counts = np.hstack([batch[f"X_{kind}"].to_dense().numpy() for kind in ("rna", "atac")])
+        self.epochs[-1].append((batch["cells"].numpy().copy(), counts))
+
+
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_forked_workers_read_the_same():
-    mdata = small()
-    torch.manual_seed(0)
-    alone = fitted(mdata)
-    torch.manual_seed(0)
+def test_forked_workers_read_every_training_cell_once():
+    mdata, read = small(), ReadRows()
+    truth = np.hstack([mdata[key].X.toarray() for key in ("rna", "atac")])
     SCMAMBA.setup_mudata(mdata)
-    worked = SCMAMBA(mdata, **TINY)
-    worked.train(**QUICK, datasplitter_kwargs={"num_workers": 2, "multiprocessing_context": "fork"})
-    np.testing.assert_allclose(worked.get_latent_representation(), alone.get_latent_representation(), atol=1e-5)
+    model = SCMAMBA(mdata, **TINY)
+    workers = {"num_workers": 2, "multiprocessing_context": "fork"}
+    model.train(**QUICK, batch_size=18, callbacks=[read], datasplitter_kwargs=workers)
+    assert len(read.epochs) == QUICK["max_epochs"]
+    for minibatches in read.epochs:
+        assert len(minibatches) > 1
+        cells, counts = (np.concatenate(part) for part in zip(*minibatches, strict=True))
+        assert sorted(cells) == sorted(model.train_indices)  # 54: no minibatch is left unfilled
+        np.testing.assert_array_equal(counts, truth[cells])
+    assert np.ptp(model.get_latent_representation(), axis=0).min() > 0
 
 
 NO_GUARD = """
