@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import gc
+import logging
 import multiprocessing
 import os
 import pickle
@@ -276,7 +277,8 @@ def one_round(folder, i):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.slow)])
-def test_memory_and_open_files_stay_flat(tmp_path, rounds):
+def test_memory_and_open_files_stay_flat(tmp_path, rounds, monkeypatch):
+    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)  # pytest keeps every record that is logged
     warm = max(8, rounds // 3)
     for i in range(warm):
         one_round(tmp_path, i)
