@@ -21,6 +21,7 @@ def on_rank(number, folder):
     loss = loss_of(rows, weight)
     loss.backward()
     torch.save({"rows": rows.detach(), "loss": loss.detach(), "grad": mine.grad}, f"{folder}/{number}.pt")
+    dist.barrier()  # a rank that has left may keep the other waiting for the end of its connection
     dist.destroy_process_group()
 
 
