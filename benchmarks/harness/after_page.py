@@ -189,11 +189,8 @@ def _agreement(found: dict) -> list[str]:
     def each(result: dict) -> Iterator[dict]:
         for half, scores in result.items():
             if half != "machine":
-                yield {
-                    "cells": half,
-                    "swapped": f"{scores['swapped']:,} of {scores['cells']:,}",
-                    **scores | {"cells": half},
-                }
+                swapped = f"{scores['swapped']:,} of {scores['cells']:,}"
+                yield {**scores, "cells": half, "swapped": swapped}
 
     columns = {"AUROC of evidence": "evidence", "AUROC of cosine": "cosine"}
     return [

@@ -198,7 +198,7 @@ class TrainConfig:
         for name in ("lr", "spectral_lr", "buffer_mb"):
             if not getattr(self, name) > 0:
                 raise ScmambaError(f"{name} must be above 0, got {getattr(self, name)}.")
-        for name in ("weight_decay", "gradient_clip", "max_validation_cells", "buffer_mb"):
+        for name in ("weight_decay", "gradient_clip", "max_validation_cells"):
             _check_range(name, getattr(self, name), 0, math.inf)
         _check_range("patience", self.patience, 1, math.inf)
         if not 0 <= self.warmup < 1:

@@ -84,6 +84,8 @@ class TrajectoryMixin:
             for warning in said:
                 if "not connected" in str(warning.message):
                     warnings.warn(f"{name}: {warning.message}", UserWarning, stacklevel=2)
+                else:  # of others, to be seen as if nothing had listened
+                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         return out
 
     def get_group_connectivities(
