@@ -23,8 +23,6 @@ extensions = [
 exclude_patterns = ["_build", "_extra", "**.ipynb_checkpoints"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
-# the README's links into the repository have no page here
-suppress_warnings = ["myst.xref_missing"]
 nitpicky = True
 
 # notebooks are executed by `make notebooks`, which stores what they print
@@ -62,7 +60,7 @@ INVENTORIES = {
 }
 
 
-def _answers(page: str) -> bool:
+def _is_reachable(page: str) -> bool:
     try:
         with urllib.request.urlopen(page + "objects.inv", timeout=5) as response:
             return response.status == 200
@@ -70,9 +68,9 @@ def _answers(page: str) -> bool:
         return False
 
 
-# Names of others are links where their pages can be reached. Where one cannot, as without a network, Sphinx would warn,
-# and warnings are errors here; names of our own have to resolve in any case.
-intersphinx_mapping = {name: (page, None) for name, page in INVENTORIES.items() if _answers(page)}
+# Names of other packages become links only if their pages can be reached now: Sphinx warns of those that cannot, and
+# `make docs` takes warnings for errors. For the same reason names of other packages may stay unresolved; our own may not.
+intersphinx_mapping = {name: (page, None) for name, page in INVENTORIES.items() if _is_reachable(page)}
 _OTHERS = "abc|anndata|collections|igraph|ipywidgets|lightning|matplotlib|mudata|numpy|os|pandas|pathlib|scipy|scvi|torch|typing|np|pd"
 nitpick_ignore_regex = [
     (r"py:.*", rf"({_OTHERS})\..*"),
@@ -81,8 +79,8 @@ nitpick_ignore_regex = [
         r"(array|bool|callable|dict|float|int|list|optional|str|tuple|type|AnnOrMuData|None|[A-Z][A-Za-z]*Error|KeyboardInterrupt)",
     ),
 ]
-#: What types are called where they are defined or abbreviated, and what their own pages call them.
-PUBLIC = {
+#: From a type's name where it is defined, or an abbreviation of it, to the name that the documentation of its package has.
+PUBLIC_NAMES = {
     "AnnData": "anndata.AnnData",
     "Axes": "matplotlib.axes.Axes",
     "Figure": "matplotlib.figure.Figure",
@@ -101,18 +99,18 @@ PUBLIC = {
 }
 
 
-def _name_in_full(app, env, node, content):
-    """Resolve our own names without their module, and give those of others the name of their page."""
+def _resolve_short_name(app, env, node, content):
+    """Resolve names of ours that come without their module, and rename those of other packages for intersphinx."""
     target = node.get("reftarget", "")
-    if target in PUBLIC:
-        node["reftarget"] = PUBLIC[target]  # for intersphinx, which comes after
+    if target in PUBLIC_NAMES:
+        node["reftarget"] = PUBLIC_NAMES[target]  # intersphinx looks it up after this
     domain = env.get_domain("py")
-    mine = [name for name in domain.objects if name.startswith("scmamba_scvi.") and name.endswith(f".{target}")]
-    if node.get("refdomain") == "py" and target and len(mine) == 1:
-        return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], mine[0], node, content)
+    ours = [name for name in domain.objects if name.startswith("scmamba_scvi.") and name.endswith(f".{target}")]
+    if node.get("refdomain") == "py" and target and len(ours) == 1:
+        return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], ours[0], node, content)
     return None
 
 
 def setup(app):
-    """Connect what is above."""
-    app.connect("missing-reference", _name_in_full, priority=100)
+    """Ask `_resolve_short_name` before intersphinx, whose priority is 500."""
+    app.connect("missing-reference", _resolve_short_name, priority=100)

@@ -1,4 +1,4 @@
-"""Every public name is in docs/api.md, has an example in its docstring, and the example runs and gives what it shows."""
+"""Every public name is in docs/api.md with an example that runs, and the pages about the code name files that exist."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import warnings
 
 import pytest
 
-API = pathlib.Path(__file__).parents[1] / "docs" / "api.md"
+ROOT = pathlib.Path(__file__).parents[1]
+SRC = ROOT / "src" / "scmamba_scvi"
+API = ROOT / "docs" / "api.md"
 ROOMS = ("data", "metrics", "model", "nn", "pl", "pp")
-#: Classes that users hold: each of their methods shows how it is called. Of others the class does.
-HELD = ("SCMAMBA", "CellMatches", "FeatureLayout", "PartnerRanks")
-#: Methods that scvi-tools calls, and one that only explains why it is not for this model.
+#: Classes whose every method needs an example; for other classes the example of the class is enough.
+WITH_EXAMPLES_OF_METHODS = ("SCMAMBA", "CellMatches", "FeatureLayout", "PartnerRanks")
+#: A method that scvi-tools calls, and one that only explains why it is not for this model.
 OF_SCVI_TOOLS = {"get_var_names", "setup_anndata"}
 
 
 def documented() -> dict[str, object]:
-    """What the directives of the page show, by full name."""
+    """What the directives of docs/api.md show, by full name."""
     found: dict[str, object] = {}
     directives = re.findall(r"^\.\. (\S+):: (\S+)\n((?:   .*\n|\n)*)", API.read_text(), flags=re.MULTILINE)
     for kind, name, body in directives:
@@ -37,29 +39,29 @@ def documented() -> dict[str, object]:
             methods = re.findall(r"auto(?:method|property):: (\S+)", body)
             found |= {f"{name}.{method}": inspect.getattr_static(value, method) for method in methods}
     for name, value in list(found.items()):
-        if inspect.isclass(value) and value.__name__ in HELD:
+        if inspect.isclass(value) and value.__name__ in WITH_EXAMPLES_OF_METHODS:
             found |= {f"{name}.{method}": inspect.getattr_static(value, method) for method in methods_of(value)}
     return found
 
 
 def public(module) -> list[str]:
     names = getattr(module, "__all__", None)
-    return list(names) if names else [name for name, value in vars(module).items() if is_ours(module, name, value)]
+    return list(names) if names else [name for name, value in vars(module).items() if is_public(module, name, value)]
 
 
-def is_ours(module, name: str, value: object) -> bool:
+def is_public(module, name: str, value: object) -> bool:
     here = getattr(value, "__module__", None) == module.__name__
     return here and not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value))
 
 
-def plain(member: object) -> object:
-    """The function behind a class method."""
+def function_of(member: object) -> object:
+    """The function behind a class method, other members as they are."""
     return getattr(member, "__func__", member)
 
 
 def methods_of(cls: type) -> list[str]:
     """Public methods that this package defines."""
-    static = {name: plain(inspect.getattr_static(cls, name)) for name in dir(cls) if not name.startswith("_")}
+    static = {name: function_of(inspect.getattr_static(cls, name)) for name in dir(cls) if not name.startswith("_")}
     return [
         name
         for name, member in static.items()
@@ -70,7 +72,7 @@ def methods_of(cls: type) -> list[str]:
 def needs_example(value: object) -> bool:
     if inspect.isclass(value):
         return not issubclass(value, Exception)
-    return inspect.isfunction(plain(value))
+    return inspect.isfunction(function_of(value))
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -92,53 +94,64 @@ def test_every_public_name_has_an_example():
     lacking = [
         name
         for name, value in documented().items()
-        if needs_example(value) and ">>>" not in (inspect.getdoc(plain(value)) or "")
+        if needs_example(value) and ">>>" not in (inspect.getdoc(function_of(value)) or "")
     ]
     assert not lacking
 
 
-@pytest.fixture(scope="module")
-def names(tmp_path_factory):
-    """What the top of the page says an example has in hand."""
+@pytest.fixture
+def namespace(tmp_path, monkeypatch):
+    """What the examples start from: the names that the code at the top of docs/api.md makes, and its working folder."""
     from scmamba_scvi.model import _sizes
 
-    (given,) = re.findall(r"^```python\n(.*?)^```$", API.read_text(), flags=re.MULTILINE | re.DOTALL)
-    in_hand: dict[str, object] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.getbasetemp())
-        patch.setattr(_sizes, "STEPS", 8)  # it is the lines that are tested
-        exec(compile(given, str(API), "exec"), in_hand)
-    return in_hand
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_sizes, "STEPS", 8)  # examples have to run, not to train well
+    (code,) = re.findall(r"^```python\n(.*?)^```$", API.read_text(), flags=re.MULTILINE | re.DOTALL)
+    made: dict[str, object] = {}
+    exec(compile(code, str(API), "exec"), made)
+    return made
 
 
-class Shown(doctest.OutputChecker):
-    """What training says about itself need not be shown."""
+class ExampleChecker(doctest.OutputChecker):
+    """An example of training need not show the line that training prints."""
 
     def check_output(self, want, got, optionflags):
         return (not want and got.startswith("SCMAMBA: preset")) or super().check_output(want, got, optionflags)
 
 
 @pytest.mark.timeout(1800)  # a minute of one processor, many on a busy machine
-def test_examples_run(names, tmp_path_factory, monkeypatch):
+def test_examples_run(namespace, monkeypatch):
     import matplotlib.pyplot as plt
     import scvi
 
-    from scmamba_scvi.model import _sizes
-
-    monkeypatch.chdir(tmp_path_factory.getbasetemp())
-    monkeypatch.setattr(_sizes, "STEPS", 8)  # it is the lines that are tested
     monkeypatch.setattr(scvi.settings, "verbosity", logging.ERROR)
     finder = doctest.DocTestFinder(recurse=False)
     report: list[str] = []
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     n_run = 0
     for name, value in documented().items():
-        for test in finder.find(plain(value), name, globs=names):
-            runner = doctest.DocTestRunner(Shown(), optionflags=doctest.NORMALIZE_WHITESPACE)
+        for test in finder.find(function_of(value), name, globs=namespace):
+            runner = doctest.DocTestRunner(ExampleChecker(), optionflags=doctest.NORMALIZE_WHITESPACE)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 runner.run(test, out=report.append)
             n_run += bool(test.examples)
         plt.close("all")
     assert not report, "".join(report)
-    assert n_run > 80
+    assert n_run > 80  # there are over a hundred: the finder has not lost most of them
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/architecture.md", "docs/one-minibatch.md", "docs/upstream.md", "CONTRIBUTING.md"]
+)
+def test_pages_about_the_code_name_files_that_exist(page):
+    named = set(re.findall(r"`([\w./-]+\.py)`", (ROOT / page).read_text()))
+    assert named
+    # a name without a folder may be that of a file of model/, which has its own table
+    missing = [name for name in named if not any((folder / name).is_file() for folder in (ROOT, SRC, SRC / "model"))]
+    assert not missing
+
+
+def test_every_file_of_the_model_is_on_the_page_of_the_architecture():
+    named = re.findall(r"`(_\w+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    assert {file.name for file in (SRC / "model").glob("_*.py")} - {"__init__.py"} <= set(named)

@@ -1,4 +1,4 @@
-"""What runs on GitHub with our rights runs what we read: everything is pinned, nothing may do more than it must."""
+"""The workflows of GitHub run reviewed code only: every action is pinned, and no job may do more than it needs to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 GITHUB = Path(__file__).parents[1] / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.y*ml"))
-#: An action by the hash of its commit, and the release that it was when it was read.
+#: An action by the hash of its commit, and in a comment the release that this commit is.
 PINNED = re.compile(r"[\w.-]+(/[\w.-]+)+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 #: The permissions to write that a job may have, and the workflow that needs them.
 MAY_WRITE = {("release.yaml", "id-token"), ("security.yaml", "security-events")}
@@ -74,7 +74,7 @@ def test_only_a_tag_publishes():
 
 
 @pytest.mark.parametrize("form", ["bug.yml", "integration.yml"])
-def test_reports_ask_for_what_doctor_says(form):
+def test_forms_for_reports_ask_for_the_output_of_doctor(form):
     fields = yaml.safe_load((GITHUB / "ISSUE_TEMPLATE" / form).read_text())["body"]
     asked = [field for field in fields if field.get("id") == "doctor"]
     assert len(asked) == 1 and "scmamba-scvi doctor" in asked[0]["attributes"]["label"]

@@ -1,4 +1,4 @@
-"""The code a reader copies first runs as it stands."""
+"""The code of the README runs as it stands, its commands exist, and its links lead to files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-#: Runs the blocks one after the other as a reader pastes them, and says what they left behind.
+#: Runs the blocks one after the other, as a reader pastes them, and prints what they made.
 RUN = """
 import sys
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.model import _sizes
 
 simulate_multiome(n_cells=30, n_genes=60, n_peaks=120, n_cell_types=3, seed=0).write_h5mu("multiome.h5mu")
-_sizes.STEPS = 8  # it is the lines that are tested; how far training gets is tested elsewhere
+_sizes.STEPS = 8  # the lines have to run; how well training works is tested elsewhere
 names = {}
 for block in sys.argv[1:]:
     exec(compile(block, "README.md", "exec"), names)
@@ -38,8 +38,8 @@ def test_python_of_the_readme_runs_from_top_to_bottom(tmp_path):
     simulate_multiome(n_cells=30, n_genes=60, n_peaks=120, n_cell_types=3, seed=0).write_h5mu(
         tmp_path / "multiome.h5mu"
     )
-    # An interpreter of its own, as a reader has. For 30 cells numba compiles UMAP for ten times as long as UMAP then
-    # takes; without it the same lines run in Python.
+    # In an interpreter of its own, as a reader would. To compile UMAP takes numba ten times as long as UMAP takes for 30
+    # cells; without it the same lines run in Python.
     run = subprocess.run(
         [sys.executable, "-c", RUN, *blocks("python")],
         cwd=tmp_path, env={**os.environ, "MPLBACKEND": "Agg", "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
