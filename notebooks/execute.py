@@ -1,8 +1,8 @@
-"""Run the notebooks of this folder in place and keep what they show, and nothing of the run.
+"""Run the notebooks of this folder in place and store their outputs, without traces of the run.
 
-``python notebooks/execute.py`` runs all, with names only those. Stored are text, tables and figures; progress bars,
-warnings, counters, times and the name of the kernel are left out, so that running twice changes no more than the
-numbers that changed.
+``python notebooks/execute.py`` runs all of them, ``python notebooks/execute.py quickstart atlas`` those that are named.
+Text, tables and figures are stored. Progress bars, warnings, counters, times and the name of the kernel are not, so that
+a second run changes a file only where a result has changed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
-#: The figure or the table is enough; other forms of the same output only take space.
+#: Forms of an output that are stored; the others would only take space.
 KEPT = ("image/png", "text/html", "text/plain")
-LONGEST = 300  # seconds of a cell
-#: What libraries say to the console about their own doings.
+TIMEOUT = 300  # seconds that a cell may take
+#: Log lines of libraries, and the codes of colours.
 CHATTER = re.compile(r"^(Monitored metric|\x1b\[34mINFO|INFO) .*\n(?:  +\S.*\n)*|\x1b\[[0-9;]*m", flags=re.MULTILINE)
 
 
 def execute(path: Path) -> None:
     """Run one notebook and write it back."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=LONGEST, kernel_name="python3", resources={"metadata": {"path": HERE}}).execute()
+    NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": HERE}}).execute()
     notebook.metadata = {"language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", {k: v for k, v in cell.metadata.items() if k == "tags"}
@@ -38,14 +38,14 @@ def execute(path: Path) -> None:
 
 
 def tidy(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
-    """The output as it is kept, or None."""
+    """The output as it is stored; `None` if nothing of it is."""
     if output.output_type == "stream":
         output.text = CHATTER.sub("", output.text)
         return None if output.name == "stderr" or not output.text.strip() else output
     if "data" in output:
         output.data = {kind: output.data[kind] for kind in KEPT if kind in output.data}
         if "image/png" in output.data:
-            output.data = {"image/png": output.data["image/png"]}  # what stands beside it names an address in memory
+            output.data = {"image/png": output.data["image/png"]}  # its text form holds an address in memory
         output.metadata = {}
         if "execution_count" in output:
             output.execution_count = None
@@ -54,8 +54,8 @@ def tidy(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
 
 
 def main() -> None:
-    """Run the notebooks named, or all."""
-    # progress bars and hints of the libraries do not belong into a page
+    """Run the notebooks that the command line names, or all."""
+    # progress bars and hints of libraries do not belong on a page
     os.environ |= {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore", "SOURCE_DATE_EPOCH": "0"}
     for path in [HERE / f"{name}.ipynb" for name in sys.argv[1:]] or sorted(HERE.glob("*.ipynb")):
         start = time.perf_counter()
