@@ -1,7 +1,9 @@
 """Every preset resolves, every unknown name is answered, and naming one kind keeps the others."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 
 from scmamba_scvi.config import PRESETS, ModelConfig, TrainConfig, resolve_config, resolve_train_config
@@ -42,8 +44,34 @@ def test_unknown_names_are_answered_with_the_known_ones(call, message):
         call()
 
 
+def test_numbers_of_numpy_are_taken_wherever_numbers_are():
+    config = ModelConfig(
+        n_latent=np.int64(32), n_layers={"rna": np.int64(1), "atac": 3}, attention_layers=(np.int64(2),)
+    )
+    assert json.loads(json.dumps(config.to_dict())) == {
+        **json.loads(json.dumps(ModelConfig().to_dict())),
+        "n_latent": 32, "n_layers": {"rna": 1, "atac": 3}, "attention_layers": [2],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"n_latent": np.array([32, 64])}, "n_latent must be a whole number, got array", id="array"),
+        pytest.param({"dropout": [0.1]}, r"dropout must be a finite number, got \[0.1\]", id="list"),
+        pytest.param({"n_layers": True}, "n_layers must be a whole number, got True", id="True is no number"),
+        pytest.param({"temperature": float("nan")}, "temperature must be a finite number, got nan", id="nan"),
+        pytest.param({"attention_layers": (-1,)}, "attention_layers must be indices of layers", id="index below 0"),
+        pytest.param({"attention_layers": (1.5,)}, "attention_layers must be indices of layers", id="index in between"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused_by_name(options, message):
+    with pytest.raises(ScmambaError, match=message):
+        ModelConfig(**options)
+
+
 def test_a_kind_that_is_left_out_is_named():
-    with pytest.raises(ScmambaError, match="n_layers says nothing about 'atac'"):
+    with pytest.raises(ScmambaError, match="n_layers has no value for 'atac'"):
         ModelConfig(n_layers={"rna": 2}).of_kind("n_layers", "atac")
 
 

@@ -1,26 +1,35 @@
-"""Knobs of the network and of training: two frozen dataclasses and one table of presets."""
+"""Options of the network and of training: two frozen dataclasses and one table of presets."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 from ._keys import KINDS
 from .errors import ScmambaError, UnknownNameError
 
 T = TypeVar("T")
-#: Wider than any network that was trained; what is asked beyond it is a slip or an attack.
+#: Wider than any network that was trained: a larger size is a typing error or an attack.
 WIDEST: Final = 65_536
-#: Scores that training can watch.
-MONITORS: Final = ("foscttm_validation", "recall_at_10_validation", "modality_gap_validation", "validation_loss")
-#: Entries that may be `None`, and what they are otherwise.
-OPTIONAL: Final = {
-    "patch_size": 1, "spectral_components": 1, "layer_scale": 1.0, "patience": 1, "checkpoint_activations": True,
+#: Options that name one of a few choices.
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "encoder": ("mamba", "mlp", "linear"),
+    "patch_embedding": ("feature", "shared"),
+    "pooling": ("mean", "last", "mean+last"),
+    "joint": ("shared+own", "shared"),
+    "spectral_weights": ("in-sample", "held-out"),
+    "pool_norm": ("batch", "tanh", "none"),
+    "monitor": ("foscttm_validation", "recall_at_10_validation", "modality_gap_validation", "validation_loss"),
+}
+#: Options that may be `None`, and their type otherwise.
+OPTIONAL: Final[dict[str, type]] = {
+    "patch_size": int, "spectral_components": int, "layer_scale": float, "patience": int, "checkpoint_activations": bool,
 }  # fmt: skip
-#: Entries that may hold a value per kind of modality.
+#: Options that may hold one value per kind of modality.
 PER_KIND: Final = frozenset({"patch_size", "n_layers", "attention_layers", "values"})
+#: Types that are accepted for an option, by the type of its default, and their name in messages.
 _TYPES: Final[dict[type, tuple[tuple[type, ...], str]]] = {
     bool: ((bool,), "True or False"), int: ((int,), "a whole number"), float: ((int, float), "a finite number"),
     str: ((str,), "text"), tuple: ((tuple, list), "a tuple"),
@@ -31,7 +40,7 @@ PerKind: TypeAlias = T | Mapping[str, T]
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the network. Entries that take a dict accept one value per kind of modality.
+    """The network, its start and its loss. Options annotated ``PerKind`` also take a dict, from kind of modality to value.
 
     Examples
     --------
@@ -39,7 +48,7 @@ class ModelConfig:
     'mamba'
     """
 
-    # -- what the network is
+    # -- architecture
     encoder: str = "mamba"  # "mamba" | "mlp" | "linear"
     n_latent: int = 64  # z
     patch_embedding: str = "feature"  # a vector per feature, or one projection "shared" by all patches (the paper)
@@ -58,23 +67,21 @@ class ModelConfig:
     attention_heads: int = 4
     pooling: str = "mean"  # "mean" | "last" | "mean+last"
     d_head: int = 128  # hidden width of the head; 0: one linear layer
-    pool_norm: str = "batch"  # what stands between pooling and head: "batch" | "tanh" | "none"
-    # -- how it starts
+    pool_norm: str = "batch"  # between pooling and head: "batch" | "tanh" | "none"
+    # -- start of training
     skip: bool = True  # linear map from the summed token embeddings to the latent space
     spectral: bool = True  # start the skip at the correlation-weighted CCA of the training cells
     spectral_components: int | None = None  # None: n_latent, fewer on few cells
-    spectral_weights: str = (
-        "held-out"  # of the directions: correlations on other cells, or "in-sample", on the cells themselves
-    )
+    # how directions are weighted: by their correlations on held-out cells, or "in-sample", on the cells they come from
+    spectral_weights: str = "held-out"
     gate_init: float = 0.0  # the network's part of the embedding starts at this multiple
     layer_scale: float | None = 0.01  # residual branches start at this multiple; None: no LayerScale
-    # -- what a cell's modalities become together
-    joint: str = (
-        "shared+own"  # the views beside each modality's reliable components, or the mean of the views, "shared"
-    )
-    joint_shared_weight: float = 0.5  # of the views beside each modality's components; read by "shared+own"
-    correct_batches: bool = True  # take batches' offsets out of the joint embedding; needs a batch_key and "shared+own"
-    # -- what the counts become
+    # -- joint embedding
+    # "shared+own": the views beside the reliable components of each modality; "shared": the mean of the views
+    joint: str = "shared+own"
+    joint_shared_weight: float = 0.5  # weight of the views beside the components; only read by "shared+own"
+    correct_batches: bool = True  # subtract the offsets of batches; needs a batch_key and "shared+own"
+    # -- value transforms
     values: PerKind[str] = dataclasses.field(
         default_factory=lambda: {"rna": "evened", "atac": "tfidf", "protein": "clr"}
     )
@@ -87,48 +94,48 @@ class ModelConfig:
     learn_temperature: bool = True
     contrastive_weight: float = 1.0
     cosine_weight: float = 1.0
-    # -- how it is computed; results are equal to rounding
+    # -- how it is computed: results are equal up to rounding
     ssd_backend: str = "auto"
     compile: bool = False  # torch.compile of every block: a minute at the first step, fewer passes over memory on CUDA
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, Mapping):
-                continue
-            for kind in value:
-                if kind not in KINDS:
-                    raise UnknownNameError(f"kind of modality in {field.name}", kind, KINDS)
-        _check_types(self, PER_KIND)
-        _check_choice("encoder", self.encoder, ("mamba", "mlp", "linear"))
-        _check_choice("patch_embedding", self.patch_embedding, ("feature", "shared"))
-        _check_choice("pooling", self.pooling, ("mean", "last", "mean+last"))
-        _check_choice("joint", self.joint, ("shared+own", "shared"))
-        _check_choice("spectral_weights", self.spectral_weights, ("in-sample", "held-out"))
-        _check_choice("pool_norm", self.pool_norm, ("batch", "tanh", "none"))
+        _check_kinds(self)
+        _use_plain_numbers(self)
+        _check_types(self)
+        _check_choices(self)
         for name in ("n_latent", "max_patches", "d_feature", "d_model", "d_state", "expand", "headdim", "d_conv", "d_mlp",
                      "attention_heads", "n_bins", "spectral_components", "patch_size"):  # fmt: skip
-            _check_range(name, getattr(self, name), 1, WIDEST)
+            _check_range(self, name, 1, WIDEST)
         for name in ("n_layers", "d_head", "contrastive_weight", "cosine_weight", "joint_shared_weight"):
-            _check_range(name, getattr(self, name), 0, WIDEST)
-        if not self.temperature > 0:
-            raise ScmambaError(f"temperature must be above 0, got {self.temperature}.")
-        for layer in (i for layers in _values_of(self.attention_layers) for i in layers):
-            if isinstance(layer, bool) or not isinstance(layer, int):
-                raise ScmambaError(f"attention_layers are numbers of layers, got {layer!r}.")
+            _check_range(self, name, 0, WIDEST)
+        _check_positive(self, "temperature")
         for name in ("mask_rate", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ScmambaError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+            _check_share(self, name)
+        self._check_attention_layers()
+        self._check_start()
+        self._check_widths()
+
+    def _check_attention_layers(self) -> None:
+        for layer in (i for layers in _values_of(self.attention_layers) for i in layers):
+            if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
+                raise ScmambaError(f"attention_layers must be indices of layers, counted from 0, got {layer!r}.")
+
+    def _check_start(self) -> None:
+        """Something has to reach the embedding before training."""
         if self.encoder == "linear" and not self.skip:
             raise ScmambaError("encoder='linear' has nothing but the skip: leave skip=True.")
         if not self.skip and self.gate_init == 0:
             raise ScmambaError(
                 "gate_init=0 without a skip starts every embedding at zero: pass gate_init=1 or skip=True."
             )
-        if self.expand * self.d_model % self.headdim:
+
+    def _check_widths(self) -> None:
+        """Heads divide the inner width, and features are wide enough for the spectral start."""
+        d_inner = self.expand * self.d_model
+        if d_inner % self.headdim:
             raise ScmambaError(
-                f"expand * d_model = {self.expand * self.d_model} must be a multiple of headdim = {self.headdim}: "
-                f"choose headdim among the divisors, such as {_largest_divisor(self.expand * self.d_model, self.headdim)}."
+                f"expand * d_model = {d_inner} must be a multiple of headdim = {self.headdim}: "
+                f"choose headdim among the divisors, such as {_largest_divisor(d_inner, self.headdim)}."
             )
         if self.spectral and self.skip and self.patch_embedding == "feature" and self.d_feature < self.n_latent:
             raise ScmambaError(
@@ -138,11 +145,16 @@ class ModelConfig:
 
     @property
     def corrects_batches(self) -> bool:
-        """Whether the joint embedding has batches' offsets taken out, given a ``batch_key``."""
+        """Whether the offsets of batches are subtracted from the joint embedding, given a ``batch_key``."""
         return self.correct_batches and self.joint == "shared+own"
 
     def of_kind(self, name: str, kind: str) -> Any:
-        """Value of entry ``name`` for modalities of ``kind``.
+        """Value of option ``name`` for modalities of ``kind``.
+
+        Raises
+        ------
+        ScmambaError
+            If the option has values for other kinds only.
 
         Examples
         --------
@@ -153,7 +165,7 @@ class ModelConfig:
         if not isinstance(value, Mapping):
             return value
         if kind not in value:
-            raise ScmambaError(f"{name} says nothing about {kind!r}: add it, it has {dict(value)}.")
+            raise ScmambaError(f"{name} has no value for {kind!r}: add one to {dict(value)}.")
         return value[kind]
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,7 +181,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained; `train(plan_kwargs={...})` overrides entries.
+    """How a model is trained; `train(plan_kwargs={...})` overrides options.
 
     Examples
     --------
@@ -178,35 +190,34 @@ class TrainConfig:
     """
 
     lr: float = 5e-4  # of the network
-    spectral_lr: float = 3e-4  # of what starts at the spectral solution: slow, it is already good
+    spectral_lr: float = 3e-4  # of the parameters that hold the spectral start: low, since they start good
     linear_first: bool = True  # train the linear part alone before the network may add to it; needs skip, gate_init=0
     weight_decay: float = 0.05
     warmup: float = 0.1  # share of the steps with a rising learning rate
     gradient_clip: float = 1.0  # largest norm of the gradient
     patience: int | None = None  # epochs without better held-out retrieval before training stops; None: by their length
-    monitor: str = "foscttm_validation"  # or "recall_at_10_validation", "validation_loss"
-    batch_pure: bool = False  # fill each minibatch from one batch of batch_key: what differs is then not the batch
+    monitor: str = "foscttm_validation"  # score that early stopping watches, see `CHOICES`
+    batch_pure: bool = False  # fill each minibatch from one batch of batch_key, so that the batch tells no cells apart
     # compute activations of blocks again in the backward pass instead of keeping them: a third slower, a fraction of the
-    # memory; None: on where a GPU could not keep those of a minibatch
+    # memory; None: only where the activations of a minibatch do not fit on the GPU
     checkpoint_activations: bool | None = None
-    max_validation_cells: int = 5_000  # enough to tell 0.08 from 0.09; more only cost training cells
-    buffer_mb: float = 1024.0  # memory for counts of data in a file; data in memory are used where they are
+    max_validation_cells: int = 5_000  # enough to tell FOSCTTM 0.08 from 0.09; more only cost training cells
+    buffer_mb: float = 1024.0  # memory for reading counts from a file; data in memory are not copied
 
     def __post_init__(self) -> None:
-        _check_types(self, frozenset())
-        _check_choice("monitor", self.monitor, MONITORS)
+        _use_plain_numbers(self)
+        _check_types(self)
+        _check_choices(self)
         for name in ("lr", "spectral_lr", "buffer_mb"):
-            if not getattr(self, name) > 0:
-                raise ScmambaError(f"{name} must be above 0, got {getattr(self, name)}.")
+            _check_positive(self, name)
         for name in ("weight_decay", "gradient_clip", "max_validation_cells"):
-            _check_range(name, getattr(self, name), 0, math.inf)
-        _check_range("patience", self.patience, 1, math.inf)
-        if not 0 <= self.warmup < 1:
-            raise ScmambaError(f"warmup must be in [0, 1), got {self.warmup}.")
+            _check_range(self, name, 0, math.inf)
+        _check_range(self, "patience", 1, math.inf)
+        _check_share(self, "warmup")
 
     @property
     def monitor_mode(self) -> str:
-        """Whether a lower or a higher value is better."""
+        """``"min"`` or ``"max"``: whether a lower or a higher value of the monitor is better."""
         return "max" if self.monitor.startswith("recall") else "min"
 
 
@@ -229,7 +240,14 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 
 
 def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
-    """The preset's configuration with ``overrides`` applied; unknown names are answered with the known ones.
+    """Configuration of the preset with ``overrides`` applied; a dict per kind changes the kinds it names only.
+
+    Raises
+    ------
+    UnknownNameError
+        For a preset or an option that does not exist.
+    ScmambaError
+        For a value that cannot be used.
 
     Examples
     --------
@@ -238,65 +256,109 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     """
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
-    known = [f.name for f in dataclasses.fields(ModelConfig)]
-    for name in overrides:
-        if name not in known:
-            raise UnknownNameError("model option", name, known)
+    _check_names("model option", overrides, ModelConfig)
     config = ModelConfig(**PRESETS[preset])
     for name, value in overrides.items():
         default = getattr(config, name)
         if isinstance(default, Mapping) and isinstance(value, Mapping):
-            overrides[name] = {**default, **value}  # naming one kind keeps the others
+            overrides[name] = {**default, **value}
     return dataclasses.replace(config, **overrides)
 
 
 def resolve_train_config(**overrides: Any) -> TrainConfig:
-    """Training configuration with ``overrides`` applied; unknown names are answered with the known ones.
+    """Training configuration with ``overrides`` applied.
+
+    Raises
+    ------
+    UnknownNameError
+        For an option that does not exist.
+    ScmambaError
+        For a value that cannot be used.
 
     Examples
     --------
     >>> config.resolve_train_config(batch_pure=True).batch_pure
     True
     """
-    known = [f.name for f in dataclasses.fields(TrainConfig)]
-    for name in overrides:
-        if name not in known:
-            raise UnknownNameError("training option", name, known)
+    _check_names("training option", overrides, TrainConfig)
     return TrainConfig(**overrides)
 
 
-def _check_types(config: ModelConfig | TrainConfig, per_kind: frozenset[str]) -> None:
-    """Every entry is of the type of its default, a number where that is `None`; numbers are finite."""
+def _check_names(what: str, names: Iterable[str], config_class: type[ModelConfig | TrainConfig]) -> None:
+    known = [field.name for field in dataclasses.fields(config_class)]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(what, name, known)
+
+
+def _check_kinds(config: ModelConfig) -> None:
     for field in dataclasses.fields(config):
-        own = getattr(config, field.name)
-        if hasattr(own, "item"):  # a number of numpy's, which JSON does not know
-            object.__setattr__(config, field.name, own.item())
-        default = OPTIONAL.get(field.name, field.default)
-        for value in (
-            _values_of(getattr(config, field.name)) if field.name in per_kind else [getattr(config, field.name)]
-        ):
-            if field.name in OPTIONAL and value is None:
+        entry = getattr(config, field.name)
+        for kind in entry if isinstance(entry, Mapping) else ():
+            if kind not in KINDS:
+                raise UnknownNameError(f"kind of modality in {field.name}", kind, KINDS)
+
+
+def _use_plain_numbers(config: ModelConfig | TrainConfig) -> None:
+    """Replace numbers of numpy and torch, which JSON cannot hold, by those of Python."""
+    for field in dataclasses.fields(config):
+        object.__setattr__(config, field.name, _plain(getattr(config, field.name)))
+
+
+def _plain(entry: Any) -> Any:
+    if isinstance(entry, Mapping):
+        return {kind: _plain(value) for kind, value in entry.items()}
+    if isinstance(entry, tuple | list):
+        return type(entry)(_plain(value) for value in entry)
+    return entry.item() if getattr(entry, "ndim", None) == 0 else entry
+
+
+def _check_types(config: ModelConfig | TrainConfig) -> None:
+    """Every value is of the type of its option, and numbers are finite."""
+    for field in dataclasses.fields(config):
+        entry = getattr(config, field.name)
+        accepted, words = _TYPES[_type_of(field)]
+        for value in _values_of(entry) if field.name in PER_KIND else [entry]:
+            if value is None and field.name in OPTIONAL:
                 continue
-            wanted, words = _TYPES[type(default)] if field.name != "values" else _TYPES[str]
-            wrong = not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)
-            if wrong or (isinstance(value, float) and not math.isfinite(value)):
+            is_bool_by_mistake = isinstance(value, bool) and bool not in accepted  # Python counts True as an int
+            is_infinite = isinstance(value, float) and not math.isfinite(value)
+            if not isinstance(value, accepted) or is_bool_by_mistake or is_infinite:
                 raise ScmambaError(f"{field.name} must be {words}, got {value!r}.")
+
+
+def _type_of(field: dataclasses.Field) -> type:
+    if field.name == "values":  # its default is a dict, a value per kind
+        return str
+    return OPTIONAL.get(field.name, type(field.default))
 
 
 def _values_of(entry: Any) -> list[Any]:
     return list(entry.values()) if isinstance(entry, Mapping) else [entry]
 
 
-def _check_range(name: str, entry: Any, least: float, most: float) -> None:
-    for value in _values_of(entry):
+def _check_choices(config: ModelConfig | TrainConfig) -> None:
+    for field in dataclasses.fields(config):
+        value, known = getattr(config, field.name), CHOICES.get(field.name)
+        if known and value not in known:
+            raise UnknownNameError(field.name, value, known)
+
+
+def _check_range(config: ModelConfig | TrainConfig, name: str, least: float, most: float) -> None:
+    for value in _values_of(getattr(config, name)):
         if value is not None and not least <= value <= most:
             bound = f"at least {least}" if value < least else f"at most {most:,}"
             raise ScmambaError(f"{name} must be {bound}, got {value}.")
 
 
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UnknownNameError(name, value, known)
+def _check_positive(config: ModelConfig | TrainConfig, name: str) -> None:
+    if not getattr(config, name) > 0:
+        raise ScmambaError(f"{name} must be above 0, got {getattr(config, name)}.")
+
+
+def _check_share(config: ModelConfig | TrainConfig, name: str) -> None:
+    if not 0 <= getattr(config, name) < 1:
+        raise ScmambaError(f"{name} must be in [0, 1), got {getattr(config, name)}.")
 
 
 def _largest_divisor(n: int, at_most: int) -> int:
