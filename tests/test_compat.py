@@ -16,23 +16,23 @@ from scmamba_scvi import _compat
 def test_names_of_scvi_tools():
     constants = _compat.scvi_constants()
     for name in ("_FIELD_REGISTRIES_KEY", "_STATE_REGISTRY_KEY", "_DATA_REGISTRY_KEY", "_SUMMARY_STATS_KEY",
-                 "_SETUP_ARGS_KEY", "_SETUP_METHOD_NAME", "_MODEL_NAME_KEY", "_SCVI_VERSION_KEY"):  # fmt: skip
+                 "_SETUP_ARGS_KEY", "_SETUP_METHOD_NAME", "_MODEL_NAME_KEY", "_SCVI_VERSION_KEY", "_SCVI_UUID_KEY"):  # fmt: skip
         assert isinstance(getattr(constants, name), str)
     assert isinstance(_compat.mudata_wrapper(), type)
     assert _compat.validation_check(check_fully_paired_mudata=False).check_fully_paired_mudata is False
     assert callable(_compat.devices_docstring())
 
 
-def test_a_submodule_without_its_package(tmp_path, monkeypatch):
+def test_a_submodule_is_imported_without_running_its_package(tmp_path, monkeypatch):
     package = tmp_path / "needs_the_moon"
     package.mkdir()
     (package / "__init__.py").write_text("import a_package_nobody_has")
     (package / "part.py").write_text("answer = 42")
     monkeypatch.syspath_prepend(tmp_path)
-    assert _compat.import_without_parents("needs_the_moon.part").answer == 42
+    assert _compat.import_without_package("needs_the_moon.part").answer == 42
     assert "needs_the_moon" not in sys.modules  # whoever imports it later runs its __init__
     with pytest.raises(ImportError):
-        _compat.import_without_parents("needs_the_sun.part")
+        _compat.import_without_package("needs_the_sun.part")
 
 
 def test_quiet_puts_levels_back():

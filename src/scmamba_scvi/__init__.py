@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SCMAMBA", "__version__", "data", "metrics", "nn", "ops", "pl", "pp"]
 
-_ROOMS = ("data", "metrics", "nn", "ops", "pl", "pp", "workflow")
+_SUBMODULES = ("data", "metrics", "nn", "ops", "pl", "pp", "workflow")
 
 
 def __getattr__(name: str) -> object:
-    # PEP 562: what is asked for is imported then, so that `--help`, nn and metrics do not wait for scvi-tools (15 s).
-    if name in _ROOMS:
+    # PEP 562: names are imported on first use, so that `--help`, nn and metrics do not wait 15 s for scvi-tools.
+    if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name == "SCMAMBA":
         value: object = importlib.import_module(f"{__name__}.model").SCMAMBA

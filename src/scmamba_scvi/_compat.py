@@ -1,4 +1,4 @@
-"""The only place that imports private or optional names of other packages; a test imports every one of them."""
+"""What depends on the inside of other packages: their private names, optional packages, versions, and loggers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .errors import ScmambaError
 
 def scvi_constants() -> ModuleType:
     """Names under which scvi-tools keeps the parts of its registry."""
-    # `AnnDataManager.view_registry` of scvi-tools 1.4 uses rich.pretty without importing it
+    # imported for scvi-tools 1.4, whose `AnnDataManager.view_registry` uses it without importing it
     import rich.pretty  # noqa: F401
     from scvi.data import _constants
 
@@ -32,13 +32,13 @@ def mudata_wrapper() -> type:
 
 
 def without_pulling() -> contextlib.AbstractContextManager:
-    """MuData made or updated in here take no columns from their modalities, as is usual from mudata 0.4 on.
+    """Within the block, MuData that are made or updated copy no columns of ``obs`` and ``var`` from their modalities.
 
-    Columns of ``obs`` and ``var`` that were copied would be a second truth, and mudata 0.3 warns of them.
+    That is the default from mudata 0.4 on. A copy could come to differ from its original, and mudata 0.3 warns of it.
     """
     import mudata
 
-    # called `set_options` until 0.3
+    # mudata 0.3 calls it `set_options`
     override = mudata.settings.override if hasattr(mudata, "settings") else mudata.set_options
     return override(pull_on_update=False)
 
@@ -51,7 +51,7 @@ def validation_check(**kwargs: bool) -> object:
 
 
 def devices_docstring() -> Callable[[Callable], Callable]:
-    """scvi-tools' decorator that fills in what it says about accelerators and devices everywhere."""
+    """scvi-tools' decorator that fills its own description of accelerators and devices into a docstring."""
     from scvi.utils._docstrings import devices_dsp
 
     return devices_dsp.dedent
@@ -72,44 +72,45 @@ def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
     return len(found) if isinstance(found, list) else int(found)
 
 
-def forget_manager(model: Any, data: Any) -> None:
-    """Let scvi-tools drop what it registered of ``data`` for ``model``, which would keep the data in memory."""
-    # `deregister_manager` looks among the data of the class only, new data are kept by the model
+def drop_manager(model: Any, data: Any) -> None:
+    """Make scvi-tools drop what it registered of ``data`` for ``model``, which would keep the data in memory."""
+    # `deregister_manager` looks only among the data of the class, but new data are registered with the model
     uuid = data.uns.get(scvi_constants()._SCVI_UUID_KEY)
     type(model)._per_instance_manager_store.get(model.id, {}).pop(uuid, None)
 
 
-def forget_with(model: Any) -> None:
-    """Let scvi-tools drop what it registered for ``model`` once nobody holds the model: it would stay, data and all."""
+def drop_managers_with(model: Any) -> None:
+    """Make scvi-tools drop all that it registered for ``model`` when the model is garbage-collected."""
     weakref.finalize(model, type(model)._per_instance_manager_store.pop, model.id, None)
 
 
 @contextlib.contextmanager
-def setup_goes_with(model: Any, data: Any) -> Iterator[None]:
-    """Let scvi-tools drop the setup it makes of ``data`` for a model without any, once nobody holds the model.
+def drop_setup_with(model: Any, data: Any) -> Iterator[None]:
+    """Make scvi-tools drop the setup it makes of ``data`` within the block when ``model`` is garbage-collected.
 
-    The class would keep it, data and all, for further models. Data that the user set up are the user's to let go.
+    A model without data of its own sets up what it is asked about, and its class would keep that setup, and the data
+    with it, for other models. A setup that the user made stays: it may be used again.
     """
     store, uuid_key = type(model)._setup_adata_manager_store, scvi_constants()._SCVI_UUID_KEY
-    for_model_alone = model.adata_manager is None and data is not None and data.uns.get(uuid_key) not in store
+    only_for_model = model.adata_manager is None and data is not None and data.uns.get(uuid_key) not in store
     yield
-    if for_model_alone:
+    if only_for_model:
         uuid = data.uns[uuid_key]
         weakref.finalize(model, _drop, store, uuid, weakref.ref(store[uuid]))
 
 
 def _drop(store: dict, key: str, value: weakref.ref) -> None:
-    if store.get(key) is value():  # the user may have set the data up since
+    if store.get(key) is value():  # the user may have set up the data again since
         store.pop(key, None)
 
 
 def plain_registry(registry: dict) -> dict:
-    """A copy of scvi-tools' registry of a model, without anything that looks into its data."""
+    """scvi-tools' registry of a model as plain dicts, which hold no reference to its data."""
     return {key: plain_registry(value) if isinstance(value, dict) else value for key, value in registry.items()}
 
 
 def share_data(source: Any, target: Any) -> None:
-    """Attach the data of a model to another one that was made from its registry."""
+    """Attach the data of ``source`` to ``target``, a model that was made from its registry."""
     target._adata, target._adata_manager = source.adata, source.adata_manager
     target._register_manager_for_instance(source.adata_manager)
     target.registry_ = source.registry_
@@ -125,7 +126,7 @@ def huggingface_hub() -> ModuleType:
 
 
 def package_version() -> str:
-    """Version of this package as installed; of a source tree on the path nothing is known."""
+    """Version of this package as installed, or ``"0+unknown"`` for a source tree that is only on the path."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -134,38 +135,33 @@ def package_version() -> str:
         return "0+unknown"
 
 
-def import_without_parents(name: str) -> ModuleType:
-    """Import a submodule without running the ``__init__`` of the packages above it.
+def import_without_package(name: str) -> ModuleType:
+    """Import the submodule ``name`` without running the ``__init__`` of its top-level package.
 
-    ``mamba_ssm/__init__.py`` imports kernels that need packages nobody asked for; the scan's own file does not.
+    That of mamba-ssm imports language models and kernels of other architectures, whose dependencies the scan does not
+    need.
 
     Raises
     ------
     ImportError
-        If a package on the way or the module itself cannot be found or imported.
+        If the package or the submodule cannot be found or imported.
     """
-    parts = name.split(".")
-    bare = []
+    package = name.partition(".")[0]
+    if package in sys.modules:
+        return importlib.import_module(name)
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {package!r}")
+    sys.modules[package] = importlib.util.module_from_spec(spec)
     try:
-        for depth in range(1, len(parts)):
-            parent = ".".join(parts[:depth])
-            if parent in sys.modules:
-                continue
-            spec = importlib.util.find_spec(parent)
-            if spec is None or spec.submodule_search_locations is None:
-                raise ImportError(f"No package named {parent!r}.")
-            sys.modules[parent] = importlib.util.module_from_spec(spec)
-            bare.append(parent)
         return importlib.import_module(name)
     finally:
-        # whoever imports the package later gets the whole of it
-        for parent in bare:
-            sys.modules.pop(parent, None)
+        del sys.modules[package]  # a later import of the package runs its __init__ as usual
 
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Keep what these loggers say below an error to themselves, and put their levels back afterwards."""
+    """Within the block, these loggers pass on errors only; their levels are restored afterwards."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

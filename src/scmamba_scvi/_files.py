@@ -1,4 +1,4 @@
-"""Files that are whole or as they were before, whatever happens while they are written."""
+"""Atomic writing: after a crash a file has either its old content or all of the new one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write into, which takes its place once all of it is on the disk."""
-    # the same folder is the same file system, where os.replace is one step
+    """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing."""
+    # in the same folder and so on the same file system, where os.replace is atomic
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield unfinished
@@ -23,15 +23,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Delete what processes that were killed left beside ``path``."""
-    for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-        if left.name.split(".")[-2].isdigit():
-            left.unlink(missing_ok=True)
+    """Delete the temporary files of `replacing` that killed processes left beside ``path``."""
+    for temporary in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        if temporary.name.split(".")[-2].isdigit():  # the id of the process
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on the disk, where the system can tell."""
-    if os.name == "nt":  # folders cannot be opened there
+    """Wait until the names of the files in ``folder`` are on the disk; does nothing on Windows."""
+    if os.name == "nt":  # which cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

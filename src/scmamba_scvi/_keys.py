@@ -1,4 +1,4 @@
-"""Every string key that crosses a seam, with its meaning, and the letters of tensor dimensions.
+"""String keys that several modules share, each with its meaning, and the letters of tensor dimensions.
 
 Dimensions
 ----------
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
+#: Kinds of modality.
 Kind = Literal["rna", "atac", "protein"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
@@ -31,12 +32,12 @@ MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
     "atac": ("atac", "peaks", "accessibility", "chromatin_accessibility"),
     "protein": ("protein", "proteins", "prot", "adt"),
 }
-#: ``var["feature_types"]`` as 10x writes it.
+#: From ``var["feature_types"]``, as 10x writes it, to the kind.
 FEATURE_TYPES: Final[dict[str, Kind]] = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
 
-#: ``obsm`` key under which embeddings are written by the command line.
+#: ``obsm`` key under which `workflow` and the command line write embeddings.
 OBSM_KEY: Final = "X_scmamba"
-#: ``obs`` key of the cells that training never saw, bool; only on them scores of partners say something.
+#: ``obs`` key of the cells that training never saw, bool: how well partners find each other is scored on these.
 HELD_OUT_KEY: Final = "held_out_scmamba"
 #: Minibatch and registry key of the batch, int64 ``(n, 1)``.
 BATCH_KEY: Final = "batch"

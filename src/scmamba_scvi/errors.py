@@ -1,4 +1,4 @@
-"""Errors of this package, and the one way an unknown name is answered."""
+"""Errors that this package raises."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class UnknownNameError(ScmambaError):
         super().__init__(f"Unknown {what} {name!r}.{hint} Known: {', '.join(map(repr, names)) or 'none'}.")
 
     def __reduce__(self) -> tuple:
-        # the message stands for the arguments it was made of: a worker process hands its error over in this form
-        return _again, (type(self), str(self))
+        # pickle would pass the message to __init__, which takes other arguments; worker processes pickle their errors
+        return _from_message, (type(self), str(self))
 
 
 class NonFiniteError(ScmambaError):
@@ -30,9 +30,9 @@ class NonFiniteError(ScmambaError):
     Attributes
     ----------
     epoch
-        In which it was met, counted from 0 within the phase of training.
+        Epoch of training in which it was met, counted from 0 within the phase.
     modality
-        Kind of the modality it came from; `None` where it came from none in particular.
+        Kind of the modality it came from; `None` if it came from no single one.
     cells
         Names of the cells involved: those whose embeddings are not finite, or the whole minibatch.
     """
@@ -48,10 +48,10 @@ class NonFiniteError(ScmambaError):
 
 
 class ResumeError(ScmambaError):
-    """A training cannot be resumed: its checkpoint is damaged, or the model or the data are not those it began with."""
+    """Training cannot be resumed: its checkpoint is damaged, or the model or the data differ from those it began with."""
 
 
-def _again(cls: type[ScmambaError], message: str) -> ScmambaError:
+def _from_message(cls: type[ScmambaError], message: str) -> ScmambaError:
     error = cls.__new__(cls)
     ScmambaError.__init__(error, message)
     return error

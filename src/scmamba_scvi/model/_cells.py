@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .._compat import forget_manager, quiet, without_pulling
+from .._compat import drop_manager, quiet, without_pulling
 from ..errors import ScmambaError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def temporary(model: SCMAMBA, modalities: dict[str, AnnData], obs: pd.DataFrame)
         with quiet("scvi"):  # it reports every registration, and this one nobody asked for
             yield mdata
     finally:
-        forget_manager(model, mdata)
+        drop_manager(model, mdata)
 
 
 def views(model: SCMAMBA, mdata: MuData, kind: str, batch_size: int | None = None) -> Views:

@@ -14,7 +14,7 @@ from scvi.model.base import BaseModelClass
 from scvi.utils import setup_anndata_dsp
 from torch import Tensor
 
-from .._compat import forget_with, scvi_constants, setup_goes_with, validation_check
+from .._compat import drop_managers_with, drop_setup_with, scvi_constants, validation_check
 from .._keys import BATCH_KEY, LABELS_KEY, present_key, x_key
 from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
@@ -102,7 +102,7 @@ class SCMAMBA(
         **overrides,
     ) -> None:
         super().__init__(adata, registry)
-        forget_with(self)
+        drop_managers_with(self)
         preset = choose_preset(0 if adata is None else adata.n_obs) if preset == "auto" else preset
         config = resolve_config(preset, n_latent=n_latent, **overrides)
         self.modalities_: dict[str, str] = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
@@ -253,7 +253,7 @@ class SCMAMBA(
         return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
-        with setup_goes_with(self, adata):
+        with drop_setup_with(self, adata):
             return super()._validate_anndata(adata, copy_if_view)
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from types import ModuleType
 
 from torch import Tensor
 
+from .._compat import import_without_package
 from ..errors import ScmambaError
 
 #: mamba-ssm's own default, for which its kernels are tuned; shorter sequences take shorter chunks.
@@ -56,25 +53,7 @@ def choose_chunk_size(c: int) -> int:
 def load_kernel() -> tuple[Callable[..., Tensor] | None, str]:
     """The kernel and an empty string, or nothing and the reason; looked for once per process."""
     try:
-        module = _import_without_package("mamba_ssm", "mamba_ssm.ops.triton.ssd_combined")
+        module = import_without_package("mamba_ssm.ops.triton.ssd_combined")
         return module.mamba_chunk_scan_combined, ""
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         return None, f"mamba-ssm cannot be imported ({type(error).__name__}: {error})"
-
-
-def _import_without_package(package: str, module: str) -> ModuleType:
-    """Import ``module`` without running ``package/__init__.py``.
-
-    mamba-ssm's imports language models and kernels of other architectures, with dependencies that the scan does not
-    need. A bare package stands in its place meanwhile, so that a later ``import mamba_ssm`` works as always.
-    """
-    if package in sys.modules:
-        return importlib.import_module(module)
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        raise ModuleNotFoundError(f"No module named {package!r}")
-    sys.modules[package] = importlib.util.module_from_spec(spec)
-    try:
-        return importlib.import_module(module)
-    finally:
-        del sys.modules[package]
