@@ -41,7 +41,7 @@ def require(name):
     if name == "triton" and load_triton()[0] is None:
         pytest.skip(load_triton()[1])
     if name == "mamba_ssm" and name not in available_backends(DEVICE):
-        pytest.skip("no CUDA device" if DEVICE == "cpu" else mamba_ssm.load_kernel()[1])
+        pytest.skip("no CUDA device" if DEVICE == "cpu" else mamba_ssm.load_mamba_ssm()[1])
 
 
 @pytest.mark.parametrize("c", [1, 20, 77])
@@ -82,9 +82,9 @@ def kernels(monkeypatch):
         for name, what in found.items():
             monkeypatch.setitem(backend._KERNELS, name, lambda w=what: (None, w) if isinstance(w, str) else (w, ""))
 
-    backend._say_once.cache_clear()
+    backend._warn_once.cache_clear()
     yield install
-    backend._say_once.cache_clear()
+    backend._warn_once.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ def test_an_installed_package_whose_kernels_fail_is_named(kernels, monkeypatch, 
     (tmp_path / "mamba_ssm.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     kernels(triton=ssd_recurrent, mamba_ssm="undefined symbol")
-    with pytest.warns(UserWarning, match="does without ssd_backend='mamba_ssm': undefined symbol"):
+    with pytest.warns(UserWarning, match="runs without ssd_backend='mamba_ssm': undefined symbol"):
         assert candidates(torch.bfloat16) == ["triton", "torch"]
 
 
 def test_forced_kernels_name_the_reason_they_cannot_run(monkeypatch):
-    monkeypatch.setattr(mamba_ssm, "load_kernel", lambda: (None, "libfoo is missing"))
+    monkeypatch.setattr(mamba_ssm, "load_mamba_ssm", lambda: (None, "libfoo is missing"))
     with pytest.raises(ScmambaError, match="libfoo is missing.*ssd_backend='torch'"):
         ssd(*inputs(), backend="mamba_ssm")
-    monkeypatch.setattr(mamba_ssm, "load_kernel", lambda: (lambda *a, **k: None, ""))
+    monkeypatch.setattr(mamba_ssm, "load_mamba_ssm", lambda: (lambda *a, **k: None, ""))
     with pytest.raises(ScmambaError, match="CUDA device, got cpu"):
         ssd(*inputs(), backend="mamba_ssm")
     monkeypatch.setattr(backend, "load_triton", lambda: (None, "triton is not here"))
@@ -154,14 +154,14 @@ def no_memory(*args, **kwargs):
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_what_was_measured_is_remembered_and_memory_is_not_insisted_on(kernels, monkeypatch):
+def test_what_was_measured_is_remembered_and_too_little_memory_is_no_error(kernels, monkeypatch):
     monkeypatch.setattr(backend, "_MEASURED", {})
     case = Case(torch.device("cpu"), torch.float32, 5, 1, 4, 4, False)
     first = measured(["recurrent", "torch"], case)
     assert first in ("recurrent", "torch")
     monkeypatch.setitem(BACKENDS, "torch", no_memory)
     assert measured(["recurrent", "torch"], case) == first
-    with pytest.warns(UserWarning, match="want of memory: ssd_backend='recurrent'"):
+    with pytest.warns(UserWarning, match="Too little memory.*ssd_backend='recurrent' is used"):
         assert measured(["recurrent", "torch"], case._replace(c=6)) == "recurrent"
 
 
@@ -170,7 +170,7 @@ def fresh_import(tmp_path, monkeypatch):
     """Only the test's own mamba_ssm can be imported, and nothing is remembered of it."""
 
     def forget():
-        mamba_ssm.load_kernel.cache_clear()
+        mamba_ssm.load_mamba_ssm.cache_clear()
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "mamba_ssm"}
 
     before = forget()
@@ -207,7 +207,7 @@ def test_the_kernel_is_found_or_the_reason_is_kept(tmp_path, fresh_import, files
         path = tmp_path / "mamba_ssm" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    kernel, reason = mamba_ssm.load_kernel()
+    kernel, reason = mamba_ssm.load_mamba_ssm()
     left = "package left alone" if "mamba_ssm" not in sys.modules else "package left behind"
     assert expected in (reason if kernel is None else f"found, {left}")
 

@@ -4,19 +4,24 @@ import pytest
 import torch
 from scipy import sparse
 
-from scmamba_scvi.ops import csr as C
+from scmamba_scvi.ops.csr import (
+    bag_product,
+    csr,
+    drop_values,
+    product,
+    row_index,
+    select_rows,
+    slice_rows,
+    transposed_product,
+)
 
 
 def sparse_batch(n=7, f=11, density=0.3, seed=0, dtype=torch.float32):
-    m = sparse.random(n, f, density=density, format="csr", random_state=seed)
+    m = sparse.random(n, f, density=density, format="lil", random_state=seed)
     m[2] = 0  # an empty row
-    m.eliminate_zeros()
+    m = m.tocsr()
     parts = (torch.from_numpy(m.indptr).long(), torch.from_numpy(m.indices).long(), torch.from_numpy(m.data).to(dtype))
-    return C.csr(*parts, m.shape), torch.from_numpy(m.toarray()).to(dtype)
-
-
-def product(x, weight):
-    return C.bag_product(x.values(), x.col_indices(), x.crow_indices(), weight)
+    return csr(*parts, m.shape), torch.from_numpy(m.toarray()).to(dtype)
 
 
 def test_product_equals_the_dense_one():
@@ -30,26 +35,30 @@ def test_gradients_of_the_product():
     values = x.values().clone().requires_grad_()
     weight = torch.randn(11, 3, dtype=torch.float64, requires_grad=True)
     crow, col = x.crow_indices(), x.col_indices()
-    assert torch.autograd.gradcheck(lambda v, w: C.bag_product(v, col, crow, w), (values, weight))
+    assert torch.autograd.gradcheck(lambda v, w: bag_product(v, col, crow, w), (values, weight))
 
 
 def test_transposed_product_equals_the_dense_one():
     x, dense = sparse_batch()
     other = torch.randn(7, 4)
-    found = C.transposed_product(x.values(), x.col_indices(), C.row_index(x), other, 11)
-    torch.testing.assert_close(found, dense.T @ other)
+    torch.testing.assert_close(transposed_product(x, other), dense.T @ other)
 
 
 def test_selecting_rows_keeps_the_others_as_they_are():
     x, dense = sparse_batch()
     keep = torch.tensor([True, True, False, True, True, True, True])  # row 2 is empty
-    torch.testing.assert_close(C.select_rows(x, keep).to_dense(), dense[keep])
+    torch.testing.assert_close(select_rows(x, keep).to_dense(), dense[keep])
+
+
+def test_a_slice_of_rows_is_that_of_the_dense_matrix():
+    x, dense = sparse_batch()
+    torch.testing.assert_close(slice_rows(x, 1, 5).to_dense(), dense[1:5])
 
 
 @pytest.mark.parametrize("as_sparse", [pytest.param(True, id="sparse"), pytest.param(False, id="dense")])
 def test_dropping_values_keeps_the_mean_and_hides_the_share(as_sparse):
     x, dense = sparse_batch(n=400, f=300, density=0.2)
-    out = C.drop_values(x if as_sparse else dense, 0.5)
+    out = drop_values(x if as_sparse else dense, 0.5)
     out = out.to_dense() if as_sparse else out
     kept = out != 0
     assert abs(kept.sum() / (dense != 0).sum() - 0.5) < 0.02
@@ -59,4 +68,4 @@ def test_dropping_values_keeps_the_mean_and_hides_the_share(as_sparse):
 
 def test_row_index_counts_each_row():
     x, dense = sparse_batch()
-    assert torch.equal(torch.bincount(C.row_index(x), minlength=7), (dense != 0).sum(1))
+    assert torch.equal(torch.bincount(row_index(x), minlength=7), (dense != 0).sum(1))

@@ -212,7 +212,7 @@ def test_the_chosen_chunk_pads_little(c, p, s):
 
 
 @pytest.mark.parametrize("c", [24, 256, 512])
-def test_round_lengths_are_not_filled_up(c):
+def test_round_lengths_are_not_padded(c):
     assert c % choose_chunk_size(c, 64, 64) == 0
 
 

@@ -13,8 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..errors import ScmambaError, UnknownNameError
-from ..nn.spectral import transposed
-from ..ops.csr import is_csr
+from ..ops.csr import is_csr, transposed_product
 from ..pp._coordinates import Coordinates, chromosome_key, parse_coordinates
 from ._arguments import check_count, near
 from ._cells import opened, views
@@ -193,7 +192,7 @@ class LinksMixin:
         for part in in_parts(np.arange(len(cells)), batch_size or 1024):
             counts = matrix.read(cells[part]).to(device)
             n_cells += _n_not_zero(counts)
-            total += transposed(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
+            total += transposed_product(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
         length = total.norm(dim=1, keepdim=True)
         return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells.cpu().numpy()
 

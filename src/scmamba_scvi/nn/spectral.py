@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ..ops.csr import is_csr, product, row_index, transposed_product
+from ..ops.csr import is_csr, product, transposed_product
 
 #: Extra directions of the randomised range finder (Halko, Martinsson and Tropp 2011, section 4.4).
 OVERSAMPLE = 10
@@ -72,7 +72,7 @@ def truncated_svd(
     for _ in range(n_passes - 1):
         gram, total, n_cells = torch.zeros_like(basis), torch.zeros(n_features), 0
         for block in blocks():
-            gram += transposed(block, product(block, basis))
+            gram += transposed_product(block, product(block, basis))
             total += _column_sums(block)
             n_cells += block.shape[0]
         mean = total / n_cells
@@ -274,13 +274,6 @@ def _inverse_sqrt(covariance: Tensor, ridge: float) -> Tensor:
     floor = covariance.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
     values, vectors = torch.linalg.eigh(covariance + ridge * floor * torch.eye(size, dtype=covariance.dtype))
     return vectors * values.rsqrt() @ vectors.T
-
-
-def transposed(block: Tensor, dense: Tensor) -> Tensor:
-    """``block.T @ dense``: values ``(n, f)``, dense or CSR, and ``(n, e)`` to ``(f, e)``."""
-    if not is_csr(block):
-        return block.T @ dense
-    return transposed_product(block.values(), block.col_indices(), row_index(block), dense, block.shape[1])
 
 
 def _column_sums(block: Tensor) -> Tensor:

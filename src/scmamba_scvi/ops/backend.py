@@ -13,28 +13,28 @@ from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
 from .fastest import Case, fastest
-from .mamba_ssm import load_kernel, ssd_mamba_ssm
+from .mamba_ssm import load_mamba_ssm, ssd_mamba_ssm
 from .ssd import ssd_chunked, ssd_recurrent
 
 
 def ssd_triton(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
 ) -> Tensor:
-    """The scan by the kernels of `scmamba_scvi.ops.triton_ssd`, which are imported when they are first needed."""
+    """The scan by the kernels of `scmamba_scvi.ops.triton_ssd`, which are imported on first use."""
     kernel, reason = load_triton()
     if kernel is None:
         raise ScmambaError(f"ssd_backend='triton' cannot be used: {reason}. Pass ssd_backend='torch' or 'auto'.")
     return kernel(x, dt, A, B, C, D, chunk_size=chunk_size)
 
 
-#: Implementations of the scan by name; one signature, results equal to rounding.
+#: Implementations of the scan by name; one signature, results equal up to rounding.
 BACKENDS: Final[dict[str, Callable[..., Tensor]]] = {
     "recurrent": ssd_recurrent,
     "torch": ssd_chunked,
     "triton": ssd_triton,
     "mamba_ssm": ssd_mamba_ssm,
 }
-#: What `fastest` found on this process's devices.
+#: The fastest back-end by case, as `fastest` measured it in this process.
 _MEASURED: Final[dict[Case, str]] = {}
 
 
@@ -83,7 +83,7 @@ def ssd(
     Warns
     -----
     UserWarning
-        If ``"auto"`` does without kernels that are installed but fail, once, with the reason.
+        If ``"auto"`` cannot use kernels that are installed, once, with the reason.
 
     Examples
     --------
@@ -115,12 +115,12 @@ def choose_backend(x: Tensor, B: Tensor, *, training: bool = False) -> str:
 
 
 def measured(names: list[str], case: Case) -> str:
-    """The fastest of ``names`` for ``case``; looked for once, and the first of them if there is no memory for it."""
+    """The fastest of ``names`` for ``case``, measured once; the first of them if memory does not suffice to measure."""
     if case not in _MEASURED:
         try:
             _MEASURED[case] = fastest({name: BACKENDS[name] for name in names}, "torch", case)
         except torch.OutOfMemoryError:
-            _say_once(f"Implementations of the scan are not compared for want of memory: ssd_backend={names[0]!r}.")
+            _warn_once(f"Too little memory to compare implementations of the scan: ssd_backend={names[0]!r} is used.")
             _MEASURED[case] = names[0]
     return _MEASURED[case]
 
@@ -128,14 +128,14 @@ def measured(names: list[str], case: Case) -> str:
 @torch.compiler.assume_constant_result
 def candidates(dtype: torch.dtype) -> list[str]:
     """What ``"auto"`` chooses from on CUDA, in the order of preference where nothing can be measured."""
-    names = [name for name, load in _KERNELS.items() if load()[0] is not None]
+    names, reasons = _load_kernels()
     if not names:
-        reasons = "; ".join(load()[1] for load in _KERNELS.values())
-        _say_once(f"The scan runs in plain torch, which is slow on a GPU: {reasons}. Install triton.")
-    for name in _KERNELS.keys() - names if names else ():
-        if importlib.util.find_spec(name) is not None:  # what nobody installed is not missed
-            _say_once(f"The scan does without ssd_backend={name!r}: {_KERNELS[name]()[1]}.")
-    if dtype == torch.float64:
+        reason = "; ".join(reasons.values())
+        _warn_once(f"The scan runs in plain torch, which is slow on a GPU: {reason}. Install triton.")
+    for name, reason in reasons.items() if names else ():
+        if importlib.util.find_spec(name) is not None:  # a package that nobody installed is not missed
+            _warn_once(f"The scan runs without ssd_backend={name!r}: {reason}.")
+    if dtype == torch.float64:  # which no kernel computes in
         names = []
     if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
         names = [name for name in names if name != "mamba_ssm"]  # its kernels multiply in TF32 whatever torch is told
@@ -144,7 +144,7 @@ def candidates(dtype: torch.dtype) -> list[str]:
 
 @functools.cache
 def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
-    """The scan by our own kernels and an empty string, or nothing and the reason; looked for once per process."""
+    """The scan by our own kernels and an empty string, or `None` and the reason; looked for once per process."""
     try:
         from . import triton_ssd
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
@@ -152,8 +152,8 @@ def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
     return triton_ssd.ssd_triton, ""
 
 
-#: Kernels by the name of their back-end, which is that of the package they need.
-_KERNELS: Final = {"triton": load_triton, "mamba_ssm": load_kernel}
+#: Loaders of kernels by the name of the back-end, which is also that of the package it needs.
+_KERNELS: Final = {"triton": load_triton, "mamba_ssm": load_mamba_ssm}
 
 
 def available_backends(device: torch.device | str = "cpu") -> list[str]:
@@ -164,8 +164,8 @@ def available_backends(device: torch.device | str = "cpu") -> list[str]:
     >>> available_backends("cpu")
     ['recurrent', 'torch']
     """
-    on_cuda = torch.device(device).type == "cuda"
-    return [name for name in BACKENDS if name not in _KERNELS or (on_cuda and _KERNELS[name]()[0] is not None)]
+    kernels = _load_kernels()[0] if torch.device(device).type == "cuda" else []
+    return [name for name in BACKENDS if name not in _KERNELS or name in kernels]
 
 
 def explain_backend(device: torch.device | str = "cpu") -> str:
@@ -179,16 +179,21 @@ def explain_backend(device: torch.device | str = "cpu") -> str:
     device = torch.device(device)
     if device.type != "cuda":
         return f"torch (the chunked scan in plain torch; kernels need CUDA, this is {device.type})"
-    loaded = {name: load() for name, load in _KERNELS.items()}
-    missing = "; ".join(reason.rstrip(".") for kernel, reason in loaded.values() if kernel is None)
-    names = [name for name, (kernel, _) in loaded.items() if kernel is not None]
+    names, reasons = _load_kernels()
+    missing = "; ".join(reason.rstrip(".") for reason in reasons.values())
     if not names:
         return f"torch (the chunked scan in plain torch; {missing})"
-    return f"the fastest of {', '.join(names)} and torch, measured once per shape" + (
-        f" ({missing})" if missing else ""
-    )
+    meaning = f"the fastest of {', '.join(names)} and torch, measured once per shape"
+    return f"{meaning} ({missing})" if missing else meaning
+
+
+def _load_kernels() -> tuple[list[str], dict[str, str]]:
+    """Names of the kernels that can be imported, in the order of preference, and the reasons why the others cannot."""
+    loaded = {name: load() for name, load in _KERNELS.items()}
+    names = [name for name, (kernel, _) in loaded.items() if kernel is not None]
+    return names, {name: reason for name, (kernel, reason) in loaded.items() if kernel is None}
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=2)

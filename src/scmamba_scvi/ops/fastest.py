@@ -10,17 +10,17 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-#: Cells of the example: enough programs to fill a GPU, few enough to fit beside a network that is being trained.
+#: Cells of the example: enough to occupy a GPU, few enough to fit beside a network that is being trained.
 N_CELLS: Final = 32
-#: Timed repetitions, and untimed ones before them, which compile.
+#: Timed repetitions, and untimed ones before them, in which kernels are compiled.
 ROUNDS, WARMUP = 5, 2
-#: Largest relative difference to the reference, in the norm of a whole tensor: rounding gives a tenth of it, a kernel
-#: that was miscompiled or mishandles a shape gives numbers of another kind.
+#: Largest relative difference to the reference, in the norm of a whole tensor. Rounding gives a tenth of it; a kernel
+#: that was miscompiled or mishandles a shape gives far more.
 TOLERANCE: Final = {torch.float32: 0.02, torch.bfloat16: 0.1, torch.float16: 0.1}
 
 
 class Case(NamedTuple):
-    """What decides which implementation is fastest. The number of cells is not part of it: see `fastest`."""
+    """What decides which implementation is fastest; why the number of cells is not part of it, see `fastest`."""
 
     device: torch.device
     dtype: torch.dtype
@@ -39,15 +39,15 @@ class Case(NamedTuple):
 def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case: Case) -> str:
     """Name of the function that takes the least time for ``case``, among those that agree with the reference.
 
-    The number of cells is always `N_CELLS`: were it that of the minibatch, a cell's embedding could change, if only by
-    rounding, with the cells beside it.
+    The number of cells is always `N_CELLS`. If it were that of the minibatch, the choice, and with it the rounding of a
+    cell's embedding, could depend on the other cells in the minibatch.
 
     Parameters
     ----------
     functions
         Implementations by name, with the arguments of `scmamba_scvi.ops.ssd`.
     reference
-        The one that is believed, and used if no other works.
+        Name of the one whose results count as right; it is chosen if no other works.
     case
         Shape, type and device; forward alone, or with gradients if ``training``.
 
@@ -56,7 +56,7 @@ def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case
     UserWarning
         For each function that fails or differs, with the reason.
     """
-    # gradients are asked for in the middle of a forward pass that may run under another mode
+    # this runs in the middle of a forward pass, which may be in another mode
     with torch.set_grad_enabled(case.training), torch.autocast(case.device.type, enabled=False):
         inputs, weights = _example(case)
         expected = _results(functions[reference], inputs, weights)
@@ -66,7 +66,7 @@ def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case
                 continue
             fault = _fault(function, inputs, weights, expected)
             if fault:
-                warnings.warn(f"ssd_backend={name!r} is not used for {_words(case)}: {fault}", stacklevel=2)
+                warnings.warn(f"ssd_backend={name!r} is not used for {_describe(case)}: {fault}", stacklevel=2)
             else:
                 seconds[name] = _time(function, inputs, weights)
     return min(seconds, key=seconds.__getitem__)
@@ -125,5 +125,5 @@ def _example(case: Case) -> tuple[list[Tensor], Tensor]:
     return [t.requires_grad_(training) for t in inputs], normal(N_CELLS, c, h, p)
 
 
-def _words(case: Case) -> str:
+def _describe(case: Case) -> str:
     return f"{case.c} tokens, {case.h} heads of {case.p}, {case.s} state dimensions in {case.dtype} on {case.device}"

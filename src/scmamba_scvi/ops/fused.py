@@ -1,13 +1,13 @@
 """Element-wise layers whose gradients are written by hand: fewer passes over memory than autograd makes of them.
 
-On a CPU the matrix products of a narrow network take a few microseconds per token, and what autograd composes from
-single operations takes more than that. The functions here keep their inputs, compute the rest again in the backward
-pass, and write over what they own. Gradients of gradients are not available.
+On a CPU the matrix products of a narrow network take a few microseconds per token, and the same layers composed of single
+operations under autograd take more than that. The functions here keep their inputs, compute the rest again in the
+backward pass, and overwrite tensors of their own. Gradients of gradients are not available.
 
-Under `torch.compile` the formulas are handed over as they are: a compiler fuses them, writes their gradients and decides
-what to compute again, and it cannot see through what is done by hand.
+Under `torch.compile` the plain formulas are used: the compiler fuses them, derives their gradients and decides what to
+compute again, none of which it can do with a hand-written autograd function.
 
-On CUDA they are the kernels of `scmamba_scvi.ops.triton_fused`, after these have given the numbers of this file there.
+On CUDA the kernels of `scmamba_scvi.ops.triton_fused` are used, after a check that they give the numbers of this file.
 
 All of them compute in float32 (float64 for float64 input) and return the dtype of their first argument.
 """
@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis, ``(..., d)`` to the same (arXiv 1910.07467).
 
-    Written in ``dtype``, `None` is that of ``x``: a product that follows then needs no copy.
+    The result is in ``dtype``, or if that is `None` in the dtype of ``x``: a product that follows then needs no copy.
     """
     dtype = dtype or x.dtype
     if torch.compiler.is_compiling():
@@ -77,12 +77,12 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     kernels = _kernels_for(x)
     if kernels:
         return kernels.causal_conv_silu(x, weight, bias)
-    # elsewhere the stock gradient of the convolution is a good one
+    # elsewhere torch's own gradient of the convolution is fast
     return F.silu(_causal_conv(x, weight.to(x.dtype), bias.to(x.dtype)))
 
 
 def _shifted_sum_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same as a few shifted multiply-adds, which a compiler makes one pass of."""
+    """`causal_conv_silu` as a few shifted multiply-adds, which a compiler fuses into one pass."""
     c, width = x.shape[1], weight.shape[-1]
     padded = F.pad(_at_least_float32(x), (0, 0, width - 1, 0))
     y = bias + sum(padded[:, tap : tap + c] * weight[:, 0, tap] for tap in range(width))
@@ -90,7 +90,7 @@ def _shifted_sum_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _kernels_for(x: Tensor) -> ModuleType | None:
-    """Triton's version of this file, where it can be used."""
+    """The kernels to use for ``x`` instead of the functions of this file, `None` if there are none."""
     return load_kernels(x.device) if x.device.type == "cuda" and x.dtype != torch.float64 else None
 
 
@@ -113,7 +113,7 @@ def _fault(kernels: ModuleType, device: torch.device) -> str:
     """Which kernel differs from this file in values or gradients on a small example, empty if none does."""
     generator = torch.Generator(device).manual_seed(0)
     shapes = {"x": (2, 70, 24), "z": (2, 70, 24), "weight": (24,), "taps": (24, 1, 4), "bias": (24,)}
-    # the first pass through a network may run in any mode
+    # this runs in the first pass through a network, which may be in any mode
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         make = lambda shape: torch.randn(shape, generator=generator, device=device).requires_grad_()
         x, z, weight, taps, bias = map(make, shapes.values())
@@ -147,7 +147,7 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
-        grad_x, grad_weight = _through_norm(_at_least_float32(grad), _at_least_float32(x) * scale, weight, scale)
+        grad_x, grad_weight = _norm_gradients(_at_least_float32(grad), _at_least_float32(x) * scale, weight, scale)
         return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None, None
 
 
@@ -165,7 +165,7 @@ class _GatedRMSNorm(torch.autograd.Function):
         x, z, weight, scale = ctx.saved_tensors
         xf, zf = _at_least_float32(x), _at_least_float32(z)
         gate = F.silu(zf)
-        grad, grad_weight = _through_norm(_at_least_float32(grad), (gate * xf).mul_(scale), weight, scale)
+        grad, grad_weight = _norm_gradients(_at_least_float32(grad), (gate * xf).mul_(scale), weight, scale)
         grad_z = torch.ops.aten.silu_backward(grad * xf, zf)
         return grad.mul_(gate).to(x.dtype), grad_z.to(z.dtype), grad_weight.to(weight.dtype), None
 
@@ -221,7 +221,7 @@ def _causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Depthwise, padded on both sides: ``(n, c, m)`` to ``(n, c + width - 1, m)``."""
-    # tokens before channels in memory is what oneDNN calls channels last: an image of height one, nothing is copied
+    # (n, c, m) in memory is a channels-last image of height one to oneDNN, so that nothing is copied
     image = x.transpose(1, 2).unsqueeze(2)  # (n, m, 1, c)
     m, _, width = weight.shape
     return F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, width - 1), groups=m).squeeze(2).transpose(1, 2)
@@ -236,7 +236,7 @@ def _inverse_rms(x: Tensor, eps: float) -> Tensor:
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
-def _through_norm(grad: Tensor, normal: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _norm_gradients(grad: Tensor, normal: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of ``normal * weight``, ``normal = x * scale``, with respect to ``x`` (a new tensor) and ``weight``."""
     product = (grad * normal).flatten(0, -2)
     grad_weight = product.sum(0)

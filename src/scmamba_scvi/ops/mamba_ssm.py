@@ -10,7 +10,7 @@ from torch import Tensor
 from .._compat import import_without_package
 from ..errors import ScmambaError
 
-#: mamba-ssm's own default, for which its kernels are tuned; shorter sequences take shorter chunks.
+#: The longest chunk is mamba-ssm's default, for which its kernels are tuned; short sequences take shorter ones.
 MAX_CHUNK, MIN_CHUNK = 256, 64
 
 
@@ -18,7 +18,7 @@ def ssd_mamba_ssm(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
 ) -> Tensor:
     """The scan by mamba-ssm's kernels; arguments and result as in `scmamba_scvi.ops.ssd`."""
-    kernel, reason = load_kernel()
+    kernel, reason = load_mamba_ssm()
     if kernel is None:
         raise ScmambaError(f"ssd_backend='mamba_ssm' cannot be used: {reason}. Pass ssd_backend='torch' or 'auto'.")
     if x.device.type != "cuda":
@@ -50,8 +50,8 @@ def choose_chunk_size(c: int) -> int:
 
 
 @functools.cache
-def load_kernel() -> tuple[Callable[..., Tensor] | None, str]:
-    """The kernel and an empty string, or nothing and the reason; looked for once per process."""
+def load_mamba_ssm() -> tuple[Callable[..., Tensor] | None, str]:
+    """mamba-ssm's kernel and an empty string, or `None` and the reason; looked for once per process."""
     try:
         module = import_without_package("mamba_ssm.ops.triton.ssd_combined")
         return module.mamba_chunk_scan_combined, ""

@@ -25,25 +25,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: A decay of this many powers of two counts as complete. Smaller numbers change no sum, and those that float32 cannot
-#: hold with full precision make a CPU twenty times slower.
+#: Log2 of a decay that counts as complete. Smaller decays change no sum, and those that are subnormal in float32 make a
+#: CPU twenty times slower.
 FORGOTTEN = -100.0
-#: Shorter chunks are lost in the overhead of their number; longer ones make the decay matrices, which grow with the
-#: chunk, the largest tensors of the network.
+#: Shorter chunks cost more overhead than they save; with longer ones the decay matrices, which grow with the chunk,
+#: become the largest tensors of the network.
 MIN_CHUNK, MAX_CHUNK = 16, 256
 
 
 def ssd_recurrent(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
 ) -> Tensor:
-    """The recurrence as it is written, one token after the other: slow, obviously right, the truth for tests.
+    """The recurrence as it is written, one token after the other: slow, and the reference for tests.
 
     Parameters
     ----------
     x, dt, A, B, C, D
         See the head of this module.
     chunk_size
-        Not used; here because all back-ends have one signature.
+        Not used: all back-ends have one signature.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def ssd_chunked(
     x, dt, A, B, C, D
         See the head of this module.
     chunk_size
-        ``q``; any length works, the last chunk is filled up with tokens that do nothing. `None`: `choose_chunk_size`.
+        ``q``; any length works, the last chunk is padded with tokens that do nothing. `None`: `choose_chunk_size`.
 
     Returns
     -------
@@ -100,15 +100,12 @@ def ssd_chunked(
     """
     n, c, h, p = x.shape
     q = chunk_size or choose_chunk_size(c, p, B.shape[-1])
-    k = -(-c // q)
+    k = -(-c // q)  # rounded up
     acc = _accumulator_dtype(x)
-    # autocast would round what is kept in float32 on purpose
+    # autocast would round what is in float32 on purpose
     with torch.autocast(x.device.type, enabled=False):
         x, dt, B, C = (_in_chunks(t, k, q) for t in (x, dt.to(acc), B.to(x.dtype), C.to(x.dtype)))
-        # Powers of two are four times faster than those of e. A step that forgets everything is cut at FORGOTTEN:
-        # a cumulative sum of larger numbers would have no digits left for the small steps after it.
-        steps = (dt * (A.to(acc) / math.log(2))).clamp_min(FORGOTTEN)
-        bits = steps.cumsum(2)  # (n, k, q, h), log2 of the decay since the chunk began
+        bits = _log2_decay(dt, A.to(acc)).cumsum(2)  # (n, k, q, h), log2 of the decay since the chunk began
         y = _within_chunks(x, dt, bits, B, C, D.to(acc))
         if k > 1:
             y = y + _across_chunks(x, dt, bits, B, C)
@@ -116,7 +113,7 @@ def ssd_chunked(
 
 
 def ssd_last(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The last token's output alone, a weighted sum over the tokens: no chunks, no states.
+    """The output of the last token alone, a weighted sum over the tokens: it needs neither chunks nor states.
 
     Parameters
     ----------
@@ -139,9 +136,11 @@ def ssd_last(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) 
     acc = _accumulator_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
         dt = dt.to(acc)
-        steps = (dt * (A.to(acc) / math.log(2))).clamp_min(FORGOTTEN)
+        steps = _log2_decay(dt, A.to(acc))
         # summed from the end, so that the tokens that count most are rounded least
-        bits = F.pad(steps[:, 1:], (0, 0, 0, 1)).flip(1).cumsum(1).flip(1)  # (n, c, h), decay after the token
+        bits = (
+            F.pad(steps[:, 1:], (0, 0, 0, 1)).flip(1).cumsum(1).flip(1)
+        )  # (n, c, h), log2 of the decay after the token
         scores = B.to(acc) @ C.to(acc)[..., None]  # (n, c, 1)
         weights = torch.exp2(bits.clamp_min(FORGOTTEN)) * dt * scores  # (n, c, h)
         y = torch.einsum("nch,nchp->nhp", weights.to(x.dtype), x)
@@ -149,10 +148,10 @@ def ssd_last(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) 
 
 
 def choose_chunk_size(c: int, p: int, s: int) -> int:
-    """Tokens per chunk that make element-wise work and padding least.
+    """Tokens per chunk with the least element-wise work and padding.
 
-    Per token and head, decay matrices cost ``q`` elements, states ``p s / q``, reading them ``p``; the weights are
-    fitted to times on a CPU. A sequence that fits in one chunk needs no states at all.
+    Per token and head, decay matrices cost ``q`` elements, states ``p s / q``, reading them ``p``; the weights of these
+    terms are fitted to times on a CPU. A sequence that fits in one chunk needs no states at all.
 
     Parameters
     ----------
@@ -162,12 +161,13 @@ def choose_chunk_size(c: int, p: int, s: int) -> int:
 
     def cost(q: int) -> float:
         k = -(-c // q)
-        filling = 2 * p if k * q > c else 0  # copies of the inputs and of their gradients
-        return k * q * (4 * q + (2 * p * s / q + p if k > 1 else 0) + filling)
+        states = 2 * p * s / q + p if k > 1 else 0
+        padding = 2 * p if k * q > c else 0  # copies of the inputs and of their gradients
+        return k * q * (4 * q + states + padding)
 
-    # chunks of equal length, so that little is filled up
+    # the lengths that cut the sequence evenly, so that there is little padding
     lengths = {-(-c // k) for k in range(1, -(-c // MIN_CHUNK) + 1) if c <= k * MAX_CHUNK}
-    # pairs, as the compiler of torch 2.6 has no `min` with a key; of equal costs the shorter chunks are taken
+    # pairs, because the compiler of torch 2.6 has no `min` with a key; of equal costs the shorter chunk is taken
     return min([(cost(length), length) for length in lengths])[1]
 
 
@@ -175,8 +175,17 @@ def _accumulator_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+def _log2_decay(dt: Tensor, A: Tensor) -> Tensor:
+    """Log2 of the decay in each step: powers of two are four times faster than those of e.
+
+    A step that forgets everything is cut at `FORGOTTEN`: a cumulative sum of larger numbers would have no digits left for
+    the small steps after it.
+    """
+    return (dt * (A / math.log(2))).clamp_min(FORGOTTEN)
+
+
 def _in_chunks(t: Tensor, k: int, q: int) -> Tensor:
-    """``(n, c, ...)`` to ``(n, k, q, ...)``, filled up with zeros: a step of zero leaves the state as it is."""
+    """``(n, c, ...)`` to ``(n, k, q, ...)``, padded with zeros: a step of zero leaves the state as it is."""
     missing = k * q - t.shape[1]
     if missing:
         t = F.pad(t, (0, 0) * (t.ndim - 2) + (0, missing))
@@ -197,7 +206,8 @@ def _across_chunks(x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor) ->
 class _CarriedState(torch.autograd.Function):
     """``y_l = 2^bits_l C_l S_j`` for the tokens of every chunk ``j`` but the first, ``(n, k - 1, q, h, p)``.
 
-    ``S_j`` is the state at the start of the chunk. States are several times larger than the inputs and are not kept.
+    ``S_j`` is the state at the start of the chunk. States are several times larger than the inputs: they are computed
+    again in the backward pass.
     """
 
     @staticmethod
@@ -233,8 +243,8 @@ class _CarriedState(torch.autograd.Function):
         grad_weighted = (B[:, :-1] @ rounded).view_as(weighted)
         grad_step = (grad_weighted * x[:, :-1]).sum(-1, dtype=dt.dtype)  # (n, k - 1, q, h)
         brought = grad_step * step[..., 0]
-        # The decay to the end of a chunk is that of its last token less that of the token, nothing for the last itself:
-        # left in, it would cancel, but only to rounding.
+        # The log of the decay to the end of a chunk is that of its last token minus that of the token itself. For the last
+        # token that is zero whatever the decays: its two terms would cancel, but only up to rounding.
         brought[:, :, -1] = 0
         grad_log[:, :-1] -= brought
         grad_log[:, :-1, -1] += brought.sum(2)
@@ -266,7 +276,7 @@ def _states(weighted: Tensor, B: Tensor, decay: Tensor) -> Tensor:
 
 
 class _DecayedAttention(torch.autograd.Function):
-    """``y_l = D x_l + sum over t <= l of scores_lt 2^(bits_l - bits_t) dt_t x_t``; the weights are not kept.
+    """``y_l = D x_l + sum over t <= l of scores_lt 2^(bits_l - bits_t) dt_t x_t``; the backward pass computes weights again.
 
     Shapes: scores ``(k, q, q)``, lower triangular; bits and dt ``(k, q, h)``; x ``(k, q, h, p)``; D ``(h,)``.
     """
@@ -289,7 +299,7 @@ class _DecayedAttention(torch.autograd.Function):
         grad_weights = (by_head @ _by_head(x, dt).transpose(-1, -2)).to(dt.dtype)  # (k, h, q, q)
         grad_scores = decays.mul_(grad_weights).sum(1).tril_().to(scores.dtype)
         grad_log = weights.mul_(grad_weights)  # with respect to the logarithm of the weights
-        # A token's own weight depends on no decay. Left in, it would cancel in the difference, but only to rounding.
+        # A token's own weight depends on no decay: its term would cancel in the difference, but only up to rounding.
         grad_log.diagonal(dim1=-2, dim2=-1).zero_()
         grad_bits = (grad_log.sum(-1) - grad_log.sum(-2)).mul_(math.log(2)).transpose(1, 2)  # (k, q, h)
         grad_dt = (grad_stepped * x).sum(-1, dtype=dt.dtype)  # (k, q, h)
@@ -299,7 +309,7 @@ class _DecayedAttention(torch.autograd.Function):
 
 
 def _by_head(x: Tensor, dt: Tensor) -> Tensor:
-    """``dt x`` as products over tokens want it, ``(k, q, h, p)`` to ``(k, h, q, p)``: scaled while it is copied."""
+    """``dt x`` with tokens next to channels, for matrix products: ``(k, q, h, p)`` to ``(k, h, q, p)`` in one copy."""
     k, q, h, p = x.shape
     return torch.mul(x.transpose(1, 2), dt.to(x.dtype).transpose(1, 2)[..., None], out=x.new_empty(k, h, q, p))
 
@@ -313,5 +323,5 @@ def _decays(bits: Tensor) -> Tensor:
     """``2^(bits_l - bits_t)`` for ``t <= l``, ``(k, q, h)`` to ``(k, h, q, q)``; elsewhere any finite number."""
     bits = bits.transpose(1, 2)  # (k, h, q)
     exponent = bits[..., None] - bits[:, :, None]  # (k, h, q, q)
-    # A triangle of -inf would do instead of the upper bound; on a CPU it makes this function ten times slower.
+    # Masking the upper triangle by -inf would also do, but makes this function ten times slower on a CPU.
     return exponent.clamp_(FORGOTTEN, 0).exp2_()

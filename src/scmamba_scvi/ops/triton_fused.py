@@ -1,8 +1,10 @@
 """The element-wise layers of `scmamba_scvi.ops.fused` as kernels: one pass over memory forward, one or two backward.
 
-Norms, gates and the short convolution cost a GPU as much as it takes to read and write their tensors; composed of single
-operations they are read and written ten times, in float32. Here everything is float32 in registers and the dtype of the
+Norms, gates and the short convolution take a GPU as long as it takes to read and write their tensors. Composed of single
+operations, they read and write them ten times, in float32. Here everything is float32 in registers and the dtype of the
 first argument in memory; what the backward pass needs beyond the inputs is computed again.
+
+In the kernels ``d`` and ``m`` are sizes, and capital letters the powers of two that one program handles of them.
 
 Importing this file needs triton; `scmamba_scvi.ops.fused` does so on CUDA. With ``TRITON_INTERPRET=1`` in the
 environment at that time the kernels run on a CPU, slowly, for tests.
@@ -18,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Programs that share the rows of a norm in its backward pass; each sums its part of the gradient of the weight.
+#: At most so many programs share the rows of a norm in its backward pass; each sums its part of the weight's gradient.
 N_PROGRAMS: Final = 1024
 #: Tokens and channels of one program of the convolution.
 TOKENS, CHANNELS = 64, 64
@@ -108,7 +110,7 @@ def _tile(c, m: tl.constexpr, T: tl.constexpr, M: tl.constexpr):
 
 @triton.jit
 def _taps(x_ptr, weight_ptr, token, channel, is_channel, c, x_c, WIDTH: tl.constexpr, DIRECTION: tl.constexpr):
-    """``sum over lags of weight[lag] x[token - lag]``; in the other direction of ``x[token + lag]``."""
+    """``sum over lags of weight[lag] x[token - lag]``; with ``DIRECTION`` -1 of ``weight[lag] x[token + lag]``."""
     total = (token * 0 + channel * 0).to(tl.float32)
     for lag in tl.static_range(WIDTH):
         at = token - DIRECTION * lag
@@ -122,7 +124,7 @@ def _conv(
     x_ptr, weight_ptr, bias_ptr, y_ptr, c, x_n, x_c,
     m: tl.constexpr, WIDTH: tl.constexpr, T: tl.constexpr, M: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
-    """Causal taps and silu, or (``BACKWARD``) what a gradient of the taps' sum means for their input."""
+    """Causal convolution and silu; with ``BACKWARD`` from the gradient of the convolution's output to that of its input."""
     cell, token, channel, is_channel = _tile(c, m, T, M)
     if BACKWARD:
         y = _taps(x_ptr + cell * x_n, weight_ptr, token, channel, is_channel, c, x_c, WIDTH, -1)
@@ -137,7 +139,7 @@ def _conv_gradient(
     dy_ptr, x_ptr, weight_ptr, bias_ptr, dsum_ptr, dweight_ptr, dbias_ptr, c, x_n, x_c,
     m: tl.constexpr, WIDTH: tl.constexpr, T: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the taps' sum, ``(n, c, m)``, and this program's part of those of weight and bias."""
+    """Gradient of the convolution's output, ``(n, c, m)``, and this program's part of the gradients of weight and bias."""
     cell, token, channel, is_channel = _tile(c, m, T, M)
     total = _taps(x_ptr + cell * x_n, weight_ptr, token, channel, is_channel, c, x_c, WIDTH, 1)
     total += tl.load(bias_ptr + channel, is_channel, 0.0).to(tl.float32)
@@ -183,7 +185,7 @@ class _Norm(torch.autograd.Function):
         gate = rows if z is None else _rows(z)
         with torch.cuda.device(x.get_device()):
             _norm[(len(rows),)](
-                rows, gate, weight, y, rows.stride(0), gate.stride(0), eps, **_of_row(x), GATED=z is not None
+                rows, gate, weight, y, rows.stride(0), gate.stride(0), eps, **_row_options(x), GATED=z is not None
             )
         return y
 
@@ -197,7 +199,7 @@ class _Norm(torch.autograd.Function):
         with torch.cuda.device(x.get_device()):
             _norm_backward[(len(parts),)](
                 dy.contiguous(), rows, gate, weight, dx, dx if dz is None else dz, parts, len(rows), rows.stride(0),
-                gate.stride(0), ctx.eps, **_of_row(x), GATED=z is not None,
+                gate.stride(0), ctx.eps, **_row_options(x), GATED=z is not None,
             )  # fmt: skip
         return dx, dz, parts.sum(0).to(weight.dtype), None, None
 
@@ -229,18 +231,20 @@ class _CausalConvSilu(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias)
         y = x.new_empty(x.shape)
         with torch.cuda.device(x.get_device()):
-            _conv[_tiles(x)](x, weight, bias, y, x.shape[1], *x.stride()[:2], **_of_tile(weight), BACKWARD=False)
+            _conv[_tile_grid(x)](
+                x, weight, bias, y, x.shape[1], *x.stride()[:2], **_tile_options(weight), BACKWARD=False
+            )
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight, bias = ctx.saved_tensors
-        (_, c, m), grid = x.shape, _tiles(x)
+        (_, c, m), grid = x.shape, _tile_grid(x)
         dsum, dx = x.new_empty(x.shape), x.new_empty(x.shape)
         dweight = weight.new_empty(grid[0], *weight.shape, dtype=torch.float32)
         dbias = weight.new_empty(grid[0], m, dtype=torch.float32)
-        sizes = _of_tile(weight)
+        sizes = _tile_options(weight)
         with torch.cuda.device(x.get_device()):
             _conv_gradient[grid](
                 dy.contiguous(), x, weight, bias, dsum, dweight, dbias, c, *x.stride()[:2], **sizes
@@ -255,16 +259,16 @@ def _rows(x: Tensor) -> Tensor:
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
-def _of_row(x: Tensor) -> dict[str, int]:
+def _row_options(x: Tensor) -> dict[str, int]:
     d = x.shape[-1]
     return {"d": d, "D": triton.next_power_of_2(d), "num_warps": 4 if d <= 1024 else 8}
 
 
-def _tiles(x: Tensor) -> tuple[int, int]:
+def _tile_grid(x: Tensor) -> tuple[int, int]:
     n, c, m = x.shape
     return n * triton.cdiv(c, TOKENS), triton.cdiv(m, CHANNELS)
 
 
-def _of_tile(weight: Tensor) -> dict[str, int]:
+def _tile_options(weight: Tensor) -> dict[str, int]:
     m, _, width = weight.shape
     return {"m": m, "WIDTH": width, "T": TOKENS, "M": CHANNELS}
