@@ -1,15 +1,17 @@
 """The scan by kernels of our own: one program per cell and head, one pass over the tokens in each direction.
 
-The equations are those of `scmamba_scvi.ops.ssd`, chunk by chunk, with the state ``(s, p)`` carried in registers. What
-a head multiplies with ``q x q`` and ``s x p`` matrices never leaves the chip; memory is read and written once per
-token. Nothing but the inputs is kept for the backward pass: it runs the states again, then the chunks from last to
-first with the gradient of the state carried along.
+The equations are those of `scmamba_scvi.ops.ssd`, chunk by chunk, with the state ``(s, p)`` carried in registers. The
+``q x q`` and ``s x p`` matrices of a head never leave the chip; memory is read and written once per token. Only the
+inputs are kept for the backward pass: it computes the states again, then runs from the last chunk to the first and
+carries the gradient of the state along.
 
-- A head wider than `MAX_BLOCK` is cut into blocks of channels, which share their steps as heads do not: the gradients
-  of dt, A, B, C and D are sums over blocks, and over heads for B and C. Each program writes its own part, so that sums
-  run in a fixed order and results are the same every time.
+- A head wider than `MAX_BLOCK` is cut into blocks of channels, with a program each. Blocks of a head share dt, A, B, C
+  and D, heads share B and C, and their gradients are sums over the programs that share them. Each program writes its own
+  part, so that sums run in a fixed order and results are the same every time.
 - Products run in the dtype of ``x``, everything that is summed or exponentiated in float32. Powers are of two.
-- The gate is not here: the norm after it reads the same tensors once more in any case.
+- The gate is not part of the kernels: the norm that follows reads the same tensors in any case.
+- In the kernels ``dx`` and ``d_state`` are gradients with respect to ``x`` and ``state``, and ``Q``, ``P`` and ``S`` the
+  powers of two that one program handles of ``q``, ``p`` and ``s``.
 
 Importing this file needs triton; `scmamba_scvi.ops.backend` does so when asked to. With ``TRITON_INTERPRET=1`` in the
 environment at that time the kernels run on a CPU, slowly, for tests.
@@ -30,9 +32,9 @@ from ..errors import ScmambaError
 #: Channels of one program.
 MAX_BLOCK = 64
 #: Longest chunk by bytes per number: forward, backward, and backward if the sequence is one chunk. Longer ones spill
-#: registers into memory where they were compiled for compute capability 9.0.
+#: registers into memory when compiled for compute capability 9.0.
 MAX_CHUNK: Final = {2: (64, 32, 64), 4: (32, 16, 32)}
-#: `tl.dot` takes no shorter axis.
+#: Shortest axis that `tl.dot` takes.
 MIN_AXIS = 16
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
@@ -52,7 +54,7 @@ def _dot(a, b, PRECISION: tl.constexpr):
 
 @triton.jit
 def _decays(dt, A):
-    """Log2 of the decay since the chunk began ``(q,)``, the lower triangle of decays ``(q, q)``, and of the whole."""
+    """Log2 of the decay since the chunk began ``(q,)``, decays between tokens ``(q, q)``, log2 of that of the chunk."""
     steps = tl.maximum(dt * (A * LOG2_E), FORGOTTEN)
     bits = tl.cumsum(steps, 0)
     index = tl.arange(0, dt.shape[0])
@@ -115,6 +117,45 @@ def _forward(
 
 
 @triton.jit
+def _gradients_within(x, dt, B, C, dy, decay, PRECISION: tl.constexpr):
+    """Gradients of ``y = weights (dt x)``, ``weights = decay * (C B^T)``: tokens that read tokens of the same chunk.
+
+    Of B and C ``(q, s)``, of dt x ``(q, p)``, and of the log2 of the decay since the chunk began ``(q,)``.
+    """
+    weights = _dot(C, tl.trans(B), PRECISION) * decay  # (q, q)
+    d_weights = _dot(dy, tl.trans(x), PRECISION) * dt[None, :]  # (q, q)
+    d_scores = (d_weights * decay).to(x.dtype)
+    dC = _dot(d_scores, B, PRECISION)  # (q, s)
+    dB = _dot(tl.trans(d_scores), C, PRECISION)  # (q, s)
+    d_stepped = _dot(tl.trans(weights.to(x.dtype)), dy, PRECISION)  # of dt x, (q, p)
+    # a token's own weight depends on no decay
+    index = tl.arange(0, dt.shape[0])
+    d_log = tl.where(index[:, None] > index[None, :], d_weights * weights, 0.0)
+    return dB, dC, d_stepped, tl.sum(d_log, 1) - tl.sum(d_log, 0)
+
+
+@triton.jit
+def _gradients_carried(x, dt, B, C, dy, bits, total, state, d_state, PRECISION: tl.constexpr):
+    """Gradients through the states at the start (``state``) and at the end (``d_state``) of the chunk ``(s, p)``.
+
+    As of `_gradients_within`, and of the log2 of each step's decay ``(q,)`` and of the state at the start.
+    """
+    since_start, to_end = tl.exp2(bits), tl.exp2(tl.minimum(total - bits, 0.0))
+    # what is read from the state
+    read = _dot(dy, tl.trans(state), PRECISION) * since_start[:, None]  # (q, s)
+    d_bits = tl.sum(read * C.to(tl.float32), 1)
+    # what enters the state
+    d_stepped = _dot(B, d_state.to(x.dtype), PRECISION) * to_end[:, None]  # (q, p)
+    entered = _dot(x, tl.trans(d_state.to(x.dtype)), PRECISION) * (to_end * dt)[:, None]  # (q, s)
+    # the steps after a token decay what it brought, and all of them the state before
+    kept = tl.sum(entered * B.to(tl.float32), 1)
+    whole = tl.exp2(total)
+    d_steps = tl.cumsum(kept, 0) - kept + whole * tl.sum(d_state * state.to(tl.float32))
+    reading = (dy.to(tl.float32) * since_start[:, None]).to(x.dtype)
+    return entered, read, d_stepped, d_bits, d_steps, d_state * whole + _dot(tl.trans(C), reading, PRECISION)
+
+
+@triton.jit
 def _backward(
     x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, dy_ptr, states_ptr,
     dx_ptr, ddt_ptr, dA_ptr, dB_ptr, dC_ptr, dD_ptr, c, n_chunks,
@@ -122,19 +163,17 @@ def _backward(
     h: tl.constexpr, p: tl.constexpr, s: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
     ONE_CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of this program's channels; those that programs share are written apart, ``(n, h, blocks, ...)``."""
+    """Gradients for this program's channels; its parts of shared gradients are written apart, ``(n, h, blocks, ...)``."""
     cell, head, block = _place(h, tl.cdiv(p, P))
     program = tl.program_id(0).to(tl.int64)
     channel, dim = block * P + tl.arange(0, P), tl.arange(0, S)
     is_channel, is_dim = (channel < p)[None, :], (dim < s)[None, :]
     A, D = tl.load(A_ptr + head).to(tl.float32), tl.load(D_ptr + head).to(tl.float32)
-    index = tl.arange(0, Q)
-    earlier = index[:, None] > index[None, :]
     d_state = tl.zeros((S, P), tl.float32)  # of the state at the end of the chunk
     dA, dD = tl.zeros((Q,), tl.float32), tl.zeros((Q,), tl.float32)
     for back in range(n_chunks):
         k = n_chunks - 1 - back
-        token = k * Q + index
+        token = k * Q + tl.arange(0, Q)
         inside = token < c
         row, is_row = token[:, None], inside[:, None]
         x = tl.load(x_ptr + cell * x_n + row * x_c + head * x_h + channel[None, :], is_row & is_channel, 0.0)
@@ -145,35 +184,17 @@ def _backward(
         dy = tl.load(dy_ptr + cell * c * h * p + at, is_row & is_channel, 0.0)
         bits, decay, total = _decays(dt, A)
 
-        # within the chunk: y = weights (dt x), weights = decay * (C B^T)
-        weights = _dot(C, tl.trans(B), PRECISION) * decay  # (q, q)
-        d_weights = _dot(dy, tl.trans(x), PRECISION) * dt[None, :]  # (q, q)
-        d_scores = (d_weights * decay).to(x.dtype)
-        dC = _dot(d_scores, B, PRECISION)  # (q, s)
-        dB = _dot(tl.trans(d_scores), C, PRECISION)  # (q, s)
-        d_stepped = _dot(tl.trans(weights.to(x.dtype)), dy, PRECISION)  # of dt x, (q, p)
-        # a token's own weight depends on no decay
-        d_log = tl.where(earlier, d_weights * weights, 0.0)
-        d_bits = tl.sum(d_log, 1) - tl.sum(d_log, 0)  # (q,)
+        dB, dC, d_stepped, d_bits = _gradients_within(x, dt, B, C, dy, decay, PRECISION)
         d_steps = tl.zeros((Q,), tl.float32)
-
         if not ONE_CHUNK:
-            state = tl.load(states_ptr + (program * n_chunks + k) * S * P + _tile(S, P))  # at the start of the chunk
-            since_start, to_end = tl.exp2(bits), tl.exp2(tl.minimum(total - bits, 0.0))
-            # what is read from the state
-            read = _dot(dy, tl.trans(state), PRECISION) * since_start[:, None]  # (q, s)
-            dC += read
-            d_bits += tl.sum(read * C.to(tl.float32), 1)
-            # what enters the state
-            d_stepped += _dot(B, d_state.to(x.dtype), PRECISION) * to_end[:, None]
-            entered = _dot(x, tl.trans(d_state.to(x.dtype)), PRECISION) * (to_end * dt)[:, None]
-            dB += entered
-            # the steps after a token decay what it brought, and all of them the state before
-            kept = tl.sum(entered * B.to(tl.float32), 1)
-            whole = tl.exp2(total)
-            d_steps += tl.cumsum(kept, 0) - kept + whole * tl.sum(d_state * state.to(tl.float32))
-            reading = (dy.to(tl.float32) * since_start[:, None]).to(x.dtype)
-            d_state = d_state * whole + _dot(tl.trans(C), reading, PRECISION)
+            state = tl.load(states_ptr + (program * n_chunks + k) * S * P + _tile(S, P))
+            dB_carried, dC_carried, d_stepped_carried, d_bits_carried, d_steps, d_state = _gradients_carried(
+                x, dt, B, C, dy, bits, total, state, d_state, PRECISION
+            )
+            dB += dB_carried
+            dC += dC_carried
+            d_stepped += d_stepped_carried
+            d_bits += d_bits_carried
 
         d_steps += tl.cumsum(d_bits, 0, reverse=True)
         d_steps = tl.where(dt * (A * LOG2_E) > FORGOTTEN, d_steps, 0.0)
@@ -286,9 +307,11 @@ _ssd.register_autograd(_gradients, setup_context=_keep_inputs)
 def _sizes(x: Tensor, B: Tensor, longest: int, *, backward: bool) -> dict[str, Any]:
     """What the kernels are compiled for."""
     (_, c, h, p), s = x.shape, B.shape[-1]
-    forward, several, one = MAX_CHUNK[x.element_size()]
-    most = min(longest or forward, (one if c <= one else several) if backward else forward)
-    q = max(min(triton.next_power_of_2(c), triton.next_power_of_2(most)), MIN_AXIS)
+    forward, backward_of_several, backward_of_one = MAX_CHUNK[x.element_size()]
+    limit = forward
+    if backward:
+        limit = backward_of_one if c <= backward_of_one else backward_of_several
+    q = max(triton.next_power_of_2(min(c, longest or limit, limit)), MIN_AXIS)
     return {
         "h": h, "p": p, "s": s, "Q": q, "P": _block(p), "S": max(triton.next_power_of_2(s), MIN_AXIS),
         "ONE_CHUNK": c <= q,
