@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from scmamba_scvi.config import resolve_config
+from scmamba_scvi.nn import encoder as encoder_module
 from scmamba_scvi.nn.encoder import SequenceNetwork
 
 SIZES = {"d_model": 16, "headdim": 8, "d_state": 8, "d_mlp": 32, "n_layers": 2, "n_latent": 4, "d_head": 0, "skip": False,
@@ -32,6 +33,21 @@ def test_pooling_is_that_of_all_tokens_of_all_blocks(pooling, attention_layers):
         pooling
     ]
     torch.testing.assert_close(network(h), network.head(pooled), rtol=1e-4, atol=1e-6)
+
+
+def test_slices_change_neither_values_nor_gradients(monkeypatch):
+    network, results = make(), []
+    one_cell = tokens(n=1).numel()
+    for size in (100 * one_cell, 2 * one_cell, 1):  # all cells, two cells, one cell at a time
+        monkeypatch.setattr(encoder_module, "CPU_SLICE_SIZE", size)
+        h = tokens(n=5).requires_grad_()
+        pooled = network.read(h)
+        parameters = list(network.parameters())
+        found = torch.autograd.grad(pooled.square().sum(), [h, *parameters], allow_unused=True, materialize_grads=True)
+        results.append([pooled, *found])
+    for other in results[1:]:
+        for a, b in zip(other, results[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def flops(network):

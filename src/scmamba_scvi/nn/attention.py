@@ -69,18 +69,16 @@ class Attention(nn.Module):
         q = F.linear(u[:, -1:], of_query).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (n, heads, 1, d / heads)
         k, v = F.linear(u, of_rest).unflatten(-1, (2, self.n_heads, -1)).transpose(1, 3).unbind(2)
         if self.rotary:
-            q, k = rotate(q, first=c - 1), rotate(k)
+            q, k = rotate(q, first_position=c - 1), rotate(k)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def rotate(x: Tensor, first: int = 0) -> Tensor:
-    """Turn each pair of dimensions (j, j + m/2) of ``(..., c, m)`` by its position times ``base^(-2j/m)``.
-
-    Positions count from ``first``.
-    """
+def rotate(x: Tensor, first_position: int = 0) -> Tensor:
+    """Turn each pair of dimensions (j, j + m/2) of ``(..., c, m)`` by the token's position times ``base^(-2j/m)``."""
     c, m = x.shape[-2:]
     frequency = ROTARY_BASE ** (-torch.arange(0, m, 2, device=x.device, dtype=torch.float32) / m)  # (m/2,)
-    angle = torch.arange(first, first + c, device=x.device, dtype=torch.float32)[:, None] * frequency  # (c, m/2)
+    position = first_position + torch.arange(c, device=x.device, dtype=torch.float32)
+    angle = position[:, None] * frequency  # (c, m/2)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)

@@ -1,9 +1,10 @@
-"""Which values of a cell make it lie in a direction: integrated gradients along the line from an empty cell."""
+"""Which values of a cell a score of it comes from: integrated gradients along the line from an empty cell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,16 +12,16 @@ from ..ops.csr import is_csr, with_values
 
 
 def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_steps: int = 16) -> Tensor:
-    """Share of each value in the score of its row, over that of an empty row [Sundararajan17]_.
+    """Share of each value in the difference between the score of its row and that of an empty row [Sundararajan17]_.
 
-    ``values * mean over alpha of d score(alpha * values) / d values``, by Gauss-Legendre quadrature. Only stored values
-    have a share, because the others stay where the line begins: memory is that of the stored values and of one forward
-    and backward pass, where an array of rows times features would not fit.
+    ``values * mean over alpha of d score(alpha * values) / d values``, by Gauss-Legendre quadrature. Values that are not
+    stored are zero all along the line and have no share: memory is that of the stored values and of one forward and
+    backward pass, where an array of rows times features would not fit.
 
     Parameters
     ----------
     score
-        From values ``(n, f)`` to ``(n,)``; each row for itself.
+        From values ``(n, f)`` to ``(n,)``; the score of a row must not depend on the others.
     values
         ``(n, f)``, dense or CSR.
     n_steps
@@ -34,8 +35,6 @@ def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_st
     ----------
     .. [Sundararajan17] Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
     """
-    import numpy as np
-
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)
     stored = (values.values() if is_csr(values) else values).detach()
     total = torch.zeros_like(stored)

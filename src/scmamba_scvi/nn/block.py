@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from ..ops.fused import swiglu
 from .norms import RMSNorm
-
-#: Numbers (tokens x width) that go through a network together on a CPU: enough for efficient matrix products, few enough for the
-#: activations of a layer to stay in cache, and below the size (32 MB) from which the C library takes fresh pages from
-#: the system for every tensor, which costs more than what is computed on them.
-CPU_SLICE_SIZE = 2**19
-
-
-def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function(x)`` for a function that treats cells apart, a slice of cells at a time on a CPU.
-
-    Values and gradients are those of ``function(x)``; a training step is a third faster.
-
-    Parameters
-    ----------
-    function
-        From ``(n, c, ...)`` to ``(n, ...)``.
-    x
-        ``(n, c, ...)``.
-    """
-    n_cells = max(1, CPU_SLICE_SIZE // max(1, math.prod(x.shape[1:])))
-    if x.device.type != "cpu" or x.shape[0] <= n_cells:
-        return function(x)
-    return torch.cat([function(part) for part in x.split(n_cells)])
 
 
 class GatedMLP(nn.Module):
@@ -83,8 +57,8 @@ class Block(nn.Module):
         Hidden width of the gated MLP; 0 leaves it out.
     layer_scale
         Start of the learnable vectors that multiply the branches (LayerScale; Touvron et al. 2021, arXiv 2103.17239);
-        `None` multiplies by nothing and has no such parameters. Started near zero, the block is near the identity,
-        and a network costs nothing before it has learned something.
+        `None` has no such parameters and multiplies by nothing. Near zero, the block starts near the identity and does
+        not disturb the tokens before it has learned something.
     dropout
         Share of each branch's output that is dropped in training.
 

@@ -1,4 +1,4 @@
-"""Cells of all processes together, with gradients: a loss over them is then the loss of one large minibatch."""
+"""Rows of all processes gathered, with gradients: a loss over them is that of one large minibatch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def n_ranks() -> int:
-    """Processes that train together; 1 where none are."""
+    """Number of processes that train together; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process among them."""
+    """Number of this process among those that train together, from 0."""
     return dist.get_rank() if n_ranks() > 1 else 0
 
 
@@ -40,7 +40,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        # rows are few and narrow: summing all of them costs less than telling back-ends apart that can scatter a sum
+        # reduce-scatter would send less, but not every back-end has it, and rows are few and narrow
         total = grad.contiguous().clone()
         dist.all_reduce(total)
         return total[ctx.first : ctx.last]
@@ -57,7 +57,9 @@ def _lengths(x: Tensor) -> list[int]:
 @torch.no_grad()
 def copy_from_rank_0(tensors: list[Tensor]) -> None:
     """Overwrite ``tensors`` in place by those of rank 0."""
-    for tensor in tensors if n_ranks() > 1 else []:
+    if n_ranks() == 1:
+        return
+    for tensor in tensors:
         whole = tensor.contiguous()
         dist.broadcast(whole, 0)
         tensor.copy_(whole)

@@ -36,7 +36,7 @@ def info_nce(
     """Symmetric InfoNCE of unit vectors ``(n, z)`` whose rows are pairs.
 
     The mean of both directions; the paper's equation 7 is their sum, twice this value. ``others_a`` and ``others_b``
-    ``(m, z)`` are views of cells without a partner: what no row of the other side may be taken for.
+    ``(m, z)`` are views of cells without a partner: negatives for every row of the other side.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def multimodal_loss(
 ) -> dict[str, Tensor]:
     """Mean over all pairs of modalities of contrastive and cosine loss, each over the cells that have both.
 
-    A cell that has one of the two is told apart from the partners of the others.
+    A cell that has only one of two modalities is a negative for the cells that have both.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def multimodal_loss(
     >>> nn.multimodal_loss(z, present, temperature=torch.tensor(0.1))["cosine"].item()
     0.0
     """
-    nothing = sum(v.sum() for v in z.values()) * 0.0 + temperature * 0.0
+    zero = sum(v.sum() for v in z.values()) * 0.0 + temperature * 0.0
     contrastive, cosine = [], []
     for a, b in itertools.combinations(z, 2):
         both = present[a] & present[b]
@@ -108,7 +108,7 @@ def multimodal_loss(
         contrastive.append(info_nce(z[a][both], z[b][both], temperature, *others))
         cosine.append(cosine_distance(z[a][both], z[b][both]))
     if not contrastive:
-        return {"loss": nothing, "contrastive": nothing.detach(), "cosine": nothing.detach()}
+        return {"loss": zero, "contrastive": zero.detach(), "cosine": zero.detach()}
     mean_contrastive, mean_cosine = torch.stack(contrastive).mean(), torch.stack(cosine).mean()
-    loss = contrastive_weight * mean_contrastive + cosine_weight * mean_cosine + nothing
+    loss = contrastive_weight * mean_contrastive + cosine_weight * mean_cosine + zero
     return {"loss": loss, "contrastive": mean_contrastive.detach(), "cosine": mean_cosine.detach()}

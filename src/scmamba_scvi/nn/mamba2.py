@@ -14,8 +14,8 @@ from ..ops.fused import causal_conv_silu
 from ..ops.ssd import ssd_last
 from .norms import GatedRMSNorm
 
-#: Step sizes are drawn log-uniformly from this range, not below the floor, and decay rates uniformly from A_RANGE:
-#: a state then forgets within one to a thousand tokens. The values are the published ones.
+#: Step sizes start log-uniform in `DT_RANGE`, not below the floor, and decay rates uniform in `A_RANGE`: a state then
+#: forgets within one to a thousand tokens. The values are the published ones.
 DT_RANGE, DT_FLOOR, A_RANGE = (1e-3, 1e-1), 1e-4, (1.0, 16.0)
 
 
@@ -112,7 +112,7 @@ class Mamba2(nn.Module):
         return self.norm(y, z)
 
     def _hidden_last(self, u: Tensor) -> Tensor:
-        """`hidden` of the last token, for which the others need no gate and are read only once, ``(n, 1, i)``."""
+        """`hidden` of the last token ``(n, 1, i)``: the others need no gate, and no output of the scan."""
         of_gate, of_rest = self.in_proj.weight.split([self.d_inner, self.in_proj.out_features - self.d_inner])
         z = F.linear(u[:, -1:], of_gate)
         xBC, dt = F.linear(u, of_rest).split([self.d_inner + 2 * self.d_state, self.n_heads], -1)
@@ -120,7 +120,7 @@ class Mamba2(nn.Module):
         x, B, C = self._convolve(xBC)
         y = ssd_last(x, dt, self._rates(), B, C[:, -1], self.D).flatten(1)[:, None]  # (n, 1, i)
         if self.bidirectional:
-            # read from the end, the last token is the first and sees itself alone
+            # in the other direction the last token is the first and sees itself alone
             y = (y + self._mix(xBC[:, -1:], dt[:, -1:])) / 2
         return self.norm(y, z)
 

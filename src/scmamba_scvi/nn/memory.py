@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 
 def saved_bytes(module: nn.Module, function: Callable[..., object], *args: Tensor) -> int:
-    """Bytes that autograd keeps of ``function(*args)``; parameters of ``module`` and ``args`` are there anyway.
+    """Bytes that autograd keeps of ``function(*args)``, not counting ``args`` and the parameters of ``module``.
 
     Measured in one run, not derived: what is kept depends on the back-end of the scan, the precision and the device.
     """
-    there = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *args)}
-    # the tensors are held, so that no storage is freed and its address counted for another one
+    not_counted = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *args)}
+    # holding the tensors keeps their storages alive, so that none is freed and its address used by another
     held: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else None
-        if storage is not None and storage not in there:
+        if storage is not None and storage not in not_counted:
             held[storage] = tensor
         return tensor
 

@@ -20,7 +20,7 @@ class RMSNorm(nn.Module):
         Length of the last axis.
     before_product
         A matrix product follows: under autocast the result is written in the dtype of the product, so that no copy of
-        the tokens in float32 is made. Off by default, for sums keep their digits.
+        the tokens in float32 is made. Off by default, since sums need the digits of float32.
     """
 
     def __init__(self, d: int, before_product: bool = False) -> None:

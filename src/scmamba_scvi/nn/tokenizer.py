@@ -29,7 +29,7 @@ class FeatureEmbedding(nn.Module):
         """``(n, f)`` dense or CSR to ``(n, e)``."""
         return product(x, self.weight)
 
-    total = forward
+    total = forward  # the name under which `PatchTokenizer` has it
 
 
 class PatchTokenizer(nn.Module):
@@ -70,12 +70,12 @@ class PatchTokenizer(nn.Module):
     ) -> None:
         super().__init__()
         self.n_patches, self.patch_size, self.shared = n_patches, patch_size, patch_embedding == "shared"
-        # not part of the state dict: the layout is saved beside it, and this follows from the layout
+        # not in the state dict: slots follow from the layout, which is saved with the model
         self.register_buffer("slots", slots.long().clone(), persistent=False)
-        # divided once: integer division of every stored value costs as much as the product
+        # divided here once: integer division for every stored value would cost as much as the product
         self.register_buffer("_patch_of", (self.slots // patch_size).int(), persistent=False)
         self.register_buffer("_offset_of", (self.slots % patch_size).int(), persistent=False)
-        # sorted features make sorted bags; others cost one sort per minibatch
+        # features in the order of their slots make sorted bags; others cost one sort per minibatch
         self._in_order = bool((slots.diff() > 0).all())
         if self.shared:
             self.weight = nn.Parameter(torch.randn(patch_size, d_model) / math.sqrt(patch_size))  # (w, d)
@@ -96,7 +96,7 @@ class PatchTokenizer(nn.Module):
         return self.project(patches) + self.position, patches.sum(1)
 
     def total(self, x: Tensor) -> Tensor:
-        """The second of what `forward` returns, without the tokens."""
+        """The sum of the patch embeddings alone, ``(n, f)`` dense or CSR to ``(n, e)``, without the tokens."""
         if self.shared:
             return self.embed(x).sum(1)
         return product(x, self.weight)
@@ -125,5 +125,5 @@ class PatchTokenizer(nn.Module):
 
 
 def hide(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Mask augmentation: in training a random share ``rate`` of the input is hidden."""
+    """Mask augmentation: ``x`` with a random share ``rate`` of it hidden in training, ``x`` itself otherwise."""
     return drop_values(x, rate) if training and rate > 0 else x
