@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..nn.joint import N_CLUSTERS, JointEmbedding, in_halves, reliability
+from ..nn.joint import N_CLUSTERS, JointEmbedding
+from ..nn.reliability import in_halves, reliability
 from ..nn.spectral import TruncatedSVD
 from ._matrix import ModalityMatrix, in_parts, iterate_blocks
 from ._module import SCMAMBAModule
