@@ -5,8 +5,7 @@ import pytest
 import torch
 from sklearn.cross_decomposition import CCA
 
-from scmamba_scvi.nn.spectral import correlation_weighted_cca, held_out_correlations, linear_start, truncated_svd
-from scmamba_scvi.ops.csr import csr
+from scmamba_scvi.nn.spectral import canonical_directions, held_out_correlations, linear_start, truncated_svd
 
 
 def two_views(n=400, shared=4, fx=60, fy=40, noise=0.5, seed=0):
@@ -18,13 +17,7 @@ def two_views(n=400, shared=4, fx=60, fy=40, noise=0.5, seed=0):
 
 
 def blocks_of(x, size=150, sparse=False):
-    def to(block):
-        if not sparse:
-            return block
-        s = block.to_sparse_csr()
-        return csr(s.crow_indices(), s.col_indices(), s.values(), tuple(block.shape))
-
-    return lambda: (to(x[i : i + size]) for i in range(0, len(x), size))
+    return lambda: (block.to_sparse_csr() if sparse else block for block in x.split(size))
 
 
 @pytest.mark.parametrize("sparse", [pytest.param(False, id="dense blocks"), pytest.param(True, id="sparse blocks")])
@@ -43,13 +36,12 @@ def test_correlations_equal_scikit_learns():
     x, y = two_views(noise=2.0)
     svds = {"rna": truncated_svd(blocks_of(x), 60, 6), "atac": truncated_svd(blocks_of(y), 40, 6)}
     present = {k: torch.ones(400, dtype=torch.bool) for k in svds}
-    maps, correlations = correlation_weighted_cca({k: v.scores for k, v in svds.items()}, present, 6, ridge=0.0)
+    maps, correlations = canonical_directions({k: v.scores for k, v in svds.items()}, present, 6, ridge=0.0)
     a, b = CCA(n_components=6, scale=False, max_iter=5000).fit_transform(svds["rna"].scores, svds["atac"].scores)
     expected = [np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(6)]
     np.testing.assert_allclose(correlations[:3], expected[:3], atol=2e-3)
-    # every variate has its correlation as standard deviation: that is the weighting
     for kind, svd in svds.items():
-        np.testing.assert_allclose((svd.scores @ maps[kind]).std(0, unbiased=False), correlations, atol=1e-3)
+        np.testing.assert_allclose((svd.scores @ maps[kind]).var(0, unbiased=False), 1, atol=1e-3)
 
 
 def test_three_modalities_agree_on_what_they_share():
@@ -57,7 +49,7 @@ def test_three_modalities_agree_on_what_they_share():
     z = x[:, :20] + 0.1
     svds = {k: truncated_svd(blocks_of(v), v.shape[1], 4) for k, v in (("rna", x), ("atac", y), ("protein", z))}
     present = {k: torch.ones(400, dtype=torch.bool) for k in svds}
-    maps, correlations = correlation_weighted_cca({k: s.scores for k, s in svds.items()}, present, 4)
+    maps, correlations = canonical_directions({k: s.scores for k, s in svds.items()}, present, 4)
     first = torch.stack([(svds[k].scores @ maps[k])[:, 0] for k in svds])
     assert torch.corrcoef(first).min() > 0.9
     assert (correlations.diff() <= 1e-6).all() and correlations.max() <= 1
@@ -109,7 +101,7 @@ def test_chance_has_no_correlation_on_held_out_cells():
     x, y = (torch.randn(200, 60, generator=generator) for _ in range(2))
     svds = {k: truncated_svd(blocks_of(v), 60, 20) for k, v in (("rna", x), ("atac", y))}
     everyone = {k: torch.ones(200, dtype=torch.bool) for k in svds}
-    _, in_sample = correlation_weighted_cca({k: s.scores for k, s in svds.items()}, everyone, 20)
+    _, in_sample = canonical_directions({k: s.scores for k, s in svds.items()}, everyone, 20)
     assert in_sample[:5].mean() > 0.4
     assert held_out({"rna": x, "atac": y})[:5].abs().mean() < 0.15
 
@@ -137,12 +129,32 @@ def test_held_out_correlations_use_the_cells_that_have_both():
     assert found[:3].min() > 0.8 and found[3:].max() < 0.5
 
 
-def test_weights_replace_the_correlations_direction_by_direction():
+def two_svds():
     x, y = two_views()
     svds = {k: truncated_svd(blocks_of(v), v.shape[1], 6) for k, v in (("rna", x), ("atac", y))}
-    everyone = {k: torch.ones(400, dtype=torch.bool) for k in svds}
+    return svds, {k: torch.ones(400, dtype=torch.bool) for k in svds}
+
+
+def test_without_weights_every_direction_is_as_wide_as_its_correlation():
+    svds, everyone = two_svds()
+    _, correlations = canonical_directions({k: s.scores for k, s in svds.items()}, everyone, 6)
+    for kind, start in linear_start(svds, everyone, 6).items():
+        shared = svds[kind].scores @ svds[kind].components.T @ start.weight
+        # the ridge makes weak directions a little narrower
+        np.testing.assert_allclose(shared[:, :4].std(0, unbiased=False), correlations[:4], rtol=0.02)
+
+
+def test_weights_replace_the_correlations_direction_by_direction():
+    svds, everyone = two_svds()
     plain = linear_start(svds, everyone, 6, torch.ones(6))
     weighted = linear_start(svds, everyone, 6, torch.tensor([1.0, 0.5, 0.25, 0, 0, 0]))
     for kind in svds:
         expected = plain[kind].weight * torch.tensor([1.0, 0.5, 0.25, 0, 0, 0])
         torch.testing.assert_close(weighted[kind].weight, expected)
+
+
+def test_without_held_out_pairs_all_correlations_are_zero():
+    x, y = two_views(n=400)
+    has_x, has_y = torch.arange(400) < 201, torch.arange(400) >= 200  # cell 200 alone has both
+    found = held_out({"rna": x[has_x], "atac": y[has_y]}, {"rna": has_x, "atac": has_y}, n=8)
+    assert found.shape == (8,) and (found == 0).all()

@@ -1,6 +1,6 @@
 """Where training starts: truncated SVD of each modality, then canonical correlation between them.
 
-Everything streams over blocks of transformed cells; nothing as large as the data is made. Two modalities give ridge
+Everything streams over blocks of transformed cells and makes nothing as large as the data. Two modalities give ridge
 canonical correlation analysis (Hotelling 1936); more give its MAXVAR generalisation (Kettenring 1971), to which the
 two-modality case reduces exactly. Each variate is scaled by its canonical correlation, i.e. by how reproducible it is
 between the modalities: that weighting takes held-out FOSCTTM on SNARE-seq from 0.27 to 0.09.
@@ -20,6 +20,7 @@ from ..ops.csr import is_csr, product, transposed_product
 #: Extra directions of the randomised range finder (Halko, Martinsson and Tropp 2011, section 4.4).
 OVERSAMPLE = 10
 
+#: Starts a pass over the data: row blocks ``(cells of the block, f)``, dense or CSR, the same in every pass.
 Blocks = Callable[[], Iterable[Tensor]]
 
 
@@ -57,12 +58,12 @@ def truncated_svd(
     Parameters
     ----------
     blocks
-        Called once per pass; yields row blocks ``(cells of the block, f)``, dense or CSR, always the same.
+        Called once per pass.
     n_features, n_components
         ``f`` and ``k``.
     n_passes
-        Passes over the data. The directions of accessibility fall off slowly: on SNARE-seq 6 passes leave held-out
-        FOSCTTM at 0.094, 8 reach 0.091, 12 and 20 reach 0.089.
+        Passes over the data. The singular values of accessibility fall off slowly: on SNARE-seq 6 passes give a held-out
+        FOSCTTM of 0.094, 8 give 0.091, 12 and 20 give 0.089.
     seed
         Of the random start.
     """
@@ -82,14 +83,6 @@ def truncated_svd(
     _, vectors = torch.linalg.eigh(scores.T.double() @ scores.double())
     leading = vectors.flip(1)[:, :n_components].float()
     return TruncatedSVD(mean, basis @ leading, scores @ leading)
-
-
-def _orthonormal(x: Tensor) -> Tensor:
-    """Basis of the columns of ``x``, stored by rows.
-
-    LAPACK's is stored by columns, which products of sparse rows read ten times more slowly.
-    """
-    return torch.linalg.qr(x).Q.contiguous()
 
 
 def canonical_directions(
@@ -116,19 +109,7 @@ def canonical_directions(
     kinds = list(scores)
     s = {k: scores[k].double() for k in kinds}
     whitening = {k: _inverse_sqrt(_covariance(s[k][present[k]], s[k][present[k]]), ridge) for k in kinds}
-    rows = []
-    for a in kinds:
-        row = []
-        for b in kinds:
-            both = present[a] & present[b]
-            if a == b:
-                row.append(torch.eye(s[a].shape[1], dtype=torch.double))
-            elif int(both.sum()) < 2:  # three modalities of which two never meet
-                row.append(torch.zeros(s[a].shape[1], s[b].shape[1], dtype=torch.double))
-            else:
-                row.append(whitening[a] @ _covariance(s[a][both], s[b][both]) @ whitening[b])
-        rows.append(torch.cat(row, dim=1))
-    agreement, vectors = torch.linalg.eigh(torch.cat(rows))
+    agreement, vectors = torch.linalg.eigh(_whitened_covariance(s, present, whitening))
     n_components = min(n_components, *(v.shape[1] for v in s.values()))
     correlations = ((agreement.flip(0)[:n_components] - 1) / (len(kinds) - 1)).clamp(0, 1)
     parts = vectors.flip(1)[:, :n_components].split([s[k].shape[1] for k in kinds])
@@ -137,21 +118,13 @@ def canonical_directions(
     return maps, correlations.float()
 
 
-def correlation_weighted_cca(
-    scores: Mapping[str, Tensor], present: Mapping[str, Tensor], n_components: int, *, ridge: float = 1e-2
-) -> tuple[dict[str, Tensor], Tensor]:
-    """`canonical_directions`, each scaled by its correlation."""
-    maps, correlations = canonical_directions(scores, present, n_components, ridge=ridge)
-    return {kind: m * correlations for kind, m in maps.items()}, correlations
-
-
 def linear_start(
     svds: Mapping[str, TruncatedSVD],
     present: Mapping[str, Tensor],
     n_latent: int,
     weights: Tensor | None = None,
 ) -> dict[str, LinearStart]:
-    """Linear map of every modality to the shared space.
+    """Linear map of every modality to the shared space: `canonical_directions`, each times its weight.
 
     Parameters
     ----------
@@ -162,9 +135,10 @@ def linear_start(
     n_latent
         ``z``.
     weights
-        ``(at least z,)``, of the directions by rank; `None`: their correlations on these cells.
+        Weights of the directions by rank, in any number; `None`: their correlations on these cells. There are no more
+        directions than weights.
     """
-    maps, correlations = canonical_directions(_of_all_cells(svds, present), present, n_latent)
+    maps, correlations = canonical_directions(_scores_of_all_cells(svds, present), present, n_latent)
     if weights is not None:
         correlations = weights[: len(correlations)]
         maps = {k: m[:, : len(correlations)] for k, m in maps.items()}
@@ -182,15 +156,15 @@ def held_out_correlations(
     n_passes: int = 7,
     seed: int = 0,
 ) -> Tensor:
-    """Canonical correlations by rank on cells that had no part in finding the directions.
+    """Canonical correlations by rank on cells that the directions were not found on.
 
-    On the cells that they were found on, correlations of weak directions are there by chance: on SNARE-seq the
-    variance of the scores of accessibility's tenth direction falls to a third on held-out cells.
+    On the cells that they were found on, weak directions correlate by chance: on SNARE-seq the variance of the scores of
+    accessibility's tenth direction falls to a third on held-out cells.
 
     Parameters
     ----------
     blocks
-        Per modality, from a mask ``(cells,)`` to row blocks of those of these cells that have it, in order.
+        Per modality, from a mask ``(cells,)`` to row blocks of the cells in the mask that have the modality, in order.
     present
         Which of all cells have the modality, mask ``(cells,)``.
     n_components, n_features
@@ -200,33 +174,66 @@ def held_out_correlations(
     n_folds
         Parts of the cells, each held out once.
     n_passes
-        As in `truncated_svd`; fewer than for the start itself, whose directions are kept.
+        As in `truncated_svd`; fewer than there, since these directions are not kept.
     seed
         Of the parts and of the decompositions.
 
     Returns
     -------
-    ``(at most z,)``, pooled over the parts and averaged over the pairs of modalities, not sorted.
+    ``(at most z,)``, pooled over the parts and averaged over the pairs of modalities, not sorted; zeros if no part has two
+    cells that share modalities.
     """
     n_cells = len(next(iter(present.values())))
     fold = torch.randperm(n_cells, generator=torch.Generator().manual_seed(seed)) % n_folds
     products: list[dict[tuple[str, str], Tensor]] = []
     for part in range(n_folds):
-        fit, held = fold != part, fold == part
+        fit, held_out = fold != part, fold == part
         svds = {
             k: truncated_svd(
                 lambda k=k, fit=fit: blocks[k](fit), n_features[k], n_components[k], n_passes=n_passes, seed=seed
             )
             for k in blocks
         }
-        have = {k: p[fit] for k, p in present.items()}
-        maps, _ = canonical_directions(_of_all_cells(svds, have), have, n_latent)
-        held_scores = {
-            k: TruncatedSVD(svd.mean, svd.components, _scores(blocks[k](held), svd)) for k, svd in svds.items()
+        present_in_fit = {k: mask[fit] for k, mask in present.items()}
+        maps, _ = canonical_directions(_scores_of_all_cells(svds, present_in_fit), present_in_fit, n_latent)
+        present_held_out = {k: mask[held_out] for k, mask in present.items()}
+        variates = {
+            k: _at_their_rows(_scores(blocks[k](held_out), svd) @ maps[k], present_held_out[k])
+            for k, svd in svds.items()
         }
-        have = {k: p[held] for k, p in present.items()}
-        variates = {k: s @ maps[k] for k, s in _of_all_cells(held_scores, have).items()}
-        products.append(_cross_products(variates, have))
+        products.append(_cross_products(variates, present_held_out))
+    return _pooled_correlations(products) if any(products) else torch.zeros(n_latent)
+
+
+def _orthonormal(x: Tensor) -> Tensor:
+    """Orthonormal basis of the columns of ``x``, stored by rows.
+
+    LAPACK stores it by columns, with which products of sparse rows are ten times slower.
+    """
+    return torch.linalg.qr(x).Q.contiguous()
+
+
+def _whitened_covariance(
+    scores: Mapping[str, Tensor], present: Mapping[str, Tensor], whitening: Mapping[str, Tensor]
+) -> Tensor:
+    """Covariance of the whitened scores of all modalities, each pair over the cells that have both."""
+    rows = []
+    for a in scores:
+        row = []
+        for b in scores:
+            both = present[a] & present[b]
+            if a == b:
+                row.append(torch.eye(scores[a].shape[1], dtype=torch.double))
+            elif int(both.sum()) < 2:  # of three modalities, two may never meet
+                row.append(torch.zeros(scores[a].shape[1], scores[b].shape[1], dtype=torch.double))
+            else:
+                row.append(whitening[a] @ _covariance(scores[a][both], scores[b][both]) @ whitening[b])
+        rows.append(torch.cat(row, dim=1))
+    return torch.cat(rows)
+
+
+def _pooled_correlations(products: list[dict[tuple[str, str], Tensor]]) -> Tensor:
+    """Correlations by rank, of `_cross_products` summed over parts and averaged over pairs of modalities."""
     n_directions = min(p.shape[1] for of_part in products for p in of_part.values())
     pooled = [
         sum(of_part[pair][:, :n_directions] for of_part in products if pair in of_part)
@@ -248,12 +255,15 @@ def _cross_products(variates: Mapping[str, Tensor], present: Mapping[str, Tensor
     return products
 
 
-def _of_all_cells(svds: Mapping[str, TruncatedSVD], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scores ``(cells, k)`` over all cells, zero where a cell lacks the modality."""
-    scores = {k: torch.zeros(len(present[k]), svd.scores.shape[1]) for k, svd in svds.items()}
-    for k, svd in svds.items():
-        scores[k][present[k]] = svd.scores
-    return scores
+def _scores_of_all_cells(svds: Mapping[str, TruncatedSVD], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: _at_their_rows(svd.scores, present[k]) for k, svd in svds.items()}
+
+
+def _at_their_rows(x: Tensor, present: Tensor) -> Tensor:
+    """Rows ``(m, k)`` of the ``m`` cells in the mask ``present`` ``(cells,)``, among zeros: ``(cells, k)``."""
+    rows = x.new_zeros(len(present), x.shape[1])
+    rows[present] = x
+    return rows
 
 
 def _scores(blocks: Iterable[Tensor], svd: TruncatedSVD) -> Tensor:
