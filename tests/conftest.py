@@ -10,16 +10,8 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    # kernels are then run by triton's interpreter; read when they are first imported
+    # run kernels by triton's interpreter; triton reads this when kernels are first imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
-
-
-@pytest.fixture(autouse=True)
-def _own_seed():
-    """The seed that a test sets is its own; a test that sets none trains without one, in any order of tests."""
-    yield
-    if "scvi" in sys.modules:
-        sys.modules["scvi"].settings.seed = None
 
 
 #: What the machine or OMP_NUM_THREADS says, before any test has run.
@@ -27,8 +19,16 @@ N_THREADS = torch.get_num_threads()
 
 
 @pytest.fixture(autouse=True)
+def _own_seed():
+    """A seed of scvi-tools that a test sets does not last: the order of tests must not matter."""
+    yield
+    if "scvi" in sys.modules:
+        sys.modules["scvi"].settings.seed = None
+
+
+@pytest.fixture(autouse=True)
 def _own_threads():
-    """Tests compute on the threads they were started with: scanpy's neighbours leave torch with one for every core."""
+    """Every test has the number of threads of the run: scanpy's neighbours leave torch with one for every core."""
     torch.set_num_threads(N_THREADS)
     yield
     torch.set_num_threads(N_THREADS)

@@ -1,4 +1,4 @@
-"""The rooms of the package, and what may be imported where."""
+"""The rooms of the package (its subpackages and top-level modules), and what each may import."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import scmamba_scvi
 SRC = Path(scmamba_scvi.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-#: What each room may import of this package; modules at the top count as rooms.
 FOUNDATION = {"_keys", "_compat", "_files", "errors", "config", "__version__"}
+#: What each room may import of this package.
 MAY_IMPORT = {
     "_keys": {"_keys", "errors"},
     "errors": {"errors"},
@@ -63,7 +63,7 @@ def ids(file: Path) -> str:
 def test_imports_run_downwards(file):
     room = room_of(file)
     if room == "__init__":
-        return  # the names users see, of every room
+        return  # it offers the names of every room
     for module, name in imports_of(file):
         if module.partition(".")[0] != "scmamba_scvi":
             continue
@@ -113,7 +113,7 @@ def test_nothing_changes_the_state_of_the_process(file):
         if isinstance(block, ast.With) and "catch_warnings" in ast.unparse(block.items[0])
         for inner in ast.walk(block)
     }
-    # what stands in a `finally` puts back what another library changed
+    # a `finally` restores what another library changed
     restored |= {
         id(inner)
         for block in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""Private and optional names of other packages are still where `_compat` looks for them."""
+"""Private names of other packages are still where `_compat` looks for them, and its helpers keep their word."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ from mudata import MuData
 from scmamba_scvi import _compat
 
 
-def test_names_of_scvi_tools():
+def test_private_names_of_scvi_tools_exist():
     constants = _compat.scvi_constants()
     for name in ("_FIELD_REGISTRIES_KEY", "_STATE_REGISTRY_KEY", "_DATA_REGISTRY_KEY", "_SUMMARY_STATS_KEY",
                  "_SETUP_ARGS_KEY", "_SETUP_METHOD_NAME", "_MODEL_NAME_KEY", "_SCVI_VERSION_KEY", "_SCVI_UUID_KEY"):  # fmt: skip
@@ -43,7 +43,7 @@ def test_quiet_puts_levels_back():
     assert logger.level == logging.INFO
 
 
-def test_columns_stay_with_their_modality():
+def test_without_pulling_columns_stay_with_their_modality():
     rna = AnnData(np.ones((2, 2), np.float32), obs=pd.DataFrame({"depth": [1, 2]}, index=["a", "b"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)

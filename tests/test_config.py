@@ -1,4 +1,4 @@
-"""Every preset resolves, every unknown name is answered, and naming one kind keeps the others."""
+"""Presets, overrides, and options that are refused by name."""
 
 import dataclasses
 import json
@@ -82,5 +82,5 @@ def test_configurations_are_frozen():
 
 
 @pytest.mark.parametrize(("monitor", "mode"), [("foscttm_validation", "min"), ("recall_at_10_validation", "max")])
-def test_better_is_lower_or_higher(monitor, mode):
+def test_monitor_mode_says_whether_lower_or_higher_is_better(monitor, mode):
     assert TrainConfig(monitor=monitor).monitor_mode == mode

@@ -11,14 +11,15 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 def in_child(work):
-    """Run ``work`` in a fork of this process; its exit status, as `os.waitpid` gives it."""
+    """Run ``work`` in a fork of this process, without its output, and return the exit status as `os.waitpid` does."""
     child = os.fork()
     if child == 0:
         try:
-            # threads do not survive a fork, and OpenMP waits for those it had before
+            # threads do not survive a fork, but OpenMP would wait for those it had
             torch.set_num_threads(1)
             with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
                 work()
             os._exit(0)
         finally:

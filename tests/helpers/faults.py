@@ -1,4 +1,4 @@
-"""What every fault must end in: a named error of ours, in bounded time and memory."""
+"""Checks that a fault ends in an error that names it, within bounds of time and memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import scmamba_scvi
 from scmamba_scvi.errors import ScmambaError
 
 SRC = Path(scmamba_scvi.__file__).parent
+#: Bounds that any refusal keeps with room to spare; memory is beyond what the process had before.
 SECONDS = 30
 MORE_BYTES = 2 << 30
 
 
 class TooSlow(BaseException):
-    """The call took longer than it may."""
+    """The call took longer than it may; not an `Exception`, so that no handler of the code under test catches it."""
 
 
 @contextlib.contextmanager
 def bounded(seconds=SECONDS, more_bytes=MORE_BYTES):
-    """Fail what takes longer, or asks for more memory than there was before."""
+    """Stop the block after ``seconds``, and refuse it memory beyond ``more_bytes`` more than the process has."""
     import resource
 
     def stop(*_):
@@ -41,7 +42,7 @@ def bounded(seconds=SECONDS, more_bytes=MORE_BYTES):
 
 
 def is_named(error):
-    """One of our own, or a ValueError or KeyError that our code raised, with text."""
+    """Whether the error has a message and is one of our own, or a ValueError or KeyError that our code raised."""
     if isinstance(error, ScmambaError):
         return bool(str(error))
     last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
@@ -49,15 +50,15 @@ def is_named(error):
 
 
 def assert_named(call, needs=""):
-    """``call`` ends in a named error that holds the text ``needs``."""
+    """Check that ``call`` raises a named error with the text ``needs`` in its message, and return the error."""
     try:
         with bounded():
             call()
-    except Exception as error:  # noqa: BLE001  which kinds are right is what is asked here
+    except Exception as error:  # noqa: BLE001  the kind of the error is what is checked
         assert is_named(error), (
             f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__)[-4:])}"
         )
         assert needs in str(error), str(error)
-        assert len(str(error)) < 2000, "a message to be read"
+        assert len(str(error)) < 2000, "the message is too long to read"
         return error
     raise AssertionError("nothing was raised")

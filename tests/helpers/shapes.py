@@ -1,4 +1,4 @@
-"""Small MuData of any shape, without the structure that real cells have."""
+"""Small MuData of any shape, without the structure of real cells."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def mudata_of(matrices, n_absent=0):
 
 
 def poisson(n_cells, n_features, mean=0.5, seed=0):
+    """Independent counts."""
     return np.random.default_rng(seed).poisson(mean, (n_cells, n_features)).astype(float)
 
 

@@ -60,7 +60,7 @@ def test_without_pairs_the_loss_is_zero_and_still_reaches_every_input():
     present["atac"][1:] = False
     loss = multimodal_loss(z, present, torch.tensor(0.1))["loss"]
     loss.backward()
-    assert float(loss) == 0 and z["rna"].grad is not None and z["atac"].grad is not None
+    assert loss.item() == 0 and z["rna"].grad is not None and z["atac"].grad is not None
 
 
 def test_order_of_cells_does_not_matter():

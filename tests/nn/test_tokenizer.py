@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from scmamba_scvi.nn.memory import saved_bytes
 from scmamba_scvi.nn.tokenizer import FeatureEmbedding, PatchTokenizer, hide
 from scmamba_scvi.ops.csr import csr
 
@@ -10,11 +11,6 @@ F, W, C = 10, 4, 4
 # patches of a genome with a short last patch on the first chromosome: slots 3 and 15 stay empty
 IN_ORDER = torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9, 12])
 SHUFFLED = IN_ORDER[torch.tensor([3, 9, 0, 7, 1, 5, 8, 2, 6, 4])]
-
-
-def to_csr(x):
-    s = x.to_sparse_csr()
-    return csr(s.crow_indices(), s.col_indices(), s.values(), tuple(x.shape))
 
 
 def counts(n=6, seed=0):
@@ -53,7 +49,7 @@ def test_patches_are_the_sums_the_layout_says(slots, patch_embedding):
 @both_orders
 def test_sparse_and_dense_input_give_the_same_tokens_and_gradients(slots, patch_embedding):
     x, seen = counts(), []
-    for batch in (x, to_csr(x)):
+    for batch in (x, x.to_sparse_csr()):
         t = tokenizer(slots, patch_embedding)
         tokens, total = t(batch)
         (tokens.square().sum() + total.sum()).backward()
@@ -66,34 +62,25 @@ def test_order_of_features_in_var_does_not_matter():
     x, order = counts(), torch.tensor([3, 9, 0, 7, 1, 5, 8, 2, 6, 4])
     a, b = tokenizer(IN_ORDER, "feature"), tokenizer(IN_ORDER[order], "feature")
     b.load_state_dict({**a.state_dict(), "weight": a.weight[order]})
-    torch.testing.assert_close(b(to_csr(x[:, order]))[0], a(to_csr(x))[0])
+    torch.testing.assert_close(b(x[:, order].to_sparse_csr())[0], a(x.to_sparse_csr())[0])
 
 
-def test_cost_follows_stored_values_not_features():
-    """No tensor of the forward pass has a size that grows with the number of features."""
-    sizes = {}
+def test_memory_kept_for_the_backward_pass_follows_stored_values_not_features():
+    kept = []
     for f in (1_000, 50_000):
         t = PatchTokenizer(torch.arange(f), 10, f // 10, d_model=4, d_feature=3)
         x = csr(torch.tensor([0, 2, 4]), torch.tensor([0, 5, 7, 9]), torch.ones(4), (2, f))
-        largest = [0]
-
-        def remember(tensor, largest=largest):
-            largest[0] = max(largest[0], tensor.numel())
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(remember, lambda v: v):
-            t.embed(x)
-        sizes[f] = largest[0] - t.weight.numel()
-    assert sizes[1_000] <= 0 and sizes[50_000] <= 0  # nothing saved for the backward pass is larger than the embeddings
+        kept.append(saved_bytes(t, lambda t=t, x=x: t(x)))
+    assert kept[0] == kept[1] > 0
 
 
 def test_feature_embedding_of_sparse_equals_dense():
     e, x = FeatureEmbedding(F, 3), counts()
-    torch.testing.assert_close(e(to_csr(x)), x @ e.weight)
+    torch.testing.assert_close(e(x.to_sparse_csr()), x @ e.weight)
 
 
 def test_masking_only_in_training():
-    x = to_csr(counts(50))
+    x = counts(50).to_sparse_csr()
     assert hide(x, 0.5, training=False) is x
     assert hide(x, 0.0, training=True) is x
     assert hide(x, 0.5, training=True).values().numel() < x.values().numel()

@@ -45,9 +45,10 @@ CASES = [
     pytest.param(causal_conv_silu, plain_conv, [(2, 2, 6), (6, 1, 4), (6,)], id="conv_of_fewer_tokens_than_taps"),
     pytest.param(causal_conv_silu, plain_conv, [(3, 5, 6), (6, 1, 1), (6,)], id="conv_of_width_one"),
 ]
+each_case = pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
 
 
-@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+@each_case
 def test_values_and_gradients_are_those_of_the_plain_twin(fast, plain, shapes):
     leaves = [normal(*shape, seed=i, dtype=torch.float32).requires_grad_() for i, shape in enumerate(shapes)]
     got, expected = fast(*leaves), plain(*leaves)
@@ -60,7 +61,7 @@ def test_values_and_gradients_are_those_of_the_plain_twin(fast, plain, shapes):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+@each_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_compiler_is_given_the_same_formulas(fast, plain, shapes, dtype):
     first, *rest = [normal(*shape, seed=i, dtype=torch.float32) for i, shape in enumerate(shapes)]
@@ -78,13 +79,13 @@ def test_a_compiler_is_given_the_same_formulas(fast, plain, shapes, dtype):
         assert (a - b).float().norm() <= 10 * tolerance * b.float().norm() + 1e-6
 
 
-@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+@each_case
 def test_gradients_agree_with_finite_differences(fast, plain, shapes):
     leaves = [normal(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
     assert torch.autograd.gradcheck(fast, leaves)
 
 
-@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+@each_case
 def test_inputs_and_incoming_gradients_are_left_as_they_were(fast, plain, shapes):
     leaves = [normal(*shape, seed=i, dtype=torch.float32).requires_grad_() for i, shape in enumerate(shapes)]
     copies = [t.detach().clone() for t in leaves]
@@ -95,8 +96,8 @@ def test_inputs_and_incoming_gradients_are_left_as_they_were(fast, plain, shapes
     assert incoming.eq(1).all()
 
 
-@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
-def test_slices_of_a_wider_tensor_are_welcome(fast, plain, shapes):
+@each_case
+def test_slices_of_a_wider_tensor_and_transposed_gradients_give_the_same(fast, plain, shapes):
     """Inputs come as slices of the projection's output, gradients as transposed or expanded views."""
     first, *rest = shapes
     wide = normal(*first[:-1], first[-1] + 3, dtype=torch.float32)
@@ -110,7 +111,7 @@ def test_slices_of_a_wider_tensor_are_welcome(fast, plain, shapes):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
+@each_case
 def test_bfloat16_is_computed_in_float32(fast, plain, shapes):
     first, *rest = shapes
     x = normal(*first, dtype=torch.bfloat16).requires_grad_()
@@ -131,7 +132,7 @@ def test_a_zero_row_is_normalised_to_zero_with_finite_gradients():
     assert x.grad.isfinite().all()
 
 
-def test_a_failing_kernel_is_named_once_and_done_without(monkeypatch):
+def test_a_failing_kernel_is_named_once_and_not_used(monkeypatch):
     def broken(kernels, device):
         raise OSError("no C compiler")
 

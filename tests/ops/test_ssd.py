@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from scmamba_scvi.nn.memory import saved_bytes
 from scmamba_scvi.ops.ssd import choose_chunk_size, ssd_chunked, ssd_last, ssd_recurrent
 
 NAMES = ("x", "dt", "A", "B", "C", "D")
@@ -65,10 +66,8 @@ def test_chunked_equals_recurrent_in_values_and_gradients(c, chunk_size):
     assert (got - expected).norm() <= 1e-5 * expected.norm()
 
     chunked = lambda *args: ssd_chunked(*args, chunk_size=chunk_size)
-    weights, wide = (
-        torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)),
-        [t.double() for t in inputs],
-    )
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    wide = [t.double() for t in inputs]
     truth = gradients(ssd_recurrent, wide, weights.double())
     # the decay between two tokens is a difference of sums over their chunk, which round more the longer it is
     tolerance = 5e-5 if chunk_size == 256 and c > 100 else 1e-5
@@ -176,18 +175,8 @@ def plain_chunked(x, dt, A, B, C, D, *, q):
 
 
 def kept_bytes(function, inputs):
-    """Memory that is kept for the backward pass beyond the inputs; what shares memory counts once."""
-    kept = {}
-
-    def count(t):
-        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
-
-    leaves = [t.detach().requires_grad_() for t in inputs]
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        y = function(*leaves)
-    del y
-    return sum(kept.values()) - sum(kept.get(t.untyped_storage().data_ptr(), 0) for t in leaves)
+    """Memory that is kept for the backward pass beyond the inputs."""
+    return saved_bytes(torch.nn.Module(), function, *(t.detach().requires_grad_() for t in inputs))
 
 
 def test_what_is_kept_for_the_backward_pass_grows_linearly_and_holds_neither_decays_nor_states():

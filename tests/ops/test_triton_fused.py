@@ -66,7 +66,7 @@ def test_values_and_gradients_are_those_of_plain_torch(kernel, plain, shapes, dt
 
 
 @each_case
-def test_slices_of_a_wider_tensor_and_expanded_gradients_are_welcome(kernel, plain, shapes):
+def test_slices_of_a_wider_tensor_and_expanded_gradients_give_the_same(kernel, plain, shapes):
     leaves = make_leaves([(*shapes[0][:-1], shapes[0][-1] + 5), *shapes[1:]])
 
     def of_slice(function):
@@ -101,7 +101,7 @@ def no_gradient_of_bias(x, weight, bias):
     return causal_conv_silu(x, weight, bias.detach())
 
 
-def test_kernels_are_believed_after_they_gave_the_same_numbers():
+def test_the_check_of_kernels_passes_right_ones_and_names_a_wrong_one():
     device = torch.device(DEVICE)
     assert fused._fault(triton_fused, device) == ""
     with torch.inference_mode():

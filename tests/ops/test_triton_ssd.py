@@ -58,10 +58,10 @@ def assert_same(found, expected, tolerance):
         pytest.param(24, 1, 64, 32, id="preset_small"),
         pytest.param(33, 2, 32, 16, id="one_token_into_the_second_chunk"),
         pytest.param(64, 1, 64, 64, id="full_chunks"),
-        pytest.param(70, 2, 64, 16, id="last_chunk_filled_up"),
+        pytest.param(70, 2, 64, 16, id="last_chunk_padded"),
         pytest.param(45, 1, 128, 128, id="wide_head_in_two_blocks"),
         pytest.param(40, 2, 20, 5, id="sizes_that_are_no_powers_of_two"),
-        pytest.param(40, 1, 80, 48, id="blocks_that_do_not_fill"),
+        pytest.param(40, 1, 80, 48, id="blocks_that_are_not_full"),
     ],
 )
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_chunk_changes_nothing(chunk_size):
     assert_same(found, results(ssd_chunked, inputs), 2e-5)
 
 
-def test_slices_of_a_wider_tensor_and_expanded_gradients_are_welcome():
+def test_slices_of_a_wider_tensor_and_expanded_gradients_give_the_same():
     """The mixer hands over slices of its projection; a mean over tokens hands back one vector for all."""
     p, s, (wide, dt, A, *_, D) = 32, 16, make_inputs(40, h=2, p=48)
     wide = wide.flatten(2).requires_grad_()  # (n, c, 96)
@@ -97,7 +97,7 @@ def test_slices_of_a_wider_tensor_and_expanded_gradients_are_welcome():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_both_directions():
+def test_both_directions_are_those_of_plain_torch():
     x, dt, A, B, C, D = make_inputs(40, h=2)
 
     def both(scan):
