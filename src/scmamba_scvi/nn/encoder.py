@@ -30,10 +30,13 @@ CPU_SLICE_SIZE = 2**19
 class Encoder(nn.Module):
     """``normalise(skip(x) + gate * network(x))``: a linear map that training starts from, and a network beside it.
 
+    It works in two halves: `read` treats every cell by itself and needs nearly all the memory, `write` looks at the cells
+    of a minibatch together. In between, cells that were read in parts, or on several devices, are put together.
+
     Parameters
     ----------
     config, kind
-        The network, and the kind of modality whose entries of ``config`` are read.
+        The network, and the kind of modality whose options of ``config`` are used.
     slots, n_patches, patch_size
         Layout of the features, see `PatchTokenizer`.
 
@@ -68,10 +71,7 @@ class Encoder(nn.Module):
         return self.write(self.read(x))
 
     def read(self, x: Tensor) -> Tensor:
-        """Everything that treats cells apart and takes memory, ``(n, f)`` to ``(n, read_width)`` in float32.
-
-        The linear part and what the network has pooled, side by side: cells may be read in any parts, on any devices.
-        """
+        """The linear part and the pooled output of the network side by side, ``(n, f)`` to ``(n, read_width)`` in float32."""
         x = hide(x, self.mask_rate, self.training)
         if self.only_linear:
             return self.skip(self.embedding.total(x)).float()
@@ -85,7 +85,7 @@ class Encoder(nn.Module):
         return torch.cat([part.float() for part in (linear, hidden) if part is not None], -1)
 
     def write(self, read: Tensor) -> Tensor:
-        """The small rest, ``(n, read_width)`` to unit vectors ``(n, z)``: what looks at the cells of a minibatch together."""
+        """Batch norm and head of the network, gate and sum: what `read` returned to unit vectors ``(n, z)``."""
         if self.only_linear or self.network is None:
             return F.normalize(read, dim=-1)
         linear, hidden = read.split([read.shape[1] - self.network.width, self.network.width], -1)
@@ -153,7 +153,7 @@ class SequenceNetwork(nn.Module):
         return self.write(self.read(tokens))
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; every cell for itself."""
+        """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
         return in_slices(self._read, tokens)
 
     def write(self, pooled: Tensor, *, keep_statistics: bool = False) -> Tensor:
