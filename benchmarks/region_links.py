@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from harness.after import keep, of_set  # noqa: E402
 from harness.sets import kinds_of  # noqa: E402
-from speed import RESULTS, machine  # noqa: E402
+from speed import machine  # noqa: E402
 
 SETS = ("multiome_weak_batches", "snareseq_mouse_cortex")
 #: Edges of the bins of distance, in bases.
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     for name in arguments.sets:
         part = "sets" if arguments.encoder == "linear" else "sets, whole network"
-        keep(RESULTS / "region_links.json", part, name, of(name, arguments.encoder))
+        keep("region_links", part, name, of(name, arguments.encoder))
 
 
 if __name__ == "__main__":

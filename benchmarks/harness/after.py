@@ -13,8 +13,6 @@ from .runner import machine
 from .sets import ROOT, SETS, DataSet, halves, kinds_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mudata import MuData
 
     from scmamba_scvi import SCMAMBA
@@ -50,9 +48,9 @@ def seeds_of(name: str) -> range:
     return range(3 if name in SMALL else 1)
 
 
-def keep(topic: str, part: str, name: str, found: dict[str, object], folder: Path = RESULTS) -> None:
+def keep(topic: str, part: str, name: str, found: dict[str, object]) -> None:
     """Put results beside those of other sets and seeds in the JSON file of ``topic``."""
-    path = folder / f"{topic}.json"
+    path = RESULTS / f"{topic}.json"
     whole = json.loads(path.read_text()) if path.exists() else {}
     whole.setdefault(part, {}).setdefault(name, {}).update(found)
     path.write_text(json.dumps(whole, indent=1) + "\n")

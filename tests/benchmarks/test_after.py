@@ -38,9 +38,10 @@ def mdata():
     return simulate_multiome(n_cells=200, n_genes=60, n_peaks=150, n_cell_types=3, seed=0)
 
 
-def test_results_of_sets_and_seeds_stay_beside_each_other(scripts, tmp_path):
+def test_results_of_sets_and_seeds_stay_beside_each_other(scripts, tmp_path, monkeypatch):
+    monkeypatch.setattr(scripts["after"], "RESULTS", tmp_path)
     for name, seed, value in (("a", 0, 1), ("a", 1, 2), ("b", 0, 3), ("a", 0, 4)):
-        scripts["after"].keep("topic", "sets", name, {f"seed {seed}": value}, tmp_path)
+        scripts["after"].keep("topic", "sets", name, {f"seed {seed}": value})
     found = json.loads((tmp_path / "topic.json").read_text())
     assert found == {"sets": {"a": {"seed 0": 4, "seed 1": 2}, "b": {"seed 0": 3}}}
 
