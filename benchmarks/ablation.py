@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 
-from harness import report
+from harness import benchmarks_page, paths
 from harness.runner import rescore, run
-from harness.sets import ROOT, SETS
+from harness.sets import SETS
 from harness.variants import METHODS
 
-RESULTS = ROOT / "benchmarks" / "results" / "ablation.jsonl"
+RESULTS = paths.RESULTS / "ablation.jsonl"
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         rescore(RESULTS, datasets)
     elif not arguments.page:
         run(RESULTS, datasets, "harness.variants", arguments.variants, arguments.seeds, again=arguments.again)
-    report.write_page()
+    benchmarks_page.write_page()
 
 
 if __name__ == "__main__":

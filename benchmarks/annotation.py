@@ -9,18 +9,12 @@ cell, or that mean "not known", are left out on both sides. Macro averages. Writ
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from harness.after import fitted, fitted_halves, of_set, run  # noqa: E402
-from harness.methods.linear import components  # noqa: E402
-from harness.sets import DataSet, Task, kinds_of  # noqa: E402
+from harness.after import fitted, fitted_halves, of_set, run
+from harness.methods.linear import components
+from harness.sets import DataSet, Task, kinds_of
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -9,17 +9,10 @@ cells. Writes benchmarks/results/imputation.json.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from harness.after import fitted_halves, of_set, run  # noqa: E402
-from harness.methods.linear import components, values  # noqa: E402
-from harness.sets import Task, kinds_of  # noqa: E402
+from harness.after import fitted_halves, of_set, run
+from harness.methods.linear import components, values
+from harness.sets import Task, kinds_of
 
 N_PEAKS, NEIGHBORS = 1_000, (15, 50)
 

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shutil
-import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from speed import RESULTS, PeakRSS, in_process, machine, measured_on, write_page
+from harness.paths import RESULTS
+from harness.performance_page import machine, write_page
+from harness.process import MB, PeakRSS, in_process
 
 #: Features, and stored values of a cell; of the atlas those of sci-RNA-seq3 and sci-ATAC-seq3 of fetal tissues.
 SHAPES = {
@@ -33,8 +31,7 @@ SHAPES = {
 CELLS, IN_MEMORY = (5_000, 10_000, 20_000, 40_000), (5_000, 10_000)
 #: What is measured is the way of the data; the default's 64 dimensions for a million peaks are a network for a GPU.
 NETWORK = {"n_latent": 16, "d_feature": 16, "encoder": "linear"}
-BUFFER_MB, BATCH_SIZE, N_EPOCHS, BLOCK = 512, 512, 1, 5_000
-MB = 2**20
+BUFFER_MB, BATCH_SIZE, N_EPOCHS, N_THREADS, BLOCK = 512, 512, 1, 2, 5_000
 RESULT = RESULTS / "larger_than_memory.json"
 
 
@@ -86,8 +83,8 @@ def random_rows(rng: np.random.Generator, n_cells: int, n_features: int, per_cel
 # -- one run, in a process of its own ---------------------------------------------------------------------------------
 
 
-def measure_one(path: Path, on_disk: bool, shape: str, n_cells: int, queue) -> None:
-    """Setup, training and embedding of all cells; put what it took into the queue."""
+def measure_one(path: Path, on_disk: bool, shape: str, n_cells: int) -> dict[str, object]:
+    """Setup, training and embedding of all cells: what it took."""
     import mudata
     import torch
 
@@ -95,7 +92,7 @@ def measure_one(path: Path, on_disk: bool, shape: str, n_cells: int, queue) -> N
     from scmamba_scvi.data import open_mudata
 
     warnings.simplefilter("ignore")
-    torch.set_num_threads(2)
+    torch.set_num_threads(N_THREADS)
     torch.manual_seed(0)
     with PeakRSS() as peak:
         seconds, timer = [time.perf_counter()], epoch_timer()
@@ -114,12 +111,12 @@ def measure_one(path: Path, on_disk: bool, shape: str, n_cells: int, queue) -> N
         seconds.append(time.perf_counter())
     assert np.isfinite(z).all()
     setup_s, train_s, embed_s = np.diff(seconds).round(2).tolist()
-    queue.put({
+    return {
         "shape": shape, "cells": n_cells, "counts": "on disk" if on_disk else "in memory", "setup_s": setup_s,
         "start_s": round(train_s - sum(timer.seconds), 2), "epoch_s": round(float(np.mean(timer.seconds)), 2),
         "epoch_cpu_s": round(float(np.mean(timer.cpu_seconds)), 2), "embed_cpu_s": round(embed_cpu_s, 2),
         "embed_s": embed_s, "peak_mb": round(peak.peak / MB), "libraries_mb": round(peak.before / MB),
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 def epoch_timer():
@@ -145,38 +142,16 @@ def epoch_timer():
 
 
 def measure(folder: Path, shape: str, cells: list[int], in_memory: list[int]) -> list[dict]:
-    context, rows = multiprocessing.get_context("spawn"), []
+    rows = []
     for n_cells in cells:
         path = folder / f"{shape}_{n_cells}.zarr"
         file_mb = round(write_file(path, shape, n_cells))
         for on_disk in [True, *([False] if n_cells in in_memory else [])]:
-            row = in_process(context, measure_one, path, on_disk, shape, n_cells) | {"file_mb": file_mb}
+            row = in_process(measure_one, path, on_disk, shape, n_cells) | {"file_mb": file_mb}
             print(row, flush=True)
             rows.append(row)
         shutil.rmtree(path)
     return rows
-
-
-def section(found: dict) -> list[str]:
-    """Lines of docs/performance.md."""
-    lines = [
-        "", "## Larger than memory", "",
-        f"Random counts in a zarr folder, opened with `scmamba_scvi.data.open_mudata`; `encoder='linear'` with 16 dimensions, minibatches of {found['batch_size']},",
-        f"`buffer_mb={found['buffer_mb']}`, two threads. Seconds are those of the clock, on a machine that others used as well; milliseconds",
-        "per cell are those of the processor, of all threads together. Memory is the peak of the whole process, of which the libraries take what stands in",
-        "brackets.", "",
-        "| genes, peaks | cells | file MB | counts | setup s | start and joint embedding s | epoch s | embedding s | ms per cell, epoch | ms per cell, embedding | peak MB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for row in found["rows"]:
-        features = ", ".join(f"{n:,}" for n, _ in SHAPES[row["shape"]].values())
-        seconds = [f"{row[key]:.1f}" for key in ("setup_s", "start_s", "epoch_s", "embed_s")]
-        per_cell = [f"{row[key] / row['cells'] * 1e3:.2f}" for key in ("epoch_cpu_s", "embed_cpu_s")]
-        lines.append("| " + " | ".join([
-            features, f"{row['cells']:,}", f"{row['file_mb']:,}", row["counts"], *seconds, *per_cell,
-            f"{row['peak_mb']:,} ({row['libraries_mb']:,})",
-        ]) + " |")  # fmt: skip
-    return [*lines, "", measured_on(found)]
 
 
 def main() -> None:
@@ -185,7 +160,7 @@ def main() -> None:
     parser.add_argument("--atlas", action="store_true", help="features and density of an atlas, a smaller network")
     parser.add_argument("--in-memory", type=int, nargs="*", default=list(IN_MEMORY), help="sizes also run from memory")
     parser.add_argument("--folder", type=Path, help="where the files are made; a temporary folder by default")
-    parser.add_argument("--page", action="store_true", help="measure nothing")
+    parser.add_argument("--page", action="store_true", help="only write docs/performance.md from the results")
     arguments = parser.parse_args()
     if not arguments.page:
         shape = "atlas" if arguments.atlas else "multiome"
@@ -197,7 +172,8 @@ def main() -> None:
         before = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
         measured = {(row["shape"], row["cells"], row["counts"]) for row in rows}
         rows = [row for row in before if (row["shape"], row["cells"], row["counts"]) not in measured] + rows
-        found = {"batch_size": BATCH_SIZE, "buffer_mb": BUFFER_MB, "shapes": SHAPES, **machine(), "rows": rows}
+        settings = {"batch_size": BATCH_SIZE, "buffer_mb": BUFFER_MB, "shapes": SHAPES}
+        found = {**settings, **machine(), "torch_threads": N_THREADS, "rows": rows}
         RESULT.write_text(json.dumps(found, indent=1) + "\n")
     write_page()
 

@@ -11,25 +11,18 @@ that training never saw. Writes benchmarks/results/matching.json.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from harness.after import fitted_halves, keep, run  # noqa: E402
-from harness.runner import machine  # noqa: E402
-from speed import PeakRSS, in_process  # noqa: E402
+from harness.after import fitted_halves, keep, run
+from harness.process import MB, PeakRSS, in_process
+from harness.runner import machine
 
 DIMENSIONS, K = 64, 10
 
 
-def _search(n_cells: int, one_to_one: bool, queue) -> None:
+def _search(n_cells: int, one_to_one: bool) -> dict[str, float]:
     from scmamba_scvi.model._assignment import assign
     from scmamba_scvi.model._retrieval import nearest_references
 
@@ -43,14 +36,8 @@ def _search(n_cells: int, one_to_one: bool, queue) -> None:
         begun = time.process_time()
         found = assign(x, y, 2048) if one_to_one else nearest_references(x, y, K, 0.1).indices[:, 0]
         seconds = time.process_time() - begun
-    raised = (memory.peak - memory.before) / 2**20
-    queue.put(
-        {
-            "cpu_seconds": round(seconds, 1),
-            "raised_mb": round(raised),
-            "own": float(np.mean(found == np.arange(n_cells))),
-        }
-    )
+    own = float(np.mean(found == np.arange(n_cells)))
+    return {"cpu_seconds": round(seconds, 1), "raised_mb": round(memory.raised / MB), "own": own}
 
 
 def of(name: str, seed: int) -> dict[str, object]:
@@ -69,10 +56,9 @@ def of(name: str, seed: int) -> dict[str, object]:
 
 
 def search(n_cells: int) -> dict[str, object]:
-    context = multiprocessing.get_context("spawn")
     return {
-        "dimensions": DIMENSIONS, "k": K, "all_cosines_mb": round(4 * n_cells**2 / 2**20),
-        "top_k": in_process(context, _search, n_cells, False), "one_to_one": in_process(context, _search, n_cells, True),
+        "dimensions": DIMENSIONS, "k": K, "all_cosines_mb": round(4 * n_cells**2 / MB),
+        "top_k": in_process(_search, n_cells, False), "one_to_one": in_process(_search, n_cells, True),
         "machine": machine(),
     }  # fmt: skip
 

@@ -1,24 +1,22 @@
 """What the scores of an integration cost on this machine: time, and memory of a process that does nothing else.
 
     python benchmarks/metrics_cost.py
+    python benchmarks/metrics_cost.py --page    # only write docs/performance.md from the results
 
 Results go to benchmarks/results/metrics.json and from there into docs/performance.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import multiprocessing
-import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from speed import RESULTS, PeakRSS, in_process, machine, measured_on, write_page  # noqa: E402
+from harness.paths import RESULTS
+from harness.performance_page import machine, write_page
+from harness.process import MB, PeakRSS, in_process
 
 DIMENSIONS, TYPES = 64, 20
 
@@ -77,7 +75,8 @@ TASKS = {
 }
 
 
-def _measure(task: str, queue) -> None:
+def measure_one(task: str) -> dict[str, float]:
+    """In a process of its own."""
     warnings.simplefilter("ignore")
     function, size, *_ = TASKS[task]
     run = function(size)
@@ -85,39 +84,23 @@ def _measure(task: str, queue) -> None:
         begun = time.perf_counter()
         run()
         seconds = time.perf_counter() - begun
-    queue.put(
-        {"seconds": round(seconds, 2), "peak_mb": round(memory.peak / 2**20), "before_mb": round(memory.before / 2**20)}
-    )
+    return {"seconds": round(seconds, 2), "peak_mb": round(memory.peak / MB), "before_mb": round(memory.before / MB)}
 
 
 def measure() -> dict[str, object]:
-    context = multiprocessing.get_context("spawn")
     rows = []
     for task, (_, size, unit, seconds, mb) in TASKS.items():
-        found = in_process(context, _measure, task)
+        found = in_process(measure_one, task)
         rows.append({"task": task, "cells": f"{size:,} {unit}", **found, "target_seconds": seconds, "target_mb": mb})
         print(f"{task}, {size:,} {unit}: {found['seconds']} s, peak {found['peak_mb']} MB")
     return {"dimensions": DIMENSIONS, "types": TYPES, "tasks": rows, **machine()}
 
 
-def section(found: dict) -> list[str]:
-    """Lines of docs/performance.md."""
-    lines = [
-        "", "## Scores", "",
-        f"Embeddings of {found['dimensions']} dimensions with {found['types']} cell types, on {found['torch_threads']} thread"
-        f"{'s' if found['torch_threads'] > 1 else ''}, each task in a process",
-        "of its own; memory is that of the whole process, before (with torch and the data) and at its peak.",
-        "", "| task | cells | seconds | MB before | MB at peak |", "|---|---|---|---|---|",
-    ]  # fmt: skip
-    for row in found["tasks"]:
-        keys = ("task", "cells", "seconds", "before_mb", "peak_mb")
-        lines.append("| " + " | ".join(str(row[key]) for key in keys) + " |")
-    return [*lines, "", measured_on(found)]
-
-
 def main() -> None:
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "metrics.json").write_text(json.dumps(measure(), indent=1) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", action="store_true", help="only write docs/performance.md from the results")
+    if not parser.parse_args().page:
+        (RESULTS / "metrics.json").write_text(json.dumps(measure(), indent=1) + "\n")
     write_page()
 
 

@@ -11,17 +11,11 @@ they have whole. Writes benchmarks/results/mosaic.json.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from harness.after import fitted, of_set, run  # noqa: E402
-from harness.sets import DataSet, halves, kinds_of  # noqa: E402
+from harness.after import fitted, of_set, run
+from harness.sets import DataSet, halves, kinds_of
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 
-from harness import report
+from harness import benchmarks_page, paths
 from harness.methods import METHODS
 from harness.runner import rescore, run
-from harness.sets import ROOT, SETS, from_file
+from harness.sets import SETS, from_file
 
-RESULTS = ROOT / "benchmarks" / "results" / "quality.jsonl"
+RESULTS = paths.RESULTS / "quality.jsonl"
 
 
 def main() -> None:
@@ -43,13 +43,13 @@ def main() -> None:
         datasets = [from_file(arguments.file, arguments.label, arguments.batch)]
         results = RESULTS.with_name(f"quality_{datasets[0].name}.jsonl")
         run(results, datasets, "harness.methods", arguments.methods, arguments.seeds, again=arguments.again)
-        report.print_table(results)
+        benchmarks_page.print_table(results)
         return
     if arguments.rescore:
         rescore(RESULTS, datasets)
     elif not arguments.page:
         run(RESULTS, datasets, "harness.methods", arguments.methods, arguments.seeds, again=arguments.again)
-    report.write_page()
+    benchmarks_page.write_page()
 
 
 if __name__ == "__main__":

@@ -13,21 +13,15 @@ the whole network changes no AUROC by more than 0.01. Writes benchmarks/results/
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from harness.after import keep, of_set
+from harness.runner import machine
+from harness.sets import kinds_of
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from harness.after import keep, of_set  # noqa: E402
-from harness.sets import kinds_of  # noqa: E402
-from speed import machine  # noqa: E402
 
 SETS = ("multiome_weak_batches", "snareseq_mouse_cortex")
 #: Edges of the bins of distance, in bases.

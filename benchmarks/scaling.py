@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import sys
 import time
 import warnings
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from speed import RESULTS, ROOT, PeakRSS, in_process, machine, measured_on, write_page
+from harness.paths import FIGURES, RESULTS
+from harness.performance_page import machine, write_page
+from harness.process import MB, PeakRSS, in_process
 
 #: Features and the share of them that a cell has, about what 10x multiome shows.
 FEATURES = {"rna": (10_000, 0.05), "atac": (50_000, 0.02)}
@@ -31,8 +29,7 @@ CELLS, CELLS_ON_GPU = (1_000, 3_000, 10_000, 30_000), (10_000, 30_000, 100_000, 
 PATCHES, PATCHES_ON_GPU = (16, 32, 64, 128, 256), (64, 256, 1_024, 4_096)
 PEAKS = (25_000, 100_000, 400_000, 1_154_464)
 FEW_CELLS = 1_500
-MB = 2**20
-FIGURE = ROOT / "docs" / "_static" / "scaling.png"
+FIGURE = FIGURES / "scaling.png"
 
 
 # -- one size, in a process of its own ------------------------------------------------------------------------------
@@ -89,11 +86,11 @@ class Peak(PeakRSS):
 
         if torch.cuda.is_available():
             return round((torch.cuda.max_memory_allocated() - self._allocated) / MB)
-        return round((self.peak - self.before) / MB)
+        return round(self.raised / MB)
 
 
-def measure_one(n_cells: int, n_peaks: int, options: dict, queue) -> None:
-    """Train for one epoch and embed; put what it took into the queue."""
+def measure_one(n_cells: int, n_peaks: int, options: dict) -> dict[str, float]:
+    """Train for one epoch and embed: what it took."""
     import torch
     from lightning.pytorch.callbacks import Callback
 
@@ -120,13 +117,13 @@ def measure_one(n_cells: int, n_peaks: int, options: dict, queue) -> None:
         model.get_latent_representation()
         embed_s = clock() - begun
     per_cell_s = (steps.last - steps.first) / (steps.n_steps * batch_size)
-    queue.put({
+    return {
         "cells": n_cells, "peaks": n_peaks, "batch_size": batch_size, **options,
         "patches": sum(layout.n_patches for layout in model.layouts.values()),
         "data_mb": round(sum(m.X.data.nbytes + m.X.indices.nbytes + m.X.indptr.nbytes for m in mdata.mod.values()) / MB),
         "epoch_s": round(per_cell_s * n_cells, 3), "around_s": round(total_s - per_cell_s * n_cells, 3),
         "embed_s": round(embed_s, 3), "train_mb": training.added_mb, "embed_mb": embedding.added_mb,
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 def run(mdata, batch_size: int, callbacks: list, options: dict):
@@ -145,12 +142,11 @@ def run(mdata, batch_size: int, callbacks: list, options: dict):
 
 
 def measure(cells: list[int], peaks: list[int], patches: list[int]) -> dict[str, object]:
-    context = multiprocessing.get_context("spawn")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def sizes(arguments):
         for n_cells, n_peaks, options in arguments:
-            row = in_process(context, measure_one, n_cells, n_peaks, options)
+            row = in_process(measure_one, n_cells, n_peaks, options)
             print(row, flush=True)
             yield row
 
@@ -179,7 +175,7 @@ def slope(rows: list[dict], x: str, y: str) -> float:
     )
 
 
-# -- figure and page ------------------------------------------------------------------------------------------------
+# -- figure --------------------------------------------------------------------------------------------------------
 
 
 def draw(found: dict) -> None:
@@ -221,34 +217,6 @@ def _line(axis, rows: list[dict], x: str, y: str, label: str, color: str) -> Non
     axis.plot([row[x] for row in rows], [row[y] for row in rows], "o-", ms=4, lw=1.5, color=color, label=label)
 
 
-def section(found: dict) -> list[str]:
-    """Lines of docs/performance.md."""
-    genes, peaks = (f"{n:,} {what}, {share:.0%} of them" for (n, share), what in zip(found["features"].values(), ("genes", "peaks"), strict=True))  # fmt: skip
-    time_is = "seconds of the process itself on one thread" if found["gpu"] is None else f"seconds on {found['gpu']}"
-    lines = [
-        "", "## Cells, peaks and patches", "",
-        f"Random counts of {genes} and {peaks} in a cell; preset `{found['preset']}`, minibatches of at most",
-        f"{BATCH_SIZE}; time in {time_is}, each size in a process of its own. A slope of 1 in the figure",
-        "is linear growth.", "",
-        "![Time and memory against cells and peaks, time against patches](_static/scaling.png)", "",
-        "| cells | counts MB | start and joint embedding s | epoch s | embedding s | ms per cell, epoch | ms per cell, embedding | added by training MB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for row in found["cells"]:
-        per_cell = [f"{row[key] / row['cells'] * 1e3:.2f}" for key in ("epoch_s", "embed_s")]
-        seconds = [f"{row[key]:.1f}" for key in ("around_s", "epoch_s", "embed_s")]
-        lines.append("| " + " | ".join([f"{row['cells']:,}", str(row["data_mb"]), *seconds, *per_cell, str(row["train_mb"])]) + " |")  # fmt: skip
-    slopes = found["slopes"]
-    lines += [
-        "", f"With cells, an epoch grows with the power {slopes['cells']['epoch_s']}, embedding with {slopes['cells']['embed_s']}, added memory with",
-        f"{slopes['cells']['train_mb']}. With peaks, from {found['peaks'][0]['peaks']:,} to {found['peaks'][-1]['peaks']:,} in {FEW_CELLS:,} cells, an epoch grows with the power",
-        f"{slopes['peaks']['epoch_s']}, embedding with {slopes['peaks']['embed_s']}. With patches, from {found['patches'][0]['patches']} to {found['patches'][-1]['patches']} of a cell, an epoch grows with the power",
-        f"{slopes['patches']['epoch_s']} and embedding with {slopes['patches']['embed_s']}: the scan is linear in the length of the sequence, and the tokenizer",
-        "does not depend on it.", "", measured_on(found),
-    ]  # fmt: skip
-    return lines
-
-
 def main() -> None:
     import torch
 
@@ -257,7 +225,9 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=list(CELLS_ON_GPU if on_gpu else CELLS))
     parser.add_argument("--peaks", type=int, nargs="+", default=list(PEAKS))
     parser.add_argument("--patches", type=int, nargs="+", default=list(PATCHES_ON_GPU if on_gpu else PATCHES))
-    parser.add_argument("--page", action="store_true", help="measure nothing")
+    parser.add_argument(
+        "--page", action="store_true", help="only write the figure and docs/performance.md from the results"
+    )
     arguments = parser.parse_args()
     results = RESULTS / "scaling.json"
     if not arguments.page:

@@ -15,7 +15,9 @@ import statistics
 import time
 
 import torch
-from speed import RESULTS, machine, write_page
+from harness.paths import RESULTS
+from harness.performance_page import machine, write_page
+from harness.process import MB
 
 from scmamba_scvi.ops.backend import BACKENDS, available_backends
 
@@ -68,7 +70,7 @@ def measure(name, inputs, weights, device, rounds):
         before = torch.cuda.memory_allocated()
     row["training_ms"] = median_ms(training, device, rounds)
     if device == "cuda":
-        row["peak_mb"] = round((torch.cuda.max_memory_allocated() - before) / 2**20)
+        row["peak_mb"] = round((torch.cuda.max_memory_allocated() - before) / MB)
     return row
 
 

@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from .paths import RESULTS
 from .runner import machine
-from .sets import ROOT, SETS, DataSet, halves, kinds_of
+from .sets import SETS, DataSet, halves, kinds_of
 
 if TYPE_CHECKING:
     from mudata import MuData
 
     from scmamba_scvi import SCMAMBA
 
-RESULTS = ROOT / "benchmarks" / "results"
 #: Sets with what is asked of them: labels, two modalities of every cell.
 NAMES = ("bmmc_cite_starter", "snareseq_mouse_cortex", "multiome_weak_batches", "citeseq_weak_batches")
 #: Sets whose fits take seconds get three seeds, the others one.

@@ -1,4 +1,4 @@
-"""From results of what comes after integration to docs/after-integration-results.md; words stand in findings.md."""
+"""From results after integration to docs/after-integration-results.md. What they mean in words is in findings.md."""
 
 from __future__ import annotations
 
@@ -9,48 +9,45 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .after import RESULTS
-from .report import cell, machines, read_findings, row
-from .sets import ROOT
+from .markdown import header, machines, mean_and_spread, read_findings, row
+from .paths import DOCS, RESULTS
+from .verdicts import N_DEVIATIONS
 
-PAGE = ROOT / "docs" / "after-integration-results.md"
-TOPICS = ("annotation", "matching", "imputation", "agreement", "mosaic")
-#: Beyond this many standard deviations over seeds a difference is one.
-N_DEVIATIONS = 2
+PAGE = DOCS / "after-integration-results.md"
 
 
-def write_page(results: Path = RESULTS, page: Path = PAGE) -> None:
+def write_page() -> None:
     """The page, from the results that are there."""
-    words = read_findings()["after"]
-    sections = {"annotation": _annotation, "matching": _matching, "imputation": _imputation,
-                "agreement": _agreement, "mosaic": _mosaic}  # fmt: skip
-    lines, measured = ["# Results after integration", "", words, ""], []
-    for topic in TOPICS:
+    PAGE.write_text("\n".join(page_lines(RESULTS)))
+
+
+def page_lines(results: Path) -> list[str]:
+    """Lines of the page, from the files in the folder ``results``."""
+    lines, measured = ["# Results after integration", "", read_findings()["after"], ""], []
+    for topic, section in SECTIONS.items():
         path = results / f"{topic}.json"
         if path.exists():
             found = json.loads(path.read_text())
-            lines += sections[topic](found)
+            lines += section(found)
             measured += [seed["machine"] for of_set in found["sets"].values() for seed in of_set.values()]
-    page.write_text("\n".join([*lines, *machines(measured)]))
+    return [*lines, *machines(measured)]
 
 
-def rows_of(found: dict, rows: Callable[[dict], Iterator[dict]]) -> pd.DataFrame:
-    """What ``rows`` makes of the results of each set and seed, under these names."""
+def rows_of(found: dict, each: Callable[[dict], Iterator[dict]]) -> pd.DataFrame:
+    """The rows that ``each`` makes of one result, for all sets and seeds, with the columns ``set`` and ``seed``."""
     return pd.DataFrame([
         {"set": name, "seed": seed, **values}
         for name, of_set in found["sets"].items()
         for seed, result in of_set.items()
-        for values in rows(result)
+        for values in each({key: value for key, value in result.items() if key != "machine"})
     ])  # fmt: skip
 
 
-def table(rows: pd.DataFrame, by: Sequence[str], scores: dict[str, str], *, seeds: bool = True) -> list[str]:
-    """Mean and spread of ``scores`` (column and its heading) over what shares the columns ``by``."""
-    heads = [*by, *(["seeds"] if seeds else []), *scores.values()]
-    lines = [row(heads), row(["---"] * len(by) + ["--:"] * (len(heads) - len(by)))]
+def table(rows: pd.DataFrame, by: Sequence[str], scores: dict[str, str]) -> list[str]:
+    """Mean and spread over seeds of ``scores`` (column -> its heading), for each combination of the columns ``by``."""
+    lines = header([*by, "seeds", *scores.values()], n_left=len(by))
     for names, of_these in rows.groupby(list(by), sort=False):
-        count = [str(len(of_these))] if seeds else []
-        lines.append(row([*map(str, names), *count, *(cell(of_these[score], bold=False) for score in scores)]))
+        lines.append(row([*map(str, names), str(len(of_these)), *(mean_and_spread(of_these[s]) for s in scores)]))
     return [*lines, ""]
 
 
@@ -60,16 +57,14 @@ def table(rows: pd.DataFrame, by: Sequence[str], scores: dict[str, str], *, seed
 def _annotation(found: dict) -> list[str]:
     def each(result: dict) -> Iterator[dict]:
         for split, of_split in result.items():
-            if split != "machine":
-                for method, scores in of_split["scores"].items():
-                    yield {"split": split, "method": method, "cells": of_split["cells"], **scores}
+            for method, scores in of_split["scores"].items():
+                yield {"split": split, "method": method, "cells": of_split["cells"], **scores}
 
-    def sure(result: dict) -> Iterator[dict]:
+    def probabilities(result: dict) -> Iterator[dict]:
         for split, of_split in result.items():
-            if split != "machine":
-                yield {"split": split, "accuracy": of_split["scores"]["predict"]["accuracy"],
-                       "probability": of_split["mean probability"], "named": of_split["threshold 0.9"]["named"],
-                       "right": of_split["threshold 0.9"]["accuracy"]}  # fmt: skip
+            sure = of_split["threshold 0.9"]
+            yield {"split": split, "accuracy": of_split["scores"]["predict"]["accuracy"],
+                   "probability": of_split["mean probability"], "named": sure["named"], "right": sure["accuracy"]}  # fmt: skip
 
     rows = rows_of(found, each)
     lines = ["## Cell types", "", *_against(rows)]
@@ -81,13 +76,8 @@ def _annotation(found: dict) -> list[str]:
         "The mean probability of the label given should be the accuracy. The last two columns are of cells whose label is",
         "at least 0.9 probable: their share, and how many of them are right.", "",
     ]  # fmt: skip
-    columns = {
-        "accuracy": "accuracy",
-        "probability": "mean probability",
-        "named": "named at 0.9",
-        "right": "right of these",
-    }
-    return lines + table(rows_of(found, sure), ["set", "split"], columns)
+    columns = {"accuracy": "accuracy", "probability": "mean probability", "named": "named at 0.9", "right": "right of these"}  # fmt: skip
+    return lines + table(rows_of(found, probabilities), ["set", "split"], columns)
 
 
 def _against(rows: pd.DataFrame) -> list[str]:
@@ -105,12 +95,8 @@ def _against(rows: pd.DataFrame) -> list[str]:
         margins = {score: margin(ours[score], ours["cells"].iloc[0]) for score in ("accuracy", "f1")}
         for method in means.index[~means.index.str.startswith("predict")]:
             gains = means.loc["predict"] - means.loc[method]
+            numbers = [f"{gains[score]:+.3f}" for score in margins] + [" / ".join(f"{m:.3f}" for m in margins.values())]
             verdicts = [verdict(gains[score], margins[score]) for score in margins]
-            numbers = [
-                f"{gains['accuracy']:+.3f}",
-                f"{gains['f1']:+.3f}",
-                " / ".join(f"{m:.3f}" for m in margins.values()),
-            ]
             lines.append(row([name, split, method, *numbers, *verdicts]))
     return [*lines, ""]
 
@@ -121,23 +107,19 @@ def margin(scores: pd.Series, n_cells: int) -> float:
     return float(max(spread, np.sqrt(scores.mean() * (1 - scores.mean()) / n_cells)))
 
 
-def verdict(gain: float, at_least: float) -> str:
-    return "better" if gain > at_least else "**worse**" if gain < -at_least else "the same"
+def verdict(gain: float, margin: float) -> str:
+    return "better" if gain > margin else "**worse**" if gain < -margin else "the same"
 
 
-# -- the others ------------------------------------------------------------------------------------------------------
+# -- matching, imputation, swapped pairs, missing modalities -----------------------------------------------------------
 
 
 def _matching(found: dict) -> list[str]:
     def each(result: dict) -> Iterator[dict]:
         for direction, scores in result.items():
             if " to " in direction:
-                yield {
-                    "direction": direction,
-                    "cells": f"{result['cells']:,}",
-                    "chance@10": f"{result['chance_recall_10']:.3f}",
-                    **scores,
-                }
+                chance = f"{result['chance_recall_10']:.3f}"
+                yield {"direction": direction, "cells": f"{result['cells']:,}", "chance@10": chance, **scores}
 
     columns = {"recall_1": "recall@1", "confidence_1": "confidence", "recall_10": "recall@10",
                "confidence_10": "confidence", "one_to_one_right": "one to one, right"}  # fmt: skip
@@ -158,13 +140,8 @@ def _matching(found: dict) -> list[str]:
     for cells, of_size in found["search"].items():
         for kind, name in (("top_k", f"{of_size['k']} nearest"), ("one_to_one", "one to one")):
             one = of_size[kind]
-            shown = [
-                f"{one['cpu_seconds']:,.0f}",
-                f"{one['raised_mb']:,}",
-                f"{of_size['all_cosines_mb']:,}",
-                f"{one['own']:.3f}",
-            ]
-            lines.append(row([cells, name, *shown]))
+            memory = [f"{one['raised_mb']:,}", f"{of_size['all_cosines_mb']:,}"]
+            lines.append(row([cells, name, f"{one['cpu_seconds']:,.0f}", *memory, f"{one['own']:.3f}"]))
     return [*lines, ""]
 
 
@@ -187,10 +164,8 @@ def _imputation(found: dict) -> list[str]:
 
 def _agreement(found: dict) -> list[str]:
     def each(result: dict) -> Iterator[dict]:
-        for half, scores in result.items():
-            if half != "machine":
-                swapped = f"{scores['swapped']:,} of {scores['cells']:,}"
-                yield {**scores, "cells": half, "swapped": swapped}
+        for part, scores in result.items():
+            yield {**scores, "cells": part, "swapped": f"{scores['swapped']:,} of {scores['cells']:,}"}
 
     columns = {"AUROC of evidence": "evidence", "AUROC of cosine": "cosine"}
     return [
@@ -204,10 +179,10 @@ def _agreement(found: dict) -> list[str]:
 def _mosaic(found: dict) -> list[str]:
     def each(result: dict) -> Iterator[dict]:
         for name, scores in result.items():
-            if isinstance(scores, dict) and name != "machine":
+            if isinstance(scores, dict):
                 yield {"training cells": name, **{k: v for k, v in scores.items() if k != "these cells"}}
 
-    def robbed(result: dict) -> Iterator[dict]:
+    def incomplete(result: dict) -> Iterator[dict]:
         for name, scores in result.items():
             if isinstance(scores, dict) and "these cells" in scores:
                 yield {"training cells": name, "asked": f"{scores['these cells']['cells']:,}", **scores["these cells"]}
@@ -219,6 +194,13 @@ def _mosaic(found: dict) -> list[str]:
         *table(rows_of(found, each), ["set", "training cells"], {"FOSCTTM": "FOSCTTM ↓", **recall, "kNN accuracy": "kNN accuracy"}),
         "And of the cells that lost something: the cosine of their joint embedding with the one that they have whole, and how",
         "well their view of what they kept finds the profile that they lost.", "",
-        *table(rows_of(found, robbed), ["set", "training cells", "asked"],
+        *table(rows_of(found, incomplete), ["set", "training cells", "asked"],
                {"cosine with whole": "cosine with whole", "FOSCTTM of lost profile": "FOSCTTM ↓", **recall}),
     ]  # fmt: skip
+
+
+#: Name of a file of results -> its section, in the order of the page.
+SECTIONS: dict[str, Callable[[dict], list[str]]] = {
+    "annotation": _annotation, "matching": _matching, "imputation": _imputation, "agreement": _agreement,
+    "mosaic": _mosaic,
+}  # fmt: skip

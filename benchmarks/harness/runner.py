@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
 import os
 import platform
 import resource
@@ -12,22 +11,24 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from .methods import Embeddings, Method
+from .paths import ROOT
+from .process import ProcessEndedError, in_process
 from .scores import score
-from .sets import ROOT, DataSet, split
+from .sets import DataSet, split
 
 #: Embeddings, so that scores can be taken again without fitting; not tracked.
 CACHE = ROOT / "benchmarks" / ".cache"
 VERSIONS = (
     "scmamba-scvi", "scvi-tools", "torch", "scanpy", "anndata", "numpy", "scikit-learn", "scglue", "harmonypy",
 )  # fmt: skip
-#: What makes two lines results of the same thing; the newer one stays.
+#: Lines that agree in these are results of the same thing: the newer one replaces the older.
 IDENTITY = ("method", "set", "seed")
 
 
@@ -36,13 +37,14 @@ def run(
     datasets: Iterable[DataSet],
     registry: str,
     names: Iterable[str],
-    seeds: int | None = None,
+    seeds: Sequence[int] | None = None,
     *,
     again: bool = False,
 ) -> None:
     """Fit, embed and score what ``results`` lacks, a JSON line each; ``again`` repeats what it has.
 
-    ``registry`` is the module whose ``METHODS`` holds the methods ``names``: a process of its own looks them up there.
+    ``registry`` is the module whose ``METHODS`` holds the methods ``names``, where the process of each fit looks them up.
+    ``seeds`` are those of the fits; by default as many as each method declares.
     """
     methods = [_method(registry, name) for name in names]
     for dataset in datasets:
@@ -56,7 +58,7 @@ def run(
             if reason:
                 _keep(results, {"method": method.name, "set": dataset.name, "seed": None, "skipped": reason})
                 continue
-            for seed in range(min(method.n_seeds, seeds or method.n_seeds)):
+            for seed in seeds or range(method.n_seeds):
                 done = {tuple(r[k] for k in IDENTITY) for r in read(results) if "scores" in r}
                 if (method.name, dataset.name, seed) in done and not again:
                     continue
@@ -87,7 +89,7 @@ def read(results: Path) -> list[dict]:
 
 
 def _keep(results: Path, result: dict) -> None:
-    """Write a line, over an older one of the same thing, and print it."""
+    """Write a line in place of an older one with the same identity, and print it."""
     kept = [r for r in read(results) if any(r[k] != result[k] for k in IDENTITY)]
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text("".join(json.dumps(r) + "\n" for r in [*kept, result]))
@@ -109,45 +111,35 @@ def _load(path: Path) -> Embeddings:
 def _fit_in_a_process(dataset: DataSet, registry: str, name: str, seed: int, folder: Path) -> tuple[dict, Path | None]:
     path = _path(folder, dataset.name, name, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_fit, args=(dataset, registry, name, seed, path, theirs))
-    process.start()
-    theirs.close()
     try:
-        fit = ours.recv()
-    except EOFError:
-        process.join()
-        fit = {"failed": f"the process ended with code {process.exitcode}"}
-    process.join()
+        fit = in_process(_fit, dataset, registry, name, seed, path)
+    except ProcessEndedError as error:
+        fit = {"failed": str(error)}
     return fit, None if "failed" in fit else path
 
 
-def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path, pipe) -> None:
-    """In the child: fit, embed, write the embeddings, say what it took."""
+def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path) -> dict[str, object]:
+    """Fit, embed and write the embeddings to ``path``: what it took, or why it failed."""
     warnings.simplefilter("ignore")
     try:
         task, _ = split(dataset)
         before = _peak_mb()
-        begun, of_processor = time.perf_counter(), time.process_time()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         fitted = _method(registry, name).fit(task, seed)
-        seconds, of_processor = time.perf_counter() - begun, time.process_time() - of_processor
+        seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
     except Exception as error:  # noqa: BLE001 - one method's fault must not end the others' runs; it is kept and shown
         traceback.print_exc()
-        pipe.send({"failed": f"{type(error).__name__}: {error}"[:300], "machine": machine()})
-        return
+        return {"failed": f"{type(error).__name__}: {error}"[:300], "machine": machine()}
     arrays = {f"{name}|{i}": part for name, parts in fitted.embeddings.items() for i, part in enumerate(parts)}
     np.savez(path, names=json.dumps(list(fitted.embeddings)), **arrays)
-    pipe.send(
-        {
-            "fit_s": round(seconds, 2), "fit_cpu_s": round(of_processor, 2), "peak_mb": round(_peak_mb()), "data_mb": round(before),
-            "cells": task.train.n_obs, "notes": fitted.notes, "machine": machine(),
-        }
-    )  # fmt: skip
+    return {
+        "fit_s": round(seconds, 2), "fit_cpu_s": round(cpu_seconds, 2), "peak_mb": round(_peak_mb()), "data_mb": round(before),
+        "cells": task.train.n_obs, "notes": fitted.notes, "machine": machine(),
+    }  # fmt: skip
 
 
 def machine() -> dict[str, object]:
-    """What a number depends on beside the code."""
+    """What a fit depends on beside the code."""
     import torch
 
     return {

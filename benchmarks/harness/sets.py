@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .paths import ROOT
+
 if TYPE_CHECKING:
     from mudata import MuData
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("SCMAMBA_DATA", ROOT.parent / "shared" / "data"))
 #: Share of the cells that no method sees while it is fitted.
 HELD_OUT = 0.2

@@ -1,16 +1,17 @@
-"""The defaults against every other method, score by score: clearly better, the same, or clearly worse."""
+"""When a difference counts, and the defaults against every other method: in how many scores better, the same or worse."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
+from .markdown import row
 from .scores import SCORES
 
 OURS = "scMamba"
 COMPARED = ("FOSCTTM", "recall@10", "kNN accuracy", "ARI")
 MIXED = ("batch mixing", "batch ASW")
-#: How many standard deviations over seeds are more than chance.
+#: A difference of more than so many standard deviations over seeds counts.
 N_DEVIATIONS = 2
 
 
@@ -25,18 +26,18 @@ def compare(results: pd.DataFrame, scores: tuple[str, ...]) -> pd.DataFrame:
             if OURS not in by_method.index or np.isnan(by_method.at[OURS, "mean"]):
                 continue
             ours = by_method.loc[OURS]
-            for method, rival in by_method.drop(OURS).iterrows():
+            for name_of_rival, rival in by_method.drop(OURS).iterrows():
                 if np.isnan(rival["mean"]):
                     continue
-                seeded = [row["std"] for row in (ours, rival) if row["count"] > 1]
+                seeded = [method["std"] for method in (ours, rival) if method["count"] > 1]
                 spread = max(seeded) if seeded else usual
                 sign = -1 if SCORES[score].lower_is_better else 1
-                rows.append((method, name, score, sign * (ours["mean"] - rival["mean"]), N_DEVIATIONS * spread))
+                rows.append((name_of_rival, name, score, sign * (ours["mean"] - rival["mean"]), N_DEVIATIONS * spread))
     return pd.DataFrame(rows, columns=["method", "set", "score", "gain", "margin"])
 
 
 def _usual_spread(scored: pd.DataFrame, score: str) -> float:
-    """Of our seeds, for sets with one seed: the median over those with several."""
+    """What stands in where no method has several seeds on a set: our median spread over the sets that have them."""
     ours = scored[scored["method"] == OURS].groupby("set")[score].agg(["std", "count"])
     return float(ours.loc[ours["count"] > 1, "std"].median())
 
@@ -50,19 +51,16 @@ def section(results: pd.DataFrame, order: list[str]) -> list[str]:
         "standard deviations over seeds (of the set; of the median set where it was fitted once).", "",
     ]  # fmt: skip
     for scores, table in found.items():
-        lines += [
-            f"{', '.join(scores)}:",
-            "",
-            "| against | better | same | worse | worse in |",
-            "|---|--:|--:|--:|---|",
-        ]
+        heads = ["against", "better", "same", "worse", "worse in"]
+        lines += [f"{', '.join(scores)}:", "", row(heads), row(["---", "--:", "--:", "--:", "---"])]
         for method in order:
             of_method = table[table["method"] == method]
             if not len(of_method):
                 continue
             worse = of_method[of_method["gain"] < -of_method["margin"]]
             better = int((of_method["gain"] > of_method["margin"]).sum())
-            where = ", ".join(f"{row.score} on {row.set} ({-row.gain:.3f})" for row in worse.itertuples())
-            lines.append(f"| {method} | {better} | {len(of_method) - better - len(worse)} | {len(worse)} | {where} |")
+            same = len(of_method) - better - len(worse)
+            where = ", ".join(f"{one.score} on {one.set} ({-one.gain:.3f})" for one in worse.itertuples())
+            lines.append(row([method, str(better), str(same), str(len(worse)), where]))
         lines.append("")
     return lines

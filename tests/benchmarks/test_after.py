@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 MACHINE = {"threads": 1, "device": "x", "python": "3", "versions": {"torch": "2"}}
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    """The modules that are asked, by name; afterwards they are forgotten, as they lie in no package."""
-    before = set(sys.modules)
-    sys.path.insert(0, BENCHMARKS)
-    import agreement
-    import harness.after
-    import harness.after_page
-    import mosaic
-
-    yield {"after": harness.after, "page": harness.after_page, "agreement": agreement, "mosaic": mosaic}
-    sys.path.remove(BENCHMARKS)
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(BENCHMARKS):
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -38,27 +18,23 @@ def mdata():
     return simulate_multiome(n_cells=200, n_genes=60, n_peaks=150, n_cell_types=3, seed=0)
 
 
-def test_results_of_sets_and_seeds_stay_beside_each_other(scripts, tmp_path, monkeypatch):
-    monkeypatch.setattr(scripts["after"], "RESULTS", tmp_path)
+def test_results_of_sets_and_seeds_stay_beside_each_other(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(load("harness.after"), "RESULTS", tmp_path)
     for name, seed, value in (("a", 0, 1), ("a", 1, 2), ("b", 0, 3), ("a", 0, 4)):
-        scripts["after"].keep("topic", "sets", name, {f"seed {seed}": value})
+        load("harness.after").keep("topic", "sets", name, {f"seed {seed}": value})
     found = json.loads((tmp_path / "topic.json").read_text())
     assert found == {"sets": {"a": {"seed 0": 4, "seed 1": 2}, "b": {"seed 0": 3}}}
 
 
-def test_a_difference_counts_beyond_spread_and_standard_error(scripts):
-    margin, verdict = scripts["page"].margin, scripts["page"].verdict
-    assert margin(pd.Series([0.8]), 100) == pytest.approx(0.04)
-    assert margin(pd.Series([0.7, 0.8, 0.9]), 10**6) == pytest.approx(0.2)
-    assert [verdict(gain, 0.04) for gain in (0.05, 0.03, -0.03, -0.05)] == [
-        "better",
-        "the same",
-        "the same",
-        "**worse**",
-    ]
+def test_a_difference_counts_beyond_spread_and_standard_error(load):
+    page = load("harness.after_page")
+    assert page.margin(pd.Series([0.8]), 100) == pytest.approx(0.04)
+    assert page.margin(pd.Series([0.7, 0.8, 0.9]), 10**6) == pytest.approx(0.2)
+    verdicts = [page.verdict(gain, 0.04) for gain in (0.05, 0.03, -0.03, -0.05)]
+    assert verdicts == ["better", "the same", "the same", "**worse**"]
 
 
-def test_the_page_says_what_the_results_say(scripts, tmp_path):
+def test_the_page_says_what_the_results_say(load, tmp_path):
     def seed(accuracy):
         scores = {"15-NN on RNA PCA": {"accuracy": 0.5, "f1": 0.9}, "predict": {"accuracy": accuracy, "f1": 0.3}}
         sure = {"named": 0.5, "accuracy": 1.0}
@@ -67,27 +43,26 @@ def test_the_page_says_what_the_results_say(scripts, tmp_path):
 
     found = {"sets": {"some_set": {"seed 0": seed(0.8), "seed 1": seed(0.9)}}}
     (tmp_path / "annotation.json").write_text(json.dumps(found))
-    scripts["page"].write_page(tmp_path, tmp_path / "page.md")
-    lines = (tmp_path / "page.md").read_text().splitlines()
+    lines = load("harness.after_page").page_lines(tmp_path)
     assert "| predict | 2 | 0.850 ± 0.071 | 0.300 ± 0.000 |" in lines
     against = next(line for line in lines if line.startswith("| some_set | held-out fifth | 15-NN"))
     assert "+0.350 | -0.600" in against and against.endswith("| better | **worse** |")
-    assert lines[-1].startswith("- 2 fits: x, 1 thread, Python 3, torch 2")
+    assert "- 2 results: x, 1 thread, Python 3, torch 2." in lines
 
 
-def test_swapped_cells_are_those_with_another_profile(scripts, mdata):
+def test_swapped_cells_are_those_with_another_profile(load, mdata):
     swapped = mdata.copy()
-    cells = scripts["agreement"].swap(swapped, (0, 1))
+    cells = load("agreement").swap(swapped, (0, 1))
     assert cells.sum() == 10
     np.testing.assert_array_equal(swapped["rna"].X.toarray(), mdata["rna"].X.toarray())
     changed = (swapped["atac"].X.toarray() != mdata["atac"].X.toarray()).any(1)
     np.testing.assert_array_equal(changed, cells)
 
 
-def test_a_mosaic_lacks_one_modality_of_the_cells_named(scripts, mdata):
+def test_a_mosaic_lacks_one_modality_of_the_cells_named(load, mdata):
     names = mdata.obs_names[:50].to_numpy()
-    out = scripts["mosaic"].without(mdata, "atac", names, altogether=False)
+    out = load("mosaic").without(mdata, "atac", names, altogether=False)
     assert out.n_obs == 200 and out["rna"].n_obs == 200
     assert set(out["atac"].obs_names) == set(mdata.obs_names) - set(names)
     assert (out.obs["cell_type"] == mdata.obs["cell_type"].reindex(out.obs_names)).all()
-    assert scripts["mosaic"].without(mdata, "atac", names, altogether=True).n_obs == 150
+    assert load("mosaic").without(mdata, "atac", names, altogether=True).n_obs == 150

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
 
 @pytest.fixture(scope="module")
-def harness():
-    sys.path.insert(0, BENCHMARKS)
-    import harness
-    import harness.methods
-    import harness.report
-    import harness.runner
-    import harness.scores
-    import harness.sets
-    import harness.variants
-
-    yield harness
-    sys.path.remove(BENCHMARKS)
-    for name in [n for n in sys.modules if n.split(".")[0] == "harness"]:
-        del sys.modules[name]
+def harness(load):
+    for name in ("benchmarks_page", "methods.genome", "process", "runner", "scores", "sets", "variants"):
+        load(f"harness.{name}")
+    return load("harness")
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +84,7 @@ def test_scores_do_not_depend_on_the_order_of_cells(harness, task_and_truth):
 
 
 def test_peaks_on_genes_are_those_of_a_loop(harness):
-    from harness.methods.genome import PROMOTER, genes_by_peaks
-
+    genome = harness.methods.genome
     rng = np.random.default_rng(0)
     genes, peaks = (
         pd.DataFrame(
@@ -110,10 +96,10 @@ def test_peaks_on_genes_are_those_of_a_loop(harness):
     )  # fmt: skip
     expected = np.zeros((40, 300))
     for i, g in enumerate(genes.itertuples()):
-        start, end = (g.start - PROMOTER, g.end) if g.strand == "+" else (g.start, g.end + PROMOTER)
+        start, end = (g.start - genome.PROMOTER, g.end) if g.strand == "+" else (g.start, g.end + genome.PROMOTER)
         for j, p in enumerate(peaks.itertuples()):
             expected[i, j] = g.chrom != "" and g.chrom == p.chrom and p.start < end and p.end > start
-    np.testing.assert_array_equal(genes_by_peaks(genes, peaks).toarray(), expected)
+    np.testing.assert_array_equal(genome.genes_by_peaks(genes, peaks).toarray(), expected)
     assert expected.sum() > 50
 
 
@@ -139,14 +125,31 @@ def test_variable_features_are_the_same_in_both_parts(harness, task_and_truth):
         assert list(changed.train[key].var_names) == list(changed.test[key].var_names)
 
 
-def test_a_failed_method_is_kept_with_its_reason_and_tried_again(harness, dataset, tmp_path, monkeypatch):
-    results = tmp_path / "results.jsonl"
+METHOD_THAT_FAILS = """
+from harness.methods import Method
+
+def fit(task, seed):
+    raise ValueError("no")
+
+METHODS = {"fails": Method("fails", "", fit, n_seeds=1)}
+"""
+
+
+def test_a_failed_method_is_kept_with_its_reason_and_tried_again(harness, dataset, tmp_path, monkeypatch, capfd):
+    (tmp_path / "method_that_fails.py").write_text(METHOD_THAT_FAILS)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(harness.runner, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(harness.runner, "_fit_in_a_process", lambda *a: ({"failed": "ValueError: no"}, None))
+    results = tmp_path / "results.jsonl"
     for _ in range(2):
-        harness.runner.run(results, [dataset], "harness.methods", ["RNA PCA"])
-    lines = harness.runner.read(results)
-    assert len(lines) == 1 and lines[0]["failed"] == "ValueError: no"
+        harness.runner.run(results, [dataset], "method_that_fails", ["fails"])
+    assert capfd.readouterr().err.count("ValueError: no") == 2
+    assert [line["failed"] for line in harness.runner.read(results)] == ["ValueError: no"]
+
+
+@pytest.mark.timeout(60)  # it would wait for an answer for ever
+def test_a_process_that_ends_without_an_answer_is_named(harness):
+    with pytest.raises(harness.process.ProcessEndedError, match="the process ended with code 3"):
+        harness.process.in_process(os._exit, 3)
 
 
 def test_a_method_that_does_not_fit_the_data_is_skipped_with_the_reason(harness, dataset):
@@ -164,7 +167,8 @@ def test_the_table_marks_the_best_in_its_direction_and_keeps_the_losers(harness)
         for m, f, a in (("good", 0.1, 0.7), ("bad", 0.4, 0.9))
         for seed in (0, 1)
     ]  # fmt: skip
-    table = harness.report._table(harness.report.frame(lines), ("FOSCTTM", "kNN accuracy")).splitlines()
+    page = harness.benchmarks_page
+    table = page._table(page.frame(lines), ("FOSCTTM", "kNN accuracy")).splitlines()
     assert "FOSCTTM ↓" in table[0]
     assert table[2].startswith("| good | 2 | **0.105** ± 0.007 | 0.700")
     assert table[3].startswith("| bad | 2 | 0.405 ± 0.007 | **0.900**")

@@ -1,0 +1,189 @@
+"""From results of speed, memory and growth to docs/performance.md; each section is one file of results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+
+from .markdown import header, row
+from .paths import DOCS, RESULTS
+
+PAGE = DOCS / "performance.md"
+
+
+def write_page() -> None:
+    """The page, from the results that are there."""
+    PAGE.write_text("\n".join(page_lines()) + "\n")
+
+
+def page_lines() -> list[str]:
+    """Lines of the page."""
+    lines = [
+        "# Performance", "",
+        "Written by `python benchmarks/speed.py --page` from `benchmarks/results/`. Each section names the script that measures it.",
+    ]  # fmt: skip
+    for name, section in SECTIONS.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            lines += ["", *section(json.loads(path.read_text()))]
+    return [*lines, "", "## On a GPU", "", "Not yet measured."]
+
+
+def machine() -> dict[str, object]:
+    """What a time depends on beside the code."""
+    import torch
+
+    return {
+        "processor": platform.machine(), "cores": os.cpu_count(), "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {n: version(n) for n in ("scmamba-scvi", "scvi-tools", "torch", "anndata", "numpy", "scipy")},
+    }  # fmt: skip
+
+
+def _measured_on(found: dict) -> list[str]:
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    return ["", f"Measured on {found['cores']} cores ({found['processor']}), Python {found['python']}, {versions}."]
+
+
+def _threads(found: dict) -> str:
+    return "one thread" if found["torch_threads"] == 1 else f"{found['torch_threads']} threads"
+
+
+# -- sections --------------------------------------------------------------------------------------------------------
+
+
+def _speed(found: dict) -> list[str]:
+    lines = [
+        "## A training step", "",
+        f"`speed.py`, {_threads(found)}. A training step is forward, loss, backward, clipping and optimizer of one minibatch; embedding is the joint",
+        "embedding of one minibatch. The products are the matrix products of that work alone, in the same shapes and the same run; the ratio",
+        "is the whole over them.", "",
+        *header(["preset", "features", "cells", "what", "ms", "products alone ms", "ratio", "cells/s"], n_left=4),
+    ]  # fmt: skip
+    for step in found["steps"]:
+        for key, what in (("step", "training"), ("embed", "embedding")):
+            cost = [str(step[f"{key}_{column}"]) for column in ("ms", "matmul_ms", "ratio", "cells_per_s")]
+            lines.append(row([step["preset"], step["shape"], str(step["batch_size"]), what, *cost]))
+    loader = {step["shape"]: step["loader_ms"] for step in found["steps"] if step["preset"] == "small"}
+    lines += [
+        "",
+        f"The loader takes {' and '.join(f'{ms} ms ({shape})' for shape, ms in loader.items())} for {found['batch_size']} cells.",
+        *_measured_on(found),
+    ]
+    return [*lines, "", *_published(found["published"])] if "published" in found else lines
+
+
+def _published(found: dict) -> list[str]:
+    cells, genes, peaks = found["cells_genes_peaks"]
+    time = f"time of the processor, {_threads(found)} together" if found["gpu"] is None else f"time on {found['gpu']}"
+    lines = [
+        "## Beside the published network", "",
+        f"`speed.py --published`. The same training step, minibatches of {found['batch_size']} of {cells:,} cells with {genes:,} genes and {peaks:,} peaks, with the",
+        f"network in the paper's shape (10 and 12 blocks of width 512) made of the same modules; {time}.", "",
+        *header(["network", "preset", "step ms", "cells/s"], n_left=2),
+    ]  # fmt: skip
+    for network in found["rows"]:
+        cost = [network["note"], ""] if "note" in network else [str(network["step_ms"]), str(network["cells_per_s"])]
+        lines.append(row([network["network"], network["preset"], *cost]))
+    return [*lines, *_measured_on(found)]
+
+
+def _memory(found: dict) -> list[str]:
+    cells, genes, peaks = found["cells_genes_peaks"]
+    return [
+        "## Memory", "",
+        f"`speed.py --memory`. Setup, spectral start, one epoch and embedding of a simulated MuData of {cells:,} cells, {genes:,} genes and",
+        f"{peaks:,} peaks ({found['mudata_mb']} MB). Peak resident memory rises by {found['raised_mb']} MB; the same network takes",
+        f"{found['network_alone_mb']} MB on a few cells (weights, optimizer, activations of minibatches of {found['batch_size']}). What",
+        f"grows with the data is the rest, {found['beyond_mb']} MB or {found['share_of_mudata']:.1%} of the MuData.",
+        *_measured_on(found),
+    ]  # fmt: skip
+
+
+def _metrics(found: dict) -> list[str]:
+    return [
+        "## Scores", "",
+        f"`metrics_cost.py`, {_threads(found)}. Embeddings of {found['dimensions']} dimensions with {found['types']} cell types, each task in a process of its own;",
+        "memory is that of the whole process, before (with torch and the data) and at its peak.", "",
+        *header(["task", "cells", "seconds", "MB before", "MB at peak"], n_left=2),
+        *(row([str(task[key]) for key in ("task", "cells", "seconds", "before_mb", "peak_mb")]) for task in found["tasks"]),
+        *_measured_on(found),
+    ]  # fmt: skip
+
+
+def _scan(found: dict) -> list[str]:
+    keys = ("shape", "cells", "backend", "forward_ms", "training_ms", "peak_mb")
+    return [
+        "## The scan alone", "",
+        f"`scan.py`. Its implementations on {found['gpu'] or 'a CPU'} in {found['dtype']}, random inputs; memory is that beyond the inputs.", "",
+        *header(["shape", "cells", "back-end", "forward ms", "forward and backward ms", "MB at peak"], n_left=3),
+        *(row([str(one.get(key, "")) for key in keys]) for one in found["rows"]),
+        *_measured_on(found),
+    ]  # fmt: skip
+
+
+def _scaling(found: dict) -> list[str]:
+    (n_genes, of_genes), (n_peaks, of_peaks) = found["features"].values()
+    time_is = "seconds of the process itself on one thread" if found["gpu"] is None else f"seconds on {found['gpu']}"
+    by_cells, by_peaks, by_patches, slopes = (found[key] for key in ("cells", "peaks", "patches", "slopes"))
+    lines = [
+        "## Cells, peaks and patches", "",
+        f"`scaling.py`. Random counts of {n_genes:,} genes and {n_peaks:,} peaks; a cell has {of_genes:.0%} of the genes and {of_peaks:.0%} of the peaks. Preset `{found['preset']}`,",
+        f"minibatches of at most {max(size['batch_size'] for size in by_cells)}; time in {time_is}, each size in a process of its own. \"Start and joint",
+        "embedding\" is the rest of setup and training: the spectral start, the first step, and the fit of the joint embedding.", "",
+        "![Time and memory against cells and peaks, time against patches](_static/scaling.png)", "",
+        *header(["cells", "counts MB", "start and joint embedding s", "epoch s", "embedding s",
+                 "ms per cell, epoch", "ms per cell, embedding", "added by training MB"], n_left=0),
+    ]  # fmt: skip
+    for size in by_cells:
+        seconds = [f"{size[key]:.1f}" for key in ("around_s", "epoch_s", "embed_s")]
+        per_cell = [f"{size[key] / size['cells'] * 1e3:.2f}" for key in ("epoch_s", "embed_s")]
+        lines.append(row([f"{size['cells']:,}", str(size["data_mb"]), *seconds, *per_cell, str(size["train_mb"])]))
+
+    def powers(x: str, what: dict[str, str]) -> str:
+        return ", ".join(f"{words} {slopes[x][key]}" for key, words in what.items())
+
+    times = {"epoch_s": "an epoch", "embed_s": "embedding"}
+    start, memory = {"around_s": "start and joint embedding"}, {"train_mb": "added memory"}
+    return [
+        *lines, "",
+        "Slopes in the figure are exponents: time or memory grows with that power, and 1 is linear growth.", "",
+        f"- With cells: {powers('cells', times | start | memory)}.",
+        f"- With peaks, from {by_peaks[0]['peaks']:,} to {by_peaks[-1]['peaks']:,} in {by_peaks[0]['cells']:,} cells: {powers('peaks', times | start | memory)}.",
+        f"- With patches, from {by_patches[0]['patches']} to {by_patches[-1]['patches']} of a cell: {powers('patches', times | memory)}. The scan is linear in the length of the",
+        "  sequence, and the tokenizer does not depend on it.",
+        *_measured_on(found),
+    ]  # fmt: skip
+
+
+def _larger_than_memory(found: dict) -> list[str]:
+    lines = [
+        "## Larger than memory", "",
+        "`larger_than_memory.py`. Random counts in a zarr folder, opened with `scmamba_scvi.data.open_mudata`; `encoder='linear'` with 16 dimensions,",
+        f"minibatches of {found['batch_size']}, `buffer_mb={found['buffer_mb']}`, {_threads(found)}. Seconds are those of the clock, on a machine that others used as well;",
+        "milliseconds per cell are those of the processor, of all threads together. Memory is the peak of the whole process, of which the",
+        "libraries take what stands in brackets.", "",
+        *header(["genes, peaks", "cells", "file MB", "counts", "setup s", "start and joint embedding s", "epoch s", "embedding s",
+                 "ms per cell, epoch", "ms per cell, embedding", "peak MB"]),
+    ]  # fmt: skip
+    order = list(found["shapes"])
+    for run in sorted(found["rows"], key=lambda run: (order.index(run["shape"]), run["cells"])):
+        features = ", ".join(f"{n:,}" for n, _ in found["shapes"][run["shape"]].values())
+        seconds = [f"{run[key]:.1f}" for key in ("setup_s", "start_s", "epoch_s", "embed_s")]
+        per_cell = [f"{run[key] / run['cells'] * 1e3:.2f}" for key in ("epoch_cpu_s", "embed_cpu_s")]
+        peak = f"{run['peak_mb']:,} ({run['libraries_mb']:,})"
+        lines.append(
+            row([features, f"{run['cells']:,}", f"{run['file_mb']:,}", run["counts"], *seconds, *per_cell, peak])
+        )
+    return [*lines, *_measured_on(found)]
+
+
+#: Name of a file of results -> its section, in the order of the page.
+SECTIONS: dict[str, Callable[[dict], list[str]]] = {
+    "speed": _speed, "memory": _memory, "metrics": _metrics, "scan": _scan, "scaling": _scaling,
+    "larger_than_memory": _larger_than_memory,
+}  # fmt: skip

@@ -1,0 +1,66 @@
+"""A measurement in a process of its own, and the memory that it takes there."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MB = 2**20
+
+
+class ProcessEndedError(RuntimeError):
+    """The process ended before it had an answer, as when the system kills it for memory."""
+
+
+def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)`` in a new process: its peak memory is its own, and its end is not ours."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, arguments))
+    process.start()
+    sender.close()  # with our copy open, the end of the process would not be noticed
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        process.join()
+        raise ProcessEndedError(f"the process ended with code {process.exitcode}") from None
+    process.join()
+    return answer
+
+
+def _answer(sender, function: Callable[..., Any], arguments: tuple) -> None:
+    sender.send(function(*arguments))
+
+
+class PeakRSS:
+    """Highest resident memory of this process while the block runs, in bytes, sampled every 10 ms."""
+
+    def __enter__(self) -> PeakRSS:
+        self.before = self.peak = rss()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.peak = max(self.peak, rss())
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def raised(self) -> int:
+        """Bytes at the peak beyond those at the start of the block."""
+        return self.peak - self.before
+
+
+def rss() -> int:
+    """Resident memory of this process in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

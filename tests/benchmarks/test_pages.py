@@ -1,0 +1,29 @@
+"""The pages in docs/ are what the scripts make of the stored results and of findings.md: nothing is written by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def lines_of_benchmarks(load):
+    page, paths, read = load("harness.benchmarks_page"), load("harness.paths"), load("harness.runner").read
+    quality, ablation = (page.frame(read(paths.RESULTS / f"{name}.jsonl")) for name in ("quality", "ablation"))
+    return page.PAGE, page.page_lines(quality, ablation)
+
+
+def lines_after_integration(load):
+    page = load("harness.after_page")
+    return page.PAGE, page.page_lines(load("harness.paths").RESULTS)
+
+
+def lines_of_performance(load):
+    page = load("harness.performance_page")
+    return page.PAGE, page.page_lines()
+
+
+@pytest.mark.parametrize("lines_of", [lines_of_benchmarks, lines_after_integration, lines_of_performance])
+def test_a_page_is_what_the_results_give(load, lines_of):
+    page, lines = lines_of(load)
+    assert page.read_text().splitlines() == "\n".join(lines).splitlines(), (
+        "write the page again with the script's --page"
+    )
