@@ -125,24 +125,19 @@ def test_variable_features_are_the_same_in_both_parts(harness, task_and_truth):
         assert list(changed.train[key].var_names) == list(changed.test[key].var_names)
 
 
-METHOD_THAT_FAILS = """
-from harness.methods import Method
+def test_a_failed_method_is_kept_with_its_reason_and_tried_again(harness, dataset, tmp_path, monkeypatch, capsys):
+    def fit(task, seed):
+        raise ValueError("no")
 
-def fit(task, seed):
-    raise ValueError("no")
-
-METHODS = {"fails": Method("fails", "", fit, n_seeds=1)}
-"""
-
-
-def test_a_failed_method_is_kept_with_its_reason_and_tried_again(harness, dataset, tmp_path, monkeypatch, capfd):
-    (tmp_path / "method_that_fails.py").write_text(METHOD_THAT_FAILS)
-    monkeypatch.syspath_prepend(tmp_path)
+    fails = harness.methods.Method("fails", "", fit, n_seeds=1)
+    monkeypatch.setitem(harness.methods.METHODS, "fails", fails)
     monkeypatch.setattr(harness.runner, "CACHE", tmp_path / "cache")
+    # in this process: a new one does not have the method, and takes long to import everything
+    monkeypatch.setattr(harness.runner, "in_process", lambda function, *arguments: function(*arguments))
     results = tmp_path / "results.jsonl"
     for _ in range(2):
-        harness.runner.run(results, [dataset], "method_that_fails", ["fails"])
-    assert capfd.readouterr().err.count("ValueError: no") == 2
+        harness.runner.run(results, [dataset], "harness.methods", ["fails"])
+    assert capsys.readouterr().err.count("ValueError: no") == 2
     assert [line["failed"] for line in harness.runner.read(results)] == ["ValueError: no"]
 
 
