@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from harness.after import fitted, of_set, run
-from harness.sets import halves, kinds_of
+from harness.after import fitted, get_set, parser, run
+from harness.sets import kinds_of, train_and_test
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -33,11 +33,11 @@ def swap(mdata: MuData, seed: Sequence[int]) -> np.ndarray:
     return np.isin(np.arange(mdata.n_obs), cells)
 
 
-def of(name: str, seed: int) -> dict[str, object]:
+def measure(name: str, seed: int) -> dict[str, object]:
     from sklearn.metrics import roc_auc_score
 
-    dataset = of_set(name)
-    parts = halves(dataset)
+    dataset = get_set(name)
+    parts = train_and_test(dataset)
     swapped = [swap(mdata, (seed, half)) for half, mdata in enumerate(parts)]
     model = fitted(dataset, parts[0], seed)
     out = {}
@@ -50,7 +50,7 @@ def of(name: str, seed: int) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run(__doc__, "agreement", of, argv)
+    run("agreement", measure, parser(__doc__).parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from harness.after import fitted, fitted_halves, of_set, run
+from harness.after import fitted, fitted_set, get_set, parser, run
 from harness.methods.linear import components
 from harness.sets import DataSet, Task, kinds_of
 
@@ -82,9 +82,9 @@ def scores(dataset: DataSet, model: SCMAMBA, train: MuData, test: MuData) -> dic
     }  # fmt: skip
 
 
-def of(name: str, seed: int) -> dict[str, object]:
-    dataset = of_set(name)
-    out: dict[str, object] = {"held-out fifth": scores(dataset, *fitted_halves(name, seed))}
+def measure(name: str, seed: int) -> dict[str, object]:
+    dataset = get_set(name)
+    out: dict[str, object] = {"held-out fifth": scores(dataset, *fitted_set(name, seed))}
     if name in BY_BATCH:
         train, test = by_batch(dataset)
         out["one batch labels the other"] = scores(dataset, fitted(dataset, train, seed), train, test)
@@ -92,7 +92,7 @@ def of(name: str, seed: int) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run(__doc__, "annotation", of, argv)
+    run("annotation", measure, parser(__doc__).parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ cells. Writes benchmarks/results/imputation.json.
 from __future__ import annotations
 
 import numpy as np
-from harness.after import fitted_halves, of_set, run
+from harness.after import fitted_set, get_set, parser, run
 from harness.methods.linear import components, values
 from harness.sets import Task, kinds_of
 
@@ -30,9 +30,9 @@ def truth(task: Task, kind: str, features: np.ndarray) -> tuple[np.ndarray, np.n
     return tuple((m[task.keys[kind]].X[:, features] > 0).toarray().astype(float) for m in (task.train, task.test))
 
 
-def of(name: str, seed: int) -> dict[str, object]:
-    dataset = of_set(name)
-    model, train, test = fitted_halves(name, seed)
+def measure(name: str, seed: int) -> dict[str, object]:
+    dataset = get_set(name)
+    model, train, test = fitted_set(name, seed)
     task = Task(train, test, kinds_of(train), dataset.batch_key)
     kind = next(k for k in task.keys if k != "rna")
     seen = np.asarray((test[task.keys[kind]].X > 0).sum(0)).ravel()
@@ -54,7 +54,7 @@ def of(name: str, seed: int) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run(__doc__, "imputation", of, argv)
+    run("imputation", measure, parser(__doc__).parse_args(argv))
 
 
 if __name__ == "__main__":

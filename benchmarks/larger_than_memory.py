@@ -10,7 +10,6 @@ of its own; memory is its peak resident memory. Results go to benchmarks/results
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from harness import command
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -155,12 +155,11 @@ def measure(folder: Path, shape: str, cells: list[int], in_memory: list[int]) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, page="docs/performance.md")
     parser.add_argument("--cells", type=int, nargs="+", default=list(CELLS))
     parser.add_argument("--atlas", action="store_true", help="features and density of an atlas, a smaller network")
     parser.add_argument("--in-memory", type=int, nargs="*", default=list(IN_MEMORY), help="sizes also run from memory")
     parser.add_argument("--folder", type=Path, help="where the files are made; a temporary folder by default")
-    parser.add_argument("--page", action="store_true", help="only write docs/performance.md from the results")
     arguments = parser.parse_args()
     if not arguments.page:
         shape = "atlas" if arguments.atlas else "multiome"

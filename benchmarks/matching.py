@@ -10,12 +10,10 @@ that training never saw. Writes benchmarks/results/matching.json.
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Sequence
 
 import numpy as np
-from harness.after import fitted_halves, keep, run
+from harness.after import fitted_set, keep, parser, run
 from harness.process import MB, PeakRSS, in_process
 from harness.runner import machine
 
@@ -40,8 +38,8 @@ def _search(n_cells: int, one_to_one: bool) -> dict[str, float]:
     return {"cpu_seconds": round(seconds, 1), "raised_mb": round(memory.raised / MB), "own": own}
 
 
-def of(name: str, seed: int) -> dict[str, object]:
-    model, _, test = fitted_halves(name, seed)
+def measure(name: str, seed: int) -> dict[str, object]:
+    model, _, test = fitted_set(name, seed)
     kinds = list(model.kinds)
     out = {"cells": test.n_obs, "chance_recall_10": K / test.n_obs}
     for a, b in (kinds[:2], kinds[1::-1]):
@@ -63,14 +61,14 @@ def search(n_cells: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--search", nargs="+", type=int, metavar="CELLS")
-    arguments, others = parser.parse_known_args(argv)
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--search", nargs="+", type=int, metavar="CELLS", help="only the search, of so many cells")
+    arguments = options.parse_args(argv)
     for n_cells in arguments.search or ():
         keep("matching", "search", f"{n_cells:,}", search(n_cells))
     if not arguments.search:
-        run(__doc__, "matching", of, others)
+        run("matching", measure, arguments)
 
 
 if __name__ == "__main__":

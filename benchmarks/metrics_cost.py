@@ -8,12 +8,12 @@ Results go to benchmarks/results/metrics.json and from there into docs/performan
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 import warnings
 from collections.abc import Callable
 
+from harness import command
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -97,8 +97,7 @@ def measure() -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", action="store_true", help="only write docs/performance.md from the results")
+    parser = command.parser(__doc__, page="docs/performance.md")
     if not parser.parse_args().page:
         (RESULTS / "metrics.json").write_text(json.dumps(measure(), indent=1) + "\n")
     write_page()

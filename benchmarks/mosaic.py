@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from harness.after import fitted, of_set, run
-from harness.sets import DataSet, halves, kinds_of
+from harness.after import fitted, get_set, parser, run
+from harness.sets import DataSet, kinds_of, train_and_test
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -72,9 +72,9 @@ def of_the_robbed(model: SCMAMBA, whole: MuData, kind: str, names: np.ndarray) -
             "FOSCTTM of lost profile": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall(10)[0])}  # fmt: skip
 
 
-def of(name: str, seed: int) -> dict[str, object]:
-    dataset = of_set(name)
-    train, test = halves(dataset)
+def measure(name: str, seed: int) -> dict[str, object]:
+    dataset = get_set(name)
+    train, test = train_and_test(dataset)
     names = np.random.default_rng(seed).choice(train.obs_names, round(SHARE * train.n_obs), replace=False)
     kinds = list(kinds_of(train))
     whole = without(train, kinds[0], names, altogether=True)
@@ -91,7 +91,7 @@ def of(name: str, seed: int) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run(__doc__, "mosaic", of, argv, names=NAMES)
+    run("mosaic", measure, parser(__doc__, NAMES).parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """How well held-out cells are embedded, by this package and by its peers: one JSON line per (method, set, seed).
 
-Every method is fitted on 80 % of the cells and scored on the others, which it never sees; labels reach no method.
+Writes benchmarks/results/quality.jsonl and, with what ablation.py measured, docs/benchmarks.md. Every method is fitted on 80 % of the cells and scored on the others, which it never sees; labels reach no method.
 
     python benchmarks/quality.py                                # what is missing, every method on every set
-    python benchmarks/quality.py --sets snareseq_mouse_cortex --methods scMamba linear --seeds 1
+    python benchmarks/quality.py --sets snareseq_mouse_cortex --methods scMamba linear --seeds 0
     python benchmarks/quality.py --file mine.h5mu --label cell_type --batch donor
     python benchmarks/quality.py --list                         # sets and methods
     python benchmarks/quality.py --page                         # only write docs/benchmarks.md from the results
@@ -11,9 +11,7 @@ Every method is fitted on 80 % of the cells and scored on the others, which it n
 
 from __future__ import annotations
 
-import argparse
-
-from harness import benchmarks_page, paths
+from harness import benchmarks_page, command, paths
 from harness.methods import METHODS
 from harness.runner import rescore, run
 from harness.sets import SETS, from_file
@@ -22,17 +20,16 @@ RESULTS = paths.RESULTS / "quality.jsonl"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET")
+    parser = command.parser(__doc__, page="docs/benchmarks.md")
+    command.add_sets(parser, list(SETS))
+    command.add_seeds(parser)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
-    parser.add_argument("--seeds", type=int, help="at most so many; by default what each method declares")
     parser.add_argument("--file", help="a paired .h5mu of raw counts instead of the sets")
     parser.add_argument("--label", help="column of obs with cell types, for --file")
     parser.add_argument("--batch", help="column of obs with batches, for --file")
     parser.add_argument("--again", action="store_true", help="repeat what has a result")
-    parser.add_argument("--rescore", action="store_true", help="take the scores of kept embeddings again")
+    parser.add_argument("--rescore", action="store_true", help="fit nothing, score the kept embeddings again")
     parser.add_argument("--list", action="store_true", help="list sets and methods")
-    parser.add_argument("--page", action="store_true", help="only write docs/benchmarks.md from the results")
     arguments = parser.parse_args()
     if arguments.list:
         for entry in (*SETS.values(), *METHODS.values()):

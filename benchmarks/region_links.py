@@ -1,4 +1,4 @@
-"""Links of peaks with genes: true ones on a simulated set, near pairs against far ones on real cells, beside simple ways.
+"""Links of peaks with genes: true ones on a simulated set, near pairs against far ones on real cells, beside simpler scores.
 
     python benchmarks/region_links.py
     python benchmarks/region_links.py --sets multiome_weak_batches --encoder mamba
@@ -6,24 +6,24 @@
 Beside the z and correlation of region_links stand the correlation of log counts over cells, and the cosine of the
 features' weights in the linear part of the network. On simulated sets: AUROC of true links among all pairs of the window,
 for all genes and for markers of a type. Everywhere: mean z and share of pairs with p < 0.01 by distance, AUROC of pairs
-nearer than 2 kb against pairs farther than 100 kb, for lack of a truth. By default the linear part of the network alone is fitted, in a minute: vectors come from cells, and
-the whole network changes no AUROC by more than 0.01. Writes benchmarks/results/region_links.json.
+nearer than 2 kb against pairs farther than 100 kb, for lack of a truth. By default the linear part of the network alone is
+fitted, in a minute: the whole network changes no AUROC by more than 0.01. Writes benchmarks/results/region_links.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
 
 import numpy as np
 import pandas as pd
-from harness.after import keep, of_set
+from harness import command
+from harness.after import get_set, keep
 from harness.runner import machine
 from harness.sets import kinds_of
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
-SETS = ("multiome_weak_batches", "snareseq_mouse_cortex")
+NAMES = ("multiome_weak_batches", "snareseq_mouse_cortex")
 #: Edges of the bins of distance, in bases.
 EDGES = (0, 2_000, 10_000, 50_000, 100_000, 250_001)
 NEAR, FAR, SURE = 2_000, 100_000, 0.01
@@ -92,8 +92,8 @@ def fitted(mdata, batch_key: str | None, encoder: str):
     return model
 
 
-def of(name: str, encoder: str) -> dict[str, object]:
-    dataset = of_set(name)
+def measure(name: str, encoder: str) -> dict[str, object]:
+    dataset = get_set(name)
     mdata = dataset.load()
     model = fitted(mdata, dataset.batch_key, encoder)
     table = model.region_links().dropna()
@@ -122,14 +122,14 @@ def of(name: str, encoder: str) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--encoder", default="linear", choices=["linear", "mamba"])
+    parser = command.parser(__doc__)
+    command.add_sets(parser, NAMES)
+    parser.add_argument("--encoder", default="linear", choices=["linear", "mamba"], help="linear part or whole network")
     arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     for name in arguments.sets:
         part = "sets" if arguments.encoder == "linear" else "sets, whole network"
-        keep("region_links", part, name, of(name, arguments.encoder))
+        keep("region_links", part, name, measure(name, arguments.encoder))
 
 
 if __name__ == "__main__":

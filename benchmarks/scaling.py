@@ -11,12 +11,12 @@ Results go to benchmarks/results/scaling.json, from there into docs/_static/scal
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
 import warnings
 
+from harness import command
 from harness.paths import FIGURES, RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -221,13 +221,10 @@ def main() -> None:
     import torch
 
     on_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, page="the figure and docs/performance.md")
     parser.add_argument("--cells", type=int, nargs="+", default=list(CELLS_ON_GPU if on_gpu else CELLS))
     parser.add_argument("--peaks", type=int, nargs="+", default=list(PEAKS))
     parser.add_argument("--patches", type=int, nargs="+", default=list(PATCHES_ON_GPU if on_gpu else PATCHES))
-    parser.add_argument(
-        "--page", action="store_true", help="only write the figure and docs/performance.md from the results"
-    )
     arguments = parser.parse_args()
     results = RESULTS / "scaling.json"
     if not arguments.page:

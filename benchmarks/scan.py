@@ -1,6 +1,7 @@
 """What each implementation of the scan costs in time and memory on this machine.
 
-    python benchmarks/scan.py              # on the GPU if there is one, in bfloat16; otherwise on the CPU, in float32
+    python benchmarks/scan.py           # on the GPU if there is one, in bfloat16; otherwise on the CPU, in float32
+    python benchmarks/scan.py --page    # measure nothing, only write docs/performance.md from the results
 
 Inputs are random, in the shapes of the presets and of the longest sequence that was measured; every row is a forward
 pass, or a forward and a backward pass, through the scan alone. Results go to benchmarks/results/scan.json and from there
@@ -9,12 +10,12 @@ into docs/performance.md.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
 
 import torch
+from harness import command
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB
@@ -56,7 +57,9 @@ def synchronize(device):
         torch.cuda.synchronize()
 
 
-def measure(name, inputs, weights, device, rounds):
+def measure_one(name, inputs, weights, device, rounds):
+    """Milliseconds of one implementation, and the memory that it adds on a GPU."""
+
     def forward():
         with torch.no_grad():
             BACKENDS[name](*inputs)
@@ -74,10 +77,7 @@ def measure(name, inputs, weights, device, rounds):
     return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+def measure(rounds: int) -> dict[str, object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     found = {"device": device, "dtype": str(dtype).removeprefix("torch."), **machine(), "rows": []}
@@ -86,12 +86,19 @@ def main() -> None:
         inputs, weights = make_inputs(shape, n, device, dtype)
         for backend in available_backends(device):
             if backend == "recurrent":
-                continue  # for tests
-            row = {"shape": name, "cells": n, "backend": backend, **measure(backend, inputs, weights, device, rounds)}
-            print(row)
-            found["rows"].append(row)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scan.json").write_text(json.dumps(found, indent=1) + "\n")
+                continue  # the slow reference of the tests
+            cost = measure_one(backend, inputs, weights, device, rounds)
+            found["rows"].append({"shape": name, "cells": n, "backend": backend, **cost})
+            print(found["rows"][-1], flush=True)
+    return found
+
+
+def main() -> None:
+    parser = command.parser(__doc__, page="docs/performance.md")
+    parser.add_argument("--rounds", type=int, default=9, help="timed repetitions, of which the median is taken")
+    arguments = parser.parse_args()
+    if not arguments.page:
+        (RESULTS / "scan.json").write_text(json.dumps(measure(arguments.rounds), indent=1) + "\n")
     write_page()
 
 

@@ -1,8 +1,9 @@
 """What a training step, the loader and the memory cost on this machine.
 
-    python benchmarks/speed.py             # a training step beside its own matrix products, and the loader
-    python benchmarks/speed.py --published # only the part of it that times the published network
-    python benchmarks/speed.py --memory    # peak memory of setup, training and embedding beside the MuData itself
+    python benchmarks/speed.py                # a training step beside its own matrix products, and the loader
+    python benchmarks/speed.py --published    # only the part of it that times the published network
+    python benchmarks/speed.py --memory       # peak memory of setup, training and embedding beside the MuData itself
+    python benchmarks/speed.py --page         # measure nothing, only write docs/performance.md from the results
 
 Results go to benchmarks/results/speed.json and memory.json, with machine and versions, and from there into
 docs/performance.md.
@@ -10,13 +11,13 @@ docs/performance.md.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import statistics
 import time
 import warnings
 
+from harness import command
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -215,21 +216,23 @@ def _simulate(whole: str, few: str, batch_size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, page="docs/performance.md")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--published", action="store_true", help="time the published network only, keep the rest")
-    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=512, help="cells of a minibatch, except where they are fixed")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    RESULTS.mkdir(exist_ok=True)
     if arguments.memory:
-        found = measure_memory(arguments.batch_size)
+        _keep("memory", measure_memory(arguments.batch_size))
     elif arguments.published:
-        found = {**json.loads((RESULTS / "speed.json").read_text()), **measure_published()}
-    else:
-        found = measure_speed(arguments.batch_size)
-    (RESULTS / ("memory.json" if arguments.memory else "speed.json")).write_text(json.dumps(found, indent=1) + "\n")
+        _keep("speed", {**json.loads((RESULTS / "speed.json").read_text()), **measure_published()})
+    elif not arguments.page:
+        _keep("speed", measure_speed(arguments.batch_size))
     write_page()
+
+
+def _keep(topic: str, found: dict[str, object]) -> None:
+    (RESULTS / f"{topic}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Truth:
     ignored_labels: tuple[str, ...] = ()
 
 
-def halves(dataset: DataSet) -> tuple[MuData, MuData]:
+def train_and_test(dataset: DataSet) -> tuple[MuData, MuData]:
     """Training and held-out cells: the first fifth of ``default_rng(0).permutation`` is held out, for every method."""
     whole = dataset.load()
     order = np.random.default_rng(0).permutation(whole.n_obs)
@@ -78,7 +78,7 @@ def halves(dataset: DataSet) -> tuple[MuData, MuData]:
 
 def split(dataset: DataSet) -> tuple[Task, Truth]:
     """Training and held-out cells with nothing but counts and batches, and what only the scores see."""
-    train, test = halves(dataset)
+    train, test = train_and_test(dataset)
     truth = Truth(
         *(_columns(train, test, key) for key in (dataset.label_key, dataset.batch_key)), dataset.ignored_labels
     )

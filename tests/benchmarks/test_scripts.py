@@ -1,12 +1,17 @@
-"""Every script runs from its command line and writes the file that its docstring names."""
+"""Every script shows its help; those on a trained model run and write the file that their docstring names."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
+from pathlib import Path
 
 import pytest
 
-#: Scripts on a trained model, and the results that each writes.
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+#: Scripts on a trained model; each writes the results of its name.
 AFTER_INTEGRATION = ("annotation", "matching", "imputation", "agreement", "mosaic", "region_links")
 
 
@@ -33,3 +38,20 @@ def test_a_script_writes_the_results_that_it_names(load, results, topic):
     script.main(["--sets", "tiny"])
     assert [path.name for path in results.iterdir()] == [f"{topic}.json"]
     assert list(json.loads((results / f"{topic}.json").read_text())["sets"]) == ["tiny"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_shows_the_docstring_and_measures_nothing(load, monkeypatch, capsys, name):
+    script = load(name)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as left:
+        script.main()
+    assert left.value.code == 0
+    assert script.__doc__.strip().splitlines()[0] in capsys.readouterr().out
+
+
+def test_the_readme_has_every_script_with_its_results():
+    rows = re.findall(r"^\| `(\w+)\.py` \|.*?\| (.*?) \|", (BENCHMARKS / "README.md").read_text(), flags=re.MULTILINE)
+    results = set(re.findall(r"[\w.]+\.jsonl?", " ".join(written for _, written in rows)))
+    assert sorted(name for name, _ in rows) == SCRIPTS
+    assert {path.name for path in (BENCHMARKS / "results").iterdir()} <= results

@@ -1,0 +1,26 @@
+"""Options that the scripts share, so that they mean the same in each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from .sets import SETS
+
+
+def parser(about: str | None, page: str | None = None) -> argparse.ArgumentParser:
+    """A parser whose help is the docstring of the script, with ``--page`` for a script that writes one."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if page is not None:
+        made.add_argument("--page", action="store_true", help=f"measure nothing, only write {page} from the results")
+    return made
+
+
+def add_sets(made: argparse.ArgumentParser, default: Sequence[str]) -> None:
+    """``--sets``: the data sets, by name."""
+    made.add_argument("--sets", nargs="+", choices=SETS, default=default, metavar="SET", help="names of data sets")
+
+
+def add_seeds(made: argparse.ArgumentParser) -> None:
+    """``--seeds``: the seeds themselves, not their number."""
+    made.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="seeds of the fits, such as 0 1 2")
