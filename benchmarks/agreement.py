@@ -3,8 +3,8 @@
     python benchmarks/agreement.py
     python benchmarks/agreement.py --sets snareseq_mouse_cortex --seeds 0
 
-The second modality of the chosen cells is passed on in a ring, before training, in both halves of a set. AUROC over all
-cells; a swap between two cells of one state cannot be seen by anyone. Writes benchmarks/results/agreement.json.
+Before training, each of the chosen cells gets the second modality of another one, in both parts of a set. AUROC over all
+cells; a swap between two cells of the same state leaves nothing to find. Writes benchmarks/results/agreement.json.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from harness.sets import kinds_of, train_and_test
 if TYPE_CHECKING:
     from mudata import MuData
 
+#: Of the cells that are swapped.
 SHARE = 0.05
 
 
 def swap(mdata: MuData, seed: Sequence[int]) -> np.ndarray:
-    """Swap in place; which cells."""
+    """Swap the second modality of some cells in place; True for these."""
     kinds = kinds_of(mdata)
     key = next(key for kind, key in kinds.items() if kind != "rna")
     cells = np.random.default_rng(seed).choice(mdata.n_obs, round(SHARE * mdata.n_obs), replace=False)
@@ -38,12 +39,12 @@ def measure(name: str, seed: int) -> dict[str, object]:
 
     dataset = get_set(name)
     parts = train_and_test(dataset)
-    swapped = [swap(mdata, (seed, half)) for half, mdata in enumerate(parts)]
+    swapped = [swap(mdata, (seed, part)) for part, mdata in enumerate(parts)]
     model = fitted(dataset, parts[0], seed)
     out = {}
-    for half, mdata, truth in zip(("training", "held out"), parts, swapped, strict=True):
+    for part, mdata, truth in zip(("training", "held out"), parts, swapped, strict=True):
         found = model.get_modality_agreement(mdata)
-        out[half] = {"cells": mdata.n_obs, "swapped": int(truth.sum())} | {
+        out[part] = {"cells": mdata.n_obs, "swapped": int(truth.sum())} | {
             f"AUROC of {column}": float(roc_auc_score(truth, -found[column])) for column in found
         }
     return out

@@ -3,7 +3,8 @@
     python benchmarks/annotation.py
     python benchmarks/annotation.py --sets bmmc_cite_starter --seeds 0
 
-Labels of four fifths of the cells name the rest; on bone marrow CITE-seq also one batch the other. Labels with a single
+The labels of four fifths of the cells are used to name the rest; on bone marrow CITE-seq also those of one batch to name
+the other. Labels with a single
 cell, or that mean "not known", are left out on both sides. Macro averages. Writes benchmarks/results/annotation.json.
 """
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from scmamba_scvi import SCMAMBA
 
-#: Labels finer than those the set is scored by elsewhere.
+#: Columns of finer labels than those of `harness.sets`, by set.
 LABELS = {"snareseq_mouse_cortex": "cell_type_fine"}
-#: Sets of which one batch labels the others besides.
+#: Sets in which one batch also labels the others.
 BY_BATCH = frozenset({"bmmc_cite_starter"})
 
 

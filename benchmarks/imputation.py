@@ -17,14 +17,15 @@ from harness.sets import Task, kinds_of
 N_PEAKS, NEIGHBORS = 1_000, (15, 50)
 
 
-def correlations(a: np.ndarray, b: np.ndarray) -> float:
+def mean_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of each column of ``a`` and ``b``, mean over columns; 0 where a column is constant."""
     a, b = a - a.mean(0), b - b.mean(0)
     size = np.sqrt((a**2).sum(0) * (b**2).sum(0))
     return float(np.where(size > 0, (a * b).sum(0) / np.where(size > 0, size, 1), 0).mean())
 
 
 def truth(task: Task, kind: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values of training and of held-out cells: centred log-ratio, or presence."""
+    """Values of training and of held-out cells: centred log-ratio of protein, presence of peaks."""
     if kind == "protein":
         return tuple(x[:, features] for x in values(task, kind))
     return tuple((m[task.keys[kind]].X[:, features] > 0).toarray().astype(float) for m in (task.train, task.test))
@@ -47,8 +48,8 @@ def measure(name: str, seed: int) -> dict[str, object]:
         found = model.impute(test[task.keys["rna"]], kind, names, k).X
         found = found if isinstance(found, np.ndarray) else found.toarray()
         out[f"k={k}"] = {
-            "impute": correlations(found, true),
-            "k-NN on RNA PCA": correlations(known[order[:, :k]].mean(1), true),
+            "impute": mean_correlation(found, true),
+            "k-NN on RNA PCA": mean_correlation(known[order[:, :k]].mean(1), true),
         }
     return out
 

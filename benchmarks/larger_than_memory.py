@@ -23,13 +23,13 @@ from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
 
-#: Features, and stored values of a cell; of the atlas those of sci-RNA-seq3 and sci-ATAC-seq3 of fetal tissues.
+#: (features, stored values per cell) of each modality; the atlas has those of sci-RNA-seq3 and sci-ATAC-seq3, fetal tissues.
 SHAPES = {
     "multiome": {"rna": (20_000, 1_000), "atac": (100_000, 3_000)},
     "atlas": {"rna": (36_601, 700), "atac": (1_154_464, 3_000)},
 }
 CELLS, IN_MEMORY = (5_000, 10_000, 20_000, 40_000), (5_000, 10_000)
-#: What is measured is the way of the data; the default's 64 dimensions for a million peaks are a network for a GPU.
+#: A tiny network, as reading the data is what is measured; 64 dimensions for a million peaks are a network for a GPU.
 NETWORK = {"n_latent": 16, "d_feature": 16, "encoder": "linear"}
 BUFFER_MB, BATCH_SIZE, N_EPOCHS, N_THREADS, BLOCK = 512, 512, 1, 2, 5_000
 RESULT = RESULTS / "larger_than_memory.json"
@@ -39,7 +39,7 @@ RESULT = RESULTS / "larger_than_memory.json"
 
 
 def write_file(path: Path, shape: str, n_cells: int, seed: int = 0) -> float:
-    """MuData as zarr, in blocks; its size in MB."""
+    """Write a MuData as zarr, in blocks; the size of the file in MB."""
     import anndata
     import pandas as pd
     import zarr
@@ -68,7 +68,7 @@ def blocks_of(n_cells: int) -> list[int]:
 
 
 def random_rows(rng: np.random.Generator, n_cells: int, n_features: int, per_cell: int):
-    """Counts at random, of every cell as many, in features of which some are common and most are rare."""
+    """Random counts: the same number in every cell, in features of which a few are common and most are rare."""
     from scipy import sparse
 
     columns = (n_features * rng.random((n_cells, per_cell), dtype=np.float32) ** 2).astype(np.int32)
@@ -120,7 +120,7 @@ def measure_one(path: Path, on_disk: bool, shape: str, n_cells: int) -> dict[str
 
 
 def epoch_timer():
-    """Callback with the seconds of every training epoch, by the clock and of the processor; Lightning is imported late."""
+    """Callback that keeps the seconds of every training epoch, by the clock and of the processor."""
     from lightning.pytorch.callbacks import Callback
 
     class Timer(Callback):

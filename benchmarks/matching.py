@@ -1,10 +1,10 @@
-"""What `match_cells` costs, 100,000 cells in 100,000, and how good its matches of held-out cells are.
+"""How good the matches of `match_cells` are on held-out cells, and with --search what its search costs.
 
     python benchmarks/matching.py                               # matches of held-out cells
     python benchmarks/matching.py --sets bmmc_cite_starter --seeds 0
     python benchmarks/matching.py --search 20000 100000         # the search alone, with so many cells on either side
 
-Views are simulated for the search, which takes the same time whatever they are; recall and confidence are those of cells
+Views are simulated for the search, whose time does not depend on their values; recall and confidence are those of cells
 that training never saw. Writes benchmarks/results/matching.json.
 """
 

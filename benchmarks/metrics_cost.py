@@ -67,7 +67,7 @@ def everything(n_pairs: int) -> Callable[[], object]:
     )
 
 
-#: What is measured, of how many cells, and the seconds and megabytes that it should stay under.
+#: Name -> what is measured, the number of cells and what they are, and the seconds and megabytes that should be enough.
 TASKS = {
     "FOSCTTM, recall and the whole overlap curve": (partners, 20_000, "pairs", 30, 1000),
     "cell-type ASW": (silhouette, 20_000, "rows", 5, None),

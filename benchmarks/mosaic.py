@@ -42,7 +42,7 @@ def without(mdata: MuData, kind: str, names: np.ndarray, *, altogether: bool) ->
 
 
 def scores(model: SCMAMBA, train: MuData, test: MuData, dataset: DataSet) -> dict[str, float]:
-    """Held-out cells, by a vote of the training cells where it is about types: all of these, and whole, for every model."""
+    """Scores of held-out cells. Every model's cell types are voted by the same training cells: all of them, with both modalities."""
     from sklearn.neighbors import KNeighborsClassifier
 
     from scmamba_scvi import metrics
@@ -57,8 +57,8 @@ def scores(model: SCMAMBA, train: MuData, test: MuData, dataset: DataSet) -> dic
     return out
 
 
-def of_the_robbed(model: SCMAMBA, whole: MuData, kind: str, names: np.ndarray) -> dict[str, float]:
-    """Cells that lost ``kind``, embedded without it and with it."""
+def scores_of_incomplete(model: SCMAMBA, whole: MuData, kind: str, names: np.ndarray) -> dict[str, float]:
+    """Scores of the cells ``names``, which lost ``kind``: their embedding without it beside that with it."""
     from scmamba_scvi import metrics
 
     had = whole[names].copy()
@@ -85,7 +85,7 @@ def measure(name: str, seed: int) -> dict[str, object]:
     }  # fmt: skip
     for kind in kinds:
         model = fitted(dataset, without(train, kind, names, altogether=False), seed)
-        of_these = of_the_robbed(model, train, kind, names)
+        of_these = scores_of_incomplete(model, train, kind, names)
         out[f"a third without {kind}"] = scores(model, train, test, dataset) | {"these cells": of_these}
     return out
 

@@ -17,9 +17,8 @@ import warnings
 import numpy as np
 import pandas as pd
 from harness import command
-from harness.after import get_set, keep
+from harness.after import fitted, get_set, keep
 from harness.runner import machine
-from harness.sets import kinds_of
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
@@ -80,22 +79,10 @@ def by_distance(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     }  # fmt: skip
 
 
-def fitted(mdata, batch_key: str | None, encoder: str):
-    import scvi
-
-    from scmamba_scvi import SCMAMBA
-
-    scvi.settings.seed = SEED
-    SCMAMBA.setup_mudata(mdata, modalities=kinds_of(mdata), batch_key=batch_key)
-    model = SCMAMBA(mdata, encoder=encoder)
-    model.train(enable_progress_bar=False)
-    return model
-
-
 def measure(name: str, encoder: str) -> dict[str, object]:
     dataset = get_set(name)
     mdata = dataset.load()
-    model = fitted(mdata, dataset.batch_key, encoder)
+    model = fitted(dataset, mdata, SEED, encoder=encoder)
     table = model.region_links().dropna()
     scores = {
         "z": table["z"], "correlation": table["correlation"], "cosine of weights": cosine_of_weights(model, table),

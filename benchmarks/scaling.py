@@ -36,7 +36,7 @@ FIGURE = FIGURES / "scaling.png"
 
 
 def random_multiome(n_cells: int, n_peaks: int = FEATURES["atac"][0]):
-    """Cells with counts at random: nothing here depends on what they mean."""
+    """Random counts: time and memory do not depend on what they mean."""
     import numpy as np
     from anndata import AnnData
     from mudata import MuData
@@ -59,7 +59,7 @@ def random_multiome(n_cells: int, n_peaks: int = FEATURES["atac"][0]):
 
 
 def clock() -> float:
-    """Seconds: of the clock once a GPU has done its work, of this process on a CPU that others use as well."""
+    """Seconds: by the clock, after the GPU has finished; without a GPU the CPU time of this process, as others may use the machine."""
     import torch
 
     if not torch.cuda.is_available():

@@ -26,15 +26,17 @@ from harness.process import MB, PeakRSS, in_process
 SHAPES = {"20k genes + 100k peaks": (2_000, 20_000, 100_000), "2k genes + 10k peaks": (2_000, 2_000, 10_000)}
 #: Cells of a minibatch of preset "base", whose step takes seconds on a CPU.
 BASE_BATCH = 64
-#: Of the published network, which is two hundred times larger than ours: smaller shape and minibatch on a CPU.
+#: Cells, genes and peaks for the published network, whose step takes seconds on a CPU even so.
 PUBLISHED = (500, 2_000, 10_000)
-#: Of the memory measurement.
+#: Cells, genes and peaks for the memory measurement.
 ATLAS = (20_000, 20_000, 100_000)
 
 
 def training_step(shape: tuple[int, int, int], preset: str, batch_size: int, device: str = "cpu", **options: object):
-    """Of a model on simulated counts: one training step (forward, loss, backward, clipping, optimizer), the joint
-    embedding of the same minibatch, and the data."""
+    """A training step (forward, loss, backward, clipping, optimizer) and the joint embedding of one minibatch, and the data.
+
+    Both are functions without arguments, of a model on simulated counts.
+    """
     import numpy as np
     import torch
 
@@ -155,7 +157,7 @@ def _train(mdata, batch_size: int, **arguments: object):
 
 
 def _of_network(path: str, batch_size: int) -> int:
-    """What a network of this size takes by itself: the same steps on two minibatches of the same data."""
+    """Bytes that a network of this size takes by itself: the same training on two minibatches of the same data."""
     import mudata
 
     warnings.simplefilter("ignore")

@@ -72,14 +72,14 @@ def fitted_set(name: str, seed: int) -> tuple[SCMAMBA, MuData, MuData]:
     return fitted(dataset, train, seed), train, test
 
 
-def fitted(dataset: DataSet, train: MuData, seed: int) -> SCMAMBA:
-    """A model with all defaults; it reads no label."""
+def fitted(dataset: DataSet, train: MuData, seed: int, **overrides: object) -> SCMAMBA:
+    """A model with all defaults but ``overrides``, trained on ``train``; it reads no label."""
     import scvi
 
     from scmamba_scvi import SCMAMBA
 
     scvi.settings.seed = seed
     SCMAMBA.setup_mudata(train, modalities=kinds_of(train), batch_key=dataset.batch_key)
-    model = SCMAMBA(train)
+    model = SCMAMBA(train, **overrides)
     model.train(enable_progress_bar=False)
     return model

@@ -1,9 +1,9 @@
 """How much of a training step its matrix products would take alone.
 
 `measure` runs a step once under a recorder that sees every matrix product, those of the backward pass included, then
-times the step and, in turns with it, exactly those products on random operands of the same shapes, strides and types.
-The ratio of the two medians says what everything that is not a matrix product costs; taken in one run on one machine,
-it is worth more than either time.
+times the step and, alternating with it, exactly those products on random operands of the same shapes, strides and types.
+The ratio of the two medians says what everything that is not a matrix product costs. Both come from one run on one machine,
+so the ratio varies less than either time.
 
 The replay is strict: addends of ``addmm`` and ``baddbmm`` are left out, and operands of equal description share their
 memory, so that the products find them in cache more often than they do in the step.
@@ -87,7 +87,7 @@ class Recorder(TorchDispatchMode):
         self.products: list[Product] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if torch.is_inference_mode_enabled():  # there, layers arrive whole, before they become products
+        if torch.is_inference_mode_enabled():  # there, layers such as linear arrive before they are split into products
             with self:
                 result = func.decompose(*args, **(kwargs or {}))
             if result is not NotImplemented:
@@ -136,7 +136,7 @@ def measure(
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
 ) -> MatmulShare:
-    """Time ``step`` and its matrix products alone, in turns.
+    """Time ``step`` and its matrix products alone, alternating.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Data sets: real ones from SCMAMBA_DATA, simulated ones with any axis turned, any .h5mu file. One fixed split each."""
+"""Data sets: real ones from SCMAMBA_DATA, simulated ones of several difficulties, any .h5mu file. One fixed split each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELD_OUT = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """Where cells come from, and what of them is scored."""
+    """Where cells come from, and which columns of ``obs`` the scores read. Either ``path`` or ``simulate`` is given."""
 
     name: str
     about: str
@@ -32,7 +32,7 @@ class DataSet:
     batch_key: str | None = None
 
     def missing(self) -> str | None:
-        """Why the set cannot be read here, if it cannot."""
+        """The reason why the set cannot be read on this machine, or None."""
         if self.path is not None and not self.path.exists():
             return f"{self.path.name} is not there; set SCMAMBA_DATA to the folder with the data"
         return None
@@ -69,7 +69,7 @@ class Truth:
 
 
 def train_and_test(dataset: DataSet) -> tuple[MuData, MuData]:
-    """Training and held-out cells: the first fifth of ``default_rng(0).permutation`` is held out, for every method."""
+    """Training and held-out cells with all annotations; the first fifth of ``default_rng(0).permutation`` is held out."""
     whole = dataset.load()
     order = np.random.default_rng(0).permutation(whole.n_obs)
     cut = int(whole.n_obs * HELD_OUT)
@@ -77,7 +77,7 @@ def train_and_test(dataset: DataSet) -> tuple[MuData, MuData]:
 
 
 def split(dataset: DataSet) -> tuple[Task, Truth]:
-    """Training and held-out cells with nothing but counts and batches, and what only the scores see."""
+    """What a method gets, with nothing but counts, coordinates and batches, and what only the scores see."""
     train, test = train_and_test(dataset)
     truth = Truth(
         *(_columns(train, test, key) for key in (dataset.label_key, dataset.batch_key)), dataset.ignored_labels

@@ -13,7 +13,7 @@ from .methods import Fitted, Method
 from .methods.ours import scmamba
 from .sets import Task
 
-#: The network has to carry the embedding, or nothing that is changed in it could show.
+#: Without the linear path and its start the network has to carry the embedding, so that changes in it can be seen.
 NETWORK_ALONE = {"skip": False, "spectral": False, "gate_init": 1.0, "layer_scale": 0.1}
 
 
@@ -23,9 +23,9 @@ def on(change: Callable[[Task, int], Task], fit: Callable[[Task, int], Fitted]) 
 
 
 def in_order(order: str) -> Callable[[Task, int], Task]:
-    """Features in genome order, reversed, or shuffled; without coordinates, so that only the order differs.
+    """Features in genome order, reversed or shuffled, all three without coordinates.
 
-    Patches are then cut without regard to chromosomes, in all three alike.
+    Without coordinates patches are cut regardless of chromosomes, in all three alike, so that only the order differs.
     """
 
     def change(task: Task, seed: int) -> Task:

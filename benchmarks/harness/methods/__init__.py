@@ -1,4 +1,4 @@
-"""Methods that are compared, each a small adapter with one protocol: fit on some cells, embed them and others."""
+"""The methods compared. Each is a function that fits on the training cells and embeds those and the held-out cells."""
 
 from __future__ import annotations
 

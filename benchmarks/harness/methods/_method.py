@@ -28,16 +28,16 @@ class Method:
 
     name: str
     about: str
-    fit: Callable[[Task, int], Fitted]  # labels are not in a Task's reach by any name a method knows
-    kinds: frozenset[str] | None = None  # modalities it is made for; None: any two
-    packages: tuple[str, ...] = ()  # to be importable
+    fit: Callable[[Task, int], Fitted]  # of a task and a seed; a Task holds no labels
+    kinds: frozenset[str] | None = None  # modalities it is made for; None is any two
+    packages: tuple[str, ...] = ()  # names of modules it imports beside those of this package
     n_seeds: int = 3  # 1 where a fit is deterministic, or takes long
-    max_cells: int | None = None  # on a CPU more would take hours
+    max_cells: int | None = None  # of training cells; more would take hours on a CPU
     slow_on: frozenset[str] = frozenset()  # names of sets on which it is run with a GPU only
-    batches: bool = False  # made for data with batches: pointless without
+    batches: bool = False  # made for data with batches
 
     def missing(self, dataset: DataSet, keys: dict[str, str], n_cells: int) -> str | None:
-        """Why it is not run on a set, if it is not."""
+        """The reason why it is not run on a set whose modalities are ``keys``, with ``n_cells`` to fit, or None."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 return f"needs the package {package}"
@@ -53,9 +53,9 @@ class Method:
 
 
 def epochs_within(full: int, cell_passes: int, n_cells: int) -> int:
-    """A method's own number of epochs on a GPU, and on a CPU as many as ``cell_passes`` allow, 10 at least.
+    """``full`` epochs on a GPU; on a CPU as many as ``cell_passes`` allow (cells times epochs), 10 at least.
 
-    The defaults of the deep peers take hours on two cores. What was cut stands in the notes of each result.
+    The defaults of the deep peers take hours on two cores. The notes of each result have both numbers.
     """
     return full if _has_gpu() else min(full, max(10, cell_passes // n_cells))
 

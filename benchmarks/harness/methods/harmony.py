@@ -12,12 +12,12 @@ from ._method import Fitted, Method
 from .genome import genes_by_peaks
 from .linear import N_COMPONENTS, cca, values
 
-#: Training cells whose correction a held-out cell takes over.
+#: Nearest training cells whose mean correction a held-out cell gets.
 N_ANCHORS = 30
 
 
 def harmony_on_gene_activity(task: Task, seed: int) -> Fitted:
-    """Expression and gene activity in one PCA, modalities mixed by Harmony as if they were batches."""
+    """Expression and gene activity in one PCA; Harmony mixes the modalities as if they were batches."""
     from sklearn.decomposition import PCA
 
     rna, atac = (task.keys[k] for k in ("rna", "atac"))
@@ -65,11 +65,11 @@ def _harmonise(x: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
 
     result = harmonypy.run_harmony(x, pd.DataFrame({"batch": batch}), "batch", verbose=False, random_state=seed)
     corrected = np.asarray(result.Z_corr)
-    return corrected if corrected.shape == x.shape else corrected.T
+    return corrected if corrected.shape == x.shape else corrected.T  # older versions have cells in columns
 
 
 def _follow(before, after, test, batches=None) -> np.ndarray:
-    """Held-out cells moved as their nearest training cells of the same batch were: Harmony itself maps no new cell."""
+    """Held-out cells, moved by the mean shift of their nearest training cells of the same batch: Harmony maps no new cells."""
     from sklearn.neighbors import NearestNeighbors
 
     moved = np.empty_like(test)

@@ -14,7 +14,7 @@ RIDGE = 1e-2
 
 
 def single_modality(kinds: tuple[str, ...]):
-    """The embedding of the one modality alone that the set has of ``kinds``: what an integration must not fall behind."""
+    """Components of one modality alone, the first of ``kinds`` that the set has: an integration should not be worse."""
 
     def fit(task: Task, seed: int) -> Fitted:
         kind = next(k for k in kinds if k in task.keys)
@@ -26,7 +26,7 @@ def single_modality(kinds: tuple[str, ...]):
 def cca(weighted: bool, lsi: str, near: bool = False):
     """Ridge CCA between the modalities' components; each variate times its correlation if ``weighted``.
 
-    With ``near``, accessibility has components of its sums over the peaks of each gene as well.
+    ``lsi`` is that of `values`. With ``near``, `gene_activity` is added to the components of accessibility.
     """
 
     def fit(task: Task, seed: int) -> Fitted:
@@ -47,7 +47,7 @@ def cca(weighted: bool, lsi: str, near: bool = False):
 
 
 def gene_activity(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """50 centred components of unit-length tf-idf summed over the peaks of each gene, of the mean square of the LSI."""
+    """50 centred components of unit-length tf-idf summed over the peaks of each gene, scaled to the variance of the LSI."""
     from sklearn.decomposition import TruncatedSVD
 
     on_gene = genes_by_peaks(*(task.train[task.keys[kind]].var for kind in ("rna", "atac")))
@@ -56,8 +56,8 @@ def gene_activity(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
     svd = TruncatedSVD(min(N_COMPONENTS, train.shape[1] - 1), random_state=seed).fit(train)
     scores, scores_test = svd.transform(train), svd.transform(test)
     mean, size = scores.mean(0), np.sqrt((scores - scores.mean(0)).var(0).sum())
-    beside = np.sqrt(components(task, "atac", seed)[0].var(0).sum())
-    return (scores - mean) * beside / size, (scores_test - mean) * beside / size
+    size_of_lsi = np.sqrt(components(task, "atac", seed)[0].var(0).sum())
+    return (scores - mean) * size_of_lsi / size, (scores_test - mean) * size_of_lsi / size
 
 
 def components(task: Task, kind: str, seed: int, lsi: str = "unit") -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +81,10 @@ def components(task: Task, kind: str, seed: int, lsi: str = "unit") -> tuple[np.
 
 
 def values(task: Task, kind: str, lsi: str = "unit"):
-    """Log-normalised RNA; tf-idf of accessibility, scaled per cell to unit length or not; centred log-ratio of protein."""
+    """Training and held-out values: log-normalised RNA, tf-idf of accessibility, centred log-ratio of protein.
+
+    ``lsi="unit"`` scales the tf-idf of each cell to unit length, ``"plain"`` takes its logarithm.
+    """
     train, test = (sparse.csr_matrix(m[task.keys[kind]].X, dtype=np.float64) for m in (task.train, task.test))
     if kind == "protein":
         return tuple(_centred_log_ratio(m.toarray()) for m in (train, test))

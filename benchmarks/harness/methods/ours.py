@@ -1,4 +1,4 @@
-"""This package: its defaults, and what its defaults are held against."""
+"""This package: its defaults, simpler versions of them, and the published shape."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def scmamba(
 
 
 def tuned(grid: list[dict[str, object]], **overrides):
-    """The best of ``grid`` by retrieval among the validation cells, which are training cells of the protocol."""
+    """The fit of ``grid`` with the best FOSCTTM among the validation cells, which are taken from the training cells."""
 
     def fit(task: Task, seed: int) -> Fitted:
         fits = [scmamba(**overrides, **choice)(task, seed) for choice in grid]
@@ -45,14 +45,14 @@ def tuned(grid: list[dict[str, object]], **overrides):
 
 
 def sizes(model) -> dict[str, object]:
-    """Parameters and patches, so that rows can be told apart by what they cost."""
+    """Number of parameters and of patches, for the notes of a result."""
     return {
         "parameters": sum(p.numel() for p in model.module.parameters()),
         "patches": {kind: layout.n_patches for kind, layout in model.layouts.items()},
     }
 
 
-#: The published shape without the published size: what two cores can train.
+#: The published shape in a size that two cores can train.
 PAPER_SHAPE = {
     "preset": "paper", "d_model": 128, "n_layers": 2, "d_state": 64, "headdim": 64, "d_mlp": 256,
     "attention_layers": (), "patch_size": {"rna": 64, "atac": 256, "protein": 16},

@@ -19,13 +19,13 @@ def multivi(task: Task, seed: int) -> Fitted:
     scvi.settings.seed = seed
     epochs = epochs_within(500, 200_000, task.train.n_obs)
     train, test = (_in_its_order(m, task) for m in (task.train, task.test))
-    test.obs["_indices"] = np.arange(test.n_obs)  # its setup adds them to the training cells only
+    test.obs["_indices"] = np.arange(test.n_obs)  # MULTIVI's setup adds this column to the training cells only
     modalities = {"rna_layer": task.keys["rna"], "atac_layer": task.keys["atac"]}
     if task.batch_key is not None:
         modalities["batch_key"] = task.keys["rna"]
     scvi.model.MULTIVI.setup_mudata(train, modalities=modalities, batch_key=task.batch_key)
     model = scvi.model.MULTIVI(train)
-    # its own step of 1e-4 is made for 500 epochs
+    # the default learning rate of 1e-4 is made for 500 epochs
     model.train(
         max_epochs=epochs, lr=1e-3 if epochs < 500 else 1e-4, n_epochs_kl_warmup=min(50, epochs // 2),
         enable_progress_bar=False,
@@ -39,9 +39,9 @@ def multivi(task: Task, seed: int) -> Fitted:
 
 
 def _in_its_order(mdata: MuData, task: Task) -> MuData:
-    """RNA first: MULTIVI would put the modalities in that order itself, which this version of MuData does not let it."""
+    """RNA first, as MULTIVI needs: its own reordering fails with this version of MuData."""
     ordered = MuData({key: mdata[key] for key in task.keys.values()})
-    if task.batch_key is not None:  # it is looked for in a modality
+    if task.batch_key is not None:  # MULTIVI looks for it in a modality
         ordered[task.keys["rna"]].obs[task.batch_key] = mdata.obs[task.batch_key]
     return ordered
 
@@ -56,8 +56,8 @@ def totalvi(task: Task, seed: int) -> Fitted:
     batch = {}
     for mdata in (task.train, task.test):
         protein = mdata[task.keys["protein"]]
-        protein.X = sparse.csr_matrix(protein.X).toarray()  # its prior is fitted on dense counts
-        if task.batch_key is not None:  # it is looked for in a modality
+        protein.X = sparse.csr_matrix(protein.X).toarray()  # TOTALVI's prior is fitted on dense counts
+        if task.batch_key is not None:  # TOTALVI looks for it in a modality
             mdata[task.keys["rna"]].obs[task.batch_key] = mdata.obs[task.batch_key]
     if task.batch_key is not None:
         batch = {"batch_key": task.batch_key}
@@ -91,7 +91,7 @@ def paired_scglue(task: Task, seed: int) -> Fitted:
     model = scglue.models.PairedSCGLUEModel(train, vertices, random_seed=seed)
     model.compile()
     with tempfile.TemporaryDirectory() as folder:
-        # with few epochs its automatic burn-in would take them all
+        # the automatic burn-in would take all of so few epochs
         model.fit(train, graph, max_epochs=epochs, align_burnin=max(1, epochs // 6), directory=folder)
     views = {
         kind: tuple(model.encode_data(kind, m[kind]) for m in (train, test)) for kind in itertools.islice(train, 2)
@@ -114,7 +114,7 @@ def _guidance(genes, peaks, on_gene) -> networkx.MultiDiGraph:
     return graph
 
 
-#: Sets that differ from another in the strength of one effect only, and cost a quarter of an hour per fit on a CPU.
+#: Sets much like ``multiome_strong_batches``, which is fitted, and on which a fit takes a quarter of an hour on a CPU.
 SLOW = frozenset({"multiome_weak_batches", "multiome_shallow", "multiome_20k"})
 
 METHODS = [
