@@ -4,8 +4,9 @@
     python benchmarks/after_integration.py --sets bmmc_cite_starter --seeds 0
     python benchmarks/after_integration.py --page                                     # only write the page
 
-The same as annotation.py, matching.py, imputation.py and agreement.py one by one, in a fraction of the time. What takes
-a fit of its own, or none, is run by itself: `matching.py --search`, `mosaic.py`. Writes docs/after-integration-results.md.
+Runs annotation.py, matching.py, imputation.py and agreement.py on the same fits, in a fraction of the time that they take one
+by one. `matching.py --search`, which needs no fit, and `mosaic.py`, which needs others, are run by themselves. Writes
+docs/after-integration-results.md.
 """
 
 from __future__ import annotations

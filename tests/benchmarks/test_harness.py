@@ -57,7 +57,7 @@ def test_truth_belongs_to_the_cells_of_the_task(task_and_truth, dataset):
 @pytest.mark.parametrize(
     "name", ["RNA PCA", "ATAC LSI / protein PCA", "CCA", "weighted CCA", "weighted CCA, plain LSI", "linear"]
 )
-def test_embeddings_fit_the_cells_and_say_something(harness, task_and_truth, name):
+def test_embeddings_have_a_row_per_cell_and_beat_chance(harness, task_and_truth, name):
     task, truth = task_and_truth
     embeddings = harness.methods.METHODS[name].fit(task, 0).embeddings
     for train, test in embeddings.values():
@@ -83,7 +83,7 @@ def test_scores_do_not_depend_on_the_order_of_cells(harness, task_and_truth):
         assert after[name] == pytest.approx(before[name], abs=1e-9)
 
 
-def test_peaks_on_genes_are_those_of_a_loop(harness):
+def test_peaks_on_genes_are_those_that_a_loop_finds(harness):
     genome = harness.methods.genome
     rng = np.random.default_rng(0)
     genes, peaks = (
@@ -103,7 +103,7 @@ def test_peaks_on_genes_are_those_of_a_loop(harness):
     assert expected.sum() > 50
 
 
-def test_orders_hold_the_same_counts(harness, task_and_truth):
+def test_another_order_of_features_keeps_the_counts(harness, task_and_truth):
     task, _ = task_and_truth
     sums = {}
     for order in ("genome", "reversed", "shuffled"):
@@ -154,7 +154,7 @@ def test_a_method_that_does_not_fit_the_data_is_skipped_with_the_reason(harness,
     assert "a_package_nobody_has" in needy.missing(dataset, {"rna": "rna", "atac": "atac"}, 320)
 
 
-def test_the_table_marks_the_best_in_its_direction_and_keeps_the_losers(harness):
+def test_the_table_marks_the_best_of_each_score_and_keeps_every_method(harness):
     machine = {"threads": 1, "device": "x", "python": "3", "versions": {}}
     lines = [
         {"method": m, "set": "s", "seed": seed, "fit_s": 1.0, "fit_cpu_s": 1.0, "peak_mb": 10, "machine": machine,
