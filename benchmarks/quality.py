@@ -1,12 +1,15 @@
 """How well held-out cells are embedded, by this package and by its peers: one JSON line per (method, set, seed).
 
-Writes benchmarks/results/quality.jsonl and, with what ablation.py measured, docs/benchmarks.md. Every method is fitted on 80 % of the cells and scored on the others, which it never sees; labels reach no method.
+Every method is fitted on 80 % of the cells and scored on the others, which it never sees; labels reach no method.
 
     python benchmarks/quality.py                                # what is missing, every method on every set
     python benchmarks/quality.py --sets snareseq_mouse_cortex --methods scMamba linear --seeds 0
     python benchmarks/quality.py --file mine.h5mu --label cell_type --batch donor
     python benchmarks/quality.py --list                         # sets and methods
     python benchmarks/quality.py --page                         # only write docs/benchmarks.md from the results
+
+Writes benchmarks/results/quality.jsonl and, with what ablation.py measured, docs/benchmarks.md; with --file only
+benchmarks/results/quality_NAME.jsonl.
 """
 
 from __future__ import annotations

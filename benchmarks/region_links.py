@@ -25,7 +25,9 @@ from sklearn.metrics import roc_auc_score
 NAMES = ("multiome_weak_batches", "snareseq_mouse_cortex")
 #: Edges of the bins of distance, in bases.
 EDGES = (0, 2_000, 10_000, 50_000, 100_000, 250_001)
+#: Bases within which a pair is near and beyond which it is far; the p below which a link is counted.
 NEAR, FAR, SURE = 2_000, 100_000, 0.01
+#: Pairs whose counts are multiplied at a time.
 PAIRS = 4_000
 SEED = 0
 
