@@ -52,7 +52,7 @@ def test_the_seed_decides_everything(simulate):
         pytest.param("atac", 10000, "Peaks", (0.03, 0.10), id="atac"),
     ],
 )
-def test_form_of_a_multiome(multiome, kind, n_features, feature_type, density):
+def test_a_multiome_holds_sparse_counts_with_types_and_batches(multiome, kind, n_features, feature_type, density):
     adata = multiome[kind]
     assert adata.shape == (2000, n_features)
     assert sparse.isspmatrix_csr(adata.X) and adata.X.dtype == np.float32 and adata.X.has_canonical_format
@@ -67,7 +67,7 @@ def test_form_of_a_multiome(multiome, kind, n_features, feature_type, density):
         assert isinstance(multiome.obs[name].dtype, pd.CategoricalDtype)
 
 
-def test_form_of_a_citeseq(citeseq):
+def test_a_citeseq_holds_dense_protein_counts_linked_to_genes(citeseq):
     adata = citeseq["protein"]
     assert adata.shape == (2000, 50)
     assert adata.X.dtype == np.float32 and (adata.X.data == np.round(adata.X.data)).all()
@@ -94,7 +94,7 @@ def test_coordinates_are_a_plausible_genome(multiome):
     assert 0.3 < len(linked) / len(peaks) < 0.6
 
 
-def test_types_fall_to_a_rare_one(multiome):
+def test_shares_of_types_fall_to_that_of_the_rare_one(multiome):
     shares = multiome.obs["cell_type"].value_counts(normalize=True)
     assert len(shares) == 8
     assert shares.min() == pytest.approx(0.02, abs=0.002)
@@ -174,7 +174,7 @@ def test_library_sizes_are_as_asked_and_hardly_shared():
 
 @pytest.mark.parametrize("simulate", [simulate_multiome, simulate_citeseq])
 @pytest.mark.parametrize("paired_fraction", [0.0, 0.25, 1.0])
-def test_paired_fraction(simulate, paired_fraction):
+def test_the_share_of_paired_cells_is_as_asked_and_the_rest_is_split_evenly(simulate, paired_fraction):
     mdata = simulate(400, 200, 100, paired_fraction=paired_fraction)
     assert mdata.n_obs == 400
     a, b = (mod.obs_names for mod in mdata.mod.values())
@@ -184,7 +184,7 @@ def test_paired_fraction(simulate, paired_fraction):
         assert (mdata.obs.loc[mod.obs_names, "cell_type"].to_numpy() == mod.obs["cell_type"].to_numpy()).all()
 
 
-def test_truth_survives_writing(tmp_path):
+def test_truth_and_arguments_survive_writing(tmp_path):
     mdata = simulate_multiome(60, 80, 90, paired_fraction=0.5)
     mdata.write(tmp_path / "m.h5mu")
     again = read_h5mu(tmp_path / "m.h5mu")
@@ -202,7 +202,7 @@ def test_truth_survives_writing(tmp_path):
         pytest.param({"n_cell_types": 20, "rare_fraction": 0.05}, id="equal_shares_of_many_types"),
     ],
 )
-def test_small_and_odd_sizes(sizes):
+def test_every_type_and_batch_has_cells_at_small_and_odd_sizes(sizes):
     mdata = simulate_multiome(**{"n_cells": 60, "n_genes": 30, "n_peaks": 40, **sizes})
     assert mdata.obs["cell_type"].nunique() == sizes.get("n_cell_types", 8)
     assert mdata.obs["batch"].nunique() == sizes.get("n_batches", 2)
@@ -221,12 +221,12 @@ def test_small_and_odd_sizes(sizes):
         pytest.param({"state_strength": float("nan")}, "state_strength", id="nan"),
     ],
 )
-def test_arguments_that_cannot_be(arguments, says):
+def test_arguments_out_of_range_are_refused(arguments, says):
     with pytest.raises(ScmambaError, match=says):
         simulate_multiome(**arguments)
 
 
-def test_more_proteins_than_genes():
+def test_more_proteins_than_genes_are_refused():
     with pytest.raises(ScmambaError, match="60 proteins need as many genes, n_genes is 50"):
         simulate_citeseq(n_genes=50, n_proteins=60)
 

@@ -1,4 +1,4 @@
-"""Cells on their way from one type to two others, with the time and the branch of each known."""
+"""Simulated cells along a path that divides in two, with the time and the branch of each known."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pandas as pd
 from mudata import MuData
 
 from ..errors import ScmambaError
+from ._cells import Cells, draw_presence, make_obs
+from ._counts import median_counts
 from ._programs import N_STATES, Structure
-from ._simulate import _Cells, _check, _draw_presence, _median_counts, _numbered, multiome_of
+from ._simulate import check_arguments, make_multiome
 
 #: Time at which the path divides.
 FORK: Final = 0.4
-#: What cells are on the way: the start, the fork, and the two ends.
+#: Cell types along the path: the start, the fork, and the two ends.
 STAGES: Final = ("start", "fork", "end_1", "end_2")
 
 
@@ -42,7 +44,7 @@ def simulate_differentiation(
     n_cells, n_genes, n_peaks, n_batches, seed, rna_counts, atac_counts, batch_strength, paired_fraction
         As in :func:`simulate_multiome`.
     state_strength
-        As there; what cells of the same time differ in.
+        As there: how much cells of the same time differ.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def simulate_differentiation(
     Raises
     ------
     ScmambaError
-        As :func:`simulate_multiome`.
+        As :func:`simulate_multiome`, and fewer than 20 cells.
 
     Examples
     --------
@@ -60,18 +62,17 @@ def simulate_differentiation(
     >>> mdata["rna"].shape, mdata["atac"].shape
     ((100, 50), (100, 80))
     """
-    given = dict(locals()) | {"n_cell_types": len(STAGES), "rare_fraction": 0.1}
-    given["rna_counts"] = _median_counts(rna_counts, 2500, n_genes / 20_000)
-    given["atac_counts"] = _median_counts(atac_counts, 3300, n_peaks / 100_000)
-    _check(given)
+    arguments = dict(locals())
+    arguments["rna_counts"] = median_counts(rna_counts, "rna", n_genes)
+    arguments["atac_counts"] = median_counts(atac_counts, "atac", n_peaks)
+    check_arguments(arguments)
     if n_cells < 20:
-        raise ScmambaError(f"{n_cells} cells make no path: raise n_cells to 20 at least.")
+        raise ScmambaError(f"{n_cells} cells are too few for a path that divides: raise n_cells to at least 20.")
     rng = np.random.default_rng(seed)
     time, branch = rng.random(n_cells), rng.integers(2, size=n_cells)
-    amount = _stages(time, branch)  # (n, 4)
-    cells = _cells(rng, amount, n_batches)
-    has = _draw_presence(rng, n_cells, paired_fraction, ("rna", "atac"))
-    mdata = multiome_of(rng, cells, has, given)
+    cells = _draw_cells(rng, _stage_shares(time, branch), n_batches)
+    has = draw_presence(rng, n_cells, paired_fraction, ("rna", "atac"))
+    mdata = make_multiome(rng, cells, has, arguments)
     rows = cells.obs.index.get_indexer(mdata.obs_names)
     mdata.obs["pseudotime"] = time[rows]
     name = np.where(time < FORK, "trunk", np.char.add("branch_", (branch + 1).astype(str)))
@@ -79,29 +80,24 @@ def simulate_differentiation(
     return mdata
 
 
-def _stages(time: np.ndarray, branch: np.ndarray) -> np.ndarray:
-    """How much of each of `STAGES` a cell is, rows sum to one."""
+def _stage_shares(time: np.ndarray, branch: np.ndarray) -> np.ndarray:
+    """Share of each of `STAGES` in each cell, rows sum to one, ``(n, 4)``."""
     before, after = np.clip(time / FORK, 0, 1), np.clip((time - FORK) / (1 - FORK), 0, 1)
-    amount = np.zeros((len(time), len(STAGES)))
-    amount[:, 0], amount[:, 1] = 1 - before, before * (1 - after)
-    amount[np.arange(len(time)), 2 + branch] = after
-    return amount
+    shares = np.zeros((len(time), len(STAGES)))
+    shares[:, 0], shares[:, 1] = 1 - before, before * (1 - after)
+    shares[np.arange(len(time)), 2 + branch] = after
+    return shares
 
 
-def _cells(rng: np.random.Generator, amount: np.ndarray, n_batches: int) -> _Cells:
-    n, structure = len(amount), Structure(len(STAGES))
+def _draw_cells(rng: np.random.Generator, stage_shares: np.ndarray, n_batches: int) -> Cells:
+    """Cells whose types are the stages, mixed as ``stage_shares`` ``(n, 4)`` says."""
+    n, structure = len(stage_shares), Structure(len(STAGES))
     state = rng.normal(size=(n, N_STATES))
     levels = np.zeros((n, structure.n_shared))
     levels[:, 0] = 1
-    # lineages group types of a tree, and a path has none: all cells have as much of each
+    # lineages group the types of a tree, and there is none here: all cells have as much of each
     levels[:, 1 : structure.first_type] = 1 / structure.n_lineages
-    levels[:, structure.first_type : structure.first_type + len(STAGES)] = 2 * amount
+    levels[:, structure.first_type : structure.first_type + len(STAGES)] = 2 * stage_shares
     levels[:, structure.first_type + len(STAGES) :] = np.exp(0.5 * state)
-    obs = pd.DataFrame(
-        {
-            "cell_type": pd.Categorical.from_codes(amount.argmax(1), categories=list(STAGES)),
-            "batch": _numbered("batch", np.arange(n) * n_batches // n, n_batches),
-        },
-        index=[f"cell_{i:0{len(str(n))}d}" for i in range(1, n + 1)],
-    )
-    return _Cells(structure, obs, levels, state.astype(np.float32), rng.normal(size=n))
+    stage = pd.Categorical.from_codes(stage_shares.argmax(1), categories=list(STAGES))
+    return Cells(structure, make_obs(stage, n_batches), levels, state.astype(np.float32), rng.normal(size=n))

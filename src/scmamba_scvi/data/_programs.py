@@ -1,7 +1,7 @@
-"""A genome, and programs on it: what goes up together in the genes and in the peaks beside them.
+"""A simulated genome, and programs on it: sets of genes and of the peaks beside them that are active together.
 
 A program is a distribution over features (a topic of an admixture). A cell is a mixture of programs, the same in all
-modalities up to fixed weights: that alone ties its profiles together.
+modalities up to fixed weights: only this links the profiles of a cell in two modalities.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHROMOSOMES: Final = dict(zip(
 ))  # fmt: skip
 #: Neighbouring types share a lineage and its program, which makes them hard to tell apart.
 TYPES_PER_LINEAGE: Final = 3
-#: Continuous programs that run through all types: seen in every modality, and seen in one modality only.
+#: Continuous programs that occur in all types: states are seen in every modality, private ones in one modality only.
 N_STATES: Final = 5
 N_PRIVATE: Final = 2
 #: Share of the genes in one program.
@@ -36,6 +36,7 @@ class Structure:
 
     @property
     def n_lineages(self) -> int:
+        """As few as hold `TYPES_PER_LINEAGE` types each."""
         return -(-self.n_types // TYPES_PER_LINEAGE)
 
     @property
@@ -45,6 +46,7 @@ class Structure:
 
     @property
     def first_type(self) -> int:
+        """Row of the program of the first type."""
         return 1 + self.n_lineages
 
     @property
@@ -62,7 +64,7 @@ def place_genes(rng: np.random.Generator, n_genes: int) -> pd.DataFrame:
     """Genes in clusters along the chromosomes, sorted: columns chrom, start, end, strand; ``(n_genes, 4)``."""
     chrom = _draw_chromosomes(rng, n_genes)
     n_clusters = max(1, n_genes // 8)
-    # a cluster is at the same share of each chromosome's length; which chromosome a gene is on decides the rest
+    # every cluster has a place on every chromosome, as a share of its length; a gene takes the one on its own
     centre = rng.random((n_clusters, len(CHROMOSOMES)))[rng.integers(n_clusters, size=n_genes), chrom]
     start = centre * _length_of(chrom) + rng.laplace(scale=100_000, size=n_genes)
     width = np.clip(rng.lognormal(np.log(20_000), 1.1, n_genes), 500, 800_000)
@@ -89,7 +91,7 @@ def place_peaks(rng: np.random.Generator, n_peaks: int, genes: pd.DataFrame) -> 
     tss = np.where(genes["strand"] == "+", genes["start"], genes["end"])
     chrom[:n_near] = genes["chrom"].cat.codes.to_numpy()[gene[:n_near]]
     start[:n_near] = tss[gene[:n_near]] + distance
-    # one in four of the peaks beside a gene is simply open
+    # one in four of the peaks beside a gene does not follow it
     gene[:n_near][rng.random(n_near) < 0.25] = -1
     peaks, order = _sorted_features(chrom, start, np.clip(rng.normal(900, 150, n_peaks), 200, 1_500))
     return peaks, gene[order]
@@ -112,30 +114,32 @@ def gene_programs(rng: np.random.Generator, n_genes: int, structure: Structure) 
             members.extend(regions.pop())
         if not members:  # fewer genes than programs need
             members = list(rng.integers(n_genes, size=1))
-        # a marker is usually not the most abundant gene: the root flattens what the base says
+        # markers are seldom the most abundant genes: the root evens out the base levels
         programs[k, members] = np.sqrt(base[members]) * rng.gamma(2.0, size=len(members))
     return programs / programs.sum(1, keepdims=True)
 
 
-def peak_programs(rng: np.random.Generator, gene: np.ndarray, of_genes: np.ndarray, structure: Structure) -> np.ndarray:
+def peak_programs(
+    rng: np.random.Generator, gene: np.ndarray, programs_of_genes: np.ndarray, structure: Structure
+) -> np.ndarray:
     """Distributions over peaks, rows sum to one, float64 ``(k, n_peaks)``: peaks follow their genes' programs.
 
     Parameters
     ----------
     gene
         The gene that each peak follows ``(n_peaks,)``, -1 for none.
-    of_genes
-        Programs of the genes ``(k, n_genes)``; the private ones are drawn anew.
+    programs_of_genes
+        ``(k, n_genes)``; the private programs of peaks are drawn independently of them.
     """
     n_peaks = len(gene)
     base = rng.lognormal(0, 1.0, n_peaks)
-    active = of_genes[:, gene] * (gene >= 0)  # (k, n_peaks)
+    active = programs_of_genes[:, gene] * (gene >= 0)  # (k, n_peaks)
     active[structure.n_shared :] = rng.random((N_PRIVATE, n_peaks)) < PROGRAM_SHARE
-    # peaks far from any gene take part too, and nobody knows which gene they serve
+    # some peaks that follow no gene belong to a program too, as distal enhancers whose gene is unknown do
     distal = (rng.random(active.shape) < PROGRAM_SHARE / 3) & (gene < 0)
     programs = np.where((active > 0) | distal, np.sqrt(base) * rng.gamma(2.0, size=active.shape), 0.0)
     programs[0] = base
-    # so few peaks that a program has none: it then looks like the base
+    # with few peaks a program may have none: it then equals the base
     programs[programs.sum(1) == 0] = base
     return programs / programs.sum(1, keepdims=True)
 
@@ -151,28 +155,13 @@ def _length_of(chrom: np.ndarray) -> np.ndarray:
 
 
 def _sorted_features(chrom: np.ndarray, start: np.ndarray, width: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-    """Features inside their chromosomes, sorted, no two at one start; and the order that sorted them."""
+    """Features inside their chromosomes, sorted, no two of one start; and the order in which they came."""
     width = width.astype(np.int64)
     start = np.clip(start.astype(np.int64), 1, _length_of(chrom) - width - len(chrom))
     order = np.lexsort((start, chrom))
     chrom, start, width = chrom[order], start[order], width[order]
     for c in np.unique(chrom):
         here, at = chrom == c, np.arange((chrom == c).sum())
-        start[here] = np.maximum.accumulate(start[here] - at) + at
+        start[here] = np.maximum.accumulate(start[here] - at) + at  # each at least one base after the one before
     names = pd.Categorical.from_codes(chrom, categories=[*CHROMOSOMES])
     return pd.DataFrame({"chrom": names, "start": start, "end": start + width}), order
-
-
-def type_sizes(n_cells: int, n_types: int, rare_fraction: float) -> np.ndarray:
-    """Cells of each type, falling geometrically to ``rare_fraction`` of all, at least one each."""
-    if n_types == 1:
-        return np.array([n_cells])
-    powers = np.arange(n_types)
-    low, high = 0.0, 1.0
-    for _ in range(60):  # share of the last type rises with the ratio: bisection
-        ratio = (low + high) / 2
-        share = ratio**powers / (ratio**powers).sum()
-        low, high = (ratio, high) if share[-1] < rare_fraction else (low, ratio)
-    sizes = np.maximum(1, np.floor(share * n_cells).astype(int))
-    sizes[0] += n_cells - sizes.sum()
-    return sizes

@@ -1,4 +1,4 @@
-"""Sparse counts from mixtures of programs, without ever making the matrix of their rates."""
+"""Sparse counts of cells that mix programs, sampled without a dense matrix of rates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sample_mixture(
 
 
 def stack_rows(parts: list[sparse.csr_matrix], n_features: int) -> sparse.csr_matrix:
-    """Rows of all ``parts``, which is emptied on the way: both copies never exist together."""
+    """Rows of all ``parts``, a list that is emptied meanwhile, so that the data never exist twice."""
     shape = (sum(p.shape[0] for p in parts), n_features)
     indptr = np.r_[0, np.cumsum(np.concatenate([np.diff(p.indptr) for p in parts], dtype=np.int64))]
     indices = np.concatenate([p.indices for p in parts])
@@ -56,7 +56,7 @@ def stack_rows(parts: list[sparse.csr_matrix], n_features: int) -> sparse.csr_ma
 
 
 def _quantile_table(program: np.ndarray) -> np.ndarray:
-    """Features at evenly spaced quantiles of a distribution: a random entry of it is a draw, in constant time."""
+    """Features at evenly spaced quantiles of a distribution: a random entry is one draw from it, in constant time."""
     n = TABLE_ENTRIES_PER_FEATURE * np.count_nonzero(program)
     cumulative = np.cumsum(program)
     at = (np.arange(n) + 0.5) / n * cumulative[-1]
