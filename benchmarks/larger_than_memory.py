@@ -45,7 +45,7 @@ def write_file(path: Path, shape: str, n_cells: int, seed: int = 0) -> float:
     import zarr
     from mudata import MuData
 
-    from scmamba_scvi.data._on_disk import write_rows
+    from scmamba_scvi.data._row_blocks import write_rows
 
     obs = pd.DataFrame(index=pd.Index([f"cell{i}" for i in range(n_cells)]))
     empty = {

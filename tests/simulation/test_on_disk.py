@@ -4,9 +4,10 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse
 
-from scmamba_scvi.data import _on_disk, convert_mudata, open_mudata, simulate_multiome, write_obsm
+from scmamba_scvi.data import _row_blocks, convert_mudata, open_mudata, simulate_multiome, write_obsm
 from scmamba_scvi.errors import ScmambaError
 
 
@@ -49,16 +50,16 @@ def test_opened_file_is_the_mudata_with_matrices_left_in_it(mdata, h5mu):
     assert_same(found, mdata)
 
 
-@pytest.mark.parametrize("values_per_copy", [2**24, 300], ids=["one block", "many blocks"])
+@pytest.mark.parametrize("values_per_copy", [2**24, 300], ids=["one_block", "many_blocks"])
 def test_converted_file_holds_the_same(mdata, h5mu, tmp_path, monkeypatch, values_per_copy):
-    monkeypatch.setattr(_on_disk, "VALUES_PER_COPY", values_per_copy)
+    monkeypatch.setattr(_row_blocks, "VALUES_PER_COPY", values_per_copy)
     path = convert_mudata(h5mu, tmp_path / "m.zarr")
     assert_same(open_mudata(path), mdata)
     assert_same(mudata.read_zarr(path), mdata)
 
 
 def test_dense_matrices_are_stored_as_they_are_filled(mdata, tmp_path, monkeypatch):
-    monkeypatch.setattr(_on_disk, "VALUES_PER_COPY", 1000)
+    monkeypatch.setattr(_row_blocks, "VALUES_PER_COPY", 1000)
     changed = mdata.copy()
     changed["rna"].X = changed["rna"].X.toarray()  # mostly zeros
     changed["atac"].X = changed["atac"].X.toarray() + 1
@@ -113,3 +114,13 @@ def test_errors_name_the_file_and_what_to_do(mdata, h5mu, tmp_path):
     with pytest.raises(ScmambaError, match="by columns"):
         convert_mudata(tmp_path / "csc.h5mu", tmp_path / "csc.zarr")
     assert not list(tmp_path.glob("*csc*.zarr*")), "nothing half-written stays"
+
+
+@pytest.mark.parametrize("empty", [sparse.csr_matrix((0, 5), dtype=np.float32), np.zeros((0, 5), dtype=np.float32)],
+                         ids=["sparse", "dense"])  # fmt: skip
+def test_a_modality_that_no_cell_has_keeps_its_features(tmp_path, empty):
+    rna = AnnData(sparse.csr_matrix(np.eye(5, dtype=np.float32)), obs=pd.DataFrame(index=list("abcde")))
+    mudata.MuData({"rna": rna, "atac": AnnData(empty)}).write_h5mu(tmp_path / "m.h5mu")
+    found = open_mudata(convert_mudata(tmp_path / "m.h5mu", tmp_path / "m.zarr"))
+    assert found["atac"].X.shape == (0, 5)
+    np.testing.assert_array_equal(dense(found["rna"].X[:]), np.eye(5))

@@ -1,4 +1,4 @@
-"""Files larger than memory: open them with their matrices left where they are, rewrite them for that, add to them."""
+"""MuData files larger than memory: open them with their matrices left on disk, rewrite them for that, add to them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy import sparse
 
 from .._compat import without_pulling
 from ..errors import ScmambaError
+from ._row_blocks import is_sparse, row_blocks, write_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-#: Stored values per piece of a zarr array: a piece is the least that is read, about 1 MB here.
-VALUES_PER_PIECE = 2**18
-#: Stored values copied at a time.
-VALUES_PER_COPY = 2**24
 #: Parts of a MuData beside its modalities.
 SHARED = ("obs", "var", "obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")
 
@@ -57,13 +53,13 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     from mudata import MuData
 
     root = _open(path, "r")
-    with _naming(path), without_pulling():
-        modalities = {name: _modality(root["mod"][name]) for name in _order(root["mod"])}
+    with _naming_file(path), without_pulling():
+        modalities = {name: _open_modality(root["mod"][name]) for name in _modality_order(root["mod"])}
         return MuData(modalities, **{name: _element(root[name]) for name in SHARED if name in root})
 
 
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write a MuData again as zarr, in pieces suited to reading a few cells at a time, without holding a matrix.
+    """Write a MuData again as zarr, in chunks suited to reading a few cells at a time, without holding a matrix in memory.
 
     Sparse matrices are stored by rows; dense ones with more zeros than values become sparse.
 
@@ -72,7 +68,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     source
         ``.h5mu`` or ``.zarr``.
     target
-        ``.zarr``; it is there when it is whole, and not before.
+        ``.zarr``; it appears only once it is complete.
     overwrite
         Replace ``target`` if it exists.
 
@@ -106,7 +102,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        with _naming(source):
+        with _naming_file(source):
             to_root = zarr.open_group(part, mode="w", zarr_format=2)
             to_root.attrs.update(_attributes(from_root))
             for name in SHARED:
@@ -158,15 +154,15 @@ def write_obsm(
     values, names = np.asarray(values), pd.Index(obs_names)
     root = _open(path, "r+")
     try:
-        with _naming(path):
-            there = _element(root["obs"]).index
+        with _naming_file(path):
+            known = _element(root["obs"]).index
             if len(values) != len(names):
                 raise ScmambaError(f"{len(values):,} rows of values for {len(names):,} names of cells.")
-            rows = names.get_indexer(there) if names.is_unique else None
-            if rows is None or len(names) != len(there) or (rows < 0).any():
+            rows = names.get_indexer(known) if names.is_unique else None
+            if rows is None or len(names) != len(known) or (rows < 0).any():
                 raise ScmambaError(
-                    f"The cells are not those of {path}: {len(names):,} names for {len(there):,} cells, "
-                    f"{len(names.intersection(there)):,} of them the same."
+                    f"The cells are not those of {path}: {len(names):,} names for {len(known):,} cells, "
+                    f"{len(names.intersection(known)):,} of them the same."
                 )
             obsm = root.require_group("obsm")
             if key in obsm and not overwrite:
@@ -198,8 +194,8 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
 
 
 @contextlib.contextmanager
-def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What goes wrong inside a file is said with its name."""
+def _naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Errors of other packages become a `ScmambaError` that names the file."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -214,7 +210,7 @@ def _element(group: Any) -> Any:
     return anndata.io.read_elem(group)
 
 
-def _order(modalities: Any) -> list[str]:
+def _modality_order(modalities: Any) -> list[str]:
     """Names of the modalities, in the order of the MuData that was written."""
     names = list(modalities)
     order = [str(name) for name in modalities.attrs.get("mod-order", names)]
@@ -230,14 +226,10 @@ def _left_on_disk(element: Any) -> Any:
     """A sparse matrix as anndata's reader of slices, a dense one as the array of the file."""
     import anndata
 
-    return anndata.io.sparse_dataset(element) if _is_sparse(element) else element
+    return anndata.io.sparse_dataset(element) if is_sparse(element) else element
 
 
-def _is_sparse(element: Any) -> bool:
-    return str(element.attrs.get("encoding-type", "")).endswith(("csr_matrix", "csc_matrix"))
-
-
-def _modality(group: Any) -> AnnData:
+def _open_modality(group: Any) -> AnnData:
     from anndata import AnnData
 
     layers = {name: _left_on_disk(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
@@ -245,86 +237,17 @@ def _modality(group: Any) -> AnnData:
     return AnnData(X=_left_on_disk(group["X"]) if "X" in group else None, layers=layers, **parts)
 
 
-# -- copying ----------------------------------------------------------------------------------------------------------
-
-
 def _copy_modality(source: Any, target: Any) -> None:
     import anndata
 
     for name in source:
         if name == "X":
-            _copy_matrix(source, target, "X")
+            write_rows(target, "X", row_blocks(source["X"]))
         elif name == "layers":
             layers = target.require_group("layers")
             layers.attrs.update(_attributes(source["layers"]))
             for layer in source["layers"]:
-                _copy_matrix(source["layers"], layers, layer)
+                write_rows(layers, layer, row_blocks(source["layers"][layer]))
         else:
             anndata.io.write_elem(target, name, _element(source[name]))
     target.attrs.update(_attributes(source))
-
-
-def _copy_matrix(source: Any, target: Any, name: str) -> None:
-    write_rows(target, name, row_blocks(source[name]))
-
-
-def row_blocks(element: Any) -> Iterator[Any]:
-    """Rows of a matrix in a file, a block at a time: CSR, or dense if most of its values are not zero."""
-    if not _is_sparse(element):
-        n_rows = max(1, VALUES_PER_COPY // max(1, element.shape[1]))
-        first = np.asarray(element[:n_rows])
-        dense = np.count_nonzero(first) * 2 > first.size
-        for start in range(0, element.shape[0], n_rows):
-            block = np.asarray(element[start : start + n_rows])
-            yield block if dense else sparse.csr_matrix(block)
-        return
-    if str(element.attrs["encoding-type"]).startswith("csc"):
-        raise ScmambaError(
-            f"{element.name} is stored by columns (CSC), so cells cannot be read one after another. Write it by rows "
-            f"where it fits into memory: mdata[...].X = mdata[...].X.tocsr()."
-        )
-    n_cells, n_features = (int(n) for n in element.attrs["shape"])
-    indptr = element["indptr"][...]
-    start = 0
-    while start < n_cells:
-        stop = int(np.searchsorted(indptr, indptr[start] + VALUES_PER_COPY, side="right")) - 1
-        stop = min(max(stop, start + 1), n_cells)
-        span = slice(int(indptr[start]), int(indptr[stop]))
-        parts = (element["data"][span], element["indices"][span], indptr[start : stop + 1] - indptr[start])
-        yield sparse.csr_matrix(parts, shape=(stop - start, n_features))
-        start = stop
-
-
-def write_rows(group: Any, name: str, blocks: Iterator[Any]) -> None:
-    """Write a matrix to ``group[name]`` of a zarr or HDF5 file from its row blocks, CSR or dense, one after another."""
-    import anndata
-
-    matrix = None
-    for block in blocks:
-        if matrix is None:
-            matrix = _first_rows(group, name, block)
-        elif sparse.issparse(block):
-            matrix.append(block)
-        else:
-            n = matrix.shape[0]
-            matrix.resize((n + len(block), block.shape[1]))
-            matrix[n:] = block
-    if matrix is None:
-        anndata.io.write_elem(group, name, sparse.csr_matrix((0, 0)))
-
-
-def _first_rows(group: Any, name: str, block: Any) -> Any:
-    import anndata
-
-    if not sparse.issparse(block):
-        rows = max(1, min(len(block), VALUES_PER_PIECE // max(1, block.shape[1])))
-        anndata.io.write_elem(group, name, block, dataset_kwargs={"chunks": (rows, block.shape[1]), **_growing(group)})
-        return group[name]
-    anndata.io.write_elem(group, name, block, dataset_kwargs={"chunks": (VALUES_PER_PIECE,)})
-    return anndata.io.sparse_dataset(group[name])
-
-
-def _growing(group: Any) -> dict[str, Any]:
-    import h5py
-
-    return {"maxshape": (None, None)} if isinstance(group, h5py.Group) else {}

@@ -1,0 +1,88 @@
+"""Matrices of a file read and written a block of rows at a time, so that none is ever held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..errors import ScmambaError
+
+#: Stored values per chunk of a zarr array: a chunk is the least that can be read, about 1 MB here.
+VALUES_PER_CHUNK = 2**18
+#: Stored values copied at a time.
+VALUES_PER_COPY = 2**24
+
+
+def is_sparse(element: Any) -> bool:
+    """Whether a matrix in a file is stored as CSR or CSC."""
+    return str(element.attrs.get("encoding-type", "")).endswith(("csr_matrix", "csc_matrix"))
+
+
+def row_blocks(element: Any) -> Iterator[Any]:
+    """Rows of a matrix in a file, a block at a time and at least one block, which has no rows if the matrix has none.
+
+    CSR stays CSR; a dense matrix stays dense if most of the values of its first block are not zero, and becomes CSR
+    otherwise.
+
+    Raises
+    ------
+    ScmambaError
+        The matrix is stored by columns.
+    """
+    return _blocks_of_csr(element) if is_sparse(element) else _blocks_of_dense(element)
+
+
+def write_rows(group: Any, name: str, blocks: Iterator[Any]) -> None:
+    """Write a matrix to ``group[name]`` of a zarr folder from its row blocks, CSR or dense, one after another."""
+    matrix = _write_first(group, name, next(blocks))
+    for block in blocks:
+        if sparse.issparse(block):
+            matrix.append(block)
+        else:
+            n = matrix.shape[0]
+            matrix.resize((n + len(block), block.shape[1]))
+            matrix[n:] = block
+
+
+def _blocks_of_dense(element: Any) -> Iterator[Any]:
+    n_rows = max(1, VALUES_PER_COPY // max(1, element.shape[1]))
+    first = np.asarray(element[:n_rows])
+    dense = np.count_nonzero(first) * 2 > first.size
+    for start in range(0, max(1, element.shape[0]), n_rows):
+        block = np.asarray(element[start : start + n_rows])
+        yield block if dense else sparse.csr_matrix(block)
+
+
+def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:
+    if str(element.attrs["encoding-type"]).startswith("csc"):
+        raise ScmambaError(
+            f"{element.name} is stored by columns (CSC), so cells cannot be read one after another. Write it by rows "
+            f"where it fits into memory: mdata[...].X = mdata[...].X.tocsr()."
+        )
+    n_cells, n_features = (int(n) for n in element.attrs["shape"])
+    if not n_cells:
+        yield sparse.csr_matrix((0, n_features), dtype=element["data"].dtype)
+    indptr = element["indptr"][...]
+    start = 0
+    while start < n_cells:
+        stop = int(np.searchsorted(indptr, indptr[start] + VALUES_PER_COPY, side="right")) - 1
+        stop = min(max(stop, start + 1), n_cells)
+        span = slice(int(indptr[start]), int(indptr[stop]))
+        parts = (element["data"][span], element["indices"][span], indptr[start : stop + 1] - indptr[start])
+        yield sparse.csr_matrix(parts, shape=(stop - start, n_features))
+        start = stop
+
+
+def _write_first(group: Any, name: str, block: Any) -> Any:
+    """Write the first block and return what the others are appended to."""
+    import anndata
+
+    if sparse.issparse(block):
+        anndata.io.write_elem(group, name, block, dataset_kwargs={"chunks": (VALUES_PER_CHUNK,)})
+        return anndata.io.sparse_dataset(group[name])
+    rows = max(1, min(len(block), VALUES_PER_CHUNK // max(1, block.shape[1])))
+    anndata.io.write_elem(group, name, block, dataset_kwargs={"chunks": (rows, block.shape[1])})
+    return group[name]
