@@ -51,7 +51,7 @@ def test_reads_modalities_by_feature_type(file_of_10x):
     assert mdata["rna"].X.dtype == np.float32 and sparse.isspmatrix_csr(mdata["rna"].X)
 
 
-def test_a_file_downloaded_by_hand(file_of_10x, tmp_path):
+def test_a_file_downloaded_by_hand_is_found_by_path_or_folder(file_of_10x, tmp_path):
     assert fetch_pbmc_multiome(file_of_10x).n_obs == 4
     (tmp_path / "kept").mkdir()
     file_of_10x.rename(tmp_path / "kept" / PUBLIC_FILES["pbmc_multiome"].name)
@@ -78,7 +78,7 @@ def test_without_a_network_the_error_says_what_to_get_and_where_to_put_it(tmp_pa
         pytest.param("other", r"no group 'matrix' .*it has \['X'\]", id="other_hdf5"),
     ],
 )
-def test_files_that_are_not_of_10x(tmp_path, content, says):
+def test_a_file_that_is_not_of_10x_is_refused(tmp_path, content, says):
     path = tmp_path / "file.h5"
     if isinstance(content, bytes):
         path.write_bytes(content)

@@ -58,7 +58,7 @@ def test_converted_file_holds_the_same(mdata, h5mu, tmp_path, monkeypatch, value
     assert_same(mudata.read_zarr(path), mdata)
 
 
-def test_dense_matrices_are_stored_as_they_are_filled(mdata, tmp_path, monkeypatch):
+def test_dense_matrices_of_mostly_zeros_become_sparse(mdata, tmp_path, monkeypatch):
     monkeypatch.setattr(_row_blocks, "VALUES_PER_COPY", 1000)
     changed = mdata.copy()
     changed["rna"].X = changed["rna"].X.toarray()  # mostly zeros

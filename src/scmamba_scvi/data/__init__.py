@@ -1,4 +1,4 @@
-"""Data to try things on: simulated with known truth, or public ones downloaded once. MuData of raw counts out."""
+"""Data sets of raw counts as MuData: simulated with known truth, downloaded once, or left in a file on disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    # PEP 562: mudata and anndata take seconds to import
+    # on first use (PEP 562), since mudata and anndata take seconds to import
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

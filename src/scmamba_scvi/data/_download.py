@@ -1,4 +1,4 @@
-"""Public data sets, downloaded once and kept, and the reader of the files 10x Genomics writes."""
+"""Public data sets, downloaded once and kept, and a reader of the files that 10x Genomics publishes them in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..errors import ScmambaError
 class PublicFile:
     """A file that others publish."""
 
-    name: str  # under which it is kept
+    name: str  # of the file on disk
     url: str
     #: ``"sha256:..."``, or None where the publisher names none: the download is then not verified, and pooch prints
     #: the hash it found.
@@ -77,8 +77,8 @@ def read_10x_multiome(path: str | os.PathLike[str]) -> MuData:
     Returns
     -------
     One modality per feature type, ``rna``, ``atac`` and ``protein``, others under their own names. Counts are float32
-    CSR; ``var`` holds ``gene_ids``, ``feature_types`` and what else the file says about features, ``genome`` and
-    ``interval`` (``chr1:100-200``) as a rule. Names that occur twice get a number behind them.
+    CSR; ``var`` holds ``gene_ids``, ``feature_types`` and, where the file has them, ``genome`` and ``interval``
+    (``chr1:100-200``). Names that occur twice are numbered.
 
     Raises
     ------
@@ -93,13 +93,13 @@ def read_10x_multiome(path: str | os.PathLike[str]) -> MuData:
     if not path.is_file():
         raise ScmambaError(f"There is no file {path}.")
     if not h5py.is_hdf5(path):
-        raise ScmambaError(f"{path} is not an HDF5 file; needed is filtered_feature_bc_matrix.h5 of Cell Ranger.")
+        raise ScmambaError(f"{path} is not an HDF5 file; expected the filtered_feature_bc_matrix.h5 of Cell Ranger.")
     with h5py.File(path) as file:
         matrix = file.get("matrix")
         if not isinstance(matrix, h5py.Group) or not {"features", "barcodes", "data", "indices", "indptr"} <= {*matrix}:
             raise ScmambaError(
-                f"{path} has no group 'matrix' with features and barcodes, it has {sorted(file)}; needed is "
-                f"filtered_feature_bc_matrix.h5 of Cell Ranger 3 or later."
+                f"{path} has no group 'matrix' with features and barcodes, it has {sorted(file)}; expected "
+                f"the filtered_feature_bc_matrix.h5 of Cell Ranger 3 or later."
             )
         barcodes = _text(matrix["barcodes"])
         var = _read_features(matrix["features"])
@@ -108,9 +108,9 @@ def read_10x_multiome(path: str | os.PathLike[str]) -> MuData:
     x = sparse.csr_matrix(parts, shape=(len(barcodes), len(var)))
     modalities = {}
     for feature_type in var["feature_types"].unique():
-        mine = (var["feature_types"] == feature_type).to_numpy()
-        of_type = var[mine].set_index(make_index_unique(var.index[mine]))
-        adata = AnnData(x[:, mine], obs=pd.DataFrame(index=barcodes), var=of_type)
+        of_type = (var["feature_types"] == feature_type).to_numpy()
+        own_var = var[of_type].set_index(make_index_unique(var.index[of_type]))
+        adata = AnnData(x[:, of_type], obs=pd.DataFrame(index=barcodes), var=own_var)
         modalities[FEATURE_TYPES.get(feature_type, feature_type)] = adata
     with without_pulling():
         return MuData(modalities)

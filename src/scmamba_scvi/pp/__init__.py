@@ -1,4 +1,4 @@
-"""What happens to features and counts before the network: genome coordinates to patches, counts to values."""
+"""Steps before the network: features to patches along the genome, counts to the values that the network reads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    # PEP 562: a layout needs neither torch nor anndata
+    # on first use (PEP 562), since a layout needs neither torch nor anndata
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
