@@ -27,6 +27,11 @@ NONE = ("", -1, -1)
         pytest.param("chr1_100_200", ("chr1", 100, 200), id="underscores"),
         pytest.param("chr1:1,204,113-3,771,645", ("chr1", 1204113, 3771645), id="commas"),
         pytest.param("chr1:100-200-1", ("chr1", 100, 200), id="second_of_one_name"),
+        pytest.param("chr1-100-200-1", ("chr1", 100, 200), id="second_of_one_name_with_dashes"),
+        pytest.param("chr1_100_200-12", ("chr1", 100, 200), id="second_of_one_name_with_underscores"),
+        pytest.param(
+            "Super-Scaffold_12-100-900-2", ("Super-Scaffold_12", 100, 900), id="second_on_a_scaffold_with_dash"
+        ),
         pytest.param("HLA-A*01:01-100-200", ("HLA-A*01:01", 100, 200), id="colon_in_the_chromosome"),
         pytest.param("chr1:100-200:+", ("chr1", 100, 200), id="strand_of_granges"),
         pytest.param("GL000194.1:3-70", ("GL000194.1", 3, 70), id="scaffold_with_dot"),
@@ -48,7 +53,7 @@ NONE = ("", -1, -1)
         pytest.param("", NONE, id="empty"),
     ],
 )
-def test_names(name, expected):
+def test_coordinates_are_read_from_names(name, expected):
     assert listed(pd.DataFrame(index=[name])) == [expected]
 
 
@@ -63,7 +68,7 @@ def test_names(name, expected):
         pytest.param(("Chromosome", "Start", "End"), id="pyranges"),
     ],
 )
-def test_column_spellings(columns):
+def test_coordinates_are_read_from_columns_of_any_spelling(columns):
     var = pd.DataFrame([["chr2", 5, 9], ["chr1", 7, 8]], columns=columns, index=["a", "b"])
     assert listed(var) == [("chr2", 5, 9), ("chr1", 7, 8)]
 
@@ -88,7 +93,7 @@ def test_missing_coordinates_are_no_error(chrom, start, end):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float64", "Int64", "string", "object", "category"])
-def test_types_of_position_columns(dtype):
+def test_positions_are_read_from_columns_of_any_type(dtype):
     positions = pd.Series([5, 70000], index=["x", "y"]).astype(
         str if dtype in ("string", "object", "category") else dtype
     )
@@ -96,7 +101,7 @@ def test_types_of_position_columns(dtype):
     assert listed(var) == [("1", 5, 80000), ("2", 70000, 80000)]
 
 
-def test_numeric_chromosomes_with_a_gap():
+def test_numeric_chromosomes_with_a_gap_are_read_as_whole_numbers():
     # pandas makes floats of 1, 2 and an empty cell
     var = pd.DataFrame({"chrom": [1.0, np.nan, 2.0], "start": 5, "end": 6}, index=list("abc"))
     assert listed(var) == [("1", 5, 6), NONE, ("2", 5, 6)]
@@ -106,7 +111,7 @@ def test_without_an_end_the_start_stands_for_both():
     assert listed(pd.DataFrame({"chrom": ["chr1"], "start": [7]}, index=["a"])) == [("chr1", 7, 7)]
 
 
-def test_interval_of_10x():
+def test_coordinates_are_read_from_the_interval_of_10x():
     var = pd.DataFrame({"interval": ["chr1:5-9", "NA", "", "GL000194.1:1-2"]}, index=list("abcd"))
     assert listed(var) == [("chr1", 5, 9), NONE, NONE, ("GL000194.1", 1, 2)]
 
@@ -135,7 +140,7 @@ def test_chromosomes_with_and_without_chr_are_the_same():
     [
         pytest.param(
             pd.DataFrame({"chrom": ["chr1"] * 5, "start": [9] * 5, "end": [10, 3, 4, 5, 6]}, index=list("abcde")),
-            r"4 of 5 features end before they start: b \(9-3\), c \(9-4\), d \(9-5\), \.\.\..*Swap",
+            r"4 of 5 features end before they start: b \(9-3\), c \(9-4\), d \(9-5\), \.\.\..*Swap start and end",
             id="end_before_start_in_columns",
         ),
         pytest.param(
@@ -144,17 +149,17 @@ def test_chromosomes_with_and_without_chr_are_the_same():
         pytest.param(pd.DataFrame(index=["chr1-9-3"]), r"1 of 1 features end before", id="in_a_name_with_dashes"),
         pytest.param(
             pd.DataFrame({"interval": ["chr1:5-9", "chr1;5;9"]}, index=["a", "b"]),
-            r"1 of 2 entries of var\['interval'\] are no interval: b \('chr1;5;9'\).*'NA'",
+            r"1 of 2 entries of var\['interval'\] are not intervals: b \('chr1;5;9'\).*'NA'",
             id="malformed_interval",
         ),
         pytest.param(
             pd.DataFrame({"chrom": ["chr1"] * 2, "start": ["5", "five"], "end": 9}, index=["a", "b"]),
-            r"1 of 2 entries of var\['start'\] are no positions: b \('five'\)",
+            r"1 of 2 entries of var\['start'\] are not positions: b \('five'\)",
             id="start_is_no_number",
         ),
         pytest.param(
             pd.DataFrame({"chrom": ["chr1"], "start": [5], "end": [np.inf]}, index=["a"]),
-            r"var\['end'\] are no positions: a \(inf\)",
+            r"var\['end'\] are not positions: a \(inf\)",
             id="end_is_infinite",
         ),
     ],

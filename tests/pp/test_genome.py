@@ -204,13 +204,13 @@ def test_modalities_that_cannot_be_told(gtf):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        pytest.param("genes.gtf", "gene,chrom\nCD3D,chr11\n", "is no GTF: line 1.*'gene,chrom", id="table_called_gtf"),
+        pytest.param("genes.gtf", "gene,chrom\nCD3D,chr11\n", "is not a GTF file: line 1.*'gene,chrom", id="table_called_gtf"),
         pytest.param("genes.gtf", GTF.replace("\tgene\t", "\tCDS\t"), "no 'gene' records", id="no_gene_records"),
         pytest.param("genes.gtf", "", "no 'gene' records", id="empty"),
         pytest.param("genes.gtf", b"\x1f\x8b\x00broken", "cannot be read", id="broken_gzip"),
         pytest.param("genes.gtf", b"\x89PNG\xff\xfe", "cannot be read", id="binary"),
         pytest.param("genes.csv", "a,b\n1,2\n", "must have columns gene_name", id="table_without_columns"),
-        pytest.param("genes.csv", "gene,chrom,start,end\nCD3D,chr1,x,9\n", "no positions: CD3D .'x'", id="text_start"),
+        pytest.param("genes.csv", "gene,chrom,start,end\nCD3D,chr1,x,9\n", "not positions: CD3D .'x'", id="text_start"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_annotation(tmp_path, name, content, says):

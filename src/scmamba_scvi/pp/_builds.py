@@ -1,4 +1,4 @@
-"""Genome builds: what data say of theirs, and which ones their coordinates allow."""
+"""Genome builds: which one data name, and which ones their coordinates allow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._coordinates import Coordinates, chromosome_key
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Names of one build, in lower case, the one used here first.
+#: Spellings of each build's name, in lower case; the key is the one used here.
 SPELLINGS: Final = {
     "hg19": ("hg19", "grch37", "b37", "hs37d5"),
     "hg38": ("hg38", "grch38", "b38"),
@@ -44,13 +44,15 @@ _LENGTHS: Final = {
 
 
 def canonical_build(name: object) -> str:
-    """One name for every spelling of a build: ``GRCh38`` and ``hg38.p13`` are ``hg38``; others come back as they are."""
-    plain = re.sub(r"\.p\d+$", "", str(name).strip().lower())
-    return next((build for build, known in SPELLINGS.items() if plain in known), str(name).strip())
+    """One name for every spelling of a build: ``GRCh38`` and ``hg38.p13`` are ``hg38``; an unknown name is returned."""
+    without_patch = re.sub(r"\.p\d+$", "", str(name).strip().lower())
+    return next((build for build, known in SPELLINGS.items() if without_patch in known), str(name).strip())
 
 
-def recorded_build(uns: Mapping[str, Any], var: pd.DataFrame | None, where: str) -> str | None:
-    """Build that data name themselves, in ``uns["genome"]`` or, as 10x does, in ``var["genome"]``; `None` if nowhere.
+def recorded_build(uns: Mapping[str, Any], var: pd.DataFrame | None, source: str) -> str | None:
+    """Build named in ``uns["genome"]`` or, as 10x does, in ``var["genome"]``; `None` if in neither.
+
+    ``source`` is what the data are called in the error.
 
     Raises
     ------
@@ -63,23 +65,25 @@ def recorded_build(uns: Mapping[str, Any], var: pd.DataFrame | None, where: str)
     builds = list(dict.fromkeys(canonical_build(name) for name in named))
     if len(builds) > 1:
         raise ScmambaError(
-            f"{where} names several genomes, {builds}: coordinates of different builds cannot be compared. Keep the "
+            f"{source} names several genomes, {builds}: coordinates of different builds cannot be compared. Keep the "
             f"features of one, or correct uns['genome'] and var['genome']."
         )
     return builds[0] if builds else None
 
 
-def possible_builds(where: Coordinates) -> list[str]:
+def possible_builds(features: Coordinates) -> list[str]:
     """Known builds in which all of the named chromosomes exist and no feature ends beyond its chromosome."""
-    chrom, end = where.chrom[where.placed], where.end[where.placed]
-    last: dict[str, int] = {}
-    for i, name in enumerate(where.chroms):
+    chrom, end = features.chrom[features.placed], features.end[features.placed]
+    last: dict[str, int] = {}  # largest end on each chromosome
+    for i, name in enumerate(features.chroms):
         key = chromosome_key(name).upper()
         if (re.fullmatch(r"\d{1,2}", key) or key in ("X", "Y")) and (chrom == i).any():
             last[key] = int(np.max(end[chrom == i]))
-    return [build for build in _LENGTHS if last and all(e <= _length(build).get(c, 0) for c, e in last.items())]
+    if not last:
+        return []
+    return [build for build in _LENGTHS if all(e <= _lengths_of(build).get(c, 0) for c, e in last.items())]
 
 
-def _length(build: str) -> dict[str, int]:
+def _lengths_of(build: str) -> dict[str, int]:
     names = [*map(str, _AUTOSOMES[build[:2]]), "X", "Y"]
     return dict(zip(names, _LENGTHS[build], strict=True))

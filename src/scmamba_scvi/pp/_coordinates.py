@@ -1,4 +1,4 @@
-"""Where features lie on the genome, read from whatever a ``var`` says about it."""
+"""Genome coordinates of features, read from the columns or the names of ``var``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ END_COLUMNS: Final = ("end", "chromend", "end_position")
 #: Where 10x writes ``chr1:100-200``.
 INTERVAL_COLUMN: Final = "interval"
 
-#: What stands for "nothing" in a text column.
-_NOTHING: Final = frozenset({"", "na", "nan", "none", "null", "<na>", "."})
+#: Text that stands for a missing value.
+_MISSING: Final = frozenset({"", "na", "nan", "none", "null", "<na>", "."})
 # at most 18 digits and commas: anything longer does not fit int64 and is no position
 _NUMBER: Final = r"(\d[\d,]{0,17})"
 #: ``chr1:100-200``, with commas, with the strand that GRanges adds. Nothing else contains a colon and two numbers.
 _INTERVAL: Final = re.compile(rf"(.+)(:){_NUMBER}-{_NUMBER}(?::[-+*.])?")
-#: The same with any separator, as names of peaks. The chromosome takes all it can, so its own dashes stay in it.
+#: The same with any separator, as in names of peaks. The first group is greedy, so dashes of a chromosome stay in it.
 _NAME: Final = re.compile(rf"(.+)([:_-]){_NUMBER}[_-]{_NUMBER}(?::[-+*.])?")
-#: The second of two peaks of one name, as ``var_names_make_unique`` of AnnData calls it: ``chr1:100-200-1``.
-_REPEATED: Final = re.compile(rf"(.+)(:){_NUMBER}-{_NUMBER}-\d{{1,2}}")
-#: Chromosomes that are not the first half of a gene's name: chr..., 1, 2L, X, MT, GL000194.1, NW_004190323.1
+#: The second of two peaks of one name, as ``var_names_make_unique`` of AnnData writes it: ``chr1:100-200-1``.
+_REPEATED: Final = re.compile(rf"(.+)([:_-]){_NUMBER}[_-]{_NUMBER}-\d{{1,2}}")
+#: What is surely a chromosome and not the beginning of a gene's name: chr..., 1, 2L, X, MT, GL000194.1, NW_004190323.1
 _CHROMOSOME: Final = re.compile(r"chr.+|\d{1,3}[a-z]?|[xyzwm]|mt|[a-z]{1,5}_?\d{5,}(\.\d+)?", re.IGNORECASE)
-#: Without a colon, a name such as ``tRNA-Ala-AGC-2-15`` looks like a peak; no caller makes peaks this narrow.
+#: Without a colon, gene names such as ``tRNA-Ala-AGC-2-15`` look like peaks, but no peak caller makes narrower ones.
 _NARROWEST_PEAK: Final = 20
 
 
@@ -61,8 +61,8 @@ def parse_coordinates(var: pd.DataFrame) -> Coordinates:
     their other spellings, see `CHROM_COLUMNS`; without an ``end`` the start stands for both), the column ``interval``
     as 10x writes it, the feature's name (``chr1:100-200``, ``chr1-100-200``, ``chr1_100_200``).
 
-    Chromosomes are the same with and without ``chr``, and ``chrM`` is ``MT``. An empty or ``NA`` chromosome, a missing
-    start or end, or a negative start mean that the feature has no coordinates, which is never an error.
+    Chromosomes are the same with and without ``chr``, and ``chrM`` is ``MT``. An empty or ``NA`` chromosome, or a
+    missing or negative start or end, means that the feature has no coordinates, which is never an error.
 
     Raises
     ------
@@ -88,14 +88,14 @@ def find_column(columns: Iterable[object], spellings: Sequence[str]) -> str | No
     """The column with the most usual of ``spellings``, ignoring case; None if there is none."""
     by_lower: dict[str, str] = {}
     for column in map(str, columns):
-        # of Chrom and chrom, chrom
+        # of the columns Chrom and chrom, take chrom
         if column.lower() not in by_lower or column.islower():
             by_lower[column.lower()] = column
     return next((by_lower[s] for s in spellings if s in by_lower), None)
 
 
 def chromosome_key(chrom: str) -> str:
-    """What is equal for two spellings of one chromosome: ``chr1`` and ``1``, ``chrM`` and ``MT``."""
+    """Name that all spellings of a chromosome share: ``1`` for ``chr1`` and ``1``, ``M`` for ``chrM`` and ``MT``."""
     key = re.sub(r"^chr", "", chrom, flags=re.IGNORECASE) or chrom
     return "M" if key.upper() in ("M", "MT") else key
 
@@ -108,7 +108,7 @@ def natural_order(chrom: str) -> tuple:
         return (0, int(numbered[1]), numbered[2])
     if key.upper() in ("X", "Y", "Z", "W", "M"):
         return (1, "XYZWM".index(key.upper()), key)
-    # every other piece is a number, so pieces at one position are of one type
+    # text and numbers alternate, so pieces at one position have one type and can be compared
     return (2, 0, "", tuple(int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", key))), key)
 
 
@@ -120,7 +120,7 @@ def _number_chromosomes(spellings: np.ndarray) -> tuple[tuple[str, ...], np.ndar
             spelled.setdefault(chromosome_key(chrom), []).append(chrom)
     keys = sorted(spelled, key=natural_order)
     position = {key: i for i, key in enumerate(keys)}
-    # of several spellings the longest, chr1 rather than 1: the choice must not depend on the order of the features
+    # of several spellings take the longest, chr1 rather than 1, so that the order of the features does not matter
     chroms = tuple(max(spelled[key], key=lambda s: (len(s), s)) for key in keys)
     return chroms, np.array([position[chromosome_key(c)] if c else -1 for c in spellings], dtype=np.int64)
 
@@ -146,13 +146,13 @@ def _from_interval(var: pd.DataFrame, names: np.ndarray) -> Found | None:
     if column is None:
         return None
     text = _as_text(var[column])
-    chrom, start, end, read = _match(_INTERVAL, text)
-    wrong = ~read & (text != "")
+    chrom, start, end, matched = _match(_INTERVAL, text)
+    wrong = ~matched & (text != "")
     if wrong.any():
         examples = _examples(names, wrong, lambda i: repr(text[i]))
         raise ScmambaError(
-            f"{wrong.sum():,} of {len(text):,} entries of var[{column!r}] are no interval: {examples}. "
-            f"Needed is text such as 'chr1:100-200'; write 'NA' where a feature has no coordinates."
+            f"{wrong.sum():,} of {len(text):,} entries of var[{column!r}] are not intervals: {examples}. "
+            f"Expected text such as 'chr1:100-200'; write 'NA' where a feature has no coordinates."
         )
     _check_ends(start, end, names)
     return chrom, start, end
@@ -165,7 +165,7 @@ def _from_names(var: pd.DataFrame, names: np.ndarray) -> Found | None:
 
 
 def _match(pattern: re.Pattern[str], text: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Chromosome, start, end, and whether the text could be read."""
+    """Chromosome, start and end of each text, and whether the pattern fits it."""
     # a plain loop: str.extract of pandas takes three times as long on a million peaks
     chrom, start, end = [""] * len(text), [-1] * len(text), [-1] * len(text)
     for i, name in enumerate(text):
@@ -187,13 +187,13 @@ def _parts(match: re.Match[str]) -> tuple[str, str, int, int]:
 
 
 def _as_text(column: pd.Series) -> np.ndarray:
-    """Entries as text without surrounding blanks, ``""`` for everything that stands for nothing; object ``(f,)``."""
-    # few different values in a column of chromosomes, so that only those are looked at
+    """Entries as text without surrounding blanks, ``""`` for missing ones; object ``(f,)``."""
+    # a column of chromosomes has few different values: each is converted once
     code, values = pd.factorize(column.astype(object), use_na_sentinel=True)
     text = [str(value).strip() for value in values]
-    # a chromosome column that once held a NaN comes back as 1.0, 2.0, ...
+    # pandas turns a column of numbered chromosomes with a missing one into 1.0, 2.0, ...
     text = [re.sub(r"\.0$", "", t) if isinstance(v, float) else t for t, v in zip(text, values, strict=True)]
-    return np.array(["" if t.lower() in _NOTHING else t for t in text] + [""], dtype=object)[code]
+    return np.array(["" if t.lower() in _MISSING else t for t in text] + [""], dtype=object)[code]
 
 
 def _as_position(column: pd.Series, names: np.ndarray, label: str) -> np.ndarray:
@@ -202,12 +202,12 @@ def _as_position(column: pd.Series, names: np.ndarray, label: str) -> np.ndarray
         return np.maximum(column.to_numpy(dtype=np.int64), -1)
     values = column.astype(object)
     number = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    wrong = ~np.isfinite(number) & np.array([str(v).strip().lower() not in _NOTHING for v in values], dtype=bool)
+    wrong = ~np.isfinite(number) & np.array([str(v).strip().lower() not in _MISSING for v in values], dtype=bool)
     if wrong.any():
         examples = _examples(names, wrong, lambda i: repr(values.iloc[i]))
         raise ScmambaError(
-            f"{wrong.sum():,} of {len(column):,} entries of var[{label!r}] are no positions: {examples}. "
-            f"Needed are whole numbers; leave the entry empty or write -1 where a feature has no coordinates."
+            f"{wrong.sum():,} of {len(column):,} entries of var[{label!r}] are not positions: {examples}. "
+            f"Expected whole numbers; leave the entry empty or write -1 where a feature has no coordinates."
         )
     return np.where(number >= 0, number, -1).astype(np.int64)
 
@@ -218,7 +218,7 @@ def _check_ends(start: np.ndarray, end: np.ndarray, names: np.ndarray) -> None:
         examples = _examples(names, wrong, lambda i: f"{start[i]:,}-{end[i]:,}")
         raise ScmambaError(
             f"{wrong.sum():,} of {len(names):,} features end before they start: {examples}. "
-            f"Swap the two, or empty the chromosome of features whose coordinates are not known."
+            f"Swap start and end, or leave the chromosome empty where the coordinates are not known."
         )
 
 

@@ -100,7 +100,7 @@ def annotate_genome(
         Key of the genes in a MuData; None finds it by key (``rna``, ``gex``, ``expression``) or by
         ``var["feature_types"]``.
     overwrite
-        Replace coordinates that features have already, in columns, in ``interval`` or in their names.
+        Replace the coordinates of features that have some already, in columns, in ``interval`` or in their names.
 
     Returns
     -------
@@ -114,8 +114,8 @@ def annotate_genome(
 
     Notes
     -----
-    Where an id or a name has several loci, chromosomes come before unplaced contigs, in their natural order, then the
-    smaller start.
+    Of several loci of one id or name the first is taken: chromosomes come before unplaced contigs, both in natural
+    order, then the smaller start.
 
     Examples
     --------
@@ -131,8 +131,8 @@ def annotate_genome(
     found, coverage = _look_up(adata.var, loci, todo, before.placed)
     if not coverage.n_placed:
         raise ScmambaError(
-            f"No gene matches: the data have {_first(adata.var_names)}, the annotation has "
-            f"{_first(loci['name'])} with ids {_first(loci['id'])}. Is it the same species, and are these gene names?"
+            f"No gene matches: the data have {_examples(adata.var_names)}, the annotation has "
+            f"{_examples(loci['name'])} with ids {_examples(loci['id'])}. Is it the same species, and are these gene names?"
         )
     _write(adata.var, before, loci, found)
     logger.info("%s.", coverage)
@@ -196,13 +196,14 @@ def _loci_of_table(table: pd.DataFrame, what: str) -> pd.DataFrame:
             f"{', '.join(map(repr, table.columns[:10]))}."
         )
     text = {part: _text(table, columns[part]) for part in ("id", "name", "strand")}
-    named = text["id"] if columns["name"] is None else text["name"]  # for what an error quotes
-    where = parse_coordinates(table[[columns[part] for part in ("chrom", "start", "end")]].set_axis(named, axis=0))
+    index = text["id"] if columns["name"] is None else text["name"]  # errors quote it
+    where = parse_coordinates(table[[columns[part] for part in ("chrom", "start", "end")]].set_axis(index, axis=0))
     loci = pd.DataFrame({**text, "chrom": where.names(), "start": where.start, "end": where.end})
     return loci[where.placed]
 
 
 def _text(table: pd.DataFrame, column: str | None) -> np.ndarray:
+    """Entries of a column as text, ``""`` where they or the column are missing."""
     if column is None:
         return np.full(len(table), "", dtype=object)
     return table[column].astype(object).where(table[column].notna(), "").astype(str).to_numpy(dtype=object)
@@ -213,8 +214,8 @@ def _loci_of_gtf(path: Path) -> pd.DataFrame:
         loci = pd.DataFrame(_gene_records(lines, path), columns=["id", "name", "chrom", "start", "end", "strand"])
     if loci.empty:
         raise ScmambaError(
-            f"{path} has no 'gene' records. GTF files of GENCODE, Ensembl and 10x have them; from others make a table "
-            f"with gene_name, chrom, start, end."
+            f"{path} has no 'gene' records. GTF files of GENCODE, Ensembl and 10x have them; from other sources make a "
+            f"table with the columns gene_name, chrom, start, end."
         )
     return loci
 
@@ -226,7 +227,7 @@ def _open_text(path: Path):
 
 
 def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, str, int, int, str]]:
-    # line by line: three million lines of exons need not be held to find sixty thousand genes
+    # line by line, so that three million lines of exons are not held to find sixty thousand genes
     try:
         for number, line in enumerate(lines, start=1):
             if line.startswith("#") or not line.strip():
@@ -234,13 +235,13 @@ def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, 
             fields = line.rstrip("\n").split("\t")
             if len(fields) != 9 or not (fields[3].isdigit() and fields[4].isdigit()):
                 raise ScmambaError(
-                    f"{path} is no GTF: line {number} does not have nine columns with numbers in the fourth and fifth "
-                    f"({line[:60]!r}). A table of genes needs the ending {', '.join(TABLE_SUFFIXES)}."
+                    f"{path} is not a GTF file: line {number} does not have nine columns with numbers in the fourth and fifth "
+                    f"({line[:60]!r}). The name of a table must end in {', '.join(TABLE_SUFFIXES)}."
                 )
             if fields[2] == "gene":
                 attributes = fields[8]
                 name = _attribute(attributes, "gene_name", "Name", "gene")
-                # 1-based and closed in the file
+                # GTF counts from 1 and includes the end
                 start, end = int(fields[3]) - 1, int(fields[4])
                 yield _attribute(attributes, "gene_id", "ID"), name, fields[0], start, end, fields[6]
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
@@ -259,21 +260,22 @@ def _attribute(attributes: str, *names: str) -> str:
 def _look_up(
     var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray, placed: np.ndarray
 ) -> tuple[np.ndarray, AnnotationCoverage]:
-    """Row of ``loci`` of each feature ``(f,)``, -1: none; features that are not ``todo`` are not looked up."""
-    in_var = [_text(var, find_column(var, columns)) for columns in (ID_COLUMNS, NAME_COLUMNS)]
+    """Row of ``loci`` of each feature ``(f,)``, -1 for none; features that are not ``todo`` are not looked up."""
+    var_ids, var_symbols = (_text(var, find_column(var, columns)) for columns in (ID_COLUMNS, NAME_COLUMNS))
     names = var.index.astype(str).to_numpy(dtype=object)
+    # keys of the features, column of the annotation, and how both are spelled for the comparison
     steps: list[tuple[list[np.ndarray], str, Callable[[str], str]]] = [
-        ([in_var[0], names], "id", lambda key: _VERSION.sub(r"\1", key)),
-        ([names, in_var[1]], "name", str),
-        ([names, in_var[1]], "name", str.casefold),
+        ([var_ids, names], "id", lambda key: _VERSION.sub(r"\1", key)),
+        ([names, var_symbols], "name", str),
+        ([names, var_symbols], "name", str.casefold),
     ]
     found, n_found, n_ambiguous = np.full(len(var), -1), [], 0
-    for keys, column, normal in steps:
-        first, several = _index(loci, column, normal)
+    for keys, column, normalize in steps:
+        first, several = _index(loci, column, normalize)
         before = (found >= 0).sum()
-        for of_feature in keys:
+        for key_of in keys:
             for i in np.flatnonzero(todo & (found < 0)):
-                key = normal(of_feature[i])
+                key = normalize(key_of[i])
                 if key in first:
                     found[i] = first[key]
                     n_ambiguous += key in several
@@ -289,18 +291,19 @@ def _look_up(
     )
 
 
-def _index(loci: pd.DataFrame, column: str, normal: Callable[[str], str]) -> tuple[dict[str, int], set[str]]:
+def _index(loci: pd.DataFrame, column: str, normalize: Callable[[str], str]) -> tuple[dict[str, int], set[str]]:
     """First row of each key of ``loci``, and the keys that lie at more than one locus."""
     first: dict[str, int] = {}
     several: set[str] = set()
     places = list(zip(loci["chrom"], loci["start"], loci["end"], strict=True))
-    for row, key in enumerate(map(normal, loci[column])):
+    for row, key in enumerate(map(normalize, loci[column])):
         if key and places[first.setdefault(key, row)] != places[row]:
             several.add(key)
     return first, several
 
 
 def _write(var: pd.DataFrame, before: Coordinates, loci: pd.DataFrame, found: np.ndarray) -> None:
+    """Coordinates of the loci found, and for the other features those they had before."""
     hit = found >= 0
     chrom, start, end = before.names(), before.start.copy(), before.end.copy()
     for values, column in ((chrom, "chrom"), (start, "start"), (end, "end")):
@@ -312,5 +315,5 @@ def _write(var: pd.DataFrame, before: Coordinates, loci: pd.DataFrame, found: np
     var["chrom"], var["start"], var["end"] = pd.Categorical(chrom), start, end
 
 
-def _first(values: pd.Series | pd.Index) -> str:
+def _examples(values: pd.Series | pd.Index) -> str:
     return ", ".join(repr(v) for v in [v for v in values if v][:3]) or "none"

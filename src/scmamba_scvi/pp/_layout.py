@@ -1,4 +1,4 @@
-"""Features of a modality in patches along the genome: an index, made once from ``var`` and saved with the model."""
+"""Layout of a modality's features in patches along the genome: computed once from ``var``, saved with the model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pandas as pd
 from ..errors import ScmambaError
 from ._coordinates import Coordinates, parse_coordinates
 
-#: Slots of the padded grid. More could not be indexed by the int32 that CSR minibatches use.
+#: Most slots of the padded grid: CSR minibatches index them with int32.
 MAX_SLOTS: Final = 2**31 - 1
+#: Patches of features without coordinates are called ``unplaced:1``, ``unplaced:2``, ...
+UNPLACED: Final = "unplaced"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -29,7 +31,7 @@ class FeatureLayout:
     [1, 0, 2]
     """
 
-    #: ``w``, slots of a patch. Patches hold at most so many features; the other slots stay empty.
+    #: ``w``, slots of a patch. A patch holds at most this many features; its other slots stay empty.
     patch_size: int
     #: Place of each feature of ``var`` in the padded grid of ``c * w`` slots, ``patch * w + offset``, int64 ``(f,)``.
     slots: np.ndarray
@@ -37,7 +39,7 @@ class FeatureLayout:
     patch_names: tuple[str, ...]
     #: Features that have coordinates.
     n_placed: int = 0
-    #: Whether the genome was asked for the order; False keeps the order of ``var``.
+    #: Whether features are ordered along the genome; False keeps the order of ``var``.
     ordered: bool = True
 
     def __post_init__(self) -> None:
@@ -48,7 +50,9 @@ class FeatureLayout:
                 f"{self.n_patches:,} patches of {self.patch_size:,} exceed {MAX_SLOTS:,} slots: lower patch_size."
             )
         if not 0 <= self.n_placed <= self.n_features:
-            raise ScmambaError(f"n_placed = {self.n_placed} is no part of {self.n_features} features.")
+            raise ScmambaError(
+                f"n_placed = {self.n_placed} must be between 0 and the number of features, {self.n_features}."
+            )
         outside = (self.slots < 0) | (self.slots >= self.n_slots)
         if outside.any():
             raise ScmambaError(
@@ -137,7 +141,7 @@ class FeatureLayout:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> FeatureLayout:
-        """Layout from what :meth:`to_dict` gave; everything is checked, since a file may come from anyone.
+        """Layout from what :meth:`to_dict` returned; everything is checked, since a file may come from anyone.
 
         Raises
         ------
@@ -153,7 +157,7 @@ class FeatureLayout:
         needed = [field.name for field in dataclasses.fields(cls)]
         lacking = [name for name in needed if not isinstance(saved, Mapping) or name not in saved]
         if lacking:
-            raise ScmambaError(f"A saved layout has the entries {needed}, and this one lacks {lacking}.")
+            raise ScmambaError(f"A saved layout needs the entries {needed}; this one lacks {lacking}.")
         names = saved["patch_names"]
         if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(n, str) for n in names):
             raise ScmambaError("patch_names of a saved layout must be a list of text.")
@@ -186,10 +190,6 @@ class FeatureLayout:
     @functools.cached_property
     def _sorted_slots(self) -> np.ndarray:
         return self.slots[self._by_slot]
-
-
-#: Patches of features without coordinates are called ``unplaced:1``, ``unplaced:2``, ...
-UNPLACED: Final = "unplaced"
 
 
 def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) -> FeatureLayout:
@@ -240,7 +240,7 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
         ends = [*first[1:], len(var)]
         names = tuple(f"features:{a + 1:,}-{b:,}" for a, b in zip(first, ends, strict=True))
         return FeatureLayout(patch_size, patch * patch_size + offset, names, 0, ordered)
-    # features without coordinates sort as one more chromosome behind the others, where all tie and keep their order
+    # features without coordinates sort as one more chromosome at the end, where all tie and keep the order of var
     run = np.where(where.placed, where.chrom, len(where.chroms))
     order = np.lexsort((where.end, where.start, run))  # stable, so ties keep the order of var
     patch, offset, first = _cut(run[order], patch_size)
@@ -250,7 +250,7 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
 
 
 def _cut(run: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut sorted features into patches within each run of equal values.
+    """Cut sorted features into patches within each run of equal values (``run``: the chromosome of each feature).
 
     Returns
     -------
