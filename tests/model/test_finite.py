@@ -187,7 +187,7 @@ def test_ten_thousand_patches():
 
 
 def test_a_modality_without_any_count_is_named():
-    with pytest.raises(ScmambaError, match="every cell that came was empty"):
+    with pytest.raises(ScmambaError, match="all cells given are empty"):
         trained_on(mudata_of({"rna": np.zeros((N, 40)), "atac": poisson(N, 50)}))
 
 

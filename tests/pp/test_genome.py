@@ -57,7 +57,7 @@ def gtf(tmp_path):
         ),
     ],
 )
-def test_ways_to_find_a_gene(gtf, names, columns, expected, counted):
+def test_a_gene_is_found_by_id_then_by_name(gtf, names, columns, expected, counted):
     adata = cells(names, **columns)
     coverage = annotate_genome(adata, gtf)
     assert listed(adata) == expected
@@ -80,7 +80,7 @@ def test_order_of_the_annotation_does_not_matter(tmp_path):
     assert listed(adata) == [CD22, CSF2RA]
 
 
-def test_gzipped_gtf_whatever_its_name(tmp_path):
+def test_a_gzipped_gtf_is_recognised_whatever_its_name(tmp_path):
     path = tmp_path / "genes.gtf.download"
     path.write_bytes(gzip.compress(GTF.encode()))
     adata = cells(["CD3D"])
@@ -88,7 +88,7 @@ def test_gzipped_gtf_whatever_its_name(tmp_path):
     assert listed(adata) == [CD3D]
 
 
-def test_gff3(tmp_path):
+def test_gff3_is_read_like_gtf(tmp_path):
     path = tmp_path / "genes.gff3"
     path.write_text("11\thavana\tgene\t118338954\t118342744\t.\t-\t.\tID=gene:ENSG00000167286;Name=CD3D;biotype=x\n")
     adata = cells(["CD3D", "ENSG00000167286"])
@@ -104,7 +104,7 @@ TABLE = pd.DataFrame(
 
 
 @pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".txt.gz"])
-def test_tables_in_files(tmp_path, ending):
+def test_tables_are_read_from_files(tmp_path, ending):
     TABLE.to_csv(tmp_path / f"genes{ending}", index=False, sep="," if "csv" in ending else "\t")
     adata = cells(["CD3D", "ENSG00000012124.3"])
     annotate_genome(adata, tmp_path / f"genes{ending}")
@@ -122,7 +122,7 @@ def test_tables_in_files(tmp_path, ending):
         pytest.param(pd.concat([TABLE, TABLE.assign(chrom=np.nan)]), id="with_rows_that_say_nothing"),
     ],
 )
-def test_tables_in_memory(table):
+def test_tables_are_read_from_memory(table):
     adata = cells(["CD3D", "CD22"])
     annotate_genome(adata, table)
     assert listed(adata) == [CD3D, CD22]
@@ -151,7 +151,7 @@ def test_a_second_call_changes_nothing(gtf):
     pd.testing.assert_frame_equal(adata.var, before)
 
 
-def test_writes_these_columns_only(gtf):
+def test_only_coordinates_and_strand_are_written(gtf):
     adata = cells(["CD3D"], gene_ids=["x"])
     annotate_genome(adata, gtf)
     assert list(adata.var) == ["gene_ids", "strand", "chrom", "start", "end"]
@@ -171,26 +171,26 @@ def mudata_of(**modalities) -> MuData:
 
 
 @pytest.mark.parametrize("key", ["rna", "GEX", "expression"])
-def test_modality_by_key(gtf, key):
+def test_the_modality_is_found_by_key(gtf, key):
     mdata = mudata_of(**{key: cells(["CD3D"]), "atac": cells(["chr1:1-2"])})
     annotate_genome(mdata, gtf)
     assert listed(mdata[key]) == [CD3D]
     assert "chrom" not in mdata["atac"].var
 
 
-def test_modality_by_feature_types(gtf):
+def test_the_modality_is_found_by_feature_types(gtf):
     mdata = mudata_of(a=cells(["p"], feature_types=["Peaks"]), b=cells(["CD3D"], feature_types=["Gene Expression"]))
     annotate_genome(mdata, gtf)
     assert listed(mdata["b"]) == [CD3D]
 
 
-def test_modality_by_argument(gtf):
+def test_the_modality_can_be_named(gtf):
     mdata = mudata_of(rna=cells(["x"]), other=cells(["CD3D"]))
     annotate_genome(mdata, gtf, modality="other")
     assert listed(mdata["other"]) == [CD3D]
 
 
-def test_modalities_that_cannot_be_told(gtf):
+def test_a_modality_that_cannot_be_found_is_refused(gtf):
     with pytest.raises(ScmambaError, match="No modality of .* name it"):
         annotate_genome(mudata_of(a=cells(["CD3D"]), b=cells(["x"])), gtf)
     with pytest.raises(ScmambaError, match="More than one modality"):
@@ -213,7 +213,7 @@ def test_modalities_that_cannot_be_told(gtf):
         pytest.param("genes.csv", "gene,chrom,start,end\nCD3D,chr1,x,9\n", "not positions: CD3D .'x'", id="text_start"),
     ],
 )  # fmt: skip
-def test_files_that_are_no_annotation(tmp_path, name, content, says):
+def test_a_file_that_is_not_an_annotation_is_refused(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     adata = cells(["CD3D"])
     with pytest.raises(ScmambaError, match=says):
@@ -221,17 +221,17 @@ def test_files_that_are_no_annotation(tmp_path, name, content, says):
     assert not list(adata.var)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ScmambaError, match="There is no annotation file"):
         annotate_genome(cells(["CD3D"]), tmp_path / "nothing.gtf")
 
 
-def test_no_match_shows_both_sides(gtf):
+def test_an_annotation_without_any_match_is_refused_with_examples_of_both(gtf):
     with pytest.raises(ScmambaError, match=r"'Xkr4', 'Rp1'.*'CD3D'.*ENSG00000167286.*species"):
         annotate_genome(cells(["Xkr4", "Rp1"]), gtf)
 
 
-def test_snareseq_genes_in_the_mouse_table(real_data):
+def test_the_mouse_table_gives_the_coordinates_of_snareseq_genes(real_data):
     mudata = pytest.importorskip("mudata")
     mdata = mudata.read_h5mu(real_data("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
     known = mdata["rna"].var.copy()

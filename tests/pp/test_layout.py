@@ -47,13 +47,8 @@ def patches_by_hand(rows, patch_size: int) -> list[list[int]]:
 @given(rows=features, patch_size=st.integers(1, 9))
 def test_equals_the_layout_by_hand(rows, patch_size):
     layout = feature_layout(frame(rows), patch_size)
-    placed = sum(bool(row[0]) for row in rows)
-    expected = patches_by_hand(rows, patch_size) if placed else None
-    if expected is None:
-        assert [i for c in range(layout.n_patches) for i in layout.features_of(c)] == list(range(len(rows)))
-    else:
-        assert [layout.features_of(c).tolist() for c in range(layout.n_patches)] == expected
-    assert layout.n_placed == placed
+    assert [layout.features_of(c).tolist() for c in range(layout.n_patches)] == patches_by_hand(rows, patch_size)
+    assert layout.n_placed == sum(bool(row[0]) for row in rows)
 
 
 @settings(deadline=None)
@@ -84,7 +79,7 @@ def test_rows_of_var_in_another_order_give_the_same_patches(rows, patch_size, se
 
 @settings(deadline=None)
 @given(rows=features, patch_size=st.integers(1, 9), ordered=st.booleans())
-def test_survives_json(rows, patch_size, ordered):
+def test_a_layout_survives_json(rows, patch_size, ordered):
     layout = feature_layout(frame(rows), patch_size, ordered=ordered)
     again = FeatureLayout.from_dict(json.loads(json.dumps(layout.to_dict())))
     assert again == layout
@@ -92,7 +87,7 @@ def test_survives_json(rows, patch_size, ordered):
     assert again.slots.dtype == np.int64
 
 
-def test_natural_order_of_chromosomes_with_all_of_them():
+def test_chromosomes_come_in_natural_order_and_unplaced_features_last():
     var = pd.DataFrame(index=[f"{c}:5-90" for c in reversed(CHROMOSOMES)] + ["CD3D"])
     layout = feature_layout(var, 4)
     assert [name.split(":")[0] for name in layout.patch_names] == [*CHROMOSOMES, "unplaced"]
@@ -109,7 +104,7 @@ def test_a_chromosome_is_cut_evenly():
     assert np.bincount(layout.patch_of).tolist() == [33, 32]
 
 
-def test_names_span_the_widest_feature_not_the_last():
+def test_the_name_of_a_patch_reaches_its_largest_end_not_that_of_the_last_feature():
     layout = feature_layout(pd.DataFrame(index=["chr1:1204113-3771645", "chr1:2000000-2000500"]), 2)
     assert layout.patch_names == ("chr1:1,204,113-3,771,645",)
 
@@ -142,7 +137,7 @@ def test_unordered_reads_no_coordinates_not_even_bad_ones():
         pytest.param(pd.DataFrame(index=["a"]), 2**31, "lower patch_size", id="grid_too_large"),
     ],
 )
-def test_what_cannot_be_laid_out(var, patch_size, says):
+def test_what_cannot_be_laid_out_is_refused(var, patch_size, says):
     with pytest.raises(ScmambaError, match=says):
         feature_layout(var, patch_size)
 
@@ -168,7 +163,7 @@ def test_what_cannot_be_laid_out(var, patch_size, says):
         pytest.param({"slots": None}, "list of whole numbers", id="slots_null"),
     ],
 )
-def test_a_damaged_file_is_refused(change, says):
+def test_a_damaged_saved_layout_is_refused(change, says):
     good = {"patch_size": 2, "slots": [0, 1, 2], "patch_names": ["a", "b"], "n_placed": 3, "ordered": True}
     assert FeatureLayout.from_dict(good).n_patches == 2
     with pytest.raises(ScmambaError, match=says):
@@ -183,7 +178,7 @@ def test_a_saved_layout_without_an_entry_is_refused(entry):
         FeatureLayout.from_dict(saved)
 
 
-def test_a_patch_that_is_not_there():
+def test_features_of_an_unknown_patch_are_refused():
     layout = feature_layout(pd.DataFrame(index=["a"]), 2)
     with pytest.raises(ScmambaError, match="no patch 1"):
         layout.features_of(1)
@@ -213,18 +208,17 @@ def test_a_million_peaks_take_seconds():
     assert time.process_time() - begin < 6  # three on a machine that does nothing else
 
 
-def test_snareseq(real_data):
+def test_names_and_columns_of_snareseq_give_the_same_layout(real_data):
     mudata = pytest.importorskip("mudata")
     mdata = mudata.read_h5mu(real_data("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
     rna, atac = feature_layout(mdata["rna"].var, 64), feature_layout(mdata["atac"].var, 64)
     assert (rna.n_placed, rna.n_features) == (1_648, 1_677)
     assert atac.n_placed == atac.n_features == 25_734
-    # names say the same as the columns
     assert feature_layout(mdata["atac"].var[[]], 64) == atac
 
 
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # anndata says how old the file is
-def test_interval_of_a_10x_file(real_data):
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # the file is of an old format
+def test_features_of_a_10x_file_are_placed_by_its_intervals(real_data):
     # written before modalities were marked as AnnData: mudata 0.4 cannot read it
     mdata = open_mudata(real_data("pbmc_multiome_tiny_muon/test_rna_atac.h5mu"))
     assert feature_layout(mdata["atac"].var, 16).n_placed == 174

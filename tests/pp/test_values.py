@@ -61,7 +61,7 @@ def second_opinion(name: str, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("as_csr", [pytest.param(True, id="csr"), pytest.param(False, id="dense")])
-def test_equals_numpy(name, as_csr):
+def test_each_transform_equals_its_numpy_twin(name, as_csr):
     x = counts()
     transform = fitted(name, x)
     got = transform(x.to_sparse_csr() if as_csr else x)
@@ -80,11 +80,11 @@ def test_csr_equals_dense(seed, n, f, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_csr_shares_its_index_arrays_and_clr_fills(name):
+def test_csr_stays_csr_with_the_same_index_arrays_but_for_clr(name):
     x = counts().to_sparse_csr()
     got = fitted(name, x)(x)
+    assert is_csr(got) == (name != "clr")
     if name == "clr":
-        assert not is_csr(got)
         return
     assert got.col_indices().data_ptr() == x.col_indices().data_ptr()
     assert got.crow_indices().data_ptr() == x.crow_indices().data_ptr()
@@ -104,7 +104,7 @@ def test_a_row_depends_on_itself_alone(name, as_csr):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_input_is_left_alone(name):
+def test_the_input_is_not_changed(name):
     x = counts()
     stored = x.to_sparse_csr()
     transform = fitted(name, stored)
@@ -138,7 +138,7 @@ def test_a_stored_zero_is_a_zero(name):
 
 
 @pytest.mark.parametrize("index_type", [torch.int32, torch.int64])
-def test_both_index_types(index_type):
+def test_int32_and_int64_indices_give_the_same(index_type):
     x = counts().to_sparse_csr()
     x = csr(x.crow_indices().to(index_type), x.col_indices().to(index_type), x.values(), tuple(x.shape))
     for name in NAMES:
@@ -156,7 +156,7 @@ def test_both_index_types(index_type):
         pytest.param([1, 2, 3, 4], 3, [1, 1, 2, 2], id="halves"),
     ],
 )
-def test_bins(row, n_bins, expected):
+def test_known_bins(row, n_bins, expected):
     x = torch.tensor([row], dtype=torch.float32)
     assert value_transform("binned", len(row), n_bins=n_bins)(x).tolist() == [expected]
 
@@ -172,11 +172,11 @@ def test_bins_keep_the_order_of_values_and_their_range(seed, n_bins):
     assert (got[:, :, None] >= got[:, None, :])[higher].all()
 
 
-def test_depth_drops_out_of_log1p_and_tfidf():
+@pytest.mark.parametrize("name", ["log1p", "evened", "tfidf", "binned"])
+def test_the_depth_of_a_cell_does_not_matter(name):
     x = counts()
-    for name in ("log1p", "evened", "tfidf", "binned"):
-        transform = fitted(name, x)
-        torch.testing.assert_close(transform(3 * x), transform(x))
+    transform = fitted(name, x)
+    torch.testing.assert_close(transform(3 * x), transform(x))
 
 
 def test_tfidf_has_unit_length_and_rare_features_weigh_more():
@@ -187,7 +187,7 @@ def test_tfidf_has_unit_length_and_rare_features_weigh_more():
     assert got[0, 1] > got[0, 0]
 
 
-def test_evened_brings_spreads_together_without_turning_them_round():
+def test_evened_brings_spreads_together_and_keeps_their_order():
     x = torch.poisson(torch.tensor([30.0, 8.0, 2.0, 0.4]).expand(4000, 4), generator=torch.Generator().manual_seed(0))
     x = torch.cat([x, torch.full((4000, 1), 200.0)], dim=1)
     x[1:, 2] *= torch.randint(0, 9, (3999,), generator=torch.Generator().manual_seed(1))
@@ -197,12 +197,12 @@ def test_evened_brings_spreads_together_without_turning_them_round():
     assert torch.equal(after.argsort(), logs.argsort())
 
 
-def test_a_gene_counted_once_is_not_blown_up():
+def test_a_gene_counted_once_gets_no_outlying_weight():
     x = counts(400, 40)
     x[:, :3] = 0
     x[0, 0] = x[1, 1] = x[2, 2] = 1
     weight = fitted("evened", x).weight
-    assert weight[:3].max() <= 1.01 * weight[3:].max() * 2
+    assert weight[:3].max() <= weight[3:].max()
     assert torch.isfinite(weight).all()
 
 
@@ -213,7 +213,7 @@ def test_features_without_counts_change_nothing_for_the_others():
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_fit_streams_forgets_and_does_not_count_cells_without_the_modality(name):
+def test_fit_reads_blocks_forgets_earlier_fits_and_ignores_empty_cells(name):
     x = counts(60)
     whole = fitted(name, x)
     absent = torch.cat([x, torch.zeros(40, x.shape[1])])
@@ -232,7 +232,7 @@ def test_what_was_learned_is_in_the_state_dict(name):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in LEARNING])
-def test_the_others_learn_nothing(name):
+def test_transforms_without_weights_learn_nothing(name):
     transform = value_transform(name, 17)
     assert not transform.state_dict()
     assert torch.equal(dense(transform(counts())), dense(fitted(name, counts(seed=5))(counts())))
@@ -242,9 +242,7 @@ def test_the_others_learn_nothing(name):
     ("make", "says"),
     [
         pytest.param(lambda: value_transform("tfidf", 17)(counts()), "fit", id="tfidf_before_fit"),
-        pytest.param(
-            lambda: value_transform("tfidf", 17).fit([]), "every cell that came was empty", id="fit_on_nothing"
-        ),
+        pytest.param(lambda: value_transform("tfidf", 17).fit([]), "all cells given are empty", id="fit_on_nothing"),
         pytest.param(lambda: value_transform("tfidf", 17).fit([torch.zeros(3, 17)]), "empty", id="fit_on_empty_cells"),
         pytest.param(lambda: value_transform("evened", 17)(counts()), "fit", id="evened_before_fit"),
         pytest.param(lambda: value_transform("evened", 17).fit([torch.zeros(3, 17)]), "empty", id="evened_of_nothing"),
@@ -254,7 +252,7 @@ def test_the_others_learn_nothing(name):
         pytest.param(lambda: value_transform("binned", 5, n_bins=1), "at least 2", id="one_bin"),
     ],
 )
-def test_faults(make, says):
+def test_what_cannot_be_transformed_is_refused(make, says):
     with pytest.raises(ScmambaError, match=says):
         make()
 
@@ -266,7 +264,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_a_gpu_gives_the_same(name):
+def test_a_gpu_gives_the_same_and_in_every_run(name):
     x = counts(512, 300)
     transform = fitted(name, x)
     expected = transform(x)

@@ -1,7 +1,7 @@
-"""Counts to the values the network reads, on a minibatch, where they are stored.
+"""Transforms from counts to the values that the network reads, applied to each minibatch on its device.
 
 Every transform takes float32 ``(n, f)``, dense or `torch.sparse_csr`, and gives the same numbers for both. A row's
-result depends on that row alone. Empty rows, i.e. cells that lack the modality, stay zero, and a stored zero is a zero.
+result depends on that row alone. Empty rows, i.e. cells that lack the modality, stay zero; stored zeros count as zeros.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..ops.csr import is_csr, row_lengths, with_values
 
 #: Counts per cell after scaling, the usual "counts per ten thousand" of the field.
 TARGET_SUM: Final = 1e4
-#: The same for `EvenedLog`: with less, the step from no count to one is smaller beside those between counts.
+#: The same for `EvenedLog`: a smaller sum makes the step from no count to one smaller beside those between counts.
 EVENED_SUM: Final = 1e3
 #: Above this `CenteredLogRatio` refuses: its result is dense, 40 MB per 512 cells at this width.
 MAX_DENSE_FEATURES: Final = 20_000
@@ -51,7 +51,7 @@ class ValueTransform(nn.Module):
     def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
         """Learn from the training cells, given as row blocks ``(cells, f)``; most transforms have nothing to learn.
 
-        What was learned before is forgotten. It is kept in buffers, so it is saved with the state dict.
+        A second call forgets the first. What is learned is kept in buffers, so it is saved with the state dict.
         """
         return self
 
@@ -93,9 +93,9 @@ class FeatureWeighted(ValueTransform):
         super().__init__(n_features)
         self.register_buffer("weight", torch.zeros(n_features))
         self.register_buffer("n_train", torch.zeros((), dtype=torch.long))
-        self._fitted = False  # asking the buffer would make the device wait in every step
+        self._fitted = False  # so that not every step reads the buffer, which would wait for the device
 
-    def _learned(self) -> Tensor:
+    def _fitted_weight(self) -> Tensor:
         self._fitted = self._fitted or bool(self.n_train > 0)
         if not self._fitted:
             raise ScmambaError(
@@ -103,7 +103,7 @@ class FeatureWeighted(ValueTransform):
             )
         return self.weight
 
-    def _keep(self, weight: Tensor, n_train: int) -> None:
+    def _store(self, weight: Tensor, n_train: int) -> None:
         self.weight.copy_(weight)
         self.n_train.fill_(n_train)
 
@@ -112,8 +112,8 @@ class InverseFrequency(FeatureWeighted):
     """Presence, weighted by how rare the feature is, scaled to unit length per cell (``"tfidf"``).
 
     ``idf = log(1 + n_train / max(df, 1))`` with the training cells that have any count, ``n_train``, and those of them
-    that have this feature, ``df``. Unit length takes out the depth of the cell: on SNARE-seq the correlation-weighted
-    CCA of the two modalities improves from 0.117 to 0.092 held-out FOSCTTM.
+    that have this feature, ``df``. Unit length removes the depth of the cell: on SNARE-seq it improves the held-out
+    FOSCTTM of a correlation-weighted CCA of the two modalities from 0.117 to 0.092.
     """
 
     name = "tfidf"
@@ -131,18 +131,18 @@ class InverseFrequency(FeatureWeighted):
                 df += stored.sum(0).cpu()
                 n_train += int(stored.any(1).sum())
         if not n_train:
-            raise ScmambaError("The idf weights need training cells with counts, and every cell that came was empty.")
-        self._keep(torch.log1p(n_train / df.clamp(min=1)), n_train)
+            raise ScmambaError("The idf weights need training cells with counts, but all cells given are empty.")
+        self._store(torch.log1p(n_train / df.clamp(min=1)), n_train)
         return self
 
     def _of_csr(self, x: Tensor) -> Tensor:
-        # in place where the tensor is new: on a CPU this is bound by memory
-        weights = self._learned().index_select(0, x.col_indices()).masked_fill_(x.values() == 0, 0.0)
+        # in place on new tensors, since memory bandwidth is the limit on a CPU
+        weights = self._fitted_weight().index_select(0, x.col_indices()).masked_fill_(x.values() == 0, 0.0)
         length = _row_sums(x, weights.square()).sqrt_()
         return with_values(x, weights.div_(_per_value(x, _positive(length))))
 
     def _of_dense(self, x: Tensor) -> Tensor:
-        weights = (x != 0) * self._learned()
+        weights = (x != 0) * self._fitted_weight()
         return weights / _positive(weights.norm(dim=1, keepdim=True))
 
 
@@ -150,9 +150,9 @@ class EvenedLog(FeatureWeighted):
     """``log(1 + x)`` of counts scaled to `EVENED_SUM` per cell, each feature weighted down by its spread (``"evened"``).
 
     The weight is ``1 / sqrt(max(sd, q))`` with the feature's standard deviation over the training cells, ``sd``, and
-    its lowest decile over the features that vary, ``q`` (1 if none does). It stands half-way between values as they
-    are, where a few strong genes make the leading directions, and unit variance, where noise weighs as much as signal;
-    ``q`` keeps genes that were counted once from being blown up. Zeros stay zeros, so that sparse cells stay sparse.
+    its lowest decile over the features that vary, ``q`` (1 if none does). This is half-way between no scaling, where a
+    few strong genes make the leading directions, and unit variance, where noise weighs as much as signal; ``q`` bounds
+    the weights of genes that were counted once. Zeros stay zeros, so that sparse cells stay sparse.
     """
 
     name = "evened"
@@ -171,26 +171,27 @@ class EvenedLog(FeatureWeighted):
                 square += logs.square().sum(0).cpu()
             n_train += int((_row_sums(x, x.values()) if is_csr(x) else x.sum(1)).gt(0).sum())
         if not n_train:
-            raise ScmambaError("The weights need training cells with counts, and every cell that came was empty.")
+            raise ScmambaError("The weights need training cells with counts, but all cells given are empty.")
         spread = (square / n_train - (total / n_train).square()).clamp(min=0).sqrt()
-        varying = spread[spread > 1e-6]  # below is rounding
-        lowest = float(np.quantile(varying, 0.1)) if len(varying) else 1.0  # torch's takes 16 million numbers at most
-        self._keep(spread.clamp(min=lowest).rsqrt(), n_train)
+        varying = spread[spread > 1e-6]  # smaller ones are rounding errors
+        # numpy's, since torch.quantile accepts at most 16 million numbers
+        lowest = float(np.quantile(varying, 0.1)) if len(varying) else 1.0
+        self._store(spread.clamp(min=lowest).rsqrt(), n_train)
         return self
 
     def _of_csr(self, x: Tensor) -> Tensor:
-        return with_values(x, _scaled_log(x, EVENED_SUM).mul_(self._learned().index_select(0, x.col_indices())))
+        return with_values(x, _scaled_log(x, EVENED_SUM).mul_(self._fitted_weight().index_select(0, x.col_indices())))
 
     def _of_dense(self, x: Tensor) -> Tensor:
-        return _scaled_log(x, EVENED_SUM) * self._learned()
+        return _scaled_log(x, EVENED_SUM) * self._fitted_weight()
 
 
 class QuantileBins(ValueTransform):
     """Bin of each value among the non-zero values of its cell (``"binned"``; paper, section 4.1.1).
 
     A value that exceeds ``r`` of the ``m`` non-zero values of its cell gets bin ``1 + floor((n_bins - 1) * r / m)``, so
-    bins run from 1 to at most ``n_bins - 1``, zero stays 0, and equal values share a bin. The paper's code breaks ties
-    at random, so that its input changes from run to run.
+    bins run from 1 to at most ``n_bins - 1``, zero stays 0, and equal values share a bin. (The paper's code breaks ties
+    at random, so that the same cell has other bins in every run.)
 
     Parameters
     ----------
@@ -216,11 +217,11 @@ class QuantileBins(ValueTransform):
     def _of_dense(self, x: Tensor) -> Tensor:
         if not x.numel():
             return x
-        # zeros go behind everything, so that the position of a value is the number of non-zero values below it
+        # zeros are sorted to the end, so that the position of a value is the number of non-zero values below it
         values = torch.where(x != 0, x, torch.inf)
         below = torch.searchsorted(values.sort(1).values, values)
         n_stored = (x != 0).sum(1, keepdim=True).clamp(min=1)
-        # in whole numbers: a quotient in float32 can fall on the wrong side of the edge of a bin
+        # integer division: a quotient in float32 can fall on the wrong side of the edge of a bin
         bins = 1 + (self.n_bins - 1) * below // n_stored
         return torch.where(x != 0, bins, 0).to(x.dtype)
 
@@ -228,7 +229,7 @@ class QuantileBins(ValueTransform):
 class CenteredLogRatio(ValueTransform):
     """``log(1 + x)`` minus its mean over all features of the cell (``"clr"``); the result is dense.
 
-    The mean runs over the zeros too, so that a cell's values sum to zero and the depth of the cell drops out.
+    The mean includes the zeros, so that a cell's values sum to zero, which removes most of the depth of the cell.
     """
 
     def __init__(self, n_features: int) -> None:
@@ -247,7 +248,7 @@ class CenteredLogRatio(ValueTransform):
         return logs - logs.mean(1, keepdim=True)
 
 
-#: From name to transform of ``(n_features, n_bins)``.
+#: From name to a function that makes the transform from ``(n_features, n_bins)``.
 VALUE_TRANSFORMS: Final[dict[str, Callable[[int, int], ValueTransform]]] = {
     "log1p": lambda n_features, _: LogNormalized(n_features),
     "evened": lambda n_features, _: EvenedLog(n_features),
@@ -304,7 +305,7 @@ def _scaled_log(x: Tensor, target_sum: float) -> Tensor:
 
 def _row_sums(x: Tensor, values: Tensor) -> Tensor:
     """Sum of each row's ``values (nnz,)``, ``(n,)``."""
-    # row by row in a fixed order: scattered additions on a GPU would give other last digits in every run
+    # in a fixed order: scattered additions on a GPU would differ in the last digits from run to run
     return torch.segment_reduce(values, "sum", offsets=x.crow_indices().long(), initial=0.0)
 
 
@@ -314,5 +315,5 @@ def _per_value(x: Tensor, per_row: Tensor) -> Tensor:
 
 
 def _positive(divisor: Tensor) -> Tensor:
-    """``divisor`` with 1 for 0: what it divides is an empty row, and must stay zero."""
+    """``divisor`` with 1 in place of 0, so that empty rows stay zero."""
     return divisor.masked_fill(divisor == 0, 1.0)
