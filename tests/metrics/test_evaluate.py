@@ -8,6 +8,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from scmamba_scvi import metrics
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
@@ -306,6 +307,15 @@ def test_unpaired_matrices_of_different_cells():
     assert found["cell-type ASW"] == pytest.approx(metrics.cell_type_asw(stacked, np.r_[labels, labels[:200]]))
 
 
+def test_unpaired_matrices_take_batches_of_each_modality():
+    parts, _, batches = integrated()
+    own = {"rna": parts["rna"], "atac": parts["atac"]}
+    found = scored(own, None, {"rna": batches, "atac": batches}, paired=False, metrics=["batch mixing"])
+    stacked = np.concatenate(list(own.values()))
+    expected = metrics.omics_entropy_mixing(stacked, np.tile(batches, 2), n_neighbors=64, n_samples=None)
+    assert found["batch mixing"] == pytest.approx(expected)
+
+
 def test_three_modalities_are_averaged_over_their_pairs():
     parts, labels, _ = integrated(noise=1.5)
     rng = np.random.default_rng(2)
@@ -492,6 +502,10 @@ def shuffled_but_as_long():
         pytest.param(None, {"embeddings": {"m": X * np.nan}}, ScmambaError, "No row .* is finite", id="all_nan"),
         pytest.param(None, {"embeddings": {"m": X[:, 0]}}, ScmambaError, "must be a matrix", id="a_vector"),
         pytest.param(None, {"embeddings": {"m": np.full((5, 2), "a")}}, ScmambaError, "matrix of numbers", id="text"),
+        pytest.param(None, {"embeddings": {"m": 3}}, ScmambaError, "dense matrix of numbers, got int", id="a_number"),
+        pytest.param(None, {"embeddings": {"m": sparse.csr_matrix(X)}}, ScmambaError, "got csr_matrix", id="sparse"),
+        pytest.param(of_mudata, {"embeddings": {"m": sparse.csr_matrix(X)}}, ScmambaError, "got csr_matrix",
+                     id="sparse_beside_data"),
         pytest.param(None, {"embeddings": {"m": {}}}, ScmambaError, "without embeddings", id="method_without_parts"),
         pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": pd.DataFrame(X)}}}, ScmambaError, "as one kind",
                      id="tables_and_matrices"),
@@ -515,7 +529,9 @@ def shuffled_but_as_long():
                             "label_key": {"rna": ["a"] * 19}}, ScmambaError, r"label_key\['rna'\] has 19",
                      id="unpaired_labels_of_another_length"),
         pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X}}, "label_key": {"rna": ["a"] * 20}}, ScmambaError,
-                     "paired=False", id="labels_of_modalities_that_are_paired"),
+                     "label_key as a dict .*paired=False", id="labels_of_modalities_that_are_paired"),
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X}}, "batch_key": {"rna": ["a"] * 20}}, ScmambaError,
+                     "batch_key as a dict .*paired=False", id="batches_of_modalities_that_are_paired"),
         pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X[:9], "joint": X}}, "paired": False}, ScmambaError,
                      "no joint one", id="joint_of_different_cells"),
         pytest.param(of_mudata, {"embeddings": {"m": "X_pca"}}, UnknownNameError, "'X_scmamba'", id="missing_key"),

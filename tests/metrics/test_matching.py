@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import (
@@ -247,6 +248,7 @@ PAIRED = [foscttm, recall_at_k, median_rank, neighborhood_overlap]
         pytest.param(NAN, np.zeros((2, 2)), "1 of 2 rows of x", id="nan_in_x"),
         pytest.param(np.zeros((2, 2)), NAN, "1 of 2 rows of y", id="nan_in_y"),
         pytest.param(np.array([["a"], ["b"]]), np.zeros((2, 1)), "array of numbers", id="words"),
+        pytest.param(sparse.eye(3).tocsr(), np.eye(3), "array of numbers .*; got csr_matrix", id="sparse"),
     ],
 )
 def test_faults(score, x, y, message):

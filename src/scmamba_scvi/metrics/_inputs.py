@@ -63,11 +63,14 @@ def read_inputs(
     paired: bool,
 ) -> Inputs:
     """Find what was asked for; every fault of the input is found here, before anything is computed."""
-    if isinstance(label_key, Mapping) and (paired or data is not None):
-        raise ScmambaError(
-            "Labels as a dict from modality are for matrices of different cells: data=None, paired=False."
-        )
-    own_rows = isinstance(label_key, Mapping)
+    own_rows = False  # whether the matrices of two modalities hold different cells, each with labels of its own
+    for name, given in (("label_key", label_key), ("batch_key", batch_key)):
+        if isinstance(given, Mapping):
+            if paired or data is not None:
+                raise ScmambaError(
+                    f"{name} as a dict from modality is for matrices of different cells: data=None, paired=False."
+                )
+            own_rows = True
     frames, cells = _frames(data, embeddings, paired, own_rows)
     data = data.adata if _is_model(data) else data
     methods: dict[str, dict[str, np.ndarray]] = {}
@@ -220,7 +223,7 @@ def _frame(data: Any, part: str, spec: Matrix, called: str) -> pd.DataFrame:
     if isinstance(spec, pd.DataFrame):
         _check_known(spec.index, data.obs_names, called)
         return _table(spec, spec.index, called)
-    n = len(spec)
+    n = _n_rows(spec, called)
     of_data, of_modality = n == data.n_obs, modality is not None and n == modality.n_obs
     if modality is not None and of_data and of_modality and not data.obs_names.equals(modality.obs_names):
         raise ScmambaError(
@@ -256,7 +259,7 @@ def _row_names(
     parts: Mapping[tuple[str, str], Any], paired: bool, own_rows: bool
 ) -> tuple[dict[tuple[str, str], pd.Index], pd.Index]:
     """Names for the rows of matrices: the same in all, or of each modality its own."""
-    sizes = {key: len(x) for key, x in parts.items()}
+    sizes = {key: _n_rows(x, _called(*key)) for key, x in parts.items()}
     if len(set(sizes.values())) == 1 and not own_rows:
         cells = pd.RangeIndex(next(iter(sizes.values())))
         return dict.fromkeys(parts, cells), cells
@@ -275,6 +278,15 @@ def _row_names(
     names = {part: pd.Index([f"{part}:{i}" for i in range(n)]) for part, n in per_part.items()}
     cells = pd.Index([name for own in names.values() for name in own])
     return {(method, part): names[part] for method, part in parts}, cells
+
+
+def _n_rows(values: Any, called: str) -> int:
+    try:
+        return len(values)
+    except TypeError as error:  # a number, or a sparse matrix
+        raise ScmambaError(
+            f"The embedding {called} must be a dense matrix of numbers, got {type(values).__name__}."
+        ) from error
 
 
 def _table(values: Any, names: pd.Index, called: str) -> pd.DataFrame:

@@ -14,6 +14,11 @@ from ..errors import ScmambaError
 Labels: TypeAlias = np.ndarray | pd.Series | pd.Categorical | Sequence[Any]
 
 
+def label_array(labels: Labels) -> np.ndarray:
+    """Labels as an array that keeps missing ones: numpy alone would turn a NaN in a list of names into ``"nan"``."""
+    return np.asarray(labels, dtype=object) if isinstance(labels, (list, tuple)) else np.asarray(labels)
+
+
 def label_codes(labels: Labels, n: int, name: str, *, at_least: int = 2) -> np.ndarray:
     """Labels as int64 codes ``(n,)`` from 0, each in use.
 
@@ -33,8 +38,7 @@ def label_codes(labels: Labels, n: int, name: str, *, at_least: int = 2) -> np.n
     ScmambaError
         If their number is not ``n``, if one is missing, or if too few differ.
     """
-    # numpy would make text of a NaN among text
-    values: np.ndarray = np.asarray(labels, dtype=object) if isinstance(labels, (list, tuple)) else np.asarray(labels)
+    values = label_array(labels)
     if values.shape != (n,):
         raise ScmambaError(f"{name} must hold one label for each of {n:,} rows of x; got shape {values.shape}.")
     codes, names = pd.factorize(values)

@@ -326,7 +326,7 @@ def check_pairs(x: Matrix, y: Matrix, device: str | torch.device | None = None) 
             f"x and y must be matrices of one shape (n cells, n dimensions), row i of both being the same cell; "
             f"got {tuple(np.shape(x))} and {tuple(np.shape(y))}."
         )
-    if len(x) < 2:
+    if np.shape(x)[0] < 2:
         raise ScmambaError(
             "x and y hold one cell: its partner is the only candidate, so that there is nothing to score."
         )

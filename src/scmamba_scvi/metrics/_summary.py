@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ScmambaError, UnknownNameError
-from ._labels import Labels, label_codes
+from ._labels import Labels, label_array, label_codes
 
 #: Scores of the biology conservation score (equation 20).
 BIO = ("ari", "nmi", "map", "casw")
@@ -52,7 +52,7 @@ def annotation_scores(
 
     if average not in ("macro", "weighted"):
         raise UnknownNameError("average", average, ("macro", "weighted"))
-    true, predicted = np.asarray(y_true), np.asarray(y_pred)
+    true, predicted = label_array(y_true), label_array(y_pred)
     if true.ndim != 1 or true.shape != predicted.shape or not len(true):
         raise ScmambaError(
             f"y_true and y_pred must hold one label each for the same cells; got {true.shape} and {predicted.shape}."
