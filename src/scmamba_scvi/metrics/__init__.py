@@ -1,7 +1,9 @@
-"""Scores of an integration: arrays in, floats out. Nothing here knows AnnData or scvi-tools."""
+"""Scores of an integration: arrays in, floats out. Nothing here needs scvi-tools."""
 
 from __future__ import annotations
 
+from ._annotation import annotation_scores
+from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precision
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._evaluate import evaluate_integration
 from ._matching import (
@@ -13,18 +15,12 @@ from ._matching import (
     partner_ranks,
     recall_at_k,
 )
-from ._neighborhoods import (
-    graph_connectivity,
-    matching_score,
-    mean_average_precision,
-    omics_entropy_mixing,
-    seurat_alignment,
-)
+from ._matching_score import matching_score
+from ._mixing import omics_entropy_mixing, seurat_alignment
 from ._panel import METRICS, Metric
 from ._silhouette import cell_type_asw, omics_asw
-from ._summary import annotation_scores, overall_scores
+from ._summary import overall_scores
 from ._trajectory import diffusion_pseudotime, pseudotime_consistency, trajectory_conservation
-from ._votes import knn_accuracy
 
 __all__ = [
     "METRICS",

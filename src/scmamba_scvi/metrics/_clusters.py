@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from ..errors import ScmambaError
-from ._distances import as_matrix, check_k
+from ._distances import Matrix, as_matrix, check_k
 from ._graph import neighbor_graph
 from ._labels import Labels, label_codes
 
@@ -37,7 +36,7 @@ class LeidenScores(NamedTuple):
 
 
 def leiden_ari_nmi(
-    x: np.ndarray | Tensor,
+    x: Matrix,
     cell_type: Labels,
     resolutions: Sequence[float] | np.ndarray = RESOLUTIONS,
     *,

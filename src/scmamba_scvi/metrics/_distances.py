@@ -21,13 +21,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ScmambaError
+
+#: An embedding: cells in rows, dimensions in columns.
+Matrix: TypeAlias = np.ndarray | Tensor
 
 #: Below this many rows distances are computed in float64, above it in float32, which is twice as fast.
 FLOAT64_BELOW = 5_000

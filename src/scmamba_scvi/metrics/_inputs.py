@@ -22,8 +22,8 @@ JOINT: Final = "joint"
 OURS: Final = "scMamba"
 
 #: A key of ``obsm``, a matrix, or a table with names of cells.
-Matrix: TypeAlias = str | np.ndarray | pd.DataFrame
-Embeddings: TypeAlias = str | Sequence[str] | Mapping[str, Matrix | Mapping[str, Matrix]]
+Embedding: TypeAlias = str | np.ndarray | pd.DataFrame
+Embeddings: TypeAlias = str | Sequence[str] | Mapping[str, Embedding | Mapping[str, Embedding]]
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _as_mapping(embeddings: Embeddings | None) -> Mapping[str, Any]:
     return {key: key for key in embeddings}
 
 
-def _as_parts(spec: Matrix | Mapping[str, Matrix]) -> Mapping[str, Matrix]:
+def _as_parts(spec: Embedding | Mapping[str, Embedding]) -> Mapping[str, Embedding]:
     if isinstance(spec, Mapping):
         if not spec:
             raise ScmambaError("A method without embeddings was given: name its parts, such as {'rna': x, 'atac': y}.")
@@ -211,7 +211,7 @@ def _keys(*holders: Any) -> list[str]:
     return sorted({str(key) for holder in holders for key in holder.obsm if key not in getattr(holder, "mod", {})})
 
 
-def _frame(data: Any, part: str, spec: Matrix, called: str) -> pd.DataFrame:
+def _frame(data: Any, part: str, spec: Embedding, called: str) -> pd.DataFrame:
     """One part of a method: a key, names with it, or rows in the order of the data or of the modality."""
     modality = getattr(data, "mod", {}).get(part)
     if isinstance(spec, str):

@@ -14,17 +14,12 @@ import pandas as pd
 import torch
 
 from ..errors import ScmambaError
+from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precision
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._matching import PartnerRanks, modality_gap, partner_ranks
-from ._neighborhoods import (
-    graph_connectivity,
-    matching_score,
-    mean_average_precision,
-    omics_entropy_mixing,
-    seurat_alignment,
-)
+from ._matching_score import matching_score
+from ._mixing import omics_entropy_mixing, seurat_alignment
 from ._silhouette import cell_type_asw, omics_asw
-from ._votes import knn_accuracy
 
 #: What the data must have for a score.
 Need: TypeAlias = Literal["labels", "batches", "views", "pairs"]

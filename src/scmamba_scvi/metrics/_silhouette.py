@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
-from ._distances import as_matrix, distance_sums, prepare, query_rows
+from ._distances import Matrix, as_matrix, distance_sums, prepare, query_rows
 from ._labels import Labels, label_codes
 
 
 def cell_type_asw(
-    x: np.ndarray | Tensor,
+    x: Matrix,
     cell_type: Labels,
     *,
     max_queries: int | None = None,
@@ -62,7 +62,7 @@ def cell_type_asw(
 
 
 def omics_asw(
-    x: np.ndarray | Tensor,
+    x: Matrix,
     omics: Labels,
     cell_type: Labels,
     single_layer: Literal["skip", "one"] = "skip",

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError
-from ._distances import as_matrix, check_k, distance_sums, prepare
+from ._distances import Matrix, as_matrix, check_k, distance_sums, prepare
 from ._graph import neighbor_graph
 
 
 def diffusion_pseudotime(
-    x: np.ndarray | Tensor,
+    x: Matrix,
     root: int | np.ndarray,
     *,
     n_neighbors: int = 30,
