@@ -26,12 +26,12 @@ def test_annotation_scores_are_the_definitions(average):
     assert [ours["precision"], ours["recall"], ours["f1"]] == pytest.approx(expected.tolist(), abs=1e-12)
 
 
-def test_annotation_of_perfect_and_of_one_answer():
+def test_perfect_predictions_score_1_and_one_answer_for_all_misses_the_rare_type():
     true = pd.Categorical(["a"] * 9 + ["b"])
     assert set(annotation_scores(true, list(true)).values()) == {1.0}
     everyone_a = annotation_scores(true, ["a"] * 10)
     assert everyone_a["accuracy"] == 0.9
-    assert everyone_a["recall"] == 0.5  # the rare type counts as much
+    assert everyone_a["recall"] == 0.5  # the rare type counts as much as the frequent one
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_annotation_of_perfect_and_of_one_answer():
         pytest.param(["a", "b"], [0, 1], "both as names or both as codes", id="names_against_codes"),
     ],
 )
-def test_annotation_faults(true, predicted, message):
+def test_labels_that_cannot_be_compared_are_refused(true, predicted, message):
     with pytest.raises(ScmambaError, match=message):
         annotation_scores(np.array(true, dtype=object), np.array(predicted, dtype=object))
     with pytest.raises(ScmambaError, match=message):
         annotation_scores(true, predicted)
 
 
-def test_unknown_average():
+def test_an_unknown_average_is_answered_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="'macro', 'weighted'"):
         annotation_scores(["a"], ["a"], average="micro")

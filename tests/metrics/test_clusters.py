@@ -61,17 +61,17 @@ def test_scores_are_the_definitions_at_each_resolution():
     assert (ours.ari, ours.nmi) == (ours.table["ari"].max(), ours.table["nmi"].max())
 
 
-def test_types_that_lie_apart_are_found():
+def test_types_that_lie_apart_are_recovered_and_the_seed_decides():
     x, types = blobs(distance=20.0)
     names = np.array(["d", "a", "c", "b"])[types]
     found = leiden_ari_nmi(x, names)
     assert (found.ari, found.nmi) == pytest.approx((1, 1))
     assert found.table.index.tolist() == pytest.approx(np.arange(0.1, 2.01, 0.1).tolist())
     assert list(found.table.columns) == ["ari", "nmi", "n_clusters"]
-    assert found.table.equals(leiden_ari_nmi(x, names).table)  # a seed decides
+    assert found.table.equals(leiden_ari_nmi(x, names).table)
 
 
-def test_broken_embeddings():
+def test_shuffled_types_one_point_and_separate_modalities_score_low():
     x, types = blobs(distance=20.0)
     shuffled = np.random.default_rng(1).permutation(types)
     some = [0.3, 1.0]
@@ -96,6 +96,6 @@ X, TYPES = blobs(24)
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, []), "at least one", id="no_resolution"),
     ],
 )
-def test_faults(call, message):
+def test_input_that_cannot_be_scored_is_refused(call, message):
     with pytest.raises(ScmambaError, match=message):
         call()

@@ -29,12 +29,10 @@ def integrated(seed=0, noise=0.15):
 
 
 def scored(parts, labels=None, batches=None, **kwargs):
-    """Values by name, of one method; ``metrics`` may leave out the slow ones."""
+    """Scores of one method by name; ``kwargs`` can choose the ``metrics``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        table = evaluate_integration(
-            None, {"m": parts}, label_key=labels, batch_key=batches, progress=False, **kwargs
-        )  # fmt: skip
+        table = evaluate_integration(None, {"m": parts}, label_key=labels, batch_key=batches, progress=False, **kwargs)
     return {name: value for (group, name), value in table.loc["m"].items() if group != "overall"}
 
 
@@ -109,7 +107,7 @@ def test_partners_permuted_within_their_type_keep_the_types():
     assert found["omics ASW"] > 0.95 and found["graph connectivity"] > 0.95 and found["omics mixing"] > 0.9
 
 
-def test_cells_that_are_all_alike_get_what_chance_gives():
+def test_cells_that_are_all_alike_score_as_chance():
     _, labels, batches = integrated()
     one = np.ones((N, Z))
     found = scored({"rna": one, "atac": one, "joint": one}, labels, batches)
@@ -153,7 +151,7 @@ def test_shuffled_labels_score_as_chance():
     assert found["FOSCTTM"] < 0.01 and found["omics mixing"] > 0.9
 
 
-def test_batches_apart_score_0():
+def test_batches_apart_score_near_0():
     parts, labels, batches = integrated()
     parts["joint"] = parts["joint"] + 100 * (batches == "x")[:, None]
     found = scored(parts, labels, batches, metrics=["batch mixing", "batch ASW", "omics mixing"])
@@ -194,7 +192,7 @@ def test_cells_are_aligned_by_name():
     assert dict(zip(table.columns.get_level_values(1), table.loc["scMamba"], strict=True)) == pytest.approx(by_hand)
 
 
-def test_the_same_from_every_way_to_give_it():
+def test_every_way_to_give_embeddings_and_labels_gives_the_same_table():
     parts, labels, batches = integrated(noise=1.0)
     mdata, rows = mdata_of(parts, labels, batches)
     common = {"label_key": "cell_type", "batch_key": "batch", "metrics": FEW, "progress": False}
@@ -231,7 +229,7 @@ def test_the_same_from_every_way_to_give_it():
         assert table.columns.equals(reference.columns), way
 
 
-def test_an_anndata_has_a_joint_embedding_and_views_in_one_obsm():
+def test_an_anndata_can_hold_all_embeddings_in_its_obsm():
     parts, labels, _ = integrated()
     adata = ad.AnnData(np.ones((N, 1), np.float32), obs=pd.DataFrame({"cell_type": labels}, index=map(str, range(N))))
     for part, x in parts.items():
@@ -242,7 +240,7 @@ def test_an_anndata_has_a_joint_embedding_and_views_in_one_obsm():
     assert {name: table.loc["m", (METRICS[name].group, name)] for name in expected} == pytest.approx(expected)
 
 
-def test_a_trained_model_is_embedded():
+def test_a_trained_model_scores_as_its_written_embeddings_do():
     from scmamba_scvi import SCMAMBA
     from scmamba_scvi.data import simulate_multiome
 
@@ -289,11 +287,11 @@ def test_max_cells_draws_the_same_cells_for_every_method():
     assert other.iloc[0, 0] != table.iloc[0, 0]
 
 
-def test_asking_some_of_many_cells_estimates_the_same(monkeypatch):
+def test_above_the_limit_a_sample_of_queries_estimates_the_same(monkeypatch):
     parts, labels, batches = integrated(noise=1.0)
     exact = scored(parts, labels, batches, metrics=QUICK)
-    monkeypatch.setattr(_panel, "ASK_ALL_UP_TO", 300)
-    monkeypatch.setattr(_panel, "ASKED", 200)
+    monkeypatch.setattr(_panel, "ALL_QUERIES_UP_TO", 300)
+    monkeypatch.setattr(_panel, "N_QUERIES", 200)
     estimated = scored(parts, labels, batches, metrics=QUICK)
     assert estimated == pytest.approx(exact, abs=0.06) and estimated != exact
 
@@ -413,7 +411,7 @@ def test_rows_that_are_not_finite_are_left_out_and_counted():
         pytest.param(300, [str(i) for i in range(300)], {"cell-type ASW"}, "no cell has another", id="labels_seen_once"),
     ],
 )  # fmt: skip
-def test_what_is_not_defined_is_neither_0_nor_1(n, labels, absent, said):
+def test_a_score_that_is_not_defined_is_left_out_with_its_reason(n, labels, absent, said):
     parts, _, _ = integrated()
     parts = {name: x[:n] for name, x in parts.items()}
     with pytest.warns(UserWarning, match=said):
@@ -428,7 +426,7 @@ def test_nan_in_a_list_of_names_is_missing():
     assert found["kNN accuracy"] == pytest.approx(metrics.knn_accuracy(parts["joint"][2:], labels[2:]))
 
 
-def test_a_label_seen_once_counts_as_a_miss():
+def test_a_label_that_occurs_once_counts_as_a_miss():
     parts, labels, _ = integrated()
     labels = labels.copy()
     labels[0] = "alone"
@@ -446,7 +444,7 @@ def test_columns_are_in_order_and_the_index_names_methods():
     assert table.columns.get_level_values(1).tolist() == ["omics mixing", "FOSCTTM", "recall@10"]
 
 
-def test_data_and_the_generators_are_as_before():
+def test_data_and_the_global_generator_are_not_changed():
     parts, labels, batches = integrated()
     mdata, _ = mdata_of(parts, labels, batches)
     keys = {name: set(x.obsm) for name, x in {"": mdata, **mdata.mod}.items()}
@@ -457,7 +455,7 @@ def test_data_and_the_generators_are_as_before():
     assert (np.random.get_state()[1] == state).all()
 
 
-def test_a_bar_goes_to_standard_error_and_leaves_nothing(capsys):
+def test_the_progress_bar_does_not_write_to_standard_output(capsys):
     parts, *_ = integrated()
     evaluate_integration(None, {"m": parts}, metrics="FOSCTTM")
     assert capsys.readouterr().out == ""
@@ -468,7 +466,7 @@ def test_a_bar_goes_to_standard_error_and_leaves_nothing(capsys):
 X = np.arange(40.0).reshape(20, 2)
 
 
-def of_mudata(**obsm):
+def of_mudata():
     mdata, _ = mdata_of(*integrated())
     return mdata
 
@@ -507,7 +505,7 @@ def shuffled_but_as_long():
         pytest.param(of_mudata, {"embeddings": {"m": sparse.csr_matrix(X)}}, ScmambaError, "got csr_matrix",
                      id="sparse_beside_data"),
         pytest.param(None, {"embeddings": {"m": {}}}, ScmambaError, "without embeddings", id="method_without_parts"),
-        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": pd.DataFrame(X)}}}, ScmambaError, "as one kind",
+        pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": pd.DataFrame(X)}}}, ScmambaError, "in one form",
                      id="tables_and_matrices"),
         pytest.param(None, {"embeddings": {"m": pd.DataFrame(X, index=[0] * 20)}}, ScmambaError, "not unique",
                      id="names_twice"),
@@ -533,7 +531,7 @@ def shuffled_but_as_long():
         pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X}}, "batch_key": {"rna": ["a"] * 20}}, ScmambaError,
                      "batch_key as a dict .*paired=False", id="batches_of_modalities_that_are_paired"),
         pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X[:9], "joint": X}}, "paired": False}, ScmambaError,
-                     "no joint one", id="joint_of_different_cells"),
+                     "cannot have a joint one", id="joint_of_different_cells"),
         pytest.param(of_mudata, {"embeddings": {"m": "X_pca"}}, UnknownNameError, "'X_scmamba'", id="missing_key"),
         pytest.param(of_mudata, {"embeddings": {"m": {"rna": "X_pca"}}}, UnknownNameError, "for 'm' .rna.",
                      id="missing_key_of_a_modality"),
@@ -545,7 +543,7 @@ def shuffled_but_as_long():
                      id="rows_that_could_mean_either_order"),
     ],
 )  # fmt: skip
-def test_faults_are_named(data, arguments, error, message):
+def test_input_that_cannot_be_scored_is_refused(data, arguments, error, message):
     with pytest.raises(error, match=message):
         evaluate_integration(data() if callable(data) else data, progress=False, **arguments)
 

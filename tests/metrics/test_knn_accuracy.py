@@ -27,21 +27,21 @@ def test_equals_a_count_of_votes(k):
     assert knn_accuracy(x, labels, k) == pytest.approx(accuracy_by_counting(x, labels, k))
 
 
-def test_the_nearest_of_as_many_voters_wins():
-    # each cell has a neighbour of either type; the nearer one is of its own for the first and the last
+def test_a_tie_goes_to_the_type_of_the_nearest_voter():
+    # the first and the last cell have a neighbour of each type, the nearer one of their own; the second has two of type a
     assert knn_accuracy(np.array([[0.0], [1.0], [-0.5]]), ["a", "b", "a"], 2) == pytest.approx(2 / 3)
 
 
-def test_cells_at_one_point_are_judged_by_chance():
+def test_cells_at_one_point_score_as_chance():
     labels = np.repeat(["a", "b"], [200, 200])
     assert knn_accuracy(np.ones((400, 2)), labels) == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_label_seen_once_is_never_found():
+def test_a_label_that_occurs_once_is_never_found():
     assert knn_accuracy(np.arange(5.0)[:, None], ["a", "a", "a", "a", "b"], 3) == pytest.approx(4 / 5)
 
 
-def test_asking_some_estimates_all():
+def test_a_sample_of_queries_estimates_the_score_of_all():
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=2000)
     x = rng.normal(size=(2000, 2)) + labels[:, None]
@@ -58,6 +58,6 @@ def test_asking_some_estimates_all():
         pytest.param(np.full((5, 2), np.nan), list("aabbb"), 2, "not finite", id="nan"),
     ],
 )
-def test_faults(x, labels, k, message):
+def test_input_that_cannot_be_scored_is_refused(x, labels, k, message):
     with pytest.raises(ScmambaError, match=message):
         knn_accuracy(x, labels, k)

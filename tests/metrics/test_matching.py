@@ -86,7 +86,7 @@ def test_the_gap_is_the_distance_of_centres_on_the_sphere(pairs):
     assert modality_gap(np.zeros((3, 2)), np.zeros((3, 2))) == 0
 
 
-def test_known_value_on_a_line():
+def test_known_values_on_a_line():
     # partner distances are 2, 0 and 2; from x=0: y=1 is closer; from x=1: none; from x=4: none (|4-1|=3 > 2, 6 is it,
     # but y=2 is as far as 6: half a cell)
     x, y = np.array([[0.0], [1.0], [4.0]]), np.array([[2.0], [1.0], [6.0]])
@@ -110,7 +110,7 @@ def test_one_pass_gives_every_score(pairs):
 # --- properties ---
 
 
-def test_perfect_and_reversed():
+def test_perfect_and_reversed_partners_have_the_extreme_scores():
     x = np.arange(10.0)[:, None]
     assert np.concatenate(foscttm(x, x)).max() == 0
     assert recall_at_k(x, x, 1) == 1
@@ -154,7 +154,7 @@ def test_blocks_and_precision_change_nothing(pairs, monkeypatch):
     np.testing.assert_allclose(np.hstack(scores()), expected, atol=1e-12)
 
 
-def test_float64_where_float32_cannot_tell_neighbours_apart(pairs, monkeypatch):
+def test_float64_is_used_where_float32_cannot_tell_neighbours_apart(pairs, monkeypatch):
     monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
     x, y = pairs
     far = x.copy()
@@ -163,7 +163,7 @@ def test_float64_where_float32_cannot_tell_neighbours_apart(pairs, monkeypatch):
     np.testing.assert_array_equal(neighborhood_overlap(far, y, [1, 59]), [0, 0])
 
 
-def test_reduced_precision_of_the_process_does_not_reach_us(pairs, monkeypatch):
+def test_reduced_precision_of_the_process_changes_nothing(pairs, monkeypatch):
     expected = foscttm(*pairs)
     monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
     before = torch.get_float32_matmul_precision()
@@ -183,7 +183,7 @@ def test_float32_tensors_and_arrays_agree(pairs):
     np.testing.assert_array_equal(foscttm(x, y, device="cpu"), foscttm(x, y, device="auto"))
 
 
-def test_some_cells_stand_for_all():
+def test_a_sample_of_queries_estimates_the_score_of_all():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(900, 6))
     y = x + rng.normal(size=x.shape)
@@ -220,7 +220,7 @@ def test_permuted_partners_score_as_chance():
     assert modality_gap(x, y) == pytest.approx(0, abs=1e-12)  # centres cannot see it
 
 
-def test_modalities_far_apart_but_right_within():
+def test_modalities_far_apart_keep_their_order_but_not_their_overlap():
     x = np.random.default_rng(5).normal(size=(200, 8))
     y = x + 100.0
     # a shift leaves most of the order within the other modality, but no partner is among the neighbours
@@ -251,13 +251,13 @@ PAIRED = [foscttm, recall_at_k, median_rank, neighborhood_overlap]
         pytest.param(sparse.eye(3).tocsr(), np.eye(3), "array of numbers .*; got csr_matrix", id="sparse"),
     ],
 )
-def test_faults(score, x, y, message):
+def test_input_that_cannot_be_scored_is_refused(score, x, y, message):
     with pytest.raises(ScmambaError, match=message):
         score(x, y)
 
 
 @pytest.mark.parametrize("k", [pytest.param(0, id="none"), pytest.param(61, id="more_than_cells")])
-def test_k_out_of_range(pairs, k):
+def test_a_k_out_of_range_is_refused(pairs, k):
     with pytest.raises(ScmambaError, match="between 1 and the number of cells, 60"):
         recall_at_k(*pairs, k)
 
@@ -265,12 +265,12 @@ def test_k_out_of_range(pairs, k):
 @pytest.mark.parametrize(
     "k", [pytest.param(0, id="none"), pytest.param([1, 120], id="more_than_cells"), pytest.param([], id="empty")]
 )
-def test_overlap_out_of_range(pairs, k):
+def test_an_overlap_with_k_out_of_range_is_refused(pairs, k):
     with pytest.raises(ScmambaError, match="between 1 and 2 n - 1 = 119"):
         neighborhood_overlap(*pairs, k)
 
 
-def test_other_faults(pairs):
+def test_other_arguments_that_cannot_be_used_are_refused(pairs):
     with pytest.raises(ScmambaError, match="max_queries must be at least 1"):
         recall_at_k(*pairs, max_queries=0)
     with pytest.raises(UnknownNameError, match="'other', 'both'"):

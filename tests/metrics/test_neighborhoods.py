@@ -1,3 +1,5 @@
+"""Scores of nearest neighbours: cell types (all but votes), mixing and the matching score."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -111,7 +113,7 @@ def test_map_is_the_definition(stacked, k):
     assert mean_average_precision(x, types, n_neighbors=k) == pytest.approx(map_by_loops(x, types, k), abs=1e-12)
 
 
-def test_map_takes_a_share_of_the_cells(stacked):
+def test_map_takes_its_neighbours_as_a_share_of_the_cells(stacked):
     x, types, _ = stacked
     for share, k in ((0.01, 2), (0.1, 15), (0.001, 1)):
         assert mean_average_precision(x, types, neighbor_frac=share) == mean_average_precision(x, types, n_neighbors=k)
@@ -170,7 +172,7 @@ def test_matching_score_is_the_definition(pairs, k):
     assert matching_score(*pairs, n_neighbors=k) == pytest.approx(matching_by_sets(*pairs, k), abs=1e-12)
 
 
-def test_matching_score_on_a_line():
+def test_known_matching_score_on_a_line():
     # x0 and y0 are nearest to one another: 1. y1 = 0.4 is nearest to x0 as is y0, x1 is nearest to y1: one of
     # three neighbours in common, for (x1, y1) and for (x0, y1).
     x, y = np.array([[0.0], [1.0]]), np.array([[0.1], [0.4]])
@@ -203,9 +205,9 @@ SCORES = [
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_names_and_shifts_and_blocks_do_not_matter(stacked, score, monkeypatch):
+def test_names_shifts_blocks_and_precision_do_not_matter(stacked, score, monkeypatch):
     x, types, omics = stacked
-    types = np.arange(150) % 3  # of one size, as the alignment draws otherwise
+    types = np.arange(150) % 3  # of equal size, or the alignment would draw cells
     expected = score(x, types, omics)
     assert 0 < expected <= 1
     assert score(x + 50, np.array(["c", "a", "b"])[types], omics) == pytest.approx(expected, abs=1e-9)
@@ -233,7 +235,7 @@ def test_order_of_pairs_and_of_even_layers_does_not_matter(stacked, pairs):
     )
 
 
-def test_some_cells_stand_for_all():
+def test_a_sample_of_queries_estimates_the_score_of_all():
     rng = np.random.default_rng(5)
     types, omics = rng.integers(0, 4, 900), np.arange(900) % 2
     x = rng.normal(size=(900, 4)) + np.eye(4)[types]
@@ -249,22 +251,22 @@ def test_copies_of_a_cell_are_its_neighbours_but_it_is_not():
     labels = np.repeat(np.arange(30), 2)
     assert mean_average_precision(x, labels, n_neighbors=1) == 1  # the copy, never the cell
     assert mean_average_precision(x, np.arange(60) % 2, n_neighbors=1) == 0
-    # both layers at the same places: no neighbour is of the own layer, clipped
+    # both layers are at the same places: no neighbour is of the own layer, and the score is clipped
     assert seurat_alignment(x, np.arange(60) % 2, neighbor_frac=0.01) == 1
 
 
 # --- broken embeddings ---
 
 
-def test_all_cells_at_one_point():
+def test_all_cells_at_one_point_score_as_chance_and_as_mixed():
     rng = np.random.default_rng(7)
     types, omics = np.repeat([0, 1, 2, 3], 250), np.arange(1000) % 2
     order = rng.permutation(1000)
     for x in (np.zeros((1000, 3)), np.full((1000, 3), 0.1)):
-        # ties in the order of the rows would find neighbours of the own type, which lie side by side
+        # rows are sorted by type: if ties kept the order of the rows, neighbours would be of the own type
         assert mean_average_precision(x, types, n_neighbors=100) == pytest.approx(0.25, abs=0.05)
         assert mean_average_precision(x[order], types[order], n_neighbors=100) == pytest.approx(0.25, abs=0.05)
-        # one point mixes perfectly: what is wrong with it is for the types to tell
+        # one point is perfectly mixed; only scores of types can tell what is wrong with it
         assert omics_entropy_mixing(x, omics, n_samples=None) > 0.98
         assert seurat_alignment(x, omics, neighbor_frac=0.1) == pytest.approx(1, abs=0.02)
         assert graph_connectivity(x, types) > 0.95
@@ -284,7 +286,7 @@ def test_shuffled_labels_score_as_chance():
     assert omics_entropy_mixing(x, types, n_samples=None) == pytest.approx(0, abs=1e-12)
 
 
-def test_modalities_far_apart_but_right_within():
+def test_modalities_far_apart_keep_the_types_but_do_not_mix():
     rng = np.random.default_rng(9)
     types = np.tile(np.repeat([0, 1], 100), 2)
     half = rng.normal(size=(200, 4)) + 20 * np.eye(2, 4)[types[:200]]
@@ -296,12 +298,12 @@ def test_modalities_far_apart_but_right_within():
     assert matching_score(half, half + 1000) < 0.05
 
 
-def test_permuted_partners():
+def test_permuted_partners_score_as_chance_and_stay_mixed():
     rng = np.random.default_rng(10)
     x = rng.normal(size=(300, 5))
     assert matching_score(x, x) == 1
     assert matching_score(x, x[rng.permutation(300)]) == pytest.approx(1 / 300, abs=0.01)
-    # mixing does not know of pairs
+    # mixing does not depend on pairs
     z, layer = np.concatenate([x, x[::-1] + 1e-9]), np.repeat([0, 1], 300)
     assert seurat_alignment(z, layer) > 0.95
 
@@ -323,7 +325,7 @@ AB = ["a", "b"] * 3
         pytest.param(lambda: mean_average_precision(X, ["a"] * 6), "at least 2 different labels", id="one_label"),
         pytest.param(lambda: mean_average_precision(X, [*AB[:5], None]), "missing .* for 1 of 6", id="label_missing"),
         pytest.param(
-            lambda: mean_average_precision(X, [*AB[:5], np.nan]), "missing .* for 1 of 6", id="nan among text"
+            lambda: mean_average_precision(X, [*AB[:5], np.nan]), "missing .* for 1 of 6", id="nan_among_text"
         ),
         pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=6), "1 to 5 neighbours", id="k_is_n"),
         pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=0), "1 to 5 neighbours", id="k_is_0"),
@@ -347,13 +349,13 @@ AB = ["a", "b"] * 3
         ),
     ],
 )
-def test_faults(call, message):
+def test_input_that_cannot_be_scored_is_refused(call, message):
     with pytest.raises(ScmambaError, match=message):
         call()
 
 
-def test_a_label_seen_once_has_a_defined_value():
+def test_a_label_that_occurs_once_has_a_defined_score():
     labels = ["a", "a", "a", "a", "a", "b"]
     assert mean_average_precision(X, labels, n_neighbors=5) == pytest.approx(map_by_loops(X, labels, 5))
-    assert graph_connectivity(X, labels, n_neighbors=5) == 1  # of a alone
+    assert graph_connectivity(X, labels, n_neighbors=5) == 1  # of type a alone
     assert graph_connectivity(X, ["a"] * 6, n_neighbors=5) == 1

@@ -51,7 +51,7 @@ def test_scores_agree_with_scglue(stacked):
 
 
 @pytest.mark.parametrize("single_layer", ["skip", "one"])
-def test_a_type_of_one_layer(stacked, single_layer):
+def test_a_type_of_one_layer_is_left_out_or_counts_one(stacked, single_layer):
     x, types, omics = stacked
     kept = (types != 3) | (omics == "rna")  # type 3 has no atac
     kept[np.flatnonzero(types == 2)] = False
@@ -61,7 +61,7 @@ def test_a_type_of_one_layer(stacked, single_layer):
     assert omics_asw(x[kept], omics[kept], types[kept], single_layer=single_layer) == pytest.approx(expected)
 
 
-def test_labels_seen_once_have_silhouette_zero(stacked):
+def test_labels_that_occur_once_have_silhouette_zero(stacked):
     x, types, omics = stacked
     types = types.copy()
     types[0] = 9
@@ -71,7 +71,7 @@ def test_labels_seen_once_have_silhouette_zero(stacked):
     assert value == pytest.approx(1 - np.abs(silhouettes_by_loops(x[one_atac], omics[one_atac])).mean(), abs=1e-12)
 
 
-def test_blocks_order_names_shift_and_copies(stacked, monkeypatch):
+def test_blocks_order_names_shift_copies_and_precision_change_nothing(stacked, monkeypatch):
     x, types, omics = stacked
     expected = cell_type_asw(x, types), omics_asw(x, omics, types)
     order = np.random.default_rng(1).permutation(160)
@@ -85,7 +85,7 @@ def test_blocks_order_names_shift_and_copies(stacked, monkeypatch):
     np.testing.assert_allclose((cell_type_asw(x, types), omics_asw(x, omics, types)), expected, atol=1e-6)
 
 
-def test_autocast_does_not_reach_us(stacked, monkeypatch):
+def test_autocast_of_the_caller_changes_nothing(stacked, monkeypatch):
     x, types, _ = stacked
     monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -94,7 +94,7 @@ def test_autocast_does_not_reach_us(stacked, monkeypatch):
     assert inside == cell_type_asw(x, types)
 
 
-def test_some_cells_stand_for_all(stacked):
+def test_a_sample_of_queries_estimates_the_score_of_all(stacked):
     x, types, _ = stacked
     assert cell_type_asw(x, types, max_queries=80) == pytest.approx(cell_type_asw(x, types), abs=0.05)
     assert cell_type_asw(x, types, max_queries=160) == cell_type_asw(x, types)
@@ -104,13 +104,13 @@ def test_some_cells_stand_for_all(stacked):
 
 
 @pytest.mark.parametrize("point", [0.0, 0.1, 1e6])
-def test_all_cells_at_one_point(point):
+def test_all_cells_at_one_point_are_neither_apart_nor_unmixed(point):
     x, types, omics = np.full((60, 3), point), np.arange(60) % 3, np.arange(60) % 2
-    assert cell_type_asw(x, types) == 0.5  # neither apart nor wrong
-    assert omics_asw(x, omics, types) == 1  # mixed, for what it is worth
+    assert cell_type_asw(x, types) == 0.5
+    assert omics_asw(x, omics, types) == 1
 
 
-def test_shuffled_labels_and_modalities_apart():
+def test_shuffled_labels_score_as_chance_and_modalities_apart_score_zero():
     rng = np.random.default_rng(2)
     types, omics = np.repeat([0, 1], 200), np.tile([0, 1], 200)
     x = rng.normal(size=(400, 3)) + 100 * np.eye(2, 3)[types]
@@ -118,7 +118,7 @@ def test_shuffled_labels_and_modalities_apart():
     assert omics_asw(x, omics, types) > 0.95
     assert cell_type_asw(x, rng.permutation(types)) == pytest.approx(0.5, abs=0.01)
     apart = x + 1e4 * omics[:, None]
-    # types are told by neighbours, not by mean distances: far layers hide them from the silhouette
+    # the silhouette compares mean distances, which distant layers dominate
     assert cell_type_asw(apart, types) == pytest.approx(0.5, abs=0.01)
     assert omics_asw(apart, omics, types) < 0.01
 
@@ -142,11 +142,11 @@ AB = ["a", "b"] * 3
         pytest.param(lambda: omics_asw(X, AB, AB[:4]), r"cell_type .*\(4,\)", id="omics_length"),
     ],
 )
-def test_faults(call, message):
+def test_input_that_cannot_be_scored_is_refused(call, message):
     with pytest.raises(ScmambaError, match=message):
         call()
 
 
-def test_unknown_choice():
+def test_an_unknown_choice_is_answered_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="'skip', 'one'"):
         omics_asw(X, AB, AB, single_layer="half")

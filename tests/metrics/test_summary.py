@@ -22,7 +22,7 @@ def table():
     )
 
 
-def test_plain_means(table):
+def test_parts_are_means_and_the_overall_score_weighs_them(table):
     ours = overall_scores(table)
     np.testing.assert_allclose(ours["bio"], [0.55, 0.75, 0.65])
     np.testing.assert_allclose(ours["omics"], [0.75, 0.45, 0.6])
@@ -31,7 +31,7 @@ def test_plain_means(table):
     np.testing.assert_allclose(overall_scores(table, weights=(1, 0))["overall"], ours["bio"])
 
 
-def test_minmax_with_a_tie_in_the_middle(table):
+def test_minmax_scales_each_score_and_puts_ties_in_the_middle(table):
     ours = overall_scores(table, "minmax")
     np.testing.assert_allclose(ours["bio"], [(0 + 0.5) / 2, (1 + 0.5) / 2, 0.5])  # all tie on map
     np.testing.assert_allclose(ours["omics"], [1, 0, 0.5], atol=1e-12)
@@ -41,7 +41,7 @@ def test_minmax_with_a_tie_in_the_middle(table):
     assert (every_tie == 0.5).all().all()
 
 
-def test_groups_in_the_columns(table):
+def test_parts_can_be_named_by_a_level_of_the_columns(table):
     grouped = table.set_axis(
         pd.MultiIndex.from_tuples([("bio", "ari"), ("bio", "MAP"), ("omics", "x"), ("omics", "y"), ("pairs", "f")]),
         axis=1,
@@ -49,8 +49,7 @@ def test_groups_in_the_columns(table):
     pd.testing.assert_frame_equal(overall_scores(grouped), overall_scores(table))
 
 
-def test_what_is_missing(table):
-    # nobody has it: left out; one lacks it: no number for that one
+def test_a_score_missing_everywhere_is_left_out_and_one_missing_somewhere_gives_nan(table):
     pd.testing.assert_frame_equal(overall_scores(table.assign(nmi=np.nan)), overall_scores(table))
     for scale in (None, "minmax"):
         lacking = overall_scores(table.assign(ari=[0.2, np.nan, 0.4]), scale)
@@ -65,15 +64,15 @@ def test_what_is_missing(table):
     [
         pytest.param(lambda t: t.iloc[:1], "minmax", "needs at least two; got 1", id="one_method"),
         pytest.param(lambda t: t[["ari"]], None, "score of omics", id="no_omics"),
-        pytest.param(lambda t: t.drop(columns=["ari", "map"]), None, "score of bio; needed one of ari", id="no_bio"),
+        pytest.param(lambda t: t.drop(columns=["ari", "map"]), None, "score of bio; expected one of ari", id="no_bio"),
         pytest.param(lambda t: t.assign(gc=np.inf), None, "omics is infinite: gc", id="infinite"),
         pytest.param(lambda t: t, "zscore", "Unknown scale", id="unknown_scale"),
     ],
 )
-def test_overall_faults(table, change, scale, message):
+def test_tables_that_cannot_be_summarised_are_refused(table, change, scale, message):
     with pytest.raises(ScmambaError, match=message):
         overall_scores(change(table), scale)
 
 
-def test_one_method_has_plain_scores(table):
+def test_one_method_alone_gets_unscaled_scores(table):
     assert overall_scores(table.iloc[:1])["overall"].item() == pytest.approx(0.6 * 0.55 + 0.4 * 0.75)

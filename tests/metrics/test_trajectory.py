@@ -61,7 +61,7 @@ def test_order_of_cells_does_not_matter(curve):
     )
 
 
-def test_a_group_stands_for_its_medoid(curve):
+def test_a_group_as_root_gives_the_pseudotime_from_its_medoid(curve):
     x, _ = curve
     group = np.arange(150) < 21
     distances = np.linalg.norm(x[:21, None] - x[None, :21], axis=2).sum(axis=1)
@@ -91,7 +91,7 @@ def test_correlations_are_the_definitions():
     assert trajectory_conservation(a[order], b[order]) == pytest.approx(trajectory_conservation(a, b))
 
 
-def test_conservation_from_kept_to_lost_to_reversed():
+def test_conservation_is_1_for_the_same_order_half_for_none_and_0_for_the_reversed():
     rng = np.random.default_rng(3)
     a = rng.random(2000)
     assert trajectory_conservation(a, np.exp(5 * a)) == pytest.approx(1)
@@ -121,6 +121,6 @@ X = np.random.default_rng(4).normal(size=(40, 3))
         pytest.param(lambda: pseudotime_consistency(X, X), "one pseudotime per cell", id="matrices"),
     ],
 )
-def test_faults(call, message):
+def test_input_that_cannot_be_scored_is_refused(call, message):
     with pytest.raises(ScmambaError, match=message):
         call()

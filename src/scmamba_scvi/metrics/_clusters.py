@@ -1,4 +1,4 @@
-"""Do clusters of the embedding find the cell types again?"""
+"""Do clusters of the embedding recover the cell types?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESOLUTIONS = tuple(round(0.1 * step, 1) for step in range(1, 21))
 
 
 class LeidenScores(NamedTuple):
-    """Best scores over resolutions, and the table they are the maxima of.
+    """Best scores over all resolutions, and the table they are taken from.
 
     ``table`` has one row per resolution (index ``resolution``) and columns ``ari``, ``nmi``, ``n_clusters``.
 
@@ -46,8 +46,8 @@ def leiden_ari_nmi(
 ) -> LeidenScores:
     """Adjusted Rand index and normalised mutual information of Leiden clusters with the cell types.
 
-    Both 1 for clusters that are the types. ARI is 0 on average for clusters at random, and may be below; NMI is 0 to 1.
-    Higher is better.
+    Higher is better; both are 1 if the clusters are the types. ARI is 0 on average for random clusters, and may be
+    negative; NMI is 0 to 1.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ def leiden_ari_nmi(
 
     Notes
     -----
-    Section 4.2.1: the best ARI and the best NMI are found each for itself, they may stand in different rows. NMI is
-    divided by the arithmetic mean of the entropies. The graph is built once; it is scanpy's, on exact neighbours.
+    As in section 4.2.1, the best ARI and the best NMI may come from different resolutions. NMI is normalised by the
+    arithmetic mean of the entropies. The graph is built once; it is scanpy's, on exact neighbours.
 
     Examples
     --------
@@ -89,16 +89,16 @@ def leiden_ari_nmi(
     k = check_k(n_neighbors, None, len(x))
     wanted = np.asarray(resolutions, dtype=float).ravel()
     if wanted.size == 0 or not (wanted > 0).all():
-        raise ScmambaError(f"resolutions must be numbers above 0, at least one; got {resolutions}.")
+        raise ScmambaError(f"resolutions must hold at least one number, all above 0; got {resolutions}.")
     cells = neighbor_graph(x, k, random_state)
     rows = []
     for resolution in wanted:
         sc.tl.leiden(
             cells, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=random_state
         )
-        found = cells.obs["leiden"].cat.codes.to_numpy()
-        nmi = normalized_mutual_info_score(types, found, average_method="arithmetic")
-        rows.append((adjusted_rand_score(types, found), nmi, found.max() + 1))
+        clusters = cells.obs["leiden"].cat.codes.to_numpy()
+        nmi = normalized_mutual_info_score(types, clusters, average_method="arithmetic")
+        rows.append((adjusted_rand_score(types, clusters), nmi, clusters.max() + 1))
     index = pd.Index(wanted, name="resolution")
     table = pd.DataFrame(rows, index=index, columns=["ari", "nmi", "n_clusters"])
     return LeidenScores(float(table["ari"].max()), float(table["nmi"].max()), table)

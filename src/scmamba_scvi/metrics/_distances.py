@@ -1,20 +1,19 @@
-"""The one pass over distances under every metric: a block of rows at a time, reduced before the next one is made.
+"""Distances under every metric, computed a block of rows at a time and reduced before the next block.
 
-``n`` cells of ``z`` dimensions have ``n * n`` distances, 6 GB for 40,000 cells. No metric needs them together: each
-counts, sums or sorts within a row. The functions here hold `BLOCK_ENTRIES` of them at a time, so memory is linear in
-``n``, and work on any device.
+``n`` cells have ``n * n`` distances, 6 GB for 40,000 cells. No metric needs them all at once: each counts, sums or
+sorts within a row. The functions here hold `BLOCK_ENTRIES` of them at a time, so memory is linear in ``n``, and work on
+any device.
 
 Precision
 ---------
-Squared distances come from a matrix product, ``|q|^2 - 2 q.p + |p|^2``, which errs by a few units in the last place of
-``|q|^2``. Below `FLOAT64_BELOW` rows, and wherever single precision could not tell near neighbours apart, the product
-is in float64.
+Squared distances come from a matrix product, ``|q|^2 - 2 q.p + |p|^2``, with an error of a few units in the last place
+of ``|q|^2``. Below `FLOAT64_BELOW` rows, and wherever float32 could not tell near neighbours apart, the product is in
+float64.
 
 Ties
 ----
-Distances nearer to one another than that error are ties. Whatever is counted counts a tie by half, whatever is sorted
-orders ties at random: a score never depends on the order of the rows, and an embedding that puts all cells at one
-point scores as chance does.
+Distances that differ by less than that error are ties. Counts add half of the ties, sorting orders ties at random: a
+score never depends on the order of the rows, and an embedding that puts all cells at one point scores as chance does.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from ..errors import ScmambaError
 #: An embedding: cells in rows, dimensions in columns.
 Matrix: TypeAlias = np.ndarray | Tensor
 
-#: Below this many rows distances are computed in float64, above it in float32, which is twice as fast.
+#: Below this many rows distances are computed in float64, from it on in float32 where possible, which is twice as fast.
 FLOAT64_BELOW = 5_000
-#: Entries of the distance matrix that exist at a time: 8 MB in float32, which the caches of a core still hold.
+#: Entries of the distance matrix that exist at a time: 8 MB in float32, which fits the caches of a core.
 BLOCK_ENTRIES = 2**21
-#: Rounding of a squared distance in units of ``eps * |q|^2``, with room for sums over many dimensions.
+#: Bound on the rounding of a squared distance in units of ``eps * |q|^2``, with room for sums over many dimensions.
 ROUNDING = 48
 
 
@@ -93,7 +92,7 @@ def prepare(*sets: Tensor) -> tuple[Tensor, ...]:
 def _needs_float64(x: Tensor) -> bool:
     """Whether float32 would blur the distance of a typical cell to its fifth neighbour."""
     n = len(x)
-    # a process may let float32 products run in TF32 or bfloat16, which is good for training and useless here
+    # a process may allow float32 products in TF32 or bfloat16, which is good for training and too coarse here
     if n < FLOAT64_BELOW or torch.get_float32_matmul_precision() != "highest":
         return True
     some = x[:: max(1, n // 64)]
@@ -104,7 +103,7 @@ def _needs_float64(x: Tensor) -> bool:
 
 
 def query_rows(n: int, max_queries: int | None, random_state: int) -> np.ndarray:
-    """Sorted positions of the cells that are asked: all of them, or ``max_queries`` at random without replacement."""
+    """Sorted positions of the query cells: all of them, or ``max_queries`` drawn at random without replacement."""
     if max_queries is not None and max_queries < 1:
         raise ScmambaError(f"max_queries must be at least 1 or None (all cells); got {max_queries}.")
     if max_queries is None or max_queries >= n:
@@ -113,9 +112,9 @@ def query_rows(n: int, max_queries: int | None, random_state: int) -> np.ndarray
 
 
 def distance_blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Squared distances ``(b, n)`` from ``b`` consecutive queries at a time, and which queries they are.
+    """Positions of ``b`` consecutive queries, and their squared distances ``(b, n)``, a block at a time.
 
-    They may be negative by rounding. The caller may write into a block; it is gone with the next one.
+    Distances may be negative by rounding. The caller may write into a block; the next one overwrites it.
     """
     q_square, p_square = (queries * queries).sum(dim=1), (points * points).sum(dim=1)
     size = max(1, min(BLOCK_ENTRIES // len(points), len(queries)))
@@ -129,7 +128,7 @@ def distance_blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Te
 
 
 def _full_precision(x: Tensor) -> torch.autocast:
-    """Context in which products are not cast to half precision, wherever the caller is."""
+    """Context in which products are not cast to half precision, even if the caller is under autocast."""
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -149,13 +148,13 @@ def count_closer(queries: Tensor, points: Tensor, radius: Tensor, exclude: Tenso
     -------
     Two float64 tensors ``(m,)`` of whole numbers: points strictly nearer, and ties.
     """
-    # A point near the radius r of q is at most |q| + r from the origin, so this bounds the rounding of its distance
-    # too, whatever lies farther out.
+    # a point near the radius r of q is at most |q| + r from the origin, so this bounds the rounding of its distance
+    # even if other points lie far out
     rounding = ROUNDING * torch.finfo(points.dtype).eps * ((queries * queries).sum(dim=1) + radius)
     closer, within = [], []
     flags = torch.empty(0)
     for rows, distances in distance_blocks(queries, points):
-        # comparing into floats and adding those is faster than counting booleans
+        # comparing into floats and summing those is faster than counting booleans
         flags = flags if flags.shape == distances.shape else torch.empty_like(distances)
         distances[torch.arange(len(distances), device=distances.device), exclude[rows]] = torch.inf
         r, tolerance = radius[rows], rounding[rows]
@@ -173,9 +172,9 @@ def nearest(points: Tensor, k: int, rows: np.ndarray, random_state: int = 0) -> 
     points
         ``(n, z)`` from :func:`prepare`.
     k
-        True neighbours: the point itself, known by its index, is never among them. Less than ``n``.
+        Number of neighbours, less than ``n``. The point itself, excluded by its index, is never among them.
     rows
-        Positions of the points that are asked.
+        Positions of the query points.
     random_state
         Orders ties.
 
@@ -190,9 +189,10 @@ def nearest(points: Tensor, k: int, rows: np.ndarray, random_state: int = 0) -> 
 def nearest_with_distances(
     points: Tensor, queries: Tensor, k: int, exclude: np.ndarray | None, random_state: int = 0
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """As :func:`nearest` for queries from anywhere; also the squared distances ``(b, k)``.
+    """As :func:`nearest` for queries that need not be among the points; also the squared distances ``(b, k)``.
 
-    ``exclude`` ``(m,)`` is the point that does not count for each query, ``None`` where all do.
+    ``exclude`` ``(m,)`` is the point that is left out for each query, ``None`` to leave out none. Queries are yielded
+    as a slice.
     """
     noise = _tie_breaker(points, queries, random_state)
     mask = None if exclude is None else torch.as_tensor(exclude, device=points.device)
@@ -210,7 +210,7 @@ def nearest_with_distances(
 def _tie_breaker(points: Tensor, queries: Tensor, random_state: int) -> tuple[Tensor, torch.Generator] | None:
     """Size of the noise ``(m,)`` that shuffles ties without reordering anything else, and its source.
 
-    ``None`` for many points that are all different, where drawing it would take as long as the distances.
+    ``None`` for many points that are all different, where drawing the noise would take as long as the distances.
     """
     if len(points) >= FLOAT64_BELOW and not _has_duplicates(points):
         return None
@@ -220,7 +220,7 @@ def _tie_breaker(points: Tensor, queries: Tensor, random_state: int) -> tuple[Te
 
 
 def _has_duplicates(points: Tensor) -> bool:
-    """Whether two points fall together, judged on a line through the cloud."""
+    """Whether two points coincide, judged by their projections on one line."""
     direction = torch.linspace(1.0, 2.0, points.shape[1], dtype=torch.float64, device=points.device).sin()
     line = (points.double() * direction).sum(dim=1).sort().values
     return bool((line.diff() <= 1e-13 * line.abs().max()).any())
@@ -230,7 +230,7 @@ def distance_sums(points: Tensor, codes: Tensor, n_labels: int, rows: np.ndarray
     """Sum of the Euclidean distances from some of the points to all points of each label, ``(m, n_labels)`` float64."""
     members = torch.nn.functional.one_hot(codes, n_labels).to(points.dtype)  # (n, n_labels)
     index = torch.as_tensor(rows, device=points.device)
-    # what is 0 but for rounding must be 0, or cells at one point would have distances of noise
+    # distances that are 0 up to rounding become 0, or cells at one point would seem to be apart
     rounding = ROUNDING * torch.finfo(points.dtype).eps * (points[index] ** 2).sum(dim=1, keepdim=True)
     sums = []
     for block, distances in distance_blocks(points[index], points):
@@ -242,12 +242,14 @@ def distance_sums(points: Tensor, codes: Tensor, n_labels: int, rows: np.ndarray
 
 
 def check_k(n_neighbors: int | None, fraction: float | None, n: int) -> int:
-    """Number of true neighbours, which must leave the cell itself out."""
+    """Number of neighbours, given or as a fraction of ``n`` cells, between 1 and ``n - 1``: the cell itself is none."""
     k = n_neighbors
     if k is None:
         if fraction is None or not 0 < fraction < 1:
             raise ScmambaError(f"neighbor_frac must be between 0 and 1; got {fraction}.")
         k = max(1, math.floor(fraction * n + 0.5))
     if not 1 <= k < n:
-        raise ScmambaError(f"A cell of {n:,} has 1 to {n - 1:,} neighbours other than itself; {k:,} were asked for.")
+        raise ScmambaError(
+            f"Each of {n:,} cells can have 1 to {n - 1:,} neighbours other than itself; {k:,} were asked for."
+        )
     return k

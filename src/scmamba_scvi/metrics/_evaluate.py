@@ -12,14 +12,14 @@ import pandas as pd
 import torch
 
 from ..errors import ScmambaError, UnknownNameError
-from ._inputs import JOINT, Embeddings, Inputs, chosen_cells, read_inputs
+from ._inputs import JOINT, Embeddings, Inputs, choose_cells, read_inputs
 from ._labels import Labels
 from ._panel import METRICS, BioOn, Embedded, Metric, Need
 from ._summary import overall_scores
 
 #: Group of the columns that summarise others.
 OVERALL: Final = "overall"
-#: What is said of a score whose needs are not met; the first that applies.
+#: Why a score cannot be computed when a need is not met; the first that applies is reported.
 LACKING: Final[dict[Need, str]] = {
     "views": "no embeddings of two modalities",
     "labels": "no label_key",
@@ -53,13 +53,13 @@ def evaluate_integration(
     embeddings
         From method to what it made of the cells:
 
-        - a key: ``obsm[key]`` of the MuData is the joint embedding, that of a modality the modality's. ``None`` is
-          ``{"scMamba": "X_scmamba"}``, and a list of keys names methods after them;
+        - a key: ``obsm[key]`` of the MuData is the joint embedding, that of a modality is the modality's. ``None`` is
+          ``{"scMamba": "X_scmamba"}``; in a list of keys, each method is called by its key;
         - a dict from ``"joint"`` and from modalities to a key, a matrix ``(n, z)``, or a table indexed by names of
           cells; all modalities in one space. Any part may be absent;
-        - a matrix or table, the joint embedding.
+        - a matrix or table: the joint embedding.
 
-        With a model as ``data``, further methods to compare it with.
+        With a model as ``data``, these are further methods to compare it with.
     label_key
         Cell types: a column of ``obs`` (of the data, or of a modality), or the values themselves, one per cell or a
         ``Series`` indexed by name. Cells without one count in the scores that need none.
@@ -69,17 +69,18 @@ def evaluate_integration(
         ``"all"``, or names from :data:`METRICS`.
     paired
         Whether a cell of one modality and the cell of the same name (without data: the same row) of another are one
-        cell. If not, scores of partners are left out. Matrices of different cells take labels as a dict from modality.
+        cell. If not, scores of partners are left out. For matrices of different cells give labels and batches as a dict
+        from modality.
     bio_on
         What scores of cell types and batches (groups ``bio`` and ``batch``) are computed on: ``"joint"``, the joint
-        embedding, which is what users cluster, or the stacked modalities where there is none; ``"views"``, the stacked
-        modalities even so, as in section 4.2.1 of the paper.
+        embedding, which is what users cluster, or the stacked modalities if there is none; ``"views"``, the stacked
+        modalities in any case, as in section 4.2.1 of the paper.
     cells
-        Score these only: positions, a mask or names, such as ``model.validation_indices``. Scores of partners of cells
-        that a method was trained on say little.
+        Score only these cells: positions, a mask or names, such as ``model.validation_indices``. Scores of partners on
+        cells that a method was trained on say little.
     max_cells
-        Score this many cells, drawn at random, the same ones for every method. Time rises with the square of the
-        cells; scores of neighbours get harder with more of them, so that only scores of as many cells compare.
+        Score at most this many cells, drawn at random, the same ones for every method. Time rises with the square of
+        the number of cells. Scores of neighbours get harder with more cells, so compare only scores of equally many.
     random_state
         Seed of all draws, of the clustering and of the order of ties.
     progress
@@ -92,29 +93,29 @@ def evaluate_integration(
     One row per method. Columns have two levels, ``group`` and ``metric``: ``bio``, ``omics``, ``single-cell`` and
     ``batch`` as in :data:`METRICS`, which says what each score is and whether higher is better (it is but for FOSCTTM,
     median rank and modality gap), then ``overall``: the paper's means of the bio and omics scores that
-    ``METRICS[name].in_summary`` marks, unscaled, and 0.6 and 0.4 of them; a mean is there only if all its scores are.
-    A score that a method has no data for is NaN; one that no method has data for is no column.
+    ``METRICS[name].in_summary`` marks, unscaled, and their sum weighted by 0.6 and 0.4; a mean needs all its scores. A
+    score that a method has no data for is NaN; one that no method has data for has no column.
 
     Raises
     ------
     ScmambaError
-        If embeddings, labels or batches cannot be aligned with the cells, are of the wrong shape, or nothing is left to
-        score.
+        If embeddings, labels or batches cannot be aligned with the cells or have a wrong shape, or if nothing is left
+        to score.
     UnknownNameError
         If a key, column or score does not exist.
 
     Warns
     -----
     UserWarning
-        Once, if scores or cells had to be left out: which and why.
+        Once, if scores or cells are left out: which and why.
 
     Notes
     -----
     Cells are aligned by name, so that modalities may hold different cells in different orders; rows that are not finite
     are left out. Distances are Euclidean on the embeddings as given. With more than two modalities, scores of two are
-    averaged over the pairs of modalities that share cells; scores of mixing take all at once. Neighbourhoods are those
-    of the single scores' defaults, except that mixing counts 100 neighbours or, on fewer than 1,000 rows, a tenth of
-    them. Above 50,000 rows, 20,000 of them are asked for their neighbours, which are still found among all.
+    averaged over the pairs of modalities that share cells; scores of mixing take all at once. Neighbourhoods have the
+    default sizes of the single scores, except that mixing counts 100 neighbours or, on fewer than 1,000 rows, a tenth
+    of the rows. Above 50,000 rows, neighbours are searched for 20,000 of them, still among all.
 
     Examples
     --------
@@ -124,10 +125,10 @@ def evaluate_integration(
     >>> scores.index.tolist(), scores.columns.tolist()
     (['first'], [('bio', 'ARI')])
     """
-    wanted = _wanted(metrics)
+    wanted = _requested(metrics)
     if bio_on not in get_args(BioOn):
         raise UnknownNameError("bio_on", bio_on, get_args(BioOn))
-    inputs = chosen_cells(read_inputs(data, embeddings, label_key, batch_key, paired), cells, max_cells, random_state)
+    inputs = choose_cells(read_inputs(data, embeddings, label_key, batch_key, paired), cells, max_cells, random_state)
     values: dict[str, dict[str, float]] = {}
     left_out: dict[tuple[str, str], list[str]] = {}  # (reason, score) -> methods
     with _progress(progress, len(inputs.methods) * len(wanted)) as advance:
@@ -144,7 +145,7 @@ def evaluate_integration(
                 values[method][metric.name] = value
                 if reason:
                     left_out.setdefault((reason, metric.name), []).append(method)
-    message = _said_once(inputs, left_out)
+    message = _what_was_left_out(inputs, left_out)
     scores = pd.DataFrame.from_dict(values, orient="index", columns=[m.name for m in wanted])
     scores = scores.dropna(axis=1, how="all")
     if not scores.shape[1]:
@@ -154,7 +155,7 @@ def evaluate_integration(
     return _with_groups(scores)
 
 
-def _wanted(metrics: str | Sequence[str]) -> list[Metric]:
+def _requested(metrics: str | Sequence[str]) -> list[Metric]:
     """The scores asked for, in the order of the table."""
     names = list(METRICS) if isinstance(metrics, str) and metrics == "all" else metrics
     names = [names] if isinstance(names, str) else list(names)
@@ -174,25 +175,25 @@ def _score(metric: Metric, embedded: Embedded, paired: bool) -> tuple[float, str
     try:
         return metric.function(embedded), ""
     except ScmambaError as error:
-        # what one score cannot use, as a label seen once, must not cost the others
+        # what one score cannot use, such as labels that occur once, must not prevent the others
         return np.nan, str(error).rstrip(".")
 
 
-def _said_once(inputs: Inputs, left_out: dict[tuple[str, str], list[str]]) -> str:
-    """Which scores and cells were left out and why, in as few words as possible."""
+def _what_was_left_out(inputs: Inputs, left_out: dict[tuple[str, str], list[str]]) -> str:
+    """Which scores and cells were left out and why; scores with the same reason are named together."""
     sentences = []
     together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (reason, metric), methods in left_out.items():
         together.setdefault((reason, tuple(methods)), []).append(metric)
     scores = []
-    for (reason, of), names in together.items():
-        whose = "" if len(of) == len(inputs.methods) else f" of {', '.join(map(repr, of))}"
+    for (reason, methods_of), names in together.items():
+        whose = "" if len(methods_of) == len(inputs.methods) else f" of {', '.join(map(repr, methods_of))}"
         scores.append(f"{', '.join(names)}{whose} ({reason})")
     if scores:
         sentences.append(f"Not scored: {'; '.join(scores)}.")
     cells = [f"{n:,} rows of {method!r} ({part})" for (method, part), n in inputs.unusable.items()]
     if cells:
-        sentences.append(f"Left out, for they are not finite: {', '.join(cells)}.")
+        sentences.append(f"Left out because they are not finite: {', '.join(cells)}.")
     for name, labels in (("label", inputs.labels), ("batch", inputs.batches)):
         n = int(pd.isna(labels).sum())
         if 0 < n < len(labels):
@@ -201,17 +202,17 @@ def _said_once(inputs: Inputs, left_out: dict[tuple[str, str], list[str]]) -> st
 
 
 def _with_groups(scores: pd.DataFrame) -> pd.DataFrame:
-    """Columns under their groups, and the summaries whose every score is there."""
+    """Columns under their groups, and the summaries of the groups that have all their scores."""
     parts = {
         group: [m.name for m in METRICS.values() if m.group == group and m.in_summary] for group in ("bio", "omics")
     }
-    whole = {group: names for group, names in parts.items() if set(names) <= set(scores)}
+    complete = {group: names for group, names in parts.items() if set(names) <= set(scores)}
     columns: dict[tuple[str, str], pd.Series] = {(METRICS[name].group, name): scores[name] for name in scores}
-    if len(whole) == len(parts):
-        summary = overall_scores(scores, bio=whole["bio"], omics=whole["omics"])
+    if len(complete) == len(parts):
+        summary = overall_scores(scores, bio=complete["bio"], omics=complete["omics"])
         columns |= {(OVERALL, name): summary[name] for name in summary}
     else:
-        columns |= {(OVERALL, group): scores[names].mean(axis=1, skipna=False) for group, names in whole.items()}
+        columns |= {(OVERALL, group): scores[names].mean(axis=1, skipna=False) for group, names in complete.items()}
     out = pd.DataFrame(columns, index=pd.Index(scores.index, name="method"))
     out.columns = pd.MultiIndex.from_tuples(columns, names=["group", "metric"])
     return out
@@ -219,7 +220,7 @@ def _with_groups(scores: pd.DataFrame) -> pd.DataFrame:
 
 @contextmanager
 def _progress(wanted: bool, total: int) -> Iterator[Callable[[str], None]]:
-    """A function that says what is computed next, on a bar that leaves nothing behind."""
+    """A function to call with what is computed next, which a bar shows; the bar disappears at the end."""
     if not wanted:
         yield lambda text: None
         return
@@ -229,11 +230,11 @@ def _progress(wanted: bool, total: int) -> Iterator[Callable[[str], None]]:
     shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
-        begun = 0
+        n_begun = 0
 
         def advance(text: str) -> None:
-            nonlocal begun
-            bar.update(task, description=text, completed=begun)
-            begun += 1
+            nonlocal n_begun
+            bar.update(task, description=text, completed=n_begun)
+            n_begun += 1
 
         yield advance

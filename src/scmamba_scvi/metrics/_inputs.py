@@ -1,6 +1,6 @@
-"""Embeddings, labels and batches as people hold them, brought into one order of cells by their names.
+"""Embeddings, labels and batches in all the forms users have them, aligned by the names of cells.
 
-Nothing here imports mudata or scvi-tools: a MuData is what has ``mod``, a model what embeds.
+Nothing here imports mudata or scvi-tools: a MuData is recognised by ``mod``, a model by its methods.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .._keys import OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._labels import Labels
 
-#: Part of a method's embeddings that stands for all modalities together; every other part is a modality.
+#: Part of a method's embeddings that joins all modalities; every other part is a modality.
 JOINT: Final = "joint"
-#: What the embeddings of a model, or those that it wrote, are called in the table.
+#: Name in the table of a model's embeddings, computed or read from `OBSM_KEY`.
 OURS: Final = "scMamba"
 
 #: A key of ``obsm``, a matrix, or a table with names of cells.
@@ -37,9 +37,9 @@ class Inputs:
     methods
         Per method and part (``"joint"`` or a modality) a float matrix ``(n, z)``, NaN where a cell has no embedding.
     labels, batches
-        Objects ``(n,)``, missing ones ``None``.
+        Objects ``(n,)``, ``None`` where missing.
     unusable
-        Per method and part, rows that were given but are not finite.
+        Per method and part, the number of rows that were given but are not finite.
     """
 
     cells: pd.Index
@@ -49,6 +49,7 @@ class Inputs:
     unusable: dict[tuple[str, str], int]
 
     def __getitem__(self, rows: np.ndarray) -> Inputs:
+        """The cells at these positions."""
         methods = {name: {part: x[rows] for part, x in parts.items()} for name, parts in self.methods.items()}
         return replace(
             self, cells=self.cells[rows], methods=methods, labels=self.labels[rows], batches=self.batches[rows]
@@ -62,7 +63,7 @@ def read_inputs(
     batch_key: str | Labels | Mapping[str, Labels] | None,
     paired: bool,
 ) -> Inputs:
-    """Find what was asked for; every fault of the input is found here, before anything is computed."""
+    """Collect and align all that is scored; every fault of the input is reported here, before anything is computed."""
     own_rows = False  # whether the matrices of two modalities hold different cells, each with labels of its own
     for name, given in (("label_key", label_key), ("batch_key", batch_key)):
         if isinstance(given, Mapping):
@@ -88,8 +89,8 @@ def read_inputs(
     return Inputs(cells, methods, labels, _column(data, batch_key, cells, "batch_key"), unusable)
 
 
-def chosen_cells(inputs: Inputs, cells: Any, max_cells: int | None, random_state: int) -> Inputs:
-    """The cells asked for, and of these not more than ``max_cells``, drawn at random."""
+def choose_cells(inputs: Inputs, cells: Any, max_cells: int | None, random_state: int) -> Inputs:
+    """The cells asked for, and of these at most ``max_cells``, drawn at random."""
     n = len(inputs.cells)
     rows = np.arange(n) if cells is None else _positions(inputs.cells, cells)
     if max_cells is not None:
@@ -116,7 +117,7 @@ def _positions(names: pd.Index, cells: Any) -> np.ndarray:
         rows = names.get_indexer(wanted)
         if (rows < 0).any():
             raise ScmambaError(
-                f"{int((rows < 0).sum()):,} of the cells asked for do not exist: {wanted[rows < 0][0]!r}."
+                f"{int((rows < 0).sum()):,} of the cells asked for are not in the data, such as {wanted[rows < 0][0]!r}."
             )
     rows = np.unique(rows)
     if len(rows) < 2:
@@ -130,11 +131,11 @@ Frames: TypeAlias = dict[str, dict[str, pd.DataFrame]]
 
 
 def _frames(data: Any, embeddings: Embeddings | None, paired: bool, own_rows: bool) -> tuple[Frames, pd.Index]:
-    """Per method and part a table indexed by names of cells, and all names in order."""
+    """Per method and part a table indexed by names of cells, and the names of all cells in order."""
     named = _as_mapping(embeddings)
     if data is None:
         if not named:
-            raise ScmambaError("Without data, embeddings must be given: {'method': {'rna': x, 'atac': y}}.")
+            raise ScmambaError("Without data, give embeddings such as {'method': {'rna': x, 'atac': y}}.")
         return _from_arrays(named, paired, own_rows)
     frames: Frames = {}
     if _is_model(data):
@@ -187,7 +188,7 @@ def _called(method: str, part: str) -> str:
 
 
 def _of_model(model: Any) -> dict[str, pd.DataFrame]:
-    """Joint embedding, and of each modality that of the cells which have it."""
+    """The joint embedding, and for each modality that of the cells which have it."""
     mdata = model.adata
     parts = {JOINT: pd.DataFrame(model.get_latent_representation(), index=mdata.obs_names)}
     for key in model.kinds.values():
@@ -203,16 +204,16 @@ def _from_key(data: Any, key: str) -> dict[str, pd.DataFrame]:
     found = {part: holder for part, holder in holders.items() if key in holder.obsm}
     if not found:
         raise UnknownNameError("key of obsm", key, _keys(*holders.values()))
-    return {part: _table(holder.obsm[key], holder.obs_names, f"{key!r} ({part})") for part, holder in found.items()}
+    return {part: _table(holder.obsm[key], holder.obs_names, _called(key, part)) for part, holder in found.items()}
 
 
 def _keys(*holders: Any) -> list[str]:
-    """Keys of ``obsm`` without the masks under which a MuData keeps who has which modality."""
+    """Keys of ``obsm``, without the masks in which a MuData keeps which cells have a modality."""
     return sorted({str(key) for holder in holders for key in holder.obsm if key not in getattr(holder, "mod", {})})
 
 
 def _frame(data: Any, part: str, spec: Embedding, called: str) -> pd.DataFrame:
-    """One part of a method: a key, names with it, or rows in the order of the data or of the modality."""
+    """One part of a method, given as a key, a table with names, or a matrix with the rows of the data or modality."""
     modality = getattr(data, "mod", {}).get(part)
     if isinstance(spec, str):
         holders = [holder for holder in (modality, data) if holder is not None]
@@ -227,8 +228,8 @@ def _frame(data: Any, part: str, spec: Embedding, called: str) -> pd.DataFrame:
     of_data, of_modality = n == data.n_obs, modality is not None and n == modality.n_obs
     if modality is not None and of_data and of_modality and not data.obs_names.equals(modality.obs_names):
         raise ScmambaError(
-            f"{called} has {n:,} rows, but the data and the modality {part!r} list that many cells in different orders: "
-            f"give a DataFrame indexed by names of cells, or put the matrix into obsm."
+            f"{called} has {n:,} rows, and the data and the modality {part!r} both have that many cells, in different "
+            f"orders: give a DataFrame indexed by names of cells, or put the matrix into obsm."
         )
     if not of_data and not of_modality:
         sizes = f"{data.n_obs:,}" + ("" if modality is None else f" (or {modality.n_obs:,} for {part!r})")
@@ -237,14 +238,16 @@ def _frame(data: Any, part: str, spec: Embedding, called: str) -> pd.DataFrame:
 
 
 def _from_arrays(named: Mapping[str, Any], paired: bool, own_rows: bool) -> tuple[Frames, pd.Index]:
-    """Without data: tables speak of cells by name; row ``i`` of every matrix is cell ``i``, or one of its own."""
+    """Without data: tables name their cells; row ``i`` of every matrix is one cell, or each matrix has its own cells."""
     parts = {(method, part): x for method, spec in named.items() for part, x in _as_parts(spec).items()}
     for (method, part), x in parts.items():
         if isinstance(x, str):
             raise ScmambaError(f"{_called(method, part)} is the key {x!r}, but there are no data to look it up in.")
     index = {key: x.index for key, x in parts.items() if isinstance(x, pd.DataFrame)}
     if index and len(index) < len(parts):
-        raise ScmambaError("Some embeddings are tables with names of cells and some are not: give all as one kind.")
+        raise ScmambaError(
+            "Some embeddings are tables with names of cells and some are matrices: give all in one form."
+        )
     if index:
         cells = pd.Index(list(dict.fromkeys(name for names in index.values() for name in names)))
     else:
@@ -258,7 +261,7 @@ def _from_arrays(named: Mapping[str, Any], paired: bool, own_rows: bool) -> tupl
 def _row_names(
     parts: Mapping[tuple[str, str], Any], paired: bool, own_rows: bool
 ) -> tuple[dict[tuple[str, str], pd.Index], pd.Index]:
-    """Names for the rows of matrices: the same in all, or of each modality its own."""
+    """Names for the rows of matrices: the same in all of them, or different ones in each modality."""
     sizes = {key: _n_rows(x, _called(*key)) for key, x in parts.items()}
     if len(set(sizes.values())) == 1 and not own_rows:
         cells = pd.RangeIndex(next(iter(sizes.values())))
@@ -272,9 +275,11 @@ def _row_names(
     per_part: dict[str, int] = {}
     for (method, part), n in sizes.items():
         if part == JOINT:
-            raise ScmambaError(f"{_called(method, part)}: matrices of different cells have no joint one without names.")
+            raise ScmambaError(
+                f"{_called(method, part)}: without names, matrices of different cells cannot have a joint one."
+            )
         if per_part.setdefault(part, n) != n:
-            raise ScmambaError(f"{_called(method, part)} has {n:,} rows, in another method {per_part[part]:,}.")
+            raise ScmambaError(f"{_called(method, part)} has {n:,} rows, but {per_part[part]:,} in another method.")
     names = {part: pd.Index([f"{part}:{i}" for i in range(n)]) for part, n in per_part.items()}
     cells = pd.Index([name for own in names.values() for name in own])
     return {(method, part): names[part] for method, part in parts}, cells
@@ -307,11 +312,13 @@ def _table(values: Any, names: pd.Index, called: str) -> pd.DataFrame:
 def _check_known(names: pd.Index, cells: pd.Index, called: str) -> None:
     unknown = names[~names.isin(cells)]
     if len(unknown):
-        raise ScmambaError(f"{len(unknown):,} of {len(names):,} cells of {called} are not in the data: {unknown[0]!r}.")
+        raise ScmambaError(
+            f"{len(unknown):,} of {len(names):,} cells of {called} are not in the data, such as {unknown[0]!r}."
+        )
 
 
 def _check_one_space(method: str, parts: Mapping[str, pd.DataFrame]) -> None:
-    """Modalities that are compared must be embedded in one space; the joint one may be another."""
+    """Modalities that are compared must be embedded in one space; the joint embedding may be in another."""
     sizes = {part: frame.shape[1] for part, frame in parts.items() if part != JOINT}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{part} {z}" for part, z in sizes.items())
@@ -341,7 +348,7 @@ def _column(data: Any, given: Any, cells: pd.Index, name: str) -> np.ndarray:
     else:
         if np.shape(given) != (len(cells),):
             raise ScmambaError(f"{name} must hold one value for each of {len(cells):,} cells; got {np.shape(given)}.")
-        # not by way of an array: next to text, NaN would become the text "nan"
+        # not through an array, which would turn a NaN among names into the text "nan"
         values = pd.Series(list(given), index=cells, dtype=object)
     values = values.astype(object)
     if values.isna().all():
@@ -350,7 +357,7 @@ def _column(data: Any, given: Any, cells: pd.Index, name: str) -> np.ndarray:
 
 
 def _of_obs(data: Any, name: str) -> pd.Series:
-    """Column of ``obs``, else of the modalities: ``"rna:name"`` or the first value that one of them has for a cell."""
+    """Column of ``obs``, or of one modality (``"rna:name"``), or for each cell the first value that a modality has."""
     if name in data.obs:
         return data.obs[name].astype(object)
     modalities = getattr(data, "mod", {})
@@ -376,8 +383,8 @@ def _per_modality(given: Mapping[str, Labels], cells: pd.Index, name: str) -> pd
         if not set(own) <= set(cells) or f"{part}:{len(labels)}" in cells:
             parts = list(dict.fromkeys(str(cell).rpartition(":")[0] for cell in cells))
             raise ScmambaError(
-                f"{name}[{part!r}] has {len(labels):,} values: there must be one for each row of the matrix of a "
-                f"modality, of which there are {parts}."
+                f"{name}[{part!r}] has {len(labels):,} values: give one for each row of the matrix of that modality; "
+                f"there are matrices of {parts}."
             )
         values[own] = list(labels)
     return values

@@ -1,4 +1,4 @@
-"""Labels of cells, as numbers."""
+"""Labels of cells as integer codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def label_array(labels: Labels) -> np.ndarray:
 
 
 def label_codes(labels: Labels, n: int, name: str, *, at_least: int = 2) -> np.ndarray:
-    """Labels as int64 codes ``(n,)`` from 0, each in use.
+    """Labels as int64 codes ``(n,)``, counted from 0 without gaps.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def label_codes(labels: Labels, n: int, name: str, *, at_least: int = 2) -> np.n
     Raises
     ------
     ScmambaError
-        If their number is not ``n``, if one is missing, or if too few differ.
+        If their number is not ``n``, if any is missing, or if there are fewer than ``at_least`` different ones.
     """
     values = label_array(labels)
     if values.shape != (n,):

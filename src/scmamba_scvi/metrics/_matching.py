@@ -30,7 +30,7 @@ class PartnerRanks:
     ties
         Float64 ``(2, m)``: cells as close as the partner, the partner itself left out.
     n_candidates
-        Cells that were compared, the partner among them.
+        Cells that were compared, including the partner.
 
     Examples
     --------
@@ -57,8 +57,8 @@ class PartnerRanks:
     def recall(self, k: int | Sequence[int] | np.ndarray) -> np.ndarray:
         """Share of cells whose partner is among the ``k`` nearest, for each ``k``, mean of both directions.
 
-        Among ``t`` ties only chance decides, so that a cell counts by the share of the orders of its ties in which the
-        partner comes in.
+        Among ties the order is random: a cell counts with the share of all orders in which its partner is among the
+        ``k``.
 
         Examples
         --------
@@ -68,7 +68,8 @@ class PartnerRanks:
         k = np.atleast_1d(np.asarray(k, dtype=np.int64))
         first = self.closer.ravel().astype(np.int64)
         orders = self.ties.ravel().astype(np.int64) + 1
-        # A cell adds 1 / orders to the curve at k = first + 1, ..., first + orders: two ends in the slope of the curve.
+        # a cell adds 1 / orders to the curve at each of k = first + 1, ..., first + orders, which is one step up and one
+        # step down in its slope
         slope = np.bincount(first + 1, 1 / orders, minlength=self.n_candidates + 2)
         slope -= np.bincount(first + orders + 1, 1 / orders, minlength=self.n_candidates + 2)
         curve = np.cumsum(np.cumsum(slope)) / len(first)
@@ -93,11 +94,11 @@ def partner_ranks(
     y
         ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
     among
-        ``"other"`` compares with the cells of the other modality only (``n`` candidates), ``"both"`` with all of both
-        but the cell itself (``2 n - 1`` candidates).
+        ``"other"`` compares with the cells of the other modality only (``n`` candidates), ``"both"`` with all cells of
+        both except the cell itself (``2 n - 1`` candidates).
     max_queries
-        Ask this many cells, drawn at random, instead of all; they are still compared with all. Unbiased, and enough
-        above 50,000 pairs.
+        Rank the partners of this many cells, drawn at random, instead of all; they are still compared with all. An
+        unbiased estimate, good enough above 50,000 pairs.
     random_state
         Seed of that draw.
     device
@@ -110,8 +111,8 @@ def partner_ranks(
 
     Notes
     -----
-    Memory is linear in ``n``. A cell is left out of its own neighbours by its index. Distances that differ by rounding
-    only are ties.
+    Memory is linear in ``n``. A cell is excluded from its own neighbours by its index. Distances that differ only by
+    rounding are ties.
 
     Examples
     --------
@@ -162,8 +163,8 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
 
     Notes
     -----
-    Memory is linear in ``n``. Ties, up to rounding, count by half: the paper's strict "closer" would give the perfect
-    score 0 to an embedding that maps all cells to one point, this gives it chance.
+    Memory is linear in ``n``. Ties, up to rounding, count half: with the paper's strict "closer" an embedding that maps
+    all cells to one point would get the perfect score 0; here it scores as chance does.
 
     References
     ----------
@@ -191,8 +192,8 @@ def recall_at_k(
     """Share of cells whose partner is among their ``k`` nearest in the other modality, mean of both directions.
 
     0 to 1; 1 is perfect, ``k / n`` is chance, higher is better. Other parameters and errors as in
-    :func:`partner_ranks`; ``k`` must be between 1 and ``n``. Where the partner ties with others, the expected share
-    over random orders counts, so that an embedding of all cells at one point scores ``k / n``.
+    :func:`partner_ranks`; ``k`` must be between 1 and ``n``. Ties of the partner count with the expected share over
+    random orders, so that an embedding with all cells at one point scores ``k / n``.
 
     Examples
     --------
@@ -239,7 +240,7 @@ def neighborhood_overlap(
     """Neighbourhood overlap: share of the ``2 n`` cells whose partner is among their ``k`` nearest in both modalities.
 
     0 to 1, higher is better, rising with ``k`` to 1 at ``k = 2 n - 1``; chance is ``k / (2 n - 1)``. Unlike
-    :func:`recall_at_k` it falls where the modalities lie apart, for the cells of the own modality compete.
+    :func:`recall_at_k` it falls where the modalities lie apart, since cells of the own modality compete.
 
     Parameters
     ----------
@@ -253,7 +254,7 @@ def neighborhood_overlap(
 
     Returns
     -------
-    Float64 array, one value for each ``k``. The whole curve costs as much as a point: it is read from ranks.
+    Float64 array, one value for each ``k``. The whole curve costs no more than one point, since it is read from ranks.
 
     Raises
     ------
@@ -287,8 +288,8 @@ def neighborhood_overlap(
 def modality_gap(x: Matrix, y: Matrix) -> float:
     """Distance between the centres of two modalities on the unit sphere [Liang22]_.
 
-    0 to 2, lower is better; 0 says that the clouds lie around one centre, not that any cell is near its partner. Rows
-    are scaled to length 1 first, so that embeddings of different scales compare; a row of zeros stays where it is.
+    0 to 2, lower is better; 0 means that the clouds have one centre, not that any cell is near its partner. Rows
+    are scaled to length 1 first, so that embeddings of different scales can be compared; a row of zeros stays zero.
 
     Parameters
     ----------
@@ -312,21 +313,19 @@ def modality_gap(x: Matrix, y: Matrix) -> float:
     """
     x, y = as_matrix(x, "x"), as_matrix(y, "y")
     if x.shape[1] != y.shape[1]:
-        raise ScmambaError(f"x and y must have as many dimensions as one another; got {x.shape[1]} and {y.shape[1]}.")
+        raise ScmambaError(f"x and y must have the same number of dimensions; got {x.shape[1]} and {y.shape[1]}.")
     centres = [torch.nn.functional.normalize(a, dim=1, eps=1e-300).mean(dim=0).cpu() for a in (x, y)]
     return float(torch.linalg.vector_norm(centres[0] - centres[1]))
 
 
 def check_pairs(x: Matrix, y: Matrix, device: str | torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Both arrays as finite float64 matrices of one shape, at least two cells."""
+    """Both embeddings as finite float64 matrices of one shape with at least two cells."""
     if np.ndim(x) != 2 or np.shape(x) != np.shape(y) or 0 in np.shape(x):
         raise ScmambaError(
             f"x and y must be matrices of one shape (n cells, n dimensions), row i of both being the same cell; "
             f"got {tuple(np.shape(x))} and {tuple(np.shape(y))}."
         )
     if np.shape(x)[0] < 2:
-        raise ScmambaError(
-            "x and y hold one cell: its partner is the only candidate, so that there is nothing to score."
-        )
+        raise ScmambaError("x and y hold one cell: its partner is the only candidate, so there is nothing to score.")
     x = as_matrix(x, "x", device)
     return x, as_matrix(y, "y", x.device)

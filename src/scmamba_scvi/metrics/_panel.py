@@ -25,14 +25,14 @@ from ._silhouette import cell_type_asw, omics_asw
 Need: TypeAlias = Literal["labels", "batches", "views", "pairs"]
 BioOn: TypeAlias = Literal["joint", "views"]
 
-#: Up to here every cell is asked for its neighbours; above, `ASKED` drawn at random, compared with all, which estimates
-#: the same number without growing with the square of the cells.
-ASK_ALL_UP_TO: Final = 50_000
-ASKED: Final = 20_000
+#: Up to this many rows the neighbours of all of them are searched; above, those of `N_QUERIES` drawn at random, still
+#: among all. This estimates the same number in a time that does not grow with the square of the rows.
+ALL_QUERIES_UP_TO: Final = 50_000
+N_QUERIES: Final = 20_000
 
 
-class HowTo(TypedDict):
-    """Arguments that every score takes."""
+class Common(TypedDict):
+    """Arguments common to nearly all scores."""
 
     random_state: int
     device: str | torch.device | None
@@ -56,8 +56,8 @@ class Points:
 
     @property
     def max_queries(self) -> int | None:
-        """Cells to ask for their neighbours; ``None`` all."""
-        return None if len(self.x) <= ASK_ALL_UP_TO else ASKED
+        """Rows whose neighbours are searched; ``None`` for all."""
+        return _max_queries(len(self.x))
 
 
 class Embedded:
@@ -70,11 +70,11 @@ class Embedded:
     views
         The same for each modality.
     labels, batches
-        Objects ``(n,)``, missing ones ``None``; all of them where the data have none.
+        Objects ``(n,)``, ``None`` where missing, which may be everywhere.
     paired
         Whether row ``i`` of two views is the same cell.
     bio_on
-        Embedding for scores of cell types and batches, where both are there.
+        Embedding for scores of cell types and batches, if there are both.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Embedded:
         self._joint, self._views, self._paired, self._bio_on = joint, views, paired, bio_on
         self.labels, self.batches = labels, batches
         self._has_label, self._has_batch = pd.notna(labels), pd.notna(batches)
-        self.how = HowTo(random_state=random_state, device=device)
+        self.common = Common(random_state=random_state, device=device)
 
     @property
     def has(self) -> set[Need]:
-        """What scores may need."""
+        """Which of the things that scores may need are there."""
         there: dict[Need, bool] = {
             "labels": bool(self._has_label.any()),
             "batches": bool(self._has_batch.any()),
@@ -107,7 +107,7 @@ class Embedded:
 
     @cached_property
     def stacked(self) -> Points:
-        """The cells as each modality shows them, one modality below the other."""
+        """The embeddings of all modalities, one below the other."""
         rows = {name: _finite(x) for name, x in self._views.items()}
         return Points(
             np.concatenate([x[rows[name]] for name, x in self._views.items()]),
@@ -117,7 +117,7 @@ class Embedded:
 
     @cached_property
     def cells(self) -> Points:
-        """What scores of cell types and batches are computed on."""
+        """The embedding for scores of cell types and batches: joint or stacked, see ``bio_on``."""
         if self._joint is None or (self._bio_on == "views" and self._views):
             return self.stacked
         rows = _finite(self._joint)
@@ -136,7 +136,7 @@ class Embedded:
 
     @cached_property
     def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Embeddings of the cells that two modalities share, for each two that share at least two."""
+        """For each two modalities that share at least two cells, their embeddings of these cells."""
         both = []
         for x, y in itertools.combinations(self._views.values(), 2):
             rows = np.intersect1d(_finite(x), _finite(y), assume_unique=True)
@@ -145,24 +145,27 @@ class Embedded:
 
     @cached_property
     def gaps(self) -> list[float]:
-        """Distance between the centres of each two modalities."""
+        """Distance between the centres of every two modalities."""
         parts = [x[_finite(x)] for x in self._views.values()]
         return [modality_gap(x, y) for x, y in itertools.combinations(parts, 2)]
 
     @cached_property
     def ranks(self) -> list[PartnerRanks]:
-        """One pass over the distances between each two modalities, from which all scores of partners follow."""
+        """One pass over the distances of every two modalities, from which all scores of partners follow."""
         found = []
         for x, y in self.pairs:
-            max_queries = None if len(x) <= ASK_ALL_UP_TO else ASKED
-            found.append(partner_ranks(x, y, max_queries=max_queries, **self.how))
+            found.append(partner_ranks(x, y, max_queries=_max_queries(len(x)), **self.common))
         return found
 
     @cached_property
     def leiden(self) -> LeidenScores:
         """One graph and one sweep over resolutions for both ARI and NMI."""
         points, labels = self.labelled(self.cells)
-        return leiden_ari_nmi(points.x, labels, **self.how)
+        return leiden_ari_nmi(points.x, labels, **self.common)
+
+
+def _max_queries(n: int) -> int | None:
+    return None if n <= ALL_QUERIES_UP_TO else N_QUERIES
 
 
 def _finite(x: np.ndarray) -> np.ndarray:
@@ -173,44 +176,42 @@ def _finite(x: np.ndarray) -> np.ndarray:
 # -- the scores that need more than a line ------------------------------------------------------------------------
 
 
-def _asked(function: Callable[..., float], on: Literal["cells", "stacked"]) -> Callable[[Embedded], float]:
-    """A score of an embedding and its cell types."""
+def _of_cell_types(function: Callable[..., float]) -> Callable[[Embedded], float]:
+    """Apply a function of an embedding and its cell types to the labelled cells."""
 
     def score(e: Embedded) -> float:
-        points, labels = e.labelled(getattr(e, on))
-        return function(points.x, labels, max_queries=points.max_queries, **e.how)
+        points, labels = e.labelled(e.cells)
+        return function(points.x, labels, max_queries=points.max_queries, **e.common)
 
     return score
 
 
 def _graph_connectivity(e: Embedded) -> float:
     points, labels = e.labelled(e.stacked)
-    return graph_connectivity(points.x, labels, **e.how)
+    return graph_connectivity(points.x, labels, **e.common)
 
 
 def _omics_asw(e: Embedded) -> float:
     points, labels = e.labelled(e.stacked)
-    return omics_asw(points.x, points.layer, labels, device=e.how["device"])
+    return omics_asw(points.x, points.layer, labels, device=e.common["device"])
 
 
 def _mixing(e: Embedded, points: Points, layer: np.ndarray) -> float:
-    """Entropy among 100 neighbours, on few cells among a tenth of them: neighbours have to be near."""
+    """Entropy among 100 neighbours, or among a tenth of few rows, since neighbours must be near."""
     k = min(100, len(points.x) // 10)
     if k < 1:
-        raise ScmambaError(f"{len(points.x)} rows are too few to speak of neighbourhoods; 10 are needed.")
-    return omics_entropy_mixing(
-        points.x, layer, n_neighbors=k, n_samples=points.max_queries, n_pools=1, **e.how
-    )  # fmt: skip
+        raise ScmambaError(f"{len(points.x)} rows are too few for neighbourhoods; at least 10 are needed.")
+    return omics_entropy_mixing(points.x, layer, n_neighbors=k, n_samples=points.max_queries, n_pools=1, **e.common)
 
 
 def _alignment(e: Embedded) -> float:
     points = e.stacked
-    return seurat_alignment(points.x, points.layer, max_queries=points.max_queries, **e.how)
+    return seurat_alignment(points.x, points.layer, max_queries=points.max_queries, **e.common)
 
 
 def _batch_asw(e: Embedded) -> float:
     points, labels = e.labelled(e.in_batches[0])
-    return omics_asw(points.x, e.batches[points.cell], labels, device=e.how["device"])
+    return omics_asw(points.x, e.batches[points.cell], labels, device=e.common["device"])
 
 
 def _recall(k: int) -> Callable[[Embedded], float]:
@@ -232,7 +233,7 @@ def _median_rank(e: Embedded) -> float:
 
 
 def _matching_score(e: Embedded) -> float:
-    return float(np.mean([matching_score(x, y, **e.how) for x, y in e.pairs]))
+    return float(np.mean([matching_score(x, y, **e.common) for x, y in e.pairs]))
 
 
 @dataclass(frozen=True)
@@ -246,16 +247,16 @@ class Metric:
     group
         Block of columns: ``"bio"``, ``"omics"``, ``"single-cell"`` or ``"batch"``.
     about
-        What it says, in a line.
+        What it measures, in one line.
     needs
         What the data must have: ``"labels"``, ``"batches"``, ``"views"`` (embeddings of two modalities), ``"pairs"``
         (of the same cells).
     function
         From one method's embeddings to the value.
     higher_is_better
-        Direction.
+        Whether a higher value is better.
     in_summary
-        Whether the paper's mean of the group counts it (equations 20 and 21).
+        Whether it is part of the paper's mean of the group (equations 20 and 21).
 
     Examples
     --------
@@ -282,11 +283,11 @@ _TABLE = (
     Metric("NMI", "bio", "normalised mutual information of the same, best of 20 resolutions",
            _needs("labels"), lambda e: e.leiden.nmi, in_summary=True),
     Metric("MAP", "bio", "mean average precision of the cell types among the nearest 1 %",
-           _needs("labels"), _asked(mean_average_precision, "cells"), in_summary=True),
+           _needs("labels"), _of_cell_types(mean_average_precision), in_summary=True),
     Metric("cell-type ASW", "bio", "silhouette of the cell types, (s + 1) / 2, 0.5 is chance",
-           _needs("labels"), _asked(cell_type_asw, "cells"), in_summary=True),
+           _needs("labels"), _of_cell_types(cell_type_asw), in_summary=True),
     Metric("kNN accuracy", "bio", "share of cells whose type is that of most of their 15 neighbours",
-           _needs("labels"), _asked(knn_accuracy, "cells")),
+           _needs("labels"), _of_cell_types(knn_accuracy)),
     Metric("omics mixing", "omics", "entropy of the modalities among 100 neighbours",
            _needs("views"), lambda e: _mixing(e, e.stacked, e.stacked.layer), in_summary=True),
     Metric("Seurat alignment", "omics", "neighbours from other modalities among the nearest 1 %",
@@ -313,5 +314,5 @@ _TABLE = (
            _needs("labels", "batches"), _batch_asw),
 )  # fmt: skip
 
-#: From name to :class:`Metric`, in the order of the columns of the table.
+#: From name to :class:`Metric`, in the order of the table's columns.
 METRICS: Final = MappingProxyType({metric.name: metric for metric in _TABLE})

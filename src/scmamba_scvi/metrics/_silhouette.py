@@ -1,4 +1,4 @@
-"""How much nearer a cell is to its own group than to the next one."""
+"""How much nearer is a cell to its own group than to the next one?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def cell_type_asw(
 ) -> float:
     """Average silhouette width of the cell types, scaled to 0..1 (equation 12).
 
-    0 to 1, higher is better; 0.5 says that types overlap as if labels were given at random or all cells were one.
+    0 to 1, higher is better; 0.5 means that types overlap completely, as with random labels or with all cells at one
+    point.
 
     Parameters
     ----------
@@ -41,12 +42,12 @@ def cell_type_asw(
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if labels are missing, of another number or all the same, or if no label is seen twice.
+        If ``x`` is not finite, if labels are missing, of another number or all the same, or if no label occurs twice.
 
     Notes
     -----
-    ``(s + 1) / 2`` of the mean of scikit-learn's ``silhouette_samples``, Euclidean: a cell whose label is seen once
-    has silhouette 0.
+    ``(s + 1) / 2`` with the mean ``s`` of scikit-learn's ``silhouette_samples`` on Euclidean distances: a cell whose
+    label occurs once has silhouette 0.
 
     Examples
     --------
@@ -69,9 +70,9 @@ def omics_asw(
     *,
     device: str | torch.device | None = None,
 ) -> float:
-    """One minus the absolute silhouette of the omics layers, averaged within and then over cell types (13 and 14).
+    """One minus the absolute silhouette of the omics layers, averaged within and then over types (equations 13 and 14).
 
-    0 to 1, higher is better: 1 says that the layers of each type cannot be told apart.
+    0 to 1, higher is better: 1 means that the layers of each type cannot be told apart.
 
     Parameters
     ----------
@@ -82,8 +83,9 @@ def omics_asw(
     cell_type
         ``(n,)`` labels.
     single_layer
-        What a type counts that one layer alone has, or one cell of each layer: ``"skip"`` leaves it out, for it cannot
-        be mixed; ``"one"`` counts it as perfectly mixed, as the authors' code does for types of one layer.
+        How to count a type of which there is one layer only, or one cell of each layer: ``"skip"`` leaves it out,
+        since it cannot be mixed; ``"one"`` counts it as perfectly mixed, as the authors' code does for types of one
+        layer.
     device
         As in :func:`cell_type_asw`.
 
@@ -95,8 +97,8 @@ def omics_asw(
 
     Notes
     -----
-    Equation 13 lacks a parenthesis, it is the mean of ``1 - |s|``; silhouettes are computed among the cells of a type.
-    A layer with one cell in a type gives that cell silhouette 0.
+    Equation 13 lacks a parenthesis: it is the mean of ``1 - |s|``. Silhouettes are computed among the cells of a type.
+    The only cell of a layer in a type has silhouette 0.
 
     Examples
     --------
@@ -111,13 +113,14 @@ def omics_asw(
     scores = []
     for members in _groups(types):
         codes = np.unique(layer[members], return_inverse=True)[1]
-        if not 1 < codes.max() + 1 < len(codes):
+        n_layers = codes.max() + 1
+        if not 1 < n_layers < len(codes):
             scores += [1.0] if single_layer == "one" else []
             continue
         inside = x[torch.as_tensor(members, device=x.device)]
         scores.append(float((1 - _silhouettes(inside, codes, np.arange(len(codes))).abs()).mean()))
     if not scores:
-        raise ScmambaError("No cell type has several cells of two layers: there is nothing that could mix.")
+        raise ScmambaError("No cell type has several cells of two layers: nothing can be mixed.")
     return float(np.mean(scores))
 
 
@@ -135,5 +138,5 @@ def _silhouettes(x: Tensor, codes: np.ndarray, rows: np.ndarray) -> Tensor:
     within = sums.gather(1, own)[:, 0] / (size[own[:, 0]] - 1).clamp(min=1)
     between = (sums / size).scatter(1, own, torch.inf).amin(dim=1)
     width = (between - within) / torch.maximum(between, within)
-    # 0/0 where all distances are 0; and a cell alone with its label is neither well nor badly placed
+    # 0, neither well nor badly placed: where all distances are 0 (0/0), and for a cell alone with its label
     return torch.where((size[own[:, 0]] > 1) & width.isfinite(), width, 0.0)

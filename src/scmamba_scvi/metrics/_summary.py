@@ -10,9 +10,9 @@ import pandas as pd
 
 from ..errors import ScmambaError, UnknownNameError
 
-#: Scores of the biology conservation score (equation 20).
+#: Columns averaged in the biology conservation score (equation 20), abbreviated as in the paper.
 BIO = ("ari", "nmi", "map", "casw")
-#: Scores of the omics alignment score (equation 21, whose text says "bio" twice).
+#: Columns averaged in the omics alignment score (equation 21, whose text says "bio" twice).
 OMICS = ("oems", "sas", "gc", "oasw")
 
 
@@ -31,8 +31,8 @@ def overall_scores(
     Parameters
     ----------
     scores
-        One row per method, one column per score, all "higher is better". With two levels of columns the first one says
-        to what a score belongs, ``"bio"`` or ``"omics"``; others are not used.
+        One row per method, one column per score, all "higher is better". With two levels of columns the first is the
+        part of a score, ``"bio"`` or ``"omics"``; other columns are not used.
     scale
         ``None`` averages the scores as they are, so that a method's number does not depend on what it is compared
         with. ``"minmax"`` is the paper's equation 22: each score from 0 for the worst to 1 for the best method of the
@@ -41,12 +41,12 @@ def overall_scores(
     weights
         Of biology conservation and omics alignment.
     bio, omics
-        Columns of each part where columns have one level. Columns that are not there, or hold no value, are left out.
+        Columns of each part, if columns have one level. Columns that are absent or hold no value are left out.
 
     Returns
     -------
     Columns ``bio``, ``omics``, ``overall``, index as in ``scores``. A method that lacks a score which others have gets
-    ``NaN`` for the part and overall: averaging what is left would reward what is missing.
+    ``NaN`` for the part and overall: averaging the remaining scores would reward a missing one.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def overall_scores(
 
 
 def _minmax(values: pd.Series) -> pd.Series:
-    """From 0 for the worst to 1 for the best; differences of rounding are ties, which must not become 0 and 1."""
+    """From 0 for the worst to 1 for the best; differences by rounding are ties, which must not become 0 and 1."""
     low, span = values.min(), np.ptp(values.dropna())
     return (values - low) / span if span > 1e-9 else values * 0 + 0.5
 
@@ -90,7 +90,7 @@ def _part(scores: pd.DataFrame, name: str, wanted: Sequence[str]) -> pd.DataFram
         columns = [column for column in wanted if column in scores.columns]
     values = scores[columns].astype(float).dropna(axis=1, how="all")
     if values.shape[1] == 0:
-        raise ScmambaError(f"No column of the table is a score of {name}; needed one of {', '.join(wanted)}.")
+        raise ScmambaError(f"No column of the table is a score of {name}; expected one of {', '.join(wanted)}.")
     if np.isinf(values.to_numpy()).any():
         raise ScmambaError(
             f"A score of {name} is infinite: {', '.join(map(str, values.columns[np.isinf(values).any()]))}."

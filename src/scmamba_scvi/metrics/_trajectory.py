@@ -28,10 +28,10 @@ def diffusion_pseudotime(
     Parameters
     ----------
     x
-        ``(n, z)`` embedding of the cells of one lineage: cells of others take part in the diffusion too.
+        ``(n, z)`` embedding of the cells of one lineage; leave out other cells, which would take part in the diffusion.
     root
         Position of the root cell; or a boolean mask ``(n,)`` of a group, whose medoid is taken. To compare two
-        embeddings give both the same cell.
+        embeddings, use the same root cell for both.
     n_neighbors
         Neighbours of a cell in the graph, itself not counted.
     n_dcs
@@ -43,14 +43,14 @@ def diffusion_pseudotime(
 
     Returns
     -------
-    Float64 ``(n,)``, 0 at the root and 1 at the farthest cell. Cells that no path of the graph joins to the root have
-    none: they are ``NaN``, and a warning says how many.
+    Float64 ``(n,)``, 0 at the root and 1 at the farthest cell. Cells that no path of the graph connects to the root are
+    ``NaN``, and a warning says how many.
 
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if ``root`` is no cell or joined to none, if there are too few cells for neighbours or
-        components, or if all cells stand at one point.
+        If ``x`` is not finite, if ``root`` is not a cell or is not connected to any other, if there are too few cells
+        for the neighbours or components, or if all cells are at one point.
 
     References
     ----------
@@ -70,10 +70,10 @@ def diffusion_pseudotime(
     n, start = len(x), _root_cell(x, root)
     k = check_k(n_neighbors, None, n)
     if not 1 <= n_dcs < n - 1:
-        raise ScmambaError(f"n_dcs must be between 1 and the number of cells less two, {n - 2}; got {n_dcs}.")
+        raise ScmambaError(f"n_dcs must be between 1 and the number of cells minus two, {n - 2}; got {n_dcs}.")
     if (x - x[0]).abs().max() <= 1e-12 * x.abs().max():
-        # ties give a graph at random, and a pseudotime on it that looks like any other
-        raise ScmambaError(f"All {n:,} cells stand at one point: the embedding has no order to find.")
+        # ties would give a random graph, and a pseudotime on it that looks like any other
+        raise ScmambaError(f"All {n:,} cells are at one point: the embedding has no order to find.")
     cells = neighbor_graph(x, k, random_state)
     sc.tl.diffmap(cells, n_comps=max(n_dcs, min(15, n - 2), 3), random_state=random_state)
     cells.uns["iroot"] = start
@@ -81,7 +81,9 @@ def diffusion_pseudotime(
     time = cells.obs["dpt_pseudotime"].to_numpy(dtype=np.float64)
     reached = np.isfinite(time)
     if reached.sum() < 2 or np.ptp(time[reached]) == 0:
-        raise ScmambaError(f"No cell is connected to the root, cell {start}, and apart from it: choose another root.")
+        raise ScmambaError(
+            f"No other cell is both connected to the root, cell {start}, and apart from it: choose another root."
+        )
     if not reached.all():
         warnings.warn(
             f"{n - reached.sum():,} of {n:,} cells are not connected to the root and have no pseudotime (NaN); "
@@ -92,7 +94,7 @@ def diffusion_pseudotime(
 
 
 def _root_cell(x: Tensor, root: int | np.ndarray) -> int:
-    """Position of the root, of a group the cell with the least distance to the others of it."""
+    """Position of the root cell; of a group, that of the cell with the least total distance to the others."""
     values, n = np.asarray(root), len(x)
     if values.ndim == 0 and np.issubdtype(values.dtype, np.integer) and 0 <= values < n:
         return int(values)
@@ -102,15 +104,16 @@ def _root_cell(x: Tensor, root: int | np.ndarray) -> int:
         )
     group = np.flatnonzero(values)
     (points,) = prepare(x[torch.as_tensor(group, device=x.device)])
-    alike = torch.zeros(len(group), dtype=torch.int64, device=x.device)
-    return int(group[int(distance_sums(points, alike, 1, np.arange(len(group)))[:, 0].argmin())])
+    one_label = torch.zeros(len(group), dtype=torch.int64, device=x.device)
+    totals = distance_sums(points, one_label, 1, np.arange(len(group)))[:, 0]
+    return int(group[int(totals.argmin())])
 
 
 def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     """Trajectory conservation: rank correlation of two pseudotimes, scaled to 0..1 (equation 27; [Luecken22]_).
 
-    1 for the same order, 0.5 for none in common, 0 for the reversed one: higher is better. Of two modalities take the
-    mean of their scores.
+    Higher is better: 1 for the same order, 0.5 for unrelated orders, 0 for the reversed one. For two modalities take
+    the mean of their scores.
 
     Parameters
     ----------
@@ -122,7 +125,7 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     Raises
     ------
     ScmambaError
-        If the lengths differ, if less than three cells have both, or if one of them is the same for all cells.
+        If the lengths differ, if fewer than three cells have both, or if one of them is the same for all cells.
 
     Notes
     -----
@@ -136,7 +139,7 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     """
     from scipy.stats import spearmanr
 
-    a, b = _both(before, after, "before", "after")
+    a, b = _of_common_cells(before, after, "before", "after")
     return float((spearmanr(a, b).statistic + 1) / 2)
 
 
@@ -153,11 +156,11 @@ def pseudotime_consistency(a: np.ndarray, b: np.ndarray) -> float:
     """
     from scipy.stats import pearsonr
 
-    return float(pearsonr(*_both(a, b, "a", "b")).statistic)
+    return float(pearsonr(*_of_common_cells(a, b, "a", "b")).statistic)
 
 
-def _both(a: Any, b: Any, name_a: str, name_b: str) -> tuple[np.ndarray, np.ndarray]:
-    """The values of the cells that have both."""
+def _of_common_cells(a: Any, b: Any, name_a: str, name_b: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pseudotimes of the cells that have both, which must differ from cell to cell."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
         raise ScmambaError(
