@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scmamba_scvi import metrics
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.metrics import METRICS, _panel, evaluate_integration
+from scmamba_scvi.metrics import METRICS, _embedded, evaluate_integration
 
 N, TYPES, Z = 320, 4, 8
 
@@ -290,8 +290,8 @@ def test_max_cells_draws_the_same_cells_for_every_method():
 def test_above_the_limit_a_sample_of_queries_estimates_the_same(monkeypatch):
     parts, labels, batches = integrated(noise=1.0)
     exact = scored(parts, labels, batches, metrics=QUICK)
-    monkeypatch.setattr(_panel, "ALL_QUERIES_UP_TO", 300)
-    monkeypatch.setattr(_panel, "N_QUERIES", 200)
+    monkeypatch.setattr(_embedded, "ALL_QUERIES_UP_TO", 300)
+    monkeypatch.setattr(_embedded, "N_QUERIES", 200)
     estimated = scored(parts, labels, batches, metrics=QUICK)
     assert estimated == pytest.approx(exact, abs=0.06) and estimated != exact
 
@@ -527,9 +527,9 @@ def shuffled_but_as_long():
                             "label_key": {"rna": ["a"] * 19}}, ScmambaError, r"label_key\['rna'\] has 19",
                      id="unpaired_labels_of_another_length"),
         pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X}}, "label_key": {"rna": ["a"] * 20}}, ScmambaError,
-                     "label_key as a dict .*paired=False", id="labels_of_modalities_that_are_paired"),
+                     "dict from modality .*paired=False", id="labels_of_modalities_that_are_paired"),
         pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X}}, "batch_key": {"rna": ["a"] * 20}}, ScmambaError,
-                     "batch_key as a dict .*paired=False", id="batches_of_modalities_that_are_paired"),
+                     "dict from modality .*paired=False", id="batches_of_modalities_that_are_paired"),
         pytest.param(None, {"embeddings": {"m": {"rna": X, "atac": X[:9], "joint": X}}, "paired": False}, ScmambaError,
                      "cannot have a joint one", id="joint_of_different_cells"),
         pytest.param(of_mudata, {"embeddings": {"m": "X_pca"}}, UnknownNameError, "'X_scmamba'", id="missing_key"),

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.fixture
-def real_data():
+def real_file():
     """Path of a file among the real data that lie beside the project; skips where they do not."""
     beside = Path(__file__).parents[3] / "shared" / "data"
     folder = Path(os.environ.get("SCMAMBA_DATA", beside))

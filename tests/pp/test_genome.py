@@ -231,11 +231,11 @@ def test_an_annotation_without_any_match_is_refused_with_examples_of_both(gtf):
         annotate_genome(cells(["Xkr4", "Rp1"]), gtf)
 
 
-def test_the_mouse_table_gives_the_coordinates_of_snareseq_genes(real_data):
+def test_the_mouse_table_gives_the_coordinates_of_snareseq_genes(real_file):
     mudata = pytest.importorskip("mudata")
-    mdata = mudata.read_h5mu(real_data("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
+    mdata = mudata.read_h5mu(real_file("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
     known = mdata["rna"].var.copy()
-    coverage = annotate_genome(mdata, real_data("gene_annotation/mm10_genes_archr.csv.gz"), overwrite=True)
+    coverage = annotate_genome(mdata, real_file("gene_annotation/mm10_genes_archr.csv.gz"), overwrite=True)
     assert coverage.n_placed == 1_648
     assert listed(mdata["rna"]) == list(
         zip(known["chrom"].astype(str), known["start"].tolist(), known["end"].tolist(), strict=True)

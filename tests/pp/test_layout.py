@@ -208,9 +208,9 @@ def test_a_million_peaks_take_seconds():
     assert time.process_time() - begin < 6  # three on a machine that does nothing else
 
 
-def test_names_and_columns_of_snareseq_give_the_same_layout(real_data):
+def test_names_and_columns_of_snareseq_give_the_same_layout(real_file):
     mudata = pytest.importorskip("mudata")
-    mdata = mudata.read_h5mu(real_data("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
+    mdata = mudata.read_h5mu(real_file("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
     rna, atac = feature_layout(mdata["rna"].var, 64), feature_layout(mdata["atac"].var, 64)
     assert (rna.n_placed, rna.n_features) == (1_648, 1_677)
     assert atac.n_placed == atac.n_features == 25_734
@@ -218,8 +218,8 @@ def test_names_and_columns_of_snareseq_give_the_same_layout(real_data):
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # the file is of an old format
-def test_features_of_a_10x_file_are_placed_by_its_intervals(real_data):
+def test_features_of_a_10x_file_are_placed_by_its_intervals(real_file):
     # written before modalities were marked as AnnData: mudata 0.4 cannot read it
-    mdata = open_mudata(real_data("pbmc_multiome_tiny_muon/test_rna_atac.h5mu"))
+    mdata = open_mudata(real_file("pbmc_multiome_tiny_muon/test_rna_atac.h5mu"))
     assert feature_layout(mdata["atac"].var, 16).n_placed == 174
     assert feature_layout(mdata["rna"].var, 16).n_placed == 45

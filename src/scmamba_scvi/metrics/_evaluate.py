@@ -12,9 +12,11 @@ import pandas as pd
 import torch
 
 from ..errors import ScmambaError, UnknownNameError
-from ._inputs import JOINT, Embeddings, Inputs, choose_cells, read_inputs
+from ._embedded import BioOn, Embedded, Need
+from ._embeddings import JOINT, Embeddings, display_name
+from ._inputs import Inputs, choose_cells, read_inputs
 from ._labels import Labels
-from ._panel import METRICS, BioOn, Embedded, Metric, Need
+from ._panel import METRICS, Metric
 from ._summary import overall_scores
 
 #: Group of the columns that summarise others.
@@ -191,7 +193,7 @@ def _what_was_left_out(inputs: Inputs, left_out: dict[tuple[str, str], list[str]
         scores.append(f"{', '.join(names)}{whose} ({reason})")
     if scores:
         sentences.append(f"Not scored: {'; '.join(scores)}.")
-    cells = [f"{n:,} rows of {method!r} ({part})" for (method, part), n in inputs.unusable.items()]
+    cells = [f"{n:,} rows of {display_name(*key)}" for key, n in inputs.unusable.items()]
     if cells:
         sentences.append(f"Left out because they are not finite: {', '.join(cells)}.")
     for name, labels in (("label", inputs.labels), ("batch", inputs.batches)):
