@@ -35,9 +35,8 @@ def simulate_differentiation(
 ) -> MuData:
     """Cells with gene expression and accessibility along a path that divides in two.
 
-    Time is uniform in 0 to 1. Up to 0.4 all cells change from the program of the start to that of the fork; then each of
-    them goes on to the program of one of two ends. Genes, peaks, batches and counts are as in
-    :func:`simulate_multiome`.
+    Time is uniform in 0 to 1. Up to 0.4 all cells change from the program of the start to that of the fork; then each
+    goes on to the program of one of two ends. Genes, peaks, batches and counts are as in :func:`simulate_multiome`.
 
     Parameters
     ----------
@@ -48,8 +47,8 @@ def simulate_differentiation(
 
     Returns
     -------
-    As :func:`simulate_multiome`, with ``obs["pseudotime"]``, ``obs["branch"]`` (``trunk``, ``branch_1``, ``branch_2``) and
-    as ``cell_type`` the nearest of ``start``, ``fork``, ``end_1``, ``end_2``.
+    As :func:`simulate_multiome`, with ``obs["pseudotime"]``, ``obs["branch"]`` (``trunk``, ``branch_1``, ``branch_2``),
+    and as ``cell_type`` the nearest of ``start``, ``fork``, ``end_1``, ``end_2``.
 
     Raises
     ------

@@ -59,7 +59,7 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
 
 
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write a MuData again as zarr, in chunks suited to reading a few cells at a time, without holding a matrix in memory.
+    """Write a MuData again as zarr, in chunks suited to reading a few cells at a time; no matrix is held in memory.
 
     Sparse matrices are stored by rows; dense ones with more zeros than values become sparse.
 

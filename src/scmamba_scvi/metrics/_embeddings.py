@@ -141,7 +141,7 @@ def _frame(data: Any, part: str, spec: Embedding, called: str) -> pd.DataFrame:
 
 
 def _from_arrays(named: Mapping[str, Any], paired: bool, own_rows: bool) -> tuple[Frames, pd.Index]:
-    """Without data: tables name their cells; row ``i`` of every matrix is one cell, or each matrix has its own cells."""
+    """Without data: tables name their cells, and rows of matrices are cells as ``own_rows`` says."""
     parts = {(method, part): x for method, spec in named.items() for part, x in _as_parts(spec).items()}
     for (method, part), x in parts.items():
         if isinstance(x, str):

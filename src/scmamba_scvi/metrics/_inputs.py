@@ -55,7 +55,8 @@ def read_inputs(
     own_rows = isinstance(label_key, Mapping) or isinstance(batch_key, Mapping)
     if own_rows and (paired or data is not None):
         raise ScmambaError(
-            "label_key or batch_key as a dict from modality is for matrices of different cells: data=None, paired=False."
+            "label_key or batch_key as a dict from modality is for matrices of different cells: data=None and "
+            "paired=False."
         )
     frames, cells = read_embeddings(data, embeddings, paired, own_rows)
     data = data.adata if is_model(data) else data
@@ -113,7 +114,8 @@ def _positions(names: pd.Index, cells: Any) -> np.ndarray:
         rows = names.get_indexer(wanted)
         if (rows < 0).any():
             raise ScmambaError(
-                f"{int((rows < 0).sum()):,} of the cells asked for are not in the data, such as {wanted[rows < 0][0]!r}."
+                f"{int((rows < 0).sum()):,} of the cells asked for are not in the data, such as "
+                f"{wanted[rows < 0][0]!r}."
             )
     rows = np.unique(rows)
     if len(rows) < 2:

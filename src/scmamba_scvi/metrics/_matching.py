@@ -68,8 +68,8 @@ class PartnerRanks:
         k = np.atleast_1d(np.asarray(k, dtype=np.int64))
         first = self.closer.ravel().astype(np.int64)
         orders = self.ties.ravel().astype(np.int64) + 1
-        # a cell adds 1 / orders to the curve at each of k = first + 1, ..., first + orders, which is one step up and one
-        # step down in its slope
+        # a cell adds 1 / orders to the curve at each of k = first + 1, ..., first + orders: one step up in its slope and
+        # one step down
         slope = np.bincount(first + 1, 1 / orders, minlength=self.n_candidates + 2)
         slope -= np.bincount(first + orders + 1, 1 / orders, minlength=self.n_candidates + 2)
         curve = np.cumsum(np.cumsum(slope)) / len(first)

@@ -25,7 +25,7 @@ def matching_score(
     random_state: int = 0,
     device: str | torch.device | None = None,
 ) -> float:
-    """Matching score: confidence that neighbourhoods shared across modalities lead to the partner (equations 25 and 26).
+    """Matching score: confidence that neighbours shared across modalities lead to the partner (equations 25 and 26).
 
     0 to 1, higher is better; chance is about ``1 / n``. Report ``n_neighbors`` with it: the score falls as that grows.
 

@@ -100,7 +100,8 @@ def _root_cell(x: Tensor, root: int | np.ndarray) -> int:
         return int(values)
     if values.dtype != bool or values.shape != (n,) or not values.any():
         raise ScmambaError(
-            f"root must be the position of a cell, 0 to {n - 1}, or a boolean mask of {n} cells, not all False; got {root}."
+            f"root must be the position of a cell, 0 to {n - 1}, or a boolean mask of {n} cells, not all False; got "
+            f"{root}."
         )
     group = np.flatnonzero(values)
     (points,) = prepare(x[torch.as_tensor(group, device=x.device)])
@@ -164,7 +165,8 @@ def _of_common_cells(a: Any, b: Any, name_a: str, name_b: str) -> tuple[np.ndarr
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
         raise ScmambaError(
-            f"{name_a} and {name_b} must hold one pseudotime per cell, for the same cells; got shapes {a.shape} and {b.shape}."
+            f"{name_a} and {name_b} must hold one pseudotime per cell, for the same cells; got shapes {a.shape} and "
+            f"{b.shape}."
         )
     both = np.isfinite(a) & np.isfinite(b)
     if both.sum() < 3:

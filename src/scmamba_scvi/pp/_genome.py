@@ -132,7 +132,7 @@ def annotate_genome(
     if not coverage.n_placed:
         raise ScmambaError(
             f"No gene matches: the data have {_examples(adata.var_names)}, the annotation has "
-            f"{_examples(loci['name'])} with ids {_examples(loci['id'])}. Is it the same species, and are these gene names?"
+            f"{_examples(loci['name'])} with ids {_examples(loci['id'])}. Are both of the same species, with gene names or ids?"
         )
     _write(adata.var, before, loci, found)
     logger.info("%s.", coverage)
@@ -235,8 +235,8 @@ def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, 
             fields = line.rstrip("\n").split("\t")
             if len(fields) != 9 or not (fields[3].isdigit() and fields[4].isdigit()):
                 raise ScmambaError(
-                    f"{path} is not a GTF file: line {number} does not have nine columns with numbers in the fourth and fifth "
-                    f"({line[:60]!r}). The name of a table must end in {', '.join(TABLE_SUFFIXES)}."
+                    f"{path} is not a GTF file: line {number} does not have nine columns with numbers in the fourth and "
+                    f"fifth ({line[:60]!r}). The name of a table must end in {', '.join(TABLE_SUFFIXES)}."
                 )
             if fields[2] == "gene":
                 attributes = fields[8]

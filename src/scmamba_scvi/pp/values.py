@@ -147,7 +147,7 @@ class InverseFrequency(FeatureWeighted):
 
 
 class EvenedLog(FeatureWeighted):
-    """``log(1 + x)`` of counts scaled to `EVENED_SUM` per cell, each feature weighted down by its spread (``"evened"``).
+    """``log(1 + x)`` of counts scaled to `EVENED_SUM` per cell, features weighted down by their spread (``"evened"``).
 
     The weight is ``1 / sqrt(max(sd, q))`` with the feature's standard deviation over the training cells, ``sd``, and
     its lowest decile over the features that vary, ``q`` (1 if none does). This is half-way between no scaling, where a
