@@ -1,5 +1,7 @@
 """Files whose matrices stay in the file."""
 
+import shutil
+
 import mudata
 import numpy as np
 import pandas as pd
@@ -108,12 +110,16 @@ def test_errors_name_the_file_and_what_to_do(mdata, h5mu, tmp_path):
     half.write_bytes(h5mu.read_bytes()[: h5mu.stat().st_size // 2])
     with pytest.raises(ScmambaError, match="damaged"):
         open_mudata(half)
+    broken = convert_mudata(h5mu, tmp_path / "broken.zarr")
+    shutil.rmtree(broken / "mod" / "rna" / "X" / "indptr")
+    with pytest.raises(ScmambaError, match=r"broken\.zarr cannot be converted to .*again\.zarr: "):
+        convert_mudata(broken, tmp_path / "again.zarr")
     by_columns = mdata.copy()
     by_columns["rna"].X = by_columns["rna"].X.tocsc()
     by_columns.write_h5mu(tmp_path / "csc.h5mu")
     with pytest.raises(ScmambaError, match="by columns"):
         convert_mudata(tmp_path / "csc.h5mu", tmp_path / "csc.zarr")
-    assert not list(tmp_path.glob("*csc*.zarr*")), "nothing half-written stays"
+    assert not [*tmp_path.glob("*csc*.zarr*"), *tmp_path.glob("*again.zarr*")], "nothing half-written stays"
 
 
 @pytest.mark.parametrize("empty", [sparse.csr_matrix((0, 5), dtype=np.float32), np.zeros((0, 5), dtype=np.float32)],

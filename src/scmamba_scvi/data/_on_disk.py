@@ -53,7 +53,7 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     from mudata import MuData
 
     root = _open(path, "r")
-    with _naming_file(path), without_pulling():
+    with _explaining(f"{path} is damaged, or not a MuData"), without_pulling():
         modalities = {name: _open_modality(root["mod"][name]) for name in _modality_order(root["mod"])}
         return MuData(modalities, **{name: _element(root[name]) for name in SHARED if name in root})
 
@@ -102,7 +102,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        with _naming_file(source):
+        with _explaining(f"{source} cannot be converted to {target}"):
             to_root = zarr.open_group(part, mode="w", zarr_format=2)
             to_root.attrs.update(_attributes(from_root))
             for name in SHARED:
@@ -154,7 +154,7 @@ def write_obsm(
     values, names = np.asarray(values), pd.Index(obs_names)
     root = _open(path, "r+")
     try:
-        with _naming_file(path):
+        with _explaining(f"{path} cannot be changed"):
             known = _element(root["obs"]).index
             if len(values) != len(names):
                 raise ScmambaError(f"{len(values):,} rows of values for {len(names):,} names of cells.")
@@ -194,14 +194,14 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
 
 
 @contextlib.contextmanager
-def _naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Errors of other packages become a `ScmambaError` that names the file."""
+def _explaining(message: str) -> Iterator[None]:
+    """Errors of other packages become a `ScmambaError` that begins with ``message``."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         if isinstance(error, ScmambaError):
             raise
-        raise ScmambaError(f"{path} is damaged, or not a MuData: {error}") from error
+        raise ScmambaError(f"{message}: {error}") from error
 
 
 def _element(group: Any) -> Any:
