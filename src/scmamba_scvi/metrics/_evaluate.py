@@ -13,10 +13,10 @@ import torch
 
 from ..errors import ScmambaError, UnknownNameError
 from ._embedded import BioOn, Embedded, Need
-from ._embeddings import JOINT, Embeddings, display_name
 from ._inputs import Inputs, choose_cells, read_inputs
 from ._labels import Labels
 from ._panel import METRICS, Metric
+from ._read_embeddings import JOINT, Embeddings, display_name
 from ._summary import overall_scores
 
 #: Group of the columns that summarise others.

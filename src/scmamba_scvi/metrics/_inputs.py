@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ScmambaError, UnknownNameError
-from ._embeddings import JOINT, Embeddings, display_name, is_model, read_embeddings
 from ._labels import Labels
+from ._read_embeddings import JOINT, Embeddings, display_name, is_model, read_embeddings
 
 
 @dataclass(frozen=True)
