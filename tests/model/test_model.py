@@ -436,6 +436,16 @@ def test_a_warm_up_of_exactly_one_step(mdata):
     assert np.isfinite(model.get_latent_representation()).all()
 
 
+def test_minibatches_are_sized_by_the_cells_named_for_training(mdata, quick):
+    """Fewer than the share of the cells that would be drawn: a default may not ask for more than there are."""
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    parts = [np.arange(24), np.arange(24, 60), np.arange(60, 200)]
+    model.train(**quick, datasplitter_kwargs={"external_indexing": parts})
+    np.testing.assert_array_equal(model.train_indices, parts[0])
+    assert model.training_summary_["batch_size"] == 24 // 4
+
+
 def test_one_line_says_what_was_chosen(mdata, capsys):
     SCMAMBA.setup_mudata(mdata)
     SCMAMBA(mdata).train(max_epochs=1)

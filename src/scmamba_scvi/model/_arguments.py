@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ScmambaError
+from ._sizes import TRAIN_SIZE
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
@@ -49,10 +50,12 @@ def check_training(
         check_share("train_size", train_size, zero=False)
     if validation_size is not None:
         check_share("validation_size", validation_size, zero=True)
-        if (0.9 if train_size is None else train_size) + validation_size > 1 + 1e-9:
+        default = "" if train_size is not None else " (the default)"
+        share = TRAIN_SIZE if train_size is None else train_size
+        if share + validation_size > 1 + 1e-9:
             raise ScmambaError(
-                f"train_size={0.9 if train_size is None else train_size} and validation_size={validation_size} are more "
-                f"than all cells."
+                f"train_size={share}{default} and validation_size={validation_size} add up to more than all cells: lower "
+                f"one of them."
             )
     for name, options in (("plan_kwargs", plan_kwargs), ("datasplitter_kwargs", datasplitter_kwargs)):
         if options is not None and not isinstance(options, Mapping):

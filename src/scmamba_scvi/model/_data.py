@@ -212,11 +212,6 @@ class PairedSplitter(DataSplitter):
                 np.asarray(i, dtype=np.int64) for i in self.external_indexing
             )
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
-        if self.cells_per_step is not None and self.cells_per_step > self.n_train:
-            raise ScmambaError(
-                f"A step of {self.cells_per_step:,} cells needs as many to train on, there are {self.n_train:,}: choose a "
-                f"smaller contrastive_batch_size, batch_size or number of devices."
-            )
 
     def setup(self, stage: str | None = None) -> None:
         """Nothing: cells were split when this object was made, the model needs them before Lightning calls."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -19,6 +19,8 @@ PATIENCE_STEPS = 100
 BASE_CELLS = 5_000
 #: Fewer pairs say nothing about how modalities relate.
 MIN_PAIRED_CELLS = 20
+#: Share of the cells to train on where none is given, as in scvi-tools.
+TRAIN_SIZE = 0.9
 #: Shortest patch worth a token.
 MIN_PATCH = 16
 
@@ -71,17 +73,25 @@ class Training:
         )
 
 
+def count_training_cells(
+    n_cells: int, train_size: float | None, external_indexing: Sequence[Sequence[int]] | None
+) -> int:
+    """Cells to train on, at least: those that the caller names, else a share of all."""
+    if external_indexing is not None:
+        return len(external_indexing[0])
+    return int(n_cells * (TRAIN_SIZE if train_size is None else train_size))
+
+
 def choose_training(
     n_paired: int,
-    n_cells: int,
+    n_train: int,
     batch_size: int | None,
     contrastive_batch_size: int | None,
     max_epochs: int | None,
-    train_size: float | None,
     config: TrainConfig,
     n_ranks: int = 1,
 ) -> Training:
-    """Minibatch, epochs and patience for a number of cells, on ``n_ranks`` devices.
+    """Minibatch, epochs and patience for ``n_train`` training cells, on ``n_ranks`` devices.
 
     Raises
     ------
@@ -90,7 +100,6 @@ def choose_training(
         would then come from the same cells in every step. One that was asked for by ``contrastive_batch_size`` may take
         all of them.
     """
-    n_train = int(n_cells * (train_size or 0.9))
     if n_paired < MIN_PAIRED_CELLS:
         raise ScmambaError(f"{n_paired} cells have two modalities; at least {MIN_PAIRED_CELLS} are needed to train.")
     if batch_size is not None and batch_size < 2:

@@ -27,7 +27,7 @@ from ._matrix import ModalityMatrix
 from ._plan import ContrastivePlan
 from ._progress import Progress, SaveProgress, WholeFileIO
 from ._ranks import count_ranks, is_first_rank, ranks_trainer
-from ._sizes import Training, choose_training
+from ._sizes import Training, choose_training, count_training_cells
 from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
 from ._stream import sample_places
 
@@ -133,13 +133,16 @@ class ContrastiveTrainingMixin:
             datasplitter_kwargs=datasplitter_kwargs, checkpoint_dir=checkpoint_dir, n_cells=self.adata.n_obs,
         )  # fmt: skip
         config = resolve_train_config(**(plan_kwargs or {}))
-        n_paired = int((n_modalities_of_cells(self.adata_manager) > 1).sum())
+        n_modalities = n_modalities_of_cells(self.adata_manager)
+        n_train = count_training_cells(
+            int((n_modalities > 0).sum()), train_size, (datasplitter_kwargs or {}).get("external_indexing")
+        )
         where = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
             n_ranks = count_ranks(accelerator, devices, **where)
         self._check_can_train(config, checkpoint_dir, resume, n_ranks)
         chosen = choose_training(
-            n_paired, self.adata.n_obs, batch_size, contrastive_batch_size, max_epochs, train_size, config, n_ranks
+            int((n_modalities > 1).sum()), n_train, batch_size, contrastive_batch_size, max_epochs, config, n_ranks
         )
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
