@@ -149,9 +149,7 @@ def test_training(plan, capsys):
 def test_sizes_that_do_not_fit_are_refused(arguments, message):
     options = {"n_ranks": 1, **arguments}
     with pytest.raises(ScmambaError, match=message):
-        choose_training(
-            1000, 900, options["batch_size"], options["size"], None, TrainConfig(), options["n_ranks"]
-        )
+        choose_training(1000, 900, options["batch_size"], options["size"], None, TrainConfig(), options["n_ranks"])
 
 
 def test_steps_of_more_cells_than_are_left_to_train_on_are_refused(mdata, quick):

@@ -46,6 +46,22 @@ def kind_of(model: SCMAMBA, modality: str, argument: str = "modality") -> str:
     return kind
 
 
+def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) -> np.ndarray:
+    """Positions of cells that ``indices``, numbers or a mask, stand for; all of them for `None`."""
+    if indices is None:
+        return np.arange(n_cells)
+    cells = np.asarray(indices)
+    if cells.ndim != 1:
+        raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")
+    if cells.dtype == bool:
+        if len(cells) != n_cells:
+            raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")
+        return np.flatnonzero(cells)
+    if cells.size and (cells.dtype.kind not in "iu" or cells.min() < -n_cells or cells.max() >= n_cells):
+        raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.")
+    return cells.astype(np.int64) % n_cells
+
+
 @contextlib.contextmanager
 def opened(model: SCMAMBA, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"):
     """``data`` as a MuData, for as long as the block runs.

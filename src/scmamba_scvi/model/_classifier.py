@@ -16,8 +16,7 @@ from scvi import settings
 from .._compat import scvi_constants
 from .._keys import KINDS
 from ..errors import ScmambaError, UnknownNameError
-from ._cells import kind_of, only, opened
-from ._data import resolve_cells
+from ._cells import kind_of, only, opened, resolve_cells
 from ._heads import Head, fit_head
 
 _C = scvi_constants()

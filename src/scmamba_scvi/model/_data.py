@@ -317,19 +317,3 @@ def n_modalities_of_cells(manager: MultiModalManager) -> np.ndarray:
     mdata = manager.adata
     keys = [key for key in manager._setup_args["modalities"].values() if key in mdata.mod]
     return sum(mdata.obs_names.isin(mdata.mod[key].obs_names).astype(int) for key in keys)
-
-
-def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) -> np.ndarray:
-    """Positions of cells that ``indices``, numbers or a mask, stand for; all of them for `None`."""
-    if indices is None:
-        return np.arange(n_cells)
-    cells = np.asarray(indices)
-    if cells.ndim != 1:
-        raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")
-    if cells.dtype == bool:
-        if len(cells) != n_cells:
-            raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")
-        return np.flatnonzero(cells)
-    if cells.size and (cells.dtype.kind not in "iu" or cells.min() < -n_cells or cells.max() >= n_cells):
-        raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.")
-    return cells.astype(np.int64) % n_cells

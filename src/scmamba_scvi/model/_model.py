@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import torch
 from mudata import MuData
 from scvi.data.fields import MuDataCategoricalObsField, MuDataLayerField
 from scvi.model.base import BaseModelClass
 from scvi.utils import setup_anndata_dsp
-from torch import Tensor
 
 from .._compat import drop_managers_with, drop_setup_with, scvi_constants, validation_check
-from .._keys import BATCH_KEY, LABELS_KEY, present_key, x_key
+from .._keys import BATCH_KEY, LABELS_KEY, x_key
 from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._agreement import AgreementMixin
-from ._arguments import check_count
 from ._checks import check_obs_column, check_shared_cells, only_used_categories
 from ._classifier import ClassifierMixin
 from ._copies import CopyMixin
-from ._data import MultiModalManager, resolve_cells
+from ._data import MultiModalManager
 from ._description import SETUP_ARGUMENTS
+from ._embedding import EmbeddingMixin
 from ._importance import ImportanceMixin
 from ._imputation import ImputationMixin
 from ._links import LinksMixin
 from ._mapping import MappingMixin
 from ._matching import MatchingMixin
-from ._matrix import in_parts
 from ._modalities import resolve_modalities
 from ._module import SCMAMBAModule
 from ._places import PLACED_KINDS, build_of, places_to_keep
@@ -46,6 +42,7 @@ PASSED_ON: Final = ("source_registry", "extend_categories", "allow_missing_label
 
 
 class SCMAMBA(
+    EmbeddingMixin,
     MatchingMixin,
     ImputationMixin,
     AgreementMixin,
@@ -129,8 +126,6 @@ class SCMAMBA(
         }
         resolved = {name: value for name, value in config.to_dict().items() if name != "n_latent"}
         self.init_params_ = {"non_kwargs": arguments, "kwargs": {"overrides": resolved}}
-
-    # -- data ---------------------------------------------------------------------------------------------------------
 
     @classmethod
     def setup_anndata(cls, adata, **kwargs):
@@ -238,8 +233,18 @@ class SCMAMBA(
         """The resolved network."""
         return self.module.config
 
+    @property
+    def batch_key(self) -> str | None:
+        """Column of ``mdata.obs`` that holds the batch, as `setup_mudata` was told."""
+        return self.registry_[_C._SETUP_ARGS_KEY]["batch_key"]
+
+    @property
+    def _corrects_batches(self) -> bool:
+        """Whether the joint embedding reads the batch of a cell."""
+        return self.config.corrects_batches and self.batch_key is not None
+
     def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, np.ndarray]:
-        """Features the model knows, per key of ``mdata.mod``, in its order."""
+        """Features the model knows, per key of ``mdata.mod``, in its order; ``legacy_mudata_format`` is not read."""
         return {key: self.feature_names(kind) for kind, key in self.modalities_.items()}
 
     def feature_names(self, kind: str) -> np.ndarray:
@@ -266,128 +271,6 @@ class SCMAMBA(
             var = self.adata.mod[key].var
             found[kind] = feature_layout(var, patch_size_for(config, kind, len(var)), ordered=kind != "protein")
         return found
-
-    # -- embedding ----------------------------------------------------------------------------------------------------
-
-    def get_latent_representation(
-        self,
-        adata: MuData | None = None,
-        modality: str | None = None,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
-    ) -> np.ndarray:
-        """Embedding of each cell.
-
-        A cell's embedding depends on its own counts only, the joint one also on its batch if the model has a
-        ``batch_key``: not on other cells, their order, or the batch size.
-
-        Parameters
-        ----------
-        adata
-            MuData with the model's features in any order; it may lack modalities, and needs neither batches nor labels.
-            `None`: the MuData the model was made with.
-        modality
-            Kind, or key of ``mdata.mod``: the view of this modality, in the space that all modalities share; partners
-            are compared here. `None`: the joint embedding of what the modalities share and what each shows on its own,
-            in a space of its own; cell types and states are read here. Cells that lack modalities get the prediction
-            of it from those they have.
-        indices
-            Cells to embed, positions in ``mdata.obs``. `None`: all.
-        batch_size
-            Cells of a minibatch; changes speed and memory only.
-
-        Returns
-        -------
-        float32 ``(n_cells, n_latent)`` of unit length, in the order of ``mdata.obs`` (or of ``indices``). Cells without
-        the modality asked for are NaN, with one warning. The joint embedding of cells of batches that the model was not
-        trained on is not corrected for them, with one warning.
-
-        Examples
-        --------
-        >>> mdata.obsm["X_scmamba"] = model.get_latent_representation()  # joint
-        >>> model.get_latent_representation(modality="rna").shape  # a view, in the space that modalities share
-        (300, 64)
-        """
-        self._check_if_trained(warn=False, message="Train the model first: model.train().")
-        if adata is not None and not isinstance(adata, MuData):
-            raise ScmambaError(
-                f"A MuData is needed, got {type(adata).__name__}: mudata.MuData({{'rna': ..., 'atac': ...}})."
-            )
-        if batch_size is not None:
-            check_count("batch_size", batch_size)
-        mdata = self._validate_anndata(adata)
-        manager = self.get_anndata_manager(mdata, required=True)
-        kinds = self._kinds_to_read(manager, modality)
-        cells = resolve_cells(indices, mdata.n_obs)
-        keys = [x_key(k) for k in kinds]
-        if modality is None and self._corrects_batches:
-            keys += self._batch_keys(manager, cells)
-        dataset = manager.create_torch_dataset(data_and_attributes=keys)
-        self.module.eval()
-        # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
-        with torch.inference_mode():
-            parts = [self._embed(dataset[part], kinds, modality is None) for part in in_parts(cells, batch_size or 512)]
-        z = torch.cat(parts).numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
-        n_missing = int(np.isnan(z[:, 0]).sum())
-        if n_missing:
-            what = modality or f"any of {list(self.modalities_.values())}"
-            warnings.warn(
-                f"{n_missing:,} of {len(z):,} cells lack {what}: their embedding is NaN.", UserWarning, stacklevel=2
-            )
-        return z
-
-    @property
-    def batch_key(self) -> str | None:
-        """Column of ``mdata.obs`` that holds the batch, as `setup_mudata` was told."""
-        return self.registry_[_C._SETUP_ARGS_KEY]["batch_key"]
-
-    @property
-    def _corrects_batches(self) -> bool:
-        return self.config.corrects_batches and self.batch_key is not None
-
-    def _batch_keys(self, manager: MultiModalManager, cells: np.ndarray) -> list[str]:
-        """The batch to read of each cell, unless there is none; warn of cells whose batch the model does not know."""
-        if BATCH_KEY not in manager.data_registry:
-            n_unknown, why = len(cells), f"the MuData has no obs[{self.batch_key!r}]"
-        else:
-            assert self.module.joint is not None  # there is one wherever batches are taken out
-            batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()[cells]
-            n_unknown, why = int((batches >= self.module.joint.n_batches).sum()), "it was not trained on their batches"
-        if n_unknown:
-            warnings.warn(
-                f"The joint embedding of {n_unknown:,} of {len(cells):,} cells is not corrected for batches: {why}.",
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
-        return [BATCH_KEY] if BATCH_KEY in manager.data_registry else []
-
-    def _kinds_to_read(self, manager: MultiModalManager, modality: str | None) -> list[str]:
-        have = [kind for kind in self.modalities_ if x_key(kind) in manager.data_registry]
-        if modality is None:
-            return have
-        kind = {key: kind for kind, key in self.modalities_.items()}.get(modality, modality)
-        if kind not in self.modalities_:
-            raise UnknownNameError("modality", modality, [*self.modalities_, *self.modalities_.values()])
-        if kind not in have:
-            raise ScmambaError(
-                f"This MuData has no modality {self.modalities_[kind]!r}; it has {list(manager.adata.mod)}."
-            )
-        return [kind]
-
-    def _embed(self, batch: Mapping[str, Tensor], kinds: Sequence[str], jointly: bool) -> Tensor:
-        """Embedding of one minibatch, NaN for cells that have none of ``kinds``."""
-        device = self.module.device
-        counts = {k: batch[x_key(k)].to(device) for k in kinds}
-        present = {k: batch[present_key(k)].to(device) for k in kinds}
-        if jointly:
-            of_batch = batch[BATCH_KEY].ravel().to(device) if BATCH_KEY in batch else None
-            z = self.module.embed_jointly(counts, present, of_batch)
-        else:
-            z = self.module.encode(counts[kinds[0]], kinds[0], present[kinds[0]])
-        z = z.float().cpu()
-        z[~torch.stack([batch[present_key(k)] for k in kinds]).any(0)] = torch.nan
-        return z
-
-    # -- representation -----------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         lines = [
