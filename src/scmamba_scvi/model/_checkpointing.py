@@ -21,7 +21,7 @@ def decide_checkpointing(
     if asked is None:
         asked = False
         if module.device.type == "cuda" and networks:
-            size = micro_batch_size or trainer.datamodule.n_cells_per_step
+            size = micro_batch_size or trainer.datamodule.max_cells_of_rank
             with trainer.precision_plugin.forward_context():
                 per_cell = sum(bytes_of_cell(encoder) for encoder in module.encoders.values())
             asked = not fits(per_cell * size, module, torch.cuda.mem_get_info(module.device)[0])

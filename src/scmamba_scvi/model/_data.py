@@ -10,21 +10,16 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
-from scvi import settings
 from scvi.data import AnnDataManager
-from scvi.dataloaders import DataSplitter
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Subset
+from torch.utils.data import Dataset, Subset
 
 from .._compat import mudata_wrapper, scvi_constants
-from .._keys import BATCH_KEY, CELLS_KEY, KINDS, present_key, x_key
+from .._keys import CELLS_KEY, KINDS, present_key, x_key
 from ..errors import ScmambaError
 from ._checks import check_mudata
 from ._matrix import ModalityMatrix
 from ._places import build_of
-from ._sampler import BatchPureSampler, ShareOfRank
-from ._stream import SHARE_OF_BUFFER, StreamedLoader
-from ._transfer import OneAhead
 
 _C = scvi_constants()
 _MuDataField = mudata_wrapper()
@@ -171,145 +166,6 @@ def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:
         f"{' and '.join(parts)}. Names are compared exactly; their order does not matter. "
         f"SCMAMBA.prepare_query_mudata(mdata, model) fits new data to a model."
     )
-
-
-class PairedSplitter(DataSplitter):
-    """Training and validation cells; validation cells have at least two modalities, so that retrieval can be scored.
-
-    Parameters
-    ----------
-    max_validation_cells
-        Enough to tell 0.08 from 0.09 FOSCTTM; more only cost training cells and time.
-    batch_pure
-        Fill each training minibatch from one batch.
-    cells_per_step
-        Cells of a training step on all ranks together; `None`: ``batch_size``.
-    buffer_mb
-        Memory for counts that are read from a file.
-    """
-
-    def __init__(
-        self,
-        adata_manager: MultiModalManager,
-        *,
-        max_validation_cells: int,
-        batch_pure: bool = False,
-        cells_per_step: int | None = None,
-        buffer_mb: float = 1024,
-        **kwargs,
-    ) -> None:
-        self.batch_pure, self.cells_per_step, self.buffer_mb = batch_pure, cells_per_step, buffer_mb
-        #: Of the order of cells; `None`: torch's own, which the seed of a run sets.
-        self.order: torch.Generator | None = None
-        super().__init__(adata_manager, load_sparse_tensor=True, **{"drop_last": True, **kwargs})
-        self._dataset = adata_manager.create_torch_dataset()
-        if self._dataset.on_disk:
-            max_validation_cells = min(max_validation_cells, self._check_buffer())
-        if self.external_indexing is None:
-            self.train_idx, self.val_idx, self.test_idx = self._split(max_validation_cells)
-        else:
-            self.train_idx, self.val_idx, self.test_idx = (
-                np.asarray(i, dtype=np.int64) for i in self.external_indexing
-            )
-        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Nothing: cells were split when this object was made, the model needs them before Lightning calls."""
-
-    def train_dataloader(self):
-        """Loader of the training cells, in a new order each epoch; of several ranks each reads its part of a step."""
-        rank, n_ranks = self._ranks()
-        batch_size = self.data_loader_kwargs["batch_size"]
-        size = self.cells_per_step or batch_size
-        # ranks share their minibatches, so they must draw the same ones
-        generator = torch.Generator().manual_seed(settings.seed or 0) if n_ranks > 1 else self.order
-        if self._dataset.on_disk:
-            return self._ahead(
-                StreamedLoader(self._dataset, self.train_idx, size, self.buffer_mb, generator, rank, n_ranks)
-            )
-        if not self.batch_pure and n_ranks == 1 and size == batch_size and self.order is None:
-            return self._ahead(super().train_dataloader())
-        if self.batch_pure:
-            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
-            sampler = BatchPureSampler(batches, size, generator)
-        else:
-            sampler = BatchSampler(RandomSampler(range(self.n_train), generator=generator), size, self.drop_last)
-        return self._ahead(
-            self._loader(self.train_idx, ShareOfRank(sampler, rank, n_ranks) if n_ranks > 1 else sampler)
-        )
-
-    def val_dataloader(self):
-        """Loader of the validation cells; no loader, rather than `None`, if there are none."""
-        if not self.n_val:
-            return []
-        rank, n_ranks = self._ranks()
-        if n_ranks == 1 and not self._dataset.on_disk:
-            return self._ahead(super().val_dataloader())
-        # every rank has minibatches: the scores of all are waited for
-        size = min(self.data_loader_kwargs["batch_size"], self.n_val // n_ranks)
-        if size < 2:
-            raise ScmambaError(f"{self.n_val} held-out cells are too few for {n_ranks} devices: raise validation_size.")
-        minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::n_ranks]
-        return (
-            self._ahead(self._loader(self.val_idx, minibatches))
-            if n_ranks == 1
-            else self._loader(self.val_idx, minibatches)
-        )
-
-    @property
-    def n_cells_per_step(self) -> int:
-        """Cells that one rank reads per step, at most."""
-        return -(-(self.cells_per_step or self.data_loader_kwargs["batch_size"]) // self._ranks()[1])
-
-    def _loader(self, cells: np.ndarray, sampler) -> DataLoader:
-        """Loader whose ``sampler`` yields the positions in ``cells`` of a whole minibatch."""
-        # scvi-tools' loader would put what the sampler yields into minibatches once more
-        options = {name: value for name, value in self.data_loader_kwargs.items() if name != "batch_size"}
-        # cells of a file that are read in every epoch, in no order a disk likes, are few: they stay in memory
-        dataset = self._dataset.loaded(cells) if self._dataset.on_disk else Subset(self._dataset, cells)
-        if self.order is not None:  # the loader's own draw, a seed for its workers, must not move the random state
-            options["generator"] = torch.Generator()
-        return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **options)
-
-    def _check_buffer(self) -> int:
-        """How many cells the part of the buffer for validation holds."""
-        if self.batch_pure:
-            raise ScmambaError("batch_pure=True needs the counts in memory: cells of a batch are far apart in a file.")
-        n_cells = self._dataset.cells_within(SHARE_OF_BUFFER * self.buffer_mb)
-        size = self.cells_per_step or self.data_loader_kwargs["batch_size"]
-        if n_cells < size:
-            needed = size / max(1, self._dataset.cells_within(SHARE_OF_BUFFER * 1024)) * 1024
-            raise ScmambaError(
-                f"A buffer of {self.buffer_mb:,} MB holds {n_cells:,} cells at a time, fewer than the {size:,} of a "
-                f"minibatch: choose plan_kwargs={{'buffer_mb': {needed:,.0f}}} or more, or a smaller batch_size."
-            )
-        return n_cells
-
-    def _ranks(self) -> tuple[int, int]:
-        """Number of this rank, and of all."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _ahead(self, loader):
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        return OneAhead(loader, device) if device.type == "cuda" else loader
-
-    def on_after_batch_transfer(self, batch, dataloader_idx):
-        """Keep sparse minibatches sparse: the encoder reads stored values."""
-        return batch
-
-    def _split(self, max_validation_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        n_cells = self.adata_manager.adata.n_obs
-        order = np.arange(n_cells)
-        if self.shuffle_set_split:
-            order = np.random.RandomState(settings.seed or 0).permutation(n_cells)
-        order = order[n_modalities_of_cells(self.adata_manager)[order] > 0]
-        paired = order[n_modalities_of_cells(self.adata_manager)[order] > 1]
-        share = 1 - self.train_size if self.validation_size is None else self.validation_size
-        n_val = min(round(share * len(paired)), max_validation_cells)
-        val = paired[:n_val]
-        rest = order[~np.isin(order, val)]
-        n_train = len(rest) if self.validation_size is None else round(self.train_size * len(order))
-        return rest[:n_train], val, rest[n_train:]
 
 
 def n_modalities_of_cells(manager: MultiModalManager) -> np.ndarray:

@@ -14,9 +14,9 @@ from scvi import settings
 from .._keys import BATCH_KEY
 from ..config import TrainConfig
 from ..ops.csr import is_csr
-from ._data import PairedSplitter
 from ._matrix import ModalityMatrix, iterate_blocks
 from ._sizes import Training
+from ._splitter import PairedSplitter
 
 if TYPE_CHECKING:
     from ._model import SCMAMBA

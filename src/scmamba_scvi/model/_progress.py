@@ -48,7 +48,7 @@ class Progress:
     def __init__(self, folder: Path, resume: bool, identity: Mapping[str, Any]) -> None:
         self.path = Path(folder) / FILE
         self.identity = {name: str(value) for name, value in identity.items()}
-        self.order = torch.Generator().manual_seed(int(torch.randint(2**31, ())))  # of the cells of every epoch
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))  # of the order of cells
         self.phase, self.summaries = 0, []
         self.state: dict[str, Any] | None = None
         if self.path.exists():
@@ -84,7 +84,7 @@ class Progress:
     def restore_random(self) -> None:
         """Put the random state of python, numpy and torch, and the order of cells, where they were."""
         set_random_state(self.state["random"])
-        self.order.set_state(self.state["order"])
+        self.generator.set_state(self.state["order"])
 
     def describe(self, model: Any) -> dict[str, Any]:
         """What every checkpoint holds, in values that can be read without running code."""
@@ -93,7 +93,7 @@ class Progress:
             "format": FORMAT, "format_version": FORMAT_VERSION, "identity": self.identity,
             "phase": self.phase, "summaries": self.summaries, "is_trained": bool(model.is_trained_),
             "history": None if history is None else {str(name): plain_of(frame) for name, frame in history.items()},
-            "random": random_state(), "order": self.order.get_state(),
+            "random": random_state(), "order": self.generator.get_state(),
         }  # fmt: skip
 
     def save_between(self, model: Any, *, must: bool = False) -> None:

@@ -20,7 +20,7 @@ from ..config import TrainConfig, resolve_train_config
 from ..errors import ScmambaError
 from ._arguments import check_training, explained
 from ._callbacks import EqualStart, KeepBest, KeepFinite, StopOnInterrupt
-from ._data import MultiModalDataset, PairedSplitter, n_modalities_of_cells
+from ._data import MultiModalDataset, n_modalities_of_cells
 from ._identity import training_identity
 from ._joint import fit_joint, start_joint
 from ._matrix import ModalityMatrix
@@ -28,6 +28,7 @@ from ._plan import ContrastivePlan
 from ._progress import Progress, SaveProgress, WholeFileIO
 from ._ranks import count_ranks, is_first_rank, ranks_trainer
 from ._sizes import Training, choose_training, count_training_cells
+from ._splitter import PairedSplitter
 from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
 from ._stream import sample_places
 
@@ -282,7 +283,7 @@ class ContrastiveTrainingMixin:
         compared = {name: value for name, value in options.items() if name in COMPARED}
         identity = training_identity(self, splitter, config, chosen, compared)
         progress = Progress(Path(checkpoint_dir), resume, identity)
-        splitter.order = progress.order
+        splitter.generator = progress.generator
         if progress.state is not None:
             progress.restore(self)
         else:
