@@ -42,7 +42,7 @@ def halves():
     # the gate opens slowly: without this, drift of the network would not be seen
     for encoder in model.module.encoders.values():
         encoder.gate.data.fill_(0.3)
-    model._join(np.asarray(model.train_indices))
+    model._fit_joint_embedding(np.asarray(model.train_indices))
     return model, query
 
 

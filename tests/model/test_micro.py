@@ -12,7 +12,7 @@ from scmamba_scvi.config import TrainConfig
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model._micro import split_minibatch
-from scmamba_scvi.model._sizes import choose_training
+from scmamba_scvi.model._sizes import choose_sizes
 from scmamba_scvi.nn.memory import saved_bytes
 
 SURE = {"mask_rate": 0.0, "dropout": 0.0}
@@ -149,7 +149,7 @@ def test_training(plan, capsys):
 def test_sizes_that_do_not_fit_are_refused(arguments, message):
     options = {"n_ranks": 1, **arguments}
     with pytest.raises(ScmambaError, match=message):
-        choose_training(1000, 900, options["batch_size"], options["size"], None, TrainConfig(), options["n_ranks"])
+        choose_sizes(1000, 900, options["batch_size"], options["size"], None, TrainConfig(), options["n_ranks"])
 
 
 def test_steps_of_more_cells_than_are_left_to_train_on_are_refused(mdata, quick):

@@ -201,7 +201,7 @@ def run(folder, devices, batch_size):
 def test_two_processes_train_the_model_that_one_trains(tmp_path):
     _, (one,) = run(tmp_path, 1, 180)
     said, two = run(tmp_path, 2, 60)
-    assert said.count("SCMAMBA: preset") == 1 and "360 (60 at a time and device)" in said
+    assert said.count("SCMAMBA: preset") == 1 and "360 (60 at a time on each device)" in said
     assert {p.name for p in tmp_path.iterdir()} == {"script.py", "1-0.pt", "2-0.pt", "2-1.pt"}
     for name in ("train_loss", "foscttm_validation", "recall_at_10_validation", "modality_gap_validation"):
         np.testing.assert_allclose(two[0]["history"][name], one["history"][name], atol=2e-4)

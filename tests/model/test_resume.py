@@ -19,7 +19,7 @@ from shapes import mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ResumeError, ScmambaError
-from scmamba_scvi.model import _progress
+from scmamba_scvi.model._resume import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = {"n_latent": 8, "d_feature": 8, "d_model": 16, "headdim": 16, "d_state": 8, "d_mlp": 16, "d_head": 16}
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_training(uninterrupted
 
     class FillDisk(Callback):
         def on_train_epoch_start(self, trainer, plan):
-            n_phases = len(_progress.read(tmp_path / "training.ckpt")["summaries"])
+            n_phases = len(read_checkpoint(tmp_path / "training.ckpt")["summaries"])
             if n_phases == 1 and trainer.current_epoch == 1:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_training(uninterrupted
 
     assert in_child(work) == 0
     assert "training goes on" in (tmp_path / "said").read_text()
-    state = _progress.read(tmp_path / "training.ckpt")
+    state = read_checkpoint(tmp_path / "training.ckpt")
     assert (state["phase"], state["epoch"]) == (1, 0)
     assert not list(tmp_path.glob(".*"))
     model = fresh(seed=8)
@@ -232,7 +232,7 @@ def test_a_folder_that_becomes_read_only(uninterrupted, tmp_path):
     try:
         with pytest.warns(UserWarning, match="could not be written"):
             model.train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[Lock()])
-        assert _progress.read(tmp_path / "training.ckpt")["epoch"] == 1
+        assert read_checkpoint(tmp_path / "training.ckpt")["epoch"] == 1
     finally:
         tmp_path.chmod(0o700)
     assert_same(result(model), uninterrupted[0])

@@ -1,4 +1,4 @@
-"""What a training is told apart by: model, options, cells, features and counts, as short text."""
+"""What tells one training from another, so that it is resumed only as itself: model, options, cells and counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from scvi import settings
@@ -15,24 +15,38 @@ from .._keys import BATCH_KEY
 from ..config import TrainConfig
 from ..ops.csr import is_csr
 from ._matrix import ModalityMatrix, iterate_blocks
-from ._sizes import Training
+from ._sizes import TrainingSizes
 from ._splitter import PairedSplitter
 
 if TYPE_CHECKING:
     from ._model import SCMAMBA
 
+#: Further options of `train` that the losses depend on; those beside them say where it runs and what it shows.
+COMPARED: Final = (
+    "early_stopping", "phases", "precision", "limit_train_batches", "accumulate_grad_batches", "check_val_every_n_epoch",
+    "gradient_clip_val", "early_stopping_patience", "early_stopping_min_delta",
+)  # fmt: skip
+
 
 def training_identity(
-    model: SCMAMBA, splitter: PairedSplitter, config: TrainConfig, chosen: Training, options: Mapping[str, Any]
+    model: SCMAMBA, splitter: PairedSplitter, config: TrainConfig, sizes: TrainingSizes, options: Mapping[str, Any]
 ) -> dict[str, str]:
-    """From what is compared to its value, or to a digest of it where it is long; reads all counts once."""
+    """What must be equal for the same losses to follow, each under the name that an error uses for it.
+
+    Values are text, or a digest where they are long. All counts are read once.
+
+    Parameters
+    ----------
+    options
+        Further arguments of `train`; those in `COMPARED` count.
+    """
     identity = {
         "the model's configuration": _digest_of_text([json.dumps(model.config.to_dict(), sort_keys=True, default=str)]),
         "training options": _digest_of_text([json.dumps(dataclasses.asdict(config), sort_keys=True)]),
-        **{f"train({name})": str(value) for name, value in options.items()},
-        "batch_size": str(chosen.batch_size),
-        "contrastive_batch_size": str(chosen.cells_per_step),
-        "max_epochs": str(chosen.max_epochs),
+        **{f"train({name})": str(value) for name, value in options.items() if name in COMPARED},
+        "batch_size": str(sizes.batch_size),
+        "contrastive_batch_size": str(sizes.cells_per_step),
+        "max_epochs": str(sizes.max_epochs),
         "scvi.settings.seed": str(settings.seed),
         "the cells": _digest_of_text(model.adata.obs_names),
         "the cells held out": _digest_of_text(map(str, splitter.val_idx)),

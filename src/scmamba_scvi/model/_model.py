@@ -23,6 +23,7 @@ from ._copies import CopyMixin
 from ._data import MultiModalManager
 from ._description import SETUP_ARGUMENTS
 from ._embedding import EmbeddingMixin
+from ._fitting import FittingMixin
 from ._importance import ImportanceMixin
 from ._imputation import ImputationMixin
 from ._links import LinksMixin
@@ -52,6 +53,7 @@ class SCMAMBA(
     LinksMixin,
     TrajectoryMixin,
     ContrastiveTrainingMixin,
+    FittingMixin,
     SavingMixin,
     CopyMixin,
     BaseModelClass,

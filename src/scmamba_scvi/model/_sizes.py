@@ -36,15 +36,15 @@ def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """What `SCMAMBA.train` was asked for or chose."""
+class TrainingSizes:
+    """Sizes of a training, given by the user or chosen."""
 
     batch_size: int  # cells of a device whose activations are in memory together
     cells_per_step: int  # on all devices together: the loss compares each with all others
     n_ranks: int  # devices, each with a process of its own
     max_epochs: int
     patience: int
-    asked: bool  # the epochs are what the user named, for all phases together
+    epochs_given: bool  # by the user, for all phases together
 
     @property
     def micro_batch_size(self) -> int | None:
@@ -53,10 +53,10 @@ class Training:
 
     def phases(self, *, linear_first: bool) -> dict[str, int]:
         """Epochs at most of each phase: the linear part alone, then all of the network."""
-        alone = self.max_epochs // 2 if self.asked else self.max_epochs
+        alone = self.max_epochs // 2 if self.epochs_given else self.max_epochs
         if not linear_first or not alone:
             return {"whole": self.max_epochs}
-        return {"linear": alone, "whole": self.max_epochs - alone if self.asked else self.max_epochs}
+        return {"linear": alone, "whole": self.max_epochs - alone if self.epochs_given else self.max_epochs}
 
     def describe(self, preset: str, device: torch.device, phases: Mapping[str, int], n_train: int, n_val: int) -> str:
         """One line for the user."""
@@ -66,7 +66,7 @@ class Training:
         where = str(device) if self.n_ranks == 1 else f"{self.n_ranks} {device.type} devices"
         cells = f"minibatches of {self.cells_per_step}"
         if self.cells_per_step > self.batch_size:
-            cells += f" ({self.batch_size} at a time{' and device' if self.n_ranks > 1 else ''})"
+            cells += f" ({self.batch_size} at a time{' on each device' if self.n_ranks > 1 else ''})"
         return (
             f"SCMAMBA: preset {preset!r} on {where}, {n_train:,} cells to train on and {n_val:,} held out, "
             f"{cells}, {epochs}."
@@ -82,7 +82,7 @@ def count_training_cells(
     return int(n_cells * (TRAIN_SIZE if train_size is None else train_size))
 
 
-def choose_training(
+def choose_sizes(
     n_paired: int,
     n_train: int,
     batch_size: int | None,
@@ -90,7 +90,7 @@ def choose_training(
     max_epochs: int | None,
     config: TrainConfig,
     n_ranks: int = 1,
-) -> Training:
+) -> TrainingSizes:
     """Minibatch, epochs and patience for ``n_train`` training cells, on ``n_ranks`` devices.
 
     Raises
@@ -118,13 +118,13 @@ def choose_training(
         cells_per_step = contrastive_batch_size
         batch_size = batch_size or max(2, min(512, n_train // 4, cells_per_step // n_ranks))
     steps = max(1, n_train // cells_per_step)
-    return Training(
+    return TrainingSizes(
         batch_size=batch_size,
         cells_per_step=cells_per_step,
         n_ranks=n_ranks,
         max_epochs=max_epochs if max_epochs is not None else min(100, max(3, math.ceil(STEPS / steps))),
         patience=config.patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
-        asked=max_epochs is not None,
+        epochs_given=max_epochs is not None,
     )
 
 

@@ -5,38 +5,26 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import torch
-from scvi import settings
 from scvi.train import TrainRunner
 
 from .._compat import device_of, devices_docstring, quiet
-from .._keys import BATCH_KEY, x_key
+from .._keys import BATCH_KEY
 from ..config import TrainConfig, resolve_train_config
 from ..errors import ScmambaError
 from ._arguments import check_training, explained
 from ._callbacks import EqualStart, KeepBest, KeepFinite, StopOnInterrupt
-from ._data import MultiModalDataset, n_modalities_of_cells
+from ._data import n_modalities_of_cells
 from ._identity import training_identity
-from ._joint import fit_joint, start_joint
-from ._matrix import ModalityMatrix
 from ._plan import ContrastivePlan
-from ._progress import Progress, SaveProgress, WholeFileIO
 from ._ranks import count_ranks, is_first_rank, ranks_trainer
-from ._sizes import Training, choose_training, count_training_cells
+from ._resume import SaveCheckpoint, TrainingCheckpoint, WholeFileIO
+from ._sizes import TrainingSizes, choose_sizes, count_training_cells
 from ._splitter import PairedSplitter
-from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
-from ._stream import sample_places
-
-#: Arguments of `train` beside sizes, options and data that other losses would follow from.
-COMPARED: Final = (
-    "early_stopping", "phases", "precision", "limit_train_batches", "accumulate_grad_batches", "check_val_every_n_epoch",
-    "gradient_clip_val", "early_stopping_patience", "early_stopping_min_delta",
-)  # fmt: skip
 
 
 class ContrastiveTrainingMixin:
@@ -134,60 +122,42 @@ class ContrastiveTrainingMixin:
             datasplitter_kwargs=datasplitter_kwargs, checkpoint_dir=checkpoint_dir, n_cells=self.adata.n_obs,
         )  # fmt: skip
         config = resolve_train_config(**(plan_kwargs or {}))
-        n_modalities = n_modalities_of_cells(self.adata_manager)
-        n_train = count_training_cells(
-            int((n_modalities > 0).sum()), train_size, (datasplitter_kwargs or {}).get("external_indexing")
-        )
         where = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
             n_ranks = count_ranks(accelerator, devices, **where)
         self._check_can_train(config, checkpoint_dir, resume, n_ranks)
-        chosen = choose_training(
-            int((n_modalities > 1).sum()), n_train, batch_size, contrastive_batch_size, max_epochs, config, n_ranks
-        )
-        splitter = self._data_splitter_cls(
-            self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
-            cells_per_step=chosen.cells_per_step, buffer_mb=config.buffer_mb, train_size=train_size,
-            validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=chosen.batch_size,
-            **(datasplitter_kwargs or {}),
+        sizes, splitter = self._size_and_split(
+            config, n_ranks, batch_size=batch_size, contrastive_batch_size=contrastive_batch_size, max_epochs=max_epochs,
+            train_size=train_size, validation_size=validation_size, shuffle_set_split=shuffle_set_split,
+            datasplitter_kwargs=datasplitter_kwargs or {},
         )  # fmt: skip
         linear_first = config.linear_first and self.module.has_closed_gates and not self.is_query_
-        phases = chosen.phases(linear_first=linear_first)
+        phases = sizes.phases(linear_first=linear_first)
         options = {"early_stopping": early_stopping, "precision": precision, "phases": list(phases), **trainer_kwargs}
-        progress = self._begin(splitter, config, chosen, checkpoint_dir, resume, options)
+        checkpoint = self._begin(splitter, config, sizes, checkpoint_dir, resume, options)
         self._forget_classifier()
+        device = device_of(accelerator, devices)
+        prints = trainer_kwargs.get("enable_progress_bar", True) and is_first_rank()
+        if prints:
+            print(sizes.describe(self.preset_, device, phases, splitter.n_train, splitter.n_val))
         fit = functools.partial(
-            self._fit, splitter, config, chosen, progress=progress, early_stopping=early_stopping,
+            self._fit, splitter, config, sizes, checkpoint=checkpoint, early_stopping=early_stopping,
             accelerator=accelerator, devices=devices,
             **{"precision": precision or _default_precision(accelerator), **trainer_kwargs},
         )  # fmt: skip
-        talks = trainer_kwargs.get("enable_progress_bar", True) and is_first_rank()
-        if talks:
-            device = device_of(accelerator, devices)
-            print(chosen.describe(self.preset_, device, phases, splitter.n_train, splitter.n_val))
-        on_interrupt = StopOnInterrupt()
-        kept = [KeepBest.from_report(config, summary) for summary in (progress.summaries if progress else [])]
+        finished = [] if checkpoint is None else checkpoint.summaries
+        kept = [KeepBest.from_report(config, summary) for summary in finished]
         if len(kept) == len(phases):
-            self._leave_as_a_runner_does(splitter, device_of(accelerator, devices))
+            self._finish_without_runner(splitter, device)
+        on_interrupt = StopOnInterrupt()
         try:
-            for phase, n_epochs in list(phases.items())[len(kept) :]:
-                if not on_interrupt.interrupted:
-                    with self.module.only_linear(phase == "linear"), self._frozen_reference():
-                        kept.append(fit(n_epochs, on_interrupt))
-                    if progress is not None and not on_interrupt.interrupted:
-                        progress.finish_phase(self, kept[-1].to_report())
-        finally:  # whatever happened, the weights that are kept are good ones
-            self._join(splitter.train_idx, config.buffer_mb)
+            self._run_phases(phases, fit, kept, on_interrupt, checkpoint)
+        finally:  # also after an error: the model then has its last good weights, and can be used
+            self._fit_joint_embedding(splitter.train_idx, config.buffer_mb)
             if self.is_trained_:
-                self._calibrate_matching(np.asarray(splitter.val_idx))
-        self.training_summary_ = {
-            **summarise(kept), "monitor": config.monitor, "interrupted": on_interrupt.interrupted,
-            "batch_size": chosen.batch_size, "contrastive_batch_size": chosen.cells_per_step, "max_epochs": sum(phases.values()),
-        }  # fmt: skip
-        if on_interrupt.interrupted:
-            message = "Training was interrupted. The model keeps its best weights so far and can be used."
-            warnings.warn(message, UserWarning, stacklevel=2)
-        if talks and splitter.n_val:
+                self._calibrate_matching(splitter.val_idx)
+        self._summarise(kept, config, sizes, phases, on_interrupt)
+        if prints and splitter.n_val:
             print(_describe_result(self.training_summary_))
 
     def _check_can_train(
@@ -209,6 +179,32 @@ class ContrastiveTrainingMixin:
                 f"one file: leave checkpoint_dir out, or pass devices=1, num_nodes=1."
             )
 
+    def _size_and_split(
+        self,
+        config: TrainConfig,
+        n_ranks: int,
+        *,
+        batch_size: int | None,
+        contrastive_batch_size: int | None,
+        max_epochs: int | None,
+        train_size: float | None,
+        validation_size: float | None,
+        shuffle_set_split: bool,
+        datasplitter_kwargs: Mapping[str, Any],
+    ) -> tuple[TrainingSizes, PairedSplitter]:
+        """Sizes that follow from the cells to train on, and the split of the cells."""
+        n_modalities = n_modalities_of_cells(self.adata_manager)
+        n_paired, n_cells = int((n_modalities > 1).sum()), int((n_modalities > 0).sum())
+        n_train = count_training_cells(n_cells, train_size, datasplitter_kwargs.get("external_indexing"))
+        sizes = choose_sizes(n_paired, n_train, batch_size, contrastive_batch_size, max_epochs, config, n_ranks)
+        splitter = self._data_splitter_cls(
+            self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
+            cells_per_step=sizes.cells_per_step, buffer_mb=config.buffer_mb, train_size=train_size,
+            validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=sizes.batch_size,
+            **datasplitter_kwargs,
+        )  # fmt: skip
+        return sizes, splitter
+
     def _forget_classifier(self) -> None:
         if self.classifier_ is not None:
             self.classifier_ = None
@@ -218,15 +214,40 @@ class ContrastiveTrainingMixin:
                 UserWarning, stacklevel=3,
             )  # fmt: skip
 
+    def _run_phases(
+        self,
+        phases: Mapping[str, int],
+        fit: Callable[[int, StopOnInterrupt], KeepBest],
+        kept: list[KeepBest],
+        on_interrupt: StopOnInterrupt,
+        checkpoint: TrainingCheckpoint | None,
+    ) -> None:
+        """Train the phases that are not finished, one after the other, until one is interrupted.
+
+        Parameters
+        ----------
+        phases
+            Epochs of each phase, at most.
+        kept
+            Best weights of each finished phase; those of this run are appended.
+        """
+        for phase, n_epochs in list(phases.items())[len(kept) :]:
+            with self.module.only_linear(phase == "linear"), self._frozen_reference():
+                kept.append(fit(n_epochs, on_interrupt))
+            if on_interrupt.interrupted:
+                return
+            if checkpoint is not None:
+                checkpoint.finish_phase(self, kept[-1].to_report())
+
     def _fit(
         self,
         splitter: PairedSplitter,
         config: TrainConfig,
-        chosen: Training,
+        sizes: TrainingSizes,
         max_epochs: int,
         on_interrupt: StopOnInterrupt,
         *,
-        progress: Progress | None,
+        checkpoint: TrainingCheckpoint | None,
         early_stopping: bool,
         accelerator: str,
         devices: int | list[int] | str,
@@ -238,27 +259,27 @@ class ContrastiveTrainingMixin:
             "check_val_every_n_epoch": 1, "gradient_clip_val": config.gradient_clip, **trainer_kwargs,
             "enable_progress_bar": trainer_kwargs.get("enable_progress_bar", True) and is_first_rank(),
             "early_stopping": early_stopping and validated, "early_stopping_monitor": config.monitor,
-            "early_stopping_patience": chosen.patience, "early_stopping_mode": config.monitor_mode,
+            "early_stopping_patience": sizes.patience, "early_stopping_mode": config.monitor_mode,
             "callbacks": [EqualStart(), *trainer_kwargs.get("callbacks", [])],
         }  # fmt: skip
         if not validated:
             trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would ask for a loader that is not there
-        with ranks_trainer(chosen.n_ranks, trainer) as (trainer, report):
+        with ranks_trainer(sizes.n_ranks, trainer) as (trainer, report):
             keep_best = KeepBest(config.monitor, config.monitor_mode, report)
             trainer["callbacks"] += [keep_best if validated else KeepFinite(), on_interrupt]
-            plan = self._training_plan_cls(self.module, config=config, micro_batch_size=chosen.micro_batch_size)
-            if progress is not None:
+            plan = self._training_plan_cls(self.module, config=config, micro_batch_size=sizes.micro_batch_size)
+            if checkpoint is not None:
                 trainer["plugins"] = [*_as_list(trainer.get("plugins")), WholeFileIO()]
-                trainer["ckpt_path"] = str(progress.path) if progress.within_phase else None
+                trainer["ckpt_path"] = str(checkpoint.path) if checkpoint.within_phase else None
             with explained("train() cannot make a trainer of these arguments"):
                 runner = self._train_runner_cls(
                     self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, accelerator=accelerator,
                     devices=devices, **trainer,
                 )  # fmt: skip
-            if chosen.n_ranks > 1:
+            if sizes.n_ranks > 1:
                 runner.device = runner.trainer.strategy.root_device  # of this rank
-            if progress is not None:
-                runner.trainer.callbacks.append(SaveProgress(progress, self))
+            if checkpoint is not None:
+                runner.trainer.callbacks.append(SaveCheckpoint(checkpoint, self))
             self.module.train()  # a trained model comes back in eval mode
             # what is left out names devices that are not there and advertises a logger
             with quiet("lightning.pytorch.utilities.rank_zero"):
@@ -271,78 +292,48 @@ class ContrastiveTrainingMixin:
         self,
         splitter: PairedSplitter,
         config: TrainConfig,
-        chosen: Training,
+        sizes: TrainingSizes,
         checkpoint_dir: str | os.PathLike[str] | None,
         resume: bool,
         options: Mapping[str, object],
-    ) -> Progress | None:
-        """Bring the model to where training starts from: its checkpoint, or what the training cells say."""
+    ) -> TrainingCheckpoint | None:
+        """Bring the model to its start: the state in its checkpoint, or what is fitted to the training cells beforehand."""
         if checkpoint_dir is None:
             self._start_from(splitter.train_idx, config.buffer_mb)
             return None
-        compared = {name: value for name, value in options.items() if name in COMPARED}
-        identity = training_identity(self, splitter, config, chosen, compared)
-        progress = Progress(Path(checkpoint_dir), resume, identity)
-        splitter.generator = progress.generator
-        if progress.state is not None:
-            progress.restore(self)
+        identity = training_identity(self, splitter, config, sizes, options)
+        checkpoint = TrainingCheckpoint(Path(checkpoint_dir), resume, identity)
+        splitter.generator = checkpoint.generator
+        if checkpoint.state is not None:
+            checkpoint.restore(self)
         else:
             self._start_from(splitter.train_idx, config.buffer_mb)
-            progress.save_between(self, must=True)
-        return progress
+            checkpoint.save_between(self, must=True)
+        return checkpoint
 
-    def _leave_as_a_runner_does(self, splitter: PairedSplitter, device: torch.device) -> None:
-        """The state after training, where a resumed one was done and no runner brings it about."""
+    def _summarise(
+        self,
+        kept: Sequence[KeepBest],
+        config: TrainConfig,
+        sizes: TrainingSizes,
+        phases: Mapping[str, int],
+        on_interrupt: StopOnInterrupt,
+    ) -> None:
+        """Write `training_summary_`, and warn if training was interrupted."""
+        self.training_summary_ = {
+            **_best_of(kept), "monitor": config.monitor, "interrupted": on_interrupt.interrupted,
+            "batch_size": sizes.batch_size, "contrastive_batch_size": sizes.cells_per_step, "max_epochs": sum(phases.values()),
+        }  # fmt: skip
+        if on_interrupt.interrupted:
+            message = "Training was interrupted. The model keeps its best weights so far and can be used."
+            warnings.warn(message, UserWarning, stacklevel=3)
+
+    def _finish_without_runner(self, splitter: PairedSplitter, device: torch.device) -> None:
+        """Bring about what scvi-tools' runner does after training, for a resumed one that was over already."""
         self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
         self.test_indices = splitter.test_idx
         self.module.eval()
         self.to_device(device)
-
-    def _start_from(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
-        """Learn from the training cells what must be known before the first step; once in the life of a model."""
-        if self.is_started_:
-            return
-        seed = settings.seed or 0
-        # a file is read once, from front to back
-        fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
-        starts_spectrally = self.config.spectral and self.config.skip
-        if starts_spectrally or self.module.joint is not None:
-            matrices, cells, _ = self._sample(cells, buffer_mb)
-            svds = decompose(self.module, matrices, cells, seed)
-            if starts_spectrally:
-                start_spectrally(self.module, matrices, cells, svds, seed)
-            if self.module.joint is not None:
-                start_joint(self.module, matrices, cells, svds, seed)
-        self.is_started_ = True
-
-    def _join(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
-        """Fit the joint embedding to the encoders as they are; of a query's only the offsets of its batches."""
-        if self.module.joint is None:
-            return
-        if self.is_query_:
-            self._place_new_batches()
-            return
-        matrices, cells, chosen = self._sample(cells, buffer_mb)
-        batches = None
-        if self._corrects_batches:
-            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
-        fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
-
-    def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[dict[str, ModalityMatrix], np.ndarray, np.ndarray]:
-        """Counts, positions in them and in the MuData of those training cells that several passes are made over."""
-        seed, dataset = settings.seed or 0, self._dataset()
-        if not dataset.on_disk:
-            cells = sample(cells, MAX_CELLS, seed)
-            return dataset.matrices, cells, cells
-        cells = sample_places(cells, min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), seed)
-        part = dataset.loaded(cells)
-        return part.matrices, np.arange(len(cells)), cells
-
-    def _dataset(self) -> MultiModalDataset:
-        return self.adata_manager.create_torch_dataset(data_and_attributes=[x_key(kind) for kind in self.modalities_])
-
-    def _matrices(self) -> dict[str, ModalityMatrix]:
-        return self._dataset().matrices
 
 
 def _as_list(value: object) -> list:
@@ -354,8 +345,8 @@ def _default_precision(accelerator: str) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
 
 
-def summarise(kept: Sequence[KeepBest]) -> dict[str, object]:
-    """Best epoch over all phases, counted through, its score, and the scores before the first step."""
+def _best_of(kept: Sequence[KeepBest]) -> dict[str, object]:
+    """Best epoch, counted over all phases, its score, and the scores before the first step."""
     summary = {"best_epoch": None, "best": None, "start": kept[0].start if kept else {}}
     before = 0
     for phase in kept:

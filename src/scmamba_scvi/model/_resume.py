@@ -24,7 +24,7 @@ FORMAT: Final = "scmamba-scvi training"
 FORMAT_VERSION: Final = 1
 
 
-class Progress:
+class TrainingCheckpoint:
     """The file ``training.ckpt`` of a folder, and what it says.
 
     Between phases of training it holds weights, random state, history and what the phases before have found; within one
@@ -57,7 +57,7 @@ class Progress:
                     f"{self.path} is the checkpoint of a training. Go on with it, train(resume=True), choose another "
                     f"checkpoint_dir, or delete it."
                 )
-            self.state = read(self.path)
+            self.state = read_checkpoint(self.path)
             self._check_identity()
             self.phase, self.summaries = self.state["phase"], self.state["summaries"]
         else:
@@ -126,38 +126,38 @@ class Progress:
             )
 
 
-class SaveProgress(Checkpoint):
-    """Saves after every epoch but the last of a phase, which `Progress.finish_phase` does.
+class SaveCheckpoint(Checkpoint):
+    """Saves after every epoch but the last of a phase, which `TrainingCheckpoint.finish_phase` does.
 
     To be appended to the callbacks of a trainer that exists: it has to come after early stopping, and scvi-tools' trainer
     takes it for one of its own otherwise.
     """
 
-    def __init__(self, progress: Progress, model: Any) -> None:
-        self.progress, self.model = progress, model
-        self._to_restore = progress.within_phase
+    def __init__(self, checkpoint: TrainingCheckpoint, model: Any) -> None:
+        self.checkpoint, self.model = checkpoint, model
+        self._to_restore = checkpoint.within_phase
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the history of the epochs that were finished."""
         if self._to_restore and hasattr(trainer.logger, "history"):
-            for name, plain in self.progress.state["logged"].items():
+            for name, plain in self.checkpoint.state["logged"].items():
                 for epoch, value in zip(plain["index"], plain["values"], strict=True):
                     trainer.logger.experiment.log_metrics({name: value, "epoch": epoch})
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the random state back, after all that only a new process draws."""
         if self._to_restore:
-            self.progress.restore_random()
-            self._to_restore, self.progress.state = False, None
+            self.checkpoint.restore_random()
+            self._to_restore, self.checkpoint.state = False, None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, unless the phase ends here or the epoch was cut short."""
         if trainer.should_stop or trainer.current_epoch + 1 >= trainer.max_epochs:
             return
         try:
-            trainer.save_checkpoint(self.progress.path)
+            trainer.save_checkpoint(self.checkpoint.path)
         except OSError as error:
-            warn_unsaved(self.progress.path, error)
+            warn_unsaved(self.checkpoint.path, error)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Add what Lightning does not know of."""
@@ -167,7 +167,7 @@ class SaveProgress(Checkpoint):
             if trainer.current_epoch not in column["index"] and name in trainer.callback_metrics:
                 column["index"].append(trainer.current_epoch)
                 column["values"].append(float(trainer.callback_metrics[name]))
-        checkpoint.update({**self.progress.describe(self.model), "logged": logged})
+        checkpoint.update({**self.checkpoint.describe(self.model), "logged": logged})
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -186,7 +186,7 @@ class WholeFileIO(TorchCheckpointIO):
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint, or a `ResumeError` that says why not."""
     try:
         state = WholeFileIO().load_checkpoint(path)

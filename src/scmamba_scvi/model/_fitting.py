@@ -1,0 +1,64 @@
+"""What is fitted to the training cells before the first step of training and after the last."""
+
+from __future__ import annotations
+
+import numpy as np
+from scvi import settings
+
+from .._keys import BATCH_KEY, x_key
+from ..config import TrainConfig
+from ._data import MultiModalDataset
+from ._joint import fit_joint, start_joint
+from ._matrix import ModalityMatrix
+from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
+from ._stream import sample_places
+
+
+class FittingMixin:
+    """Value transforms, spectral start and joint embedding of a model whose module is an `SCMAMBAModule`."""
+
+    def _start_from(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
+        """Fit what must be known before the first step of training; once in the life of a model."""
+        if self.is_started_:
+            return
+        seed = settings.seed or 0
+        # a file is read once, from front to back
+        fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
+        starts_spectrally = self.config.spectral and self.config.skip
+        if starts_spectrally or self.module.joint is not None:
+            matrices, cells, _ = self._sample(cells, buffer_mb)
+            svds = decompose(self.module, matrices, cells, seed)
+            if starts_spectrally:
+                start_spectrally(self.module, matrices, cells, svds, seed)
+            if self.module.joint is not None:
+                start_joint(self.module, matrices, cells, svds, seed)
+        self.is_started_ = True
+
+    def _fit_joint_embedding(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
+        """Fit the joint embedding to the encoders as they are; in the model of a query, only the offsets of new batches."""
+        if self.module.joint is None:
+            return
+        if self.is_query_:
+            self._place_new_batches()
+            return
+        matrices, cells, chosen = self._sample(cells, buffer_mb)
+        batches = None
+        if self._corrects_batches:
+            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
+        fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
+
+    def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[dict[str, ModalityMatrix], np.ndarray, np.ndarray]:
+        """Training cells that several passes are made over: counts, positions in the counts, and in the MuData."""
+        seed, dataset = settings.seed or 0, self._dataset()
+        if not dataset.on_disk:
+            cells = sample(cells, MAX_CELLS, seed)
+            return dataset.matrices, cells, cells
+        cells = sample_places(cells, min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), seed)
+        part = dataset.loaded(cells)
+        return part.matrices, np.arange(len(cells)), cells
+
+    def _dataset(self) -> MultiModalDataset:
+        return self.adata_manager.create_torch_dataset(data_and_attributes=[x_key(kind) for kind in self.modalities_])
+
+    def _matrices(self) -> dict[str, ModalityMatrix]:
+        return self._dataset().matrices
