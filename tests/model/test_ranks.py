@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, RandomSampler
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model._micro import split_minibatch
+from scmamba_scvi.model._gradient_caching import split_minibatch
 from scmamba_scvi.model._ranks import count_ranks, ranks_trainer
 from scmamba_scvi.model._sampler import BatchPureSampler, ShareOfRank
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model._checkpointing import decide_checkpointing, fits
+from scmamba_scvi.model._activations import decide_checkpointing, fits
 from scmamba_scvi.model._transfer import OneAhead, of_parts, one_ahead
 
 

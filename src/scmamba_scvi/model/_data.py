@@ -18,8 +18,8 @@ from .._compat import mudata_wrapper, scvi_constants
 from .._keys import CELLS_KEY, KINDS, present_key, x_key
 from ..errors import ScmambaError
 from ._checks import check_mudata
+from ._genome import build_of
 from ._matrix import ModalityMatrix
-from ._places import build_of
 
 _C = scvi_constants()
 _MuDataField = mudata_wrapper()

@@ -25,7 +25,7 @@ from .._keys import BATCH_KEY, LABELS_KEY, x_key
 from ..config import ModelConfig
 from ..errors import ScmambaError
 from ..pp import FeatureLayout
-from ._description import (
+from ._model_json import (
     FORMAT,
     FORMAT_VERSION,
     MODEL_FILE,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._compat import huggingface_hub
 from ..errors import ScmambaError
-from ._description import MODEL_FILE
 from ._export import read_export, write_export
+from ._model_json import MODEL_FILE
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -17,8 +17,8 @@ from ..errors import ScmambaError, UnknownNameError
 from ..nn.attribution import integrated_gradients
 from ..ops.csr import is_csr
 from ._cells import kind_of, opened
+from ._genome import places_of
 from ._matrix import in_parts
-from ._places import places_of
 from ._start import sample
 
 if TYPE_CHECKING:

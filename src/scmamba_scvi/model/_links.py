@@ -17,8 +17,8 @@ from ..ops.csr import is_csr, transposed_product
 from ..pp._coordinates import Coordinates, chromosome_key, parse_coordinates
 from ._arguments import check_count, near
 from ._cells import opened, views
+from ._genome import places_of
 from ._matrix import in_parts
-from ._places import places_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,17 +21,17 @@ from ._checks import check_obs_column, check_shared_cells, only_used_categories
 from ._classifier import ClassifierMixin
 from ._copies import CopyMixin
 from ._data import MultiModalManager
-from ._description import SETUP_ARGUMENTS
 from ._embedding import EmbeddingMixin
 from ._fitting import FittingMixin
+from ._genome import PLACED_KINDS, build_of, places_to_keep
 from ._importance import ImportanceMixin
 from ._imputation import ImputationMixin
 from ._links import LinksMixin
 from ._mapping import MappingMixin
 from ._matching import MatchingMixin
 from ._modalities import resolve_modalities
+from ._model_json import SETUP_ARGUMENTS
 from ._module import SCMAMBAModule
-from ._places import PLACED_KINDS, build_of, places_to_keep
 from ._saving import SavingMixin
 from ._sizes import choose_preset, patch_size_for
 from ._training import ContrastiveTrainingMixin

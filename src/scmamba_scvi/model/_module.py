@@ -18,7 +18,7 @@ from ..nn.joint import JointEmbedding
 from ..nn.losses import Temperature, multimodal_loss
 from ..ops.csr import select_rows
 from ..pp import FeatureLayout, value_transform
-from ._micro import read_in_parts
+from ._gradient_caching import read_in_parts
 
 
 class SCMAMBAModule(BaseModuleClass):

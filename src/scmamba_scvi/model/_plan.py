@@ -14,10 +14,10 @@ from torch import nn
 from .._keys import CELLS_KEY
 from ..config import TrainConfig
 from ..errors import ScmambaError
-from ._checkpointing import decide_checkpointing
+from ._activations import decide_checkpointing
 from ._finite import first_non_finite, loss_error, weights_error
+from ._gradient_caching import n_cells_of
 from ._held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
-from ._micro import n_cells_of
 
 
 class ContrastivePlan(TrainingPlan):

@@ -18,8 +18,8 @@ from ..errors import ScmambaError, UnknownNameError
 from ..pp._builds import possible_builds
 from ..pp._coordinates import Coordinates, parse_coordinates
 from ..pp._overlap import best_overlaps
+from ._genome import build_of, places_of
 from ._modalities import kind_of_modality
-from ._places import build_of, places_of
 
 if TYPE_CHECKING:
     from ._model import SCMAMBA
