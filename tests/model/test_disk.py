@@ -12,7 +12,7 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import convert_mudata, open_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model._disk import RowsOnDisk
-from scmamba_scvi.model._stream import StreamedLoader, sample_places
+from scmamba_scvi.model._stream import StreamedLoader, sample_chunks
 
 SMALL = {"n_latent": 8, "max_patches": 4, "n_layers": 1, "d_model": 16, "headdim": 16}
 
@@ -92,7 +92,7 @@ def test_cells_are_mixed_within_and_between_minibatches(opened):
     loader = StreamedLoader(dataset, np.arange(500), 64, buffer_mb=1.0)
     loader._per_buffer = 4
     first, second = (np.concatenate([cells for buffer in loader._plan() for cells in buffer]) for _ in range(2))
-    assert len(np.unique(first[:64] // 64)) > 2, "cells of several places"
+    assert len(np.unique(first[:64] // 64)) > 2, "cells of several chunks"
     assert not np.array_equal(first, second), "a new order in every epoch"
 
 
@@ -128,11 +128,11 @@ def test_batch_pure_minibatches_are_refused(opened):
         train(model, plan_kwargs={"batch_pure": True})
 
 
-def test_sample_is_of_whole_places_all_over_the_file():
+def test_a_sample_consists_of_whole_chunks_from_all_over_the_file():
     cells = np.random.default_rng(0).permutation(10_000)
-    chosen = sample_places(cells, 640, seed=0)
+    chosen = sample_chunks(cells, 640, seed=0)
     assert len(chosen) == 640
     assert (np.diff(chosen) > 0).all()
     assert len(np.unique(chosen // 64)) <= 11
     assert chosen.max() - chosen.min() > 5_000
-    np.testing.assert_array_equal(sample_places(cells, 20_000, seed=0), np.arange(10_000))
+    np.testing.assert_array_equal(sample_chunks(cells, 20_000, seed=0), np.arange(10_000))

@@ -1,4 +1,4 @@
-"""Arguments of training, looked at before anything is computed or written."""
+"""Checks of arguments, before anything is computed or written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_count(name: str, value: object, least: int = 1) -> None:
 
 
 def check_share(name: str, value: object, *, zero: bool) -> None:
-    """A share of the cells: above 0, or ``zero`` too, and at most 1."""
+    """A share of the cells: above 0 and at most 1; with ``zero``, 0 is allowed too."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
         raise ScmambaError(f"{name} is a share of the cells, between 0 and 1; got {value!r}.")
@@ -42,8 +42,9 @@ def check_training(
     checkpoint_dir: str | os.PathLike[str] | None,
     n_cells: int,
 ) -> None:
-    """Whatever of the arguments of `train` can be judged alone."""
-    for name, count in (("max_epochs", max_epochs), ("batch_size", batch_size), ("contrastive_batch_size", contrastive_batch_size)):  # fmt: skip
+    """Those arguments of `train` that can be checked without the data."""
+    counts = {"max_epochs": max_epochs, "batch_size": batch_size, "contrastive_batch_size": contrastive_batch_size}
+    for name, count in counts.items():
         if count is not None:
             check_count(name, count)
     if train_size is not None:
@@ -64,11 +65,11 @@ def check_training(
         raise ScmambaError(f"checkpoint_dir must be the path of a folder, got {checkpoint_dir!r}.")
     parts = (datasplitter_kwargs or {}).get("external_indexing")
     if parts is not None:
-        check_parts(parts, n_cells)
+        check_external_indexing(parts, n_cells)
 
 
-def check_parts(parts: Sequence[Sequence[int]], n_cells: int) -> None:
-    """Positions of the cells to train on, held out and left over: of cells that are there, none of them twice."""
+def check_external_indexing(parts: Sequence[Sequence[int]], n_cells: int) -> None:
+    """Positions of the cells to train on, held out and left over: each is a cell of the data, and none occurs twice."""
     try:
         parts = [np.asarray(part, dtype=np.float64) for part in parts]
         whole = np.concatenate(parts)
@@ -81,12 +82,12 @@ def check_parts(parts: Sequence[Sequence[int]], n_cells: int) -> None:
     if (whole != np.rint(whole)).any() or whole.min() < 0 or whole.max() >= n_cells:
         raise ScmambaError(f"external_indexing must hold positions among {n_cells:,} cells, 0 to {n_cells - 1:,}.")
     if len(np.unique(whole)) < len(whole):
-        raise ScmambaError("external_indexing has cells that are in two parts, or in one of them twice.")
+        raise ScmambaError("external_indexing names some cells more than once.")
 
 
 @contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Errors of Lightning and scvi-tools about ``what`` as one of ours, in their words."""
+    """Within the block, errors of Lightning and scvi-tools become a `ScmambaError` that says ``what`` and quotes them."""
     try:
         yield
     except ScmambaError:
@@ -97,6 +98,6 @@ def explained(what: str) -> Iterator[None]:
 
 
 def near(name: object, known: Iterable[object]) -> list[str]:
-    """Those of many ``known`` names that are like ``name``, few enough for a message."""
+    """Up to five of many ``known`` names, those most like ``name``: few enough for an error message."""
     names = [str(k) for k in known]
     return difflib.get_close_matches(str(name), names, n=5, cutoff=0.5) or [*names[:5], "..."]

@@ -1,4 +1,4 @@
-"""The cells a method is asked about: the model's own MuData, another one, or an AnnData of one modality."""
+"""The cells that a method is called with: the model's own MuData, another one, or an AnnData of one modality."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def kind_of(model: SCMAMBA, modality: str, argument: str = "modality") -> str:
 
 
 def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) -> np.ndarray:
-    """Positions of cells that ``indices``, numbers or a mask, stand for; all of them for `None`."""
+    """Positions of the cells that ``indices``, positions or a mask, select; all cells for `None`."""
     if indices is None:
         return np.arange(n_cells)
     cells = np.asarray(indices)
@@ -63,7 +63,9 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) 
 
 
 @contextlib.contextmanager
-def opened(model: SCMAMBA, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"):
+def opened(
+    model: SCMAMBA, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"
+) -> Iterator[MuData]:
     """``data`` as a MuData, for as long as the block runs.
 
     Parameters
@@ -71,7 +73,7 @@ def opened(model: SCMAMBA, data: MuData | AnnData | None, kind: str | None = Non
     data
         `None`: the MuData of the model. An AnnData is wrapped, not copied or changed.
     kind
-        What an AnnData holds; `None` knows it by its features.
+        Kind of modality that an AnnData holds; `None`: the one whose features it shares.
     argument
         What ``data`` is called in errors.
     """
@@ -89,7 +91,7 @@ def opened(model: SCMAMBA, data: MuData | AnnData | None, kind: str | None = Non
 
 @contextlib.contextmanager
 def only(model: SCMAMBA, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
-    """The same cells as if nothing but ``kinds`` had been measured; those that have none of them are not in it."""
+    """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
     keys = [model.kinds[kind] for kind in kinds]
     lacking = [key for key in keys if key not in mdata.mod]
     if lacking:
@@ -100,20 +102,20 @@ def only(model: SCMAMBA, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData
 
 @contextlib.contextmanager
 def temporary(model: SCMAMBA, modalities: dict[str, AnnData], obs: pd.DataFrame) -> Iterator[MuData]:
-    """MuData of ``modalities``, with the batch of each cell if ``obs`` has it; the model forgets it afterwards."""
+    """MuData of ``modalities``, with the batch of each cell if ``obs`` has it; scvi-tools drops it after the block."""
     with without_pulling():
         mdata = MuData(modalities)
     if model.batch_key is not None and model.batch_key in obs and obs.index.is_unique:
         mdata.obs[model.batch_key] = obs[model.batch_key].reindex(mdata.obs_names)
     try:
-        with quiet("scvi"):  # it reports every registration, and this one nobody asked for
+        with quiet("scvi"):  # it logs every registration, and the user did not ask for this one
             yield mdata
     finally:
         drop_manager(model, mdata)
 
 
 def views(model: SCMAMBA, mdata: MuData, kind: str, batch_size: int | None = None) -> Views:
-    """Views of ``kind``; cells without it are marked, not dropped."""
+    """Views of ``kind``, and which cells of ``mdata`` have it."""
     key = model.kinds[kind]
     if key not in mdata.mod:
         raise ScmambaError(f"The data have no modality {key!r} ({kind}); they have {list(mdata.mod)}.")

@@ -1,4 +1,4 @@
-"""Bad input is answered before any work, naming what is wrong, where, and what to do."""
+"""Checks of a MuData before any work; errors name what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scipy import sparse
 
 from ..errors import ScmambaError, UnknownNameError
 
-#: Rows looked at together: small beside any matrix worth streaming, large enough for numpy.
+#: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
 BLOCK = 2048
-#: No count comes near it, and squares of it still have a sum in float32.
+#: No real count comes near it, and sums of its square do not overflow float32.
 LARGEST = 1e15
 
 
@@ -28,7 +28,7 @@ def check_mudata(
     *,
     require_counts: bool,
 ) -> None:
-    """Everything about the cells and matrices of ``modalities`` that later steps take for granted."""
+    """Check what later steps take for granted about the cells and matrices of ``modalities``."""
     if mdata.is_view:
         raise ScmambaError(
             "This MuData is a view of another one. Make it an object of its own first: mdata = mdata.copy()."
@@ -40,7 +40,7 @@ def check_mudata(
 
 
 def check_obs_column(mdata: MuData, argument: str, column: str | None) -> None:
-    """A column of ``mdata.obs`` that an argument names, complete."""
+    """An argument that names a column: ``mdata.obs`` has it, with a value of one type for every cell."""
     if column is None:
         return
     if not isinstance(column, str):
@@ -68,9 +68,9 @@ def check_obs_column(mdata: MuData, argument: str, column: str | None) -> None:
 
 @contextlib.contextmanager
 def only_used_categories(mdata: MuData, column: str | None) -> Iterator[None]:
-    """Within the block, a categorical column has those categories that cells have; after it, all it had before.
+    """Within the block, a categorical column has only the categories that occur; afterwards, all it had before.
 
-    Those of cells that were taken out would pass for batches that the model knows.
+    A category that is left over from cells that were removed would otherwise count as a batch that the model knows.
     """
     if column is None or not isinstance(mdata.obs[column].dtype, pd.CategoricalDtype):
         yield
@@ -84,7 +84,7 @@ def only_used_categories(mdata: MuData, column: str | None) -> Iterator[None]:
 
 
 def check_shared_cells(mdata: MuData, modalities: Mapping[str, str]) -> None:
-    """Some cells must have two modalities: they are the only ones a contrastive loss learns from."""
+    """Some cells must have two modalities: only these tell a contrastive loss which views belong together."""
     names = [mdata.mod[key].obs_names for key in modalities.values()]
     n_paired = int((pd.concat([pd.Series(1, index=n) for n in names]).groupby(level=0).sum() > 1).sum())
     if n_paired == 0:
@@ -96,7 +96,7 @@ def check_shared_cells(mdata: MuData, modalities: Mapping[str, str]) -> None:
 
 
 def check_names(adata: AnnData, where: str) -> None:
-    """Cells and features are told apart by name only."""
+    """Names are text and unique: cells and features are identified by nothing else."""
     if not adata.n_obs or not adata.n_vars:
         raise ScmambaError(f"{where} is empty: {adata.n_obs} cells x {adata.n_vars} features.")
     for what, names, fix in (
@@ -105,13 +105,13 @@ def check_names(adata: AnnData, where: str) -> None:
     ):
         if not all(isinstance(name, str) for name in names):
             raise ScmambaError(
-                f"{where} has {what} names that are not text: make them so, {where}.{fix.partition('_make')[0]}.astype(str)."
+                f"{where} has {what} names that are not text: convert them, {where}.{fix.partition('_make')[0]}.astype(str)."
             )
-        double = names[names.duplicated()].unique()
-        if len(double):
+        repeated = names[names.duplicated()].unique()
+        if len(repeated):
             raise ScmambaError(
-                f"{where} has {len(double):,} {what} names that occur more than once, such as "
-                f"{', '.join(map(repr, double[:3]))}. Make them unique: {where}.{fix}."
+                f"{where} has {len(repeated):,} {what} names that occur more than once, such as "
+                f"{', '.join(map(repr, repeated[:3]))}. Make them unique: {where}.{fix}."
             )
 
 
@@ -125,16 +125,18 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
         raise ScmambaError(f"{where} is empty. Name the layer that holds counts: layers={{{kind!r}: ...}}.")
     check_storage(x, where)
     if sparse.issparse(x):
-        check_parts(x, where)
+        check_compressed(x, where)
     seen = np.zeros(adata.n_vars, dtype=bool)
     n_empty = 0
     for first, block in _blocks(x):
-        if sparse.issparse(block) and not sparse.issparse(x):  # of a file, looked at as it is read
-            check_parts(block, where)
+        if sparse.issparse(block) and not sparse.issparse(x):  # read from a file, block by block
+            check_compressed(block, where)
         values = block.data if sparse.issparse(block) else block
         bad = _first_bad(values, require_counts=require_counts)
         if bad is not None:
-            _raise_bad(adata, where, key, kind, layer, block, first, *bad)
+            flat, nature = bad
+            at = _describe_entry(adata, block, first, flat)
+            raise _bad_value_error(adata, where, kind, key, layer, nature, at)
         filled = block if sparse.issparse(block) else sparse.csr_matrix(block)
         nonzero = filled.data != 0
         seen[filled.indices[nonzero]] = True
@@ -151,7 +153,7 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
 
 
 def check_storage(x: object, where: str) -> None:
-    """Kinds of matrix whose rows can be read."""
+    """The matrix is of a kind whose rows can be read, and holds numbers."""
     if isinstance(x, np.ma.MaskedArray):
         raise ScmambaError(f"{where} is a masked array: missing counts have no meaning here. Fill it, .filled(0).")
     if isinstance(x, CSCDataset):
@@ -163,8 +165,8 @@ def check_storage(x: object, where: str) -> None:
         raise ScmambaError(f"{where} has values of type {x.dtype}: counts must be numbers.")
 
 
-def check_parts(x: sparse.spmatrix | sparse.sparray, where: str) -> None:
-    """The arrays of a compressed matrix fit each other; compiled code reads past their ends where they do not."""
+def check_compressed(x: sparse.spmatrix | sparse.sparray, where: str) -> None:
+    """The arrays of a CSR or CSC matrix fit each other; if not, compiled code would read past their ends."""
     if x.format not in ("csr", "csc"):
         return
     n_major, n_minor = x.shape if x.format == "csr" else x.shape[::-1]
@@ -189,7 +191,7 @@ def _blocks(x: object) -> Iterator[tuple[int, object]]:
 
 
 def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str] | None:
-    """Flat position and nature of the first value that is not usable."""
+    """Flat position of the first value that cannot be used, and what is wrong with it."""
     if values.dtype.kind == "b" or not values.size:
         return None
     tests = [("not finite", lambda v: ~np.isfinite(v))] if values.dtype.kind == "f" else []
@@ -205,27 +207,32 @@ def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str] |
     return None
 
 
-def _raise_bad(
-    adata: AnnData, where: str, key: str, kind: str, layer: str | None, block, first: int, flat: int, nature: str
-):
+def _bad_value_error(
+    adata: AnnData, where: str, kind: str, key: str, layer: str | None, nature: str, at: str
+) -> ScmambaError:
+    """What is wrong with a value, and which other layers may hold the counts."""
+    if nature == "not finite":
+        return ScmambaError(f"{where} holds values that are not finite ({at}). Replace or remove them.")
+    if nature.startswith("larger"):
+        return ScmambaError(
+            f"{where} holds values that are {nature} ({at}), too large to be computed with. Correct them."
+        )
+    others = [name for name in [None, *adata.layers] if name != layer]
+    names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
+    return ScmambaError(
+        f"{where} holds values that are {nature} ({at}), so it is not raw counts: it looks normalised, "
+        f"log-transformed or scaled. Pass the matrix with raw counts, setup_mudata(mdata, layers={{{kind!r}: ...}}); "
+        f"mdata[{key!r}] also has: {names or 'no other layer'}. If these values are meant (corrected counts, or "
+        f"values={{{kind!r}: 'raw'}} in the model), pass require_counts=False."
+    )
+
+
+def _describe_entry(adata: AnnData, block: sparse.csr_matrix | np.ndarray, first: int, flat: int) -> str:
+    """A stored value of a block that begins at row ``first``, with its cell and its feature."""
     if sparse.issparse(block):
         row, column = int(np.searchsorted(block.indptr, flat, side="right")) - 1, int(block.indices[flat])
         value = block.data[flat]
     else:
         row, column = divmod(flat, block.shape[1])
         value = block[row, column]
-    at = f"{value:g} in cell {adata.obs_names[first + row]!r}, feature {adata.var_names[column]!r}"
-    if nature == "not finite":
-        raise ScmambaError(f"{where} holds values that are not finite ({at}). Replace or remove them.")
-    if nature.startswith("larger"):
-        raise ScmambaError(
-            f"{where} holds values that are {nature} ({at}), too large to be computed with. Correct them."
-        )
-    others = [name for name in [None, *adata.layers] if name != layer]
-    names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
-    raise ScmambaError(
-        f"{where} holds values that are {nature} ({at}), so it is not raw counts: it looks normalised, "
-        f"log-transformed or scaled. Pass the matrix with raw counts, setup_mudata(mdata, layers={{{kind!r}: ...}}); "
-        f"mdata[{key!r}] also has: {names or 'no other layer'}. If these values are meant (corrected counts, or "
-        f"values={{{kind!r}: 'raw'}} in the model), pass require_counts=False."
-    )
+    return f"{value:g} in cell {adata.obs_names[first + row]!r}, feature {adata.var_names[column]!r}"

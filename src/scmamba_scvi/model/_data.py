@@ -1,4 +1,4 @@
-"""From a MuData to minibatches in which row ``i`` means one cell in every modality, and column ``j`` one feature."""
+"""From a MuData to minibatches: row ``i`` is the same cell in every modality, column ``j`` a feature the model knows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MultiModalDataset(Dataset):
         return any(matrix.on_disk for matrix in self.matrices.values())
 
     def cells_within(self, megabytes: float) -> int:
-        """How many cells' counts take so much memory."""
+        """How many cells' counts fit into so much memory."""
         return int(megabytes * 2**20 / max(1.0, sum(matrix.bytes_per_cell for matrix in self.matrices.values())))
 
     def loaded(self, cells: np.ndarray) -> MultiModalDataset:
@@ -76,7 +76,7 @@ class MultiModalManager(AnnDataManager):
     """
 
     def create_torch_dataset(self, indices=None, data_and_attributes=None, load_sparse_tensor=False):
-        """Dataset of this MuData; minibatches are sparse wherever the data are, ``load_sparse_tensor`` is not read."""
+        """Dataset of this MuData; minibatches are sparse where the data are, whatever ``load_sparse_tensor`` says."""
         keys = None if data_and_attributes is None else list(data_and_attributes)
         dataset = MultiModalDataset(self, keys)
         return dataset if indices is None else Subset(dataset, indices)
@@ -101,7 +101,7 @@ class MultiModalManager(AnnDataManager):
         return np.asarray(self._registry[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
 
     def transfer_fields(self, adata_target, **kwargs) -> MultiModalManager:
-        """Manager of new data with this one's setup; batches and labels not seen before are legal in a query."""
+        """Manager of new data with this one's setup; new data may have batches and labels that were not seen before."""
         return super().transfer_fields(adata_target, **{"extend_categories": True, **kwargs})
 
     @property
@@ -118,14 +118,14 @@ class MultiModalManager(AnnDataManager):
             raise ScmambaError(
                 f"None of the modalities {list(args['modalities'].values())} is in this MuData: {list(adata.mod)}."
             )
-        build_of(adata, args["modalities"], args.get("genome"))  # another build than the model's is refused
+        build_of(adata, args["modalities"], args.get("genome"))  # raises if the genome build is not the model's
         check_mudata(adata, args["modalities"], args["layers"], require_counts=args["require_counts"])
         super()._validate_anndata_object(adata)
 
     def _add_field(self, field, adata, source_registry=None, **transfer_kwargs) -> None:
         source = (source_registry or {}).get(_C._FIELD_REGISTRIES_KEY, {}).get(field.registry_key)
         if source is not None and self._is_absent(field, adata):
-            # new data may lack a modality, and need neither batches nor labels to be embedded
+            # new data may lack a modality, and can be embedded without batches and labels
             self._registry[_C._FIELD_REGISTRIES_KEY][field.registry_key] = {**source, _C._DATA_REGISTRY_KEY: {}}
             return
         names = (source or {}).get(_C._STATE_REGISTRY_KEY, {}).get("column_names")
@@ -133,14 +133,14 @@ class MultiModalManager(AnnDataManager):
             check_features(names, adata.mod[field.mod_key].var_names, field.mod_key)
         try:
             super()._add_field(field, adata, source_registry, **transfer_kwargs)
-        except TypeError as error:  # categories are sorted together
+        except TypeError as error:  # scvi-tools sorts the categories, and Python cannot compare text with numbers
             column = self._setup_args.get(f"{field.registry_key}_key")
             raise ScmambaError(
-                f"mdata.obs[{column!r}] holds values of several types, or of another type than the model knows: make them "
-                f"all text, mdata.obs[{column!r}].astype(str), or all numbers."
+                f"mdata.obs[{column!r}] holds values of several types, or of another type than the model knows: convert them "
+                f"all to text, mdata.obs[{column!r}].astype(str), or all to numbers."
             ) from error
         if names is not None:
-            # columns keep the model's order, `matrix` maps the data's columns to it
+            # the registry keeps the model's order of features; `matrix` maps the data's columns to it
             self._registry[_C._FIELD_REGISTRIES_KEY][field.registry_key][_C._STATE_REGISTRY_KEY]["column_names"] = names
 
     def _is_absent(self, field, adata: MuData) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of a matrix in a file: read in large spans, so that a disk and a decompressor work on pieces, not on cells."""
+"""Rows of a matrix in a file, read in spans of neighbouring rows: single rows are slow to find and to decompress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from anndata.abc import CSRDataset
 from scipy import sparse
 
-#: Rows between two wanted ones that are read along: as cheap as a second reading.
+#: Rows between two that are wanted, up to which both are read in one span: a second read would cost as much.
 MAX_GAP = 8
 
 
@@ -23,20 +23,20 @@ class RowsOnDisk:
         self.shape = tuple(int(n) for n in x.shape)
         self._dense = None if isinstance(x, CSRDataset) else x
         if self._dense is None:
-            # of the file itself: anndata's own slices take twice as long on a few rows
+            # the arrays of the file itself: slices through anndata take twice as long on a few rows
             self._data, self._indices = x.group["data"], x.group["indices"]
             self._indptr = np.asarray(x.group["indptr"][...], dtype=np.int64)
 
     @property
     def bytes_per_row(self) -> float:
-        """Memory that a row takes when read, on average."""
+        """Bytes that a row takes in memory, on average."""
         if self._dense is not None:
             return self.shape[1] * np.dtype(self._dense.dtype).itemsize
         return self._indptr[-1] / max(1, self.shape[0]) * (self._data.dtype.itemsize + self._indices.dtype.itemsize)
 
     def read(self, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
-        """Rows ``(n,)`` in any order, also repeated: CSR, or an array if stored dense."""
-        # files are read in rising order, then put back into the order asked for
+        """The rows, in the order asked for and also repeated: CSR, or an array if stored dense."""
+        # the file is read in rising order
         unique, back = np.unique(rows, return_inverse=True)
         if not len(unique):
             return self._span(0, 0)

@@ -11,7 +11,7 @@ from ._data import MultiModalDataset
 from ._joint import fit_joint, start_joint
 from ._matrix import ModalityMatrix
 from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
-from ._stream import sample_places
+from ._stream import sample_chunks
 
 
 class FittingMixin:
@@ -53,7 +53,7 @@ class FittingMixin:
         if not dataset.on_disk:
             cells = sample(cells, MAX_CELLS, seed)
             return dataset.matrices, cells, cells
-        cells = sample_places(cells, min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), seed)
+        cells = sample_chunks(cells, min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), seed)
         part = dataset.loaded(cells)
         return part.matrices, np.arange(len(cells)), cells
 

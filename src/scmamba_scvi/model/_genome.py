@@ -1,4 +1,4 @@
-"""Where a model's features lie, and on which genome: kept with the model, for data to come."""
+"""Coordinates of a model's features and their genome build: kept with the model, to be compared with new data."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..pp._coordinates import Coordinates, parse_coordinates
 if TYPE_CHECKING:
     from ._model import SCMAMBA
 
-#: Modalities whose features have places.
+#: Modalities whose features have coordinates.
 PLACED_KINDS = ("rna", "atac")
 
 
 def places_to_keep(var: pd.DataFrame) -> dict[str, Any] | None:
-    """Coordinates in values that pickle and JSON hold; `None` where names say the same, or there are none."""
+    """Coordinates as plain values, to be saved; `None` if the names of the features say the same, or there are none."""
     where = parse_coordinates(var)
     named = parse_coordinates(pd.DataFrame(index=var.index))
     same = where.chroms == named.chroms and all(
@@ -43,12 +43,12 @@ def places_of(model: SCMAMBA, kind: str) -> Coordinates:
 
 
 def build_of(mdata: MuData, modalities: Mapping[str, str], genome: str | None) -> str | None:
-    """Genome build of the data: the one named by the caller, else the one they name themselves.
+    """Genome build of the data: the one that ``genome`` names, else the one that the data name.
 
     Raises
     ------
     ScmambaError
-        The two, or two modalities, name different ones.
+        The caller and the data, or two modalities, name different builds.
     """
     found = {} if genome is None else {"genome": canonical_build(genome)}
     if (build := recorded_build(mdata.uns, None, "mdata.uns")) is not None:

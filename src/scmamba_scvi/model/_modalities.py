@@ -27,7 +27,9 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
         if key not in mdata.mod:
             raise UnknownNameError(f"modality for {kind!r}", key, mdata.mod)
     if len(set(found.values())) < len(found):
-        raise ScmambaError(f"One modality was given for two kinds: {found}.")
+        raise ScmambaError(
+            f"modalities names one modality for two kinds: {found}. Give each kind its own key of mdata.mod."
+        )
     if len(found) < 2:
         raise ScmambaError(
             f"At least two modalities are needed, found {found or 'none'} among the keys {list(mdata.mod)}. "
@@ -52,7 +54,7 @@ def _recognise(mdata: MuData) -> dict[str, str]:
 
 
 def kind_of_modality(mdata: MuData, key: str) -> str | None:
-    """Kind of one modality by its key or its features' types; `None` where neither tells."""
+    """Kind of one modality by its key or the types of its features; `None` if neither says it."""
     for kind, names in MODALITY_NAMES.items():
         if key.lower() in names:
             return kind

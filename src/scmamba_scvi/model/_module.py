@@ -27,11 +27,11 @@ class SCMAMBAModule(BaseModuleClass):
     Parameters
     ----------
     config
-        The network.
+        Shape of the network, and the weights of the losses.
     layouts
         Order and patches of the features, per kind of modality.
     n_batches
-        Batches of the training data.
+        Number of batches in the training data.
 
     Examples
     --------
@@ -73,30 +73,30 @@ class SCMAMBAModule(BaseModuleClass):
         if bool(present.any()):
             return _at_their_rows(encoder.read(self.values[kind](select_rows(counts, present))), present)
         nothing = counts.new_zeros(len(present), encoder.read_width, layout=torch.strided)
-        # other ranks may have such cells: their sum of gradients waits for a gradient from here
-        return (
-            nothing + sum(p.sum() for p in encoder.parameters() if p.requires_grad) * 0.0 if self.training else nothing
-        )
+        if not self.training:
+            return nothing
+        # other ranks may have such cells, and wait for a gradient of every parameter from this one
+        return nothing + sum(p.sum() for p in encoder.parameters() if p.requires_grad) * 0.0
 
     def _write(self, read: Tensor, kind: str, present: Tensor) -> Tensor:
-        """Unit vectors ``(n, z)``. Cells without the modality would shift batch statistics: they do not enter."""
+        """Unit vectors ``(n, z)``; cells without the modality are left out, as they would shift batch statistics."""
         if int(present.sum()) < 2 and self.training:  # batch statistics of one cell do not exist
             return read.new_zeros(len(present), self.config.n_latent) + read.sum() * 0.0
         return _at_their_rows(self.encoders[kind].write(read[present]), present)
 
     @property
     def has_closed_gates(self) -> bool:
-        """Whether there are networks beside linear parts, and nothing of them has reached an embedding yet."""
+        """Whether encoders have a network beside the linear part, and all gates that let it into embeddings are zero."""
         gates = [encoder.gate for encoder in self.encoders.values() if encoder.gate is not None]
         return bool(gates) and self.config.skip and all(bool((gate == 0).all()) for gate in gates)
 
     @contextlib.contextmanager
     def only_linear(self, on: bool) -> Iterator[None]:
-        """Within the block, networks are not asked where ``on``: embeddings are those of the linear parts."""
+        """Within the block, embeddings are those of the linear parts, without the networks; nothing changes if not ``on``."""
         encoders = list(self.encoders.values())
-        # training on several devices waits for the gradient of everything that may have one
-        asleep = [p for encoder in encoders for p in encoder.network_parameters() if p.requires_grad] if on else []
-        for parameter in asleep:
+        # training on several devices waits for a gradient of every parameter that requires one
+        paused = [p for encoder in encoders for p in encoder.network_parameters() if p.requires_grad] if on else []
+        for parameter in paused:
             parameter.requires_grad_(False)
         for encoder in encoders:
             encoder.only_linear = on
@@ -105,7 +105,7 @@ class SCMAMBAModule(BaseModuleClass):
         finally:
             for encoder in encoders:
                 encoder.only_linear = False
-            for parameter in asleep:
+            for parameter in paused:
                 parameter.requires_grad_(True)
 
     def joint_features(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
@@ -118,7 +118,8 @@ class SCMAMBAModule(BaseModuleClass):
     ) -> Tensor:
         """Unit vectors ``(n, z)`` of cells from counts ``(n, f)`` of any modalities, zero for cells that have none.
 
-        ``batch`` ``(n,)`` is the number of the batch; numbers that training did not see, and `None`, are not corrected.
+        ``batch`` ``(n,)`` is the number of each cell's batch. Cells of batches that training did not see are not corrected
+        for their batch; with `None`, no cell is.
         """
         if self.joint is None:
             return F.normalize(sum(self.encode(x, kind, present[kind]) for kind, x in counts.items()), dim=-1)
@@ -136,17 +137,22 @@ class SCMAMBAModule(BaseModuleClass):
         compute_loss: bool = True,
         micro_batch_size: int | None = None,
         gather: bool = False,
-        **_: object,
     ):
         """Embeddings and, if asked for, the loss of a minibatch.
 
         Parameters
         ----------
+        tensors
+            Counts and presence per modality, as `MultiModalDataset` gives them.
+        loss_kwargs
+            For `loss`, which reads none: scvi-tools' own training plan passes some.
+        compute_loss
+            Return the loss as a third value.
         micro_batch_size
             Cells whose activations are in memory together, see `read_in_parts`; `None`: all of the minibatch.
         gather
-            Take the minibatches of all ranks for one. Batch statistics, embeddings and loss are then those of one
-            device that has all their cells.
+            Treat the minibatches of all ranks as one: batch statistics, embeddings and loss are those of one device that
+            has all their cells.
         """
         present = {kind: tensors[present_key(kind)] for kind in self.kinds if x_key(kind) in tensors}
         read = read_in_parts(self._read_all, tensors, micro_batch_size)
@@ -175,14 +181,14 @@ class SCMAMBAModule(BaseModuleClass):
 
 
 def _at_their_rows(x: Tensor, present: Tensor) -> Tensor:
-    """Rows of the present cells put where these cells are in the minibatch, rows of zeros for the others."""
+    """Rows of the present cells in their places in the minibatch, rows of zeros for the other cells."""
     return F.pad(x, (0, 0, 0, 1))[torch.where(present, present.cumsum(0) - 1, present.sum())]
 
 
 def _of_all_ranks(
     read: Mapping[str, Tensor], present: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Rows of all ranks, in one exchange for all modalities."""
+    """What the encoders read, and who has it, of the cells of all ranks; one exchange for all modalities."""
     masks = torch.stack(list(present.values()), 1)  # (n, kinds)
     rows = gather_rows(torch.cat([*read.values(), masks.float()], 1))
     *parts, masks = rows.split([*(r.shape[1] for r in read.values()), len(present)], 1)

@@ -12,18 +12,19 @@ from torch.utils.data import Sampler
 class BatchPureSampler(Sampler[list[int]]):
     """Positions of one batch's cells at a time, every cell once per epoch.
 
-    The cells of a batch are cut into parts of nearly equal size instead of full ones and a rest: a rest would be left
-    out of every epoch, or be a minibatch of few negatives. Batches of fewer than an eighth of a minibatch are put
-    together; alone they would have too few negatives, left out their cells would be lost.
+    The cells of a batch are cut into parts of nearly equal size rather than full minibatches and a remainder: the
+    remainder would have few negatives, or be left out of every epoch. Batches smaller than an eighth of a minibatch have
+    too few negatives alone, so they are put together.
 
     Parameters
     ----------
     batches
         ``(n,)`` batch of each cell, as integers.
     batch_size
-        Cells of a minibatch, about: parts are between two thirds and one and a half of it, or a whole smaller batch.
+        Cells of a minibatch, about: parts have between two thirds and one and a half times as many, or are a whole batch
+        that is smaller.
     generator
-        Of the order; `None`: torch's own, which the seed of a run sets.
+        Draws the order; `None`: torch's own, which the seed of a run sets.
     """
 
     def __init__(self, batches: np.ndarray, batch_size: int, generator: torch.Generator | None = None) -> None:
@@ -59,7 +60,7 @@ class BatchPureSampler(Sampler[list[int]]):
 class ShareOfRank(Sampler[list[int]]):
     """One rank's part of every minibatch; the parts of all ranks together are the minibatch.
 
-    Every rank takes the same number of steps, and no cell is read by two. All ranks must draw the same minibatches.
+    Every rank takes the same number of steps, and no cell is read by two ranks. All must draw the same minibatches.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Minibatches of cells whose counts lie in a file, through a buffer in memory."""
+"""Minibatches of cells whose counts are in a file, through a buffer in memory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ._data import MultiModalDataset
 
-#: Neighbouring cells that are read together. Cells of one buffer come from many such places, so that a file sorted by
+#: Neighbouring cells that are read together. One buffer holds chunks from all over the file, so that a file sorted by
 #: sample or type still gives mixed minibatches.
-CELLS_PER_PLACE = 64
-#: Share of the memory for one buffer: one is in use, the next is read, and reading holds its parts beside it.
+CELLS_PER_CHUNK = 64
+#: Share of the memory that one buffer takes: a second one is filled meanwhile, from parts that take memory as well.
 SHARE_OF_BUFFER = 0.25
 
 
 class StreamedLoader:
     """Every cell once per epoch, in an order that is random between buffers and within each.
 
-    Places of `CELLS_PER_PLACE` neighbouring cells fill a buffer in random order, minibatches are drawn from it at random,
+    Chunks of `CELLS_PER_CHUNK` neighbouring cells fill a buffer in random order, minibatches are drawn from it at random,
     and while they are used the next buffer is read in the background.
 
     Parameters
@@ -37,7 +37,7 @@ class StreamedLoader:
     buffer_mb
         Memory for counts, in MB.
     generator
-        Of the order; `None`: torch's own, which the seed of a run sets.
+        Draws the order; `None`: torch's own, which the seed of a run sets.
     rank, n_ranks
         Number of this rank, and of all; each reads its part of every minibatch.
     """
@@ -72,8 +72,8 @@ class StreamedLoader:
 
     def _plan(self) -> Iterator[list[np.ndarray]]:
         """Cells of the minibatches of each buffer, of this rank."""
-        places = np.split(self._cells, np.arange(CELLS_PER_PLACE, len(self._cells), CELLS_PER_PLACE))
-        order = np.concatenate([places[i] for i in self._shuffled(len(places))])
+        chunks = _chunks(self._cells)
+        order = np.concatenate([chunks[i] for i in self._shuffled(len(chunks))])
         order = order[: len(self) * self._size]
         for start in range(0, len(order), self._per_buffer * self._size):
             cells = order[start : start + self._per_buffer * self._size]
@@ -91,11 +91,15 @@ class StreamedLoader:
         return torch.randperm(n, generator=self._generator).numpy()
 
 
-def sample_places(cells: np.ndarray, at_most: int, seed: int) -> np.ndarray:
-    """All ``cells`` in rising order, or of more than ``at_most`` those of a random choice of places in the file."""
+def sample_chunks(cells: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """All ``cells`` in rising order; if they are more than ``at_most``, those of randomly chosen chunks of the file."""
     cells = np.sort(cells)
     if len(cells) <= at_most:
         return cells
-    places = np.split(cells, np.arange(CELLS_PER_PLACE, len(cells), CELLS_PER_PLACE))
-    order = np.random.default_rng(seed).permutation(len(places))
-    return np.sort(np.concatenate([places[i] for i in order])[:at_most])
+    chunks = _chunks(cells)
+    order = np.random.default_rng(seed).permutation(len(chunks))
+    return np.sort(np.concatenate([chunks[i] for i in order])[:at_most])
+
+
+def _chunks(cells: np.ndarray) -> list[np.ndarray]:
+    return np.split(cells, np.arange(CELLS_PER_CHUNK, len(cells), CELLS_PER_CHUNK))
