@@ -254,7 +254,9 @@ def test_model_without_setup(mdata):
             "batch_size=150 does not fit 180 training cells: choose 2 to 90",
             id="minibatch too large",
         ),
-        pytest.param({"batch_size": 1}, "batch_size=1 is no minibatch: choose 2 to 90", id="minibatch of one"),
+        pytest.param(
+            {"batch_size": 1}, "batch_size=1 is too few cells to compare: choose 2 to 90", id="minibatch of one"
+        ),
         pytest.param(
             {"plan_kwargs": {"learning_rate": 1}}, "Unknown training option 'learning_rate'", id="unknown option"
         ),

@@ -142,7 +142,7 @@ def test_training(plan, capsys):
             "on each of 2 devices: choose 128 or 256",
             id="several devices",
         ),
-        pytest.param({"batch_size": 1, "size": 64}, "batch_size=1 is no minibatch", id="no minibatch"),
+        pytest.param({"batch_size": 1, "size": 64}, "batch_size=1 is too few cells", id="no minibatch"),
         pytest.param({"batch_size": 300, "size": None, "n_ranks": 2}, "choose 2 to 225", id="two devices, too large"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whether the activations of blocks are kept for the backward pass or computed again."""
+"""Activation checkpointing: are activations of blocks kept for the backward pass, or computed again?"""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..nn.encoder import SequenceNetwork
 from ..nn.memory import saved_bytes
 from ._module import SCMAMBAModule
 
-#: Share of the free memory that activations may take: the rest is for what the operations need in passing.
+#: Share of the free memory that activations may take; the rest is for what operations need while they run.
 SHARE = 0.7
 
 
 def decide_checkpointing(
     module: SCMAMBAModule, asked: bool | None, micro_batch_size: int | None, trainer: pl.Trainer
 ) -> None:
-    """Switch it on or off in all encoders; for `None` on where a GPU could not keep the activations of a micro-batch."""
+    """Switch it on or off in all encoders; `None`: on if a GPU could not keep the activations of a micro-batch."""
     networks = [e.network for e in module.encoders.values() if isinstance(e.network, SequenceNetwork)]
     if asked is None:
         asked = False
@@ -30,7 +30,7 @@ def decide_checkpointing(
 
 
 def bytes_of_cell(encoder: torch.nn.Module) -> int:
-    """Bytes of activations that the blocks of an encoder keep of one cell."""
+    """Bytes of activations that the blocks of an encoder keep for one cell."""
     if not isinstance(encoder.network, SequenceNetwork):
         return 0
     position = encoder.embedding.position  # (c, d)
@@ -39,6 +39,6 @@ def bytes_of_cell(encoder: torch.nn.Module) -> int:
 
 
 def fits(n_bytes: int, module: torch.nn.Module, free: int) -> bool:
-    """Whether activations of ``n_bytes`` have room beside gradients and AdamW's two moments, yet to be made."""
-    to_come = 3 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-    return n_bytes <= SHARE * (free - to_come)
+    """Whether ``n_bytes`` of activations fit beside gradients and AdamW's two moments, which are not allocated yet."""
+    to_allocate = 3 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    return n_bytes <= SHARE * (free - to_allocate)

@@ -19,15 +19,15 @@ from ..config import TrainConfig
 from ..nn.distributed import copy_from_rank_0
 from ._held_out import of_all_ranks, on_cpu, retrieval_scores
 
-#: What `KeepBest` hands to the process that started the ranks.
+#: Attributes of `KeepBest` that are passed on: to the process that started the ranks, and to a resumed training.
 REPORTED = ("best", "best_epoch", "start", "n_epochs")
 
 
 class EqualStart(Callback):
     """All ranks start from the weights and buffers of the first.
 
-    `DistributedDataParallel` would do it, and send the buffers around again in every step: they do not change, and
-    those of the joint embedding are as large as the features.
+    `DistributedDataParallel` would do so too, and send the buffers again in every step, although they are equal
+    everywhere; those of the joint embedding have a row per feature.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -39,14 +39,14 @@ class EqualStart(Callback):
 class KeepBest(Callback):
     """Remembers the weights with the best held-out score, those before the first step included, and puts them back.
 
-    Counting the start matters: on few cells no step of training may improve on it.
+    The start counts because on few cells, training may not improve on it.
 
     Parameters
     ----------
     monitor, mode
         Name of the score, and ``"min"`` or ``"max"``.
     report
-        File in which the first rank leaves what it found: the process that started the ranks may not be one of them.
+        File into which the first rank writes what it found: the process that started the ranks may not be one of them.
     """
 
     def __init__(self, monitor: str, mode: str, report: Path | None = None) -> None:
@@ -56,13 +56,13 @@ class KeepBest(Callback):
         self.best: float | None = None
         self.start: dict[str, float] = {}
         self.best_epoch: int | None = None  # None: before the first step
-        self.n_epochs = 0  # that were run in the end
+        self.n_epochs = 0  # that were run
         self._weights: dict[str, Tensor] = {}
         self._resumed = False
 
     @classmethod
     def from_report(cls, config: TrainConfig, report: Mapping[str, Any]) -> KeepBest:
-        """What a phase that is over has found."""
+        """What a finished phase of a resumed training found."""
         found = cls(config.monitor, config.monitor_mode)
         for name in REPORTED:
             setattr(found, name, report[name])
@@ -73,11 +73,11 @@ class KeepBest(Callback):
         return {name: getattr(self, name) for name in REPORTED}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was found, and the weights: for a training that is resumed."""
+        """What was found, and the weights, for a checkpoint."""
         return {**self.to_report(), "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what was found."""
+        """Continue from a checkpoint."""
         self._weights = state_dict["weights"]
         for name in REPORTED:
             setattr(self, name, state_dict[name])
@@ -147,7 +147,7 @@ class KeepFinite(Callback):
         self._weights: dict[str, Tensor] = {}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what the epoch before left, which was finite."""
+        """Keep the weights that the previous epoch left: they were checked to be finite."""
         self._weights = weights_of(pl_module.module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -164,7 +164,7 @@ def weights_of(module: torch.nn.Module) -> dict[str, Tensor]:
 class StopOnInterrupt(Callback):
     """Ctrl-C ends training after the minibatch in progress instead of losing it; a second one interrupts as usual.
 
-    Of several ranks all stop after the same minibatch, whichever of them was told.
+    Of several ranks all stop after the same minibatch, whichever got the signal.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class StopOnInterrupt(Callback):
         self._previous = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen for Ctrl-C; only the main thread may."""
+        """Handle Ctrl-C from here on; only the main thread may set a handler."""
         if threading.current_thread() is not threading.main_thread():
             return
 
@@ -180,7 +180,7 @@ class StopOnInterrupt(Callback):
             self.interrupted = True
             if trainer.world_size == 1:  # ranks that stop alone would leave the others waiting
                 trainer.should_stop = True
-            self._stop_listening()
+            self._restore_handler()
 
         self._previous = signal.signal(signal.SIGINT, stop)
 
@@ -190,14 +190,14 @@ class StopOnInterrupt(Callback):
             self.interrupted = trainer.should_stop = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen no longer."""
-        self._stop_listening()
+        """Put the previous handler of Ctrl-C back."""
+        self._restore_handler()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Listen no longer."""
-        self._stop_listening()
+        """Put the previous handler of Ctrl-C back."""
+        self._restore_handler()
 
-    def _stop_listening(self) -> None:
+    def _restore_handler(self) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteError
 
-#: Cells that an error names; all of them are in its ``cells``.
-NAMED: Final = 3
-#: What helps, whatever the reason.
+#: Cells that the message of an error names; all of them are in its ``cells``.
+N_NAMED: Final = 3
+#: What may help, whatever the reason.
 ADVICE: Final = (
     "The last good weights are kept. Try a lower learning rate, plan_kwargs={'lr': ...}, or precision='32-true'."
 )
@@ -39,38 +39,43 @@ def loss_error(
     z
         Embeddings ``(n, z)`` per kind of modality.
     names
-        ``(n,)`` of the cells of the minibatch; of several ranks those of this one, and rows of ``z`` are then not named.
+        Of the cells of the minibatch ``(n,)``. With several ranks only of this one's, fewer than the rows of ``z``: the
+        error then names all of them.
     """
     where = f"The loss is not finite in epoch {epoch}, minibatch {batch_idx}"
     weights = first_non_finite(module)
     if weights is not None:
         name, kind = weights
-        of = f" of the encoder of {kind}" if kind else ""
-        reason = f"the weights {name!r}{of} no longer are since the step before"
+        reason = f"the weights {name!r}{_of_encoder(kind)} stopped being finite in the step before"
         return NonFiniteError(f"{where}: {reason}. {_cells(names)} {ADVICE}", epoch, kind, names)
     for kind, rows in z.items():
         bad = ~torch.isfinite(rows.detach()).all(1).cpu()
         if not bad.any():
             continue
         cells = [n for n, b in zip(names, bad.tolist(), strict=True) if b] if len(names) == len(bad) else list(names)
-        reason = f"the embeddings of {kind} of {int(bad.sum()):,} of {len(bad):,} cells are not"
+        reason = f"the embeddings of {kind} of {int(bad.sum()):,} of {len(bad):,} cells are not finite"
         return NonFiniteError(f"{where}: {reason}. {_cells(cells)} {ADVICE}", epoch, kind, cells)
-    reason = "embeddings and weights are, the loss itself overflows"
+    reason = "embeddings and weights are finite, the loss itself overflows"
     return NonFiniteError(f"{where}: {reason}. {_cells(names)} {ADVICE}", epoch, None, names)
 
 
 def weights_error(name: str, kind: str | None, names: Sequence[str], epoch: int) -> NonFiniteError:
-    """Weights that the last step of an epoch left, before a loss could show it."""
-    of = f" of the encoder of {kind}" if kind else ""
-    message = f"The weights {name!r}{of} are not finite at the end of epoch {epoch}. {_cells(names)} {ADVICE}"
+    """Weights are not finite after the last step of an epoch, which no loss has shown yet."""
+    message = (
+        f"The weights {name!r}{_of_encoder(kind)} are not finite at the end of epoch {epoch}. {_cells(names)} {ADVICE}"
+    )
     return NonFiniteError(message, epoch, kind, names)
 
 
+def _of_encoder(kind: str | None) -> str:
+    return f" of the encoder of {kind}" if kind else ""
+
+
 def _cells(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return f"Cells of the minibatch: {', '.join(map(repr, names[:NAMED]))}{more}." if names else ""
+    more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
+    return f"Cells of the minibatch: {', '.join(map(repr, names[:N_NAMED]))}{more}." if names else ""
 
 
 def _kind_of(name: str) -> str | None:
-    room, _, rest = name.partition(".")
-    return rest.partition(".")[0] if room in ("encoders", "values") else None
+    part, kind = [*name.split("."), ""][:2]
+    return kind if part in ("encoders", "values") else None

@@ -22,7 +22,7 @@ class FittingMixin:
         if self.is_started_:
             return
         seed = settings.seed or 0
-        # a file is read once, from front to back
+        # in rising order, so that a file is read once from front to back
         fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
         starts_spectrally = self.config.spectral and self.config.skip
         if starts_spectrally or self.module.joint is not None:

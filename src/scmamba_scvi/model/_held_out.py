@@ -1,4 +1,4 @@
-"""Retrieval among held-out cells, over the cells of all ranks."""
+"""How well held-out cells find their partners, over the cells of all ranks."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float
 
 
 def on_cpu(outputs: Mapping[str, dict]) -> HeldOut:
-    """What the module returned, kept until the epoch ends."""
+    """Embeddings and masks that the module returned, to be kept until the epoch ends."""
     return {kind: (z.detach().float().cpu(), outputs["present"][kind].cpu()) for kind, z in outputs["z"].items()}
 
 
 def of_all_ranks(batches: Iterable[HeldOut], device: torch.device) -> list[HeldOut]:
-    """What all ranks have embedded, the same on each; every rank must ask."""
+    """What all ranks have embedded, equal on each; every rank must call this."""
     batches, whole = list(batches), {}
     for kind in batches[0]:
         z, present = (torch.cat(parts) for parts in zip(*(batch[kind] for batch in batches), strict=True))

@@ -17,7 +17,7 @@ STEPS = 300
 PATIENCE_STEPS = 100
 #: Below this the larger network only overfits.
 BASE_CELLS = 5_000
-#: Fewer pairs say nothing about how modalities relate.
+#: Fewer pairs cannot show how modalities relate.
 MIN_PAIRED_CELLS = 20
 #: Share of the cells to train on where none is given, as in scvi-tools.
 TRAIN_SIZE = 0.9
@@ -26,12 +26,12 @@ MIN_PATCH = 16
 
 
 def choose_preset(n_cells: int) -> str:
-    """``"base"`` where there are a GPU and cells enough to train it on, ``"small"`` elsewhere."""
+    """``"base"`` if there is a GPU and enough cells to train it on, else ``"small"``."""
     return "base" if torch.cuda.is_available() and n_cells >= BASE_CELLS else "small"
 
 
 def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:
-    """Features of a patch: as configured, or so that about ``config.max_patches`` hold all features."""
+    """Features of a patch: as configured, or as many as make about ``config.max_patches`` patches."""
     return config.of_kind("patch_size", kind) or max(MIN_PATCH, math.ceil(n_features / config.max_patches))
 
 
@@ -39,8 +39,8 @@ def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:
 class TrainingSizes:
     """Sizes of a training, given by the user or chosen."""
 
-    batch_size: int  # cells of a device whose activations are in memory together
-    cells_per_step: int  # on all devices together: the loss compares each with all others
+    batch_size: int  # cells whose activations are in memory together on one device
+    cells_per_step: int  # that the loss compares with each other, on all devices together
     n_ranks: int  # devices, each with a process of its own
     max_epochs: int
     patience: int
@@ -48,7 +48,7 @@ class TrainingSizes:
 
     @property
     def micro_batch_size(self) -> int | None:
-        """``batch_size`` where a device reads its cells of a step in parts."""
+        """``batch_size`` if a device reads its cells of a step in parts, else `None`."""
         return self.batch_size if self.cells_per_step > self.batch_size * self.n_ranks else None
 
     def phases(self, *, linear_first: bool) -> dict[str, int]:
@@ -59,7 +59,7 @@ class TrainingSizes:
         return {"linear": alone, "whole": self.max_epochs - alone if self.epochs_given else self.max_epochs}
 
     def describe(self, preset: str, device: torch.device, phases: Mapping[str, int], n_train: int, n_val: int) -> str:
-        """One line for the user."""
+        """What is printed when training begins."""
         epochs = f"at most {phases['whole']} epochs"
         if "linear" in phases:
             epochs = f"at most {phases['linear']} epochs of the linear part alone, then {phases['whole']} of all"
@@ -76,7 +76,7 @@ class TrainingSizes:
 def count_training_cells(
     n_cells: int, train_size: float | None, external_indexing: Sequence[Sequence[int]] | None
 ) -> int:
-    """Cells to train on, at least: those that the caller names, else a share of all."""
+    """Number of cells to train on: those that the caller names, else a share of all, rounded down."""
     if external_indexing is not None:
         return len(external_indexing[0])
     return int(n_cells * (TRAIN_SIZE if train_size is None else train_size))
@@ -96,14 +96,15 @@ def choose_sizes(
     Raises
     ------
     ScmambaError
-        Too few cells to learn from, or a minibatch that takes more than half of them: batch statistics and negatives
-        would then come from the same cells in every step. One that was asked for by ``contrastive_batch_size`` may take
-        all of them.
+        Too few cells to learn from, or a ``batch_size`` of more than half of them: batch statistics and negatives would
+        come from the same cells in every step. A ``contrastive_batch_size`` may be as large as all of them.
     """
     if n_paired < MIN_PAIRED_CELLS:
         raise ScmambaError(f"{n_paired} cells have two modalities; at least {MIN_PAIRED_CELLS} are needed to train.")
     if batch_size is not None and batch_size < 2:
-        raise ScmambaError(f"batch_size={batch_size} is no minibatch: choose 2 to {n_train // 2:,}, or None.")
+        raise ScmambaError(
+            f"batch_size={batch_size} is too few cells to compare: choose 2 to {n_train // 2:,}, or None."
+        )
     if contrastive_batch_size is None:
         most = n_train // 2 // n_ranks
         if batch_size is not None and batch_size > most:
@@ -129,12 +130,12 @@ def choose_sizes(
 
 
 def check_contrastive_batch_size(size: int, batch_size: int | None, n_ranks: int, n_train: int) -> None:
-    """It is made of whole minibatches of every device, and there are cells enough.
+    """A multiple of the cells that all devices read together, and at most the training cells.
 
     Raises
     ------
     ScmambaError
-        With the nearest sizes that would do.
+        Names the nearest sizes that are possible.
     """
     part = (batch_size or 2) * n_ranks
     of = f"batch_size={batch_size}" if batch_size else "two cells"
@@ -147,9 +148,6 @@ def check_contrastive_batch_size(size: int, batch_size: int | None, n_ranks: int
     if size < part:
         raise ScmambaError(f"contrastive_batch_size={size} is smaller than {each}: choose at least {part:,}.")
     if batch_size is not None and size % part:
-        near = (
-            f"{size // part * part:,}"
-            if size + part > n_train
-            else f"{size // part * part:,} or {-(-size // part) * part:,}"
-        )
+        below = size // part * part
+        near = f"{below:,}" if below + part > n_train else f"{below:,} or {below + part:,}"
         raise ScmambaError(f"contrastive_batch_size={size} is not a multiple of {each}: choose {near}.")

@@ -1,4 +1,4 @@
-"""What the model learns from the training cells before the first step: value transforms and the spectral start."""
+"""What is fitted to the training cells before the first step: value transforms and the spectral start."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..nn.spectral import TruncatedSVD, held_out_correlations, linear_start, tru
 from ._matrix import ModalityMatrix, iterate_blocks
 from ._module import SCMAMBAModule
 
-#: More cells do not move the leading directions, but cost a pass over the data each.
+#: More cells do not change the leading directions, but make each of several passes over the data longer.
 MAX_CELLS = 50_000
-#: Correlations need fewer cells than directions do, and are taken in four parts.
+#: For weights: correlations need fewer cells than directions do, and each of four parts is decomposed again.
 MAX_CELLS_OF_WEIGHTS = 10_000
 
 
 def fit_values(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> None:
-    """Learn what the value transforms need (document frequencies) from the training cells."""
+    """Fit the value transforms (document frequencies, spreads) to the training cells."""
     for kind, matrix in matrices.items():
         module.values[kind].fit(iterate_blocks(matrix, cells))
 
@@ -28,7 +28,7 @@ def decompose(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, seed: int = 0
 ) -> dict[str, TruncatedSVD]:
     """Leading components of every modality's values on those of ``cells`` that have it."""
-    n_components = spectral_components(module, {k: int(m.present(cells).sum()) for k, m in matrices.items()})
+    n_components = n_spectral_components(module, {k: int(m.present(cells).sum()) for k, m in matrices.items()})
     return {
         kind: truncated_svd(
             lambda kind=kind, matrix=matrix: (module.values[kind](b) for b in iterate_blocks(matrix, cells)),
@@ -56,7 +56,7 @@ def start_spectrally(
     cells, svds
         Training cells and their components, of `decompose`.
     seed
-        Of the decomposition that weights from held-out cells need.
+        Of the decompositions that weights from held-out cells need.
     """
     present = {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()}
     device = next(module.parameters()).device
@@ -65,10 +65,10 @@ def start_spectrally(
         n_components = max(svd.components.shape[1] for svd in svds.values())
         weights = direction_weights(module, matrices, cells, n_components, seed)
         if not bool((weights > 0).any()):
-            # weights of zero would make every view the same vector, which training cannot leave
+            # with weights of zero every view would be the same vector, and training could not change that
             warnings.warn(
-                f"On cells held out, nothing in {' and '.join(matrices)} goes together: training starts from what goes together "
-                f"on its own cells, which may be chance. Check that the cells of the modalities are the same ones.",
+                f"On held-out cells, no direction of {' and '.join(matrices)} is correlated: training starts from correlations on "
+                f"its own cells, which may be chance. Check that the modalities were measured in the same cells.",
                 UserWarning, stacklevel=2,
             )  # fmt: skip
             weights = None
@@ -80,10 +80,10 @@ def start_spectrally(
 def direction_weights(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, n_components: int, seed: int
 ) -> torch.Tensor:
-    """Held-out correlations of the shared directions, in falling order; of at most `MAX_CELLS_OF_WEIGHTS` cells.
+    """Held-out correlations of the shared directions, in falling order, from at most `MAX_CELLS_OF_WEIGHTS` cells.
 
-    A direction of low rank is found again in another part of the cells as one of another rank, so that single
-    correlations scatter; the falling curve nearest to them (isotonic regression) does not.
+    Another part of the cells may give a direction another rank, so single correlations scatter; the falling curve
+    nearest to them (isotonic regression) is smoother.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -106,17 +106,17 @@ def direction_weights(
 
 
 def sample(cells: np.ndarray, at_most: int, seed: int) -> np.ndarray:
-    """All ``cells``, or of more than ``at_most`` a random choice in rising order."""
+    """All ``cells``, or a random choice of ``at_most`` of them in rising order."""
     if len(cells) <= at_most:
         return cells
     return np.sort(np.random.default_rng(seed).choice(cells, at_most, replace=False))
 
 
-def spectral_components(module: SCMAMBAModule, n_cells: Mapping[str, int]) -> int:
-    """Directions of each modality that enter the CCA: as many as latent dimensions, fewer on few cells.
+def n_spectral_components(module: SCMAMBAModule, n_cells: Mapping[str, int]) -> int:
+    """Number of directions of each modality that enter the CCA: as many as latent dimensions, fewer on few cells.
 
-    With a tenth as many directions as cells, correlations that are there by chance stay well below those that are not;
-    held-out correlations need no such limit, as chance weighs nothing in them.
+    With a tenth as many directions as cells, correlations by chance stay well below true ones. Held-out correlations
+    need no such limit: those by chance get a weight near zero.
     """
     asked = module.config.spectral_components or module.config.n_latent
     per_direction = 2 if module.config.spectral_weights == "held-out" else 10

@@ -1,4 +1,4 @@
-"""How a model is trained: what is chosen, what is learned before the first step, which weights are kept."""
+"""The order of events of a training: check, choose sizes, start or resume, train in phases, keep the best weights."""
 
 from __future__ import annotations
 
@@ -54,32 +54,34 @@ class ContrastiveTrainingMixin:
         resume: bool = False,
         **trainer_kwargs,
     ) -> None:
-        """Train, keep the weights with the best held-out retrieval, and say in one line what was chosen.
+        """Train, keep the weights with the best held-out retrieval, and print in one line what was chosen.
 
-        The linear part is trained alone first, in seconds; then the network beside it, which is kept only where cells
-        that it does not see find themselves better with it.
+        The linear part is trained alone first, in seconds; then the network beside it, which is kept only if held-out
+        cells find their partners better with it.
 
         Parameters
         ----------
         max_epochs
-            Of the linear part and of the network together, each at most half. `None`: for each enough for about 300
-            steps, at least 3 and at most 100 epochs.
+            Epochs of the linear part and of the network together; half of them are for the linear part. `None`: each gets
+            as many as make about 300 steps, at least 3 and at most 100.
         batch_size
-            Cells of a minibatch of one device, each other cell of which is a negative. `None`: 512, a quarter of the
-            training cells where there are fewer than 2,048.
+            Cells of a minibatch on one device; each is compared with all others. `None`: 512, or a quarter of the training
+            cells if there are fewer than 2,048.
         contrastive_batch_size
             Cells that the loss compares with each other: a multiple of ``batch_size`` and of the number of devices, at
-            most the training cells. Only ``batch_size`` of them have activations in memory at a time on a device; every
-            cell is read twice for it (gradient caching, arXiv 2101.06983). Loss, gradient and batch statistics are those
-            of one minibatch of this size. `None`: ``batch_size`` on every device.
+            most the training cells. Only ``batch_size`` of them have activations in memory at a time on a device, for
+            which every cell is read twice (gradient caching, arXiv 2101.06983). Loss, gradient and batch statistics are
+            those of one minibatch of this size. `None`: ``batch_size`` on every device.
         early_stopping
-            Stop when held-out FOSCTTM has not improved for a while. The best weights are kept in any case.
+            Stop when held-out retrieval (`TrainConfig.monitor`, by default FOSCTTM) has not improved for a while. The best
+            weights are kept in any case.
         %(param_accelerator)s
         %(param_devices)s
         precision
             `None`: bf16 on a GPU that has it, float32 elsewhere.
         train_size, validation_size
-            Shares of the cells; by default 0.9 and the rest, of which at most 5,000.
+            Shares of the cells to train on and to hold out; by default 0.9 and the rest. At most 5,000 cells are held out
+            (`TrainConfig.max_validation_cells`): without ``validation_size``, those beyond are trained on as well.
         shuffle_set_split
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
@@ -88,15 +90,15 @@ class ContrastiveTrainingMixin:
             Entries of :class:`scmamba_scvi.config.TrainConfig`.
         checkpoint_dir
             Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state, order of
-            cells, history. For one device. What cannot be written is said, and training goes on; the file is whole, or
-            what it was before. `None`: nothing is written, and a process that is killed loses the training.
+            cells, history. For one device. If a save fails, a warning says so, training goes on, and the file stays as it
+            was. `None`: nothing is written, and a process that is killed loses the training.
         resume
-            Go on from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
-            interrupted. Model, data and arguments must be those it began with.
+            Continue from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
+            interrupted. Model, data and arguments must be the ones that it began with.
         **trainer_kwargs
             For :class:`scvi.train.Trainer`, among them ``num_nodes`` and ``strategy``. Several devices train together
-            (``"ddp"`` unless another one of its kind is named): the loss compares the cells of all of them, and held-out
-            retrieval is among all held-out cells.
+            (``"ddp"`` unless another strategy of this kind is named): the loss compares the cells of all of them, and
+            held-out retrieval is among all held-out cells.
 
         Raises
         ------
@@ -163,20 +165,20 @@ class ContrastiveTrainingMixin:
     def _check_can_train(
         self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, n_ranks: int
     ) -> None:
-        """Whether the data, the folder and the devices allow what is asked for; nothing is changed before."""
+        """Check that data, folder and devices allow what is asked for, before anything is changed."""
         if config.batch_pure and not self.adata_manager.has_batches:
             raise ScmambaError("batch_pure=True needs batches: name their column in setup_mudata(batch_key=...).")
         if self._corrects_batches and BATCH_KEY not in self.adata_manager.data_registry:
             raise ScmambaError(
-                f"This model takes batches out, and the MuData has no obs[{self.batch_key!r}]: add it, or make a model "
+                f"This model corrects for batches, and the MuData has no obs[{self.batch_key!r}]: add it, or make a model "
                 f"with correct_batches=False."
             )
         if resume and checkpoint_dir is None:
             raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
         if n_ranks > 1 and checkpoint_dir is not None:
             raise ScmambaError(
-                f"checkpoint_dir is for training on one device, this would be on {n_ranks}, whose processes would write "
-                f"one file: leave checkpoint_dir out, or pass devices=1, num_nodes=1."
+                f"checkpoint_dir is for training on one device, this would be on {n_ranks}, whose processes would all "
+                f"write the same file: leave checkpoint_dir out, or pass devices=1, num_nodes=1."
             )
 
     def _size_and_split(
@@ -209,7 +211,7 @@ class ContrastiveTrainingMixin:
         if self.classifier_ is not None:
             self.classifier_ = None
             warnings.warn(
-                "The classifier belongs to the embedding as it was before this training and is forgotten: call "
+                "The classifier was trained on the embedding before this training, and is dropped: call "
                 "train_classifier again.",
                 UserWarning, stacklevel=3,
             )  # fmt: skip
@@ -263,7 +265,7 @@ class ContrastiveTrainingMixin:
             "callbacks": [EqualStart(), *trainer_kwargs.get("callbacks", [])],
         }  # fmt: skip
         if not validated:
-            trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would ask for a loader that is not there
+            trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would need a validation loader
         with ranks_trainer(sizes.n_ranks, trainer) as (trainer, report):
             keep_best = KeepBest(config.monitor, config.monitor_mode, report)
             trainer["callbacks"] += [keep_best if validated else KeepFinite(), on_interrupt]
@@ -281,7 +283,7 @@ class ContrastiveTrainingMixin:
             if checkpoint is not None:
                 runner.trainer.callbacks.append(SaveCheckpoint(checkpoint, self))
             self.module.train()  # a trained model comes back in eval mode
-            # what is left out names devices that are not there and advertises a logger
+            # Lightning lists devices that are not there and advertises a logger
             with quiet("lightning.pytorch.utilities.rank_zero"):
                 runner()
             keep_best.n_epochs = runner.trainer.current_epoch
