@@ -1,4 +1,4 @@
-"""Models that are copied and pickled: the network, what it learned and its registry; data are shared or left behind."""
+"""Deep copies and pickles of a model: network, fitted values and registry; data are shared or left out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .._compat import plain_registry, share_data
 class CopyMixin:
     """`copy.deepcopy` and `pickle` of a `BaseModelClass`, whose managers and trainer cannot be copied.
 
-    A deep copy has a network of its own on the same MuData. A pickled model comes back without data, as one that was
-    loaded with ``adata=False`` does: pass data to its methods.
+    A deep copy has its own network and shares the MuData. A pickled model comes back without data, like one that was
+    loaded with ``adata=False``: pass data to its methods.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -23,7 +23,7 @@ class CopyMixin:
             "registry": plain_registry(self.registry_),
             "arguments": {**arguments["non_kwargs"], **arguments["kwargs"]["overrides"]},
             "weights": {name: t.detach().cpu() for name, t in self.module.state_dict().items()},
-            # by the same rule as scvi-tools saves by: what ends in an underscore
+            # by the rule by which scvi-tools saves: names that end in an underscore
             "learned": {
                 name: value
                 for name, value in vars(self).items()
@@ -32,7 +32,9 @@ class CopyMixin:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        with torch.random.fork_rng(devices=[]):  # weights are drawn and then replaced: nobody else may notice
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # the weights drawn here are replaced at once: others must not see the draw
             self.__init__(registry=state["registry"], **state["arguments"])
         self.module.load_state_dict(state["weights"])
         self.module.eval()

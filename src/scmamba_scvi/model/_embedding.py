@@ -39,10 +39,10 @@ class EmbeddingMixin:
             MuData with the model's features in any order; it may lack modalities, and needs neither batches nor labels.
             `None`: the MuData the model was made with.
         modality
-            Kind, or key of ``mdata.mod``: the view of this modality, in the space that all modalities share; partners
-            are compared here. `None`: the joint embedding of what the modalities share and what each shows on its own,
-            in a space of its own; cell types and states are read here. Cells that lack modalities get the prediction
-            of it from those they have.
+            Kind, or key of ``mdata.mod``: the view of this modality, in the space that all modalities share; use it to
+            compare modalities. `None`: the joint embedding of what the modalities share and what each shows alone, in
+            another space; use it for cell types and states. For cells that lack modalities it is predicted from those
+            they have.
         indices
             Cells to embed, positions in ``mdata.obs``. `None`: all.
         batch_size

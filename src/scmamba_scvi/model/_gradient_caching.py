@@ -1,13 +1,13 @@
 """Gradient caching: a loss over many cells, of which only few have activations in memory at a time.
 
-Gao et al. 2021, arXiv 2101.06983: read every micro-batch without keeping activations, take the gradient of the loss in
-what was read, then read micro-batch by micro-batch once more and back-propagate that gradient. This is what activation
-checkpointing of a whole micro-batch does, so `torch.utils.checkpoint` does it here: it puts the random state back for
-the second reading, so that the same input is masked, knows autocast, nests, and leaves one forward and one backward pass
-to whatever trains (clipping, several devices, mixed precision).
+Gao et al. 2021, arXiv 2101.06983: read every micro-batch without keeping activations, compute the gradient of the loss
+with respect to what was read, then read micro-batch by micro-batch again and back-propagate that gradient. Activation
+checkpointing of a whole micro-batch does the same, so `torch.utils.checkpoint` is used: it restores the random state for
+the second reading, so that the same input is masked, it knows autocast and can be nested, and training code still sees
+one forward and one backward pass (clipping, several devices, mixed precision).
 
-What is read stops before everything that looks at cells together. Batch statistics are therefore those of all cells of
-the loss, not of a micro-batch, and running statistics are updated once: the gradient is that of one large minibatch.
+Reading ends before everything that looks at cells together. Batch statistics are therefore those of all cells of the
+loss, not of a micro-batch, and running statistics are updated once: the gradient is that of one large minibatch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ..ops.csr import slice_rows
 def read_in_parts(
     read: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], tensors: Mapping[str, Tensor], size: int | None
 ) -> dict[str, Tensor]:
-    """``read(tensors)`` for a function that treats cells apart, at most ``size`` cells at a time.
+    """``read(tensors)``, at most ``size`` cells at a time; ``read`` must treat each cell independently of the others.
 
     Parameters
     ----------
     read
-        From a minibatch to rows ``(n, m)`` by name.
+        From a minibatch to a dict of rows ``(n, m)``.
     tensors
-        The minibatch, rows are cells.
+        The minibatch; rows are cells.
     size
         Cells whose activations are kept together; `None`, or as many as there are: nothing is computed twice.
     """
@@ -44,7 +44,7 @@ def read_in_parts(
 
 
 def split_minibatch(tensors: Mapping[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
-    """As few parts of at most ``size`` cells as there can be, of nearly equal size."""
+    """As few parts of at most ``size`` cells as possible, of nearly equal size."""
     n_cells = n_cells_of(tensors)
     n_parts = max(1, -(-n_cells // size))
     bounds = [n_cells * i // n_parts for i in range(n_parts + 1)]
@@ -53,5 +53,5 @@ def split_minibatch(tensors: Mapping[str, Tensor], size: int) -> Iterator[dict[s
 
 
 def n_cells_of(tensors: Mapping[str, Tensor]) -> int:
-    """Cells of a minibatch."""
+    """Number of cells of a minibatch."""
     return next(iter(tensors.values())).shape[0]

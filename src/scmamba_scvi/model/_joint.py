@@ -1,4 +1,4 @@
-"""What the joint embedding learns from the training cells: components before training, maps and batches after it."""
+"""What of the joint embedding is fitted to the training cells: components before training, maps and batches after it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ._matrix import ModalityMatrix, in_parts, iterate_blocks
 from ._module import SCMAMBAModule
 from ._start import MAX_CELLS, sample
 
+#: Cells of a cluster on average: enough for the mean of each batch in it.
 CELLS_PER_CLUSTER = 50
-#: The offset of a batch that came after training is a mean over its cells: of fewer it would be about these cells.
+#: The offset of a batch that came after training is a mean over its cells: of fewer it would describe just these cells.
 MIN_CELLS_OF_BATCH = 20
-#: Rounds of clustering and comparing; the offsets change little after the third.
+#: Rounds of clustering and of comparing batches within clusters; the offsets change little after the third.
 N_ROUNDS = 5
 
 
@@ -54,7 +55,7 @@ def fit_joint(
     cells
         Training cells.
     batches
-        Number of the batch of each of ``cells``; `None`: batches are left as they are.
+        Number of the batch of each of ``cells``; `None`: batches are not corrected for.
     seed
         Of the clusters.
     """
@@ -64,8 +65,10 @@ def fit_joint(
         module.joint.fit_maps(features, present, weight)
         return
     joint = module.joint
-    batch = torch.from_numpy(batches).long().clamp(max=joint.n_batches)  # the last: came after the first training
-    for kind in features:  # start where every batch has the same mean
+    batch = (
+        torch.from_numpy(batches).long().clamp(max=joint.n_batches)
+    )  # batches that came after the first training count as one
+    for kind in features:  # the first offsets give every batch the same mean
         _set_shift(joint, kind, _offsets(features[kind], batch, torch.zeros_like(batch), present[kind]))
     for i in range(N_ROUNDS):
         joint.fit_maps(_shifted(joint, features, batch), present, weight)
@@ -80,7 +83,7 @@ def fit_joint(
 def fit_new_batches(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], batches: np.ndarray, first_new: int, seed: int
 ) -> dict[int, int]:
-    """Offsets of batches that the reference was not trained on; everything else stays as it is.
+    """Estimate the offsets of batches that the reference was not trained on; everything else stays as it is.
 
     Parameters
     ----------
@@ -97,26 +100,28 @@ def fit_new_batches(
         if len(cells) < MIN_CELLS_OF_BATCH:
             small[int(number)] = len(cells)
             continue
+        features, present = _features(module, matrices, sample(cells, MAX_CELLS, seed))
         device = module.joint.anchor.device
-        found = _features(module, matrices, sample(cells, MAX_CELLS, seed))
-        module.joint.fit_shift(*({k: x.to(device) for k, x in of.items()} for of in found), int(number), N_ROUNDS)
+        module.joint.fit_shift(_to(device, features), _to(device, present), int(number), N_ROUNDS)
     return small
 
 
 def _keep_anchors(
     joint: JointEmbedding, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor, seed: int
 ) -> None:
+    """Keep, per cluster, what new batches will be compared with."""
     cluster = _clusters(joint, features, present, batch, seed)
     device = joint.anchor.device
-    shifted, here = ({k: x.to(device) for k, x in of.items()} for of in (_shifted(joint, features, batch), present))
-    # shifted already: the number of the batch that is not known adds nothing
-    z = joint(shifted, here, torch.full((len(batch),), joint.n_batches, device=device))
-    joint.set_anchors(shifted, here, z, cluster.to(device))
+    shifted, present = _to(device, _shifted(joint, features, batch)), _to(device, present)
+    # offsets are subtracted already: the number of an unknown batch subtracts none
+    z = joint(shifted, present, torch.full((len(batch),), joint.n_batches, device=device))
+    joint.set_anchors(shifted, present, z, cluster.to(device))
 
 
 def _features(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the joint embedding reads of the cells ``(n, 2 z)``, and who has each modality ``(n,)``, on the CPU."""
     module.eval()
     device = next(module.parameters()).device
     features, present = {}, {}
@@ -129,6 +134,10 @@ def _features(
             for part in in_parts(cells, 512)
         ])  # fmt: skip
     return features, present
+
+
+def _to(device: torch.device, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {kind: x.to(device) for kind, x in tensors.items()}
 
 
 def _shifted(joint: JointEmbedding, features: Mapping[str, Tensor], batch: Tensor) -> dict[str, Tensor]:
@@ -146,14 +155,14 @@ def _clusters(
 ) -> Tensor:
     from sklearn.cluster import KMeans
 
-    device = joint.get_buffer(f"shift_{joint.kinds[0]}").device
-    z = joint(*({k: x.to(device) for k, x in of_kind.items()} for of_kind in (features, present)), batch.to(device))
+    device = joint.anchor.device
+    z = joint(_to(device, features), _to(device, present), batch.to(device))
     k_means = KMeans(max(1, min(N_CLUSTERS, len(z) // CELLS_PER_CLUSTER)), n_init=2, random_state=seed)
     return torch.from_numpy(k_means.fit_predict(z.cpu().numpy())).long()
 
 
 def _offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tensor:
-    """Least squares of ``x`` on cluster and batch: the part of the batch ``(batches, 2 z)``, of mean zero over cells."""
+    """Offsets of the batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells."""
     n_batches = int(batch.max()) + 1
     x, batch, cluster = x[present].double(), batch[present], cluster[present]
     of_batch = torch.nn.functional.one_hot(batch, n_batches).double()
@@ -163,6 +172,6 @@ def _offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tens
     def within(y: Tensor) -> Tensor:  # what the clusters do not explain
         return y - of_cluster @ ((of_cluster.T @ y) / size)
 
-    # batches that never share a cluster cannot be told from it: the smallest offsets that fit are then taken
+    # a batch that shares no cluster with another one has no unique offset: the smallest solution is taken
     offsets = torch.linalg.lstsq(within(of_batch), within(x), rcond=1e-6, driver="gelsd").solution
     return (offsets - of_batch.mean(0) @ offsets).float()

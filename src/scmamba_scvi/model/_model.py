@@ -1,4 +1,4 @@
-"""SCMAMBA: what the user holds."""
+"""SCMAMBA, the model that the user holds: setup and construction. Its other methods come from mixins."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ._training import ContrastiveTrainingMixin
 from ._trajectory import TrajectoryMixin
 
 _C = scvi_constants()
-#: What scvi-tools passes when it registers data for a model that exists.
+#: Arguments that scvi-tools adds when it registers new data for an existing model.
 PASSED_ON: Final = ("source_registry", "extend_categories", "allow_missing_labels", "transfer_batch")
 
 
@@ -72,7 +72,7 @@ class SCMAMBA(
         Dimensions of the embedding.
     preset
         Size of the network: ``"small"``, ``"base"``, ``"large"``, ``"paper"`` (the published shape), or ``"auto"``:
-        ``"base"`` for 5,000 cells and more where a GPU is, ``"small"`` elsewhere.
+        ``"base"`` for 5,000 cells or more on a machine with a GPU, else ``"small"``.
     layouts
         Order and patches of the features per kind of modality, as :func:`scmamba_scvi.pp.feature_layout` makes them;
         `None` computes them from ``var``.
@@ -109,8 +109,8 @@ class SCMAMBA(
         self.is_started_ = False
         self.match_temperatures_: dict[str, float] = {}
         self.classifier_: dict[str, Any] | None = None
-        self.is_query_ = False  # of `load_query_data`: the reference stays where it is
-        self.reference_batches_ = 0  # batches the reference of a query was trained on
+        self.is_query_ = False  # made by `load_query_data`: training leaves the reference as it is
+        self.reference_batches_ = 0  # number of batches that the reference of a query was trained on
         self.places_: dict[str, dict[str, Any] | None] = {}
         if layouts is None and adata is not None:
             placed = {kind: key for kind, key in self.modalities_.items() if kind in PLACED_KINDS}
@@ -120,7 +120,7 @@ class SCMAMBA(
             self.registry_[_C._FIELD_REGISTRIES_KEY][BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]
         )
         self.module = self._module_cls(config, self._layouts, n_batches)
-        # what a preset means may change between releases, so the resolved network is saved, not its name
+        # a preset may change between releases, so the resolved configuration is saved with the model
         arguments = {
             "n_latent": n_latent,
             "preset": preset,
@@ -131,7 +131,7 @@ class SCMAMBA(
 
     @classmethod
     def setup_anndata(cls, adata, **kwargs):
-        """Not for this model: one AnnData holds one modality. See :meth:`setup_mudata`."""
+        """Raise an error: an AnnData holds one modality, and this model needs several. See :meth:`setup_mudata`."""
         raise ScmambaError(
             "SCMAMBA needs several modalities: put them in a MuData, mudata.MuData({'rna': ..., 'atac': ...}), and call setup_mudata."
         )
@@ -152,8 +152,8 @@ class SCMAMBA(
     ) -> None:
         """%(summary_mdata)s.
 
-        Cells are aligned by name: the modalities may list them in any order, and cells that lack a modality are
-        welcome as long as some have two.
+        Cells are aligned by name: the modalities may list them in any order, and cells may lack modalities as long as
+        some have two.
 
         Parameters
         ----------
@@ -170,13 +170,13 @@ class SCMAMBA(
         require_counts
             Refuse values that are negative or not whole numbers. `False` for corrected counts.
         genome
-            Build of the coordinates, such as ``"hg38"`` or ``"GRCm38"``. `None`: what ``uns["genome"]`` or, as 10x writes
-            it, ``var["genome"]`` say, if they do. Data of another build are refused from then on.
+            Build of the coordinates, such as ``"hg38"`` or ``"GRCm38"``. `None`: the one in ``uns["genome"]`` or, as 10x
+            writes it, ``var["genome"]``, if there is one. From then on, data of another build are refused.
 
         Raises
         ------
         ScmambaError
-            Before anything is registered; the message names what is wrong, where, and what to do.
+            Before anything is registered; the message says what is wrong, where, and what to do.
 
         Examples
         --------
@@ -232,12 +232,12 @@ class SCMAMBA(
 
     @property
     def config(self) -> ModelConfig:
-        """The resolved network."""
+        """The network: the preset with the overrides applied."""
         return self.module.config
 
     @property
     def batch_key(self) -> str | None:
-        """Column of ``mdata.obs`` that holds the batch, as `setup_mudata` was told."""
+        """Column of ``mdata.obs`` that holds the batch, as named in `setup_mudata`."""
         return self.registry_[_C._SETUP_ARGS_KEY]["batch_key"]
 
     @property

@@ -1,4 +1,4 @@
-"""``model.json`` of an exported model, read as what a stranger wrote: every entry is checked before it is used."""
+"""``model.json`` of an exported model. It may come from anyone, so every entry is checked before it is used."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FORMAT: Final = "scmamba-scvi model"
 FORMAT_VERSION: Final = 1
 MODEL_FILE: Final = "model.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
-#: A name without a folder; the digest keeps the weights of an export apart from those it replaces.
+#: No folder in it; the digest tells the weights of an export from those that it replaces.
 WEIGHTS_NAME: Final = re.compile(r"weights(-[0-9a-f]{16})?\.safetensors")
 #: Ten times the description of 1.2 million features.
 MAX_BYTES: Final = 1 << 30
-#: Slots of a patch beyond those its features need.
+#: Slots of a patch that are allowed even where there are fewer features.
 MAX_PATCH: Final = 1 << 16
 SETUP_ARGUMENTS: Final = (
     "modalities", "layers", "batch_key", "labels_key", "unlabeled_category", "require_counts", "genome"
@@ -31,7 +31,7 @@ SETUP_ARGUMENTS: Final = (
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """Entries of ``model.json``, each of the type and in the bounds that the rest of the package takes for granted.
+    """Entries of ``model.json``, each of the type and within the bounds that the rest of the package relies on.
 
     ``config`` is a `ModelConfig`, ``layouts`` holds `FeatureLayout`.
 
@@ -56,7 +56,7 @@ def read_description(directory: Path) -> dict[str, Any]:
         raise ScmambaError(f"{path} lacks the entries {missing}.")
     for name, check in CHECKS.items():
         if not check(described[name]):
-            raise ScmambaError(f"{path}: the entry {name!r} is not one of a model: {_short(described[name])}.")
+            raise ScmambaError(f"{path}: the entry {name!r} cannot be that of a model: {_short(described[name])}.")
     try:
         return _consistent(described)
     except ScmambaError as error:
@@ -75,7 +75,7 @@ def read_classifier(described: Mapping[str, Any] | None) -> dict[str, Any] | Non
 
 
 def _read_json(path: Path) -> Any:
-    if not path.is_file():  # a pipe would be waited for without end
+    if not path.is_file():  # reading a pipe would wait forever
         raise ScmambaError(f"{path.parent} is not an exported model: it has no {MODEL_FILE}.")
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -88,7 +88,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _consistent(described: dict[str, Any]) -> dict[str, Any]:
-    """What the entries say together."""
+    """The same entries as objects, once they are known to fit each other."""
     kinds = list(described["setup_args"]["modalities"])
     layouts = {kind: FeatureLayout.from_dict(saved) for kind, saved in described["layouts"].items()}
     for what in ("features", "layouts"):
@@ -97,10 +97,10 @@ def _consistent(described: dict[str, Any]) -> dict[str, Any]:
     for kind, layout in layouts.items():
         names = described["features"][kind]
         if len(set(names)) < len(names) or len(names) != layout.n_features:
-            raise ScmambaError(f"{len(set(names)):,} names and {layout.n_features:,} slots of features of {kind}.")
+            raise ScmambaError(f"{len(set(names)):,} different names for {layout.n_features:,} features of {kind}.")
         places = described["places"].get(kind)
         if places is not None and len(places["chrom"]) != layout.n_features:
-            raise ScmambaError(f"{len(places['chrom']):,} places of {layout.n_features:,} features of {kind}.")
+            raise ScmambaError(f"{len(places['chrom']):,} coordinates for {layout.n_features:,} features of {kind}.")
         if layout.patch_size > max(MAX_PATCH, layout.n_features):
             raise ScmambaError(f"patches of {layout.patch_size:,} slots for {layout.n_features:,} features of {kind}.")
     return {**described, "layouts": layouts, "config": _config(described["preset"], described["config"])}
@@ -115,7 +115,7 @@ def _config(preset: str, entries: Mapping[str, Any]) -> ModelConfig:
 
 
 def _with_tuples(config: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists only; the configuration is hashable and so has tuples."""
+    """Lists as tuples: JSON has lists only, and the configuration has tuples, to be hashable."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -130,7 +130,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# -- what the entries may be
+# -- what each entry may be
 
 
 def _is_text(value: object) -> bool:
@@ -146,7 +146,7 @@ def _is_texts(value: object) -> bool:
 
 
 def _is_categories(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) or (_is_number(v) or isinstance(v, bool)) for v in value)
+    return isinstance(value, list) and all(isinstance(v, str) or _is_number(v) for v in value)
 
 
 def _by_kind(check: Callable[[Any], bool]) -> Callable[[object], bool]:
@@ -158,7 +158,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_setting(value: object) -> bool:
-    """What an entry of the configuration may hold: plain values, by kind or not, and no number out of all proportion."""
+    """What an entry of the configuration may hold: plain values, by kind or not, and no huge numbers."""
     if isinstance(value, dict):
         return set(value) <= set(KINDS) and all(not isinstance(v, dict) and _is_setting(v) for v in value.values())
     if isinstance(value, list):
@@ -195,7 +195,7 @@ def _is_temperatures(value: object) -> bool:
 
 
 def _is_places(value: object) -> bool:
-    """Chromosome by number, start and end of every feature, or nothing where the names say them."""
+    """Chromosome by number, start and end of every feature, or nothing if the names say them."""
     return value is None or (
         isinstance(value, dict)
         and set(value) == {"chroms", "chrom", "start", "end"}
@@ -212,7 +212,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62
 
 
-#: From entry of ``model.json`` to whether a value may stand there.
+#: From entry of ``model.json`` to whether its value is allowed.
 CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
     "weights_file": lambda value: _is_text(value) and WEIGHTS_NAME.fullmatch(value) is not None,
     "weights_sha256": lambda value: _is_text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None,

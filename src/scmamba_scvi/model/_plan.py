@@ -21,28 +21,30 @@ from ._held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
 
 
 class ContrastivePlan(TrainingPlan):
-    """AdamW with a slow group for what starts at the spectral solution; retrieval among held-out cells after each epoch.
+    """AdamW, slower for what starts at the spectral solution; held-out retrieval is scored after each epoch.
 
     scvi-tools' stock plan logs the parts of an ELBO, which this model does not have.
 
     Parameters
     ----------
+    config
+        Learning rates, schedule and the rest of the options.
     micro_batch_size
-        Cells whose activations are in memory together; `None`: the minibatch as the loader gives it. Halved where a GPU
-        has no memory for them.
+        Cells whose activations are in memory together; `None`: the minibatch as the loader gives it. Halved when a GPU
+        runs out of memory.
     """
 
     def __init__(self, module, *, config: TrainConfig, micro_batch_size: int | None = None, **kwargs) -> None:
         super().__init__(module, lr=config.lr, weight_decay=config.weight_decay, n_epochs_kl_warmup=None, **kwargs)
         self.train_config = config
         self.micro_batch_size = micro_batch_size
-        self._n_cells = 0  # of the minibatch at hand
+        self._n_cells = 0  # of the current minibatch
         self._cells = torch.empty(0, dtype=torch.int64)  # their positions in obs
         self._to_log: list[tuple[str, object, int]] = []
         self.logged_in_training: set[str] = set()
         self._held_out: list[HeldOut] = []
 
-    # -- the base class would set up ELBO metrics and pass arguments of a variational module
+    # the base class would set up metrics of an ELBO, and pass arguments of a variational module
     def initialize_train_metrics(self) -> None:
         """No running metrics: every value is logged as it comes."""
 
@@ -54,7 +56,7 @@ class ContrastivePlan(TrainingPlan):
         return self.module(*args, **kwargs)
 
     def on_train_start(self) -> None:
-        """Lightning keeps the mode it finds, and scvi-tools leaves a trained module in eval mode."""
+        """Switch to training mode: Lightning keeps the mode it finds, and scvi-tools leaves a trained module in eval mode."""
         self.module.train()
         decide_checkpointing(self.module, self.train_config.checkpoint_activations, self.micro_batch_size, self.trainer)
 
@@ -71,18 +73,18 @@ class ContrastivePlan(TrainingPlan):
         return output.loss
 
     def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
-        """Log the step, once: a step may need several attempts."""
+        """Log the step here, where it is done: `training_step` may need several attempts."""
         for name, value, n_cells in self._to_log:
             self._log(name, value, n_cells, prog_bar=name == "train_loss")
             self.logged_in_training.add(name)
         self._to_log = []
 
     def on_validation_epoch_start(self) -> None:
-        """Weights that are not finite are named before embeddings of them are scored."""
+        """Stop at weights that are not finite, before their embeddings are scored."""
         self._check_weights()
 
     def on_train_epoch_end(self) -> None:
-        """No epoch ends with weights that are not finite: those at its start can still be put back."""
+        """Stop at weights that are not finite, while those from the start of the epoch can be put back."""
         self._check_weights()
 
     def _check_weights(self) -> None:
@@ -91,16 +93,16 @@ class ContrastivePlan(TrainingPlan):
             raise weights_error(*found, self._cell_names(), self.current_epoch)
 
     def _cell_names(self) -> list[str]:
-        """Of the last minibatch."""
+        """Names of the cells of the last minibatch."""
         names = self.trainer.datamodule.adata_manager.adata.obs_names
         return [str(name) for name in names[self._cells.cpu().numpy()]]
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
-        """One step; where memory does not suffice, with fewer cells at a time."""
+        """One step; if memory does not suffice, with fewer cells at a time."""
         super().optimizer_step(epoch, batch_idx, optimizer, functools.partial(self._within_memory, optimizer_closure))
 
     def _within_memory(self, closure: Callable[[], object]) -> object:
-        """Forward and backward pass, once more with half the activations as long as they do not fit."""
+        """Forward and backward pass, repeated with half the activations as long as they do not fit."""
         statistics = [
             (buffer, buffer.clone())
             for module in self.module.modules()
@@ -112,7 +114,7 @@ class ContrastivePlan(TrainingPlan):
                 return closure()
             except torch.cuda.OutOfMemoryError as error:
                 self._halve_micro_batches(error)
-            # outside of the block above: the error holds the activations
+            # after the except block, as the error keeps the activations alive
             for parameter in self.module.parameters():
                 parameter.grad = None
             for buffer, before in statistics:
@@ -125,7 +127,7 @@ class ContrastivePlan(TrainingPlan):
         size = min(self.micro_batch_size or self._n_cells, self._n_cells)
         smaller = (size + 1) // 2
         if self.trainer.world_size > 1 or self.trainer.accumulate_grad_batches > 1 or smaller == size:
-            # other ranks would not take part in a second attempt; gradients of earlier minibatches would be lost
+            # other ranks would not join a second attempt, and accumulated gradients would be lost
             raise ScmambaError(
                 f"The GPU has no memory for the activations of {size:,} cells. Keep the minibatch and read it in smaller "
                 f"parts: train(batch_size={max(1, smaller)}, contrastive_batch_size=...), or pass "
@@ -141,8 +143,8 @@ class ContrastivePlan(TrainingPlan):
 
     def validation_step(self, batch, batch_idx):
         """Loss and embeddings of one minibatch of held-out cells."""
-        outputs, _, loss = self.forward(batch)
-        self._log("validation_loss", loss.loss, loss.n_obs_minibatch)
+        outputs, _, output = self.forward(batch)
+        self._log("validation_loss", output.loss, output.n_obs_minibatch)
         self._held_out.append(on_cpu(outputs))
 
     def on_validation_epoch_end(self) -> None:
@@ -157,10 +159,10 @@ class ContrastivePlan(TrainingPlan):
     def configure_optimizers(self):
         """AdamW, warm-up then cosine, step by step."""
         groups = self._parameter_groups()
-        # one pass over each parameter and its moments instead of ten: the feature embeddings are large
+        # fused: one pass over parameters and moments instead of ten, as the feature embeddings are large
         optimizer = torch.optim.AdamW(groups, fused=True)
         steps = max(2, int(self.trainer.estimated_stepping_batches))
-        # a warm-up of one step ends where it begins, and OneCycleLR divides by the way between
+        # a warm-up of one step begins and ends at the same step, and OneCycleLR divides by its length
         warmup = self.train_config.warmup if self.train_config.warmup * steps > 1 else 0.0
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=warmup, cycle_momentum=False,

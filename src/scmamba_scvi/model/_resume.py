@@ -1,4 +1,4 @@
-"""How far a training has come, in one file: a process that was killed goes on where it last finished an epoch."""
+"""The checkpoint of a training: a process that was killed continues from the last epoch that it finished."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ FORMAT_VERSION: Final = 1
 
 
 class TrainingCheckpoint:
-    """The file ``training.ckpt`` of a folder, and what it says.
+    """The file ``training.ckpt`` of a folder, and its content.
 
-    Between phases of training it holds weights, random state, history and what the phases before have found; within one
-    also what Lightning restores: optimizer, schedule, early stopping, best weights.
+    Saved between two phases of training, it holds weights, random state, history and what the finished phases found.
+    Saved within a phase, it also holds what Lightning restores: optimizer, schedule, early stopping, best weights.
 
     Parameters
     ----------
     folder
-        Made if it is not there.
+        Created if it does not exist.
     resume
-        Go on from the file if there is one.
+        Continue from the file if there is one.
     identity
-        What must be the same for the same losses to follow, by the words an error uses for it.
+        What must be equal to continue, see `training_identity`.
 
     Raises
     ------
     ResumeError
-        There is a checkpoint and ``resume`` is not set, it cannot be read, or ``identity`` is another one.
+        There is a checkpoint but ``resume`` is not set, it cannot be read, or it is of another training.
+    ScmambaError
+        The folder cannot be created.
     """
 
     def __init__(self, folder: Path, resume: bool, identity: Mapping[str, Any]) -> None:
@@ -54,7 +56,7 @@ class TrainingCheckpoint:
         if self.path.exists():
             if not resume:
                 raise ResumeError(
-                    f"{self.path} is the checkpoint of a training. Go on with it, train(resume=True), choose another "
+                    f"{self.path} is the checkpoint of a training. Continue it with train(resume=True), choose another "
                     f"checkpoint_dir, or delete it."
                 )
             self.state = read_checkpoint(self.path)
@@ -64,16 +66,16 @@ class TrainingCheckpoint:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ScmambaError(f"checkpoint_dir {folder} cannot be made: {error.strerror}.") from error
+                raise ScmambaError(f"checkpoint_dir {folder} cannot be created: {error.strerror}.") from error
         remove_unfinished(self.path)
 
     @property
     def within_phase(self) -> bool:
-        """Whether the state is that of an epoch's end, which Lightning restores."""
+        """Whether the state was saved after an epoch, so that Lightning restores the rest of it."""
         return self.state is not None and "loops" in self.state
 
     def restore(self, model: Any) -> None:
-        """Put history and, between phases, weights and random state back."""
+        """Restore the history and, between phases, weights and random state."""
         history = self.state["history"]
         model.history_ = None if history is None else {name: frame_of(name, plain) for name, plain in history.items()}
         model.is_trained_, model.is_started_ = self.state["is_trained"], True
@@ -82,12 +84,12 @@ class TrainingCheckpoint:
             self.restore_random()
 
     def restore_random(self) -> None:
-        """Put the random state of python, numpy and torch, and the order of cells, where they were."""
+        """Restore the random state of python, numpy and torch, and the generator of the order of cells."""
         set_random_state(self.state["random"])
         self.generator.set_state(self.state["order"])
 
     def describe(self, model: Any) -> dict[str, Any]:
-        """What every checkpoint holds, in values that can be read without running code."""
+        """What every checkpoint holds, as plain values: reading them runs no code."""
         history = model.history_ if isinstance(model.history_, dict) else None
         return {
             "format": FORMAT, "format_version": FORMAT_VERSION, "identity": self.identity,
@@ -97,7 +99,7 @@ class TrainingCheckpoint:
         }  # fmt: skip
 
     def save_between(self, model: Any, *, must: bool = False) -> None:
-        """Save weights as they are before phase ``self.phase``; ``must``: a file that cannot be written is an error."""
+        """Save the weights before phase ``self.phase``; with ``must``, a file that cannot be written is an error."""
         weights = {name: t.detach().cpu() for name, t in model.module.state_dict().items()}
         try:
             WholeFileIO().save_checkpoint({**self.describe(model), "weights": weights}, self.path)
@@ -109,7 +111,7 @@ class TrainingCheckpoint:
             warn_unsaved(self.path, error)
 
     def finish_phase(self, model: Any, summary: Mapping[str, Any]) -> None:
-        """Save that a phase is over."""
+        """Save what a phase found, and the weights it left."""
         self.summaries, self.phase, self.state = [*self.summaries, dict(summary)], self.phase + 1, None
         self.save_between(model)
 
@@ -127,10 +129,10 @@ class TrainingCheckpoint:
 
 
 class SaveCheckpoint(Checkpoint):
-    """Saves after every epoch but the last of a phase, which `TrainingCheckpoint.finish_phase` does.
+    """Saves after every epoch but the last of a phase, after which `TrainingCheckpoint.finish_phase` saves.
 
-    To be appended to the callbacks of a trainer that exists: it has to come after early stopping, and scvi-tools' trainer
-    takes it for one of its own otherwise.
+    Append it to the callbacks of an existing trainer: it must come after early stopping, and scvi-tools' trainer would
+    mistake it for a checkpoint callback of its own.
     """
 
     def __init__(self, checkpoint: TrainingCheckpoint, model: Any) -> None:
@@ -138,20 +140,20 @@ class SaveCheckpoint(Checkpoint):
         self._to_restore = checkpoint.within_phase
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take up the history of the epochs that were finished."""
+        """Log again what the finished epochs logged."""
         if self._to_restore and hasattr(trainer.logger, "history"):
             for name, plain in self.checkpoint.state["logged"].items():
                 for epoch, value in zip(plain["index"], plain["values"], strict=True):
                     trainer.logger.experiment.log_metrics({name: value, "epoch": epoch})
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the random state back, after all that only a new process draws."""
+        """Restore the random state, after everything that only a new process draws."""
         if self._to_restore:
             self.checkpoint.restore_random()
             self._to_restore, self.checkpoint.state = False, None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, unless the phase ends here or the epoch was cut short."""
+        """Save, unless the phase ends here or the epoch was interrupted."""
         if trainer.should_stop or trainer.current_epoch + 1 >= trainer.max_epochs:
             return
         try:
@@ -160,9 +162,9 @@ class SaveCheckpoint(Checkpoint):
             warn_unsaved(self.checkpoint.path, error)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Add what Lightning does not know of."""
+        """Add what Lightning does not save."""
         logged = {name: plain_of(frame) for name, frame in getattr(trainer.logger, "history", {}).items()}
-        for name in pl_module.logged_in_training:  # these reach the logger after the hooks of the epoch's end
+        for name in pl_module.logged_in_training:  # the logger gets these only after this hook
             column = logged.setdefault(name, {"index": [], "values": [], "index_name": "epoch"})
             if trainer.current_epoch not in column["index"] and name in trainer.callback_metrics:
                 column["index"].append(trainer.current_epoch)
@@ -171,14 +173,14 @@ class SaveCheckpoint(Checkpoint):
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Checkpoints that are whole or the ones before, read without running code."""
+    """Checkpoints that replace the previous one only when they are complete; reading them runs no code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the file and put it in its place."""
+        """Write another file beside it, then replace it."""
         with replacing(Path(path)) as unfinished:
             try:
                 torch.save(checkpoint, unfinished)
-            except RuntimeError as error:  # what torch makes of a file that cannot grow
+            except RuntimeError as error:  # raised by torch if the file cannot grow
                 raise OSError(errno.EIO, "torch could not write it, the disk may be full") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", **_: object) -> dict[str, Any]:
@@ -187,7 +189,7 @@ class WholeFileIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint, or a `ResumeError` that says why not."""
+    """Content of a checkpoint; a `ResumeError` says why it cannot be used."""
     try:
         state = WholeFileIO().load_checkpoint(path)
     except Exception as error:
@@ -202,15 +204,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def warn_unsaved(path: Path, error: OSError) -> None:
-    """A disk that is full must not cost the training, nor go without a word."""
+    """Warn: a full disk must not end the training, and must not pass unnoticed."""
     warnings.warn(
-        f"{path} could not be written ({error.strerror or error}): it is what it was before, and training goes on.",
+        f"{path} could not be written ({error.strerror or error}): it stays as it was, and training goes on.",
         UserWarning, stacklevel=2,
     )  # fmt: skip
 
 
 def random_state() -> dict[str, Any]:
-    """State of all global generators, in values that can be read without running code."""
+    """State of all global generators, as plain values."""
     version, keys, gauss = random.getstate()
     name, words, position, has_gauss, cached = np.random.get_state()
     return {
@@ -222,7 +224,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """What `random_state` gave, put back."""
+    """Restore what `random_state` returned."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     name, words, *rest = state["numpy"]
@@ -233,7 +235,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def plain_of(frame: pd.DataFrame) -> dict[str, Any]:
-    """One column of numbers and its index."""
+    """A table of one column, as plain values."""
     values: Sequence[Any] = frame.iloc[:, 0].tolist()
     return {
         "index": [int(i) for i in frame.index], "values": [float(v) for v in values],
@@ -242,5 +244,5 @@ def plain_of(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def frame_of(name: str, plain: Mapping[str, Any]) -> pd.DataFrame:
-    """What `plain_of` was given."""
+    """The table that `plain_of` was given."""
     return pd.DataFrame({name: plain["values"]}, index=pd.Index(plain["index"], name=plain["index_name"]))

@@ -1,4 +1,4 @@
-"""Models as files: scvi-tools' format for one's own, safetensors and JSON for those of others."""
+"""Models as files: scvi-tools' format for your own, safetensors and JSON for files that are passed on."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ._hub import download, upload
 
 
 class SavingMixin:
-    """`load`, `export`, `from_export` and the hub, of a `BaseModelClass`."""
+    """`save`, `load`, `export`, `from_export` and the hub, of a `BaseModelClass`."""
 
     def save(self, dir_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save in scvi-tools' format, with history and the cells trained on; see :meth:`load` for whom it is.
+        """Save in scvi-tools' format, with history and the cells trained on; see :meth:`load` for who may read it.
 
         Parameters
         ----------
         dir_path
-            Folder to make; ``overwrite=True`` replaces its files.
+            Folder to create; ``overwrite=True`` replaces its files.
         *args, **kwargs
             ``prefix``, ``overwrite``, ``save_anndata`` and the rest of :meth:`scvi.model.base.BaseModelClass.save`.
 
@@ -52,8 +52,8 @@ class SavingMixin:
     ) -> Self:
         """Load what :meth:`save` wrote.
 
-        The file is a pickle, and a pickle can run any code when it is read: load only what comes from people you trust
-        as you trust a program of theirs. :meth:`export` and :meth:`from_export` are for everything else.
+        The file is a pickle, and a pickle can run any code when it is read: load only files from people whose programs you
+        would run. :meth:`export` and :meth:`from_export` are for everything else.
 
         Parameters
         ----------
@@ -85,10 +85,10 @@ class SavingMixin:
             OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError, ImportError,
             pickle.UnpicklingError, zipfile.BadZipFile,
         ) as error:  # fmt: skip
-            # what torch and pickle raise on files that are cut off, or that hold something else
+            # torch and pickle raise these on files that are cut off, or that hold something else
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ScmambaError(
-                f"{Path(dir_path)} cannot be loaded, it may be damaged or no saved model: {reason}"
+                f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model: {reason}"
             ) from error
 
     def export(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -97,9 +97,9 @@ class SavingMixin:
         Parameters
         ----------
         directory
-            Folder to make; afterwards it is whole, or as it was.
+            Folder to create; afterwards it is complete, or as it was.
         overwrite
-            Replace an export that is there.
+            Replace an existing export.
 
         Raises
         ------
@@ -152,15 +152,15 @@ class SavingMixin:
         Parameters
         ----------
         repo_id
-            ``"name/of-the-model"``; made if it is not there.
+            ``"name/of-the-model"``; created if it does not exist.
         private
-            Whether others can see a repository that is made; `None`: as the account has it.
+            Whether a repository that is created is hidden from others; `None`: the default of the account.
         token
-            Of the account; `None`: the one logged in.
+            Of the account; `None`: the one that is logged in.
         revision
             Branch; `None`: the main one.
         commit_message
-            Of the one commit that is made.
+            Of the commit.
 
         Returns
         -------
@@ -197,13 +197,13 @@ class SavingMixin:
         mdata
             As in :meth:`from_export`.
         revision
-            Branch, tag or commit; a commit is what cannot change under you. `None`: the main branch.
+            Branch, tag or commit; only a commit cannot change later. `None`: the main branch.
         token
-            Of an account, for what only it can see.
+            Of an account, for private repositories.
         cache_dir
-            Where files are kept; `None`: where huggingface_hub keeps all of them.
+            Folder for downloads; `None`: that of huggingface_hub.
         local_files_only
-            Ask no network.
+            Use downloaded files only, no network.
 
         Raises
         ------
