@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from scmamba_scvi.data import simulate_multiome
@@ -13,7 +12,7 @@ QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
 
 @pytest.fixture
 def quick():
-    """Arguments of a training that only has to run."""
+    """Arguments of a short training."""
     return dict(QUICK)
 
 
@@ -32,7 +31,7 @@ def trained():
     SCMAMBA.setup_mudata(mdata, batch_key="batch", labels_key="cell_type")
     model = SCMAMBA(mdata)
     model.train(**QUICK)
-    # the gate opens slowly: without this, tests of invariance would look at the linear part alone
+    # the gate opens slowly: without this, tests would see the linear part alone
     for encoder in model.module.encoders.values():
         encoder.gate.data.fill_(0.5)
     return model
@@ -40,19 +39,8 @@ def trained():
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Folder of real data, or a skip that says so."""
+    """Folder of real data; without one, the test is skipped."""
     folder = Path(os.environ.get("SCMAMBA_DATA", Path(__file__).parents[3] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not there (set SCMAMBA_DATA)")
     return folder
-
-
-def shuffled(mdata, seed=0, keys=None):
-    """The same cells and counts, rows of each modality in an order of its own."""
-    import mudata
-
-    rng = np.random.default_rng(seed)
-    mods = {k: v[rng.permutation(v.n_obs)].copy() for k, v in mdata.mod.items()}
-    other = mudata.MuData(mods)
-    other = other[rng.permutation(other.obs_names)].copy() if keys is None else other
-    return other

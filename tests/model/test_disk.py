@@ -20,7 +20,7 @@ SMALL = {"n_latent": 8, "max_patches": 4, "n_layers": 1, "d_model": 16, "headdim
 @pytest.fixture(scope="module")
 def mdata():
     mdata = simulate_multiome(n_cells=500, n_genes=80, n_peaks=200, seed=3)
-    # cells in another order, and some without accessibility
+    # accessibility has cells in another order, and lacks some
     keep = np.random.default_rng(0).permutation(500)[:460]
     atac = mdata["atac"][keep].copy()
     return type(mdata)({"rna": mdata["rna"], "atac": atac})
@@ -37,10 +37,10 @@ def opened(request, mdata, tmp_path_factory):
     return open_mudata(convert_mudata(path, folder / "m.zarr") if request.param == "zarr" else path)
 
 
-def setup(mdata):
+def model_of(mdata, **arguments):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # simulated features that no cell has
-        SCMAMBA.setup_mudata(mdata)
+        SCMAMBA.setup_mudata(mdata, **arguments)
     return SCMAMBA(mdata, preset="small", **SMALL)
 
 
@@ -55,7 +55,7 @@ def dense(x):
 
 
 @pytest.mark.parametrize("rows", [[5, 3, 3, 499, 0], list(range(40, 90)), [0, 9, 18, 27], []])
-def test_rows_in_any_order(mdata, opened, rows):
+def test_rows_are_read_in_any_order(mdata, opened, rows):
     rows = np.array(rows, dtype=np.int64)
     found = RowsOnDisk(opened["rna"].X).read(rows)
     found = found.toarray() if sparse.issparse(found) else found
@@ -63,13 +63,13 @@ def test_rows_in_any_order(mdata, opened, rows):
 
 
 def test_minibatches_are_those_of_the_data_in_memory(mdata, opened):
-    in_memory, on_disk = (setup(m).adata_manager.create_torch_dataset() for m in (mdata, opened))
+    in_memory, on_disk = (model_of(m).adata_manager.create_torch_dataset() for m in (mdata, opened))
     assert on_disk.on_disk
     assert not in_memory.on_disk
     loader = StreamedLoader(on_disk, np.arange(500)[::-1], 64, buffer_mb=1.0)
     loader._per_buffer = 2
     seen = []
-    for cells, found in zip((c for b in _replay(loader) for c in b), loader, strict=True):
+    for cells, found in zip((c for buffer in plan_of_next_epoch(loader) for c in buffer), loader, strict=True):
         expected = in_memory[cells]
         assert set(found) == set(expected)
         for key, value in expected.items():
@@ -79,8 +79,8 @@ def test_minibatches_are_those_of_the_data_in_memory(mdata, opened):
     assert len(seen) == len(np.unique(seen)) == 500 // 64 * 64
 
 
-def _replay(loader):
-    """The plan that the next epoch will follow."""
+def plan_of_next_epoch(loader):
+    """Cells of its minibatches, buffer by buffer."""
     state = torch.random.get_rng_state()
     plan = list(loader._plan())
     torch.random.set_rng_state(state)
@@ -88,7 +88,7 @@ def _replay(loader):
 
 
 def test_cells_are_mixed_within_and_between_minibatches(opened):
-    dataset = setup(opened).adata_manager.create_torch_dataset()
+    dataset = model_of(opened).adata_manager.create_torch_dataset()
     loader = StreamedLoader(dataset, np.arange(500), 64, buffer_mb=1.0)
     loader._per_buffer = 4
     first, second = (np.concatenate([cells for buffer in loader._plan() for cells in buffer]) for _ in range(2))
@@ -96,8 +96,8 @@ def test_cells_are_mixed_within_and_between_minibatches(opened):
     assert not np.array_equal(first, second), "a new order in every epoch"
 
 
-def test_model_learns_as_from_memory(mdata, opened):
-    in_memory, on_disk = (train(setup(m)) for m in (mdata, opened))
+def test_a_model_learns_from_a_file_as_from_memory(mdata, opened):
+    in_memory, on_disk = (train(model_of(m)) for m in (mdata, opened))
     assert on_disk.history["foscttm_validation"].iloc[-1, 0] == pytest.approx(
         in_memory.history["foscttm_validation"].iloc[-1, 0], abs=0.05
     )
@@ -108,22 +108,19 @@ def test_model_learns_as_from_memory(mdata, opened):
 
 
 def test_same_seed_same_model(opened):
-    first, second = (train(setup(opened)).get_latent_representation() for _ in range(2))
+    first, second = (train(model_of(opened)).get_latent_representation() for _ in range(2))
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
-def test_too_small_a_buffer_is_answered_with_one_that_does(opened):
-    model = setup(opened)
+def test_a_buffer_that_is_too_small_is_refused_with_a_size_that_is_enough(opened):
+    model = model_of(opened)
     with pytest.raises(ScmambaError, match=r"fewer than the 64 of a minibatch: choose plan_kwargs=\{'buffer_mb'"):
         train(model, plan_kwargs={"buffer_mb": 0.01})
 
 
 def test_batch_pure_minibatches_are_refused(opened):
     opened.obs["batch"] = "a"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        SCMAMBA.setup_mudata(opened, batch_key="batch")
-    model = SCMAMBA(opened, preset="small", **SMALL)
+    model = model_of(opened, batch_key="batch")
     with pytest.raises(ScmambaError, match="needs the counts in memory"):
         train(model, plan_kwargs={"batch_pure": True})
 

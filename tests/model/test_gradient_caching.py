@@ -15,11 +15,11 @@ from scmamba_scvi.model._gradient_caching import split_minibatch
 from scmamba_scvi.model._sizes import choose_sizes
 from scmamba_scvi.nn.memory import saved_bytes
 
-SURE = {"mask_rate": 0.0, "dropout": 0.0}
+DETERMINISTIC = {"mask_rate": 0.0, "dropout": 0.0}
 ENCODERS = [
     pytest.param({"encoder": "linear"}, id="linear"),
     pytest.param({"encoder": "mlp"}, id="mlp"),
-    # branches that start near zero leave pooled cells so alike that dividing by their spread multiplies rounding
+    # branches that start near zero pool all cells to almost the same: dividing by their spread would magnify rounding
     pytest.param({"encoder": "mamba", "layer_scale": 1.0}, id="mamba with statistics over the cells"),
     pytest.param({"encoder": "mamba", "pool_norm": "tanh"}, id="mamba without"),
 ]
@@ -59,7 +59,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("gaps", [False, True], ids=["all cells paired", "cells that lack modalities"])
 def test_loss_gradient_and_statistics_are_those_of_one_minibatch(mdata, options, gaps):
     mdata = with_gaps(mdata) if gaps else mdata
-    module, batch = module_and_batch(mdata, **SURE, **options)
+    module, batch = module_and_batch(mdata, **DETERMINISTIC, **options)
     buffers = {name: b.clone() for name, b in module.named_buffers()}
     results = []
     for size in (None, 32, 7):
@@ -72,7 +72,7 @@ def test_loss_gradient_and_statistics_are_those_of_one_minibatch(mdata, options,
         torch.testing.assert_close(loss, results[0][0], atol=1e-5, rtol=0)
         assert_same(gradient, results[0][1])
         for name, value in results[0][2].items():
-            assert not torch.equal(value, buffers[name])  # the reading before updated them, the second did not
+            assert not torch.equal(value, buffers[name])  # updated, and below: updated once only
             torch.testing.assert_close(statistics[name], value, atol=1e-6, rtol=1e-5)
 
 
@@ -81,7 +81,7 @@ def test_both_readings_hide_the_same_input(mdata, options):
     module, batch = module_and_batch(mdata, mask_rate=0.5, dropout=0.3, **options)
     torch.manual_seed(5)
     cached = module(batch, micro_batch_size=48)[2].loss
-    torch.manual_seed(6)  # whoever draws between forward and backward pass changes nothing
+    torch.manual_seed(6)  # random draws between forward and backward pass change nothing
     cached.backward()
     found = gradients(module)
     torch.manual_seed(5)
@@ -94,14 +94,14 @@ def test_both_readings_hide_the_same_input(mdata, options):
     assert_same(found, gradients(module))
 
 
-def test_activations_of_few_cells_are_kept(mdata):
-    module, batch = module_and_batch(mdata, **SURE)
+def test_only_activations_of_one_part_are_in_memory(mdata):
+    module, batch = module_and_batch(mdata, **DETERMINISTIC)
     whole = saved_bytes(module, lambda: module(batch)[2].loss)
     parts = saved_bytes(module, lambda: module(batch, micro_batch_size=10)[2].loss)
     assert parts < whole / 5
 
 
-def test_parts_are_few_and_nearly_equal():
+def test_a_minibatch_is_split_into_few_nearly_equal_parts():
     batch = {"x": torch.eye(23).to_sparse_csr(), "y": torch.arange(23)[:, None]}
     parts = list(split_minibatch(batch, 10))
     assert [len(part["y"]) for part in parts] == [7, 8, 8]
@@ -113,7 +113,7 @@ def test_parts_are_few_and_nearly_equal():
     "plan",
     [pytest.param({}, id="any cells"), pytest.param({"batch_pure": True}, id="minibatches of one batch")],
 )
-def test_training(plan, capsys):
+def test_training_compares_more_cells_than_it_reads_together(plan, capsys):
     mdata = simulate_multiome(n_cells=400, n_genes=150, n_peaks=400, n_batches=2, seed=0)
     mdata = mudata.MuData({"rna": mdata["rna"][:380].copy(), "atac": mdata["atac"][20:].copy()})
     mdata.obs["donor"] = (np.arange(400) % 2).astype(str)
@@ -152,7 +152,7 @@ def test_sizes_that_do_not_fit_are_refused(arguments, message):
         choose_sizes(1000, 900, options["batch_size"], options["size"], None, TrainConfig(), options["n_ranks"])
 
 
-def test_steps_of_more_cells_than_are_left_to_train_on_are_refused(mdata, quick):
+def test_steps_of_more_cells_than_are_named_for_training_are_refused(mdata, quick):
     SCMAMBA.setup_mudata(mdata)
     split = {"external_indexing": [np.arange(50), np.arange(50, 80), np.arange(80, 200)]}
     with pytest.raises(ScmambaError, match="more than the 50 training cells"):
@@ -178,15 +178,15 @@ def test_out_of_memory_halves_what_is_read_together_and_keeps_the_loss(mdata, qu
     histories = []
     for limit in (None, 30):
         torch.manual_seed(0)
-        model = SCMAMBA(mdata, n_latent=16, gate_init=0.5, **SURE)
+        model = SCMAMBA(mdata, n_latent=16, gate_init=0.5, **DETERMINISTIC)
         if limit is not None:
             run_short_of_memory(model.module.encoders["atac"].network.blocks[0], limit, where)
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.manual_seed(1)
             model.train(batch_size=80, **quick)
         histories.append(model.history)
-        messages = [str(w.message) for w in said if "no memory" in str(w.message)]
+        messages = [str(w.message) for w in caught if "no memory" in str(w.message)]
         if limit is None:
             assert not messages
             continue
@@ -196,7 +196,7 @@ def test_out_of_memory_halves_what_is_read_together_and_keeps_the_loss(mdata, qu
         np.testing.assert_allclose(histories[1][name].astype(float), histories[0][name].astype(float), rtol=1e-4)
 
 
-def test_memory_that_holds_not_even_one_cell_is_an_error(mdata, quick):
+def test_running_out_of_memory_with_one_cell_is_an_error(mdata, quick):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, gate_init=0.5)
     run_short_of_memory(model.module.encoders["rna"].network.blocks[0], 0, "forward")

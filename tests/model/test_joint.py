@@ -1,4 +1,4 @@
-"""What the joint embedding of a model is good for: types, batches, cells of one modality. On data of known truth."""
+"""The joint embedding on simulated data: it keeps cell types, mixes batches and places cells of one modality."""
 
 import mudata
 import numpy as np
@@ -22,7 +22,7 @@ def model_of(mdata, batch_key=None, **options):
 
 @pytest.fixture(scope="module")
 def batches():
-    """Two batches that differ strongly, and the model that was told of them."""
+    """Data of two batches that differ strongly, and a model that corrects for them."""
     mdata = simulate_multiome(**SIZES, batch_strength=0.8)
     return mdata, model_of(mdata, "batch")
 
@@ -48,7 +48,7 @@ def test_batches_are_mixed_and_types_kept(batches):
 
 
 def test_a_type_of_one_batch_stays_apart():
-    """Offsets are taken between cells of one cluster: what only one batch has is not moved onto what it lacks."""
+    """Offsets compare cells of one cluster: a type that only one batch has is not moved onto a type that it lacks."""
     mdata = simulate_multiome(**SIZES, batch_strength=0.6)
     types, batch = (mdata.obs[key].astype(str) for key in ("cell_type", "batch"))
     lonely, absent = types.value_counts().index[:2]
@@ -62,7 +62,7 @@ def test_a_type_of_one_batch_stays_apart():
 
 
 def test_labels_never_reach_the_embedding():
-    """With shuffled ones, or none, it is the same to the last bit."""
+    """It is equal to the last bit with labels, with shuffled labels and without."""
     mdata = simulate_multiome(**SIZES, batch_strength=0.6)
     found = []
     for labels_key in (None, "cell_type", "shuffled"):
@@ -76,7 +76,7 @@ def test_labels_never_reach_the_embedding():
     np.testing.assert_array_equal(found[0], found[2])
 
 
-def test_cells_of_one_modality_fall_beside_their_like(batches):
+def test_cells_of_one_modality_are_placed_beside_cells_of_their_type(batches):
     mdata, model = batches
     labels = mdata.obs["cell_type"].to_numpy()
     whole = model.get_latent_representation()
@@ -84,21 +84,21 @@ def test_cells_of_one_modality_fall_beside_their_like(batches):
         alone = mudata.MuData({kind: mdata[kind].copy()})
         alone.obs["batch"] = mdata.obs["batch"].reindex(alone.obs_names)
         z = model.get_latent_representation(alone)[alone.obs_names.get_indexer(mdata.obs_names)]
-        nearest = (z @ whole.T - 2 * np.eye(len(z))).argmax(1)  # of another cell
+        nearest = (z @ whole.T - 2 * np.eye(len(z))).argmax(1)  # the nearest other cell
         assert (labels[nearest] == labels).mean() > 0.75, kind
 
 
-def test_a_second_training_keeps_the_components_and_fits_the_maps_again(batches):
+def test_a_second_training_keeps_the_components_and_fits_the_maps_again():
     mdata = simulate_multiome(**SIZES)
     model = model_of(mdata)
     components, maps = model.module.joint.components_rna.clone(), model.module.joint.map_rna_atac.clone()
-    model.train(**QUICK, plan_kwargs={"spectral_lr": 0.05, "patience": 50}, early_stopping=False)
+    # without held-out cells the last weights are kept, so that the encoders change for certain
+    model.train(**QUICK, train_size=1.0, early_stopping=False, plan_kwargs={"spectral_lr": 0.05})
     assert (model.module.joint.components_rna == components).all()
-    if model.training_summary_["best_epoch"] is not None:
-        assert not np.allclose(model.module.joint.map_rna_atac.numpy(), maps.numpy())
+    assert not np.allclose(model.module.joint.map_rna_atac.numpy(), maps.numpy())
 
 
-def test_counts_of_one_cell_type_only_are_still_embedded():
+def test_cells_of_a_single_type_are_embedded():
     mdata = simulate_multiome(**{**SIZES, "n_cells": 200, "n_cell_types": 1})
     z = model_of(mdata, "batch").get_latent_representation()
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Real cells from file to embedding with defaults; held-out cells, which training never sees, find their partners."""
+"""Real data from file to embedding with defaults: cells that training never saw find their partners."""
 
 import mudata
 import numpy as np
@@ -28,7 +28,7 @@ def views(model, mdata):
     return [model.get_latent_representation(mdata, modality=kind) for kind in model.kinds]
 
 
-def test_rna_and_protein(real_data):
+def test_new_cells_find_their_partners_in_rna_and_protein(real_data):
     train, test = split(mudata.read_h5mu(real_data / "bmmc_cite_starter" / "bmmc_cite_starter.h5mu"))
     model = fit(train)
     assert model.kinds == {"rna": "rna", "protein": "prot"}
@@ -37,7 +37,7 @@ def test_rna_and_protein(real_data):
     assert recall_at_k(x, y, 10) > 0.7
 
 
-def test_rna_and_accessibility(real_data):
+def test_new_cells_find_their_partners_in_rna_and_accessibility(real_data):
     path = real_data / "snareseq_mouse_cortex" / "snareseq_mouse_cortex.h5mu"
     train, test = split(mudata.read_h5mu(path), n_cells=3000)
     model = fit(train, max_epochs=8)
@@ -46,7 +46,7 @@ def test_rna_and_accessibility(real_data):
     assert np.mean(foscttm(x, y[np.random.default_rng(0).permutation(len(y))])) == pytest.approx(0.5, abs=0.05)
 
 
-def test_intervals_as_10x_writes_them(real_data):
+def test_intervals_as_10x_writes_them_place_every_peak(real_data):
     # written before modalities were marked as AnnData: mudata 0.4 cannot read it
     mdata = open_mudata(real_data / "pbmc_multiome_tiny_muon" / "test_rna_atac.h5mu")
     model = fit(mdata, max_epochs=3)
@@ -54,7 +54,7 @@ def test_intervals_as_10x_writes_them(real_data):
     assert np.isfinite(model.get_latent_representation()).all()
 
 
-def test_file_to_file_through_the_workflow(real_data, tmp_path):
+def test_the_workflow_goes_from_file_to_file(real_data, tmp_path):
     from scmamba_scvi import workflow
 
     mdata = workflow.read_mudata(real_data / "bmmc_cite_starter" / "bmmc_cite_starter.h5mu")

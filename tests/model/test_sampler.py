@@ -1,6 +1,9 @@
+"""Minibatches of one batch each."""
+
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
@@ -18,7 +21,7 @@ from scmamba_scvi.model._sampler import BatchPureSampler
         pytest.param([5, 4, 3], id="nothing but small batches"),
     ],
 )
-def test_every_cell_once_and_no_minibatch_of_one(sizes):
+def test_every_cell_is_drawn_once_and_no_minibatch_has_one_cell(sizes):
     torch.manual_seed(0)
     batches = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
     sampler = BatchPureSampler(batches, 256)
@@ -37,7 +40,7 @@ def test_a_minibatch_holds_one_batch_unless_batches_are_small():
         assert len(found) == 1 or found == {2, 3}
 
 
-def test_order_is_new_each_epoch_and_follows_the_seed():
+def test_every_epoch_has_a_new_order_that_follows_from_the_seed():
     batches = np.repeat([0, 1], 500)
     sampler = BatchPureSampler(batches, 100)
     torch.manual_seed(1)
@@ -47,26 +50,21 @@ def test_order_is_new_each_epoch_and_follows_the_seed():
     assert first != second
 
 
-def test_model_trains_on_minibatches_of_one_batch(monkeypatch):
+def test_a_model_trains_on_minibatches_of_one_batch():
     mdata = simulate_multiome(n_cells=400, n_genes=200, n_peaks=400, n_batches=2, seed=0)
     SCMAMBA.setup_mudata(mdata, batch_key="batch")
     model = SCMAMBA(mdata)
     seen = []
-    monkeypatch.setattr(model.module, "forward", _listening(model.module.forward, seen, model.module))
-    model.train(max_epochs=2, plan_kwargs={"batch_pure": True}, enable_progress_bar=False)
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+            seen.append(batch["batch"].ravel().tolist())
+
+    model.train(max_epochs=2, plan_kwargs={"batch_pure": True}, enable_progress_bar=False, callbacks=[Watch()])
     assert seen and all(len(set(batch)) == 1 for batch in seen)
 
 
-def _listening(forward, seen, module):
-    def listen(tensors, *args, **kwargs):
-        if module.training:
-            seen.append(tensors["batch"].ravel().tolist())
-        return forward(tensors, *args, **kwargs)
-
-    return listen
-
-
-def test_without_batches_it_is_refused():
+def test_minibatches_of_one_batch_need_a_batch_key():
     mdata = simulate_multiome(n_cells=400, n_genes=200, n_peaks=400, seed=0)
     SCMAMBA.setup_mudata(mdata)
     with pytest.raises(ScmambaError, match="batch_key"):

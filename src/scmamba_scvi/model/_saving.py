@@ -52,8 +52,8 @@ class SavingMixin:
     ) -> Self:
         """Load what :meth:`save` wrote.
 
-        The file is a pickle, and a pickle can run any code when it is read: load only files from people whose programs you
-        would run. :meth:`export` and :meth:`from_export` are for everything else.
+        The file is a pickle, and a pickle can run any code when it is read: load only what comes from people you trust, as
+        you would run a program of theirs. :meth:`export` and :meth:`from_export` are for everything else.
 
         Parameters
         ----------
