@@ -1,4 +1,4 @@
-"""A training that is killed goes on to the losses of one that is not; a save that fails leaves the one before whole."""
+"""A killed training continues to the losses of one that was not killed; a failed save leaves the previous file intact."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRAIN = {"max_epochs": 8, "batch_size": 12, "accelerator": "cpu", "enable_progre
 
 
 def fresh(seed=0, **options):
-    """A model with weights and a random state that follow from ``seed``."""
+    """A model whose weights follow from ``seed``, as does the random state it leaves."""
     mdata = mudata_of({"rna": poisson(64, 40, seed=1), "atac": poisson(64, 50, seed=2)}, n_absent=6)
     mdata.obs["batch"] = [f"batch {i % 2}" for i in range(mdata.n_obs)]
     SCMAMBA.setup_mudata(mdata, batch_key="batch")
@@ -37,9 +37,9 @@ def fresh(seed=0, **options):
 
 
 def result(model):
-    return {
-        name: frame.to_numpy(dtype=float) for name, frame in model.history.items()
-    }, model.get_latent_representation()
+    """History and embedding."""
+    history = {name: frame.to_numpy(dtype=float) for name, frame in model.history.items()}
+    return history, model.get_latent_representation()
 
 
 def assert_same(found, expected):
@@ -51,13 +51,14 @@ def assert_same(found, expected):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
+    """Result and summary of a training that nothing stopped."""
     model = fresh()
     model.train(**TRAIN, checkpoint_dir=tmp_path_factory.mktemp("whole"))
     return result(model), model.training_summary_
 
 
 class KillAt(Callback):
-    """SIGKILL to this process before a minibatch, counted over both phases."""
+    """Sends SIGKILL to this process before a minibatch, counted over both phases."""
 
     def __init__(self, step):
         self.step, self.seen = step, 0
@@ -75,10 +76,10 @@ class KillAt(Callback):
     [pytest.param(s, marks=[] if s in (14, 24) else pytest.mark.slow) for s in (1, 3, 7, 14, 17, 19, 24, 30, 32)],
     ids=lambda s: f"step {s}",
 )
-def test_a_killed_training_goes_on_to_the_same_losses(uninterrupted, tmp_path, step):
+def test_a_killed_training_continues_to_the_same_losses(uninterrupted, tmp_path, step):
     status = in_child(lambda: fresh().train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[KillAt(step)]))
     assert os.WTERMSIG(status) == signal.SIGKILL
-    model = fresh(seed=step)  # other weights, another random state: nothing of them may matter
+    model = fresh(seed=step)  # other weights and another random state must not matter
     model.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
     assert_same(result(model), uninterrupted[0])
     assert model.training_summary_ == uninterrupted[1]
@@ -86,16 +87,16 @@ def test_a_killed_training_goes_on_to_the_same_losses(uninterrupted, tmp_path, s
 
 
 @needs_fork
-@pytest.mark.parametrize("moment", ["while written", "before its place"])
+@pytest.mark.parametrize("moment", ["while it is written", "before it replaces"])
 @pytest.mark.parametrize("save", [5, pytest.param(2, marks=pytest.mark.slow)])
-def test_killed_in_the_middle_of_a_save(uninterrupted, tmp_path, monkeypatch, moment, save):
+def test_a_training_killed_in_the_middle_of_a_save_continues(uninterrupted, tmp_path, monkeypatch, moment, save):
     count = [0]
 
     def dying(function):
         def call(*arguments, **options):
             count[0] += 1
             if count[0] == save:
-                if moment == "while written":
+                if moment == "while it is written":
                     Path(arguments[1]).write_bytes(b"half a checkpoint")
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments, **options)
@@ -103,7 +104,7 @@ def test_killed_in_the_middle_of_a_save(uninterrupted, tmp_path, monkeypatch, mo
         return call
 
     def work():
-        if moment == "while written":
+        if moment == "while it is written":
             torch.save = dying(torch.save)
         else:
             os.replace = dying(os.replace)
@@ -130,7 +131,7 @@ test_resume.fresh().train(**test_resume.TRAIN, checkpoint_dir={folder!r}, callba
 """
 
 
-def test_a_process_killed_from_outside(uninterrupted, tmp_path):
+def test_a_training_killed_by_another_process_continues(uninterrupted, tmp_path):
     here = Path(__file__).parent
     path = [str(here), str(here.parent / "helpers"), *sys.path]
     script = tmp_path / "child.py"
@@ -146,7 +147,7 @@ def test_a_process_killed_from_outside(uninterrupted, tmp_path):
     assert_same(result(model), uninterrupted[0])
 
 
-def test_resume_of_a_training_that_is_over(uninterrupted, tmp_path):
+def test_resuming_a_finished_training_gives_its_result(uninterrupted, tmp_path):
     fresh().train(**TRAIN, checkpoint_dir=tmp_path)
     model = fresh(seed=3)
     model.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
@@ -154,27 +155,24 @@ def test_resume_of_a_training_that_is_over(uninterrupted, tmp_path):
     assert model.is_trained and len(model.validation_indices)
 
 
-def test_resume_with_nothing_there_begins(uninterrupted, tmp_path):
+def test_resuming_without_a_checkpoint_begins_a_training(uninterrupted, tmp_path):
     model = fresh()
     model.train(**TRAIN, checkpoint_dir=tmp_path / "a" / "b", resume=True)
     assert_same(result(model), uninterrupted[0])
 
 
 @needs_fork
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train",
     [
-        pytest.param(
-            {"early_stopping": True, "plan_kwargs": {"patience": 1, "lr": 0.05}},
-            id="stops early",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"train_size": 1.0, "early_stopping": False}, id="no cells held out", marks=pytest.mark.slow),
-        pytest.param({"plan_kwargs": {"batch_pure": True}}, id="minibatches of one batch", marks=pytest.mark.slow),
-        pytest.param({"contrastive_batch_size": 24}, id="minibatches in parts", marks=pytest.mark.slow),
+        pytest.param({"early_stopping": True, "plan_kwargs": {"patience": 1, "lr": 0.05}}, id="stops early"),
+        pytest.param({"train_size": 1.0, "early_stopping": False}, id="no cells held out"),
+        pytest.param({"plan_kwargs": {"batch_pure": True}}, id="minibatches of one batch"),
+        pytest.param({"contrastive_batch_size": 24}, id="minibatches in parts"),
     ],
 )
-def test_other_ways_to_train(tmp_path, train):
+def test_killed_trainings_with_other_options_continue_to_the_same_losses(tmp_path, train):
     whole = fresh()
     whole.train(**TRAIN, **train, checkpoint_dir=tmp_path / "whole")
     n_steps = 2 * len(whole.history["train_loss"]) - 3
@@ -191,8 +189,8 @@ def test_other_ways_to_train(tmp_path, train):
 
 
 @needs_fork
-def test_a_full_disk_leaves_the_checkpoint_before_and_the_training(uninterrupted, tmp_path):
-    """The system itself refuses to let a file grow, as it does on a full disk, from the second phase on."""
+def test_a_full_disk_leaves_the_previous_checkpoint_and_training_goes_on(uninterrupted, tmp_path):
+    """From the second phase on, the system lets no file grow, as on a full disk."""
     import resource
 
     class FillDisk(Callback):
@@ -222,7 +220,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_training(uninterrupted
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="folders cannot be made read-only for this user")
-def test_a_folder_that_becomes_read_only(uninterrupted, tmp_path):
+def test_training_goes_on_in_a_folder_that_becomes_read_only(uninterrupted, tmp_path):
     class Lock(Callback):
         def on_train_epoch_start(self, trainer, plan):
             if trainer.current_epoch == 2:
@@ -238,7 +236,7 @@ def test_a_folder_that_becomes_read_only(uninterrupted, tmp_path):
     assert_same(result(model), uninterrupted[0])
 
 
-def test_a_folder_that_cannot_be_made_is_named_before_training(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     model = fresh()
     with pytest.raises(ScmambaError, match="checkpoint_dir"):
@@ -251,6 +249,7 @@ def test_a_folder_that_cannot_be_made_is_named_before_training(tmp_path):
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
+    """Folder with the checkpoint of a training."""
     folder = tmp_path_factory.mktemp("begun")
     fresh().train(**TRAIN, checkpoint_dir=folder)
     return folder
@@ -271,7 +270,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("case", OTHER)
-def test_another_training_is_refused(begun, case):
+def test_a_checkpoint_of_another_training_is_refused(begun, case):
     message, options, train, change = OTHER[case]
     model = fresh(**options)
     if change:
@@ -282,7 +281,7 @@ def test_another_training_is_refused(begun, case):
     assert (begun / "training.ckpt").read_bytes() == before and not model.is_trained
 
 
-def test_a_checkpoint_is_not_overwritten_unasked(begun):
+def test_a_checkpoint_is_not_overwritten(begun):
     with pytest.raises(ResumeError, match="resume=True"):
         fresh().train(**TRAIN, checkpoint_dir=begun)
     with pytest.raises(ScmambaError, match="needs the folder"):
@@ -298,7 +297,7 @@ def test_a_damaged_checkpoint_is_named(begun, tmp_path, damage):
         fresh().train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
 
 
-def test_a_checkpoint_runs_no_code(tmp_path):
+def test_reading_a_checkpoint_runs_no_code(tmp_path):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "owned"),)
@@ -318,7 +317,7 @@ class PressCtrlC(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_leaves_a_model_and_a_checkpoint_to_go_on_from(uninterrupted, tmp_path):
+def test_ctrl_c_leaves_a_usable_model_and_a_checkpoint_to_continue_from(uninterrupted, tmp_path):
     model = fresh()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""Models beside each other, in threads, in other processes, again and again; and nothing of the process is changed."""
+"""Several models, threads, worker processes and many rounds; the state of the process is left as it was."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def model():
 # -- several at once -------------------------------
 
 
-def test_two_models_on_one_mudata():
+def test_two_models_share_a_mudata():
     mdata = small()
     first = fitted(mdata, batch_key="batch")
     before = first.get_latent_representation()
@@ -64,7 +64,7 @@ def test_two_models_on_one_mudata():
     assert np.isfinite(first.get_latent_representation()).all()
 
 
-def test_embedding_in_a_thread_pool(model):
+def test_threads_embed_as_one_thread_does(model):
     queries = [small(40, seed) for seed in range(6)]
     alone = [model.get_latent_representation(q) for q in queries]
     again = [small(40, seed) for seed in range(6)]
@@ -77,7 +77,7 @@ def test_embedding_in_a_thread_pool(model):
         np.testing.assert_array_equal(own[i], own[i + 3])
 
 
-def test_errors_come_out_of_a_thread(model):
+def test_errors_of_a_thread_reach_its_caller(model):
     with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(ScmambaError, match="Unknown modality"):
         pool.submit(model.get_latent_representation, modality="smell").result()
 
@@ -130,7 +130,7 @@ def test_forked_workers_read_every_training_cell_once():
     for minibatches in read.epochs:
         assert len(minibatches) > 1
         cells, counts = (np.concatenate(part) for part in zip(*minibatches, strict=True))
-        assert sorted(cells) == sorted(model.train_indices)  # 54: no minibatch is left unfilled
+        assert sorted(cells) == sorted(model.train_indices)  # 54 cells are three full minibatches
         np.testing.assert_array_equal(counts, truth[cells])
     assert np.ptp(model.get_latent_representation(), axis=0).min() > 0
 
@@ -173,7 +173,7 @@ def test_spawned_workers_read_the_same(tmp_path):
     assert "finite True" in done.stdout, done.stderr[-2000:]
 
 
-# -- what belongs to others -------------------------------
+# -- the state of the process -------------------------------
 
 
 def state_of_the_process():
@@ -194,11 +194,11 @@ def state_of_the_process():
 
 
 def test_nothing_of_the_process_is_changed(tmp_path):
-    fitted(small())  # what libraries do once when they are first used
+    fitted(small())  # libraries change some state once, when they are first used
     mdata = small()
     before, python, numpy = state_of_the_process(), random.getstate(), np.random.get_state()
     model = fitted(mdata, batch_key="batch")
-    rng = torch.get_rng_state()  # training draws from it, nothing after it does
+    rng = torch.get_rng_state()  # training draws from it, what follows does not
     model.get_latent_representation()
     model.match_cells()
     model.export(tmp_path / "e")
@@ -222,17 +222,17 @@ def test_a_failing_training_changes_nothing_of_the_process(model):
     assert {k for k in before if before[k] != after[k]} == set()
 
 
-def test_data_go_with_the_model_they_were_embedded_by():
+def test_data_are_released_with_the_model_that_embedded_them():
     model, query = fitted(small()), small(20)
     model.get_latent_representation(query)
     gone = [weakref.ref(query), weakref.ref(model)]
     del model, query
-    for _ in range(3):  # the model lets go of managers, and these of the data
+    for _ in range(3):  # the model releases its managers, and these release the data
         gc.collect()
     assert [ref() for ref in gone] == [None, None]
 
 
-def test_data_go_with_a_model_without_data_unless_they_were_set_up(model, tmp_path):
+def test_a_model_without_data_releases_what_it_embedded_unless_the_user_set_it_up(model, tmp_path):
     model.export(tmp_path / "e")
     embedded, theirs = small(20), small(20)
     SCMAMBA.setup_mudata(theirs)
@@ -240,22 +240,22 @@ def test_data_go_with_a_model_without_data_unless_they_were_set_up(model, tmp_pa
     for query in (embedded, theirs):
         other = SCMAMBA.from_export(tmp_path / "e")
         other.get_latent_representation(query)
-        other.get_latent_representation(query)  # whose setup is known by now
+        other.get_latent_representation(query)  # again: now scvi-tools knows the setup
         assert np.isfinite(other.get_latent_representation()).all()
         gone.append(weakref.ref(query))
     del other, query, embedded
     for _ in range(3):
         gc.collect()
     assert gone[0]() is None
-    SCMAMBA(theirs, **TINY)  # is set up still
+    SCMAMBA(theirs, **TINY)  # still set up
 
 
-# -- again and again -------------------------------
+# -- many rounds -------------------------------
 
 
 def used():
     """Resident memory in bytes, open files, and objects that Python's collector knows."""
-    for _ in range(5):  # a model lets go of managers, these of data, these of each other
+    for _ in range(5):  # a model releases its managers, these the data, and data each other
         gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGESIZE"), len(os.listdir("/proc/self/fd")), len(gc.get_objects())
@@ -271,14 +271,14 @@ def one_round(folder, i):
     loaded = SCMAMBA.load(folder / "s", adata=small(40, seed=i))
     loaded.get_latent_representation()
     SCMAMBA.from_export(folder / "e").get_latent_representation(small(20, seed=i + 1))
-    for holder in (model, loaded):  # scvi-tools keeps data that were set up until it is told otherwise
+    for holder in (model, loaded):  # scvi-tools keeps data that were set up until they are deregistered
         holder.deregister_manager(holder.adata)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.slow)])
 def test_memory_and_open_files_stay_flat(tmp_path, rounds, monkeypatch):
-    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)  # pytest keeps every record that is logged
+    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)  # pytest keeps all log records
     warm = max(8, rounds // 3)
     for i in range(warm):
         one_round(tmp_path, i)
@@ -289,5 +289,5 @@ def test_memory_and_open_files_stay_flat(tmp_path, rounds, monkeypatch):
     n = rounds - warm
     print(f"{n} rounds: {memory / n / 1024:.0f} KiB and {objects / n:.1f} objects per round, {files} more open files")
     assert files <= 0
-    assert objects < 10 * n  # one dataset that is kept is 190
-    assert memory < 16 << 20  # what the allocator keeps back comes in steps of some megabytes
+    assert objects < 10 * n  # a dataset that is not released is 190
+    assert memory < 16 << 20  # the allocator holds memory back in steps of some megabytes

@@ -185,7 +185,7 @@ class StopOnInterrupt(Callback):
         self._previous = signal.signal(signal.SIGINT, stop)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
-        """Agree with the other ranks."""
+        """Stop all ranks if one of them got the signal."""
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self.interrupted, all=False):
             self.interrupted = trainer.should_stop = True
 
