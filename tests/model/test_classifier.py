@@ -185,6 +185,18 @@ def test_a_classifier_of_rna_says_so_of_peaks(plain):
         model.predict(modality="protein")
 
 
+def test_labels_in_the_obs_of_each_modality_are_used_together(plain):
+    """No cell has both modalities here: labels of the first modality alone would leave the other without a head."""
+    model, mdata = plain
+    mods = {"rna": mdata["rna"][:100].copy(), "atac": mdata["atac"][100:].copy()}
+    for mod in mods.values():
+        mod.obs["kind"] = mdata.obs["cell_type"].reindex(mod.obs_names)
+    with without_pulling():
+        apart = mudata.MuData(mods)
+    model.train_classifier("kind", apart)
+    assert list(model.classifier_["heads"]) == ["rna", "atac"]
+
+
 # -- the head, beside scikit-learn ------------------------------------------------------------------------------------
 
 

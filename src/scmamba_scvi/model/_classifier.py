@@ -15,8 +15,9 @@ from scvi import settings
 
 from .._compat import scvi_constants
 from .._keys import KINDS
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError
 from ._cells import kind_of, only, opened, resolve_cells
+from ._columns import obs_column
 from ._heads import Head, fit_head
 
 _C = scvi_constants()
@@ -224,15 +225,8 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
     """Label of each cell as text, missing where it is not known; each of at least two cells."""
     if labels_key is None:
         raise ScmambaError("Which labels? Name their column: train_classifier(labels_key=...).")
-    if labels_key not in mdata.obs:
-        elsewhere = [mod for mod in mdata.mod.values() if labels_key in mod.obs]
-        if not elsewhere:
-            raise UnknownNameError("labels_key", labels_key, mdata.obs)
-        column = elsewhere[0].obs[labels_key].reindex(mdata.obs_names)
-    else:
-        column = mdata.obs[labels_key]
-    labels = column.astype(object).where(column.notna(), None)
-    labels = labels.map(str, na_action="ignore")
+    column = obs_column(mdata, labels_key, "labels_key").astype(object)
+    labels = column.where(column.notna(), None).map(str, na_action="ignore")
     labels = labels.where(labels != str(unknown), None)
     counts = labels.value_counts()
     if len(counts) < 2:

@@ -15,6 +15,7 @@ from ..metrics import diffusion_pseudotime
 from ..metrics._distances import as_matrix, check_k
 from ..metrics._graph import neighbor_graph
 from ._cells import kind_of, opened
+from ._columns import obs_column
 
 JOINT = "joint"
 
@@ -135,7 +136,7 @@ class TrajectoryMixin:
 
         with opened(self, adata) as mdata:
             (z,) = self._embeddings_of(mdata, [embedding], batch_size).values()
-            column = _column(mdata, groupby)
+            column = obs_column(mdata, groupby, "groupby")
         keep = np.isfinite(z).all(axis=1) & column.notna().to_numpy()
         groups = column[keep].astype(str)
         if groups.nunique() < 2:
@@ -166,15 +167,6 @@ class TrajectoryMixin:
         return found
 
 
-def _column(mdata: MuData, groupby: str) -> pd.Series:
-    if groupby in mdata.obs:
-        return mdata.obs[groupby]
-    for mod in mdata.mod.values():
-        if groupby in mod.obs:
-            return mod.obs[groupby].reindex(mdata.obs_names)
-    raise UnknownNameError("groupby", groupby, mdata.obs)
-
-
 def _root(mdata: MuData, root: str, groupby: str | None, found: dict[str, np.ndarray]) -> int:
     """Position of the root cell."""
     has = np.all([np.isfinite(z).all(axis=1) for z in found.values()], axis=0)
@@ -189,7 +181,7 @@ def _root(mdata: MuData, root: str, groupby: str | None, found: dict[str, np.nda
         if not has[at]:
             raise ScmambaError(f"The root {root!r} lacks one of {list(found)}: choose a cell that has all of them.")
         return int(at)
-    column = _column(mdata, groupby)
+    column = obs_column(mdata, groupby, "groupby")
     inside = (column.astype(str) == str(root)).to_numpy() & column.notna().to_numpy()
     if not inside.any():
         raise UnknownNameError(f"group of {groupby!r}", root, sorted(column.dropna().astype(str).unique()))
