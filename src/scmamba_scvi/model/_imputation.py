@@ -17,7 +17,7 @@ from scipy.special import softmax
 from ..errors import ScmambaError, UnknownNameError
 from ..ops.csr import is_csr
 from ..pp import value_transform
-from ._arguments import near
+from ._arguments import check_count, near
 from ._cells import Views, kind_of, opened, views
 from ._data import MultiModalManager
 from ._matching import check_k
@@ -121,8 +121,7 @@ class ImputationMixin:
         [(5, 600), (5, 400)]
         """
         kind = kind_of(self, modality)
-        if block_size < 1:
-            raise ScmambaError(f"block_size must be at least 1 feature; got {block_size}.")
+        check_count("block_size", block_size)
         blocks = list(in_parts(self.feature_names(kind), block_size))
         yield from self._imputed(adata, kind, blocks, k, reference, values, batch_size)
 

@@ -151,24 +151,19 @@ class MatchingMixin:
         >>> found.to_frame().columns.tolist()
         ['query', 'rank', 'reference', 'score', 'confidence']
         """
-        asked, found = (
-            kind_of(self, modality, argument)
-            for modality, argument in (
-                (query_modality, "query_modality"), (reference_modality, "reference_modality"),
-            )
-        )  # fmt: skip
-        if asked == found:
+        check_count("block_size", block_size)
+        query_kind = kind_of(self, query_modality, "query_modality")
+        reference_kind = kind_of(self, reference_modality, "reference_modality")
+        if query_kind == reference_kind:
             raise ScmambaError(
-                f"Cells are matched across modalities, and both are {asked}: name two of {[*self.kinds]}."
+                f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
             )
-        with opened(self, query, asked, "query") as mdata:
-            queries = views(self, mdata, asked, batch_size)
-        with opened(self, reference, found, "reference") as mdata:
-            references = views(self, mdata, found, batch_size)
-        if block_size < 1:
-            raise ScmambaError(f"block_size must be at least 1; got {block_size}.")
-        check_k(k, references, found)
-        temperature, calibrated = self._temperature_of(asked, found)
+        with opened(self, query, query_kind, "query") as mdata:
+            queries = views(self, mdata, query_kind, batch_size)
+        with opened(self, reference, reference_kind, "reference") as mdata:
+            references = views(self, mdata, reference_kind, batch_size)
+        check_k(k, references, reference_kind)
+        temperature, calibrated = self._temperature_of(query_kind, reference_kind)
         if not calibrated:
             warnings.warn(
                 "The confidence is not calibrated, because this model held out too few pairs for it: train with a "
@@ -176,17 +171,24 @@ class MatchingMixin:
                 UserWarning, stacklevel=2,
             )  # fmt: skip
         if not queries.has.all():
-            _warn_of_missing(queries, f"lack {asked}: they have no match.")
+            warnings.warn(
+                f"{(~queries.has).sum():,} of {len(queries.has):,} cells lack {query_kind}: they have no match.",
+                UserWarning, stacklevel=2,
+            )  # fmt: skip
         best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
-        at = np.flatnonzero(references.has)
-        partner = at_or_none(at, assign(queries.z, references.z, block_size)) if one_to_one else None
+        # the search counts only cells that have the modality; results count all of them
+        position = np.flatnonzero(references.has)
+        partner = None
+        if one_to_one:
+            chosen = assign(queries.z, references.z, block_size)
+            partner = _spread(np.where(chosen >= 0, position[chosen], -1), queries.has, -1)
         return CellMatches(
             queries.names,
             references.names,
-            _spread(at[best.indices], queries.has, -1),
+            _spread(position[best.indices], queries.has, -1),
             _spread(best.cosine, queries.has, np.nan),
             _spread(best.confidence, queries.has, np.nan),
-            None if partner is None else _spread(partner, queries.has, -1),
+            partner,
         )
 
     def _calibrate_matching(self, held_out: np.ndarray) -> None:
@@ -206,17 +208,12 @@ class MatchingMixin:
 
 
 def check_k(k: int, references: Views, kind: str) -> None:
-    """As many neighbours as there are, at most."""
+    """At most as many neighbours as there are references."""
     check_count("k", k)
-    if not 1 <= k <= len(references.z):
+    if k > len(references.z):
         raise ScmambaError(
             f"k must be between 1 and the {len(references.z):,} reference cells that have {kind}; got {k}."
         )
-
-
-def at_or_none(positions: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """``positions[chosen]``, -1 where ``chosen`` is -1."""
-    return np.where(chosen >= 0, positions[chosen], -1)
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, fill: float) -> np.ndarray:
@@ -226,11 +223,6 @@ def _spread(values: np.ndarray, rows: np.ndarray, fill: float) -> np.ndarray:
     out = np.full((len(rows), *values.shape[1:]), fill, dtype=values.dtype)
     out[rows] = values
     return out
-
-
-def _warn_of_missing(cells: Views, what: str) -> None:
-    n = int((~cells.has).sum())
-    warnings.warn(f"{n:,} of {len(cells.has):,} cells {what}", UserWarning, stacklevel=3)
 
 
 def _pair_key(a: str, b: str) -> str:
