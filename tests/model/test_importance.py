@@ -1,4 +1,4 @@
-"""Known markers of simulated types rank above other features; shares sum to what they share out."""
+"""Known markers of simulated types rank above other features; what the features add sums to the whole."""
 
 import numpy as np
 import pytest
@@ -25,17 +25,25 @@ def typed():
 
 
 @pytest.mark.parametrize("kind", ["rna", "atac"])
-def test_marker_regions_rank_above_others(typed, kind, record_property):
+def test_importance_ranks_known_markers_above_others_and_better_than_score(typed, kind, record_property):
     model, mdata = typed
     table = model.get_region_importance("cell_type", kind, n_steps=2, max_cells=1000)
     marker_of = mdata[kind].var["marker_of"].reindex(table["name"]).to_numpy()
     auroc = {
-        group: roc_auc_score(marker_of[part.index] == group, part["importance"])
-        for group, part in table.groupby("group")
+        value: np.mean(
+            [roc_auc_score(marker_of[part.index] == group, part[value]) for group, part in table.groupby("group")]
+        )
+        for value in ("importance", "score")
     }
     record_property("AUROC", auroc)
-    assert np.mean([*auroc.values()]) >= 0.9
-    # coordinates and order are those of the genome
+    assert auroc["importance"] >= 0.9
+    assert auroc["importance"] > auroc["score"]
+
+
+@pytest.mark.parametrize("kind", ["rna", "atac"])
+def test_coordinates_and_order_are_those_of_the_genome(typed, kind):
+    model, mdata = typed
+    table = model.get_region_importance("cell_type", kind, n_steps=1, max_cells=50)
     var = mdata[kind].var.loc[table["name"]]
     assert (table["chrom"].to_numpy() == var["chrom"].astype(str).to_numpy()).all()
     assert (table["start"].to_numpy() == var["start"].to_numpy()).all()
@@ -43,22 +51,22 @@ def test_marker_regions_rank_above_others(typed, kind, record_property):
     assert first["start"].is_monotonic_increasing
 
 
-def test_shares_sum_to_the_score(trained):
+def test_shares_sum_to_the_position_along_the_direction(trained):
     """Completeness, through blocks and normalisation of the network, for sparse and dense values alike."""
     module = trained.module.eval()
     direction = torch.nn.functional.normalize(torch.randn(64, generator=torch.Generator().manual_seed(0)), dim=0)
     for kind in trained.kinds:
         values = module.values[kind](trained.adata_manager.matrix(kind).read(np.arange(10))).detach()
 
-        def score(x, kind=kind):
+        def position(x, kind=kind):
             return module.encoders[kind](x) @ direction
 
-        shares = integrated_gradients(score, values, 16)
+        shares = integrated_gradients(position, values, 16)
         assert is_csr(shares) == is_csr(values)
         with torch.no_grad():
-            expected = score(values) - score(with_values(values, values.values() * 0))
+            expected = position(values) - position(with_values(values, values.values() * 0))
         np.testing.assert_allclose(shares.to_dense().sum(1), expected, atol=1e-4)
-        np.testing.assert_allclose(integrated_gradients(score, values.to_dense(), 16), shares.to_dense(), atol=1e-5)
+        np.testing.assert_allclose(integrated_gradients(position, values.to_dense(), 16), shares.to_dense(), atol=1e-5)
 
 
 def test_patches_sum_their_features_and_the_order_of_cells_does_not_matter(typed):
@@ -107,3 +115,10 @@ def test_figure(typed):
         pl.region_importance(table.drop(columns="importance"), figure=Figure())
     with pytest.raises(ScmambaError, match="No feature of the table has coordinates"):
         pl.region_importance(table.assign(chrom=""), figure=Figure())
+
+
+@pytest.mark.parametrize("name", ["max_cells", "n_steps", "batch_size"])
+@pytest.mark.parametrize("count", [0, "all"])
+def test_counts_that_cannot_be_used_are_named(typed, name, count):
+    with pytest.raises(ScmambaError, match=f"{name} must be"):
+        typed[0].get_region_importance("cell_type", **{name: count})

@@ -16,15 +16,18 @@ from torch import Tensor
 from ..errors import ScmambaError, UnknownNameError
 from ..nn.attribution import integrated_gradients
 from ..ops.csr import is_csr
+from ._arguments import check_count
 from ._cells import kind_of, opened
+from ._columns import obs_column
 from ._genome import places_of
 from ._matrix import in_parts
 from ._start import sample
 
 if TYPE_CHECKING:
+    from ..pp import FeatureLayout
     from ._matrix import ModalityMatrix
 
-#: Fewer cells have no mean to speak of.
+#: The mean of fewer cells says more about these cells than about their group.
 MIN_CELLS = 5
 
 
@@ -43,15 +46,27 @@ class ImportanceMixin:
         n_steps: int = 8,
         batch_size: int = 64,
     ) -> pd.DataFrame:
-        """Features, or patches of the genome, that draw the cells of a group to where they lie.
+        """Features, or patches of the genome, that place the cells of a group where they are in the embedding.
 
         A group's direction leads from the mean of the other cells to its own mean, in the joint embedding as ``modality``
-        alone gives it. What each value of a cell adds to the cell's place along that direction is found by integrated
-        gradients from an empty cell, and averaged over cells of the group, less the average over other cells, so that
-        features that all cells have cancel. This explains the model, not the cells: types that the modality alone cannot
-        tell apart share their explanation, and a difference of means finds markers better. On a simulated set of three
-        types, known markers rank above others with a mean AUROC of 0.9; for rare types, and siblings seen by
-        accessibility alone, it can fall to chance.
+        alone gives it. Integrated gradients from an empty cell tell what each value of a cell adds to its position along
+        that direction. This is averaged over cells of the group, less the average over other cells, so that features
+        that all cells have cancel.
+
+        Rank features by ``importance``. On simulated sets of three types (1,000 cells, linear encoder, mean of three
+        seeds), known markers rank above other features with these AUROCs; the difference of means between the group and
+        the other cells is there for comparison:
+
+        ===== ============== ========= ===================
+        kind  ``importance`` ``score`` difference of means
+        ===== ============== ========= ===================
+        genes 0.94           0.93      0.97
+        peaks 0.90           0.86      0.96
+        ===== ============== ========= ===================
+
+        So this explains the model, not the cells: to find markers, take the difference of means. Types that the modality
+        alone cannot tell apart share their explanation. For rare types, and for similar types seen by accessibility
+        alone, the ranking can be no better than chance.
 
         Parameters
         ----------
@@ -66,24 +81,27 @@ class ImportanceMixin:
         level
             ``"features"`` or ``"patches"``, whose importance is the sum over their features.
         max_cells
-            Cells of a group, and as many others, drawn at random with the seed of scvi-tools; means over 200 cells hardly
-            change with more.
+            At most so many cells of a group, and of the others, drawn at random with the seed of scvi-tools; means over
+            200 cells hardly change with more.
         n_steps
-            Points on the line from the empty cell; with 8, shares sum to the score within 1e-5 on simulated sets.
+            Points on the line from the empty cell; with 8, what the features add sums to a cell's position within 1e-5
+            on simulated sets.
         batch_size
-            Cells of a minibatch: memory is that of one training step with so many.
+            Cells of a minibatch: memory is that of a training step with so many cells.
 
         Returns
         -------
         One row per group and feature or patch, in the order of the genome: ``group``, ``name``, ``chrom``, ``start``,
-        ``end`` (``""`` and -1 where not known), ``importance`` (along the direction, in units of the embedding before it is scaled to length 1)
-        and ``score``, importance over its standard error between cells, which is what ranks features of unlike
-        abundance; for patches also ``n_features`` and ``top_feature``, the one with the highest importance.
+        ``end`` (``""`` and -1 where not known), ``importance`` (along the direction, in units of the embedding before it
+        is scaled to length 1) and ``score``, importance over its standard error between cells: how sure it is that there
+        is an effect at all, however small. For patches also ``n_features`` and ``top_feature``, the one with the highest
+        importance.
 
         Raises
         ------
         ScmambaError
-            No such column or group, fewer than two groups, or a group with fewer than 5 cells that have the modality.
+            No such column or group, fewer than two groups, a group with fewer than 5 cells that have the modality, or
+            ``max_cells``, ``n_steps`` or ``batch_size`` below 1.
 
         See Also
         --------
@@ -92,81 +110,91 @@ class ImportanceMixin:
         Examples
         --------
         >>> table = model.get_region_importance("cell_type", "atac", groups=["type_1"])
-        >>> best = table.nlargest(3, "score")[["name", "importance", "score"]]
+        >>> best = table.nlargest(3, "importance")[["name", "importance", "score"]]
         """
         if level not in ("features", "patches"):
             raise UnknownNameError("level", level, ("features", "patches"))
+        for name, count in (("max_cells", max_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
+            check_count(name, count)
         kind = kind_of(self, modality)
         with opened(self, adata, kind if isinstance(adata, AnnData) else None) as mdata:
             if self.kinds[kind] not in mdata.mod:
                 raise ScmambaError(f"The data have no modality {self.kinds[kind]!r}; they have {list(mdata.mod)}.")
             manager = self.get_anndata_manager(self._validate_anndata(mdata), required=True)
             matrix = manager.matrix(kind)
-            column = _groups(mdata, self.kinds[kind], groupby)
-            column[~matrix.present(np.arange(mdata.n_obs))] = None
-            asked = _asked(column, groups, groupby)
+            group_of_cell = _group_of_cell(mdata, groupby)
+            group_of_cell[~matrix.present(np.arange(mdata.n_obs))] = None
             found = {
-                group: self._importance_of(matrix, kind, column, group, max_cells, n_steps, batch_size)
-                for group in asked
+                group: self._importance_of(matrix, kind, group_of_cell, group, max_cells, n_steps, batch_size)
+                for group in _groups_to_explain(group_of_cell, groups, groupby)
             }
         table = _by_feature(self, kind, found)
         return table if level == "features" else _by_patch(table, self.layouts[kind])
 
     def _importance_of(
-        self, matrix: ModalityMatrix, kind: str, column: np.ndarray, group: str, max_cells: int, n_steps: int, size: int
+        self,
+        matrix: ModalityMatrix,
+        kind: str,
+        group_of_cell: np.ndarray,
+        group: str,
+        max_cells: int,
+        n_steps: int,
+        batch_size: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Importance and score ``(f,)`` of one group."""
         seed = settings.seed or 0
-        known = np.flatnonzero([value is not None for value in column])
-        inside = sample(known[column[known] == group], max_cells, seed)
-        outside = sample(known[column[known] != group], max_cells, seed)
+        known = np.flatnonzero([value is not None for value in group_of_cell])
+        inside = sample(known[group_of_cell[known] == group], max_cells, seed)
+        outside = sample(known[group_of_cell[known] != group], max_cells, seed)
         self.module.eval()
-        here, there = (self._mean_place(matrix, kind, cells, size) for cells in (inside, outside))
-        direction = torch.nn.functional.normalize(here - there, dim=0)
-        mean, error = zip(
-            *(self._shares(matrix, kind, cells, direction, n_steps, size) for cells in (inside, outside)), strict=True
+        own, other = (self._mean_position(matrix, kind, cells, batch_size) for cells in (inside, outside))
+        direction = torch.nn.functional.normalize(own - other, dim=0)
+        (mean, variance), (mean_outside, variance_outside) = (
+            self._shares(matrix, kind, cells, direction, n_steps, batch_size) for cells in (inside, outside)
         )
-        importance = mean[0] - mean[1]
-        spread = (error[0] + error[1]).sqrt()
-        score = torch.where(spread > 0, importance / spread.clamp_min(1e-12), 0.0)
+        importance = mean - mean_outside
+        error = (variance + variance_outside).sqrt()
+        score = torch.where(error > 0, importance / error.clamp_min(1e-12), 0.0)
         return importance.cpu().numpy(), score.cpu().numpy()
 
-    def _place(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """From values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives.
+    def _position(self, kind: str) -> Callable[[Tensor], Tensor]:
+        """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives.
 
-        Before it is scaled to length 1: near their own direction cells of a group would gain nothing more from a marker.
+        The embedding is not scaled to length 1: a scaled vector that already points along the direction of its group
+        would gain nothing from one more marker.
         """
         encoder, joint = self.module.encoders[kind], self.module.joint
 
-        def place(values: Tensor) -> Tensor:
+        def position(values: Tensor) -> Tensor:
             view = encoder(values)
             if joint is None:
                 return view
             return joint.features(values, view, kind) @ joint.get_buffer(f"map_{kind}")
 
-        return place
+        return position
 
     def _values(self, matrix: ModalityMatrix, kind: str, cells: np.ndarray) -> Tensor:
         return self.module.values[kind](matrix.read(cells).to(self.module.device))
 
     @torch.no_grad()
-    def _mean_place(self, matrix: ModalityMatrix, kind: str, cells: np.ndarray, size: int) -> Tensor:
-        place = self._place(kind)
-        return sum(place(self._values(matrix, kind, part)).sum(0) for part in in_parts(cells, size)) / len(cells)
+    def _mean_position(self, matrix: ModalityMatrix, kind: str, cells: np.ndarray, batch_size: int) -> Tensor:
+        position = self._position(kind)
+        sums = (position(self._values(matrix, kind, part)).sum(0) for part in in_parts(cells, batch_size))
+        return sum(sums) / len(cells)
 
     def _shares(
-        self, matrix: ModalityMatrix, kind: str, cells: np.ndarray, direction: Tensor, n_steps: int, size: int
+        self, matrix: ModalityMatrix, kind: str, cells: np.ndarray, direction: Tensor, n_steps: int, batch_size: int
     ) -> tuple[Tensor, Tensor]:
-        """Mean share of each feature in the cells' places along ``direction`` ``(f,)``, and its squared error."""
-        place = self._place(kind)
+        """Share of each feature in the cells' positions along ``direction``: mean ``(f,)``, and variance of this mean."""
+        position = self._position(kind)
         total, square = torch.zeros(2, matrix.n_features, dtype=torch.double, device=direction.device)
-        for part in in_parts(cells, size):
+        for part in in_parts(cells, batch_size):
             values = self._values(matrix, kind, part).detach()
-            shares = integrated_gradients(lambda x: place(x) @ direction, values, n_steps)
+            shares = integrated_gradients(lambda x: position(x) @ direction, values, n_steps)
             if is_csr(shares):
-                at, of = shares.col_indices().long(), shares.values().double()
-                total.index_add_(0, at, of)
-                square.index_add_(0, at, of.square())
+                features, stored = shares.col_indices().long(), shares.values().double()
+                total.index_add_(0, features, stored)
+                square.index_add_(0, features, stored.square())
             else:
                 total += shares.double().sum(0)
                 square += shares.double().square().sum(0)
@@ -174,22 +202,20 @@ class ImportanceMixin:
         return mean, (square / len(cells) - mean.square()).clamp_min(0) / len(cells)
 
 
-def _groups(mdata: MuData, key: str, groupby: str) -> np.ndarray:
+def _group_of_cell(mdata: MuData, groupby: str) -> np.ndarray:
     """Group of each cell as text, `None` for cells without one."""
-    if groupby in mdata.obs:
-        column = mdata.obs[groupby]
-    elif groupby in mdata.mod[key].obs:
-        column = mdata.mod[key].obs[groupby].reindex(mdata.obs_names)
-    else:
-        raise UnknownNameError("groupby", groupby, dict.fromkeys([*mdata.obs, *mdata.mod[key].obs]))
+    column = obs_column(mdata, groupby, "groupby")
     return np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
 
 
-def _asked(column: np.ndarray, groups: Sequence[str] | None, groupby: str) -> list[str]:
-    sizes = pd.Series(column, dtype=object).value_counts()
+def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, groupby: str) -> list[str]:
+    sizes = pd.Series(group_of_cell, dtype=object).value_counts()
     if len(sizes) < 2:
-        raise ScmambaError(f"{groupby!r} has {len(sizes)} groups; a direction needs one and another to lead from.")
-    asked = sorted(sizes.index) if groups is None else [groups] if isinstance(groups, str) else list(map(str, groups))
+        raise ScmambaError(f"{groupby!r} has {len(sizes)} groups; a group is compared with others, so two are needed.")
+    if groups is None:
+        asked = sorted(sizes.index)
+    else:
+        asked = [groups] if isinstance(groups, str) else [str(group) for group in groups]
     for group in asked:
         if group not in sizes:
             raise UnknownNameError(f"group of {groupby!r}", group, sorted(sizes.index))
@@ -203,7 +229,7 @@ def _asked(column: np.ndarray, groups: Sequence[str] | None, groupby: str) -> li
 
 def _by_feature(model: ImportanceMixin, kind: str, found: dict[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
     places, layout = places_of(model, kind), model.layouts[kind]
-    order = np.argsort(layout.slots, kind="stable")  # of the genome
+    order = np.argsort(layout.slots, kind="stable")  # that of the genome
     names = pd.Index(model.feature_names(kind))[order]
     parts = [
         pd.DataFrame(
@@ -218,8 +244,10 @@ def _by_feature(model: ImportanceMixin, kind: str, found: dict[str, tuple[np.nda
     return pd.concat(parts, ignore_index=True)
 
 
-def _by_patch(table: pd.DataFrame, layout) -> pd.DataFrame:
+def _by_patch(table: pd.DataFrame, layout: FeatureLayout) -> pd.DataFrame:
+    """Sums over the features of each patch; variances are added as if features were independent."""
     best = table.loc[table.groupby(["group", "patch"], sort=False)["importance"].idxmax(), ["group", "patch", "name"]]
+    # score is importance over its standard error, so the ratio gives the error back
     table = table.assign(variance=(table["importance"] / table["score"].where(table["score"] != 0)).fillna(0) ** 2)
     sums = table.groupby(["group", "patch"], sort=False).agg(
         chrom=("chrom", "first"), start=("start", "min"), end=("end", "max"), importance=("importance", "sum"),
