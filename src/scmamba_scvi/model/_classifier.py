@@ -1,4 +1,4 @@
-"""Cell types on the frozen joint embedding: learned from labelled cells, given to others, whatever was measured of them."""
+"""Cell types on the frozen joint embedding: learned from labelled cells, predicted for cells of any set of modalities."""
 
 from __future__ import annotations
 
@@ -39,19 +39,21 @@ class ClassifierMixin:
     ) -> None:
         """Learn labels from the joint embedding, which stays as it is.
 
-        A logistic regression for every set of modalities that cells may have: cells of RNA alone lie elsewhere than
-        whole cells, and a head of their own, trained on the same cells embedded from RNA alone, names more of them
-        rightly. Each head is calibrated by a temperature on cells that it has not seen (five-fold, every label spread
-        over the folds; [Guo17]_). Kept by :meth:`save` and :meth:`export`; training the model again forgets it.
+        There is a logistic regression (head) for every set of modalities that cells may have: cells of RNA alone lie
+        elsewhere in the embedding than cells with all modalities, and a head of their own, trained on the same cells
+        embedded from RNA alone, labels more of them correctly. Each head is calibrated by a temperature on cells that it
+        has not seen (five-fold, every label spread over the folds; [Guo17]_). :meth:`save` and :meth:`export` keep the
+        classifier; training the model again discards it.
 
         Parameters
         ----------
         labels_key
-            Column of ``obs``. `None`: the one `setup_mudata` was told.
+            Column of ``obs``. `None`: the ``labels_key`` of `setup_mudata`.
         adata
             Labelled cells. `None`: those of the model.
         unlabeled_category
-            Label that stands for "not known", as do missing values. `None`: the one of `setup_mudata`.
+            Label of cells whose type is not known; cells with a missing value are taken so, too. `None`: the one of
+            `setup_mudata`.
         balance
             Cells are weighted by the frequency of their label to the power ``-balance``: 0 as they come, which favours
             frequent types, 1 every type alike, which costs accuracy on these (0.84 instead of 0.88 of the cells of
@@ -62,7 +64,7 @@ class ClassifierMixin:
         Raises
         ------
         ScmambaError
-            No such column, fewer than two labels, or a label with a single cell.
+            No such column, fewer than two labels, a label with a single cell, or ``balance`` outside 0 to 1.
 
         References
         ----------
@@ -86,9 +88,12 @@ class ClassifierMixin:
             for n_kinds in range(len(kinds), 0, -1):
                 for subset in itertools.combinations(kinds, n_kinds):
                     head = self._fit_head(mdata, subset, labels, balance, batch_size)
-                    heads |= {} if head is None else {_set_key(subset): head.to_dict()}
+                    if head is not None:
+                        heads[_set_key(subset)] = head.to_dict()
         if not heads:
-            raise ScmambaError("No set of modalities has labelled cells of two labels, two of each at least.")
+            raise ScmambaError(
+                f"Of the modalities {kinds}, none has labelled cells of two labels with at least two cells each."
+            )
         self.classifier_ = {"labels_key": labels_key, "heads": heads}
 
     def predict(
@@ -102,7 +107,7 @@ class ClassifierMixin:
         unsure: str = "unsure",
         batch_size: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
-        """Labels of cells, by what was measured of each.
+        """Labels of cells, each predicted from the modalities that were measured in it.
 
         Parameters
         ----------
@@ -115,23 +120,23 @@ class ClassifierMixin:
         soft
             Probabilities instead of labels.
         threshold
-            Cells whose best label is less probable than this are called ``unsure``. Probabilities are calibrated for
-            cells of the kind that had labels: a type that none of them had may be named with confidence.
+            Cells whose best label is less probable than this get the label ``unsure``. Probabilities are calibrated for
+            cells like those that had labels: a cell of a type that none of them had may get a label with confidence.
         unsure
-            That label.
+            Label of cells below ``threshold``.
         batch_size
             Cells of a minibatch; changes speed only.
 
         Returns
         -------
-        Labels ``(n_cells,)``, or with ``soft`` a DataFrame of probabilities, cells by labels. In the order of ``obs`` or
-        of ``indices``; cells without the modality, or with none that the model knows, are `None` or NaN, with one
-        warning.
+        Labels ``(n_cells,)``, or with ``soft`` a DataFrame of probabilities, cells by labels. Cells are in the order of
+        ``obs`` or of ``indices``; those without the modality, or with none that the model knows, are `None` or NaN, with
+        one warning.
 
         Raises
         ------
         ScmambaError
-            No classifier was trained, or none for what was measured of these cells.
+            No classifier was trained, or none for the modalities of these cells, or ``threshold`` is outside 0 to 1.
 
         Examples
         --------
@@ -157,16 +162,16 @@ class ClassifierMixin:
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
             warnings.warn(
-                f"{n_missing:,} of {len(found):,} cells have nothing to predict from: no label.",
+                f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.",
                 UserWarning,
                 stacklevel=2,
             )
-        return found if soft else _hard(found, threshold, unsure)
+        return found if soft else _most_probable(found, threshold, unsure)
 
     def _fit_head(
         self, mdata: MuData, subset: Sequence[str], labels: pd.Series, balance: float, batch_size: int | None
     ) -> Head | None:
-        """Head of cells that have all of ``subset``, embedded from these alone; `None` if there are too few of them."""
+        """Head for cells that have all of ``subset``, embedded from these alone; `None` if two labels have no two cells."""
         known = labels.dropna()
         for kind in subset:
             known = known[known.index.isin(mdata.mod[self.kinds[kind]].obs_names)]
@@ -187,30 +192,30 @@ class ClassifierMixin:
         return fit_head(z, known.to_numpy(), balance, settings.seed or 0)
 
     def _probabilities(self, mdata: MuData, cells: np.ndarray, batch_size: int | None) -> pd.DataFrame:
-        """Probabilities of ``cells``, -1 for those that are not there, each by the head of what the cell has."""
+        """Probabilities of ``cells`` (-1: a cell that ``mdata`` lacks), each by the head for the modalities it has."""
         heads = {key: Head.from_dict(values) for key, values in self.classifier_["heads"].items()}
         labels = list(dict.fromkeys(label for head in heads.values() for label in head.classes))
         out = pd.DataFrame(np.nan, index=range(len(cells)), columns=pd.Index(labels, dtype=object))
-        has = self._sets_of(mdata)[cells]
-        has[cells < 0] = ""
+        measured = self._measured_kinds(mdata)[cells]
+        measured[cells < 0] = ""
         z = np.full((len(cells), self.config.n_latent), np.nan, dtype=np.float32)
-        asked = has != ""
+        asked = measured != ""
         if asked.any():
             z[asked] = self.get_latent_representation(mdata, indices=cells[asked], batch_size=batch_size)
-        for key in pd.unique(has[asked]):
+        for key in pd.unique(measured[asked]):
+            rows = np.flatnonzero(measured == key)
             if key not in heads:
                 raise ScmambaError(
-                    f"{int((has == key).sum()):,} cells have {key} only, and the classifier was trained on cells with "
+                    f"{len(rows):,} cells have {key} only, and the classifier was trained on cells with "
                     f"{list(heads)}: train it on labelled cells that have {key}."
                 )
-            rows = np.flatnonzero(has == key)
             probabilities = np.zeros((len(rows), len(labels)))
             probabilities[:, out.columns.get_indexer(heads[key].classes)] = np.exp(heads[key].log_proba(z[rows]))
             out.iloc[rows] = probabilities
         return out
 
-    def _sets_of(self, mdata: MuData) -> np.ndarray:
-        """The kinds that each cell of ``mdata`` has, joined, ``""`` for none."""
+    def _measured_kinds(self, mdata: MuData) -> np.ndarray:
+        """Kinds that each cell of ``mdata`` has, as `_set_key` writes them, ``""`` for none."""
         present = {
             kind: mdata.obs_names.isin(mdata.mod[key].obs_names) for kind, key in self.kinds.items() if key in mdata.mod
         }
@@ -222,9 +227,11 @@ class ClassifierMixin:
 
 
 def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
-    """Label of each cell as text, missing where it is not known; each of at least two cells."""
+    """Label of each cell as text, missing where it is not known; at least two labels, each of at least two cells."""
     if labels_key is None:
-        raise ScmambaError("Which labels? Name their column: train_classifier(labels_key=...).")
+        raise ScmambaError(
+            "Which labels? setup_mudata was given no labels_key: name the column, train_classifier(labels_key=...)."
+        )
     column = obs_column(mdata, labels_key, "labels_key").astype(object)
     labels = column.where(column.notna(), None).map(str, na_action="ignore")
     labels = labels.where(labels != str(unknown), None)
@@ -232,19 +239,20 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
     if len(counts) < 2:
         raise ScmambaError(
             f"A classifier needs at least two labels; {labels_key!r} has {list(counts.index)} in "
-            f"{int(counts.sum()):,} labelled cells (the label {unknown!r} stands for not known)."
+            f"{int(counts.sum()):,} labelled cells (cells with the label {unknown!r} count as unlabelled)."
         )
     single = sorted(counts.index[counts < 2])
     if single:
         raise ScmambaError(
-            f"{len(single)} labels have a single cell, from which nothing can be learned and checked: "
+            f"{len(single)} labels have a single cell, too few to learn from and to check: "
             f"{', '.join(map(repr, single[:5]))}. Merge them with others, or call them unknown: "
             f"mdata.obs[{labels_key!r}] = mdata.obs[{labels_key!r}].astype(str).replace({{{single[0]!r}: {unknown!r}}})."
         )
     return labels
 
 
-def _hard(found: pd.DataFrame, threshold: float, unsure: str) -> np.ndarray:
+def _most_probable(found: pd.DataFrame, threshold: float, unsure: str) -> np.ndarray:
+    """Most probable label of each cell, ``unsure`` below the threshold, `None` where no probability is known."""
     out = np.full(len(found), None, dtype=object)
     known = found.notna().all(axis=1).to_numpy()
     values = found.to_numpy()[known]
@@ -255,4 +263,5 @@ def _hard(found: pd.DataFrame, threshold: float, unsure: str) -> np.ndarray:
 
 
 def _set_key(kinds: Sequence[str]) -> str:
+    """Name of a set of kinds among the heads, such as ``"rna+atac"``."""
     return "+".join(sorted(kinds, key=KINDS.index))

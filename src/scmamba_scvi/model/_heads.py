@@ -11,12 +11,12 @@ from scipy.special import log_softmax
 
 from ..errors import ScmambaError
 
-#: Inverse strength of the penalty, on embeddings of mean variance 1: of 0.01 to 10 the best or near it everywhere.
+#: Inverse strength of the penalty, on embeddings of mean variance 1: among 0.01 to 10 the best, or near it, on every set.
 PENALTY_C = 0.1
-#: Parts of the cells that are predicted in turn by a head that has not seen them, for the temperature.
+#: Parts of the cells, each predicted by a head that was fitted to the others, from which the temperature is chosen.
 N_FOLDS = 5
-#: Logarithm of the least probability that counts when the temperature is chosen: one cell that was labelled wrongly must
-#: not make all others unsure.
+#: Log probabilities below this count as this when the temperature is chosen: one cell with a wrong label must not make
+#: the head unsure of all others.
 FLOOR = -8.0
 
 
@@ -31,7 +31,7 @@ class Head:
     weight, bias
         ``(z, c)`` and ``(c,)`` float64.
     temperature
-        Above 1 where the plain head is too sure of itself.
+        Above 1 where the regression alone would be overconfident.
     """
 
     classes: np.ndarray
@@ -44,7 +44,7 @@ class Head:
         return log_softmax((z.astype(np.float64) @ self.weight + self.bias) / self.temperature, axis=1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Values that JSON can hold, to the last digit."""
+        """Values that JSON can hold without loss."""
         return {
             "classes": [str(c) for c in self.classes],
             "weight": self.weight.tolist(), "bias": self.bias.tolist(), "temperature": self.temperature,
@@ -52,7 +52,13 @@ class Head:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Head:
-        """Head of what `to_dict` gave, checked."""
+        """Head that `to_dict` described.
+
+        Raises
+        ------
+        ScmambaError
+            ``values`` are not those of a head: they may come from a file of somebody else.
+        """
         try:
             head = cls(
                 np.asarray(values["classes"], dtype=object),
@@ -61,7 +67,9 @@ class Head:
         except (KeyError, TypeError, ValueError) as error:
             raise ScmambaError(f"The classifier of this model cannot be read: {error}.") from error
         if not all(isinstance(label, str) for label in head.classes.ravel()) or not np.isfinite(head.bias).all():
-            raise ScmambaError("The classifier of this model is damaged: its labels or numbers are none.")
+            raise ScmambaError(
+                "The classifier of this model is damaged: a label is not text or a number is not finite."
+            )
         fits = head.weight.ndim == 2 and head.weight.shape[1:] == head.bias.shape == head.classes.shape
         if not fits or not np.isfinite(head.weight).all() or not head.temperature > 0:
             raise ScmambaError("The classifier of this model is damaged: its numbers do not fit its labels.")
@@ -69,53 +77,57 @@ class Head:
 
 
 def fit_head(z: np.ndarray, labels: np.ndarray, balance: float, seed: int) -> Head:
-    """Logistic regression on ``z (n, z)``, every label at least twice, with a temperature from held-out cells.
+    """Logistic regression with a temperature from cells held out of it.
 
     Parameters
     ----------
+    z
+        Embeddings ``(n, z)``.
+    labels
+        Of each cell ``(n,)``: two labels or more, every one of at least two cells.
     balance
         Cells are weighted by the frequency of their label to the power ``-balance``.
+    seed
+        Of the folds.
     """
     classes, codes = np.unique(labels.astype(str), return_inverse=True)
-    if len(classes) < 2:
-        raise ScmambaError(f"A classifier needs at least two labels; all {len(labels):,} cells are {classes[0]!r}.")
-    mean, scale = z.mean(axis=0, dtype=np.float64), np.sqrt(z.var(axis=0, dtype=np.float64).mean())
-    x = (z - mean) / max(scale, 1e-12)
+    mean, scale = z.mean(axis=0, dtype=np.float64), max(np.sqrt(z.var(axis=0, dtype=np.float64).mean()), 1e-12)
+    x = (z - mean) / scale
     weight = (np.bincount(codes) / len(codes)) ** -balance
     logits = _out_of_fold(x, codes, weight, seed)
-    own = np.arange(len(codes)), codes
+    own_label = np.arange(len(codes)), codes
 
     def loss(log_t: float) -> float:
-        return -float(np.maximum(log_softmax(logits / np.exp(log_t), axis=1)[own], FLOOR).mean())
+        return -float(np.maximum(log_softmax(logits / np.exp(log_t), axis=1)[own_label], FLOOR).mean())
 
     temperature = float(np.exp(minimize_scalar(loss, bounds=(np.log(0.1), np.log(10)), method="bounded").x))
     coefficients, bias = _regression(x, codes, weight)
-    coefficients = coefficients / max(scale, 1e-12)
+    coefficients = coefficients / scale  # of z as it comes, not of x
     return Head(classes.astype(object), coefficients.T, bias - coefficients @ mean, temperature)
 
 
 def _regression(x: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients ``(c, z)`` and intercepts ``(c,)`` over the labels that ``codes`` hold, two labels included."""
+    """Coefficients ``(c, z)`` and intercepts ``(c,)``, a row for every label even where there are two."""
     from sklearn.linear_model import LogisticRegression
 
     found = LogisticRegression(C=PENALTY_C, max_iter=1000).fit(x, codes, sample_weight=weight[codes])
     coefficients, bias = found.coef_, found.intercept_
-    if len(found.classes_) == 2:  # one row, for the second label against the first
+    if len(found.classes_) == 2:  # scikit-learn gives one row, for the second label against the first
         coefficients, bias = np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-bias, bias]) / 2
     return coefficients, bias
 
 
 def _out_of_fold(x: np.ndarray, codes: np.ndarray, weight: np.ndarray, seed: int) -> np.ndarray:
-    """Logits ``(n, c)`` of each cell by a regression on the others' folds; labels with two cells are spread, too."""
+    """Logits ``(n, c)`` of each cell, by a regression on the cells of the other folds."""
     rng = np.random.default_rng(seed)
     fold = np.empty(len(codes), dtype=int)
-    for code in np.unique(codes):  # in turn over shuffled cells: every label lies in as many folds as it can
+    # the cells of a label are dealt out in turn: a label of two cells is in two folds, so every regression sees it
+    for code in np.unique(codes):
         cells = rng.permutation(np.flatnonzero(codes == code))
         fold[cells] = (np.arange(len(cells)) + rng.integers(N_FOLDS)) % N_FOLDS
-    logits = np.full((len(codes), len(weight)), -50.0)
+    logits = np.empty((len(codes), len(weight)))
     for i in np.unique(fold):
         known, asked = fold != i, fold == i
-        seen = np.unique(codes[known])
         coefficients, bias = _regression(x[known], codes[known], weight)
-        logits[np.ix_(asked, seen)] = x[asked] @ coefficients.T + bias
+        logits[asked] = x[asked] @ coefficients.T + bias
     return logits
