@@ -94,7 +94,7 @@ def test_cells_of_one_modality_are_nan(swapped):
     model, mdata, _ = swapped
     with without_pulling():
         mosaic = mudata.MuData({"rna": mdata["rna"][:60].copy(), "protein": mdata["protein"][20:].copy()})
-    with pytest.warns(UserWarning, match="1,960 of 2,000 cells have less than two"):
+    with pytest.warns(UserWarning, match="1,960 of 2,000 cells have fewer than two"):
         found = model.get_modality_agreement(mosaic)
     both = mosaic.obs_names.isin(mosaic["rna"].obs_names) & mosaic.obs_names.isin(mosaic["protein"].obs_names)
     np.testing.assert_array_equal(found.notna().all(axis=1), both)

@@ -1,4 +1,4 @@
-"""Do a cell's modalities speak of the same cell?"""
+"""Do the modalities of a cell describe the same cell?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import ScmambaError
 from ._cells import kind_of, opened, views
 from ._retrieval import log_evidence
 
-#: Fewer cells say nothing of how well a cell fits others.
+#: Cells beside which one is set: fewer do not tell how well strangers' views fit.
 MIN_CELLS = 10
 
 
@@ -35,28 +35,28 @@ class AgreementMixin:
         adata
             Cells with two modalities or more. `None`: those of the model.
         modalities
-            The two to compare, kinds or keys of ``mdata.mod``. `None`: all pairs a cell has, the mean over them.
+            The two to compare, kinds or keys of ``mdata.mod``. `None`: the mean over all pairs that a cell has.
         batch_size
             Cells of a minibatch; changes speed only.
 
         Returns
         -------
-        One row per cell, in the order and under the names of ``adata``; cells with less than two of the modalities are
-        NaN, with one warning.
+        One row per cell, in the order and under the names of ``adata``; cells with fewer than two of the modalities are
+        NaN, with one warning, and so are those whose two modalities are shared by fewer than 10 cells.
 
         ``cosine``
-            Of the two views, -1 to 1; a matter of the cell alone. Cells of common, shallow or plain types score lower
-            than others, so compare within types.
+            Of the two views, -1 to 1; it depends on the cell alone. Cells of common types, cells of types with few
+            markers and shallow cells score lower than others, so compare within types.
         ``evidence``
-            ``log(exp(cosine / t) / mean)``, the mean being over the partners that the other cells of ``adata`` would make,
-            with the ``t`` of :meth:`match_cells`: the logarithm of how many times better the two views fit each other
-            than strangers' views do. 0 and below: no better than a stranger's. It finds swapped cells best, and needs
-            10 cells at least.
+            ``log(exp(cosine / t) / mean)`` with the ``t`` of :meth:`match_cells`, where the mean is that of
+            ``exp(cosine / t)`` over all cells of ``adata`` as partners: the logarithm of how many times better the two
+            views of the cell fit each other than views of different cells do. At 0 and below they fit no better. It
+            finds swapped cells best on most sets.
 
         Raises
         ------
         ScmambaError
-            The data hold one of the modalities only, or fewer than 10 cells have both.
+            The data hold only one of the modalities, or fewer than 10 cells have both.
 
         Examples
         --------
@@ -105,7 +105,8 @@ def _mean_of_known(parts: list[np.ndarray], names: pd.Index) -> pd.DataFrame:
     n_known = np.isfinite(stacked[..., 0]).sum(axis=0)
     if not n_known.all():
         warnings.warn(
-            f"{int((n_known == 0).sum()):,} of {len(names):,} cells have less than two modalities: their agreement is NaN.",
+            f"{int((n_known == 0).sum()):,} of {len(names):,} cells have fewer than two modalities, or two that fewer "
+            f"than {MIN_CELLS} cells share: their agreement is NaN.",
             UserWarning, stacklevel=3,
         )  # fmt: skip
     total = np.nansum(stacked, axis=0)
