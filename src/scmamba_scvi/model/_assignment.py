@@ -1,4 +1,4 @@
-"""One reference for each query, none twice."""
+"""One-to-one matching: one reference for each query, none of them twice."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from scipy.optimize import linear_sum_assignment
 def assign(queries: np.ndarray, references: np.ndarray, block_size: int) -> np.ndarray:
     """Position of the reference given to each query, ``(n,)`` int64, -1 where none is left.
 
-    Up to ``block_size ** 2`` pairs: the assignment with the largest sum of cosines. Above, both sides are
-    halved along the direction in which they vary most, queries at their median and references at the same share of
-    theirs, until they fit; each block is then assigned for itself. Where there are at least as many references as
-    queries, every block has, too. Memory: ``block_size ** 2`` entries.
+    Up to ``block_size ** 2`` pairs get the assignment with the largest sum of cosines. More pairs are cut into blocks of
+    that size, each assigned by itself: both sides are halved along the direction in which they vary most, queries at
+    their median and references at the same quantile. Where there are at least as many references as queries, this holds
+    in every block, so that every query gets one. Memory is ``block_size ** 2`` entries.
 
     Parameters
     ----------
@@ -33,7 +33,10 @@ def assign(queries: np.ndarray, references: np.ndarray, block_size: int) -> np.n
     return out
 
 
-def _halves(queries: np.ndarray, references: np.ndarray, q: np.ndarray, r: np.ndarray):
+def _halves(
+    queries: np.ndarray, references: np.ndarray, q: np.ndarray, r: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions ``q`` and ``r`` of both sides, as two blocks along their common main direction."""
     centred = np.concatenate([x - x.mean(0) for x in (queries[q].astype(np.float64), references[r].astype(np.float64))])
     direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]
     n_q = len(q) // 2

@@ -32,11 +32,12 @@ class CellMatches:
     indices
         ``(n, k)`` int64 positions in ``reference_names``; -1 for query cells that lack the modality.
     scores
-        ``(n, k)`` float32 cosines of the two views, NaN for those.
+        ``(n, k)`` float32 cosines of the two views, NaN for the same cells.
     confidence
         ``(n, k)`` float32 probability that this reference is the partner, given that the partner is one of them.
     partner
-        ``(n,)`` int64 positions of a one-to-one matching, -1 for cells that got none; `None` if none was asked for.
+        ``(n,)`` int64 positions of a one-to-one matching, -1 for cells that got no reference; `None` if no such matching
+        was asked for.
 
     Examples
     --------
@@ -61,12 +62,11 @@ class CellMatches:
         [1, 2, 1, 2]
         """
         n, k = self.indices.shape
-        reference = np.append(self.reference_names.to_numpy(dtype=object), None)[self.indices]  # -1 is the None
         return pd.DataFrame(
             {
                 "query": np.repeat(self.query_names.to_numpy(), k),
                 "rank": np.tile(np.arange(1, k + 1), n),
-                "reference": reference.ravel(),
+                "reference": self._names_at(self.indices).ravel(),
                 "score": self.scores.ravel(),
                 "confidence": self.confidence.ravel(),
             }
@@ -75,6 +75,11 @@ class CellMatches:
     def partners(self) -> pd.Series:
         """Name of the reference that the one-to-one matching gave each query cell, `None` where it gave none.
 
+        Raises
+        ------
+        ScmambaError
+            The cells were matched without ``one_to_one=True``.
+
         Examples
         --------
         >>> model.match_cells(one_to_one=True).partners().is_unique
@@ -82,12 +87,15 @@ class CellMatches:
         """
         if self.partner is None:
             raise ScmambaError("No one-to-one matching was asked for: match_cells(..., one_to_one=True).")
-        names = np.append(self.reference_names.to_numpy(dtype=object), None)
-        return pd.Series(names[self.partner], index=self.query_names, name="partner", dtype=object)
+        return pd.Series(self._names_at(self.partner), index=self.query_names, name="partner", dtype=object)
+
+    def _names_at(self, positions: np.ndarray) -> np.ndarray:
+        """Names of references, `None` at position -1."""
+        return np.append(self.reference_names.to_numpy(dtype=object), None)[positions]
 
 
 class MatchingMixin:
-    """`match_cells`, and the temperature that makes probabilities of cosines."""
+    """`match_cells`, and the temperature that turns cosines into probabilities."""
 
     def match_cells(
         self,
@@ -103,8 +111,8 @@ class MatchingMixin:
     ) -> CellMatches:
         """Find for each cell of one modality the nearest cells of another, in the space that their views share.
 
-        The search is exact. Memory is that of the views, of the result and of a block of 2 million cosines, so that
-        100,000 cells are searched in 100,000 on a laptop.
+        The search is exact. Memory is that of the views, of the result and of a block of 2 million cosines: a laptop can
+        search for 100,000 cells among 100,000.
 
         Parameters
         ----------
@@ -118,27 +126,29 @@ class MatchingMixin:
         one_to_one
             Also give each query cell one reference that no other query cell gets, ``CellMatches.partner``: the
             assignment with the largest sum of cosines [Crouse16]_ where there are at most ``block_size ** 2`` pairs.
-            Beyond, both sides are cut at the same quantiles along their main directions into blocks of that size, and
-            the assignment is the best *within* each block: a cell near a cut may have its partner beyond it, and types
-            that one side has in other proportions are assigned to their neighbours. With more queries than references,
-            some queries get none.
+            With more pairs, both sides are cut at the same quantiles along their main directions into blocks of that
+            size, and the assignment is the best *within* each block: the partner of a cell near a cut may be in another
+            block, and where a type makes up different shares of the two sides, some of its cells are assigned to other
+            types. With more queries than references, some queries get none.
         block_size
-            Cells on a side of a block of that assignment; its memory grows with the square, its time with the cube.
+            Cells on each side of a block of that assignment; memory grows with the square of it, time with the cube.
         batch_size
             Cells of a minibatch while embedding; changes speed only.
 
         Returns
         -------
-        Names, positions, cosines and confidence, for every query cell in its order. Query cells without the modality
-        have index -1 and NaN, with one warning. The confidence is ``exp(cosine / t)`` over its sum over all
+        Names, positions, cosines and confidence for all query cells, in their order. Query cells without the modality
+        have index -1 and NaN, with one warning. The confidence is ``exp(cosine / t)`` divided by its sum over all
         references, with the ``t`` that is most likely for the pairs that training held out: the probability that this
-        reference is the partner *if the partner is among the references at all*. Summed over ranks it is the expected
-        recall at ``k``. A model that held out fewer than 10 pairs takes the temperature of its loss, with a warning.
+        reference is the partner *if the partner is among the references at all*. Its sum over the ``k`` ranks is the
+        expected recall at ``k``. A model that held out fewer than 10 pairs takes the temperature of its loss, with a
+        warning.
 
         Raises
         ------
         ScmambaError
-            An unknown modality, one that the data lack, or twice the same; ``k`` beyond the reference cells.
+            An unknown modality, one that the data lack, or the same one twice; more neighbours than reference cells;
+            ``k`` or ``block_size`` below 1.
 
         References
         ----------
@@ -192,7 +202,7 @@ class MatchingMixin:
         )
 
     def _calibrate_matching(self, held_out: np.ndarray) -> None:
-        """Learn the temperature of each pair of kinds from cells that training did not see."""
+        """Fit the temperature of each pair of kinds on cells that training did not see."""
         self.match_temperatures_ = {}
         present = {kind: matrix.present(held_out) for kind, matrix in self._matrices().items()}
         for a, b in itertools.combinations(present, 2):
@@ -202,9 +212,9 @@ class MatchingMixin:
                 self.match_temperatures_[_pair_key(a, b)] = fit_temperature(x, y)
 
     def _temperature_of(self, a: str, b: str) -> tuple[float, bool]:
-        """Temperature of two kinds, and whether held-out pairs chose it."""
-        known = self.match_temperatures_.get(_pair_key(a, b))
-        return (self.module.temperature().item(), False) if known is None else (known, True)
+        """Temperature of two kinds, and whether it was fitted to held-out pairs; else it is that of the loss."""
+        fitted = self.match_temperatures_.get(_pair_key(a, b))
+        return (self.module.temperature().item(), False) if fitted is None else (fitted, True)
 
 
 def check_k(k: int, references: Views, kind: str) -> None:

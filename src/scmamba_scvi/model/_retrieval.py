@@ -1,4 +1,4 @@
-"""Nearest neighbours between two sets of unit vectors, a block at a time, and how far their cosines can be trusted."""
+"""Nearest neighbours between two sets of unit vectors, a block at a time, and what their cosines are worth."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..metrics._distances import as_matrix, distance_blocks, prepare
 
-#: Held-out pairs that calibrate: one number needs no more, and their cosines are held together.
+#: Held-out pairs that the temperature is fitted to: one number needs no more, and all their cosines are in memory at once.
 MAX_PAIRS = 2_000
-#: Fewer say too little about it.
+#: Fewer pairs do not determine a temperature.
 MIN_PAIRS = 10
 
 
@@ -44,7 +44,9 @@ def nearest_references(
     exclude: np.ndarray | None = None,
     device: str | torch.device | None = None,
 ) -> Neighbors:
-    """Exact search; memory is that of the vectors, of the result and of one block of distances.
+    """Exact search for the ``k`` nearest references of each query.
+
+    Memory is that of the vectors, of the result and of one block of distances.
 
     Parameters
     ----------
@@ -55,9 +57,9 @@ def nearest_references(
     temperature
         ``t`` of the confidence.
     exclude
-        ``(n,)`` the one reference that does not count for each query, -1 for none.
+        ``(n,)`` position of the one reference that does not count for each query, -1 for none.
     """
-    # written in place: small results kept between large blocks would leave holes no block fits into
+    # one result, written in place: small arrays allocated between the large blocks would fragment the memory
     found = Neighbors(*(np.zeros((len(queries), k), dtype) for dtype in (np.int64, np.float32, np.float32)))
     if not len(queries):
         return found
@@ -66,8 +68,9 @@ def nearest_references(
     for rows, distances in distance_blocks(q, r):
         less_one = distances.mul_(-0.5)  # |q - r|^2 = 2 - 2 cos, so this is the cosine less 1, (b, m)
         if excluded is not None:
-            asked = (excluded[rows] >= 0).nonzero().ravel()
-            less_one[asked, excluded[rows][asked]] = -torch.inf
+            column = excluded[rows]
+            row = (column >= 0).nonzero().ravel()
+            less_one[row, column[row]] = -torch.inf
         best = less_one.topk(k, dim=1)
         log_sum = less_one.div_(temperature).logsumexp(dim=1, keepdim=True)  # (b, 1)
         found.indices[rows] = best.indices.cpu()
@@ -77,10 +80,10 @@ def nearest_references(
 
 
 def fit_temperature(x: np.ndarray, y: np.ndarray) -> float:
-    """The ``t`` under which ``exp(cosine / t)`` tells best which ``y`` is the partner of each ``x``, and the reverse.
+    """The ``t`` with which ``exp(cosine / t)`` best predicts which ``y`` is the partner of each ``x``, and the reverse.
 
-    Maximum likelihood over pairs ``(n, z)`` that were not trained on. For vectors of which the partner is ``exp(cos/t)``
-    times as likely as a random cell, shares of that sum are probabilities for any number of candidates.
+    Maximum likelihood over pairs ``(n, z)`` that were not trained on. Where a candidate's chance to be the partner is
+    proportional to ``exp(cosine / t)``, its share of the sum over candidates is its probability, however many there are.
     """
     cosine = as_matrix(x, "x") @ as_matrix(y, "y").T  # (n, n)
 
@@ -92,10 +95,12 @@ def fit_temperature(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.005), np.log(5.0)), method="bounded").x))
 
 
-def log_evidence(x: np.ndarray, y: np.ndarray, temperature: float, device: str | torch.device | None = None):
+def log_evidence(
+    x: np.ndarray, y: np.ndarray, temperature: float, device: str | torch.device | None = None
+) -> np.ndarray:
     """How much better each ``x`` fits its own ``y`` than the others, and the reverse: float64 ``(n,)``, in nats.
 
-    Logarithm of ``exp(cosine / t)`` over its mean over all ``y``, and over all ``x``; the mean of both.
+    The mean of two logarithms: of ``exp(cosine / t)`` over its mean over all ``y``, and over its mean over all ``x``.
     """
     q, r = prepare(*(as_matrix(v, name, device) for v, name in ((x, "x"), (y, "y"))))
     own = -0.5 * ((q - r) ** 2).sum(dim=1) / temperature
