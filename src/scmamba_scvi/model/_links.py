@@ -23,15 +23,15 @@ from ._matrix import in_parts
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Peaks are compared with others that as many cells have: at most so many classes, of at least so many peaks each.
+#: Peaks are compared with others that about as many cells have: at most so many classes, of at least so many peaks each.
 N_CLASSES: Final = 10
 PEAKS_OF_A_CLASS: Final = 100
-#: Fewer peaks of other chromosomes have no mean and spread to speak of.
+#: Peaks of other chromosomes that a background needs: fewer give no reliable mean and spread.
 MIN_BACKGROUND: Final = 20
-#: Pairs compared at a time: two arrays of this times ``z`` numbers.
-BLOCK: Final = 1 << 16
-#: Spread of cosines below which a background is flat.
-FLAT: Final = 1e-6
+#: Pairs compared at a time, which takes two arrays ``(PAIRS_AT_A_TIME, z)``.
+PAIRS_AT_A_TIME: Final = 1 << 16
+#: A background whose cosines spread less than this is constant up to rounding, and gives no z-score.
+MIN_SPREAD: Final = 1e-6
 
 
 class LinksMixin:
@@ -48,11 +48,11 @@ class LinksMixin:
         """Peaks near each gene, by how closely their vector and the gene's agree in the space that modalities share.
 
         The vector of a feature is the covariance, over the cells that have its modality, of its value with the cells'
-        view of this modality: it points to where the cells lie that have the feature. Genes and peaks have theirs from
-        views of their own, so that no cell needs both modalities. A pair's correlation is the cosine of its two vectors.
-        It is compared with what the same gene gives with peaks of all other chromosomes that about as many cells have,
-        as how often a peak is seen changes how sure its vector is, and cells that differ in everything correlate
-        everything.
+        view of this modality: it points to where the cells lie that have the feature. Genes and peaks each take the view
+        of their own modality, so that no cell needs both. A pair's correlation is the cosine of its two vectors. It is
+        compared with a background, the cosines of the same gene with peaks of all other chromosomes that about as many
+        cells have: where cells differ in many features at once, any gene correlates with any peak, and rarely seen peaks
+        have noisier vectors.
 
         Parameters
         ----------
@@ -61,15 +61,16 @@ class LinksMixin:
         adata
             Cells with both modalities, or some with each. `None`: those of the model.
         max_distance
-            Bases between the start of transcription and the centre of a peak, either way. The start is that of the gene,
-            or its end where ``var["strand"]`` of the genes is ``"-"``. 250,000 holds most known enhancers of a gene;
-            more pairs make every q larger.
+            Largest distance in bases between the start of transcription and the centre of a peak, in either direction.
+            Transcription starts at the start of the gene, or at its end where ``var["strand"]`` is ``"-"``. Within
+            250,000 bases are most known enhancers of a gene; a larger window has more pairs, which makes every q larger.
         batch_size
             Cells of a minibatch; changes speed only.
 
         Returns
         -------
-        One row per pair, the surest first. Memory grows with the features and with the pairs, never with genes times peaks.
+        One row per pair, in falling order of z. Memory grows with the features and with the pairs, never with genes
+        times peaks.
 
         ``gene``, ``peak``, ``chrom``
             Names.
@@ -78,20 +79,22 @@ class LinksMixin:
         ``correlation``
             Cosine of the two vectors, -1 to 1.
         ``z``
-            Its distance from the mean of the background, in standard deviations of the background.
-        ``p``, ``q``
-            Probability of as high a z by chance, if the background is normal, one-sided: a link is a peak that is open
-            where the gene is active. And the share of false links expected among all pairs with this q or a lower one
-            [Benjamini95]_. Neighbouring genes that go up together share their peaks, and nothing here can tell which of
-            them a peak serves.
+            Distance of the correlation from the mean of the background, in standard deviations of the background.
+        ``p``
+            Probability of a z as high by chance, if the background is normal; one-sided, as a link is a peak that is
+            open where the gene is active.
+        ``q``
+            Share of false links expected among all pairs with this q or a lower one [Benjamini95]_.
 
-        Pairs whose gene or peak no cell has, or that have fewer than 20 peaks to be compared with, are NaN and come last.
+        Pairs whose gene or peak no cell has, or whose background has fewer than 20 peaks, are NaN and come last.
+        Neighbouring genes that go up in the same cells are linked to the same peaks; which of them a peak regulates
+        cannot be told from this.
 
         Raises
         ------
         ScmambaError
-            The model or the data lack genes or peaks, none of either or a gene that was named has no coordinates, or a
-            name is not known.
+            The model or the data lack genes or peaks, no gene or no peak has coordinates, or one of ``genes`` is unknown
+            or has none.
         RuntimeError
             The model is not trained.
 
@@ -102,7 +105,7 @@ class LinksMixin:
 
         See Also
         --------
-        scmamba_scvi.pl.region_links : draws it against distance.
+        scmamba_scvi.pl.region_links : draws the pairs against their distance.
 
         Examples
         --------
@@ -120,14 +123,14 @@ class LinksMixin:
         if lacking:
             raise ScmambaError(f"Links are between genes and peaks; the model has {list(self.kinds)}, no {lacking[0]}.")
         with opened(self, adata) as mdata:
-            where = {kind: self._places_for_links(mdata, kind) for kind in ("rna", "atac")}
-            asked = self._genes_to_link(genes, where["rna"])
-            forward = _strand(mdata, self.kinds["rna"], self.feature_names("rna")) != "-"
+            genes_at, peaks_at = (self._coordinates_for_links(mdata, kind) for kind in ("rna", "atac"))
+            asked = self._genes_to_link(genes, genes_at)
+            forward = _is_forward(mdata, self.kinds["rna"], self.feature_names("rna"))
             gene_vectors, _ = self._feature_vectors(mdata, "rna", batch_size)
             peak_vectors, n_cells = self._feature_vectors(mdata, "atac", batch_size)
-        start = np.where(forward, where["rna"].start, where["rna"].end)
-        centre = (where["atac"].start + where["atac"].end) // 2
-        chrom_of_gene, chrom_of_peak = _common_chromosomes(where["rna"], where["atac"])
+        start = np.where(forward, genes_at.start, genes_at.end)
+        centre = (peaks_at.start + peaks_at.end) // 2
+        chrom_of_gene, chrom_of_peak = _common_chromosomes(genes_at, peaks_at)
         gene, peak = _pairs(asked, start, chrom_of_gene, centre, chrom_of_peak, max_distance)
         correlation, z = _compare(gene_vectors, peak_vectors, gene, peak, chrom_of_peak, _classes(n_cells))
         p = norm.sf(z)
@@ -144,19 +147,21 @@ class LinksMixin:
         order = np.argsort(-z, kind="stable")  # NaN last
         columns = {
             "gene": self.feature_names("rna")[gene], "peak": self.feature_names("atac")[peak],
-            "chrom": where["atac"].names()[peak], "distance": distance, "correlation": correlation, "z": z, "p": p, "q": q,
+            "chrom": peaks_at.names()[peak], "distance": distance, "correlation": correlation, "z": z, "p": p, "q": q,
         }  # fmt: skip
         return pd.DataFrame({name: values[order] for name, values in columns.items()})
 
-    def _places_for_links(self, mdata: MuData, kind: str) -> Coordinates:
-        """Those the model was made with; of a model made without any, those of the data."""
+    def _coordinates_for_links(self, mdata: MuData, kind: str) -> Coordinates:
+        """Coordinates of the features of ``kind``: the model's own, or those of the data if the model has none."""
         where = places_of(self, kind)
         key = self.kinds[kind]
         if not where.placed.any() and key in mdata.mod:
             where = parse_coordinates(mdata.mod[key].var.reindex(self.feature_names(kind)))
         if not where.placed.any():
             advice = "annotate_genome(mdata, gtf=...) gives them" if kind == "rna" else "write chrom, start and end"
-            raise ScmambaError(f"No feature of {key!r} has coordinates, so nothing is near anything: {advice}.")
+            raise ScmambaError(
+                f"No feature of {key!r} has coordinates, so no peak is known to be near a gene: {advice}."
+            )
         return where
 
     def _genes_to_link(self, genes: Sequence[str] | None, where: Coordinates) -> np.ndarray:
@@ -179,9 +184,10 @@ class LinksMixin:
 
     @torch.no_grad()
     def _feature_vectors(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Covariance of each feature with the view, up to the number of cells, as unit vectors ``(f, z)``; cells with it ``(f,)``.
+        """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``.
 
-        A feature that no cell has, or that all have alike, has a vector of zeros.
+        The vector is the covariance of the feature's values with the view, scaled to length 1, which also takes out the
+        number of cells. A feature without a covariance (in no cell, or the same in all) has a vector of zeros.
         """
         view = views(self, mdata, kind, batch_size)
         matrix = self.get_anndata_manager(mdata, required=True).matrix(kind)
@@ -191,31 +197,36 @@ class LinksMixin:
         n_cells = torch.zeros(matrix.n_features, device=device)
         for part in in_parts(np.arange(len(cells)), batch_size or 1024):
             counts = matrix.read(cells[part]).to(device)
-            n_cells += _n_not_zero(counts)
+            n_cells += _cells_per_feature(counts)
             total += transposed_product(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
         length = total.norm(dim=1, keepdim=True)
         return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells.cpu().numpy()
 
 
-def _n_not_zero(counts: Tensor) -> Tensor:
-    """Cells that have each feature ``(f,)``, of counts ``(n, f)``."""
+def _cells_per_feature(counts: Tensor) -> Tensor:
+    """Number of cells with a count of each feature ``(f,)``, from counts ``(n, f)``."""
     if not is_csr(counts):
         return (counts != 0).sum(0)
     return torch.bincount(counts.col_indices()[counts.values() != 0], minlength=counts.shape[1])
 
 
-def _strand(mdata: MuData, key: str, names: np.ndarray) -> np.ndarray:
-    """``"+"``, ``"-"`` or anything else where it is not known, ``(f,)``."""
+def _is_forward(mdata: MuData, key: str, names: np.ndarray) -> np.ndarray:
+    """Whether each feature is read from its start to its end, bool ``(f,)``; also true where no strand is known."""
     var = mdata.mod[key].var
     if "strand" not in var:
-        return np.full(len(names), "", dtype=object)
-    return var["strand"].astype(object).reindex(names).astype(str).to_numpy(dtype=object)
+        return np.full(len(names), True)
+    return (var["strand"].astype(object).reindex(names).astype(str) != "-").to_numpy()
 
 
 def _common_chromosomes(*places: Coordinates) -> list[np.ndarray]:
-    """Number of each feature's chromosome, the same for all spellings of it, -1 where there is none."""
-    keys = {key: i for i, key in enumerate(dict.fromkeys(chromosome_key(c) for p in places for c in p.chroms))}
-    return [np.array([*(keys[chromosome_key(c)] for c in p.chroms), -1], dtype=np.int64)[p.chrom] for p in places]
+    """Number of each feature's chromosome, the same for all spellings of it (chr1, 1), -1 where there is none."""
+    spellings = dict.fromkeys(chromosome_key(name) for where in places for name in where.chroms)
+    number = {key: i for i, key in enumerate(spellings)}
+    found = []
+    for where in places:
+        of_chroms = np.array([*(number[chromosome_key(name)] for name in where.chroms), -1], dtype=np.int64)
+        found.append(of_chroms[where.chrom])  # features without a chromosome have -1 there: the last entry
+    return found
 
 
 def _pairs(
@@ -226,7 +237,17 @@ def _pairs(
     chrom_of_peak: np.ndarray,
     max_distance: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gene and peak of every pair on one chromosome with at most ``max_distance`` between them, ``(m,)`` each."""
+    """Gene and peak of every pair on one chromosome with at most ``max_distance`` between them, ``(m,)`` each.
+
+    Parameters
+    ----------
+    genes
+        Positions of the genes asked for.
+    start, centre
+        Start of transcription of every gene, centre of every peak.
+    chrom_of_gene, chrom_of_peak
+        Number of the chromosome of every gene and peak.
+    """
     order = np.lexsort((centre, chrom_of_peak))
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for chrom in np.unique(chrom_of_gene[genes]):
@@ -236,16 +257,17 @@ def _pairs(
         low = np.searchsorted(centre[peaks], start[here] - max_distance, side="left")
         high = np.searchsorted(centre[peaks], start[here] + max_distance, side="right")
         n = high - low
-        offset = np.arange(n.sum()) - np.repeat(n.cumsum() - n, n)
+        offset = np.arange(n.sum()) - np.repeat(n.cumsum() - n, n)  # 0 to n - 1 for each gene in turn
         found.append((np.repeat(here, n), peaks[np.repeat(low, n) + offset]))
     gene, peak = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return gene, peak
 
 
 def _classes(n_cells: np.ndarray) -> np.ndarray:
-    """Class of each peak ``(f,)`` by how many cells have it, of about equal size, -1 for peaks that none has.
+    """Class of each peak ``(f,)`` by how many cells have it; -1 for peaks that none has.
 
-    Peaks that equally many cells have are in one class, so that the order of the peaks changes nothing.
+    Classes are of about equal size. Peaks that equally many cells have are in one class, so that the order of the peaks
+    changes nothing.
     """
     seen = n_cells > 0
     n = int(np.clip(seen.sum() // PEAKS_OF_A_CLASS, 1, N_CLASSES))
@@ -254,40 +276,46 @@ def _classes(n_cells: np.ndarray) -> np.ndarray:
 
 
 def _compare(
-    genes: np.ndarray, peaks: np.ndarray, gene: np.ndarray, peak: np.ndarray, chrom: np.ndarray, classes: np.ndarray
+    gene_vectors: np.ndarray,
+    peak_vectors: np.ndarray,
+    gene: np.ndarray,
+    peak: np.ndarray,
+    chrom: np.ndarray,
+    classes: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosine of each pair, and its z-score among peaks of the same class on other chromosomes, ``(m,)`` each.
 
     Mean and variance of a gene's cosines with a set of peaks follow from the mean ``(z,)`` and the second moment
-    ``(z, z)`` of the peaks' vectors: exact, over all peaks of the set, none of which is visited again per gene.
+    ``(z, z)`` of the peaks' vectors. So the background is exact, over all peaks of the set, without a cosine for each.
 
     Parameters
     ----------
-    genes, peaks
-        Unit vectors ``(f, z)``; zeros where there is none.
+    gene_vectors, peak_vectors
+        Unit vectors ``(f, z)``; zeros where a feature has none.
     gene, peak
         Pairs ``(m,)``.
     chrom, classes
         Chromosome and class of each peak.
     """
-    cosine, z = np.full((2, len(gene)), np.nan)
-    placed = chrom >= 0  # a peak without a chromosome may lie on any
+    cosine, z_score = np.full((2, len(gene)), np.nan)
+    placed = chrom >= 0  # a peak without a chromosome may lie on any, so it is in no background
     for of_class in np.unique(classes[peak][classes[peak] >= 0]):
-        whole = _moments(peaks[placed & (classes == of_class)])
+        whole = _moments(peak_vectors[placed & (classes == of_class)])
         pairs_of_class = np.flatnonzero(classes[peak] == of_class)
         for c in np.unique(chrom[peak[pairs_of_class]]):
-            own = _moments(peaks[(chrom == c) & (classes == of_class)])
+            own = _moments(peak_vectors[(chrom == c) & (classes == of_class)])
             n, total, square = (a - b for a, b in zip(whole, own, strict=True))
-            for pairs in in_parts(pairs_of_class[chrom[peak[pairs_of_class]] == c], BLOCK):
-                u = genes[gene[pairs]].astype(np.float64)  # (m, z)
-                known = (u != 0).any(1) & (peaks[peak[pairs]] != 0).any(1)
-                cosine[pairs] = np.where(known, (u * peaks[peak[pairs]]).sum(1), np.nan)
+            for pairs in in_parts(pairs_of_class[chrom[peak[pairs_of_class]] == c], PAIRS_AT_A_TIME):
+                u, v = gene_vectors[gene[pairs]].astype(np.float64), peak_vectors[peak[pairs]]  # (m, z) each
+                known = (u != 0).any(1) & (v != 0).any(1)
+                cosine[pairs] = np.where(known, (u * v).sum(1), np.nan)
                 if n < MIN_BACKGROUND:
                     continue
                 mean = u @ (total / n)
                 spread = np.sqrt(np.maximum(((u @ (square / n)) * u).sum(1) - mean**2, 0))
-                z[pairs] = np.where(spread > FLAT, (cosine[pairs] - mean) / np.maximum(spread, FLAT), np.nan)
-    return cosine, z
+                above = cosine[pairs] - mean
+                z_score[pairs] = np.where(spread > MIN_SPREAD, above / np.maximum(spread, MIN_SPREAD), np.nan)
+    return cosine, z_score
 
 
 def _moments(vectors: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
