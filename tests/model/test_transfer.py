@@ -6,7 +6,7 @@ import torch
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.model._activations import decide_checkpointing, fits
-from scmamba_scvi.model._transfer import OneAhead, of_parts, one_ahead
+from scmamba_scvi.model._transfer import OneAhead, map_parts, one_ahead
 
 
 def test_the_next_is_sent_before_one_is_given_out():
@@ -19,11 +19,11 @@ def test_the_next_is_sent_before_one_is_given_out():
 
 def test_parts_of_a_sparse_minibatch_keep_values_and_types():
     x = torch.eye(3).to_sparse_csr()
-    moved = of_parts(x, torch.clone)
+    moved = map_parts(torch.clone, x)
     assert moved.values().data_ptr() != x.values().data_ptr()
     assert moved.crow_indices().dtype == x.crow_indices().dtype
     torch.testing.assert_close(moved.to_dense(), torch.eye(3))
-    torch.testing.assert_close(of_parts(torch.arange(3), lambda part: part + 1), torch.tensor([1, 2, 3]))
+    torch.testing.assert_close(map_parts(lambda part: part + 1, torch.arange(3)), torch.tensor([1, 2, 3]))
 
 
 def test_checkpointing_is_decided_by_what_is_free(mdata):

@@ -1,4 +1,4 @@
-"""One modality's counts, read by cell of the MuData, wherever they are."""
+"""Counts of one modality, in memory or in a file, read by cell of the MuData."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ModalityMatrix:
     Parameters
     ----------
     x
-        Counts as AnnData holds them: scipy sparse, numpy, or in a file, then read when needed. Never copied as a whole, except a
-        matrix stored by columns.
+        Counts as AnnData holds them: scipy sparse, numpy, or in a file, from which rows are read when needed. Never copied
+        as a whole, except a sparse matrix stored by columns.
     rows
         Row of ``x`` for each cell of the MuData, -1 where the cell lacks the modality.
     columns
@@ -30,20 +30,20 @@ class ModalityMatrix:
     def __init__(self, x: object, rows: np.ndarray, columns: np.ndarray | None) -> None:
         if sparse.issparse(x) and x.format != "csr":
             x = x.tocsr()
-        # rows with unsorted or repeated columns are mended minibatch by minibatch: the user's matrix stays as it is
         in_memory = sparse.issparse(x) or isinstance(x, np.ndarray)
-        self._mend = not in_memory or (sparse.issparse(x) and not x.has_canonical_format)
+        # unsorted or repeated columns are put in order in each minibatch, so that the user's matrix stays as it is
+        self._may_be_unsorted = not in_memory or (sparse.issparse(x) and not x.has_canonical_format)
         self._x, self._rows, self._columns = x if in_memory else RowsOnDisk(x), rows, columns
         self.n_features = x.shape[1]
 
     @property
     def on_disk(self) -> bool:
-        """Whether counts are read from a file when they are asked for."""
+        """Whether counts are in a file and read when needed."""
         return isinstance(self._x, RowsOnDisk)
 
     @property
     def bytes_per_cell(self) -> float:
-        """Memory that the counts of a cell take, on average over the cells of the MuData."""
+        """Memory in bytes that the counts of a cell take, on average over the cells of the MuData."""
         if isinstance(self._x, RowsOnDisk):
             per_row = self._x.bytes_per_row
         elif sparse.issparse(self._x):
@@ -53,7 +53,7 @@ class ModalityMatrix:
         return per_row * (self._rows >= 0).mean()
 
     def loaded(self, cells: np.ndarray) -> ModalityMatrix:
-        """The same counts of these cells, in memory; cell ``i`` of it is ``cells[i]``."""
+        """Counts of these cells as a matrix in memory, whose cell ``i`` is ``cells[i]``."""
         rows = self._rows[cells]
         have = rows >= 0
         return ModalityMatrix(self._read_rows(rows[have]), np.where(have, have.cumsum() - 1, -1), self._columns)
@@ -76,11 +76,11 @@ class ModalityMatrix:
         block = sparse.csr_matrix(block)
         if self._columns is not None:
             block = sparse.csr_matrix((block.data, self._columns[block.indices], block.indptr), shape=block.shape)
-        if self._columns is not None or self._mend:
-            block.sum_duplicates()  # sorts, too
+        if self._columns is not None or self._may_be_unsorted:
+            block.sum_duplicates()  # also sorts
         lengths = np.zeros(len(have), dtype=np.int64)
         lengths[have] = np.diff(block.indptr)
-        # scipy's own index type, int32 below 2 ** 31 stored values: half the traffic of int64
+        # scipy's own index type, int32 below 2 ** 31 stored values, is half as much to copy as int64
         crow = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(block.indices.dtype))
         values = torch.from_numpy(block.data.astype(np.float32, copy=False))
         return csr(crow, torch.from_numpy(block.indices), values, (len(have), self.n_features))
@@ -92,7 +92,7 @@ class ModalityMatrix:
 
 
 def in_parts(cells: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """The cells, ``size`` at a time."""
+    """The ``cells`` (or any other array), at most ``size`` at a time, in order."""
     for first in range(0, len(cells), size):
         yield cells[first : first + size]
 

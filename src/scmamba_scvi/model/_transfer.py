@@ -1,4 +1,4 @@
-"""Minibatches on their way to a GPU, one ahead of the step that needs them."""
+"""Minibatches are copied to a GPU one ahead of the training step that needs them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..ops.csr import csr, is_csr
 
 
 class OneAhead:
-    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory beside the step.
+    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory at the same time.
 
     Parameters
     ----------
     loader
-        Of minibatches as dicts of tensors, dense or CSR, on the CPU.
+        Gives minibatches as dicts of tensors, dense or CSR, on the CPU.
     device
         A CUDA device.
     """
@@ -29,44 +29,48 @@ class OneAhead:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         stream = torch.cuda.Stream(self._device)
-        yield from one_ahead(self._loader, lambda batch: self._send(batch, stream), self._arrive)
+        yield from one_ahead(self._loader, lambda batch: self._send(batch, stream), self._receive)
 
     def _send(
         self, batch: Mapping[str, Tensor], stream: torch.cuda.Stream
     ) -> tuple[dict[str, Tensor], torch.cuda.Event]:
-        """Begin to copy; the event tells when it is done."""
+        """Start to copy; the event tells when the copy is done."""
         with torch.cuda.stream(stream):
             sent = {
-                name: of_parts(tensor, lambda part: part.pin_memory().to(self._device, non_blocking=True))
+                name: map_parts(lambda part: part.pin_memory().to(self._device, non_blocking=True), tensor)
                 for name, tensor in batch.items()
             }
             return sent, stream.record_event()
 
-    def _arrive(self, sent: tuple[dict[str, Tensor], torch.cuda.Event]) -> dict[str, Tensor]:
-        """Make the step wait for the copy, and keep its memory from being used again before the step is over."""
+    def _receive(self, sent: tuple[dict[str, Tensor], torch.cuda.Event]) -> dict[str, Tensor]:
+        """Make the step wait for the copy, and keep the copy's memory from being reused before the step is over."""
         batch, copied = sent
         current = torch.cuda.current_stream(self._device)
         current.wait_event(copied)
         for tensor in batch.values():
-            of_parts(tensor, lambda part: part.record_stream(current) or part)
+            for part in parts_of(tensor):
+                part.record_stream(current)
         return batch
 
 
-def one_ahead(items: Iterable, send: Callable, arrive: Callable) -> Iterator:
-    """``arrive(send(item))`` of each item, the next one sent before the one at hand is given out."""
+def one_ahead(items: Iterable, send: Callable, receive: Callable) -> Iterator:
+    """``receive(send(item))`` of each item; the next item is sent before one is received and given out."""
     sent = None
     for item in items:
         following = send(item)
         if sent is not None:
-            yield arrive(sent)
+            yield receive(sent)
         sent = following
     if sent is not None:
-        yield arrive(sent)
+        yield receive(sent)
 
 
-def of_parts(tensor: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of a dense tensor, or of the three parts of a CSR tensor."""
-    if not is_csr(tensor):
-        return function(tensor)
-    parts = (tensor.crow_indices(), tensor.col_indices(), tensor.values())
-    return csr(*map(function, parts), tuple(tensor.shape))
+def parts_of(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Tensors that hold the data: row starts, columns and values of a CSR tensor, or the dense tensor itself."""
+    return (tensor.crow_indices(), tensor.col_indices(), tensor.values()) if is_csr(tensor) else (tensor,)
+
+
+def map_parts(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """The tensor with ``function`` applied to each of its parts."""
+    parts = [function(part) for part in parts_of(tensor)]
+    return csr(*parts, tuple(tensor.shape)) if is_csr(tensor) else parts[0]
