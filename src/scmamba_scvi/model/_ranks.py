@@ -1,4 +1,4 @@
-"""Training on several devices, each with a process (rank) of its own: what Lightning's trainer is told."""
+"""Training on several devices, one process (rank) for each: how Lightning's trainer is set up."""
 
 from __future__ import annotations
 
@@ -20,38 +20,44 @@ from ..errors import ScmambaError
 def count_ranks(
     accelerator: str, devices: int | list[int] | str, num_nodes: int = 1, strategy: str | Strategy = "auto"
 ) -> int:
-    """Devices that train together.
+    """Number of devices that train together.
 
     Raises
     ------
     ScmambaError
-        For several devices with a strategy that does not give each of them the whole model, or whose processes start
-        empty: scvi-tools' registry of a MuData cannot be sent to them.
+        For several devices, ``strategy`` is not DDP, which gives each of them the whole model; or it spawns its
+        processes, to which scvi-tools' registry of a MuData cannot be sent.
     """
     n_ranks = n_devices(accelerator, devices) * num_nodes
-    if n_ranks > 1 and strategy != "auto" and not isinstance(strategy, DDPStrategy) and strategy not in _strategies():
+    if n_ranks == 1 or strategy == "auto" or isinstance(strategy, DDPStrategy):
+        return n_ranks
+    usable = [
+        name for name in StrategyRegistry.available_strategies() if name.startswith("ddp") and "spawn" not in name
+    ]
+    if strategy not in usable:
         raise ScmambaError(
-            f"strategy={strategy!r} is not one for several devices of this model: leave it out, or choose among "
-            f"{_strategies()}."
+            f"strategy={strategy!r} cannot train this model on several devices: leave it out, or choose among {usable}."
         )
     return n_ranks
 
 
-def _strategies() -> list[str]:
-    return [n for n in StrategyRegistry.available_strategies() if n.startswith("ddp") and "spawn" not in n]
-
-
 def is_first_rank() -> bool:
-    """Whether this process speaks for all."""
+    """Whether this is the process that prints and reports for all."""
     return rank_zero_only.rank == 0
 
 
 @contextmanager
 def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | None]]:
-    """Arguments of the trainer for ``n_ranks`` devices, and a file through which the first rank can report.
+    """Arguments of the trainer for ``n_ranks`` devices, and a file in which the first rank can leave what it found.
 
-    scvi-tools switches early stopping off on several devices, as its scores are those of a part of the cells there; here
-    they are of all cells on every rank. It also writes the history into the working directory.
+    scvi-tools switches early stopping off on several devices, because there each rank has the scores of its own cells.
+    Here every rank has the scores of all cells, so it is switched on again. scvi-tools would also write the history into
+    the working directory; here it goes into a temporary folder, unless the user named one.
+
+    Yields
+    ------
+    ``trainer`` itself and `None` for one device; else a changed copy and the path of the file, which is deleted together
+    with its folder afterwards.
     """
     if n_ranks == 1:
         yield trainer, None
@@ -64,7 +70,7 @@ def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | No
         )  # fmt: skip
         trainer["callbacks"] = [*trainer["callbacks"], stopping]
     trainer["strategy"] = _ddp(trainer.get("strategy", "auto"))
-    trainer["use_distributed_sampler"] = False  # cells are shared out by the sampler
+    trainer["use_distributed_sampler"] = False  # our own sampler divides the cells among ranks
     with TemporaryDirectory() as folder:
         trainer.setdefault("log_save_dir", folder)
         with warnings.catch_warnings():
@@ -73,8 +79,8 @@ def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | No
 
 
 def _ddp(strategy: str | Strategy) -> DDPStrategy:
-    """A strategy that does not send buffers around in every step: `EqualStart` does once."""
+    """A strategy that does not send buffers between ranks in every step: `EqualStart` sends them once."""
     if isinstance(strategy, DDPStrategy):
-        return copy.deepcopy(strategy)  # every phase of training takes a new one
+        return copy.deepcopy(strategy)  # every phase of training needs a fresh one
     entry = StrategyRegistry["ddp" if strategy == "auto" else strategy]
     return entry["strategy"](**{**entry["init_params"], "broadcast_buffers": False})
