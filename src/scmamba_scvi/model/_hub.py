@@ -1,9 +1,10 @@
-"""Exported models on the Hugging Face Hub: the two files of an export and a page that says what they are."""
+"""Exported models on the Hugging Face Hub: the two files of an export, and a page that describes the model."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
     from ._model import SCMAMBA
 
-#: What is fetched: never more than an export holds, whatever else a repository has.
-FILES: Final = [MODEL_FILE, "weights*.safetensors"]
+WEIGHTS: Final = "weights*.safetensors"
+#: What is downloaded, whatever else a repository holds.
+FILES: Final = [MODEL_FILE, WEIGHTS]
 CARD: Final = """---
 library_name: scmamba-scvi
 tags:
@@ -46,7 +48,7 @@ Reading this model runs no code of the repository.
 def upload(
     model: SCMAMBA, repo_id: str, *, private: bool | None, token: str | None, revision: str | None, message: str
 ) -> str:
-    """Export ``model`` into a repository, in one commit; its address."""
+    """Export ``model`` into a repository, which is created if needed; address of the one commit that this makes."""
     api = huggingface_hub().HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / "model"
@@ -54,34 +56,27 @@ def upload(
         (export / "README.md").write_text(
             CARD.format(title=repo_id.rpartition("/")[2], summary=repr(model), repo_id=repo_id), encoding="utf-8"
         )
-        with _named(repo_id):
+        with _naming_the_repository(repo_id):
             api.create_repo(repo_id, private=private, exist_ok=True)
-            done = api.upload_folder(
-                repo_id=repo_id, folder_path=export, revision=revision, commit_message=message,
-                delete_patterns="weights*.safetensors",
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=export, revision=revision, commit_message=message, delete_patterns=WEIGHTS,
             )  # fmt: skip
-    return str(done.commit_url)
+    return str(commit.commit_url)
 
 
 def download(cls: type[SCMAMBA], repo_id: str, mdata: MuData | None, **options: Any) -> SCMAMBA:
     """Model from a repository; ``options`` are those of `huggingface_hub.snapshot_download`."""
-    with _named(repo_id):
-        folder = huggingface_hub().snapshot_download(repo_id, allow_patterns=FILES, **options)
+    hub = huggingface_hub()
+    with _naming_the_repository(repo_id):
+        folder = hub.snapshot_download(repo_id, allow_patterns=FILES, **options)
     return read_export(cls, folder, mdata)
 
 
-class _named:
-    """Errors of the hub and of the network as one of ours, with the repository."""
-
-    def __init__(self, repo_id: str) -> None:
-        self.repo_id = repo_id
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, Exception):
-            reason = " ".join(str(error).split())[:300]
-            raise ScmambaError(
-                f"The repository {json.dumps(self.repo_id)} cannot be reached or used: {reason}"
-            ) from error
+@contextlib.contextmanager
+def _naming_the_repository(repo_id: str) -> Iterator[None]:
+    """Errors of the hub and of the network become one of ours that names the repository."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ScmambaError(f"The repository {repo_id!r} cannot be reached or used: {reason}") from error

@@ -1,4 +1,4 @@
-"""What another modality would show of a cell, from its nearest cells that were measured there."""
+"""Values of a modality that a cell lacks, averaged over its nearest cells that were measured in it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ._matching import check_k
 from ._matrix import in_parts
 from ._retrieval import nearest_references
 
-#: What is averaged, unless something else is asked for: the usual values of each kind, none of which has to be learned.
-VALUES: Final = {"rna": "log1p", "atac": "binary", "protein": "clr"}
-#: Transforms that read a cell by itself.
+#: What can be averaged: transforms that read each cell by itself, so that nothing has to be learned for them.
 CHOICES: Final = ("log1p", "binary", "clr", "raw")
+#: What is averaged unless the user chooses: the usual values of each kind.
+DEFAULT_VALUES: Final = {"rna": "log1p", "atac": "binary", "protein": "clr"}
 #: Weights are `exp(cosine / (SOFTNESS * t))`, with the temperature of matches: an average gains from more cells than the
 #: likely partners; 2 was best or within a hundredth of it on two real and two simulated sets.
 SOFTNESS: Final = 2.0
@@ -47,11 +47,12 @@ class ImputationMixin:
         values: str | None = None,
         batch_size: int | None = None,
     ) -> AnnData:
-        """Values of another modality for the features asked for, averaged over a cell's neighbours measured in it.
+        """Values of another modality for chosen features, averaged over a cell's neighbours that were measured in it.
 
-        A cell's views of the modalities it has (their mean, without ``modality``) are compared with the reference cells'
-        views of ``modality``, so references need no other modality. Neighbours are weighted by ``exp(cosine / 2 t)``,
-        with the temperature ``t`` of :meth:`match_cells`. A cell is never its own neighbour: cells are known by name.
+        The mean of a cell's views, without that of ``modality``, is compared with the reference cells' views of
+        ``modality``, so references need no other modality. Neighbours are weighted by ``exp(cosine / 2 t)``, with the
+        temperature ``t`` of :meth:`match_cells`. A cell is never its own neighbour: a reference cell of the same name is
+        left out.
 
         Parameters
         ----------
@@ -63,7 +64,7 @@ class ImputationMixin:
             Names from ``var`` of that modality, in the order wanted. `None`: all, for proteins only; for all genes or
             peaks there is :meth:`impute_blocks`, as cells times peaks would not fit into memory.
         k
-            Neighbours per cell; fewer follow a cell's state more closely and are noisier.
+            Neighbours per cell; with fewer, values follow the cell's state more closely and are noisier.
         reference
             Measured cells to average. `None`: those of the model.
         values
@@ -82,8 +83,8 @@ class ImputationMixin:
         Raises
         ------
         ScmambaError
-            Names of features missing, unknown or double; a modality that is not there; ``k`` beyond the reference
-            cells.
+            Names of features are missing, unknown or repeated; the model or the data lack the modality; ``values`` is
+            unknown; or there are fewer than ``k`` reference cells besides the cell itself.
 
         Examples
         --------
@@ -107,13 +108,13 @@ class ImputationMixin:
         values: str | None = None,
         batch_size: int | None = None,
     ) -> Iterator[AnnData]:
-        """As :meth:`impute` for every feature, ``block_size`` of them at a time, in the order of the model.
+        """As :meth:`impute` for all features, ``block_size`` of them at a time, in the order of the model.
 
         Neighbours are searched once; the counts of the reference are read once per block.
 
         Yields
         ------
-        AnnData ``(n_cells, block_size)``, the last one with what is left.
+        AnnData ``(n_cells, block_size)``; the last one has the remaining features.
 
         Examples
         --------
@@ -140,9 +141,10 @@ class ImputationMixin:
             raise UnknownNameError(
                 f"feature of {kind} ({len(unknown):,} of {len(names):,})", unknown[0], near(unknown[0], known)
             )
-        if not len(names) or names.has_duplicates:
-            double = names[names.duplicated()]
-            raise ScmambaError("features is empty." if not len(names) else f"features names {double[0]!r} twice.")
+        if not len(names):
+            raise ScmambaError("features is empty: name the features to impute.")
+        if names.has_duplicates:
+            raise ScmambaError(f"features names {names[names.duplicated()][0]!r} twice: name each feature once.")
         return names.to_numpy()
 
     def _imputed(
@@ -155,7 +157,8 @@ class ImputationMixin:
         values: str | None,
         batch_size: int | None,
     ) -> Iterator[AnnData]:
-        values = VALUES[kind] if values is None else values
+        """One AnnData for each block of feature names; the neighbours are those of all blocks."""
+        values = DEFAULT_VALUES[kind] if values is None else values
         if values not in CHOICES:
             raise UnknownNameError("values", values, CHOICES)
         with opened(self, adata) as mdata:
@@ -171,7 +174,7 @@ class ImputationMixin:
                 yield AnnData(_with_missing(averaged, queries.has), obs=obs.copy(), var=var.loc[names].copy())
 
     def _views_of_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[Views, float]:
-        """Unit mean of each cell's views of all modalities but ``kind``, and the temperature of their matches."""
+        """Mean of each cell's views of all modalities but ``kind``, as a unit vector, and the temperature to match with."""
         others = [other for other in self.kinds if other != kind and self.kinds[other] in mdata.mod]
         if not others:
             raise ScmambaError(
@@ -195,7 +198,7 @@ class ImputationMixin:
 def _weights(
     queries: Views, references: Views, k: int, kind: str, temperature: float, device: str | torch.device
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Weights ``(n, u)`` that sum to 1 per cell, of those ``u`` cells of the reference that are neighbours."""
+    """Weights ``(n, u)`` of the ``u`` reference cells that are a neighbour of any cell, 1 in sum per cell; their positions."""
     check_k(k, references, kind)
     names = references.names[references.has]
     itself = names.get_indexer(queries.names[queries.has])
@@ -212,8 +215,10 @@ def _weights(
     return matrix, np.flatnonzero(references.has)[used]
 
 
-def _values(manager: MultiModalManager, kind: str, cells: np.ndarray, names: np.ndarray, values: str):
-    """Values ``(u, f)`` of the features ``names``; a block of whole cells is in memory at a time."""
+def _values(
+    manager: MultiModalManager, kind: str, cells: np.ndarray, names: np.ndarray, values: str
+) -> sparse.csr_matrix | np.ndarray:
+    """Values ``(u, f)`` of the features ``names``; 1,024 cells at a time are in memory with all their features."""
     matrix = manager.matrix(kind)
     transform = value_transform(values, matrix.n_features)
     columns = pd.Index(manager.feature_names(kind)).get_indexer(names)
@@ -228,8 +233,8 @@ def _values(manager: MultiModalManager, kind: str, cells: np.ndarray, names: np.
     return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
 
 
-def _with_missing(values, has: np.ndarray):
-    """``values (m, f)`` at the cells that have any, NaN at the others, in float32."""
+def _with_missing(values: sparse.csr_matrix | np.ndarray, has: np.ndarray) -> sparse.csr_matrix | np.ndarray:
+    """``values (m, f)`` at the ``m`` cells that have any, NaN at the others: ``(n, f)`` in float32."""
     if not sparse.issparse(values):
         out = np.full((len(has), values.shape[1]), np.nan, dtype=np.float32)
         out[has] = values
@@ -237,6 +242,5 @@ def _with_missing(values, has: np.ndarray):
     values = values.astype(np.float32).tocsr()
     if has.all():
         return values
-    row = np.cumsum(has) - 1
     nan = sparse.csr_matrix(np.full((1, values.shape[1]), np.nan, dtype=np.float32))
-    return sparse.vstack([values, nan], format="csr")[np.where(has, row, len(values.indptr) - 1)]
+    return sparse.vstack([values, nan], format="csr")[np.where(has, np.cumsum(has) - 1, values.shape[0])]
