@@ -1,4 +1,4 @@
-"""Models as files that run no code when they are read: weights in safetensors, everything else in JSON."""
+"""Models as files that can be read without running their code: weights in safetensors, everything else in JSON."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _C = scvi_constants()
 
 
 def write_export(model: SCMAMBA, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write a folder that is whole or as it was: a new one is made beside its place and then moved.
+    """Write the model into a folder, completely or not at all.
 
-    An export that is there is replaced in one step, that of its ``model.json``, which names the weights; what else is in
-    the folder stays.
+    A new folder is written under a temporary name beside its place and then moved. An export that exists is replaced in
+    one step, that of its ``model.json``, which names the file of the weights; other files in the folder stay.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def write_export(model: SCMAMBA, directory: str | os.PathLike[str], *, overwrite
         safetensors.torch.save_file(weights, unfinished / WEIGHTS_FILE)
         described = {**describe(model), "weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
         if exists:
-            _exchange(unfinished / WEIGHTS_FILE, described, directory)
+            _replace_export(unfinished / WEIGHTS_FILE, described, directory)
         else:
             _write_description(unfinished / MODEL_FILE, {**described, "weights_file": WEIGHTS_FILE})
             unfinished.chmod(0o755)
@@ -86,9 +86,9 @@ def write_export(model: SCMAMBA, directory: str | os.PathLike[str], *, overwrite
 
 
 def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: MuData | None = None) -> SCMAMBA:
-    """Model from a folder that `write_export` made; runs no code of the file and checks what it reads.
+    """Model from a folder that `write_export` made; runs no code from its files and checks all that they say.
 
-    Nothing is allocated that the size of the files does not account for, and ``mdata`` is looked at last.
+    A file cannot make this allocate more memory than its own size accounts for. ``mdata`` is looked at last.
 
     Raises
     ------
@@ -102,9 +102,9 @@ def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: Mu
     path = directory / described["weights_file"]
     check_weights(path, described["weights_sha256"], config, layouts, len(described["categories"][BATCH_KEY]))
     weights = safetensors.torch.load_file(path)
-    bad = [name for name, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
-    if bad:
-        raise ScmambaError(f"{path} holds values that are not finite, in {bad[0]!r}.")
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ScmambaError(f"{path} holds values that are not finite, in {name!r}.")
     registry = _registry(cls, described)
     if mdata is not None:
         cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
@@ -123,17 +123,17 @@ def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: Mu
 
 
 def folder_of(directory: object) -> Path:
-    """The path, if it is one that the system can be asked for."""
+    """The path, checked to be one that the file system can look up."""
     try:
         folder = Path(directory)
         folder.exists()
     except (TypeError, ValueError, OSError) as error:
-        raise ScmambaError(f"{str(directory)[:60]!r} is no path of a folder: {str(error)[:60]}.") from error
+        raise ScmambaError(f"{str(directory)[:60]!r} is not the path of a folder: {str(error)[:60]}.") from error
     return folder
 
 
 def describe(model: SCMAMBA) -> dict[str, Any]:
-    """Everything of a model but its weights, in values that JSON can hold."""
+    """Everything that makes up a model but its weights, in values that JSON can hold."""
     fields = model.registry_[_C._FIELD_REGISTRIES_KEY]
     return {
         "format": FORMAT,
@@ -155,7 +155,7 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
         "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
         "categories": {
-            key: [_plain(c) for c in fields[key][_C._STATE_REGISTRY_KEY]["categorical_mapping"]]
+            key: [_as_json_value(c) for c in fields[key][_C._STATE_REGISTRY_KEY]["categorical_mapping"]]
             for key in (BATCH_KEY, LABELS_KEY)
         },
         "original_keys": {key: fields[key][_C._STATE_REGISTRY_KEY]["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
@@ -165,18 +165,24 @@ def describe(model: SCMAMBA) -> dict[str, Any]:
 def check_weights(
     path: Path, sha256: str, config: ModelConfig, layouts: Mapping[str, FeatureLayout], n_batches: int
 ) -> None:
-    """Whether the file is the one described, and its names, shapes and types are those of the network.
+    """Check that the file is the one described, and that its names, shapes and types are those of the network.
 
-    The network is laid out without memory for its values, so that a description cannot ask for more than the file holds.
+    The network is built on the meta device, without memory for its values, so that a description cannot ask for more
+    memory than the file accounts for.
+
+    Raises
+    ------
+    ScmambaError
+        The file is missing, damaged or another one, or its tensors do not fit.
     """
     if not path.is_file():
         raise ScmambaError(f"{path.parent} is not an exported model: it has no {path.name}.")
     if _sha256(path) != sha256:
-        raise ScmambaError(f"{path} is damaged or was exchanged: its checksum is not the one that {MODEL_FILE} states.")
+        raise ScmambaError(f"{path} is damaged or was replaced: its checksum is not the one that {MODEL_FILE} states.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            found = {name: file.get_slice(name) for name in file.keys()}
-            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in found.items()}
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise ScmambaError(f"{path} cannot be read: {error}.") from error
     n_layers = max(config.of_kind("n_layers", kind) for kind in layouts)
@@ -189,22 +195,26 @@ def check_weights(
         raise ScmambaError(f"The network described cannot be made: {' '.join(str(error).split())[:200]}") from error
     for name, tensor in needed.items():
         dtype = "I64" if tensor.dtype is torch.int64 else "F32"
-        if found.get(name) != (tuple(tensor.shape), dtype):
+        expected = (tuple(tensor.shape), dtype)
+        if found.get(name) != expected:
             raise ScmambaError(
-                f"The weights in {path} do not fit the network described: {name!r} is {_shape(found.get(name))} "
-                f"instead of {_shape((tuple(tensor.shape), dtype))}."
+                f"The weights in {path} do not fit the network described: {name!r} is {_in_words(found.get(name))} "
+                f"instead of {_in_words(expected)}."
             )
     unknown = sorted(set(found) - set(needed))
     if unknown:
         raise ScmambaError(f"The weights in {path} do not fit the network described: it has no {unknown[0]!r}.")
 
 
-def _shape(of: tuple[tuple[int, ...], str] | None) -> str:
-    return "missing" if of is None else f"{of[1]} {of[0]}"
+def _in_words(shape_and_dtype: tuple[tuple[int, ...], str] | None) -> str:
+    if shape_and_dtype is None:
+        return "missing"
+    shape, dtype = shape_and_dtype
+    return f"{dtype} {shape}"
 
 
 def _registry(cls: type[SCMAMBA], described: Mapping[str, Any]) -> dict[str, Any]:
-    """scvi-tools' registry as it would be after setup of the training data."""
+    """scvi-tools' registry as `setup_mudata` of the training data would make it."""
     arguments = described["setup_args"]
     fields: dict[str, Any] = {}
     for kind, key in arguments["modalities"].items():
@@ -232,14 +242,14 @@ def _registry(cls: type[SCMAMBA], described: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _plain(category: object) -> str | int | float | bool:
-    """A category as JSON can hold it: batches 0 and 1 must not come back as texts, which no cell has."""
+def _as_json_value(category: object) -> str | int | float | bool:
+    """A category as JSON can hold it: batches 0 and 1 stay numbers, as no cell has a batch "0"."""
     value = category.item() if isinstance(category, np.generic) else category
     return value if isinstance(value, str | int | float) else str(value)
 
 
-def _exchange(weights: Path, described: Mapping[str, Any], directory: Path) -> None:
-    """Put an export in the place of another one: its weights beside the old ones, then the file that names them."""
+def _replace_export(weights: Path, described: Mapping[str, Any], directory: Path) -> None:
+    """Replace an export: new weights are put beside the old ones, then ``model.json`` names them, then the old ones go."""
     name = f"weights-{described['weights_sha256'][:16]}.safetensors"
     with replacing(directory / name) as unfinished:
         os.replace(weights, unfinished)
