@@ -1,4 +1,4 @@
-"""New cells in the space of a model that was trained on others."""
+"""New cells in the embedding of a model that was trained on others."""
 
 from __future__ import annotations
 
@@ -44,12 +44,13 @@ class MappingMixin:
         genome: str | None = None,
         min_coverage: float = 0.5,
     ) -> MuData | dict[str, pd.Index]:
-        """Fit new data to the features of a model; a new object, the data stay as they are.
+        """Bring new data to the features of a model, in a new object; the data stay as they are.
 
-        Genes and proteins are found by name. Peaks are found by name, the others by overlap: each counts for the peak of
-        the model with which it shares most bases, so every count is used once. Features that the model does not know are
-        ignored. Features that the query lacks are zero and marked in ``var["in_query"]``; for a joint embedding with
-        batches this is part of the query batch's offset, which `load_query_data` estimates.
+        Genes and proteins are found by name. Peaks are found by name, and those of other names by overlap: each counts
+        for the peak of the model with which it shares most bases, so every count is used once. Features that the model
+        does not know are ignored. Features that the query lacks are zero, and ``var["in_query"]`` marks them as `False`;
+        where the joint embedding is corrected for batches, their absence is part of the query batch's offset, which
+        `load_query_data` estimates.
 
         Parameters
         ----------
@@ -60,10 +61,10 @@ class MappingMixin:
         return_reference_var_names
             Give the model's features per key instead, without looking at the data.
         inplace
-            Must be `False`; here because scvi-tools' method has it.
+            Must be `False`; the argument is there because scvi-tools' method has it.
         modalities
-            From kind to key of ``mdata.mod``. `None`: the keys of the model, else recognised as in
-            :meth:`setup_mudata`.
+            From kind to key of ``mdata.mod``. `None`: the model's keys where the data have them, else keys are recognised
+            as in :meth:`setup_mudata`.
         layers
             From kind to layer with raw counts. `None`: those of the model.
         genome
@@ -73,15 +74,17 @@ class MappingMixin:
 
         Returns
         -------
-        MuData with the model's keys and features. ``uns["query_mapping"]`` says per modality how many features were found
-        (``coverage``), by name and by overlap, how many were ignored, and the share of the counts that was kept.
+        MuData with the model's keys and features; with ``return_reference_var_names`` a dict from key to names.
+        ``uns["query_mapping"]`` says per modality how many of the model's features were found (``found``, as a share
+        ``coverage``), how many of the query's were matched ``by_name`` and ``by_overlap`` or ``ignored``, and which share
+        of the counts was kept (``counts_kept``).
 
         Raises
         ------
         ScmambaError
-            No modality of the model, too few of its features, a genome build other than the model's, or peaks that
-            overlap so few of its peaks (less than half on either side) that another build is likely; it is named as far
-            as data and coordinates tell.
+            The data have no modality of the model, too few of its features, or another genome build; or fewer than half
+            of the peaks of either side overlap one of the other, so that another build is likely. The message says which
+            builds it may be.
 
         See Also
         --------
@@ -115,47 +118,47 @@ class MappingMixin:
         genome: str | None = None,
         min_coverage: float = 0.5,
     ) -> SCMAMBA:
-        """Model of new cells in the space of a model that was trained on others; embeds them without training.
+        """Model of new cells, in the embedding of a model that was trained on others; no training is needed.
 
-        Batches that the reference has not seen get an offset in the joint embedding as training batches do: by comparing
-        their cells with the reference's clusters, in turn with finding each cell's cluster. The reference is not needed
-        for this, and does not move. A query without the batch column is taken for one batch.
+        Batches that the reference has not seen get an offset in the joint embedding, as training batches do: cells are
+        assigned to the reference's clusters and compared with them, several times in turn. The reference's data are not
+        needed for this, and its embedding does not move. A query without the batch column is taken as one batch.
 
         :meth:`train` of the result adapts the constants of the views and the share that the network has in them, and
         nothing else: embeddings of features, blocks, heads, value weights, batch statistics and the maps of the joint
-        embedding are frozen. Reference cells embedded by the adapted model keep a mean cosine of 0.99 and more to where
-        they were; measured on a simulated set with strong batches, without early stopping: 0.9999 after 40 epochs, 0.997
-        after 150. Weights before the first step are kept where held-out retrieval among the query's cells does not
-        improve. Adapting the head too let the reference drift to 0.976 within 40 epochs.
+        embedding are frozen. Reference cells embedded by the adapted model keep a mean cosine of 0.99 and more to their
+        embedding before; measured on a simulated set with strong batches, without early stopping: 0.9999 after 40
+        epochs, 0.997 after 150. Adapting the head too let it fall to 0.976 within 40 epochs. If held-out retrieval among
+        the query's cells does not improve, the weights from before training are kept.
 
-        An offset takes out what shifts a whole batch. What else differs stays: with strong batch effects, a query lies
+        An offset removes what shifts a whole batch. Other differences stay: with strong batch effects, a query lies
         farther from the reference than if both had been trained on together (entropy of mixing 0.74 against 0.95 on a
         simulated set; with the true cell types as clusters 0.73).
 
         Parameters
         ----------
         adata
-            As in :meth:`prepare_query_mudata`, or what that gave.
+            As in :meth:`prepare_query_mudata`, or a MuData that it returned.
         reference_model
             The model, or the folder of one that was saved or exported.
         inplace_subset_query_vars
-            Must be `False`; here because scvi-tools' method has it.
+            Must be `False`; the argument is there because scvi-tools' method has it.
         accelerator, device
             Where the model is put, as in scvi-tools.
         unfrozen
-            Let :meth:`train` change everything, from where the reference is; its embedding then moves.
+            Let :meth:`train` change all weights, starting from the reference's; its embedding then moves.
         modalities, layers, genome, min_coverage
-            As in :meth:`prepare_query_mudata`.
+            As in :meth:`prepare_query_mudata`; not used for a MuData that it returned.
 
         Returns
         -------
-        A model whose ``adata`` is a MuData of its own, cells in the order of ``adata``. A classifier and the calibration
-        of matches come along.
+        A model whose ``adata`` is a MuData of its own, cells in the order of ``adata``. It has the classifier of the
+        reference and the calibration of its matches.
 
         Raises
         ------
         ScmambaError
-            As :meth:`prepare_query_mudata`; the reference is not trained.
+            As for :meth:`prepare_query_mudata`; or the reference is not trained.
 
         Examples
         --------
@@ -206,7 +209,7 @@ class MappingMixin:
 
     @contextlib.contextmanager
     def _frozen_reference(self) -> Iterator[None]:
-        """Within the block only what a query may adapt has gradients, if this model is a query's."""
+        """Context in which only the parameters that a query may adapt have gradients, if this model is a query's."""
         if not self.is_query_:
             yield
             return
@@ -226,6 +229,7 @@ class MappingMixin:
 
 
 def _reference(cls: type[SCMAMBA], model: SCMAMBA | str | Path) -> SCMAMBA:
+    """The model, read from its folder if that is what was given."""
     if isinstance(model, cls):
         return model
     if not isinstance(model, str | Path):
@@ -237,13 +241,13 @@ def _reference(cls: type[SCMAMBA], model: SCMAMBA | str | Path) -> SCMAMBA:
 
 
 def _take_over(model: SCMAMBA, reference: SCMAMBA) -> None:
-    """Weights and what else was learned; rows of batches that the reference does not know stay zero."""
+    """Copy weights and all else that was learned; offsets of batches that the reference does not know stay zero."""
     weights = dict(reference.module.state_dict())
-    mine = model.module.state_dict()
+    own = model.module.state_dict()
     n_known = len(reference.batches)
     for name, value in weights.items():
-        if value.shape != mine[name].shape:  # only the offsets of batches grow; their last row stays the unknown batch
-            grown = value.new_zeros(mine[name].shape)
+        if value.shape != own[name].shape:  # only the offsets of batches grow; their last row is the unknown batch
+            grown = value.new_zeros(own[name].shape)
             grown[:n_known] = value[:n_known]
             weights[name] = grown
     model.module.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""New data in the features of a model: genes by name, peaks by name or by overlap, what is missing as zeros and marked."""
+"""New data brought to the features of a model: genes by name, peaks by name or by overlap, missing ones zero and marked."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ MIN_OVERLAP: Final = 0.5
 class FeatureMapping:
     """How features of new data became those of the model."""
 
-    target: np.ndarray  # (f of the query,) position in the model, -1: ignored
-    n_model: int
-    n_by_name: int  # features of the query
-    n_by_overlap: int
+    target: np.ndarray  # position in the model of each feature of the query, -1: ignored
+    n_model: int  # features of the model
+    n_by_name: int  # features of the query that were found by name
+    n_by_overlap: int  # features of the query that were found by overlap
 
     @property
     def found(self) -> np.ndarray:
@@ -80,33 +80,33 @@ def prepare_query(
     kinds = _kinds_of(model, mdata, modalities)
     setup = model.registry_[_C._SETUP_ARGS_KEY]
     build = _check_builds(mdata, kinds, genome, setup.get("genome"))
-    own_layers = setup["layers"] if layers is None else layers
-    for kind in own_layers:
-        if layers is not None and kind not in kinds:
+    for kind in layers or ():
+        if kind not in kinds:
             raise UnknownNameError("kind of modality in layers", kind, kinds)
+    query_layers = setup["layers"] if layers is None else layers
     mods, reports = {}, {}
     for kind, key in kinds.items():
         source = mdata.mod[key]
-        counts = _counts(source, own_layers.get(kind), key)
+        counts = _counts(source, query_layers.get(kind), key)
         mapping = map_features(model, kind, source.var, key, build)
         _check_coverage(mapping, model, kind, source.var, key, min_coverage)
         x, kept = _apply(counts, mapping)
         var = pd.DataFrame({FOUND_COLUMN: mapping.found}, index=pd.Index(model.feature_names(kind)).astype(str))
         layer = setup["layers"].get(kind)
         mods[model.kinds[kind]] = AnnData(
-            x, obs=_plain(source.obs), var=var, layers={} if layer is None else {layer: x}
+            x, obs=_own_columns(source.obs), var=var, layers={} if layer is None else {layer: x}
         )
         reports[model.kinds[kind]] = mapping.report(kept)
     return _assembled(model, mdata, mods, reports, build or setup.get("genome"))
 
 
 def map_features(model: SCMAMBA, kind: str, var: pd.DataFrame, key: str, build: str | None = None) -> FeatureMapping:
-    """Feature of the model of each row of ``var``: the one of its name, for accessibility else the one it overlaps most.
+    """For each row of ``var`` the model's feature of the same name; for other peaks, the one they overlap most.
 
     Raises
     ------
     ScmambaError
-        Peaks whose intervals hardly meet those of the model: another build is likely, and both are named.
+        Few peaks overlap those of the model, so that another genome build is likely; the message names both.
     """
     known = pd.Index(model.feature_names(kind))
     target = known.get_indexer(var.index)
@@ -124,22 +124,21 @@ def map_features(model: SCMAMBA, kind: str, var: pd.DataFrame, key: str, build: 
 def _check_overlap(
     overlapping: np.ndarray, query: Coordinates, reference: Coordinates, key: str, build: str | None, model: SCMAMBA
 ) -> None:
+    """Refuse intervals that hardly overlap those of the model, and say which builds both may be on."""
     of_query = (overlapping >= 0).sum() / query.placed.sum()
     of_model = len(np.unique(overlapping[overlapping >= 0])) / reference.placed.sum()
     if max(of_query, of_model) >= MIN_OVERLAP:
         return
-    known = model.registry_[_C._SETUP_ARGS_KEY].get("genome")
-    fits = {"The query's": possible_builds(query), "the model's": possible_builds(reference)}
-    named = {"The query's": build, "the model's": known}
-    said = "; ".join(
-        f"{whose} are {'said to be ' + named[whose] if named[whose] else 'of unknown build'}, and by the ends of the "
-        f"chromosomes could be {' or '.join(builds) if builds else 'none of the known builds'}"
-        for whose, builds in fits.items()
+    build_of_model = model.registry_[_C._SETUP_ARGS_KEY].get("genome")
+    builds = "; ".join(
+        f"{whose} are {f'said to be {stated}' if stated else 'of unknown build'}, and by the ends of the "
+        f"chromosomes could be {' or '.join(possible_builds(where)) or 'none of the known builds'}"
+        for whose, stated, where in (("The query's", build, query), ("the model's", build_of_model, reference))
     )
     raise ScmambaError(
         f"Only {of_query:.0%} of the intervals of mdata[{key!r}] overlap one of the model, and {of_model:.0%} of those of "
         f"the model overlap one of the query: another genome build, or another species, is likelier than another peak "
-        f"caller. {said}. Lift the intervals over to the model's build, or count the fragments in the model's intervals."
+        f"caller. {builds}. Lift the intervals over to the model's build, or count the fragments in the model's intervals."
     )
 
 
@@ -157,7 +156,7 @@ def _check_coverage(
         if better is not None and columns[better] > 2 * max(1, found.sum())
         else f" The query has {', '.join(map(repr, var.index[:3]))}, the model {', '.join(map(repr, known[:3]))}."
     )
-    way_out = f" Pass min_coverage={found.mean():.2g} or lower to go on all the same." if found.any() else ""
+    way_out = f" Pass min_coverage={found.mean():.2g} or lower to continue anyway." if found.any() else ""
     raise ScmambaError(
         f"mdata[{key!r}] has {found.sum():,} of the {len(found):,} features of the model ({found.mean():.0%}), less than "
         f"min_coverage={min_coverage:g}.{hint}{way_out}"
@@ -165,7 +164,7 @@ def _check_coverage(
 
 
 def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
-    """Counts ``(n, f)`` in the model's features, of several on one the sum; and the share of all counts that is left."""
+    """Counts ``(n, f)`` of the model's features, summed where several map to one; and the share of all counts kept."""
     n = len(mapping.target)
     if n == mapping.n_model and np.array_equal(mapping.target, np.arange(n)):
         return counts, 1.0
@@ -180,6 +179,7 @@ def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
 
 
 def _counts(adata: AnnData, layer: str | None, key: str):
+    """The matrix of counts in memory, scipy sparse or numpy."""
     if layer is not None and layer not in adata.layers:
         raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers)
     x = adata.X if layer is None else adata.layers[layer]
@@ -191,6 +191,7 @@ def _counts(adata: AnnData, layer: str | None, key: str):
 
 
 def _as_mudata(model: SCMAMBA, data: MuData | AnnData) -> MuData:
+    """``data`` itself, or an AnnData as the modality of the model with which it shares most features."""
     if isinstance(data, MuData):
         return data
     if not isinstance(data, AnnData):
@@ -213,7 +214,7 @@ def _as_mudata(model: SCMAMBA, data: MuData | AnnData) -> MuData:
 
 
 def _kinds_of(model: SCMAMBA, mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
-    """Kind of the model to key of the query."""
+    """From the model's kinds to the query's keys."""
     if modalities is not None:
         for kind, key in modalities.items():
             if kind not in model.kinds:
@@ -245,15 +246,16 @@ def _check_builds(mdata: MuData, kinds: Mapping[str, str], genome: str | None, o
 
 
 def _assembled(model: SCMAMBA, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:
+    """MuData of ``mods`` with cells and columns of ``source``, and a batch if the model needs one."""
     with without_pulling():
         mdata = MuData(dict(mods))
         order = source.obs_names[source.obs_names.isin(mdata.obs_names)]
         if not order.equals(mdata.obs_names):
             mdata = mdata[order].copy()
-    for name, column in _plain(source.obs).items():
+    for name, column in _own_columns(source.obs).items():
         mdata.obs[name] = column.reindex(mdata.obs_names)
     if model._corrects_batches and model.batch_key not in mdata.obs:
-        # cells of one query were made together: they share what differs from the reference
+        # without the column, the whole query is one new batch: its cells were probably made together
         known = set(map(str, model.batches))
         name = next(n for n in ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if n not in known)
         mdata.obs[model.batch_key] = pd.Categorical([name] * mdata.n_obs)
@@ -263,6 +265,6 @@ def _assembled(model: SCMAMBA, source: MuData, mods: Mapping, reports: Mapping, 
     return mdata
 
 
-def _plain(obs: pd.DataFrame) -> pd.DataFrame:
-    """A copy without what scvi-tools wrote into it."""
+def _own_columns(obs: pd.DataFrame) -> pd.DataFrame:
+    """A copy without the columns that scvi-tools wrote."""
     return obs[[name for name in obs if not str(name).startswith("_scvi")]].copy()
