@@ -1,19 +1,25 @@
-"""Minibatches one ahead; the copy to a GPU itself needs one."""
+"""Minibatches are sent one ahead; the tests of the copy itself need a GPU."""
 
 import numpy as np
 import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model._activations import decide_checkpointing, fits
 from scmamba_scvi.model._transfer import OneAhead, map_parts, one_ahead
 
 
-def test_the_next_is_sent_before_one_is_given_out():
+def test_the_next_item_is_sent_before_one_is_received():
     order = []
-    given = one_ahead(range(3), lambda i: order.append(f"send {i}") or i, lambda i: order.append(f"give {i}") or i)
-    assert list(given) == [0, 1, 2]
-    assert order == ["send 0", "send 1", "give 0", "send 2", "give 1", "give 2"]
+
+    def logged(what):
+        def step(item):
+            order.append(f"{what} {item}")
+            return item
+
+        return step
+
+    assert list(one_ahead(range(3), logged("send"), logged("receive"))) == [0, 1, 2]
+    assert order == ["send 0", "send 1", "receive 0", "send 2", "receive 1", "receive 2"]
     assert list(one_ahead([], None, None)) == []
 
 
@@ -24,35 +30,6 @@ def test_parts_of_a_sparse_minibatch_keep_values_and_types():
     assert moved.crow_indices().dtype == x.crow_indices().dtype
     torch.testing.assert_close(moved.to_dense(), torch.eye(3))
     torch.testing.assert_close(map_parts(lambda part: part + 1, torch.arange(3)), torch.tensor([1, 2, 3]))
-
-
-def test_checkpointing_is_decided_by_what_is_free(mdata):
-    SCMAMBA.setup_mudata(mdata)
-    module = SCMAMBA(mdata).module
-    network = module.encoders["rna"].network
-    for asked in (True, False):
-        decide_checkpointing(module, asked, None, None)
-        assert network.checkpoint_blocks is asked
-    network.checkpoint_blocks = True
-    decide_checkpointing(module, None, None, None)
-    assert not network.checkpoint_blocks  # a CPU keeps activations
-    to_come = 12 * sum(p.numel() for p in module.parameters())  # gradient and two moments in float32
-    assert fits(700, module, to_come + 1000) and not fits(701, module, to_come + 1000)
-
-
-def test_training_with_checkpointed_blocks_is_the_same_training(mdata, quick):
-    SCMAMBA.setup_mudata(mdata)
-    losses = []
-    for checkpointed in (False, True):
-        torch.manual_seed(0)
-        model = SCMAMBA(mdata, n_latent=16, gate_init=0.5)
-        torch.manual_seed(1)
-        model.train(
-            batch_size=40, contrastive_batch_size=160, plan_kwargs={"checkpoint_activations": checkpointed}, **quick
-        )
-        assert model.module.encoders["rna"].network.checkpoint_blocks is checkpointed
-        losses.append(model.history["train_loss"].astype(float))
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 @pytest.mark.gpu
