@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from shapes import mudata_of, poisson
+from shapes import TINY, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
-
-TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from shapes import TINY
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.ops.csr import is_csr
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
 QUICK = settings(
     max_examples=10,
     deadline=None,

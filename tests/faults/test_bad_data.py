@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from faults import assert_named
 from scipy import sparse
-from shapes import mudata_of, poisson
+from shapes import TINY, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.metrics import evaluate_integration
@@ -18,7 +18,6 @@ pytestmark = [
     pytest.mark.skipif("not __import__('os').path.exists('/proc/self/statm')"),
 ]
 N = 50
-TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 

@@ -1,4 +1,4 @@
-"""Small MuData of any shape, without the structure of real cells."""
+"""Small MuData of any shape, without the structure of real cells, and a network of few weights for them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import mudata
 import numpy as np
 import pandas as pd
 from scipy import sparse
+
+#: Options of `SCMAMBA`, for tests in which only the parts of the network matter.
+TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
 
 
 def mudata_of(matrices, n_absent=0):

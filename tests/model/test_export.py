@@ -1,12 +1,14 @@
-"""Exports replace each other whole, whatever stops them; the hub carries the same two files."""
+"""An export is there completely or not at all, whatever interrupts it; the hub holds the same two files."""
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
 import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -14,19 +16,18 @@ import numpy as np
 import pytest
 import torch
 from children import in_child, needs_fork
-from shapes import mudata_of, poisson
+from shapes import TINY, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.config import PRESETS
 from scmamba_scvi.errors import ScmambaError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
 
 
 @pytest.fixture(scope="module")
 def models():
-    """Two models of the same data with other weights."""
+    """Two models of the same data with different weights."""
     mdata = mudata_of({"rna": poisson(40, 30), "atac": poisson(40, 20)})
     SCMAMBA.setup_mudata(mdata)
     both = [SCMAMBA(mdata, **TINY), SCMAMBA(mdata, **TINY)]
@@ -42,13 +43,13 @@ def same(a, b):
     return torch.equal(weights(a), weights(b))
 
 
-# -- written whole -------------------------------
+# -- in a folder -------------------------------
 
 
 @needs_fork
 @pytest.mark.parametrize("call", range(1, 8))
 @pytest.mark.parametrize("name", ["replace", "fsync"])
-def test_killed_at_any_step_there_is_one_whole_model(models, tmp_path, name, call):
+def test_an_export_killed_at_any_step_leaves_one_complete_model(models, tmp_path, name, call):
     folder = tmp_path / "m"
     models[0].export(folder)
     count = [0]
@@ -106,25 +107,27 @@ def test_a_folder_of_something_else_is_not_overwritten(models, tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("kinds", [("rna", "protein"), ("rna", "atac", "protein")], ids=len)
-def test_every_preset_is_laid_out_without_memory(tmp_path, preset, kinds):
+def test_every_preset_comes_back_from_its_export(tmp_path, preset, kinds):
     mdata = mudata_of({kind: poisson(30, 20, seed=i) for i, kind in enumerate(kinds)})
     SCMAMBA.setup_mudata(mdata)
     small = {
-        "n_latent": 8,
-        "d_model": 16,
-        "headdim": 16,
-        "d_state": 4,
-        "d_mlp": 8,
-        "d_head": 8,
-        "n_layers": 1,
+        "n_latent": 8, "d_model": 16, "headdim": 16, "d_state": 4, "d_mlp": 8, "d_head": 8, "n_layers": 1,
         "attention_layers": (0,),
-    }
+    }  # fmt: skip
     model = SCMAMBA(mdata, preset=preset, **small)
     model.export(tmp_path / "m")
     assert same(SCMAMBA.from_export(tmp_path / "m"), model)
 
 
-def test_save_and_load_say_whom_to_trust():
+def test_embeddings_come_back_with_the_model(models, tmp_path):
+    models[0].export(tmp_path / "m")
+    mdata = models[0].adata
+    again = SCMAMBA.from_export(tmp_path / "m", mdata)
+    z = [m.get_latent_representation(mdata, modality="rna") for m in (models[0], again)]
+    np.testing.assert_allclose(*z, atol=1e-6)
+
+
+def test_the_docstrings_say_which_files_to_trust():
     assert "only what comes from people you trust" in " ".join(SCMAMBA.load.__doc__.split())
     assert "runs no code" in SCMAMBA.export.__doc__
 
@@ -132,9 +135,7 @@ def test_save_and_load_say_whom_to_trust():
 # -- the hub -------------------------------
 
 
-def test_without_the_client_the_hub_is_named(models, monkeypatch):
-    import sys
-
+def test_without_the_client_the_error_says_what_to_install(models, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ScmambaError, match=r"pip install 'scmamba-scvi\[hub\]'"):
         SCMAMBA.from_hub("somebody/model")
@@ -142,8 +143,8 @@ def test_without_the_client_the_hub_is_named(models, monkeypatch):
         models[0].push_to_hub("somebody/model")
 
 
-def cached(folder, repo_id, export):
-    """The client's cache as a download of ``export`` leaves it: blobs, and links to them."""
+def make_cache(folder, repo_id, export):
+    """Make the client's cache as a download of ``export`` leaves it: blobs, and links to them."""
     place = folder / f"models--{repo_id.replace('/', '--')}"
     commit = "0" * 40
     (place / "refs").mkdir(parents=True)
@@ -155,10 +156,10 @@ def cached(folder, repo_id, export):
         (place / "snapshots" / commit / file.name).symlink_to(place / "blobs" / file.name)
 
 
-def test_from_hub_reads_what_the_client_keeps(models, tmp_path):
+def test_from_hub_reads_the_client_s_cache(models, tmp_path):
     pytest.importorskip("huggingface_hub")
     models[0].export(tmp_path / "m")
-    cached(tmp_path / "cache", "somebody/model", tmp_path / "m")
+    make_cache(tmp_path / "cache", "somebody/model", tmp_path / "m")
     found = SCMAMBA.from_hub("somebody/model", cache_dir=tmp_path / "cache", local_files_only=True)
     assert same(found, models[0])
     with pytest.raises(ScmambaError, match="somebody/other"):
@@ -191,8 +192,6 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.answer({"id": "somebody/model", "sha": "0" * 40, "siblings": [{"rfilename": old["path"]}], "tags": []})
 
     def do_POST(self):
-        import base64
-
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path.endswith("/preupload/main"):
             files = json.loads(body)["files"]
@@ -206,20 +205,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
                     (self.folder / "deleted").write_text(value["path"])
             self.answer(
                 {
-                    # its own address: older clients take a name from it, and only from the address they know
+                    # the hub's real address: older clients read the name of the repository from it
                     "commitUrl": f"https://huggingface.co/somebody/model/commit/{'1' * 40}",
                     "commitOid": "1" * 40,
                     "success": True,
                 }
             )
         else:
-            self.answer(
-                {
-                    "url": f"http://{self.headers['Host']}/somebody/model",
-                    "name": "somebody/model",
-                    "id": "somebody/model",
-                }
-            )
+            name = "somebody/model"
+            self.answer({"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": name})
 
 
 def test_push_to_hub_sends_an_export(models, tmp_path, monkeypatch):
@@ -249,11 +243,3 @@ def test_an_address_that_does_not_answer_is_named(models, monkeypatch):
     monkeypatch.setattr(hub, "HfApi", lambda token=None: original(endpoint="http://127.0.0.1:9", token=token))
     with pytest.raises(ScmambaError, match="cannot be reached or used"):
         models[0].push_to_hub("somebody/model", token="hf_nobody")
-
-
-def test_embeddings_come_back_with_the_model(models, tmp_path):
-    models[0].export(tmp_path / "m")
-    mdata = models[0].adata
-    again = SCMAMBA.from_export(tmp_path / "m", mdata)
-    z = [m.get_latent_representation(mdata, modality="rna") for m in (models[0], again)]
-    np.testing.assert_allclose(*z, atol=1e-6)
