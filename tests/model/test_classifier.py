@@ -1,4 +1,4 @@
-"""Labels of cells that had none: right as often as the probabilities say, from whatever was measured of a cell."""
+"""Predicted labels are right as often as their probabilities say, for cells of any set of modalities."""
 
 import json
 
@@ -21,8 +21,8 @@ from scmamba_scvi.model import _heads
 QUICK = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 
-def fitted(mdata, batch_key="batch", **arguments):
-    SCMAMBA.setup_mudata(mdata, batch_key=batch_key, labels_key="label")
+def fitted(mdata, **arguments):
+    SCMAMBA.setup_mudata(mdata, batch_key="batch", labels_key="label")
     model = SCMAMBA(mdata, encoder="linear")
     model.train(**QUICK, **arguments)
     return model
@@ -40,23 +40,19 @@ def annotated():
     return model, mdata, truth, hidden
 
 
-def rna_components(train, test):
+def of_rna_alone(train, test, labels):
+    """What k-NN and logistic regression predict from principal components of log-normalised RNA."""
     logs = [np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1)) for x in (m.X.toarray() for m in (train, test))]
     pca = PCA(50, random_state=0).fit(logs[0])
-    parts = [pca.transform(x) for x in logs]
-    return [x / parts[0].std(0) for x in parts], parts
-
-
-def of_rna_alone(train, test, labels):
-    """What k-NN and logistic regression on components of RNA predict."""
-    (scaled, scaled_test), (plain, plain_test) = rna_components(train, test)
+    known, asked = (pca.transform(x) for x in logs)
+    scale = known.std(0)
     return {
-        "k-NN": KNeighborsClassifier(15).fit(plain, labels).predict(plain_test),
-        "regression": LogisticRegression(max_iter=500).fit(scaled, labels).predict(scaled_test),
+        "k-NN": KNeighborsClassifier(15).fit(known, labels).predict(asked),
+        "regression": LogisticRegression(max_iter=500).fit(known / scale, labels).predict(asked / scale),
     }
 
 
-def test_labels_of_the_held_out_fifth(annotated, record_property):
+def test_labels_of_held_out_cells_are_no_worse_than_those_from_rna_alone(annotated, record_property):
     model, mdata, truth, hidden = annotated
     found = model.predict(indices=hidden)
     ours = annotation_scores(truth[hidden], found)
@@ -74,7 +70,6 @@ def test_cells_of_one_modality_get_labels(annotated, kind):
     found = model.predict(alone)
     assert (found[::-1] == truth[hidden]).mean() > {"rna": 0.88, "atac": 0.6}[kind]
     np.testing.assert_array_equal(model.predict(indices=hidden, modality=kind), found[::-1])
-    # the head of whole cells would be worse: each set of modalities has its own
     heads = model.classifier_["heads"]
     assert list(heads) == ["rna+atac", "rna", "atac"] and heads["rna"] != heads["rna+atac"]
 
@@ -134,13 +129,17 @@ def test_training_again_forgets_the_classifier():
         model.predict()
 
 
-def with_label(mdata, change):
-    labels = mdata.obs["cell_type"].astype(str).to_numpy().astype(object)
-    mdata.obs["label"] = change(labels)
-    return mdata
+@pytest.fixture(scope="module")
+def plain():
+    """A model of cells without batches, and its data."""
+    mdata = simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=2, **QUICK)
+    return model, mdata
 
 
-def one_cell(labels):
+def one_cell_of_a_type(labels):
     labels[3] = "rare"
     return labels
 
@@ -150,35 +149,30 @@ def one_cell(labels):
     [
         pytest.param(None, {"labels_key": "cell_typ"}, UnknownNameError, "labels_key 'cell_typ'.*'cell_type'", id="unknown key"),
         pytest.param(None, {}, ScmambaError, "Which labels", id="no key"),
-        pytest.param(one_cell, {"labels_key": "label"}, ScmambaError, "'rare'. Merge them.*replace", id="one cell"),
+        pytest.param(one_cell_of_a_type, {"labels_key": "label"}, ScmambaError, "'rare'. Merge them.*replace", id="one cell"),
         pytest.param(lambda x: np.full(len(x), "T"), {"labels_key": "label"}, ScmambaError, "two labels; 'label' has", id="one label"),
         pytest.param(lambda x: np.full(len(x), "Unknown"), {"labels_key": "label"}, ScmambaError, "0 labelled cells", id="no label"),
         pytest.param(None, {"labels_key": "cell_type", "balance": 2}, ScmambaError, "balance must be", id="balance"),
     ],
 )  # fmt: skip
-def test_labels_that_cannot_be_learned(plain, change, arguments, error, message):
+def test_labels_that_cannot_be_learned_are_named(plain, change, arguments, error, message):
     model, mdata = plain
     if change is not None:
-        with_label(mdata, change)
+        mdata.obs["label"] = change(mdata.obs["cell_type"].astype(str).to_numpy(dtype=object))
     with pytest.raises(error, match=message):
         model.train_classifier(**arguments)
 
 
-@pytest.fixture(scope="module")
-def plain():
-    mdata = simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
-    SCMAMBA.setup_mudata(mdata)
-    model = SCMAMBA(mdata, encoder="linear")
-    model.train(max_epochs=2, **QUICK)
-    return model, mdata
-
-
-def test_a_classifier_of_rna_says_so_of_peaks(plain):
+def test_cells_of_a_modality_without_a_head_are_refused(plain):
     model, mdata = plain
     model.train_classifier("cell_type", mdata["rna"])
     assert list(model.classifier_["heads"]) == ["rna"]
     with pytest.raises(ScmambaError, match="200 cells have atac only, and the classifier was trained on cells with"):
         model.predict(mdata["atac"])
+
+
+def test_arguments_of_predict_that_cannot_be_used_are_named(annotated):
+    model, *_ = annotated
     with pytest.raises(ScmambaError, match="threshold"):
         model.predict(threshold=1.5)
     with pytest.raises(UnknownNameError, match="modality 'protein'"):
@@ -201,7 +195,7 @@ def test_labels_in_the_obs_of_each_modality_are_used_together(plain):
 
 
 @pytest.mark.parametrize("n_labels", [2, 5])
-def test_head_is_scikit_learns_regression(n_labels):
+def test_head_is_the_regression_of_scikit_learn(n_labels):
     rng = np.random.default_rng(0)
     y = np.array(list("abcde"))[rng.integers(n_labels, size=400)]
     z = rng.normal(size=(5, 6))[[ord(c) - 97 for c in y]] * 0.3 + 0.2 * rng.normal(size=(400, 6)) + 1
@@ -213,8 +207,7 @@ def test_head_is_scikit_learns_regression(n_labels):
     np.testing.assert_allclose(np.exp(head.log_proba(z)), softmax(logits / head.temperature, axis=1), atol=1e-3)
 
 
-def test_temperature_cools_what_is_too_sure():
-    """Labels at random: whatever was fitted, nothing may be said with confidence."""
+def test_random_labels_are_predicted_without_confidence():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(60, 40)), np.repeat(["a", "b", "c"], 20)
     head = _heads.fit_head(z, y, 0.5, 0)
@@ -227,7 +220,7 @@ def test_temperature_cools_what_is_too_sure():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_one_batch_of_bone_marrow_labels_the_other(real_data):
+def test_one_batch_of_bone_marrow_labels_the_other_better_than_rna_alone(real_data):
     mdata = mudata.read_h5mu(real_data / "bmmc_cite_starter" / "bmmc_cite_starter.h5mu")
     truth = mdata.obs["cell_type"].astype(str)
     first = (mdata.obs["batch"] == mdata.obs["batch"].iloc[0]).to_numpy()
@@ -248,7 +241,7 @@ def test_one_batch_of_bone_marrow_labels_the_other(real_data):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_cells_of_mouse_cortex(real_data):
+def test_labels_of_mouse_cortex_are_no_worse_than_those_from_rna_alone(real_data):
     mdata = mudata.read_h5mu(real_data / "snareseq_mouse_cortex" / "snareseq_mouse_cortex.h5mu")
     truth = mdata.obs["cell_type_fine"].astype(str).to_numpy()
     hidden = np.random.default_rng(0).random(mdata.n_obs) < 0.2

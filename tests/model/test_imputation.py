@@ -55,7 +55,7 @@ def by_rna_alone(train, test, values, k):
 
 
 def test_values_are_what_numpy_averages(trained):
-    """Its own neighbours are others: the cell itself is left out."""
+    """Over neighbours other than the cell itself."""
     mdata, k = trained.adata, 7
     names = list(mdata["atac"].var_names[[5, 300, 17, 2]])
     found = trained.impute(modality="atac", features=names, k=k)
@@ -105,7 +105,7 @@ def test_peaks_of_held_out_cells_beat_rna_alone():
     assert ours.mean() > alone.mean() + 0.003 and ours.mean() > 0.05
 
 
-def test_blocks_side_by_side_are_the_whole(citeseq):
+def test_blocks_together_hold_what_impute_gives_for_all_features(citeseq):
     model, _, test = citeseq
     whole = model.impute(test, "rna", model.feature_names("rna"), k=5)
     blocks = list(model.impute_blocks(300, test, "rna", k=5))
@@ -150,8 +150,8 @@ def test_cells_with_nothing_to_impute_from_are_nan(citeseq):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        pytest.param({}, ScmambaError, "Name the features of atac.*impute_blocks", id="all peaks"),
-        pytest.param({"features": []}, ScmambaError, "features is empty", id="none"),
+        pytest.param({"features": None}, ScmambaError, "Name the features of atac.*impute_blocks", id="all peaks"),
+        pytest.param({"features": []}, ScmambaError, "features is empty", id="no feature"),
         pytest.param({"features": ["nowhere"]}, UnknownNameError, "feature of atac.*'nowhere'", id="unknown feature"),
         pytest.param({"modality": "protein"}, UnknownNameError, "modality 'protein'", id="unknown modality"),
         pytest.param({"k": 301}, ScmambaError, "between 1 and the 300", id="k beyond the cells"),
@@ -160,17 +160,22 @@ def test_cells_with_nothing_to_impute_from_are_nan(citeseq):
     ],
 )
 def test_errors_name_what_is_wrong(trained, arguments, error, message):
-    if "features" not in arguments and message.find("Name the") < 0:
-        arguments = {"features": list(trained.feature_names("atac")[:2]), **arguments}
+    two_peaks = list(trained.feature_names("atac")[:2])
     with pytest.raises(error, match=message):
-        trained.impute(**arguments)
+        trained.impute(**{"features": two_peaks, **arguments})
 
 
-def test_more_errors(trained):
-    double = [trained.feature_names("atac")[0]] * 2
-    with pytest.raises(ScmambaError, match="twice"):
-        trained.impute(features=double)
+def test_a_repeated_feature_is_named(trained):
+    name = trained.feature_names("atac")[0]
+    with pytest.raises(ScmambaError, match=f"{name!r} twice"):
+        trained.impute(features=[name, name])
+
+
+def test_cells_of_the_asked_modality_alone_are_refused(trained):
     with pytest.raises(ScmambaError, match="nothing but atac to impute atac from"):
-        trained.impute(trained.adata["atac"].copy(), features=double[:1])
+        trained.impute(trained.adata["atac"].copy(), features=trained.feature_names("atac")[:1])
+
+
+def test_blocks_without_a_feature_are_refused(trained):
     with pytest.raises(ScmambaError, match="block_size must be at least 1"):
         next(trained.impute_blocks(0))

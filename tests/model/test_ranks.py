@@ -21,7 +21,8 @@ from scmamba_scvi.model._gradient_caching import split_minibatch
 from scmamba_scvi.model._ranks import count_ranks, ranks_trainer
 from scmamba_scvi.model._sampler import BatchPureSampler, ShareOfRank
 
-SURE = {"mask_rate": 0.0, "dropout": 0.0}
+#: Nothing is drawn at random, so that gradients can be compared.
+WITHOUT_CHANCE = {"mask_rate": 0.0, "dropout": 0.0}
 CASES = {
     "linear": {"encoder": "linear"},
     "mlp": {"encoder": "mlp"},
@@ -60,7 +61,7 @@ def step(module, batch, micro_batch_size, name, wrap=lambda module: module):
 
 
 @pytest.mark.slow
-def test_two_times_64_cells_are_128(tmp_path):
+def test_loss_and_gradients_of_two_ranks_with_64_cells_are_those_of_128(tmp_path):
     mdata = simulate_multiome(n_cells=128, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
     gaps = mudata.MuData({"rna": mdata["rna"][10:].copy(), "atac": mdata["atac"][:60].copy()})
     for name, options in CASES.items():
@@ -68,7 +69,7 @@ def test_two_times_64_cells_are_128(tmp_path):
         mdata = gaps if name == "no statistics" else mdata
         SCMAMBA.setup_mudata(mdata)
         torch.manual_seed(0)
-        model = SCMAMBA(mdata, n_latent=16, **SURE, **options)
+        model = SCMAMBA(mdata, n_latent=16, **WITHOUT_CHANCE, **options)
         model._start_from(np.arange(mdata.n_obs))
         for encoder in model.module.encoders.values():
             if encoder.gate is not None:
@@ -117,10 +118,10 @@ def test_each_cell_of_an_epoch_is_read_by_one_rank(n_ranks, pure):
 # -- what Lightning is told -----------------------------------------------------------------------------------------
 
 
-def test_devices_are_counted():
+def test_devices_are_counted_and_strategies_that_cannot_train_are_refused():
     assert count_ranks("cpu", "auto") == 1
     assert count_ranks("cpu", 2, num_nodes=3, strategy="ddp_notebook") == 6
-    assert count_ranks("cpu", 1, strategy="fsdp") == 1  # nothing to spread
+    assert count_ranks("cpu", 1, strategy="fsdp") == 1  # on one device any strategy trains
     for strategy in ("fsdp", "ddp_spawn"):  # parts of the model on every device; processes that start empty
         with pytest.raises(ScmambaError, match="leave it out, or choose among .*ddp_notebook"):
             count_ranks("cpu", 2, strategy=strategy)
@@ -151,9 +152,9 @@ def test_a_checkpoint_of_several_devices_is_refused_before_anything_is_written(t
     assert not (tmp_path / "run").exists() and not dist.is_initialized() and not model.is_trained
 
 
-# -- the whole of it ------------------------------------------------------------------------------------------------
+# -- a whole training -------------------------------------------------------------------------------------------------
 
-#: Both run it, one process and two; every step sees all cells to train on, so their order is no difference.
+#: Run by one process and by two. Every step sees all training cells, so their order makes no difference.
 SCRIPT = """
 import sys
 import numpy as np, torch

@@ -33,11 +33,9 @@ def test_the_order_of_a_branching_path_is_recovered(path, record_property):
     order = {name: spearmanr(time[name], true, nan_policy="omit").statistic for name in time}
     record_property("Spearman", order)
     assert order["joint"] >= 0.9
-    for branch in ("branch_1", "branch_2"):
-        on = (
-            mdata.obs["branch"] != "branch_1" if branch == "branch_2" else mdata.obs["branch"] != "branch_2"
-        ).to_numpy()
-        assert spearmanr(time["joint"][on], true[on]).statistic >= 0.9
+    for other in ("branch_1", "branch_2"):
+        along = (mdata.obs["branch"] != other).to_numpy()  # the trunk and one branch
+        assert spearmanr(time["joint"][along], true[along]).statistic >= 0.9
     assert trajectory_conservation(true.to_numpy(), time["joint"].to_numpy()) >= 0.95
     assert pseudotime_consistency(time["rna"], time["atac"]) > 0.5
     root = time.index[time["joint"] == 0]
@@ -45,7 +43,7 @@ def test_the_order_of_a_branching_path_is_recovered(path, record_property):
     np.testing.assert_allclose(model.get_pseudotime(root[0], embeddings="joint")["joint"], time["joint"], atol=1e-9)
 
 
-def test_groups_are_joined_as_the_path_goes(path):
+def test_groups_are_connected_in_the_order_of_the_path(path):
     model, _ = path
     joins = model.get_group_connectivities("cell_type")
     assert np.allclose(joins, joins.T)
@@ -81,7 +79,7 @@ def test_new_cells_in_any_order_and_cells_without_a_modality(path):
         ),
     ],
 )
-def test_what_cannot_be_done_is_named(path, arguments, message):
+def test_roots_and_embeddings_that_cannot_be_used_are_named(path, arguments, message):
     with pytest.raises(ScmambaError, match=message):
         path[0].get_pseudotime(**arguments)
 
@@ -108,10 +106,10 @@ def test_figure(path):
 
 @pytest.fixture(scope="module")
 def islands():
-    """300 cells of one process and 120 of another, which share no feature: no path leads from one to the other."""
+    """300 cells of one process and 120 of another, which share no feature, so that no path connects them."""
     parts = [simulate_differentiation(n_cells=n, n_genes=200, n_peaks=600, seed=i) for i, n in enumerate((300, 120))]
     with without_pulling():
-        mods = {key: _side_by_side([part[key] for part in parts]) for key in ("rna", "atac")}
+        mods = {key: side_by_side([part[key] for part in parts]) for key in ("rna", "atac")}
         mdata = mudata.MuData(mods)
     mdata.obs["island"] = [name.split("-")[1] for name in mdata.obs_names]
     mdata.obs["pseudotime"] = np.concatenate([part.obs["pseudotime"] for part in parts])
@@ -121,7 +119,7 @@ def islands():
     return model, mdata
 
 
-def _side_by_side(parts):
+def side_by_side(parts):
     """Counts of each part in features of its own, zero in those of the other."""
     for i, part in enumerate(parts):
         part.obs_names, part.var_names = part.obs_names + f"-{i}", [f"feature {j} of {i}" for j in range(part.n_vars)]
@@ -134,14 +132,14 @@ def _side_by_side(parts):
 def test_cells_of_another_island_have_no_time_and_are_counted(islands, home, n_outside):
     model, mdata = islands
     here = (mdata.obs["island"] == home).to_numpy()
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning) as caught:
         time = model.get_pseudotime(home, groupby="island", n_neighbors=15)
     for name in ("joint", "rna", "atac"):
         assert time[name].isna().to_numpy().tolist() == (~here).tolist()
         assert time[name].min() == 0 and time[name].max() == 1
-        (warning,) = (str(w.message) for w in said if str(w.message).startswith(f"{name}: "))
+        (warning,) = (str(w.message) for w in caught if str(w.message).startswith(f"{name}: "))
         assert f"{n_outside} of 420 cells are not connected to the root" in warning and "NaN" in warning
-    # what lies elsewhere does not disturb the order at home
+    # cells of the other process do not disturb the order
     alone = mdata[here].copy()
     assert spearmanr(model.get_pseudotime(home, "island", alone, n_neighbors=15)["joint"], time["joint"][here]).statistic > 0.95  # fmt: skip
 
