@@ -1,4 +1,4 @@
-"""One small good file of every kind that the faults are made from."""
+"""One small intact file of every kind, from which the tests make damaged ones."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Coverage-guided fuzzing of `SCMAMBA.from_export`, run on demand: ``python tests/faults/fuzz_export.py --seconds 60``.
 
-Read are mutations of a good ``model.json`` and of a good header of the weights, entry by entry and byte by byte; anything
-but a model or a `ScmambaError` ends the run with the input, which atheris writes into the working folder. With atheris
-(``pip install atheris``) the choices are atheris' own and coverage guides them; without it the same mutations are drawn at
-random, and the first line says so.
+It reads mutations of an intact ``model.json`` and of an intact header of the weights, entry by entry and byte by byte.
+Anything but a model or a `ScmambaError` ends the run; atheris then writes the input into the working folder. With atheris
+(``pip install atheris``) coverage guides the choice of mutations; without it they are drawn at random, and the first line
+says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ try:
 except ImportError:
     atheris = None
 
-#: What stands in for a value: edges of types, sizes, paths.
+#: What replaces a value: extremes of types and sizes, and paths.
 VALUES = [
     None, True, -1, 0, 1, 2**31, 2**63, 10**40, 0.5, float("nan"), float("inf"), "", "rna", "../x", "/etc/passwd", "\0",
     "a" * 10_000, [], [[]], {}, {"rna": 1}, {"rna": {"rna": 1}}, [0] * 1000,
@@ -44,29 +44,30 @@ def make_good(folder: Path) -> None:
     model.export(folder)
 
 
-def places(value: object, way: tuple = ()) -> list[tuple]:
-    """Ways to every entry of nested lists and dicts; of long lists to the first three."""
+def paths_in(value: object, path: tuple = ()) -> list[tuple]:
+    """Paths to every entry of nested lists and dicts; of lists only to their first three entries."""
     inner = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
-    return [way, *(place for key, part in inner for place in places(part, (*way, key)))]
+    return [path, *(deeper for key, part in inner for deeper in paths_in(part, (*path, key)))]
 
 
 def mutate(value: object, choose) -> object:
     """One to three entries replaced, removed or doubled; ``choose(n)`` is a number below ``n``."""
     value = copy.deepcopy(value)
     for _ in range(1 + choose(3)):
-        way = (found := places(value))[choose(len(found))]
-        if not way:
+        paths = paths_in(value)
+        path = paths[choose(len(paths))]
+        if not path:
             continue
         parent = value
-        for key in way[:-1]:
+        for key in path[:-1]:
             parent = parent[key]
         action = choose(4)
         if action == 0:
-            parent.pop(way[-1])
+            parent.pop(path[-1])
         elif action == 1 and isinstance(parent, list):
-            parent.append(copy.deepcopy(parent[way[-1]]))
+            parent.append(copy.deepcopy(parent[path[-1]]))
         else:  # a copy, as the next mutation may change it
-            parent[way[-1]] = copy.deepcopy(VALUES[choose(len(VALUES))])
+            parent[path[-1]] = copy.deepcopy(VALUES[choose(len(VALUES))])
     return value
 
 
@@ -83,7 +84,7 @@ def damage(raw: bytes, choose) -> bytes:
 
 
 class Target:
-    """Reads a mutation of a good export; what it writes into ``folder`` is all it keeps from one call to the next."""
+    """Reads mutations of an intact export, each written over the one before; counts inputs, and those that were a model."""
 
     def __init__(self, folder: Path) -> None:
         from scmamba_scvi import SCMAMBA
@@ -105,7 +106,7 @@ class Target:
             weights = len(header).to_bytes(8, "little") + header + self.weights[self.n_header :]
         elif kind == 2:
             weights = damage(self.weights[: self.n_header], choose) + self.weights[self.n_header :]
-        if weights is not self.weights:  # as a forger would: damage behind a wrong digest is never read
+        if weights is not self.weights:  # with the digest of the damaged file, or it would never be read
             description = {**description, "weights_sha256": hashlib.sha256(weights).hexdigest()}
         text = json.dumps(description).encode()
         (self.folder / "weights.safetensors").write_bytes(weights)
@@ -131,7 +132,7 @@ def main() -> None:
 
 
 def fuzz_at_random(folder: Path, seconds: int, seed: int) -> None:
-    print("atheris is not installed: mutations are drawn at random, coverage guides nothing.", flush=True)
+    print("atheris is not installed: mutations are drawn at random, without guidance by coverage.", flush=True)
     make_good(folder)
     target, rng, end = Target(folder), random.Random(seed), time.monotonic() + seconds
     while time.monotonic() < end:
@@ -140,7 +141,7 @@ def fuzz_at_random(folder: Path, seconds: int, seed: int) -> None:
 
 
 def fuzz_by_coverage(folder: Path, seconds: int, seed: int) -> None:
-    # before anything else imports them: only what is imported in here is followed
+    # before anything else imports these modules: coverage is recorded only of what is imported within this block
     with atheris.instrument_imports(include=["scmamba_scvi.model", "scmamba_scvi.pp", "scmamba_scvi.config"]):
         import scmamba_scvi.model  # noqa: F401
     make_good(folder)

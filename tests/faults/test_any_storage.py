@@ -1,4 +1,4 @@
-"""Property: whatever the shape, order and storage of the data, the model reads the same counts and gives the same result."""
+"""Whatever the shape, order and storage of the data, the model reads the same counts and gives the same result."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def with_zeros(x):
 
 
 def long_indices(x):
+    """CSR with indices of 64 bits."""
     x = sparse.csr_matrix(x)
     x.indices, x.indptr = x.indices.astype(np.int64), x.indptr.astype(np.int64)
     return x
@@ -68,32 +69,37 @@ STORAGE = {
 DTYPES = ["float32", "float64", "int32", "int64", "uint8", "uint16", "bool"]
 
 
+KINDS = [("rna", "atac"), ("rna", "protein"), ("rna", "atac", "protein")]
+
+
 @st.composite
-def cases(draw, kinds=(("rna", "atac"), ("rna", "protein"), ("rna", "atac", "protein"))):
+def cases(draw):
+    """Arguments of `built`: number of cells, seed, and per kind what its matrix is like."""
     n = draw(st.integers(2, 30))
     seed = draw(st.integers(0, 2**16))
     parts = {}
-    for kind in draw(st.sampled_from(kinds)):
-        parts[kind] = (
-            draw(st.integers(1, 40)), draw(st.sampled_from(sorted(STORAGE))), draw(st.sampled_from(DTYPES)),
-            draw(st.floats(0, 1)), draw(st.integers(0, n - 2)),
-        )  # fmt: skip
+    for kind in draw(st.sampled_from(KINDS)):
+        n_features, storage = draw(st.integers(1, 40)), draw(st.sampled_from(sorted(STORAGE)))
+        share, n_absent = draw(st.floats(0, 1)), draw(st.integers(0, n - 2))
+        parts[kind] = (n_features, storage, draw(st.sampled_from(DTYPES)), share, n_absent)
     return n, seed, parts
 
 
 def built(n, seed, parts):
-    """MuData, and what each cell of it has, as dense matrices."""
+    """MuData, names of the cells, and per kind their true counts (dense) and which of them have the modality."""
     rng = np.random.default_rng(seed)
     mods, truth = {}, {}
     names = np.array([f"cell {i}" for i in range(n)])
+    first = next(iter(parts))
     for kind, (f, storage, dtype, share, n_absent) in parts.items():
         x = (rng.poisson(1.5, (n, f)) * (rng.random((n, f)) < share)).clip(0, 1 if dtype == "bool" else None)
-        have = rng.permutation(n)[n_absent:] if kind != next(iter(parts)) else rng.permutation(n)
+        have = rng.permutation(n)[0 if kind == first else n_absent :]  # every cell has the first modality
         mods[kind] = anndata.AnnData(
             STORAGE[storage](x[have].astype(dtype)),
             obs=pd.DataFrame(index=names[have]), var=pd.DataFrame(index=[f"{kind} {j}" for j in range(f)]),
         )  # fmt: skip
-        truth[kind] = np.where(np.isin(np.arange(n), have)[:, None], x, 0), np.isin(np.arange(n), have)
+        has = np.isin(np.arange(n), have)
+        truth[kind] = np.where(has[:, None], x, 0), has
     return mudata.MuData(mods), names, truth
 
 
@@ -127,14 +133,16 @@ def model():
     storage=st.tuples(*[st.sampled_from(sorted(STORAGE))] * 2),
     dtype=st.sampled_from(DTYPES[:6]),
     seed=st.integers(0, 99),
-    by=st.integers(1, 70),
+    batch_size=st.integers(1, 70),
 )
-def test_the_embedding_does_not_depend_on_storage(model, storage, dtype, seed, by):
-    parts = lambda how, types: {"rna": (30, how[0], types, 0.6, 0), "atac": (20, how[1], types, 0.6, 4)}
-    plain, _, _ = built(25, seed, parts(("csr", "csr"), "float32"))
-    other, _, _ = built(25, seed, parts(storage, dtype))
+def test_the_embedding_does_not_depend_on_storage(model, storage, dtype, seed, batch_size):
+    def stored(storages, dtype):
+        of_rna, of_atac = storages
+        mdata, _, _ = built(25, seed, {"rna": (30, of_rna, dtype, 0.6, 0), "atac": (20, of_atac, dtype, 0.6, 4)})
+        return mdata
+
+    plain, other = stored(("csr", "csr"), "float32"), stored(storage, dtype)
     for modality in (None, "rna"):
-        z = [
-            model.get_latent_representation(m, modality=modality, batch_size=b) for m, b in ((plain, None), (other, by))
-        ]
-        np.testing.assert_allclose(z[0], z[1], atol=1e-5)
+        expected = model.get_latent_representation(plain, modality=modality)
+        found = model.get_latent_representation(other, modality=modality, batch_size=batch_size)
+        np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Every command leaves with 2 and one readable line, and touches neither input nor an output that is there."""
+"""Every command exits with status 2 and one readable line, and changes neither its input nor an existing output."""
 
 from __future__ import annotations
 
@@ -8,22 +8,16 @@ import signal
 import mudata
 import numpy as np
 import pytest
-from faults import bounded
+from faults import bounded, needs_proc
 from typer.testing import CliRunner
 
 from scmamba_scvi import cli
 
-#: What an interrupt does before any test has run: shells start what is in the background with it switched off.
-AT_FIRST = signal.getsignal(signal.SIGINT)
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif("not __import__('os').path.exists('/proc/self/statm')"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore"), needs_proc]
 
 
 def bad_file(change):
-    """``data.h5mu`` changed as an object, then written."""
+    """``data.h5mu`` written from an object that was changed."""
 
     def make(files, tmp_path):
         mdata = mudata.read_h5mu(files / "integrated.h5mu")
@@ -34,6 +28,8 @@ def bad_file(change):
 
 
 def bytes_of(change):
+    """``data.h5mu`` whose bytes were changed."""
+
     def make(files, tmp_path):
         (tmp_path / "data.h5mu").write_bytes(change((files / "integrated.h5mu").read_bytes()))
 
@@ -120,7 +116,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("case", COMMANDS)
-def test_command(files, tmp_path, monkeypatch, case):
+def test_a_command_that_cannot_run_says_why_in_a_line_and_changes_nothing(files, tmp_path, monkeypatch, case):
     make, arguments = COMMANDS[case]
     make(files, tmp_path)
     (tmp_path / "there.h5mu").write_text("from before")
@@ -129,15 +125,13 @@ def test_command(files, tmp_path, monkeypatch, case):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    on_interrupt = signal.getsignal(signal.SIGINT)
     with bounded(seconds=60, more_bytes=4 << 30):
         result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 2, f"{result.exit_code}: {result.output} {result.exception!r}"
     assert "Traceback" not in result.output
-    said = [line for line in result.stderr.splitlines() if "Error" in line]
-    assert len(said) == 1, result.stderr
+    errors = [line for line in result.stderr.splitlines() if "Error" in line]
+    assert len(errors) == 1, result.stderr
+    assert signal.getsignal(signal.SIGINT) is on_interrupt
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
     assert {p.name for p in tmp_path.iterdir()} == {*before, "folder.h5mu", "folder.zarr"}
-
-
-def test_signals_are_as_they_were():
-    assert signal.getsignal(signal.SIGINT) is AT_FIRST

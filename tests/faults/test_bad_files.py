@@ -1,4 +1,4 @@
-"""Damaged and forged files, over everything that reads one."""
+"""Damaged and forged files end in a named error, whatever reads them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ import numpy as np
 import pytest
 import torch
 from children import in_child, needs_fork
-from faults import assert_named, bounded, is_named
+from faults import assert_named, bounded, is_named, needs_proc
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.workflow import read_mudata
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif("not __import__('os').path.exists('/proc/self/statm')"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore"), needs_proc]
 
 
 # -- HDF5 -------------------------------
@@ -41,7 +38,7 @@ def edit(change):
 
 
 def replace(name, value, **attributes):
-    """Another dataset in the place of one, with the attributes that AnnData reads."""
+    """Replace a dataset, keeping the attributes that AnnData reads."""
 
     def change(file):
         attrs = {**dict(file[name].attrs), **attributes}
@@ -53,7 +50,7 @@ def replace(name, value, **attributes):
 
 
 def huge(name, shape):
-    """A dataset that says it is large and holds nothing."""
+    """Replace a dataset by one that claims a large shape and holds nothing."""
 
     def change(file):
         attrs = dict(file[name].attrs)
@@ -126,8 +123,8 @@ H5MU = {
     "the file is a folder": lambda path: (path.unlink(), path.mkdir()),
     "the file is not there": lambda path: path.unlink(),
 }  # fmt: skip
-#: What these change is beside the point: cells are aligned by name.
-HARMLESS = {"a map of another length", "a map out of range", "names as numbers", "a version nobody knows"}
+#: Files that may be read as well as refused: cells are aligned by name, so the maps, for example, are not used.
+MAY_BE_READ = {"a map of another length", "a map out of range", "names as numbers", "a version nobody knows"}
 
 
 def read_and_set_up(path):
@@ -138,15 +135,15 @@ def read_and_set_up(path):
 
 @needs_fork
 @pytest.mark.parametrize("case", H5MU)
-def test_h5mu(files, tmp_path, case):
+def test_a_damaged_h5mu_is_named_and_stays_as_it_is(files, tmp_path, case):
     path = tmp_path / "data.h5mu"
     shutil.copy(files / "data.h5mu", path)
     H5MU[case](path)
-    if case in HARMLESS:
+    if case in MAY_BE_READ:
         try:
             with bounded():
                 read_and_set_up(path)
-        except Exception as error:  # noqa: BLE001  which kinds are right is what is asked here
+        except Exception as error:  # noqa: BLE001  any kind may come; `is_named` judges it
             assert is_named(error), repr(error)
         return
     before = path.read_bytes() if path.is_file() else None
@@ -156,15 +153,15 @@ def test_h5mu(files, tmp_path, case):
 
 @needs_fork
 @pytest.mark.parametrize("n_files", [15, pytest.param(300, marks=pytest.mark.slow)])
-def test_flipped_bits_never_do_more_than_change_a_value(files, tmp_path, n_files):
-    """HDF5 holds no checksums: some flips are seen, some change a count, none may end in anything else."""
+def test_flipped_bits_end_in_a_named_error_or_a_changed_value(files, tmp_path, n_files):
+    """HDF5 has no checksums: a flipped bit may be noticed or change a count, but must not end in a crash."""
     good = (files / "data.h5mu").read_bytes()
     rng = np.random.default_rng(0)
 
     def work():
         for i in range(n_files):
             data = bytearray(good)
-            for _ in range(3):  # most of what matters stands at the front
+            for _ in range(3):  # the structure of the file is mostly at its front
                 data[int(len(data) * rng.random() ** 3)] ^= 1 << int(rng.integers(8))
             path = tmp_path / f"{i}.h5mu"
             path.write_bytes(data)
@@ -184,7 +181,7 @@ def test_flipped_bits_never_do_more_than_change_a_value(files, tmp_path, n_files
 
 
 def described(change):
-    """``model.json`` with entries changed."""
+    """Change what ``model.json`` says."""
 
     def work(folder):
         path = folder / "model.json"
@@ -205,13 +202,13 @@ def entry(*way, to):
 
 
 def sealed(folder):
-    """The digest of the weights as they are now, as a forger would state it."""
+    """State the digest of the weights as they are now, as a forger would."""
     name = "weights.safetensors"
     entry("weights_sha256", to=hashlib.sha256((folder / name).read_bytes()).hexdigest())(folder)
 
 
 def tensors(change):
-    """Weights with a header of another content, and the digest that fits it."""
+    """Change header and body of the weights, and state the digest that fits them."""
 
     def work(folder):
         path = folder / "weights.safetensors"
@@ -372,7 +369,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("case", EXPORT)
-def test_export(files, tmp_path, case):
+def test_a_damaged_export_is_named_and_stays_as_it_is(files, tmp_path, case):
     folder = tmp_path / "m"
     shutil.copytree(files / "export", folder)
     EXPORT[case](folder)
@@ -381,12 +378,12 @@ def test_export(files, tmp_path, case):
     assert contents(folder) == before
 
 
-def test_the_good_export_is_good(files):
+def test_the_undamaged_export_is_read(files):
     assert SCMAMBA.from_export(files / "export").is_trained
     assert SCMAMBA.from_export(files / "export", read_mudata(files / "data.h5mu")).is_trained
 
 
-def test_paths_of_something_else():
+def test_paths_without_an_export_are_named():
     for path in ("", "\0", "nowhere", "/dev/null", "a" * 5000):
         assert_named(lambda path=path: SCMAMBA.from_export(path))
     assert_named(lambda: SCMAMBA.from_export(3))
@@ -415,7 +412,7 @@ def other_state(path):
 
 
 @pytest.mark.parametrize("case", SAVED)
-def test_saved(files, tmp_path, case):
+def test_a_damaged_saved_model_is_named_and_stays_as_it_is(files, tmp_path, case):
     folder = tmp_path / "m"
     shutil.copytree(files / "saved", folder)
     SAVED[case](folder)
@@ -424,10 +421,6 @@ def test_saved(files, tmp_path, case):
     assert contents(folder) == before
 
 
-def test_saved_with_data_of_something_else(files):
+def test_data_that_do_not_fit_a_saved_model_are_named(files):
     for data in (3, "file.h5mu", read_mudata(files / "data.h5mu")["rna"]):
         assert_named(lambda data=data: SCMAMBA.load(files / "saved", adata=data))
-
-
-def test_the_catalogue_is_long_enough():
-    assert len(H5MU) + len(EXPORT) + len(SAVED) >= 60

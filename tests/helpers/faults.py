@@ -7,6 +7,8 @@ import signal
 import traceback
 from pathlib import Path
 
+import pytest
+
 import scmamba_scvi
 from scmamba_scvi.errors import ScmambaError
 
@@ -14,6 +16,10 @@ SRC = Path(scmamba_scvi.__file__).parent
 #: Bounds that any refusal keeps with room to spare; memory is beyond what the process had before.
 SECONDS = 30
 MORE_BYTES = 2 << 30
+#: `bounded` reads there how much memory the process has.
+STATM = Path("/proc/self/statm")
+
+needs_proc = pytest.mark.skipif(not STATM.exists(), reason=f"needs {STATM}")
 
 
 class TooSlow(BaseException):
@@ -28,7 +34,7 @@ def bounded(seconds=SECONDS, more_bytes=MORE_BYTES):
     def stop(*_):
         raise TooSlow(f"more than {seconds} s")
 
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(STATM.read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
@@ -49,8 +55,8 @@ def is_named(error):
     return isinstance(error, ValueError | KeyError) and SRC in last.parents and bool(str(error))
 
 
-def assert_named(call, needs=""):
-    """Check that ``call`` raises a named error with the text ``needs`` in its message, and return the error."""
+def assert_named(call):
+    """Check that ``call`` raises a named error whose message is short enough to be read."""
     try:
         with bounded():
             call()
@@ -58,7 +64,6 @@ def assert_named(call, needs=""):
         assert is_named(error), (
             f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__)[-4:])}"
         )
-        assert needs in str(error), str(error)
         assert len(str(error)) < 2000, "the message is too long to read"
-        return error
+        return
     raise AssertionError("nothing was raised")
