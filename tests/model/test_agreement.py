@@ -1,4 +1,4 @@
-"""Swapped pairs stand out; sound cells do not."""
+"""Swapped pairs have a low agreement; intact cells do not."""
 
 import mudata
 import numpy as np
@@ -13,7 +13,7 @@ from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
 def with_swapped(mdata, key, share, seed=0):
-    """The same MuData, the counts of ``share`` of the cells of one modality passed on in a ring; which cells."""
+    """The MuData with counts of one modality rotated among ``share`` of its cells, and which cells these are."""
     cells = np.random.default_rng(seed).choice(mdata.n_obs, round(share * mdata.n_obs), replace=False)
     rows = np.arange(mdata.n_obs)
     rows[cells] = np.roll(cells, 1)
@@ -44,9 +44,9 @@ def test_swapped_cells_are_found(swapped, record_property):
     assert (found["evidence"][~truth] > 0).mean() > 0.9 and (found["evidence"][truth] > 0).mean() < 0.4
 
 
-def test_damaged_and_double_cells_score_low(swapped):
-    """In new cells: a third of the protein counts from another cell's profile, or two cells in one."""
-    model, mdata, truth = swapped
+def test_damaged_cells_and_doublets_score_low(swapped):
+    """Beside intact cells of the training data: permuted protein counts, or half the counts of each of two cells."""
+    model, _, truth = swapped
     sound = np.flatnonzero(~truth)[:600]
     new = simulate_citeseq(n_cells=2000, seed=4)
     doublets = sound[:60]

@@ -1,4 +1,4 @@
-"""Peaks that follow their genes are found again; numbers are those of the definition; what cannot be linked is named."""
+"""Simulated links are found again; numbers are those of the definition; what cannot be linked is named."""
 
 import tracemalloc
 
@@ -57,7 +57,7 @@ def correlation_of_counts(mdata, table):
 
 
 def test_true_links_rank_above_other_pairs_of_the_window(linked, table, record_property):
-    """Of markers: who follows a gene that differs in nothing cannot be told from who does not."""
+    """Among pairs of marker genes: where a gene differs between no cells, no peak can be seen to follow it."""
     _, mdata = linked
     of_marker = (mdata["rna"].var["marker_of"] != "").reindex(table["gene"]).to_numpy()
     some = table[of_marker & table["z"].notna().to_numpy()]
@@ -96,7 +96,7 @@ def test_the_numbers_are_those_of_the_definition(linked, table):
 
 
 def test_pairs_and_distances_are_those_of_the_coordinates(linked, table):
-    """Every pair of the window once, distances along the gene."""
+    """Every pair of the window is there once, with its distance along the gene's strand."""
     _, mdata = linked
     genes, peaks = mdata["rna"].var, mdata["atac"].var
     start = np.where(genes["strand"] == "-", genes["end"], genes["start"])
@@ -111,12 +111,12 @@ def test_pairs_and_distances_are_those_of_the_coordinates(linked, table):
     assert len(closer) == (np.abs(table["distance"]) <= 1000).sum()
 
 
-def test_genes_at_places_of_others_have_no_links(linked, table):
-    """Where no pair is a true link, p is spread as chance has it; where some are, more are low."""
+def test_genes_moved_to_other_chromosomes_have_no_links(linked, table):
+    """Without true links, p is distributed as by chance; with some, more of them are low."""
     model, mdata = linked
     moved = mdata.copy()
     var = moved["rna"].var
-    # by half of the list: every gene comes to another chromosome
+    # half of the list further, every gene is on another chromosome
     moved["rna"].var = var.assign(**{name: np.roll(var[name].to_numpy(), len(var) // 2) for name in PLACES})
     null = model.region_links(adata=moved)
     assert len(null) > 1000
@@ -138,7 +138,7 @@ def test_cells_need_not_have_both_and_may_come_in_any_order(linked):
 
 
 def test_memory_is_that_of_pairs_and_features():
-    """20,000 genes times 150,000 peaks would be 12 GB; and vectors without meaning give z as chance has it."""
+    """20,000 genes times 150,000 peaks would be 12 GB. Random vectors give z with mean 0 and spread 1."""
     rng = np.random.default_rng(0)
     n = {"genes": 20_000, "peaks": 150_000}
     vectors = {name: rng.normal(size=(size, 16)).astype(np.float32) for name, size in n.items()}
@@ -165,8 +165,8 @@ def test_named_genes_get_the_numbers_they_get_among_all(linked, table):
     assert len(model.region_links(names)) == table["gene"].isin(names).sum()
 
 
-def test_the_published_shape_has_vectors_too_and_so_has_a_saved_model(trained, tmp_path):
-    """They come from cells, not from weights: an encoder whose features share weights links as well."""
+def test_a_model_of_the_published_shape_links_too_and_alike_after_loading(trained, tmp_path):
+    """Vectors come from cells, not from weights, so that an encoder whose features share weights has them too."""
     mdata = trained.adata
     SCMAMBA.setup_mudata(mdata)
     paper = SCMAMBA(mdata, patch_embedding="shared", skip=False, spectral=False, gate_init=1.0, joint="shared")
@@ -229,7 +229,7 @@ def test_data_that_cannot_be_linked_are_named(linked):
         SCMAMBA(mdata, encoder="linear").region_links()
 
 
-def test_a_model_without_peaks_is_named():
+def test_a_model_without_peaks_is_refused():
     mdata = simulate_citeseq(n_cells=100, n_genes=60, n_proteins=10, n_cell_types=2, seed=0)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, encoder="linear")

@@ -1,4 +1,4 @@
-"""New cells in the space of a reference: same numbers where nothing differs, and a way out named where too much does."""
+"""New cells in the embedding of a reference: the same numbers where nothing differs, an error that helps where too much does."""
 
 import mudata
 import numpy as np
@@ -27,8 +27,8 @@ def part(mdata, keep):
 
 
 @pytest.fixture(scope="module")
-def halves():
-    """Two batches with a model, and a third one it has not seen."""
+def model_and_query():
+    """A model of two batches, and a third batch that it has not seen."""
     mdata = simulate_multiome(
         n_cells=1200, n_genes=400, n_peaks=1500, n_cell_types=6, n_batches=3, seed=0, batch_strength=0.8
     )
@@ -61,8 +61,8 @@ def mixing(model, z):
 # -- features ----------------------------------------------------------------------------------------------------------
 
 
-def test_order_and_extra_features_change_nothing(halves):
-    model, query = halves
+def test_order_and_extra_features_change_nothing(model_and_query):
+    model, query = model_and_query
     rng = np.random.default_rng(0)
     mods = {}
     for key, modality in query.mod.items():
@@ -96,8 +96,8 @@ def test_order_and_extra_features_change_nothing(halves):
         pd.testing.assert_frame_equal(other[key].var, var)
 
 
-def test_missing_features_are_zero_marked_and_counted(halves):
-    model, query = halves
+def test_missing_features_are_zero_marked_and_counted(model_and_query):
+    model, query = model_and_query
     fewer = mudata.MuData({"rna": query["rna"][:, 100:].copy(), "atac": query["atac"].copy()})
     fewer.obs["batch"] = query.obs["batch"]
     prepared = SCMAMBA.prepare_query_mudata(fewer, model)
@@ -112,9 +112,9 @@ def test_missing_features_are_zero_marked_and_counted(halves):
     assert SCMAMBA.prepare_query_mudata(fewer, model, min_coverage=0.2).n_obs == query.n_obs
 
 
-def test_peaks_on_other_intervals_are_summed_by_overlap(halves):
-    """Every peak cut in two uneven pieces, called by other names: the counts of the pieces make the peak's again."""
-    model, query = halves
+def test_peaks_on_other_intervals_are_summed_by_overlap(model_and_query):
+    """Every peak is cut into two pieces with names of their own; their counts sum to those of the peak."""
+    model, query = model_and_query
     atac = query["atac"]
     rng = np.random.default_rng(1)
     whole = atac.X.toarray()
@@ -134,8 +134,8 @@ def test_peaks_on_other_intervals_are_summed_by_overlap(halves):
     assert differs < 0.01  # the simulated peaks that overlap each other
 
 
-def test_another_build_is_refused(halves):
-    model, query = halves
+def test_another_build_is_refused(model_and_query):
+    model, query = model_and_query
     named = part(query, np.ones(query.n_obs, bool))
     named["atac"].uns["genome"] = "hg19"
     with pytest.raises(ScmambaError, match="query is on hg19, the model was trained on hg38"):
@@ -153,8 +153,8 @@ def test_another_build_is_refused(halves):
         SCMAMBA.prepare_query_mudata(mudata.MuData({"atac": moved}), model)
 
 
-def test_what_cannot_be_mapped_is_refused(halves):
-    model, query = halves
+def test_what_cannot_be_mapped_is_refused(model_and_query):
+    model, query = model_and_query
     other = query["rna"].copy()
     other.var["gene_symbol"] = other.var_names
     other.var_names = [f"ENSG{i:011d}" for i in range(other.n_vars)]
@@ -171,30 +171,30 @@ def test_what_cannot_be_mapped_is_refused(halves):
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_query_embeds_without_training_and_beside_its_like(halves):
-    model, query = halves
+def test_a_query_embeds_without_training_beside_cells_of_its_types(model_and_query):
+    model, query = model_and_query
     with pytest.warns(UserWarning, match="not corrected for batches"):
         raw = model.get_latent_representation(query)
     loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
     z = loaded.get_latent_representation()
     assert transfer(model, z, query) > 0.8 and transfer(model, z, query) > transfer(model, raw, query)
     assert mixing(model, z) > mixing(model, raw) + 0.08
-    # cells of the reference are where they were, known to the query's model by the names of their batches
+    # the query's model knows the reference's batches by name, and embeds their cells where they were
     np.testing.assert_allclose(
         loaded.get_latent_representation(model.adata), model.get_latent_representation(), atol=1e-5
     )
 
 
-def test_a_type_that_the_query_lacks_does_not_move_it(halves):
-    model, query = halves
+def test_a_type_that_the_query_lacks_does_not_move_it(model_and_query):
+    model, query = model_and_query
     common = query.obs["cell_type"].value_counts().index[0]
     few = part(query, (query.obs["cell_type"] != common).to_numpy())
     z = SCMAMBA.load_query_data(few, model, accelerator="cpu").get_latent_representation()
     assert transfer(model, z, few) > 0.8
 
 
-def test_rna_alone_from_an_export_and_without_its_batch(halves, tmp_path):
-    model, query = halves
+def test_rna_without_a_batch_embeds_alike_from_a_model_an_export_and_a_saved_model(model_and_query, tmp_path):
+    model, query = model_and_query
     model.export(tmp_path / "export")
     model.save(str(tmp_path / "saved"))
     rna = query["rna"][::-1].copy()  # an AnnData, in another order
@@ -210,8 +210,8 @@ def test_rna_alone_from_an_export_and_without_its_batch(halves, tmp_path):
         found[0].train(**QUICK)
 
 
-def test_training_on_the_query_leaves_the_reference_where_it_is(halves, tmp_path):
-    model, query = halves
+def test_training_on_the_query_leaves_the_reference_where_it_is(model_and_query, tmp_path):
+    model, query = model_and_query
     before = model.get_latent_representation()
     loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
     frozen = {n: p.detach().clone() for n, p in loaded.module.named_parameters()}
@@ -228,8 +228,8 @@ def test_training_on_the_query_leaves_the_reference_where_it_is(halves, tmp_path
     np.testing.assert_allclose(again.get_latent_representation(), loaded.get_latent_representation(), atol=1e-5)
 
 
-def test_a_handful_of_cells_gets_no_offset(halves):
-    model, query = halves
+def test_a_batch_of_few_cells_gets_no_offset_and_a_warning(model_and_query):
+    model, query = model_and_query
     few = part(query, np.arange(query.n_obs) < 5)
     with pytest.warns(UserWarning, match="'batch_3' has 5 cells, fewer than the 20"):
         loaded = SCMAMBA.load_query_data(few, model, accelerator="cpu")
@@ -237,7 +237,7 @@ def test_a_handful_of_cells_gets_no_offset(halves):
 
 
 def test_a_batch_left_behind_by_a_subset_is_new():
-    """The categories of a MuData outlive the cells that had them."""
+    """A column keeps the categories of cells that are no longer there."""
     mdata = simulate_multiome(n_cells=300, n_genes=150, n_peaks=400, n_cell_types=3, seed=1, batch_strength=0.8)
     first = (mdata.obs["batch"] == "batch_1").to_numpy()
     reference, query = mdata[first].copy(), mdata[~first].copy()
@@ -251,8 +251,8 @@ def test_a_batch_left_behind_by_a_subset_is_new():
     assert loaded.module.joint.shift_rna[1].norm() > 0
 
 
-def test_labels_come_along(halves):
-    model, query = halves
+def test_the_classifier_of_the_reference_labels_the_query(model_and_query):
+    model, query = model_and_query
     model.train_classifier()
     predicted = SCMAMBA.load_query_data(query, model, accelerator="cpu").predict()
     assert (predicted == query.obs["cell_type"].to_numpy()).mean() > 0.8

@@ -1,4 +1,4 @@
-"""Partners across modalities: exact, with probabilities that come true, in any order of cells."""
+"""Partners across modalities: an exact search, calibrated probabilities, the same result in any order of cells."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def citeseq():
     return model, train, test
 
 
-# -- the search, beside numpy -----------------------------------------------------------------------------------------
+# -- the search, compared with numpy -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(7, 5, 5), (300, 200, 1), (120, 6000, 10)])
@@ -88,7 +88,7 @@ def test_evidence_is_pointwise_mutual_information():
     np.testing.assert_allclose(log_evidence(x, y, 0.2), want, atol=1e-5)
 
 
-def test_memory_does_not_grow_with_the_product():
+def test_memory_does_not_grow_with_queries_times_references():
     """12,000 cells in 12,000: all cosines together would be 576 MB."""
     code = (
         "import resource, numpy as np; from scmamba_scvi.model._retrieval import nearest_references as search\n"
@@ -121,7 +121,7 @@ def test_no_reference_is_given_twice_and_none_is_held_back(n, m):
         assert len(given) == min(n, m)
 
 
-def test_blocks_cost_little_of_the_assignment():
+def test_most_partners_are_still_found_when_the_assignment_is_cut_into_blocks():
     x, y = pairs(600, noise=0.3)
     whole, cut = (np.mean(assign(x, y, size) == np.arange(600)) for size in (600, 150))
     assert whole > 0.9 and cut > 0.5
@@ -130,7 +130,7 @@ def test_blocks_cost_little_of_the_assignment():
 # -- a model ----------------------------------------------------------------------------------------------------------
 
 
-def own(found):
+def rank_of_own(found):
     """Rank of each query's own name among its matches, from 1; 0 if it is not among them."""
     hit = found.reference_names.to_numpy()[found.indices] == found.query_names.to_numpy()[:, None]
     return np.where(hit.any(1), hit.argmax(1) + 1, 0)
@@ -140,26 +140,28 @@ def test_recall_of_held_out_cells_is_that_of_the_metric(citeseq, record_property
     model, _, test = citeseq
     found = model.match_cells(test, test, "rna", "protein", k=10)
     x, y = (model.get_latent_representation(test, modality=kind) for kind in ("rna", "protein"))
-    recall = (own(found) > 0).mean()
+    recall = (rank_of_own(found) > 0).mean()
     ranks = partner_ranks(x, y)
     assert recall == pytest.approx((ranks.closer[0] < 10).mean(), abs=0.005)
     record_property("recall@10 of held-out cells", recall)
     assert recall > 0.35  # 10 of 600 by chance: 0.017
 
 
-def test_confidence_comes_true(citeseq):
+def test_confidence_is_calibrated(citeseq):
     model, _, test = citeseq
     found = model.match_cells(test, test, "rna", "protein", k=10)
-    rank = own(found)
+    rank = rank_of_own(found)
     assert found.confidence[:, 0].mean() == pytest.approx((rank == 1).mean(), abs=0.06)
     sure = found.confidence.sum(1)
-    for part in np.array_split(np.argsort(sure), 3):  # calibrated, where it is unsure and where it is sure
+    for part in np.array_split(np.argsort(sure), 3):  # where it is low and where it is high
         assert sure[part].mean() == pytest.approx((rank[part] > 0).mean(), abs=0.12)
     few = model.match_cells(rows(test, slice(60)), rows(test, slice(60)), "rna", "protein", k=1)
-    assert few.confidence.mean() == pytest.approx((own(few) == 1).mean(), abs=0.15)  # with a tenth of the candidates
+    assert few.confidence.mean() == pytest.approx(
+        (rank_of_own(few) == 1).mean(), abs=0.15
+    )  # with a tenth of the candidates
 
 
-def test_order_container_and_key_do_not_matter(citeseq):
+def test_order_of_cells_container_and_name_of_the_modality_do_not_matter(citeseq):
     model, _, test = citeseq
     want = model.match_cells(test, test, "rna", "protein", k=3)
     other = test["protein"][::-1].copy()
@@ -203,7 +205,7 @@ def test_saved_and_exported_models_match_alike(citeseq, tmp_path):
         np.testing.assert_allclose(found.confidence, want.confidence, atol=1e-5)
 
 
-def test_without_held_out_pairs_confidence_says_that_it_is_not_calibrated(trained, monkeypatch):
+def test_without_held_out_pairs_a_warning_says_that_confidence_is_not_calibrated(trained, monkeypatch):
     monkeypatch.setattr(trained, "match_temperatures_", {})
     with pytest.warns(UserWarning, match="not calibrated"):
         trained.match_cells(k=2)

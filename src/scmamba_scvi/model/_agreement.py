@@ -14,7 +14,7 @@ from ..errors import ScmambaError
 from ._cells import kind_of, opened, views
 from ._retrieval import log_evidence
 
-#: Cells beside which one is set: fewer do not tell how well strangers' views fit.
+#: Cells that have both modalities: the mean over fewer does not tell how well views of different cells fit.
 MIN_CELLS = 10
 
 

@@ -55,9 +55,9 @@ class ClassifierMixin:
             Label of cells whose type is not known; cells with a missing value are taken so, too. `None`: the one of
             `setup_mudata`.
         balance
-            Cells are weighted by the frequency of their label to the power ``-balance``: 0 as they come, which favours
-            frequent types, 1 every type alike, which costs accuracy on these (0.84 instead of 0.88 of the cells of
-            SNARE-seq); 0.5 had the best macro F1 there.
+            Cells are weighted by the frequency of their label to the power ``-balance``. With 0 all cells weigh the same,
+            which favours frequent types; with 1 all types weigh the same, which costs accuracy on frequent types (0.84
+            instead of 0.88 of the cells of SNARE-seq). 0.5 had the best macro F1 there.
         batch_size
             Cells of a minibatch; changes speed only.
 
@@ -77,7 +77,9 @@ class ClassifierMixin:
         ['type_1', 'type_2', 'type_3']
         """
         if not 0 <= balance <= 1:
-            raise ScmambaError(f"balance must be between 0 (cells as they come) and 1 (types alike); got {balance}.")
+            raise ScmambaError(
+                f"balance must be between 0 (cells weigh the same) and 1 (types weigh the same); got {balance}."
+            )
         setup = self.registry_[_C._SETUP_ARGS_KEY]
         labels_key = setup["labels_key"] if labels_key is None else labels_key
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category

@@ -102,7 +102,7 @@ def fit_head(z: np.ndarray, labels: np.ndarray, balance: float, seed: int) -> He
 
     temperature = float(np.exp(minimize_scalar(loss, bounds=(np.log(0.1), np.log(10)), method="bounded").x))
     coefficients, bias = _regression(x, codes, weight)
-    coefficients = coefficients / scale  # of z as it comes, not of x
+    coefficients = coefficients / scale  # for z itself, which is not scaled
     return Head(classes.astype(object), coefficients.T, bias - coefficients @ mean, temperature)
 
 

@@ -1,4 +1,4 @@
-"""Which regions of the genome, and which features, make a group of cells lie where it lies."""
+"""Which regions of the genome, and which features, place a group of cells where it is in the embedding."""
 
 from __future__ import annotations
 
