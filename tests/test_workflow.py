@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import random
 
-import mudata
 import numpy as np
 import pytest
 import torch
 
-from scmamba_scvi import workflow
+from scmamba_scvi import SCMAMBA, workflow
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import foscttm, recall_at_k
@@ -63,6 +62,15 @@ def test_scores_are_those_of_the_held_out_cells(integrated):
     assert list(workflow.held_out_scores(mdata, model).index) == ["FOSCTTM", "recall@10"]
 
 
+def test_a_model_that_does_not_know_its_held_out_cells_has_no_such_scores(integrated, tmp_path):
+    """Scores of all cells, which it was trained on, would look like those of held-out ones and be far too good."""
+    mdata, model = integrated
+    model.export(tmp_path / "exported")
+    exported = SCMAMBA.from_export(tmp_path / "exported", mdata=mdata)
+    with pytest.raises(ScmambaError, match="does not know which cells"):
+        workflow.held_out_scores(mdata, exported)
+
+
 def test_easy_cells_are_integrated(integrated):
     scores = workflow.held_out_scores(*integrated, "cell_type")
     assert scores.loc["FOSCTTM", "value"] < 0.3 and scores.loc["ARI", "value"] > 0.4
@@ -88,7 +96,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     workflow.write_mudata(mdata, file)
     content = file.read_bytes()
     mdata.uns["cannot be written"] = object()
-    with pytest.raises(Exception, match="cannot be written|object"):
+    with pytest.raises(Exception, match="cannot be written"):
         workflow.write_mudata(mdata, file)
     assert file.read_bytes() == content
     assert list(tmp_path.iterdir()) == [file]
@@ -97,5 +105,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 def test_written_files_read_back(tmp_path):
     mdata = simulate_multiome(**SMALL, seed=0)
     workflow.write_mudata(mdata, tmp_path / "result.h5mu")
-    assert workflow.read_mudata(tmp_path / "result.h5mu").shape == mdata.shape
-    assert isinstance(mdata, mudata.MuData)
+    again = workflow.read_mudata(tmp_path / "result.h5mu")
+    assert again.obs_names.equals(mdata.obs_names)
+    for key, part in mdata.mod.items():
+        assert (again[key].X != part.X).nnz == 0

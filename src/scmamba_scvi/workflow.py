@@ -1,4 +1,4 @@
-"""From a MuData of raw counts to embeddings, clusters and coordinates to draw, in one call."""
+"""From a MuData of raw counts to embeddings, clusters and UMAP coordinates in one call, and its files."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ logger = logging.getLogger(__name__)
 
 #: ``obs`` column with the clusters of the joint embedding.
 CLUSTER_KEY: Final = "leiden_scmamba"
-#: ``obsm`` key of the coordinates to draw, of the MuData (joint) and of each modality.
+#: ``obsm`` key of the UMAP coordinates, in the MuData (joint embedding) and in each modality.
 UMAP_KEY: Final = "X_umap"
-#: Up to here neighbours are searched exactly, a minute of matrix products, where the approximate search spends about as
-#: long compiling itself and gives other neighbours on other machines.
+#: Up to this many cells neighbours are searched exactly. That takes a minute at most, about as long as the approximate
+#: search needs to compile, and gives the same neighbours on every machine.
 EXACT_NEIGHBORS_UP_TO: Final = 100_000
-#: Bytes that one stored byte can stand for, by the compression that HDF5 has; arrays below a size are not judged.
-MOST_COMPRESSED: Final = 1100
-SMALL_ENOUGH: Final = 1 << 26
+#: An HDF5 array that declares more bytes than this per stored byte cannot be real: deflate, the strongest of its common
+#: filters, reaches about 1,030. Arrays of up to `MAX_UNCHECKED_BYTES` are read without the check.
+MAX_COMPRESSION: Final = 1100
+MAX_UNCHECKED_BYTES: Final = 1 << 26
 
 
 def integrate(
@@ -56,12 +57,14 @@ def integrate(
     model_kwargs: Mapping[str, Any] | None = None,
     **train_kwargs: Any,
 ) -> SCMAMBA:
-    """Train a model on ``mdata`` and write what it found into it.
+    """Train a model on ``mdata`` and write the embeddings, clusters and UMAP coordinates into ``mdata``.
 
-    Written are ``obsm["X_scmamba"]`` of the MuData (the joint embedding) and of each modality (the cells as this
-    modality alone shows them, in its own order of cells), Leiden clusters of the joint embedding as
-    ``obs["leiden_scmamba"]``, the cells that training never saw as ``obs["held_out_scmamba"]``, and with ``umap``
-    coordinates ``obsm["X_umap"]``: of the joint embedding, and in another plane, which they share, of the modalities.
+    - ``obsm["X_scmamba"]`` of the MuData is the joint embedding; that of each modality embeds its cells from this
+      modality alone, in its own order of cells.
+    - ``obs["leiden_scmamba"]`` holds Leiden clusters of the joint embedding.
+    - ``obs["held_out_scmamba"]`` marks the cells that training never saw.
+    - ``obsm["X_umap"]``, with ``umap``, holds coordinates: the joint embedding has a plane of its own, and the
+      modalities share another one.
 
     Parameters
     ----------
@@ -73,9 +76,9 @@ def integrate(
         As in :class:`~scmamba_scvi.SCMAMBA`; ``model_kwargs`` are its further options.
     seed
         The same seed gives the same result on the same machine. scvi-tools draws from the global generators of Python,
-        NumPy and torch; they are put back to where they were afterwards.
+        NumPy and torch; their states are restored afterwards.
     umap
-        Fit coordinates to draw; the slowest step after training.
+        Fit UMAP coordinates, the slowest step after training.
     model_dir, overwrite
         Save the model into this folder as soon as it is trained.
     **train_kwargs
@@ -121,7 +124,7 @@ def integrate(
 
 
 def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
-    """Joint embedding into ``mdata.obsm``, each modality's own into the ``obsm`` of that modality.
+    """Write the joint embedding into ``mdata.obsm`` and each modality's own embedding into its ``obsm``.
 
     Examples
     --------
@@ -138,7 +141,7 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
 
 
 def write_clusters(mdata: MuData, *, resolution: float = 1.0, seed: int = 0) -> None:
-    """Leiden clusters of the joint embedding into ``mdata.obs["leiden_scmamba"]``.
+    """Write Leiden clusters of the joint embedding into ``mdata.obs["leiden_scmamba"]``.
 
     Examples
     --------
@@ -153,10 +156,10 @@ def write_clusters(mdata: MuData, *, resolution: float = 1.0, seed: int = 0) -> 
 
 
 def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
-    """UMAP coordinates as ``obsm["X_umap"]``: of the joint embedding, and one plane for the modalities ``keys``.
+    """Write UMAP coordinates into ``obsm["X_umap"]`` of the MuData and of the modalities ``keys``.
 
-    The views of the modalities share one space and are fitted stacked, so that their panels can be compared; the joint
-    embedding is a space of its own.
+    The embeddings of the modalities share one space and are fitted together, so that their panels can be compared. The
+    joint embedding is a space of its own and is fitted alone.
 
     Examples
     --------
@@ -170,20 +173,8 @@ def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
             part.obsm[UMAP_KEY] = xy
 
 
-def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
-    """Coordinates ``(n, 2)``, NaN for cells without an embedding."""
-    import scanpy as sc
-
-    usable = np.isfinite(embedding).all(axis=1)
-    points = _neighbor_graph(embedding[usable], seed)
-    sc.tl.umap(points, random_state=seed)
-    coordinates = np.full((len(embedding), 2), np.nan, dtype=np.float32)
-    coordinates[usable] = points.obsm["X_umap"]
-    return coordinates
-
-
 def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None, k: int = 10) -> pd.DataFrame:
-    """How well the cells that training never saw find themselves, beside what chance would give.
+    """Score how well the cells that training never saw find their partners, beside what chance would give.
 
     Parameters
     ----------
@@ -200,12 +191,22 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
     -------
     One row per score and columns ``value``, ``chance``, ``best`` (the value of a perfect embedding) and ``n_cells``.
 
+    Raises
+    ------
+    ScmambaError
+        If the model does not know which cells were held out, as after :meth:`~scmamba_scvi.SCMAMBA.from_export`.
+
     Examples
     --------
     >>> scores = scmamba_scvi.workflow.held_out_scores(mdata, model, labels_key="cell_type")
     >>> scores.columns.tolist()
     ['value', 'chance', 'best', 'n_cells']
     """
+    if model.validation_indices is None:
+        raise ScmambaError(
+            "The model does not know which cells training held out: train it here, or load it with SCMAMBA.load. "
+            "metrics.evaluate_integration(model, cells=...) scores any cells."
+        )
     held_out = np.asarray(model.validation_indices)
     rows: dict[str, tuple[float, float, float, int]] = {}
     embeddings = {
@@ -234,7 +235,12 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
 
 
 def read_mudata(path: str | os.PathLike[str]) -> MuData:
-    """Read an ``.h5mu`` file; whatever is wrong with it is said in one line.
+    """Read an ``.h5mu`` file.
+
+    Raises
+    ------
+    ScmambaError
+        If there is no such file, or it is damaged or of another format; the message is one line.
 
     Examples
     --------
@@ -255,32 +261,15 @@ def read_mudata(path: str | os.PathLike[str]) -> MuData:
     except ScmambaError:
         raise
     except Exception as error:
-        # h5py, anndata and mudata have a dozen kinds for files that are cut off, or that hold something else
+        # h5py, anndata and mudata raise a dozen types of errors for files that are cut off or hold something else
         reason = " ".join(str(error).split())[:300]
         raise ScmambaError(
             f"{path} cannot be read as .h5mu, it may be cut off or of another format: {reason}"
         ) from error
 
 
-def _check_declared_sizes(path: Path) -> None:
-    """No array of the file is larger than what is stored can be: memory would be taken for what is not there."""
-    import h5py
-
-    def look(name: str, item: object) -> None:
-        if not isinstance(item, h5py.Dataset) or not item.shape:
-            return
-        declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
-        if declared > MOST_COMPRESSED * stored + SMALL_ENOUGH:
-            raise ScmambaError(
-                f"{path} is damaged or forged: its array {name!r} says it has {declared:,} bytes and holds {stored:,}."
-            )
-
-    with h5py.File(path, "r") as file:
-        file.visititems(look)
-
-
 def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
-    """Write an ``.h5mu`` file so that ``path`` holds the whole of it or what it held before, never a part.
+    """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before.
 
     Examples
     --------
@@ -290,8 +279,20 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
         mdata.write_h5mu(unfinished)
 
 
+def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
+    """Coordinates ``(n, 2)``, NaN for cells without an embedding."""
+    import scanpy as sc
+
+    usable = np.isfinite(embedding).all(axis=1)
+    points = _neighbor_graph(embedding[usable], seed)
+    sc.tl.umap(points, random_state=seed)
+    coordinates = np.full((len(embedding), 2), np.nan, dtype=np.float32)
+    coordinates[usable] = points.obsm["X_umap"]
+    return coordinates
+
+
 def _neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = 15) -> AnnData:
-    """An AnnData that holds nothing but the graph of nearest neighbours among the rows of ``x``."""
+    """An AnnData with the graph of nearest neighbours among the rows of ``x``, and without counts."""
     import scanpy as sc
     from anndata import AnnData
 
@@ -303,16 +304,33 @@ def _neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = 15) -> AnnData:
     return points
 
 
+def _check_declared_sizes(path: Path) -> None:
+    """Refuse a file that declares a huge array and stores almost nothing: reading it would fill the memory."""
+    import h5py
+
+    def check(name: str, item: object) -> None:
+        if not isinstance(item, h5py.Dataset) or not item.shape:
+            return
+        declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+        if declared > MAX_COMPRESSION * stored + MAX_UNCHECKED_BYTES:
+            raise ScmambaError(
+                f"{path} is damaged or forged: its array {name!r} declares {declared:,} bytes and stores {stored:,}."
+            )
+
+    with h5py.File(path, "r") as file:
+        file.visititems(check)
+
+
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Run with scvi-tools' seed set, and put every generator and setting it touches back afterwards."""
+    """Run with scvi-tools' seed set, and restore every generator and setting that this changes."""
     import scvi
     import torch
 
     variables = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
     environment = {name: os.environ.get(name) for name in variables}
     of_scvi, of_python, of_numpy = scvi.settings.seed, random.getstate(), np.random.get_state()
-    # numba, under scanpy's neighbours, sets the number of threads of the OpenMP that torch shares
+    # numba, which scanpy's neighbours use, changes the number of OpenMP threads, which torch shares
     n_threads = torch.get_num_threads()
     with torch.random.fork_rng(), quiet("lightning.fabric.utilities.seed"):
         try:
