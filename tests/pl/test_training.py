@@ -52,6 +52,39 @@ def test_a_model_brings_its_history_and_its_number_of_held_out_cells():
     assert levels(pl.training(model, figure=Figure())[2]) == [0.1]
 
 
+def marked(axes):
+    """What the legend of each panel says of the best epoch."""
+    return {text.get_text() for ax in axes for text in ax.get_legend().get_texts() if "best" in text.get_text()}
+
+
+@pytest.mark.parametrize(
+    ("best_epoch", "monitor", "expected"),
+    [
+        pytest.param(2, "foscttm_validation", {"best epoch (2)"}, id="the_lowest"),
+        # rounding decides between equal scores in training, and the figure must not decide otherwise
+        pytest.param(3, "foscttm_validation", {"best epoch (3)"}, id="the_second_of_two_that_tie"),
+        pytest.param(5, "recall_at_10_validation", {"best epoch (5)"}, id="by_another_score"),
+        pytest.param(None, "foscttm_validation", set(), id="the_start_was_better"),
+    ],
+)
+def test_the_epoch_marked_is_the_one_whose_weights_the_model_kept(best_epoch, monitor, expected):
+    curves = history()
+    curves["foscttm_validation"].iloc[3] = curves["foscttm_validation"].iloc[2]
+    best = curves[monitor].iloc[best_epoch or 0, 0]
+    summary = {"best_epoch": best_epoch, "best": best, "monitor": monitor}
+    model = SimpleNamespace(history=curves, validation_indices=np.arange(100), training_summary_=summary)
+    assert marked(pl.training(model, figure=Figure())) == expected
+
+
+def test_the_best_epoch_of_a_second_training_is_counted_through():
+    """The history goes on from the first training, the summary is that of the second."""
+    curves = history()
+    summary = {"best_epoch": 1, "best": curves["foscttm_validation"].iloc[4, 0], "monitor": "foscttm_validation"}
+    curves["foscttm_validation"].iloc[0] = 0.3
+    model = SimpleNamespace(history=curves, validation_indices=np.arange(100), training_summary_=summary)
+    assert marked(pl.training(model, figure=Figure())) == {"best epoch (4)"}
+
+
 def test_without_held_out_cells_only_the_loss_is_drawn():
     (ax,) = pl.training(history(names=("train_loss",)), figure=Figure())
     assert len(ax.lines) == 1

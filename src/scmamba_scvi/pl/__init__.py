@@ -1,4 +1,4 @@
-"""Figures: data in, matplotlib Axes out. Nothing here shows, or changes what it is given."""
+"""Figures: data in, matplotlib Axes out. No function shows its figure or changes the data."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Which cell types are taken for which?"""
+"""Which cell types are mistaken for which?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -10,7 +11,8 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
 from ..errors import ScmambaError, UnknownNameError
-from ._integration import _as_categorical, _shorten
+from ._canvas import FONT_SIZE, figure_or_new
+from ._labels import as_categorical, shorten
 from ._palette import FEW
 
 if TYPE_CHECKING:
@@ -19,12 +21,18 @@ if TYPE_CHECKING:
 
 #: More labels than this cannot be read on a page.
 MAX_LABELS: Final = 100
-#: Shares below this are drawn, not written.
+#: Shares below this are coloured, but their number is not written.
 WRITTEN_FROM: Final = 0.01
-NORMALIZE: Final = ("true", "pred", "all", None)
+#: What the numbers are, for each way to normalize.
+NORMALIZED: Final = {
+    "true": "% of the true label",
+    "pred": "% of the predicted label",
+    "all": "% of all cells",
+    None: "number of cells",
+}
 
-FONT_SIZE: Final = 9.0
-MARGIN: Final = 0.15  # inches
+#: Inches around everything.
+MARGIN: Final = 0.15
 
 
 def confusion(
@@ -40,14 +48,14 @@ def confusion(
     Parameters
     ----------
     y_true, y_pred
-        ``(n,)`` labels of the same cells; pairs of which one is missing are left out. Clusters will do for predictions:
-        where no name is in both, columns are ordered to follow the rows.
+        ``(n,)`` labels of the same cells; a cell that lacks one of them is left out. Clusters can take the place of
+        predictions: if the two sides share no name, columns are ordered to follow the rows.
     normalize
         Show per cent of the true label (each row sums to 100: recall on the diagonal), of the predicted one (columns:
         precision), of all cells, or counts (``None``).
     order
-        ``"similar"`` puts labels that are taken for one another beside each other, so that families of types become
-        blocks on the diagonal; ``"name"`` sorts as people count, or by an ordered ``Categorical``; or the labels
+        ``"similar"`` puts labels that are mistaken for one another beside each other, so that families of types become
+        blocks on the diagonal; ``"name"`` is natural order, or that of an ordered ``Categorical``; or the labels
         themselves in order.
     figure
         Draw into this empty figure, which is given the size needed; ``None`` makes one with pyplot.
@@ -66,52 +74,29 @@ def confusion(
     >>> ax = pl.confusion(["T", "T", "B"], ["T", "B", "B"])
     >>> ax.figure.savefig("confusion.png")
     """
-    if normalize not in NORMALIZE:
-        raise UnknownNameError("normalize", normalize, NORMALIZE)
+    if normalize not in NORMALIZED:
+        raise UnknownNameError("normalize", normalize, NORMALIZED)
     counts = _ordered(_counts(y_true, y_pred), order)
     shares = _normalized(counts, normalize)
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure()
+    figure = figure_or_new(figure)
+    ax = figure.add_axes((0, 0, 1, 1), label="confusion")
     n_rows, n_columns = counts.shape
     cell = float(np.clip(11 / max(n_rows, n_columns), 0.22, 0.62))  # inches
-    font = float(np.clip(cell * 24 - 0.3 * (normalize is None), 4.6, FONT_SIZE))
-    label_font = float(np.clip(cell * 26, 6.2, FONT_SIZE))
-
-    ax = figure.add_axes((0, 0, 1, 1), label="confusion")
     full = shares.to_numpy().max() if normalize in ("all", None) else 1.0
     colors = LinearSegmentedColormap.from_list("confusion", ["white", "#C6DEEE", FEW[0], "#00344F"])
-    # a few per cent, which is what mistakes are, must be seen beside a hundred
+    # the square root, so that mistakes of a few per cent are seen beside a hundred
     ax.imshow(shares, cmap=colors, norm=PowerNorm(0.5, 0, full), interpolation="nearest", aspect="equal")
-    _write(ax, counts, shares, normalize, full, font)
-    ax.set_xticks(range(n_columns), [_shorten(name, 30) for name in counts.columns], fontsize=label_font)
-    short = max(len(str(name)) for name in counts.columns) * label_font * 0.0085 < cell
-    ax.tick_params(axis="x", rotation=0 if short else 90, length=0, pad=3)
-    ax.set_yticks(range(n_rows), [_shorten(name, 30) for name in counts.index], fontsize=label_font)
-    ax.tick_params(axis="y", length=0, pad=3)
-    _frame(ax, counts)
-    for i, n in enumerate(counts.sum(axis=1)):
-        ax.text(n_columns - 0.5 + 0.1 / cell, i, f"{n:,}", va="center", fontsize=label_font - 0.7, color="0.45")
-    ax.text(
-        n_columns - 0.5 + 0.1 / cell, -0.5 - 0.06 / cell, "cells", va="bottom", fontsize=label_font - 0.7, color="0.45"
-    )
-    what = {
-        "true": "% of the true label",
-        "pred": "% of the predicted label",
-        "all": "% of all cells",
-        None: "number of cells",
-    }
-    agreement = _agreement(counts)
-    ax.set_title(what[normalize] + agreement, fontsize=FONT_SIZE, loc="left", pad=18)
-    ax.set_xlabel("predicted", fontsize=FONT_SIZE, labelpad=5)
-    ax.set_ylabel("true", fontsize=FONT_SIZE, labelpad=5)
-    _arrange(figure, ax, n_columns * cell, n_rows * cell)
+    font_size = float(np.clip(cell * 24 - 0.3 * (normalize is None), 4.6, FONT_SIZE))
+    _write_values(ax, counts, shares, normalize, full, font_size)
+    _write_labels(ax, counts, cell)
+    _draw_grid(ax, counts)
+    ax.set_title(NORMALIZED[normalize] + _agreement(counts), fontsize=FONT_SIZE, loc="left", pad=18)
+    _fit_figure(figure, ax, n_columns * cell, n_rows * cell)
     return ax
 
 
 def _counts(y_true: Any, y_pred: Any) -> pd.DataFrame:
-    """Cells of each true (rows) and predicted label; labels that only one side has, last on its axis."""
+    """Number of cells with each true (rows) and predicted label; labels of one side only are last on its axis."""
     true, predicted = (_as_labels(y, name) for y, name in ((y_true, "y_true"), (y_pred, "y_pred")))
     if len(true) != len(predicted):
         raise ScmambaError(
@@ -131,17 +116,17 @@ def _counts(y_true: Any, y_pred: Any) -> pd.DataFrame:
     shared = set(table.index) & set(table.columns)
     if not shared:
         return table
-    # one order for both axes, so that right answers are the diagonal
-    names = [*table.index, *(name for name in table.columns if name not in table.index)]
-    return table.reindex(columns=[name for name in names if name in shared or name in table.columns])
+    # one order for both axes, so that right answers are on the diagonal
+    only_predicted = [name for name in table.columns if name not in shared]
+    return table[[name for name in table.index if name in shared] + only_predicted]
 
 
 def _as_labels(values: Any, name: str) -> pd.Categorical:
-    # not by way of an array: next to text, NaN would become the text "nan"
+    # not through a NumPy array, which turns a NaN next to text into the text "nan"
     labels = pd.Series(values if hasattr(values, "dtype") else list(values))
     if not len(labels):
         raise ScmambaError(f"{name} must hold one label per cell, and at least one.")
-    return _as_categorical(labels)
+    return as_categorical(labels)
 
 
 def _ordered(counts: pd.DataFrame, order: str | Sequence[str]) -> pd.DataFrame:
@@ -161,14 +146,14 @@ def _ordered(counts: pd.DataFrame, order: str | Sequence[str]) -> pd.DataFrame:
         columns += [name for name in counts.columns if name not in columns]
     elif order == "name":
         columns = list(counts.columns)
-    else:  # clusters: each where most of it belongs
+    else:  # clusters: each below the type that most of its cells have
         share = counts.loc[rows].to_numpy() / np.maximum(counts.sum(axis=0).to_numpy(), 1)
         columns = [counts.columns[j] for j in np.lexsort((np.arange(len(rows)) @ share, share.argmax(axis=0)))]
     return counts.loc[rows, columns]
 
 
 def _by_similarity(counts: pd.DataFrame, shared: Sequence[str]) -> list[str]:
-    """Rows in the order of the leaves of a tree in which labels that are confused, or predicted alike, are near."""
+    """Rows in the order of the leaves of a tree that joins labels that are confused with, or predicted like, each other."""
     if len(counts) < 3:
         return list(counts.index)
     from scipy.cluster.hierarchy import leaves_list, linkage
@@ -189,7 +174,7 @@ def _by_similarity(counts: pd.DataFrame, shared: Sequence[str]) -> list[str]:
         return list(counts.index)  # nothing is confused with anything
     tree = linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
     leaves = leaves_list(tree)
-    # a tree may be read from either end: from the one nearer to the first name
+    # the leaves can be read from either end: start at the one nearer to the first name
     leaves = leaves if leaves[: len(leaves) // 2].sum() <= leaves[-(len(leaves) // 2) :].sum() else leaves[::-1]
     return [counts.index[i] for i in leaves]
 
@@ -204,20 +189,38 @@ def _normalized(counts: pd.DataFrame, normalize: str | None) -> pd.DataFrame:
     return counts.div(sums, axis=1 - axis)
 
 
-def _write(
-    ax: Axes, counts: pd.DataFrame, shares: pd.DataFrame, normalize: str | None, full: float, font: float
+def _write_values(
+    ax: Axes, counts: pd.DataFrame, shares: pd.DataFrame, normalize: str | None, full: float, font_size: float
 ) -> None:
-    """The value of every entry worth a number, black or white as its background asks for."""
-    values = shares.to_numpy()
-    for (i, j), value in np.ndenumerate(values):
+    """The value of every entry that is not nearly zero, black or white depending on its background."""
+    for (i, j), value in np.ndenumerate(shares.to_numpy()):
         if not counts.iat[i, j] or (normalize is not None and value < WRITTEN_FROM):
             continue
         text = f"{value:,.0f}" if normalize is None else f"{100 * value:.0f}"
-        ax.text(j, i, text, ha="center", va="center", fontsize=font, color="white" if value > 0.3 * full else "black")
+        color = "white" if value > 0.3 * full else "black"
+        ax.text(j, i, text, ha="center", va="center", fontsize=font_size, color=color)
 
 
-def _frame(ax: Axes, counts: pd.DataFrame) -> None:
-    """Thin lines between entries."""
+def _write_labels(ax: Axes, counts: pd.DataFrame, cell: float) -> None:
+    """Names of rows and columns, and at the right the number of cells of each row; ``cell`` is in inches."""
+    n_rows, n_columns = counts.shape
+    font_size = float(np.clip(cell * 26, 6.2, FONT_SIZE))
+    ax.set_xticks(range(n_columns), [shorten(name, 30) for name in counts.columns], fontsize=font_size)
+    ax.set_yticks(range(n_rows), [shorten(name, 30) for name in counts.index], fontsize=font_size)
+    widest = max(len(str(name)) for name in counts.columns) * font_size * 0.0085  # inches, about
+    ax.tick_params(axis="x", rotation=0 if widest < cell else 90)
+    ax.tick_params(length=0, pad=3)
+    ax.set_xlabel("predicted", fontsize=FONT_SIZE, labelpad=5)
+    ax.set_ylabel("true", fontsize=FONT_SIZE, labelpad=5)
+    right, above = n_columns - 0.5 + 0.1 / cell, -0.5 - 0.06 / cell
+    write = partial(ax.text, fontsize=font_size - 0.7, color="0.45")
+    write(right, above, "cells", va="bottom")
+    for i, n in enumerate(counts.sum(axis=1)):
+        write(right, i, f"{n:,}", va="center")
+
+
+def _draw_grid(ax: Axes, counts: pd.DataFrame) -> None:
+    """Thin lines between the entries."""
     n_rows, n_columns = counts.shape
     ax.set_xticks(np.arange(n_columns + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(n_rows + 1) - 0.5, minor=True)
@@ -236,8 +239,8 @@ def _agreement(counts: pd.DataFrame) -> str:
     return f", {right / counts.to_numpy().sum():.1%} right"
 
 
-def _arrange(figure: Figure, ax: Axes, width: float, height: float) -> None:
-    """Size the figure so that an entry is a square of the size chosen, with room for the names around."""
+def _fit_figure(figure: Figure, ax: Axes, width: float, height: float) -> None:
+    """Size the figure so that the matrix is ``width`` by ``height`` inches, with room for everything around it."""
     figure.set_size_inches(width + 1, height + 1)
     ax.set_position((0, 0, width / (width + 1), height / (height + 1)))
     own = ax.get_window_extent()

@@ -1,4 +1,4 @@
-"""Scores of several methods on one page: who is good at what, and at what price?"""
+"""A table of the scores of several methods: which one is good at what?"""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Circle, Rectangle
+from matplotlib.text import Text
 
 from ..errors import ScmambaError, UnknownNameError
-from ._integration import _shorten
+from ._canvas import FONT_SIZE, figure_or_new
+from ._labels import shorten
 from ._palette import FEW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Scores of :func:`scmamba_scvi.metrics.evaluate_integration` of which less is better.
+#: Scores of :func:`scmamba_scvi.metrics.evaluate_integration` where lower is better.
 LOWER_IS_BETTER: Final = frozenset({"FOSCTTM", "median rank", "modality gap"})
 #: Group whose columns summarise others, drawn as bars.
 OVERALL: Final = "overall"
-#: Hues of the groups that `evaluate_integration` makes; others take what is left of the palette.
+#: Hues of the groups that `evaluate_integration` makes; other groups take one of the remaining colours.
 HUES: Final = {"bio": FEW[2], "omics": FEW[0], "single-cell": "#A8508A", "batch": FEW[1], OVERALL: "#5A6472"}
-#: Full contrast is for differences of at least this much: a column on which methods tie must not show a winner.
+#: Methods must differ by this much for full contrast: a column in which they tie must not show a winner.
 LEAST_SPAN: Final = 0.05
 #: Characters of a method's name.
 NAME_LENGTH: Final = 44
 
-# inches
-ROW, COLUMN, BAR, GAP, MARGIN = 0.44, 0.73, 0.9, 0.2, 0.18
+#: Inches: height of a row, width of a column and of one with bars, between groups, around the table, and between the
+#: names of methods and the first column.
+ROW, COLUMN, BAR, GAP, MARGIN, NAME_GAP = 0.44, 0.73, 0.9, 0.2, 0.18, 0.12
+#: Inches: height of the names of groups, and of a line of a header.
 GROUP_HEIGHT, LINE = 0.3, 0.145
-FONT_SIZE: Final = 9.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ def metrics_table(
 ) -> Axes:
     """Draw a table of scores: methods in rows, scores in groups of columns, summaries as bars.
 
-    Colour runs within a column from the worst (pale) to the best method (full); where they differ by less than 0.05
-    it stays near the middle. An arrow marks scores of which less is better, a dash what was not scored.
+    Within a column, colour runs from the worst method (pale) to the best (full); where they differ by less than 0.05 it
+    stays near the middle. An arrow marks scores where lower is better, a dash what was not scored.
 
     Parameters
     ----------
@@ -72,7 +75,7 @@ def metrics_table(
         Score by which methods are sorted, best first, those without it last. ``None`` keeps their order, as does
         ``"overall"`` where there is none.
     lower_is_better
-        Scores of which less is better; ``None``: FOSCTTM, median rank and modality gap.
+        Scores where lower is better; ``None``: FOSCTTM, median rank and modality gap.
     title
         Above the table.
     figure
@@ -97,37 +100,17 @@ def metrics_table(
     lower = LOWER_IS_BETTER if lower_is_better is None else set(lower_is_better)
     table = _sorted(_checked(scores), sort_by, lower)
     columns, right = _placed(table, lower)
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure()
+    figure = figure_or_new(figure)
     ax = figure.add_axes((0, 0, 1, 1), label="metrics table")
     n = len(table)
     header = max(_header(column).count("\n") + 1 for column in columns) * LINE + 0.08
-    top = n * ROW + header + GROUP_HEIGHT
-    widths = [
-        ax.text(-0.12, (n - i - 0.5) * ROW, _shorten(str(name), NAME_LENGTH), ha="right", va="center", fontsize=FONT_SIZE)
-        .get_window_extent().width / figure.dpi
-        for i, name in enumerate(table.index)
-    ]  # fmt: skip
+    left = _write_methods(ax, [str(name) for name in table.index])
     for i in range(n + 1):
-        ax.plot(
-            [-0.12 - max(widths), right], [i * ROW] * 2, color="0.4" if i == n else "0.9", lw=0.8 if i == n else 0.6
-        )
+        ax.plot([left, right], [i * ROW] * 2, color="0.4" if i == n else "0.9", lw=0.8 if i == n else 0.6)
     for column in columns:
-        _draw(ax, column, n)
+        _draw_column(ax, column, n)
     _write_groups(ax, columns, n * ROW + header)
-    edge, caption = -0.12 - max(widths), _caption(columns, n)
-    lines = [ax.text(edge, -0.1, caption, ha="left", va="top", fontsize=FONT_SIZE - 2, color="0.45", linespacing=1.5)]
-    if title:
-        lines.append(ax.text(edge, top + 0.1, title, ha="left", va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
-    # a table of one narrow column is still as wide as what stands above and below it
-    right = max(right, *(edge + line.get_window_extent().width / figure.dpi for line in lines))
-    low = -0.12 - 0.16 * (caption.count("\n") + 1 if caption else 0) - MARGIN / 2
-    x, y = (edge - MARGIN, right + MARGIN), (low, top + (0.4 if title else 0.0) + MARGIN / 2)
-    figure.set_size_inches(x[1] - x[0], y[1] - y[0])
-    ax.set(xlim=x, ylim=y)
-    ax.set_axis_off()
+    _fit_figure(figure, ax, left, right, n * ROW + header + GROUP_HEIGHT, title, _caption(columns, n))
     return ax
 
 
@@ -160,7 +143,7 @@ def _checked(scores: pd.DataFrame) -> pd.DataFrame:
 def _sorted(table: pd.DataFrame, by: str | None, lower: Collection[str]) -> pd.DataFrame:
     if by is None:
         return table
-    # a mean may be called as a group is: the summary itself comes last
+    # a summary may have the name of a score, and comes after it
     found = [column for column in table if column[1] == by]
     if not found:
         if by == "overall":
@@ -176,7 +159,6 @@ def _placed(table: pd.DataFrame, lower: Collection[str]) -> tuple[list[_Column],
         at += GAP if i else 0.0
         for name in table[group]:
             width = BAR if group == OVERALL else COLUMN
-            # an empty name of a group takes no colour of another's
             values = table[group, name].to_numpy()
             columns.append(_Column(str(group), str(name), values, name in lower, at, width))
             at += width
@@ -184,13 +166,27 @@ def _placed(table: pd.DataFrame, lower: Collection[str]) -> tuple[list[_Column],
 
 
 def _header(column: _Column) -> str:
-    """The name on as many lines as it has words, and the direction if less is better."""
+    """The name, a word per line, and an arrow if lower is better."""
     return "\n".join(column.name.split()) + (" ↓" if column.lower_is_better else "")
 
 
-def _draw(ax: Axes, column: _Column, n: int) -> None:
+def _write_methods(ax: Axes, names: Sequence[str]) -> float:
+    """Names of methods left of the columns, from the top down; returns the left edge of the widest."""
+    write = partial(ax.text, ha="right", va="center", fontsize=FONT_SIZE)
+    texts = [write(-NAME_GAP, (len(names) - i - 0.5) * ROW, shorten(name, NAME_LENGTH)) for i, name in enumerate(names)]
+    return -NAME_GAP - max(_width(text) for text in texts)
+
+
+def _width(text: Text) -> float:
+    """In inches."""
+    return text.get_window_extent().width / text.figure.dpi
+
+
+def _draw_column(ax: Axes, column: _Column, n: int) -> None:
     middle = column.left + column.width / 2
-    ax.text(middle, n * ROW + 0.1, _header(column), ha="center", va="baseline", fontsize=FONT_SIZE - 1, linespacing=1.1)
+    bars = column.group == OVERALL
+    at, side = (column.left + 0.06, "left") if bars else (middle, "center")
+    ax.text(at, n * ROW + 0.1, _header(column), ha=side, va="baseline", fontsize=FONT_SIZE - 1, linespacing=1.1)
     hue = _hue(column.group)
     decimals = 3 if np.nanmin(np.abs(column.values), initial=np.inf) < 0.0995 else 2
     for i, (value, good) in enumerate(zip(column.values, _goodness(column), strict=True)):
@@ -201,7 +197,7 @@ def _draw(ax: Axes, column: _Column, n: int) -> None:
         shade = _shade(hue, good)
         number = f"{value:.{decimals}f}"
         text = partial(ax.text, va="center", fontsize=FONT_SIZE - 1)
-        if column.group == OVERALL:
+        if bars:
             length = (column.width - 0.12) * float(np.clip(value, 0, 1))
             ax.add_patch(Rectangle((column.left + 0.06, y - 0.14), length, 0.28, color=shade, lw=0))
             inside = length > 0.4
@@ -220,7 +216,6 @@ def _write_groups(ax: Axes, columns: Sequence[_Column], y: float) -> None:
         own = [column for column in columns if column.group == group]
         left, right = own[0].left + 0.06, own[-1].left + own[-1].width - 0.06
         ax.plot([left, right], [y + 0.04] * 2, color=_hue(group), lw=2, solid_capstyle="butt")
-        # over a single column a name may be wider than it
         ax.text((left + right) / 2, y + 0.09, group, ha="center", va="bottom", fontsize=FONT_SIZE, weight="bold")
 
 
@@ -229,6 +224,22 @@ def _caption(columns: Sequence[_Column], n: int) -> str:
     parts += ["↓ lower is better."] if any(column.lower_is_better for column in columns) else []
     parts += ["– not scored."] if any(np.isnan(column.values).any() for column in columns) else []
     return ("  " if len(columns) > 4 else "\n").join(parts)
+
+
+def _fit_figure(
+    figure: Figure, ax: Axes, left: float, right: float, top: float, title: str | None, caption: str
+) -> None:
+    """Write title and caption, and size the figure to hold everything; all in inches."""
+    lines = [ax.text(left, -0.1, caption, ha="left", va="top", fontsize=FONT_SIZE - 2, color="0.45", linespacing=1.5)]
+    if title:
+        lines.append(ax.text(left, top + 0.1, title, ha="left", va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
+    # a table of one narrow column is still as wide as its title and its caption
+    right = max(right, *(left + _width(line) for line in lines))
+    low = -0.12 - 0.16 * (caption.count("\n") + 1 if caption else 0) - MARGIN / 2
+    x, y = (left - MARGIN, right + MARGIN), (low, top + (0.4 if title else 0.0) + MARGIN / 2)
+    figure.set_size_inches(x[1] - x[0], y[1] - y[0])
+    ax.set(xlim=x, ylim=y)
+    ax.set_axis_off()
 
 
 # -- colours ------------------------------------------------------------------------------------------------------
@@ -242,7 +253,7 @@ def _hue(group: str) -> str:
 
 
 def _goodness(column: _Column) -> np.ndarray:
-    """0 for the worst to 1 for the best method, nearer to one another where the values are."""
+    """0 for the worst to 1 for the best method, all near 0.5 where the values are close together."""
     known = column.values[~np.isnan(column.values)]
     if not len(known):
         return column.values

@@ -1,4 +1,4 @@
-"""How far must one look to find the same cell of the other modality?"""
+"""How many neighbours must be searched to find the same cell in the other modality?"""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
 from ..errors import ScmambaError
-from ._integration import _shorten
-from ._palette import palette
+from ._canvas import FONT_SIZE, figure_or_new, style_axes
+from ._labels import shorten
+from ._palette import LINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FONT_SIZE: Final = 9
-#: Inches of the panel, without names.
+#: Inches of the panel, without the legend.
 WIDTH, HEIGHT = 4.2, 3.2
-#: Curves from here on repeat colours with another dash.
-COLORS: Final = 7
+#: When the colours are used up they are repeated with the next of these dashes.
 DASHES: Final = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)))
 
 
@@ -41,9 +40,9 @@ def neighborhood_overlap(
         ... neighbours; or to a ``Series`` whose index is the number of neighbours; or a table of such columns; or one
         array.
     n_pairs
-        Cells that were scored, for the line of chance, ``k / (2 n_pairs - 1)``.
+        Number of cells that were scored, for the chance line, ``k / (2 n_pairs - 1)``; ``None`` draws none.
     log
-        Whether neighbours are on a logarithmic axis, which shows the nearest ones, where methods differ.
+        Whether the axis of neighbours is logarithmic, which shows the nearest ones best, where methods differ.
     figure
         Draw into this empty figure, which is given the size needed; ``None`` makes one with pyplot.
 
@@ -64,32 +63,28 @@ def neighborhood_overlap(
     if n_pairs is not None and n_pairs < 2:
         raise ScmambaError(f"n_pairs must be at least 2 or None (no line of chance); got {n_pairs}.")
     lines = _curves(curves)
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure()
+    figure = figure_or_new(figure)
     figure.set_layout_engine("constrained")
     ax = figure.subplots()
     last = max(curve.index[-1] for curve in lines.values())
-    colors = palette(min(len(lines), COLORS))
     heights = {name: _mean_height(curve, log) for name, curve in lines.items()}
-    styles = {name: (colors[i % COLORS], DASHES[i // COLORS % len(DASHES)]) for i, name in enumerate(lines)}
+    styles = {name: (LINES[i % len(LINES)], DASHES[i // len(LINES) % len(DASHES)]) for i, name in enumerate(lines)}
     for name in sorted(lines, key=heights.__getitem__, reverse=True):
         curve, (color, dash) = lines[name], styles[name]
         marker = "o" if len(curve) == 1 else ""
-        ax.plot(curve.index, curve, color=color, ls=dash, lw=1.7, marker=marker, ms=5, label=_shorten(name, 32))
+        ax.plot(curve.index, curve, color=color, ls=dash, lw=1.7, marker=marker, ms=5, label=shorten(name, 32))
     if n_pairs is not None:
         k = np.unique(np.geomspace(1, last, 200).round())
         chance = np.minimum(k / (2 * n_pairs - 1), 1)
         ax.plot(k, chance, color="0.55", lw=1, ls=(0, (4, 3)), label="chance")
-    _dress(ax, lines, last, log)
-    beside = len(lines) + (n_pairs is not None) > 1
-    if beside:
+    _style(ax, lines, last, log)
+    legend_width = 0.0
+    if len(lines) + (n_pairs is not None) > 1:
         legend = ax.legend(
             loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=FONT_SIZE, borderaxespad=0
         )
-        width = legend.get_window_extent().width / figure.dpi + 0.25
-    figure.set_size_inches(WIDTH + (width if beside else 0.0), max(HEIGHT, 0.2 * len(lines) + 0.8))
+        legend_width = legend.get_window_extent().width / figure.dpi + 0.25
+    figure.set_size_inches(WIDTH + legend_width, max(HEIGHT, 0.2 * len(lines) + 0.8))
     return ax
 
 
@@ -100,13 +95,10 @@ def _curves(curves: Mapping[str, Any] | pd.DataFrame | np.ndarray) -> dict[str, 
     lines = {}
     for name, values in curves.items():
         try:
-            curve = (
-                values.astype(float) if isinstance(values, pd.Series) else pd.Series(np.asarray(values, dtype=float))
-            )
+            curve = values if isinstance(values, pd.Series) else pd.Series(values, index=range(1, len(values) + 1))
+            curve = curve.astype(float)
         except (TypeError, ValueError) as error:
             raise ScmambaError(f"The curve of {name!r} must hold numbers: {error}") from error
-        if not isinstance(values, pd.Series):
-            curve.index = curve.index + 1
         curve = curve.dropna().sort_index()
         if not len(curve) or curve.min() < 0 or curve.max() > 1:
             raise ScmambaError(
@@ -122,7 +114,7 @@ def _curves(curves: Mapping[str, Any] | pd.DataFrame | np.ndarray) -> dict[str, 
 
 
 def _mean_height(curve: pd.Series, log: bool) -> float:
-    """Area under the curve as it is drawn, by its width."""
+    """Mean of the curve over the axis as it is drawn."""
     if len(curve) == 1:
         return float(curve.iloc[0])
     at = np.log(curve.index.to_numpy(float)) if log else curve.index.to_numpy(float)
@@ -130,7 +122,7 @@ def _mean_height(curve: pd.Series, log: bool) -> float:
     return float(np.average(middles, weights=np.diff(at)))
 
 
-def _dress(ax: Axes, lines: Mapping[str, pd.Series], last: float, log: bool) -> None:
+def _style(ax: Axes, lines: Mapping[str, pd.Series], last: float, log: bool) -> None:
     if log:
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:,.0f}"))
@@ -139,8 +131,6 @@ def _dress(ax: Axes, lines: Mapping[str, pd.Series], last: float, log: bool) -> 
     ax.set_ylim(0, min(1.02, max(1.1 * highest, 0.05)) if highest < 0.8 else 1.02)
     ax.set_xlabel("neighbours k", fontsize=FONT_SIZE)
     ax.set_ylabel("cells whose partner is among them", fontsize=FONT_SIZE)
-    ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=3)
     ax.grid(axis="y", color="0.93", lw=0.8)
     ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("0.6")
+    style_axes(ax)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -9,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ScmambaError, UnknownNameError
-from ._palette import palette
+from ._canvas import FONT_SIZE, figure_or_new, style_axes
+from ._palette import LINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FONT_SIZE: Final = 9.0
 #: Inches of the figure's width, and of a group's height.
 WIDTH, HEIGHT = 11.0, 1.25
-#: Share of the width that the name of a peak takes.
-NAME: Final = 0.145
+#: Share of the width that the name of a peak takes, and that of a chromosome.
+NAME, CHROMOSOME = 0.145, 0.018
 COLUMNS: Final = ("group", "name", "chrom", "start", "end")
 
 
@@ -31,7 +32,7 @@ def region_importance(
     n_labels: int = 3,
     figure: Figure | None = None,
 ) -> list[Axes]:
-    """Draw what makes groups of cells lie where they lie, one row per group, chromosomes from left to right.
+    """Draw which features place groups of cells where they lie, a row per group, chromosomes from left to right.
 
     Parameters
     ----------
@@ -72,31 +73,25 @@ def region_importance(
     if placed.empty:
         raise ScmambaError("No feature of the table has coordinates: annotate_genome() gives them to genes.")
     offsets, lengths = _chromosomes(placed)
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure()
+    figure = figure_or_new(figure)
     figure.set_layout_engine("constrained")
     figure.set_size_inches(WIDTH, 0.7 + HEIGHT * len(groups))
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
-    colors = palette(len(groups))
-    for ax, group, color in zip(axes, groups, colors, strict=True):
+    for ax, group, color in zip(axes, groups, itertools.cycle(LINES), strict=False):
         of_group = placed[placed["group"] == group]
         middle = (of_group["start"].to_numpy() + of_group["end"].to_numpy()) / 2
         x = of_group["chrom"].map(offsets).to_numpy(dtype=float) + middle
         _row(ax, x, of_group[value].to_numpy(dtype=float), of_group["name"].to_numpy(), color, n_labels)
         ax.set_ylabel(group, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
         _bands(ax, offsets, lengths)
-    centre = [offsets[c] + lengths[c] / 2 for c in offsets]
-    axes[-1].set_xticks(centre, [_short(c) for c in offsets], fontsize=FONT_SIZE - 1)
-    axes[-1].set_xlim(0, sum(lengths.values()))
+    _name_chromosomes(axes[-1], offsets, lengths)
     axes[-1].set_xlabel("chromosome", fontsize=FONT_SIZE)
     axes[0].set_title(value, fontsize=FONT_SIZE, loc="left")
     return list(axes)
 
 
 def _chromosomes(placed: pd.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
-    """Where each chromosome begins on the axis, and how long it is; as they come in the table, which is in genome order."""
+    """Where each chromosome begins on the axis, and its length, in the order of the table, which is that of the genome."""
     ends = placed.groupby("chrom", sort=False, observed=True)["end"].max()
     lengths = {str(c): float(e) for c, e in ends.items()}
     starts = np.r_[0, np.cumsum([*lengths.values()])[:-1]]
@@ -117,13 +112,11 @@ def _row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: str, 
         at = x[i] / width
         side, left = ("left", at) if at < 0.08 else ("right", at - NAME) if at > 0.92 else ("center", at - NAME / 2)
         if any(abs(left - other) < NAME for other in taken):
-            continue  # names of neighbours would lie on each other
+            continue  # this name would cover that of a neighbour
         taken.append(left)
         ax.annotate(str(names[i]), (x[i], y[i]), xytext=(0, 2), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)  # fmt: skip
-    ax.tick_params(labelsize=FONT_SIZE - 2, color="0.6", length=2)
     ax.locator_params(axis="y", nbins=3)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("0.6")
+    style_axes(ax, font_size=FONT_SIZE - 2, tick_length=2)
 
 
 def _bands(ax: Axes, offsets: dict[str, float], lengths: dict[str, float]) -> None:
@@ -132,5 +125,13 @@ def _bands(ax: Axes, offsets: dict[str, float], lengths: dict[str, float]) -> No
             ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.95", lw=0, zorder=-1)
 
 
-def _short(chrom: str) -> str:
-    return chrom.removeprefix("chr")
+def _name_chromosomes(ax: Axes, offsets: dict[str, float], lengths: dict[str, float]) -> None:
+    """Chromosomes below the axis, the longest first; a name that would touch another one is left out."""
+    whole = sum(lengths.values())
+    named: dict[str, float] = {}
+    for chrom in sorted(lengths, key=lengths.__getitem__, reverse=True):
+        middle = offsets[chrom] + lengths[chrom] / 2
+        if all(abs(middle - other) >= CHROMOSOME * whole for other in named.values()):
+            named[chrom] = middle
+    ax.set_xticks(list(named.values()), [chrom.removeprefix("chr") for chrom in named], fontsize=FONT_SIZE - 1)
+    ax.set_xlim(0, whole)

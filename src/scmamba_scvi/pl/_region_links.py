@@ -1,4 +1,4 @@
-"""Peaks and the genes they may serve: how sure each pair is against its distance, over what chance gives."""
+"""Pairs of a peak and a gene: the strength of each link against its distance, and what chance gives."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.collections import PathCollection
 
 from ..errors import ScmambaError
+from ._canvas import FONT_SIZE, figure_or_new, style_axes
 from ._palette import FEW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FONT_SIZE: Final = 9.0
+#: Inches.
 WIDTH, HEIGHT = 6.4, 3.8
 COLUMNS: Final = ("gene", "peak", "distance", "z", "q")
-#: Bases either side of the start of transcription that are drawn in proportion; beyond, the axis is logarithmic.
+#: Up to this many bases from the start of transcription the axis is linear, beyond it is logarithmic.
 LINEAR: Final = 1_000
-#: Pairs of a point of the mean line.
-PAIRS_OF_A_MEAN: Final = 100
-MOST_MEANS: Final = 40
+#: Pairs that a point of the line of means averages, at least, and most points of the line.
+PAIRS_PER_MEAN: Final = 100
+MAX_MEANS: Final = 40
 
 
 def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figure: Figure | None = None) -> Axes:
@@ -32,7 +34,7 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     table
         What :meth:`scmamba_scvi.SCMAMBA.region_links` gives.
     q
-        Pairs with at most this share of false links expected are coloured.
+        False discovery rate up to which pairs are coloured.
     n_labels
         Genes named, those with the highest z, each once.
     figure
@@ -58,21 +60,18 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     known = table[np.isfinite(table["z"])]
     if known.empty:
         raise ScmambaError("No pair of the table has a z-score: there was nothing to compare with, or no pair at all.")
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure()
+    figure = figure_or_new(figure)
     figure.set_layout_engine("constrained")
     figure.set_size_inches(WIDTH, HEIGHT)
     ax = figure.subplots()
-    _points(ax, known, q)
-    _means(ax, known["distance"].to_numpy(), known["z"].to_numpy())
-    _names(ax, known, n_labels)
-    _axes(ax, float(np.abs(known["distance"]).max()))
+    _draw_points(ax, known, q)
+    _draw_means(ax, known["distance"].to_numpy(), known["z"].to_numpy())
+    _write_names(ax, known, n_labels)
+    _label_axes(ax, float(np.abs(known["distance"]).max()))
     return ax
 
 
-def _points(ax: Axes, known: pd.DataFrame, q: float) -> None:
+def _draw_points(ax: Axes, known: pd.DataFrame, q: float) -> None:
     ax.axhspan(-1, 1, color="0.93", lw=0, zorder=0)
     ax.axhline(0, color="0.75", lw=0.8, zorder=0)
     sure = (known["q"] <= q).to_numpy()
@@ -85,10 +84,10 @@ def _points(ax: Axes, known: pd.DataFrame, q: float) -> None:
     ax.set_ylim(min(low, -1.2) - 0.2, max(high, 1.2) + 0.28 * (high - low))
 
 
-def _means(ax: Axes, distance: np.ndarray, z: np.ndarray) -> None:
-    """Mean of ``z`` over groups of neighbouring pairs of equal number."""
+def _draw_means(ax: Axes, distance: np.ndarray, z: np.ndarray) -> None:
+    """Mean of ``z`` over groups of about equally many pairs of similar distance."""
     order = np.argsort(distance, kind="stable")
-    groups = np.array_split(order, int(np.clip(len(order) // PAIRS_OF_A_MEAN, 1, MOST_MEANS)))
+    groups = np.array_split(order, int(np.clip(len(order) // PAIRS_PER_MEAN, 1, MAX_MEANS)))
     at = [float(np.median(distance[group])) for group in groups]
     mean = np.array([z[group].mean() for group in groups])
     error = np.array([z[group].std() / np.sqrt(len(group)) for group in groups])
@@ -96,30 +95,28 @@ def _means(ax: Axes, distance: np.ndarray, z: np.ndarray) -> None:
     ax.plot(at, mean, color=FEW[3], lw=1.6, marker="o", ms=2.5, label="mean of pairs")
 
 
-def _names(ax: Axes, known: pd.DataFrame, n_labels: int) -> None:
+def _write_names(ax: Axes, known: pd.DataFrame, n_labels: int) -> None:
     best = known.sort_values("z", ascending=False, kind="stable").drop_duplicates("gene")
     taken: list[tuple[float, float]] = []
-    high = ax.get_ylim()[1] - ax.get_ylim()[0]
+    height = float(np.ptp(ax.get_ylim()))
     for row in best.itertuples():
         if len(taken) == n_labels:
             break
         place = (_place(row.distance), row.z)
-        if any(abs(place[0] - x) < 1.1 and abs(place[1] - y) < 0.07 * high for x, y in taken):
-            continue  # names would lie on each other
+        if any(abs(place[0] - x) < 1.1 and abs(place[1] - y) < 0.07 * height for x, y in taken):
+            continue  # this name would cover another one
         taken.append(place)
         side = "center" if abs(place[0]) < 2.5 else "left" if place[0] < 0 else "right"
         ax.annotate(str(row.gene), (row.distance, row.z), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)  # fmt: skip
 
 
 def _place(distance: float) -> float:
-    """Where on the axis, in units of a decade."""
+    """Where a distance lies on the axis, in units of a decade."""
     size = abs(distance) / LINEAR
     return float(np.sign(distance) * (size if size <= 1 else 1 + np.log10(size)))
 
 
-def _axes(ax: Axes, farthest: float) -> None:
-    from matplotlib.collections import PathCollection
-
+def _label_axes(ax: Axes, farthest: float) -> None:
     ax.set_xscale("symlog", linthresh=LINEAR)
     farthest = max(farthest, LINEAR)
     steps = [step for step in (1_000, 10_000, 100_000, 1_000_000) if step <= farthest]
@@ -131,8 +128,6 @@ def _axes(ax: Axes, farthest: float) -> None:
     ax.set_ylabel("z against peaks elsewhere", fontsize=FONT_SIZE)
     legend = ax.legend(fontsize=FONT_SIZE - 1, frameon=False, loc="upper left", ncols=2, borderaxespad=0.2)
     for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):  # points as small as those drawn have no colour to see
+        if isinstance(handle, PathCollection):  # as small as in the plot, they would show no colour
             handle.set_sizes([16.0])
-    ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=3)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("0.6")
+    style_axes(ax)

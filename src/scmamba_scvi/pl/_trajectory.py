@@ -1,22 +1,31 @@
-"""Cells coloured by their pseudotime, and over them how groups are joined."""
+"""Cells coloured by their pseudotime, and lines between the groups that are joined."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
 from ..errors import ScmambaError, UnknownNameError
+from ._canvas import FONT_SIZE, figure_or_new, style_color_bar, style_plane
+from ._cells import aligned, coordinates, point_size
+from ._labels import OUTLINE, shorten, spread
 from ._palette import MISSING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
     from mudata import MuData
 
-FONT_SIZE: Final = 9.0
-SIDE: Final = 4.2
+#: Inches of a panel with its title, and of the panel alone.
+SIDE, PANEL = 4.2, 3.8
+#: Characters of a group's name.
+NAME_LENGTH: Final = 28
 #: Joins of groups that are weaker than this are noise between neighbouring points.
 MIN_CONNECTIVITY: Final = 0.1
 
@@ -41,8 +50,8 @@ def trajectory(
         What :meth:`scmamba_scvi.SCMAMBA.get_pseudotime` gives, one panel per column; or one of its columns. Aligned by
         the names of cells.
     connectivities
-        Groups by groups, what :meth:`scmamba_scvi.SCMAMBA.get_group_connectivities` gives; lines are as wide as these are
-        strong. `None`: no lines.
+        Groups by groups, what :meth:`scmamba_scvi.SCMAMBA.get_group_connectivities` gives: the stronger, the wider the
+        line. `None`: no lines.
     groupby
         Column of ``mdata.obs`` with these groups; needed with ``connectivities``.
     basis
@@ -67,62 +76,69 @@ def trajectory(
     >>> axes = pl.trajectory(mdata, model.get_pseudotime("type_1", groupby="cell_type")["joint"])
     """
     table = pseudotime.to_frame() if isinstance(pseudotime, pd.Series) else pseudotime
-    if basis not in mdata.obsm:
-        raise ScmambaError(f"mdata.obsm has no {basis!r} to draw (it has {sorted(mdata.obsm) or 'nothing'}).")
-    unknown = table.index.difference(mdata.obs_names)
-    if len(unknown):
-        raise ScmambaError(f"{len(unknown):,} cells of pseudotime, such as {unknown[0]!r}, are not in mdata.")
-    table = table.reindex(mdata.obs_names)
+    xy = coordinates(mdata, basis)
+    table = aligned(table, mdata, "pseudotime")
     if not np.isfinite(table.to_numpy(dtype=float)).any():
         raise ScmambaError("pseudotime holds no finite value; pass what model.get_pseudotime() gives.")
     if connectivities is not None and (groupby is None or groupby not in mdata.obs):
         raise UnknownNameError("groupby", groupby, mdata.obs)
-    xy = np.asarray(mdata.obsm[basis], dtype=float)[:, :2]
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure()
+    figure = figure_or_new(figure)
     figure.set_layout_engine("constrained")
     figure.set_size_inches(SIDE * table.shape[1] + 0.8, SIDE)
     axes = figure.subplots(1, table.shape[1], squeeze=False)[0]
     for ax, name in zip(axes, table, strict=True):
-        drawn = _cells(ax, xy, table[name].to_numpy(dtype=float))
+        points = _draw_cells(ax, xy, table[name].to_numpy(dtype=float))
         ax.set_title(str(name), fontsize=FONT_SIZE + 1)
         if connectivities is not None:
-            _groups(ax, xy, mdata.obs[groupby], connectivities, min_connectivity)
-    bar = figure.colorbar(drawn, ax=list(axes), shrink=0.6, pad=0.02)
-    bar.set_label("pseudotime", fontsize=FONT_SIZE)
-    bar.ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=2)
-    bar.outline.set_visible(False)
+            centers = _centers(xy, mdata.obs[groupby], connectivities)
+            _draw_joins(ax, centers, connectivities, min_connectivity)
+            _write_names(ax, centers)
+    style_color_bar(figure.colorbar(points, ax=list(axes), shrink=0.6, pad=0.02), "pseudotime")
     return list(axes)
 
 
-def _cells(ax: Axes, xy: np.ndarray, time: np.ndarray):
+def _draw_cells(ax: Axes, xy: np.ndarray, time: np.ndarray) -> PathCollection:
     known = np.isfinite(time)
-    size = float(np.clip(30_000 / len(xy), 0.6, 22))
-    ax.scatter(xy[~known, 0], xy[~known, 1], s=size, c=MISSING, linewidths=0, rasterized=True)
-    drawn = ax.scatter(
-        xy[known, 0], xy[known, 1], s=size, c=time[known], cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True
-    )
-    ax.set(xticks=[], yticks=[])
+    scatter = partial(ax.scatter, s=point_size(len(xy)), linewidths=0, rasterized=True)
+    scatter(*xy[~known].T, c=MISSING)
+    points = scatter(*xy[known].T, c=time[known], cmap="viridis", vmin=0, vmax=1)
+    style_plane(ax)
     ax.set_aspect("equal", adjustable="datalim")
-    for spine in ax.spines.values():
-        spine.set(color="0.75", linewidth=0.6)
-    return drawn
+    return points
 
 
-def _groups(ax: Axes, xy: np.ndarray, labels: pd.Series, connectivities: pd.DataFrame, least: float) -> None:
+def _centers(xy: np.ndarray, labels: pd.Series, connectivities: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Median ``(2,)`` of the cells of each group that has any with coordinates."""
     labels = labels.astype(str).to_numpy()
-    usable = np.isfinite(xy).all(axis=1)
-    centre = {
-        g: np.median(xy[usable & (labels == g)], axis=0) for g in connectivities.index if (usable & (labels == g)).any()
-    }
-    for i, a in enumerate(centre):
-        for b in list(centre)[i + 1 :]:
-            weight = float(connectivities.loc[a, b])
-            if weight >= least:
-                ax.plot(*np.array([centre[a], centre[b]]).T, color="0.15", lw=0.6 + 3 * min(weight, 1), alpha=0.75, solid_capstyle="round")  # fmt: skip
-    for group, (x, y) in centre.items():
+    drawn = np.isfinite(xy).all(axis=1)
+    members = {group: drawn & (labels == group) for group in connectivities.index}
+    return {group: np.median(xy[cells], axis=0) for group, cells in members.items() if cells.any()}
+
+
+def _draw_joins(ax: Axes, centers: Mapping[str, np.ndarray], connectivities: pd.DataFrame, least: float) -> None:
+    for a, b in itertools.combinations(centers, 2):
+        weight = float(connectivities.loc[a, b])
+        if weight >= least:
+            ends = np.array([centers[a], centers[b]])
+            width = 0.6 + 3 * min(weight, 1)  # points
+            ax.plot(*ends.T, color="0.15", lw=width, alpha=0.75, solid_capstyle="round")
+    for x, y in centers.values():
         ax.plot(x, y, "o", ms=5, mfc="white", mec="0.15", mew=1)
-        ax.annotate(group, (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=FONT_SIZE - 1,
-                    bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75})  # fmt: skip
+
+
+def _write_names(ax: Axes, centers: Mapping[str, np.ndarray]) -> None:
+    """Each group's name above its centre, inside the panel, and moved where it would cover another name."""
+    if not centers:
+        return
+    texts = [
+        ax.text(0, 0, shorten(group, NAME_LENGTH), ha="center", va="center", fontsize=FONT_SIZE - 1, path_effects=OUTLINE)
+        for group in centers
+    ]  # fmt: skip
+    left, right = ax.get_xlim()
+    inch = max(right - left, np.ptp(ax.get_ylim())) / PANEL  # in units of the coordinates
+    extents = [text.get_window_extent() for text in texts]
+    boxes = np.array([(box.width, box.height) for box in extents]) / ax.figure.dpi * inch
+    at = np.array(list(centers.values())) + [0, 0.12 * inch]
+    at[:, 0] = np.clip(at[:, 0], left + boxes[:, 0] / 2, right - boxes[:, 0] / 2)
+    for text, place in zip(texts, spread(at, 1.05 * boxes, vertically=True), strict=True):
+        text.set_position(place)

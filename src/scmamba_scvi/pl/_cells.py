@@ -1,0 +1,45 @@
+"""Cells as points: where they lie, which values are theirs, and how large they are drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from ..errors import ScmambaError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+Table = TypeVar("Table", pd.Series, pd.DataFrame)
+
+
+def coordinates(data: MuData | AnnData, key: str, name: str = "mdata") -> np.ndarray:
+    """The first two columns of ``data.obsm[key]``, ``(n_cells, 2)``; ``name`` is what an error calls ``data``."""
+    if key not in data.obsm:
+        hint = "scmamba_scvi.workflow.integrate(mdata) writes it, or compute it from obsm['X_scmamba'] with scanpy."
+        raise ScmambaError(
+            f"{name}.obsm has no {key!r} to draw (it has {sorted(data.obsm) or 'nothing'})"
+            f"{': ' + hint if key == 'X_umap' else '.'}"
+        )
+    xy = np.asarray(data.obsm[key], dtype=float)
+    if xy.ndim != 2 or xy.shape[1] < 2:
+        raise ScmambaError(f"{name}.obsm[{key!r}] must have two columns, it has shape {xy.shape}.")
+    if not np.isfinite(xy[:, :2]).any():
+        raise ScmambaError(f"{name}.obsm[{key!r}] holds no finite coordinates.")
+    return xy[:, :2]
+
+
+def aligned(values: Table, mdata: MuData, name: str) -> Table:
+    """Rows in the order of ``mdata.obs_names``, NaN where ``values`` has none; ``name`` is what an error calls them."""
+    unknown = values.index.difference(mdata.obs_names)
+    if len(unknown):
+        raise ScmambaError(f"{len(unknown):,} cells of {name}, such as {unknown[0]!r}, are not in mdata.")
+    return values.reindex(mdata.obs_names)
+
+
+def point_size(n_cells: int) -> float:
+    """Area in square points: a few cells are drawn as discs, a hundred thousand as a density."""
+    return float(np.clip(30_000 / n_cells, 0.6, 22))

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from scmamba_scvi import pl
+
+#: Lengths of the human chromosomes in megabases; those from 19 on are shorter than two digits are wide.
+MEGABASES = {
+    "1": 248, "2": 242, "3": 198, "4": 190, "5": 182, "6": 171, "7": 159, "8": 145, "9": 138, "10": 134, "11": 135,
+    "12": 133, "13": 114, "14": 107, "15": 102, "16": 90, "17": 83, "18": 80, "19": 59, "20": 64, "21": 47, "22": 51,
+    "X": 156, "Y": 57, "M": 0.02,
+}  # fmt: skip
+
+
+def test_names_of_chromosomes_do_not_touch():
+    ends = (1e6 * np.array(list(MEGABASES.values()))).astype(int)
+    table = pd.DataFrame({
+        "group": "a", "name": [f"peak of {c}" for c in MEGABASES], "chrom": [f"chr{c}" for c in MEGABASES],
+        "start": ends - 1000, "end": ends, "importance": np.linspace(0.1, 1, len(ends)),
+    })  # fmt: skip
+    (ax,) = pl.region_importance(table, figure=Figure())
+    FigureCanvasAgg(ax.figure).draw()
+    labels = sorted(ax.get_xticklabels(), key=lambda label: label.get_position()[0])
+    names = [label.get_text() for label in labels]
+    assert {*map(str, range(1, 19)), "X", "Y"} <= set(names) <= set(MEGABASES)
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(b.x0 - a.x1 >= 1 for a, b in itertools.pairwise(boxes))
