@@ -10,6 +10,7 @@ import pandas as pd
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_color_bar, style_plane
 from ._cells import aligned, coordinates, point_size
+from ._labels import OUTLINE
 from ._palette import FEW, MISSING
 
 if TYPE_CHECKING:
@@ -102,7 +103,17 @@ def _draw_histogram(ax: Axes, values: np.ndarray, threshold: float | None, label
     if threshold is not None and low.any():
         ax.axvline(threshold, color="0.35", lw=1, ls=(0, (4, 3)))
         text = f"{low.sum():,} of {len(known):,} cells\nbelow {threshold:g} ({low.mean():.1%})"
-        ax.text(0.03, 0.97, text, transform=ax.transAxes, ha="left", va="top", fontsize=FONT_SIZE - 1, color=FEW[3])
+        ax.text(
+            0.03,
+            0.97,
+            text,
+            transform=ax.transAxes,
+            ha="left",
+            va="top",
+            fontsize=FONT_SIZE - 1,
+            color=FEW[3],
+            path_effects=OUTLINE,
+        )
         ax.set_ylim(0, ax.get_ylim()[1] * 1.12)  # room for the text
     ax.set_xlabel(label, fontsize=FONT_SIZE)
     ax.set_ylabel("cells", fontsize=FONT_SIZE)
