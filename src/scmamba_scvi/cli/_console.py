@@ -1,4 +1,4 @@
-"""What the command says and how it leaves: results to one stream, what is wrong to the other."""
+"""What a command prints and how it exits: results go to stdout, notes and errors to stderr."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ..errors import ScmambaError
 out = Console()
 err = Console(stderr=True)
 
-#: Exit codes: what the user passed cannot be used; stopped from the keyboard (128 + SIGINT).
+#: Exit codes: an argument or a file cannot be used; stopped by Ctrl-C (128 + SIGINT).
 BAD_INPUT, INTERRUPTED = 2, 130
-#: Folder of this package, which is also the name of its logger.
+#: Folder of this package; its name is that of our logger.
 PACKAGE: Final = Path(__file__).parents[1]
 
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Say what is wrong with the input in one line and leave with 2; after Ctrl-C leave with 130.
+    """Print what is wrong with the input as one line and exit with 2; after Ctrl-C exit with 130.
 
-    Errors of other kinds are faults of this package and keep their traceback.
+    Errors of other types are bugs and keep their traceback.
     """
     try:
-        with _only_what_concerns_the_user():
+        with _plain_log_and_warnings():
             yield
     except KeyboardInterrupt as error:
         err.print("\n[red]Interrupted.[/red]", end=" ")
@@ -43,13 +43,13 @@ def reporting() -> Iterator[None]:
         err.print("[red]Error:[/red]", end=" ")
         err.print(str(error) or type(error).__name__, markup=False, highlight=False, soft_wrap=True)
         if not isinstance(error, ScmambaError):
-            err.print("For the place in the code, run it again with SCMAMBA_TRACEBACK=1.", style="dim")
+            err.print("For the traceback, run the command again with SCMAMBA_TRACEBACK=1.", style="dim")
         raise typer.Exit(BAD_INPUT) from None
 
 
 @contextmanager
-def _only_what_concerns_the_user() -> Iterator[None]:
-    """Print our own log and warnings as plain lines, and not what libraries say to programmers."""
+def _plain_log_and_warnings() -> Iterator[None]:
+    """Print our own log and warnings as plain lines; silence those that libraries address to programmers."""
 
     def show(
         message: Warning | str,
@@ -64,7 +64,7 @@ def _only_what_concerns_the_user() -> Iterator[None]:
             err.print(str(message), markup=False, highlight=False, soft_wrap=True)
 
     ours = logging.getLogger(PACKAGE.name)
-    # by the names of its modules: Lightning sets the level of the logger above them when it is imported
+    # the loggers of its modules, since Lightning sets the level of their parent when it is imported
     theirs = [
         logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "callbacks.early_stopping")
     ]
@@ -74,7 +74,7 @@ def _only_what_concerns_the_user() -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
-    ours.propagate = False  # a handler that some library gave the root would print each line again
+    ours.propagate = False  # a library may have given the root logger a handler, which would print each line again
     for logger in theirs:
         logger.setLevel(logging.ERROR)
     try:

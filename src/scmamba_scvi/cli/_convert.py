@@ -1,4 +1,4 @@
-"""``convert``: a file rewritten so that it need not fit into memory."""
+"""``convert``: rewrite a file so that it can be used without fitting into memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ._outputs import check_writable
 
 def convert(
     file: Annotated[Path, typer.Argument(help="MuData: .h5mu or .zarr, matrices sparse by rows or dense.")],
-    target: Annotated[Path | None, typer.Argument(help="Folder to write, .zarr; beside the file by default.")] = None,
+    target: Annotated[Path | None, typer.Argument(help="Folder to write, .zarr. By default beside FILE.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
 ) -> None:
-    """Rewrite a MuData as zarr, in pieces from which a few cells are read quickly, without loading it.
+    """Rewrite a MuData as zarr, in chunks that are fast to read a few cells from, without loading it.
 
     Open the result with scmamba_scvi.data.open_mudata: its matrices stay on disk in training and embedding.
     """
@@ -27,4 +27,4 @@ def convert(
         check_writable(target.parent)
         convert_mudata(file, target, overwrite=overwrite)
         size = sum(part.stat().st_size for part in target.rglob("*") if part.is_file())
-        out.print(f"{target}: {size / 2**20:,.0f} MB", highlight=False, soft_wrap=True)
+        out.print(f"Wrote {target}, {size / 2**20:,.0f} MB.", highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ._console import out
 
-#: Shown by `doctor`: what decides whether and how fast this package runs.
+#: What decides whether, and how fast, this package runs.
 PACKAGES: Final = (
     "scmamba-scvi", "torch", "scvi-tools", "lightning", "anndata", "mudata", "scanpy", "numpy", "scipy", "pynndescent",
     "umap-learn", "mamba-ssm", "causal-conv1d", "triton",
@@ -40,15 +40,18 @@ def doctor() -> None:
     table = Table("device", "what it is", "scan", box=None, header_style="bold")
     for device in devices:
         table.add_row(device, _describe_device(device), explain_backend(device))
-    # what is installed under one version may be built for the CPU or for any CUDA, and only the module says which
-    out.print(f"\n torch is the build {torch.__version__}\n", highlight=False)
+    # one version of torch has builds for the CPU and for several CUDAs, which only the module itself tells apart
+    out.print(f"\n build of torch: {torch.__version__}\n", highlight=False)
     out.print(table)
 
 
 def _describe_device(device: str) -> str:
     import torch
 
-    if not device.startswith("cuda"):
-        return f"{os.cpu_count()} cores, {torch.get_num_threads()} threads" if device == "cpu" else "Apple GPU"
+    if device == "mps":
+        return "Apple GPU"
+    if device == "cpu":
+        n_cores, n_threads = os.cpu_count(), torch.get_num_threads()
+        return f"{n_cores} core{'s' * (n_cores != 1)}, {n_threads} thread{'s' * (n_threads != 1)}"
     properties = torch.cuda.get_device_properties(device)
     return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

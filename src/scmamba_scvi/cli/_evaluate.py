@@ -1,4 +1,4 @@
-"""``evaluate``: scores of embeddings that a file holds."""
+"""``evaluate``: score the embeddings in a file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ._outputs import check_outputs, save_figure
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The scores of partners depend on which cells a method was trained on more than on all else.
-ON_HELD_OUT: Final = "↓ lower is better. Cells that training never saw; --all-cells scores all."
+#: Captions of the table. Nothing changes the scores of partners as much as whether a method was trained on the cells.
+ON_HELD_OUT: Final = "↓ lower is better. Scored on cells that training never saw; --all-cells scores all."
 ON_ALL: Final = (
-    "↓ lower is better. All cells are scored, also those a method was trained on, on which partners are easy."
+    "↓ lower is better. Scored on all cells, also those a method was trained on, whose partners are easy to find."
 )
 
 
@@ -62,17 +62,22 @@ def evaluate(
     ] = False,
     all_cells: Annotated[
         bool,
-        typer.Option("--all-cells", help="Score also the cells that integrate trained on, where the file tells them."),
+        typer.Option(
+            "--all-cells",
+            help="Score all cells. By default only those that integrate held out, where the file marks them.",
+        ),
     ] = False,
-    max_cells: Annotated[int | None, typer.Option(min=2, help="Score so many cells, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of draws and of the clustering.")] = 0,
+    max_cells: Annotated[
+        int | None, typer.Option(min=2, help="Score at most this many cells, drawn at random.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random draws and of the clustering.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Score embeddings: cell types, alignment of the modalities, partners and batches, as a table and a figure."""
     with reporting():
         csv, png = _outputs(file, prefix)
         check_outputs(file, [csv, png], overwrite)
-        embeddings = _named(embedding)
+        embeddings = _parse_embeddings(embedding)
 
         from .. import pl, workflow
         from ..metrics import METRICS, evaluate_integration
@@ -89,7 +94,7 @@ def evaluate(
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]
         n_cells = mdata.n_obs if held_out is None else int(held_out.sum())
         title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
-        out.print(_score_table(scores, lower, title, ON_ALL if held_out is None else ON_HELD_OUT))
+        out.print(_table(scores, lower, title, ON_ALL if held_out is None else ON_HELD_OUT))
         csv.parent.mkdir(parents=True, exist_ok=True)
         with replacing(csv) as unfinished:
             scores.to_csv(unfinished)
@@ -106,11 +111,11 @@ def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:
         prefix = prefix / "scores"
     elif prefix.suffix in (".csv", ".png"):
         prefix = prefix.with_suffix("")
-    # not with_suffix: a name may hold dots of its own
+    # not with_suffix, which would cut off what follows a dot in the name
     return prefix.with_name(f"{prefix.name}.csv"), prefix.with_name(f"{prefix.name}.png")
 
 
-def _named(texts: Sequence[str] | None) -> dict[str, str] | None:
+def _parse_embeddings(texts: Sequence[str] | None) -> dict[str, str] | None:
     """``["PCA=X_pca"]`` to ``{"PCA": "X_pca"}``; a key alone names itself."""
     if not texts:
         return None
@@ -126,7 +131,7 @@ def _named(texts: Sequence[str] | None) -> dict[str, str] | None:
     return named
 
 
-def _score_table(scores: pd.DataFrame, lower: Sequence[str], title: str, caption: str) -> Table:
+def _table(scores: pd.DataFrame, lower: Sequence[str], title: str, caption: str) -> Table:
     """Scores in rows, a section for each group, methods in columns; the best of several methods in bold."""
     table = Table(title=escape(title), title_style="bold", header_style="bold", caption=caption)
     table.add_column("")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..model import SCMAMBA
 
-#: Enough for simulated cells; patience alone would take three times as long to see that nothing more comes.
+#: Enough for simulated cells; early stopping alone would train three times as long.
 DEMO_EPOCHS: Final = 20
 
 
@@ -30,7 +30,7 @@ def demo(
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the simulation and of the model.")] = 0,
 ) -> None:
-    """Simulate cells with RNA and ATAC, integrate them, and score what training never saw."""
+    """Simulate cells with RNA and ATAC, integrate them, and score the cells that training never saw."""
     with reporting():
         check_writable(out_dir)
         from ..data import simulate_multiome
@@ -38,11 +38,9 @@ def demo(
 
         mdata = simulate_multiome(n_cells=cells, seed=seed)
         out.print(f"Simulated {_describe(mdata)}.")
-        model = integrate_mudata(
-            mdata, batch_key="batch", labels_key="cell_type", seed=seed, max_epochs=DEMO_EPOCHS
-        )  # fmt: skip
+        model = integrate_mudata(mdata, batch_key="batch", labels_key="cell_type", seed=seed, max_epochs=DEMO_EPOCHS)
         _print_scores(mdata, model, "cell_type")
-        _write(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
+        _write_results(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
 
 
 def integrate(
@@ -74,9 +72,7 @@ def integrate(
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="The same seed gives the same result on the same machine.")] = 0,
-    umap: Annotated[
-        bool, typer.Option("--umap/--no-umap", help="Fit coordinates and draw the figure of the integration.")
-    ] = True,
+    umap: Annotated[bool, typer.Option("--umap/--no-umap", help="Fit UMAP coordinates and draw them.")] = True,
     model_dir: Annotated[
         Path | None, typer.Option(help="Folder for the model. By default OUT_model beside the file.")
     ] = None,
@@ -84,7 +80,7 @@ def integrate(
         Path | None, typer.Option(help="Folder for the figures. By default OUT_figures beside the file.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="HTML file for one page about the result, readable without a network.")
+        Path | None, typer.Option(help="HTML file to write: a page about the result, which opens without a network.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
@@ -92,10 +88,10 @@ def integrate(
     with reporting():
         model_dir = model_dir or out_file.with_name(f"{out_file.stem}_model")
         figure_dir = figure_dir or out_file.with_name(f"{out_file.stem}_figures")
-        modalities, layers = _pairs("--modality", modality), _pairs("--layer", layer)
+        modalities, layers = _parse_pairs("--modality", modality), _parse_pairs("--layer", layer)
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
-        outputs = [out_file, *_figures(figure_dir, umap), *([report] if report is not None else [])]
+        outputs = [out_file, *_figure_paths(figure_dir, umap), *([report] if report is not None else [])]
         check_outputs(file, outputs, overwrite, folder=model_dir)
 
         from .. import workflow
@@ -112,7 +108,7 @@ def integrate(
         )  # fmt: skip
         _print_scores(mdata, model, labels_key)
         out.print(f"Wrote the model into {model_dir}.", highlight=False)
-        _write(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
+        _write_results(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
         if report is not None:
             from ..report import write_report
 
@@ -121,7 +117,7 @@ def integrate(
             out.print(f"Wrote {report}.", highlight=False)
 
 
-def _pairs(option: str, texts: Sequence[str] | None) -> dict[str, str] | None:
+def _parse_pairs(option: str, texts: Sequence[str] | None) -> dict[str, str] | None:
     """``["rna=gex"]`` to ``{"rna": "gex"}``; ``None`` stays."""
     if not texts:
         return None
@@ -136,11 +132,11 @@ def _pairs(option: str, texts: Sequence[str] | None) -> dict[str, str] | None:
     return pairs
 
 
-def _figures(folder: Path, integration: bool) -> list[Path]:
+def _figure_paths(folder: Path, integration: bool) -> list[Path]:
     return [folder / "training.png", *([folder / "integration.png"] if integration else [])]
 
 
-def _write(
+def _write_results(
     mdata: MuData,
     model: SCMAMBA,
     file: Path,
@@ -148,7 +144,7 @@ def _write(
     color: Sequence[str | None],
     integration: bool = True,
 ) -> None:
-    """Data first: a fault in a figure must not cost them."""
+    """Data first: an error in a figure must not lose them."""
     from .. import pl
     from ..workflow import CLUSTER_KEY, write_mudata
 
@@ -161,7 +157,7 @@ def _write(
         keys = list(model.kinds.values())
         drawings["integration.png"] = lambda figure: pl.integration(mdata, columns, modalities=keys, figure=figure)
     figure_dir.mkdir(parents=True, exist_ok=True)
-    for path in _figures(figure_dir, integration):
+    for path in _figure_paths(figure_dir, integration):
         save_figure(drawings[path.name], path)
         out.print(f"Wrote {path}.", highlight=False)
 
@@ -171,10 +167,10 @@ def _print_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> None
 
     scores = held_out_scores(mdata, model, labels_key)
     if len(scores):
-        out.print(_score_table(scores))
+        out.print(_table(scores))
 
 
-def _score_table(scores: pd.DataFrame) -> Table:
+def _table(scores: pd.DataFrame) -> Table:
     """Scores of held-out cells beside what chance and a perfect embedding give."""
     n_cells = ", ".join(f"{n:,}" for n in dict.fromkeys(scores["n_cells"]))
     table = Table(title=f"{n_cells} cells that training never saw", title_style="bold", header_style="bold")

@@ -1,4 +1,4 @@
-"""Files that a command writes: checked before the work, whole or not at all after it."""
+"""Files that a command writes: checked before the work starts, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..errors import ScmambaError
 
 
 def check_outputs(source: Path, files: Sequence[Path], overwrite: bool, folder: Path | None = None) -> None:
-    """Everything that could make writing fail at the end, found before the work.
+    """Raise for everything that would make writing fail at the end, before the work starts.
 
-    ``folder`` is to be filled by somebody else, as the files of a model are.
+    ``folder`` is one that the model fills itself.
     """
     for file in files:
         if file.exists() and source.exists() and file.samefile(source):
@@ -33,10 +33,10 @@ def check_outputs(source: Path, files: Sequence[Path], overwrite: bool, folder: 
 
 
 def check_writable(folder: Path) -> None:
-    """Whether files can be made in ``folder``, or in the nearest folder above it that exists."""
+    """Raise unless files can be made in ``folder``, or in the nearest folder above it that exists."""
     while not folder.exists():
         folder = folder.parent
-    # asking the system for permissions misjudges network drives and full or read-only disks: try it
+    # by trying: permissions alone say too little about network drives and full or read-only disks
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
