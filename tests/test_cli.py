@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import mudata
 import numpy as np
@@ -41,7 +40,13 @@ def simulated(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def integrated(simulated, tmp_path_factory):
+def input_bytes(simulated):
+    """What the file holds before any command has read it."""
+    return simulated.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def integrated(simulated, input_bytes, tmp_path_factory):
     """Folder with the outputs of one run, and what it printed."""
     folder = tmp_path_factory.mktemp("output") / "new" / "folder"
     result = run(
@@ -52,7 +57,7 @@ def integrated(simulated, tmp_path_factory):
     return folder, result.output
 
 
-# -- what stands in the folder -------------------------------
+# -- what integrate writes -------------------------------
 
 
 def test_everything_is_written_and_nothing_else(integrated):
@@ -91,6 +96,12 @@ def test_scores_are_printed_beside_chance(integrated):
     _, output = integrated
     for word in ("FOSCTTM", "recall@10", "ARI", "chance", "0.000"):
         assert word in output
+
+
+@pytest.mark.usefixtures("integrated")
+def test_the_input_and_its_folder_are_never_changed(simulated, input_bytes):
+    assert simulated.read_bytes() == input_bytes
+    assert [path.name for path in simulated.parent.iterdir()] == ["multiome.h5mu"]
 
 
 def test_existing_outputs_are_kept_unless_overwritten(integrated, simulated):
@@ -179,7 +190,7 @@ def test_outputs_are_checked_before_the_input_is_read(tmp_path, out, message):
     assert source.read_text() == "never read"
 
 
-def test_a_fault_of_the_program_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), reporting():
         raise ZeroDivisionError
 
@@ -269,7 +280,7 @@ def test_evaluate_needs_an_embedding(simulated, tmp_path):
 # -- Ctrl-C -------------------------------
 
 
-def test_ctrl_c_leaves_with_130_and_a_line(capsys):
+def test_ctrl_c_exits_with_130_and_a_line(capsys):
     with pytest.raises(typer.Exit) as left, reporting():
         raise KeyboardInterrupt
     assert left.value.exit_code == 130
@@ -293,7 +304,7 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
     assert (tmp_path / "out_model").is_dir() and not (tmp_path / "out.h5mu").exists()
 
 
-# -- the rest -------------------------------
+# -- demo, doctor, version and help -------------------------------
 
 
 def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
@@ -307,7 +318,7 @@ def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
     assert (tmp_path / "integrated_scores.png").exists()
 
 
-def test_doctor_says_what_runs_here():
+def test_doctor_shows_versions_and_devices():
     result = run("doctor")
     assert result.exit_code == 0
     assert torch.__version__ in result.output and "scvi-tools" in result.output and "cpu" in result.output
@@ -326,10 +337,6 @@ def test_every_option_has_a_help_text(name):
     assert command.help
     for parameter in command.params:
         assert parameter.help, f"{name} {parameter.name}"
-
-
-def test_the_input_is_never_touched(simulated, integrated):
-    assert Path(simulated).exists() and {path.name for path in simulated.parent.iterdir()} == {"multiome.h5mu"}
 
 
 # -- convert ------------------------------------------------

@@ -1,4 +1,4 @@
-"""The recipes for other packages run to the end as they stand, where the package is installed."""
+"""Every recipe of docs/ecosystem.md runs as it is written, where the package it is for is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "ecosystem.md"
 
-#: What a reader has in hand: small data, and a model of them.
+#: What the recipes start from: small data and a model trained on them.
 SETUP = """
 import warnings
 

@@ -1,4 +1,4 @@
-"""What an installation feels like: how long the first lines take, and what the wheel holds."""
+"""How long an import takes, and whether dependencies, constraints and versions agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from packaging.version import Version
 import scmamba_scvi
 
 ROOT = Path(__file__).parents[1]
-#: A machine that takes longer than this to start an empty interpreter gets as many times longer for the rest.
+#: Seconds in which an empty interpreter starts; a machine that is n times slower gets n times as long for the rest.
 USUAL_START = 0.05
 
 
@@ -34,8 +34,8 @@ def seconds(*arguments: str) -> float:
         pytest.param(("-c", "from scmamba_scvi.cli import main; main()", "--help"), 1.0, id="help"),
     ],
 )
-def test_the_first_lines_are_quick(arguments, limit):
-    # turn about, the best of five each: the machine may be busy with something else for a while
+def test_import_and_help_are_quick(arguments, limit):
+    # in turn, the best of five each: the machine may be busy with something else for a while
     pairs = [(seconds("-c", ""), seconds(*arguments)) for _ in range(5)]
     empty, ours = (min(times) for times in zip(*pairs, strict=True))
     assert ours - empty < limit * max(1.0, empty / USUAL_START), f"{ours:.2f} s, an empty interpreter {empty:.2f} s"
@@ -54,7 +54,7 @@ def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency
     module_of = {"scikit-learn": "sklearn", "scvi-tools": "scvi", "umap-learn": "umap"}
     source = "\n".join(file.read_text() for file in Path(scmamba_scvi.__file__).parent.rglob("*.py"))
     imported = set(re.findall(r"^\s*(?:import|from) ([a-z][\w]*)", source, flags=re.MULTILINE))
-    # asked for by scanpy for what we call of it, not imported here: neighbours, UMAP, Leiden
+    # not imported here: scanpy imports them in its neighbours, UMAP and Leiden, which we call
     behind_scanpy = {"igraph", "pynndescent", "umap-learn"}
     optional = {"mamba_ssm", "causal_conv1d", "triton"}
     brought_by_others = {"h5py", "lightning"}  # by anndata and scvi-tools, whose interfaces they are part of

@@ -1,4 +1,4 @@
-"""One file that holds everything, says what is wrong, and runs nothing that a file brought along."""
+"""The report is one file that needs no other, names problems of the data, and runs no script from names in the data."""
 
 import base64
 import re
@@ -25,7 +25,7 @@ def model():
     return model
 
 
-def test_the_page_stands_alone_and_says_what_to_try(model, tmp_path):
+def test_the_page_needs_no_other_file_and_says_what_to_try(model, tmp_path):
     path = write_report(model, tmp_path / "report.html", title="<script>alert(1)</script> & co")
     page = path.read_text()
     assert not re.search(r"https?://|<link|<script|@import|url\(", page)

@@ -12,7 +12,7 @@ from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
 def labels_of(n_types, n=2000, right=0.7, seed=0):
-    """Cells that are mostly taken for their own type, else for another of the same family of three."""
+    """Cells that are mostly predicted as their own type, else as another one of the same family of three."""
     rng = np.random.default_rng(seed)
     true = rng.integers(n_types, size=n)
     family = rng.permutation(n_types) // 3
@@ -43,7 +43,7 @@ def test_values_are_those_of_scikit_learn(normalize):
     )
 
 
-def test_numbers_stand_where_there_is_something_to_read():
+def test_shares_below_one_per_cent_are_not_written():
     ax = draw(["a"] * 999 + ["b"] * 10, ["a"] * 998 + ["b"] * 11, order="name")
     written = {text.get_position(): text.get_text() for text in ax.texts}
     # nothing of b is taken for a, and of a one in a thousand
@@ -60,7 +60,7 @@ def test_labels_that_are_confused_stand_together():
     assert sum(a != b for a, b in zip(found, found[1:], strict=False)) == 3  # four families, each in one piece
 
 
-def test_names_are_sorted_as_people_count():
+def test_names_are_in_natural_order():
     true, predicted, _ = labels_of(12)
     assert axis(draw(true, predicted, order="name"))[0] == [f"type {i}" for i in range(12)]
 

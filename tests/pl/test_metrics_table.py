@@ -58,7 +58,7 @@ def test_every_score_stands_under_its_header():
     assert sum(isinstance(patch, Rectangle) for patch in ax.patches) == 3 * 3
 
 
-def test_scores_of_which_less_is_better_are_those_of_the_registry():
+def test_scores_where_lower_is_better_are_those_of_the_registry():
     assert {m.name for m in metrics.METRICS.values() if not m.higher_is_better} == LOWER_IS_BETTER
 
 
@@ -69,7 +69,7 @@ def test_methods_are_sorted_by_the_overall_score():
     assert rows(draw(scores.drop(columns="overall", level=0)), scores.index) == ["third", "second", "first"]
 
 
-def test_sorting_by_a_score_of_which_less_is_better_puts_the_least_first():
+def test_sorting_by_a_score_where_lower_is_better_puts_the_lowest_first():
     scores = scores_of()
     scores["single-cell", "FOSCTTM"] = [0.3, 0.1, 0.2]
     assert rows(draw(scores, sort_by="FOSCTTM"), scores.index) == ["second", "third", "first"]
@@ -112,7 +112,7 @@ def test_what_is_missing_is_a_dash():
         pytest.param([1.0, 0.0], ["1.000", "0.000"], id="bounds"),
     ],
 )
-def test_numbers(values, written):
+def test_a_column_has_three_decimals_if_one_value_is_small(values, written):
     ax = draw(pd.DataFrame({"ARI": values}, index=["a", "b"]))
     assert [text for text in texts(ax) if text in written] == written
 

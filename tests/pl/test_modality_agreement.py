@@ -87,7 +87,7 @@ def test_faults_are_named(cells):
         draw(values, mdata, basis="X_tsne")
 
 
-def test_cells_that_agree_equally_stand_together_on_a_plain_axis():
+def test_values_that_differ_by_rounding_errors_are_one_bar():
     (ax,) = draw(np.linspace(0, 1e-9, 50))
     drawn = bars(ax)
     assert sum(height for _, _, height, _ in drawn) == 50 and len(drawn) <= 2  # at most the two sides of one edge

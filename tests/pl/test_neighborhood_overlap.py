@@ -42,7 +42,7 @@ def test_curves_are_those_of_the_metric():
         ),
     ],
 )
-def test_ways_to_give_curves(curves):
+def test_curves_can_be_a_dict_a_table_or_series(curves):
     drawn = lines(draw(curves))
     np.testing.assert_allclose(drawn["a"], [[1, 0.1], [2, 0.2], [3, 0.4]])
     np.testing.assert_allclose(drawn["b"], [[1, 0.2], [2, 0.3], [3, 0.5]])
