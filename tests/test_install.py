@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -49,11 +50,21 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
+def imports_of(file: Path) -> set[str]:
+    """Packages that a file imports, anywhere in it; relative imports are of this package."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
 def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency():
     named = {re.split(r"[<>=\[; ]", line)[0] for line in project()["project"]["dependencies"]}
     module_of = {"scikit-learn": "sklearn", "scvi-tools": "scvi", "umap-learn": "umap"}
-    source = "\n".join(file.read_text() for file in Path(scmamba_scvi.__file__).parent.rglob("*.py"))
-    imported = set(re.findall(r"^\s*(?:import|from) ([a-z][\w]*)", source, flags=re.MULTILINE))
+    imported = {name for file in Path(scmamba_scvi.__file__).parent.rglob("*.py") for name in imports_of(file)}
     # not imported here: scanpy imports them in its neighbours, UMAP and Leiden, which we call
     behind_scanpy = {"igraph", "pynndescent", "umap-learn"}
     optional = {"mamba_ssm", "causal_conv1d", "triton"}
