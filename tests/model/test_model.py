@@ -230,6 +230,18 @@ def test_training_with_cells_of_one_modality(quick):
     assert (n[model.validation_indices] == 2).all()  # retrieval can be scored on every held-out cell
 
 
+@pytest.mark.parametrize(
+    ("shares", "n_train", "n_val"),
+    [({}, 195, 5), ({"train_size": 0.5}, 100, 5), ({"train_size": 0.5, "validation_size": 0.01}, 100, 2)],
+    ids=["neither", "cells to train on", "both"],
+)
+def test_cells_that_are_not_held_out_are_trained_on_unless_a_share_is_given(mdata, quick, shares, n_train, n_val):
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick, **shares, plan_kwargs={"max_validation_cells": 5})
+    assert (len(model.train_indices), len(model.validation_indices)) == (n_train, n_val)
+
+
 def test_three_modalities_are_embedded_together(quick):
     a = simulate_multiome(n_cells=200, n_genes=120, n_peaks=300, n_cell_types=3, seed=4)
     b = simulate_citeseq(n_cells=200, n_genes=120, n_proteins=20, n_cell_types=3, seed=4)

@@ -1,5 +1,7 @@
 """Training on cells with one modality beside cells with both; simulated, so that types and partners are known."""
 
+from functools import partial
+
 import mudata
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ import scvi
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.data import open_mudata, simulate_multiome
 from scmamba_scvi.metrics import foscttm, knn_accuracy
+from scmamba_scvi.model._random_cells import sample, sample_with_pairs
 
 N_PAIRED, N_SINGLE, N_TEST = 250, 400, 250
 SEEDS = (0, 1, 2)
@@ -74,3 +77,35 @@ def test_cells_with_one_modality_change_what_is_fitted_to_it(kind):
     assert np.allclose(models[0].values[other].weight, models[1].values[other].weight)
     components = [m.joint.get_buffer(f"components_{kind}").numpy() for m in models]
     assert not np.allclose(*components, atol=1e-4)
+
+
+@pytest.mark.parametrize("at_most", [100, 300])
+def test_a_sample_of_cells_holds_rare_pairs(at_most):
+    """Drawn alike from all cells, 100 of 1,000 would hold six of the 60 pairs, too few to correlate modalities on."""
+    cells, paired = np.arange(1_000), np.arange(1_000) % 17 == 0
+    chosen = sample_with_pairs(cells, paired, at_most, partial(sample, seed=0))
+    assert len(np.unique(chosen)) == at_most and (np.diff(chosen) > 0).all()
+    assert paired[chosen].sum() == min(paired.sum(), at_most // 2)
+
+
+def test_a_sample_of_paired_cells_is_a_plain_one():
+    cells, all_paired = np.arange(1_000), np.ones(1_000, bool)
+    np.testing.assert_array_equal(
+        sample_with_pairs(cells, all_paired, 100, partial(sample, seed=0)), sample(cells, 100, seed=0)
+    )
+
+
+@pytest.mark.parametrize("on_disk", [False, True], ids=["in memory", "in a file"])
+def test_the_start_sees_the_pairs_of_an_atlas_that_has_few(monkeypatch, tmp_path, on_disk):
+    monkeypatch.setattr("scmamba_scvi.model._fitting.MAX_CELLS", 200)
+    whole = simulate_multiome(n_cells=1_000, n_genes=100, n_peaks=200, n_cell_types=3, n_batches=1, seed=5)
+    pairs, single = np.arange(900, 960), np.delete(np.arange(1_000), np.arange(900, 960))
+    train = restricted(whole, {"rna": np.r_[pairs, single[::2]], "atac": np.r_[pairs, single[1::2]]})
+    if on_disk:
+        train.write_h5mu(tmp_path / "mosaic.h5mu")
+        train = open_mudata(tmp_path / "mosaic.h5mu")
+    SCMAMBA.setup_mudata(train)
+    model = SCMAMBA(train, encoder="linear")
+    chosen = model._sample(np.arange(train.n_obs), buffer_mb=100)[2]
+    names = train.obs_names[chosen]
+    assert len(chosen) == 200 and names.isin(whole.obs_names[pairs]).sum() == len(pairs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from scvi import settings
 
@@ -10,7 +12,8 @@ from ..config import TrainConfig
 from ._data import MultiModalDataset
 from ._joint import fit_joint, start_joint
 from ._matrix import ModalityMatrix
-from ._start import MAX_CELLS, decompose, fit_values, sample, start_spectrally
+from ._random_cells import is_paired, sample, sample_with_pairs
+from ._start import MAX_CELLS, decompose, fit_values, start_spectrally
 from ._stream import sample_chunks
 
 
@@ -49,11 +52,14 @@ class FittingMixin:
 
     def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[dict[str, ModalityMatrix], np.ndarray, np.ndarray]:
         """Training cells that several passes are made over: counts, positions in the counts, and in the MuData."""
-        seed, dataset = settings.seed or 0, self._dataset()
+        dataset = self._dataset()
+        at_most, draw = MAX_CELLS, sample
+        if dataset.on_disk:
+            at_most, draw = min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), sample_chunks
+        paired = is_paired(dataset.matrices, cells)
+        cells = sample_with_pairs(cells, paired, at_most, partial(draw, seed=settings.seed or 0))
         if not dataset.on_disk:
-            cells = sample(cells, MAX_CELLS, seed)
             return dataset.matrices, cells, cells
-        cells = sample_chunks(cells, min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), seed)
         part = dataset.loaded(cells)
         return part.matrices, np.arange(len(cells)), cells
 

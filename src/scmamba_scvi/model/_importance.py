@@ -21,7 +21,7 @@ from ._cells import kind_of, opened
 from ._columns import obs_column
 from ._genome import places_of
 from ._matrix import in_parts
-from ._start import sample
+from ._random_cells import sample
 
 if TYPE_CHECKING:
     from ..pp import FeatureLayout

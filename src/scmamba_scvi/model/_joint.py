@@ -13,7 +13,8 @@ from ..nn.reliability import in_halves, reliability
 from ..nn.spectral import TruncatedSVD
 from ._matrix import ModalityMatrix, in_parts, iterate_blocks
 from ._module import SCMAMBAModule
-from ._start import MAX_CELLS, sample
+from ._random_cells import sample
+from ._start import MAX_CELLS
 
 #: Cells of a cluster on average: enough for the mean of each batch in it.
 CELLS_PER_CLUSTER = 50

@@ -17,8 +17,8 @@ from ..errors import ScmambaError
 from ._arguments import check_count
 from ._assignment import assign
 from ._cells import Views, kind_of, opened, views
+from ._random_cells import sample
 from ._retrieval import MAX_PAIRS, MIN_PAIRS, fit_temperature, nearest_references
-from ._start import sample
 
 
 @dataclass(frozen=True)

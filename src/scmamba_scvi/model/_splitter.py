@@ -122,7 +122,9 @@ class PairedSplitter(DataSplitter):
         n_val = min(round(share * len(paired)), max_validation_cells)
         val = paired[:n_val]
         rest = order[~np.isin(order, val)]
-        n_train = len(rest) if self.validation_size is None else round(self.train_size * len(order))
+        if self.train_size_is_none and self.validation_size is None:  # whom validation does not need is trained on
+            return rest, val, rest[:0]
+        n_train = round(self.train_size * len(order))
         return rest[:n_train], val, rest[n_train:]
 
     def _cells_of_buffer(self) -> int:

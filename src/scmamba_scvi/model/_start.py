@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from ..nn.spectral import TruncatedSVD, held_out_correlations, linear_start, truncated_svd
 from ._matrix import ModalityMatrix, iterate_blocks
 from ._module import SCMAMBAModule
+from ._random_cells import is_paired, sample, sample_with_pairs
 
 #: More cells do not change the leading directions, but make each of several passes over the data longer.
 MAX_CELLS = 50_000
@@ -87,7 +89,7 @@ def direction_weights(
     """
     from sklearn.isotonic import IsotonicRegression
 
-    cells = sample(cells, MAX_CELLS_OF_WEIGHTS, seed)
+    cells = sample_with_pairs(cells, is_paired(matrices, cells), MAX_CELLS_OF_WEIGHTS, partial(sample, seed=seed))
     found = held_out_correlations(
         {
             kind: lambda mask, kind=kind, matrix=matrix: (
@@ -103,13 +105,6 @@ def direction_weights(
     )
     falling = IsotonicRegression(increasing=False).fit_transform(np.arange(len(found)), found.numpy())
     return torch.from_numpy(np.clip(falling, 0, 1)).float()
-
-
-def sample(cells: np.ndarray, at_most: int, seed: int) -> np.ndarray:
-    """All ``cells``, or a random choice of ``at_most`` of them in rising order."""
-    if len(cells) <= at_most:
-        return cells
-    return np.sort(np.random.default_rng(seed).choice(cells, at_most, replace=False))
 
 
 def n_spectral_components(module: SCMAMBAModule, n_cells: Mapping[str, int]) -> int:

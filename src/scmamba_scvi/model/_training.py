@@ -81,7 +81,8 @@ class ContrastiveTrainingMixin:
             `None`: bf16 on a GPU that has it, float32 elsewhere.
         train_size, validation_size
             Shares of the cells to train on and to hold out; by default 0.9 and the rest. At most 5,000 cells are held out
-            (`TrainConfig.max_validation_cells`): without ``validation_size``, those beyond are trained on as well.
+            (`TrainConfig.max_validation_cells`), and only cells with several modalities. If neither is given, all others are
+            trained on.
         shuffle_set_split
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
