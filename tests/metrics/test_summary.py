@@ -66,6 +66,7 @@ def test_a_score_missing_everywhere_is_left_out_and_one_missing_somewhere_gives_
         pytest.param(lambda t: t[["ari"]], None, "score of omics", id="no_omics"),
         pytest.param(lambda t: t.drop(columns=["ari", "map"]), None, "score of bio; expected one of ari", id="no_bio"),
         pytest.param(lambda t: t.assign(gc=np.inf), None, "omics is infinite: gc", id="infinite"),
+        pytest.param(lambda t: t.assign(gc="high"), None, "omics is not a number: 'high' in column 'gc'", id="text"),
         pytest.param(lambda t: t, "zscore", "Unknown scale", id="unknown_scale"),
     ],
 )

@@ -51,6 +51,28 @@ def test_coordinates_of_one_column_are_named(cells):
         pl.trajectory(mdata, time, basis="X_time", figure=Figure())
 
 
+@pytest.mark.parametrize(
+    ("names", "columns", "message"),
+    [
+        pytest.param([*GROUPS[:-1], "CD15"], [*GROUPS[:-1], "CD15"], "Unknown group of 'cell_type' 'CD15'", id="unknown"),
+        pytest.param(GROUPS, GROUPS[:-1], "rows and columns of connectivities", id="a_row_without_its_column"),
+    ],
+)  # fmt: skip
+def test_groups_of_connectivities_that_cannot_be_drawn_are_named(cells, names, columns, message):
+    mdata, time = cells
+    joins = pd.DataFrame(0.5, index=names, columns=columns)
+    with pytest.raises(ScmambaError, match=message):
+        pl.trajectory(mdata, time, connectivities=joins, groupby="cell_type", figure=Figure())
+
+
+def test_a_group_whose_cells_have_no_coordinates_is_not_drawn(cells):
+    mdata, time = cells
+    mdata.obsm["X_umap"][(mdata.obs["cell_type"] == GROUPS[-1]).to_numpy()] = np.nan
+    joins = pd.DataFrame(0.5, index=GROUPS, columns=GROUPS)
+    (ax,) = pl.trajectory(mdata, time, connectivities=joins, groupby="cell_type", figure=Figure())
+    assert {text.get_text() for text in ax.texts} == set(GROUPS[:-1])
+
+
 def test_unknown_cells_are_named(cells):
     mdata, time = cells
     with pytest.raises(ScmambaError, match="200 cells of pseudotime, such as 'new"):

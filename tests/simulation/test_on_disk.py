@@ -85,6 +85,20 @@ def test_embedding_is_added_and_nothing_else_changes(mdata, h5mu, tmp_path):
         del found
 
 
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_no_folder_is_not_replaced_by_one(h5mu, tmp_path, kind):
+    target = tmp_path / "m.zarr"
+    if kind == "file":
+        target.write_text("mine")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        target.symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ScmambaError, match=f"m.zarr is a {kind}, not a folder: choose another name"):
+        convert_mudata(h5mu, target, overwrite=True)
+    assert sorted(tmp_path.iterdir()) == before and target.is_symlink() == (kind == "link")
+
+
 def test_errors_name_the_file_and_what_to_do(mdata, h5mu, tmp_path):
     zarr = convert_mudata(h5mu, tmp_path / "m.zarr")
     names = mdata.obs_names

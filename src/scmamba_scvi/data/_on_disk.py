@@ -70,7 +70,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     target
         ``.zarr``; it appears only once it is complete.
     overwrite
-        Replace ``target`` if it exists.
+        Replace ``target`` if it exists; a file or a link of this name is never replaced.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     Raises
     ------
     ScmambaError
-        ``target`` exists, is not called ``.zarr`` or is ``source``; or ``source`` cannot be read.
+        ``target`` exists, is a file or a link, is not called ``.zarr`` or is ``source``; or ``source`` cannot be read.
 
     Examples
     --------
@@ -94,6 +94,9 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
         raise ScmambaError(
             f"The result is a zarr folder: call it {target.with_suffix('.zarr').name}, not {target.name}."
         )
+    if target.is_symlink() or target.is_file():
+        kind = "link" if target.is_symlink() else "file"
+        raise ScmambaError(f"{target} is a {kind}, not a folder: choose another name, or remove it.")
     if target.exists() and (not overwrite or target.resolve() == source.resolve()):
         raise ScmambaError(
             f"{target} exists: choose another name" + ("." if overwrite else ", or pass overwrite=True.")

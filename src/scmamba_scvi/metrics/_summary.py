@@ -51,7 +51,7 @@ def overall_scores(
     Raises
     ------
     ScmambaError
-        If a part has no score, if a score is infinite, or if ``"minmax"`` is asked of a single method.
+        If a part has no score, if a score is infinite or no number, or if ``"minmax"`` is asked of a single method.
 
     Examples
     --------
@@ -82,13 +82,22 @@ def _minmax(values: pd.Series) -> pd.Series:
     return (values - low) / span if span > 1e-9 else values * 0 + 0.5
 
 
+def _numbers(values: pd.Series, name: str) -> pd.Series:
+    """One column as float64; text that is no number is named."""
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    lost = values[numbers.isna() & values.notna()]
+    if len(lost):
+        raise ScmambaError(f"A score of {name} is not a number: {lost.iloc[0]!r} in column {values.name!r}.")
+    return numbers
+
+
 def _part(scores: pd.DataFrame, name: str, wanted: Sequence[str]) -> pd.DataFrame:
     """The columns of one part that hold any value."""
     if scores.columns.nlevels > 1:
         columns = [column for column in scores.columns if column[0] == name]
     else:
         columns = [column for column in wanted if column in scores.columns]
-    values = scores[columns].astype(float).dropna(axis=1, how="all")
+    values = scores[columns].apply(_numbers, name=name).dropna(axis=1, how="all")
     if values.shape[1] == 0:
         raise ScmambaError(f"No column of the table is a score of {name}; expected one of {', '.join(wanted)}.")
     if np.isinf(values.to_numpy()).any():

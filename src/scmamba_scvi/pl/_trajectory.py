@@ -53,7 +53,7 @@ def trajectory(
         Groups by groups, what :meth:`scmamba_scvi.SCMAMBA.get_group_connectivities` gives: the stronger, the wider the
         line. `None`: no lines.
     groupby
-        Column of ``mdata.obs`` with these groups; needed with ``connectivities``.
+        Column of ``mdata.obs`` with these groups; needed with ``connectivities``, and must have cells of each.
     basis
         Key of ``mdata.obsm``.
     min_connectivity
@@ -68,7 +68,8 @@ def trajectory(
     Raises
     ------
     ScmambaError
-        Coordinates, the column of groups or all values are missing, or cells are unknown.
+        Coordinates, the column of groups or all values are missing, cells or groups are unknown, or rows and columns of
+        ``connectivities`` differ.
 
     Examples
     --------
@@ -80,8 +81,8 @@ def trajectory(
     table = aligned(table, mdata, "pseudotime")
     if not np.isfinite(table.to_numpy(dtype=float)).any():
         raise ScmambaError("pseudotime holds no finite value; pass what model.get_pseudotime() gives.")
-    if connectivities is not None and (groupby is None or groupby not in mdata.obs):
-        raise UnknownNameError("groupby", groupby, mdata.obs)
+    if connectivities is not None:
+        _check_groups(mdata, groupby, connectivities)
     figure = figure_or_new(figure)
     figure.set_layout_engine("constrained")
     figure.set_size_inches(SIDE * table.shape[1] + 0.8, SIDE)
@@ -95,6 +96,21 @@ def trajectory(
             _write_names(ax, centers)
     style_color_bar(figure.colorbar(points, ax=list(axes), shrink=0.6, pad=0.02), "pseudotime")
     return list(axes)
+
+
+def _check_groups(mdata: MuData, groupby: str | None, connectivities: pd.DataFrame) -> None:
+    """Raise unless every group of ``connectivities`` has cells."""
+    if groupby is None or groupby not in mdata.obs:
+        raise UnknownNameError("groupby", groupby, mdata.obs)
+    unlike = connectivities.index.symmetric_difference(connectivities.columns)
+    if len(unlike):
+        raise ScmambaError(
+            f"The rows and columns of connectivities must be the same groups; {unlike[0]!r} is in one only."
+        )
+    known = sorted(mdata.obs[groupby].dropna().astype(str).unique())
+    unknown = connectivities.index.difference(known)
+    if len(unknown):
+        raise UnknownNameError(f"group of {groupby!r}", unknown[0], known)
 
 
 def _draw_cells(ax: Axes, xy: np.ndarray, time: np.ndarray) -> PathCollection:
