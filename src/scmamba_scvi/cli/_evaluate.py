@@ -38,9 +38,9 @@ def evaluate(
     embedding: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=KEY",
+            metavar="[NAME=]KEY",
             help="A method and the key of obsm that holds its embedding, of the MuData (joint), of the modalities, or "
-            "of both; repeat it. By default scMamba=X_scmamba.",
+            "of both; repeat it. A key alone is also the name. By default scMamba=X_scmamba.",
         ),
     ] = None,
     prefix: Annotated[
@@ -116,7 +116,7 @@ def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:
 
 
 def _parse_embeddings(texts: Sequence[str] | None) -> dict[str, str] | None:
-    """``["PCA=X_pca"]`` to ``{"PCA": "X_pca"}``; a key alone names itself."""
+    """``["PCA=X_pca"]`` to ``{"PCA": "X_pca"}``; a key alone is also the name."""
     if not texts:
         return None
     named: dict[str, str] = {}
@@ -124,7 +124,7 @@ def _parse_embeddings(texts: Sequence[str] | None) -> dict[str, str] | None:
         name, equals, key = text.rpartition("=")
         name = name if equals else key
         if not (name and key):
-            raise ScmambaError(f"--embedding takes NAME=KEY, such as --embedding PCA=X_pca; got {text!r}.")
+            raise ScmambaError(f"--embedding takes NAME=KEY or KEY, such as --embedding PCA=X_pca; got {text!r}.")
         if name in named:
             raise ScmambaError(f"--embedding names {name!r} twice: {named[name]!r} and {key!r}.")
         named[name] = key

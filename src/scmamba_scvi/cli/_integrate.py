@@ -50,12 +50,16 @@ def integrate(
         list[str] | None,
         typer.Option(
             metavar="KIND=KEY",
-            help="Which modality is which, such as rna=gex; repeat it. By default they are recognised.",
+            help="Which modality is which, such as rna=gex; repeat it. Always with the kind, which a key does not tell. "
+            "By default they are recognised.",
         ),
     ] = None,
     layer: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=LAYER", help="Layer with raw counts, such as rna=counts; repeat it. By default .X."),
+        typer.Option(
+            metavar="KIND=LAYER",
+            help="Layer with raw counts, such as rna=counts; repeat it, for each modality that has one. By default .X.",
+        ),
     ] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
     labels_key: Annotated[
@@ -118,7 +122,10 @@ def integrate(
 
 
 def _parse_pairs(option: str, texts: Sequence[str] | None) -> dict[str, str] | None:
-    """``["rna=gex"]`` to ``{"rna": "gex"}``; ``None`` stays."""
+    """``["rna=gex"]`` to ``{"rna": "gex"}``; ``None`` stays.
+
+    Both sides are needed, unlike in ``evaluate --embedding``: a name of a method may be left out, a kind may not.
+    """
     if not texts:
         return None
     pairs: dict[str, str] = {}
