@@ -5,8 +5,8 @@
     python benchmarks/after_integration.py --page                                     # only write the page
 
 Runs annotation.py, matching.py, imputation.py and agreement.py on the same fits, in a fraction of the time that they take one
-by one. `matching.py --search`, which needs no fit, and `mosaic.py`, which needs others, are run by themselves. Writes
-docs/after-integration-results.md.
+by one. `matching.py --search`, which needs no fit, and `mosaic.py`, `region_importance.py` and `region_links.py`, which need
+others, are run by themselves. Writes docs/after-integration-results.md.
 """
 
 from __future__ import annotations

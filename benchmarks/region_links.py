@@ -107,7 +107,7 @@ def measure(name: str, encoder: str) -> dict[str, object]:
             }
         out["true among q < 0.1"] = float(true[(table["q"] < 0.1).to_numpy()].mean())
         out["true among all pairs"] = float(true.mean())
-    return out | {"seed": SEED, "encoder": encoder, "machine": machine()}
+    return out | {"seed": SEED, "machine": machine()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -117,8 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     for name in arguments.sets:
-        part = "sets" if arguments.encoder == "linear" else "sets, whole network"
-        keep("region_links", part, name, measure(name, arguments.encoder))
+        keep("region_links", "sets", name, {arguments.encoder: measure(name, arguments.encoder)})
 
 
 if __name__ == "__main__":

@@ -176,6 +176,68 @@ def _agreement(found: dict) -> list[str]:
     ]  # fmt: skip
 
 
+def _region_importance(found: dict) -> list[str]:
+    def each(result: dict) -> Iterator[dict]:
+        for kind, of_kind in result.items():
+            if isinstance(of_kind, dict):
+                about = f"{result['types']}, the rarest has {result['rarest']} of {result['cells']:,} cells"
+                for column, aurocs in of_kind.items():
+                    yield {"types": about, "features": kind, "ranked by": column, **aurocs}
+
+    return [
+        "## Which regions matter", "",
+        "AUROC of the known markers of a simulated type among all features, ranked by a column of `get_region_importance`, or by",
+        "the difference of mean log counts between the cells of the type and the others: mean over types, and lowest of them.",
+        "Models are fitted on all cells.", "",
+        *table(rows_of(found, each), ["set", "types", "features", "ranked by"], {"mean": "mean", "lowest": "lowest"}),
+    ]  # fmt: skip
+
+
+#: Encoder of a model -> what the page calls it.
+NETWORKS = {"linear": "linear path alone", "mamba": "default"}
+
+
+def _region_links(found: dict) -> list[str]:
+    results = [
+        (name, NETWORKS[encoder], result)
+        for name, of_set in found["sets"].items()
+        for encoder, result in of_set.items()
+    ]
+    pairs = header(["set", "network", "cells", "pairs", "q < 0.1", "true of these", "true of all pairs"], n_left=2)
+    scores = header(["set", "network", "AUROC", *LINK_SCORES], n_left=3)
+    distances = header(["set", "network", "distance", "pairs", "correlation", "z", "p < 0.01", "q < 0.1"], n_left=3)
+    for name, network, result in results:
+        true = [
+            f"{result[key]:.0%}" if key in result else "–" for key in ("true among q < 0.1", "true among all pairs")
+        ]
+        pairs.append(row([name, network, *(f"{result[key]:,}" for key in ("cells", "pairs", "q < 0.1")), *true]))
+        for key, what in AUROCS_OF_LINKS.items():
+            if key in result:
+                scores.append(row([name, network, what, *(f"{result[key][score]:.3f}" for score in LINK_SCORES)]))
+        for distance, of_these in result["by distance"].items():
+            means = [f"{of_these[key]:.2f}" for key in ("correlation", "z")]
+            shares = [f"{of_these[key]:.1%}" for key in ("p < 0.01", "q < 0.1")]
+            distances.append(row([name, network, distance, f"{of_these['pairs']:,}", *means, *shares]))
+    return [
+        "## Links of peaks with genes", "",
+        "Pairs of a gene and a peak within 250 kb of it, by models of all cells. The correlation is that of `region_links`, of which",
+        "z is the distance from the background; the cosine of the weights that the network gives to gene and peak, and the",
+        "correlation of their log counts over cells are simpler scores. On simulated sets true links are known; elsewhere near",
+        "pairs are compared with far ones, for lack of a truth.", "", *scores, "",
+        "How many pairs are called at q < 0.1, and how many of them are true links:", "", *pairs, "",
+        "By distance of gene and peak, the mean of correlation and z, and the share of pairs with a low p or q:", "", *distances, "",
+    ]  # fmt: skip
+
+
+#: Scores of a pair, and what an AUROC of them is of.
+LINK_SCORES = ("z", "correlation", "cosine of weights", "correlation of log counts")
+AUROCS_OF_LINKS = {
+    "AUROC of true links, all genes": "true links among all pairs",
+    "AUROC of true links, markers": "the same, markers of a type",
+    "AUROC, < 2 kb against > 100 kb": "pairs nearer than 2 kb against farther than 100 kb",
+}
+
+
 def _mosaic(found: dict) -> list[str]:
     def each(result: dict) -> Iterator[dict]:
         for name, scores in result.items():
@@ -202,5 +264,5 @@ def _mosaic(found: dict) -> list[str]:
 #: Name of a file of results -> its section, in the order of the page.
 SECTIONS: dict[str, Callable[[dict], list[str]]] = {
     "annotation": _annotation, "matching": _matching, "imputation": _imputation, "agreement": _agreement,
-    "mosaic": _mosaic,
+    "mosaic": _mosaic, "region_importance": _region_importance, "region_links": _region_links,
 }  # fmt: skip

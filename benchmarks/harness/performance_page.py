@@ -32,6 +32,8 @@ def page_lines() -> list[str]:
     return [*lines, "", "## On a GPU", "", "Not yet measured."]
 
 
+# runner.py has another one: the stored results of fits have its keys. These stand among the results themselves, where
+# its "threads" and "device" would not say whose
 def machine() -> dict[str, object]:
     """What a time depends on beside the code."""
     import torch

@@ -138,6 +138,7 @@ def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path) -> d
     }  # fmt: skip
 
 
+# performance_page.py has another one: the stored results of times have its keys, those of fits have these
 def machine() -> dict[str, object]:
     """What a fit depends on beside the code."""
     import torch

@@ -12,7 +12,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
 #: Scripts on a trained model; each writes the results of its name.
-AFTER_INTEGRATION = ("annotation", "matching", "imputation", "agreement", "mosaic", "region_links")
+AFTER_INTEGRATION = ("annotation", "matching", "imputation", "agreement", "mosaic", "region_importance", "region_links")
 
 
 @pytest.fixture
@@ -32,12 +32,13 @@ def results(load, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("topic", AFTER_INTEGRATION)
-def test_a_script_writes_the_results_that_it_names(load, results, topic):
+def test_a_script_writes_the_results_that_it_names_and_the_page_reads_them(load, results, topic):
     script = load(topic)
     assert f"Writes benchmarks/results/{topic}.json" in script.__doc__
     script.main(["--sets", "tiny"])
     assert [path.name for path in results.iterdir()] == [f"{topic}.json"]
     assert list(json.loads((results / f"{topic}.json").read_text())["sets"]) == ["tiny"]
+    assert any(line.startswith(("| tiny |", "### tiny")) for line in load("harness.after_page").page_lines(results))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

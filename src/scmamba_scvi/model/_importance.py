@@ -53,20 +53,12 @@ class ImportanceMixin:
         that direction. This is averaged over cells of the group, less the average over other cells, so that features
         that all cells have cancel.
 
-        Rank features by ``importance``. On simulated sets of three types (1,000 cells, linear encoder, mean of three
-        seeds), known markers rank above other features with these AUROCs; the difference of means between the group and
-        the other cells is there for comparison:
-
-        ===== ============== ========= ===================
-        kind  ``importance`` ``score`` difference of means
-        ===== ============== ========= ===================
-        genes 0.94           0.93      0.97
-        peaks 0.90           0.86      0.96
-        ===== ============== ========= ===================
+        Rank features by ``importance``, not by ``score``: known markers of simulated types come before other features
+        more often so. By the difference of means between the group and the other cells they do so more often still
+        (docs/after-integration-results.md, measured by ``benchmarks/region_importance.py``).
 
         So this explains the model, not the cells: to find markers, take the difference of means. Types that the modality
-        alone cannot tell apart share their explanation. For rare types, and for similar types seen by accessibility
-        alone, the ranking can be no better than chance.
+        alone cannot tell apart share their explanation.
 
         Parameters
         ----------
@@ -84,8 +76,8 @@ class ImportanceMixin:
             At most so many cells of a group, and of the others, drawn at random with the seed of scvi-tools; means over
             200 cells hardly change with more.
         n_steps
-            Points on the line from the empty cell; with 8, what the features add sums to a cell's position within 1e-5
-            on simulated sets.
+            Points on the line from the empty cell: the more there are, the closer what the features add sums to a cell's
+            position.
         batch_size
             Cells of a minibatch: memory is that of a training step with so many cells.
 
