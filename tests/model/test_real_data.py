@@ -1,5 +1,7 @@
 """Real data from file to embedding with defaults: cells that training never saw find their partners."""
 
+import dataclasses
+
 import mudata
 import numpy as np
 import pytest
@@ -7,6 +9,9 @@ import pytest
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import open_mudata
 from scmamba_scvi.metrics import foscttm, recall_at_k
+from scmamba_scvi.model._query import MIN_OVERLAP
+from scmamba_scvi.pp._coordinates import parse_coordinates
+from scmamba_scvi.pp._overlap import best_overlaps
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,6 +57,18 @@ def test_intervals_as_10x_writes_them_place_every_peak(real_data):
     model = fit(mdata, max_epochs=3)
     assert model.layouts["atac"].n_placed == mdata["atac"].n_vars == 174
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_peaks_of_another_caller_overlap_and_those_of_another_build_do_not(real_data):
+    """Moved by the width of a peak, as callers differ, and by as much as builds differ."""
+    var = open_mudata(real_data / "snareseq_mouse_cortex" / "snareseq_mouse_cortex.h5mu")["atac"].var
+    peaks = parse_coordinates(var)
+
+    def share(bases):
+        moved = dataclasses.replace(peaks, start=peaks.start + bases, end=peaks.end + bases)
+        return (best_overlaps(moved, peaks)[peaks.placed] >= 0).mean()
+
+    assert share(100) > 0.75 > MIN_OVERLAP > 0.05 > share(100_000)
 
 
 def test_the_workflow_goes_from_file_to_file(real_data, tmp_path):

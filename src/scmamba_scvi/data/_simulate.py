@@ -49,7 +49,7 @@ def simulate_multiome(
         The same seed gives the same data.
     rna_counts, atac_counts
         Median counts per cell. None: ``2500 * (n_genes / 20000) ** 0.7`` and ``3300 * (n_peaks / 100000) ** 0.7``,
-        about 7 % and 3 % non-zero entries at 20,000 genes and 100,000 peaks, and denser where fewer features were kept.
+        fewer than 10 % and 5 % non-zero entries at 20,000 genes and 100,000 peaks, and denser where fewer features were kept.
     rare_fraction
         Share of the cells in the rarest type. Shares fall geometrically from the first type to the last.
     batch_strength

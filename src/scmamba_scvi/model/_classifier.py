@@ -56,8 +56,8 @@ class ClassifierMixin:
             `setup_mudata`.
         balance
             Cells are weighted by the frequency of their label to the power ``-balance``. With 0 all cells weigh the same,
-            which favours frequent types; with 1 all types weigh the same, which costs accuracy on frequent types (0.84
-            instead of 0.88 of the cells of SNARE-seq). 0.5 had the best macro F1 there.
+            which favours frequent types; with 1 all types weigh the same, which costs accuracy on frequent types. 0.5
+            lies between the two.
         batch_size
             Cells of a minibatch; changes speed only.
 

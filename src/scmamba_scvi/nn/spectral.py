@@ -3,7 +3,7 @@
 Everything streams over blocks of transformed cells and makes nothing as large as the data. Two modalities give ridge
 canonical correlation analysis (Hotelling 1936); more give its MAXVAR generalisation (Kettenring 1971), to which the
 two-modality case reduces exactly. Each variate is scaled by its canonical correlation, i.e. by how reproducible it is
-between the modalities: that weighting takes held-out FOSCTTM on SNARE-seq from 0.27 to 0.09.
+between the modalities, without which partners are matched far worse ("CCA" beside "weighted CCA" in docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def truncated_svd(
     n_features, n_components
         ``f`` and ``k``.
     n_passes
-        Passes over the data. The singular values of accessibility fall off slowly: on SNARE-seq 6 passes give a held-out
-        FOSCTTM of 0.094, 8 give 0.091, 12 and 20 give 0.089.
+        Passes over the data. The singular values of accessibility fall off slowly, so that few passes leave directions
+        mixed; each further one changes less.
     seed
         Of the random start.
     """
@@ -99,8 +99,7 @@ def canonical_directions(
     n_components
         Directions to return; fewer where the modalities span fewer.
     ridge
-        Added to each covariance, as a share of its mean variance. Between 0.001 and 0.1 it makes no difference on
-        SNARE-seq; it keeps the inverse finite on few cells.
+        Added to each covariance, as a share of its mean variance, which keeps the inverse finite on few cells.
 
     Returns
     -------
@@ -158,8 +157,7 @@ def held_out_correlations(
 ) -> Tensor:
     """Canonical correlations by rank on cells that the directions were not found on.
 
-    On the cells that they were found on, weak directions correlate by chance: on SNARE-seq the variance of the scores of
-    accessibility's tenth direction falls to a third on held-out cells.
+    On the cells that they were found on, weak directions correlate by chance.
 
     Parameters
     ----------
@@ -208,7 +206,7 @@ def held_out_correlations(
 def _orthonormal(x: Tensor) -> Tensor:
     """Orthonormal basis of the columns of ``x``, stored by rows.
 
-    LAPACK stores it by columns, with which products of sparse rows are ten times slower.
+    LAPACK stores it by columns, with which products of sparse rows are far slower.
     """
     return torch.linalg.qr(x).Q.contiguous()
 

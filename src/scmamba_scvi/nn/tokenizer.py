@@ -49,7 +49,7 @@ class PatchTokenizer(nn.Module):
     patch_embedding
         ``"feature"``: every feature has a vector of its own. ``"shared"``: one projection ``(w, d)`` for all patches,
         equation 1 of the paper; feature 7 of every patch then has the same vector, which costs most of the signal
-        (0.36 against 0.15 held-out FOSCTTM on SNARE-seq).
+        ("network alone: shared projection" in docs/benchmarks.md).
 
     Examples
     --------

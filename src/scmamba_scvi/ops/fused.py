@@ -1,8 +1,8 @@
 """Element-wise layers whose gradients are written by hand: fewer passes over memory than autograd makes of them.
 
-On a CPU the matrix products of a narrow network take a few microseconds per token, and the same layers composed of single
-operations under autograd take more than that. The functions here keep their inputs, compute the rest again in the
-backward pass, and overwrite tensors of their own. Gradients of gradients are not available.
+On a CPU the same layers composed of single operations under autograd take longer than the matrix products of a narrow
+network. The functions here keep their inputs, compute the rest again in the backward pass, and overwrite tensors of their
+own. Gradients of gradients are not available.
 
 Under `torch.compile` the plain formulas are used: the compiler fuses them, derives their gradients and decides what to
 compute again, none of which it can do with a hand-written autograd function.

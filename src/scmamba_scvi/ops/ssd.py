@@ -176,7 +176,7 @@ def _accumulator_dtype(x: Tensor) -> torch.dtype:
 
 
 def _log2_decay(dt: Tensor, A: Tensor) -> Tensor:
-    """Log2 of the decay in each step: powers of two are four times faster than those of e.
+    """Log2 of the decay in each step: powers of two are faster than those of e.
 
     A step that forgets everything is cut at `FORGOTTEN`: a cumulative sum of larger numbers would have no digits left for
     the small steps after it.
