@@ -1,5 +1,7 @@
 """Rows of several processes: two on one machine, over gloo."""
 
+import time
+
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -22,6 +24,9 @@ def on_rank(number, folder):
     loss.backward()
     torch.save({"rows": rows.detach(), "loss": loss.detach(), "grad": mine.grad}, f"{folder}/{number}.pt")
     dist.barrier()  # a rank that has left may keep the other waiting for the end of its connection
+    # torch before 2.8 waits for gloo's thread with the GIL held, while that thread may need the GIL to free a tensor of the
+    # last operation (pytorch/pytorch#154976): let it finish first
+    time.sleep(0.2)
     dist.destroy_process_group()
 
 
