@@ -116,7 +116,8 @@ def test_without_held_out_cells_the_weights_at_the_start_of_the_epoch_are_put_ba
     assert torch.equal(model.module.encoders["rna"].embedding.weight, seen[1]) and not torch.equal(seen[0], seen[1])
 
 
-def test_gradients_are_clipped_by_default():
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])  # the defaults of a CPU and of a GPU
+def test_gradients_are_clipped_by_default(precision):
     norms = []
 
     class Watch(Callback):
@@ -126,7 +127,8 @@ def test_gradients_are_clipped_by_default():
                 norms.append(float(torch.cat([grad.flatten() for grad in grads]).norm()))
 
     mdata = mudata_of({"rna": poisson(N, 40), "atac": poisson(N, 50)})
-    trained_on(mdata, epochs=2, train={"callbacks": [Watch()]}, **TINY, temperature=0.01, learn_temperature=False)
+    train = {"callbacks": [Watch()], "precision": precision}
+    trained_on(mdata, epochs=2, train=train, **TINY, temperature=0.01, learn_temperature=False)
     assert norms and max(norms) <= 1.0 + 1e-4
 
 
