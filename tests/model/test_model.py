@@ -339,6 +339,22 @@ def test_best_weights_are_kept(mdata):
     assert np.mean(foscttm(x, y)) == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_weights_that_only_tie_with_the_start_are_no_gain(mdata, precision):
+    """Steps of length 0, in effect: all scores stay equal, to the last bit, and the start is what is kept."""
+    scvi.settings.seed = 3  # its FOSCTTM is no float32 number
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(
+        max_epochs=1, enable_progress_bar=False, accelerator="cpu", precision=precision,
+        plan_kwargs={"lr": 1e-30, "spectral_lr": 1e-30},
+    )  # fmt: skip
+    assert model.training_summary_["best_epoch"] is None
+    assert model.training_summary_["start"] == {
+        name: model.history[name].iloc[0, 0] for name in model.training_summary_["start"]
+    }
+
+
 def test_the_network_is_added_to_the_trained_linear_part_only_where_held_out_cells_gain(mdata):
     best = {}
     for encoder in ("linear", "mamba"):

@@ -90,7 +90,8 @@ class KeepBest(Callback):
         loader = trainer.datamodule.val_dataloader()
         module, was_training = pl_module.module, pl_module.module.training
         module.eval()
-        with torch.no_grad():
+        # in the precision of the scores of later epochs, or rounding would decide which weights are kept
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
             batches = [
                 on_cpu(module(pl_module.transfer_batch_to_device(b, pl_module.device, 0), compute_loss=False)[0])
                 for b in loader
@@ -98,7 +99,8 @@ class KeepBest(Callback):
         module.train(was_training)
         if trainer.world_size > 1:
             batches = of_all_ranks(batches, pl_module.device)
-        self.start = {f"{name}_validation": value for name, value in retrieval_scores(batches).items()}
+        scores = retrieval_scores(batches)
+        self.start = {f"{name}_validation": float(torch.tensor(value)) for name, value in scores.items()}
         self._consider(self.start.get(self.monitor), None, module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
