@@ -172,7 +172,7 @@ def _describe_run(model: SCMAMBA) -> str:
     if summary.get("best") is None:  # nothing was held out, and no epoch is the best
         return text
     epoch = summary["best_epoch"]
-    return f"{text} Best weights: {'before the first step' if epoch is None else f'epoch {epoch}'}."
+    return f"{text} Best weights: {'before the first step' if epoch is None else f'epoch {epoch + 1}'}."
 
 
 def _agreement(model: SCMAMBA) -> pd.DataFrame | None:

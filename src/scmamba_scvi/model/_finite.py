@@ -42,7 +42,7 @@ def loss_error(
         Of the cells of the minibatch ``(n,)``. With several ranks only of this one's, fewer than the rows of ``z``: the
         error then names all of them.
     """
-    where = f"The loss is not finite in epoch {epoch}, minibatch {batch_idx}"
+    where = f"The loss is not finite in epoch {epoch + 1}, minibatch {batch_idx + 1}"
     weights = first_non_finite(module)
     if weights is not None:
         name, kind = weights
@@ -61,9 +61,7 @@ def loss_error(
 
 def weights_error(name: str, kind: str | None, names: Sequence[str], epoch: int) -> NonFiniteError:
     """Weights are not finite after the last step of an epoch, which no loss has shown yet."""
-    message = (
-        f"The weights {name!r}{_of_encoder(kind)} are not finite at the end of epoch {epoch}. {_cells(names)} {ADVICE}"
-    )
+    message = f"The weights {name!r}{_of_encoder(kind)} are not finite at the end of epoch {epoch + 1}. {_cells(names)} {ADVICE}"
     return NonFiniteError(message, epoch, kind, names)
 
 

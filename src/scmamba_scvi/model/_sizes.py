@@ -62,7 +62,8 @@ class TrainingSizes:
         """What is printed when training begins."""
         epochs = f"at most {phases['whole']} epochs"
         if "linear" in phases:
-            epochs = f"at most {phases['linear']} epochs of the linear part alone, then {phases['whole']} of all"
+            linear, whole = phases["linear"], phases["whole"]
+            epochs = f"at most {linear} epochs of the linear part alone, then {whole} of the whole network"
         where = str(device) if self.n_ranks == 1 else f"{self.n_ranks} {device.type} devices"
         cells = f"minibatches of {self.cells_per_step}"
         if self.cells_per_step > self.batch_size:

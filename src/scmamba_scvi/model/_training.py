@@ -25,6 +25,7 @@ from ._ranks import count_ranks, is_first_rank, ranks_trainer
 from ._resume import SaveCheckpoint, TrainingCheckpoint, WholeFileIO
 from ._sizes import TrainingSizes, choose_sizes, count_training_cells
 from ._splitter import PairedSplitter
+from ._summary import best_of, describe_result
 
 
 class ContrastiveTrainingMixin:
@@ -161,7 +162,7 @@ class ContrastiveTrainingMixin:
                 self._calibrate_matching(splitter.val_idx)
         self._summarise(kept, config, sizes, phases, on_interrupt)
         if prints and splitter.n_val:
-            print(_describe_result(self.training_summary_))
+            print(describe_result(self.training_summary_, dict(zip(phases, kept, strict=False))))
 
     def _check_can_train(
         self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, n_ranks: int
@@ -324,7 +325,7 @@ class ContrastiveTrainingMixin:
     ) -> None:
         """Write `training_summary_`, and warn if training was interrupted."""
         self.training_summary_ = {
-            **_best_of(kept), "monitor": config.monitor, "interrupted": on_interrupt.interrupted,
+            **best_of(kept, self.history_ or {}), "monitor": config.monitor, "interrupted": on_interrupt.interrupted,
             "batch_size": sizes.batch_size, "contrastive_batch_size": sizes.cells_per_step, "max_epochs": sum(phases.values()),
         }  # fmt: skip
         if on_interrupt.interrupted:
@@ -346,24 +347,3 @@ def _as_list(value: object) -> list:
 def _default_precision(accelerator: str) -> str:
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def _best_of(kept: Sequence[KeepBest]) -> dict[str, object]:
-    """Best epoch, counted over all phases, its score, and the scores before the first step."""
-    summary = {"best_epoch": None, "best": None, "start": kept[0].start if kept else {}}
-    before = 0
-    for phase in kept:
-        summary["best"] = phase.best if phase.best is not None else summary["best"]
-        if phase.best_epoch is not None:
-            summary["best_epoch"] = before + phase.best_epoch
-        before += phase.n_epochs
-    return summary
-
-
-def _describe_result(summary: Mapping) -> str:
-    if summary["best"] is None:
-        return f"Kept the last weights: {summary['monitor']} was never finite."
-    start = summary["start"].get(summary["monitor"])
-    when = "before the first step" if summary["best_epoch"] is None else f"of epoch {summary['best_epoch']}"
-    before = "" if start is None else f" ({start:.4f} before training)"
-    return f"Kept the weights {when}: {summary['monitor'].replace('_', ' ')} {summary['best']:.4f}{before}."

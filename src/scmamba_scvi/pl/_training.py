@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
@@ -32,6 +31,8 @@ def training(
     figure: Figure | None = None,
 ) -> list[Axes]:
     """Draw the loss and the held-out retrieval of every epoch, with the epoch of the weights kept and the chance level.
+
+    Epochs are counted from 1 over both phases of training, as `train` prints them: row 0 of the history is epoch 1.
 
     Parameters
     ----------
@@ -85,9 +86,10 @@ def training(
 
 
 def _curve(table: pd.DataFrame | pd.Series) -> pd.Series:
-    """Epoch to value, as floats; epochs without a value are left out."""
+    """Epoch, from 1, to value, as floats; epochs without a value are left out."""
     column = table.iloc[:, 0] if isinstance(table, pd.DataFrame) else table
-    return pd.to_numeric(column, errors="coerce").astype(float).dropna()
+    curve = pd.to_numeric(column, errors="coerce").astype(float).dropna()
+    return curve.set_axis(curve.index + 1)
 
 
 def _best_epoch(summary: Mapping[str, Any] | None, curves: Mapping[str, pd.Series]) -> int | None:
@@ -95,11 +97,7 @@ def _best_epoch(summary: Mapping[str, Any] | None, curves: Mapping[str, pd.Serie
     if summary is None:
         return int(curves["foscttm_validation"].idxmin()) if "foscttm_validation" in curves else None
     epoch, monitored = summary["best_epoch"], curves.get(summary["monitor"])
-    if epoch is None or monitored is None:
-        return None
-    # the history starts with the epochs of earlier calls of train(), which best_epoch does not count
-    same = monitored.index[np.isclose(monitored, summary["best"], rtol=1e-6)]
-    return epoch if epoch in same or not len(same) else int(same[-1])
+    return None if epoch is None or monitored is None else epoch + 1
 
 
 def _draw(ax: Axes, title: str, series: Mapping[str, pd.Series], chance: float | None, best: int | None) -> None:
