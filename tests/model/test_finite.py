@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from shapes import mudata_of, one_count, poisson
+from shapes import TINY, mudata_of, one_count, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import NonFiniteError, ScmambaError, UnknownNameError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N = 60
-TINY = {"n_latent": 8, "d_feature": 8, "d_model": 16, "headdim": 16, "d_state": 8, "d_mlp": 16, "d_head": 16}
 PAPER = {"preset": "paper", "n_latent": 8, "d_model": 16, "headdim": 16, "n_layers": 1, "d_mlp": 16, "d_state": 8}
 
 
@@ -183,8 +182,7 @@ def test_unrelated_modalities_cause_a_warning_and_their_views_still_differ():
 
 def test_ten_thousand_patches():
     matrices = {"rna": poisson(24, 40), "atac": poisson(24, 10_000, 0.02)}
-    options = {**TINY, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "gate_init": 0.5}
-    model = trained_on(mudata_of(matrices), epochs=1, **options, patch_size={"rna": 40, "atac": 1})
+    model = trained_on(mudata_of(matrices), epochs=1, **TINY, gate_init=0.5, patch_size={"rna": 40, "atac": 1})
     assert model.layouts["atac"].n_patches == 10_000
     assert_finite(model)
 

@@ -15,14 +15,13 @@ import pytest
 import torch
 from children import in_child, needs_fork
 from lightning.pytorch.callbacks import Callback
-from shapes import mudata_of, poisson
+from shapes import TINY, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ResumeError, ScmambaError
 from scmamba_scvi.model._resume import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TINY = {"n_latent": 8, "d_feature": 8, "d_model": 16, "headdim": 16, "d_state": 8, "d_mlp": 16, "d_head": 16}
 TRAIN = {"max_epochs": 8, "batch_size": 12, "accelerator": "cpu", "enable_progress_bar": False}
 
 

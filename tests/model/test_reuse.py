@@ -21,13 +21,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from shapes import mudata_of, poisson
+from shapes import TINY, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
 QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
 
 
