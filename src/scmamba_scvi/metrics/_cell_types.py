@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import ScmambaError
-from ._distances import Matrix, as_matrix, check_k, nearest, prepare, query_rows
+from ._distances import Matrix, as_matrix, nearest, prepare, query_rows, resolve_k
 from ._labels import Labels, label_codes
 
 
@@ -58,7 +58,7 @@ def knn_accuracy(
     """
     x = as_matrix(x, "x", device)
     codes = torch.as_tensor(label_codes(cell_type, len(x), "cell_type"), device=x.device)
-    k = check_k(n_neighbors, None, len(x))
+    k = resolve_k(n_neighbors, None, len(x))
     (points,) = prepare(x)
     # ties: each place weighs more than all later places together, and all places together less than one vote
     weight = 1 + 0.5 ** torch.arange(1, k + 1, device=x.device, dtype=torch.float64)
@@ -126,7 +126,7 @@ def mean_average_precision(
     """
     x = as_matrix(x, "x", device)
     codes = torch.as_tensor(label_codes(cell_type, len(x), "cell_type"), device=x.device)
-    k = check_k(n_neighbors, neighbor_frac, len(x))
+    k = resolve_k(n_neighbors, neighbor_frac, len(x))
     (points,) = prepare(x)
     place = torch.arange(1, k + 1, device=x.device, dtype=torch.float64)
     precision = []
@@ -186,7 +186,7 @@ def graph_connectivity(
     x = as_matrix(x, "x", device)
     n = len(x)
     codes = label_codes(cell_type, n, "cell_type", at_least=1)
-    k = check_k(n_neighbors, None, n)
+    k = resolve_k(n_neighbors, None, n)
     sizes = np.bincount(codes)
     if sizes.max() < 2:
         raise ScmambaError(f"cell_type has {n:,} labels for {n:,} cells: no type has two cells to connect.")

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from ..errors import ScmambaError
-from ._distances import Matrix, as_matrix, check_k
+from ._distances import Matrix, as_matrix, resolve_k
 from ._graph import neighbor_graph
 from ._labels import Labels, label_codes
 
@@ -86,7 +86,7 @@ def leiden_ari_nmi(
 
     x = as_matrix(x, "x", device)
     types = label_codes(cell_type, len(x), "cell_type")
-    k = check_k(n_neighbors, None, len(x))
+    k = resolve_k(n_neighbors, None, len(x))
     wanted = np.asarray(resolutions, dtype=float).ravel()
     if wanted.size == 0 or not (wanted > 0).all():
         raise ScmambaError(f"resolutions must hold at least one number, all above 0; got {resolutions}.")

@@ -241,7 +241,7 @@ def distance_sums(points: Tensor, codes: Tensor, n_labels: int, rows: np.ndarray
     return torch.cat(sums)
 
 
-def check_k(n_neighbors: int | None, fraction: float | None, n: int) -> int:
+def resolve_k(n_neighbors: int | None, fraction: float | None, n: int) -> int:
     """Number of neighbours, given or as a fraction of ``n`` cells, between 1 and ``n - 1``: the cell itself is none."""
     k = n_neighbors
     if k is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError
-from ._distances import Matrix, as_matrix, check_k, nearest, prepare, query_rows
+from ._distances import Matrix, as_matrix, nearest, prepare, query_rows, resolve_k
 from ._labels import Labels, label_codes
 
 
@@ -66,7 +66,7 @@ def omics_entropy_mixing(
     """
     x = as_matrix(x, "x", device)
     codes = label_codes(omics, len(x), "omics")
-    k = check_k(n_neighbors, None, len(x))
+    k = resolve_k(n_neighbors, None, len(x))
     if (n_samples is not None and n_samples < 1) or n_pools < 1:
         raise ScmambaError(f"n_samples and n_pools must be at least 1; got {n_samples} and {n_pools}.")
     rows, weight = _draw_pools(len(x), n_samples, n_pools, random_state)
@@ -141,7 +141,7 @@ def seurat_alignment(
     for _ in range(1 if sizes.min() == sizes.max() else n_repeats):
         drawn = [rng.choice(np.flatnonzero(codes == code), sizes.min(), replace=False) for code in range(len(sizes))]
         kept = np.sort(np.concatenate(drawn))
-        k = check_k(None, neighbor_frac, len(kept))
+        k = resolve_k(None, neighbor_frac, len(kept))
         queries = query_rows(len(kept), max_queries, random_state)
         own = _mean_own_neighbors(x[torch.as_tensor(kept, device=x.device)], codes[kept], k, queries, random_state)
         even = k / len(sizes)

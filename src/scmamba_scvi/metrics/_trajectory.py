@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError
-from ._distances import Matrix, as_matrix, check_k, distance_sums, prepare
+from ._distances import Matrix, as_matrix, distance_sums, prepare, resolve_k
 from ._graph import neighbor_graph
 
 
@@ -68,7 +68,7 @@ def diffusion_pseudotime(
 
     x = as_matrix(x, "x", device)
     n, start = len(x), _root_cell(x, root)
-    k = check_k(n_neighbors, None, n)
+    k = resolve_k(n_neighbors, None, n)
     if not 1 <= n_dcs < n - 1:
         raise ScmambaError(f"n_dcs must be between 1 and the number of cells minus two, {n - 2}; got {n_dcs}.")
     if (x - x[0]).abs().max() <= 1e-12 * x.abs().max():

@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..errors import ScmambaError
-from ._cells import kind_of, opened, views
+from ._cells import as_mudata, compute_views, kind_of, refuse_anndata
 from ._retrieval import log_evidence
 
 #: Cells that have both modalities: the mean over fewer does not tell how well views of different cells fit.
@@ -64,11 +64,10 @@ class AgreementMixin:
         >>> agreement.columns.tolist()
         ['cosine', 'evidence']
         """
-        if isinstance(adata, AnnData):
-            raise ScmambaError("One AnnData holds one modality: pass a MuData with both, mudata.MuData({...}).")
-        with opened(self, adata) as mdata:
+        refuse_anndata(adata)
+        with as_mudata(self, adata) as mdata:
             kinds = self._kinds_to_compare(mdata, modalities)
-            found = {kind: views(self, mdata, kind, batch_size) for kind in kinds}
+            found = {kind: compute_views(self, mdata, kind, batch_size) for kind in kinds}
             names = mdata.obs_names
         parts = []
         for a, b in itertools.combinations(kinds, 2):

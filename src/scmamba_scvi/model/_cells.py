@@ -62,8 +62,14 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) 
     return cells.astype(np.int64) % n_cells
 
 
+def refuse_anndata(data: object) -> None:
+    """Check that ``data`` are no AnnData, where two modalities are needed."""
+    if isinstance(data, AnnData):
+        raise ScmambaError("One AnnData holds one modality: pass a MuData with both, mudata.MuData({...}).")
+
+
 @contextlib.contextmanager
-def opened(
+def as_mudata(
     model: SCMAMBA, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"
 ) -> Iterator[MuData]:
     """``data`` as a MuData, for as long as the block runs.
@@ -84,24 +90,29 @@ def opened(
         return
     if not isinstance(data, AnnData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
-    kind = _recognise(model, data, argument) if kind is None else kind
-    with temporary(model, {model.kinds[kind]: data}, data.obs) as wrapped:
+    kind = kind or kind_of_features(model, data)
+    if kind is None:
+        raise ScmambaError(
+            f"None of the features of {argument} (such as {', '.join(map(repr, data.var_names[:3]))}) is known to the "
+            f"model, whose modalities are {list(model.kinds)}."
+        )
+    with temporary_mudata(model, {model.kinds[kind]: data}, data.obs) as wrapped:
         yield wrapped
 
 
 @contextlib.contextmanager
-def only(model: SCMAMBA, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
+def restricted_to(model: SCMAMBA, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
     """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
     keys = [model.kinds[kind] for kind in kinds]
     lacking = [key for key in keys if key not in mdata.mod]
     if lacking:
         raise ScmambaError(f"The data have no modality {lacking[0]!r}; they have {list(mdata.mod)}.")
-    with temporary(model, {key: mdata.mod[key] for key in keys}, mdata.obs) as part:
+    with temporary_mudata(model, {key: mdata.mod[key] for key in keys}, mdata.obs) as part:
         yield part
 
 
 @contextlib.contextmanager
-def temporary(model: SCMAMBA, modalities: dict[str, AnnData], obs: pd.DataFrame) -> Iterator[MuData]:
+def temporary_mudata(model: SCMAMBA, modalities: dict[str, AnnData], obs: pd.DataFrame) -> Iterator[MuData]:
     """MuData of ``modalities``, with the batch of each cell if ``obs`` has it; scvi-tools drops it after the block."""
     with without_pulling():
         mdata = MuData(modalities)
@@ -114,7 +125,7 @@ def temporary(model: SCMAMBA, modalities: dict[str, AnnData], obs: pd.DataFrame)
         drop_manager(model, mdata)
 
 
-def views(model: SCMAMBA, mdata: MuData, kind: str, batch_size: int | None = None) -> Views:
+def compute_views(model: SCMAMBA, mdata: MuData, kind: str, batch_size: int | None = None) -> Views:
     """Views of ``kind``, and which cells of ``mdata`` have it."""
     key = model.kinds[kind]
     if key not in mdata.mod:
@@ -124,12 +135,8 @@ def views(model: SCMAMBA, mdata: MuData, kind: str, batch_size: int | None = Non
     return Views(mdata.obs_names, has, z)
 
 
-def _recognise(model: SCMAMBA, adata: AnnData, argument: str) -> str:
-    shared = {kind: len(adata.var_names.intersection(model.feature_names(kind))) for kind in model.kinds}
-    best = max(shared, key=shared.__getitem__)
-    if not shared[best]:
-        raise ScmambaError(
-            f"None of the features of {argument} (such as {', '.join(map(repr, adata.var_names[:3]))}) is known to the "
-            f"model, whose modalities are {list(model.kinds)}."
-        )
-    return best
+def kind_of_features(model: SCMAMBA, adata: AnnData) -> str | None:
+    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any."""
+    shared = {kind: int(adata.var_names.isin(model.feature_names(kind)).sum()) for kind in model.kinds}
+    kind = max(shared, key=shared.__getitem__)
+    return kind if shared[kind] else None

@@ -16,7 +16,7 @@ from scvi import settings
 from .._compat import scvi_constants
 from .._keys import KINDS
 from ..errors import ScmambaError
-from ._cells import kind_of, only, opened, resolve_cells
+from ._cells import as_mudata, kind_of, resolve_cells, restricted_to
 from ._columns import obs_column
 from ._heads import Head, fit_head
 
@@ -84,7 +84,7 @@ class ClassifierMixin:
         labels_key = setup["labels_key"] if labels_key is None else labels_key
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
         heads: dict[str, dict[str, Any]] = {}
-        with opened(self, adata) as mdata:
+        with as_mudata(self, adata) as mdata:
             labels = _labels(mdata, labels_key, unknown)
             kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
             for n_kinds in range(len(kinds), 0, -1):
@@ -152,13 +152,13 @@ class ClassifierMixin:
         if not 0 <= threshold <= 1:
             raise ScmambaError(f"threshold is a probability, 0 to 1; got {threshold}.")
         kind = None if modality is None else kind_of(self, modality)
-        with opened(self, adata, kind) as mdata:
+        with as_mudata(self, adata, kind) as mdata:
             names = mdata.obs_names
             cells = resolve_cells(indices, mdata.n_obs)
             if kind is None:
                 chosen = self._probabilities(mdata, cells, batch_size)
             else:
-                with only(self, mdata, [kind]) as part:
+                with restricted_to(self, mdata, [kind]) as part:
                     chosen = self._probabilities(part, part.obs_names.get_indexer(names[cells]), batch_size)
         found = chosen.set_axis(names[cells])
         n_missing = int(found.iloc[:, 0].isna().sum())
@@ -188,7 +188,7 @@ class ClassifierMixin:
                 f"modalities will not be given them.",
                 UserWarning, stacklevel=3,
             )  # fmt: skip
-        with only(self, mdata, subset) as part:
+        with restricted_to(self, mdata, subset) as part:
             cells = part.obs_names.get_indexer(known.index)
             z = self.get_latent_representation(part, indices=cells, batch_size=batch_size)
         return fit_head(z, known.to_numpy(), balance, settings.seed or 0)

@@ -17,7 +17,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ..nn.attribution import integrated_gradients
 from ..ops.csr import is_csr
 from ._arguments import check_count
-from ._cells import kind_of, opened
+from ._cells import as_mudata, kind_of
 from ._columns import obs_column
 from ._genome import places_of
 from ._matrix import in_parts
@@ -109,7 +109,7 @@ class ImportanceMixin:
         for name, count in (("max_cells", max_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
             check_count(name, count)
         kind = kind_of(self, modality)
-        with opened(self, adata, kind if isinstance(adata, AnnData) else None) as mdata:
+        with as_mudata(self, adata, kind if isinstance(adata, AnnData) else None) as mdata:
             if self.kinds[kind] not in mdata.mod:
                 raise ScmambaError(f"The data have no modality {self.kinds[kind]!r}; they have {list(mdata.mod)}.")
             manager = self.get_anndata_manager(self._validate_anndata(mdata), required=True)

@@ -18,7 +18,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ..ops.csr import is_csr
 from ..pp import value_transform
 from ._arguments import check_count, near
-from ._cells import Views, kind_of, opened, views
+from ._cells import Views, as_mudata, compute_views, kind_of
 from ._data import MultiModalManager
 from ._matching import check_k
 from ._matrix import in_parts
@@ -161,11 +161,11 @@ class ImputationMixin:
         values = DEFAULT_VALUES[kind] if values is None else values
         if values not in CHOICES:
             raise UnknownNameError("values", values, CHOICES)
-        with opened(self, adata) as mdata:
+        with as_mudata(self, adata) as mdata:
             queries, temperature = self._views_of_others(mdata, kind, batch_size)
             obs = mdata.obs[[]].copy()
-        with opened(self, reference, kind, "reference") as mdata:
-            references = views(self, mdata, kind, batch_size)
+        with as_mudata(self, reference, kind, "reference") as mdata:
+            references = compute_views(self, mdata, kind, batch_size)
             weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
             manager = self.get_anndata_manager(mdata, required=True)
             var = mdata.mod[self.kinds[kind]].var
@@ -180,7 +180,7 @@ class ImputationMixin:
             raise ScmambaError(
                 f"The cells have nothing but {kind} to impute {kind} from; the model knows {list(self.kinds)}."
             )
-        found = [views(self, mdata, other, batch_size) for other in others]
+        found = [compute_views(self, mdata, other, batch_size) for other in others]
         total = np.zeros((mdata.n_obs, self.config.n_latent), dtype=np.float32)
         for view in found:
             total[view.has] += view.z

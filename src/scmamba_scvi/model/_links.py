@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 import torch
-from anndata import AnnData
 from mudata import MuData
 
 from ..errors import ScmambaError, UnknownNameError
 from ..ops.csr import is_csr, transposed_product
 from ..pp._coordinates import Coordinates, chromosome_key, parse_coordinates
 from ._arguments import check_count, near
-from ._cells import opened, views
+from ._cells import as_mudata, compute_views, refuse_anndata
 from ._genome import places_of
 from ._matrix import in_parts
 
@@ -117,12 +116,11 @@ class LinksMixin:
 
         self._check_if_trained(warn=False, message="Train the model first: model.train().")
         check_count("max_distance", max_distance, 0)
-        if isinstance(adata, AnnData):
-            raise ScmambaError("One AnnData holds one modality: pass a MuData with both, mudata.MuData({...}).")
+        refuse_anndata(adata)
         lacking = [kind for kind in ("rna", "atac") if kind not in self.kinds]
         if lacking:
             raise ScmambaError(f"Links are between genes and peaks; the model has {list(self.kinds)}, no {lacking[0]}.")
-        with opened(self, adata) as mdata:
+        with as_mudata(self, adata) as mdata:
             genes_at, peaks_at = (self._coordinates_for_links(mdata, kind) for kind in ("rna", "atac"))
             asked = self._genes_to_link(genes, genes_at)
             forward = _is_forward(mdata, self.kinds["rna"], self.feature_names("rna"))
@@ -189,7 +187,7 @@ class LinksMixin:
         The vector is the covariance of the feature's values with the view, scaled to length 1, which also takes out the
         number of cells. A feature without a covariance (in no cell, or the same in all) has a vector of zeros.
         """
-        view = views(self, mdata, kind, batch_size)
+        view = compute_views(self, mdata, kind, batch_size)
         matrix = self.get_anndata_manager(mdata, required=True).matrix(kind)
         device, cells = self.module.device, np.flatnonzero(view.has)
         z = torch.from_numpy(view.z - view.z.mean(0, dtype=np.float64)).float().to(device)

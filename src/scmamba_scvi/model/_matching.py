@@ -16,7 +16,7 @@ from .._keys import KINDS
 from ..errors import ScmambaError
 from ._arguments import check_count
 from ._assignment import assign
-from ._cells import Views, kind_of, opened, views
+from ._cells import Views, as_mudata, compute_views, kind_of
 from ._random_cells import sample
 from ._retrieval import MAX_PAIRS, MIN_PAIRS, fit_temperature, nearest_references
 
@@ -168,10 +168,10 @@ class MatchingMixin:
             raise ScmambaError(
                 f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
             )
-        with opened(self, query, query_kind, "query") as mdata:
-            queries = views(self, mdata, query_kind, batch_size)
-        with opened(self, reference, reference_kind, "reference") as mdata:
-            references = views(self, mdata, reference_kind, batch_size)
+        with as_mudata(self, query, query_kind, "query") as mdata:
+            queries = compute_views(self, mdata, query_kind, batch_size)
+        with as_mudata(self, reference, reference_kind, "reference") as mdata:
+            references = compute_views(self, mdata, reference_kind, batch_size)
         check_k(k, references, reference_kind)
         temperature, calibrated = self._temperature_of(query_kind, reference_kind)
         if not calibrated:

@@ -20,7 +20,7 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
     """
     if modalities is not None and not isinstance(modalities, Mapping):
         raise ScmambaError(f"modalities must be a dict from kind to key of mdata.mod, got {modalities!r}.")
-    found = _recognise(mdata) if modalities is None else dict(modalities)
+    found = _recognise_kinds(mdata) if modalities is None else dict(modalities)
     for kind, key in found.items():
         if kind not in KINDS:
             raise UnknownNameError("kind of modality", kind, KINDS)
@@ -38,7 +38,7 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
     return {kind: found[kind] for kind in KINDS if kind in found}
 
 
-def _recognise(mdata: MuData) -> dict[str, str]:
+def _recognise_kinds(mdata: MuData) -> dict[str, str]:
     found: dict[str, str] = {}
     for key in mdata.mod:
         kind = kind_of_modality(mdata, key)

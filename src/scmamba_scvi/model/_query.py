@@ -18,6 +18,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ..pp._builds import possible_builds
 from ..pp._coordinates import Coordinates, parse_coordinates
 from ..pp._overlap import best_overlaps
+from ._cells import kind_of_features
 from ._genome import build_of, places_of
 from ._modalities import kind_of_modality
 
@@ -76,7 +77,7 @@ def prepare_query(
     """MuData with the keys and features of ``model``; ``data`` stay as they are."""
     if not 0 <= min_coverage <= 1:
         raise ScmambaError(f"min_coverage is a share of the model's features, 0 to 1; got {min_coverage}.")
-    mdata = _as_mudata(model, data)
+    mdata = _query_as_mudata(model, data)
     kinds = _kinds_of(model, mdata, modalities)
     setup = model.registry_[_C._SETUP_ARGS_KEY]
     build = _check_builds(mdata, kinds, genome, setup.get("genome"))
@@ -190,17 +191,14 @@ def _counts(adata: AnnData, layer: str | None, key: str):
     return x if sparse.issparse(x) or isinstance(x, np.ndarray) else np.asarray(x)
 
 
-def _as_mudata(model: SCMAMBA, data: MuData | AnnData) -> MuData:
+def _query_as_mudata(model: SCMAMBA, data: MuData | AnnData) -> MuData:
     """``data`` itself, or an AnnData as the modality of the model with which it shares most features."""
     if isinstance(data, MuData):
         return data
     if not isinstance(data, AnnData):
         raise ScmambaError(f"A query is a MuData, or an AnnData of one modality; got {type(data).__name__}.")
-    shared = {kind: int(data.var_names.isin(model.feature_names(kind)).sum()) for kind in model.kinds}
-    kind = max(shared, key=shared.__getitem__)
     with without_pulling():
-        if not shared[kind]:
-            kind = kind_of_modality(MuData({"": data}), "")
+        kind = kind_of_features(model, data) or kind_of_modality(MuData({"": data}), "")
         if kind not in model.kinds:
             raise ScmambaError(
                 f"None of the features of this AnnData (such as {', '.join(map(repr, data.var_names[:3]))}) is known to "

@@ -12,9 +12,9 @@ from mudata import MuData
 
 from ..errors import ScmambaError, UnknownNameError
 from ..metrics import diffusion_pseudotime
-from ..metrics._distances import as_matrix, check_k
+from ..metrics._distances import as_matrix, resolve_k
 from ..metrics._graph import neighbor_graph
-from ._cells import kind_of, opened
+from ._cells import as_mudata, kind_of
 from ._columns import obs_column
 
 JOINT = "joint"
@@ -72,7 +72,7 @@ class TrajectoryMixin:
         >>> time.columns.tolist()
         ['joint', 'rna', 'atac']
         """
-        with opened(self, adata) as mdata:
+        with as_mudata(self, adata) as mdata:
             found = self._embeddings_of(mdata, embeddings, batch_size)
             names = mdata.obs_names
             start = _root(mdata, root, groupby, found)
@@ -137,7 +137,7 @@ class TrajectoryMixin:
         """
         import scanpy as sc
 
-        with opened(self, adata) as mdata:
+        with as_mudata(self, adata) as mdata:
             (z,) = self._embeddings_of(mdata, [embedding], batch_size).values()
             column = obs_column(mdata, groupby, "groupby")
         keep = np.isfinite(z).all(axis=1) & column.notna().to_numpy()
@@ -146,8 +146,8 @@ class TrajectoryMixin:
             raise ScmambaError(
                 f"{groupby!r} has {groups.nunique()} groups among these cells; connectivities need at least two."
             )
-        check_k(n_neighbors, None, int(keep.sum()))
-        cells = neighbor_graph(as_matrix(z[keep], "the embedding"), n_neighbors, 0)
+        k = resolve_k(n_neighbors, None, int(keep.sum()))
+        cells = neighbor_graph(as_matrix(z[keep], "the embedding"), k, 0)
         cells.obs["group"] = pd.Categorical(groups.to_numpy())
         sc.tl.paga(cells, groups="group")
         names = list(cells.obs["group"].cat.categories)
