@@ -6,6 +6,7 @@ import sys
 import mudata
 import numpy as np
 import pytest
+import scvi
 from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
 
@@ -40,6 +41,7 @@ def citeseq():
     order = np.random.default_rng(0).permutation(mdata.n_obs)
     train, test = rows(mdata, order[:1400]), rows(mdata, order[1400:])
     SCMAMBA.setup_mudata(train, batch_key="batch", labels_key="cell_type")
+    scvi.settings.seed = 0  # whatever tests ran before
     model = SCMAMBA(train, encoder="linear")
     model.train(max_epochs=6, enable_progress_bar=False, accelerator="cpu")
     return model, train, test
