@@ -41,7 +41,7 @@ def test_slices_change_neither_values_nor_gradients(monkeypatch):
     for size in (100 * one_cell, 2 * one_cell, 1):  # all cells, two cells, one cell at a time
         monkeypatch.setattr(encoder_module, "CPU_SLICE_SIZE", size)
         h = tokens(n=5).requires_grad_()
-        pooled = network.read(h)
+        pooled = network.per_cell(h)
         parameters = list(network.parameters())
         found = torch.autograd.grad(pooled.square().sum(), [h, *parameters], allow_unused=True, materialize_grads=True)
         results.append([pooled, *found])

@@ -1,12 +1,12 @@
 """Gradient caching: a loss over many cells, of which only few have activations in memory at a time.
 
-Gao et al. 2021, arXiv 2101.06983: read every micro-batch without keeping activations, compute the gradient of the loss
-with respect to what was read, then read micro-batch by micro-batch again and back-propagate that gradient. Activation
+Gao et al. 2021, arXiv 2101.06983: compute the output of every micro-batch without keeping activations, then the gradient
+of the loss with respect to these outputs, then each micro-batch once more to back-propagate that gradient. Activation
 checkpointing of a whole micro-batch does the same, so `torch.utils.checkpoint` is used: it restores the random state for
-the second reading, so that the same input is masked, it knows autocast and can be nested, and training code still sees
+the second computation, so that the same input is masked, it knows autocast and can be nested, and training code still sees
 one forward and one backward pass (clipping, several devices, mixed precision).
 
-Reading ends before everything that looks at cells together. Batch statistics are therefore those of all cells of the
+Micro-batches end before everything that looks at cells together. Batch statistics are therefore those of all cells of the
 loss, not of a micro-batch, and running statistics are updated once: the gradient is that of one large minibatch.
 """
 
@@ -21,15 +21,15 @@ from torch.utils.checkpoint import checkpoint
 from ..ops.csr import slice_rows
 
 
-def read_in_parts(
-    read: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], tensors: Mapping[str, Tensor], size: int | None
+def apply_in_parts(
+    per_cell: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], tensors: Mapping[str, Tensor], size: int | None
 ) -> dict[str, Tensor]:
-    """``read(tensors)``, at most ``size`` cells at a time; ``read`` must treat each cell independently of the others.
+    """``per_cell(tensors)``, at most ``size`` cells at a time.
 
     Parameters
     ----------
-    read
-        From a minibatch to a dict of rows ``(n, m)``.
+    per_cell
+        From a minibatch to a dict of rows ``(n, m)``; must treat each cell independently of the others.
     tensors
         The minibatch; rows are cells.
     size
@@ -37,9 +37,9 @@ def read_in_parts(
     """
     parts = [tensors] if size is None else list(split_minibatch(tensors, size))
     if len(parts) == 1 or not torch.is_grad_enabled():
-        found = [read(part) for part in parts]
+        found = [per_cell(part) for part in parts]
     else:
-        found = [checkpoint(read, part, use_reentrant=False) for part in parts]
+        found = [checkpoint(per_cell, part, use_reentrant=False) for part in parts]
     return found[0] if len(found) == 1 else {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
 

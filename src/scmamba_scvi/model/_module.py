@@ -18,7 +18,7 @@ from ..nn.joint import JointEmbedding
 from ..nn.losses import Temperature, multimodal_loss
 from ..ops.csr import select_rows
 from ..pp import FeatureLayout, value_transform
-from ._gradient_caching import read_in_parts
+from ._gradient_caching import apply_in_parts
 
 
 class SCMAMBAModule(BaseModuleClass):
@@ -65,24 +65,24 @@ class SCMAMBAModule(BaseModuleClass):
 
     def encode(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero."""
-        return self._write(self._read(counts, kind, present), kind, present)
+        return self._across_cells(self._per_cell(counts, kind, present), kind, present)
 
-    def _read(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
-        """What `Encoder.read` makes of the cells, ``(n, read_width)``; rows of cells without the modality are zero."""
+    def _per_cell(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
+        """What `Encoder.per_cell` makes of the cells, ``(n, hidden_width)``; rows of cells without the modality are zero."""
         encoder = self.encoders[kind]
         if bool(present.any()):
-            return _at_their_rows(encoder.read(self.values[kind](select_rows(counts, present))), present)
-        nothing = counts.new_zeros(len(present), encoder.read_width, layout=torch.strided)
+            return _at_their_rows(encoder.per_cell(self.values[kind](select_rows(counts, present))), present)
+        nothing = counts.new_zeros(len(present), encoder.hidden_width, layout=torch.strided)
         if not self.training:
             return nothing
         # other ranks may have such cells, and wait for a gradient of every parameter from this one
         return nothing + sum(p.sum() for p in encoder.parameters() if p.requires_grad) * 0.0
 
-    def _write(self, read: Tensor, kind: str, present: Tensor) -> Tensor:
+    def _across_cells(self, hidden: Tensor, kind: str, present: Tensor) -> Tensor:
         """Unit vectors ``(n, z)``; cells without the modality are left out, as they would shift batch statistics."""
         if int(present.sum()) < 2 and self.training:  # batch statistics of one cell do not exist
-            return read.new_zeros(len(present), self.config.n_latent) + read.sum() * 0.0
-        return _at_their_rows(self.encoders[kind].write(read[present]), present)
+            return hidden.new_zeros(len(present), self.config.n_latent) + hidden.sum() * 0.0
+        return _at_their_rows(self.encoders[kind].across_cells(hidden[present]), present)
 
     @property
     def has_closed_gates(self) -> bool:
@@ -149,22 +149,22 @@ class SCMAMBAModule(BaseModuleClass):
         compute_loss
             Return the loss as a third value.
         micro_batch_size
-            Cells whose activations are in memory together, see `read_in_parts`; `None`: all of the minibatch.
+            Cells whose activations are in memory together, see `apply_in_parts`; `None`: all of the minibatch.
         gather
             Treat the minibatches of all ranks as one: batch statistics, embeddings and loss are those of one device that
             has all their cells.
         """
         present = {kind: tensors[present_key(kind)] for kind in self.kinds if x_key(kind) in tensors}
-        read = read_in_parts(self._read_all, tensors, micro_batch_size)
+        hidden = apply_in_parts(self._all_per_cell, tensors, micro_batch_size)
         if gather:
-            read, present = _of_all_ranks(read, present)
-        z = {kind: self._write(read[kind], kind, here) for kind, here in present.items()}
+            hidden, present = _of_all_ranks(hidden, present)
+        z = {kind: self._across_cells(hidden[kind], kind, here) for kind, here in present.items()}
         outputs = {"z": z, "present": present}
         return (outputs, {}, self.loss(tensors, outputs, **(loss_kwargs or {}))) if compute_loss else (outputs, {})
 
-    def _read_all(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _all_per_cell(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
-            kind: self._read(tensors[x_key(kind)], kind, tensors[present_key(kind)])
+            kind: self._per_cell(tensors[x_key(kind)], kind, tensors[present_key(kind)])
             for kind in self.kinds
             if x_key(kind) in tensors
         }
@@ -186,10 +186,10 @@ def _at_their_rows(x: Tensor, present: Tensor) -> Tensor:
 
 
 def _of_all_ranks(
-    read: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    hidden: Mapping[str, Tensor], present: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the encoders read, and who has it, of the cells of all ranks; one exchange for all modalities."""
+    """What the encoders computed, and who has it, of the cells of all ranks; one exchange for all modalities."""
     masks = torch.stack(list(present.values()), 1)  # (n, kinds)
-    rows = gather_rows(torch.cat([*read.values(), masks.float()], 1))
-    *parts, masks = rows.split([*(r.shape[1] for r in read.values()), len(present)], 1)
-    return dict(zip(read, parts, strict=True)), dict(zip(present, masks.bool().unbind(1), strict=True))
+    rows = gather_rows(torch.cat([*hidden.values(), masks.float()], 1))
+    *parts, masks = rows.split([*(h.shape[1] for h in hidden.values()), len(present)], 1)
+    return dict(zip(hidden, parts, strict=True)), dict(zip(present, masks.bool().unbind(1), strict=True))

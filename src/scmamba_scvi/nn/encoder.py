@@ -30,8 +30,8 @@ CPU_SLICE_SIZE = 2**19
 class Encoder(nn.Module):
     """``normalise(skip(x) + gate * network(x))``: a linear map that training starts from, and a network beside it.
 
-    It works in two halves: `read` treats every cell by itself and needs nearly all the memory, `write` looks at the cells
-    of a minibatch together. In between, cells that were read in parts, or on several devices, are put together.
+    It works in two halves: `per_cell` treats every cell by itself and needs nearly all the memory, `across_cells` looks at
+    the cells of a minibatch together. In between, cells that were computed in parts, or on several devices, are put together.
 
     Parameters
     ----------
@@ -68,33 +68,33 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Values ``(n, f)``, dense or CSR, to unit vectors ``(n, z)`` in float32."""
-        return self.write(self.read(x))
+        return self.across_cells(self.per_cell(x))
 
-    def read(self, x: Tensor) -> Tensor:
-        """The linear part and the pooled output of the network side by side, ``(n, f)`` to ``(n, read_width)`` in float32."""
+    def per_cell(self, x: Tensor) -> Tensor:
+        """The linear part and the first half of the network side by side, ``(n, f)`` to ``(n, hidden_width)`` in float32."""
         x = hide(x, self.mask_rate, self.training)
         if self.only_linear:
             return self.skip(self.embedding.total(x)).float()
         if isinstance(self.network, SequenceNetwork):
             tokens, total = self.embedding(x)  # (n, c, d), (n, e)
-            hidden = self.network.read(tokens)
+            of_network = self.network.per_cell(tokens)
         else:
             total = self.embedding(x) if self.skip is not None else None
-            hidden = self.network.read(x) if self.network is not None else None
+            of_network = self.network.per_cell(x) if self.network is not None else None
         linear = self.skip(total) if self.skip is not None else None
-        return torch.cat([part.float() for part in (linear, hidden) if part is not None], -1)
+        return torch.cat([part.float() for part in (linear, of_network) if part is not None], -1)
 
-    def write(self, read: Tensor) -> Tensor:
-        """Batch norm and head of the network, gate and sum: what `read` returned to unit vectors ``(n, z)``."""
+    def across_cells(self, hidden: Tensor) -> Tensor:
+        """Second half of the network, gate and sum: what `per_cell` returned to unit vectors ``(n, z)``."""
         if self.only_linear or self.network is None:
-            return F.normalize(read, dim=-1)
-        linear, hidden = read.split([read.shape[1] - self.network.width, self.network.width], -1)
-        from_network = self.gate * self.network.write(hidden, keep_statistics=self.keep_statistics).float()
+            return F.normalize(hidden, dim=-1)
+        linear, of_network = hidden.split([hidden.shape[1] - self.network.width, self.network.width], -1)
+        from_network = self.gate * self.network.across_cells(of_network, keep_statistics=self.keep_statistics).float()
         return F.normalize(linear + from_network if self.skip is not None else from_network, dim=-1)  # (n, z)
 
     @property
-    def read_width(self) -> int:
-        """Columns of what `read` returns."""
+    def hidden_width(self) -> int:
+        """Columns of what `per_cell` returns."""
         linear = self.skip.out_features if self.skip is not None else 0
         return linear if self.only_linear or self.network is None else linear + self.network.width
 
@@ -150,13 +150,13 @@ class SequenceNetwork(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(n, c, d)`` to ``(n, z)``, not normalised."""
-        return self.write(self.read(tokens))
+        return self.across_cells(self.per_cell(tokens))
 
-    def read(self, tokens: Tensor) -> Tensor:
+    def per_cell(self, tokens: Tensor) -> Tensor:
         """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
-        return in_slices(self._read, tokens)
+        return in_slices(self._pooled, tokens)
 
-    def write(self, pooled: Tensor, *, keep_statistics: bool = False) -> Tensor:
+    def across_cells(self, pooled: Tensor, *, keep_statistics: bool = False) -> Tensor:
         """Normalisation over the cells, and head, ``(n, d)`` to ``(n, z)``.
 
         With ``keep_statistics`` it normalises by the running statistics in training too, and does not update them.
@@ -168,7 +168,7 @@ class SequenceNetwork(nn.Module):
             pooled = self.pool_norm(pooled.float())
         return self.head(self.dropout(pooled.tanh() if self.pool_tanh else pooled))
 
-    def _read(self, h: Tensor) -> Tensor:
+    def _pooled(self, h: Tensor) -> Tensor:
         for i, block in enumerate(self.blocks):
             # the last token alone is enough for the last block if nothing else is pooled; a mean needs all tokens
             h = self._run(block, h, last_only=self.pooling == "last" and i == len(self.blocks) - 1)
@@ -197,13 +197,13 @@ class MLPNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, f)``, dense or CSR, to ``(n, z)``."""
-        return self.write(self.read(x))
+        return self.across_cells(self.per_cell(x))
 
-    def read(self, x: Tensor) -> Tensor:
+    def per_cell(self, x: Tensor) -> Tensor:
         """``(n, f)``, dense or CSR, to the first hidden layer ``(n, 2 d)``."""
         return self.first(x)
 
-    def write(self, hidden: Tensor, *, keep_statistics: bool = False) -> Tensor:
+    def across_cells(self, hidden: Tensor, *, keep_statistics: bool = False) -> Tensor:
         """``(n, 2 d)`` to ``(n, z)``; there are no statistics over cells to keep."""
         return self.rest(hidden)
 
