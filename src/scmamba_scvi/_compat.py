@@ -24,7 +24,7 @@ def scvi_constants() -> ModuleType:
     return _constants
 
 
-def mudata_wrapper() -> type:
+def mudata_wrapper() -> type[Any]:
     """Base class of scvi-tools' fields that live in one modality of a MuData."""
     from scvi.data.fields import BaseMuDataWrapperClass
 

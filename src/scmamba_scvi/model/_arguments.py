@@ -15,7 +15,7 @@ from ..errors import ScmambaError
 from ._sizes import TRAIN_SIZE
 
 
-def check_count(name: str, value: object, least: int = 1) -> None:
+def check_count(name: str, value: Any, least: int = 1) -> None:
     """A whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ScmambaError(f"{name} must be a whole number, got {value!r}.")
@@ -23,7 +23,7 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         raise ScmambaError(f"{name} must be at least {least}, got {value}.")
 
 
-def check_share(name: str, value: object, *, zero: bool) -> None:
+def check_share(name: str, value: Any, *, zero: bool) -> None:
     """A share of the cells: above 0 and at most 1; with ``zero``, 0 is allowed too."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
@@ -71,11 +71,11 @@ def check_training(
 def check_external_indexing(parts: Sequence[Sequence[int]], n_cells: int) -> None:
     """Positions of the cells to train on, held out and left over: each is a cell of the data, and none occurs twice."""
     try:
-        parts = [np.asarray(part, dtype=np.float64) for part in parts]
-        whole = np.concatenate(parts)
+        arrays = [np.asarray(part, dtype=np.float64) for part in parts]
+        whole = np.concatenate(arrays)
     except (TypeError, ValueError) as error:
         raise ScmambaError(f"external_indexing must be three lists of positions of cells: {error}.") from error
-    if len(parts) != 3 or whole.ndim != 1 or not len(parts[0]):
+    if len(arrays) != 3 or whole.ndim != 1 or not len(arrays[0]):
         raise ScmambaError(
             "external_indexing must be three lists of positions of cells, the first of which is not empty."
         )

@@ -46,7 +46,7 @@ def kind_of(model: SCMAMBA, modality: str, argument: str = "modality") -> str:
     return kind
 
 
-def resolve_cells(indices: Sequence[int] | Sequence[bool] | None, n_cells: int) -> np.ndarray:
+def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n_cells: int) -> np.ndarray:
     """Positions of the cells that ``indices``, positions or a mask, select; all cells for `None`."""
     if indices is None:
         return np.arange(n_cells)

@@ -56,7 +56,7 @@ class MultiModalDataset(Dataset):
         part._columns = {key: column[cells] for key, column in self._columns.items()}
         return part
 
-    def __getitem__(self, cells: int | Sequence[int]) -> dict[str, Tensor]:
+    def __getitem__(self, cells: int | Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         cells = np.atleast_1d(np.asarray(cells))
         batch: dict[str, Tensor] = {}
         for kind, matrix in self.matrices.items():
@@ -152,8 +152,8 @@ class MultiModalManager(AnnDataManager):
 
 def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:
     """New data must have the features the model was trained on, in any order."""
-    known = pd.Index(known)
-    missing, extra = known.difference(names), names.difference(known)
+    of_model = pd.Index(known)
+    missing, extra = of_model.difference(names), names.difference(of_model)
     if not len(missing) and not len(extra):
         return
     parts = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from anndata.abc import CSRDataset
 from scipy import sparse
@@ -19,7 +21,7 @@ class RowsOnDisk:
         anndata's `CSRDataset`, or an array with shape, dtype and slices as h5py and zarr have them.
     """
 
-    def __init__(self, x: object) -> None:
+    def __init__(self, x: Any) -> None:
         self.shape = tuple(int(n) for n in x.shape)
         self._dense = None if isinstance(x, CSRDataset) else x
         if self._dense is None:

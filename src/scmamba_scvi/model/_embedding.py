@@ -25,7 +25,7 @@ class EmbeddingMixin:
         self,
         adata: MuData | None = None,
         modality: str | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
         batch_size: int | None = None,
     ) -> np.ndarray:
         """Embedding of each cell.
@@ -44,7 +44,7 @@ class EmbeddingMixin:
             another space; use it for cell types and states. For cells that lack modalities it is predicted from those
             they have.
         indices
-            Cells to embed, positions in ``mdata.obs``. `None`: all.
+            Cells to embed, positions in ``mdata.obs`` or a mask. `None`: all.
         batch_size
             Cells of a minibatch; changes speed and memory only.
 

@@ -122,7 +122,7 @@ def read_export(cls: type[SCMAMBA], directory: str | os.PathLike[str], mdata: Mu
     return model
 
 
-def folder_of(directory: object) -> Path:
+def folder_of(directory: Any) -> Path:
     """The path, checked to be one that the file system can look up."""
     try:
         folder = Path(directory)

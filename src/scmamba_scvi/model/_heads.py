@@ -62,8 +62,10 @@ class Head:
         try:
             head = cls(
                 np.asarray(values["classes"], dtype=object),
-                *(np.asarray(values[k], dtype=np.float64) for k in ("weight", "bias")), float(values["temperature"]),
-            )  # fmt: skip
+                np.asarray(values["weight"], dtype=np.float64),
+                np.asarray(values["bias"], dtype=np.float64),
+                float(values["temperature"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ScmambaError(f"The classifier of this model cannot be read: {error}.") from error
         if not all(isinstance(label, str) for label in head.classes.ravel()) or not np.isfinite(head.bias).all():

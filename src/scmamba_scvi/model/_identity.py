@@ -75,5 +75,5 @@ def _digest_of_counts(matrix: ModalityMatrix, cells: np.ndarray) -> str:
     for block in iterate_blocks(matrix, cells):
         stored = block if is_csr(block) else block.to_sparse_csr()
         for part in (stored.crow_indices().long(), stored.col_indices().long(), stored.values()):
-            digest.update(part.contiguous().numpy())
+            digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()

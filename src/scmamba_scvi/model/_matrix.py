@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class ModalityMatrix:
         Position in the model of each column of ``x``; `None` if the order is the same.
     """
 
-    def __init__(self, x: object, rows: np.ndarray, columns: np.ndarray | None) -> None:
+    def __init__(self, x: Any, rows: np.ndarray, columns: np.ndarray | None) -> None:
         if sparse.issparse(x) and x.format != "csr":
             x = x.tocsr()
         in_memory = sparse.issparse(x) or isinstance(x, np.ndarray)

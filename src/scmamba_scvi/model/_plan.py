@@ -192,7 +192,7 @@ class ContrastivePlan(TrainingPlan):
         config = self.train_config
         starts = self.module.encoders.values() if self.module.config.spectral else ()
         is_slow = {id(parameter) for encoder in starts for parameter in encoder.spectral_parameters()}
-        groups = {
+        groups: dict[str, dict] = {
             "decayed": {"params": [], "lr": config.lr, "weight_decay": config.weight_decay},
             "plain": {"params": [], "lr": config.lr, "weight_decay": 0.0},
             "slow": {"params": [], "lr": config.spectral_lr, "weight_decay": 0.0},

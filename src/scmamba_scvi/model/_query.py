@@ -222,9 +222,9 @@ def _kinds_of(model: SCMAMBA, mdata: MuData, modalities: Mapping[str, str] | Non
         return dict(modalities)
     found = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
     for key in mdata.mod:
-        kind = kind_of_modality(mdata, key)
-        if kind in model.kinds:
-            found.setdefault(kind, key)
+        known = kind_of_modality(mdata, key)
+        if known in model.kinds:
+            found.setdefault(known, key)
     if not found:
         raise ScmambaError(
             f"None of the modalities {list(mdata.mod)} looks like one of the model's, {list(model.kinds)}. Name them: "

@@ -43,7 +43,7 @@ def count_ranks(
 
 def is_first_rank() -> bool:
     """Whether this is the process that prints and reports for all."""
-    return rank_zero_only.rank == 0
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 @contextmanager

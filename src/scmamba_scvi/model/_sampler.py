@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
 
 class BatchPureSampler(Sampler[list[int]]):
@@ -70,7 +70,7 @@ class ShareOfRank(Sampler[list[int]]):
         Number of this rank, and of all.
     """
 
-    def __init__(self, minibatches: Sampler[list[int]], rank: int, n_ranks: int) -> None:
+    def __init__(self, minibatches: BatchSampler | BatchPureSampler, rank: int, n_ranks: int) -> None:
         self._minibatches, self._rank, self._n_ranks = minibatches, rank, n_ranks
 
     def __len__(self) -> int:

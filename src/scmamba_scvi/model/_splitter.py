@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scvi import settings
 from scvi.dataloaders import DataSplitter
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 
 from .._keys import BATCH_KEY
 from ..errors import ScmambaError
@@ -107,8 +107,7 @@ class PairedSplitter(DataSplitter):
         if size < 2:
             raise ScmambaError(f"{self.n_val} held-out cells are too few for {n_ranks} devices: raise validation_size.")
         minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::n_ranks]
-        loader = self._loader(self.val_idx, minibatches)
-        return self._ahead(loader) if n_ranks == 1 else loader
+        return self._ahead(self._loader(self.val_idx, minibatches))
 
     def _split(self, max_validation_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells to train on, held out and left over."""
@@ -147,7 +146,7 @@ class PairedSplitter(DataSplitter):
             )
         return n_cells
 
-    def _train_sampler(self, generator: torch.Generator | None) -> Sampler[list[int]]:
+    def _train_sampler(self, generator: torch.Generator | None) -> BatchSampler | BatchPureSampler:
         """Minibatches of all ranks together, as positions in the training cells."""
         if self.batch_pure:
             batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]

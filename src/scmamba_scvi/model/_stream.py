@@ -64,7 +64,7 @@ class StreamedLoader:
         plan = self._plan()
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
             following = pool.submit(self._read, next(plan, []))
-            while (found := following.result())[0]:
+            while (found := following.result()) is not None:
                 minibatches, buffer = found
                 following = pool.submit(self._read, next(plan, []))
                 for cells in minibatches:
@@ -80,10 +80,10 @@ class StreamedLoader:
             cells = cells[self._shuffled(len(cells))].reshape(-1, self._size)
             yield [np.array_split(row, self._n_ranks)[self._rank] for row in cells]
 
-    def _read(self, minibatches: list[np.ndarray]) -> tuple[list[np.ndarray], MultiModalDataset | None]:
-        """Positions in the buffer of each minibatch, and the buffer."""
+    def _read(self, minibatches: list[np.ndarray]) -> tuple[list[np.ndarray], MultiModalDataset] | None:
+        """Positions in the buffer of each minibatch, and the buffer; `None` after the last buffer."""
         if not minibatches:
-            return [], None
+            return None
         cells = np.sort(np.concatenate(minibatches))
         return [np.searchsorted(cells, part) for part in minibatches], self._dataset.loaded(cells)
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..ops.csr import csr, is_csr
+
+
+class Loader(Protocol):
+    """Gives minibatches, and knows how many."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Mapping[str, Tensor]]: ...
 
 
 class OneAhead:
@@ -21,7 +30,7 @@ class OneAhead:
         A CUDA device.
     """
 
-    def __init__(self, loader: Iterable[Mapping[str, Tensor]], device: torch.device) -> None:
+    def __init__(self, loader: Loader, device: torch.device) -> None:
         self._loader, self._device = loader, device
 
     def __len__(self) -> int:
@@ -72,5 +81,7 @@ def parts_of(tensor: Tensor) -> tuple[Tensor, ...]:
 
 def map_parts(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
     """The tensor with ``function`` applied to each of its parts."""
-    parts = [function(part) for part in parts_of(tensor)]
-    return csr(*parts, tuple(tensor.shape)) if is_csr(tensor) else parts[0]
+    if not is_csr(tensor):
+        return function(tensor)
+    crow, col, values = map(function, parts_of(tensor))
+    return csr(crow, col, values, tuple(tensor.shape))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def csr(crow: Tensor, col: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+def csr(crow: Tensor, col: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     """CSR tensor of the given parts, which are trusted: checking them costs as much as a training step."""
     return torch.sparse_csr_tensor(crow, col, values, size=size, check_invariants=False)
 

@@ -33,7 +33,8 @@ class Case(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, B: Tensor, training: bool) -> Case:
         """The case of inputs ``x`` ``(n, c, h, p)`` and ``B`` ``(n, c, s)``."""
-        return cls(x.device, x.dtype, *x.shape[1:], B.shape[-1], training)
+        c, h, p = x.shape[1:]
+        return cls(x.device, x.dtype, c, h, p, B.shape[-1], training)
 
 
 def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case: Case) -> str:
