@@ -12,6 +12,8 @@ import warnings
 
 import pytest
 
+import scmamba_scvi
+
 ROOT = pathlib.Path(__file__).parents[1]
 SRC = ROOT / "src" / "scmamba_scvi"
 API = ROOT / "docs" / "api.md"
@@ -139,6 +141,11 @@ def test_examples_run(namespace, monkeypatch):
         plt.close("all")
     assert not report, "".join(report)
     assert n_run > 80  # there are over a hundred: the finder has not lost most of them
+
+
+def test_every_module_of_the_interface_is_there_after_importing_the_package_alone():
+    shown = set(re.findall(r"automodule:: scmamba_scvi\.(\w+)", API.read_text()))
+    assert shown <= set(scmamba_scvi.__all__)
 
 
 @pytest.mark.parametrize(

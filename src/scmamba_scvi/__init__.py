@@ -6,14 +6,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import data, metrics, nn, ops, pl, pp
+    from . import config, data, errors, metrics, nn, ops, pl, pp, report, workflow
     from .model import SCMAMBA
 
     __version__: str
 
-__all__ = ["SCMAMBA", "__version__", "data", "metrics", "nn", "ops", "pl", "pp"]
+_SUBMODULES = ("config", "data", "errors", "metrics", "nn", "ops", "pl", "pp", "report", "workflow")
 
-_SUBMODULES = ("data", "metrics", "nn", "ops", "pl", "pp", "workflow")
+__all__ = [
+    "SCMAMBA",
+    "__version__",
+    "config",
+    "data",
+    "errors",
+    "metrics",
+    "nn",
+    "ops",
+    "pl",
+    "pp",
+    "report",
+    "workflow",
+]
 
 
 def __getattr__(name: str) -> object:
