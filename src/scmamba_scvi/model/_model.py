@@ -232,7 +232,7 @@ class SCMAMBA(
 
     @property
     def config(self) -> ModelConfig:
-        """The network: the preset with the overrides applied."""
+        """Options of the network, its start and its loss, as the preset and the overrides give them."""
         return self.module.config
 
     @property

@@ -50,9 +50,9 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, kind: str, slots: Tensor, n_patches: int, patch_size: int) -> None:
         super().__init__()
         self.mask_rate = config.mask_rate
-        #: set while the linear part is trained alone: the network is not computed
+        #: Whether the linear part is trained alone, without the network.
         self.only_linear = False
-        #: set while new data are mapped: batch normalisation keeps and uses its statistics
+        #: Whether batch normalisation keeps and uses its statistics in training too, as while new data are mapped.
         self.keep_statistics = False
         if config.encoder == "mamba":
             self.embedding = PatchTokenizer(
