@@ -7,7 +7,10 @@ import warnings
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from scmamba_scvi.nn.memory import saved_bytes
+from scmamba_scvi.ops import fused
 from scmamba_scvi.ops.fastest import Case, fastest
 from scmamba_scvi.ops.ssd import ssd_chunked, ssd_recurrent
 
@@ -75,3 +78,28 @@ def test_measuring_leaves_the_generator_and_the_mode_as_they_were():
         assert torch.equal(torch.get_rng_state(), before)
         assert not torch.is_grad_enabled()
         assert torch.is_autocast_enabled("cpu")
+
+
+def measure():
+    fastest({"torch": ssd_chunked, "new": ssd_recurrent}, "torch", case())
+
+
+def check_kernels():
+    assert fused._fault(fused, torch.device("cpu")) == ""
+
+
+@pytest.mark.parametrize("aside", [measure, check_kernels])
+def test_what_is_done_on_first_use_is_not_part_of_the_pass_that_it_happens_in(aside):
+    first_use = [aside, aside]
+
+    def layer(x):
+        if first_use:
+            first_use.pop()()
+        return x.sin()
+
+    x = torch.randn(3, requires_grad=True)
+    assert saved_bytes(torch.nn.Identity(), lambda x: layer(x + 0), x) == 12
+    # the second pass of a checkpoint is no first use any more
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(x.grad, x.detach().cos())
+    assert not first_use

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from .aside import aside
+
 #: Cells of the example: enough to occupy a GPU, few enough to fit beside a network that is being trained.
 N_CELLS: Final = 32
 #: Timed repetitions, and untimed ones before them, in which kernels are compiled.
@@ -57,8 +59,7 @@ def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case
     UserWarning
         For each function that fails or differs, with the reason.
     """
-    # this runs in the middle of a forward pass, which may be in another mode
-    with torch.set_grad_enabled(case.training), torch.autocast(case.device.type, enabled=False):
+    with aside(case.device, grad=case.training):  # this runs in the middle of a forward pass
         inputs, weights = _example(case)
         expected = _results(functions[reference], inputs, weights)
         seconds = {reference: _time(functions[reference], inputs, weights)}

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .aside import aside
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis, ``(..., d)`` to the same (arXiv 1910.07467).
@@ -113,8 +115,7 @@ def _fault(kernels: ModuleType, device: torch.device) -> str:
     """Which kernel differs from this file in values or gradients on a small example, empty if none does."""
     generator = torch.Generator(device).manual_seed(0)
     shapes = {"x": (2, 70, 24), "z": (2, 70, 24), "weight": (24,), "taps": (24, 1, 4), "bias": (24,)}
-    # this runs in the first pass through a network, which may be in any mode
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    with aside(device, grad=True):  # this runs in the first pass through a network
         make = lambda shape: torch.randn(shape, generator=generator, device=device).requires_grad_()
         x, z, weight, taps, bias = map(make, shapes.values())
         pairs = {
