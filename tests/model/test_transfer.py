@@ -45,8 +45,10 @@ def test_minibatches_arrive_whole_on_a_gpu(mdata):
 
 
 @pytest.mark.gpu
-def test_training_and_embedding_on_a_gpu(mdata, quick):
+@pytest.mark.parametrize("checkpointed", [None, True])
+def test_training_and_embedding_on_a_gpu(mdata, quick, checkpointed):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
-    model.train(batch_size=20, contrastive_batch_size=80, **{**quick, "accelerator": "gpu"})
+    options = {"checkpoint_activations": checkpointed}
+    model.train(batch_size=20, contrastive_batch_size=80, plan_kwargs=options, **{**quick, "accelerator": "gpu"})
     assert np.isfinite(model.get_latent_representation()).all()

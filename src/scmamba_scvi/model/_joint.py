@@ -34,11 +34,11 @@ def start_joint(
     """Give the joint embedding the components of every modality, each weighted by its reliability on ``cells``."""
     for kind, matrix in matrices.items():
         generator = torch.Generator().manual_seed(seed)
-        values, components = module.values[kind], svds[kind].components
         halves = (
-            tuple(values(half) for half in in_halves(block, generator)) for block in iterate_blocks(matrix, cells)
+            tuple(module.transform(half, kind) for half in in_halves(block, generator))
+            for block in iterate_blocks(matrix, cells)
         )
-        module.joint.set_components(kind, svds[kind], reliability(halves, components))
+        module.joint.set_components(kind, svds[kind], reliability(halves, svds[kind].components))
 
 
 @torch.inference_mode()

@@ -63,6 +63,10 @@ class SCMAMBAModule(BaseModuleClass):
             n_features = {kind: layout.n_features for kind, layout in layouts.items()}
             self.joint = JointEmbedding(n_features, config.n_latent, n_batches)
 
+    def transform(self, counts: Tensor, kind: str) -> Tensor:
+        """Values ``(n, f)`` of counts on the CPU, where they stay; the module itself may be on a GPU."""
+        return self.values[kind](counts.to(self.device)).cpu()
+
     def encode(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero."""
         return self._across_cells(self._per_cell(counts, kind, present), kind, present)

@@ -33,7 +33,7 @@ def decompose(
     n_components = n_spectral_components(module, {k: int(m.present(cells).sum()) for k, m in matrices.items()})
     return {
         kind: truncated_svd(
-            lambda kind=kind, matrix=matrix: (module.values[kind](b) for b in iterate_blocks(matrix, cells)),
+            lambda kind=kind, matrix=matrix: (module.transform(b, kind) for b in iterate_blocks(matrix, cells)),
             matrix.n_features, min(n_components, matrix.n_features), seed=seed,
         )
         for kind, matrix in matrices.items()
@@ -93,7 +93,7 @@ def direction_weights(
     found = held_out_correlations(
         {
             kind: lambda mask, kind=kind, matrix=matrix: (
-                module.values[kind](b) for b in iterate_blocks(matrix, cells[mask.numpy()])
+                module.transform(b, kind) for b in iterate_blocks(matrix, cells[mask.numpy()])
             )
             for kind, matrix in matrices.items()
         },
