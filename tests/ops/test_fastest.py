@@ -85,7 +85,7 @@ def measure():
 
 
 def check_kernels():
-    assert fused._fault(fused, torch.device("cpu")) == ""
+    assert fused._fault(fused, torch.device("cpu"), torch.float32) == ""
 
 
 @pytest.mark.parametrize("aside", [measure, check_kernels])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import types
 import warnings
 
 import pytest
@@ -133,18 +134,19 @@ def test_a_zero_row_is_normalised_to_zero_with_finite_gradients():
 
 
 def test_a_failing_kernel_is_named_once_and_not_used(monkeypatch):
-    def broken(kernels, device):
+    def broken(kernels, device, dtype):
         raise OSError("no C compiler")
 
     monkeypatch.setattr(fused, "_fault", broken)
     fused.load_kernels.cache_clear()
     with pytest.warns(
-        UserWarning, match="run without kernels on cpu, slowly: .*(no C compiler|No module named 'triton')"
+        UserWarning,
+        match="in torch.float32 run without kernels on cpu, slowly: .*(no C compiler|No module named 'triton')",
     ):
-        assert fused.load_kernels(torch.device("cpu")) is None
+        assert fused.load_kernels(torch.device("cpu"), torch.float32) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert fused.load_kernels(torch.device("cpu")) is None
+        assert fused.load_kernels(torch.device("cpu"), torch.float32) is None
     fused.load_kernels.cache_clear()
 
 
@@ -154,3 +156,17 @@ def test_a_norm_before_a_product_is_written_in_the_dtype_of_the_product():
     y.float().sum().backward()
     assert y.dtype is torch.bfloat16
     assert x.grad.dtype is w.grad.dtype is torch.float32
+
+
+def no_bfloat16(ab):
+    if ab.dtype == torch.bfloat16:
+        raise RuntimeError("bfloat16 needs a newer GPU")
+    return fused.swiglu(ab)
+
+
+def test_kernels_are_checked_in_the_type_that_they_are_used_in():
+    kernels = types.SimpleNamespace(**{**vars(fused), "swiglu": no_bfloat16})
+    for dtype in (torch.float32, torch.float16):
+        assert fused._fault(kernels, torch.device("cpu"), dtype) == ""
+    with pytest.raises(RuntimeError, match="newer GPU"):
+        fused._fault(kernels, torch.device("cpu"), torch.bfloat16)

@@ -101,12 +101,14 @@ def no_gradient_of_bias(x, weight, bias):
     return causal_conv_silu(x, weight, bias.detach())
 
 
-def test_the_check_of_kernels_passes_right_ones_and_names_a_wrong_one():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_check_of_kernels_passes_right_ones_and_names_a_wrong_one(dtype):
     device = torch.device(DEVICE)
-    assert fused._fault(triton_fused, device) == ""
+    assert fused._fault(triton_fused, device, dtype) == ""
     with torch.inference_mode():
-        assert fused._fault(triton_fused, device) == ""
-    assert "convolution gives other numbers" in fused._fault(kernels_with(causal_conv_silu=no_gradient_of_bias), device)
+        assert fused._fault(triton_fused, device, dtype) == ""
+    wrong = kernels_with(causal_conv_silu=no_gradient_of_bias)
+    assert "convolution gives other numbers" in fused._fault(wrong, device, dtype)
 
 
 @pytest.mark.gpu
@@ -114,7 +116,7 @@ def test_kernels_are_used_on_a_gpu_without_a_warning():
     fused.load_kernels.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert fused.load_kernels(torch.device("cuda", 0)) is triton_fused
+        assert fused.load_kernels(torch.device("cuda", 0), torch.float32) is triton_fused
 
 
 COMPILE = """
