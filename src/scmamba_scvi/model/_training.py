@@ -346,4 +346,6 @@ def _as_list(value: object) -> list:
 
 def _default_precision(accelerator: str) -> str:
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    # older GPUs only emulate bfloat16: slower than float32, and compilers of kernels refuse it
+    has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if has_bfloat16 else "32-true"
