@@ -77,11 +77,6 @@ class _Operations(TorchDispatchMode):
         return _run(func, args, kwargs or {})
 
 
-class _Module(backend_registration._DummyBackendModule):
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return [torch.bfloat16, torch.float16]
-
-
 #: Keeps what is registered; autocast casts nothing on the device.
 _autocast = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
 
@@ -93,7 +88,9 @@ def can_add_device() -> bool:
 
 def add_device() -> torch.device:
     """Let torch know the device, for the rest of the process."""
-    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+    module = backend_registration._DummyBackendModule()
+    module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=module)
     _autocast.fallback(torch.library.fallthrough_kernel)
     torch.Generator = Generator
     torch.tensor = functools.partial(_tensor, torch.tensor)
