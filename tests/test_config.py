@@ -63,6 +63,9 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
         pytest.param({"temperature": float("nan")}, "temperature must be a finite number, got nan", id="nan"),
         pytest.param({"attention_layers": (-1,)}, "attention_layers must be indices of layers", id="index below 0"),
         pytest.param({"attention_layers": (1.5,)}, "attention_layers must be indices of layers", id="index in between"),
+        pytest.param(
+            {"patch_embedding": "shared"}, "no vector per feature to hold the spectral start", id="nowhere to start"
+        ),
     ],
 )
 def test_values_that_cannot_be_used_are_refused_by_name(options, message):

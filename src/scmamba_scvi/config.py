@@ -128,6 +128,11 @@ class ModelConfig:
             raise ScmambaError(
                 "gate_init=0 without a skip starts every embedding at zero: pass gate_init=1 or skip=True."
             )
+        if self.encoder == "mamba" and self.patch_embedding == "shared" and self.spectral and self.skip:
+            raise ScmambaError(
+                "patch_embedding='shared' has no vector per feature to hold the spectral start: pass spectral=False or "
+                "patch_embedding='feature'."
+            )
 
     def _check_widths(self) -> None:
         """Heads divide the inner width, and features are wide enough for the spectral start."""
