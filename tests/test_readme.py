@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
@@ -30,6 +32,34 @@ for block in sys.argv[1:]:
     exec(compile(block, "README.md", "exec"), names)
 print(names["mdata"].obsm["X_scmamba"].shape, len(names["scores"]), names["model"].is_trained)
 """
+
+
+#: Rows of the table of scores, by the methods of `benchmarks/results/quality.jsonl` on SNARE-seq and on bone marrow.
+METHODS = {
+    "scmamba-scvi, default": ("scMamba", "scMamba"),
+    "its linear path alone": ("linear", "linear"),
+    "an MLP in place of the state space network": ("MLP", "MLP"),
+    "correlation-weighted CCA": ("weighted CCA", "weighted CCA"),
+    "MultiVI, totalVI": ("MultiVI", "totalVI"),
+    "RNA alone, components": ("RNA PCA", "RNA PCA"),
+    "the other modality alone": ("ATAC LSI / protein PCA", "ATAC LSI / protein PCA"),
+}
+
+
+def test_scores_are_those_that_the_benchmarks_measured():
+    lines = [json.loads(line) for line in (README.parent / "benchmarks/results/quality.jsonl").read_text().splitlines()]
+    expected = {}
+    for row, of_sets in METHODS.items():
+        cells = []
+        for name, method in zip(("snareseq_mouse_cortex", "bmmc_cite_starter"), of_sets, strict=True):
+            found = [x["scores"] for x in lines if (x["set"], x["method"]) == (name, method) and "scores" in x]
+            for score in ("FOSCTTM", "kNN accuracy", "ARI"):
+                values = [scores[score] for scores in found if score in scores]
+                cells.append(f"{np.mean(values):.3f}" if values else "")
+        expected[row] = cells
+    table = re.findall(r"^\| (.+?) \| (.*) \|$", README.read_text(), flags=re.MULTILINE)
+    shown = {row: [cell.strip() for cell in cells.split("|")] for row, cells in table if row in METHODS}
+    assert shown == expected
 
 
 def test_python_of_the_readme_runs_from_top_to_bottom(tmp_path):

@@ -63,10 +63,20 @@ def _set_section(name: str, results: pd.DataFrame) -> list[str]:
     scored = of_set[of_set["fit_s"].notna()]
     if not len(scored):
         return []
-    lines = [f"## {name}", "", SETS[name].about + ".", "", _table(scored, MAIN, COSTS), ""]
+    lines = [f"## {name}", "", SETS[name].about + ".", "", _table(scored, MAIN, COSTS), "", *_epochs(scored)]
     more = _table(scored, MORE)
     lines += ["<details><summary>More scores</summary>", "", more, "", "</details>", ""] if more else []
     return lines + _not_run(of_set, scored)
+
+
+def _epochs(scored: pd.DataFrame) -> list[str]:
+    """Epochs of the methods that stop by themselves or are cut short on a CPU, beside what they would take at most."""
+    found = [
+        f"{result['method']} {result['notes']['epochs']} ({result['notes']['epochs by default']})"
+        for result in scored.to_dict("records")
+        if isinstance(result["notes"], dict) and "epochs by default" in result["notes"]
+    ]
+    return [f"Epochs, in brackets those by default: {', '.join(found)}.", ""] if found else []
 
 
 def _ablation_section(name: str, results: pd.DataFrame) -> list[str]:
