@@ -87,7 +87,7 @@ def paired_scglue(task: Task, seed: int) -> Fitted:
             )
     graph = _guidance(train["rna"].var_names, train["atac"].var_names, on_gene)
     vertices = sorted(graph.nodes)
-    epochs = epochs_within(828, 100_000, task.train.n_obs)
+    epochs = epochs_within(828, 400_000, task.train.n_obs)
     model = scglue.models.PairedSCGLUEModel(train, vertices, random_seed=seed)
     model.compile()
     with tempfile.TemporaryDirectory() as folder:
