@@ -109,3 +109,13 @@ def test_the_start_sees_the_pairs_of_an_atlas_that_has_few(monkeypatch, tmp_path
     chosen = model._sample(np.arange(train.n_obs), buffer_mb=100)[2]
     names = train.obs_names[chosen]
     assert len(chosen) == 200 and names.isin(whole.obs_names[pairs]).sum() == len(pairs)
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": "mlp"}, {"encoder": "linear"}], ids=["mamba", "mlp", "linear"])
+def test_minibatches_in_which_no_cell_has_a_modality_are_embedded(options):
+    few = simulate_multiome(n_cells=60, n_genes=60, n_peaks=100, n_cell_types=3, paired_fraction=0.5, seed=5)
+    SCMAMBA.setup_mudata(few)
+    model = SCMAMBA(few, **options)
+    model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
+    one_by_one = model.get_latent_representation(batch_size=1)
+    np.testing.assert_allclose(one_by_one, model.get_latent_representation(), atol=1e-5)

@@ -110,10 +110,10 @@ class PatchTokenizer(nn.Module):
             values, col = values.index_select(0, order), col.index_select(0, order)
         offsets = bag_offsets(bag, n * self.n_patches)
         index = self._offset_of.index_select(0, col) if self.shared else col
-        return bag_product(values, index, offsets, self.weight).view(n, self.n_patches, -1)
+        return bag_product(values, index, offsets, self.weight).view(n, self.n_patches, self.weight.shape[1])
 
     def _embed_dense(self, x: Tensor) -> Tensor:
-        grid = self._to_grid(x.T).view(self.n_patches, self.patch_size, -1)  # (c, w, n)
+        grid = self._to_grid(x.T).view(self.n_patches, self.patch_size, len(x))  # (c, w, n)
         if self.shared:
             return torch.einsum("cwn,we->nce", grid, self.weight)
         return torch.einsum("cwn,cwe->nce", grid, self._to_grid(self.weight).view(self.n_patches, self.patch_size, -1))
