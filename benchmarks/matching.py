@@ -24,8 +24,8 @@ TEMPERATURE, BLOCK_SIZE = 0.1, 2048
 
 def measure_search(n_cells: int, one_to_one: bool) -> dict[str, float]:
     """Time and memory of one search among simulated views, in a process of its own, and the share of partners found."""
-    from scmamba_scvi.model._assignment import assign
-    from scmamba_scvi.model._retrieval import nearest_references
+    from scmamba_scvi.model.tools.assignment import assign
+    from scmamba_scvi.model.tools.retrieval import nearest_references
 
     rng = np.random.default_rng(0)
     cells = rng.normal(size=(n_cells, DIMENSIONS)).astype(np.float32)

@@ -43,7 +43,7 @@ def training_step(shape: tuple[int, int, int], preset: str, batch_size: int, dev
     from scmamba_scvi import SCMAMBA
     from scmamba_scvi.config import TrainConfig
     from scmamba_scvi.data import simulate_multiome
-    from scmamba_scvi.model._plan import ContrastivePlan
+    from scmamba_scvi.model.training.plan import ContrastivePlan
 
     n_cells, n_genes, n_peaks = shape
     mdata = simulate_multiome(n_cells=n_cells, n_genes=n_genes, n_peaks=n_peaks, seed=0)

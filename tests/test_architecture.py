@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,15 @@ MAY_IMPORT = {
     "workflow": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow"},
     "report": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "report"},
     "cli": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "report", "cli"},
+}
+#: The same within ``model/``: its subpackages and files, each with what it may import of them.
+MODEL_ROOMS = ("_module", "inputs", "_base", "fitting", "training", "tools", "io", "_model")
+MAY_IMPORT_IN_MODEL = {
+    "_module": {"_module"},
+    "inputs": {"inputs"},
+    "_base": {"_module", "inputs", "_base"},
+    **{room: set(MODEL_ROOMS[: MODEL_ROOMS.index(room) + 1]) for room in MODEL_ROOMS[3:]},
+    "__init__": {"_model", "_module", "tools"},
 }
 #: Packages whose names with a leading underscore change without notice.
 OTHERS = ("scvi", "anndata", "mudata", "lightning", "scanpy", "torch", "mamba_ssm", "pandas", "scipy", "sklearn")
@@ -71,8 +81,47 @@ def test_imports_run_downwards(file):
         assert target in MAY_IMPORT[room], f"{ids(file)} imports {module}.{name}: {room} may not know {target}"
 
 
+@pytest.mark.parametrize("file", sorted((SRC / "model").rglob("*.py")), ids=ids)
+def test_imports_within_model_run_downwards(file):
+    """Imports for type hints count too: a reader follows them as any other."""
+    room = file.relative_to(SRC / "model").parts[0].removesuffix(".py")
+    for module, name in imports_of(file):
+        if module == "scmamba_scvi.model" or module.startswith("scmamba_scvi.model."):
+            target = [*module.split(".")[2:], name][0]
+            assert target in MAY_IMPORT_IN_MODEL[room], f"{ids(file)}: {room} may not know {target}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_private_files_of_a_room_stay_in_it(file):
+    for module, _ in imports_of(file):
+        if module.startswith("scmamba_scvi."):
+            own, private = (file.parent.relative_to(SRC).parts, module.split(".")[1:])
+            hidden = [i for i, part in enumerate(private) if part.startswith("_")]
+            for i in hidden:
+                inside = tuple(private[:i]) == own[:i]
+                assert inside, f"{ids(file)} imports {module}, a private file of another room"
+
+
+def test_no_circle_of_imports():
+    names = {
+        ".".join(["scmamba_scvi", *f.relative_to(SRC).with_suffix("").parts]).removesuffix(".__init__"): f
+        for f in FILES
+    }
+    graph = {
+        module: {target for base, name in imports_of(file) for target in (f"{base}.{name}", base) if target in names}
+        - {module}
+        for module, file in names.items()
+    }
+    order = graphlib.TopologicalSorter(
+        {m: {t for t in ts if names[t].name != "__init__.py"} for m, ts in graph.items()}
+    )
+    order.prepare()  # raises CycleError, which names the circle
+
+
 def test_every_room_has_a_place_in_the_order():
     assert {room_of(file) for file in FILES} - {"__init__"} == set(MAY_IMPORT)
+    in_model = {file.relative_to(SRC / "model").parts[0].removesuffix(".py") for file in (SRC / "model").rglob("*.py")}
+    assert in_model == set(MAY_IMPORT_IN_MODEL)
 
 
 @pytest.mark.parametrize("file", FILES, ids=ids)

@@ -104,10 +104,11 @@ def test_every_public_name_has_an_example():
 @pytest.fixture
 def namespace(tmp_path, monkeypatch):
     """What the examples start from: the names that the code at the top of docs/api.md makes, and its working folder."""
-    from scmamba_scvi.model import _sizes
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_sizes, "STEPS", 8)  # examples have to run, not to train well
+    from scmamba_scvi.model.training import sizes
+
+    monkeypatch.setattr(sizes, "STEPS", 8)  # examples have to run, not to train well
     (code,) = re.findall(r"^```python\n(.*?)^```$", API.read_text(), flags=re.MULTILINE | re.DOTALL)
     made: dict[str, object] = {}
     exec(compile(code, str(API), "exec"), made)

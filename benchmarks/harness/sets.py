@@ -101,7 +101,7 @@ def _forget_annotations(mdata: MuData, batch_key: str | None) -> None:
 
 def kinds_of(mdata: MuData) -> dict[str, str]:
     """Kind of modality to key, as `SCMAMBA.setup_mudata` recognises them."""
-    from scmamba_scvi.model._modalities import resolve_modalities
+    from scmamba_scvi.model.inputs.kinds import resolve_modalities
 
     return resolve_modalities(mdata, None)
 

@@ -18,7 +18,6 @@ AFTER_INTEGRATION = ("annotation", "matching", "imputation", "agreement", "mosai
 @pytest.fixture
 def results(load, monkeypatch, tmp_path):
     """An empty folder of results, with a set that is trained in a second."""
-    from scmamba_scvi.model import _sizes
 
     sets, after = load("harness.sets"), load("harness.after")
     arguments = {"n_cells": 300, "n_genes": 80, "n_peaks": 200, "n_cell_types": 3, "seed": 1}
@@ -27,7 +26,9 @@ def results(load, monkeypatch, tmp_path):
     )
     monkeypatch.setitem(sets.SETS, "tiny", tiny)
     monkeypatch.setattr(after, "RESULTS", tmp_path)
-    monkeypatch.setattr(_sizes, "STEPS", 8)  # how well the model is trained does not matter here
+    from scmamba_scvi.model.training import sizes
+
+    monkeypatch.setattr(sizes, "STEPS", 8)  # how well the model is trained does not matter here
     return tmp_path
 
 

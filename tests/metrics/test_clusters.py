@@ -8,7 +8,7 @@ import torch
 
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import leiden_ari_nmi
-from scmamba_scvi.metrics._graph import neighbor_graph
+from scmamba_scvi.metrics.graph import neighbor_graph
 
 
 def rand_index_by_pairs(a, b):

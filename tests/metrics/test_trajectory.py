@@ -6,7 +6,7 @@ import torch
 
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import diffusion_pseudotime, pseudotime_consistency, trajectory_conservation
-from scmamba_scvi.metrics._graph import neighbor_graph
+from scmamba_scvi.metrics.graph import neighbor_graph
 
 
 def spearman_by_ranks(a, b):

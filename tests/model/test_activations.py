@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model._activations import decide_checkpointing, fits
+from scmamba_scvi.model.training.activations import decide_checkpointing, fits
 
 
 def test_checkpointing_is_decided_by_the_argument_else_by_free_memory(mdata):

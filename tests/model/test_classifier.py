@@ -16,7 +16,7 @@ from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import annotation_scores
-from scmamba_scvi.model import _heads
+from scmamba_scvi.model.tools import linear_head
 
 QUICK = {"enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -199,10 +199,12 @@ def test_head_is_the_regression_of_scikit_learn(n_labels):
     rng = np.random.default_rng(0)
     y = np.array(list("abcde"))[rng.integers(n_labels, size=400)]
     z = rng.normal(size=(5, 6))[[ord(c) - 97 for c in y]] * 0.3 + 0.2 * rng.normal(size=(400, 6)) + 1
-    head = _heads.fit_head(z, y, balance=1.0, seed=0)
+    head = linear_head.fit_head(z, y, balance=1.0, seed=0)
     x = (z - z.mean(0)) / np.sqrt(z.var(0).mean())
     counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
-    want = LogisticRegression(C=_heads.PENALTY_C, max_iter=1000).fit(x, y, sample_weight=[400 / counts[c] for c in y])
+    want = LogisticRegression(C=linear_head.PENALTY_C, max_iter=1000).fit(
+        x, y, sample_weight=[400 / counts[c] for c in y]
+    )
     logits = np.log(want.predict_proba(x))
     np.testing.assert_allclose(np.exp(head.log_proba(z)), softmax(logits / head.temperature, axis=1), atol=1e-3)
 
@@ -210,7 +212,7 @@ def test_head_is_the_regression_of_scikit_learn(n_labels):
 def test_random_labels_are_predicted_without_confidence():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(60, 40)), np.repeat(["a", "b", "c"], 20)
-    head = _heads.fit_head(z, y, 0.5, 0)
+    head = linear_head.fit_head(z, y, 0.5, 0)
     assert head.temperature > 2
     assert np.exp(head.log_proba(rng.normal(size=(200, 40)))).max(1).mean() < 0.6
 

@@ -11,8 +11,9 @@ from scvi import settings
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import convert_mudata, open_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model._disk import RowsOnDisk
-from scmamba_scvi.model._stream import StreamedLoader, sample_chunks
+from scmamba_scvi.model.inputs.disk import RowsOnDisk
+from scmamba_scvi.model.inputs.sampling import sample_chunks
+from scmamba_scvi.model.training.streaming import StreamedLoader
 
 SMALL = {"n_latent": 8, "max_patches": 4, "n_layers": 1, "d_model": 16, "headdim": 16}
 

@@ -14,7 +14,7 @@ from shapes import TINY, mudata_of, one_count, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import NonFiniteError, ScmambaError, UnknownNameError
-from scmamba_scvi.model._training import _default_precision
+from scmamba_scvi.model.training.mixin import _default_precision
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N = 60

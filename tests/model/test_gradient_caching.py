@@ -11,8 +11,8 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi.config import TrainConfig
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model._gradient_caching import split_minibatch
-from scmamba_scvi.model._sizes import choose_sizes
+from scmamba_scvi.model.training.sizes import choose_sizes
+from scmamba_scvi.nn.gradient_caching import split_minibatch
 from scmamba_scvi.nn.memory import saved_bytes
 
 DETERMINISTIC = {"mask_rate": 0.0, "dropout": 0.0}

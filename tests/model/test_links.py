@@ -15,7 +15,7 @@ from scmamba_scvi import SCMAMBA, pl
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.model._links import _classes, _compare, _pairs
+from scmamba_scvi.model.tools.links import _classes, _compare, _pairs
 
 PLACES = ["chrom", "start", "end", "strand"]
 

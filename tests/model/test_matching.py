@@ -15,8 +15,9 @@ from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_citeseq
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import partner_ranks
-from scmamba_scvi.model._assignment import assign
-from scmamba_scvi.model._retrieval import fit_temperature, log_evidence, nearest_references
+from scmamba_scvi.model.fitting.calibration import fit_temperature
+from scmamba_scvi.model.tools.assignment import assign
+from scmamba_scvi.model.tools.retrieval import log_evidence, nearest_references
 
 
 def unit(x):
@@ -93,7 +94,7 @@ def test_evidence_is_pointwise_mutual_information():
 def test_memory_does_not_grow_with_queries_times_references():
     """12,000 cells in 12,000: all cosines together would be 576 MB."""
     code = (
-        "import resource, numpy as np; from scmamba_scvi.model._retrieval import nearest_references as search\n"
+        "import resource, numpy as np; scmamba_scvi.model.tools.retrieval import nearest_references as search\n"
         "x = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)\n"
         "x /= np.linalg.norm(x, axis=1, keepdims=True); search(x[:500], x[:500], 5, 0.1)\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -15,8 +15,8 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import foscttm
-from scmamba_scvi.model._matrix import iterate_blocks
-from scmamba_scvi.model._start import direction_weights
+from scmamba_scvi.model.fitting.initialization import direction_weights
+from scmamba_scvi.model.inputs.matrices import iterate_blocks
 from scmamba_scvi.nn.spectral import linear_start, truncated_svd
 
 

@@ -11,7 +11,7 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import open_mudata, simulate_multiome
 from scmamba_scvi.metrics import foscttm, knn_accuracy
-from scmamba_scvi.model._random_cells import sample, sample_with_pairs
+from scmamba_scvi.model.inputs.sampling import sample, sample_with_pairs
 
 N_PAIRED, N_SINGLE, N_TEST = 250, 400, 250
 SEEDS = (0, 1, 2)
@@ -97,7 +97,7 @@ def test_a_sample_of_paired_cells_is_a_plain_one():
 
 @pytest.mark.parametrize("on_disk", [False, True], ids=["in memory", "in a file"])
 def test_the_start_sees_the_pairs_of_an_atlas_that_has_few(monkeypatch, tmp_path, on_disk):
-    monkeypatch.setattr("scmamba_scvi.model._fitting.MAX_CELLS", 200)
+    monkeypatch.setattr("scmamba_scvi.model.fitting.mixin.MAX_CELLS", 200)
     whole = simulate_multiome(n_cells=1_000, n_genes=100, n_peaks=200, n_cell_types=3, n_batches=1, seed=5)
     pairs, single = np.arange(900, 960), np.delete(np.arange(1_000), np.arange(900, 960))
     train = restricted(whole, {"rna": np.r_[pairs, single[::2]], "atac": np.r_[pairs, single[1::2]]})

@@ -17,9 +17,9 @@ from torch.utils.data import BatchSampler, RandomSampler
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model._gradient_caching import split_minibatch
-from scmamba_scvi.model._ranks import count_ranks, ranks_trainer
-from scmamba_scvi.model._sampler import BatchPureSampler, ShareOfRank
+from scmamba_scvi.model.training.distributed import count_ranks, ranks_trainer
+from scmamba_scvi.model.training.samplers import BatchPureSampler, ShareOfRank
+from scmamba_scvi.nn.gradient_caching import split_minibatch
 
 #: Nothing is drawn at random, so that gradients can be compared.
 WITHOUT_CHANCE = {"mask_rate": 0.0, "dropout": 0.0}

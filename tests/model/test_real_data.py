@@ -9,9 +9,9 @@ import pytest
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import open_mudata
 from scmamba_scvi.metrics import foscttm, recall_at_k
-from scmamba_scvi.model._query import MIN_OVERLAP
-from scmamba_scvi.pp._coordinates import parse_coordinates
-from scmamba_scvi.pp._overlap import best_overlaps
+from scmamba_scvi.model.tools.query import MIN_OVERLAP
+from scmamba_scvi.pp.coordinates import parse_coordinates
+from scmamba_scvi.pp.overlap import best_overlaps
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

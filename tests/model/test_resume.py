@@ -19,7 +19,7 @@ from shapes import TINY, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ResumeError, ScmambaError
-from scmamba_scvi.model._resume import read_checkpoint
+from scmamba_scvi.model.training.resume import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TRAIN = {"max_epochs": 8, "batch_size": 12, "accelerator": "cpu", "enable_progress_bar": False}

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model._sampler import BatchPureSampler
+from scmamba_scvi.model.training.samplers import BatchPureSampler
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from scmamba_scvi import SCMAMBA, pl
 from scmamba_scvi.config import CHOICES, TrainConfig
-from scmamba_scvi.model._callbacks import KeepBest
-from scmamba_scvi.model._summary import SCORES, best_of, describe_result
+from scmamba_scvi.model.training.callbacks import KeepBest
+from scmamba_scvi.model.training.summary import SCORES, best_of, describe_result
 
 CONFIG = TrainConfig()
 

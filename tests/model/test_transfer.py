@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model._transfer import OneAhead, map_parts, one_ahead
+from scmamba_scvi.model.training.prefetch import OneAhead, map_parts, one_ahead
 
 
 def test_the_next_item_is_sent_before_one_is_received():

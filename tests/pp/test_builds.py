@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.pp._builds import canonical_build, possible_builds, recorded_build
-from scmamba_scvi.pp._coordinates import parse_coordinates
+from scmamba_scvi.pp.builds import canonical_build, possible_builds, recorded_build
+from scmamba_scvi.pp.coordinates import parse_coordinates
 
 
 @pytest.mark.parametrize(

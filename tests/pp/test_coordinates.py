@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.pp._coordinates import natural_order, parse_coordinates
+from scmamba_scvi.pp.coordinates import natural_order, parse_coordinates
 
 
 def listed(var: pd.DataFrame) -> list[tuple[str, int, int]]:

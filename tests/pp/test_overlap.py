@@ -7,8 +7,8 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scmamba_scvi.pp._coordinates import parse_coordinates
-from scmamba_scvi.pp._overlap import best_overlaps
+from scmamba_scvi.pp.coordinates import parse_coordinates
+from scmamba_scvi.pp.overlap import best_overlaps
 
 
 def table(intervals):

@@ -12,7 +12,7 @@ PROMOTER = 2_000
 
 def genes_by_peaks(genes: pd.DataFrame, peaks: pd.DataFrame) -> sparse.csr_matrix:
     """1 where a peak overlaps the gene's body or its promoter, ``(genes, peaks)``; from the coordinates in ``var``."""
-    from scmamba_scvi.pp._coordinates import chromosome_key, parse_coordinates
+    from scmamba_scvi.pp.coordinates import chromosome_key, parse_coordinates
 
     g, p = parse_coordinates(genes), parse_coordinates(peaks)
     forward = genes["strand"].astype(str).ne("-").to_numpy() if "strand" in genes else np.ones(len(genes), bool)

@@ -8,8 +8,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import ScmambaError
-from ._distances import Matrix, as_matrix, nearest, prepare, query_rows, resolve_k
 from ._labels import Labels, label_codes
+from .distances import Matrix, as_matrix, nearest, prepare, query_rows, resolve_k
 
 
 def knn_accuracy(

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 
 from ..errors import ScmambaError
-from ._distances import Matrix, as_matrix, resolve_k
-from ._graph import neighbor_graph
 from ._labels import Labels, label_codes
+from .distances import Matrix, as_matrix, resolve_k
+from .graph import neighbor_graph
 
 #: 0.1 to 2.0 in steps of 0.1, as in section 4.2.1 of the paper.
 RESOLUTIONS = tuple(round(0.1 * step, 1) for step in range(1, 21))

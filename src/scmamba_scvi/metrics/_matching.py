@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
-from ._distances import Matrix, as_matrix, count_closer, prepare, query_rows
+from .distances import Matrix, as_matrix, count_closer, prepare, query_rows
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from scipy import sparse
 from torch import Tensor
 
 from ..errors import ScmambaError
-from ._distances import Matrix, nearest, nearest_with_distances, prepare
 from ._matching import check_pairs
+from .distances import Matrix, nearest, nearest_with_distances, prepare
 
 #: Rows of the product of neighbour graphs computed at a time; each has about ``k * k`` entries.
 BLOCK_ROWS: Final = 4096

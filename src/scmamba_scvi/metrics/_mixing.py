@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError
-from ._distances import Matrix, as_matrix, nearest, prepare, query_rows, resolve_k
 from ._labels import Labels, label_codes
+from .distances import Matrix, as_matrix, nearest, prepare, query_rows, resolve_k
 
 
 def omics_entropy_mixing(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
-from ._distances import Matrix, as_matrix, distance_sums, prepare, query_rows
 from ._labels import Labels, label_codes
+from .distances import Matrix, as_matrix, distance_sums, prepare, query_rows
 
 
 def cell_type_asw(

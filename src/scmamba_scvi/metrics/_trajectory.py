@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError
-from ._distances import Matrix, as_matrix, distance_sums, prepare, resolve_k
-from ._graph import neighbor_graph
+from .distances import Matrix, as_matrix, distance_sums, prepare, resolve_k
+from .graph import neighbor_graph
 
 
 def diffusion_pseudotime(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._matching import CellMatches
 from ._model import SCMAMBA
 from ._module import SCMAMBAModule
+from .tools.matching import CellMatches
 
 __all__ = ["SCMAMBA", "CellMatches", "SCMAMBAModule"]

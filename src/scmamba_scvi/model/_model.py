@@ -5,37 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
 from mudata import MuData
 from scvi.data.fields import MuDataCategoricalObsField, MuDataLayerField
-from scvi.model.base import BaseModelClass
 from scvi.utils import setup_anndata_dsp
 
-from .._compat import drop_managers_with, drop_setup_with, scvi_constants, validation_check
+from .._compat import drop_managers_with, scvi_constants, validation_check
 from .._keys import BATCH_KEY, LABELS_KEY, x_key
 from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
-from ._agreement import AgreementMixin
-from ._checks import check_obs_column, check_shared_cells, only_used_categories
-from ._classifier import ClassifierMixin
-from ._copies import CopyMixin
-from ._data import MultiModalManager
-from ._embedding import EmbeddingMixin
-from ._fitting import FittingMixin
-from ._genome import PLACED_KINDS, build_of, places_to_keep
-from ._importance import ImportanceMixin
-from ._imputation import ImputationMixin
-from ._links import LinksMixin
-from ._mapping import MappingMixin
-from ._matching import MatchingMixin
-from ._modalities import resolve_modalities
-from ._model_json import SETUP_ARGUMENTS
 from ._module import SCMAMBAModule
-from ._saving import SavingMixin
-from ._sizes import choose_preset, patch_size_for
-from ._training import ContrastiveTrainingMixin
-from ._trajectory import TrajectoryMixin
+from .inputs.checks import check_obs_column, check_shared_cells, only_used_categories
+from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
+from .inputs.kinds import resolve_modalities
+from .inputs.manager import MultiModalManager
+from .io.copies import CopyMixin
+from .io.model_json import SETUP_ARGUMENTS
+from .io.saving import SavingMixin
+from .tools.agreement import AgreementMixin
+from .tools.classifier import ClassifierMixin
+from .tools.embedding import EmbeddingMixin
+from .tools.importance import ImportanceMixin
+from .tools.imputation import ImputationMixin
+from .tools.links import LinksMixin
+from .tools.mapping import MappingMixin
+from .tools.matching import MatchingMixin
+from .tools.trajectory import TrajectoryMixin
+from .training.mixin import ContrastiveTrainingMixin
+from .training.sizes import choose_preset, patch_size_for
 
 _C = scvi_constants()
 #: Arguments that scvi-tools adds when it registers new data for an existing model.
@@ -43,7 +40,6 @@ PASSED_ON: Final = ("source_registry", "extend_categories", "allow_missing_label
 
 
 class SCMAMBA(
-    EmbeddingMixin,
     MatchingMixin,
     ImputationMixin,
     AgreementMixin,
@@ -52,11 +48,10 @@ class SCMAMBA(
     ImportanceMixin,
     LinksMixin,
     TrajectoryMixin,
+    EmbeddingMixin,
     ContrastiveTrainingMixin,
-    FittingMixin,
     SavingMixin,
     CopyMixin,
-    BaseModelClass,
 ):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
 
@@ -219,49 +214,6 @@ class SCMAMBA(
         with only_used_categories(mdata, batch_key if source is None else None):
             manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
-
-    @property
-    def kinds(self) -> dict[str, str]:
-        """From kind of modality to key of ``mdata.mod``."""
-        return dict(self.modalities_)
-
-    @property
-    def layouts(self) -> dict[str, FeatureLayout]:
-        """Order and patches of the features, per kind of modality."""
-        return dict(self._layouts)
-
-    @property
-    def config(self) -> ModelConfig:
-        """Options of the network, its start and its loss, as the preset and the overrides give them."""
-        return self.module.config
-
-    @property
-    def batch_key(self) -> str | None:
-        """Column of ``mdata.obs`` that holds the batch, as named in `setup_mudata`."""
-        return self.registry_[_C._SETUP_ARGS_KEY]["batch_key"]
-
-    @property
-    def _corrects_batches(self) -> bool:
-        """Whether the joint embedding reads the batch of a cell."""
-        return self.config.corrects_batches and self.batch_key is not None
-
-    def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, np.ndarray]:
-        """Features the model knows, per key of ``mdata.mod``, in its order; ``legacy_mudata_format`` is not read."""
-        return {key: self.feature_names(kind) for kind, key in self.modalities_.items()}
-
-    def feature_names(self, kind: str) -> np.ndarray:
-        """Features of one kind of modality, in the order the model knows.
-
-        Examples
-        --------
-        >>> model.feature_names("rna")[:2].tolist() == mdata["rna"].var_names[:2].tolist()
-        True
-        """
-        return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
-
-    def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
-        with drop_setup_with(self, adata):
-            return super()._validate_anndata(adata, copy_if_view)
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:
         if layouts is not None:

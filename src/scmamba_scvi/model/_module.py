@@ -14,11 +14,11 @@ from .._keys import present_key, x_key
 from ..config import ModelConfig
 from ..nn.distributed import gather_rows
 from ..nn.encoder import Encoder
+from ..nn.gradient_caching import apply_in_parts
 from ..nn.joint import JointEmbedding
 from ..nn.losses import Temperature, multimodal_loss
 from ..ops.csr import select_rows
 from ..pp import FeatureLayout, value_transform
-from ._gradient_caching import apply_in_parts
 
 
 class SCMAMBAModule(BaseModuleClass):
@@ -111,6 +111,24 @@ class SCMAMBAModule(BaseModuleClass):
                 encoder.only_linear = False
             for parameter in paused:
                 parameter.requires_grad_(True)
+
+    @contextlib.contextmanager
+    def frozen_reference(self, on: bool) -> Iterator[None]:
+        """Within the block, only what the model of a query may adapt has gradients; nothing changes if not ``on``."""
+        encoders = list(self.encoders.values()) if on else []
+        adapted = {id(p) for encoder in encoders for p in encoder.adaptable_parameters()}
+        frozen = [p for p in self.parameters() if p.requires_grad and id(p) not in adapted] if on else []
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for encoder in encoders:
+            encoder.keep_statistics = True
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            for encoder in encoders:
+                encoder.keep_statistics = False
 
     def joint_features(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """Counts ``(n, f)`` to what the joint embedding reads, ``(n, 2 z)``; zero for cells that lack the modality."""

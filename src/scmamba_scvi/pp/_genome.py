@@ -16,7 +16,7 @@ import pandas as pd
 
 from .._keys import MODALITY_NAMES
 from ..errors import ScmambaError, UnknownNameError
-from ._coordinates import (
+from .coordinates import (
     CHROM_COLUMNS,
     END_COLUMNS,
     START_COLUMNS,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ScmambaError
-from ._coordinates import Coordinates, parse_coordinates
+from .coordinates import Coordinates, parse_coordinates
 
 #: Most slots of the padded grid: CSR minibatches index them with int32.
 MAX_SLOTS: Final = 2**31 - 1

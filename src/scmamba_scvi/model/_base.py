@@ -1,0 +1,129 @@
+"""What the capabilities of a model may rely on: its network, names, keys and coordinates, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from mudata import MuData
+from scvi.model.base import BaseModelClass
+
+from .._compat import drop_setup_with, scvi_constants
+from .._keys import BATCH_KEY, x_key
+from ..config import ModelConfig
+from ..pp import FeatureLayout
+from ..pp.coordinates import Coordinates, parse_coordinates
+from ._module import SCMAMBAModule
+from .inputs.manager import MultiModalManager
+
+_C = scvi_constants()
+
+
+class ModelBase(BaseModelClass):
+    """State and names that every mixin of `SCMAMBA` shares; the mixins know each other only through it.
+
+    Attributes
+    ----------
+    module
+        The network.
+    modalities_
+        From kind of modality to key of ``mdata.mod``.
+    preset_
+        Name of the preset that the model was made from.
+    is_started_
+        Whether value transforms and linear path were fitted to training cells.
+    match_temperatures_
+        Temperature of a match's confidence, per pair of kinds.
+    classifier_
+        What `train_classifier` learned, as plain values.
+    is_query_
+        Made by `load_query_data`: training leaves the reference as it is.
+    reference_batches_
+        Number of batches that the reference of a query was trained on.
+    places_
+        Coordinates per kind, `None` where names say the same.
+    training_summary_
+        What the last training chose and found.
+    """
+
+    module: SCMAMBAModule
+    modalities_: dict[str, str]
+    preset_: str
+    is_started_: bool
+    match_temperatures_: dict[str, float]
+    classifier_: dict[str, Any] | None
+    is_query_: bool
+    reference_batches_: int
+    places_: dict[str, dict[str, Any] | None]
+    training_summary_: dict[str, Any]
+    history_: dict[str, pd.DataFrame] | None
+    registry_: dict[str, Any]
+    init_params_: dict[str, Any]
+    is_trained_: bool
+    adata: MuData | None
+    adata_manager: MultiModalManager
+    _layouts: dict[str, FeatureLayout]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """From kind of modality to key of ``mdata.mod``."""
+        return dict(self.modalities_)
+
+    @property
+    def layouts(self) -> dict[str, FeatureLayout]:
+        """Order and patches of the features, per kind of modality."""
+        return dict(self._layouts)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Options of the network, its start and its loss, as the preset and the overrides give them."""
+        return self.module.config
+
+    @property
+    def batch_key(self) -> str | None:
+        """Column of ``mdata.obs`` that holds the batch, as named in `setup_mudata`."""
+        return self.registry_[_C._SETUP_ARGS_KEY]["batch_key"]
+
+    @property
+    def _corrects_batches(self) -> bool:
+        """Whether the joint embedding reads the batch of a cell."""
+        return self.config.corrects_batches and self.batch_key is not None
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, np.ndarray]:
+        """Features the model knows, per key of ``mdata.mod``, in its order; ``legacy_mudata_format`` is not read."""
+        return {key: self.feature_names(kind) for kind, key in self.modalities_.items()}
+
+    def feature_names(self, kind: str) -> np.ndarray:
+        """Features of one kind of modality, in the order the model knows.
+
+        Examples
+        --------
+        >>> model.feature_names("rna")[:2].tolist() == mdata["rna"].var_names[:2].tolist()
+        True
+        """
+        return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
+
+    def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
+        with drop_setup_with(self, adata):
+            return super()._validate_anndata(adata, copy_if_view)
+
+    @property
+    def batches(self) -> np.ndarray:
+        """Names of the batches the model knows, in their order."""
+        fields = self.registry_[_C._FIELD_REGISTRIES_KEY]
+        return np.asarray(fields[BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"])
+
+    def coordinates(self, kind: str) -> Coordinates:
+        """Genomic coordinates of the features of ``kind``, in the order the model knows."""
+        kept = self.places_.get(kind)
+        if kept is None:
+            return parse_coordinates(pd.DataFrame(index=pd.Index(self.feature_names(kind)).astype(str)))
+        arrays = (np.asarray(kept[part], dtype=np.int64) for part in ("chrom", "start", "end"))
+        return Coordinates(tuple(kept["chroms"]), *arrays)
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> Self:
+        """Model from a folder that `save` or `export` wrote, without data; `SavingMixin` reads it."""
+        raise TypeError(f"{cls.__name__} cannot read models from folders.")

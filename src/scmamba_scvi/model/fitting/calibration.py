@@ -1,0 +1,73 @@
+"""How probable a match is: a temperature of the cosines, fitted to held-out pairs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+
+from ..._keys import KINDS
+from ...metrics.distances import as_matrix
+from .._base import ModelBase
+from .._module import SCMAMBAModule
+from ..inputs.matrices import ModalityMatrix, in_parts
+from ..inputs.sampling import sample
+
+#: Held-out pairs that the temperature is fitted to: one number needs no more, and all their cosines are in memory at once.
+MAX_PAIRS = 2_000
+#: Fewer pairs do not determine a temperature.
+MIN_PAIRS = 10
+
+
+@torch.inference_mode()
+def calibrate(
+    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], held_out: np.ndarray, seed: int
+) -> dict[str, float]:
+    """Temperature of each pair of kinds of which at least `MIN_PAIRS` cells were not trained on."""
+    module.eval()
+    present = {kind: matrix.present(held_out) for kind, matrix in matrices.items()}
+    temperatures = {}
+    for a, b in itertools.combinations(present, 2):
+        pairs = sample(held_out[present[a] & present[b]], MAX_PAIRS, seed)
+        if len(pairs) >= MIN_PAIRS:
+            x, y = (_views(module, matrices[kind], kind, pairs) for kind in (a, b))
+            temperatures[pair_key(a, b)] = fit_temperature(x, y)
+    return temperatures
+
+
+def match_temperature(model: ModelBase, a: str, b: str) -> tuple[float, bool]:
+    """Temperature of two kinds, and whether it was fitted to held-out pairs; else it is that of the loss."""
+    fitted = model.match_temperatures_.get(pair_key(a, b))
+    return (model.module.temperature().item(), False) if fitted is None else (fitted, True)
+
+
+def pair_key(a: str, b: str) -> str:
+    """Name of two kinds in `ModelBase.match_temperatures_`, such as ``"rna-atac"``."""
+    return "-".join(sorted((a, b), key=KINDS.index))
+
+
+def fit_temperature(x: np.ndarray, y: np.ndarray) -> float:
+    """The ``t`` with which ``exp(cosine / t)`` best predicts which ``y`` is the partner of each ``x``, and the reverse.
+
+    Maximum likelihood over pairs ``(n, z)`` that were not trained on. Where a candidate's chance to be the partner is
+    proportional to ``exp(cosine / t)``, its share of the sum over candidates is its probability, however many there are.
+    """
+    cosine = as_matrix(x, "x") @ as_matrix(y, "y").T  # (n, n)
+
+    def loss(log_t: float) -> float:
+        logits = cosine / np.exp(log_t)
+        partner = logits.diagonal()
+        return float((logits.logsumexp(0) + logits.logsumexp(1) - 2 * partner).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.005), np.log(5.0)), method="bounded").x))
+
+
+def _views(module: SCMAMBAModule, matrix: ModalityMatrix, kind: str, cells: np.ndarray) -> np.ndarray:
+    parts = []
+    for part in in_parts(cells, 512):
+        present = torch.from_numpy(matrix.present(part)).to(module.device)
+        parts.append(module.encode(matrix.read(part).to(module.device), kind, present).float().cpu())
+    return torch.cat(parts).numpy()

@@ -1,0 +1,118 @@
+"""What is fitted to the training cells before the first step: value transforms and the spectral start."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import torch
+
+from ...nn.spectral import TruncatedSVD, held_out_correlations, linear_start, truncated_svd
+from .._module import SCMAMBAModule
+from ..inputs.matrices import ModalityMatrix, iterate_blocks
+from ..inputs.sampling import is_paired, sample, sample_with_pairs
+
+#: More cells do not change the leading directions, but make each of several passes over the data longer.
+MAX_CELLS = 50_000
+#: For weights: correlations need fewer cells than directions do, and each of four parts is decomposed again.
+MAX_CELLS_OF_WEIGHTS = 10_000
+
+
+def fit_values(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> None:
+    """Fit the value transforms (document frequencies, spreads) to the training cells."""
+    for kind, matrix in matrices.items():
+        module.values[kind].fit(iterate_blocks(matrix, cells))
+
+
+def decompose(
+    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, seed: int = 0
+) -> dict[str, TruncatedSVD]:
+    """Leading components of every modality's values on those of ``cells`` that have it."""
+    n_components = n_spectral_components(module, {k: int(m.present(cells).sum()) for k, m in matrices.items()})
+    return {
+        kind: truncated_svd(
+            lambda kind=kind, matrix=matrix: (module.transform(b, kind) for b in iterate_blocks(matrix, cells)),
+            matrix.n_features, min(n_components, matrix.n_features), seed=seed,
+        )
+        for kind, matrix in matrices.items()
+    }  # fmt: skip
+
+
+def start_spectrally(
+    module: SCMAMBAModule,
+    matrices: Mapping[str, ModalityMatrix],
+    cells: np.ndarray,
+    svds: Mapping[str, TruncatedSVD],
+    seed: int = 0,
+) -> None:
+    """Set every encoder's linear part to the correlation-weighted CCA of the training cells.
+
+    Parameters
+    ----------
+    module
+        With fitted value transforms.
+    matrices
+        Counts per kind of modality.
+    cells, svds
+        Training cells and their components, of `decompose`.
+    seed
+        Of the decompositions that weights from held-out cells need.
+    """
+    present = {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()}
+    device = next(module.parameters()).device
+    weights = None
+    if module.config.spectral_weights == "held-out":
+        n_components = max(svd.components.shape[1] for svd in svds.values())
+        weights = direction_weights(module, matrices, cells, n_components, seed)
+        if not bool((weights > 0).any()):
+            # with weights of zero every view would be the same vector, and training could not change that
+            warnings.warn(
+                f"On held-out cells, no direction of {' and '.join(matrices)} is correlated: training starts from correlations on "
+                f"its own cells, which may be chance. Check that the modalities were measured in the same cells.",
+                UserWarning, stacklevel=2,
+            )  # fmt: skip
+            weights = None
+    starts = linear_start(svds, present, module.config.n_latent, weights)
+    for kind, start in starts.items():
+        module.encoders[kind].start_from(start.to(device))
+
+
+def direction_weights(
+    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, n_components: int, seed: int
+) -> torch.Tensor:
+    """Held-out correlations of the shared directions, in falling order, from at most `MAX_CELLS_OF_WEIGHTS` cells.
+
+    Another part of the cells may give a direction another rank, so single correlations scatter; the falling curve
+    nearest to them (isotonic regression) is smoother.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    cells = sample_with_pairs(cells, is_paired(matrices, cells), MAX_CELLS_OF_WEIGHTS, partial(sample, seed=seed))
+    found = held_out_correlations(
+        {
+            kind: lambda mask, kind=kind, matrix=matrix: (
+                module.transform(b, kind) for b in iterate_blocks(matrix, cells[mask.numpy()])
+            )
+            for kind, matrix in matrices.items()
+        },
+        {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()},
+        {kind: min(n_components, matrix.n_features) for kind, matrix in matrices.items()},
+        {kind: matrix.n_features for kind, matrix in matrices.items()},
+        module.config.n_latent,
+        seed=seed,
+    )
+    falling = IsotonicRegression(increasing=False).fit_transform(np.arange(len(found)), found.numpy())
+    return torch.from_numpy(np.clip(falling, 0, 1)).float()
+
+
+def n_spectral_components(module: SCMAMBAModule, n_cells: Mapping[str, int]) -> int:
+    """Number of directions of each modality that enter the CCA: as many as latent dimensions, fewer on few cells.
+
+    With a tenth as many directions as cells, correlations by chance stay well below true ones. Held-out correlations
+    need no such limit: those by chance get a weight near zero.
+    """
+    asked = module.config.spectral_components or module.config.n_latent
+    per_direction = 2 if module.config.spectral_weights == "held-out" else 10
+    return max(2, min(asked, min(n_cells.values()) // per_direction))

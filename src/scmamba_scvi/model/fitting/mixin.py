@@ -1,0 +1,92 @@
+"""What is fitted to the training cells before the first step of training and after the last."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+
+import numpy as np
+from scvi import settings
+
+from ..._keys import BATCH_KEY, x_key
+from ...config import TrainConfig
+from .._base import ModelBase
+from ..inputs.manager import MultiModalDataset
+from ..inputs.matrices import ModalityMatrix
+from ..inputs.sampling import is_paired, sample, sample_chunks, sample_with_pairs
+from .calibration import calibrate
+from .initialization import MAX_CELLS, decompose, fit_values, start_spectrally
+from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, start_joint
+
+
+class FittingMixin(ModelBase):
+    """Value transforms, spectral start and joint embedding of a model whose module is an `SCMAMBAModule`."""
+
+    def _start_from(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
+        """Fit what must be known before the first step of training; once in the life of a model."""
+        if self.is_started_:
+            return
+        seed = settings.seed or 0
+        # in rising order, so that a file is read once from front to back
+        fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
+        starts_spectrally = self.config.spectral and self.config.skip
+        if starts_spectrally or self.module.joint is not None:
+            matrices, cells, _ = self._sample(cells, buffer_mb)
+            svds = decompose(self.module, matrices, cells, seed)
+            if starts_spectrally:
+                start_spectrally(self.module, matrices, cells, svds, seed)
+            if self.module.joint is not None:
+                start_joint(self.module, matrices, cells, svds, seed)
+        self.is_started_ = True
+
+    def _fit_joint_embedding(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
+        """Fit the joint embedding to the encoders as they are; in the model of a query, only the offsets of new batches."""
+        if self.module.joint is None:
+            return
+        if self.is_query_:
+            self._place_new_batches()
+            return
+        matrices, cells, chosen = self._sample(cells, buffer_mb)
+        batches = None
+        if self._corrects_batches:
+            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
+        fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
+
+    def _place_new_batches(self) -> None:
+        """Estimate the offsets of batches that the reference was not trained on."""
+        if not self._corrects_batches or self.module.joint is None:
+            return
+        manager = self.adata_manager
+        batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
+        matrices = {kind: manager.matrix(kind) for kind, key in self.modalities_.items() if key in manager.adata.mod}
+        seed = settings.seed or 0
+        small = fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed)
+        for number, n_cells in small.items():
+            warnings.warn(
+                f"Batch {self.batches[number]!r} has {n_cells} cells, fewer than the {MIN_CELLS_OF_BATCH} that an offset "
+                f"is estimated from: its joint embedding is not corrected.",
+                UserWarning, stacklevel=3,
+            )  # fmt: skip
+
+    def _calibrate_matching(self, held_out: np.ndarray) -> None:
+        """Fit the temperatures of matches to cells that training did not see."""
+        self.match_temperatures_ = calibrate(self.module, self._matrices(), held_out, settings.seed or 0)
+
+    def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[dict[str, ModalityMatrix], np.ndarray, np.ndarray]:
+        """Training cells that several passes are made over: counts, positions in the counts, and in the MuData."""
+        dataset = self._dataset()
+        at_most, draw = MAX_CELLS, sample
+        if dataset.on_disk:
+            at_most, draw = min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), sample_chunks
+        paired = is_paired(dataset.matrices, cells)
+        cells = sample_with_pairs(cells, paired, at_most, partial(draw, seed=settings.seed or 0))
+        if not dataset.on_disk:
+            return dataset.matrices, cells, cells
+        part = dataset.loaded(cells)
+        return part.matrices, np.arange(len(cells)), cells
+
+    def _dataset(self) -> MultiModalDataset:
+        return self.adata_manager.create_torch_dataset(data_and_attributes=[x_key(kind) for kind in self.modalities_])
+
+    def _matrices(self) -> dict[str, ModalityMatrix]:
+        return self._dataset().matrices

@@ -1,0 +1,44 @@
+"""Checks of arguments, before anything is computed or written."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import numbers
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ...errors import ScmambaError
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """A whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ScmambaError(f"{name} must be a whole number, got {value!r}.")
+    if value < least:
+        raise ScmambaError(f"{name} must be at least {least}, got {value}.")
+
+
+def check_share(name: str, value: Any, *, zero: bool) -> None:
+    """A share of the cells: above 0 and at most 1; with ``zero``, 0 is allowed too."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
+        raise ScmambaError(f"{name} is a share of the cells, between 0 and 1; got {value!r}.")
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Within the block, errors of Lightning and scvi-tools become a `ScmambaError` that says ``what`` and quotes them."""
+    try:
+        yield
+    except ScmambaError:
+        raise
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        raise ScmambaError(f"{what}: {reason}") from error
+
+
+def near(name: object, known: Iterable[object]) -> list[str]:
+    """Up to five of many ``known`` names, those most like ``name``: few enough for an error message."""
+    names = [str(k) for k in known]
+    return difflib.get_close_matches(str(name), names, n=5, cutoff=0.5) or [*names[:5], "..."]

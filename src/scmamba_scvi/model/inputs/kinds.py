@@ -1,0 +1,63 @@
+"""Which modality of a MuData is RNA, accessibility or protein."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mudata import MuData
+
+from ..._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
+from ...errors import ScmambaError, UnknownNameError
+
+
+def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
+    """Dict from kind to key of ``mdata.mod``, in the order of `KINDS`; checked if given, recognised if not.
+
+    Raises
+    ------
+    ScmambaError
+        Fewer than two modalities, a key that ``mdata`` lacks, two modalities of one kind, or none recognised.
+    """
+    if modalities is not None and not isinstance(modalities, Mapping):
+        raise ScmambaError(f"modalities must be a dict from kind to key of mdata.mod, got {modalities!r}.")
+    found = _recognise_kinds(mdata) if modalities is None else dict(modalities)
+    for kind, key in found.items():
+        if kind not in KINDS:
+            raise UnknownNameError("kind of modality", kind, KINDS)
+        if key not in mdata.mod:
+            raise UnknownNameError(f"modality for {kind!r}", key, mdata.mod)
+    if len(set(found.values())) < len(found):
+        raise ScmambaError(
+            f"modalities names one modality for two kinds: {found}. Give each kind its own key of mdata.mod."
+        )
+    if len(found) < 2:
+        raise ScmambaError(
+            f"At least two modalities are needed, found {found or 'none'} among the keys {list(mdata.mod)}. "
+            f"Name them: setup_mudata(mdata, modalities={{'rna': ..., 'atac': ...}}); kinds are {', '.join(KINDS)}."
+        )
+    return {kind: found[kind] for kind in KINDS if kind in found}
+
+
+def _recognise_kinds(mdata: MuData) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key in mdata.mod:
+        kind = kind_of_modality(mdata, key)
+        if kind is None:
+            continue
+        if kind in found:
+            raise ScmambaError(
+                f"Modalities {found[kind]!r} and {key!r} both look like {kind}: choose with "
+                f"setup_mudata(mdata, modalities={{{kind!r}: ..., ...}})."
+            )
+        found[kind] = key
+    return found
+
+
+def kind_of_modality(mdata: MuData, key: str) -> str | None:
+    """Kind of one modality by its key or the types of its features; `None` if neither says it."""
+    for kind, names in MODALITY_NAMES.items():
+        if key.lower() in names:
+            return kind
+    var = mdata.mod[key].var
+    types = set(var["feature_types"].astype(str)) if "feature_types" in var else set()
+    return FEATURE_TYPES.get(types.pop()) if len(types) == 1 else None

@@ -1,0 +1,175 @@
+"""From a MuData to minibatches: row ``i`` is the same cell in every modality, column ``j`` a feature the model knows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from mudata import MuData
+from scvi.data import AnnDataManager
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from ..._compat import mudata_wrapper, scvi_constants
+from ..._keys import CELLS_KEY, KINDS, present_key, x_key
+from ...errors import ScmambaError
+from .checks import check_mudata
+from .genome import build_of
+from .matrices import ModalityMatrix
+
+_C = scvi_constants()
+_MuDataField = mudata_wrapper()
+
+
+class MultiModalDataset(Dataset):
+    """Minibatches of the registered fields: counts and presence per modality, batch and labels per cell."""
+
+    def __init__(self, manager: MultiModalManager, keys: Sequence[str] | None = None) -> None:
+        registered = list(manager.data_registry)
+        keys = registered if keys is None else list(keys)
+        self._cells = np.arange(manager.adata.n_obs)  # positions in the MuData
+        self.matrices = {kind: manager.matrix(kind) for kind in KINDS if x_key(kind) in keys}
+        matrix_keys = {x_key(kind) for kind in KINDS}
+        self._columns = {k: np.asarray(manager.get_from_registry(k)) for k in keys if k not in matrix_keys}
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether some counts are read from a file when they are asked for."""
+        return any(matrix.on_disk for matrix in self.matrices.values())
+
+    def cells_within(self, megabytes: float) -> int:
+        """How many cells' counts fit into so much memory."""
+        return int(megabytes * 2**20 / max(1.0, sum(matrix.bytes_per_cell for matrix in self.matrices.values())))
+
+    def loaded(self, cells: np.ndarray) -> MultiModalDataset:
+        """These cells, with their counts in memory; cell ``i`` of it is ``cells[i]``."""
+        part = copy.copy(self)
+        part._cells = self._cells[cells]
+        part.matrices = {kind: matrix.loaded(cells) for kind, matrix in self.matrices.items()}
+        part._columns = {key: column[cells] for key, column in self._columns.items()}
+        return part
+
+    def __getitem__(self, cells: int | Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        cells = np.atleast_1d(np.asarray(cells))
+        batch: dict[str, Tensor] = {}
+        for kind, matrix in self.matrices.items():
+            batch[x_key(kind)] = matrix.read(cells)
+            batch[present_key(kind)] = torch.from_numpy(matrix.present(cells))
+        for key, column in self._columns.items():
+            batch[key] = torch.from_numpy(column[cells].astype(np.int64)).reshape(-1, 1)
+        batch[CELLS_KEY] = torch.from_numpy(self._cells[cells])
+        return batch
+
+
+class MultiModalManager(AnnDataManager):
+    """scvi-tools' registry of a MuData, aligned by the names of cells and features.
+
+    The stock manager takes row ``i`` of every modality for the same cell whatever their names, and compares the
+    features of new data by count only.
+    """
+
+    def create_torch_dataset(self, indices=None, data_and_attributes=None, load_sparse_tensor=False):
+        """Dataset of this MuData; minibatches are sparse where the data are, whatever ``load_sparse_tensor`` says."""
+        keys = None if data_and_attributes is None else list(data_and_attributes)
+        dataset = MultiModalDataset(self, keys)
+        return dataset if indices is None else Subset(dataset, indices)
+
+    def matrix(self, kind: str) -> ModalityMatrix:
+        """Counts of one kind of modality, by cell of the MuData."""
+        modality: AnnData = self.adata.mod[self._setup_args["modalities"][kind]]
+        rows = modality.obs_names.get_indexer(self.adata.obs_names)
+        known = self.feature_names(kind)
+        columns = None
+        if not np.array_equal(known, modality.var_names):
+            columns = pd.Index(known).get_indexer(modality.var_names)
+        return ModalityMatrix(self.get_from_registry(x_key(kind)), rows, columns)
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether `SCMAMBA.setup_mudata` was told a ``batch_key``."""
+        return self._setup_args["batch_key"] is not None
+
+    def feature_names(self, kind: str) -> np.ndarray:
+        """Features in the order the model knows."""
+        return np.asarray(self._registry[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
+
+    def transfer_fields(self, adata_target, **kwargs) -> MultiModalManager:
+        """Manager of new data with this one's setup; new data may have batches and labels that were not seen before."""
+        return super().transfer_fields(adata_target, **{"extend_categories": True, **kwargs})
+
+    @property
+    def _setup_args(self) -> dict:
+        return self._registry[_C._SETUP_ARGS_KEY]
+
+    def _validate_anndata_object(self, adata) -> None:
+        if not isinstance(adata, MuData):
+            raise ScmambaError(
+                f"A MuData is needed, got {type(adata).__name__}: mudata.MuData({{'rna': ..., 'atac': ...}})."
+            )
+        args = self._setup_args
+        if not any(key in adata.mod for key in args["modalities"].values()):
+            raise ScmambaError(
+                f"None of the modalities {list(args['modalities'].values())} is in this MuData: {list(adata.mod)}."
+            )
+        build_of(adata, args["modalities"], args.get("genome"))  # raises if the genome build is not the model's
+        check_mudata(adata, args["modalities"], args["layers"], require_counts=args["require_counts"])
+        super()._validate_anndata_object(adata)
+
+    def _add_field(self, field, adata, source_registry=None, **transfer_kwargs) -> None:
+        source = (source_registry or {}).get(_C._FIELD_REGISTRIES_KEY, {}).get(field.registry_key)
+        if source is not None and self._is_absent(field, adata):
+            # new data may lack a modality, and can be embedded without batches and labels
+            self._registry[_C._FIELD_REGISTRIES_KEY][field.registry_key] = {**source, _C._DATA_REGISTRY_KEY: {}}
+            return
+        names = (source or {}).get(_C._STATE_REGISTRY_KEY, {}).get("column_names")
+        if names is not None:
+            check_features(names, adata.mod[field.mod_key].var_names, field.mod_key)
+        try:
+            super()._add_field(field, adata, source_registry, **transfer_kwargs)
+        except TypeError as error:  # scvi-tools sorts the categories, and Python cannot compare text with numbers
+            column = self._setup_args.get(f"{field.registry_key}_key")
+            raise ScmambaError(
+                f"mdata.obs[{column!r}] holds values of several types, or of another type than the model knows: convert them "
+                f"all to text, mdata.obs[{column!r}].astype(str), or all to numbers."
+            ) from error
+        if names is not None:
+            # the registry keeps the model's order of features; `matrix` maps the data's columns to it
+            self._registry[_C._FIELD_REGISTRIES_KEY][field.registry_key][_C._STATE_REGISTRY_KEY]["column_names"] = names
+
+    def _is_absent(self, field, adata: MuData) -> bool:
+        if isinstance(field, _MuDataField) and field.mod_key is not None:
+            return field.mod_key not in adata.mod
+        key = self._setup_args.get(f"{field.registry_key}_key")
+        return key is not None and key not in adata.obs
+
+
+def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:
+    """New data must have the features the model was trained on, in any order."""
+    of_model = pd.Index(known)
+    missing, extra = of_model.difference(names), names.difference(of_model)
+    if not len(missing) and not len(extra):
+        return
+    parts = [
+        f"{len(found):,} {what} (such as {', '.join(map(repr, found[:3]))})"
+        for what, found in (("are missing", missing), ("are not known to the model", extra))
+        if len(found)
+    ]
+    raise ScmambaError(
+        f"The features of mdata[{key!r}] are not those of the model: of {len(known):,} features "
+        f"{' and '.join(parts)}. Names are compared exactly; their order does not matter. "
+        f"SCMAMBA.prepare_query_mudata(mdata, model) fits new data to a model."
+    )
+
+
+def n_modalities_of_cells(manager: MultiModalManager) -> np.ndarray:
+    """How many of the model's modalities each cell of the MuData has."""
+    mdata = manager.adata
+    keys = [key for key in manager._setup_args["modalities"].values() if key in mdata.mod]
+    return sum(mdata.obs_names.isin(mdata.mod[key].obs_names).astype(int) for key in keys)

@@ -1,0 +1,104 @@
+"""Counts of one modality, in memory or in a file, read by cell of the MuData."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from ...ops.csr import csr
+from .disk import RowsOnDisk
+
+
+class ModalityMatrix:
+    """Rows of one modality's counts by cell of the MuData, columns in the order the model knows.
+
+    Parameters
+    ----------
+    x
+        Counts as AnnData holds them: scipy sparse, numpy, or in a file, from which rows are read when needed. Never copied
+        as a whole, except a sparse matrix stored by columns.
+    rows
+        Row of ``x`` for each cell of the MuData, -1 where the cell lacks the modality.
+    columns
+        Position in the model of each column of ``x``; `None` if the order is the same.
+    """
+
+    def __init__(self, x: Any, rows: np.ndarray, columns: np.ndarray | None) -> None:
+        if sparse.issparse(x) and x.format != "csr":
+            x = x.tocsr()
+        in_memory = sparse.issparse(x) or isinstance(x, np.ndarray)
+        # unsorted or repeated columns are put in order in each minibatch, so that the user's matrix stays as it is
+        self._may_be_unsorted = not in_memory or (sparse.issparse(x) and not x.has_canonical_format)
+        self._x, self._rows, self._columns = x if in_memory else RowsOnDisk(x), rows, columns
+        self.n_features = x.shape[1]
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether counts are in a file and read when needed."""
+        return isinstance(self._x, RowsOnDisk)
+
+    @property
+    def bytes_per_cell(self) -> float:
+        """Memory in bytes that the counts of a cell take, on average over the cells of the MuData."""
+        if isinstance(self._x, RowsOnDisk):
+            per_row = self._x.bytes_per_row
+        elif sparse.issparse(self._x):
+            per_row = (self._x.data.nbytes + self._x.indices.nbytes) / max(1, self._x.shape[0])
+        else:
+            per_row = self._x.nbytes / max(1, self._x.shape[0])
+        return per_row * (self._rows >= 0).mean()
+
+    def loaded(self, cells: np.ndarray) -> ModalityMatrix:
+        """Counts of these cells as a matrix in memory, whose cell ``i`` is ``cells[i]``."""
+        rows = self._rows[cells]
+        have = rows >= 0
+        return ModalityMatrix(self._read_rows(rows[have]), np.where(have, have.cumsum() - 1, -1), self._columns)
+
+    def present(self, cells: np.ndarray) -> np.ndarray:
+        """Which cells have the modality."""
+        return self._rows[cells] >= 0
+
+    def read(self, cells: np.ndarray) -> Tensor:
+        """Counts ``(n, f)`` in float32, CSR if stored sparse; rows of cells without the modality are empty."""
+        rows = self._rows[cells]
+        have = rows >= 0
+        block = self._read_rows(rows[have])
+        return self._sparse(block, have) if sparse.issparse(block) else self._dense(block, have)
+
+    def _read_rows(self, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
+        return self._x.read(rows) if isinstance(self._x, RowsOnDisk) else self._x[rows]
+
+    def _sparse(self, block, have: np.ndarray) -> Tensor:
+        block = sparse.csr_matrix(block)
+        if self._columns is not None:
+            block = sparse.csr_matrix((block.data, self._columns[block.indices], block.indptr), shape=block.shape)
+        if self._columns is not None or self._may_be_unsorted:
+            block.sum_duplicates()  # also sorts
+        lengths = np.zeros(len(have), dtype=np.int64)
+        lengths[have] = np.diff(block.indptr)
+        # scipy's own index type, int32 below 2 ** 31 stored values, is half as much to copy as int64
+        crow = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(block.indices.dtype))
+        values = torch.from_numpy(block.data.astype(np.float32, copy=False))
+        return csr(crow, torch.from_numpy(block.indices), values, (len(have), self.n_features))
+
+    def _dense(self, block: np.ndarray, have: np.ndarray) -> Tensor:
+        out = np.zeros((len(have), self.n_features), dtype=np.float32)
+        out[np.ix_(have, np.arange(self.n_features) if self._columns is None else self._columns)] = block
+        return torch.from_numpy(out)
+
+
+def in_parts(cells: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """The ``cells`` (or any other array), at most ``size`` at a time, in order."""
+    for first in range(0, len(cells), size):
+        yield cells[first : first + size]
+
+
+def iterate_blocks(matrix: ModalityMatrix, cells: np.ndarray, block_size: int = 1024) -> Iterator[Tensor]:
+    """Counts of those ``cells`` that have the modality, block by block."""
+    for part in in_parts(cells[matrix.present(cells)], block_size):
+        yield matrix.read(part)

@@ -1,0 +1,269 @@
+"""Models as files that can be read without running their code: weights in safetensors, everything else in JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+import safetensors.torch
+import scvi
+import torch
+from safetensors import SafetensorError
+
+from ..._compat import package_version, scvi_constants
+from ..._files import replacing, sync_folder
+from ..._keys import BATCH_KEY, LABELS_KEY, x_key
+from ...config import ModelConfig
+from ...errors import ScmambaError
+from ...pp import FeatureLayout
+from .._base import ModelBase
+from .._module import SCMAMBAModule
+from .model_json import (
+    FORMAT,
+    FORMAT_VERSION,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_NAME,
+    read_classifier,
+    read_description,
+)
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+
+_C = scvi_constants()
+
+
+def write_export(model: ModelBase, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write the model into a folder, completely or not at all.
+
+    A new folder is written under a temporary name beside its place and then moved. An export that exists is replaced in
+    one step, that of its ``model.json``, which names the file of the weights; other files in the folder stay.
+
+    Raises
+    ------
+    ScmambaError
+        The folder exists and ``overwrite`` is not set, or is not an export; or it cannot be written.
+    """
+    directory = folder_of(directory)
+    exists = directory.exists()
+    if exists and not overwrite:
+        raise ScmambaError(f"{directory} exists. Choose another folder or pass overwrite=True.")
+    if exists and not (directory / MODEL_FILE).is_file() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ScmambaError(f"{directory} is not an exported model, so it is not overwritten: choose another folder.")
+    unfinished = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
+        safetensors.torch.save_file(weights, unfinished / WEIGHTS_FILE)
+        described = {**describe(model), "weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
+        if exists:
+            _replace_export(unfinished / WEIGHTS_FILE, described, directory)
+        else:
+            _write_description(unfinished / MODEL_FILE, {**described, "weights_file": WEIGHTS_FILE})
+            unfinished.chmod(0o755)
+            os.replace(unfinished, directory)
+            sync_folder(directory.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise ScmambaError(
+            f"The model cannot be written into {directory}: {reason}. What was there is as it was."
+        ) from error
+    finally:
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def read_export(cls: type[ModelBase], directory: str | os.PathLike[str], mdata: MuData | None = None) -> ModelBase:
+    """Model from a folder that `write_export` made; runs no code from its files and checks all that they say.
+
+    A file cannot make this allocate more memory than its own size accounts for. ``mdata`` is looked at last.
+
+    Raises
+    ------
+    ScmambaError
+        A file is missing, damaged, of another format or version, or does not fit the network it describes.
+    """
+    directory = folder_of(directory)
+    described = read_description(directory)
+    config, layouts = described["config"], described["layouts"]
+    classifier = read_classifier(described["classifier"])
+    path = directory / described["weights_file"]
+    check_weights(path, described["weights_sha256"], config, layouts, len(described["categories"][BATCH_KEY]))
+    weights = safetensors.torch.load_file(path)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ScmambaError(f"{path} holds values that are not finite, in {name!r}.")
+    registry = _registry(cls, described)
+    if mdata is not None:
+        cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
+    arguments = {"preset": described["preset"], "layouts": layouts, **config.to_dict()}
+    model = cls(mdata, **arguments) if mdata is not None else cls(registry=registry, **arguments)
+    model.module.load_state_dict(weights)
+    model.module.eval()
+    model.is_trained_ = described["is_trained"]
+    model.is_started_ = True
+    model.match_temperatures_ = {pair: float(t) for pair, t in described["match_temperatures"].items()}
+    model.classifier_ = classifier
+    model.places_ = described["places"]
+    model.is_query_ = described["is_query"]
+    model.reference_batches_ = described["reference_batches"]
+    return model
+
+
+def folder_of(directory: Any) -> Path:
+    """The path, checked to be one that the file system can look up."""
+    try:
+        folder = Path(directory)
+        folder.exists()
+    except (TypeError, ValueError, OSError) as error:
+        raise ScmambaError(f"{str(directory)[:60]!r} is not the path of a folder: {str(error)[:60]}.") from error
+    return folder
+
+
+def describe(model: ModelBase) -> dict[str, Any]:
+    """Everything that makes up a model but its weights, in values that JSON can hold."""
+    fields = model.registry_[_C._FIELD_REGISTRIES_KEY]
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": {
+            "scmamba-scvi": package_version(),
+            "scvi-tools": scvi.__version__,
+            "torch": str(torch.__version__),
+        },
+        "is_trained": bool(model.is_trained_),
+        "preset": model.preset_,
+        "match_temperatures": dict(model.match_temperatures_),
+        "classifier": model.classifier_,
+        "places": model.places_,
+        "is_query": bool(model.is_query_),
+        "reference_batches": int(model.reference_batches_),
+        "config": model.config.to_dict(),
+        "setup_args": dict(model.registry_[_C._SETUP_ARGS_KEY]),
+        "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
+        "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
+        "categories": {
+            key: [_as_json_value(c) for c in fields[key][_C._STATE_REGISTRY_KEY]["categorical_mapping"]]
+            for key in (BATCH_KEY, LABELS_KEY)
+        },
+        "original_keys": {key: fields[key][_C._STATE_REGISTRY_KEY]["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
+    }
+
+
+def check_weights(
+    path: Path, sha256: str, config: ModelConfig, layouts: Mapping[str, FeatureLayout], n_batches: int
+) -> None:
+    """Check that the file is the one described, and that its names, shapes and types are those of the network.
+
+    The network is built on the meta device, without memory for its values, so that a description cannot ask for more
+    memory than the file accounts for.
+
+    Raises
+    ------
+    ScmambaError
+        The file is missing, damaged or another one, or its tensors do not fit.
+    """
+    if not path.is_file():
+        raise ScmambaError(f"{path.parent} is not an exported model: it has no {path.name}.")
+    if _sha256(path) != sha256:
+        raise ScmambaError(f"{path} is damaged or was replaced: its checksum is not the one that {MODEL_FILE} states.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise ScmambaError(f"{path} cannot be read: {error}.") from error
+    n_layers = max(config.of_kind("n_layers", kind) for kind in layouts)
+    if n_layers > len(found):
+        raise ScmambaError(f"The network described has {n_layers:,} layers, {path.name} has {len(found):,} tensors.")
+    try:
+        with torch.device("meta"):
+            needed = SCMAMBAModule(config, layouts, n_batches).state_dict()
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ScmambaError(f"The network described cannot be made: {' '.join(str(error).split())[:200]}") from error
+    for name, tensor in needed.items():
+        dtype = "I64" if tensor.dtype is torch.int64 else "F32"
+        expected = (tuple(tensor.shape), dtype)
+        if found.get(name) != expected:
+            raise ScmambaError(
+                f"The weights in {path} do not fit the network described: {name!r} is {_in_words(found.get(name))} "
+                f"instead of {_in_words(expected)}."
+            )
+    unknown = sorted(set(found) - set(needed))
+    if unknown:
+        raise ScmambaError(f"The weights in {path} do not fit the network described: it has no {unknown[0]!r}.")
+
+
+def _in_words(shape_and_dtype: tuple[tuple[int, ...], str] | None) -> str:
+    if shape_and_dtype is None:
+        return "missing"
+    shape, dtype = shape_and_dtype
+    return f"{dtype} {shape}"
+
+
+def _registry(cls: type[ModelBase], described: Mapping[str, Any]) -> dict[str, Any]:
+    """scvi-tools' registry as `setup_mudata` of the training data would make it."""
+    arguments = described["setup_args"]
+    fields: dict[str, Any] = {}
+    for kind, key in arguments["modalities"].items():
+        names = np.asarray(described["features"][kind], dtype=object)
+        layer = arguments["layers"].get(kind)
+        location = {"mod_key": key, "attr_name": "X" if layer is None else "layers", "attr_key": layer}
+        fields[x_key(kind)] = {
+            _C._DATA_REGISTRY_KEY: location,
+            _C._STATE_REGISTRY_KEY: {"n_obs": 0, "n_vars": len(names), "column_names": names},
+            _C._SUMMARY_STATS_KEY: {f"n_{x_key(kind)}": len(names)},
+        }
+    for key in (BATCH_KEY, LABELS_KEY):
+        values = pd.Index(described["categories"][key]).to_numpy()
+        fields[key] = {
+            _C._DATA_REGISTRY_KEY: {"mod_key": None, "attr_name": "obs", "attr_key": f"_scvi_{key}"},
+            _C._STATE_REGISTRY_KEY: {"categorical_mapping": values, "original_key": described["original_keys"][key]},
+            _C._SUMMARY_STATS_KEY: {f"n_{key}": len(values)},
+        }
+    return {
+        _C._SCVI_VERSION_KEY: described["versions"]["scvi-tools"],
+        _C._MODEL_NAME_KEY: cls.__name__,
+        _C._SETUP_METHOD_NAME: "setup_mudata",
+        _C._SETUP_ARGS_KEY: arguments,
+        _C._FIELD_REGISTRIES_KEY: fields,
+    }
+
+
+def _as_json_value(category: object) -> str | int | float | bool:
+    """A category as JSON can hold it: batches 0 and 1 stay numbers, as no cell has a batch "0"."""
+    value = category.item() if isinstance(category, np.generic) else category
+    return value if isinstance(value, str | int | float) else str(value)
+
+
+def _replace_export(weights: Path, described: Mapping[str, Any], directory: Path) -> None:
+    """Replace an export: new weights are put beside the old ones, then ``model.json`` names them, then the old ones go."""
+    name = f"weights-{described['weights_sha256'][:16]}.safetensors"
+    with replacing(directory / name) as unfinished:
+        os.replace(weights, unfinished)
+    _write_description(directory / MODEL_FILE, {**described, "weights_file": name})
+    for old in directory.iterdir():
+        if WEIGHTS_NAME.fullmatch(old.name) and old.name != name:
+            old.unlink(missing_ok=True)
+
+
+def _write_description(path: Path, described: Mapping[str, Any]) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,226 @@
+"""Models as files: scvi-tools' format for your own, safetensors and JSON for files that are passed on."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, Self
+
+from mudata import MuData
+
+from ...errors import ScmambaError
+from .._base import ModelBase
+from .export import read_export, write_export
+from .hub import download, upload
+from .model_json import MODEL_FILE
+
+
+class SavingMixin(ModelBase):
+    """`save`, `load`, `export`, `from_export` and the hub, of a `BaseModelClass`."""
+
+    def save(self, dir_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save in scvi-tools' format, with history and the cells trained on; see :meth:`load` for who may read it.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to create; ``overwrite=True`` replaces its files.
+        *args, **kwargs
+            ``prefix``, ``overwrite``, ``save_anndata`` and the rest of :meth:`scvi.model.base.BaseModelClass.save`.
+
+        Raises
+        ------
+        ScmambaError
+            The folder exists, or cannot be written.
+
+        Examples
+        --------
+        >>> model.save("trained", overwrite=True)
+        >>> SCMAMBA.load("trained", mdata).is_trained
+        True
+        """
+        try:
+            super().save(os.fspath(dir_path), *args, **kwargs)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ScmambaError(
+                f"The model cannot be saved into {dir_path}: {' '.join(str(error).split())[:300]}"
+            ) from error
+
+    @classmethod
+    def load(
+        cls, dir_path: str | os.PathLike[str], adata: MuData | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Self:
+        """Load what :meth:`save` wrote.
+
+        The file is a pickle, and a pickle can run any code when it is read: load only what comes from people you trust, as
+        you would run a program of theirs. :meth:`export` and :meth:`from_export` are for everything else.
+
+        Parameters
+        ----------
+        dir_path
+            The folder.
+        adata
+            MuData with the model's features in any order. `None`: the one saved with the model. `False`: no data.
+        *args, **kwargs
+            ``accelerator``, ``device``, ``prefix`` and the rest of :meth:`scvi.model.base.BaseModelClass.load`.
+
+        Raises
+        ------
+        ScmambaError
+            The file is missing or damaged, of another class, or the data are not of the model's features.
+
+        Examples
+        --------
+        >>> model.save("trained", overwrite=True)
+        >>> SCMAMBA.load("trained", mdata).get_latent_representation().shape
+        (300, 64)
+        """
+        if adata is not None and adata is not False and not isinstance(adata, MuData):
+            raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
+        try:
+            return super().load(os.fspath(dir_path), adata, *args, **kwargs)
+        except ScmambaError:
+            raise
+        except (
+            OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError, ImportError,
+            pickle.UnpicklingError, zipfile.BadZipFile,
+        ) as error:  # fmt: skip
+            # torch and pickle raise these on files that are cut off, or that hold something else
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ScmambaError(
+                f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model: {reason}"
+            ) from error
+
+    def export(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model as safetensors and JSON, the format for files that go to others: reading it runs no code.
+
+        Parameters
+        ----------
+        directory
+            Folder to create; afterwards it is complete, or as it was.
+        overwrite
+            Replace an existing export.
+
+        Raises
+        ------
+        ScmambaError
+            The folder exists and is not to be overwritten, holds something else, or cannot be written.
+
+        Examples
+        --------
+        >>> model.export("exported", overwrite=True)
+        >>> sorted(path.suffix for path in pathlib.Path("exported").iterdir())
+        ['.json', '.safetensors']
+        """
+        write_export(self, directory, overwrite=overwrite)
+
+    @classmethod
+    def from_export(cls, directory: str | os.PathLike[str], mdata: MuData | None = None) -> Self:
+        """Model from a folder that :meth:`export` made; safe for files from anyone.
+
+        Parameters
+        ----------
+        directory
+            The folder.
+        mdata
+            Data to attach, as in :meth:`load`. `None`: pass data to the methods that need them.
+
+        Raises
+        ------
+        ScmambaError
+            A file is missing, damaged, of another format or version, or does not fit the network it describes.
+
+        Examples
+        --------
+        >>> model.export("exported", overwrite=True)
+        >>> SCMAMBA.from_export("exported").get_latent_representation(mdata).shape
+        (300, 64)
+        """
+        return read_export(cls, directory, mdata)
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> Self:
+        return cls.from_export(folder) if (folder / MODEL_FILE).exists() else cls.load(folder, adata=False)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Model",
+    ) -> str:
+        """Put the model, as :meth:`export` writes it, on the Hugging Face Hub; needs ``scmamba-scvi[hub]``.
+
+        Parameters
+        ----------
+        repo_id
+            ``"name/of-the-model"``; created if it does not exist.
+        private
+            Whether a repository that is created is hidden from others; `None`: the default of the account.
+        token
+            Of the account; `None`: the one that is logged in.
+        revision
+            Branch; `None`: the main one.
+        commit_message
+            Of the commit.
+
+        Returns
+        -------
+        Address of the commit.
+
+        Raises
+        ------
+        ScmambaError
+            huggingface_hub is not installed, or the repository cannot be written.
+
+        Examples
+        --------
+        >>> model.push_to_hub("you/scmamba-blood", private=True)  # doctest: +SKIP
+        """
+        return upload(self, repo_id, private=private, token=token, revision=revision, message=commit_message)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        mdata: MuData | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Model from the Hugging Face Hub, checked as :meth:`from_export` does; needs ``scmamba-scvi[hub]``.
+
+        Parameters
+        ----------
+        repo_id
+            ``"name/of-the-model"``.
+        mdata
+            As in :meth:`from_export`.
+        revision
+            Branch, tag or commit; only a commit cannot change later. `None`: the main branch.
+        token
+            Of an account, for private repositories.
+        cache_dir
+            Folder for downloads; `None`: that of huggingface_hub.
+        local_files_only
+            Use downloaded files only, no network.
+
+        Raises
+        ------
+        ScmambaError
+            huggingface_hub is not installed, the repository cannot be read, or does not hold a model.
+
+        Examples
+        --------
+        >>> SCMAMBA.from_hub("somebody/scmamba-blood", mdata, revision="8f3c2e1")  # doctest: +SKIP
+        """
+        return download(
+            cls, repo_id, mdata,
+            revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
+        )  # fmt: skip

@@ -1,0 +1,115 @@
+"""Do the modalities of a cell describe the same cell?"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from ...errors import ScmambaError
+from ..fitting.calibration import match_temperature
+from .cells import as_mudata, compute_views, kind_of, refuse_anndata
+from .embedding import EmbeddingMixin
+from .retrieval import log_evidence
+
+#: Cells that have both modalities: the mean over fewer does not tell how well views of different cells fit.
+MIN_CELLS = 10
+
+
+class AgreementMixin(EmbeddingMixin):
+    """`get_modality_agreement`."""
+
+    def get_modality_agreement(
+        self,
+        adata: MuData | AnnData | None = None,
+        modalities: tuple[str, str] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """How well the views of a cell's modalities fit each other: low for doublets, swapped and damaged cells.
+
+        Parameters
+        ----------
+        adata
+            Cells with two modalities or more. `None`: those of the model.
+        modalities
+            The two to compare, kinds or keys of ``mdata.mod``. `None`: the mean over all pairs that a cell has.
+        batch_size
+            Cells of a minibatch; changes speed only.
+
+        Returns
+        -------
+        One row per cell, in the order and under the names of ``adata``; cells with fewer than two of the modalities are
+        NaN, with one warning, and so are those whose two modalities are shared by fewer than 10 cells.
+
+        ``cosine``
+            Of the two views, -1 to 1; it depends on the cell alone. Cells of common types, cells of types with few
+            markers and shallow cells score lower than others, so compare within types.
+        ``evidence``
+            ``log(exp(cosine / t) / mean)`` with the ``t`` of :meth:`match_cells`, where the mean is that of
+            ``exp(cosine / t)`` over all cells of ``adata`` as partners: the logarithm of how many times better the two
+            views of the cell fit each other than views of different cells do. At 0 and below they fit no better. It
+            finds swapped cells best on most sets.
+
+        Raises
+        ------
+        ScmambaError
+            The data hold only one of the modalities, or fewer than 10 cells have both.
+
+        Examples
+        --------
+        >>> agreement = model.get_modality_agreement()
+        >>> agreement.columns.tolist()
+        ['cosine', 'evidence']
+        """
+        refuse_anndata(adata)
+        with as_mudata(self, adata) as mdata:
+            kinds = self._kinds_to_compare(mdata, modalities)
+            found = {kind: compute_views(self, mdata, kind, batch_size) for kind in kinds}
+            names = mdata.obs_names
+        parts = []
+        for a, b in itertools.combinations(kinds, 2):
+            both = found[a].has & found[b].has
+            if both.sum() < MIN_CELLS:
+                continue
+            x, y = (view.z[both[view.has]] for view in (found[a], found[b]))
+            evidence = log_evidence(x, y, match_temperature(self, a, b)[0], self.module.device)
+            part = np.full((len(names), 2), np.nan)
+            part[both] = np.column_stack([(x * y).sum(axis=1), evidence])
+            parts.append(part)
+        if not parts:
+            raise ScmambaError(
+                f"Fewer than {MIN_CELLS} cells have two of {kinds}: too few to compare a cell with others."
+            )
+        return _mean_of_known(parts, names)
+
+    def _kinds_to_compare(self, mdata: MuData, modalities: tuple[str, str] | None) -> list[str]:
+        if modalities is None:
+            kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
+        else:
+            kinds = list(dict.fromkeys(kind_of(self, name, "modality") for name in modalities))
+        if len(kinds) < 2:
+            raise ScmambaError(
+                f"Agreement needs two modalities, found {kinds}: the model knows {list(self.kinds)}, the data hold "
+                f"{list(mdata.mod)}."
+            )
+        return kinds
+
+
+def _mean_of_known(parts: list[np.ndarray], names: pd.Index) -> pd.DataFrame:
+    """Mean of ``(n, 2)`` over the pairs of modalities that a cell has; warn of cells that have none."""
+    stacked = np.stack(parts)
+    n_known = np.isfinite(stacked[..., 0]).sum(axis=0)
+    if not n_known.all():
+        warnings.warn(
+            f"{int((n_known == 0).sum()):,} of {len(names):,} cells have fewer than two modalities, or two that fewer "
+            f"than {MIN_CELLS} cells share: their agreement is NaN.",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip
+    total = np.nansum(stacked, axis=0)
+    mean = np.where(n_known[:, None] > 0, total / np.maximum(n_known, 1)[:, None], np.nan)
+    return pd.DataFrame(mean, index=names, columns=["cosine", "evidence"])

@@ -1,0 +1,139 @@
+"""The cells that a method is called with: the model's own MuData, another one, or an AnnData of one modality."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from ..._compat import drop_manager, quiet, without_pulling
+from ...errors import ScmambaError, UnknownNameError
+from .._base import ModelBase
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of one modality, of those cells that have it.
+
+    Attributes
+    ----------
+    names
+        ``(n,)`` every cell of the data, in their order.
+    has
+        ``(n,)`` bool, the cells that have the modality.
+    z
+        ``(m, z)`` float32 unit vectors of these, in the order of ``names[has]``.
+    """
+
+    names: pd.Index
+    has: np.ndarray
+    z: np.ndarray
+
+
+def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
+    """Kind of modality by its name or by its key in ``mdata.mod``."""
+    kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
+    if kind not in model.kinds:
+        raise UnknownNameError(argument, modality, dict.fromkeys([*model.kinds, *model.kinds.values()]))
+    return kind
+
+
+def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n_cells: int) -> np.ndarray:
+    """Positions of the cells that ``indices``, positions or a mask, select; all cells for `None`."""
+    if indices is None:
+        return np.arange(n_cells)
+    cells = np.asarray(indices)
+    if cells.ndim != 1:
+        raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")
+    if cells.dtype == bool:
+        if len(cells) != n_cells:
+            raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")
+        return np.flatnonzero(cells)
+    if cells.size and (cells.dtype.kind not in "iu" or cells.min() < -n_cells or cells.max() >= n_cells):
+        raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.")
+    return cells.astype(np.int64) % n_cells
+
+
+def refuse_anndata(data: object) -> None:
+    """Check that ``data`` are no AnnData, where two modalities are needed."""
+    if isinstance(data, AnnData):
+        raise ScmambaError("One AnnData holds one modality: pass a MuData with both, mudata.MuData({...}).")
+
+
+@contextlib.contextmanager
+def as_mudata(
+    model: ModelBase, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"
+) -> Iterator[MuData]:
+    """``data`` as a MuData, for as long as the block runs.
+
+    Parameters
+    ----------
+    data
+        `None`: the MuData of the model. An AnnData is wrapped, not copied or changed.
+    kind
+        Kind of modality that an AnnData holds; `None`: the one whose features it shares.
+    argument
+        What ``data`` is called in errors.
+    """
+    if data is None and model.adata is None:
+        raise ScmambaError(f"This model was loaded without data: pass {argument}=..., a MuData or an AnnData.")
+    if data is None or isinstance(data, MuData):
+        yield model.adata if data is None else data
+        return
+    if not isinstance(data, AnnData):
+        raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
+    kind = kind or kind_of_features(model, data)
+    if kind is None:
+        raise ScmambaError(
+            f"None of the features of {argument} (such as {', '.join(map(repr, data.var_names[:3]))}) is known to the "
+            f"model, whose modalities are {list(model.kinds)}."
+        )
+    with temporary_mudata(model, {model.kinds[kind]: data}, data.obs) as wrapped:
+        yield wrapped
+
+
+@contextlib.contextmanager
+def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
+    """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
+    keys = [model.kinds[kind] for kind in kinds]
+    lacking = [key for key in keys if key not in mdata.mod]
+    if lacking:
+        raise ScmambaError(f"The data have no modality {lacking[0]!r}; they have {list(mdata.mod)}.")
+    with temporary_mudata(model, {key: mdata.mod[key] for key in keys}, mdata.obs) as part:
+        yield part
+
+
+@contextlib.contextmanager
+def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], obs: pd.DataFrame) -> Iterator[MuData]:
+    """MuData of ``modalities``, with the batch of each cell if ``obs`` has it; scvi-tools drops it after the block."""
+    with without_pulling():
+        mdata = MuData(modalities)
+    if model.batch_key is not None and model.batch_key in obs and obs.index.is_unique:
+        mdata.obs[model.batch_key] = obs[model.batch_key].reindex(mdata.obs_names)
+    try:
+        with quiet("scvi"):  # it logs every registration, and the user did not ask for this one
+            yield mdata
+    finally:
+        drop_manager(model, mdata)
+
+
+def compute_views(model: ModelBase, mdata: MuData, kind: str, batch_size: int | None = None) -> Views:
+    """Views of ``kind``, and which cells of ``mdata`` have it."""
+    key = model.kinds[kind]
+    if key not in mdata.mod:
+        raise ScmambaError(f"The data have no modality {key!r} ({kind}); they have {list(mdata.mod)}.")
+    has = np.asarray(mdata.obs_names.isin(mdata.mod[key].obs_names))
+    z = model.get_latent_representation(mdata, modality=kind, indices=np.flatnonzero(has), batch_size=batch_size)
+    return Views(mdata.obs_names, has, z)
+
+
+def kind_of_features(model: ModelBase, adata: AnnData) -> str | None:
+    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any."""
+    shared = {kind: int(adata.var_names.isin(model.feature_names(kind)).sum()) for kind in model.kinds}
+    kind = max(shared, key=shared.__getitem__)
+    return kind if shared[kind] else None

@@ -1,0 +1,270 @@
+"""Cell types on the frozen joint embedding: learned from labelled cells, predicted for cells of any set of modalities."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scvi import settings
+
+from ..._compat import scvi_constants
+from ..._keys import KINDS
+from ...errors import ScmambaError
+from ..inputs.columns import obs_column
+from .cells import as_mudata, kind_of, resolve_cells, restricted_to
+from .embedding import EmbeddingMixin
+from .linear_head import Head, fit_head
+
+_C = scvi_constants()
+
+
+class ClassifierMixin(EmbeddingMixin):
+    """`train_classifier` and `predict`."""
+
+    classifier_: dict[str, Any] | None
+
+    def train_classifier(
+        self,
+        labels_key: str | None = None,
+        adata: MuData | AnnData | None = None,
+        *,
+        unlabeled_category: str | None = None,
+        balance: float = 0.5,
+        batch_size: int | None = None,
+    ) -> None:
+        """Learn labels from the joint embedding, which stays as it is.
+
+        There is a logistic regression (head) for every set of modalities that cells may have: cells of RNA alone lie
+        elsewhere in the embedding than cells with all modalities, and a head of their own, trained on the same cells
+        embedded from RNA alone, labels more of them correctly. Each head is calibrated by a temperature on cells that it
+        has not seen (five-fold, every label spread over the folds; [Guo17]_). :meth:`save` and :meth:`export` keep the
+        classifier; training the model again discards it.
+
+        Parameters
+        ----------
+        labels_key
+            Column of ``obs``. `None`: the ``labels_key`` of `setup_mudata`.
+        adata
+            Labelled cells. `None`: those of the model.
+        unlabeled_category
+            Label of cells whose type is not known; cells with a missing value are taken so, too. `None`: the one of
+            `setup_mudata`.
+        balance
+            Cells are weighted by the frequency of their label to the power ``-balance``. With 0 all cells weigh the same,
+            which favours frequent types; with 1 all types weigh the same, which costs accuracy on frequent types. 0.5
+            lies between the two.
+        batch_size
+            Cells of a minibatch; changes speed only.
+
+        Raises
+        ------
+        ScmambaError
+            No such column, fewer than two labels, a label with a single cell, or ``balance`` outside 0 to 1.
+
+        References
+        ----------
+        .. [Guo17] Guo et al., On calibration of modern neural networks, ICML 2017.
+
+        Examples
+        --------
+        >>> model.train_classifier("cell_type")
+        >>> model.predict(soft=True).columns.tolist()
+        ['type_1', 'type_2', 'type_3']
+        """
+        if not 0 <= balance <= 1:
+            raise ScmambaError(
+                f"balance must be between 0 (cells weigh the same) and 1 (types weigh the same); got {balance}."
+            )
+        setup = self.registry_[_C._SETUP_ARGS_KEY]
+        labels_key = setup["labels_key"] if labels_key is None else labels_key
+        unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
+        heads: dict[str, dict[str, Any]] = {}
+        with as_mudata(self, adata) as mdata:
+            labels = _labels(mdata, labels_key, unknown)
+            kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
+            for n_kinds in range(len(kinds), 0, -1):
+                for subset in itertools.combinations(kinds, n_kinds):
+                    head = self._fit_head(mdata, subset, labels, balance, batch_size)
+                    if head is not None:
+                        heads[_set_key(subset)] = head.to_dict()
+        if not heads:
+            raise ScmambaError(
+                f"Of the modalities {kinds}, none has labelled cells of two labels with at least two cells each."
+            )
+        self.classifier_ = {"labels_key": labels_key, "heads": heads}
+
+    def predict(
+        self,
+        adata: MuData | AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        modality: str | None = None,
+        soft: bool = False,
+        *,
+        threshold: float = 0.0,
+        unsure: str = "unsure",
+        batch_size: int | None = None,
+    ) -> np.ndarray | pd.DataFrame:
+        """Labels of cells, each predicted from the modalities that were measured in it.
+
+        Parameters
+        ----------
+        adata
+            MuData, which may lack modalities, or AnnData of one. `None`: the MuData of the model.
+        indices
+            Cells, positions in ``obs`` or a mask. `None`: all.
+        modality
+            Read this modality only, as if nothing else had been measured. `None`: all that a cell has.
+        soft
+            Probabilities instead of labels.
+        threshold
+            Cells whose best label is less probable than this get the label ``unsure``. Probabilities are calibrated for
+            cells like those that had labels: a cell of a type that none of them had may get a label with confidence.
+        unsure
+            Label of cells below ``threshold``.
+        batch_size
+            Cells of a minibatch; changes speed only.
+
+        Returns
+        -------
+        Labels ``(n_cells,)``, or with ``soft`` a DataFrame of probabilities, cells by labels. Cells are in the order of
+        ``obs`` or of ``indices``; those without the modality, or with none that the model knows, are `None` or NaN, with
+        one warning.
+
+        Raises
+        ------
+        ScmambaError
+            No classifier was trained, or none for the modalities of these cells, or ``threshold`` is outside 0 to 1.
+
+        Examples
+        --------
+        >>> model.train_classifier("cell_type")
+        >>> mdata.obs["predicted"] = model.predict(threshold=0.7)  # below 0.7: "unsure"
+        >>> model.predict(mdata["rna"][:5], soft=True).shape  # cells with RNA alone
+        (5, 3)
+        """
+        if self.classifier_ is None:
+            raise ScmambaError("There is no classifier yet: model.train_classifier(labels_key=...) makes one.")
+        if not 0 <= threshold <= 1:
+            raise ScmambaError(f"threshold is a probability, 0 to 1; got {threshold}.")
+        kind = None if modality is None else kind_of(self, modality)
+        with as_mudata(self, adata, kind) as mdata:
+            names = mdata.obs_names
+            cells = resolve_cells(indices, mdata.n_obs)
+            if kind is None:
+                chosen = self._probabilities(mdata, cells, batch_size)
+            else:
+                with restricted_to(self, mdata, [kind]) as part:
+                    chosen = self._probabilities(part, part.obs_names.get_indexer(names[cells]), batch_size)
+        found = chosen.set_axis(names[cells])
+        n_missing = int(found.iloc[:, 0].isna().sum())
+        if n_missing:
+            warnings.warn(
+                f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return found if soft else _most_probable(found, threshold, unsure)
+
+    def _fit_head(
+        self, mdata: MuData, subset: Sequence[str], labels: pd.Series, balance: float, batch_size: int | None
+    ) -> Head | None:
+        """Head for cells that have all of ``subset``, embedded from these alone; `None` if two labels have no two cells."""
+        known = labels.dropna()
+        for kind in subset:
+            known = known[known.index.isin(mdata.mod[self.kinds[kind]].obs_names)]
+        counts = known.value_counts()
+        known = known[known.isin(counts.index[counts >= 2])]
+        if known.nunique() < 2:
+            return None
+        absent = sorted(set(labels.dropna()) - set(known))
+        if absent:
+            warnings.warn(
+                f"Fewer than two cells with {' and '.join(subset)} have the labels {absent[:5]}: cells with just these "
+                f"modalities will not be given them.",
+                UserWarning, stacklevel=3,
+            )  # fmt: skip
+        with restricted_to(self, mdata, subset) as part:
+            cells = part.obs_names.get_indexer(known.index)
+            z = self.get_latent_representation(part, indices=cells, batch_size=batch_size)
+        return fit_head(z, known.to_numpy(), balance, settings.seed or 0)
+
+    def _probabilities(self, mdata: MuData, cells: np.ndarray, batch_size: int | None) -> pd.DataFrame:
+        """Probabilities of ``cells`` (-1: a cell that ``mdata`` lacks), each by the head for the modalities it has."""
+        heads = {key: Head.from_dict(values) for key, values in self.classifier_["heads"].items()}
+        labels = list(dict.fromkeys(label for head in heads.values() for label in head.classes))
+        out = pd.DataFrame(np.nan, index=range(len(cells)), columns=pd.Index(labels, dtype=object))
+        measured = self._measured_kinds(mdata)[cells]
+        measured[cells < 0] = ""
+        z = np.full((len(cells), self.config.n_latent), np.nan, dtype=np.float32)
+        asked = measured != ""
+        if asked.any():
+            z[asked] = self.get_latent_representation(mdata, indices=cells[asked], batch_size=batch_size)
+        for key in pd.unique(measured[asked]):
+            rows = np.flatnonzero(measured == key)
+            if key not in heads:
+                raise ScmambaError(
+                    f"{len(rows):,} cells have {key} only, and the classifier was trained on cells with "
+                    f"{list(heads)}: train it on labelled cells that have {key}."
+                )
+            probabilities = np.zeros((len(rows), len(labels)))
+            probabilities[:, out.columns.get_indexer(heads[key].classes)] = np.exp(heads[key].log_proba(z[rows]))
+            out.iloc[rows] = probabilities
+        return out
+
+    def _measured_kinds(self, mdata: MuData) -> np.ndarray:
+        """Kinds that each cell of ``mdata`` has, as `_set_key` writes them, ``""`` for none."""
+        present = {
+            kind: mdata.obs_names.isin(mdata.mod[key].obs_names) for kind, key in self.kinds.items() if key in mdata.mod
+        }
+        out = np.full(mdata.n_obs, "", dtype=object)
+        for n_kinds in range(1, len(present) + 1):  # larger sets overwrite smaller ones
+            for subset in itertools.combinations(present, n_kinds):
+                out[np.all([present[kind] for kind in subset], axis=0)] = _set_key(subset)
+        return out
+
+
+def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
+    """Label of each cell as text, missing where it is not known; at least two labels, each of at least two cells."""
+    if labels_key is None:
+        raise ScmambaError(
+            "Which labels? setup_mudata was given no labels_key: name the column, train_classifier(labels_key=...)."
+        )
+    column = obs_column(mdata, labels_key, "labels_key").astype(object)
+    labels = column.where(column.notna(), None).map(str, na_action="ignore")
+    labels = labels.where(labels != str(unknown), None)
+    counts = labels.value_counts()
+    if len(counts) < 2:
+        raise ScmambaError(
+            f"A classifier needs at least two labels; {labels_key!r} has {list(counts.index)} in "
+            f"{int(counts.sum()):,} labelled cells (cells with the label {unknown!r} count as unlabelled)."
+        )
+    single = sorted(counts.index[counts < 2])
+    if single:
+        raise ScmambaError(
+            f"{len(single)} labels have a single cell, too few to learn from and to check: "
+            f"{', '.join(map(repr, single[:5]))}. Merge them with others, or call them unknown: "
+            f"mdata.obs[{labels_key!r}] = mdata.obs[{labels_key!r}].astype(str).replace({{{single[0]!r}: {unknown!r}}})."
+        )
+    return labels
+
+
+def _most_probable(found: pd.DataFrame, threshold: float, unsure: str) -> np.ndarray:
+    """Most probable label of each cell, ``unsure`` below the threshold, `None` where no probability is known."""
+    out = np.full(len(found), None, dtype=object)
+    known = found.notna().all(axis=1).to_numpy()
+    values = found.to_numpy()[known]
+    if len(values):
+        best = found.columns.to_numpy(dtype=object)[values.argmax(axis=1)]
+        out[known] = np.where(values.max(axis=1) < threshold, unsure, best)
+    return out
+
+
+def _set_key(kinds: Sequence[str]) -> str:
+    """Name of a set of kinds among the heads, such as ``"rna+atac"``."""
+    return "+".join(sorted(kinds, key=KINDS.index))

@@ -1,0 +1,322 @@
+"""Which peaks go with which genes: vectors of features in the space that modalities share, compared near each gene."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from mudata import MuData
+
+from ...errors import ScmambaError, UnknownNameError
+from ...ops.csr import is_csr, transposed_product
+from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
+from ..inputs.arguments import check_count, near
+from ..inputs.matrices import in_parts
+from .cells import as_mudata, compute_views, refuse_anndata
+from .embedding import EmbeddingMixin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Peaks are compared with others that about as many cells have: at most so many classes, of at least so many peaks each.
+N_CLASSES: Final = 10
+PEAKS_OF_A_CLASS: Final = 100
+#: Peaks of other chromosomes that a background needs: fewer give no reliable mean and spread.
+MIN_BACKGROUND: Final = 20
+#: Pairs compared at a time, which takes two arrays ``(PAIRS_AT_A_TIME, z)``.
+PAIRS_AT_A_TIME: Final = 1 << 16
+#: A background whose cosines spread less than this is constant up to rounding, and gives no z-score.
+MIN_SPREAD: Final = 1e-6
+
+
+class LinksMixin(EmbeddingMixin):
+    """`region_links`."""
+
+    def region_links(
+        self,
+        genes: Sequence[str] | None = None,
+        adata: MuData | None = None,
+        *,
+        max_distance: int = 250_000,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Peaks near each gene, by how closely their vector and the gene's agree in the space that modalities share.
+
+        The vector of a feature is the covariance, over the cells that have its modality, of its value with the cells'
+        view of this modality: it points to where the cells lie that have the feature. Genes and peaks each take the view
+        of their own modality, so that no cell needs both. A pair's correlation is the cosine of its two vectors. It is
+        compared with a background, the cosines of the same gene with peaks of all other chromosomes that about as many
+        cells have: where cells differ in many features at once, any gene correlates with any peak, and rarely seen peaks
+        have noisier vectors.
+
+        Parameters
+        ----------
+        genes
+            Names. `None`: all that have coordinates.
+        adata
+            Cells with both modalities, or some with each. `None`: those of the model.
+        max_distance
+            Largest distance in bases between the start of transcription and the centre of a peak, in either direction.
+            Transcription starts at the start of the gene, or at its end where ``var["strand"]`` is ``"-"``. Within
+            250,000 bases are most known enhancers of a gene; a larger window has more pairs, which makes every q larger.
+        batch_size
+            Cells of a minibatch; changes speed only.
+
+        Returns
+        -------
+        One row per pair, in falling order of z. Memory grows with the features and with the pairs, never with genes
+        times peaks.
+
+        ``gene``, ``peak``, ``chrom``
+            Names.
+        ``distance``
+            Bases from the start of transcription to the centre of the peak, negative upstream.
+        ``correlation``
+            Cosine of the two vectors, -1 to 1.
+        ``z``
+            Distance of the correlation from the mean of the background, in standard deviations of the background.
+        ``p``
+            Probability of a z as high by chance, if the background is normal; one-sided, as a link is a peak that is
+            open where the gene is active.
+        ``q``
+            Share of false links expected among all pairs with this q or a lower one [Benjamini95]_.
+
+        Pairs whose gene or peak no cell has, or whose background has fewer than 20 peaks, are NaN and come last.
+        Neighbouring genes that go up in the same cells are linked to the same peaks; which of them a peak regulates
+        cannot be told from this.
+
+        Raises
+        ------
+        ScmambaError
+            The model or the data lack genes or peaks, no gene or no peak has coordinates, or one of ``genes`` is unknown
+            or has none.
+        RuntimeError
+            The model is not trained.
+
+        References
+        ----------
+        .. [Benjamini95] Benjamini and Hochberg, Controlling the false discovery rate, Journal of the Royal Statistical
+           Society B 1995.
+
+        See Also
+        --------
+        scmamba_scvi.pl.region_links : draws the pairs against their distance.
+
+        Examples
+        --------
+        >>> links = model.region_links(genes=mdata["rna"].var_names[:20])
+        >>> links.columns[:4].tolist()
+        ['gene', 'peak', 'chrom', 'distance']
+        """
+        from scipy.stats import false_discovery_control, norm
+
+        self._check_if_trained(warn=False, message="Train the model first: model.train().")
+        check_count("max_distance", max_distance, 0)
+        refuse_anndata(adata)
+        lacking = [kind for kind in ("rna", "atac") if kind not in self.kinds]
+        if lacking:
+            raise ScmambaError(f"Links are between genes and peaks; the model has {list(self.kinds)}, no {lacking[0]}.")
+        with as_mudata(self, adata) as mdata:
+            genes_at, peaks_at = (self._coordinates_for_links(mdata, kind) for kind in ("rna", "atac"))
+            asked = self._genes_to_link(genes, genes_at)
+            forward = _is_forward(mdata, self.kinds["rna"], self.feature_names("rna"))
+            gene_vectors, _ = self._feature_vectors(mdata, "rna", batch_size)
+            peak_vectors, n_cells = self._feature_vectors(mdata, "atac", batch_size)
+        start = np.where(forward, genes_at.start, genes_at.end)
+        centre = (peaks_at.start + peaks_at.end) // 2
+        chrom_of_gene, chrom_of_peak = _common_chromosomes(genes_at, peaks_at)
+        gene, peak = _pairs(asked, start, chrom_of_gene, centre, chrom_of_peak, max_distance)
+        correlation, z = _compare(gene_vectors, peak_vectors, gene, peak, chrom_of_peak, _classes(n_cells))
+        p = norm.sf(z)
+        known = np.isfinite(p)
+        q = np.full(len(p), np.nan)
+        q[known] = false_discovery_control(p[known]) if known.any() else []
+        if not known.all():
+            warnings.warn(
+                f"{(~known).sum():,} of {len(p):,} pairs have a feature that no cell has, or fewer than "
+                f"{MIN_BACKGROUND} peaks to be compared with: they are NaN.",
+                UserWarning, stacklevel=2,
+            )  # fmt: skip
+        distance = np.where(forward[gene], 1, -1) * (centre[peak] - start[gene])
+        order = np.argsort(-z, kind="stable")  # NaN last
+        columns = {
+            "gene": self.feature_names("rna")[gene], "peak": self.feature_names("atac")[peak],
+            "chrom": peaks_at.names()[peak], "distance": distance, "correlation": correlation, "z": z, "p": p, "q": q,
+        }  # fmt: skip
+        return pd.DataFrame({name: values[order] for name, values in columns.items()})
+
+    def _coordinates_for_links(self, mdata: MuData, kind: str) -> Coordinates:
+        """Coordinates of the features of ``kind``: the model's own, or those of the data if the model has none."""
+        where = self.coordinates(kind)
+        key = self.kinds[kind]
+        if not where.placed.any() and key in mdata.mod:
+            where = parse_coordinates(mdata.mod[key].var.reindex(self.feature_names(kind)))
+        if not where.placed.any():
+            advice = "annotate_genome(mdata, gtf=...) gives them" if kind == "rna" else "write chrom, start and end"
+            raise ScmambaError(
+                f"No feature of {key!r} has coordinates, so no peak is known to be near a gene: {advice}."
+            )
+        return where
+
+    def _genes_to_link(self, genes: Sequence[str] | None, where: Coordinates) -> np.ndarray:
+        """Positions of the genes, in the order of the model."""
+        if genes is None:
+            return np.flatnonzero(where.placed)
+        names, known = pd.Index([genes] if isinstance(genes, str) else genes), pd.Index(self.feature_names("rna"))
+        if not len(names):
+            raise ScmambaError("genes is empty: name some, or None for all.")
+        at = known.get_indexer(names)
+        if (at < 0).any():
+            unknown = names[at < 0]
+            raise UnknownNameError(f"gene ({len(unknown):,} of {len(names):,})", unknown[0], near(unknown[0], known))
+        if not where.placed[at].all():
+            nowhere = names[~where.placed[at]]
+            raise ScmambaError(
+                f"{len(nowhere):,} of {len(names):,} genes have no coordinates, such as {nowhere[0]!r}: leave them out."
+            )
+        return np.unique(at)
+
+    @torch.no_grad()
+    def _feature_vectors(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``.
+
+        The vector is the covariance of the feature's values with the view, scaled to length 1, which also takes out the
+        number of cells. A feature without a covariance (in no cell, or the same in all) has a vector of zeros.
+        """
+        view = compute_views(self, mdata, kind, batch_size)
+        matrix = self.get_anndata_manager(mdata, required=True).matrix(kind)
+        device, cells = self.module.device, np.flatnonzero(view.has)
+        z = torch.from_numpy(view.z - view.z.mean(0, dtype=np.float64)).float().to(device)
+        total = torch.zeros(matrix.n_features, z.shape[1], device=device)
+        n_cells = torch.zeros(matrix.n_features, device=device)
+        for part in in_parts(np.arange(len(cells)), batch_size or 1024):
+            counts = matrix.read(cells[part]).to(device)
+            n_cells += _cells_per_feature(counts)
+            total += transposed_product(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
+        length = total.norm(dim=1, keepdim=True)
+        return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells.cpu().numpy()
+
+
+def _cells_per_feature(counts: Tensor) -> Tensor:
+    """Number of cells with a count of each feature ``(f,)``, from counts ``(n, f)``."""
+    if not is_csr(counts):
+        return (counts != 0).sum(0)
+    return torch.bincount(counts.col_indices()[counts.values() != 0], minlength=counts.shape[1])
+
+
+def _is_forward(mdata: MuData, key: str, names: np.ndarray) -> np.ndarray:
+    """Whether each feature is read from its start to its end, bool ``(f,)``; also true where no strand is known."""
+    var = mdata.mod[key].var
+    if "strand" not in var:
+        return np.full(len(names), True)
+    return (var["strand"].astype(object).reindex(names).astype(str) != "-").to_numpy()
+
+
+def _common_chromosomes(*places: Coordinates) -> list[np.ndarray]:
+    """Number of each feature's chromosome, the same for all spellings of it (chr1, 1), -1 where there is none."""
+    spellings = dict.fromkeys(chromosome_key(name) for where in places for name in where.chroms)
+    number = {key: i for i, key in enumerate(spellings)}
+    found = []
+    for where in places:
+        of_chroms = np.array([*(number[chromosome_key(name)] for name in where.chroms), -1], dtype=np.int64)
+        found.append(of_chroms[where.chrom])  # features without a chromosome have -1 there: the last entry
+    return found
+
+
+def _pairs(
+    genes: np.ndarray,
+    start: np.ndarray,
+    chrom_of_gene: np.ndarray,
+    centre: np.ndarray,
+    chrom_of_peak: np.ndarray,
+    max_distance: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gene and peak of every pair on one chromosome with at most ``max_distance`` between them, ``(m,)`` each.
+
+    Parameters
+    ----------
+    genes
+        Positions of the genes asked for.
+    start, centre
+        Start of transcription of every gene, centre of every peak.
+    chrom_of_gene, chrom_of_peak
+        Number of the chromosome of every gene and peak.
+    """
+    order = np.lexsort((centre, chrom_of_peak))
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for chrom in np.unique(chrom_of_gene[genes]):
+        here = genes[chrom_of_gene[genes] == chrom]
+        first, last = np.searchsorted(chrom_of_peak[order], [chrom, chrom + 1])
+        peaks = order[first:last]
+        low = np.searchsorted(centre[peaks], start[here] - max_distance, side="left")
+        high = np.searchsorted(centre[peaks], start[here] + max_distance, side="right")
+        n = high - low
+        offset = np.arange(n.sum()) - np.repeat(n.cumsum() - n, n)  # 0 to n - 1 for each gene in turn
+        found.append((np.repeat(here, n), peaks[np.repeat(low, n) + offset]))
+    gene, peak = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return gene, peak
+
+
+def _classes(n_cells: np.ndarray) -> np.ndarray:
+    """Class of each peak ``(f,)`` by how many cells have it; -1 for peaks that none has.
+
+    Classes are of about equal size. Peaks that equally many cells have are in one class, so that the order of the peaks
+    changes nothing.
+    """
+    seen = n_cells > 0
+    n = int(np.clip(seen.sum() // PEAKS_OF_A_CLASS, 1, N_CLASSES))
+    edges = np.quantile(n_cells[seen], np.arange(1, n) / n) if seen.any() else []
+    return np.where(seen, np.searchsorted(edges, n_cells, side="right"), -1)
+
+
+def _compare(
+    gene_vectors: np.ndarray,
+    peak_vectors: np.ndarray,
+    gene: np.ndarray,
+    peak: np.ndarray,
+    chrom: np.ndarray,
+    classes: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine of each pair, and its z-score among peaks of the same class on other chromosomes, ``(m,)`` each.
+
+    Mean and variance of a gene's cosines with a set of peaks follow from the mean ``(z,)`` and the second moment
+    ``(z, z)`` of the peaks' vectors. So the background is exact, over all peaks of the set, without a cosine for each.
+
+    Parameters
+    ----------
+    gene_vectors, peak_vectors
+        Unit vectors ``(f, z)``; zeros where a feature has none.
+    gene, peak
+        Pairs ``(m,)``.
+    chrom, classes
+        Chromosome and class of each peak.
+    """
+    cosine, z_score = np.full((2, len(gene)), np.nan)
+    placed = chrom >= 0  # a peak without a chromosome may lie on any, so it is in no background
+    for of_class in np.unique(classes[peak][classes[peak] >= 0]):
+        whole = _moments(peak_vectors[placed & (classes == of_class)])
+        pairs_of_class = np.flatnonzero(classes[peak] == of_class)
+        for c in np.unique(chrom[peak[pairs_of_class]]):
+            own = _moments(peak_vectors[(chrom == c) & (classes == of_class)])
+            n, total, square = (a - b for a, b in zip(whole, own, strict=True))
+            for pairs in in_parts(pairs_of_class[chrom[peak[pairs_of_class]] == c], PAIRS_AT_A_TIME):
+                u, v = gene_vectors[gene[pairs]].astype(np.float64), peak_vectors[peak[pairs]]  # (m, z) each
+                known = (u != 0).any(1) & (v != 0).any(1)
+                cosine[pairs] = np.where(known, (u * v).sum(1), np.nan)
+                if n < MIN_BACKGROUND:
+                    continue
+                mean = u @ (total / n)
+                spread = np.sqrt(np.maximum(((u @ (square / n)) * u).sum(1) - mean**2, 0))
+                above = cosine[pairs] - mean
+                z_score[pairs] = np.where(spread > MIN_SPREAD, above / np.maximum(spread, MIN_SPREAD), np.nan)
+    return cosine, z_score
+
+
+def _moments(vectors: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """Number, sum ``(z,)`` and sum of the outer products ``(z, z)`` of vectors ``(f, z)``."""
+    vectors = vectors.astype(np.float64)
+    return len(vectors), vectors.sum(0), vectors.T @ vectors

@@ -1,0 +1,205 @@
+"""New cells in the embedding of a model that was trained on others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from ..._compat import device_of, quiet, scvi_constants
+from ...errors import ScmambaError
+from .._base import ModelBase
+from ..fitting.mixin import FittingMixin
+from .query import MAPPING_KEY, prepare_query
+
+_C = scvi_constants()
+
+
+class MappingMixin(FittingMixin):
+    """`prepare_query_mudata` and `load_query_data`."""
+
+    @classmethod
+    def prepare_query_mudata(
+        cls,
+        mdata: MuData | AnnData,
+        reference_model: ModelBase | str | Path,
+        return_reference_var_names: bool = False,
+        inplace: bool = False,
+        *,
+        modalities: Mapping[str, str] | None = None,
+        layers: Mapping[str, str | None] | None = None,
+        genome: str | None = None,
+        min_coverage: float = 0.5,
+    ) -> MuData | dict[str, pd.Index]:
+        """Bring new data to the features of a model, in a new object; the data stay as they are.
+
+        Genes and proteins are found by name. Peaks are found by name, and those of other names by overlap: each counts
+        for the peak of the model with which it shares most bases, so every count is used once. Features that the model
+        does not know are ignored. Features that the query lacks are zero, and ``var["in_query"]`` marks them as `False`;
+        where the joint embedding is corrected for batches, their absence is part of the query batch's offset, which
+        `load_query_data` estimates.
+
+        Parameters
+        ----------
+        mdata
+            Raw counts of at least one of the model's modalities, features in any order; or an AnnData of one modality.
+        reference_model
+            The model, or the folder of one that was saved or exported.
+        return_reference_var_names
+            Give the model's features per key instead, without looking at the data.
+        inplace
+            Must be `False`; the argument is there because scvi-tools' method has it.
+        modalities
+            From kind to key of ``mdata.mod``. `None`: the model's keys where the data have them, else keys are recognised
+            as in :meth:`setup_mudata`.
+        layers
+            From kind to layer with raw counts. `None`: those of the model.
+        genome
+            Build of the coordinates. `None`: what the data say, if they do.
+        min_coverage
+            Least share of the model's features that each modality must have.
+
+        Returns
+        -------
+        MuData with the model's keys and features; with ``return_reference_var_names`` a dict from key to names.
+        ``uns["query_mapping"]`` says per modality how many of the model's features were found (``found``, as a share
+        ``coverage``), how many of the query's were matched ``by_name`` and ``by_overlap`` or ``ignored``, and which share
+        of the counts was kept (``counts_kept``).
+
+        Raises
+        ------
+        ScmambaError
+            The data have no modality of the model, too few of its features, or another genome build; or fewer than half
+            of the peaks of either side overlap one of the other, so that another build is likely. The message says which
+            builds it may be.
+
+        See Also
+        --------
+        scvi.model.base.ArchesMixin : the method of this name in scvi-tools.
+
+        Examples
+        --------
+        >>> query = SCMAMBA.prepare_query_mudata(mdata["rna"][:50, :240], model)
+        >>> query["rna"].shape, int(query["rna"].var["in_query"].sum())
+        ((50, 300), 240)
+        """
+        model = _reference(cls, reference_model)
+        if return_reference_var_names:
+            return {key: pd.Index(names) for key, names in model.get_var_names().items()}
+        if inplace:
+            raise ScmambaError("Data are not changed here: mdata = SCMAMBA.prepare_query_mudata(mdata, model).")
+        return prepare_query(mdata, model, modalities, layers, genome, min_coverage)
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: MuData | AnnData,
+        reference_model: ModelBase | str | Path,
+        inplace_subset_query_vars: bool = False,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        unfrozen: bool = False,
+        *,
+        modalities: Mapping[str, str] | None = None,
+        layers: Mapping[str, str | None] | None = None,
+        genome: str | None = None,
+        min_coverage: float = 0.5,
+    ) -> ModelBase:
+        """Model of new cells, in the embedding of a model that was trained on others; no training is needed.
+
+        Batches that the reference has not seen get an offset in the joint embedding, as training batches do: cells are
+        assigned to the reference's clusters and compared with them, several times in turn. The reference's data are not
+        needed for this, and its embedding does not move. A query without the batch column is taken as one batch.
+
+        :meth:`train` of the result adapts the constants of the views and the share that the network has in them, and
+        nothing else: embeddings of features, blocks, heads, value weights, batch statistics and the maps of the joint
+        embedding are frozen. Reference cells embedded by the adapted model keep a mean cosine of more than 0.99 to their
+        embedding before, on simulated cells with strong batches (``tests/model/test_mapping.py``); the head is frozen
+        because they moved farther when it was adapted too. If held-out retrieval among the query's cells does not
+        improve, the weights from before training are kept.
+
+        An offset removes what shifts a whole batch. Other differences stay: with strong batch effects, a query lies
+        farther from the reference than if both had been trained on together.
+
+        Parameters
+        ----------
+        adata
+            As in :meth:`prepare_query_mudata`, or a MuData that it returned.
+        reference_model
+            The model, or the folder of one that was saved or exported.
+        inplace_subset_query_vars
+            Must be `False`; the argument is there because scvi-tools' method has it.
+        accelerator, device
+            Where the model is put, as in scvi-tools.
+        unfrozen
+            Let :meth:`train` change all weights, starting from the reference's; its embedding then moves.
+        modalities, layers, genome, min_coverage
+            As in :meth:`prepare_query_mudata`; not used for a MuData that it returned.
+
+        Returns
+        -------
+        A model whose ``adata`` is a MuData of its own, cells in the order of ``adata``. It has the classifier of the
+        reference and the calibration of its matches.
+
+        Raises
+        ------
+        ScmambaError
+            As for :meth:`prepare_query_mudata`; or the reference is not trained.
+
+        Examples
+        --------
+        >>> query_model = SCMAMBA.load_query_data(mdata["rna"][:50], model)
+        >>> query_model.get_latent_representation().shape
+        (50, 64)
+        """
+        if inplace_subset_query_vars:
+            raise ScmambaError("Data are not changed here: leave inplace_subset_query_vars out.")
+        reference = _reference(cls, reference_model)
+        if not reference.is_trained_:
+            raise ScmambaError("The reference model is not trained: reference.train() comes before queries.")
+        if isinstance(adata, MuData) and MAPPING_KEY in adata.uns:
+            mdata = adata
+        else:
+            mdata = prepare_query(adata, reference, modalities, layers, genome, min_coverage)
+        registry = reference.registry_
+        with quiet("scvi"):
+            cls.setup_mudata(mdata, source_registry=registry, extend_categories=True, **registry[_C._SETUP_ARGS_KEY])
+        model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, **reference.config.to_dict())
+        _take_over(model, reference)
+        model.is_query_ = not unfrozen
+        model.module.to(device_of(accelerator, device)).eval()
+        model._place_new_batches()
+        return model
+
+
+def _reference(cls: type[ModelBase], model: ModelBase | str | Path) -> ModelBase:
+    """The model, read from its folder if that is what was given."""
+    if isinstance(model, cls):
+        return model
+    if not isinstance(model, str | Path):
+        raise ScmambaError(f"reference_model is a model or the folder of one; got {type(model).__name__}.")
+    path = Path(model)
+    if not path.is_dir():
+        raise ScmambaError(f"There is no folder {path} with a model.")
+    return cls._from_folder(path)
+
+
+def _take_over(model: ModelBase, reference: ModelBase) -> None:
+    """Copy weights and all else that was learned; offsets of batches that the reference does not know stay zero."""
+    weights = dict(reference.module.state_dict())
+    own = model.module.state_dict()
+    n_known = len(reference.batches)
+    for name, value in weights.items():
+        if value.shape != own[name].shape:  # only the offsets of batches grow; their last row is the unknown batch
+            grown = value.new_zeros(own[name].shape)
+            grown[:n_known] = value[:n_known]
+            weights[name] = grown
+    model.module.load_state_dict(weights)
+    model.is_trained_ = model.is_started_ = True
+    model.reference_batches_ = n_known
+    for name in ("match_temperatures_", "classifier_", "places_"):
+        setattr(model, name, copy.deepcopy(getattr(reference, name)))

@@ -1,0 +1,218 @@
+"""Which cell of another modality is a cell's partner, or the nearest to it?"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from ...errors import ScmambaError
+from ..fitting.calibration import match_temperature
+from ..inputs.arguments import check_count
+from .assignment import assign
+from .cells import Views, as_mudata, compute_views, kind_of
+from .embedding import EmbeddingMixin
+from .retrieval import nearest_references
+
+
+@dataclass(frozen=True)
+class CellMatches:
+    """The ``k`` best references of each query cell, best first; ``n`` query cells, ``m`` reference cells.
+
+    Attributes
+    ----------
+    query_names, reference_names
+        ``(n,)`` and ``(m,)`` names of all cells of the data, in their order.
+    indices
+        ``(n, k)`` int64 positions in ``reference_names``; -1 for query cells that lack the modality.
+    scores
+        ``(n, k)`` float32 cosines of the two views, NaN for the same cells.
+    confidence
+        ``(n, k)`` float32 probability that this reference is the partner, given that the partner is one of them.
+    partner
+        ``(n,)`` int64 positions of a one-to-one matching, -1 for cells that got no reference; `None` if no such matching
+        was asked for.
+
+    Examples
+    --------
+    >>> found = model.match_cells(k=2)
+    >>> found.scores.shape, bool((found.scores[:, 0] >= found.scores[:, 1]).all())
+    ((300, 2), True)
+    """
+
+    query_names: pd.Index
+    reference_names: pd.Index
+    indices: np.ndarray
+    scores: np.ndarray
+    confidence: np.ndarray
+    partner: np.ndarray | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per query cell and rank, from 1: ``query, rank, reference, score, confidence``.
+
+        Examples
+        --------
+        >>> model.match_cells(k=2).to_frame()["rank"].tolist()[:4]
+        [1, 2, 1, 2]
+        """
+        n, k = self.indices.shape
+        return pd.DataFrame(
+            {
+                "query": np.repeat(self.query_names.to_numpy(), k),
+                "rank": np.tile(np.arange(1, k + 1), n),
+                "reference": self._names_at(self.indices).ravel(),
+                "score": self.scores.ravel(),
+                "confidence": self.confidence.ravel(),
+            }
+        )
+
+    def partners(self) -> pd.Series:
+        """Name of the reference that the one-to-one matching gave each query cell, `None` where it gave none.
+
+        Raises
+        ------
+        ScmambaError
+            The cells were matched without ``one_to_one=True``.
+
+        Examples
+        --------
+        >>> model.match_cells(one_to_one=True).partners().is_unique
+        True
+        """
+        if self.partner is None:
+            raise ScmambaError("No one-to-one matching was asked for: match_cells(..., one_to_one=True).")
+        return pd.Series(self._names_at(self.partner), index=self.query_names, name="partner", dtype=object)
+
+    def _names_at(self, positions: np.ndarray) -> np.ndarray:
+        """Names of references, `None` at position -1."""
+        return np.append(self.reference_names.to_numpy(dtype=object), None)[positions]
+
+
+class MatchingMixin(EmbeddingMixin):
+    """`match_cells`, and the temperature that turns cosines into probabilities."""
+
+    def match_cells(
+        self,
+        query: MuData | AnnData | None = None,
+        reference: MuData | AnnData | None = None,
+        query_modality: str = "rna",
+        reference_modality: str = "atac",
+        k: int = 10,
+        *,
+        one_to_one: bool = False,
+        block_size: int = 2048,
+        batch_size: int | None = None,
+    ) -> CellMatches:
+        """Find for each cell of one modality the nearest cells of another, in the space that their views share.
+
+        The search is exact. Memory is that of the views, of the result and of a block of 2 million cosines: a laptop can
+        search for 100,000 cells among 100,000.
+
+        Parameters
+        ----------
+        query, reference
+            MuData, or AnnData of the modality in question. `None`: the MuData of the model. Cells may come in any
+            order, and the two need not share a cell.
+        query_modality, reference_modality
+            Kind, or key of ``mdata.mod``.
+        k
+            References per query cell.
+        one_to_one
+            Also give each query cell one reference that no other query cell gets, ``CellMatches.partner``: the
+            assignment with the largest sum of cosines [Crouse16]_ where there are at most ``block_size ** 2`` pairs.
+            With more pairs, both sides are cut at the same quantiles along their main directions into blocks of that
+            size, and the assignment is the best *within* each block: the partner of a cell near a cut may be in another
+            block, and where a type makes up different shares of the two sides, some of its cells are assigned to other
+            types. With more queries than references, some queries get none.
+        block_size
+            Cells on each side of a block of that assignment; memory grows with the square of it, time with the cube.
+        batch_size
+            Cells of a minibatch while embedding; changes speed only.
+
+        Returns
+        -------
+        Names, positions, cosines and confidence for all query cells, in their order. Query cells without the modality
+        have index -1 and NaN, with one warning. The confidence is ``exp(cosine / t)`` divided by its sum over all
+        references, with the ``t`` that is most likely for the pairs that training held out: the probability that this
+        reference is the partner *if the partner is among the references at all*. Its sum over the ``k`` ranks is the
+        expected recall at ``k``. A model that held out fewer than 10 pairs takes the temperature of its loss, with a
+        warning.
+
+        Raises
+        ------
+        ScmambaError
+            An unknown modality, one that the data lack, or the same one twice; more neighbours than reference cells;
+            ``k`` or ``block_size`` below 1.
+
+        References
+        ----------
+        .. [Crouse16] Crouse, On implementing 2D rectangular assignment algorithms, IEEE Transactions on Aerospace and
+           Electronic Systems 2016.
+
+        Examples
+        --------
+        >>> found = model.match_cells(mdata["rna"][:5], mdata["atac"], k=3)
+        >>> found.to_frame().columns.tolist()
+        ['query', 'rank', 'reference', 'score', 'confidence']
+        """
+        check_count("block_size", block_size)
+        query_kind = kind_of(self, query_modality, "query_modality")
+        reference_kind = kind_of(self, reference_modality, "reference_modality")
+        if query_kind == reference_kind:
+            raise ScmambaError(
+                f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
+            )
+        with as_mudata(self, query, query_kind, "query") as mdata:
+            queries = compute_views(self, mdata, query_kind, batch_size)
+        with as_mudata(self, reference, reference_kind, "reference") as mdata:
+            references = compute_views(self, mdata, reference_kind, batch_size)
+        check_k(k, references, reference_kind)
+        temperature, calibrated = match_temperature(self, query_kind, reference_kind)
+        if not calibrated:
+            warnings.warn(
+                "The confidence is not calibrated, because this model held out too few pairs for it: train with a "
+                "train_size below 1.",
+                UserWarning, stacklevel=2,
+            )  # fmt: skip
+        if not queries.has.all():
+            warnings.warn(
+                f"{(~queries.has).sum():,} of {len(queries.has):,} cells lack {query_kind}: they have no match.",
+                UserWarning, stacklevel=2,
+            )  # fmt: skip
+        best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
+        # the search counts only cells that have the modality; results count all of them
+        position = np.flatnonzero(references.has)
+        partner = None
+        if one_to_one:
+            chosen = assign(queries.z, references.z, block_size)
+            partner = _spread(np.where(chosen >= 0, position[chosen], -1), queries.has, -1)
+        return CellMatches(
+            queries.names,
+            references.names,
+            _spread(position[best.indices], queries.has, -1),
+            _spread(best.cosine, queries.has, np.nan),
+            _spread(best.confidence, queries.has, np.nan),
+            partner,
+        )
+
+
+def check_k(k: int, references: Views, kind: str) -> None:
+    """At most as many neighbours as there are references."""
+    check_count("k", k)
+    if k > len(references.z):
+        raise ScmambaError(
+            f"k must be between 1 and the {len(references.z):,} reference cells that have {kind}; got {k}."
+        )
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, fill: float) -> np.ndarray:
+    """``values (m, ...)`` at the ``rows (n,)`` that are true, ``fill`` at the others."""
+    if rows.all():
+        return values
+    out = np.full((len(rows), *values.shape[1:]), fill, dtype=values.dtype)
+    out[rows] = values
+    return out

@@ -1,0 +1,266 @@
+"""New data brought to the features of a model: genes by name, peaks by name or by overlap, missing ones zero and marked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
+from mudata import MuData
+from scipy import sparse
+
+from ..._compat import scvi_constants, without_pulling
+from ...errors import ScmambaError, UnknownNameError
+from ...pp.builds import possible_builds
+from ...pp.coordinates import Coordinates, parse_coordinates
+from ...pp.overlap import best_overlaps
+from .._base import ModelBase
+from ..inputs.genome import build_of
+from ..inputs.kinds import kind_of_modality
+from .cells import kind_of_features
+
+_C = scvi_constants()
+
+#: ``uns`` key of the report, and ``var`` column of the features that the query has.
+MAPPING_KEY: Final = "query_mapping"
+FOUND_COLUMN: Final = "in_query"
+#: Share of the peaks of either side that the other side overlaps, below which another genome build is likelier than
+#: another caller: of the peaks of SNARE-seq more than three in four meet another when moved by 100 bases, fewer than one in
+#: twenty when moved by 100 kilobases (tests/model/test_real_data.py).
+MIN_OVERLAP: Final = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMapping:
+    """How features of new data became those of the model."""
+
+    target: np.ndarray  # position in the model of each feature of the query, -1: ignored
+    n_model: int  # features of the model
+    n_by_name: int  # features of the query that were found by name
+    n_by_overlap: int  # features of the query that were found by overlap
+
+    @property
+    def found(self) -> np.ndarray:
+        """Which features of the model the query has, bool ``(f,)``."""
+        found = np.zeros(self.n_model, dtype=bool)
+        found[self.target[self.target >= 0]] = True
+        return found
+
+    def report(self, counts_kept: float) -> dict[str, float | int]:
+        """Plain numbers for ``uns``."""
+        return {
+            "features_of_model": self.n_model,
+            "found": int(self.found.sum()),
+            "coverage": float(self.found.mean()),
+            "features_of_query": len(self.target),
+            "by_name": self.n_by_name,
+            "by_overlap": self.n_by_overlap,
+            "ignored": int((self.target < 0).sum()),
+            "counts_kept": counts_kept,
+        }
+
+
+def prepare_query(
+    data: MuData | AnnData,
+    model: ModelBase,
+    modalities: Mapping[str, str] | None,
+    layers: Mapping[str, str | None] | None,
+    genome: str | None,
+    min_coverage: float,
+) -> MuData:
+    """MuData with the keys and features of ``model``; ``data`` stay as they are."""
+    if not 0 <= min_coverage <= 1:
+        raise ScmambaError(f"min_coverage is a share of the model's features, 0 to 1; got {min_coverage}.")
+    mdata = _query_as_mudata(model, data)
+    kinds = _kinds_of(model, mdata, modalities)
+    setup = model.registry_[_C._SETUP_ARGS_KEY]
+    build = _check_builds(mdata, kinds, genome, setup.get("genome"))
+    for kind in layers or ():
+        if kind not in kinds:
+            raise UnknownNameError("kind of modality in layers", kind, kinds)
+    query_layers = setup["layers"] if layers is None else layers
+    mods, reports = {}, {}
+    for kind, key in kinds.items():
+        source = mdata.mod[key]
+        counts = _counts(source, query_layers.get(kind), key)
+        mapping = map_features(model, kind, source.var, key, build)
+        _check_coverage(mapping, model, kind, source.var, key, min_coverage)
+        x, kept = _apply(counts, mapping)
+        var = pd.DataFrame({FOUND_COLUMN: mapping.found}, index=pd.Index(model.feature_names(kind)).astype(str))
+        layer = setup["layers"].get(kind)
+        mods[model.kinds[kind]] = AnnData(
+            x, obs=_own_columns(source.obs), var=var, layers={} if layer is None else {layer: x}
+        )
+        reports[model.kinds[kind]] = mapping.report(kept)
+    return _assembled(model, mdata, mods, reports, build or setup.get("genome"))
+
+
+def map_features(model: ModelBase, kind: str, var: pd.DataFrame, key: str, build: str | None = None) -> FeatureMapping:
+    """For each row of ``var`` the model's feature of the same name; for other peaks, the one they overlap most.
+
+    Raises
+    ------
+    ScmambaError
+        Few peaks overlap those of the model, so that another genome build is likely; the message names both.
+    """
+    known = pd.Index(model.feature_names(kind))
+    target = known.get_indexer(var.index)
+    n_by_name = int((target >= 0).sum())
+    if kind == "atac" and (target < 0).any():
+        query, reference = parse_coordinates(var), model.coordinates(kind)
+        if query.placed.any() and reference.placed.any():
+            rest = target < 0
+            overlapping = best_overlaps(query, reference)
+            _check_overlap(overlapping, query, reference, key, build, model)
+            target[rest] = overlapping[rest]
+    return FeatureMapping(target, len(known), n_by_name, int((target >= 0).sum()) - n_by_name)
+
+
+def _check_overlap(
+    overlapping: np.ndarray, query: Coordinates, reference: Coordinates, key: str, build: str | None, model: ModelBase
+) -> None:
+    """Refuse intervals that hardly overlap those of the model, and say which builds both may be on."""
+    of_query = (overlapping >= 0).sum() / query.placed.sum()
+    of_model = len(np.unique(overlapping[overlapping >= 0])) / reference.placed.sum()
+    if max(of_query, of_model) >= MIN_OVERLAP:
+        return
+    build_of_model = model.registry_[_C._SETUP_ARGS_KEY].get("genome")
+    builds = "; ".join(
+        f"{whose} are {f'said to be {stated}' if stated else 'of unknown build'}, and by the ends of the "
+        f"chromosomes could be {' or '.join(possible_builds(where)) or 'none of the known builds'}"
+        for whose, stated, where in (("The query's", build, query), ("the model's", build_of_model, reference))
+    )
+    raise ScmambaError(
+        f"Only {of_query:.0%} of the intervals of mdata[{key!r}] overlap one of the model, and {of_model:.0%} of those of "
+        f"the model overlap one of the query: another genome build, or another species, is likelier than another peak "
+        f"caller. {builds}. Lift the intervals over to the model's build, or count the fragments in the model's intervals."
+    )
+
+
+def _check_coverage(
+    mapping: FeatureMapping, model: ModelBase, kind: str, var: pd.DataFrame, key: str, min_coverage: float
+) -> None:
+    found = mapping.found
+    if found.any() and found.mean() >= min_coverage:
+        return
+    known = pd.Index(model.feature_names(kind))
+    columns = {name: int(known.isin(var[name].astype(str)).sum()) for name in var if var[name].dtype.kind not in "iufb"}
+    better = max(columns, key=columns.__getitem__, default=None)
+    hint = (
+        f" var[{better!r}] holds {columns[better]:,} of them: mdata[{key!r}].var_names = mdata[{key!r}].var[{better!r}]."
+        if better is not None and columns[better] > 2 * max(1, found.sum())
+        else f" The query has {', '.join(map(repr, var.index[:3]))}, the model {', '.join(map(repr, known[:3]))}."
+    )
+    way_out = f" Pass min_coverage={found.mean():.2g} or lower to continue anyway." if found.any() else ""
+    raise ScmambaError(
+        f"mdata[{key!r}] has {found.sum():,} of the {len(found):,} features of the model ({found.mean():.0%}), less than "
+        f"min_coverage={min_coverage:g}.{hint}{way_out}"
+    )
+
+
+def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
+    """Counts ``(n, f)`` of the model's features, summed where several map to one; and the share of all counts kept."""
+    n = len(mapping.target)
+    if n == mapping.n_model and np.array_equal(mapping.target, np.arange(n)):
+        return counts, 1.0
+    used = np.flatnonzero(mapping.target >= 0)
+    dtype = np.float32 if counts.dtype.kind == "b" else counts.dtype
+    select = sparse.csr_matrix(
+        (np.ones(len(used), dtype=dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
+    )
+    out = counts @ select
+    total = float(counts.sum())
+    return (sparse.csr_matrix(out) if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
+
+
+def _counts(adata: AnnData, layer: str | None, key: str):
+    """The matrix of counts in memory, scipy sparse or numpy."""
+    if layer is not None and layer not in adata.layers:
+        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers)
+    x = adata.X if layer is None else adata.layers[layer]
+    if x is None:
+        raise ScmambaError(f"mdata[{key!r}].X is empty. Name the layer that holds counts: layers={{...}}.")
+    if isinstance(x, CSRDataset | CSCDataset):
+        x = x.to_memory()
+    return x if sparse.issparse(x) or isinstance(x, np.ndarray) else np.asarray(x)
+
+
+def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
+    """``data`` itself, or an AnnData as the modality of the model with which it shares most features."""
+    if isinstance(data, MuData):
+        return data
+    if not isinstance(data, AnnData):
+        raise ScmambaError(f"A query is a MuData, or an AnnData of one modality; got {type(data).__name__}.")
+    with without_pulling():
+        kind = kind_of_features(model, data) or kind_of_modality(MuData({"": data}), "")
+        if kind not in model.kinds:
+            raise ScmambaError(
+                f"None of the features of this AnnData (such as {', '.join(map(repr, data.var_names[:3]))}) is known to "
+                f"the model. If they are of another naming or peaks on other intervals, say what they are: "
+                f"mudata.MuData({{'atac': adata}})."
+            )
+        mdata = MuData({model.kinds[kind]: data})
+    if model.batch_key is not None and model.batch_key in data.obs:
+        mdata.obs[model.batch_key] = data.obs[model.batch_key]
+    return mdata
+
+
+def _kinds_of(model: ModelBase, mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
+    """From the model's kinds to the query's keys."""
+    if modalities is not None:
+        for kind, key in modalities.items():
+            if kind not in model.kinds:
+                raise UnknownNameError("kind of modality", kind, model.kinds)
+            if key not in mdata.mod:
+                raise UnknownNameError(f"modality for {kind!r}", key, mdata.mod)
+        return dict(modalities)
+    found = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
+    for key in mdata.mod:
+        known = kind_of_modality(mdata, key)
+        if known in model.kinds:
+            found.setdefault(known, key)
+    if not found:
+        raise ScmambaError(
+            f"None of the modalities {list(mdata.mod)} looks like one of the model's, {list(model.kinds)}. Name them: "
+            f"modalities={{{next(iter(model.kinds))!r}: ...}}."
+        )
+    return {kind: found[kind] for kind in model.kinds if kind in found}
+
+
+def _check_builds(mdata: MuData, kinds: Mapping[str, str], genome: str | None, of_model: str | None) -> str | None:
+    build = build_of(mdata, kinds, genome)
+    if build is not None and of_model is not None and build != of_model:
+        raise ScmambaError(
+            f"The query is on {build}, the model was trained on {of_model}: coordinates of two builds cannot be compared. "
+            f"Lift the query over to {of_model}, or count it there."
+        )
+    return build
+
+
+def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:
+    """MuData of ``mods`` with cells and columns of ``source``, and a batch if the model needs one."""
+    with without_pulling():
+        mdata = MuData(dict(mods))
+        order = source.obs_names[source.obs_names.isin(mdata.obs_names)]
+        if not order.equals(mdata.obs_names):
+            mdata = mdata[order].copy()
+    for name, column in _own_columns(source.obs).items():
+        mdata.obs[name] = column.reindex(mdata.obs_names)
+    if model._corrects_batches and model.batch_key not in mdata.obs:
+        # without the column, the whole query is one new batch: its cells were probably made together
+        known = set(map(str, model.batches))
+        name = next(n for n in ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if n not in known)
+        mdata.obs[model.batch_key] = pd.Categorical([name] * mdata.n_obs)
+    mdata.uns[MAPPING_KEY] = dict(reports)
+    if build is not None:
+        mdata.uns["genome"] = build
+    return mdata
+
+
+def _own_columns(obs: pd.DataFrame) -> pd.DataFrame:
+    """A copy without the columns that scvi-tools wrote."""
+    return obs[[name for name in obs if not str(name).startswith("_scvi")]].copy()

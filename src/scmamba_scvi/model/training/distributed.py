@@ -1,0 +1,86 @@
+"""Training on several devices, one process (rank) for each: how Lightning's trainer is set up."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
+from lightning.pytorch.utilities import rank_zero_only
+
+from ..._compat import n_devices
+from ...errors import ScmambaError
+
+
+def count_ranks(
+    accelerator: str, devices: int | list[int] | str, num_nodes: int = 1, strategy: str | Strategy = "auto"
+) -> int:
+    """Number of devices that train together.
+
+    Raises
+    ------
+    ScmambaError
+        For several devices, ``strategy`` is not DDP, which gives each of them the whole model; or it spawns its
+        processes, to which scvi-tools' registry of a MuData cannot be sent.
+    """
+    n_ranks = n_devices(accelerator, devices) * num_nodes
+    if n_ranks == 1 or strategy == "auto" or isinstance(strategy, DDPStrategy):
+        return n_ranks
+    usable = [
+        name for name in StrategyRegistry.available_strategies() if name.startswith("ddp") and "spawn" not in name
+    ]
+    if strategy not in usable:
+        raise ScmambaError(
+            f"strategy={strategy!r} cannot train this model on several devices: leave it out, or choose among {usable}."
+        )
+    return n_ranks
+
+
+def is_first_rank() -> bool:
+    """Whether this is the process that prints and reports for all."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+
+@contextmanager
+def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | None]]:
+    """Arguments of the trainer for ``n_ranks`` devices, and a file in which the first rank can leave what it found.
+
+    scvi-tools switches early stopping off on several devices, because there each rank has the scores of its own cells.
+    Here every rank has the scores of all cells, so it is switched on again. scvi-tools would also write the history into
+    the working directory; here it goes into a temporary folder, unless the user named one.
+
+    Yields
+    ------
+    ``trainer`` itself and `None` for one device; else a changed copy and the path of the file, which is deleted together
+    with its folder afterwards.
+    """
+    if n_ranks == 1:
+        yield trainer, None
+        return
+    trainer = dict(trainer)
+    if trainer.pop("early_stopping"):
+        stopping = EarlyStopping(
+            trainer["early_stopping_monitor"], trainer.pop("early_stopping_min_delta", 0.0),
+            trainer["early_stopping_patience"], mode=trainer["early_stopping_mode"],
+        )  # fmt: skip
+        trainer["callbacks"] = [*trainer["callbacks"], stopping]
+    trainer["strategy"] = _ddp(trainer.get("strategy", "auto"))
+    trainer["use_distributed_sampler"] = False  # our own sampler divides the cells among ranks
+    with TemporaryDirectory() as folder:
+        trainer.setdefault("log_save_dir", folder)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
+            yield trainer, Path(folder) / "best.json"
+
+
+def _ddp(strategy: str | Strategy) -> DDPStrategy:
+    """A strategy that does not send buffers between ranks in every step: `EqualStart` sends them once."""
+    if isinstance(strategy, DDPStrategy):
+        return copy.deepcopy(strategy)  # every phase of training needs a fresh one
+    entry = StrategyRegistry["ddp" if strategy == "auto" else strategy]
+    return entry["strategy"](**{**entry["init_params"], "broadcast_buffers": False})

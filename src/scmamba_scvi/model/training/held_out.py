@@ -1,0 +1,58 @@
+"""How well held-out cells find their partners, over the cells of all ranks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...metrics import modality_gap, partner_ranks
+from ...nn.distributed import gather_rows
+
+#: Per modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
+HeldOut = dict[str, tuple[Tensor, Tensor]]
+
+
+def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float]:
+    """FOSCTTM, recall@k and the distance between modalities' means, averaged over the pairs of modalities.
+
+    Parameters
+    ----------
+    batches
+        Per minibatch and modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
+    """
+    batches = list(batches)
+    if not batches:
+        return {}
+    whole = {
+        kind: tuple(torch.cat(parts) for parts in zip(*(b[kind] for b in batches), strict=True)) for kind in batches[0]
+    }
+    scores: dict[str, list[float]] = {"foscttm": [], f"recall_at_{k}": [], "modality_gap": []}
+    for (za, has_a), (zb, has_b) in itertools.combinations(whole.values(), 2):
+        both = has_a & has_b
+        if int(both.sum()) < 2:
+            continue
+        a, b = za[both].numpy(), zb[both].numpy()
+        ranks = partner_ranks(a, b)
+        scores["foscttm"].append(float(np.mean(ranks.fractions)))
+        scores[f"recall_at_{k}"].append(float(ranks.recall(min(k, len(a)))[0]))
+        scores["modality_gap"].append(modality_gap(a, b))
+    return {name: float(np.mean(values)) for name, values in scores.items() if values}
+
+
+def on_cpu(outputs: Mapping[str, dict]) -> HeldOut:
+    """Embeddings and masks that the module returned, to be kept until the epoch ends."""
+    return {kind: (z.detach().float().cpu(), outputs["present"][kind].cpu()) for kind, z in outputs["z"].items()}
+
+
+def of_all_ranks(batches: Iterable[HeldOut], device: torch.device) -> list[HeldOut]:
+    """What all ranks have embedded, equal on each; every rank must call this."""
+    batches, whole = list(batches), {}
+    for kind in batches[0]:
+        z, present = (torch.cat(parts) for parts in zip(*(batch[kind] for batch in batches), strict=True))
+        rows = gather_rows(torch.cat([z, present[:, None].to(z)], 1).to(device)).cpu()
+        whole[kind] = rows[:, :-1], rows[:, -1].bool()
+    return [whole]

@@ -1,0 +1,87 @@
+"""Minibatches are copied to a GPU one ahead of the training step that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...ops.csr import csr, is_csr
+
+
+class Loader(Protocol):
+    """Gives minibatches, and knows how many."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Mapping[str, Tensor]]: ...
+
+
+class OneAhead:
+    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory at the same time.
+
+    Parameters
+    ----------
+    loader
+        Gives minibatches as dicts of tensors, dense or CSR, on the CPU.
+    device
+        A CUDA device.
+    """
+
+    def __init__(self, loader: Loader, device: torch.device) -> None:
+        self._loader, self._device = loader, device
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        stream = torch.cuda.Stream(self._device)
+        yield from one_ahead(self._loader, lambda batch: self._send(batch, stream), self._receive)
+
+    def _send(
+        self, batch: Mapping[str, Tensor], stream: torch.cuda.Stream
+    ) -> tuple[dict[str, Tensor], torch.cuda.Event]:
+        """Start to copy; the event tells when the copy is done."""
+        with torch.cuda.stream(stream):
+            sent = {
+                name: map_parts(lambda part: part.pin_memory().to(self._device, non_blocking=True), tensor)
+                for name, tensor in batch.items()
+            }
+            return sent, stream.record_event()
+
+    def _receive(self, sent: tuple[dict[str, Tensor], torch.cuda.Event]) -> dict[str, Tensor]:
+        """Make the step wait for the copy, and keep the copy's memory from being reused before the step is over."""
+        batch, copied = sent
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(copied)
+        for tensor in batch.values():
+            for part in parts_of(tensor):
+                part.record_stream(current)
+        return batch
+
+
+def one_ahead(items: Iterable, send: Callable, receive: Callable) -> Iterator:
+    """``receive(send(item))`` of each item; the next item is sent before one is received and given out."""
+    sent = None
+    for item in items:
+        following = send(item)
+        if sent is not None:
+            yield receive(sent)
+        sent = following
+    if sent is not None:
+        yield receive(sent)
+
+
+def parts_of(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Tensors that hold the data: row starts, columns and values of a CSR tensor, or the dense tensor itself."""
+    return (tensor.crow_indices(), tensor.col_indices(), tensor.values()) if is_csr(tensor) else (tensor,)
+
+
+def map_parts(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """The tensor with ``function`` applied to each of its parts."""
+    if not is_csr(tensor):
+        return function(tensor)
+    crow, col, values = map(function, parts_of(tensor))
+    return csr(crow, col, values, tuple(tensor.shape))

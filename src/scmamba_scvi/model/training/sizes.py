@@ -1,0 +1,154 @@
+"""Sizes that follow from the data and the hardware: preset, patches, minibatch, epochs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ...config import ModelConfig, TrainConfig
+from ...errors import ScmambaError
+
+#: Steps after which held-out retrieval no longer improved on any data set tried.
+STEPS = 300
+#: Steps without improvement before training stops.
+PATIENCE_STEPS = 100
+#: Below this the larger network only overfits.
+BASE_CELLS = 5_000
+#: Fewer pairs cannot show how modalities relate.
+MIN_PAIRED_CELLS = 20
+#: Share of the cells to train on where none is given, as in scvi-tools.
+TRAIN_SIZE = 0.9
+#: Shortest patch worth a token.
+MIN_PATCH = 16
+
+
+def choose_preset(n_cells: int) -> str:
+    """``"base"`` if there is a GPU and enough cells to train it on, else ``"small"``."""
+    return "base" if torch.cuda.is_available() and n_cells >= BASE_CELLS else "small"
+
+
+def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:
+    """Features of a patch: as configured, or as many as make about ``config.max_patches`` patches."""
+    return config.of_kind("patch_size", kind) or max(MIN_PATCH, math.ceil(n_features / config.max_patches))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSizes:
+    """Sizes of a training, given by the user or chosen."""
+
+    batch_size: int  # cells whose activations are in memory together on one device
+    cells_per_step: int  # that the loss compares with each other, on all devices together
+    n_ranks: int  # devices, each with a process of its own
+    max_epochs: int
+    patience: int
+    epochs_given: bool  # by the user, for all phases together
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """``batch_size`` if a device reads its cells of a step in parts, else `None`."""
+        return self.batch_size if self.cells_per_step > self.batch_size * self.n_ranks else None
+
+    def phases(self, *, linear_first: bool) -> dict[str, int]:
+        """Epochs at most of each phase: the linear part alone, then all of the network."""
+        alone = self.max_epochs // 2 if self.epochs_given else self.max_epochs
+        if not linear_first or not alone:
+            return {"whole": self.max_epochs}
+        return {"linear": alone, "whole": self.max_epochs - alone if self.epochs_given else self.max_epochs}
+
+    def describe(self, preset: str, device: torch.device, phases: Mapping[str, int], n_train: int, n_val: int) -> str:
+        """What is printed when training begins."""
+        epochs = f"at most {phases['whole']} epochs"
+        if "linear" in phases:
+            linear, whole = phases["linear"], phases["whole"]
+            epochs = f"at most {linear} epochs of the linear part alone, then {whole} of the whole network"
+        where = str(device) if self.n_ranks == 1 else f"{self.n_ranks} {device.type} devices"
+        cells = f"minibatches of {self.cells_per_step}"
+        if self.cells_per_step > self.batch_size:
+            cells += f" ({self.batch_size} at a time{' on each device' if self.n_ranks > 1 else ''})"
+        return (
+            f"SCMAMBA: preset {preset!r} on {where}, {n_train:,} cells to train on and {n_val:,} held out, "
+            f"{cells}, {epochs}."
+        )
+
+
+def count_training_cells(
+    n_cells: int, train_size: float | None, external_indexing: Sequence[Sequence[int]] | None
+) -> int:
+    """Number of cells to train on: those that the caller names, else a share of all, rounded down."""
+    if external_indexing is not None:
+        return len(external_indexing[0])
+    return int(n_cells * (TRAIN_SIZE if train_size is None else train_size))
+
+
+def choose_sizes(
+    n_paired: int,
+    n_train: int,
+    batch_size: int | None,
+    contrastive_batch_size: int | None,
+    max_epochs: int | None,
+    config: TrainConfig,
+    n_ranks: int = 1,
+) -> TrainingSizes:
+    """Minibatch, epochs and patience for ``n_train`` training cells, on ``n_ranks`` devices.
+
+    Raises
+    ------
+    ScmambaError
+        Too few cells to learn from, or a ``batch_size`` of more than half of them: batch statistics and negatives would
+        come from the same cells in every step. A ``contrastive_batch_size`` may be as large as all of them.
+    """
+    if n_paired < MIN_PAIRED_CELLS:
+        raise ScmambaError(f"{n_paired} cells have two modalities; at least {MIN_PAIRED_CELLS} are needed to train.")
+    if batch_size is not None and batch_size < 2:
+        raise ScmambaError(
+            f"batch_size={batch_size} is too few cells to compare: choose 2 to {n_train // 2:,}, or None."
+        )
+    if contrastive_batch_size is None:
+        most = n_train // 2 // n_ranks
+        if batch_size is not None and batch_size > most:
+            devices = "" if n_ranks == 1 else f" on each of {n_ranks} devices"
+            raise ScmambaError(
+                f"batch_size={batch_size}{devices} does not fit {n_train:,} training cells: choose 2 to {most:,}, or None."
+            )
+        batch_size = batch_size or max(2, min(512, n_train // 4 // n_ranks))
+        cells_per_step = batch_size * n_ranks
+    else:
+        check_contrastive_batch_size(contrastive_batch_size, batch_size, n_ranks, n_train)
+        cells_per_step = contrastive_batch_size
+        batch_size = batch_size or max(2, min(512, n_train // 4, cells_per_step // n_ranks))
+    steps = max(1, n_train // cells_per_step)
+    return TrainingSizes(
+        batch_size=batch_size,
+        cells_per_step=cells_per_step,
+        n_ranks=n_ranks,
+        max_epochs=max_epochs if max_epochs is not None else min(100, max(3, math.ceil(STEPS / steps))),
+        patience=config.patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
+        epochs_given=max_epochs is not None,
+    )
+
+
+def check_contrastive_batch_size(size: int, batch_size: int | None, n_ranks: int, n_train: int) -> None:
+    """A multiple of the cells that all devices read together, and at most the training cells.
+
+    Raises
+    ------
+    ScmambaError
+        Names the nearest sizes that are possible.
+    """
+    part = (batch_size or 2) * n_ranks
+    of = f"batch_size={batch_size}" if batch_size else "two cells"
+    each = of if n_ranks == 1 else f"{of} on each of {n_ranks} devices"
+    if size > n_train:
+        raise ScmambaError(
+            f"contrastive_batch_size={size} is more than the {n_train:,} training cells: choose at most "
+            f"{n_train // part * part:,}."
+        )
+    if size < part:
+        raise ScmambaError(f"contrastive_batch_size={size} is smaller than {each}: choose at least {part:,}.")
+    if batch_size is not None and size % part:
+        below = size // part * part
+        near = f"{below:,}" if below + part > n_train else f"{below:,} or {below + part:,}"
+        raise ScmambaError(f"contrastive_batch_size={size} is not a multiple of {each}: choose {near}.")

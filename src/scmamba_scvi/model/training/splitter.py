@@ -1,0 +1,174 @@
+"""Which cells are trained on and which are held out, and the loaders of their minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from scvi import settings
+from scvi.dataloaders import DataSplitter
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
+
+from ..._keys import BATCH_KEY
+from ...errors import ScmambaError
+from ..inputs.manager import MultiModalManager, n_modalities_of_cells
+from .prefetch import OneAhead
+from .samplers import BatchPureSampler, ShareOfRank
+from .streaming import SHARE_OF_BUFFER, StreamedLoader
+
+
+class PairedSplitter(DataSplitter):
+    """Training and validation cells; validation cells have at least two modalities, so that retrieval can be scored.
+
+    Parameters
+    ----------
+    max_validation_cells
+        Enough to tell 0.08 from 0.09 FOSCTTM; more only cost training cells and time.
+    batch_size
+        Cells of a minibatch of one rank.
+    batch_pure
+        Fill each training minibatch from one batch.
+    cells_per_step
+        Cells of a training step on all ranks together; `None`: ``batch_size``.
+    buffer_mb
+        Memory for counts that are read from a file.
+    **kwargs
+        Of scvi-tools' `DataSplitter`.
+
+    Attributes
+    ----------
+    generator
+        Draws the order of the training cells; `None`: torch's own, which the seed of a run sets.
+    """
+
+    def __init__(
+        self,
+        adata_manager: MultiModalManager,
+        *,
+        max_validation_cells: int,
+        batch_size: int,
+        batch_pure: bool = False,
+        cells_per_step: int | None = None,
+        buffer_mb: float = 1024,
+        **kwargs,
+    ) -> None:
+        self.batch_pure, self.buffer_mb = batch_pure, buffer_mb
+        self.cells_per_step = cells_per_step or batch_size
+        self.generator: torch.Generator | None = None
+        super().__init__(adata_manager, load_sparse_tensor=True, batch_size=batch_size, **{"drop_last": True, **kwargs})
+        self._dataset = adata_manager.create_torch_dataset()
+        if self._dataset.on_disk:
+            max_validation_cells = min(max_validation_cells, self._cells_of_buffer())
+        parts = self._split(max_validation_cells) if self.external_indexing is None else self.external_indexing
+        self.train_idx, self.val_idx, self.test_idx = (np.asarray(part, dtype=np.int64) for part in parts)
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Nothing: cells were split when this object was made, the model needs them before Lightning calls."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        """Keep sparse minibatches sparse: the encoder reads stored values."""
+        return batch
+
+    @property
+    def max_cells_of_rank(self) -> int:
+        """Cells that one rank reads in a training step, at most."""
+        return -(-self.cells_per_step // self._rank_and_ranks()[1])
+
+    def train_dataloader(self):
+        """Loader of the training cells, in a new order each epoch; of several ranks each reads its part of a step."""
+        rank, n_ranks = self._rank_and_ranks()
+        # ranks share their minibatches, so they must draw the same ones
+        generator = torch.Generator().manual_seed(settings.seed or 0) if n_ranks > 1 else self.generator
+        if self._dataset.on_disk:
+            return self._ahead(
+                StreamedLoader(
+                    self._dataset, self.train_idx, self.cells_per_step, self.buffer_mb, generator, rank, n_ranks
+                )
+            )
+        whole_steps = n_ranks == 1 and self.cells_per_step == self.data_loader_kwargs["batch_size"]
+        if whole_steps and not self.batch_pure and generator is None:
+            return self._ahead(super().train_dataloader())
+        sampler = self._train_sampler(generator)
+        return self._ahead(
+            self._loader(self.train_idx, ShareOfRank(sampler, rank, n_ranks) if n_ranks > 1 else sampler)
+        )
+
+    def val_dataloader(self):
+        """Loader of the validation cells; no loader, rather than `None`, if there are none."""
+        if not self.n_val:
+            return []
+        rank, n_ranks = self._rank_and_ranks()
+        if n_ranks == 1 and not self._dataset.on_disk:
+            return self._ahead(super().val_dataloader())
+        # each rank needs a minibatch: the scores are computed when all ranks have embedded theirs
+        size = min(self.data_loader_kwargs["batch_size"], self.n_val // n_ranks)
+        if size < 2:
+            raise ScmambaError(f"{self.n_val} held-out cells are too few for {n_ranks} devices: raise validation_size.")
+        minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::n_ranks]
+        return self._ahead(self._loader(self.val_idx, minibatches))
+
+    def _split(self, max_validation_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cells to train on, held out and left over."""
+        n_modalities = n_modalities_of_cells(self.adata_manager)
+        order = np.arange(len(n_modalities))
+        if self.shuffle_set_split:
+            order = np.random.RandomState(settings.seed or 0).permutation(len(n_modalities))
+        order = order[n_modalities[order] > 0]
+        paired = order[n_modalities[order] > 1]
+        share = 1 - self.train_size if self.validation_size is None else self.validation_size
+        n_val = min(round(share * len(paired)), max_validation_cells)
+        val = paired[:n_val]
+        rest = order[~np.isin(order, val)]
+        if self.train_size_is_none and self.validation_size is None:  # whom validation does not need is trained on
+            return rest, val, rest[:0]
+        n_train = round(self.train_size * len(order))
+        return rest[:n_train], val, rest[n_train:]
+
+    def _cells_of_buffer(self) -> int:
+        """How many cells of a file are in memory together.
+
+        Raises
+        ------
+        ScmambaError
+            Minibatches of a step do not fit, or are to be of one batch.
+        """
+        if self.batch_pure:
+            raise ScmambaError("batch_pure=True needs the counts in memory: cells of a batch are far apart in a file.")
+        n_cells = self._dataset.cells_within(SHARE_OF_BUFFER * self.buffer_mb)
+        if n_cells < self.cells_per_step:
+            needed = self.cells_per_step / max(1, self._dataset.cells_within(SHARE_OF_BUFFER * 1024)) * 1024
+            raise ScmambaError(
+                f"A buffer of {self.buffer_mb:,} MB holds {n_cells:,} cells at a time, fewer than the "
+                f"{self.cells_per_step:,} of a minibatch: choose plan_kwargs={{'buffer_mb': {needed:,.0f}}} or more, or a "
+                f"smaller batch_size."
+            )
+        return n_cells
+
+    def _train_sampler(self, generator: torch.Generator | None) -> BatchSampler | BatchPureSampler:
+        """Minibatches of all ranks together, as positions in the training cells."""
+        if self.batch_pure:
+            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
+            return BatchPureSampler(batches, self.cells_per_step, generator)
+        order = RandomSampler(range(self.n_train), generator=generator)
+        return BatchSampler(order, self.cells_per_step, self.drop_last)
+
+    def _loader(self, cells: np.ndarray, sampler: Iterable[list[int]]) -> DataLoader:
+        """Loader of ``cells``; ``sampler`` yields the positions in them of one minibatch at a time."""
+        # a plain DataLoader: that of scvi-tools would group what the sampler yields into minibatches once more
+        options = {name: value for name, value in self.data_loader_kwargs.items() if name != "batch_size"}
+        # validation cells of a file are few and are read in every epoch, in an order that is slow on disk: keep them
+        dataset = self._dataset.loaded(cells) if self._dataset.on_disk else Subset(self._dataset, cells)
+        if self.generator is not None:  # the loader draws a seed for its workers, which must not move the random state
+            options["generator"] = torch.Generator()
+        return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **options)
+
+    def _rank_and_ranks(self) -> tuple[int, int]:
+        """Number of this rank, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _ahead(self, loader):
+        """On a GPU, copy each minibatch while the one before is used."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        return OneAhead(loader, device) if device.type == "cuda" else loader

@@ -1,0 +1,87 @@
+"""Minibatches of cells whose counts are in a file, through a buffer in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..inputs.manager import MultiModalDataset
+from ..inputs.sampling import chunks
+
+#: Share of the memory that one buffer takes: a second one is filled meanwhile, from parts that take memory as well.
+SHARE_OF_BUFFER = 0.25
+
+
+class StreamedLoader:
+    """Every cell once per epoch, in an order that is random between buffers and within each.
+
+    Chunks of `CELLS_PER_CHUNK` neighbouring cells fill a buffer in random order, minibatches are drawn from it at random,
+    and while they are used the next buffer is read in the background.
+
+    Parameters
+    ----------
+    dataset
+        Of all cells, on disk.
+    cells
+        ``(n,)`` positions to draw from.
+    batch_size
+        Cells of a minibatch of all ranks together; the last cells that do not fill one wait for the next epoch.
+    buffer_mb
+        Memory for counts, in MB.
+    generator
+        Draws the order; `None`: torch's own, which the seed of a run sets.
+    rank, n_ranks
+        Number of this rank, and of all; each reads its part of every minibatch.
+    """
+
+    def __init__(
+        self,
+        dataset: MultiModalDataset,
+        cells: np.ndarray,
+        batch_size: int,
+        buffer_mb: float,
+        generator: torch.Generator | None = None,
+        rank: int = 0,
+        n_ranks: int = 1,
+    ) -> None:
+        self._dataset, self._cells, self._size = dataset, np.sort(cells), batch_size
+        self._generator, self._rank, self._n_ranks = generator, rank, n_ranks
+        n_cells = dataset.cells_within(SHARE_OF_BUFFER * buffer_mb) * n_ranks
+        self._per_buffer = max(1, n_cells // batch_size)  # minibatches
+
+    def __len__(self) -> int:
+        return len(self._cells) // self._size
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        plan = self._plan()
+        with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+            following = pool.submit(self._read, next(plan, []))
+            while (found := following.result()) is not None:
+                minibatches, buffer = found
+                following = pool.submit(self._read, next(plan, []))
+                for cells in minibatches:
+                    yield buffer[cells]
+
+    def _plan(self) -> Iterator[list[np.ndarray]]:
+        """Cells of the minibatches of each buffer, of this rank."""
+        parts = chunks(self._cells)
+        order = np.concatenate([parts[i] for i in self._shuffled(len(parts))])
+        order = order[: len(self) * self._size]
+        for start in range(0, len(order), self._per_buffer * self._size):
+            cells = order[start : start + self._per_buffer * self._size]
+            cells = cells[self._shuffled(len(cells))].reshape(-1, self._size)
+            yield [np.array_split(row, self._n_ranks)[self._rank] for row in cells]
+
+    def _read(self, minibatches: list[np.ndarray]) -> tuple[list[np.ndarray], MultiModalDataset] | None:
+        """Positions in the buffer of each minibatch, and the buffer; `None` after the last buffer."""
+        if not minibatches:
+            return None
+        cells = np.sort(np.concatenate(minibatches))
+        return [np.searchsorted(cells, part) for part in minibatches], self._dataset.loaded(cells)
+
+    def _shuffled(self, n: int) -> np.ndarray:
+        return torch.randperm(n, generator=self._generator).numpy()
