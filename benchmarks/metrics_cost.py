@@ -38,7 +38,7 @@ def partners(n_pairs: int) -> Callable[[], object]:
     x, y, *_ = simulated(n_pairs)
 
     def run() -> dict[str, float]:
-        ranks = metrics.partner_ranks(x, y)
+        ranks = metrics.true_match_ranks(x, y)
         curve = metrics.neighborhood_overlap(x, y)
         return {
             "FOSCTTM": float(sum(map(sum, ranks.fractions))),

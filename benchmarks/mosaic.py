@@ -48,7 +48,7 @@ def scores(model: SCMAMBA, train: MuData, test: MuData, dataset: DataSet) -> dic
     from scmamba_scvi import metrics
 
     views = [model.get_latent_representation(test, modality=kind) for kind in model.kinds]
-    ranks = metrics.partner_ranks(*views)
+    ranks = metrics.true_match_ranks(*views)
     out = {"FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall(10)[0])}
     if dataset.label_key is not None:
         z, z_test = (model.get_latent_representation(mdata) for mdata in (train, test))
@@ -67,7 +67,7 @@ def scores_of_incomplete(model: SCMAMBA, whole: MuData, kind: str, names: np.nda
     z = z[lost.obs_names.get_indexer(had.obs_names)]
     other = next(k for k in model.kinds if k != kind)
     views = [model.get_latent_representation(had, modality=k) for k in (other, kind)]
-    ranks = metrics.partner_ranks(*views)
+    ranks = metrics.true_match_ranks(*views)
     return {"cells": len(names), "cosine with whole": float((z * truth).sum(1).mean()),
             "FOSCTTM of lost profile": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall(10)[0])}  # fmt: skip
 

@@ -27,7 +27,7 @@ def test_overrides_win_over_the_preset():
 def test_naming_one_kind_keeps_the_others():
     config = resolve_config("small", values={"rna": "binned"})
     assert config.values == {"rna": "binned", "atac": "tfidf", "protein": "clr"}
-    assert resolve_config("small").values["rna"] == "evened"  # the preset itself is untouched
+    assert resolve_config("small").values["rna"] == "pareto"  # the preset itself is untouched
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
 def _matching(views: list[np.ndarray], truth: Truth) -> dict[str, float]:
     from scmamba_scvi import metrics
 
-    ranks = metrics.partner_ranks(*views)
+    ranks = metrics.true_match_ranks(*views)
     recall = ranks.recall([1, 10])
     stacked, omics = np.concatenate(views), np.repeat(["x", "y"], [len(v) for v in views])
     scores = {

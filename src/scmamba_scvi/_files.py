@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing."""
     # in the same folder and so on the same file system, where os.replace is atomic
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Delete the temporary files of `replacing` that killed processes left beside ``path``."""
+    """Delete the temporary files of `atomic_write` that killed processes left beside ``path``."""
     for temporary in path.parent.glob(f".{path.stem}.*{path.suffix}"):
         if temporary.name.split(".")[-2].isdigit():  # the id of the process
             temporary.unlink(missing_ok=True)

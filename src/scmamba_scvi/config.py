@@ -83,7 +83,7 @@ class ModelConfig:
     correct_batches: bool = True  # subtract the offsets of batches; needs a batch_key and "shared+own"
     # -- value transforms
     values: PerKind[str] = dataclasses.field(
-        default_factory=lambda: {"rna": "evened", "atac": "tfidf", "protein": "clr"}
+        default_factory=lambda: {"rna": "pareto", "atac": "tfidf", "protein": "clr"}
     )
     n_bins: int = 51  # only read by values="binned"
     # -- regularisation

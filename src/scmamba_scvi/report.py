@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from . import pl
 from ._compat import package_version
-from ._files import replacing
+from ._files import atomic_write
 from .errors import ScmambaError
 from .workflow import CLUSTER_KEY, UMAP_KEY, held_out_scores
 
@@ -92,7 +92,7 @@ def write_report(
         settings=[(name, str(value)) for name, value in model.config.to_dict().items()],
     )
     path = Path(path)
-    with replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     return path
 

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from ._compat import quiet
-from ._files import replacing
+from ._files import atomic_write
 from ._keys import HELD_OUT_KEY, OBSM_KEY
 from .errors import ScmambaError
-from .metrics import partner_ranks
+from .metrics import true_match_ranks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -219,7 +219,7 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
         if n < 2:
             continue
         name = f" {kind_x}-{kind_y}" if several else ""
-        ranks = partner_ranks(x[paired], y[paired])
+        ranks = true_match_ranks(x[paired], y[paired])
         rows[f"FOSCTTM{name}"] = (float(np.mean(ranks.fractions)), (n - 1) / (2 * n), 0.0, n)
         at = min(k, n)
         rows[f"recall@{at}{name}"] = (float(ranks.recall(at)[0]), at / n, 1.0, n)
@@ -275,7 +275,7 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     --------
     >>> scmamba_scvi.workflow.write_mudata(mdata, "cells.h5mu")
     """
-    with replacing(Path(path)) as unfinished:
+    with atomic_write(Path(path)) as unfinished:
         mdata.write_h5mu(unfinished)
 
 

@@ -12,8 +12,8 @@ from scmamba_scvi.metrics import (
     median_rank,
     modality_gap,
     neighborhood_overlap,
-    partner_ranks,
     recall_at_k,
+    true_match_ranks,
 )
 
 
@@ -98,12 +98,12 @@ def test_known_values_on_a_line():
 
 
 def test_one_pass_gives_every_score(pairs):
-    ranks = partner_ranks(*pairs)
+    ranks = true_match_ranks(*pairs)
     np.testing.assert_array_equal(ranks.fractions, foscttm(*pairs))
     assert ranks.recall(7)[0] == recall_at_k(*pairs, 7)
     assert ranks.median == median_rank(*pairs)
     np.testing.assert_array_equal(
-        partner_ranks(*pairs, among="both").recall([1, 50]), neighborhood_overlap(*pairs, [1, 50])
+        true_match_ranks(*pairs, among="both").recall([1, 50]), neighborhood_overlap(*pairs, [1, 50])
     )
 
 
@@ -191,7 +191,7 @@ def test_a_sample_of_queries_estimates_the_score_of_all():
         assert score(max_queries=300) == pytest.approx(score(), abs=0.06)
         assert score(max_queries=300) == score(max_queries=300) != score(max_queries=300, random_state=1)
         assert score(max_queries=5000) == score()
-    assert partner_ranks(x, y, max_queries=300).closer.shape == (2, 300)
+    assert true_match_ranks(x, y, max_queries=300).closer.shape == (2, 300)
 
 
 # --- broken embeddings ---
@@ -274,6 +274,6 @@ def test_other_arguments_that_cannot_be_used_are_refused(pairs):
     with pytest.raises(ScmambaError, match="max_queries must be at least 1"):
         recall_at_k(*pairs, max_queries=0)
     with pytest.raises(UnknownNameError, match="'other', 'both'"):
-        partner_ranks(*pairs, among="all")
+        true_match_ranks(*pairs, among="all")
     with pytest.raises(ScmambaError, match="dimensions"):
         modality_gap(np.ones((3, 2)), np.ones((3, 3)))

@@ -224,7 +224,7 @@ def random_case(seed):
         mdata.obs["batch"] = [f"batch {i % 3}" for i in range(mdata.n_obs)]
     heads = int(pick(8, 16))
     values = {
-        "rna": ("evened", "log1p", "raw", "binned"),
+        "rna": ("pareto", "log1p", "raw", "binned"),
         "atac": ("tfidf", "binary", "log1p"),
         "protein": ("clr", "log1p", "binned"),
     }

@@ -14,7 +14,7 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_citeseq
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.metrics import partner_ranks
+from scmamba_scvi.metrics import true_match_ranks
 from scmamba_scvi.model.fitting.calibration import fit_temperature
 from scmamba_scvi.model.tools.assignment import assign
 from scmamba_scvi.model.tools.retrieval import log_evidence, nearest_references
@@ -144,7 +144,7 @@ def test_recall_of_held_out_cells_is_that_of_the_metric(citeseq, record_property
     found = model.match_cells(test, test, "rna", "protein", k=10)
     x, y = (model.get_latent_representation(test, modality=kind) for kind in ("rna", "protein"))
     recall = (rank_of_own(found) > 0).mean()
-    ranks = partner_ranks(x, y)
+    ranks = true_match_ranks(x, y)
     assert recall == pytest.approx((ranks.closer[0] < 10).mean(), abs=0.005)
     record_property("recall@10 of held-out cells", recall)
     assert recall > 0.35  # 10 of 600 by chance: 0.017

@@ -17,7 +17,7 @@ from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import foscttm
 from scmamba_scvi.model.fitting.initialization import direction_weights
 from scmamba_scvi.model.inputs.matrices import iterate_blocks
-from scmamba_scvi.nn.spectral import linear_start, truncated_svd
+from scmamba_scvi.nn.spectral import linear_initialization, truncated_svd
 
 
 def rebuilt(mdata, **changed):
@@ -263,7 +263,7 @@ def test_untrained_embeddings_equal_the_spectral_solution(mdata):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, spectral_weights="in-sample")
     cells = np.arange(mdata.n_obs)
-    model._start_from(cells)
+    model._initialize(cells)
     values, svds = {}, {}
     for kind in ("rna", "atac"):
         blocks = list(iterate_blocks(model.adata_manager.matrix(kind), cells))
@@ -271,7 +271,7 @@ def test_untrained_embeddings_equal_the_spectral_solution(mdata):
         values[kind] = x
         svds[kind] = truncated_svd(lambda x=x: [x], x.shape[1], 20)
     everyone = torch.ones(mdata.n_obs, dtype=torch.bool)
-    starts = linear_start(svds, {"rna": everyone, "atac": everyone}, 64)
+    starts = linear_initialization(svds, {"rna": everyone, "atac": everyone}, 64)
     model.is_trained_ = True  # or it would refuse to embed
     for kind, start in starts.items():
         expected = torch.nn.functional.normalize((values[kind] - start.mean) @ start.weight, dim=-1)
@@ -284,7 +284,7 @@ def test_weights_from_held_out_cells_fall_to_nearly_zero_for_chance_correlations
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, spectral_weights="held-out")
     cells = np.arange(mdata.n_obs)
-    model._start_from(cells)
+    model._initialize(cells)
     matrices = {kind: model.adata_manager.matrix(kind) for kind in ("rna", "atac")}
     weights = direction_weights(model.module, matrices, cells, 30, seed=0)
     assert (weights.diff() <= 0).all() and weights.min() >= 0 and weights.max() <= 1
@@ -325,7 +325,7 @@ def test_best_weights_are_kept(mdata):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
     with torch.no_grad():
-        model._start_from(np.arange(mdata.n_obs))
+        model._initialize(np.arange(mdata.n_obs))
     start = {k: v.clone() for k, v in model.module.encoders.state_dict().items()}
     model.train(max_epochs=3, enable_progress_bar=False, plan_kwargs={"lr": 1.0, "spectral_lr": 10.0})
     assert model.training_summary_["best_epoch"] is None

@@ -70,7 +70,7 @@ def test_loss_and_gradients_of_two_ranks_with_64_cells_are_those_of_128(tmp_path
         SCMAMBA.setup_mudata(mdata)
         torch.manual_seed(0)
         model = SCMAMBA(mdata, n_latent=16, **WITHOUT_CHANCE, **options)
-        model._start_from(np.arange(mdata.n_obs))
+        model._initialize(np.arange(mdata.n_obs))
         for encoder in model.module.encoders.values():
             if encoder.gate is not None:
                 encoder.gate.data.fill_(0.5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model.training.prefetch import OneAhead, map_parts, one_ahead
+from scmamba_scvi.model.training.prefetch import Prefetcher, map_parts, prefetched
 
 
 def test_the_next_item_is_sent_before_one_is_received():
@@ -18,9 +18,9 @@ def test_the_next_item_is_sent_before_one_is_received():
 
         return step
 
-    assert list(one_ahead(range(3), logged("send"), logged("receive"))) == [0, 1, 2]
+    assert list(prefetched(range(3), logged("send"), logged("receive"))) == [0, 1, 2]
     assert order == ["send 0", "send 1", "receive 0", "send 2", "receive 1", "receive 2"]
-    assert list(one_ahead([], None, None)) == []
+    assert list(prefetched([], None, None)) == []
 
 
 def test_parts_of_a_sparse_minibatch_keep_values_and_types():
@@ -37,7 +37,7 @@ def test_minibatches_arrive_whole_on_a_gpu(mdata):
     SCMAMBA.setup_mudata(mdata)
     dataset = SCMAMBA(mdata).adata_manager.create_torch_dataset()
     batches = [dataset[np.arange(first, first + 50)] for first in range(0, 200, 50)]
-    for sent, given in zip(batches, OneAhead(batches, torch.device("cuda", 0)), strict=True):
+    for sent, given in zip(batches, Prefetcher(batches, torch.device("cuda", 0)), strict=True):
         assert sent.keys() == given.keys()
         for name, tensor in given.items():
             assert tensor.device.type == "cuda"

@@ -98,7 +98,7 @@ class Work:
     def started(self, on, **options):
         model = self.model(**options)
         model.module.to(on)
-        model._start_from(np.arange(N_TRAIN))
+        model._initialize(np.arange(N_TRAIN))
         return model
 
     def fitted(self, on):

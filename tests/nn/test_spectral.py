@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.cross_decomposition import CCA
 
-from scmamba_scvi.nn.spectral import canonical_directions, held_out_correlations, linear_start, truncated_svd
+from scmamba_scvi.nn.spectral import canonical_directions, held_out_correlations, linear_initialization, truncated_svd
 
 
 def two_views(n=400, shared=4, fx=60, fy=40, noise=0.5, seed=0):
@@ -58,7 +58,7 @@ def test_three_modalities_agree_on_what_they_share():
 def test_cells_that_lack_a_modality_are_left_out():
     x, y = two_views()
     has_y = torch.arange(400) < 300
-    start = linear_start(
+    start = linear_initialization(
         {"rna": truncated_svd(blocks_of(x), 60, 4), "atac": truncated_svd(blocks_of(y[has_y]), 40, 4)},
         {"rna": torch.ones(400, dtype=torch.bool), "atac": has_y}, 4,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_modality_without_any_variance_stays_finite():
     x, _ = two_views()
     y = torch.ones(400, 10)
     svds = {"rna": truncated_svd(blocks_of(x), 60, 4), "atac": truncated_svd(blocks_of(y), 10, 4)}
-    start = linear_start(svds, {k: torch.ones(400, dtype=torch.bool) for k in svds}, 4)
+    start = linear_initialization(svds, {k: torch.ones(400, dtype=torch.bool) for k in svds}, 4)
     assert all(torch.isfinite(s.weight).all() for s in start.values())
 
 
@@ -138,7 +138,7 @@ def two_svds():
 def test_without_weights_every_direction_is_as_wide_as_its_correlation():
     svds, everyone = two_svds()
     _, correlations = canonical_directions({k: s.scores for k, s in svds.items()}, everyone, 6)
-    for kind, start in linear_start(svds, everyone, 6).items():
+    for kind, start in linear_initialization(svds, everyone, 6).items():
         shared = svds[kind].scores @ svds[kind].components.T @ start.weight
         # the ridge makes weak directions a little narrower
         np.testing.assert_allclose(shared[:, :4].std(0, unbiased=False), correlations[:4], rtol=0.02)
@@ -146,8 +146,8 @@ def test_without_weights_every_direction_is_as_wide_as_its_correlation():
 
 def test_weights_replace_the_correlations_direction_by_direction():
     svds, everyone = two_svds()
-    plain = linear_start(svds, everyone, 6, torch.ones(6))
-    weighted = linear_start(svds, everyone, 6, torch.tensor([1.0, 0.5, 0.25, 0, 0, 0]))
+    plain = linear_initialization(svds, everyone, 6, torch.ones(6))
+    weighted = linear_initialization(svds, everyone, 6, torch.tensor([1.0, 0.5, 0.25, 0, 0, 0]))
     for kind in svds:
         expected = plain[kind].weight * torch.tensor([1.0, 0.5, 0.25, 0, 0, 0])
         torch.testing.assert_close(weighted[kind].weight, expected)

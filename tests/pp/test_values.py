@@ -13,7 +13,7 @@ from scmamba_scvi.ops.csr import csr, is_csr
 from scmamba_scvi.pp import VALUE_TRANSFORMS, value_transform
 
 NAMES = [*VALUE_TRANSFORMS]
-LEARNING = ["tfidf", "evened"]
+LEARNING = ["tfidf", "pareto"]
 
 
 def counts(n: int = 23, f: int = 17, *, seed: int = 0) -> Tensor:
@@ -42,7 +42,7 @@ def quantile_bins(row: np.ndarray, n_bins: int) -> np.ndarray:
 def second_opinion(name: str, x: np.ndarray) -> np.ndarray:
     if name == "log1p":
         return np.log1p(normalize(x, norm="l1") * 1e4)
-    if name == "evened":
+    if name == "pareto":
         logs = np.log1p(normalize(x, norm="l1") * 1e3)
         spread = logs[x.sum(1) > 0].std(0)
         return logs / np.sqrt(np.maximum(spread, np.quantile(spread[spread > 1e-6], 0.1)))
@@ -172,7 +172,7 @@ def test_bins_keep_the_order_of_values_and_their_range(seed, n_bins):
     assert (got[:, :, None] >= got[:, None, :])[higher].all()
 
 
-@pytest.mark.parametrize("name", ["log1p", "evened", "tfidf", "binned"])
+@pytest.mark.parametrize("name", ["log1p", "pareto", "tfidf", "binned"])
 def test_the_depth_of_a_cell_does_not_matter(name):
     x = counts()
     transform = fitted(name, x)
@@ -191,7 +191,7 @@ def test_evened_brings_spreads_together_and_keeps_their_order():
     x = torch.poisson(torch.tensor([30.0, 8.0, 2.0, 0.4]).expand(4000, 4), generator=torch.Generator().manual_seed(0))
     x = torch.cat([x, torch.full((4000, 1), 200.0)], dim=1)
     x[1:, 2] *= torch.randint(0, 9, (3999,), generator=torch.Generator().manual_seed(1))
-    before, after = value_transform("log1p", 5)(x).std(0)[:4], fitted("evened", x)(x).std(0)[:4]
+    before, after = value_transform("log1p", 5)(x).std(0)[:4], fitted("pareto", x)(x).std(0)[:4]
     assert after.max() / after.min() < before.max() / before.min()
     logs = torch.log1p(1e3 * x / x.sum(1, keepdim=True)).std(0)[:4]
     assert torch.equal(after.argsort(), logs.argsort())
@@ -201,7 +201,7 @@ def test_a_gene_counted_once_gets_no_outlying_weight():
     x = counts(400, 40)
     x[:, :3] = 0
     x[0, 0] = x[1, 1] = x[2, 2] = 1
-    weight = fitted("evened", x).weight
+    weight = fitted("pareto", x).weight
     assert weight[:3].max() <= weight[3:].max()
     assert torch.isfinite(weight).all()
 
@@ -209,7 +209,7 @@ def test_a_gene_counted_once_gets_no_outlying_weight():
 def test_features_without_counts_change_nothing_for_the_others():
     x = counts(60)
     wider = torch.cat([x, torch.zeros(60, 200)], dim=1)
-    torch.testing.assert_close(fitted("evened", wider)(wider)[:, : x.shape[1]], fitted("evened", x)(x))
+    torch.testing.assert_close(fitted("pareto", wider)(wider)[:, : x.shape[1]], fitted("pareto", x)(x))
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -244,8 +244,8 @@ def test_transforms_without_weights_learn_nothing(name):
         pytest.param(lambda: value_transform("tfidf", 17)(counts()), "fit", id="tfidf_before_fit"),
         pytest.param(lambda: value_transform("tfidf", 17).fit([]), "all cells given are empty", id="fit_on_nothing"),
         pytest.param(lambda: value_transform("tfidf", 17).fit([torch.zeros(3, 17)]), "empty", id="fit_on_empty_cells"),
-        pytest.param(lambda: value_transform("evened", 17)(counts()), "fit", id="evened_before_fit"),
-        pytest.param(lambda: value_transform("evened", 17).fit([torch.zeros(3, 17)]), "empty", id="evened_of_nothing"),
+        pytest.param(lambda: value_transform("pareto", 17)(counts()), "fit", id="evened_before_fit"),
+        pytest.param(lambda: value_transform("pareto", 17).fit([torch.zeros(3, 17)]), "empty", id="evened_of_nothing"),
         pytest.param(lambda: value_transform("log1p", 5)(counts()), r"5 features are needed.*\(23, 17\)", id="width"),
         pytest.param(lambda: value_transform("log1p", 17)(counts()[0]), "17 features are needed", id="one_dimension"),
         pytest.param(lambda: value_transform("clr", 20_001), "fill 20,001 columns.*'log1p'", id="clr_of_too_many"),

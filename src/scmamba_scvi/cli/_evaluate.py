@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .._files import replacing
+from .._files import atomic_write
 from .._keys import HELD_OUT_KEY
 from ..errors import ScmambaError
 from ._console import err, out, reporting
@@ -96,7 +96,7 @@ def evaluate(
         title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
         out.print(_table(scores, lower, title, ON_ALL if held_out is None else ON_HELD_OUT))
         csv.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(csv) as unfinished:
+        with atomic_write(csv) as unfinished:
             scores.to_csv(unfinished)
         out.print(f"Wrote {csv}.", highlight=False)
         save_figure(lambda figure: pl.metrics_table(scores, lower_is_better=lower, figure=figure), png)

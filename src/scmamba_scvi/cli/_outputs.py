@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .._files import replacing
+from .._files import atomic_write
 from ..errors import ScmambaError
 
 
@@ -49,5 +49,5 @@ def save_figure(draw: Callable[..., object], path: Path) -> None:
 
     figure = Figure()  # not pyplot's: no display is looked for, no figure stays open
     draw(figure=figure)
-    with replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         figure.savefig(unfinished, dpi=150)

@@ -12,8 +12,8 @@ from ._matching import (
     median_rank,
     modality_gap,
     neighborhood_overlap,
-    partner_ranks,
     recall_at_k,
+    true_match_ranks,
 )
 from ._matching_score import matching_score
 from ._mixing import omics_entropy_mixing, seurat_alignment
@@ -43,7 +43,7 @@ __all__ = [
     "omics_asw",
     "omics_entropy_mixing",
     "overall_scores",
-    "partner_ranks",
+    "true_match_ranks",
     "pseudotime_consistency",
     "recall_at_k",
     "seurat_alignment",

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from ._clusters import LeidenScores, leiden_ari_nmi
-from ._matching import PartnerRanks, modality_gap, partner_ranks
+from ._matching import PartnerRanks, modality_gap, true_match_ranks
 
 #: What the data must have for a score.
 Need: TypeAlias = Literal["labels", "batches", "views", "pairs"]
@@ -148,7 +148,7 @@ class Embedded:
         """One pass over the distances of every two modalities, from which all scores of partners follow."""
         found = []
         for x, y in self.pairs:
-            found.append(partner_ranks(x, y, max_queries=_max_queries(len(x)), **self.common))
+            found.append(true_match_ranks(x, y, max_queries=_max_queries(len(x)), **self.common))
         return found
 
     @cached_property

@@ -2,7 +2,7 @@
 
 Row ``i`` of ``x`` and row ``i`` of ``y`` are the same cell, embedded from two modalities. Nearly all scores come from
 one number per cell: how many cells are closer to it than its partner is. To compute several of them in one pass over
-the distances, take :func:`partner_ranks` once and call its methods.
+the distances, take :func:`true_match_ranks` once and call its methods.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PartnerRanks:
 
     Examples
     --------
-    >>> ranks = metrics.partner_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None])  # the first two cells are swapped
+    >>> ranks = metrics.true_match_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None])  # the first two cells are swapped
     >>> ranks.closer[0].tolist(), ranks.n_candidates
     ([1.0, 1.0, 0.0, 0.0], 4)
     """
@@ -62,7 +62,7 @@ class PartnerRanks:
 
         Examples
         --------
-        >>> metrics.partner_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None]).recall([1, 4]).round(6).tolist()
+        >>> metrics.true_match_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None]).recall([1, 4]).round(6).tolist()
         [0.5, 1.0]
         """
         k = np.atleast_1d(np.asarray(k, dtype=np.int64))
@@ -76,7 +76,7 @@ class PartnerRanks:
         return np.clip(curve[k], 0.0, 1.0)
 
 
-def partner_ranks(
+def true_match_ranks(
     x: Matrix,
     y: Matrix,
     *,
@@ -116,7 +116,7 @@ def partner_ranks(
 
     Examples
     --------
-    >>> metrics.partner_ranks(np.eye(4), np.eye(4)).median
+    >>> metrics.true_match_ranks(np.eye(4), np.eye(4)).median
     1.0
     """
     if among not in ("other", "both"):
@@ -149,7 +149,7 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     y
         ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
     device
-        As in :func:`partner_ranks`.
+        As in :func:`true_match_ranks`.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     >>> of_rna.tolist()
     [0.25, 0.25, 0.0, 0.0]
     """
-    return partner_ranks(x, y, device=device).fractions
+    return true_match_ranks(x, y, device=device).fractions
 
 
 def recall_at_k(
@@ -192,7 +192,7 @@ def recall_at_k(
     """Share of cells whose partner is among their ``k`` nearest in the other modality, mean of both directions.
 
     0 to 1; 1 is perfect, ``k / n`` is chance, higher is better. Other parameters and errors as in
-    :func:`partner_ranks`; ``k`` must be between 1 and ``n``. Ties of the partner count with the expected share over
+    :func:`true_match_ranks`; ``k`` must be between 1 and ``n``. Ties of the partner count with the expected share over
     random orders, so that an embedding with all cells at one point scores ``k / n``.
 
     Examples
@@ -203,7 +203,7 @@ def recall_at_k(
     x, y = check_pairs(x, y, device)
     if not 1 <= k <= len(x):
         raise ScmambaError(f"k must be between 1 and the number of cells, {len(x)}; got {k}.")
-    ranks = partner_ranks(x, y, max_queries=max_queries, random_state=random_state)
+    ranks = true_match_ranks(x, y, max_queries=max_queries, random_state=random_state)
     return float(ranks.recall(k)[0])
 
 
@@ -218,14 +218,14 @@ def median_rank(
     """Median over cells and directions of the partner's rank among the ``n`` cells of the other modality.
 
     1 is perfect, ``(n + 1) / 2`` is chance, ``n`` the worst: lower is better. Parameters and errors as in
-    :func:`partner_ranks`; ties take the middle of the ranks they share.
+    :func:`true_match_ranks`; ties take the middle of the ranks they share.
 
     Examples
     --------
     >>> metrics.median_rank(np.eye(4), np.eye(4))
     1.0
     """
-    return partner_ranks(x, y, max_queries=max_queries, random_state=random_state, device=device).median
+    return true_match_ranks(x, y, max_queries=max_queries, random_state=random_state, device=device).median
 
 
 def neighborhood_overlap(
@@ -250,7 +250,7 @@ def neighborhood_overlap(
         Numbers of neighbours, each between 1 and ``2 n - 1``, the cell itself never counted. ``None``: all from 1 to
         1,000, or to ``2 n - 1`` if that is less.
     max_queries, random_state, device
-        As in :func:`partner_ranks`.
+        As in :func:`true_match_ranks`.
 
     Returns
     -------
@@ -259,7 +259,7 @@ def neighborhood_overlap(
     Raises
     ------
     ScmambaError
-        As :func:`partner_ranks`, and for a ``k`` out of range.
+        As :func:`true_match_ranks`, and for a ``k`` out of range.
 
     Notes
     -----
@@ -281,7 +281,7 @@ def neighborhood_overlap(
     wanted = np.arange(1, min(1000, most) + 1) if k is None else np.atleast_1d(np.asarray(k))
     if wanted.size == 0 or wanted.min() < 1 or wanted.max() > most:
         raise ScmambaError(f"k must be between 1 and 2 n - 1 = {most} neighbours of {len(x)} pairs; got {k}.")
-    ranks = partner_ranks(x, y, among="both", max_queries=max_queries, random_state=random_state)
+    ranks = true_match_ranks(x, y, among="both", max_queries=max_queries, random_state=random_state)
     return ranks.recall(wanted)
 
 

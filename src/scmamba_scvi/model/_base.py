@@ -32,7 +32,7 @@ class ModelBase(BaseModelClass):
         From kind of modality to key of ``mdata.mod``.
     preset_
         Name of the preset that the model was made from.
-    is_started_
+    is_initialized_
         Whether value transforms and linear path were fitted to training cells.
     match_temperatures_
         Temperature of a match's confidence, per pair of kinds.
@@ -51,7 +51,7 @@ class ModelBase(BaseModelClass):
     module: SCMAMBAModule
     modalities_: dict[str, str]
     preset_: str
-    is_started_: bool
+    is_initialized_: bool
     match_temperatures_: dict[str, float]
     classifier_: dict[str, Any] | None
     is_query_: bool

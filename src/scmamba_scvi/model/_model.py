@@ -101,7 +101,7 @@ class SCMAMBA(
         config = resolve_config(preset, n_latent=n_latent, **overrides)
         self.modalities_: dict[str, str] = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
         self.preset_ = preset
-        self.is_started_ = False
+        self.is_initialized_ = False
         self.match_temperatures_: dict[str, float] = {}
         self.classifier_: dict[str, Any] | None = None
         self.is_query_ = False  # made by `load_query_data`: training leaves the reference as it is

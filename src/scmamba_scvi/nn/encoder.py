@@ -15,7 +15,7 @@ from .attention import Attention
 from .block import Block
 from .mamba2 import Mamba2
 from .norms import RMSNorm
-from .spectral import LinearStart
+from .spectral import LinearInitialization
 from .tokenizer import FeatureEmbedding, PatchTokenizer, hide
 
 #: Root mean square of the feature embeddings that hold the spectral start. AdamW moves every entry by about the
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         return linear if self.only_linear or self.network is None else linear + self.network.width
 
     @torch.no_grad()
-    def start_from(self, start: LinearStart) -> None:
+    def initialize_from(self, start: LinearInitialization) -> None:
         """Make the untrained encoder equal to ``start``, up to the scale of the vectors before they are normalised."""
         n_found = start.weight.shape[1]
         rms = start.weight.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)

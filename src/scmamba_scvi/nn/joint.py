@@ -50,9 +50,9 @@ class JointEmbedding(nn.Module):
             self.register_buffer(f"components_{kind}", torch.zeros(f, n_latent))
             self.register_buffer(f"offset_{kind}", torch.zeros(n_latent))
             self.register_buffer(f"shift_{kind}", torch.zeros(n_batches + 1, 2 * n_latent))  # last row: batch not known
-            self.register_buffer(f"anchor_{kind}", torch.zeros(N_CLUSTERS, 2 * n_latent))
-            self.register_buffer(f"anchor_cells_{kind}", torch.zeros(N_CLUSTERS))  # cells in each mean
-        self.register_buffer("anchor", torch.zeros(N_CLUSTERS, n_latent))  # zero rows: no cluster
+            self.register_buffer(f"centroid_{kind}", torch.zeros(N_CLUSTERS, 2 * n_latent))
+            self.register_buffer(f"centroid_cells_{kind}", torch.zeros(N_CLUSTERS))  # cells in each mean
+        self.register_buffer("centroid", torch.zeros(N_CLUSTERS, n_latent))  # zero rows: no cluster
         for some in subsets(self.kinds):
             self.register_buffer(f"map_{'_'.join(some)}", torch.zeros(2 * n_latent * len(some), n_latent))
 
@@ -95,26 +95,26 @@ class JointEmbedding(nn.Module):
         return F.normalize(z, dim=-1)
 
     @torch.no_grad()
-    def set_anchors(
+    def set_centroids(
         self, shifted: Mapping[str, Tensor], present: Mapping[str, Tensor], z: Tensor, cluster: Tensor
     ) -> None:
         """Keep the means of clusters of the training cells, of ``shifted`` features ``(n, 2 z)`` and of ``z`` ``(n, z)``."""
         member = F.one_hot(cluster, N_CLUSTERS).to(torch.double)
-        self.anchor.copy_(F.normalize((member.T @ z.double()).float(), dim=-1))
+        self.centroid.copy_(F.normalize((member.T @ z.double()).float(), dim=-1))
         for kind, x in shifted.items():
             of_kind = member[present[kind]]
             cells = of_kind.sum(0)
-            self.get_buffer(f"anchor_cells_{kind}").copy_(cells)
+            self.get_buffer(f"centroid_cells_{kind}").copy_(cells)
             mean = of_kind.T @ x[present[kind]].double() / cells.clamp_min(1)[:, None]
-            self.get_buffer(f"anchor_{kind}").copy_(mean)
+            self.get_buffer(f"centroid_{kind}").copy_(mean)
 
     @torch.no_grad()
     def fit_shift(
         self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: int, n_rounds: int
     ) -> None:
-        """Learn the offset of a batch that came after training: how its cells differ from the anchors of their clusters.
+        """Learn the offset of a batch that came after training: how its cells differ from the centroids of their clusters.
 
-        Cells are assigned to clusters and compared with their anchors in turn, once starting from no offset and once from
+        Cells are assigned to clusters and compared with their centroids in turn, once starting from no offset and once from
         equal means; the closer fit is kept.
 
         Parameters
@@ -137,8 +137,8 @@ class JointEmbedding(nn.Module):
         """Per kind, mean of the cells minus mean of the training cells, ``(2 z,)``."""
         shift = {}
         for kind, x in features.items():
-            cells = self.get_buffer(f"anchor_cells_{kind}")
-            mean = cells @ self.get_buffer(f"anchor_{kind}") / cells.sum().clamp_min(1)
+            cells = self.get_buffer(f"centroid_cells_{kind}")
+            mean = cells @ self.get_buffer(f"centroid_{kind}") / cells.sum().clamp_min(1)
             shift[kind] = x[present[kind]].mean(0) - mean if present[kind].any() else torch.zeros_like(mean)
         return shift
 
@@ -147,27 +147,27 @@ class JointEmbedding(nn.Module):
     ) -> tuple[float, dict[str, Tensor]]:
         """Sum of the squares that are left, and the shift after ``n_rounds``."""
         for _ in range(n_rounds):
-            differences = self._from_anchors(features, present, shift)
+            differences = self._from_centroids(features, present, shift)
             shift = {kind: d.mean(0) if len(d) else shift[kind] for kind, d in differences.items()}
-        differences = self._from_anchors(features, present, shift)
+        differences = self._from_centroids(features, present, shift)
         return sum(float((d - shift[kind]).square().sum()) for kind, d in differences.items()), shift
 
-    def _from_anchors(
+    def _from_centroids(
         self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], shift: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Per kind, features minus the anchor of the cell's cluster, ``(m, 2 z)`` for the ``m`` cells that have one.
+        """Per kind, features minus the centroid of the cell's cluster, ``(m, 2 z)`` for the ``m`` cells that have one.
 
         A cell is in the cluster that is nearest to it after ``shift``.
         """
-        unknown = torch.full((len(next(iter(features.values()))),), self.n_batches, device=self.anchor.device)
+        unknown = torch.full((len(next(iter(features.values()))),), self.n_batches, device=self.centroid.device)
         z = self({kind: x - shift[kind] for kind, x in features.items()}, present, unknown)
         # a row of zeros is no cluster
-        cosine = (z @ self.anchor.T).masked_fill((self.anchor == 0).all(1), -torch.inf)
+        cosine = (z @ self.centroid.T).masked_fill((self.centroid == 0).all(1), -torch.inf)
         cluster = cosine.argmax(1)
         differences = {}
         for kind, x in features.items():
-            has_anchor = present[kind] & (self.get_buffer(f"anchor_cells_{kind}")[cluster] > 0)
-            differences[kind] = (x - self.get_buffer(f"anchor_{kind}")[cluster])[has_anchor]
+            has_anchor = present[kind] & (self.get_buffer(f"centroid_cells_{kind}")[cluster] > 0)
+            differences[kind] = (x - self.get_buffer(f"centroid_{kind}")[cluster])[has_anchor]
         return differences
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ class TruncatedSVD:
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearStart:
+class LinearInitialization:
     """Linear map of one modality to the shared space: ``z = (x - mean) @ weight``."""
 
     weight: Tensor  # (f, z)
@@ -45,9 +45,9 @@ class LinearStart:
         """What the mean cell maps to, ``(z,)``."""
         return self.mean @ self.weight
 
-    def to(self, device: torch.device) -> LinearStart:
+    def to(self, device: torch.device) -> LinearInitialization:
         """The same map on ``device``."""
-        return LinearStart(self.weight.to(device), self.mean.to(device))
+        return LinearInitialization(self.weight.to(device), self.mean.to(device))
 
 
 def truncated_svd(
@@ -117,12 +117,12 @@ def canonical_directions(
     return maps, correlations.float()
 
 
-def linear_start(
+def linear_initialization(
     svds: Mapping[str, TruncatedSVD],
     present: Mapping[str, Tensor],
     n_latent: int,
     weights: Tensor | None = None,
-) -> dict[str, LinearStart]:
+) -> dict[str, LinearInitialization]:
     """Linear map of every modality to the shared space: `canonical_directions`, each times its weight.
 
     Parameters
@@ -141,7 +141,7 @@ def linear_start(
     if weights is not None:
         correlations = weights[: len(correlations)]
         maps = {k: m[:, : len(correlations)] for k, m in maps.items()}
-    return {k: LinearStart(svd.components @ (maps[k] * correlations), svd.mean) for k, svd in svds.items()}
+    return {k: LinearInitialization(svd.components @ (maps[k] * correlations), svd.mean) for k, svd in svds.items()}
 
 
 def held_out_correlations(

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from .aside import aside
+from .isolated_autograd import isolated_autograd
 
 #: Cells of the example: enough to occupy a GPU, few enough to fit beside a network that is being trained.
 N_CELLS: Final = 32
@@ -59,7 +59,7 @@ def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case
     UserWarning
         For each function that fails or differs, with the reason.
     """
-    with aside(case.device, grad=case.training):  # this runs in the middle of a forward pass
+    with isolated_autograd(case.device, grad=case.training):  # this runs in the middle of a forward pass
         inputs, weights = _example(case)
         expected = _results(functions[reference], inputs, weights)
         seconds = {reference: _time(functions[reference], inputs, weights)}

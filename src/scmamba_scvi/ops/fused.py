@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .aside import aside
+from .isolated_autograd import isolated_autograd
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
@@ -120,7 +120,7 @@ def _fault(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> str
     """Which kernel differs from this file in values or gradients on a small example, empty if none does."""
     generator = torch.Generator(device).manual_seed(0)
     shapes = {"x": (2, 70, 24), "z": (2, 70, 24), "weight": (24,), "taps": (24, 1, 4), "bias": (24,)}
-    with aside(device, grad=True):  # this runs in the first pass through a network
+    with isolated_autograd(device, grad=True):  # this runs in the first pass through a network
         drawn = {name: torch.randn(shape, generator=generator, device=device) for name, shape in shapes.items()}
         # tokens are in half precision under autocast, parameters never
         x, z = (drawn.pop(name).to(dtype).requires_grad_() for name in ("x", "z"))

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 
 #: Log2 of a decay that counts as complete. Smaller decays change no sum, and those that are subnormal in float32 make a
 #: CPU twenty times slower.
-FORGOTTEN = -100.0
+SMALLEST_LOG2_DECAY = -100.0
 #: Shorter chunks cost more overhead than they save; with longer ones the decay matrices, which grow with the chunk,
 #: become the largest tensors of the network.
 MIN_CHUNK, MAX_CHUNK = 16, 256
@@ -105,10 +105,10 @@ def ssd_chunked(
     # autocast would round what is in float32 on purpose
     with torch.autocast(x.device.type, enabled=False):
         x, dt, B, C = (_in_chunks(t, k, q) for t in (x, dt.to(acc), B.to(x.dtype), C.to(x.dtype)))
-        bits = _log2_decay(dt, A.to(acc)).cumsum(2)  # (n, k, q, h), log2 of the decay since the chunk began
-        y = _within_chunks(x, dt, bits, B, C, D.to(acc))
+        log2_decay = _log2_decay(dt, A.to(acc)).cumsum(2)  # (n, k, q, h), log2 of the decay since the chunk began
+        y = _within_chunks(x, dt, log2_decay, B, C, D.to(acc))
         if k > 1:
-            y = y + _across_chunks(x, dt, bits, B, C)
+            y = y + _across_chunks(x, dt, log2_decay, B, C)
     return y.flatten(1, 2)[:, :c]
 
 
@@ -138,11 +138,11 @@ def ssd_last(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) 
         dt = dt.to(acc)
         steps = _log2_decay(dt, A.to(acc))
         # summed from the end, so that the tokens that count most are rounded least
-        bits = (
+        log2_decay = (
             F.pad(steps[:, 1:], (0, 0, 0, 1)).flip(1).cumsum(1).flip(1)
         )  # (n, c, h), log2 of the decay after the token
         scores = B.to(acc) @ C.to(acc)[..., None]  # (n, c, 1)
-        weights = torch.exp2(bits.clamp_min(FORGOTTEN)) * dt * scores  # (n, c, h)
+        weights = torch.exp2(log2_decay.clamp_min(SMALLEST_LOG2_DECAY)) * dt * scores  # (n, c, h)
         y = torch.einsum("nch,nchp->nhp", weights.to(x.dtype), x)
         return torch.addcmul(y, D.to(x.dtype)[:, None], x[:, -1])
 
@@ -178,10 +178,10 @@ def _accumulator_dtype(x: Tensor) -> torch.dtype:
 def _log2_decay(dt: Tensor, A: Tensor) -> Tensor:
     """Log2 of the decay in each step: powers of two are faster than those of e.
 
-    A step that forgets everything is cut at `FORGOTTEN`: a cumulative sum of larger numbers would have no digits left for
+    A step that forgets everything is cut at `SMALLEST_LOG2_DECAY`: a cumulative sum of larger numbers would have no digits left for
     the small steps after it.
     """
-    return (dt * (A / math.log(2))).clamp_min(FORGOTTEN)
+    return (dt * (A / math.log(2))).clamp_min(SMALLEST_LOG2_DECAY)
 
 
 def _in_chunks(t: Tensor, k: int, q: int) -> Tensor:
@@ -192,15 +192,15 @@ def _in_chunks(t: Tensor, k: int, q: int) -> Tensor:
     return t.unflatten(1, (k, q))
 
 
-def _within_chunks(x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+def _within_chunks(x: Tensor, dt: Tensor, log2_decay: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """What tokens receive from tokens of the same chunk, and through ``D``, ``(n, k, q, h, p)``."""
     scores = (C @ B.transpose(-1, -2)).tril()  # (n, k, q, q), C_l . B_t for t <= l
-    return _DecayedAttention.apply(*(t.flatten(0, 1) for t in (scores, bits, dt, x)), D).unflatten(0, x.shape[:2])
+    return _DecayedAttention.apply(*(t.flatten(0, 1) for t in (scores, log2_decay, dt, x)), D).unflatten(0, x.shape[:2])
 
 
-def _across_chunks(x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor) -> Tensor:
+def _across_chunks(x: Tensor, dt: Tensor, log2_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """What tokens receive from earlier chunks, through the state at the start of their own, ``(n, k, q, h, p)``."""
-    return F.pad(_CarriedState.apply(x, dt, bits, B, C), (0, 0, 0, 0, 0, 0, 1, 0))
+    return F.pad(_CarriedState.apply(x, dt, log2_decay, B, C), (0, 0, 0, 0, 0, 0, 1, 0))
 
 
 class _CarriedState(torch.autograd.Function):
@@ -211,26 +211,26 @@ class _CarriedState(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, dt: Tensor, bits: Tensor, B: Tensor, C: Tensor) -> Tensor:
-        ctx.save_for_backward(x, dt, bits, B, C)
-        to_end, decay = _to_end(bits, x.shape[-1])
+    def forward(ctx, x: Tensor, dt: Tensor, log2_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
+        ctx.save_for_backward(x, dt, log2_decay, B, C)
+        to_end, decay = _to_end(log2_decay, x.shape[-1])
         weighted = x[:, :-1] * (to_end * dt[:, :-1])[..., None].to(x.dtype)
         read = C[:, 1:] @ _states(weighted, B, decay).to(x.dtype)  # (n, k - 1, q, h p)
-        return read.view_as(weighted).mul_(_since_start(bits).to(x.dtype))
+        return read.view_as(weighted).mul_(_since_start(log2_decay).to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
-        x, dt, bits, B, C = ctx.saved_tensors
-        to_end, decay = _to_end(bits, x.shape[-1])
+        x, dt, log2_decay, B, C = ctx.saved_tensors
+        to_end, decay = _to_end(log2_decay, x.shape[-1])
         step = (to_end * dt[:, :-1])[..., None]  # (n, k - 1, q, h, 1)
         weighted = x[:, :-1] * step.to(x.dtype)
         states = _states(weighted, B, decay)  # (n, k - 1, s, h p)
         rounded = states.to(x.dtype)
-        reading = grad * _since_start(bits).to(x.dtype)  # of C S, (n, k - 1, q, h, p)
+        reading = grad * _since_start(log2_decay).to(x.dtype)  # of C S, (n, k - 1, q, h, p)
         grad_C = reading.flatten(3) @ rounded.transpose(-1, -2)
         read = (C[:, 1:] @ rounded).view_as(reading)
-        grad_log = torch.zeros_like(bits)  # with respect to the logarithms of the decays
+        grad_log = torch.zeros_like(log2_decay)  # with respect to the logarithms of the decays
         grad_log[:, 1:] = (reading * read).sum(-1, dtype=dt.dtype)
         # from the last chunk to the first: what a state is read for, in its own chunk and in all later ones
         grad_states = (C[:, 1:].transpose(-1, -2) @ reading.flatten(3)).to(dt.dtype)  # (n, k - 1, s, h p)
@@ -255,16 +255,16 @@ class _CarriedState(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _to_end(bits: Tensor, p: int) -> tuple[Tensor, Tensor]:
+def _to_end(log2_decay: Tensor, p: int) -> tuple[Tensor, Tensor]:
     """Decay from each token to the end of its chunk ``(n, k - 1, q, h)``, and over a chunk ``(n, k - 1, h p)``."""
-    total = bits[:, :-1, -1]
-    to_end = (total[:, :, None] - bits[:, :-1]).clamp_min_(FORGOTTEN).exp2_()
-    return to_end, total.clamp_min(FORGOTTEN).exp2_().repeat_interleave(p, -1)
+    total = log2_decay[:, :-1, -1]
+    to_end = (total[:, :, None] - log2_decay[:, :-1]).clamp_min_(SMALLEST_LOG2_DECAY).exp2_()
+    return to_end, total.clamp_min(SMALLEST_LOG2_DECAY).exp2_().repeat_interleave(p, -1)
 
 
-def _since_start(bits: Tensor) -> Tensor:
+def _since_start(log2_decay: Tensor) -> Tensor:
     """Decay from the start of its chunk to each token, ``(n, k - 1, q, h, 1)``; the first chunk has no state."""
-    return bits[:, 1:].clamp_min(FORGOTTEN).exp2_()[..., None]
+    return log2_decay[:, 1:].clamp_min(SMALLEST_LOG2_DECAY).exp2_()[..., None]
 
 
 def _states(weighted: Tensor, B: Tensor, decay: Tensor) -> Tensor:
@@ -278,22 +278,22 @@ def _states(weighted: Tensor, B: Tensor, decay: Tensor) -> Tensor:
 class _DecayedAttention(torch.autograd.Function):
     """``y_l = D x_l + sum over t <= l of scores_lt 2^(bits_l - bits_t) dt_t x_t``; the backward pass computes weights again.
 
-    Shapes: scores ``(k, q, q)``, lower triangular; bits and dt ``(k, q, h)``; x ``(k, q, h, p)``; D ``(h,)``.
+    Shapes: scores ``(k, q, q)``, lower triangular; log2_decay and dt ``(k, q, h)``; x ``(k, q, h, p)``; D ``(h,)``.
     """
 
     @staticmethod
-    def forward(ctx, scores: Tensor, bits: Tensor, dt: Tensor, x: Tensor, D: Tensor) -> Tensor:
-        ctx.save_for_backward(scores, bits, dt, x, D)
-        weights = _decays(bits).mul_(scores[:, None])  # (k, h, q, q)
+    def forward(ctx, scores: Tensor, log2_decay: Tensor, dt: Tensor, x: Tensor, D: Tensor) -> Tensor:
+        ctx.save_for_backward(scores, log2_decay, dt, x, D)
+        weights = _decays(log2_decay).mul_(scores[:, None])  # (k, h, q, q)
         y = weights.to(x.dtype) @ _by_head(x, dt)  # (k, h, q, p)
         return _add_direct(y.transpose(1, 2), x, D)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        scores, bits, dt, x, D = ctx.saved_tensors
+        scores, log2_decay, dt, x, D = ctx.saved_tensors
         by_head = grad.transpose(1, 2).contiguous()  # (k, h, q, p)
-        decays = _decays(bits)
+        decays = _decays(log2_decay)
         weights = decays * scores[:, None]
         grad_stepped = (weights.to(x.dtype).transpose(-1, -2) @ by_head).transpose(1, 2)  # of dt x, (k, q, h, p)
         grad_weights = (by_head @ _by_head(x, dt).transpose(-1, -2)).to(dt.dtype)  # (k, h, q, q)
@@ -319,9 +319,9 @@ def _add_direct(y: Tensor, x: Tensor, D: Tensor) -> Tensor:
     return torch.addcmul(y, x, D.to(x.dtype)[:, None], out=x.new_empty(x.shape))
 
 
-def _decays(bits: Tensor) -> Tensor:
+def _decays(log2_decay: Tensor) -> Tensor:
     """``2^(bits_l - bits_t)`` for ``t <= l``, ``(k, q, h)`` to ``(k, h, q, q)``; elsewhere any finite number."""
-    bits = bits.transpose(1, 2)  # (k, h, q)
-    exponent = bits[..., None] - bits[:, :, None]  # (k, h, q, q)
+    log2_decay = log2_decay.transpose(1, 2)  # (k, h, q)
+    exponent = log2_decay[..., None] - log2_decay[:, :, None]  # (k, h, q, q)
     # Masking the upper triangle by -inf would also do, but makes this function ten times slower on a CPU.
-    return exponent.clamp_(FORGOTTEN, 0).exp2_()
+    return exponent.clamp_(SMALLEST_LOG2_DECAY, 0).exp2_()

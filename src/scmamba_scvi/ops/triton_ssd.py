@@ -39,8 +39,8 @@ MIN_AXIS = 16
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 LOG2_E: Final = tl.constexpr(1.4426950408889634)
-#: As `scmamba_scvi.ops.ssd.FORGOTTEN`, for the same reason.
-FORGOTTEN: Final = tl.constexpr(-100.0)
+#: As `scmamba_scvi.ops.ssd.SMALLEST_LOG2_DECAY`, for the same reason.
+SMALLEST_LOG2_DECAY: Final = tl.constexpr(-100.0)
 IN_FLOAT32: Final = tl.constexpr(INTERPRETED)
 
 
@@ -55,12 +55,12 @@ def _dot(a, b, PRECISION: tl.constexpr):
 @triton.jit
 def _decays(dt, A):
     """Log2 of the decay since the chunk began ``(q,)``, decays between tokens ``(q, q)``, log2 of that of the chunk."""
-    steps = tl.maximum(dt * (A * LOG2_E), FORGOTTEN)
-    bits = tl.cumsum(steps, 0)
+    steps = tl.maximum(dt * (A * LOG2_E), SMALLEST_LOG2_DECAY)
+    log2_decay = tl.cumsum(steps, 0)
     index = tl.arange(0, dt.shape[0])
     lower = index[:, None] >= index[None, :]
-    decay = tl.where(lower, tl.exp2(tl.minimum(bits[:, None] - bits[None, :], 0.0)), 0.0)
-    return bits, decay, tl.sum(steps, 0)
+    decay = tl.where(lower, tl.exp2(tl.minimum(log2_decay[:, None] - log2_decay[None, :], 0.0)), 0.0)
+    return log2_decay, decay, tl.sum(steps, 0)
 
 
 @triton.jit
@@ -98,7 +98,7 @@ def _forward(
         x = tl.load(x_ptr + cell * x_n + row * x_c + head * x_h + channel[None, :], is_row & is_channel, 0.0)
         dt = tl.load(dt_ptr + cell * dt_n + token * dt_c + head * dt_h, inside, 0.0)
         B = tl.load(B_ptr + cell * B_n + row * B_c + dim[None, :], is_row & is_dim, 0.0)
-        bits, decay, total = _decays(dt, A)
+        log2_decay, decay, total = _decays(dt, A)
         if STATES_ONLY:
             start = tl.program_id(0).to(tl.int64) * n_chunks + k
             tl.store(states_ptr + start * S * P + _tile(S, P), state.to(x.dtype))
@@ -107,11 +107,11 @@ def _forward(
             weights = _dot(C, tl.trans(B), PRECISION) * decay * dt[None, :]  # (q, q)
             y = _dot(weights.to(x.dtype), x, PRECISION) + D * x.to(tl.float32)  # (q, p)
             if not ONE_CHUNK:
-                y += _dot(C, state.to(x.dtype), PRECISION) * tl.exp2(bits)[:, None]
+                y += _dot(C, state.to(x.dtype), PRECISION) * tl.exp2(log2_decay)[:, None]
             at = row * (h * p) + head * p + channel[None, :]
             tl.store(y_ptr + cell * c * h * p + at, y.to(x.dtype), is_row & is_channel)
         if not ONE_CHUNK:
-            to_end = tl.exp2(tl.minimum(total - bits, 0.0)) * dt  # (q,)
+            to_end = tl.exp2(tl.minimum(total - log2_decay, 0.0)) * dt  # (q,)
             entering = (x.to(tl.float32) * to_end[:, None]).to(x.dtype)
             state = state * tl.exp2(total) + _dot(tl.trans(B), entering, PRECISION)
 
@@ -135,12 +135,12 @@ def _gradients_within(x, dt, B, C, dy, decay, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _gradients_carried(x, dt, B, C, dy, bits, total, state, d_state, PRECISION: tl.constexpr):
+def _gradients_carried(x, dt, B, C, dy, log2_decay, total, state, d_state, PRECISION: tl.constexpr):
     """Gradients through the states at the start (``state``) and at the end (``d_state``) of the chunk ``(s, p)``.
 
     As of `_gradients_within`, and of the log2 of each step's decay ``(q,)`` and of the state at the start.
     """
-    since_start, to_end = tl.exp2(bits), tl.exp2(tl.minimum(total - bits, 0.0))
+    since_start, to_end = tl.exp2(log2_decay), tl.exp2(tl.minimum(total - log2_decay, 0.0))
     # what is read from the state
     read = _dot(dy, tl.trans(state), PRECISION) * since_start[:, None]  # (q, s)
     d_bits = tl.sum(read * C.to(tl.float32), 1)
@@ -182,14 +182,14 @@ def _backward(
         C = tl.load(C_ptr + cell * C_n + row * C_c + dim[None, :], is_row & is_dim, 0.0)
         at = row * (h * p) + head * p + channel[None, :]
         dy = tl.load(dy_ptr + cell * c * h * p + at, is_row & is_channel, 0.0)
-        bits, decay, total = _decays(dt, A)
+        log2_decay, decay, total = _decays(dt, A)
 
         dB, dC, d_stepped, d_bits = _gradients_within(x, dt, B, C, dy, decay, PRECISION)
         d_steps = tl.zeros((Q,), tl.float32)
         if not ONE_CHUNK:
             state = tl.load(states_ptr + (program * n_chunks + k) * S * P + _tile(S, P))
             dB_carried, dC_carried, d_stepped_carried, d_bits_carried, d_steps, d_state = _gradients_carried(
-                x, dt, B, C, dy, bits, total, state, d_state, PRECISION
+                x, dt, B, C, dy, log2_decay, total, state, d_state, PRECISION
             )
             dB += dB_carried
             dC += dC_carried
@@ -197,7 +197,7 @@ def _backward(
             d_bits += d_bits_carried
 
         d_steps += tl.cumsum(d_bits, 0, reverse=True)
-        d_steps = tl.where(dt * (A * LOG2_E) > FORGOTTEN, d_steps, 0.0)
+        d_steps = tl.where(dt * (A * LOG2_E) > SMALLEST_LOG2_DECAY, d_steps, 0.0)
         xf, dyf = x.to(tl.float32), dy.to(tl.float32)
         dx = (d_stepped * dt[:, None] + D * dyf).to(x.dtype)
         tl.store(dx_ptr + cell * c * h * p + at, dx, is_row & is_channel)

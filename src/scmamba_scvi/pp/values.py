@@ -18,7 +18,7 @@ from ..ops.csr import is_csr, row_lengths, with_values
 
 #: Counts per cell after scaling, the usual "counts per ten thousand" of the field.
 TARGET_SUM: Final = 1e4
-#: The same for `EvenedLog`: a smaller sum makes the step from no count to one smaller beside those between counts.
+#: The same for `ParetoLog`: a smaller sum makes the step from no count to one smaller beside those between counts.
 EVENED_SUM: Final = 1e3
 #: Above this `CenteredLogRatio` refuses: its result is dense, 40 MB per 512 cells at this width.
 MAX_DENSE_FEATURES: Final = 20_000
@@ -145,8 +145,8 @@ class InverseFrequency(FeatureWeighted):
         return weights / _positive(weights.norm(dim=1, keepdim=True))
 
 
-class EvenedLog(FeatureWeighted):
-    """``log(1 + x)`` of counts scaled to `EVENED_SUM` per cell, features weighted down by their spread (``"evened"``).
+class ParetoLog(FeatureWeighted):
+    """``log(1 + x)`` of counts scaled to `EVENED_SUM` per cell, features weighted down by their spread (``"pareto"``).
 
     The weight is ``1 / sqrt(max(sd, q))`` with the feature's standard deviation over the training cells, ``sd``, and
     its lowest decile over the features that vary, ``q`` (1 if none does). This is half-way between no scaling, where a
@@ -154,7 +154,7 @@ class EvenedLog(FeatureWeighted):
     the weights of genes that were counted once. Zeros stay zeros, so that sparse cells stay sparse.
     """
 
-    name = "evened"
+    name = "pareto"
 
     def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
         """Mean and variance of every feature: one pass, two times ``f`` numbers of memory."""
@@ -250,7 +250,7 @@ class CenteredLogRatio(ValueTransform):
 #: From name to a function that makes the transform from ``(n_features, n_bins)``.
 VALUE_TRANSFORMS: Final[dict[str, Callable[[int, int], ValueTransform]]] = {
     "log1p": lambda n_features, _: LogNormalized(n_features),
-    "evened": lambda n_features, _: EvenedLog(n_features),
+    "pareto": lambda n_features, _: ParetoLog(n_features),
     "tfidf": lambda n_features, _: InverseFrequency(n_features),
     "binary": lambda n_features, _: Presence(n_features),
     "binned": QuantileBins,
@@ -265,7 +265,7 @@ def value_transform(name: str, n_features: int, *, n_bins: int = 51) -> ValueTra
     Parameters
     ----------
     name
-        ``"log1p"`` and ``"evened"`` (RNA), ``"tfidf"`` and ``"binary"`` (accessibility), ``"clr"`` (protein),
+        ``"log1p"`` and ``"pareto"`` (RNA), ``"tfidf"`` and ``"binary"`` (accessibility), ``"clr"`` (protein),
         ``"binned"`` (RNA and protein in the paper) or ``"raw"``.
     n_features
         ``f``.
@@ -274,7 +274,7 @@ def value_transform(name: str, n_features: int, *, n_bins: int = 51) -> ValueTra
 
     Returns
     -------
-    Module from counts ``(n, f)`` to values ``(n, f)``; ``"tfidf"`` and ``"evened"`` must see the training cells first,
+    Module from counts ``(n, f)`` to values ``(n, f)``; ``"tfidf"`` and ``"pareto"`` must see the training cells first,
     see `ValueTransform.fit`.
 
     Raises

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from ...nn.spectral import TruncatedSVD, held_out_correlations, linear_start, truncated_svd
+from ...nn.spectral import TruncatedSVD, held_out_correlations, linear_initialization, truncated_svd
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix, iterate_blocks
 from ..inputs.sampling import is_paired, sample, sample_with_pairs
@@ -40,7 +40,7 @@ def decompose(
     }  # fmt: skip
 
 
-def start_spectrally(
+def initialize_linear_branch(
     module: SCMAMBAModule,
     matrices: Mapping[str, ModalityMatrix],
     cells: np.ndarray,
@@ -74,9 +74,9 @@ def start_spectrally(
                 UserWarning, stacklevel=2,
             )  # fmt: skip
             weights = None
-    starts = linear_start(svds, present, module.config.n_latent, weights)
+    starts = linear_initialization(svds, present, module.config.n_latent, weights)
     for kind, start in starts.items():
-        module.encoders[kind].start_from(start.to(device))
+        module.encoders[kind].initialize_from(start.to(device))
 
 
 def direction_weights(

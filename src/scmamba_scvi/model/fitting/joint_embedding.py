@@ -24,7 +24,7 @@ MIN_CELLS_OF_BATCH = 20
 N_ROUNDS = 5
 
 
-def start_joint(
+def initialize_joint(
     module: SCMAMBAModule,
     matrices: Mapping[str, ModalityMatrix],
     cells: np.ndarray,
@@ -77,7 +77,7 @@ def fit_joint(
         for kind in features:
             _set_shift(joint, kind, _offsets(features[kind], batch, cluster, present[kind]))
     joint.fit_maps(_shifted(joint, features, batch), present, weight)
-    _keep_anchors(joint, features, present, batch, seed + N_ROUNDS)
+    _keep_centroids(joint, features, present, batch, seed + N_ROUNDS)
 
 
 @torch.inference_mode()
@@ -102,21 +102,21 @@ def fit_new_batches(
             small[int(number)] = len(cells)
             continue
         features, present = _features(module, matrices, sample(cells, MAX_CELLS, seed))
-        device = module.joint.anchor.device
+        device = module.joint.centroid.device
         module.joint.fit_shift(_to(device, features), _to(device, present), int(number), N_ROUNDS)
     return small
 
 
-def _keep_anchors(
+def _keep_centroids(
     joint: JointEmbedding, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor, seed: int
 ) -> None:
     """Keep, per cluster, what new batches will be compared with."""
     cluster = _clusters(joint, features, present, batch, seed)
-    device = joint.anchor.device
+    device = joint.centroid.device
     shifted, present = _to(device, _shifted(joint, features, batch)), _to(device, present)
     # offsets are subtracted already: the number of an unknown batch subtracts none
     z = joint(shifted, present, torch.full((len(batch),), joint.n_batches, device=device))
-    joint.set_anchors(shifted, present, z, cluster.to(device))
+    joint.set_centroids(shifted, present, z, cluster.to(device))
 
 
 def _features(
@@ -156,7 +156,7 @@ def _clusters(
 ) -> Tensor:
     from sklearn.cluster import KMeans
 
-    device = joint.anchor.device
+    device = joint.centroid.device
     z = joint(_to(device, features), _to(device, present), batch.to(device))
     k_means = KMeans(max(1, min(N_CLUSTERS, len(z) // CELLS_PER_CLUSTER)), n_init=2, random_state=seed)
     return torch.from_numpy(k_means.fit_predict(z.cpu().numpy())).long()

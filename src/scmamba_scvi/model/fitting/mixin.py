@@ -15,16 +15,16 @@ from ..inputs.manager import MultiModalDataset
 from ..inputs.matrices import ModalityMatrix
 from ..inputs.sampling import is_paired, sample, sample_chunks, sample_with_pairs
 from .calibration import calibrate
-from .initialization import MAX_CELLS, decompose, fit_values, start_spectrally
-from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, start_joint
+from .initialization import MAX_CELLS, decompose, fit_values, initialize_linear_branch
+from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, initialize_joint
 
 
 class FittingMixin(ModelBase):
     """Value transforms, spectral start and joint embedding of a model whose module is an `SCMAMBAModule`."""
 
-    def _start_from(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
+    def _initialize(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
         """Fit what must be known before the first step of training; once in the life of a model."""
-        if self.is_started_:
+        if self.is_initialized_:
             return
         seed = settings.seed or 0
         # in rising order, so that a file is read once from front to back
@@ -34,10 +34,10 @@ class FittingMixin(ModelBase):
             matrices, cells, _ = self._sample(cells, buffer_mb)
             svds = decompose(self.module, matrices, cells, seed)
             if starts_spectrally:
-                start_spectrally(self.module, matrices, cells, svds, seed)
+                initialize_linear_branch(self.module, matrices, cells, svds, seed)
             if self.module.joint is not None:
-                start_joint(self.module, matrices, cells, svds, seed)
-        self.is_started_ = True
+                initialize_joint(self.module, matrices, cells, svds, seed)
+        self.is_initialized_ = True
 
     def _fit_joint_embedding(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
         """Fit the joint embedding to the encoders as they are; in the model of a query, only the offsets of new batches."""

@@ -19,7 +19,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         raise ScmambaError(f"{name} must be at least {least}, got {value}.")
 
 
-def check_share(name: str, value: Any, *, zero: bool) -> None:
+def check_fraction(name: str, value: Any, *, zero: bool) -> None:
     """A share of the cells: above 0 and at most 1; with ``zero``, 0 is allowed too."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):

@@ -141,8 +141,8 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
         nonzero = filled.data != 0
         seen[filled.indices[nonzero]] = True
         n_empty += int((np.diff(np.r_[0, nonzero.cumsum()][filled.indptr]) == 0).sum())
-    n_silent = int((~seen).sum())
-    counted = [(n_empty, adata.n_obs, "cells"), (n_silent, adata.n_vars, "features")]
+    n_all_zero = int((~seen).sum())
+    counted = [(n_empty, adata.n_obs, "cells"), (n_all_zero, adata.n_vars, "features")]
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
     if empty:
         warnings.warn(

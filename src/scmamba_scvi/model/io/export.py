@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..._compat import package_version, scvi_constants
-from ..._files import replacing, sync_folder
+from ..._files import atomic_write, sync_folder
 from ..._keys import BATCH_KEY, LABELS_KEY, x_key
 from ...config import ModelConfig
 from ...errors import ScmambaError
@@ -113,7 +113,7 @@ def read_export(cls: type[ModelBase], directory: str | os.PathLike[str], mdata: 
     model.module.load_state_dict(weights)
     model.module.eval()
     model.is_trained_ = described["is_trained"]
-    model.is_started_ = True
+    model.is_initialized_ = True
     model.match_temperatures_ = {pair: float(t) for pair, t in described["match_temperatures"].items()}
     model.classifier_ = classifier
     model.places_ = described["places"]
@@ -251,7 +251,7 @@ def _as_json_value(category: object) -> str | int | float | bool:
 def _replace_export(weights: Path, described: Mapping[str, Any], directory: Path) -> None:
     """Replace an export: new weights are put beside the old ones, then ``model.json`` names them, then the old ones go."""
     name = f"weights-{described['weights_sha256'][:16]}.safetensors"
-    with replacing(directory / name) as unfinished:
+    with atomic_write(directory / name) as unfinished:
         os.replace(weights, unfinished)
     _write_description(directory / MODEL_FILE, {**described, "weights_file": name})
     for old in directory.iterdir():
@@ -260,7 +260,7 @@ def _replace_export(weights: Path, described: Mapping[str, Any], directory: Path
 
 
 def _write_description(path: Path, described: Mapping[str, Any]) -> None:
-    with replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from mudata import MuData
 
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
-from .cells import as_mudata, compute_views, kind_of, refuse_anndata
+from .cells import as_mudata, embed_modality, kind_of, refuse_anndata
 from .embedding import EmbeddingMixin
 from .retrieval import log_evidence
 
@@ -69,7 +69,7 @@ class AgreementMixin(EmbeddingMixin):
         refuse_anndata(adata)
         with as_mudata(self, adata) as mdata:
             kinds = self._kinds_to_compare(mdata, modalities)
-            found = {kind: compute_views(self, mdata, kind, batch_size) for kind in kinds}
+            found = {kind: embed_modality(self, mdata, kind, batch_size) for kind in kinds}
             names = mdata.obs_names
         parts = []
         for a, b in itertools.combinations(kinds, 2):

@@ -17,8 +17,8 @@ from .._base import ModelBase
 
 
 @dataclass(frozen=True)
-class Views:
-    """Views of one modality, of those cells that have it.
+class ModalityEmbedding:
+    """ModalityEmbedding of one modality, of those cells that have it.
 
     Attributes
     ----------
@@ -122,14 +122,14 @@ def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], obs: pd.D
         drop_manager(model, mdata)
 
 
-def compute_views(model: ModelBase, mdata: MuData, kind: str, batch_size: int | None = None) -> Views:
-    """Views of ``kind``, and which cells of ``mdata`` have it."""
+def embed_modality(model: ModelBase, mdata: MuData, kind: str, batch_size: int | None = None) -> ModalityEmbedding:
+    """ModalityEmbedding of ``kind``, and which cells of ``mdata`` have it."""
     key = model.kinds[kind]
     if key not in mdata.mod:
         raise ScmambaError(f"The data have no modality {key!r} ({kind}); they have {list(mdata.mod)}.")
     has = np.asarray(mdata.obs_names.isin(mdata.mod[key].obs_names))
     z = model.get_latent_representation(mdata, modality=kind, indices=np.flatnonzero(has), batch_size=batch_size)
-    return Views(mdata.obs_names, has, z)
+    return ModalityEmbedding(mdata.obs_names, has, z)
 
 
 def kind_of_features(model: ModelBase, adata: AnnData) -> str | None:

@@ -21,7 +21,7 @@ from ..fitting.calibration import match_temperature
 from ..inputs.arguments import check_count, near
 from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import in_parts
-from .cells import Views, as_mudata, compute_views, kind_of
+from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
 from .embedding import EmbeddingMixin
 from .matching import check_k
 from .retrieval import nearest_references
@@ -167,7 +167,7 @@ class ImputationMixin(EmbeddingMixin):
             queries, temperature = self._views_of_others(mdata, kind, batch_size)
             obs = mdata.obs[[]].copy()
         with as_mudata(self, reference, kind, "reference") as mdata:
-            references = compute_views(self, mdata, kind, batch_size)
+            references = embed_modality(self, mdata, kind, batch_size)
             weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
             manager = self.get_anndata_manager(mdata, required=True)
             var = mdata.mod[self.kinds[kind]].var
@@ -175,14 +175,14 @@ class ImputationMixin(EmbeddingMixin):
                 averaged = weights @ _values(manager, kind, used, names, values)
                 yield AnnData(_with_missing(averaged, queries.has), obs=obs.copy(), var=var.loc[names].copy())
 
-    def _views_of_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[Views, float]:
+    def _views_of_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[ModalityEmbedding, float]:
         """Mean of each cell's views of all modalities but ``kind``, as a unit vector, and the temperature to match with."""
         others = [other for other in self.kinds if other != kind and self.kinds[other] in mdata.mod]
         if not others:
             raise ScmambaError(
                 f"The cells have nothing but {kind} to impute {kind} from; the model knows {list(self.kinds)}."
             )
-        found = [compute_views(self, mdata, other, batch_size) for other in others]
+        found = [embed_modality(self, mdata, other, batch_size) for other in others]
         total = np.zeros((mdata.n_obs, self.config.n_latent), dtype=np.float32)
         for view in found:
             total[view.has] += view.z
@@ -194,11 +194,16 @@ class ImputationMixin(EmbeddingMixin):
             )  # fmt: skip
         z = total[has] / np.maximum(np.linalg.norm(total[has], axis=1, keepdims=True), 1e-12)
         temperature = float(np.mean([match_temperature(self, other, kind)[0] for other in others]))
-        return Views(mdata.obs_names, has, z), temperature
+        return ModalityEmbedding(mdata.obs_names, has, z), temperature
 
 
 def _weights(
-    queries: Views, references: Views, k: int, kind: str, temperature: float, device: str | torch.device
+    queries: ModalityEmbedding,
+    references: ModalityEmbedding,
+    k: int,
+    kind: str,
+    temperature: float,
+    device: str | torch.device,
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Weights ``(n, u)`` of the ``u`` reference cells that are a neighbour of any cell, 1 in sum per cell; their positions."""
     check_k(k, references, kind)

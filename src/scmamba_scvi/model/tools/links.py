@@ -16,7 +16,7 @@ from ...ops.csr import is_csr, transposed_product
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
 from ..inputs.arguments import check_count, near
 from ..inputs.matrices import in_parts
-from .cells import as_mudata, compute_views, refuse_anndata
+from .cells import as_mudata, embed_modality, refuse_anndata
 from .embedding import EmbeddingMixin
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class LinksMixin(EmbeddingMixin):
         The vector is the covariance of the feature's values with the view, scaled to length 1, which also takes out the
         number of cells. A feature without a covariance (in no cell, or the same in all) has a vector of zeros.
         """
-        view = compute_views(self, mdata, kind, batch_size)
+        view = embed_modality(self, mdata, kind, batch_size)
         matrix = self.get_anndata_manager(mdata, required=True).matrix(kind)
         device, cells = self.module.device, np.flatnonzero(view.has)
         z = torch.from_numpy(view.z - view.z.mean(0, dtype=np.float64)).float().to(device)

@@ -199,7 +199,7 @@ def _take_over(model: ModelBase, reference: ModelBase) -> None:
             grown[:n_known] = value[:n_known]
             weights[name] = grown
     model.module.load_state_dict(weights)
-    model.is_trained_ = model.is_started_ = True
+    model.is_trained_ = model.is_initialized_ = True
     model.reference_batches_ = n_known
     for name in ("match_temperatures_", "classifier_", "places_"):
         setattr(model, name, copy.deepcopy(getattr(reference, name)))

@@ -14,7 +14,7 @@ from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from ..inputs.arguments import check_count
 from .assignment import assign
-from .cells import Views, as_mudata, compute_views, kind_of
+from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
 from .embedding import EmbeddingMixin
 from .retrieval import nearest_references
 
@@ -167,9 +167,9 @@ class MatchingMixin(EmbeddingMixin):
                 f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
             )
         with as_mudata(self, query, query_kind, "query") as mdata:
-            queries = compute_views(self, mdata, query_kind, batch_size)
+            queries = embed_modality(self, mdata, query_kind, batch_size)
         with as_mudata(self, reference, reference_kind, "reference") as mdata:
-            references = compute_views(self, mdata, reference_kind, batch_size)
+            references = embed_modality(self, mdata, reference_kind, batch_size)
         check_k(k, references, reference_kind)
         temperature, calibrated = match_temperature(self, query_kind, reference_kind)
         if not calibrated:
@@ -200,7 +200,7 @@ class MatchingMixin(EmbeddingMixin):
         )
 
 
-def check_k(k: int, references: Views, kind: str) -> None:
+def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:
     """At most as many neighbours as there are references."""
     check_count("k", k)
     if k > len(references.z):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ScmambaError
-from ..inputs.arguments import check_count, check_share
+from ..inputs.arguments import check_count, check_fraction
 from .sizes import TRAIN_SIZE
 
 
@@ -31,9 +31,9 @@ def check_training(
         if count is not None:
             check_count(name, count)
     if train_size is not None:
-        check_share("train_size", train_size, zero=False)
+        check_fraction("train_size", train_size, zero=False)
     if validation_size is not None:
-        check_share("validation_size", validation_size, zero=True)
+        check_fraction("validation_size", validation_size, zero=True)
         default = "" if train_size is not None else " (the default)"
         share = TRAIN_SIZE if train_size is None else train_size
         if share + validation_size > 1 + 1e-9:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...metrics import modality_gap, partner_ranks
+from ...metrics import modality_gap, true_match_ranks
 from ...nn.distributed import gather_rows
 
 #: Per modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
@@ -36,7 +36,7 @@ def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float
         if int(both.sum()) < 2:
             continue
         a, b = za[both].numpy(), zb[both].numpy()
-        ranks = partner_ranks(a, b)
+        ranks = true_match_ranks(a, b)
         scores["foscttm"].append(float(np.mean(ranks.fractions)))
         scores[f"recall_at_{k}"].append(float(ranks.recall(min(k, len(a)))[0]))
         scores["modality_gap"].append(modality_gap(a, b))

@@ -24,7 +24,7 @@ from .callbacks import EqualStart, KeepBest, KeepFinite, StopOnInterrupt
 from .distributed import count_ranks, is_first_rank, ranks_trainer
 from .identity import training_identity
 from .plan import ContrastivePlan
-from .resume import SaveCheckpoint, TrainingCheckpoint, WholeFileIO
+from .resume import AtomicCheckpointIO, SaveCheckpoint, TrainingCheckpoint
 from .sizes import TrainingSizes, choose_sizes, count_training_cells
 from .splitter import PairedSplitter
 from .summary import best_of, describe_result
@@ -274,7 +274,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             trainer["callbacks"] += [keep_best if validated else KeepFinite(), on_interrupt]
             plan = self._training_plan_cls(self.module, config=config, micro_batch_size=sizes.micro_batch_size)
             if checkpoint is not None:
-                trainer["plugins"] = [*_as_list(trainer.get("plugins")), WholeFileIO()]
+                trainer["plugins"] = [*_as_list(trainer.get("plugins")), AtomicCheckpointIO()]
                 trainer["ckpt_path"] = str(checkpoint.path) if checkpoint.within_phase else None
             with explained("train() cannot make a trainer of these arguments"):
                 runner = self._train_runner_cls(
@@ -304,7 +304,7 @@ class ContrastiveTrainingMixin(FittingMixin):
     ) -> TrainingCheckpoint | None:
         """Bring the model to its start: the state in its checkpoint, or what is fitted to the training cells beforehand."""
         if checkpoint_dir is None:
-            self._start_from(splitter.train_idx, config.buffer_mb)
+            self._initialize(splitter.train_idx, config.buffer_mb)
             return None
         identity = training_identity(self, splitter, config, sizes, options)
         checkpoint = TrainingCheckpoint(Path(checkpoint_dir), resume, identity)
@@ -312,7 +312,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         if checkpoint.state is not None:
             checkpoint.restore(self)
         else:
-            self._start_from(splitter.train_idx, config.buffer_mb)
+            self._initialize(splitter.train_idx, config.buffer_mb)
             checkpoint.save_between(self, must=True)
         return checkpoint
 

@@ -19,7 +19,7 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]: ...
 
 
-class OneAhead:
+class Prefetcher:
     """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory at the same time.
 
     Parameters
@@ -38,7 +38,7 @@ class OneAhead:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         stream = torch.cuda.Stream(self._device)
-        yield from one_ahead(self._loader, lambda batch: self._send(batch, stream), self._receive)
+        yield from prefetched(self._loader, lambda batch: self._send(batch, stream), self._receive)
 
     def _send(
         self, batch: Mapping[str, Tensor], stream: torch.cuda.Stream
@@ -62,7 +62,7 @@ class OneAhead:
         return batch
 
 
-def one_ahead(items: Iterable, send: Callable, receive: Callable) -> Iterator:
+def prefetched(items: Iterable, send: Callable, receive: Callable) -> Iterator:
     """``receive(send(item))`` of each item; the next item is sent before one is received and given out."""
     sent = None
     for item in items:

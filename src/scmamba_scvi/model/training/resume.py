@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ..._files import remove_unfinished, replacing
+from ..._files import atomic_write, remove_unfinished
 from ...errors import ResumeError, ScmambaError
 
 FILE: Final = "training.ckpt"
@@ -78,7 +78,7 @@ class TrainingCheckpoint:
         """Restore the history and, between phases, weights and random state."""
         history = self.state["history"]
         model.history_ = None if history is None else {name: frame_of(name, plain) for name, plain in history.items()}
-        model.is_trained_, model.is_started_ = self.state["is_trained"], True
+        model.is_trained_, model.is_initialized_ = self.state["is_trained"], True
         if not self.within_phase:
             model.module.load_state_dict(self.state["weights"])
             self.restore_random()
@@ -102,7 +102,7 @@ class TrainingCheckpoint:
         """Save the weights before phase ``self.phase``; with ``must``, a file that cannot be written is an error."""
         weights = {name: t.detach().cpu() for name, t in model.module.state_dict().items()}
         try:
-            WholeFileIO().save_checkpoint({**self.describe(model), "weights": weights}, self.path)
+            AtomicCheckpointIO().save_checkpoint({**self.describe(model), "weights": weights}, self.path)
         except OSError as error:
             if must:
                 raise ScmambaError(
@@ -172,12 +172,12 @@ class SaveCheckpoint(Checkpoint):
         checkpoint.update({**self.checkpoint.describe(self.model), "logged": logged})
 
 
-class WholeFileIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that replace the previous one only when they are complete; reading them runs no code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write another file beside it, then replace it."""
-        with replacing(Path(path)) as unfinished:
+        with atomic_write(Path(path)) as unfinished:
             try:
                 torch.save(checkpoint, unfinished)
             except RuntimeError as error:  # raised by torch if the file cannot grow
@@ -191,7 +191,7 @@ class WholeFileIO(TorchCheckpointIO):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Content of a checkpoint; a `ResumeError` says why it cannot be used."""
     try:
-        state = WholeFileIO().load_checkpoint(path)
+        state = AtomicCheckpointIO().load_checkpoint(path)
     except Exception as error:
         raise ResumeError(f"{path} cannot be read, it may be damaged: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

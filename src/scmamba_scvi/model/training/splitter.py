@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 from ..._keys import BATCH_KEY
 from ...errors import ScmambaError
 from ..inputs.manager import MultiModalManager, n_modalities_of_cells
-from .prefetch import OneAhead
+from .prefetch import Prefetcher
 from .samplers import BatchPureSampler, ShareOfRank
 from .streaming import SHARE_OF_BUFFER, StreamedLoader
 
@@ -171,4 +171,4 @@ class PairedSplitter(DataSplitter):
     def _ahead(self, loader):
         """On a GPU, copy each minibatch while the one before is used."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        return OneAhead(loader, device) if device.type == "cuda" else loader
+        return Prefetcher(loader, device) if device.type == "cuda" else loader

@@ -9,7 +9,7 @@ import torch
 
 
 @contextlib.contextmanager
-def aside(device: torch.device, *, grad: bool) -> Iterator[None]:
+def isolated_autograd(device: torch.device, *, grad: bool) -> Iterator[None]:
     """Within the block, autograd and autocast are as at the start of a program, with gradients if ``grad``.
 
     Activation checkpointing counts what is saved for the backward pass, and computes all of it again when some of it is
