@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._differentiation import simulate_differentiation
-    from ._download import fetch_pbmc_multiome, read_10x_multiome
+    from ._download import fetch_pbmc_multiome
     from ._on_disk import convert_mudata, open_mudata, write_obsm
+    from ._read import read
     from ._simulate import simulate_citeseq, simulate_multiome
 
 __all__ = [
     "convert_mudata",
     "fetch_pbmc_multiome",
     "open_mudata",
-    "read_10x_multiome",
+    "read",
     "simulate_citeseq",
     "simulate_differentiation",
     "simulate_multiome",
@@ -27,7 +28,7 @@ _HOME = {
     "open_mudata": "_on_disk",
     "write_obsm": "_on_disk",
     "fetch_pbmc_multiome": "_download",
-    "read_10x_multiome": "_download",
+    "read": "_read",
     "simulate_citeseq": "_simulate",
     "simulate_differentiation": "_differentiation",
     "simulate_multiome": "_simulate",
