@@ -69,8 +69,8 @@ class ModelConfig:
     d_head: int = 128  # hidden width of the head; 0: one linear layer
     pool_norm: str = "batch"  # between pooling and head: "batch" | "tanh" | "none"
     # -- start of training
-    skip: bool = True  # linear map from the summed token embeddings to the latent space
-    spectral: bool = True  # start the skip at the correlation-weighted CCA of the training cells
+    linear_branch: bool = True  # linear map from the summed feature embeddings to the latent space, beside the network
+    spectral: bool = True  # initialize the linear branch by the correlation-weighted CCA of the training cells
     spectral_components: int | None = None  # None: n_latent, fewer on few cells
     # how directions are weighted: by their correlations on held-out cells, or "in-sample", on the cells they come from
     spectral_weights: str = "held-out"
@@ -122,13 +122,13 @@ class ModelConfig:
 
     def _check_start(self) -> None:
         """Something has to reach the embedding before training."""
-        if self.encoder == "linear" and not self.skip:
-            raise ScmambaError("encoder='linear' has nothing but the skip: leave skip=True.")
-        if not self.skip and self.gate_init == 0:
+        if self.encoder == "linear" and not self.linear_branch:
+            raise ScmambaError("encoder='linear' has nothing but the linear branch: leave linear_branch=True.")
+        if not self.linear_branch and self.gate_init == 0:
             raise ScmambaError(
-                "gate_init=0 without a skip starts every embedding at zero: pass gate_init=1 or skip=True."
+                "gate_init=0 without a linear branch makes every embedding zero: pass gate_init=1 or linear_branch=True."
             )
-        if self.encoder == "mamba" and self.patch_embedding == "shared" and self.spectral and self.skip:
+        if self.encoder == "mamba" and self.patch_embedding == "shared" and self.spectral and self.linear_branch:
             raise ScmambaError(
                 "patch_embedding='shared' has no vector per feature to hold the spectral start: pass spectral=False or "
                 "patch_embedding='feature'."
@@ -142,7 +142,12 @@ class ModelConfig:
                 f"expand * d_model = {d_inner} must be a multiple of headdim = {self.headdim}: "
                 f"choose headdim among the divisors, such as {_largest_divisor(d_inner, self.headdim)}."
             )
-        if self.spectral and self.skip and self.patch_embedding == "feature" and self.d_feature < self.n_latent:
+        if (
+            self.spectral
+            and self.linear_branch
+            and self.patch_embedding == "feature"
+            and self.d_feature < self.n_latent
+        ):
             raise ScmambaError(
                 f"d_feature = {self.d_feature} must be at least n_latent = {self.n_latent} to hold the spectral start: "
                 f"raise d_feature or pass spectral=False."
@@ -196,7 +201,9 @@ class TrainConfig:
 
     lr: float = 5e-4  # of the network
     spectral_lr: float = 3e-4  # of the parameters that hold the spectral start: low, since they start good
-    linear_first: bool = True  # train the linear part alone before the network may add to it; needs skip, gate_init=0
+    linear_first: bool = (
+        True  # train the linear part alone before the network may add to it; needs linear_branch, gate_init=0
+    )
     weight_decay: float = 0.05
     warmup: float = 0.1  # share of the steps with a rising learning rate
     gradient_clip: float = 1.0  # largest norm of the gradient
@@ -238,7 +245,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "paper": {"patch_embedding": "shared", "patch_size": {"rna": 256, "atac": 256, "protein": 128}, "d_model": 512,
               "n_layers": {"rna": 10, "atac": 12, "protein": 4}, "d_state": 128, "expand": 2, "headdim": 128,
               "d_mlp": 1024, "attention_layers": (2,), "pooling": "last", "pool_norm": "tanh", "d_head": 0,
-              "skip": False, "spectral": False, "gate_init": 1.0, "layer_scale": None, "joint": "shared",
+              "linear_branch": False, "spectral": False, "gate_init": 1.0, "layer_scale": None, "joint": "shared",
               "values": {"rna": "log1p", "atac": "binary", "protein": "binned"}, "mask_rate": 0.0,
               "temperature": 0.2, "learn_temperature": False},
 }  # fmt: skip

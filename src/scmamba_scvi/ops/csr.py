@@ -70,8 +70,8 @@ def slice_rows(x: Tensor, first: int, last: int) -> Tensor:
     return csr(crow - begin, x.col_indices()[begin:end], x.values()[begin:end], (len(crow) - 1, x.shape[1]))
 
 
-def drop_values(x: Tensor, rate: float) -> Tensor:
-    """``x`` with a random share ``rate`` of its entries hidden and the others scaled so that the mean stays."""
+def mask_inputs(x: Tensor, rate: float) -> Tensor:
+    """``x`` with a random fraction ``rate`` of its entries masked and the others scaled so that the mean stays."""
     scale = 1 / (1 - rate)
     if not is_csr(x):
         return x * (torch.rand_like(x) >= rate) * scale
@@ -84,8 +84,11 @@ def drop_values(x: Tensor, rate: float) -> Tensor:
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
-    """``x @ weight``, ``(n, f)`` dense or CSR times ``(f, e)``."""
-    return bag_product(x.values(), x.col_indices(), x.crow_indices(), weight) if is_csr(x) else x @ weight
+    """``x @ weight``, ``(n, f)`` dense or CSR times ``(f, e)``, in their own precision even under autocast."""
+    if is_csr(x):
+        return bag_product(x.values(), x.col_indices(), x.crow_indices(), weight)
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ weight
 
 
 def transposed_product(x: Tensor, dense: Tensor) -> Tensor:
