@@ -233,7 +233,7 @@ def test_a_batch_of_few_cells_gets_no_offset_and_a_warning(model_and_query):
     few = part(query, np.arange(query.n_obs) < 5)
     with pytest.warns(UserWarning, match="'batch_3' has 5 cells, fewer than the 20"):
         loaded = SCMAMBA.load_query_data(few, model, accelerator="cpu")
-    assert (loaded.module.joint.shift_rna[2] == 0).all()
+    assert (loaded.module.joint.batch_offset_rna[2] == 0).all()
 
 
 def test_a_batch_left_behind_by_a_subset_is_new():
@@ -248,7 +248,7 @@ def test_a_batch_left_behind_by_a_subset_is_new():
     assert list(model.batches) == ["batch_1"]
     assert list(reference.obs["batch"].cat.categories) == ["batch_1", "batch_2"]  # the user's own column stays as it is
     loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
-    assert loaded.module.joint.shift_rna[1].norm() > 0
+    assert loaded.module.joint.batch_offset_rna[1].norm() > 0
 
 
 def test_the_classifier_of_the_reference_labels_the_query(model_and_query):

@@ -18,7 +18,7 @@ from ..nn.encoder import Encoder
 from ..nn.gradient_caching import apply_in_parts
 from ..nn.joint import JointEmbedding
 from ..nn.losses import Temperature, multimodal_loss
-from ..ops.csr import select_rows
+from ..ops.csr import scatter_rows, select_rows
 from ..pp import FeatureLayout, ValueTransform, value_transform
 
 
@@ -73,7 +73,7 @@ class SCMAMBAModule(BaseModuleClass):
         """What `Encoder.hidden` makes of the cells, ``(n, hidden_width)``; rows of cells without the modality are zero."""
         encoder = self.encoders[kind]
         if bool(present.any()):
-            return _at_their_rows(encoder.hidden(self.values[kind](select_rows(counts, present))), present)
+            return scatter_rows(encoder.hidden(self.values[kind](select_rows(counts, present))), present)
         nothing = counts.new_zeros(len(present), encoder.hidden_width, layout=torch.strided)
         if not self.training:
             return nothing
@@ -84,7 +84,7 @@ class SCMAMBAModule(BaseModuleClass):
         """Unit vectors ``(n, z)``; cells without the modality are left out, as they would shift batch statistics."""
         if int(present.sum()) < 2 and self.training:  # batch statistics of one cell do not exist
             return hidden.new_zeros(len(present), self.config.n_latent) + hidden.sum() * 0.0
-        return _at_their_rows(self.encoders[kind].embed(hidden[present]), present)
+        return scatter_rows(self.encoders[kind].embed(hidden[present]), present)
 
     @property
     def has_closed_gates(self) -> bool:
@@ -126,7 +126,7 @@ class SCMAMBAModule(BaseModuleClass):
         """Counts ``(n, f)`` to what the joint embedding reads, ``(n, 2 z)``; zero for cells that lack the modality."""
         assert self.joint is not None, "without a joint embedding nothing reads them"
         values = self.values[kind](select_rows(counts, present))
-        return _at_their_rows(self.joint.features(values, self.encoders[kind](values), kind), present)
+        return scatter_rows(self.joint.features(values, self.encoders[kind](values), kind), present)
 
     def embed_jointly(
         self, counts: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor | None = None
@@ -194,11 +194,6 @@ class SCMAMBAModule(BaseModuleClass):
         )  # fmt: skip
         loss = parts.pop("loss")
         return LossOutput(loss=loss, n_obs_minibatch=len(next(iter(present.values()))), extra_metrics=parts)
-
-
-def _at_their_rows(x: Tensor, present: Tensor) -> Tensor:
-    """Rows of the present cells in their places in the minibatch, rows of zeros for the other cells."""
-    return F.pad(x, (0, 0, 0, 1))[torch.where(present, present.cumsum(0) - 1, present.sum())]
 
 
 def _of_all_ranks(

@@ -61,6 +61,11 @@ def select_rows(x: Tensor, keep: Tensor) -> Tensor:
     return csr(crow, x.col_indices(), x.values(), (crow.numel() - 1, x.shape[1]))
 
 
+def scatter_rows(x: Tensor, present: Tensor) -> Tensor:
+    """The reverse of `select_rows`: dense rows ``(m, k)`` at the places of the mask ``(n,)`` among zeros, ``(n, k)``."""
+    return F.pad(x, (0, 0, 0, 1))[torch.where(present, present.cumsum(0) - 1, present.sum())]
+
+
 def slice_rows(x: Tensor, first: int, last: int) -> Tensor:
     """Rows ``first`` to ``last`` (not included) of ``x``, dense or CSR; columns and values are views."""
     if not is_csr(x):
