@@ -116,7 +116,7 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def initialize_from(self, initialization: LinearInitialization) -> None:
         """Make the untrained encoder equal to ``initialization``, up to the length of vectors before they are normalized."""
-        directions, branch = initialization.weight, self.linear_branch
+        directions, branch = initialization.weight.to(self.embedding.weight.device), self.linear_branch
         assert branch is not None, "nothing else can hold it"
         n_found = directions.shape[1]
         rms = directions.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)

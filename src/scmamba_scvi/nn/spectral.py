@@ -46,10 +46,6 @@ class LinearInitialization:
         """What the mean cell maps to, ``(z,)``."""
         return self.mean @ self.weight
 
-    def to(self, device: torch.device) -> LinearInitialization:
-        """The same map on ``device``."""
-        return LinearInitialization(self.weight.to(device), self.mean.to(device))
-
 
 def truncated_svd(
     blocks: Blocks, n_features: int, n_components: int, *, n_passes: int = 10, seed: int = 0
@@ -184,7 +180,7 @@ def held_out_correlations(
     """
     n_cells = len(next(iter(present.values())))
     fold = torch.randperm(n_cells, generator=torch.Generator().manual_seed(seed)) % n_folds
-    products: list[dict[tuple[str, str], Tensor]] = []
+    variates = {k: torch.zeros(n_cells, n_latent) for k in blocks}
     for part in range(n_folds):
         fit, held_out = fold != part, fold == part
         svds = {
@@ -192,13 +188,20 @@ def held_out_correlations(
             for k, of_cells in blocks.items()
         }
         present_in_fit = {k: mask[fit] for k, mask in present.items()}
-        maps, _ = canonical_directions(_scores_of_all_cells(svds, present_in_fit), present_in_fit, n_latent)
-        present_held_out = {k: mask[held_out] for k, mask in present.items()}
-        variates = {
-            k: scatter_rows(_scores(blocks[k](held_out), svd) @ maps[k], present_held_out[k]) for k, svd in svds.items()
-        }
-        products.append(_cross_products(variates, present_held_out))
-    return _pooled_correlations(products) if any(products) else torch.zeros(n_latent)
+        maps, found = canonical_directions(_scores_of_all_cells(svds, present_in_fit), present_in_fit, n_latent)
+        n_latent = min(n_latent, len(found))
+        for k, svd in svds.items():
+            of_part = _scores(blocks[k](held_out), svd) @ maps[k]
+            variates[k][held_out & present[k], : of_part.shape[1]] = of_part
+    correlations = []
+    for a, b in itertools.combinations(blocks, 2):
+        parts = [present[a] & present[b] & (fold == part) for part in range(n_folds)]
+        parts = [both for both in parts if int(both.sum()) > 1]
+        if parts:
+            u, v = (torch.cat([z[both] - z[both].mean(0) for both in parts]) for z in (variates[a], variates[b]))
+            spread = (u.square().sum(0) * v.square().sum(0)).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+            correlations.append(((u * v).sum(0) / spread)[:n_latent])
+    return torch.stack(correlations).mean(0) if correlations else torch.zeros(n_latent)
 
 
 def _orthonormal(x: Tensor) -> Tensor:
@@ -226,29 +229,6 @@ def _whitened_covariance(
                 row.append(whitening[a] @ _covariance(scores[a][both], scores[b][both]) @ whitening[b])
         rows.append(torch.cat(row, dim=1))
     return torch.cat(rows)
-
-
-def _pooled_correlations(products: list[dict[tuple[str, str], Tensor]]) -> Tensor:
-    """Correlations by rank, of `_cross_products` summed over parts and averaged over pairs of modalities."""
-    n_directions = min(p.shape[1] for of_part in products for p in of_part.values())
-    pooled = [
-        torch.stack([of_part[pair][:, :n_directions] for of_part in products if pair in of_part]).sum(0)
-        for pair in dict.fromkeys(pair for of_part in products for pair in of_part)
-    ]
-    tiny = torch.finfo(torch.float32).tiny
-    return torch.stack([p[0] / (p[1] * p[2]).sqrt().clamp_min(tiny) for p in pooled]).mean(0)
-
-
-def _cross_products(variates: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[tuple[str, str], Tensor]:
-    """Per pair of modalities ``(3, z)``: sums of products and of squares, centred, over the cells that have both."""
-    products = {}
-    for a, b in itertools.combinations(variates, 2):
-        both = present[a] & present[b]
-        if int(both.sum()) < 2:
-            continue
-        u, v = (variates[k][both] - variates[k][both].mean(0) for k in (a, b))
-        products[a, b] = torch.stack([(u * v).sum(0), u.square().sum(0), v.square().sum(0)])
-    return products
 
 
 def _scores_of_all_cells(svds: Mapping[str, TruncatedSVD], present: Mapping[str, Tensor]) -> dict[str, Tensor]:

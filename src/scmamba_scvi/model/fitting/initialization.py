@@ -81,7 +81,7 @@ def initialize_linear_branch(
             weights = None
     found = linear_initialization(svds, present, module.config.n_latent, weights)
     for kind, initialization in found.items():
-        module.encoders[kind].initialize_from(initialization.to(module.device))
+        module.encoders[kind].initialize_from(initialization)
 
 
 def direction_weights(
