@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import torch
 from torch import Tensor, nn
 
@@ -9,14 +11,14 @@ from ..ops.fused import swiglu
 from .norms import RMSNorm
 
 
-class Branch(nn.Module):
+class Branch(nn.Module, abc.ABC):
     """A residual branch ``out_proj(hidden(x))``; `Block` calls the two apart, to scale the weights of the second."""
 
     out_proj: nn.Linear
 
+    @abc.abstractmethod
     def hidden(self, x: Tensor) -> Tensor:
         """Everything before the last linear map."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., d)`` to ``(..., d)``."""
