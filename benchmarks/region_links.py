@@ -63,7 +63,7 @@ def cosine_of_weights(model, table: pd.DataFrame) -> np.ndarray:
     rows = []
     for kind, name in (("rna", "gene"), ("atac", "peak")):
         encoder = model.module.encoders[kind]
-        weight = (encoder.embedding.weight @ encoder.skip.weight.T).detach().cpu().numpy()  # (f, z)
+        weight = (encoder.embedding.weight @ encoder.linear_branch.weight.T).detach().cpu().numpy()  # (f, z)
         weight /= np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
         rows.append(weight[pd.Index(model.feature_names(kind)).get_indexer(table[name])])
     return (rows[0] * rows[1]).sum(1)

@@ -64,7 +64,9 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
         pytest.param({"attention_layers": (-1,)}, "attention_layers must be indices of layers", id="index below 0"),
         pytest.param({"attention_layers": (1.5,)}, "attention_layers must be indices of layers", id="index in between"),
         pytest.param(
-            {"patch_embedding": "shared"}, "no vector per feature to hold the spectral start", id="nowhere to start"
+            {"patch_embedding": "shared"},
+            "no vector per feature to hold the spectral initialization",
+            id="nowhere to start",
         ),
     ],
 )

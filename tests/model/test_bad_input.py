@@ -230,7 +230,9 @@ def test_setup_changes_nothing_but_what_scvi_tools_writes(mdata):
         pytest.param({"mask_rate": 1.0}, r"mask_rate must be in \[0, 1\)", id="everything masked"),
         pytest.param({"headdim": 48}, "must be a multiple of headdim", id="heads that do not fit"),
         pytest.param(
-            {"preset": "paper", "gate_init": 0.0}, "gate_init=0 without a skip", id="neither network nor linear part"
+            {"preset": "paper", "gate_init": 0.0},
+            "gate_init=0 without a linear branch",
+            id="neither network nor linear branch",
         ),
         pytest.param({"n_latent": 0}, "n_latent must be at least 1", id="no latent dimension"),
         pytest.param({"ssd_backend": "cuda"}, "Unknown ssd_backend 'cuda'", id="unknown back-end"),

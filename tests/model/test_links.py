@@ -169,7 +169,7 @@ def test_a_model_of_the_published_shape_links_too_and_alike_after_loading(traine
     """Vectors come from cells, not from weights, so that an encoder whose features share weights has them too."""
     mdata = trained.adata
     SCMAMBA.setup_mudata(mdata)
-    paper = SCMAMBA(mdata, patch_embedding="shared", skip=False, spectral=False, gate_init=1.0, joint="shared")
+    paper = SCMAMBA(mdata, patch_embedding="shared", linear_branch=False, spectral=False, gate_init=1.0, joint="shared")
     paper.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
     found = paper.region_links()
     assert found["z"].notna().sum() > 100

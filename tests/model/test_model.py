@@ -1,5 +1,6 @@
 """What SCMAMBA promises: names decide what belongs together, and a cell's embedding depends on that cell alone."""
 
+import copy
 import os
 import signal
 
@@ -373,18 +374,36 @@ def test_the_network_is_added_to_the_trained_linear_part_only_where_held_out_cel
     assert all(bool((gate == 0).all()) for gate in gates) == (epoch is None or epoch < 4)
 
 
-def test_only_linear_leaves_the_network_out_of_embeddings(trained):
-    module = trained.module.eval()
+def test_embeddings_of_frozen_networks_are_those_of_the_linear_branch_while_gates_are_closed(trained):
+    module = copy.deepcopy(trained.module).eval()
     x = torch.rand(5, 150)
     encoder = module.encoders["rna"]
-    with torch.no_grad():
-        whole = encoder(x)
-        with module.only_linear(True):
-            linear = encoder(x)
-        expected = torch.nn.functional.normalize(encoder.skip(x @ encoder.embedding.weight), dim=1)
-        torch.testing.assert_close(linear, expected)
-        torch.testing.assert_close(encoder(x), whole)
+    whole = encoder(x)
+    linear = torch.nn.functional.normalize(encoder.linear_branch(x @ encoder.embedding.weight), dim=1)
     assert not torch.allclose(whole, linear, atol=1e-3) and not module.has_closed_gates
+    with module.freezing(networks=True):
+        torch.testing.assert_close(encoder(x), whole)  # nothing is lost of a gate that is open
+        for other in module.encoders.values():
+            other.gate.data.zero_()
+        assert module.has_closed_gates and not encoder.runs_network
+        torch.testing.assert_close(encoder(x), linear)
+    assert encoder.runs_network
+
+
+@pytest.mark.parametrize("networks_first", [True, False])
+def test_freezing_once_more_keeps_what_was_frozen(trained, networks_first):
+    module = trained.module
+    outer, inner = {"networks": True}, {"reference": True}
+    if not networks_first:
+        outer, inner = inner, outer
+    before = [p.requires_grad for p in module.parameters()]
+    with module.freezing(**outer):
+        frozen = [p.requires_grad for p in module.parameters()]
+        with module.freezing(**inner):
+            named = {name for name, p in module.named_parameters() if p.requires_grad}
+        assert [p.requires_grad for p in module.parameters()] == frozen
+    assert [p.requires_grad for p in module.parameters()] == before
+    assert named == {f"encoders.{kind}.linear_branch.bias" for kind in module.kinds}
 
 
 def test_history_holds_loss_and_held_out_retrieval(trained):
@@ -425,7 +444,7 @@ def test_ctrl_c_keeps_a_usable_model(mdata):
         pytest.param({"pooling": "mean+last"}, id="mean and last token"),
         pytest.param({"attention_layers": (0,)}, id="attention"),
         pytest.param({"values": {"rna": "binned", "atac": "binary"}}, id="the paper's values"),
-        pytest.param({"skip": False, "spectral": False, "gate_init": 1.0}, id="no skip"),
+        pytest.param({"linear_branch": False, "spectral": False, "gate_init": 1.0}, id="no linear branch"),
         pytest.param({"patch_size": {"rna": 16, "atac": 32, "protein": 8}}, id="patch sizes by kind"),
         pytest.param({"n_latent": 8}, id="few latent dimensions"),
     ],
@@ -559,7 +578,7 @@ def test_export_replaces_an_existing_export_only_if_asked(trained, tmp_path):
 def test_repr_names_preset_modalities_and_whether_it_is_trained(trained):
     text = repr(trained)
     assert "preset 'small'" in text and "trained" in text
-    assert "rna (mdata['rna'], evened)" in text and "chromosomes" in text
+    assert "rna (mdata['rna'], pareto)" in text and "chromosomes" in text
 
 
 def test_docstrings_have_no_placeholders():

@@ -1,11 +1,13 @@
 """What is said of a training afterwards: the same epoch in the summary, in the line printed, and in the figure."""
 
+from typing import get_args
+
 import pytest
 import scvi
 from matplotlib.figure import Figure
 
 from scmamba_scvi import SCMAMBA, pl
-from scmamba_scvi.config import CHOICES, TrainConfig
+from scmamba_scvi.config import Monitor, TrainConfig
 from scmamba_scvi.model.training.callbacks import KeepBest
 from scmamba_scvi.model.training.summary import SCORES, best_of, describe_result
 
@@ -49,7 +51,7 @@ def test_a_score_that_was_never_finite_is_named():
 
 
 def test_every_score_that_can_be_watched_has_a_name():
-    assert set(SCORES) == set(CHOICES["monitor"])
+    assert set(SCORES) == set(get_args(Monitor))
 
 
 def test_summary_history_figure_and_printed_line_agree_after_two_trainings(mdata, capsys):

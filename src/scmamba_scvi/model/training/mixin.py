@@ -237,7 +237,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             Best weights of each finished phase; those of this run are appended.
         """
         for phase, n_epochs in list(phases.items())[len(kept) :]:
-            with self.module.only_linear(phase == "linear"), self.module.frozen_reference(self.is_query_):
+            with self.module.freezing(networks=phase == "linear", reference=self.is_query_):
                 kept.append(fit(n_epochs, on_interrupt))
             if on_interrupt.interrupted:
                 return
