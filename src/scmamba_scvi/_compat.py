@@ -7,8 +7,10 @@ import importlib
 import importlib.util
 import logging
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -171,3 +173,33 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Within the block, Lightning lists no devices, advertises no logger, and does not warn of its own use of torch."""
+    loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"
+    with quiet(*loggers), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+        yield
+
+
+def scvi_progress_bar() -> type[Any]:
+    """scvi-tools' progress bar over the epochs of a training."""
+    from scvi.train._progress import ProgressBar
+
+    return ProgressBar
+
+
+def keep_thread_limit() -> None:
+    """Give torch the number of threads back that the user set, by ``OMP_NUM_THREADS`` or a call.
+
+    numba, which scanpy's neighbors use, raises the number of OpenMP threads of the thread that calls it, and torch
+    shares that number. A new thread has what the user set.
+    """
+    import torch
+
+    with ThreadPoolExecutor(1) as pool:
+        limit = pool.submit(torch.get_num_threads).result()
+    if torch.get_num_threads() != limit:
+        torch.set_num_threads(limit)

@@ -21,11 +21,10 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "joint": ("shared+own", "shared"),
     "spectral_weights": ("in-sample", "held-out"),
     "pool_norm": ("batch", "tanh", "none"),
-    "monitor": ("foscttm_validation", "recall_at_10_validation", "modality_gap_validation", "validation_loss"),
 }
 #: Options that may be `None`, and their type otherwise.
 OPTIONAL: Final[dict[str, type]] = {
-    "patch_size": int, "spectral_components": int, "layer_scale": float, "patience": int, "checkpoint_activations": bool,
+    "patch_size": int, "spectral_components": int, "layer_scale": float, "checkpoint_activations": bool,
 }  # fmt: skip
 #: Options that may hold one value per kind of modality.
 PER_KIND: Final = frozenset({"patch_size", "n_layers", "attention_layers", "values"})
@@ -190,18 +189,15 @@ class TrainConfig:
 
     Examples
     --------
-    >>> config.TrainConfig(monitor="recall_at_10_validation").monitor_mode
-    'max'
+    >>> config.TrainConfig(lr=1e-3).spectral_lr
+    0.0003
     """
 
     lr: float = 5e-4  # of the network
-    spectral_lr: float = 3e-4  # of the parameters that hold the spectral start: low, since they start good
-    linear_first: bool = True  # train the linear part alone before the network may add to it; needs skip, gate_init=0
+    spectral_lr: float = 3e-4  # of the parameters with the spectral initialization: low, since it is good already
+    linear_first: bool = True  # train the linear branch alone before the network may add to it; needs skip, gate_init=0
     weight_decay: float = 0.05
-    warmup: float = 0.1  # share of the steps with a rising learning rate
-    gradient_clip: float = 1.0  # largest norm of the gradient
-    patience: int | None = None  # epochs without better held-out retrieval before training stops; None: by their length
-    monitor: str = "foscttm_validation"  # score that early stopping watches, see `CHOICES`
+    warmup: float = 0.1  # fraction of the steps with a rising learning rate
     batch_pure: bool = False  # fill each minibatch from one batch of batch_key, so that the batch tells no cells apart
     # compute activations of blocks again in the backward pass instead of keeping them: a third slower, a fraction of the
     # memory; None: only where the activations of a minibatch do not fit on the GPU
@@ -215,15 +211,9 @@ class TrainConfig:
         _check_choices(self)
         for name in ("lr", "spectral_lr", "buffer_mb"):
             _check_positive(self, name)
-        for name in ("weight_decay", "gradient_clip", "max_validation_cells"):
+        for name in ("weight_decay", "max_validation_cells"):
             _check_range(self, name, 0, math.inf)
-        _check_range(self, "patience", 1, math.inf)
         _check_share(self, "warmup")
-
-    @property
-    def monitor_mode(self) -> str:
-        """``"min"`` or ``"max"``: whether a lower or a higher value of the monitor is better."""
-        return "max" if self.monitor.startswith("recall") else "min"
 
 
 #: Differences from the defaults above.

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.config import TrainConfig
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.training.sizes import choose_sizes
@@ -149,7 +148,7 @@ def test_training_compares_more_cells_than_it_reads_together(plan, capsys):
 def test_sizes_that_do_not_fit_are_refused(arguments, message):
     options = {"n_ranks": 1, **arguments}
     with pytest.raises(ScmambaError, match=message):
-        choose_sizes(1000, 900, options["batch_size"], options["size"], None, TrainConfig(), options["n_ranks"])
+        choose_sizes(1000, 900, options["batch_size"], options["size"], None, None, options["n_ranks"])
 
 
 def test_steps_of_more_cells_than_are_named_for_training_are_refused(mdata, quick):
