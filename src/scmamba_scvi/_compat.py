@@ -59,7 +59,7 @@ def devices_docstring() -> Callable[[Callable], Callable]:
     return devices_dsp.dedent
 
 
-def device_of(accelerator: str, devices: int | list[int] | str) -> object:
+def device_of(accelerator: str, devices: int | list[int] | str) -> Any:
     """The `torch.device` that scvi-tools' trainer will take for these arguments."""
     from scvi.model._utils import parse_device_args
 
@@ -179,7 +179,7 @@ def quiet(*names: str) -> Iterator[None]:
 def quiet_lightning() -> Iterator[None]:
     """Within the block, Lightning lists no devices, advertises no logger, and does not warn of its own use of torch."""
     loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"
-    with quiet(*loggers), warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet(*loggers):
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
         yield
 
@@ -191,15 +191,17 @@ def scvi_progress_bar() -> type[Any]:
     return ProgressBar
 
 
-def keep_thread_limit() -> None:
-    """Give torch the number of threads back that the user set, by ``OMP_NUM_THREADS`` or a call.
+@contextlib.contextmanager
+def limited_threads() -> Iterator[None]:
+    """Within the block, torch uses as many threads as the user set, by ``OMP_NUM_THREADS`` or a call.
 
     numba, which scanpy's neighbors use, raises the number of OpenMP threads of the thread that calls it, and torch
     shares that number. A new thread has what the user set.
     """
     import torch
+    from threadpoolctl import threadpool_limits  # scikit-learn needs it
 
     with ThreadPoolExecutor(1) as pool:
         limit = pool.submit(torch.get_num_threads).result()
-    if torch.get_num_threads() != limit:
-        torch.set_num_threads(limit)
+    with threadpool_limits(limit, user_api="openmp"):
+        yield

@@ -192,7 +192,9 @@ def launch(folder, script, n_processes, *arguments):
 def run(folder, devices, batch_size):
     done = launch(folder, SCRIPT, devices, devices, batch_size, devices)
     assert done.returncode == 0, done.stderr[-3000:]
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split()), [torch.load(folder / f"{devices}-{i}.pt", weights_only=False) for i in range(devices)]
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split()), [
+        torch.load(folder / f"{devices}-{i}.pt", weights_only=False) for i in range(devices)
+    ]
 
 
 @pytest.mark.slow

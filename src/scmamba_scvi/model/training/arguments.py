@@ -32,38 +32,30 @@ OF_TRAINER: Final = {name for trainer in (Trainer, pl.Trainer) for name in inspe
 
 
 def check_training(
-    *,
-    max_epochs: int | None,
-    batch_size: int | None,
-    contrastive_batch_size: int | None,
+    counts: Mapping[str, int | None],
     train_size: float | None,
     validation_size: float | None,
     plan_kwargs: Mapping[str, Any] | None,
     datasplitter_kwargs: Mapping[str, Any] | None,
     checkpoint_dir: str | os.PathLike[str] | None,
-    early_stopping_monitor: str,
-    early_stopping_patience: int | None,
+    monitor: str,
     trainer_kwargs: Mapping[str, Any],
+    *,
     known: Iterable[str],
     n_cells: int,
 ) -> None:
     """Those arguments of `train` that can be checked without the data; ``known`` are the names of all of its own."""
     for name in trainer_kwargs:
         check_place(name, known)
-    if early_stopping_monitor not in SCORES:
-        raise UnknownNameError("early_stopping_monitor", early_stopping_monitor, SCORES)
-    mode = SCORES[early_stopping_monitor].mode
-    if trainer_kwargs.get("early_stopping_mode", mode) != mode:
+    if monitor not in SCORES:
+        raise UnknownNameError("early_stopping_monitor", monitor, SCORES)
+    mode, best = trainer_kwargs.get("early_stopping_mode"), SCORES[monitor].mode
+    if mode not in (None, best):
         raise ScmambaError(
-            f"early_stopping_mode={trainer_kwargs['early_stopping_mode']!r} would keep the worst {early_stopping_monitor}: "
-            f"leave it out, or pass {mode!r}."
+            f"early_stopping_mode={mode!r} would wait for a worse {monitor}: leave it out, or pass {best!r}."
         )
     if trainer_kwargs.get("num_sanity_val_steps"):
         raise ScmambaError("Leave num_sanity_val_steps out: all held-out cells are scored before the first step.")
-    counts = {
-        "max_epochs": max_epochs, "batch_size": batch_size, "contrastive_batch_size": contrastive_batch_size,
-        "early_stopping_patience": early_stopping_patience,
-    }  # fmt: skip
     for name, count in counts.items():
         if count is not None:
             check_count(name, count)

@@ -40,7 +40,7 @@ class EqualStart(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy once, before the initialization is scored."""
         if trainer.world_size > 1:
-            copy_from_rank_0(list(pl_module.module.state_dict().values()))
+            copy_from_rank_0(list(pl_module.get_submodule("module").state_dict().values()))
 
 
 class KeepWeights(Callback):
@@ -81,7 +81,7 @@ class KeepWeights(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Without scores: keep the weights that the previous epoch left, which were checked to be finite."""
         if self.monitor is None:
-            self._weights = weights_of(pl_module.module)
+            self._weights = weights_of(pl_module.get_submodule("module"))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the weights if they are better than any before."""
@@ -92,19 +92,19 @@ class KeepWeights(Callback):
         best = self.result.best
         if np.isfinite(value) and (best is None or (value > best if self.larger_is_better else value < best)):
             self.result.best, self.result.best_epoch = value, None if trainer.sanity_checking else trainer.current_epoch
-            self._weights = weights_of(pl_module.module)
+            self._weights = weights_of(pl_module.get_submodule("module"))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best weights back."""
         if self.monitor is not None:
-            self._restore(pl_module.module)
+            self._restore(pl_module)
         self.result.n_epochs = trainer.current_epoch
         if self._report is not None and trainer.is_global_zero:
             self._report.write_text(json.dumps(dataclasses.asdict(self.result)))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Put the best weights back, whatever went wrong."""
-        self._restore(pl_module.module)
+        self._restore(pl_module)
         self.result.n_epochs = trainer.current_epoch
 
     def read_report(self) -> None:
@@ -116,9 +116,9 @@ class KeepWeights(Callback):
         for name, value in found.items():  # the object stays: `train` holds it
             setattr(self.result, name, value)
 
-    def _restore(self, module: torch.nn.Module) -> None:
+    def _restore(self, pl_module: pl.LightningModule) -> None:
         if self._weights:
-            module.load_state_dict(self._weights)
+            pl_module.get_submodule("module").load_state_dict(self._weights)
 
 
 class EarlyStopping(LoudEarlyStopping):
@@ -146,7 +146,7 @@ class ProgressBar(scvi_progress_bar()):  # type: ignore[misc]
     def init_train_tqdm(self, trainer: pl.Trainer) -> Any:
         """Begin at the first epoch of this stage."""
         bar = super().init_train_tqdm(trainer)
-        bar.total, bar.n, bar.initial = self.before + trainer.max_epochs, self.before, self.before
+        bar.total, bar.n, bar.initial = self.before + (trainer.max_epochs or 0), self.before, self.before
         return bar
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
@@ -172,7 +172,7 @@ class StopOnInterrupt(Callback):
 
     def __init__(self) -> None:
         self.interrupted = False
-        self._previous = None
+        self._previous: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Handle Ctrl-C from here on; only the main thread may set a handler."""

@@ -62,7 +62,7 @@ def ranks_trainer(n_ranks: int, given: Mapping[str, Any]) -> Iterator[tuple[dict
     if n_ranks == 1:
         yield {}, None
         return
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
+    with warnings.catch_warnings(), TemporaryDirectory() as folder:
         warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
         trainer = {
             "strategy": _ddp(given.get("strategy", "auto")), "log_save_dir": given.get("log_save_dir") or folder,

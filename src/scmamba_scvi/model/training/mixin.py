@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from scvi.train import TrainRunner
 
-from ..._compat import device_of, devices_docstring, keep_thread_limit, quiet_lightning
+from ..._compat import device_of, devices_docstring, limited_threads, quiet_lightning
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig, resolve_train_config
 from ...errors import ScmambaError
@@ -100,6 +100,7 @@ class ContrastiveTrainingMixin(FittingMixin):
     _train_runner_cls = TrainRunner
 
     @devices_docstring()
+    @limited_threads()
     def train(
         self,
         max_epochs: int | None = None,
@@ -195,58 +196,43 @@ class ContrastiveTrainingMixin(FittingMixin):
         """
         if self.adata is None:
             raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
-        keep_thread_limit()
+        counts = {
+            "max_epochs": max_epochs, "batch_size": batch_size, "contrastive_batch_size": contrastive_batch_size,
+            "early_stopping_patience": early_stopping_patience,
+        }  # fmt: skip
         check_training(
-            max_epochs=max_epochs, batch_size=batch_size, contrastive_batch_size=contrastive_batch_size,
-            train_size=train_size, validation_size=validation_size, plan_kwargs=plan_kwargs,
-            datasplitter_kwargs=datasplitter_kwargs, checkpoint_dir=checkpoint_dir, n_cells=self.adata.n_obs,
-            early_stopping_monitor=early_stopping_monitor, early_stopping_patience=early_stopping_patience,
-            trainer_kwargs=trainer_kwargs, known=inspect.signature(self.train).parameters,
+            counts, train_size, validation_size, plan_kwargs, datasplitter_kwargs, checkpoint_dir, early_stopping_monitor,
+            trainer_kwargs, known=inspect.signature(self.train).parameters, n_cells=self.adata.n_obs,
         )  # fmt: skip
         config = resolve_train_config(**(plan_kwargs or {}))
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
             n_ranks = count_ranks(accelerator, devices, **ranks)
         self._check_can_train(config, checkpoint_dir, resume, n_ranks)
-        sizes, splitter = self._size_and_split(
-            config, n_ranks, batch_size=batch_size, contrastive_batch_size=contrastive_batch_size, max_epochs=max_epochs,
-            patience=early_stopping_patience, train_size=train_size, validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split, datasplitter_kwargs=datasplitter_kwargs or {},
-        )  # fmt: skip
+        split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
+        sizes, splitter = self._size_and_split(config, n_ranks, counts, {**split, **(datasplitter_kwargs or {})})
         scored = self._can_score(splitter, early_stopping_monitor)
         stopping = {
             "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode, "patience": sizes.patience,
-            **{name: trainer_kwargs.pop(f"early_stopping_{name}", default)
-               for name, default in (("min_delta", 0.0), ("warmup_epochs", 0))},
+            "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
+            "warmup_epochs": trainer_kwargs.pop("early_stopping_warmup_epochs", 0),
         }  # fmt: skip
         trainer_kwargs.pop("early_stopping_mode", None)
         run = Run(
             config, sizes, splitter,
             stages=sizes.stages(linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_),
-            monitor=early_stopping_monitor, scored=scored,
-            early_stopping=stopping if early_stopping and scored else None,
+            monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
             where={"accelerator": accelerator, "devices": devices},
             trainer={
                 "gradient_clip_val": gradient_clip_val, "precision": precision or _default_precision(accelerator),
                 **trainer_kwargs,
             },
         )  # fmt: skip
-        checkpoint = self._begin(run, checkpoint_dir, resume)
-        self._forget_classifier()
-        if is_first_rank():
-            logger.info(run.describe())
-        results = [] if checkpoint is None else [StageResult(**summary) for summary in checkpoint.summaries]
-        if len(results) == len(run.stages):  # resumed, although it was over
-            self._finish(run)
-        on_interrupt = StopOnInterrupt()
-        try:
-            self._run_stages(run, results, on_interrupt, checkpoint)
-        finally:  # also after an error: the model then has its last good weights, and can be used
-            if self.is_trained_:
-                self._fit_joint_embedding(splitter.train_idx, config.buffer_mb)
-                self._calibrate_matching(splitter.val_idx)
-                self._summarise(run, results, on_interrupt)
-        if on_interrupt.interrupted:
+        with limited_threads():
+            checkpoint = self._begin(run, checkpoint_dir, resume)
+            self._forget_classifier()
+            self._run(run, checkpoint)
+        if self.training_summary_["interrupted"]:
             message = "Training was interrupted. The model keeps its best weights so far and can be used."
             warnings.warn(message, UserWarning, stacklevel=2)
         if scored and is_first_rank():
@@ -272,29 +258,16 @@ class ContrastiveTrainingMixin(FittingMixin):
             )
 
     def _size_and_split(
-        self,
-        config: TrainConfig,
-        n_ranks: int,
-        *,
-        batch_size: int | None,
-        contrastive_batch_size: int | None,
-        max_epochs: int | None,
-        patience: int | None,
-        train_size: float | None,
-        validation_size: float | None,
-        shuffle_set_split: bool,
-        datasplitter_kwargs: Mapping[str, Any],
+        self, config: TrainConfig, n_ranks: int, counts: Mapping[str, int | None], split: Mapping[str, Any]
     ) -> tuple[TrainingSizes, PairedSplitter]:
         """Sizes that follow from the cells to train on, and the split of the cells."""
         n_modalities = n_modalities_of_cells(self.adata_manager)
         n_paired, n_cells = int((n_modalities > 1).sum()), int((n_modalities > 0).sum())
-        n_train = count_training_cells(n_cells, train_size, datasplitter_kwargs.get("external_indexing"))
-        sizes = choose_sizes(n_paired, n_train, batch_size, contrastive_batch_size, max_epochs, patience, n_ranks)
+        n_train = count_training_cells(n_cells, split["train_size"], split.get("external_indexing"))
+        sizes = choose_sizes(n_paired, n_train, **counts, n_ranks=n_ranks)
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
-            cells_per_step=sizes.cells_per_step, buffer_mb=config.buffer_mb, train_size=train_size,
-            validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=sizes.batch_size,
-            **datasplitter_kwargs,
+            cells_per_step=sizes.cells_per_step, buffer_mb=config.buffer_mb, batch_size=sizes.batch_size, **split,
         )  # fmt: skip
         return sizes, splitter
 
@@ -340,25 +313,35 @@ class ContrastiveTrainingMixin(FittingMixin):
             checkpoint.save_between(self, must=True)
         return checkpoint
 
-    def _run_stages(
-        self,
-        run: Run,
-        results: list[StageResult],
-        on_interrupt: StopOnInterrupt,
-        checkpoint: TrainingCheckpoint | None,
-    ) -> None:
-        """Train the stages that are not finished, until one is interrupted; ``results`` gets what each found."""
+    def _run(self, run: Run, checkpoint: TrainingCheckpoint | None) -> None:
+        """Train the stages that are not finished, until one is interrupted, and write `training_summary_`."""
+        if is_first_rank():
+            logger.info(run.describe())
+        results = [] if checkpoint is None else [StageResult(**summary) for summary in checkpoint.summaries]
+        if len(results) == len(run.stages):  # resumed, although it was over
+            self._finish(run)
         # patience that one stage used up must not end the next; checkpoints of both can be compared
         states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
-        for stage in list(run.stages)[len(results) :]:
-            for callback, state in states:
-                callback.load_state_dict(copy.deepcopy(state))
-            with self.module.only_linear(stage == "linear"), self.module.frozen_reference(self.is_query_):
-                self._run_stage(run, stage, results, on_interrupt, checkpoint)
-            if on_interrupt.interrupted:
-                return
-            if checkpoint is not None:
-                checkpoint.finish_phase(self, dataclasses.asdict(results[-1]))
+        on_interrupt = StopOnInterrupt()
+        try:
+            for stage in list(run.stages)[len(results) :]:
+                for callback, state in states:
+                    callback.load_state_dict(copy.deepcopy(state))
+                with self.module.only_linear(stage == "linear"), self.module.frozen_reference(self.is_query_):
+                    self._run_stage(run, stage, results, on_interrupt, checkpoint)
+                if on_interrupt.interrupted:
+                    break
+                if checkpoint is not None:
+                    checkpoint.finish_phase(self, dataclasses.asdict(results[-1]))
+        finally:  # also after an error: the model then has its last good weights, and can be used
+            if self.is_trained_:
+                self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
+                self._calibrate_matching(run.splitter.val_idx)
+                self.training_summary_ = {
+                    **best_of(results, self.history_), "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
+                    "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
+                    "max_epochs": sum(run.stages.values()),
+                }  # fmt: skip
 
     def _run_stage(
         self,
@@ -402,14 +385,6 @@ class ContrastiveTrainingMixin(FittingMixin):
         self.module.eval()
         self.to_device(run.device)
         self.is_trained_ = True
-
-    def _summarise(self, run: Run, results: Sequence[StageResult], on_interrupt: StopOnInterrupt) -> None:
-        """Write `training_summary_`."""
-        self.training_summary_ = {
-            **best_of(results, self.history_), "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
-            "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
-            "max_epochs": sum(run.stages.values()),
-        }  # fmt: skip
 
 
 def _as_list(value: object) -> list:

@@ -72,7 +72,7 @@ def choose_sizes(
     batch_size: int | None,
     contrastive_batch_size: int | None,
     max_epochs: int | None,
-    patience: int | None = None,
+    early_stopping_patience: int | None = None,
     n_ranks: int = 1,
 ) -> TrainingSizes:
     """Minibatch, epochs and patience for ``n_train`` training cells, on ``n_ranks`` devices.
@@ -108,7 +108,7 @@ def choose_sizes(
         cells_per_step=cells_per_step,
         n_ranks=n_ranks,
         max_epochs=max_epochs if max_epochs is not None else min(100, max(3, math.ceil(STEPS / steps))),
-        patience=patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
+        patience=early_stopping_patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
         epochs_given=max_epochs is not None,
     )
 
