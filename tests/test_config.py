@@ -84,8 +84,3 @@ def test_configurations_are_frozen():
     for config in (ModelConfig(), TrainConfig()):
         with pytest.raises(dataclasses.FrozenInstanceError):
             config.anything = 1
-
-
-@pytest.mark.parametrize(("monitor", "mode"), [("foscttm_validation", "min"), ("recall_at_10_validation", "max")])
-def test_monitor_mode_says_whether_lower_or_higher_is_better(monitor, mode):
-    assert TrainConfig(monitor=monitor).monitor_mode == mode

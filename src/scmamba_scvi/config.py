@@ -35,10 +35,6 @@ Layers: TypeAlias = Annotated[
 ]
 #: A value for every kind of modality, or one per kind.
 PerKind: TypeAlias = T | Mapping[str, T]
-#: Scores that early stopping can watch.
-Monitor: TypeAlias = Literal[
-    "foscttm_validation", "recall_at_10_validation", "modality_gap_validation", "validation_loss"
-]
 #: Types that are accepted for an annotated type, and their name in messages.
 _TYPES: Final[dict[type, tuple[tuple[type, ...], str]]] = {
     bool: ((bool,), "True or False"), int: ((int,), "a whole number"), float: ((int, float), "a finite number"),
@@ -186,8 +182,8 @@ class TrainConfig:
 
     Examples
     --------
-    >>> config.TrainConfig(monitor="recall_at_10_validation").monitor_mode
-    'max'
+    >>> config.TrainConfig(lr=1e-3).spectral_lr
+    0.0003
     """
 
     lr: Positive = 5e-4  # of the network
@@ -197,11 +193,6 @@ class TrainConfig:
     )
     weight_decay: NotNegative = 0.05
     warmup: Fraction = 0.1  # fraction of the steps with a rising learning rate
-    gradient_clip: NotNegative = 1.0  # largest norm of the gradient
-    patience: Size | None = (
-        None  # epochs without better held-out retrieval before training stops; None: by their length
-    )
-    monitor: Monitor = "foscttm_validation"  # score that early stopping watches
     batch_pure: bool = False  # fill each minibatch from one batch of batch_key, so that the batch tells no cells apart
     # compute activations of blocks again in the backward pass instead of keeping them: a third slower, a fraction of the
     # memory; None: only where the activations of a minibatch do not fit on the GPU
@@ -213,11 +204,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_options(self)
-
-    @property
-    def monitor_mode(self) -> str:
-        """``"min"`` or ``"max"``: whether a lower or a higher value of the monitor is better."""
-        return "max" if self.monitor.startswith("recall") else "min"
 
 
 #: Differences from the defaults above.

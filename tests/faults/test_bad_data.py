@@ -217,7 +217,7 @@ TRAIN = {
     "a learning rate negative": {"plan_kwargs": {"lr": -1.0}},
     "a learning rate that is not a number": {"plan_kwargs": {"lr": float("nan")}},
     "a learning rate as text": {"plan_kwargs": {"lr": "fast"}},
-    "a score that is not there": {"plan_kwargs": {"monitor": "elbo"}},
+    "a score that is not there": {"early_stopping_monitor": "elbo"},
     "a warm-up longer than training": {"plan_kwargs": {"warmup": 2.0}},
     "options as a list": {"plan_kwargs": ["lr"]},
     "cells out of range": {

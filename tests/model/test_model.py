@@ -10,6 +10,7 @@ import pytest
 import scvi
 import torch
 from lightning.pytorch.callbacks import Callback
+from logged import logged
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA
@@ -367,7 +368,7 @@ def test_the_network_is_added_to_the_trained_linear_part_only_where_held_out_cel
         assert len(model.history["train_loss"]) == (4 if encoder == "linear" else 8)
     scores = model.history["foscttm_validation"].to_numpy().ravel()
     start = model.training_summary_["start"]["foscttm_validation"]
-    assert best["mamba"] == pytest.approx(min(start, scores.min()))  # over both phases, and the start
+    assert best["mamba"] == pytest.approx(min(start, scores.min()))  # over both stages, and the initialization
     epoch = model.training_summary_["best_epoch"]
     assert epoch is None or scores[epoch] == pytest.approx(best["mamba"])
     gates = [encoder.gate for encoder in model.module.encoders.values()]
@@ -460,7 +461,7 @@ def test_a_warm_up_of_exactly_one_step_is_possible(mdata):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
     n_train = int(0.9 * mdata.n_obs)
-    model.train(max_epochs=4, batch_size=n_train // 5, enable_progress_bar=False)  # two phases of 2 epochs of 5 steps
+    model.train(max_epochs=4, batch_size=n_train // 5, enable_progress_bar=False)  # two stages of 2 epochs of 5 steps
     assert model.trainer.global_step == 10  # of which warm-up takes a tenth
     assert np.isfinite(model.get_latent_representation()).all()
 
@@ -475,12 +476,14 @@ def test_minibatches_are_sized_by_the_cells_named_for_training(mdata, quick):
     assert model.training_summary_["batch_size"] == 24 // 4
 
 
-def test_training_prints_what_was_chosen(mdata, capsys):
+def test_training_logs_what_was_chosen(mdata):
     SCMAMBA.setup_mudata(mdata)
-    SCMAMBA(mdata).train(max_epochs=1)
-    printed = capsys.readouterr().out
-    for part in ("preset 'small' on cpu", "20 held out", "minibatches of 45"):
-        assert part in printed
+    model = SCMAMBA(mdata)
+    with logged() as lines:
+        model.train(max_epochs=1, enable_progress_bar=False)
+    assert len(lines) == 2 and model.preset_ == "small"
+    for part in ("Training on cpu: 180 cells, 20 held out, minibatches of 45", "full network 1"):
+        assert part in lines[0]
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

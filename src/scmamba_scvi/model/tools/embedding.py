@@ -10,6 +10,7 @@ import torch
 from mudata import MuData
 from torch import Tensor
 
+from ..._compat import limited_threads
 from ..._keys import BATCH_KEY, present_key, x_key
 from ...errors import ScmambaError
 from .._base import ModelBase
@@ -78,7 +79,7 @@ class EmbeddingMixin(ModelBase):
         dataset = manager.create_torch_dataset(data_and_attributes=keys)
         self.module.eval()
         # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
-        with torch.inference_mode():
+        with torch.inference_mode(), limited_threads():
             parts = [self._embed(dataset[part], kinds, modality is None) for part in in_parts(cells, batch_size or 512)]
         z = torch.cat(parts).numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
         n_missing = int(np.isnan(z[:, 0]).sum())
