@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -12,16 +12,14 @@ import torch
 from mudata import MuData
 
 from ...errors import ScmambaError
-from ...ops.csr import is_csr, transposed_product
+from ...ops.csr import transposed_product
+from ...pp import value_transform
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
 from ..inputs.arguments import check_count
 from ..inputs.matrices import in_parts
 from .cells import as_mudata, embed_modality, key_of, refuse_anndata
 from .embedding import EmbeddingMixin
 from .features import feature_positions
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 #: Peaks are compared with others that about as many cells have: at most so many classes, of at least so many peaks each.
 N_CLASSES: Final = 10
@@ -186,39 +184,27 @@ class LinksMixin(EmbeddingMixin):
         device, cells = self.module.device, np.flatnonzero(embedded.has)
         z = torch.from_numpy(embedded.z - embedded.z.mean(0, dtype=np.float64)).float().to(device)
         total = torch.zeros(matrix.n_features, z.shape[1], device=device)
-        n_cells = torch.zeros(matrix.n_features, device=device)
+        n_cells = torch.zeros(matrix.n_features, 1, device=device)
+        is_seen = value_transform("binary", matrix.n_features)
         for part in in_parts(np.arange(len(cells)), batch_size or 1024):
             counts = matrix.read(cells[part]).to(device)
-            n_cells += _cells_per_feature(counts)
+            n_cells += transposed_product(is_seen(counts), torch.ones(len(part), 1, device=device))
             total += transposed_product(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
         length = total.norm(dim=1, keepdim=True)
-        return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells.cpu().numpy()
-
-
-def _cells_per_feature(counts: Tensor) -> Tensor:
-    """Number of cells with a count of each feature ``(f,)``, from counts ``(n, f)``."""
-    if not is_csr(counts):
-        return (counts != 0).sum(0)
-    return torch.bincount(counts.col_indices()[counts.values() != 0], minlength=counts.shape[1])
+        return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells[:, 0].cpu().numpy()
 
 
 def _is_forward(mdata: MuData, key: str, names: np.ndarray) -> np.ndarray:
     """Whether each feature is read from its start to its end, bool ``(f,)``; also true where no strand is known."""
-    var = mdata.mod[key].var
-    if "strand" not in var:
-        return np.full(len(names), True)
-    return (var["strand"].astype(object).reindex(names).astype(str) != "-").to_numpy()
+    return mdata.mod[key].var.reindex(index=names, columns=["strand"])["strand"].astype(str).to_numpy() != "-"
 
 
-def _common_chromosomes(*places: Coordinates) -> list[np.ndarray]:
+def _common_chromosomes(genes: Coordinates, peaks: Coordinates) -> tuple[np.ndarray, np.ndarray]:
     """Number of each feature's chromosome, the same for all spellings of it (chr1, 1), -1 where there is none."""
-    spellings = dict.fromkeys(chromosome_key(name) for where in places for name in where.chroms)
-    number = {key: i for i, key in enumerate(spellings)}
-    found = []
-    for where in places:
-        of_chroms = np.array([*(number[chromosome_key(name)] for name in where.chroms), -1], dtype=np.int64)
-        found.append(of_chroms[where.chrom])  # features without a chromosome have -1 there: the last entry
-    return found
+    # features without a chromosome have -1 there: the last entry
+    keys = [np.array([*map(chromosome_key, where.chroms), None], object)[where.chrom] for where in (genes, peaks)]
+    numbers = pd.factorize(np.concatenate(keys))[0]
+    return numbers[: len(keys[0])], numbers[len(keys[0]) :]
 
 
 def _pairs(
@@ -275,7 +261,7 @@ def _compare(
     """Cosine of each pair, and its z-score among peaks of the same class on other chromosomes, ``(m,)`` each.
 
     Mean and variance of a gene's cosines with a set of peaks follow from the mean ``(z,)`` and the second moment
-    ``(z, z)`` of the peaks' vectors. So the background is exact, over all peaks of the set, without a cosine for each.
+    ``(z, z)`` of the peaks' vectors, so the background is exact, over all peaks of the set, without a cosine for each.
 
     Parameters
     ----------
@@ -287,28 +273,27 @@ def _compare(
         Chromosome and class of each peak.
     """
     cosine, z_score = np.full((2, len(gene)), np.nan)
+
+    def moments(peaks: np.ndarray) -> np.ndarray:
+        """Sum of the outer products of vectors with a 1 appended: second moment, sum and number in one, (z + 1, z + 1)."""
+        vectors = np.pad(peak_vectors[peaks].astype(np.float64), ((0, 0), (0, 1)), constant_values=1.0)
+        return vectors.T @ vectors
+
     placed = chrom >= 0  # a peak without a chromosome may lie on any, so it is in no background
-    whole = {c: _moments(peak_vectors[placed & (classes == c)]) for c in np.unique(classes[classes >= 0])}
-    groups = (
-        pd.DataFrame({"class": classes[peak], "chrom": chrom[peak]}).query("`class` >= 0").groupby(["class", "chrom"])
-    )
-    for (of_class, c), rows in groups.groups.items():
-        own = _moments(peak_vectors[(chrom == c) & (classes == of_class)])
-        n, total, square = whole[of_class][0] - own[0], whole[of_class][1] - own[1], whole[of_class][2] - own[2]
-        for pairs in in_parts(rows.to_numpy(), PAIRS_AT_A_TIME):
+    whole = {c: moments(placed & (classes == c)) for c in np.unique(classes[classes >= 0])}
+    for (of_class, c), rows in pd.DataFrame({"class": classes[peak], "chrom": chrom[peak]}).groupby(["class", "chrom"]):
+        if of_class < 0:
+            continue
+        background = whole[of_class] - moments((chrom == c) & (classes == of_class))
+        n = background[-1, -1]
+        for pairs in in_parts(rows.index.to_numpy(), PAIRS_AT_A_TIME):
             u, v = gene_vectors[gene[pairs]].astype(np.float64), peak_vectors[peak[pairs]]  # (m, z) each
             known = (u != 0).any(1) & (v != 0).any(1)
             cosine[pairs] = np.where(known, (u * v).sum(1), np.nan)
             if n < MIN_BACKGROUND:
                 continue
-            mean = u @ (total / n)
-            spread = np.sqrt(np.maximum(((u @ (square / n)) * u).sum(1) - mean**2, 0))
+            mean = u @ background[:-1, -1] / n
+            spread = np.sqrt(np.maximum(((u @ background[:-1, :-1]) * u).sum(1) / n - mean**2, 0))
             above = cosine[pairs] - mean
             z_score[pairs] = np.where(spread > MIN_SPREAD, above / np.maximum(spread, MIN_SPREAD), np.nan)
     return cosine, z_score
-
-
-def _moments(vectors: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Number, sum ``(z,)`` and sum of the outer products ``(z, z)`` of vectors ``(f, z)``."""
-    vectors = vectors.astype(np.float64)
-    return len(vectors), vectors.sum(0), vectors.T @ vectors
