@@ -163,7 +163,7 @@ def test_new_cells_need_neither_batches_nor_labels(trained):
         view = trained.get_latent_representation(other, modality=kind)
         np.testing.assert_allclose(view, trained.get_latent_representation(modality=kind), atol=1e-5)
     with pytest.warns(
-        UserWarning, match=r"300 of 300 cells is not corrected for batches: the MuData has no obs\['batch'\]"
+        UserWarning, match=r"300 of 300 cells is not corrected for batches: the data have no obs\['batch'\]"
     ):
         assert np.isfinite(trained.get_latent_representation(other)).all()
 

@@ -13,7 +13,7 @@ from ..._keys import BATCH_KEY, KINDS, LABELS_KEY
 from ...config import ModelConfig, resolve_config
 from ...errors import ScmambaError
 from ...pp import FeatureLayout
-from ..tools.linear_head import Head
+from ..tools.linear_classifier import LinearClassifier
 
 FORMAT: Final = "scmamba-scvi model"
 FORMAT_VERSION: Final = 1
@@ -68,7 +68,7 @@ def read_classifier(described: Mapping[str, Any] | None) -> dict[str, Any] | Non
     if described is None:
         return None
     try:
-        heads = {str(key): Head.from_dict(values).to_dict() for key, values in described["heads"].items()}
+        heads = {str(key): LinearClassifier.from_dict(values).to_dict() for key, values in described["heads"].items()}
         return {"labels_key": described["labels_key"], "heads": heads}
     except (AttributeError, KeyError, TypeError) as error:
         raise ScmambaError(f"The classifier of this model cannot be read: {error!r}.") from error
