@@ -13,6 +13,8 @@ from .errors import ScmambaError, UnknownNameError
 T = TypeVar("T")
 #: Wider than any network that was trained: a larger size is a typing error or an attack.
 WIDEST: Final = 65_536
+#: Numbers of larger size are infinite in float32.
+LARGEST: Final = 3.4e38
 #: Options that name one of a few choices.
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "encoder": ("mamba", "mlp", "linear"),
@@ -174,7 +176,7 @@ class ModelConfig:
         return value[kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they are saved with a model.
+        """Plain values of all options.
 
         Examples
         --------
@@ -182,6 +184,16 @@ class ModelConfig:
         32
         """
         return dataclasses.asdict(self)
+
+    def architecture(self) -> dict[str, Any]:
+        """Plain values of all options but those of how it is computed (`RUNTIME`): what is saved with a model.
+
+        Examples
+        --------
+        >>> "compile" in config.ModelConfig(compile=True).architecture()
+        False
+        """
+        return {name: value for name, value in self.to_dict().items() if name not in RUNTIME}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +238,8 @@ class TrainConfig:
         return "max" if self.monitor.startswith("recall") else "min"
 
 
+#: Options of how the network is computed on this machine. They are not saved: a model that is loaded has the defaults.
+RUNTIME: Final = frozenset({"ssd_backend", "compile"})
 #: Differences from the defaults above.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # a laptop: short sequences, narrow network
@@ -327,7 +341,7 @@ def _check_types(config: ModelConfig | TrainConfig) -> None:
             if value is None and field.name in OPTIONAL:
                 continue
             is_bool_by_mistake = isinstance(value, bool) and bool not in accepted  # Python counts True as an int
-            is_infinite = isinstance(value, float) and not math.isfinite(value)
+            is_infinite = isinstance(value, int | float) and not abs(value) <= LARGEST
             if not isinstance(value, accepted) or is_bool_by_mistake or is_infinite:
                 raise ScmambaError(f"{field.name} must be {words}, got {value!r}.")
 
