@@ -61,6 +61,7 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
         pytest.param({"dropout": [0.1]}, r"dropout must be a finite number, got \[0.1\]", id="list"),
         pytest.param({"n_layers": True}, "n_layers must be a whole number, got True", id="True is no number"),
         pytest.param({"temperature": float("nan")}, "temperature must be a finite number, got nan", id="nan"),
+        pytest.param({"gate_init": 10**40}, "gate_init must be a finite number, got 1000", id="infinite in float32"),
         pytest.param({"attention_layers": (-1,)}, "attention_layers must be indices of layers", id="index below 0"),
         pytest.param({"attention_layers": (1.5,)}, "attention_layers must be indices of layers", id="index in between"),
         pytest.param(

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_SUBMODULES = ("config", "data", "errors", "metrics", "nn", "ops", "pl", "pp", "report", "workflow")
-
 __all__ = [
     "SCMAMBA",
     "__version__",
@@ -32,9 +30,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # PEP 562: names are imported on first use, so that `--help`, nn and metrics do not wait 15 s for scvi-tools.
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
+    # PEP 562: names are imported on first use, so that `--help`, nn and metrics do not wait 15 s for scvi-tools
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "SCMAMBA":
         value: object = importlib.import_module(f"{__name__}.model").SCMAMBA
     elif name == "read":
@@ -42,7 +40,7 @@ def __getattr__(name: str) -> object:
     elif name == "__version__":
         value = importlib.import_module(f"{__name__}._compat").package_version()
     else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = importlib.import_module(f"{__name__}.{name}")
     globals()[name] = value
     return value
 

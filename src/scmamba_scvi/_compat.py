@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
-from .errors import ScmambaError
-
 
 def scvi_constants() -> ModuleType:
     """Names under which scvi-tools keeps the parts of its registry."""
@@ -117,14 +115,6 @@ def share_data(source: Any, target: Any) -> None:
     target._register_manager_for_instance(source.adata_manager)
     target.registry_ = source.registry_
     target.summary_stats = source.adata_manager.summary_stats
-
-
-def huggingface_hub() -> ModuleType:
-    """The client of the Hugging Face Hub, an optional package."""
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise ScmambaError("The Hugging Face Hub needs its client: pip install 'scmamba-scvi[hub]'.") from error
 
 
 def package_version() -> str:

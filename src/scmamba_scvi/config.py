@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -14,6 +13,8 @@ from .errors import ScmambaError, UnknownNameError
 T = TypeVar("T")
 #: Wider than any network that was trained: a larger size is a typing error or an attack.
 WIDEST: Final = 65_536
+#: Numbers of larger size are infinite in float32.
+LARGEST: Final = 3.4e38
 
 
 class Rule(NamedTuple):
@@ -166,7 +167,7 @@ class ModelConfig:
         return value[kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they are saved with a model.
+        """Plain values of all options.
 
         Examples
         --------
@@ -174,6 +175,16 @@ class ModelConfig:
         32
         """
         return dataclasses.asdict(self)
+
+    def architecture(self) -> dict[str, Any]:
+        """Plain values of all options but those of how it is computed (`RUNTIME`): what is saved with a model.
+
+        Examples
+        --------
+        >>> "compile" in config.ModelConfig(compile=True).architecture()
+        False
+        """
+        return {name: value for name, value in self.to_dict().items() if name not in RUNTIME}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +217,8 @@ class TrainConfig:
         _check_options(self)
 
 
+#: Options of how the network is computed on this machine. They are not saved: a model that is loaded has the defaults.
+RUNTIME: Final = frozenset({"ssd_backend", "compile"})
 #: Differences from the defaults above.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # a laptop: short sequences, narrow network
@@ -299,7 +312,7 @@ def _check_option(name: str, value: Any, annotation: Any) -> None:
     choices = get_args(expected) if get_origin(expected) is Literal else ()
     accepted, words = _TYPES[str if choices else get_origin(expected) or expected]
     is_bool_by_mistake = isinstance(value, bool) and bool not in accepted  # Python counts True as an int
-    is_infinite = isinstance(value, float) and not math.isfinite(value)
+    is_infinite = isinstance(value, int | float) and not abs(value) <= LARGEST
     if not isinstance(value, accepted) or is_bool_by_mistake or is_infinite:
         raise ScmambaError(f"{name} must be {words}, got {value!r}.")
     if choices and value not in choices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import http.server
 import json
 import os
@@ -117,6 +118,48 @@ def test_every_preset_comes_back_from_its_export(tmp_path, preset, kinds):
     model = SCMAMBA(mdata, preset=preset, **small)
     model.export(tmp_path / "m")
     assert same(SCMAMBA.from_export(tmp_path / "m"), model)
+
+
+def test_an_untrained_model_comes_back_untrained_and_trains(models, tmp_path):
+    mdata = models[0].adata
+    model = SCMAMBA(mdata, **TINY)
+    model.export(tmp_path / "m")
+    again = SCMAMBA.from_export(tmp_path / "m", mdata)
+    assert (again.is_trained_, again.is_initialized_) == (False, False)
+    again.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    assert again.is_trained_ and again.is_initialized_
+    again.export(tmp_path / "m", overwrite=True)
+    assert SCMAMBA.from_export(tmp_path / "m").is_initialized_
+
+
+@pytest.mark.parametrize("way", ["export", "save"])
+def test_the_preset_of_a_file_is_only_a_label(tmp_path, monkeypatch, way):
+    mdata = mudata_of({"rna": poisson(40, 30), "atac": poisson(40, 20)})
+    SCMAMBA.setup_mudata(mdata)
+    monkeypatch.setitem(PRESETS, "tiny", {**TINY, "attention_layers": {"rna": (0,), "atac": ()}})
+    model = SCMAMBA(mdata, preset="tiny", n_latent=3, dropout=0.2)
+    getattr(model, way)(tmp_path / "m")
+    monkeypatch.delitem(PRESETS, "tiny")
+    again = SCMAMBA.from_export(tmp_path / "m") if way == "export" else SCMAMBA.load(tmp_path / "m", mdata)
+    assert again.config == model.config and again.preset_ == "tiny" and same(again, model)
+    again.save(tmp_path / "again")  # as a copy of a copy
+    assert SCMAMBA.load(tmp_path / "again", adata=False).config == model.config
+    again.export(tmp_path / "again_exported")
+    assert SCMAMBA.from_export(tmp_path / "again_exported").config == model.config
+    assert copy.deepcopy(again).config == model.config
+
+
+@pytest.mark.parametrize("way", ["export", "save"])
+def test_how_a_model_is_computed_is_not_saved(models, tmp_path, way):
+    model = SCMAMBA(models[0].adata, **TINY, compile=True, ssd_backend="triton")
+    model.module.load_state_dict(models[0].module.state_dict())
+    model.is_trained_ = True
+    assert copy.deepcopy(model).config == model.config
+    getattr(model, way)(tmp_path / "m")
+    again = SCMAMBA.from_export(tmp_path / "m") if way == "export" else SCMAMBA.load(tmp_path / "m", adata=False)
+    assert (again.config.compile, again.config.ssd_backend) == (False, "auto")
+    assert again.config.architecture() == model.config.architecture()
+    assert np.isfinite(again.get_latent_representation(models[0].adata)).all()  # also where there is no triton
 
 
 def test_embeddings_come_back_with_the_model(models, tmp_path):

@@ -20,6 +20,7 @@ from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
 from .inputs.kinds import resolve_modalities
 from .inputs.manager import MultiModalManager
 from .io.copies import CopyMixin
+from .io.hub import HubMixin
 from .io.model_json import SETUP_ARGUMENTS
 from .io.saving import SavingMixin
 from .tools.agreement import AgreementMixin
@@ -51,6 +52,7 @@ class SCMAMBA(
     EmbeddingMixin,
     ContrastiveTrainingMixin,
     SavingMixin,
+    HubMixin,
     CopyMixin,
 ):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
@@ -73,6 +75,9 @@ class SCMAMBA(
         `None` computes them from ``var``.
     registry
         Of a saved model; passed by :meth:`load`.
+    config
+        All options, those of a saved model; passed by :meth:`load`. ``preset`` is only their label then, and
+        ``n_latent`` is not read.
     **overrides
         Any entry of :class:`scmamba_scvi.config.ModelConfig`.
 
@@ -93,12 +98,17 @@ class SCMAMBA(
         preset: str = "auto",
         layouts: Mapping[str, FeatureLayout | Mapping] | None = None,
         registry: dict | None = None,
+        config: ModelConfig | Mapping[str, Any] | None = None,
         **overrides,
     ) -> None:
         super().__init__(adata, registry)
         drop_managers_with(self)
-        preset = "small" if preset == "auto" else preset
-        config = resolve_config(preset, n_latent=n_latent, **overrides)
+        if config is None:
+            preset = "small" if preset == "auto" else preset
+            config = resolve_config(preset, n_latent=n_latent, **overrides)
+        else:
+            saved = config.to_dict() if isinstance(config, ModelConfig) else config
+            config = ModelConfig(**{**saved, **overrides})
         self.modalities_: dict[str, str] = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
         self.preset_ = preset
         self.is_initialized_ = False
@@ -115,14 +125,13 @@ class SCMAMBA(
             self.registry_[_C._FIELD_REGISTRIES_KEY][BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]
         )
         self.module = self._module_cls(config, self._layouts, n_batches)
-        # a preset may change between releases, so the resolved configuration is saved with the model
+        # the whole configuration is saved with the model: presets may change, and be gone, in another release
         arguments = {
-            "n_latent": n_latent,
             "preset": preset,
+            "config": config.architecture(),
             "layouts": {k: v.to_dict() | {"slots": v.slots} for k, v in self._layouts.items()},
         }
-        resolved = {name: value for name, value in config.to_dict().items() if name != "n_latent"}
-        self.init_params_ = {"non_kwargs": arguments, "kwargs": {"overrides": resolved}}
+        self.init_params_ = {"non_kwargs": arguments, "kwargs": {}}
 
     @classmethod
     def setup_anndata(cls, adata, **kwargs):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 
 from ..._compat import plain_registry, share_data
 from .._base import ModelBase
+
+T = TypeVar("T", bound=ModelBase)
 
 
 class CopyMixin(ModelBase):
@@ -18,11 +20,21 @@ class CopyMixin(ModelBase):
     loaded with ``adata=False``: pass data to its methods.
     """
 
-    def __getstate__(self) -> dict[str, Any]:
-        arguments = self.init_params_
+    def __reduce__(self) -> tuple:
+        return _restored, (type(self), self._state())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = memo[id(self)] = _restored(type(self), copy.deepcopy(self._state(), memo))
+        other.module.to(self.module.device)
+        if self.adata is not None:
+            share_data(self, other)
+        return other
+
+    def _state(self) -> dict[str, Any]:
         return {
             "registry": plain_registry(self.registry_),
-            "arguments": {**arguments["non_kwargs"], **arguments["kwargs"]["overrides"]},
+            # with how it is computed, which is not saved: the copy runs where the model does
+            "arguments": {**self.init_params_["non_kwargs"], "config": self.config},
             "weights": {name: t.detach().cpu() for name, t in self.module.state_dict().items()},
             # by the rule by which scvi-tools saves: names that end in an underscore
             "learned": {
@@ -32,21 +44,12 @@ class CopyMixin(ModelBase):
             },
         }
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the weights drawn here are replaced at once: others must not see the draw
-            self.__init__(registry=state["registry"], **state["arguments"])
-        self.module.load_state_dict(state["weights"])
-        self.module.eval()
-        for name, value in state["learned"].items():
-            setattr(self, name, value)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        other = type(self).__new__(type(self))
-        memo[id(self)] = other
-        other.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        other.module.to(self.module.device)
-        if self.adata is not None:
-            share_data(self, other)
-        return other
+def _restored(cls: type[T], state: dict[str, Any]) -> T:
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
+        model = cls(registry=state["registry"], **state["arguments"])
+    model.module.load_state_dict(state["weights"])
+    model.module.eval()
+    for name, value in state["learned"].items():
+        setattr(model, name, value)
+    return model

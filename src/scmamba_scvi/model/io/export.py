@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -27,21 +27,17 @@ from ...errors import ScmambaError
 from ...pp import FeatureLayout
 from .._base import ModelBase
 from .._module import SCMAMBAModule
-from .model_json import (
-    FORMAT,
-    FORMAT_VERSION,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    WEIGHTS_NAME,
-    read_classifier,
-    read_description,
-)
+from .model_json import FORMAT, FORMAT_VERSION, MODEL_FILE, WEIGHTS_FILE, WEIGHTS_NAME, read_description
 
 if TYPE_CHECKING:
     from mudata import MuData
 
 
 _C = scvi_constants()
+#: Entries that are attributes of the model, without the underscore at their end.
+LEARNED: Final = (
+    "is_trained", "is_initialized", "match_temperatures", "classifier", "places", "is_query", "reference_batches"
+)  # fmt: skip
 
 
 def write_export(model: ModelBase, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -96,9 +92,8 @@ def read_export(cls: type[ModelBase], directory: str | os.PathLike[str], mdata: 
         A file is missing, damaged, of another format or version, or does not fit the network it describes.
     """
     directory = folder_of(directory)
-    described = read_description(directory)
+    described = read_description(directory / MODEL_FILE)
     config, layouts = described["config"], described["layouts"]
-    classifier = read_classifier(described["classifier"])
     path = directory / described["weights_file"]
     check_weights(path, described["weights_sha256"], config, layouts, len(described["categories"][BATCH_KEY]))
     weights = safetensors.torch.load_file(path)
@@ -108,17 +103,11 @@ def read_export(cls: type[ModelBase], directory: str | os.PathLike[str], mdata: 
     registry = _registry(cls, described)
     if mdata is not None:
         cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
-    arguments = {"preset": described["preset"], "layouts": layouts, **config.to_dict()}
-    model = cls(mdata, **arguments) if mdata is not None else cls(registry=registry, **arguments)
+    model = cls(mdata, preset=described["preset"], layouts=layouts, registry=registry, config=config)
     model.module.load_state_dict(weights)
     model.module.eval()
-    model.is_trained_ = described["is_trained"]
-    model.is_initialized_ = True
-    model.match_temperatures_ = {pair: float(t) for pair, t in described["match_temperatures"].items()}
-    model.classifier_ = classifier
-    model.places_ = described["places"]
-    model.is_query_ = described["is_query"]
-    model.reference_batches_ = described["reference_batches"]
+    for name in LEARNED:
+        setattr(model, f"{name}_", described[name])
     return model
 
 
@@ -143,14 +132,9 @@ def describe(model: ModelBase) -> dict[str, Any]:
             "scvi-tools": scvi.__version__,
             "torch": str(torch.__version__),
         },
-        "is_trained": bool(model.is_trained_),
         "preset": model.preset_,
-        "match_temperatures": dict(model.match_temperatures_),
-        "classifier": model.classifier_,
-        "places": model.places_,
-        "is_query": bool(model.is_query_),
-        "reference_batches": int(model.reference_batches_),
-        "config": model.config.to_dict(),
+        "config": model.config.architecture(),
+        **{name: getattr(model, f"{name}_") for name in LEARNED},
         "setup_args": dict(model.registry_[_C._SETUP_ARGS_KEY]),
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
         "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
@@ -182,35 +166,21 @@ def check_weights(
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
-            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-    except (SafetensorError, OSError) as error:
-        raise ScmambaError(f"{path} cannot be read: {error}.") from error
-    n_layers = max(config.of_kind("n_layers", kind) for kind in layouts)
-    if n_layers > len(found):
-        raise ScmambaError(f"The network described has {n_layers:,} layers, {path.name} has {len(found):,} tensors.")
-    try:
+            found = {name: f"{part.get_dtype()} {tuple(part.get_shape())}" for name, part in slices.items()}
+        if max(config.of_kind("n_layers", kind) for kind in layouts) > len(found):
+            raise ScmambaError("the network described has more layers than there are tensors.")
         with torch.device("meta"):
-            needed = SCMAMBAModule(config, layouts, n_batches).state_dict()
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise ScmambaError(f"The network described cannot be made: {' '.join(str(error).split())[:200]}") from error
-    for name, tensor in needed.items():
-        dtype = "I64" if tensor.dtype is torch.int64 else "F32"
-        expected = (tuple(tensor.shape), dtype)
-        if found.get(name) != expected:
+            network = SCMAMBAModule(config, layouts, n_batches).state_dict()
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, OverflowError) as error:
+        raise ScmambaError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from error
+    dtypes = {torch.int64: "I64", torch.float32: "F32"}
+    needed = {name: f"{dtypes[tensor.dtype]} {tuple(tensor.shape)}" for name, tensor in network.items()}
+    for name in sorted(found.keys() | needed.keys()):
+        if found.get(name) != needed.get(name):
             raise ScmambaError(
-                f"The weights in {path} do not fit the network described: {name!r} is {_in_words(found.get(name))} "
-                f"instead of {_in_words(expected)}."
+                f"The weights in {path} do not fit the network described: {name[:60]!r} is "
+                f"{found.get(name, 'missing')}, the network has {needed.get(name, 'no such tensor')}."
             )
-    unknown = sorted(set(found) - set(needed))
-    if unknown:
-        raise ScmambaError(f"The weights in {path} do not fit the network described: it has no {unknown[0]!r}.")
-
-
-def _in_words(shape_and_dtype: tuple[tuple[int, ...], str] | None) -> str:
-    if shape_and_dtype is None:
-        return "missing"
-    shape, dtype = shape_and_dtype
-    return f"{dtype} {shape}"
 
 
 def _registry(cls: type[ModelBase], described: Mapping[str, Any]) -> dict[str, Any]:

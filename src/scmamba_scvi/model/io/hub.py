@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, Self
 
-from ..._compat import huggingface_hub
 from ...errors import ScmambaError
 from .._base import ModelBase
 from .export import read_export, write_export
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 
 WEIGHTS: Final = "weights*.safetensors"
-#: What is downloaded, whatever else a repository holds.
-FILES: Final = [MODEL_FILE, WEIGHTS]
 CARD: Final = """---
 library_name: scmamba-scvi
 tags:
@@ -45,31 +45,112 @@ Reading this model runs no code of the repository.
 """
 
 
-def upload(
-    model: ModelBase, repo_id: str, *, private: bool | None, token: str | None, revision: str | None, message: str
-) -> str:
-    """Export ``model`` into a repository, which is created if needed; address of the one commit that this makes."""
-    api = huggingface_hub().HfApi(token=token)
-    with tempfile.TemporaryDirectory() as folder:
-        export = Path(folder) / "model"
-        write_export(model, export)
-        (export / "README.md").write_text(
-            CARD.format(title=repo_id.rpartition("/")[2], summary=repr(model), repo_id=repo_id), encoding="utf-8"
-        )
+class HubMixin(ModelBase):
+    """`push_to_hub` and `from_hub`."""
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Model",
+    ) -> str:
+        """Put the model, as :meth:`export` writes it, on the Hugging Face Hub; needs ``scmamba-scvi[hub]``.
+
+        Parameters
+        ----------
+        repo_id
+            ``"name/of-the-model"``; created if it does not exist.
+        private
+            Whether a repository that is created is hidden from others; `None`: the default of the account.
+        token
+            Of the account; `None`: the one that is logged in.
+        revision
+            Branch; `None`: the main one.
+        commit_message
+            Of the commit.
+
+        Returns
+        -------
+        Address of the commit.
+
+        Raises
+        ------
+        ScmambaError
+            huggingface_hub is not installed, or the repository cannot be written.
+
+        Examples
+        --------
+        >>> model.push_to_hub("you/scmamba-blood", private=True)  # doctest: +SKIP
+        """
+        api = huggingface_hub().HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            export = Path(folder) / "model"
+            write_export(self, export)
+            card = CARD.format(title=repo_id.rpartition("/")[2], summary=repr(self), repo_id=repo_id)
+            (export / "README.md").write_text(card, encoding="utf-8")
+            with _naming_the_repository(repo_id):
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                commit = api.upload_folder(
+                    repo_id=repo_id, folder_path=export, revision=revision, commit_message=commit_message,
+                    delete_patterns=WEIGHTS,
+                )  # fmt: skip
+        return str(commit.commit_url)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        mdata: MuData | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Model from the Hugging Face Hub, checked as :meth:`from_export` does; needs ``scmamba-scvi[hub]``.
+
+        Parameters
+        ----------
+        repo_id
+            ``"name/of-the-model"``.
+        mdata
+            As in :meth:`from_export`.
+        revision
+            Branch, tag or commit; only a commit cannot change later. `None`: the main branch.
+        token
+            Of an account, for private repositories.
+        cache_dir
+            Folder for downloads; `None`: that of huggingface_hub.
+        local_files_only
+            Use downloaded files only, no network.
+
+        Raises
+        ------
+        ScmambaError
+            huggingface_hub is not installed, the repository cannot be read, or does not hold a model.
+
+        Examples
+        --------
+        >>> SCMAMBA.from_hub("somebody/scmamba-blood", mdata, revision="8f3c2e1")  # doctest: +SKIP
+        """
+        hub = huggingface_hub()
         with _naming_the_repository(repo_id):
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=export, revision=revision, commit_message=message, delete_patterns=WEIGHTS,
+            folder = hub.snapshot_download(
+                repo_id, allow_patterns=[MODEL_FILE, WEIGHTS], revision=revision, token=token, cache_dir=cache_dir,
+                local_files_only=local_files_only,
             )  # fmt: skip
-    return str(commit.commit_url)
+        return read_export(cls, folder, mdata)
 
 
-def download(cls: type[ModelBase], repo_id: str, mdata: MuData | None, **options: Any) -> ModelBase:
-    """Model from a repository; ``options`` are those of `huggingface_hub.snapshot_download`."""
-    hub = huggingface_hub()
-    with _naming_the_repository(repo_id):
-        folder = hub.snapshot_download(repo_id, allow_patterns=FILES, **options)
-    return read_export(cls, folder, mdata)
+def huggingface_hub() -> ModuleType:
+    """The client of the hub, an optional package."""
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ScmambaError("The Hugging Face Hub needs its client: pip install 'scmamba-scvi[hub]'.") from error
 
 
 @contextlib.contextmanager

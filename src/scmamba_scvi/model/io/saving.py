@@ -13,12 +13,11 @@ from mudata import MuData
 from ...errors import ScmambaError
 from .._base import ModelBase
 from .export import read_export, write_export
-from .hub import download, upload
 from .model_json import MODEL_FILE
 
 
 class SavingMixin(ModelBase):
-    """`save`, `load`, `export`, `from_export` and the hub, of a `BaseModelClass`."""
+    """`save`, `load`, `export` and `from_export`."""
 
     def save(self, dir_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save in scvi-tools' format, with history and the cells trained on; see :meth:`load` for who may read it.
@@ -143,84 +142,3 @@ class SavingMixin(ModelBase):
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:
         return cls.from_export(folder) if (folder / MODEL_FILE).exists() else cls.load(folder, adata=False)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        revision: str | None = None,
-        commit_message: str = "Model",
-    ) -> str:
-        """Put the model, as :meth:`export` writes it, on the Hugging Face Hub; needs ``scmamba-scvi[hub]``.
-
-        Parameters
-        ----------
-        repo_id
-            ``"name/of-the-model"``; created if it does not exist.
-        private
-            Whether a repository that is created is hidden from others; `None`: the default of the account.
-        token
-            Of the account; `None`: the one that is logged in.
-        revision
-            Branch; `None`: the main one.
-        commit_message
-            Of the commit.
-
-        Returns
-        -------
-        Address of the commit.
-
-        Raises
-        ------
-        ScmambaError
-            huggingface_hub is not installed, or the repository cannot be written.
-
-        Examples
-        --------
-        >>> model.push_to_hub("you/scmamba-blood", private=True)  # doctest: +SKIP
-        """
-        return upload(self, repo_id, private=private, token=token, revision=revision, message=commit_message)
-
-    @classmethod
-    def from_hub(
-        cls,
-        repo_id: str,
-        mdata: MuData | None = None,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-    ) -> Self:
-        """Model from the Hugging Face Hub, checked as :meth:`from_export` does; needs ``scmamba-scvi[hub]``.
-
-        Parameters
-        ----------
-        repo_id
-            ``"name/of-the-model"``.
-        mdata
-            As in :meth:`from_export`.
-        revision
-            Branch, tag or commit; only a commit cannot change later. `None`: the main branch.
-        token
-            Of an account, for private repositories.
-        cache_dir
-            Folder for downloads; `None`: that of huggingface_hub.
-        local_files_only
-            Use downloaded files only, no network.
-
-        Raises
-        ------
-        ScmambaError
-            huggingface_hub is not installed, the repository cannot be read, or does not hold a model.
-
-        Examples
-        --------
-        >>> SCMAMBA.from_hub("somebody/scmamba-blood", mdata, revision="8f3c2e1")  # doctest: +SKIP
-        """
-        return download(
-            cls, repo_id, mdata,
-            revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
-        )  # fmt: skip

@@ -168,7 +168,7 @@ class MappingMixin(FittingMixin):
         registry = reference.registry_
         with quiet("scvi"):
             cls.setup_mudata(mdata, source_registry=registry, extend_categories=True, **registry[_C._SETUP_ARGS_KEY])
-        model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, **reference.config.to_dict())
+        model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, config=reference.config)
         _take_over(model, reference)
         model.is_query_ = not unfrozen
         model.module.to(device_of(accelerator, device)).eval()
