@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import silhouette_samples, silhouette_score
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.metrics import _distances, cell_type_asw, omics_asw
+from scmamba_scvi.metrics import distances, cell_type_asw, omics_asw
 
 
 def silhouettes_by_loops(x, labels):
@@ -75,19 +75,19 @@ def test_blocks_order_names_shift_copies_and_precision_change_nothing(stacked, m
     x, types, omics = stacked
     expected = cell_type_asw(x, types), omics_asw(x, omics, types)
     order = np.random.default_rng(1).permutation(160)
-    monkeypatch.setattr(_distances, "BLOCK_ENTRIES", 160 * 7)
+    monkeypatch.setattr(distances, "BLOCK_ENTRIES", 160 * 7)
     names = np.array(["d", "a", "c", "b"])[types]
     ours = cell_type_asw(x[order] + 100, names[order]), omics_asw(x[order] + 100, omics[order], names[order])
     np.testing.assert_allclose(ours, expected, atol=1e-9)
     twice = np.repeat(x, 2, axis=0), np.repeat(types, 2)
     assert cell_type_asw(*twice) == pytest.approx((silhouette_score(*twice) + 1) / 2, abs=1e-7)
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)  # float32
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", 10)  # float32
     np.testing.assert_allclose((cell_type_asw(x, types), omics_asw(x, omics, types)), expected, atol=1e-6)
 
 
 def test_autocast_of_the_caller_changes_nothing(stacked, monkeypatch):
     x, types, _ = stacked
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = cell_type_asw(x, types)
         assert torch.is_autocast_enabled("cpu")
