@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import silhouette_samples, silhouette_score
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.metrics import distances, cell_type_asw, omics_asw
+from scmamba_scvi.metrics import cell_type_asw, distances, omics_asw
 
 
 def silhouettes_by_loops(x, labels):

@@ -20,7 +20,7 @@ from .distances import Matrix, as_matrix, count_closer, prepare, query_rows
 
 
 @dataclass(frozen=True)
-class PartnerRanks:
+class TrueMatchRanks:
     """Where each cell's partner stands among the cells around it.
 
     Attributes
@@ -84,7 +84,7 @@ def true_match_ranks(
     max_queries: int | None = None,
     random_state: int = 0,
     device: str | torch.device | None = None,
-) -> PartnerRanks:
+) -> TrueMatchRanks:
     """Count the cells that are closer to each cell than its partner, in one blocked pass.
 
     Parameters
@@ -133,7 +133,7 @@ def true_match_ranks(
             counts.append(count_closer(own[rows], own, radius, exclude=rows))
         closer.append(torch.stack([c for c, _ in counts]).sum(dim=0).cpu().numpy())
         ties.append(torch.stack([t for _, t in counts]).sum(dim=0).cpu().numpy())
-    return PartnerRanks(np.stack(closer), np.stack(ties), n if among == "other" else 2 * n - 1)
+    return TrueMatchRanks(np.stack(closer), np.stack(ties), n if among == "other" else 2 * n - 1)
 
 
 def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -> tuple[np.ndarray, np.ndarray]:
