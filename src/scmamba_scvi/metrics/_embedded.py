@@ -132,7 +132,7 @@ class Embedded:
     def leiden(self) -> LeidenScores:
         """One graph and one sweep over resolutions for both ARI and NMI."""
         points, labels = self.labelled(self.cells)
-        return leiden_ari_nmi(points.x, labels, **self.common)
+        return leiden_ari_nmi(points.x, labels, random_state=self.common["random_state"])
 
 
 def _points(parts: dict[str, np.ndarray]) -> Points:
