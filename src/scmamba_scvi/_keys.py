@@ -20,12 +20,7 @@ Dimensions
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
-
-from .errors import UnknownNameError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Final, Literal, get_args
 
 #: Kinds of modality.
 Kind = Literal["rna", "atac", "protein"]
@@ -60,34 +55,3 @@ def x_key(kind: str) -> str:
 def present_key(kind: str) -> str:
     """Minibatch key of the mask of cells that have the modality, ``(n,)`` bool."""
     return f"present_{kind}"
-
-
-def obs_column(data: Any, name: str, argument: str) -> pd.Series:
-    """Value of each cell in the column ``name`` of a MuData or an AnnData, missing where nothing holds one.
-
-    A column that ``data.obs`` lacks is read from the modalities, where each cell takes the first value that one of them
-    has for it; ``"rna:name"`` is that of one modality.
-
-    Parameters
-    ----------
-    argument
-        What ``name`` is called in the error.
-
-    Raises
-    ------
-    UnknownNameError
-        Neither ``data.obs`` nor a modality has the column.
-    """
-    if name in data.obs:
-        return data.obs[name]
-    modalities = getattr(data, "mod", {})
-    named = {f"{key}:{column}": (key, column) for key, part in modalities.items() for column in part.obs}
-    found = [named[name]] if name in named else [(key, column) for key, column in named.values() if column == name]
-    if not found:
-        raise UnknownNameError(argument, name, dict.fromkeys([*data.obs, *(c for _, c in named.values()), *named]))
-    # as objects: missing cells would turn whole numbers into fractions, and categories differ between modalities
-    columns = [modalities[key].obs[column].astype(object).reindex(data.obs_names) for key, column in found]
-    first = columns[0]
-    for other in columns[1:]:
-        first = first.where(first.notna(), other)
-    return first

@@ -50,15 +50,15 @@ def test_scores_agree_with_scglue(stacked):
     assert omics_asw(x, omics, types) == pytest.approx(metrics.avg_silhouette_width_batch(x, omics, types), abs=1e-6)
 
 
-@pytest.mark.parametrize("single_layer", ["skip", "one"])
-def test_a_type_of_one_layer_is_left_out_or_counts_one(stacked, single_layer):
+@pytest.mark.parametrize("single_modality", ["skip", "one"])
+def test_a_type_of_one_layer_is_left_out_or_counts_one(stacked, single_modality):
     x, types, omics = stacked
     kept = (types != 3) | (omics == "rna")  # type 3 has no atac
     kept[np.flatnonzero(types == 2)] = False
     kept[[np.flatnonzero((types == 2) & (omics == o))[0] for o in ("rna", "atac")]] = True  # type 2: one cell of each
     mixed = omics_asw(x[types < 2], omics[types < 2], types[types < 2])
-    expected = mixed if single_layer == "skip" else (2 * mixed + 2) / 4
-    assert omics_asw(x[kept], omics[kept], types[kept], single_layer=single_layer) == pytest.approx(expected)
+    expected = mixed if single_modality == "skip" else (2 * mixed + 2) / 4
+    assert omics_asw(x[kept], omics[kept], types[kept], single_modality=single_modality) == pytest.approx(expected)
 
 
 def test_labels_that_occur_once_have_silhouette_zero(stacked):
@@ -138,7 +138,7 @@ AB = ["a", "b"] * 3
         pytest.param(lambda: cell_type_asw(X[:1], ["a"]), "at least 2", id="one_cell"),
         pytest.param(lambda: cell_type_asw(X, range(6)), "no cell has another", id="all_labels_once"),
         pytest.param(lambda: omics_asw(X, ["rna"] * 6, AB), "omics needs at least 2", id="one_layer"),
-        pytest.param(lambda: omics_asw(X, AB, AB), "several cells of two layers", id="no_type_in_two_layers"),
+        pytest.param(lambda: omics_asw(X, AB, AB), "several cells of two modalities", id="no_type_in_two_layers"),
         pytest.param(lambda: omics_asw(X, AB, AB[:4]), r"cell_type .*\(4,\)", id="omics_length"),
     ],
 )
@@ -149,4 +149,4 @@ def test_input_that_cannot_be_scored_is_refused(call, message):
 
 def test_an_unknown_choice_is_answered_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="'skip', 'one'"):
-        omics_asw(X, AB, AB, single_layer="half")
+        omics_asw(X, AB, AB, single_modality="half")

@@ -12,7 +12,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 
-from .._keys import OBSM_KEY, obs_column
+from .._columns import obs_column
+from .._keys import OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._labels import Labels
 
@@ -275,7 +276,7 @@ def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
     if isinstance(given, str):
         if data is None:
             raise ScmambaError(f"{name}={given!r} names a column, but there are no data: give the values themselves.")
-        values = obs_column(data, given, "column of obs")
+        values = obs_column(data, given).reindex(cells)
     elif isinstance(given, Mapping):
         values = pd.Series(index=cells, dtype=object)
         parts = [str(cell).rpartition(":")[0] for cell in cells]

@@ -37,7 +37,5 @@ def neighbor_graph(x: Matrix, n_neighbors: int, random_state: int = 0) -> AnnDat
     points += 1e-6 * (points.std() or 1.0) * np.random.default_rng(random_state).normal(size=points.shape)
     cells = AnnData(obsm={"X": points}, shape=(len(points), 0))
     transformer = "sklearn" if len(points) <= EXACT_UP_TO else "pynndescent"
-    sc.pp.neighbors(
-        cells, n_neighbors=n_neighbors + 1, use_rep="X", transformer=transformer, random_state=random_state
-    )
+    sc.pp.neighbors(cells, n_neighbors=n_neighbors + 1, use_rep="X", transformer=transformer, random_state=random_state)
     return cells

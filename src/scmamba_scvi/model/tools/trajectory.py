@@ -12,7 +12,7 @@ from mudata import MuData
 
 from ...errors import ScmambaError, UnknownNameError
 from ...metrics import diffusion_pseudotime
-from ...metrics.distances import medoid, resolve_k
+from ...metrics.distances import as_matrix, resolve_k
 from ...metrics.graph import neighbor_graph
 from ..inputs.columns import obs_column
 from .cells import as_mudata, kind_of
@@ -148,7 +148,7 @@ class TrajectoryMixin(EmbeddingMixin):
                 f"{groupby!r} has {groups.nunique()} groups among these cells; connectivities need at least two."
             )
         k = resolve_k(n_neighbors, None, int(keep.sum()))
-        cells = neighbor_graph(z[keep], k)
+        cells = neighbor_graph(as_matrix(z[keep], "the embedding"), k, 0)
         cells.obs["group"] = pd.Categorical(groups.to_numpy())
         sc.tl.paga(cells, groups="group")
         names = list(cells.obs["group"].cat.categories)
@@ -204,4 +204,5 @@ def _medoid(inside: np.ndarray, group: str, has_all: np.ndarray, found: dict[str
     cells = np.flatnonzero(inside & has_all)
     if not len(cells):
         raise ScmambaError(f"No cell of {group!r} has all of {list(found)}: name fewer, embeddings=[...].")
-    return int(cells[medoid(next(iter(found.values()))[cells])])
+    z = next(iter(found.values()))[cells]
+    return int(cells[(z @ z.sum(0)).argmax()])  # for unit vectors, the largest sum of cosines
