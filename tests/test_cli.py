@@ -218,7 +218,7 @@ def test_evaluate_writes_what_it_prints(integrated, tmp_path):
     pd.testing.assert_frame_equal(scores, expected, check_names=False)
     assert not result.stderr.strip()
     lines = result.output.splitlines()
-    for (_, name), value in expected.loc["scMamba"].items():
+    for (_, name), value in expected.loc["scmamba-scvi"].items():
         (line,) = [line for line in lines if f" {name} " in line and f"{value:.3f}" in line][:1]
         assert ("↓" in line) == (name in ("FOSCTTM", "median rank", "modality gap"))
     for group in ("bio", "omics", "single-cell", "batch", "overall"):

@@ -19,7 +19,7 @@ SRC = ROOT / "src" / "scmamba_scvi"
 API = ROOT / "docs" / "api.md"
 ROOMS = ("data", "metrics", "model", "nn", "pl", "pp")
 #: Classes whose every method needs an example; for other classes the example of the class is enough.
-WITH_EXAMPLES_OF_METHODS = ("SCMAMBA", "CellMatches", "FeatureLayout", "PartnerRanks")
+WITH_EXAMPLES_OF_METHODS = ("SCMAMBA", "CellMatches", "FeatureLayout", "TrueMatchRanks")
 #: A method that scvi-tools calls, and one that only explains why it is not for this model.
 OF_SCVI_TOOLS = {"get_var_names", "setup_anndata"}
 

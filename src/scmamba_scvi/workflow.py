@@ -205,7 +205,7 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
     if model.validation_indices is None:
         raise ScmambaError(
             "The model does not know which cells training held out: train it here, or load it with SCMAMBA.load. "
-            "metrics.evaluate_integration(model, cells=...) scores any cells."
+            "metrics.evaluate_integration(mdata, cells=...) scores any cells."
         )
     held_out = np.asarray(model.validation_indices)
     rows: dict[str, tuple[float, float, float, int]] = {}

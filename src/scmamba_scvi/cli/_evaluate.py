@@ -40,7 +40,7 @@ def evaluate(
         typer.Option(
             metavar="[NAME=]KEY",
             help="A method and the key of obsm that holds its embedding, of the MuData (joint), of the modalities, or "
-            "of both; repeat it. A key alone is also the name. By default scMamba=X_scmamba.",
+            "of both; repeat it. A key alone is also the name. By default scmamba-scvi=X_scmamba.",
         ),
     ] = None,
     prefix: Annotated[
@@ -88,7 +88,7 @@ def evaluate(
             held_out = mdata.obs[HELD_OUT_KEY].to_numpy(dtype=bool)
         scores = evaluate_integration(
             mdata, embeddings, label_key=label, batch_key=batch, metrics=metric or "all", paired=not unpaired,
-            bio_on="views" if on_views else "joint", cells=held_out, max_cells=max_cells, random_state=seed,
+            bio_on="modalities" if on_views else "joint", cells=held_out, max_cells=max_cells, random_state=seed,
             progress=err.is_terminal, device="auto",
         )  # fmt: skip
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]

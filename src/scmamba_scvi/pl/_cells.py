@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+#: ``obsm`` key of the coordinates that :func:`scmamba_scvi.workflow.integrate` writes.
+UMAP_KEY: Final = "X_umap"
 Table = TypeVar("Table", pd.Series, pd.DataFrame)
 
 
@@ -22,7 +24,7 @@ def coordinates(data: MuData | AnnData, key: str, name: str = "mdata") -> np.nda
         hint = "scmamba_scvi.workflow.integrate(mdata) writes it, or compute it from obsm['X_scmamba'] with scanpy."
         raise ScmambaError(
             f"{name}.obsm has no {key!r} to draw (it has {sorted(data.obsm) or 'nothing'})"
-            f"{': ' + hint if key == 'X_umap' else '.'}"
+            f"{': ' + hint if key == UMAP_KEY else '.'}"
         )
     xy = np.asarray(data.obsm[key], dtype=float)
     if xy.ndim != 2 or xy.shape[1] < 2:
