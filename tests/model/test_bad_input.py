@@ -81,10 +81,30 @@ def masked(m):
     return mudata.MuData({"rna": adata, "atac": m["atac"].copy()}), {}
 
 
-def missing_labels(m):
-    m.obs["cell_type"] = m.obs["cell_type"].astype(object)
-    m.obs.loc[m.obs_names[:3], "cell_type"] = None
-    return m, {"labels_key": "cell_type"}
+def missing_batch(m):
+    m.obs["batch"] = m.obs["batch"].astype(object)
+    m.obs.loc[m.obs_names[:3], "batch"] = None
+    return m, {"batch_key": "batch"}
+
+
+def different_batches(m):
+    del m.obs["batch"]
+    m["atac"].obs["batch"] = ["batch_2", *m["atac"].obs["batch"][1:]]
+    return m, {"batch_key": "batch"}
+
+
+def filtered_in_place(m):
+    m.mod["rna"], m.mod["atac"] = m["rna"][:150].copy(), m["atac"][:150].copy()
+    return m, {}
+
+
+def more_cells_in_place(m):
+    m.mod["rna"] = simulate_multiome(n_cells=250, n_genes=150, n_peaks=10, n_cell_types=3)["rna"]
+    return m, {}
+
+
+def a_modality_that_is_a_view(m):
+    return mudata.MuData({"rna": m["rna"][:, :100], "atac": m["atac"]}), {}
 
 
 def bad_coordinate(column, value):
@@ -105,8 +125,12 @@ BAD = [
     pytest.param(two_of_a_kind, "'rna' and 'gex' both look like rna", id="two modalities of one kind"),
     pytest.param(lambda m: (m, {"layers": {"rna": "raw"}}), r"Unknown layer of mdata\['rna'\] 'raw'", id="missing layer"),
     pytest.param(lambda m: (m, {"layers": {"protein": "raw"}}), "Unknown kind of modality in layers", id="layer of no modality"),
-    pytest.param(lambda m: (m, {"batch_key": "donor"}), "batch_key='donor' is not a column of mdata.obs", id="missing column"),
-    pytest.param(missing_labels, "missing for 3 of 200 cells", id="labels missing for some cells"),
+    pytest.param(lambda m: (m, {"batch_key": "donor"}), "Unknown batch_key 'donor'. Known: 'cell_type', 'batch', 'rna:cell_type'", id="missing column"),
+    pytest.param(missing_batch, r"missing for 3 of 200 cells, such as 'cell_001'.*astype\(str\)", id="batch missing for some cells"),
+    pytest.param(different_batches, "'cell_001'.*'rna' and 'atac' have 'batch_1' and 'batch_2'.*'rna:batch'", id="batches differ"),
+    pytest.param(filtered_in_place, r"50 cells of mdata are in none of its modalities.*mdata.update\(\)", id="filtered in place"),
+    pytest.param(more_cells_in_place, r"50 cells are not in mdata.obs.*mdata.update\(\)", id="cells added in place"),
+    pytest.param(a_modality_that_is_a_view, r"mdata\['rna'\] is a view.*mdata.mod\['rna'\] = mdata\['rna'\].copy", id="a modality is a view"),
     pytest.param(lambda m: (changed_x(m, "rna", set_value(-1)), {}), r"mdata\['rna'\].X holds values that are negative", id="negative"),
     pytest.param(lambda m: (changed_x(m, "atac", set_value(np.nan)), {}), r"mdata\['atac'\].X holds values that are not finite", id="nan"),
     pytest.param(lambda m: (changed_x(m, "rna", set_value(np.inf)), {}), "not finite", id="infinite"),
@@ -290,7 +314,7 @@ def test_unknown_and_missing_features_of_a_query_are_counted_and_named(trained):
     rna = trained.adata["rna"][:, 3:].copy()
     rna.var_names = [*rna.var_names[:-1], "unknown gene"]
     query = mudata.MuData({"rna": rna, "atac": trained.adata["atac"].copy()})
-    message = r"mdata\['rna'\] .*of 150 features 4 are missing .*1 are not known to the model .*unknown gene"
+    message = r"mdata\['rna'\] .*of 150 features 4 are missing .*1 are not known .*unknown gene"
     with pytest.raises(ScmambaError, match=message):
         trained.get_latent_representation(query)
 

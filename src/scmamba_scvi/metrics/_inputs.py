@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import ScmambaError, UnknownNameError
+from .._columns import obs_column
+from ..errors import ScmambaError
 from ._labels import Labels
 from ._read_embeddings import JOINT, Embeddings, display_name, is_model, read_embeddings
 
@@ -130,7 +131,7 @@ def _column(data: Any, given: Any, cells: pd.Index, name: str) -> np.ndarray:
     if isinstance(given, str):
         if data is None:
             raise ScmambaError(f"{name}={given!r} names a column, but there are no data: give the values themselves.")
-        values = _of_obs(data, given).reindex(cells)
+        values = obs_column(data, given).astype(object).reindex(cells)
     elif isinstance(given, Mapping):
         values = _per_modality(given, cells, name)
     elif isinstance(given, pd.Series) and given.index.isin(cells).any():
@@ -146,25 +147,6 @@ def _column(data: Any, given: Any, cells: pd.Index, name: str) -> np.ndarray:
     if values.isna().all():
         raise ScmambaError(f"{name} is missing for every cell.")
     return values.where(values.notna(), None).to_numpy(dtype=object)
-
-
-def _of_obs(data: Any, name: str) -> pd.Series:
-    """Column of ``obs``, or of one modality (``"rna:name"``), or for each cell the first value that a modality has."""
-    if name in data.obs:
-        return data.obs[name].astype(object)
-    modalities = getattr(data, "mod", {})
-    key, _, rest = name.partition(":")
-    if key in modalities and rest in modalities[key].obs:
-        return modalities[key].obs[rest].astype(object)
-    columns = [part.obs[name].astype(object) for part in modalities.values() if name in part.obs]
-    if not columns:
-        of_modalities = [(key, column) for key, part in modalities.items() for column in part.obs]
-        known = [*data.obs, *(column for _, column in of_modalities), *(f"{k}:{column}" for k, column in of_modalities)]
-        raise UnknownNameError("column of obs", name, dict.fromkeys(known))
-    first = columns[0].reindex(data.obs_names)
-    for column in columns[1:]:
-        first = first.where(first.notna(), column.reindex(data.obs_names))
-    return first
 
 
 def _per_modality(given: Mapping[str, Labels], cells: pd.Index, name: str) -> pd.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from .._columns import obs_column
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import figure_or_new, style_plane
 from ._cells import coordinates
@@ -121,7 +123,7 @@ def _panels(mdata: MuData, color: str | Sequence[str] | None, modalities: bool |
     """What to draw; everything wrong with the arguments is found here, before a figure exists."""
     joint = coordinates(mdata, UMAP_KEY)
     panels = _modality_panel(mdata, modalities)
-    panels += [_Panel(name, joint, _column(mdata, name)) for name in _columns_to_draw(mdata, color)]
+    panels += [_Panel(name, joint, obs_column(mdata, name)) for name in _columns_to_draw(mdata, color)]
     if not panels:
         raise ScmambaError(
             "There is nothing to colour by: no modality has obsm['X_umap'] and obs has none of the usual columns. "
@@ -156,35 +158,17 @@ def _modality_panel(mdata: MuData, modalities: bool | Sequence[str]) -> list[_Pa
 def _columns_to_draw(mdata: MuData, color: str | Sequence[str] | None) -> list[str]:
     if color is None:
         return [found for group in USUAL_COLUMNS if (found := _usual(mdata, group)) is not None]
-    names = [color] if isinstance(color, str) else list(color)
-    qualified = [f"{key}:{name}" for key in mdata.mod for name in mdata[key].obs]
-    for name in names:
-        if name not in qualified and not _has_column(mdata, name):
-            raise UnknownNameError("column to colour by", name, [*qualified, *mdata.obs])
-    return names
+    return [color] if isinstance(color, str) else list(color)
 
 
 def _usual(mdata: MuData, group: Sequence[str]) -> str | None:
     """The first column of ``group`` that the data have, with at least one value and not too many for a legend."""
     for name in group:
-        if _has_column(mdata, name) and 0 < _n_categories(_column(mdata, name)) <= MAX_CATEGORIES:
-            return name
+        # columns of two modalities that differ are not guessed between
+        with contextlib.suppress(ScmambaError):
+            if 0 < _n_categories(obs_column(mdata, name)) <= MAX_CATEGORIES:
+                return name
     return None
-
-
-def _has_column(mdata: MuData, name: str) -> bool:
-    return name in mdata.obs or any(name in mdata[key].obs for key in mdata.mod)
-
-
-def _column(mdata: MuData, name: str) -> pd.Series:
-    """Column of ``mdata.obs``, ``"rna:name"``, or of the first modality that has it; missing for cells it lacks."""
-    if name in mdata.obs:
-        return mdata.obs[name]
-    key, _, rest = name.partition(":")
-    if key in mdata.mod and rest in mdata[key].obs:
-        return mdata[key].obs[rest].reindex(mdata.obs_names)
-    key = next(key for key in mdata.mod if name in mdata[key].obs)
-    return mdata[key].obs[name].reindex(mdata.obs_names)
 
 
 def _is_continuous(values: pd.Series) -> bool:

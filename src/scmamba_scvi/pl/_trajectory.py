@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from .._columns import obs_column
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, style_color_bar, style_plane
 from ._cells import aligned, coordinates, point_size
@@ -91,7 +92,7 @@ def trajectory(
         points = _draw_cells(ax, xy, table[name].to_numpy(dtype=float))
         ax.set_title(str(name), fontsize=FONT_SIZE + 1)
         if connectivities is not None:
-            centers = _centers(xy, mdata.obs[groupby], connectivities)
+            centers = _centers(xy, obs_column(mdata, str(groupby)), connectivities)
             _draw_joins(ax, centers, connectivities, min_connectivity)
             _write_names(ax, centers)
     style_color_bar(figure.colorbar(points, ax=list(axes), shrink=0.6, pad=0.02), "pseudotime")
@@ -100,14 +101,14 @@ def trajectory(
 
 def _check_groups(mdata: MuData, groupby: str | None, connectivities: pd.DataFrame) -> None:
     """Raise unless every group of ``connectivities`` has cells."""
-    if groupby is None or groupby not in mdata.obs:
-        raise UnknownNameError("groupby", groupby, mdata.obs)
+    if groupby is None:
+        raise ScmambaError("connectivities are drawn between groups: name their column, groupby=...")
     unlike = connectivities.index.symmetric_difference(connectivities.columns)
     if len(unlike):
         raise ScmambaError(
             f"The rows and columns of connectivities must be the same groups; {unlike[0]!r} is in one only."
         )
-    known = sorted(mdata.obs[groupby].dropna().astype(str).unique())
+    known = sorted(obs_column(mdata, groupby, "groupby").dropna().astype(str).unique())
     unknown = connectivities.index.difference(known)
     if len(unknown):
         raise UnknownNameError(f"group of {groupby!r}", unknown[0], known)
