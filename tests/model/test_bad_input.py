@@ -225,6 +225,23 @@ def test_corrected_counts_are_accepted_if_asked_for(mdata, quick):
     assert np.isfinite(model.get_latent_representation()).all()
 
 
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+def test_values_of_both_signs_enter_the_joint_embedding(mdata, quick, dense):
+    """Scaled values cannot be split as counts: negative ones would become zero, and most components lose all weight."""
+
+    def scaled(x):
+        x = np.log1p(x.toarray())
+        x = np.float32(0.3) * (x - x.mean(0)) / x.std(0).clip(0.1)
+        return x if dense else sparse.csr_matrix(x)
+
+    other = changed_x(mdata, "rna", scaled)
+    SCMAMBA.setup_mudata(other, require_counts=False)
+    model = SCMAMBA(other, values={"rna": "raw"}, encoder="linear")
+    model.train(**quick)
+    weights = model.module.joint.components_rna.norm(dim=0)
+    assert (weights > 0).sum() > 5 and np.isfinite(model.get_latent_representation()).all()
+
+
 def test_setup_changes_nothing_but_what_scvi_tools_writes(mdata):
     counts = {k: (v.X.data.copy(), v.X.indices.copy(), v.X.indptr.copy()) for k, v in mdata.mod.items()}
     obs, var = mdata.obs.copy(), {k: v.var.copy() for k, v in mdata.mod.items()}
@@ -237,6 +254,58 @@ def test_setup_changes_nothing_but_what_scvi_tools_writes(mdata):
     added = set(mdata.obs) - set(obs)
     assert all(name.startswith("_scvi") for name in added)
     pd.testing.assert_frame_equal(mdata.obs[list(obs)], obs)
+
+
+def other_names(m):
+    m["rna"].var_names = [f"{name}_v2" for name in m["rna"].var_names]
+
+
+def fewer_features(m):
+    m.mod["rna"] = m["rna"][:, :100].copy()
+
+
+def fewer_cells(m):
+    m.mod["rna"] = m["rna"][:150].copy()
+
+
+def fewer_cells_and_updated(m):
+    m.mod["rna"], m.mod["atac"] = m["rna"][:150].copy(), m["atac"][:150].copy()
+    m.update()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(other_names, r"mdata\['rna'\] .*of 150 features 150 are missing .*150 are not known", id="names"),
+        pytest.param(fewer_features, r"mdata\['rna'\] .*of 150 features 50 are missing", id="features"),
+        pytest.param(fewer_cells, r"mdata\['rna'\] .*of 200 cells 50 are missing .*'cell_151'", id="cells"),
+        pytest.param(fewer_cells_and_updated, "mdata was changed .*of 200 cells 50 are missing", id="cells and update"),
+    ],
+)
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+@pytest.mark.filterwarnings("ignore:From 0.4:FutureWarning")
+def test_data_changed_after_setup_are_named(mdata, quick, change, message, dense):
+    """Counts would be read into other features, or cells and features be zero without a word."""
+    if dense:
+        mdata["rna"].X = mdata["rna"].X.toarray()
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    change(mdata)
+    again = r".*changed after setup_mudata.*Call SCMAMBA.setup_mudata again"
+    with pytest.raises(ScmambaError, match=f"(?=.*{message}){again}"):
+        model.get_latent_representation()
+    with pytest.raises(ScmambaError, match=f"(?=.*{message}){again}"):
+        SCMAMBA(mdata, encoder="linear").train(**quick)
+
+
+def test_cells_and_features_in_another_order_after_setup_are_the_same(mdata, quick):
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    z = model.get_latent_representation()
+    mdata.mod["rna"] = mdata["rna"][::-1, ::-1].copy()
+    np.testing.assert_allclose(model.get_latent_representation(), z, atol=1e-5)
 
 
 # -- models and training ---------------------------------------------------------------------------------------------

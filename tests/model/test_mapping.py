@@ -134,6 +134,28 @@ def test_peaks_on_other_intervals_are_summed_by_overlap(model_and_query):
     assert differs < 0.01  # the simulated peaks that overlap each other
 
 
+LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_array}
+NARROW = [(d, layout) for d in ("uint8", "int8", "int32", "bool") for layout in LAYOUTS] + [("float16", "dense")]
+
+
+@pytest.mark.parametrize(("dtype", "layout"), NARROW)
+def test_counts_of_several_peaks_are_summed_in_full(model_and_query, dtype, layout):
+    """Two pieces of each peak: 200 + 100 are 44 in the arithmetic of uint8."""
+    model, _ = model_and_query
+    peaks = model.coordinates("atac")
+    middle = (peaks.start + peaks.end) // 2
+    ends = [(peaks.start, middle), (middle, peaks.end)]
+    names = [f"{c}:{a}-{b}" for start, end in ends for c, a, b in zip(peaks.names(), start, end, strict=True)]
+    n = len(middle)
+    x = np.tile(np.repeat([100, 27 if dtype == "int8" else 200], n), (3, 1)).astype(dtype)
+    query = AnnData(LAYOUTS[layout](x), pd.DataFrame(index=list("abc")), pd.DataFrame(index=names))
+    prepared = SCMAMBA.prepare_query_mudata(mudata.MuData({"atac": query}), model)
+    found = prepared["atac"].X
+    found = found.toarray() if sparse.issparse(found) else found
+    assert found.sum() == x.sum(dtype=float) and prepared.uns["query_mapping"]["atac"]["counts_kept"] == 1
+    assert (np.median(found, axis=1) == int(x[0, 0]) + int(x[0, -1])).all()
+
+
 def test_another_build_is_refused(model_and_query):
     model, query = model_and_query
     named = part(query, np.ones(query.n_obs, bool))

@@ -169,13 +169,14 @@ def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
     if n == mapping.n_model and np.array_equal(mapping.target, np.arange(n)):
         return counts, 1.0
     used = np.flatnonzero(mapping.target >= 0)
-    dtype = np.float32 if counts.dtype.kind == "b" else counts.dtype
+    # sums of narrow integers would overflow
+    counts = counts.astype(np.result_type(counts.dtype, np.float32))
     select = sparse.csr_matrix(
-        (np.ones(len(used), dtype=dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
+        (np.ones(len(used), dtype=counts.dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
     )
     out = counts @ select
     total = float(counts.sum())
-    return (sparse.csr_matrix(out) if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
+    return (out.tocsr() if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
 
 
 def _counts(adata: AnnData, layer: str | None, key: str):
