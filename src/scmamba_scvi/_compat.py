@@ -24,13 +24,6 @@ def scvi_constants() -> ModuleType:
     return _constants
 
 
-def mudata_wrapper() -> type[Any]:
-    """Base class of scvi-tools' fields that live in one modality of a MuData."""
-    from scvi.data.fields import BaseMuDataWrapperClass
-
-    return BaseMuDataWrapperClass
-
-
 def without_pulling() -> contextlib.AbstractContextManager:
     """Within the block, MuData that are made or updated copy no columns of ``obs`` and ``var`` from their modalities.
 

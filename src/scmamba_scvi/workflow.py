@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from ._columns import obs_column
 from ._compat import limited_threads, quiet
 from ._files import atomic_write
 from ._keys import HELD_OUT_KEY, OBSM_KEY
@@ -226,7 +227,7 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
     if labels_key is not None and CLUSTER_KEY in mdata.obs:
         from sklearn.metrics import adjusted_rand_score
 
-        labels = mdata.obs[labels_key].iloc[held_out]
+        labels = obs_column(mdata, labels_key, "labels_key").iloc[held_out]
         known = labels.notna().to_numpy()
         clusters = mdata.obs[CLUSTER_KEY].iloc[held_out]
         ari = adjusted_rand_score(labels[known].astype(str), clusters[known].astype(str))

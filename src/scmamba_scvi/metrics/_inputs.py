@@ -276,7 +276,7 @@ def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
     if isinstance(given, str):
         if data is None:
             raise ScmambaError(f"{name}={given!r} names a column, but there are no data: give the values themselves.")
-        values = obs_column(data, given).reindex(cells)
+        values = obs_column(data, given).astype(object).reindex(cells)
     elif isinstance(given, Mapping):
         values = pd.Series(index=cells, dtype=object)
         parts = [str(cell).rpartition(":")[0] for cell in cells]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mudata import MuData
-from scvi.data.fields import MuDataCategoricalObsField, MuDataLayerField
+from scvi.data.fields import MuDataLayerField
 from scvi.utils import setup_anndata_dsp
 
 from .._compat import drop_managers_with, scvi_constants, validation_check
@@ -15,7 +15,7 @@ from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._module import SCMAMBAModule
-from .inputs.checks import check_obs_column, check_shared_cells, only_used_categories
+from .inputs.columns import ColumnField
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
 from .inputs.kinds import resolve_modalities
 from .inputs.manager import MultiModalManager
@@ -204,24 +204,18 @@ class SCMAMBA(
             unlabeled_category=unlabeled_category, require_counts=require_counts,
             genome=genome if source is not None else build_of(mdata, modalities, genome),
         )  # fmt: skip
-        if source is None:
-            check_obs_column(mdata, "batch_key", batch_key)
-            check_obs_column(mdata, "labels_key", labels_key)
-            check_shared_cells(mdata, modalities)
         fields = [
             MuDataLayerField(x_key(kind), layers.get(kind), mod_key=key, is_count_data=False, correct_data_format=False)
             for kind, key in modalities.items()
         ]
-        fields.append(MuDataCategoricalObsField(BATCH_KEY, batch_key, mod_key=None))
-        fields.append(MuDataCategoricalObsField(LABELS_KEY, labels_key, mod_key=None))
+        fields += [ColumnField(BATCH_KEY, batch_key), ColumnField(LABELS_KEY, labels_key, missing=unlabeled_category)]
         manager = MultiModalManager(
             fields=fields, setup_method_args=setup_method_args,
             validation_checks=validation_check(check_fully_paired_mudata=False),
         )  # fmt: skip
         if source is not None:
             kwargs.setdefault("extend_categories", True)
-        with only_used_categories(mdata, batch_key if source is None else None):
-            manager.register_fields(mdata, **kwargs)
+        manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:

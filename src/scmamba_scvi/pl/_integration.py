@@ -156,7 +156,7 @@ def _panels(
 def _usual(mdata: MuData, group: Sequence[str]) -> str | None:
     """The first column of ``group`` that the data have, with at least one value and not too many for a legend."""
     for name in group:
-        # one that no modality has, or of which modalities have different values, is not drawn unasked
+        # columns of two modalities that differ are not guessed between
         with contextlib.suppress(ScmambaError):
             if 0 < _n_categories(obs_column(mdata, name)) <= MAX_CATEGORIES:
                 return name

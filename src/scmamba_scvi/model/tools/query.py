@@ -13,6 +13,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
 from scipy import sparse
 
+from ..._columns import has_obs_column
 from ..._compat import scvi_constants, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from ...pp.builds import possible_builds
@@ -21,7 +22,7 @@ from ...pp.overlap import best_overlaps
 from .._base import ModelBase
 from ..inputs.genome import build_of
 from ..inputs.kinds import kind_of_modality
-from .cells import kind_of_features
+from .cells import copy_batch, kind_of_features
 
 _C = scvi_constants()
 
@@ -168,13 +169,14 @@ def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
     if n == mapping.n_model and np.array_equal(mapping.target, np.arange(n)):
         return counts, 1.0
     used = np.flatnonzero(mapping.target >= 0)
-    dtype = np.float32 if counts.dtype.kind == "b" else counts.dtype
+    # sums of narrow integers would overflow
+    counts = counts.astype(np.result_type(counts.dtype, np.float32))
     select = sparse.csr_matrix(
-        (np.ones(len(used), dtype=dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
+        (np.ones(len(used), dtype=counts.dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
     )
     out = counts @ select
     total = float(counts.sum())
-    return (sparse.csr_matrix(out) if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
+    return (out.tocsr() if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
 
 
 def _counts(adata: AnnData, layer: str | None, key: str):
@@ -203,10 +205,7 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
                 f"the model. If they are of another naming or peaks on other intervals, say what they are: "
                 f"mudata.MuData({{'atac': adata}})."
             )
-        mdata = MuData({model.kinds[kind]: data})
-    if model.batch_key is not None and model.batch_key in data.obs:
-        mdata.obs[model.batch_key] = data.obs[model.batch_key]
-    return mdata
+        return MuData({model.kinds[kind]: data})
 
 
 def _kinds_of(model: ModelBase, mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
@@ -250,7 +249,8 @@ def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping
             mdata = mdata[order].copy()
     for name, column in _own_columns(source.obs).items():
         mdata.obs[name] = column.reindex(mdata.obs_names)
-    if model._corrects_batches and model.batch_key not in mdata.obs:
+    copy_batch(model, source, mdata)
+    if model.batch_key is not None and model._corrects_batches and not has_obs_column(mdata, model.batch_key):
         # without the column, the whole query is one new batch: its cells were probably made together
         known = set(map(str, model.batches))
         name = next(n for n in ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if n not in known)
