@@ -17,8 +17,8 @@ from torch.utils.data import BatchSampler, RandomSampler
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model.training.distributed import count_ranks, ranks_trainer
-from scmamba_scvi.model.training.samplers import BatchPureSampler, ShareOfRank
+from scmamba_scvi.model.training.distributed import count_devices, distributed_trainer
+from scmamba_scvi.model.training.samplers import BatchPureSampler, PartOfMinibatch
 from scmamba_scvi.nn.gradient_caching import split_minibatch
 
 #: Nothing is drawn at random, so that gradients can be compared.
@@ -103,7 +103,7 @@ def test_each_cell_of_an_epoch_is_read_by_one_rank(n_ranks, pure):
             return BatchPureSampler(np.repeat([0, 1], [500, 310]), 120, generator)
         return BatchSampler(RandomSampler(range(810), generator=generator), 120, drop_last=False)
 
-    shares = [ShareOfRank(minibatches(), number, n_ranks) for number in range(n_ranks)]
+    shares = [PartOfMinibatch(minibatches(), number, n_ranks) for number in range(n_ranks)]
     epochs = [[list(share) for share in shares] for _ in range(2)]
     for epoch in epochs:
         assert len({len(parts) for parts in epoch}) == 1 and len(epoch[0]) == len(shares[0])
@@ -119,12 +119,12 @@ def test_each_cell_of_an_epoch_is_read_by_one_rank(n_ranks, pure):
 
 
 def test_devices_are_counted_and_strategies_that_cannot_train_are_refused():
-    assert count_ranks("cpu", "auto") == 1
-    assert count_ranks("cpu", 2, num_nodes=3, strategy="ddp_notebook") == 6
-    assert count_ranks("cpu", 1, strategy="fsdp") == 1  # on one device any strategy trains
+    assert count_devices("cpu", "auto") == 1
+    assert count_devices("cpu", 2, num_nodes=3, strategy="ddp_notebook") == 6
+    assert count_devices("cpu", 1, strategy="fsdp") == 1  # on one device any strategy trains
     for strategy in ("fsdp", "ddp_spawn"):  # parts of the model on every device; processes that start empty
         with pytest.raises(ScmambaError, match="leave it out, or choose among .*ddp_notebook"):
-            count_ranks("cpu", 2, strategy=strategy)
+            count_devices("cpu", 2, strategy=strategy)
 
 
 def test_early_stopping_stays_and_nothing_is_written_where_the_user_works():
@@ -132,12 +132,12 @@ def test_early_stopping_stays_and_nothing_is_written_where_the_user_works():
         "early_stopping": True, "early_stopping_monitor": "foscttm_validation", "early_stopping_patience": 3,
         "early_stopping_mode": "min", "callbacks": [], "strategy": "ddp",
     }  # fmt: skip
-    with ranks_trainer(2, trainer) as (given, report):
+    with distributed_trainer(2, trainer) as (given, report):
         assert [c.monitor for c in given["callbacks"]] == ["foscttm_validation"] and "early_stopping" not in given
         assert isinstance(given["strategy"], DDPStrategy) and given["strategy"] is not trainer["strategy"]
         assert given["log_save_dir"] and report.parent.is_dir()
     assert not report.parent.exists()
-    with ranks_trainer(1, trainer) as (given, report):
+    with distributed_trainer(1, trainer) as (given, report):
         assert given is trainer and report is None
 
 

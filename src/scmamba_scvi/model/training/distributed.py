@@ -1,4 +1,4 @@
-"""Training on several devices, one process (rank) for each: how Lightning's trainer is set up."""
+"""Training on several devices, one process for each: how Lightning's trainer is set up."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..._compat import n_devices
 from ...errors import ScmambaError
 
 
-def count_ranks(
+def count_devices(
     accelerator: str, devices: int | list[int] | str, num_nodes: int = 1, strategy: str | Strategy = "auto"
 ) -> int:
-    """Number of devices that train together.
+    """Number of devices that train together, on all machines.
 
     Raises
     ------
@@ -28,9 +28,9 @@ def count_ranks(
         For several devices, ``strategy`` is not DDP, which gives each of them the whole model; or it spawns its
         processes, to which scvi-tools' registry of a MuData cannot be sent.
     """
-    n_ranks = n_devices(accelerator, devices) * num_nodes
-    if n_ranks == 1 or strategy == "auto" or isinstance(strategy, DDPStrategy):
-        return n_ranks
+    total = n_devices(accelerator, devices) * num_nodes
+    if total == 1 or strategy == "auto" or isinstance(strategy, DDPStrategy):
+        return total
     usable = [
         name for name in StrategyRegistry.available_strategies() if name.startswith("ddp") and "spawn" not in name
     ]
@@ -38,20 +38,20 @@ def count_ranks(
         raise ScmambaError(
             f"strategy={strategy!r} cannot train this model on several devices: leave it out, or choose among {usable}."
         )
-    return n_ranks
+    return total
 
 
-def is_first_rank() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that prints and reports for all."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 @contextmanager
-def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | None]]:
-    """Arguments of the trainer for ``n_ranks`` devices, and a file in which the first rank can leave what it found.
+def distributed_trainer(world_size: int, trainer: dict) -> Iterator[tuple[dict, Path | None]]:
+    """Arguments of the trainer for ``world_size`` devices, and a file in which the first process can leave what it found.
 
-    scvi-tools switches early stopping off on several devices, because there each rank has the scores of its own cells.
-    Here every rank has the scores of all cells, so it is switched on again. scvi-tools would also write the history into
+    scvi-tools switches early stopping off on several devices, because there each process has the scores of its own cells.
+    Here every process has the scores of all cells, so it is switched on again. scvi-tools would also write the history into
     the working directory; here it goes into a temporary folder, unless the user named one.
 
     Yields
@@ -59,7 +59,7 @@ def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | No
     ``trainer`` itself and `None` for one device; else a changed copy and the path of the file, which is deleted together
     with its folder afterwards.
     """
-    if n_ranks == 1:
+    if world_size == 1:
         yield trainer, None
         return
     trainer = dict(trainer)
@@ -70,7 +70,7 @@ def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | No
         )  # fmt: skip
         trainer["callbacks"] = [*trainer["callbacks"], stopping]
     trainer["strategy"] = _ddp(trainer.get("strategy", "auto"))
-    trainer["use_distributed_sampler"] = False  # our own sampler divides the cells among ranks
+    trainer["use_distributed_sampler"] = False  # our own sampler divides the cells among processes
     with TemporaryDirectory() as folder:
         trainer.setdefault("log_save_dir", folder)
         with warnings.catch_warnings():
@@ -79,8 +79,8 @@ def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | No
 
 
 def _ddp(strategy: str | Strategy) -> DDPStrategy:
-    """A strategy that does not send buffers between ranks in every step: `EqualStart` sends them once."""
+    """A strategy that does not send buffers between processes in every step: `EqualStart` sends them once."""
     if isinstance(strategy, DDPStrategy):
-        return copy.deepcopy(strategy)  # every phase of training needs a fresh one
+        return copy.deepcopy(strategy)  # every stage of training needs a fresh one
     entry = StrategyRegistry["ddp" if strategy == "auto" else strategy]
     return entry["strategy"](**{**entry["init_params"], "broadcast_buffers": False})

@@ -21,10 +21,9 @@ from ..inputs.arguments import explained
 from ..inputs.manager import n_modalities_of_cells
 from .arguments import check_training
 from .callbacks import EqualStart, KeepBest, KeepFinite, StopOnInterrupt
-from .distributed import count_ranks, is_first_rank, ranks_trainer
-from .identity import training_identity
+from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
-from .resume import AtomicCheckpointIO, SaveCheckpoint, TrainingCheckpoint
+from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
 from .sizes import TrainingSizes, choose_sizes, count_training_cells
 from .splitter import PairedSplitter
 from .summary import best_of, describe_result
@@ -92,8 +91,8 @@ class ContrastiveTrainingMixin(FittingMixin):
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`.
         checkpoint_dir
-            Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state, order of
-            cells, history. For one device. If a save fails, a warning says so, training goes on, and the file stays as it
+            Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state of torch, order
+            of cells, history. For one device. If a save fails, a warning says so, training goes on, and the file stays as it
             was. `None`: nothing is written, and a process that is killed loses the training.
         resume
             Continue from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
@@ -129,7 +128,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         config = resolve_train_config(**(plan_kwargs or {}))
         where = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
-            n_ranks = count_ranks(accelerator, devices, **where)
+            n_ranks = count_devices(accelerator, devices, **where)
         self._check_can_train(config, checkpoint_dir, resume, n_ranks)
         sizes, splitter = self._size_and_split(
             config, n_ranks, batch_size=batch_size, contrastive_batch_size=contrastive_batch_size, max_epochs=max_epochs,
@@ -142,7 +141,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         checkpoint = self._begin(splitter, config, sizes, checkpoint_dir, resume, options)
         self._forget_classifier()
         device = device_of(accelerator, devices)
-        prints = trainer_kwargs.get("enable_progress_bar", True) and is_first_rank()
+        prints = trainer_kwargs.get("enable_progress_bar", True) and is_first_process()
         if prints:
             print(sizes.describe(self.preset_, device, phases, splitter.n_train, splitter.n_val))
         fit = functools.partial(
@@ -152,8 +151,6 @@ class ContrastiveTrainingMixin(FittingMixin):
         )  # fmt: skip
         finished = [] if checkpoint is None else checkpoint.summaries
         kept = [KeepBest.from_report(config, summary) for summary in finished]
-        if len(kept) == len(phases):
-            self._finish_without_runner(splitter, device)
         on_interrupt = StopOnInterrupt()
         try:
             self._run_phases(phases, fit, kept, on_interrupt, checkpoint)
@@ -242,7 +239,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             if on_interrupt.interrupted:
                 return
             if checkpoint is not None:
-                checkpoint.finish_phase(self, kept[-1].to_report())
+                checkpoint.summaries.append(kept[-1].to_report())
 
     def _fit(
         self,
@@ -262,20 +259,20 @@ class ContrastiveTrainingMixin(FittingMixin):
         validated = splitter.n_val > 0
         trainer = {
             "check_val_every_n_epoch": 1, "gradient_clip_val": config.gradient_clip, **trainer_kwargs,
-            "enable_progress_bar": trainer_kwargs.get("enable_progress_bar", True) and is_first_rank(),
+            "enable_progress_bar": trainer_kwargs.get("enable_progress_bar", True) and is_first_process(),
             "early_stopping": early_stopping and validated, "early_stopping_monitor": config.monitor,
             "early_stopping_patience": sizes.patience, "early_stopping_mode": config.monitor_mode,
             "callbacks": [EqualStart(), *trainer_kwargs.get("callbacks", [])],
         }  # fmt: skip
         if not validated:
             trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would need a validation loader
-        with ranks_trainer(sizes.n_ranks, trainer) as (trainer, report):
+        with distributed_trainer(sizes.n_ranks, trainer) as (trainer, report):
             keep_best = KeepBest(config.monitor, config.monitor_mode, report)
             trainer["callbacks"] += [keep_best if validated else KeepFinite(), on_interrupt]
             plan = self._training_plan_cls(self.module, config=config, micro_batch_size=sizes.micro_batch_size)
             if checkpoint is not None:
                 trainer["plugins"] = [*_as_list(trainer.get("plugins")), AtomicCheckpointIO()]
-                trainer["ckpt_path"] = str(checkpoint.path) if checkpoint.within_phase else None
+                trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
             with explained("train() cannot make a trainer of these arguments"):
                 runner = self._train_runner_cls(
                     self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, accelerator=accelerator,
@@ -284,7 +281,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             if sizes.n_ranks > 1:
                 runner.device = runner.trainer.strategy.root_device  # of this rank
             if checkpoint is not None:
-                runner.trainer.callbacks.append(SaveCheckpoint(checkpoint, self))
+                runner.trainer.callbacks.append(checkpoint)
             self.module.train()  # a trained model comes back in eval mode
             # Lightning lists devices that are not there and advertises a logger
             with quiet("lightning.pytorch.utilities.rank_zero"):
@@ -303,17 +300,12 @@ class ContrastiveTrainingMixin(FittingMixin):
         options: Mapping[str, object],
     ) -> TrainingCheckpoint | None:
         """Bring the model to its start: the state in its checkpoint, or what is fitted to the training cells beforehand."""
-        if checkpoint_dir is None:
+        checkpoint = None
+        if checkpoint_dir is not None:
+            identity = training_identity(self, splitter, config, sizes, options)
+            checkpoint = TrainingCheckpoint(self, splitter.generator, Path(checkpoint_dir), resume, identity)
+        if checkpoint is None or checkpoint.state is None:
             self._initialize(splitter.train_idx, config.buffer_mb)
-            return None
-        identity = training_identity(self, splitter, config, sizes, options)
-        checkpoint = TrainingCheckpoint(Path(checkpoint_dir), resume, identity)
-        splitter.generator = checkpoint.generator
-        if checkpoint.state is not None:
-            checkpoint.restore(self)
-        else:
-            self._initialize(splitter.train_idx, config.buffer_mb)
-            checkpoint.save_between(self, must=True)
         return checkpoint
 
     def _summarise(
@@ -332,13 +324,6 @@ class ContrastiveTrainingMixin(FittingMixin):
         if on_interrupt.interrupted:
             message = "Training was interrupted. The model keeps its best weights so far and can be used."
             warnings.warn(message, UserWarning, stacklevel=3)
-
-    def _finish_without_runner(self, splitter: PairedSplitter, device: torch.device) -> None:
-        """Bring about what scvi-tools' runner does after training, for a resumed one that was over already."""
-        self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
-        self.test_indices = splitter.test_idx
-        self.module.eval()
-        self.to_device(device)
 
 
 def _as_list(value: object) -> list:

@@ -57,25 +57,25 @@ class BatchPureSampler(Sampler[list[int]]):
         return torch.randperm(n, generator=self._generator).numpy()
 
 
-class ShareOfRank(Sampler[list[int]]):
-    """One rank's part of every minibatch; the parts of all ranks together are the minibatch.
+class PartOfMinibatch(Sampler[list[int]]):
+    """One process's part of every minibatch; the parts of all processes together are the minibatch.
 
-    Every rank takes the same number of steps, and no cell is read by two ranks. All must draw the same minibatches.
+    Every process takes the same number of steps, and no cell is read by two. All must draw the same minibatches.
 
     Parameters
     ----------
     minibatches
-        Sampler of the whole minibatches, with a generator that is the same on all ranks.
-    rank, n_ranks
-        Number of this rank, and of all.
+        Sampler of the whole minibatches, with a generator that is the same in all processes.
+    rank, world_size
+        Number of this process, and of all.
     """
 
-    def __init__(self, minibatches: BatchSampler | BatchPureSampler, rank: int, n_ranks: int) -> None:
-        self._minibatches, self._rank, self._n_ranks = minibatches, rank, n_ranks
+    def __init__(self, minibatches: BatchSampler | BatchPureSampler, rank: int, world_size: int) -> None:
+        self._minibatches, self._rank, self._world_size = minibatches, rank, world_size
 
     def __len__(self) -> int:
         return len(self._minibatches)
 
     def __iter__(self) -> Iterator[list[int]]:
         for cells in self._minibatches:
-            yield np.array_split(np.asarray(cells), self._n_ranks)[self._rank].tolist()
+            yield np.array_split(np.asarray(cells), self._world_size)[self._rank].tolist()
