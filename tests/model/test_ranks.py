@@ -1,5 +1,6 @@
 """Training on several devices: two processes on one machine, over gloo."""
 
+import datetime
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
+from shapes import TINY, mudata_of, poisson
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, RandomSampler
 
@@ -35,10 +37,12 @@ CASES = {
 # -- the loss -------------------------------------------------------------------------------------------------------
 
 
-def on_rank(number, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+def on_rank(number, folder, names):
+    # a process that waits in vain for the other ends in an error
+    timeout = datetime.timedelta(seconds=30)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2, timeout=timeout)
     torch.set_num_threads(1)
-    for name in CASES:
+    for name in names:
         module, batch = torch.load(f"{folder}/{name}.pt", weights_only=False)
         for size in (None, 24):
             found = step(module, list(split_minibatch(batch, 64))[number], size, name, wrap=DistributedDataParallel)
@@ -76,13 +80,35 @@ def test_loss_and_gradients_of_two_ranks_with_64_cells_are_those_of_128(tmp_path
                 encoder.gate.data.fill_(0.5)
         batch = model.adata_manager.create_torch_dataset()[np.argsort(mdata.obs_names.str[5:].astype(int))]
         torch.save((model.module, batch), tmp_path / f"{name}.pt")
-    mp.spawn(on_rank, (str(tmp_path),), nprocs=2)
-    for name in CASES:
-        loss, gradient, statistics = step(*torch.load(tmp_path / f"{name}.pt", weights_only=False), None, name)
+    compare_two_processes_with_one(tmp_path, CASES)
+
+
+@pytest.mark.parametrize(
+    "n_cells", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2))], ids="cells with ATAC: {}".format
+)
+def test_few_cells_of_one_process_have_a_modality(tmp_path, n_cells):
+    torch.manual_seed(0)
+    mdata = mudata_of({kind: poisson(128, 30, seed=i) for i, kind in enumerate(("rna", "atac", "protein"))})
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **{**TINY, **WITHOUT_CHANCE}, layer_scale=1.0, gate_init=0.5)
+    model._initialize(np.arange(128))
+    batch = model.adata_manager.create_torch_dataset()[np.arange(128)]
+    has_atac = torch.arange(128) < n_cells
+    counts = batch["X_atac"].to_dense() * has_atac[:, None]
+    batch |= {"present_atac": has_atac, "X_atac": counts.to_sparse_csr()}
+    torch.save((model.module, batch), tmp_path / "few.pt")
+    compare_two_processes_with_one(tmp_path, ["few"])
+
+
+def compare_two_processes_with_one(folder, names):
+    """Loss, gradients and statistics of the minibatches in ``folder``, divided between two processes, and in one."""
+    mp.spawn(on_rank, (str(folder), list(names)), nprocs=2)
+    for name in names:
+        loss, gradient, statistics = step(*torch.load(folder / f"{name}.pt", weights_only=False), None, name)
         length = torch.stack([value.norm() for value in gradient.values()]).norm()
         for size in (None, 24):
             for number in (0, 1):
-                found = torch.load(tmp_path / f"{name}-{size}-{number}.pt")
+                found = torch.load(folder / f"{name}-{size}-{number}.pt")
                 torch.testing.assert_close(found[0], loss, atol=1e-5, rtol=0)
                 assert found[1].keys() == gradient.keys()
                 for parameter, value in gradient.items():
