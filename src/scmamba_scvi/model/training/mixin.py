@@ -137,7 +137,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         )  # fmt: skip
         linear_first = config.linear_first and self.module.has_closed_gates and not self.is_query_
         phases = sizes.phases(linear_first=linear_first)
-        options = {"early_stopping": early_stopping, "precision": precision, "phases": list(phases), **trainer_kwargs}
+        options = {"early_stopping": early_stopping, "precision": precision, "stages": list(phases), **trainer_kwargs}
         checkpoint = self._begin(splitter, config, sizes, checkpoint_dir, resume, options)
         self._forget_classifier()
         device = device_of(accelerator, devices)
@@ -303,7 +303,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         checkpoint = None
         if checkpoint_dir is not None:
             identity = training_identity(self, splitter, config, sizes, options)
-            checkpoint = TrainingCheckpoint(self, splitter.generator, Path(checkpoint_dir), resume, identity)
+            checkpoint = TrainingCheckpoint(self, splitter, Path(checkpoint_dir), resume, identity)
         if checkpoint is None or checkpoint.state is None:
             self._initialize(splitter.train_idx, config.buffer_mb)
         return checkpoint

@@ -11,12 +11,12 @@ from ..._keys import CELLS_KEY
 from ...config import TrainConfig
 from ...errors import ScmambaError
 from .activations import set_checkpointing
-from .finite import first_non_finite, loss_error, weights_error
+from .finite import loss_error, weights_error
 from .held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
 
 
 class ContrastivePlan(TrainingPlan):
-    """AdamW, slower for what starts at the spectral solution; held-out retrieval is scored after each epoch.
+    """AdamW, slower for the weights of the spectral initialization; held-out retrieval is scored after each epoch.
 
     scvi-tools' stock plan logs the parts of an ELBO, which this model does not have.
 
@@ -94,9 +94,9 @@ class ContrastivePlan(TrainingPlan):
         self._check_weights()
 
     def _check_weights(self) -> None:
-        found = first_non_finite(self.module)
-        if found is not None:
-            raise weights_error(*found, self._cell_names(), self.current_epoch)
+        error = weights_error(self.module, self._cell_names(), self.current_epoch)
+        if error is not None:
+            raise error
 
     def _cell_names(self) -> list[str]:
         """Names of the cells of the last minibatch."""
@@ -150,8 +150,8 @@ class ContrastivePlan(TrainingPlan):
 
     def _parameter_groups(self) -> list[dict]:
         config = self.train_config
-        starts = self.module.encoders.values() if self.module.config.spectral else ()
-        is_slow = {id(parameter) for encoder in starts for parameter in encoder.spectral_parameters()}
+        initialized = self.module.encoders.values() if self.module.config.spectral else ()
+        is_slow = {id(parameter) for encoder in initialized for parameter in encoder.spectral_parameters()}
         groups: dict[str, dict] = {
             "decayed": {"params": [], "lr": config.lr, "weight_decay": config.weight_decay},
             "plain": {"params": [], "lr": config.lr, "weight_decay": 0.0},

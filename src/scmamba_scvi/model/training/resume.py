@@ -33,7 +33,7 @@ FILE: Final = "training.ckpt"
 FORMAT: Final = "scmamba-scvi training 2"
 #: Further options of `train` that the losses depend on; those beside them say where it runs and what it shows.
 COMPARED: Final = (
-    "early_stopping", "phases", "precision", "limit_train_batches", "accumulate_grad_batches", "check_val_every_n_epoch",
+    "early_stopping", "stages", "precision", "limit_train_batches", "accumulate_grad_batches", "check_val_every_n_epoch",
     "gradient_clip_val", "early_stopping_patience", "early_stopping_min_delta",
 )  # fmt: skip
 
@@ -51,8 +51,8 @@ class TrainingCheckpoint(Checkpoint):
     ----------
     model
         Gets the history and the state of training from the file.
-    order
-        Generator of the order of cells.
+    splitter
+        Gets the seed of the order of cells from the file.
     folder
         Created if it does not exist.
     resume
@@ -76,9 +76,9 @@ class TrainingCheckpoint(Checkpoint):
     """
 
     def __init__(
-        self, model: ModelBase, order: torch.Generator, folder: Path, resume: bool, identity: Mapping[str, str]
+        self, model: ModelBase, splitter: PairedSplitter, folder: Path, resume: bool, identity: Mapping[str, str]
     ) -> None:
-        self.model, self.order, self.identity = model, order, dict(identity)
+        self.model, self.splitter, self.identity = model, splitter, dict(identity)
         self.path = folder / FILE
         self.summaries: list[dict[str, Any]] = []
         self.state: dict[str, Any] | None = None
@@ -95,7 +95,7 @@ class TrainingCheckpoint(Checkpoint):
         else:
             self.state = read_checkpoint(self.path)
             self._check_identity(self.state["identity"])
-            self.summaries = self.state["summaries"]
+            self.summaries, splitter.seed = self.state["summaries"], self.state["order"]
             model.history_ = frames_of(self.state["history"]) or None
             model.is_trained_, model.is_initialized_ = self.state["is_trained"], True
         remove_unfinished(self.path)
@@ -113,7 +113,6 @@ class TrainingCheckpoint(Checkpoint):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the random state, after everything that only a new process draws."""
         if self.state is not None:
-            self.order.set_state(self.state["order"])
             torch.set_rng_state(self.state["random"])
             if "random_on_gpu" in self.state and trainer.strategy.root_device.type == "cuda":
                 torch.cuda.set_rng_state(self.state["random_on_gpu"], trainer.strategy.root_device)
@@ -133,7 +132,7 @@ class TrainingCheckpoint(Checkpoint):
         checkpoint.update(
             format=FORMAT, identity=self.identity, summaries=self.summaries, is_trained=bool(self.model.is_trained_),
             history=plain_of(self.model.history_ or {}), logged=logged, random=torch.get_rng_state(),
-            order=self.order.get_state(),
+            order=self.splitter.seed,
         )  # fmt: skip
         if trainer.strategy.root_device.type == "cuda":
             checkpoint["random_on_gpu"] = torch.cuda.get_rng_state(trainer.strategy.root_device)

@@ -1,16 +1,19 @@
-"""Minibatches whose cells come from one batch, so that the batch cannot tell a cell from its negatives."""
+"""Which cells a minibatch consists of, and in which order they are read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
+
+from .prefetch import Loader
 
 
 class BatchPureSampler(Sampler[list[int]]):
-    """Positions of one batch's cells at a time, every cell once per epoch.
+    """Positions of one batch's cells at a time, so that the batch cannot tell a cell from its negatives.
 
     The cells of a batch are cut into parts of nearly equal size rather than full minibatches and a remainder: the
     remainder would have few negatives, or be left out of every epoch. Batches smaller than an eighth of a minibatch have
@@ -79,3 +82,21 @@ class PartOfMinibatch(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for cells in self._minibatches:
             yield np.array_split(np.asarray(cells), self._world_size)[self._rank].tolist()
+
+
+class SeededByEpoch:
+    """Iterates over a loader whose order is drawn by ``generator``, which gets a seed of its own in each epoch.
+
+    The order then does not depend on how often the loader was begun before, and a resumed training needs only the seed.
+    """
+
+    def __init__(self, loader: Loader, generator: torch.Generator, seed: Callable[[], int]) -> None:
+        self._loader, self._generator, self._seed = loader, generator, seed
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
+        # nothing is drawn before the first minibatch is asked for: only then does a resumed training know its epoch
+        self._generator.manual_seed(self._seed())
+        yield from self._loader

@@ -13,8 +13,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 from ..._keys import BATCH_KEY
 from ...errors import ScmambaError
 from ..inputs.manager import MultiModalManager, n_modalities_of_cells
-from .prefetch import Prefetcher
-from .samplers import BatchPureSampler, PartOfMinibatch
+from .prefetch import Loader, Prefetcher
+from .samplers import BatchPureSampler, PartOfMinibatch, SeededByEpoch
 from .streaming import FRACTION_OF_BUFFER, StreamedLoader
 
 
@@ -38,9 +38,8 @@ class PairedSplitter(DataSplitter):
 
     Attributes
     ----------
-    generator
-        Draws the order of the training cells. It gets its seed from torch's own generator: a checkpoint can then hold the
-        state of both, whatever a loader draws when it is made.
+    seed
+        The order of the training cells in an epoch follows from it. Drawn by torch's own generator.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class PairedSplitter(DataSplitter):
     ) -> None:
         self.batch_pure, self.buffer_mb = batch_pure, buffer_mb
         self.cells_per_step = cells_per_step or batch_size
-        self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        self.seed = int(torch.randint(2**31, ()))
         super().__init__(adata_manager, load_sparse_tensor=True, batch_size=batch_size, **{"drop_last": True, **kwargs})
         self._dataset = adata_manager.create_torch_dataset()
         if self._dataset.on_disk:
@@ -77,21 +76,25 @@ class PairedSplitter(DataSplitter):
         """Cells that one process reads in a training step, at most."""
         return -(-self.cells_per_step // self._rank_and_world_size()[1])
 
-    def train_dataloader(self):
+    def train_dataloader(self) -> Loader:
         """Loader of the training cells, in a new order each epoch; of several processes each reads its part of a step."""
         rank, world_size = self._rank_and_world_size()
-        # processes share their minibatches, so they must draw the same ones
-        generator = torch.Generator().manual_seed(settings.seed or 0) if world_size > 1 else self.generator
+        generator = torch.Generator()
+        loader: Loader
         if self._dataset.on_disk:
-            return self._prefetched(
-                StreamedLoader(
-                    self._dataset, self.train_idx, self.cells_per_step, self.buffer_mb, generator, rank, world_size
-                )
+            loader = StreamedLoader(
+                self._dataset, self.train_idx, self.cells_per_step, self.buffer_mb, generator, rank, world_size
             )
-        sampler = self._train_sampler(generator)
-        return self._loader(self.train_idx, PartOfMinibatch(sampler, rank, world_size) if world_size > 1 else sampler)
+        else:
+            loader = self._loader(self.train_idx, PartOfMinibatch(self._train_sampler(generator), rank, world_size))
+        return self._prefetched(SeededByEpoch(loader, generator, self._seed_of_epoch))
 
-    def val_dataloader(self):
+    def _seed_of_epoch(self) -> int:
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        # processes share their minibatches, so they must draw the same ones
+        return epoch + (self.seed if self._rank_and_world_size()[1] == 1 else settings.seed or 0)
+
+    def val_dataloader(self) -> Loader | list:
         """Loader of the validation cells; no loader, rather than `None`, if there are none."""
         if not self.n_val:
             return []
@@ -102,9 +105,8 @@ class PairedSplitter(DataSplitter):
             raise ScmambaError(
                 f"{self.n_val} held-out cells are too few for {world_size} devices: raise validation_size."
             )
-        return self._loader(
-            self.val_idx, list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::world_size]
-        )
+        minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::world_size]
+        return self._prefetched(self._loader(self.val_idx, minibatches))
 
     def _split(self, max_validation_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells to train on, held out and left over."""
@@ -151,7 +153,7 @@ class PairedSplitter(DataSplitter):
         order = RandomSampler(range(self.n_train), generator=generator)
         return BatchSampler(order, self.cells_per_step, self.drop_last)
 
-    def _loader(self, cells: np.ndarray, sampler: Iterable[list[int]]):
+    def _loader(self, cells: np.ndarray, sampler: Iterable[list[int]]) -> DataLoader:
         """Loader of ``cells``; ``sampler`` yields the positions in them of one minibatch at a time."""
         # validation cells of a file are few and are read in every epoch, in an order that is slow on disk: keep them
         dataset = self._dataset.loaded(cells) if self._dataset.on_disk else Subset(self._dataset, cells.tolist())
@@ -162,14 +164,13 @@ class PairedSplitter(DataSplitter):
         # a plain DataLoader: that of scvi-tools would group what the sampler yields into minibatches once more. It draws a
         # seed for its workers, which must not move the random state
         generator = torch.Generator()
-        loader = DataLoader(dataset, sampler=sampler, pin_memory=self.pin_memory, generator=generator, **options)
-        return self._prefetched(loader)
+        return DataLoader(dataset, sampler=sampler, pin_memory=self.pin_memory, generator=generator, **options)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         """Number of this process, and how many there are."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _prefetched(self, loader):
+    def _prefetched(self, loader: Loader) -> Loader:
         """On a GPU, copy each minibatch while the one before is used."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         return Prefetcher(loader, device) if device.type == "cuda" else loader
