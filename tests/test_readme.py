@@ -26,7 +26,7 @@ from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.model.training import sizes
 
 simulate_multiome(n_cells=30, n_genes=60, n_peaks=120, n_cell_types=3, seed=0).write_h5mu("multiome.h5mu")
-_sizes.STEPS = 8  # the lines have to run; how well training works is tested elsewhere
+sizes.STEPS = 8  # the lines have to run; how well training works is tested elsewhere
 names = {}
 for block in sys.argv[1:]:
     exec(compile(block, "README.md", "exec"), names)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import figure_or_new, style_plane
 from ._cells import coordinates
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mudata import MuData
 
-UMAP_KEY: Final = "X_umap"
 #: Columns drawn when none is named: the first of each group that ``obs`` has.
 USUAL_COLUMNS: Final = (
     ("cell_type", "celltype", "cell_types", "CellType", "cell_type_fine", "annotation", "labels"),
@@ -58,6 +58,7 @@ def integration(
     color: str | Sequence[str] | None = None,
     *,
     modalities: bool | Sequence[str] = True,
+    basis: str = UMAP_KEY,
     ncols: int | None = None,
     size: float | None = None,
     alpha: float | None = None,
@@ -68,7 +69,7 @@ def integration(
     Parameters
     ----------
     mdata
-        With ``obsm["X_umap"]``, coordinates ``(n_cells, 2)`` of the joint embedding. The panel of modalities needs the
+        With ``obsm[basis]``, coordinates ``(n_cells, 2)`` of the joint embedding. The panel of modalities needs the
         same key in each modality; their coordinates share a plane, which is not that of the joint embedding.
         :func:`scmamba_scvi.workflow.integrate` writes both.
     color
@@ -76,6 +77,8 @@ def integration(
         for cell type, batch and cluster under their usual names.
     modalities
         Whether to start with a panel that shows each cell once per modality; or the modalities to show.
+    basis
+        Key of ``obsm``, such as ``"X_umap"`` for coordinates from scanpy.
     ncols
         Panels in a row. ``None``: up to three in one row, more in two rows.
     size, alpha
@@ -100,7 +103,7 @@ def integration(
     >>> scmamba_scvi.workflow.write_umap(mdata, ["rna", "atac"])
     >>> axes = pl.integration(mdata, color=["cell_type", "batch"])
     """
-    panels = _panels(mdata, color, modalities)
+    panels = _panels(mdata, color, modalities, basis)
     figure = figure_or_new(figure)
     axes = []
     for i, panel in enumerate(panels):
@@ -117,14 +120,16 @@ def integration(
     return axes
 
 
-def _panels(mdata: MuData, color: str | Sequence[str] | None, modalities: bool | Sequence[str]) -> list[_Panel]:
+def _panels(
+    mdata: MuData, color: str | Sequence[str] | None, modalities: bool | Sequence[str], basis: str
+) -> list[_Panel]:
     """What to draw; everything wrong with the arguments is found here, before a figure exists."""
-    joint = coordinates(mdata, UMAP_KEY)
-    panels = _modality_panel(mdata, modalities)
+    joint = coordinates(mdata, basis)
+    panels = _modality_panel(mdata, modalities, basis)
     panels += [_Panel(name, joint, _column(mdata, name)) for name in _columns_to_draw(mdata, color)]
     if not panels:
         raise ScmambaError(
-            "There is nothing to colour by: no modality has obsm['X_umap'] and obs has none of the usual columns. "
+            f"There is nothing to colour by: no modality has obsm[{basis!r}] and obs has none of the usual columns. "
             "Name one: color='...'."
         )
     for panel in panels:
@@ -137,10 +142,10 @@ def _panels(mdata: MuData, color: str | Sequence[str] | None, modalities: bool |
     return panels
 
 
-def _modality_panel(mdata: MuData, modalities: bool | Sequence[str]) -> list[_Panel]:
+def _modality_panel(mdata: MuData, modalities: bool | Sequence[str], basis: str) -> list[_Panel]:
     """Each cell once per modality; no panel if there is no modality to show."""
     if isinstance(modalities, bool):
-        keys = [key for key in mdata.mod if modalities and UMAP_KEY in mdata[key].obsm]
+        keys = [key for key in mdata.mod if modalities and basis in mdata[key].obsm]
     else:
         keys = list(modalities)
     for key in keys:
@@ -148,7 +153,7 @@ def _modality_panel(mdata: MuData, modalities: bool | Sequence[str]) -> list[_Pa
             raise UnknownNameError("modality", key, mdata.mod)
     if not keys:
         return []
-    xy = [coordinates(mdata[key], UMAP_KEY, f"mdata[{key!r}]") for key in keys]
+    xy = [coordinates(mdata[key], basis, f"mdata[{key!r}]") for key in keys]
     names = np.repeat(keys, [len(part) for part in xy])
     return [_Panel("modality", np.concatenate(xy), pd.Series(pd.Categorical(names, categories=keys)))]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_color_bar, style_plane
 from ._cells import aligned, coordinates, point_size
@@ -28,7 +29,7 @@ def modality_agreement(
     mdata: MuData | None = None,
     *,
     threshold: float | None = 0.0,
-    basis: str = "X_umap",
+    basis: str = UMAP_KEY,
     name: str | None = None,
     figure: Figure | None = None,
 ) -> list[Axes]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, style_color_bar, style_plane
 from ._cells import aligned, coordinates, point_size
@@ -36,7 +37,7 @@ def trajectory(
     *,
     connectivities: pd.DataFrame | None = None,
     groupby: str | None = None,
-    basis: str = "X_umap",
+    basis: str = UMAP_KEY,
     min_connectivity: float = MIN_CONNECTIVITY,
     figure: Figure | None = None,
 ) -> list[Axes]:
@@ -73,7 +74,7 @@ def trajectory(
 
     Examples
     --------
-    >>> mdata.obsm["X_umap"] = model.get_latent_representation()[:, :2]  # any two coordinates
+    >>> mdata.obsm["X_umap_scmamba"] = model.get_latent_representation()[:, :2]  # any two coordinates
     >>> axes = pl.trajectory(mdata, model.get_pseudotime("type_1", groupby="cell_type")["joint"])
     """
     table = pseudotime.to_frame() if isinstance(pseudotime, pd.Series) else pseudotime
