@@ -4,7 +4,7 @@
     python benchmarks/matching.py --sets bmmc_cite_starter --seeds 0
     python benchmarks/matching.py --search 20000 100000         # the search alone, with so many cells on either side
 
-Views are simulated for the search, whose time does not depend on their values; recall and confidence are those of cells
+Embeddings are simulated for the search, whose time does not depend on their values; recall and confidence are those of cells
 that training never saw. Writes benchmarks/results/matching.json.
 """
 
@@ -23,15 +23,15 @@ TEMPERATURE, BLOCK_SIZE = 0.1, 2048
 
 
 def measure_search(n_cells: int, one_to_one: bool) -> dict[str, float]:
-    """Time and memory of one search among simulated views, in a process of its own, and the share of partners found."""
+    """Time and memory of one search among simulated embeddings, in a process of its own, and the fraction of true matches found."""
     from scmamba_scvi.model.tools.assignment import assign
     from scmamba_scvi.model.tools.retrieval import nearest_references
 
     rng = np.random.default_rng(0)
     cells = rng.normal(size=(n_cells, DIMENSIONS)).astype(np.float32)
     x, y = (cells + 0.7 * rng.normal(size=cells.shape).astype(np.float32) for _ in range(2))
-    for view in (x, y):
-        view /= np.linalg.norm(view, axis=1, keepdims=True)
+    for embedding in (x, y):
+        embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     nearest_references(x[:1000], y[:1000], K, TEMPERATURE)  # what libraries load on first use is not counted
     with PeakRSS() as memory:
         begun = time.process_time()

@@ -36,8 +36,8 @@ print(names["mdata"].obsm["X_scmamba"].shape, len(names["scores"]), names["model
 
 #: Rows of the table of scores, by the methods of `benchmarks/results/quality.jsonl` on SNARE-seq and on bone marrow.
 METHODS = {
-    "scmamba-scvi, default": ("scMamba", "scMamba"),
-    "its linear path alone": ("linear", "linear"),
+    "scmamba-scvi, default": ("scmamba-scvi", "scmamba-scvi"),
+    "its linear branch alone": ("linear", "linear"),
     "an MLP in place of the state space network": ("MLP", "MLP"),
     "correlation-weighted CCA": ("weighted CCA", "weighted CCA"),
     "MultiVI, totalVI": ("MultiVI", "totalVI"),
