@@ -194,6 +194,6 @@ def test_running_out_of_memory_says_which_sizes_to_pass(mdata, quick, where, siz
     with pytest.raises(ScmambaError, match=advice + ".*checkpoint_activations"):
         model.train(**sizes, **quick)
     half, compared = (int(n) for n in re.findall(r"=(\d+)", advice))
-    choose_sizes(200, 180, half, compared, None, TrainConfig())  # raises if they do not fit
+    choose_sizes(200, 180, half, compared, None)  # raises if they do not fit
     model.train(batch_size=half, contrastive_batch_size=compared, **quick)
     assert model.is_trained

@@ -29,11 +29,11 @@ def embedded(n_types=3, n_batches=2, n=240, seed=0):
     for key, rows in (("rna", np.arange(n)), ("atac", rng.permutation(n)[: n - 10])):
         var = pd.DataFrame(index=[f"{key}0", f"{key}1"])
         mods[key] = ad.AnnData(np.ones((len(rows), 2), np.float32), obs=pd.DataFrame(index=names[rows]), var=var)
-        mods[key].obsm["X_umap"] = xy[rows]
+        mods[key].obsm["X_umap_scmamba"] = xy[rows]
     mods["rna"].obs["quality"] = rng.random(n)
     mdata = mudata.MuData(mods)
     rows = np.array([int(name.removeprefix("cell")) for name in mdata.obs_names])
-    mdata.obsm["X_umap"] = xy[rows]
+    mdata.obsm["X_umap_scmamba"] = xy[rows]
     mdata.obs["cell_type"] = [f"type {t}" for t in types[rows]]
     mdata.obs["batch"] = pd.Categorical([f"donor {b}" for b in rng.integers(n_batches, size=n)])
     mdata.obs["leiden_scmamba"] = pd.Categorical(types[rows].astype(str))
@@ -66,7 +66,7 @@ def test_points_carry_the_colour_of_their_own_cell():
         tuple(xy): to_hex(c).upper() for xy, c in zip(points.get_offsets().data, points.get_facecolors(), strict=True)
     }
     expected = {f"type {i}": color for i, color in enumerate(FEW[:3])}
-    for xy, name in zip(mdata.obsm["X_umap"], mdata.obs["cell_type"], strict=True):
+    for xy, name in zip(mdata.obsm["X_umap_scmamba"], mdata.obs["cell_type"], strict=True):
         assert drawn[tuple(xy)] == expected[name]
 
 
@@ -171,7 +171,7 @@ def test_long_names_are_shortened_in_the_middle():
 
 def test_cells_without_coordinates_are_left_out():
     mdata = embedded()
-    mdata.obsm["X_umap"][:5] = np.nan
+    mdata.obsm["X_umap_scmamba"][:5] = np.nan
     ax = draw(mdata, "cell_type", modalities=False)[0]
     assert np.isfinite(ax.get_xlim()).all()
 
@@ -198,15 +198,15 @@ def test_without_a_figure_pyplot_makes_one():
     plt.close(axes[0].figure)
 
 
-NO_COORDINATES = {"X_umap": np.full((240, 2), np.nan)}
+NO_COORDINATES = {"X_umap_scmamba": np.full((240, 2), np.nan)}
 
 
 @pytest.mark.parametrize(
     ("change", "arguments", "error", "message"),
     [
-        pytest.param(lambda m: m.obsm.pop("X_umap"), {}, ScmambaError, "workflow.integrate", id="no_umap"),
+        pytest.param(lambda m: m.obsm.pop("X_umap_scmamba"), {}, ScmambaError, "workflow.integrate", id="no_umap"),
         pytest.param(
-            lambda m: m["atac"].obsm.pop("X_umap"),
+            lambda m: m["atac"].obsm.pop("X_umap_scmamba"),
             {"modalities": ["atac"]},
             ScmambaError,
             r"mdata\['atac'\].obsm",
@@ -222,7 +222,7 @@ NO_COORDINATES = {"X_umap": np.full((240, 2), np.nan)}
             id="too_many_values",
         ),
         pytest.param(
-            lambda m: m.obsm.update(X_umap=np.zeros((240, 1))), {}, ScmambaError, "two columns", id="one_column"
+            lambda m: m.obsm.update(X_umap_scmamba=np.zeros((240, 1))), {}, ScmambaError, "two columns", id="one_column"
         ),
         pytest.param(lambda m: m.obsm.update(NO_COORDINATES), {}, ScmambaError, "no finite", id="no_coordinates"),
         pytest.param(None, {"color": [], "modalities": False}, ScmambaError, "nothing to colour", id="no_panel"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError
 
 if TYPE_CHECKING:
@@ -14,14 +15,13 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 #: ``obsm`` key of the coordinates that :func:`scmamba_scvi.workflow.integrate` writes.
-UMAP_KEY: Final = "X_umap"
 Table = TypeVar("Table", pd.Series, pd.DataFrame)
 
 
 def coordinates(data: MuData | AnnData, key: str, name: str = "mdata") -> np.ndarray:
     """The first two columns of ``data.obsm[key]``, ``(n_cells, 2)``; ``name`` is what an error calls ``data``."""
     if key not in data.obsm:
-        hint = "scmamba_scvi.workflow.integrate(mdata) writes it, or compute it from obsm['X_scmamba'] with scanpy."
+        hint = "scmamba_scvi.workflow.integrate(mdata) writes it; basis='X_umap' draws the coordinates of scanpy."
         raise ScmambaError(
             f"{name}.obsm has no {key!r} to draw (it has {sorted(data.obsm) or 'nothing'})"
             f"{': ' + hint if key == UMAP_KEY else '.'}"

@@ -13,9 +13,10 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from .._columns import obs_column
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import MARGIN, figure_or_new, style_plane
-from ._cells import UMAP_KEY, coordinates
+from ._cells import coordinates
 from ._labels import OUTLINE, as_categorical, shorten, spread
 from ._palette import MISSING, palette
 
@@ -79,7 +80,7 @@ def integration(
     modalities
         Whether to start with a panel that shows each cell once per modality; or the modalities to show.
     basis
-        Key of ``obsm``.
+        Key of ``obsm``, such as ``"X_umap"`` for coordinates from scanpy.
     ncols
         Panels in a row. ``None``: up to three in one row, more in two rows.
     size, alpha

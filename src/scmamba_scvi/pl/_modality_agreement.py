@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_color_bar, style_plane
-from ._cells import UMAP_KEY, aligned, coordinates, point_size
+from ._cells import aligned, coordinates, point_size
 from ._labels import OUTLINE
 from ._palette import FEW, MISSING
 

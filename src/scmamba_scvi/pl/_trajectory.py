@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from .._columns import obs_column
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, style_color_bar, style_plane
-from ._cells import UMAP_KEY, aligned, coordinates, point_size
+from ._cells import aligned, coordinates, point_size
 from ._labels import OUTLINE, shorten, spread
 from ._palette import MISSING
 
@@ -72,8 +73,8 @@ def trajectory(
 
     Examples
     --------
-    >>> mdata.obsm["X_any"] = model.get_latent_representation()[:, :2]  # any two coordinates
-    >>> axes = pl.trajectory(mdata, model.get_pseudotime(root="type_1", groupby="cell_type")["joint"], basis="X_any")
+    >>> mdata.obsm["X_umap_scmamba"] = model.get_latent_representation()[:, :2]  # any two coordinates
+    >>> axes = pl.trajectory(mdata, model.get_pseudotime(root="type_1", groupby="cell_type")["joint"])
     """
     table = aligned(pd.DataFrame(pseudotime), mdata, "pseudotime")
     xy = coordinates(mdata, basis)
