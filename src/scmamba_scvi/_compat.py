@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
+from .errors import ScmambaError
+
 
 def scvi_constants() -> ModuleType:
     """Names under which scvi-tools keeps the parts of its registry."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-#: ``obsm`` key of the coordinates that :func:`scmamba_scvi.workflow.integrate` writes.
 Table = TypeVar("Table", pd.Series, pd.DataFrame)
 
 
