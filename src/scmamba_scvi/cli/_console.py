@@ -63,18 +63,21 @@ def _plain_log_and_warnings() -> Iterator[None]:
             err.print("[yellow]Note:[/yellow]", end=" ")
             err.print(str(message), markup=False, highlight=False, soft_wrap=True)
 
-    ours = logging.getLogger(PACKAGE.name)
+    # that of training is below scvi-tools' logger
+    ours = [logging.getLogger(name) for name in (PACKAGE.name, f"scvi.{PACKAGE.name}")]
     # the loggers of its modules, since Lightning sets the level of their parent when it is imported
     theirs = [
         logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "callbacks.early_stopping")
     ]
-    before = [(logger, logger.level) for logger in (ours, *theirs)]
-    propagate = ours.propagate
+    before = [(logger, logger.level, logger.propagate) for logger in (*ours, *theirs)]
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False  # a library may have given the root logger a handler, which would print each line again
+    for logger in ours:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = (
+            False  # a library may have given the root logger a handler, which would print each line again
+        )
     for logger in theirs:
         logger.setLevel(logging.ERROR)
     try:
@@ -82,7 +85,7 @@ def _plain_log_and_warnings() -> Iterator[None]:
             warnings.showwarning = show
             yield
     finally:
-        ours.removeHandler(handler)
-        ours.propagate = propagate
-        for logger, level in before:
+        for logger, level, propagate in before:
+            logger.removeHandler(handler)
             logger.setLevel(level)
+            logger.propagate = propagate
