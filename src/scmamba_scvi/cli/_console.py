@@ -70,13 +70,16 @@ def _plain_log_and_warnings() -> Iterator[None]:
             err.print("[yellow]Note:[/yellow]", end=" ")
             err.print(in_options(str(message)), markup=False, highlight=False, soft_wrap=True)
 
-    ours = logging.getLogger(PACKAGE.name)
-    before = ours.level, ours.propagate
+    # that of training is below scvi-tools' logger
+    ours = [logging.getLogger(name) for name in (PACKAGE.name, f"scvi.{PACKAGE.name}")]
+    before = [(logger, logger.level, logger.propagate) for logger in ours]
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False  # a library may have given the root logger a handler, which would print each line again
+    for logger in ours:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        # a library may have given the root logger a handler, which would print each line again
+        logger.propagate = False
     try:
         # their modules by name, since Lightning sets the level of their parent when it is imported
         with (
@@ -86,6 +89,7 @@ def _plain_log_and_warnings() -> Iterator[None]:
             warnings.showwarning = show
             yield
     finally:
-        ours.removeHandler(handler)
-        ours.setLevel(before[0])
-        ours.propagate = before[1]
+        for logger, level, propagate in before:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate

@@ -35,7 +35,7 @@ class MultiModalDataset(Dataset):
         registered = list(manager.data_registry)
         keys = registered if keys is None else list(keys)
         self._cells = np.arange(manager.adata.n_obs)  # positions in the MuData
-        self.matrices = {kind: manager.matrix(kind) for kind in KINDS if x_key(kind) in keys}
+        self.matrices: dict[str, ModalityMatrix] = {kind: manager.matrix(kind) for kind in KINDS if x_key(kind) in keys}
         matrix_keys = {x_key(kind) for kind in KINDS}
         self._columns = {k: np.asarray(manager.get_from_registry(k)) for k in keys if k not in matrix_keys}
 
