@@ -339,8 +339,13 @@ def test_bad_model_options_are_named(mdata, arguments, message):
 
 
 def test_a_mudata_without_setup_is_refused(mdata):
-    with pytest.raises(ValueError, match="set up"):
+    with pytest.raises(ScmambaError, match=r"not set up: call SCMAMBA.setup_mudata\(mdata"):
         SCMAMBA(mdata)
+    with pytest.raises(ScmambaError, match="A MuData is needed, got AnnData"):
+        SCMAMBA(mdata["rna"])
+    SCMAMBA.setup_mudata(mdata)
+    with pytest.raises(ScmambaError, match="a copy of one that was set up: call SCMAMBA.setup_mudata"):
+        SCMAMBA(mdata.copy())
 
 
 @pytest.mark.parametrize(

@@ -169,10 +169,36 @@ def test_another_build_is_refused(model_and_query):
     moved = query["atac"].copy()
     moved.var = moved.var.assign(start=moved.var["start"] + 90_000, end=moved.var["end"] + 90_000)
     moved.var_names = [f"peak{i}" for i in range(moved.n_vars)]
-    with pytest.raises(
-        ScmambaError, match="overlap one of the model.*another genome build.*model's are said to be hg38"
-    ):
+    with pytest.raises(ScmambaError, match="overlap one of the model.*another genome build.*the model on hg38"):
         SCMAMBA.prepare_query_mudata(mudata.MuData({"atac": moved}), model)
+
+
+@pytest.mark.parametrize("name", ["GRCh38_p13_ARC", "GRCh38-2020-A", "my reference"])
+def test_names_of_a_build_are_one_build_or_settled_by_the_user(model_and_query, name):
+    model, query = model_and_query
+    other = part(query, np.ones(query.n_obs, bool))
+    for modality in other.mod.values():
+        modality.var["genome"] = name
+    if name == "my reference":
+        with pytest.raises(ScmambaError, match="query is on my reference"):
+            SCMAMBA.prepare_query_mudata(other, model)
+    prepared = SCMAMBA.prepare_query_mudata(other, model, genome="GRCh38" if name == "my reference" else None)
+    assert prepared.uns["genome"] == "hg38" and SCMAMBA.load_query_data(prepared, model).is_query_
+
+
+def test_tiles_without_an_end_are_named(model_and_query):
+    """As ArchR writes them: seqnames, idx and start."""
+    model, query = model_and_query
+    var = query["atac"].var
+    start = var["start"].to_numpy() // 500 * 500
+    tiles = pd.DataFrame(
+        {"seqnames": var["chrom"].to_numpy(), "start": start}, index=[f"t{i}" for i in range(len(var))]
+    )
+    other = mudata.MuData({"atac": AnnData(query["atac"].X, query["atac"].obs, tiles)})
+    with pytest.raises(ScmambaError, match=r"no end.*mdata\['atac'\].var\['end'\] = .*\['start'\] \+ 500"):
+        SCMAMBA.prepare_query_mudata(other, model)
+    other["atac"].var["end"] = other["atac"].var["start"] + 500
+    assert SCMAMBA.prepare_query_mudata(other, model).uns["query_mapping"]["atac"]["coverage"] > 0.9
 
 
 def test_what_cannot_be_mapped_is_refused(model_and_query):

@@ -101,6 +101,8 @@ class SCMAMBA(
         config: ModelConfig | Mapping[str, Any] | None = None,
         **overrides,
     ) -> None:
+        if adata is not None:
+            self._check_is_set_up(adata)
         super().__init__(adata, registry)
         drop_managers_with(self)
         if config is None:
@@ -217,6 +219,23 @@ class SCMAMBA(
             kwargs.setdefault("extend_categories", True)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
+
+    @classmethod
+    def _check_is_set_up(cls, mdata: object) -> None:
+        """Raise unless `setup_mudata` was called with this object."""
+        call = f"{cls.__name__}.setup_mudata(mdata, batch_key=...)"
+        if not isinstance(mdata, MuData):
+            raise ScmambaError(
+                f"A MuData is needed, got {type(mdata).__name__}; {call} comes first and says how to make it."
+            )
+        uuid = mdata.uns.get(_C._SCVI_UUID_KEY)
+        manager = cls._setup_adata_manager_store.get(uuid)
+        if manager is None:
+            raise ScmambaError(
+                f"This MuData was not set up: call {call} first, without batch_key if there are no batches."
+            )
+        if manager.adata is not mdata:
+            raise ScmambaError(f"This MuData is a copy of one that was set up: call {call} with the copy.")
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:
         if layouts is not None:

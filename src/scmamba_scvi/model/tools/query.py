@@ -16,7 +16,6 @@ from scipy import sparse
 from ..._columns import has_obs_column
 from ..._compat import scvi_constants, without_pulling
 from ...errors import ScmambaError, UnknownNameError
-from ...pp.builds import possible_builds
 from ...pp.coordinates import Coordinates, parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
@@ -129,16 +128,19 @@ def _check_overlap(
     of_model = len(np.unique(overlapping[overlapping >= 0])) / reference.placed.sum()
     if max(of_query, of_model) >= MIN_OVERLAP:
         return
+    for whose, where in ((f"mdata[{key!r}]", query), ("the model", reference)):
+        starts = np.unique(where.start[where.placed])
+        if (where.end == where.start).all() and len(starts) > 1:
+            raise ScmambaError(
+                f"The intervals of {whose} have no end: var has a column of starts alone. Tiles all of one width end at "
+                f"mdata[{key!r}].var['end'] = mdata[{key!r}].var['start'] + {np.gcd.reduce(np.diff(starts))}."
+            )
     build_of_model = model.registry_[_C._SETUP_ARGS_KEY].get("genome")
-    builds = "; ".join(
-        f"{whose} are {f'said to be {stated}' if stated else 'of unknown build'}, and by the ends of the "
-        f"chromosomes could be {' or '.join(possible_builds(where)) or 'none of the known builds'}"
-        for whose, stated, where in (("The query's", build, query), ("the model's", build_of_model, reference))
-    )
     raise ScmambaError(
         f"Only {of_query:.0%} of the intervals of mdata[{key!r}] overlap one of the model, and {of_model:.0%} of those of "
         f"the model overlap one of the query: another genome build, or another species, is likelier than another peak "
-        f"caller. {builds}. Lift the intervals over to the model's build, or count the fragments in the model's intervals."
+        f"caller. The query is on {build or 'an unknown build'}, the model on {build_of_model or 'an unknown build'}. Lift "
+        f"the intervals over to the model's build, or count the fragments in the model's intervals."
     )
 
 
