@@ -113,7 +113,7 @@ def test_map_is_the_definition(stacked, k):
     assert mean_average_precision(x, types, n_neighbors=k) == pytest.approx(map_by_loops(x, types, k), abs=1e-12)
 
 
-def test_map_takes_its_neighbours_as_a_share_of_the_cells(stacked):
+def test_map_takes_its_neighbours_as_a_fraction_of_the_cells(stacked):
     x, types, _ = stacked
     for share, k in ((0.01, 2), (0.1, 15), (0.001, 1)):
         assert mean_average_precision(x, types, neighbor_frac=share) == mean_average_precision(x, types, n_neighbors=k)
@@ -131,19 +131,8 @@ def test_entropy_mixing_is_the_definition(stacked, normalize):
     x, types, omics = stacked
     for layers in (omics, types):  # two and three layers
         expected = entropies_by_loops(x, layers, 20).mean() / (np.log(len(set(layers))) if normalize else 1)
-        ours = omics_entropy_mixing(x, layers, n_neighbors=20, n_samples=None, normalize=normalize)
+        ours = omics_entropy_mixing(x, layers, n_neighbors=20, normalize=normalize)
         assert ours == pytest.approx(expected, abs=1e-12)
-
-
-def test_pools_estimate_the_mixing_of_all_cells(stacked):
-    x, _, omics = stacked
-    exact = omics_entropy_mixing(x, omics, n_neighbors=20, n_samples=None)
-    assert omics_entropy_mixing(x, omics, n_neighbors=20) == pytest.approx(exact, abs=5e-3)
-    # a pool of every cell is every cell
-    assert omics_entropy_mixing(x, omics, n_neighbors=20, n_samples=150, n_pools=3) == pytest.approx(exact, abs=1e-12)
-    a, b = (omics_entropy_mixing(x, omics, n_neighbors=20, n_samples=10, n_pools=2, random_state=s) for s in (0, 1))
-    assert a != b
-    assert a == omics_entropy_mixing(x, omics, n_neighbors=20, n_samples=10, n_pools=2)
 
 
 def test_alignment_is_the_definition(stacked):
@@ -197,7 +186,7 @@ def test_scores_agree_with_scglue(stacked):
 
 SCORES = [
     pytest.param(lambda x, t, o: mean_average_precision(x, t, n_neighbors=9), id="map"),
-    pytest.param(lambda x, t, o: omics_entropy_mixing(x, o, n_neighbors=9, n_samples=None), id="entropy"),
+    pytest.param(lambda x, t, o: omics_entropy_mixing(x, o, n_neighbors=9), id="entropy"),
     pytest.param(lambda x, t, o: seurat_alignment(x, t, neighbor_frac=0.06), id="alignment"),
     pytest.param(lambda x, t, o: graph_connectivity(x, t, n_neighbors=3), id="connectivity"),
     pytest.param(lambda x, t, o: matching_score(x[:60], x[90:], n_neighbors=3), id="matching"),
@@ -239,7 +228,7 @@ def test_a_sample_of_queries_estimates_the_score_of_all():
     rng = np.random.default_rng(5)
     types, omics = rng.integers(0, 4, 900), np.arange(900) % 2
     x = rng.normal(size=(900, 4)) + np.eye(4)[types]
-    for score, labels in ((mean_average_precision, types), (seurat_alignment, omics)):
+    for score, labels in ((mean_average_precision, types), (seurat_alignment, omics), (omics_entropy_mixing, omics)):
         exact = score(x, labels)
         assert score(x, labels, max_queries=400) == pytest.approx(exact, abs=0.06)
         assert score(x, labels, max_queries=900) == exact
@@ -267,7 +256,7 @@ def test_all_cells_at_one_point_score_as_chance_and_as_mixed():
         assert mean_average_precision(x, types, n_neighbors=100) == pytest.approx(0.25, abs=0.05)
         assert mean_average_precision(x[order], types[order], n_neighbors=100) == pytest.approx(0.25, abs=0.05)
         # one point is perfectly mixed; only scores of types can tell what is wrong with it
-        assert omics_entropy_mixing(x, omics, n_samples=None) > 0.98
+        assert omics_entropy_mixing(x, omics) > 0.98
         assert seurat_alignment(x, omics, neighbor_frac=0.1) == pytest.approx(1, abs=0.02)
         assert graph_connectivity(x, types) > 0.95
         assert matching_score(x[:100], x[:100]) < 0.1
@@ -283,7 +272,7 @@ def test_shuffled_labels_score_as_chance():
     assert mean_average_precision(x, shuffled, n_neighbors=100) == pytest.approx(0.25, abs=0.06)
     assert graph_connectivity(x, shuffled, n_neighbors=1) < 0.2
     assert seurat_alignment(x, shuffled, neighbor_frac=0.1) == pytest.approx(1, abs=0.02)
-    assert omics_entropy_mixing(x, types, n_samples=None) == pytest.approx(0, abs=1e-12)
+    assert omics_entropy_mixing(x, types) == pytest.approx(0, abs=1e-12)
 
 
 def test_modalities_far_apart_keep_the_types_but_do_not_mix():
@@ -292,7 +281,7 @@ def test_modalities_far_apart_keep_the_types_but_do_not_mix():
     half = rng.normal(size=(200, 4)) + 20 * np.eye(2, 4)[types[:200]]
     x, omics = np.concatenate([half, half + 1000]), np.repeat(["rna", "atac"], 200)
     assert mean_average_precision(x, types) == 1
-    assert omics_entropy_mixing(x, omics, n_neighbors=50, n_samples=None) == pytest.approx(0, abs=1e-12)
+    assert omics_entropy_mixing(x, omics, n_neighbors=50) == pytest.approx(0, abs=1e-12)
     assert seurat_alignment(x, omics) == pytest.approx(0, abs=1e-12)
     assert graph_connectivity(x, types) == pytest.approx(0.5)
     assert matching_score(half, half + 1000) < 0.05
@@ -329,14 +318,13 @@ AB = ["a", "b"] * 3
         ),
         pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=6), "1 to 5 neighbours", id="k_is_n"),
         pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=0), "1 to 5 neighbours", id="k_is_0"),
-        pytest.param(lambda: mean_average_precision(X, AB, neighbor_frac=1.5), "neighbor_frac", id="share_above_1"),
+        pytest.param(lambda: mean_average_precision(X, AB, neighbor_frac=1.5), "neighbor_frac", id="fraction_above_1"),
         pytest.param(lambda: mean_average_precision(X[:1], ["a"]), "at least 2", id="one_cell"),
         pytest.param(lambda: mean_average_precision(X, AB, max_queries=0), "max_queries", id="no_queries"),
         pytest.param(lambda: omics_entropy_mixing(X, AB), "1 to 5 neighbours .* 100 were", id="entropy_few_cells"),
-        pytest.param(lambda: omics_entropy_mixing(X, ["a"] * 6, n_neighbors=2), "at least 2", id="one_layer"),
-        pytest.param(lambda: omics_entropy_mixing(X, AB, n_neighbors=2, n_pools=0), "n_pools", id="no_pools"),
-        pytest.param(lambda: seurat_alignment(X, ["a"] * 6), "at least 2", id="alignment_one_layer"),
-        pytest.param(lambda: seurat_alignment(X, ["a"] * 5 + ["b"]), "has one cell", id="alignment_layer_of_one"),
+        pytest.param(lambda: omics_entropy_mixing(X, ["a"] * 6, n_neighbors=2), "at least 2", id="one_modality"),
+        pytest.param(lambda: seurat_alignment(X, ["a"] * 6), "at least 2", id="alignment_one_modality"),
+        pytest.param(lambda: seurat_alignment(X, ["a"] * 5 + ["b"]), "has one cell", id="alignment_modality_of_one"),
         pytest.param(lambda: seurat_alignment(X, AB, n_repeats=0), "n_repeats", id="no_repeats"),
         pytest.param(lambda: graph_connectivity(X, AB), "15 were asked", id="connectivity_few_cells"),
         pytest.param(lambda: graph_connectivity(X, range(6), n_neighbors=2), "no type has two", id="all_labels_once"),
