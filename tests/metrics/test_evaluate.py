@@ -18,7 +18,7 @@ N, TYPES, Z = 320, 4, 8
 
 
 def integrated(seed=0, noise=0.15):
-    """Two views of well separated types whose cells differ from one another, and the mean of both."""
+    """Two modalities of well separated types whose cells differ from one another, and the mean of both."""
     rng = np.random.default_rng(seed)
     labels = np.arange(N) % TYPES
     cell = 6 * rng.normal(size=(TYPES, Z))[labels] + rng.normal(size=(N, Z))
@@ -82,7 +82,7 @@ def test_each_value_is_that_of_the_single_function():
     assert found == pytest.approx(expected)
 
 
-def test_permuted_partners_are_found_by_chance_only():
+def test_permuted_true_matches_are_found_by_chance_only():
     parts, labels, _ = integrated()
     parts["atac"] = parts["atac"][np.random.default_rng(1).permutation(N)]
     found, good = scored(parts, labels), scored(integrated()[0], labels)
@@ -90,12 +90,12 @@ def test_permuted_partners_are_found_by_chance_only():
     assert found["median rank"] == pytest.approx(0.5, abs=0.05)
     assert found["recall@10"] == pytest.approx(10 / N, abs=0.03)
     assert found["recall@1"] < 0.03 and found["matching score"] < 0.03
-    # what does not ask who is whose partner stays as it was
+    # what does not ask who is whose true match stays as it was
     for name in ("ARI", "NMI", "MAP", "cell-type ASW", "kNN accuracy", "omics mixing", "modality gap"):
         assert found[name] == pytest.approx(good[name], abs=0.02), name
 
 
-def test_partners_permuted_within_their_type_keep_the_types():
+def test_true_matches_permuted_within_their_type_keep_the_types():
     parts, labels, _ = integrated()
     rows = np.arange(N)
     for label in np.unique(labels):
@@ -121,7 +121,7 @@ def test_cells_that_are_all_alike_score_as_chance():
     assert found["kNN accuracy"] == pytest.approx(1 / TYPES, abs=0.1)
     assert found["modality gap"] == 0.0
     for name in ("omics mixing", "Seurat alignment", "omics ASW", "batch mixing", "batch ASW"):
-        assert found[name] > 0.9, name  # nothing tells layers apart where nothing tells cells apart
+        assert found[name] > 0.9, name  # nothing tells modalities apart where nothing tells cells apart
 
 
 def test_modalities_apart_fail_to_align_though_each_is_right():
@@ -136,8 +136,8 @@ def test_modalities_apart_fail_to_align_though_each_is_right():
     assert found["FOSCTTM"] < 0.01 and found["recall@10"] > 0.99
     assert found["ARI"] > 0.95 and found["kNN accuracy"] > 0.95
     # the stacked modalities show it in the scores of cell types, too
-    on_views = scored(parts, labels, metrics=["ARI", "cell-type ASW", "kNN accuracy"], bio_on="modalities")
-    assert on_views["ARI"] < 0.8 and on_views["cell-type ASW"] < 0.6 and on_views["kNN accuracy"] > 0.95
+    on_modalities = scored(parts, labels, metrics=["ARI", "cell-type ASW", "kNN accuracy"], bio_on="modalities")
+    assert on_modalities["ARI"] < 0.8 and on_modalities["cell-type ASW"] < 0.6 and on_modalities["kNN accuracy"] > 0.95
 
 
 def test_shuffled_labels_score_as_chance():
@@ -348,8 +348,8 @@ def test_three_modalities_are_averaged_over_their_pairs():
                      id="unpaired"),
         pytest.param({"parts": ["joint"]}, "omics mixing.*modality gap.*no embeddings of two modalities", {"bio", "batch"},
                      id="joint_only"),
-        pytest.param({"parts": ["rna"]}, "no embeddings of two modalities", {"bio", "batch"}, id="one_view"),
-        pytest.param({"parts": ["rna", "atac"]}, None, {"bio", "omics", "single-cell", "batch"}, id="views_only"),
+        pytest.param({"parts": ["rna"]}, "no embeddings of two modalities", {"bio", "batch"}, id="one_modality"),
+        pytest.param({"parts": ["rna", "atac"]}, None, {"bio", "omics", "single-cell", "batch"}, id="modalities_only"),
     ],
 )  # fmt: skip
 def test_what_the_data_lack_is_left_out_and_said_once(change, said, groups):
@@ -367,7 +367,7 @@ def test_what_the_data_lack_is_left_out_and_said_once(change, said, groups):
     assert table.notna().all().all()
 
 
-def test_a_method_without_views_has_no_summary_of_them():
+def test_a_method_without_modalities_has_no_summary_of_them():
     parts, labels, _ = integrated()
     methods = {"whole": parts, "joint only": parts["joint"]}
     with pytest.warns(UserWarning, match=r"omics mixing.*of 'joint only' \(no embeddings of two modalities\)"):

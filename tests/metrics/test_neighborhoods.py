@@ -34,19 +34,19 @@ def map_by_loops(x, labels, k):
 
 
 def entropies_by_loops(x, omics, k):
-    layers = sorted(set(omics))
-    overall = np.array([np.mean(np.array(omics) == layer) for layer in layers])
+    modalities = sorted(set(omics))
+    overall = np.array([np.mean(np.array(omics) == modality) for modality in modalities])
     out = []
     for neighbours in order_of_neighbours(x)[:, :k]:
-        p = np.array([np.mean([omics[j] == layer for j in neighbours]) for layer in layers]) / overall
+        p = np.array([np.mean([omics[j] == modality for j in neighbours]) for modality in modalities]) / overall
         p = p / p.sum()
         out.append(-sum(v * np.log(v) for v in p if v > 0))
     return np.array(out)
 
 
-def alignment_by_loops(x, omics, k, n_layers):
+def alignment_by_loops(x, omics, k, n_modalities):
     own = np.mean([np.sum(omics[row] == omics[i]) for i, row in enumerate(order_of_neighbours(x)[:, :k])])
-    return min(1.0, 1 - (own - k / n_layers) / (k - k / n_layers))
+    return min(1.0, 1 - (own - k / n_modalities) / (k - k / n_modalities))
 
 
 def connectivity_by_walking(x, labels, k):
@@ -89,7 +89,7 @@ def matching_by_sets(x, y, k):
 
 @pytest.fixture
 def stacked():
-    """Two unequal layers of three types that overlap."""
+    """Two unequal modalities of three types that overlap."""
     rng = np.random.default_rng(0)
     types = rng.integers(0, 3, 150)
     omics = np.array(["rna"] * 90 + ["atac"] * 60)
@@ -129,9 +129,9 @@ def test_known_average_precision_on_a_line():
 @pytest.mark.parametrize("normalize", [True, False])
 def test_entropy_mixing_is_the_definition(stacked, normalize):
     x, types, omics = stacked
-    for layers in (omics, types):  # two and three layers
-        expected = entropies_by_loops(x, layers, 20).mean() / (np.log(len(set(layers))) if normalize else 1)
-        ours = omics_entropy_mixing(x, layers, n_neighbors=20, normalize=normalize)
+    for modalities in (omics, types):  # two and three modalities
+        expected = entropies_by_loops(x, modalities, 20).mean() / (np.log(len(set(modalities))) if normalize else 1)
+        ours = omics_entropy_mixing(x, modalities, n_neighbors=20, normalize=normalize)
         assert ours == pytest.approx(expected, abs=1e-12)
 
 
@@ -143,8 +143,8 @@ def test_alignment_is_the_definition(stacked):
         assert seurat_alignment(x[kept], omics[kept], neighbor_frac=share) == pytest.approx(expected, abs=1e-12)
 
 
-def test_alignment_draws_layers_down_to_the_smallest():
-    # 20 cells of one layer in a crowd of 980: without drawing, nearly all neighbours are of the crowd
+def test_alignment_draws_modalities_down_to_the_smallest():
+    # 20 cells of one modality in a crowd of 980: without drawing, nearly all neighbours are of the crowd
     x = np.random.default_rng(2).normal(size=(1000, 3))
     omics = np.repeat(["few", "many"], [20, 980])
     assert seurat_alignment(x, omics, neighbor_frac=0.1, n_repeats=30) == pytest.approx(1, abs=0.06)
@@ -213,14 +213,14 @@ def test_order_of_cells_does_not_matter(stacked, score):
     assert score(x[order], types[order], omics[order]) == pytest.approx(score(x, types, omics), abs=1e-12)
 
 
-def test_order_of_pairs_and_of_even_layers_does_not_matter(stacked, pairs):
+def test_order_of_pairs_and_of_even_modalities_does_not_matter(stacked, pairs):
     order = np.random.default_rng(3).permutation(70)
     x, y = pairs
     assert matching_score(x[order], y[order], n_neighbors=4) == pytest.approx(matching_score(x, y, n_neighbors=4))
-    z, layer = np.concatenate(pairs), np.repeat([0, 1], 70)
+    z, modality = np.concatenate(pairs), np.repeat([0, 1], 70)
     order = np.random.default_rng(4).permutation(140)
-    assert seurat_alignment(z[order], layer[order], neighbor_frac=0.1) == pytest.approx(
-        seurat_alignment(z, layer, neighbor_frac=0.1), abs=1e-12
+    assert seurat_alignment(z[order], modality[order], neighbor_frac=0.1) == pytest.approx(
+        seurat_alignment(z, modality, neighbor_frac=0.1), abs=1e-12
     )
 
 
@@ -240,7 +240,7 @@ def test_copies_of_a_cell_are_its_neighbours_but_it_is_not():
     labels = np.repeat(np.arange(30), 2)
     assert mean_average_precision(x, labels, n_neighbors=1) == 1  # the copy, never the cell
     assert mean_average_precision(x, np.arange(60) % 2, n_neighbors=1) == 0
-    # both layers are at the same places: no neighbour is of the own layer, and the score is clipped
+    # both modalities are at the same places: no neighbour is of the own modality, and the score is clipped
     assert seurat_alignment(x, np.arange(60) % 2, neighbor_frac=0.01) == 1
 
 
@@ -287,14 +287,14 @@ def test_modalities_far_apart_keep_the_types_but_do_not_mix():
     assert matching_score(half, half + 1000) < 0.05
 
 
-def test_permuted_partners_score_as_chance_and_stay_mixed():
+def test_permuted_true_matches_score_as_chance_and_stay_mixed():
     rng = np.random.default_rng(10)
     x = rng.normal(size=(300, 5))
     assert matching_score(x, x) == 1
     assert matching_score(x, x[rng.permutation(300)]) == pytest.approx(1 / 300, abs=0.01)
     # mixing does not depend on pairs
-    z, layer = np.concatenate([x, x[::-1] + 1e-9]), np.repeat([0, 1], 300)
-    assert seurat_alignment(z, layer) > 0.95
+    z, modality = np.concatenate([x, x[::-1] + 1e-9]), np.repeat([0, 1], 300)
+    assert seurat_alignment(z, modality) > 0.95
 
 
 # --- faults ---
