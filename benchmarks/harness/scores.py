@@ -53,7 +53,7 @@ def _matching(embedded: list[np.ndarray], truth: Truth) -> dict[str, float]:
     stacked, omics = np.concatenate(embedded), np.repeat(["x", "y"], [len(v) for v in embedded])
     scores = {
         "FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(recall[1]), "recall@1": float(recall[0]),
-        "omics mixing": metrics.omics_entropy_mixing(stacked, omics, n_neighbors=_few(100, stacked), n_samples=None),
+        "omics mixing": metrics.omics_entropy_mixing(stacked, omics, n_neighbors=_few(100, stacked)),
     }  # fmt: skip
     if truth.labels is not None:
         scores["omics ASW"] = metrics.omics_asw(stacked, omics, np.tile(truth.labels[1], 2))
@@ -83,7 +83,7 @@ def _batches(test: np.ndarray, truth: Truth) -> dict[str, float]:
     from scmamba_scvi import metrics
 
     batches = truth.batches[1]
-    scores = {"batch mixing": metrics.omics_entropy_mixing(test, batches, n_neighbors=_few(100, test), n_samples=None)}
+    scores = {"batch mixing": metrics.omics_entropy_mixing(test, batches, n_neighbors=_few(100, test))}
     if truth.labels is not None:
         scores["batch ASW"] = metrics.omics_asw(test, batches, truth.labels[1])
     return scores

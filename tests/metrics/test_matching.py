@@ -87,7 +87,7 @@ def test_the_gap_is_the_distance_of_centres_on_the_sphere(pairs):
 
 
 def test_known_values_on_a_line():
-    # partner distances are 2, 0 and 2; from x=0: y=1 is closer; from x=1: none; from x=4: none (|4-1|=3 > 2, 6 is it,
+    # distances of true matches are 2, 0 and 2; from x=0: y=1 is closer; from x=1: none; from x=4: none (|4-1|=3 > 2, 6 is it,
     # but y=2 is as far as 6: half a cell)
     x, y = np.array([[0.0], [1.0], [4.0]]), np.array([[2.0], [1.0], [6.0]])
     np.testing.assert_allclose(foscttm(x, y)[0], [1 / 3, 0, 0.5 / 3])
@@ -110,7 +110,7 @@ def test_one_pass_gives_every_score(pairs):
 # --- properties ---
 
 
-def test_perfect_and_reversed_partners_have_the_extreme_scores():
+def test_perfect_and_reversed_true_matches_have_the_extreme_scores():
     x = np.arange(10.0)[:, None]
     assert np.concatenate(foscttm(x, x)).max() == 0
     assert recall_at_k(x, x, 1) == 1
@@ -124,7 +124,7 @@ def test_copies_of_a_cell_share_their_ranks(monkeypatch, float64_below):
     monkeypatch.setattr(distances, "FLOAT64_BELOW", float64_below)
     rng = np.random.default_rng(3)
     x = np.repeat(rng.normal(size=(50, 16)), 4, axis=0)
-    # the partner and three copies of it stand on ranks 1 to 4
+    # the true match and three copies of it stand on ranks 1 to 4
     np.testing.assert_allclose(foscttm(x, x), 1.5 / 200)
     assert recall_at_k(x, x, 1) == pytest.approx(1 / 4)
     assert recall_at_k(x, x, 4) == 1
@@ -209,7 +209,7 @@ def test_all_cells_at_one_point_score_as_chance():
     assert modality_gap(x + 1, y + 1) == 0
 
 
-def test_permuted_partners_score_as_chance():
+def test_permuted_true_matches_score_as_chance():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(800, 8))
     y = x[rng.permutation(800)]
@@ -223,7 +223,7 @@ def test_permuted_partners_score_as_chance():
 def test_modalities_far_apart_keep_their_order_but_not_their_overlap():
     x = np.random.default_rng(5).normal(size=(200, 8))
     y = x + 100.0
-    # a shift leaves most of the order within the other modality, but no partner is among the neighbours
+    # a shift leaves most of the order within the other modality, but no true match is among the neighbours
     assert np.mean(foscttm(x, y)) < 0.5
     np.testing.assert_array_equal(neighborhood_overlap(x, y, [1, 199]), [0, 0])
     assert neighborhood_overlap(x, y, 399)[0] == 1

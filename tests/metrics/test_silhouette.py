@@ -51,7 +51,7 @@ def test_scores_agree_with_scglue(stacked):
 
 
 @pytest.mark.parametrize("single_modality", ["skip", "one"])
-def test_a_type_of_one_layer_is_left_out_or_counts_one(stacked, single_modality):
+def test_a_type_of_one_modality_is_left_out_or_counts_one(stacked, single_modality):
     x, types, omics = stacked
     kept = (types != 3) | (omics == "rna")  # type 3 has no atac
     kept[np.flatnonzero(types == 2)] = False
@@ -118,7 +118,7 @@ def test_shuffled_labels_score_as_chance_and_modalities_apart_score_zero():
     assert omics_asw(x, omics, types) > 0.95
     assert cell_type_asw(x, rng.permutation(types)) == pytest.approx(0.5, abs=0.01)
     apart = x + 1e4 * omics[:, None]
-    # the silhouette compares mean distances, which distant layers dominate
+    # the silhouette compares mean distances, which distant modalities dominate
     assert cell_type_asw(apart, types) == pytest.approx(0.5, abs=0.01)
     assert omics_asw(apart, omics, types) < 0.01
 
@@ -137,8 +137,8 @@ AB = ["a", "b"] * 3
         pytest.param(lambda: cell_type_asw(X, ["a"] * 6), "at least 2", id="one_label"),
         pytest.param(lambda: cell_type_asw(X[:1], ["a"]), "at least 2", id="one_cell"),
         pytest.param(lambda: cell_type_asw(X, range(6)), "no cell has another", id="all_labels_once"),
-        pytest.param(lambda: omics_asw(X, ["rna"] * 6, AB), "omics needs at least 2", id="one_layer"),
-        pytest.param(lambda: omics_asw(X, AB, AB), "several cells of two modalities", id="no_type_in_two_layers"),
+        pytest.param(lambda: omics_asw(X, ["rna"] * 6, AB), "omics needs at least 2", id="one_modality"),
+        pytest.param(lambda: omics_asw(X, AB, AB), "several cells of two modalities", id="no_type_in_two_modalities"),
         pytest.param(lambda: omics_asw(X, AB, AB[:4]), r"cell_type .*\(4,\)", id="omics_length"),
     ],
 )

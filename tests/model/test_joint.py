@@ -41,7 +41,7 @@ def test_batches_are_mixed_and_types_kept(batches):
     labels, batch = (mdata.obs[key].to_numpy() for key in ("cell_type", "batch"))
     left = model_of(mdata.copy(), "batch", correct_batches=False).get_latent_representation()
     corrected = model.get_latent_representation()
-    mixing = [omics_entropy_mixing(z, batch, n_neighbors=30, n_samples=None) for z in (left, corrected)]
+    mixing = [omics_entropy_mixing(z, batch, n_neighbors=30) for z in (left, corrected)]
     accuracy = [knn_accuracy(z, labels) for z in (left, corrected)]
     assert mixing[0] < 0.5 and mixing[1] > 0.9
     assert accuracy[1] > accuracy[0] - 0.02

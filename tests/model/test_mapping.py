@@ -55,7 +55,7 @@ def transfer(model, z, query):
 def mixing(model, z):
     whole = model.get_latent_representation()
     side = np.repeat(["reference", "query"], [len(whole), len(z)])
-    return omics_entropy_mixing(np.r_[whole, z], side, n_neighbors=30, n_samples=None)
+    return omics_entropy_mixing(np.r_[whole, z], side, n_neighbors=30)
 
 
 # -- features ----------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def annotation_scores(
             f"Give both as names or both as codes."
         )
     codes = pd.factorize(np.concatenate([true.astype(object), predicted.astype(object)]))[0]
-    true, predicted = codes[: len(true)], codes[len(true) :]
+    true, predicted = np.split(codes, 2)
     precision, recall, f1, _ = precision_recall_fscore_support(true, predicted, average=average, zero_division=0)
     accuracy = accuracy_score(true, predicted)
     return {"accuracy": float(accuracy), "precision": float(precision), "recall": float(recall), "f1": float(f1)}

@@ -69,8 +69,8 @@ def evaluate_integration(
         ``"all"``, or names from :data:`METRICS`.
     paired
         Whether a cell of one modality and the cell of the same name (without data: the same row) of another are one
-        cell. If not, scores of true matches are left out. For matrices of different cells give labels and batches as a
-        dict from modality.
+        cell. If not, scores of true matches are left out. Without data, matrices of different cells
+        are given as tables that name them, labels and batches as ``Series``.
     bio_on
         What scores of cell types and batches (groups ``bio`` and ``batch``) are computed on: ``"joint"``, the joint
         embedding, which is what users cluster, or the stacked modalities if there is none; ``"modalities"``, these
@@ -130,7 +130,7 @@ def evaluate_integration(
     wanted = _requested(metrics)
     if bio_on not in get_args(BioOn):
         raise UnknownNameError("bio_on", bio_on, get_args(BioOn))
-    inputs = read_inputs(data, embeddings, label_key, batch_key, paired).choose(cells, max_cells, random_state)
+    inputs = read_inputs(data, embeddings, label_key, batch_key).choose(cells, max_cells, random_state)
     common = Common(random_state=random_state, device=device)
     values: dict[str, dict[str, float]] = {}
     left_out: dict[tuple[str, str], list[str]] = {}  # (reason, score) -> methods

@@ -25,7 +25,7 @@ DEFAULT: Final = {"scmamba-scvi": OBSM_KEY}
 #: A key of ``obsm``, a matrix, or a table with names of cells.
 Embedding: TypeAlias = str | np.ndarray | pd.DataFrame
 Embeddings: TypeAlias = str | Sequence[str] | Mapping[str, Embedding | Mapping[str, Embedding]]
-Column: TypeAlias = str | Labels | Mapping[str, Labels] | None
+Column: TypeAlias = str | Labels | None
 #: Method and part.
 Key: TypeAlias = tuple[str, str]
 
@@ -66,21 +66,11 @@ class Inputs:
         )
 
 
-def read_inputs(data: Any, embeddings: Embeddings | None, label_key: Column, batch_key: Column, paired: bool) -> Inputs:
-    """Collect and align all that is scored; every fault of the input is reported here, before anything is computed.
-
-    Without data, row ``i`` of all matrices is one cell, unless labels or batches are given per modality: then each
-    modality has its own cells.
-    """
-    own_rows = isinstance(label_key, Mapping) or isinstance(batch_key, Mapping)
-    if own_rows and (paired or data is not None):
-        raise ScmambaError(
-            "label_key or batch_key as a dict from modality is for matrices of different cells: data=None and "
-            "paired=False."
-        )
+def read_inputs(data: Any, embeddings: Embeddings | None, label_key: Column, batch_key: Column) -> Inputs:
+    """Collect and align all that is scored; every fault of the input is reported here, before anything is computed."""
     given = _parts(data, embeddings)
     if data is None:
-        tables = _without_data(given, paired, own_rows)
+        tables = _without_data(given)
         cells = pd.Index(list(dict.fromkeys(name for table in tables.values() for name in table.index)))
     else:
         cells = pd.Index(data.obs_names)
@@ -187,39 +177,25 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
     return table if modality is None else table[table.notna().all(axis=1) | table.index.isin(modality.obs_names)]
 
 
-def _without_data(given: Mapping[Key, Embedding], paired: bool, own_rows: bool) -> dict[Key, pd.DataFrame]:
-    """Tables name their cells; rows of matrices are the same cells in all of them, or others in each modality."""
+def _without_data(given: Mapping[Key, Embedding]) -> dict[Key, pd.DataFrame]:
+    """Tables name their cells; row ``i`` of all matrices is one cell."""
     for key, x in given.items():
         if isinstance(x, str):
             raise ScmambaError(f"{display_name(*key)} is the key {x!r}, but there are no data to look it up in.")
-    is_table = {isinstance(x, pd.DataFrame) for x in given.values()}
-    if len(is_table) > 1:
+    names = {key: x.index for key, x in given.items() if isinstance(x, pd.DataFrame)}
+    if not names:
+        names = {key: pd.RangeIndex(_n_rows(x, display_name(*key))) for key, x in given.items()}
+        if len({len(rows) for rows in names.values()}) > 1:
+            listed = ", ".join(f"{display_name(*key)} {len(rows):,}" for key, rows in names.items())
+            raise ScmambaError(
+                f"Row i of every matrix must be the same cell, but they have different numbers of rows: {listed}. Give "
+                f"tables indexed by names of cells."
+            )
+    elif len(names) < len(given):
         raise ScmambaError(
             "Some embeddings are tables with names of cells and some are matrices: give all in one form."
         )
-    if is_table == {True}:
-        return {key: _table(x, pd.DataFrame(x).index, display_name(*key)) for key, x in given.items()}
-    sizes = {key: _n_rows(x, display_name(*key)) for key, x in given.items()}
-    if len(set(sizes.values())) == 1 and not own_rows:
-        return {key: _table(x, pd.RangeIndex(sizes[key]), display_name(*key)) for key, x in given.items()}
-    if paired:
-        listed = ", ".join(f"{display_name(*key)} {n:,}" for key, n in sizes.items())
-        raise ScmambaError(
-            f"Row i of every matrix must be the same cell, but they have different numbers of rows: {listed}. Give "
-            f"tables indexed by names of cells, or say paired=False and give labels as a dict from modality."
-        )
-    per_part: dict[str, int] = {}
-    for (method, part), n in sizes.items():
-        if part == JOINT:
-            raise ScmambaError(
-                f"{display_name(method, part)}: without names, matrices of different cells cannot have a joint one."
-            )
-        if per_part.setdefault(part, n) != n:
-            raise ScmambaError(
-                f"{display_name(method, part)} has {n:,} rows, but {per_part[part]:,} in another method."
-            )
-    names = {part: pd.Index([f"{part}:{i}" for i in range(n)]) for part, n in per_part.items()}
-    return {key: _table(x, names[key[1]], display_name(*key)) for key, x in given.items()}
+    return {key: _table(x, names[key], display_name(*key)) for key, x in given.items()}
 
 
 def _n_rows(values: Any, called: str) -> int:
@@ -277,17 +253,6 @@ def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
         if data is None:
             raise ScmambaError(f"{name}={given!r} names a column, but there are no data: give the values themselves.")
         values = obs_column(data, given).astype(object).reindex(cells)
-    elif isinstance(given, Mapping):
-        values = pd.Series(index=cells, dtype=object)
-        parts = [str(cell).rpartition(":")[0] for cell in cells]
-        for part, labels in given.items():
-            own = np.array([of == part for of in parts])
-            if own.sum() != len(labels):
-                raise ScmambaError(
-                    f"{name}[{part!r}] has {len(labels):,} values: give one for each row of the matrix of that "
-                    f"modality; there are matrices of {list(dict.fromkeys(parts))}."
-                )
-            values[own] = list(labels)
     elif isinstance(given, pd.Series) and given.index.isin(cells).any():
         if not given.index.is_unique:
             raise ScmambaError(f"{name} names some cells twice.")

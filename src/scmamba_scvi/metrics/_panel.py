@@ -86,7 +86,7 @@ def _mixing(e: Embedded, points: Points, groups: np.ndarray) -> float:
     k = min(100, len(points.x) // 10)
     if k < 1:
         raise ScmambaError(f"{len(points.x)} rows are too few for neighbourhoods; at least 10 are needed.")
-    return omics_entropy_mixing(points.x, groups, n_neighbors=k, n_samples=points.max_queries, n_pools=1, **e.common)
+    return omics_entropy_mixing(points.x, groups, n_neighbors=k, max_queries=points.max_queries, **e.common)
 
 
 def _alignment(e: Embedded) -> float:

@@ -158,10 +158,7 @@ def _of_common_cells(a: Any, b: Any, name_a: str, name_b: str) -> tuple[np.ndarr
     """Pseudotimes of the cells that have both, which must differ from cell to cell."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
-        raise ScmambaError(
-            f"{name_a} and {name_b} must hold one pseudotime per cell, for the same cells; got shapes {a.shape} and "
-            f"{b.shape}."
-        )
+        raise ScmambaError(f"{name_a} and {name_b} must hold one pseudotime per cell; got {a.shape} and {b.shape}.")
     both = np.isfinite(a) & np.isfinite(b)
     if both.sum() < 3:
         raise ScmambaError(f"{int(both.sum())} of {len(a)} cells have both pseudotimes; a correlation needs three.")

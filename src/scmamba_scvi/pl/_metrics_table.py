@@ -208,7 +208,8 @@ def _goodness(values: np.ndarray, lower_is_better: bool) -> np.ndarray:
 
 def _shade(hue: str, good: float) -> str:
     """From nearly white to the hue."""
-    return to_hex(1 - (0.12 + 0.88 * good) * (1 - np.array(to_rgb(hue))))
+    red, green, blue = (1 - (0.12 + 0.88 * good) * (1 - part) for part in to_rgb(hue))
+    return to_hex((red, green, blue))
 
 
 def _ink(background: str) -> str:

@@ -92,7 +92,8 @@ def _draw_histogram(ax: Axes, values: np.ndarray, threshold: float | None, label
     if highest - lowest < 1e-6:  # equal values: one bar in the middle, not an axis of rounding errors
         lowest, highest = lowest - 0.5, highest + 0.5
     width = (highest - lowest) / N_BINS
-    low = np.zeros(len(known), dtype=bool) if threshold is None else known < threshold
+    threshold = -np.inf if threshold is None else threshold
+    low = known < threshold
     # an edge at the threshold, so that no bar holds cells of both sides of it
     first = threshold - width * np.ceil((threshold - lowest) / width) if low.any() else lowest
     edges = (first + width * np.arange(N_BINS + 3)).tolist()
@@ -111,15 +112,15 @@ def _draw_histogram(ax: Axes, values: np.ndarray, threshold: float | None, label
 
 
 def _draw_embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: float | None, label: str) -> None:
-    known, size = np.isfinite(values), point_size(len(xy))
+    (x, y), known, size = xy.T, np.isfinite(values), point_size(len(xy))
     scatter = partial(ax.scatter, rasterized=True)
-    scatter(*xy[~known].T, s=size, c=MISSING, linewidths=0)
+    scatter(x[~known], y[~known], s=size, c=MISSING, linewidths=0)
     order = np.flatnonzero(known)[np.argsort(-values[known], kind="stable")]  # low values on top
     # a few extreme cells must not take up the whole range of colours
     low, high = np.quantile(values[known], [0.01, 0.99])
-    drawn = scatter(*xy[order].T, s=size, c=values[order], cmap="cividis", vmin=low, vmax=high, linewidths=0)
+    drawn = scatter(x[order], y[order], s=size, c=values[order], cmap="cividis", vmin=low, vmax=high, linewidths=0)
     if threshold is not None and (marked := known & (values < threshold)).any():
-        scatter(*xy[marked].T, s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7)
+        scatter(x[marked], y[marked], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7)
     style_color_bar(ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both"), label)
     style_plane(ax)
     ax.set_aspect("equal", adjustable="datalim")

@@ -80,7 +80,8 @@ def trajectory(
     xy = coordinates(mdata, basis)
     if not np.isfinite(table.to_numpy(dtype=float)).any():
         raise ScmambaError("pseudotime holds no finite value; pass what model.get_pseudotime() gives.")
-    centers = {} if connectivities is None else _centers(mdata, groupby, connectivities, xy)
+    connectivities = pd.DataFrame() if connectivities is None else connectivities
+    centers = _centers(mdata, groupby, connectivities, xy) if len(connectivities) else {}
     figure = figure_or_new(figure, SIDE * table.shape[1] + 0.8, SIDE)
     axes = figure.subplots(1, table.shape[1], squeeze=False)[0]
     for ax, name in zip(axes, table, strict=True):
