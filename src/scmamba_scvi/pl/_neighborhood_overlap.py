@@ -58,7 +58,7 @@ def neighborhood_overlap(
     Examples
     --------
     >>> views = [model.get_latent_representation(modality=kind) for kind in model.kinds]
-    >>> ax = pl.neighborhood_overlap({"scMamba": metrics.neighborhood_overlap(*views)})
+    >>> ax = pl.neighborhood_overlap({"scmamba-scvi": metrics.neighborhood_overlap(*views)})
     """
     if n_pairs is not None and n_pairs < 2:
         raise ScmambaError(f"n_pairs must be at least 2 or None (no line of chance); got {n_pairs}.")
