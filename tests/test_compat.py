@@ -7,10 +7,12 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 from mudata import MuData
 
 from scmamba_scvi import _compat
+from scmamba_scvi.errors import ScmambaError
 
 
 def test_private_names_of_scvi_tools_exist():
@@ -40,6 +42,19 @@ def test_quiet_puts_levels_back():
     with _compat.quiet("scmamba_scvi.test"):
         assert logger.level == logging.ERROR
     assert logger.level == logging.INFO
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps", "tpu", "hpu"])
+@pytest.mark.parametrize("call", [_compat.device_of, _compat.n_devices])
+def test_a_device_that_is_not_there_is_named(call, accelerator):
+    """As copied from a tutorial that was written on another machine."""
+    there = (
+        {"gpu", "cuda"} if torch.cuda.is_available() else {"gpu", "mps"} if torch.backends.mps.is_available() else set()
+    )
+    if accelerator in there:
+        pytest.skip("it is there")
+    with pytest.raises(ScmambaError, match=f"accelerator='{accelerator}'.* cannot be used on this machine"):
+        call(accelerator, "auto")
 
 
 def test_without_pulling_columns_stay_with_their_modality():

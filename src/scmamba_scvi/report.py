@@ -90,7 +90,7 @@ def write_report(
         headline=_headline(mdata, model, scores),
         notes=_notes(model, scores, agreement),
         data=[(kind, key, mdata[key].shape, model.layouts[kind].summary()) for kind, key in model.kinds.items()],
-        scores=[_score_row(str(name), row) for name, row in scores.iterrows()],
+        scores=[(next(a for n, a in ABOUT.items() if row.Index.startswith(n)), row) for row in scores.itertuples()],
         figures=_figures(mdata, model, labels_key, agreement),
         run=_describe_run(model),
         settings=model.config.to_dict(),
@@ -140,12 +140,6 @@ def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple
     if CLUSTER_KEY in mdata.obs:
         headline.append(("clusters", str(mdata.obs[CLUSTER_KEY].nunique())))
     return headline + [(f"{name}, validation cells", f"{row['value']:.3f}") for name, row in scores.head(2).iterrows()]
-
-
-def _score_row(name: str, row: pd.Series) -> dict[str, str]:
-    about = next((text for word, text in ABOUT.items() if name.startswith(word)), "")
-    numbers = {"value": f"{row['value']:.3f}", "chance": f"{row['chance']:.3f}", "perfect": f"{row['best']:.0f}"}
-    return {"name": name, "about": about, **numbers, "n_cells": f"{int(row['n_cells']):,}"}
 
 
 def _describe_run(model: SCMAMBA) -> str:

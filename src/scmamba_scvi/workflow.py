@@ -32,10 +32,6 @@ logger = logging.getLogger(__name__)
 #: Up to this many cells neighbours are searched exactly. That takes a minute at most, about as long as the approximate
 #: search needs to compile, and gives the same neighbours on every machine.
 EXACT_NEIGHBORS_UP_TO: Final = 100_000
-#: An HDF5 array that declares more bytes than this per stored byte cannot be real: deflate, the strongest of its common
-#: filters, reaches about 1,030. Arrays of up to `MAX_UNCHECKED_BYTES` are read without the check.
-MAX_COMPRESSION: Final = 1100
-MAX_UNCHECKED_BYTES: Final = 1 << 26
 
 
 def integrate(
@@ -264,7 +260,6 @@ def read_mudata(path: str | os.PathLike[str]) -> MuData:
 
     try:
         _check_is_mudata(path)
-        _check_declared_sizes(path)
         return mudata.read_h5mu(path)
     except ScmambaError:
         raise
@@ -329,42 +324,23 @@ def _check_is_mudata(path: Path) -> None:
             )
 
 
-def _check_declared_sizes(path: Path) -> None:
-    """Refuse a file that declares a huge array and stores almost nothing: reading it would fill the memory."""
-    import h5py
-
-    def check(name: str, item: object) -> None:
-        if not isinstance(item, h5py.Dataset) or not item.shape:
-            return
-        declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
-        if declared > MAX_COMPRESSION * stored + MAX_UNCHECKED_BYTES:
-            raise ScmambaError(
-                f"{path} is damaged or forged: its array {name!r} declares {declared:,} bytes and stores {stored:,}."
-            )
-
-    with h5py.File(path, "r") as file:
-        file.visititems(check)
-
-
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Run with scvi-tools' seed set, and restore every generator and setting that this changes."""
     import scvi
     import torch
 
-    variables = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS")
-    environment = {name: os.environ.get(name) for name in variables}
-    of_scvi, of_python, of_numpy = scvi.settings.seed, random.getstate(), np.random.get_state()
+    environment = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS")}
+    before = scvi.settings.seed, random.getstate(), np.random.get_state()
     with torch.random.fork_rng(), limited_threads(), quiet("lightning.fabric.utilities.seed"):
         try:
             scvi.settings.seed = seed
             yield
         finally:
-            scvi.settings.seed = of_scvi
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)
+            scvi.settings.seed = before[0]
+            random.setstate(before[1])
+            np.random.set_state(before[2])
             for name, value in environment.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
+                os.environ.pop(name, None)
+                if value is not None:
                     os.environ[name] = value
