@@ -37,7 +37,7 @@ FEATURE_TYPES: Final[dict[str, Kind]] = {"Gene Expression": "rna", "Peaks": "ata
 
 #: ``obsm`` key under which `workflow` and the command line write embeddings.
 OBSM_KEY: Final = "X_scmamba"
-#: ``obs`` key of the cells that training never saw, bool: how well partners find each other is scored on these.
+#: ``obs`` key of the cells that training never saw, bool: how well true matches find each other is scored on these.
 HELD_OUT_KEY: Final = "held_out_scmamba"
 #: Minibatch and registry key of the batch, int64 ``(n, 1)``.
 BATCH_KEY: Final = "batch"
