@@ -67,7 +67,7 @@ def scores(dataset: DataSet, model: SCMAMBA, train: MuData, test: MuData) -> dic
     known, asked = (np.array([label in usable for label in of_half]) for of_half in (labels, truth))
     found = baselines(Task(train, test, kinds_of(train), dataset.batch_key), labels, known, asked)
     train.obs["label"] = np.where(known, labels, "Unknown")
-    model.train_classifier("label")
+    model.train_classifier(labels_key="label")
     for modality in (None, *model.kinds):
         name = "predict" if modality is None else f"predict, {modality} alone"
         found[name] = model.predict(test, indices=asked, modality=modality)

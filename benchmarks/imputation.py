@@ -45,7 +45,7 @@ def measure(name: str, seed: int) -> dict[str, object]:
     names = list(train[task.keys[kind]].var_names[features])
     out: dict[str, object] = {"modality": kind, "features": len(features), "cells": test.n_obs}
     for k in NEIGHBORS:
-        found = model.impute(test[task.keys["rna"]], kind, names, k).X
+        found = model.impute(test[task.keys["rna"]], modality=kind, features=names, k=k).X
         found = found if isinstance(found, np.ndarray) else found.toarray()
         out[f"k={k}"] = {
             "impute": mean_correlation(found, true),

@@ -23,15 +23,15 @@ TEMPERATURE, BLOCK_SIZE = 0.1, 2048
 
 
 def measure_search(n_cells: int, one_to_one: bool) -> dict[str, float]:
-    """Time and memory of one search among simulated views, in a process of its own, and the share of partners found."""
+    """Time and memory of one search among simulated embeddings, in a process of its own, and the fraction of true matches found."""
     from scmamba_scvi.model.tools.assignment import assign
     from scmamba_scvi.model.tools.retrieval import nearest_references
 
     rng = np.random.default_rng(0)
     cells = rng.normal(size=(n_cells, DIMENSIONS)).astype(np.float32)
     x, y = (cells + 0.7 * rng.normal(size=cells.shape).astype(np.float32) for _ in range(2))
-    for view in (x, y):
-        view /= np.linalg.norm(view, axis=1, keepdims=True)
+    for z in (x, y):
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
     nearest_references(x[:1000], y[:1000], K, TEMPERATURE)  # what libraries load on first use is not counted
     with PeakRSS() as memory:
         begun = time.process_time()
@@ -46,12 +46,12 @@ def measure(name: str, seed: int) -> dict[str, object]:
     kinds = list(model.kinds)
     out = {"cells": test.n_obs, "chance_recall_10": K / test.n_obs}
     for a, b in (kinds[:2], kinds[1::-1]):
-        found = model.match_cells(test, test, a, b, k=K, one_to_one=True)
+        found = model.match_cells(test, test, query_modality=a, reference_modality=b, k=K, one_to_one=True)
         hit = found.reference_names.to_numpy()[found.indices] == found.query_names.to_numpy()[:, None]
         out[f"{a} to {b}"] = {
             "recall_1": float(hit[:, 0].mean()), "confidence_1": float(found.confidence[:, 0].mean()),
             "recall_10": float(hit.any(1).mean()), "confidence_10": float(found.confidence.sum(1).mean()),
-            "one_to_one_right": float((found.partners() == found.query_names).mean()),
+            "one_to_one_right": float((found.to_series() == found.query_names).mean()),
         }  # fmt: skip
     return out
 

@@ -3,7 +3,7 @@
     python benchmarks/region_links.py
     python benchmarks/region_links.py --sets multiome_weak_batches --encoder mamba
 
-Beside the z and correlation of region_links stand the correlation of log counts over cells, and the cosine of the
+Beside the z and correlation of get_region_links stand the correlation of log counts over cells, and the cosine of the
 features' weights in the linear part of the network. On simulated sets: AUROC of true links among all pairs of the window,
 for all genes and for markers of a type. Everywhere: mean z and share of pairs with p < 0.01 by distance, AUROC of pairs
 nearer than 2 kb against pairs farther than 100 kb, for lack of a truth. By default the linear part of the network alone is
@@ -63,7 +63,7 @@ def cosine_of_weights(model, table: pd.DataFrame) -> np.ndarray:
     rows = []
     for kind, name in (("rna", "gene"), ("atac", "peak")):
         encoder = model.module.encoders[kind]
-        weight = (encoder.embedding.weight @ encoder.skip.weight.T).detach().cpu().numpy()  # (f, z)
+        weight = (encoder.embedding.weight @ encoder.linear_branch.weight.T).detach().cpu().numpy()  # (f, z)
         weight /= np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
         rows.append(weight[pd.Index(model.feature_names(kind)).get_indexer(table[name])])
     return (rows[0] * rows[1]).sum(1)
@@ -85,7 +85,7 @@ def measure(name: str, encoder: str) -> dict[str, object]:
     dataset = get_set(name)
     mdata = dataset.load()
     model = fitted(dataset, mdata, SEED, encoder=encoder)
-    table = model.region_links().dropna()
+    table = model.get_region_links().dropna()
     scores = {
         "z": table["z"], "correlation": table["correlation"], "cosine of weights": cosine_of_weights(model, table),
         "correlation of log counts": correlation(mdata, model.kinds, table),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 # no test opens a window, whatever the machine; set before anything imports matplotlib
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -32,3 +33,12 @@ def _own_threads():
     torch.set_num_threads(N_THREADS)
     yield
     torch.set_num_threads(N_THREADS)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of real data; without one, the test is skipped."""
+    folder = Path(os.environ.get("SCMAMBA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not there (set SCMAMBA_DATA)")
+    return folder

@@ -65,7 +65,9 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
         pytest.param({"attention_layers": (-1,)}, "attention_layers must be indices of layers", id="index below 0"),
         pytest.param({"attention_layers": (1.5,)}, "attention_layers must be indices of layers", id="index in between"),
         pytest.param(
-            {"patch_embedding": "shared"}, "no vector per feature to hold the spectral start", id="nowhere to start"
+            {"patch_embedding": "shared"},
+            "no vector per feature to hold the spectral initialization",
+            id="nowhere to start",
         ),
     ],
 )
@@ -83,8 +85,3 @@ def test_configurations_are_frozen():
     for config in (ModelConfig(), TrainConfig()):
         with pytest.raises(dataclasses.FrozenInstanceError):
             config.anything = 1
-
-
-@pytest.mark.parametrize(("monitor", "mode"), [("foscttm_validation", "min"), ("recall_at_10_validation", "max")])
-def test_monitor_mode_says_whether_lower_or_higher_is_better(monitor, mode):
-    assert TrainConfig(monitor=monitor).monitor_mode == mode

@@ -220,7 +220,7 @@ def _region_links(found: dict) -> list[str]:
             distances.append(row([name, network, distance, f"{of_these['pairs']:,}", *means, *shares]))
     return [
         "## Links of peaks with genes", "",
-        "Pairs of a gene and a peak within 250 kb of it, by models of all cells. The correlation is that of `region_links`, of which",
+        "Pairs of a gene and a peak within 250 kb of it, by models of all cells. The correlation is that of `get_region_links`, of which",
         "z is the distance from the background; the cosine of the weights that the network gives to gene and peak, and the",
         "correlation of their log counts over cells are simpler scores. On simulated sets true links are known; elsewhere near",
         "pairs are compared with far ones, for lack of a truth.", "", *scores, "",

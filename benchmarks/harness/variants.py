@@ -14,7 +14,7 @@ from .methods.ours import scmamba
 from .sets import Task
 
 #: Without the linear path and its start the network has to carry the embedding, so that changes in it can be seen.
-NETWORK_ALONE = {"skip": False, "spectral": False, "gate_init": 1.0, "layer_scale": 0.1}
+NETWORK_ALONE = {"linear_branch": False, "spectral": False, "gate_init": 1.0, "layer_scale": 0.1}
 
 
 def on(change: Callable[[Task, int], Task], fit: Callable[[Task, int], Fitted]) -> Callable[[Task, int], Fitted]:
@@ -102,7 +102,7 @@ METHODS: dict[str, Method] = {
         _variant("layers", "2 of Mamba2", scmamba(n_layers=2)),
         _variant("network alone", "Mamba2", scmamba(**NETWORK_ALONE)),
         _variant("network alone", "attention", scmamba(**NETWORK_ALONE, attention_layers=(0,))),
-        _variant("network alone", "MLP", scmamba(encoder="mlp", skip=False, spectral=False, gate_init=1.0)),
+        _variant("network alone", "MLP", scmamba(encoder="mlp", linear_branch=False, spectral=False, gate_init=1.0)),
         _variant("network alone", "no block", scmamba(**NETWORK_ALONE, n_layers=0)),
         _variant("network alone", "shared projection", scmamba(**NETWORK_ALONE, patch_embedding="shared")),
         _variant("network alone", "last token", scmamba(**NETWORK_ALONE, pooling="last")),

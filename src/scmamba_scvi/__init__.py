@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import config, data, errors, metrics, nn, ops, pl, pp, report, workflow
+    from .data import read
     from .model import SCMAMBA
 
     __version__: str
@@ -22,6 +23,7 @@ __all__ = [
     "ops",
     "pl",
     "pp",
+    "read",
     "report",
     "workflow",
 ]
@@ -33,6 +35,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "SCMAMBA":
         value: object = importlib.import_module(f"{__name__}.model").SCMAMBA
+    elif name == "read":
+        value = importlib.import_module(f"{__name__}.data").read
     elif name == "__version__":
         value = importlib.import_module(f"{__name__}._compat").package_version()
     else:

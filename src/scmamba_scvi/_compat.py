@@ -7,8 +7,10 @@ import importlib
 import importlib.util
 import logging
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -48,7 +50,7 @@ def devices_docstring() -> Callable[[Callable], Callable]:
     return devices_dsp.dedent
 
 
-def device_of(accelerator: str, devices: int | list[int] | str) -> object:
+def device_of(accelerator: str, devices: int | list[int] | str) -> Any:
     """The `torch.device` that scvi-tools' trainer will take for these arguments."""
     from scvi.model._utils import parse_device_args
 
@@ -149,3 +151,35 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Within the block, Lightning lists no devices, advertises no logger, and does not warn of its own use of torch."""
+    loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"
+    with warnings.catch_warnings(), quiet(*loggers):
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+        yield
+
+
+def scvi_progress_bar() -> type[Any]:
+    """scvi-tools' progress bar over the epochs of a training."""
+    from scvi.train._progress import ProgressBar
+
+    return ProgressBar
+
+
+@contextlib.contextmanager
+def limited_threads() -> Iterator[None]:
+    """Within the block, torch uses as many threads as the user set, by ``OMP_NUM_THREADS`` or a call.
+
+    numba, which scanpy's neighbors use, raises the number of OpenMP threads of the thread that calls it, and torch
+    shares that number. A new thread has what the user set.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits  # scikit-learn needs it
+
+    with ThreadPoolExecutor(1) as pool:
+        limit = pool.submit(torch.get_num_threads).result()
+    with threadpool_limits(limit, user_api="openmp"):
+        yield

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from ._compat import quiet
+from ._compat import limited_threads, quiet
 from ._files import atomic_write
 from ._keys import HELD_OUT_KEY, OBSM_KEY
 from .errors import ScmambaError
@@ -330,9 +330,7 @@ def _seeded(seed: int) -> Iterator[None]:
     variables = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
     environment = {name: os.environ.get(name) for name in variables}
     of_scvi, of_python, of_numpy = scvi.settings.seed, random.getstate(), np.random.get_state()
-    # numba, which scanpy's neighbours use, changes the number of OpenMP threads, which torch shares
-    n_threads = torch.get_num_threads()
-    with torch.random.fork_rng(), quiet("lightning.fabric.utilities.seed"):
+    with torch.random.fork_rng(), limited_threads(), quiet("lightning.fabric.utilities.seed"):
         try:
             scvi.settings.seed = seed
             yield
@@ -340,7 +338,6 @@ def _seeded(seed: int) -> Iterator[None]:
             scvi.settings.seed = of_scvi
             random.setstate(of_python)
             np.random.set_state(of_numpy)
-            torch.set_num_threads(n_threads)
             for name, value in environment.items():
                 if value is None:
                     os.environ.pop(name, None)

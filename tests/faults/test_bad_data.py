@@ -217,7 +217,7 @@ TRAIN = {
     "a learning rate negative": {"plan_kwargs": {"lr": -1.0}},
     "a learning rate that is not a number": {"plan_kwargs": {"lr": float("nan")}},
     "a learning rate as text": {"plan_kwargs": {"lr": "fast"}},
-    "a score that is not there": {"plan_kwargs": {"monitor": "elbo"}},
+    "a score that is not there": {"early_stopping_monitor": "elbo"},
     "a warm-up longer than training": {"plan_kwargs": {"warmup": 2.0}},
     "options as a list": {"plan_kwargs": ["lr"]},
     "cells out of range": {
@@ -251,7 +251,7 @@ def other_features():
 
 EMBED = {
     "a path": lambda: {"adata": "file.h5mu"},
-    "an AnnData": lambda: {"adata": good()["rna"]},
+    "an AnnData of other features": lambda: {"adata": other_features()["rna"]},
     "no modality": lambda: {"adata": mudata.MuData({})},
     "other features": lambda: {"adata": other_features()},
     "NaN": lambda: {"adata": with_x(stored(np.nan))},
@@ -283,7 +283,7 @@ AFTER = {
     "match_cells: more neighbours than cells": ("match_cells", {"k": 10**9}),
     "match_cells: neighbours as text": ("match_cells", {"k": "ten"}),
     "match_cells: blocks as text": ("match_cells", {"block_size": "ten"}),
-    "match_cells: a path": ("match_cells", {"query": "file.h5mu"}),
+    "match_cells: a path": ("match_cells", {"adata": "file.h5mu"}),
     "impute: a modality that is not there": ("impute", {"modality": "smell"}),
     "impute: a feature that is not there": ("impute", {"features": ["nobody"]}),
     "impute: features as one text": ("impute", {"features": "atac 1"}),

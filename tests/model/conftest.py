@@ -1,8 +1,5 @@
 """Small data with structure, and one trained model that tests share and do not change."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from scmamba_scvi.data import simulate_multiome
@@ -35,12 +32,3 @@ def trained():
     for encoder in model.module.encoders.values():
         encoder.gate.data.fill_(0.5)
     return model
-
-
-@pytest.fixture(scope="session")
-def real_data():
-    """Folder of real data; without one, the test is skipped."""
-    folder = Path(os.environ.get("SCMAMBA_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} is not there (set SCMAMBA_DATA)")
-    return folder

@@ -12,9 +12,9 @@ from scmamba_scvi.data import simulate_citeseq
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
-def with_swapped(mdata, key, share, seed=0):
-    """The MuData with counts of one modality rotated among ``share`` of its cells, and which cells these are."""
-    cells = np.random.default_rng(seed).choice(mdata.n_obs, round(share * mdata.n_obs), replace=False)
+def with_swapped(mdata, key, fraction, seed=0):
+    """The MuData with counts of one modality rotated among ``fraction`` of its cells, and which cells these are."""
+    cells = np.random.default_rng(seed).choice(mdata.n_obs, round(fraction * mdata.n_obs), replace=False)
     rows = np.arange(mdata.n_obs)
     rows[cells] = np.roll(cells, 1)
     mods = {k: v.copy() for k, v in mdata.mod.items()}

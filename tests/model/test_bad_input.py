@@ -230,7 +230,9 @@ def test_setup_changes_nothing_but_what_scvi_tools_writes(mdata):
         pytest.param({"mask_rate": 1.0}, r"mask_rate must be in \[0, 1\)", id="everything masked"),
         pytest.param({"headdim": 48}, "must be a multiple of headdim", id="heads that do not fit"),
         pytest.param(
-            {"preset": "paper", "gate_init": 0.0}, "gate_init=0 without a skip", id="neither network nor linear part"
+            {"preset": "paper", "gate_init": 0.0},
+            "gate_init=0 without a linear branch",
+            id="neither network nor linear branch",
         ),
         pytest.param({"n_latent": 0}, "n_latent must be at least 1", id="no latent dimension"),
         pytest.param({"ssd_backend": "cuda"}, "Unknown ssd_backend 'cuda'", id="unknown back-end"),
@@ -279,7 +281,7 @@ def test_too_few_cells_are_refused():
 
 def test_an_untrained_model_does_not_embed(mdata):
     SCMAMBA.setup_mudata(mdata)
-    with pytest.raises(RuntimeError, match="Train the model first"):
+    with pytest.raises(ScmambaError, match="Train the model first"):
         SCMAMBA(mdata).get_latent_representation()
 
 
@@ -307,9 +309,7 @@ def test_a_query_without_any_known_modality_is_refused(trained):
         trained.get_latent_representation(query)
 
 
-def test_an_anndata_instead_of_a_mudata_is_refused(trained):
-    with pytest.raises(ScmambaError, match="A MuData is needed, got AnnData"):
-        trained.get_latent_representation(trained.adata["rna"].copy())
+def test_setup_of_an_anndata_is_refused(trained):
     with pytest.raises(ScmambaError, match="put them in a MuData"):
         SCMAMBA.setup_anndata(trained.adata["rna"].copy())
 

@@ -16,7 +16,7 @@ from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import annotation_scores
-from scmamba_scvi.model.tools import linear_head
+from scmamba_scvi.model.tools import linear_classifier
 
 QUICK = {"enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -88,7 +88,7 @@ def test_probabilities_come_true(annotated):
     assert (cautious[kept] == truth[hidden][kept]).mean() > (hard == truth[hidden]).mean()
 
 
-def test_a_mosaic_uses_the_head_of_what_each_cell_has(annotated):
+def test_a_mosaic_uses_the_classifier_of_what_each_cell_has(annotated):
     model, mdata, *_ = annotated
     with without_pulling():
         mosaic = mudata.MuData({"rna": mdata["rna"][:60].copy(), "atac": mdata["atac"][40:90].copy()})
@@ -122,7 +122,7 @@ def test_training_again_forgets_the_classifier():
     mdata = simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
     mdata.obs["label"] = mdata.obs["cell_type"]
     model = fitted(mdata, max_epochs=2)
-    model.train_classifier("cell_type", mdata)
+    model.train_classifier(mdata, labels_key="cell_type")
     with pytest.warns(UserWarning, match="call train_classifier again"):
         model.train(max_epochs=2, **QUICK)
     with pytest.raises(ScmambaError, match="no classifier yet"):
@@ -163,9 +163,9 @@ def test_labels_that_cannot_be_learned_are_named(plain, change, arguments, error
         model.train_classifier(**arguments)
 
 
-def test_cells_of_a_modality_without_a_head_are_refused(plain):
+def test_cells_of_a_modality_without_a_classifier_are_refused(plain):
     model, mdata = plain
-    model.train_classifier("cell_type", mdata["rna"])
+    model.train_classifier(mdata["rna"], labels_key="cell_type")
     assert list(model.classifier_["heads"]) == ["rna"]
     with pytest.raises(ScmambaError, match="200 cells have atac only, and the classifier was trained on cells with"):
         model.predict(mdata["atac"])
@@ -180,41 +180,41 @@ def test_arguments_of_predict_that_cannot_be_used_are_named(annotated):
 
 
 def test_labels_in_the_obs_of_each_modality_are_used_together(plain):
-    """No cell has both modalities here: labels of the first modality alone would leave the other without a head."""
+    """No cell has both modalities here: labels of the first modality alone would leave the other without a classifier."""
     model, mdata = plain
     mods = {"rna": mdata["rna"][:100].copy(), "atac": mdata["atac"][100:].copy()}
     for mod in mods.values():
         mod.obs["kind"] = mdata.obs["cell_type"].reindex(mod.obs_names)
     with without_pulling():
         apart = mudata.MuData(mods)
-    model.train_classifier("kind", apart)
+    model.train_classifier(apart, labels_key="kind")
     assert list(model.classifier_["heads"]) == ["rna", "atac"]
 
 
-# -- the head, beside scikit-learn ------------------------------------------------------------------------------------
+# -- the linear classifier, beside scikit-learn -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_labels", [2, 5])
-def test_head_is_the_regression_of_scikit_learn(n_labels):
+def test_classifier_is_the_regression_of_scikit_learn(n_labels):
     rng = np.random.default_rng(0)
     y = np.array(list("abcde"))[rng.integers(n_labels, size=400)]
     z = rng.normal(size=(5, 6))[[ord(c) - 97 for c in y]] * 0.3 + 0.2 * rng.normal(size=(400, 6)) + 1
-    head = linear_head.fit_head(z, y, balance=1.0, seed=0)
+    fitted = linear_classifier.fit_linear_classifier(z, y, balance=1.0, seed=0)
     x = (z - z.mean(0)) / np.sqrt(z.var(0).mean())
     counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
-    want = LogisticRegression(C=linear_head.PENALTY_C, max_iter=1000).fit(
+    want = LogisticRegression(C=linear_classifier.PENALTY_C, max_iter=1000).fit(
         x, y, sample_weight=[400 / counts[c] for c in y]
     )
     logits = np.log(want.predict_proba(x))
-    np.testing.assert_allclose(np.exp(head.log_proba(z)), softmax(logits / head.temperature, axis=1), atol=1e-3)
+    np.testing.assert_allclose(np.exp(fitted.log_proba(z)), softmax(logits / fitted.temperature, axis=1), atol=1e-3)
 
 
 def test_random_labels_are_predicted_without_confidence():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(60, 40)), np.repeat(["a", "b", "c"], 20)
-    head = linear_head.fit_head(z, y, 0.5, 0)
-    assert head.temperature > 2
-    assert np.exp(head.log_proba(rng.normal(size=(200, 40)))).max(1).mean() < 0.6
+    fitted = linear_classifier.fit_linear_classifier(z, y, 0.5, 0)
+    assert fitted.temperature > 2
+    assert np.exp(fitted.log_proba(rng.normal(size=(200, 40)))).max(1).mean() < 0.6
 
 
 # -- real cells -------------------------------------------------------------------------------------------------------

@@ -241,7 +241,9 @@ def random_case(seed):
     if options["preset"] == "paper":
         options["gate_init"] = 1.0
     options |= (
-        {"spectral": True, "skip": True} if pick(True, False) and options["preset"] == "small" else {"spectral": False}
+        {"spectral": True, "linear_branch": True}
+        if pick(True, False) and options["preset"] == "small"
+        else {"spectral": False}
     )
     train = {
         "batch_size": int(pick(2, 4, n // 4)),

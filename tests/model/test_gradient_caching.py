@@ -6,9 +6,9 @@ import mudata
 import numpy as np
 import pytest
 import torch
+from logged import logged
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.config import TrainConfig
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.training.sizes import choose_sizes
@@ -113,14 +113,15 @@ def test_a_minibatch_is_split_into_few_nearly_equal_parts():
     "plan",
     [pytest.param({}, id="any cells"), pytest.param({"batch_pure": True}, id="minibatches of one batch")],
 )
-def test_training_compares_more_cells_than_it_reads_together(plan, capsys):
+def test_training_compares_more_cells_than_it_reads_together(plan):
     mdata = simulate_multiome(n_cells=400, n_genes=150, n_peaks=400, n_batches=2, seed=0)
     mdata = mudata.MuData({"rna": mdata["rna"][:380].copy(), "atac": mdata["atac"][20:].copy()})
     mdata.obs["donor"] = (np.arange(400) % 2).astype(str)
     SCMAMBA.setup_mudata(mdata, batch_key="donor")
     model = SCMAMBA(mdata)
-    model.train(max_epochs=4, batch_size=32, contrastive_batch_size=128, plan_kwargs=plan, accelerator="cpu")
-    assert "minibatches of 128 (32 at a time)" in capsys.readouterr().out
+    with logged() as lines:
+        model.train(max_epochs=4, batch_size=32, contrastive_batch_size=128, plan_kwargs=plan, accelerator="cpu")
+    assert "minibatches of 128 (32 at a time)" in lines[0]
     assert model.training_summary_["contrastive_batch_size"] == 128
     assert model.history["train_loss"].notna().all().all()
     assert model.history["contrastive_train"].iloc[-1].item() > np.log(32)  # more negatives than a micro-batch has
@@ -149,7 +150,7 @@ def test_training_compares_more_cells_than_it_reads_together(plan, capsys):
 def test_sizes_that_do_not_fit_are_refused(arguments, message):
     options = {"n_ranks": 1, **arguments}
     with pytest.raises(ScmambaError, match=message):
-        choose_sizes(1000, 900, options["batch_size"], options["size"], None, TrainConfig(), options["n_ranks"])
+        choose_sizes(1000, 900, options["batch_size"], options["size"], None, None, options["n_ranks"])
 
 
 def test_steps_of_more_cells_than_are_named_for_training_are_refused(mdata, quick):

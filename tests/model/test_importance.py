@@ -27,7 +27,7 @@ def typed():
 @pytest.mark.parametrize("kind", ["rna", "atac"])
 def test_importance_ranks_known_markers_above_others_and_better_than_score(typed, kind, record_property):
     model, mdata = typed
-    table = model.get_region_importance("cell_type", kind, n_steps=2, max_cells=1000)
+    table = model.get_region_importance(groupby="cell_type", modality=kind, n_steps=2, max_cells=1000)
     marker_of = mdata[kind].var["marker_of"].reindex(table["name"]).to_numpy()
     auroc = {
         value: np.mean(
@@ -43,7 +43,7 @@ def test_importance_ranks_known_markers_above_others_and_better_than_score(typed
 @pytest.mark.parametrize("kind", ["rna", "atac"])
 def test_coordinates_and_order_are_those_of_the_genome(typed, kind):
     model, mdata = typed
-    table = model.get_region_importance("cell_type", kind, n_steps=1, max_cells=50)
+    table = model.get_region_importance(groupby="cell_type", modality=kind, n_steps=1, max_cells=50)
     var = mdata[kind].var.loc[table["name"]]
     assert (table["chrom"].to_numpy() == var["chrom"].astype(str).to_numpy()).all()
     assert (table["start"].to_numpy() == var["start"].to_numpy()).all()
@@ -51,7 +51,7 @@ def test_coordinates_and_order_are_those_of_the_genome(typed, kind):
     assert first["start"].is_monotonic_increasing
 
 
-def test_shares_sum_to_the_position_along_the_direction(trained):
+def test_contributions_sum_to_the_position_along_the_direction(trained):
     """Completeness, through blocks and normalisation of the network, for sparse and dense values alike."""
     module = trained.module.eval()
     direction = torch.nn.functional.normalize(torch.randn(64, generator=torch.Generator().manual_seed(0)), dim=0)
@@ -72,13 +72,13 @@ def test_shares_sum_to_the_position_along_the_direction(trained):
 def test_patches_sum_their_features_and_the_order_of_cells_does_not_matter(typed):
     model, mdata = typed
     asked = {"groups": "type_1", "n_steps": 1, "max_cells": 2000}
-    features = model.get_region_importance("cell_type", "rna", **asked)
-    patches = model.get_region_importance("cell_type", "rna", level="patches", **asked)
+    features = model.get_region_importance(groupby="cell_type", modality="rna", **asked)
+    patches = model.get_region_importance(groupby="cell_type", modality="rna", level="patches", **asked)
     assert list(patches["name"]) == list(model.layouts["rna"].patch_names) and patches["n_features"].sum() == 400
     np.testing.assert_allclose(patches["importance"].sum(), features["importance"].sum(), rtol=1e-6)
     turned = mdata["rna"][::-1].copy()
     np.testing.assert_allclose(
-        model.get_region_importance("cell_type", "rna", adata=turned, **asked)["importance"],
+        model.get_region_importance(turned, groupby="cell_type", modality="rna", **asked)["importance"],
         features["importance"],
         atol=1e-6,
     )
@@ -100,12 +100,12 @@ def test_what_cannot_be_explained_is_named(typed, arguments, message):
     new.obs["one"] = "x"
     new.obs["few"] = np.where(np.arange(new.n_obs) == 0, "a", "b")
     with pytest.raises(ScmambaError, match=message):
-        model.get_region_importance(modality="rna", adata=new, **arguments)
+        model.get_region_importance(new, modality="rna", **arguments)
 
 
 def test_figure(typed):
     model, _ = typed
-    table = model.get_region_importance("cell_type", "atac", n_steps=1, max_cells=50)
+    table = model.get_region_importance(groupby="cell_type", modality="atac", n_steps=1, max_cells=50)
     axes = pl.region_importance(table, ["type_1", "type_3"], figure=Figure())
     assert [ax.get_ylabel() for ax in axes] == ["type_1", "type_3"]
     assert axes[1].get_xticklabels()[0].get_text() == "1" and len(axes[0].texts) == 3
@@ -121,4 +121,4 @@ def test_figure(typed):
 @pytest.mark.parametrize("count", [0, "all"])
 def test_counts_that_cannot_be_used_are_named(typed, name, count):
     with pytest.raises(ScmambaError, match=f"{name} must be"):
-        typed[0].get_region_importance("cell_type", **{name: count})
+        typed[0].get_region_importance(groupby="cell_type", **{name: count})

@@ -85,7 +85,7 @@ def test_values_to_average_can_be_chosen(trained, values, target):
 def test_proteins_of_held_out_cells_beat_rna_alone(citeseq, record_property):
     model, train, test = citeseq
     truth = clr(test["protein"].X)
-    ours = correlations(model.impute(test, "protein").X, truth)
+    ours = correlations(model.impute(test, modality="protein").X, truth)
     alone = correlations(by_rna_alone(train, test, clr(train["protein"].X), 50), truth)
     record_property("mean correlation with held-out proteins", float(ours.mean()))
     record_property("k-NN on RNA PCA", float(alone.mean()))
@@ -97,7 +97,7 @@ def test_peaks_of_held_out_cells_beat_rna_alone():
     peaks = np.argsort(-np.asarray(test["atac"].X.sum(0)).ravel())[:200]
     names = test["atac"].var_names[peaks]
     truth = (test["atac"].X[:, peaks].toarray() > 0).astype(float)
-    found = model.impute(test["rna"].copy(), "atac", names)  # RNA-only cells
+    found = model.impute(test["rna"].copy(), modality="atac", features=names)  # RNA-only cells
     assert sparse.issparse(found.X)
     ours = correlations(found.X.toarray(), truth)
     seen = (train["atac"].X[:, peaks].toarray() > 0).astype(float)
@@ -107,8 +107,8 @@ def test_peaks_of_held_out_cells_beat_rna_alone():
 
 def test_blocks_together_hold_what_impute_gives_for_all_features(citeseq):
     model, _, test = citeseq
-    whole = model.impute(test, "rna", model.feature_names("rna"), k=5)
-    blocks = list(model.impute_blocks(300, test, "rna", k=5))
+    whole = model.impute(test, modality="rna", features=model.feature_names("rna"), k=5)
+    blocks = list(model.impute_blocks(test, block_size=300, modality="rna", k=5))
     assert [b.n_vars for b in blocks] == [300, 300, 200]
     np.testing.assert_allclose(np.hstack([b.X.toarray() for b in blocks]), whole.X.toarray(), atol=1e-6)
 
@@ -116,18 +116,18 @@ def test_blocks_together_hold_what_impute_gives_for_all_features(citeseq):
 def test_order_of_cells_and_features_does_not_matter(citeseq):
     model, _, test = citeseq
     names = list(model.feature_names("protein")[[4, 0, 9]])
-    want = model.impute(test, "protein", names, k=20)
+    want = model.impute(test, modality="protein", features=names, k=20)
     turned = test["rna"][::-1, ::-1].copy()
-    found = model.impute(turned, "protein", names[::-1], k=20)
+    found = model.impute(turned, modality="protein", features=names[::-1], k=20)
     assert list(found.obs_names) == list(test.obs_names[::-1])
     np.testing.assert_allclose(found[want.obs_names, want.var_names].X, want.X, atol=1e-4)
 
 
 def test_references_need_no_other_modality(citeseq):
     model, train, test = citeseq
-    want = model.impute(test, "protein", k=20)
+    want = model.impute(test, modality="protein", k=20)
     np.testing.assert_allclose(
-        model.impute(test, "protein", k=20, reference=train["protein"].copy()).X, want.X, atol=1e-4
+        model.impute(test, modality="protein", k=20, reference=train["protein"].copy()).X, want.X, atol=1e-4
     )
 
 
@@ -137,11 +137,11 @@ def test_cells_with_nothing_to_impute_from_are_nan(citeseq):
         mosaic = mudata.MuData({"rna": test["rna"][:30].copy(), "protein": test["protein"][20:50].copy()})
     lacking = ~mosaic.obs_names.isin(mosaic["rna"].obs_names)
     with pytest.warns(UserWarning, match="20 of 50 cells have none of"):
-        found = model.impute(mosaic, "protein", k=5)
+        found = model.impute(mosaic, modality="protein", k=5)
     assert found.n_obs == 50
     np.testing.assert_array_equal(np.isnan(found.X).all(1), lacking)
     with pytest.warns(UserWarning, match="20 of 50 cells"):
-        genes = model.impute(mosaic, "rna", model.feature_names("rna")[:4], k=5)
+        genes = model.impute(mosaic, modality="rna", features=model.feature_names("rna")[:4], k=5)
     np.testing.assert_array_equal(
         np.isnan(genes.X.toarray()).all(1), ~mosaic.obs_names.isin(mosaic["protein"].obs_names)
     )
@@ -178,4 +178,4 @@ def test_cells_of_the_asked_modality_alone_are_refused(trained):
 
 def test_blocks_without_a_feature_are_refused(trained):
     with pytest.raises(ScmambaError, match="block_size must be at least 1"):
-        next(trained.impute_blocks(0))
+        trained.impute_blocks(block_size=0)

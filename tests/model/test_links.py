@@ -37,7 +37,7 @@ def linked():
 @pytest.fixture(scope="module")
 def table(linked):
     with pytest.warns(UserWarning, match="pairs have a feature that no cell has"):
-        return linked[0].region_links()
+        return linked[0].get_region_links()
 
 
 def is_true(mdata, table):
@@ -75,8 +75,8 @@ def test_the_numbers_are_those_of_the_definition(linked, table):
     vectors = {}
     for kind in ("rna", "atac"):
         values = model.module.values[kind](model.adata_manager.matrix(kind).read(np.arange(mdata.n_obs)))
-        view = model.get_latent_representation(modality=kind).astype(float)
-        covariance = values.detach().to_dense().numpy().astype(float).T @ (view - view.mean(0))
+        embedded = model.get_latent_representation(modality=kind).astype(float)
+        covariance = values.detach().to_dense().numpy().astype(float).T @ (embedded - embedded.mean(0))
         vectors[kind] = pd.DataFrame(covariance, index=mdata[kind].var_names)
         vectors[kind] /= np.linalg.norm(covariance, axis=1, keepdims=True).clip(1e-30)
     seen = pd.Series((mdata["atac"].X > 0).sum(0).A1, index=mdata["atac"].var_names)
@@ -107,7 +107,7 @@ def test_pairs_and_distances_are_those_of_the_coordinates(linked, table):
     expected = {(genes.index[i], peaks.index[j]): away[i, j] for i, j in np.argwhere(near)}
     assert dict(zip(zip(table["gene"], table["peak"], strict=True), table["distance"], strict=True)) == expected
     assert len(table) == len(expected) and (expected.values() and min(expected.values()) < 0 < max(expected.values()))
-    closer = linked[0].region_links(max_distance=1000)
+    closer = linked[0].get_region_links(max_distance=1000)
     assert len(closer) == (np.abs(table["distance"]) <= 1000).sum()
 
 
@@ -118,7 +118,7 @@ def test_genes_moved_to_other_chromosomes_have_no_links(linked, table):
     var = moved["rna"].var
     # half of the list further, every gene is on another chromosome
     moved["rna"].var = var.assign(**{name: np.roll(var[name].to_numpy(), len(var) // 2) for name in PLACES})
-    null = model.region_links(adata=moved)
+    null = model.get_region_links(moved)
     assert len(null) > 1000
     assert null["q"].min() > 0.2
     low = [(found["p"].dropna() < 0.05).mean() for found in (null, table)]
@@ -132,7 +132,7 @@ def test_cells_need_not_have_both_and_may_come_in_any_order(linked):
     atac.var["chrom"] = atac.var["chrom"].astype(str).str.removeprefix("chr")
     with without_pulling():
         other = mudata.MuData({"rna": rna, "atac": atac})
-    found = model.region_links(adata=other).dropna()
+    found = model.get_region_links(other).dropna()
     of_marker = (mdata["rna"].var["marker_of"] != "").reindex(found["gene"]).to_numpy()
     assert roc_auc_score(is_true(mdata, found[of_marker]), found["z"][of_marker]) >= 0.75
 
@@ -158,23 +158,23 @@ def test_memory_is_that_of_pairs_and_features():
 def test_named_genes_get_the_numbers_they_get_among_all(linked, table):
     model, _ = linked
     names = table["gene"][:3].tolist()
-    some = model.region_links(names[0], batch_size=100)
+    some = model.get_region_links(genes=names[0], batch_size=100)
     assert set(some["gene"]) == {names[0]}
     whole = table[table["gene"] == names[0]].set_index("peak").loc[some["peak"]]
     np.testing.assert_allclose(some[["correlation", "z"]], whole[["correlation", "z"]], atol=1e-4)
-    assert len(model.region_links(names)) == table["gene"].isin(names).sum()
+    assert len(model.get_region_links(genes=names)) == table["gene"].isin(names).sum()
 
 
 def test_a_model_of_the_published_shape_links_too_and_alike_after_loading(trained, tmp_path):
     """Vectors come from cells, not from weights, so that an encoder whose features share weights has them too."""
     mdata = trained.adata
     SCMAMBA.setup_mudata(mdata)
-    paper = SCMAMBA(mdata, patch_embedding="shared", skip=False, spectral=False, gate_init=1.0, joint="shared")
+    paper = SCMAMBA(mdata, patch_embedding="shared", linear_branch=False, spectral=False, gate_init=1.0, joint="shared")
     paper.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
-    found = paper.region_links()
+    found = paper.get_region_links()
     assert found["z"].notna().sum() > 100
     paper.save(tmp_path / "model", save_anndata=False)
-    again = SCMAMBA.load(str(tmp_path / "model"), adata=mdata).region_links()
+    again = SCMAMBA.load(str(tmp_path / "model"), adata=mdata).get_region_links()
     pd.testing.assert_frame_equal(found, again, rtol=1e-4)
 
 
@@ -188,7 +188,7 @@ def test_one_chromosome_is_no_background(mdata):
     model = SCMAMBA(mdata, encoder="linear")
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
     with pytest.warns(UserWarning, match="fewer than 20 peaks"):
-        found = model.region_links()
+        found = model.get_region_links()
     assert found["correlation"].notna().any() and found[["z", "p", "q"]].isna().all(axis=None)
 
 
@@ -203,30 +203,30 @@ def test_one_chromosome_is_no_background(mdata):
 )
 def test_arguments_that_cannot_be_used_are_named(linked, arguments, error, message):
     with pytest.raises(error, match=message):
-        linked[0].region_links(**arguments)
+        linked[0].get_region_links(**arguments)
 
 
 def test_data_that_cannot_be_linked_are_named(linked):
     model, mdata = linked
     with pytest.raises(ScmambaError, match="One AnnData holds one modality"):
-        model.region_links(adata=mdata["rna"])
+        model.get_region_links(mdata["rna"])
     with without_pulling():
         rna_alone = mudata.MuData({"rna": mdata["rna"].copy()})
     with pytest.raises(ScmambaError, match="no modality 'atac'"):
-        model.region_links(adata=rna_alone)
+        model.get_region_links(rna_alone)
     nowhere = mdata.copy()
     nowhere["rna"].var = nowhere["rna"].var.drop(columns=PLACES)
     with pytest.raises(ScmambaError, match="No feature of 'rna' has coordinates.*annotate_genome"):
-        model.region_links(adata=nowhere)
+        model.get_region_links(nowhere)
     partly = mdata.copy()
     partly["rna"].var = partly["rna"].var.assign(chrom=partly["rna"].var["chrom"].astype(str))
     partly["rna"].var.iloc[0, partly["rna"].var.columns.get_loc("chrom")] = ""
     name = partly["rna"].var_names[0]
     with pytest.raises(ScmambaError, match=f"1 of 1 genes have no coordinates, such as '{name}'"):
-        model.region_links(name, adata=partly)
-    assert name not in set(model.region_links(adata=partly)["gene"])
-    with pytest.raises(RuntimeError, match="Train the model first"):
-        SCMAMBA(mdata, encoder="linear").region_links()
+        model.get_region_links(partly, genes=name)
+    assert name not in set(model.get_region_links(partly)["gene"])
+    with pytest.raises(ScmambaError, match="Train the model first"):
+        SCMAMBA(mdata, encoder="linear").get_region_links()
 
 
 def test_a_model_without_peaks_is_refused():
@@ -235,7 +235,7 @@ def test_a_model_without_peaks_is_refused():
     model = SCMAMBA(mdata, encoder="linear")
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
     with pytest.raises(ScmambaError, match=r"has \['rna', 'protein'\], no atac"):
-        model.region_links()
+        model.get_region_links()
 
 
 def test_figure(table):

@@ -217,7 +217,7 @@ def test_training_on_the_query_leaves_the_reference_where_it_is(model_and_query,
     frozen = {n: p.detach().clone() for n, p in loaded.module.named_parameters()}
     loaded.train(**{**QUICK, "max_epochs": 20}, train_size=1.0)  # the last weights, however far
     changed = {n for n, p in loaded.module.named_parameters() if not np.array_equal(p.detach(), frozen[n])}
-    assert changed and all(any(part in n for part in ("gate", "skip.bias")) for n in changed)
+    assert changed and all(any(part in n for part in ("gate", "linear_branch.bias")) for n in changed)
     after = loaded.get_latent_representation(model.adata)
     assert (before * after).sum(1).mean() > 0.99
     assert all(p.requires_grad for n, p in loaded.module.named_parameters() if n != "temperature.log")
@@ -233,7 +233,7 @@ def test_a_batch_of_few_cells_gets_no_offset_and_a_warning(model_and_query):
     few = part(query, np.arange(query.n_obs) < 5)
     with pytest.warns(UserWarning, match="'batch_3' has 5 cells, fewer than the 20"):
         loaded = SCMAMBA.load_query_data(few, model, accelerator="cpu")
-    assert (loaded.module.joint.shift_rna[2] == 0).all()
+    assert (loaded.module.joint.batch_offset_rna[2] == 0).all()
 
 
 def test_a_batch_left_behind_by_a_subset_is_new():
@@ -248,7 +248,7 @@ def test_a_batch_left_behind_by_a_subset_is_new():
     assert list(model.batches) == ["batch_1"]
     assert list(reference.obs["batch"].cat.categories) == ["batch_1", "batch_2"]  # the user's own column stays as it is
     loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
-    assert loaded.module.joint.shift_rna[1].norm() > 0
+    assert loaded.module.joint.batch_offset_rna[1].norm() > 0
 
 
 def test_the_classifier_of_the_reference_labels_the_query(model_and_query):

@@ -1,4 +1,4 @@
-"""Partners across modalities: an exact search, calibrated probabilities, the same result in any order of cells."""
+"""True matches across modalities: an exact search, calibrated probabilities, the same result in any order of cells."""
 
 import subprocess
 import sys
@@ -59,8 +59,8 @@ def test_search_is_that_of_numpy(n, m, k):
     order = np.argsort(-cosine, axis=1)[:, :k]
     np.testing.assert_array_equal(found.indices, order)
     np.testing.assert_allclose(found.cosine, np.take_along_axis(cosine, order, 1), atol=1e-5)
-    share = softmax(cosine / 0.1, axis=1)
-    np.testing.assert_allclose(found.confidence, np.take_along_axis(share, order, 1), atol=1e-5)
+    fraction = softmax(cosine / 0.1, axis=1)
+    np.testing.assert_allclose(found.confidence, np.take_along_axis(fraction, order, 1), atol=1e-5)
 
 
 def test_an_excluded_reference_neither_matches_nor_counts():
@@ -74,7 +74,7 @@ def test_an_excluded_reference_neither_matches_nor_counts():
 
 
 def test_temperature_is_the_one_of_known_truth():
-    """Partners drawn with probability proportional to exp(cosine / t): the fit returns t."""
+    """True matches drawn with probability proportional to exp(cosine / t): the fit returns t."""
     rng = np.random.default_rng(0)
     x = unit(rng.normal(size=(1500, 6)))
     pool = unit(rng.normal(size=(6000, 6)))
@@ -94,7 +94,7 @@ def test_evidence_is_pointwise_mutual_information():
 def test_memory_does_not_grow_with_queries_times_references():
     """12,000 cells in 12,000: all cosines together would be 576 MB."""
     code = (
-        "import resource, numpy as np; scmamba_scvi.model.tools.retrieval import nearest_references as search\n"
+        "import resource, numpy as np; from scmamba_scvi.model.tools.retrieval import nearest_references as search\n"
         "x = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)\n"
         "x /= np.linalg.norm(x, axis=1, keepdims=True); search(x[:500], x[:500], 5, 0.1)\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -124,7 +124,7 @@ def test_no_reference_is_given_twice_and_none_is_held_back(n, m):
         assert len(given) == min(n, m)
 
 
-def test_most_partners_are_still_found_when_the_assignment_is_cut_into_blocks():
+def test_most_true_matches_are_still_found_when_the_assignment_is_cut_into_blocks():
     x, y = pairs(600, noise=0.3)
     whole, cut = (np.mean(assign(x, y, size) == np.arange(600)) for size in (600, 150))
     assert whole > 0.9 and cut > 0.5
@@ -141,7 +141,7 @@ def rank_of_own(found):
 
 def test_recall_of_held_out_cells_is_that_of_the_metric(citeseq, record_property):
     model, _, test = citeseq
-    found = model.match_cells(test, test, "rna", "protein", k=10)
+    found = model.match_cells(test, test, query_modality="rna", reference_modality="protein", k=10)
     x, y = (model.get_latent_representation(test, modality=kind) for kind in ("rna", "protein"))
     recall = (rank_of_own(found) > 0).mean()
     ranks = true_match_ranks(x, y)
@@ -152,13 +152,15 @@ def test_recall_of_held_out_cells_is_that_of_the_metric(citeseq, record_property
 
 def test_confidence_is_calibrated(citeseq):
     model, _, test = citeseq
-    found = model.match_cells(test, test, "rna", "protein", k=10)
+    found = model.match_cells(test, test, query_modality="rna", reference_modality="protein", k=10)
     rank = rank_of_own(found)
     assert found.confidence[:, 0].mean() == pytest.approx((rank == 1).mean(), abs=0.06)
     sure = found.confidence.sum(1)
     for part in np.array_split(np.argsort(sure), 3):  # where it is low and where it is high
         assert sure[part].mean() == pytest.approx((rank[part] > 0).mean(), abs=0.12)
-    few = model.match_cells(rows(test, slice(60)), rows(test, slice(60)), "rna", "protein", k=1)
+    few = model.match_cells(
+        rows(test, slice(60)), rows(test, slice(60)), query_modality="rna", reference_modality="protein", k=1
+    )
     assert few.confidence.mean() == pytest.approx(
         (rank_of_own(few) == 1).mean(), abs=0.15
     )  # with a tenth of the candidates
@@ -166,11 +168,13 @@ def test_confidence_is_calibrated(citeseq):
 
 def test_order_of_cells_container_and_name_of_the_modality_do_not_matter(citeseq):
     model, _, test = citeseq
-    want = model.match_cells(test, test, "rna", "protein", k=3)
+    want = model.match_cells(test, test, query_modality="rna", reference_modality="protein", k=3)
     other = test["protein"][::-1].copy()
     assert not other.is_view
     before, held = list(other.obs), len(model._per_instance_manager_store[model.id])
-    found = model.match_cells(test["rna"][::-1].copy(), other, "rna", model.kinds["protein"], k=3)
+    found = model.match_cells(
+        test["rna"][::-1].copy(), other, query_modality="rna", reference_modality=model.kinds["protein"], k=3
+    )
     assert list(found.query_names) == list(test.obs_names[::-1]) and list(other.obs) == before
     np.testing.assert_allclose(found.scores[::-1], want.scores, atol=1e-5)
     assert (
@@ -186,25 +190,29 @@ def test_cells_without_the_modality_are_named_not_dropped(citeseq):
     mosaic.obs["batch"] = test.obs["batch"].reindex(mosaic.obs_names)
     lacking = ~mosaic.obs_names.isin(mosaic["rna"].obs_names)
     with pytest.warns(UserWarning, match="20 of 100 cells lack rna"):
-        found = model.match_cells(mosaic, mosaic, "rna", "protein", k=4, one_to_one=True)
+        found = model.match_cells(
+            mosaic, mosaic, query_modality="rna", reference_modality="protein", k=4, one_to_one=True
+        )
     assert (found.indices[lacking] == -1).all() and np.isnan(found.scores[lacking]).all()
     assert (found.indices[~lacking] >= 0).all() and np.isfinite(found.confidence[~lacking]).all()
     matched = set(found.reference_names[found.indices[found.indices >= 0]])
     assert matched <= set(mosaic["protein"].obs_names)
     table = found.to_frame()
     assert len(table) == 400 and table["reference"].isna().sum() == 80
-    partners = found.partners()
-    assert list(partners.index) == list(mosaic.obs_names)
-    assert partners[~lacking].dropna().is_unique and partners[lacking].isna().all()
+    assigned = found.to_series()
+    assert list(assigned.index) == list(mosaic.obs_names)
+    assert assigned[~lacking].dropna().is_unique and assigned[lacking].isna().all()
 
 
 def test_saved_and_exported_models_match_alike(citeseq, tmp_path):
     model, train, test = citeseq
-    want = model.match_cells(test, test, "rna", "protein", k=2)
+    want = model.match_cells(test, test, query_modality="rna", reference_modality="protein", k=2)
     model.save(tmp_path / "saved")
     model.export(tmp_path / "exported")
     for other in (SCMAMBA.load(tmp_path / "saved", adata=train), SCMAMBA.from_export(tmp_path / "exported")):
-        found = other.match_cells(rows(test, slice(None)), rows(test, slice(None)), "rna", "protein", k=2)
+        found = other.match_cells(
+            rows(test, slice(None)), rows(test, slice(None)), query_modality="rna", reference_modality="protein", k=2
+        )
         np.testing.assert_allclose(found.confidence, want.confidence, atol=1e-5)
 
 
@@ -222,16 +230,16 @@ def test_without_held_out_pairs_a_warning_says_that_confidence_is_not_calibrated
         pytest.param({"k": 301}, ScmambaError, "between 1 and the 300 reference cells.*301", id="k beyond the cells"),
         pytest.param({"k": 0}, ScmambaError, "k must be at least 1", id="k of nothing"),
         pytest.param({"block_size": 0}, ScmambaError, "block_size", id="block of nothing"),
-        pytest.param({"query": np.eye(3)}, ScmambaError, "query must be a MuData, or an AnnData", id="an array"),
+        pytest.param({"adata": np.eye(3)}, ScmambaError, "adata must be a MuData, or an AnnData", id="an array"),
     ],
 )
 def test_errors_name_what_is_wrong(trained, arguments, error, message):
     with pytest.raises(error, match=message):
         trained.match_cells(**arguments)
-    with pytest.raises(ScmambaError, match="No one-to-one matching"):
-        trained.match_cells(k=1).partners()
+    with pytest.raises(ScmambaError, match="No one-to-one assignment"):
+        trained.match_cells(k=1).to_series()
 
 
 def test_an_anndata_of_another_modality_is_answered_with_the_features_it_lacks(trained):
     with pytest.raises(ScmambaError, match=r"features of mdata\['rna'\] are not those of the model"):
-        trained.match_cells(query=trained.adata["atac"].copy(), k=1)
+        trained.match_cells(trained.adata["atac"].copy(), k=1)

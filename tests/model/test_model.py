@@ -1,5 +1,6 @@
 """What SCMAMBA promises: names decide what belongs together, and a cell's embedding depends on that cell alone."""
 
+import copy
 import os
 import signal
 
@@ -9,6 +10,7 @@ import pytest
 import scvi
 import torch
 from lightning.pytorch.callbacks import Callback
+from logged import logged
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA
@@ -161,7 +163,7 @@ def test_new_cells_need_neither_batches_nor_labels(trained):
         view = trained.get_latent_representation(other, modality=kind)
         np.testing.assert_allclose(view, trained.get_latent_representation(modality=kind), atol=1e-5)
     with pytest.warns(
-        UserWarning, match=r"300 of 300 cells is not corrected for batches: the MuData has no obs\['batch'\]"
+        UserWarning, match=r"300 of 300 cells is not corrected for batches: the data have no obs\['batch'\]"
     ):
         assert np.isfinite(trained.get_latent_representation(other)).all()
 
@@ -366,25 +368,43 @@ def test_the_network_is_added_to_the_trained_linear_part_only_where_held_out_cel
         assert len(model.history["train_loss"]) == (4 if encoder == "linear" else 8)
     scores = model.history["foscttm_validation"].to_numpy().ravel()
     start = model.training_summary_["start"]["foscttm_validation"]
-    assert best["mamba"] == pytest.approx(min(start, scores.min()))  # over both phases, and the start
+    assert best["mamba"] == pytest.approx(min(start, scores.min()))  # over both stages, and the initialization
     epoch = model.training_summary_["best_epoch"]
     assert epoch is None or scores[epoch] == pytest.approx(best["mamba"])
     gates = [encoder.gate for encoder in model.module.encoders.values()]
     assert all(bool((gate == 0).all()) for gate in gates) == (epoch is None or epoch < 4)
 
 
-def test_only_linear_leaves_the_network_out_of_embeddings(trained):
-    module = trained.module.eval()
+def test_embeddings_of_frozen_networks_are_those_of_the_linear_branch_while_gates_are_closed(trained):
+    module = copy.deepcopy(trained.module).eval()
     x = torch.rand(5, 150)
     encoder = module.encoders["rna"]
-    with torch.no_grad():
-        whole = encoder(x)
-        with module.only_linear(True):
-            linear = encoder(x)
-        expected = torch.nn.functional.normalize(encoder.skip(x @ encoder.embedding.weight), dim=1)
-        torch.testing.assert_close(linear, expected)
-        torch.testing.assert_close(encoder(x), whole)
+    whole = encoder(x)
+    linear = torch.nn.functional.normalize(encoder.linear_branch(x @ encoder.embedding.weight), dim=1)
     assert not torch.allclose(whole, linear, atol=1e-3) and not module.has_closed_gates
+    with module.freezing(networks=True):
+        torch.testing.assert_close(encoder(x), whole)  # nothing is lost of a gate that is open
+        for other in module.encoders.values():
+            other.gate.data.zero_()
+        assert module.has_closed_gates and not encoder.runs_network
+        torch.testing.assert_close(encoder(x), linear)
+    assert encoder.runs_network
+
+
+@pytest.mark.parametrize("networks_first", [True, False])
+def test_freezing_once_more_keeps_what_was_frozen(trained, networks_first):
+    module = trained.module
+    outer, inner = {"networks": True}, {"reference": True}
+    if not networks_first:
+        outer, inner = inner, outer
+    before = [p.requires_grad for p in module.parameters()]
+    with module.freezing(**outer):
+        frozen = [p.requires_grad for p in module.parameters()]
+        with module.freezing(**inner):
+            named = {name for name, p in module.named_parameters() if p.requires_grad}
+        assert [p.requires_grad for p in module.parameters()] == frozen
+    assert [p.requires_grad for p in module.parameters()] == before
+    assert named == {f"encoders.{kind}.linear_branch.bias" for kind in module.kinds}
 
 
 def test_history_holds_loss_and_held_out_retrieval(trained):
@@ -425,7 +445,7 @@ def test_ctrl_c_keeps_a_usable_model(mdata):
         pytest.param({"pooling": "mean+last"}, id="mean and last token"),
         pytest.param({"attention_layers": (0,)}, id="attention"),
         pytest.param({"values": {"rna": "binned", "atac": "binary"}}, id="the paper's values"),
-        pytest.param({"skip": False, "spectral": False, "gate_init": 1.0}, id="no skip"),
+        pytest.param({"linear_branch": False, "spectral": False, "gate_init": 1.0}, id="no linear branch"),
         pytest.param({"patch_size": {"rna": 16, "atac": 32, "protein": 8}}, id="patch sizes by kind"),
         pytest.param({"n_latent": 8}, id="few latent dimensions"),
     ],
@@ -441,7 +461,7 @@ def test_a_warm_up_of_exactly_one_step_is_possible(mdata):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
     n_train = int(0.9 * mdata.n_obs)
-    model.train(max_epochs=4, batch_size=n_train // 5, enable_progress_bar=False)  # two phases of 2 epochs of 5 steps
+    model.train(max_epochs=4, batch_size=n_train // 5, enable_progress_bar=False)  # two stages of 2 epochs of 5 steps
     assert model.trainer.global_step == 10  # of which warm-up takes a tenth
     assert np.isfinite(model.get_latent_representation()).all()
 
@@ -456,12 +476,14 @@ def test_minibatches_are_sized_by_the_cells_named_for_training(mdata, quick):
     assert model.training_summary_["batch_size"] == 24 // 4
 
 
-def test_training_prints_what_was_chosen(mdata, capsys):
+def test_training_logs_what_was_chosen(mdata):
     SCMAMBA.setup_mudata(mdata)
-    SCMAMBA(mdata).train(max_epochs=1)
-    printed = capsys.readouterr().out
-    for part in ("preset 'small' on cpu", "20 held out", "minibatches of 45"):
-        assert part in printed
+    model = SCMAMBA(mdata)
+    with logged() as lines:
+        model.train(max_epochs=1, enable_progress_bar=False)
+    assert len(lines) == 2 and model.preset_ == "small"
+    for part in ("Training on cpu: 180 cells, 20 held out, minibatches of 45", "full network 1"):
+        assert part in lines[0]
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

@@ -1,69 +1,54 @@
-"""What is said of a training afterwards: the same epoch in the summary, in the line printed, and in the figure."""
+"""What is said of a training afterwards: the same epoch in the summary, in the line logged, and in the figure."""
 
 import pytest
 import scvi
+from logged import logged
 from matplotlib.figure import Figure
 
 from scmamba_scvi import SCMAMBA, pl
-from scmamba_scvi.config import CHOICES, TrainConfig
-from scmamba_scvi.model.training.callbacks import KeepBest
-from scmamba_scvi.model.training.summary import SCORES, best_of, describe_result
-
-CONFIG = TrainConfig()
+from scmamba_scvi.model.training.callbacks import StageResult
+from scmamba_scvi.model.training.summary import best_of, describe_result
 
 
-def phase(best, best_epoch, n_epochs=3):
-    """What a phase of three epochs found; its start had a FOSCTTM of 0.3."""
-    start = {CONFIG.monitor: 0.3}
-    return KeepBest.from_report(CONFIG, {"best": best, "best_epoch": best_epoch, "start": start, "n_epochs": n_epochs})
+def stage(best, best_epoch, n_epochs=3):
+    """What a stage of three epochs found, before which the FOSCTTM was 0.3."""
+    return StageResult(best, best_epoch, {"foscttm_validation": 0.3}, n_epochs)
 
 
 @pytest.mark.parametrize(
-    ("kept", "earlier", "row", "said"),
+    ("results", "earlier", "row", "said"),
     [
-        pytest.param({"whole": phase(0.3, None)}, 0, None, "from before the first step: held-out FOSCTTM 0.3000 (", id="the_start"),
-        pytest.param({"whole": phase(0.2, 1)}, 0, 1, "of epoch 2: held-out FOSCTTM 0.2000, 0.3000 before", id="one_phase"),
-        pytest.param(
-            {"linear": phase(0.2, 1), "whole": phase(0.2, None)}, 0, 1, "of epoch 2 (epoch 2 of the linear part): ",
-            id="the_network_did_not_help",
-        ),
-        pytest.param(
-            {"linear": phase(0.2, 1), "whole": phase(0.1, 0)}, 0, 3, "of epoch 4 (epoch 1 of the whole network): ",
-            id="the_network_helped",
-        ),
-        pytest.param({"whole": phase(0.2, 1)}, 6, 7, "of epoch 8 (epoch 2 of this training): ", id="a_second_training"),
-        pytest.param({"linear": phase(0.2, 1)}, 0, 1, "of epoch 2: ", id="interrupted_before_the_second_phase"),
+        pytest.param([stage(0.3, None)], 0, None, "No epoch improved on the initial weights, which are kept. Held-out FOSCTTM 0.300 (", id="the_initialization"),
+        pytest.param([stage(0.2, 1)], 0, 1, "Best epoch: 2. Held-out FOSCTTM 0.300 -> 0.200 (0 is perfect, 0.5 chance).", id="one_stage"),
+        pytest.param([stage(0.2, 1), stage(0.2, None)], 0, 1, "Best epoch: 2. ", id="the_network_did_not_help"),
+        pytest.param([stage(0.2, 1), stage(0.1, 0)], 0, 3, "Best epoch: 4. Held-out FOSCTTM 0.300 -> 0.100", id="the_network_helped"),
+        pytest.param([stage(0.2, 1)], 6, 7, "Best epoch: 8. ", id="a_second_training"),
+        pytest.param([stage(0.2, 1)], 0, 1, "Best epoch: 2. ", id="interrupted_before_the_second_stage"),
     ],
 )  # fmt: skip
-def test_the_epoch_is_counted_over_phases_and_trainings_and_named_as_its_progress_bar_does(kept, earlier, row, said):
-    n_epochs = earlier + sum(found.n_epochs for found in kept.values())
-    summary = {**best_of(list(kept.values()), {"train_loss": range(n_epochs)}), "monitor": CONFIG.monitor}
+def test_the_epoch_is_counted_over_stages_and_trainings(results, earlier, row, said):
+    n_epochs = earlier + sum(result.n_epochs for result in results)
+    summary = {**best_of(results, {"train_loss": range(n_epochs)}), "monitor": "foscttm_validation"}
     assert summary["best_epoch"] == row
-    assert describe_result(summary, kept).startswith(f"Kept the weights {said}")
+    assert describe_result(summary).startswith(said)
 
 
 def test_a_score_that_was_never_finite_is_named():
-    summary = {**best_of([phase(None, None)], {}), "monitor": "recall_at_10_validation"}
-    said = describe_result(summary, {"whole": phase(None, None)})
-    assert said == "Kept the last weights: the held-out recall@10 was never finite."
+    summary = {**best_of([stage(None, None)], {}), "monitor": "recall_at_10_validation"}
+    assert describe_result(summary) == "Held-out recall@10 was never finite: the last weights are kept."
 
 
-def test_every_score_that_can_be_watched_has_a_name():
-    assert set(SCORES) == set(CHOICES["monitor"])
-
-
-def test_summary_history_figure_and_printed_line_agree_after_two_trainings(mdata, capsys):
+def test_summary_history_figure_line_and_progress_bar_agree_after_two_trainings(mdata, capsys):
     scvi.settings.seed = 0
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, encoder="linear")
-    for _ in range(2):
-        model.train(max_epochs=6, accelerator="cpu", plan_kwargs={"spectral_lr": 1e-3}, early_stopping=False)
+    with logged() as lines:
+        for _ in range(2):
+            model.train(max_epochs=6, accelerator="cpu", plan_kwargs={"spectral_lr": 1e-3}, early_stopping=False)
     summary = model.training_summary_
     assert summary["best_epoch"] >= 6  # the second training improved on the first
     assert model.history["foscttm_validation"].loc[summary["best_epoch"]].item() == summary["best"]
     shown = {text.get_text() for text in pl.training(model, figure=Figure())[1].get_legend().get_texts()}
     assert f"best epoch ({summary['best_epoch'] + 1})" in shown
-    assert (
-        f"of epoch {summary['best_epoch'] + 1} (epoch {summary['best_epoch'] - 5} of this training)"
-        in capsys.readouterr().out
-    )
+    assert lines[-1].startswith(f"Best epoch: {summary['best_epoch'] + 1}. ")
+    assert "epoch 12: 100%" in "".join(capsys.readouterr())

@@ -27,7 +27,7 @@ def path():
 
 def test_the_order_of_a_branching_path_is_recovered(path, record_property):
     model, mdata = path
-    time = model.get_pseudotime("start", groupby="cell_type")
+    time = model.get_pseudotime(root="start", groupby="cell_type")
     assert list(time) == ["joint", "rna", "atac"] and list(time.index) == list(mdata.obs_names)
     true = mdata.obs["pseudotime"]
     order = {name: spearmanr(time[name], true, nan_policy="omit").statistic for name in time}
@@ -40,12 +40,14 @@ def test_the_order_of_a_branching_path_is_recovered(path, record_property):
     assert pseudotime_consistency(time["rna"], time["atac"]) > 0.5
     root = time.index[time["joint"] == 0]
     assert len(root) == 1 and true[root[0]] < 0.2
-    np.testing.assert_allclose(model.get_pseudotime(root[0], embeddings="joint")["joint"], time["joint"], atol=1e-9)
+    np.testing.assert_allclose(
+        model.get_pseudotime(root=root[0], embeddings="joint")["joint"], time["joint"], atol=1e-9
+    )
 
 
 def test_groups_are_connected_in_the_order_of_the_path(path):
     model, _ = path
-    joins = model.get_group_connectivities("cell_type")
+    joins = model.get_group_connectivities(groupby="cell_type")
     assert np.allclose(joins, joins.T)
     assert joins.loc["start", "fork"] > 3 * joins.loc["start", ["end_1", "end_2"]].max()
     assert min(joins.loc["fork", ["end_1", "end_2"]]) > 3 * joins.loc["end_1", "end_2"]
@@ -54,16 +56,16 @@ def test_groups_are_connected_in_the_order_of_the_path(path):
 def test_new_cells_in_any_order_and_cells_without_a_modality(path):
     model, mdata = path
     rna = mdata["rna"][::-1].copy()
-    time = model.get_pseudotime("start", "cell_type", rna)
+    time = model.get_pseudotime(rna, root="start", groupby="cell_type")
     assert list(time) == ["joint", "rna"] and list(time.index) == list(rna.obs_names)
     assert spearmanr(time["joint"], mdata.obs["pseudotime"].reindex(time.index)).statistic > 0.8
     with without_pulling():
         part = mudata.MuData({"rna": mdata["rna"].copy(), "atac": mdata["atac"][100:].copy()})
     part.obs["cell_type"] = mdata.obs["cell_type"].reindex(part.obs_names)
-    time = model.get_pseudotime("start", "cell_type", part)
+    time = model.get_pseudotime(part, root="start", groupby="cell_type")
     assert time["atac"].isna().sum() == 100 and time["joint"].notna().all()
     with pytest.raises(ScmambaError, match="lacks one of.*'atac'"):
-        model.get_pseudotime(mdata.obs_names[0], adata=part)
+        model.get_pseudotime(root=mdata.obs_names[0], adata=part)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +88,11 @@ def test_roots_and_embeddings_that_cannot_be_used_are_named(path, arguments, mes
 
 def test_figure(path):
     model, mdata = path
-    time = model.get_pseudotime("start", "cell_type")
+    time = model.get_pseudotime(root="start", groupby="cell_type")
     time.iloc[:7, 0] = np.nan
     mdata = mdata.copy()
     mdata.obsm["X_umap"] = model.get_latent_representation()[:, :2]
-    joins = model.get_group_connectivities("cell_type")
+    joins = model.get_group_connectivities(groupby="cell_type")
     axes = pl.trajectory(mdata, time, connectivities=joins, groupby="cell_type", figure=Figure())
     assert [ax.get_title() for ax in axes] == ["joint", "rna", "atac"]
     grey, coloured = axes[0].collections[:2]
@@ -133,7 +135,7 @@ def test_cells_of_another_island_have_no_time_and_are_counted(islands, home, n_o
     model, mdata = islands
     here = (mdata.obs["island"] == home).to_numpy()
     with pytest.warns(UserWarning) as caught:
-        time = model.get_pseudotime(home, groupby="island", n_neighbors=15)
+        time = model.get_pseudotime(root=home, groupby="island", n_neighbors=15)
     for name in ("joint", "rna", "atac"):
         assert time[name].isna().to_numpy().tolist() == (~here).tolist()
         assert time[name].min() == 0 and time[name].max() == 1
@@ -141,7 +143,7 @@ def test_cells_of_another_island_have_no_time_and_are_counted(islands, home, n_o
         assert f"{n_outside} of 420 cells are not connected to the root" in warning and "NaN" in warning
     # cells of the other process do not disturb the order
     alone = mdata[here].copy()
-    assert spearmanr(model.get_pseudotime(home, "island", alone, n_neighbors=15)["joint"], time["joint"][here]).statistic > 0.95  # fmt: skip
+    assert spearmanr(model.get_pseudotime(alone, root=home, groupby="island", n_neighbors=15)["joint"], time["joint"][here]).statistic > 0.95  # fmt: skip
 
 
 def test_an_order_within_one_island_warns_of_nothing(islands):
@@ -149,4 +151,4 @@ def test_an_order_within_one_island_warns_of_nothing(islands):
     here = mdata[(mdata.obs["island"] == "0").to_numpy()].copy()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*not connected")
-        assert model.get_pseudotime("0", "island", here, n_neighbors=15).notna().all(axis=None)
+        assert model.get_pseudotime(here, root="0", groupby="island", n_neighbors=15).notna().all(axis=None)

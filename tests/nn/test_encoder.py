@@ -6,9 +6,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scmamba_scvi.config import resolve_config
 from scmamba_scvi.nn import encoder as encoder_module
-from scmamba_scvi.nn.encoder import SequenceNetwork
+from scmamba_scvi.nn.encoder import Encoder, SequenceNetwork
 
-SIZES = {"d_model": 16, "headdim": 8, "d_state": 8, "d_mlp": 32, "n_layers": 2, "n_latent": 4, "d_head": 0, "skip": False,
+SIZES = {"d_model": 16, "headdim": 8, "d_state": 8, "d_mlp": 32, "n_layers": 2, "n_latent": 4, "d_head": 0, "linear_branch": False,
          "d_feature": 8, "layer_scale": 0.5, "gate_init": 1.0}  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def tokens(n=3, c=20):
 @pytest.mark.parametrize("attention_layers", [(), (1,)], ids=["mamba_last", "attention_last"])
 @pytest.mark.parametrize("pooling", ["mean", "last", "mean+last"])
 def test_pooling_is_that_of_all_tokens_of_all_blocks(pooling, attention_layers):
-    network, h = make(pooling=pooling, attention_layers=attention_layers, pool_norm="none"), tokens()
+    network, h = make(pooling=pooling, attention_layers=attention_layers), tokens()
     expected = h
     for block in network.blocks:
         expected = block(expected)
@@ -32,7 +32,7 @@ def test_pooling_is_that_of_all_tokens_of_all_blocks(pooling, attention_layers):
     pooled = {"mean": expected.mean(1), "last": expected[:, -1], "mean+last": expected.mean(1) + expected[:, -1]}[
         pooling
     ]
-    torch.testing.assert_close(network(h), network.head(pooled), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(network(h), pooled, rtol=1e-4, atol=1e-6)
 
 
 def test_slices_change_neither_values_nor_gradients(monkeypatch):
@@ -41,7 +41,7 @@ def test_slices_change_neither_values_nor_gradients(monkeypatch):
     for size in (100 * one_cell, 2 * one_cell, 1):  # all cells, two cells, one cell at a time
         monkeypatch.setattr(encoder_module, "CPU_SLICE_SIZE", size)
         h = tokens(n=5).requires_grad_()
-        pooled = network.per_cell(h)
+        pooled = network(h)
         parameters = list(network.parameters())
         found = torch.autograd.grad(pooled.square().sum(), [h, *parameters], allow_unused=True, materialize_grads=True)
         results.append([pooled, *found])
@@ -79,3 +79,68 @@ def test_compiled_blocks_give_the_same_embedding_and_gradients():
         results.append([z, *torch.autograd.grad(z.square().sum(), list(network.parameters()), materialize_grads=True)])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("as_sparse", [False, True], ids=["dense", "sparse"])
+def test_inputs_are_masked_in_training_only(as_sparse):
+    torch.manual_seed(0)
+    model = Encoder(resolve_config("small", encoder="linear", mask_rate=0.5), "rna", torch.arange(200), 8, 25)
+    x = torch.rand(6, 200)
+    x = x.to_sparse_csr() if as_sparse else x
+    assert torch.equal(model.eval()(x), model(x))
+    assert not torch.allclose(model.train()(x), model(x), atol=1e-2)
+    model.mask_rate = 0.0
+    assert torch.equal(model(x), model.eval()(x))
+
+
+def statistics(model):
+    return {name: b.clone() for name, b in model.named_buffers() if "running" in name}
+
+
+def test_a_frozen_network_keeps_its_statistics_in_training_and_uses_them():
+    torch.manual_seed(0)
+    model = Encoder(resolve_config("small", mask_rate=0.0, dropout=0.0, gate_init=1.0), "rna", torch.arange(200), 8, 25)
+    x = torch.rand(50, 200)
+    model.train()(x)
+    before = statistics(model)
+    expected = model.eval()(x)
+    for parameter in model.network_parameters():
+        parameter.requires_grad_(parameter is model.gate)
+    torch.testing.assert_close(model.train()(x), expected, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in statistics(model).items())
+
+
+@pytest.mark.parametrize("gate", [0.0, 1.0])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_network_is_left_out_only_where_it_neither_adds_nor_learns(gate, frozen):
+    torch.manual_seed(0)
+    model = Encoder(resolve_config("small", gate_init=gate), "rna", torch.arange(200), 8, 25).eval()
+    x, runs = torch.rand(6, 200), []
+    expected = model(x)
+    model.network.register_forward_hook(lambda *_: runs.append(1))
+    model.gate.requires_grad_(not frozen)
+    torch.testing.assert_close(model(x), expected, rtol=1e-6, atol=1e-6)
+    assert bool(runs) == (gate != 0 or not frozen)
+
+
+@pytest.mark.parametrize("as_sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("encoder", ["mamba", "mlp", "linear"])
+def test_autocast_does_not_round_the_linear_branch(encoder, as_sparse):
+    torch.manual_seed(0)
+    model = Encoder(resolve_config("small", encoder=encoder), "rna", torch.arange(200), 8, 25).eval()
+    x = torch.rand(6, 200, generator=torch.Generator().manual_seed(1))
+    x = x.to_sparse_csr() if as_sparse else x
+    exact = model(x)  # the gate is zero: nothing of the network is added
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model(x), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_autocast_rounds_neither_batch_statistics_nor_the_unit_length():
+    torch.manual_seed(0)
+    model = Encoder(resolve_config("small", mask_rate=0.0, gate_init=1.0), "rna", torch.arange(200), 8, 25).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.hidden(torch.rand(50, 200))
+        z = model.embed(hidden)
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(50), rtol=1e-6, atol=1e-6)
+    pooled = hidden[:, -64:].double()
+    torch.testing.assert_close(model.head.pool_norm.running_mean.double(), 0.1 * pooled.mean(0), rtol=1e-5, atol=1e-7)

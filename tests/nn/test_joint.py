@@ -18,20 +18,20 @@ def data(seed=0, kinds=("rna", "atac", "protein")):
         kind: torch.from_numpy(common @ rng.normal(size=(3, f)) + rng.normal(size=(N, f))).float()
         for kind, f in zip(kinds, (30, 50, 20), strict=False)
     }
-    views = {
+    embeddings = {
         kind: torch.nn.functional.normalize(torch.from_numpy(common @ rng.normal(size=(3, Z))).float(), dim=1)
         for kind in values
     }
-    return values, views
+    return values, embeddings
 
 
-def fitted(values, views, present=None, shared_weight=0.5):
+def fitted(values, embeddings, present=None, shared_weight=0.5):
     joint = JointEmbedding({k: x.shape[1] for k, x in values.items()}, Z, n_batches=1)
     present = present or {k: torch.ones(N, dtype=torch.bool) for k in values}
     for kind, x in values.items():
         svd = truncated_svd(lambda x=x[present[kind]]: [x], x.shape[1], Z, n_passes=40)
         joint.set_components(kind, svd, torch.linspace(1, 0.2, Z))
-    features = {k: joint.features(values[k], views[k], k) for k in values}
+    features = {k: joint.features(values[k], embeddings[k], k) for k in values}
     joint.fit_maps(features, present, shared_weight)
     return joint, features, present
 
@@ -43,14 +43,14 @@ def cosines(z):
 @pytest.mark.parametrize("kinds", [("rna", "atac"), ("rna", "atac", "protein")])
 @pytest.mark.parametrize("shared_weight", [0.5, 2.0])
 def test_equals_its_definition(kinds, shared_weight):
-    values, views = data(kinds=kinds)
-    joint, features, present = fitted(values, views, shared_weight=shared_weight)
+    values, embeddings = data(kinds=kinds)
+    joint, features, present = fitted(values, embeddings, shared_weight=shared_weight)
     trusted = np.linspace(1, 0.2, Z)
     blocks = []
     for x in values.values():
         scores = PCA(Z, svd_solver="full").fit_transform(x.double().numpy())
         blocks.append(scores / scores.std(0) * trusted / np.linalg.norm(trusted))
-    total = sum(v.double().numpy() for v in views.values())
+    total = sum(v.double().numpy() for v in embeddings.values())
     blocks.append(shared_weight * total / np.sqrt((total**2).sum(1).mean()))
     t = np.hstack(blocks)
     directions = np.linalg.svd(t, full_matrices=False)[2][:Z]
@@ -61,15 +61,15 @@ def test_equals_its_definition(kinds, shared_weight):
 
 
 def test_own_components_have_mean_square_one():
-    values, views = data()
-    joint, features, _ = fitted(values, views)
+    values, embeddings = data()
+    joint, features, _ = fitted(values, embeddings)
     for x in features.values():
         assert float(x[:, :Z].square().sum(1).mean()) == pytest.approx(1, abs=1e-4)
 
 
 def test_every_choice_of_modalities_predicts_the_whole():
-    values, views = data()
-    joint, features, present = fitted(values, views)
+    values, embeddings = data()
+    joint, features, present = fitted(values, embeddings)
     batch = torch.zeros(N, dtype=torch.long)
     whole = joint(features, present, batch)
     agreement = {}
@@ -85,8 +85,8 @@ def test_every_choice_of_modalities_predicts_the_whole():
 
 
 def test_a_minibatch_of_mixed_cells_equals_cells_one_by_one():
-    values, views = data()
-    joint, features, _ = fitted(values, views)
+    values, embeddings = data()
+    joint, features, _ = fitted(values, embeddings)
     rng = np.random.default_rng(1)
     present = {k: torch.from_numpy(rng.random(N) < 0.6) for k in values}
     batch = torch.zeros(N, dtype=torch.long)
@@ -101,8 +101,8 @@ def test_a_minibatch_of_mixed_cells_equals_cells_one_by_one():
 
 
 def test_what_a_cell_lacks_is_not_read():
-    values, views = data()
-    joint, features, present = fitted(values, views)
+    values, embeddings = data()
+    joint, features, present = fitted(values, embeddings)
     present = {**present, "atac": torch.zeros(N, dtype=torch.bool)}
     batch = torch.zeros(N, dtype=torch.long)
     other = {**features, "atac": features["atac"] + 1e6}
@@ -110,20 +110,20 @@ def test_what_a_cell_lacks_is_not_read():
 
 
 def test_modalities_that_never_meet_are_joined_over_a_third():
-    values, views = data()
+    values, embeddings = data()
     first = torch.arange(N) < N // 2
     present = {"rna": torch.ones(N, dtype=torch.bool), "atac": first, "protein": ~first}
-    joint, features, _ = fitted(values, views, present)
+    joint, features, _ = fitted(values, embeddings, present)
     z = joint(features, present, torch.zeros(N, dtype=torch.long))
     torch.testing.assert_close(z.norm(dim=1), torch.ones(N))
 
 
 def test_offsets_of_batches_are_taken_out_and_unknown_batches_left_alone():
-    values, views = data(kinds=("rna", "atac"))
-    joint, features, present = fitted(values, views)
+    values, embeddings = data(kinds=("rna", "atac"))
+    joint, features, present = fitted(values, embeddings)
     zeros = torch.zeros(N, dtype=torch.long)
     before = joint(features, present, zeros)
-    joint.shift_rna[0] = 0.3
+    joint.batch_offset_rna[0] = 0.3
     moved = {**features, "rna": features["rna"] + 0.3}
     torch.testing.assert_close(joint(moved, present, zeros), before)
     torch.testing.assert_close(joint(features, present, zeros + 1), before)

@@ -81,3 +81,18 @@ def test_temperature_is_clamped(log, expected):
 
 def test_fixed_temperature_has_no_gradient():
     assert not Temperature(0.2, learn=False).log.requires_grad
+
+
+def test_autocast_does_not_round_the_logits():
+    z = {
+        "rna": F.normalize(unit(n=64, z=32, seed=1) + 1, dim=-1),
+        "atac": F.normalize(unit(n=64, z=32, seed=2) + 1, dim=-1),
+    }
+    z = {kind: x.float().requires_grad_() for kind, x in z.items()}
+    found = []
+    for on in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            loss = multimodal_loss(z, everybody(z), torch.tensor(0.01))["loss"]
+        found.append([loss, *torch.autograd.grad(loss, list(z.values()))])
+    for rounded, exact in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=1e-6)

@@ -8,7 +8,7 @@ from sklearn.cross_decomposition import CCA
 from scmamba_scvi.nn.spectral import canonical_directions, held_out_correlations, linear_initialization, truncated_svd
 
 
-def two_views(n=400, shared=4, fx=60, fy=40, noise=0.5, seed=0):
+def two_modalities(n=400, shared=4, fx=60, fy=40, noise=0.5, seed=0):
     rng = np.random.default_rng(seed)
     latent = rng.normal(size=(n, shared)) * np.linspace(2, 1, shared)
     x = latent @ rng.normal(size=(shared, fx)) + noise * rng.normal(size=(n, fx)) + rng.normal(size=fx)
@@ -22,7 +22,7 @@ def blocks_of(x, size=150, sparse=False):
 
 @pytest.mark.parametrize("sparse", [pytest.param(False, id="dense blocks"), pytest.param(True, id="sparse blocks")])
 def test_svd_equals_numpys(sparse):
-    x, _ = two_views()
+    x, _ = two_modalities()
     found = truncated_svd(blocks_of(x, sparse=sparse), x.shape[1], 4)
     centred = (x - x.mean(0)).double().numpy()
     _, s, vt = np.linalg.svd(centred, full_matrices=False)
@@ -33,7 +33,7 @@ def test_svd_equals_numpys(sparse):
 
 
 def test_correlations_equal_scikit_learns():
-    x, y = two_views(noise=2.0)
+    x, y = two_modalities(noise=2.0)
     svds = {"rna": truncated_svd(blocks_of(x), 60, 6), "atac": truncated_svd(blocks_of(y), 40, 6)}
     present = {k: torch.ones(400, dtype=torch.bool) for k in svds}
     maps, correlations = canonical_directions({k: v.scores for k, v in svds.items()}, present, 6, ridge=0.0)
@@ -45,7 +45,7 @@ def test_correlations_equal_scikit_learns():
 
 
 def test_three_modalities_agree_on_what_they_share():
-    x, y = two_views(noise=0.3)
+    x, y = two_modalities(noise=0.3)
     z = x[:, :20] + 0.1
     svds = {k: truncated_svd(blocks_of(v), v.shape[1], 4) for k, v in (("rna", x), ("atac", y), ("protein", z))}
     present = {k: torch.ones(400, dtype=torch.bool) for k in svds}
@@ -56,7 +56,7 @@ def test_three_modalities_agree_on_what_they_share():
 
 
 def test_cells_that_lack_a_modality_are_left_out():
-    x, y = two_views()
+    x, y = two_modalities()
     has_y = torch.arange(400) < 300
     start = linear_initialization(
         {"rna": truncated_svd(blocks_of(x), 60, 4), "atac": truncated_svd(blocks_of(y[has_y]), 40, 4)},
@@ -69,7 +69,7 @@ def test_cells_that_lack_a_modality_are_left_out():
 
 
 def test_a_modality_without_any_variance_stays_finite():
-    x, _ = two_views()
+    x, _ = two_modalities()
     y = torch.ones(400, 10)
     svds = {"rna": truncated_svd(blocks_of(x), 60, 4), "atac": truncated_svd(blocks_of(y), 10, 4)}
     start = linear_initialization(svds, {k: torch.ones(400, dtype=torch.bool) for k in svds}, 4)
@@ -77,7 +77,7 @@ def test_a_modality_without_any_variance_stays_finite():
 
 
 def test_same_seed_same_start():
-    x, _ = two_views()
+    x, _ = two_modalities()
     a, b = (truncated_svd(blocks_of(x), 60, 4, seed=3).components for _ in range(2))
     assert torch.equal(a, b)
 
@@ -89,11 +89,11 @@ def by_mask(x, present=None):
     return lambda mask: iter(x[row[mask & present]].split(70))
 
 
-def held_out(views, present=None, n=20, **kwargs):
-    present = present or {k: torch.ones(len(v), dtype=torch.bool) for k, v in views.items()}
-    blocks = {k: by_mask(v, present[k]) for k, v in views.items()}
-    features = {k: v.shape[1] for k, v in views.items()}
-    return held_out_correlations(blocks, present, {k: min(n, f) for k, f in features.items()}, features, n, **kwargs)
+def held_out(values, present=None, n=20, **kwargs):
+    present = present or {k: torch.ones(len(v), dtype=torch.bool) for k, v in values.items()}
+    blocks = {k: by_mask(v, present[k]) for k, v in values.items()}
+    features = {k: v.shape[1] for k, v in values.items()}
+    return held_out_correlations(blocks, present, features, n, n, **kwargs)
 
 
 def test_chance_has_no_correlation_on_held_out_cells():
@@ -107,7 +107,7 @@ def test_chance_has_no_correlation_on_held_out_cells():
 
 
 def test_held_out_correlations_are_those_of_a_loop_with_numpy():
-    x, y = two_views(n=240, shared=3, fx=12, fy=9, noise=1.0)
+    x, y = two_modalities(n=240, shared=3, fx=12, fy=9, noise=1.0)
     found = held_out({"rna": x, "atac": y}, n=9, n_folds=3, n_passes=30, seed=5)
     fold = torch.randperm(240, generator=torch.Generator().manual_seed(5)).numpy() % 3
     u, v = np.zeros((240, 3)), np.zeros((240, 3))
@@ -122,7 +122,7 @@ def test_held_out_correlations_are_those_of_a_loop_with_numpy():
 
 
 def test_held_out_correlations_use_the_cells_that_have_both():
-    x, y = two_views(n=400, shared=3)
+    x, y = two_modalities(n=400, shared=3)
     has_y = torch.arange(400) % 4 > 0
     present = {"rna": torch.ones(400, dtype=torch.bool), "atac": has_y}
     found = held_out({"rna": x, "atac": y[has_y]}, present)
@@ -130,7 +130,7 @@ def test_held_out_correlations_use_the_cells_that_have_both():
 
 
 def two_svds():
-    x, y = two_views()
+    x, y = two_modalities()
     svds = {k: truncated_svd(blocks_of(v), v.shape[1], 6) for k, v in (("rna", x), ("atac", y))}
     return svds, {k: torch.ones(400, dtype=torch.bool) for k in svds}
 
@@ -154,7 +154,7 @@ def test_weights_replace_the_correlations_direction_by_direction():
 
 
 def test_without_held_out_pairs_all_correlations_are_zero():
-    x, y = two_views(n=400)
+    x, y = two_modalities(n=400)
     has_x, has_y = torch.arange(400) < 201, torch.arange(400) >= 200  # cell 200 alone has both
     found = held_out({"rna": x[has_x], "atac": y[has_y]}, {"rna": has_x, "atac": has_y}, n=8)
     assert found.shape == (8,) and (found == 0).all()

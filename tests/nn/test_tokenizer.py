@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scmamba_scvi.nn.memory import saved_bytes
-from scmamba_scvi.nn.tokenizer import FeatureEmbedding, PatchTokenizer, hide
+from scmamba_scvi.nn.tokenizer import FeatureEmbedding, PatchTokenizer
 from scmamba_scvi.ops.csr import csr
 
 F, W, C = 10, 4, 4
@@ -77,10 +77,3 @@ def test_memory_kept_for_the_backward_pass_follows_stored_values_not_features():
 def test_feature_embedding_of_sparse_equals_dense():
     e, x = FeatureEmbedding(F, 3), counts()
     torch.testing.assert_close(e(x.to_sparse_csr()), x @ e.weight)
-
-
-def test_masking_only_in_training():
-    x = counts(50).to_sparse_csr()
-    assert hide(x, 0.5, training=False) is x
-    assert hide(x, 0.0, training=True) is x
-    assert hide(x, 0.5, training=True).values().numel() < x.values().numel()

@@ -7,7 +7,7 @@ from scipy import sparse
 from scmamba_scvi.ops.csr import (
     bag_product,
     csr,
-    drop_values,
+    mask_inputs,
     product,
     row_index,
     select_rows,
@@ -58,7 +58,7 @@ def test_a_slice_of_rows_is_that_of_the_dense_matrix():
 @pytest.mark.parametrize("as_sparse", [pytest.param(True, id="sparse"), pytest.param(False, id="dense")])
 def test_dropping_values_keeps_the_mean_and_hides_the_share(as_sparse):
     x, dense = sparse_batch(n=400, f=300, density=0.2)
-    out = drop_values(x if as_sparse else dense, 0.5)
+    out = mask_inputs(x if as_sparse else dense, 0.5)
     out = out.to_dense() if as_sparse else out
     kept = out != 0
     assert abs(kept.sum() / (dense != 0).sum() - 0.5) < 0.02

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scmamba_scvi.nn.memory import saved_bytes
-from scmamba_scvi.ops.ssd import choose_chunk_size, ssd_chunked, ssd_last, ssd_recurrent
+from scmamba_scvi.ops.ssd import choose_chunk_size, ssd_chunked, ssd_recurrent
 
 NAMES = ("x", "dt", "A", "B", "C", "D")
 
@@ -207,26 +207,3 @@ def test_round_lengths_are_not_padded(c):
 
 def test_wider_states_make_longer_chunks():
     assert choose_chunk_size(10_000, 16, 16) < choose_chunk_size(10_000, 128, 128)
-
-
-@pytest.mark.parametrize("c", [1, 2, 17, 150])
-def test_the_last_output_alone_is_that_of_the_whole_scan(c):
-    inputs = make_inputs(c, dtype=torch.float64)
-
-    def last(x, dt, A, B, C, D):
-        return ssd_last(x, dt, A, B, C[:, -1], D)
-
-    def whole(*args):
-        return ssd_recurrent(*args)[:, -1]
-
-    torch.testing.assert_close(last(*inputs), whole(*inputs))
-    weights = torch.randn(2, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    for name, a, b in zip(NAMES, gradients(last, inputs, weights), gradients(whole, inputs, weights), strict=True):
-        torch.testing.assert_close(a, b, msg=name)
-
-
-def test_the_last_output_alone_is_exact_after_a_long_past():
-    x, dt, A, B, C, D = make_inputs(5_000, n=1)
-    got = ssd_last(x, dt, A, B, C[:, -1], D)
-    truth = ssd_last(*(t.double() for t in (x, dt, A, B, C[:, -1], D)))
-    assert (got - truth).norm() <= 1e-6 * truth.norm()

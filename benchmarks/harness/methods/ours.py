@@ -74,11 +74,11 @@ METHODS = [
     ),
     Method(
         "MLP alone", "the same without the spectral start and the linear part",
-        scmamba(encoder="mlp", skip=False, spectral=False, gate_init=1.0), n_seeds=1,
+        scmamba(encoder="mlp", linear_branch=False, spectral=False, gate_init=1.0), n_seeds=1,
     ),
     Method(
         "scMamba from nothing", "the default network without the spectral start and the linear part",
-        scmamba(skip=False, spectral=False, gate_init=1.0, layer_scale=None), n_seeds=1,
+        scmamba(linear_branch=False, spectral=False, gate_init=1.0, layer_scale=None), n_seeds=1,
     ),
     Method(
         "paper's shape", "shared projection, last token, no linear part, as published; 2 layers of 128 instead of "

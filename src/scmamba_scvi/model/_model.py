@@ -34,7 +34,7 @@ from .tools.mapping import MappingMixin
 from .tools.matching import MatchingMixin
 from .tools.trajectory import TrajectoryMixin
 from .training.mixin import ContrastiveTrainingMixin
-from .training.sizes import choose_preset, patch_size_for
+from .training.sizes import patch_size_for
 
 _C = scvi_constants()
 #: Arguments that scvi-tools adds when it registers new data for an existing model.
@@ -69,8 +69,8 @@ class SCMAMBA(
     n_latent
         Dimensions of the embedding.
     preset
-        Size of the network: ``"small"``, ``"base"``, ``"large"``, ``"paper"`` (the published shape), or ``"auto"``:
-        ``"base"`` for 5,000 cells or more on a machine with a GPU, else ``"small"``.
+        Size of the network: ``"small"``, ``"base"``, ``"large"`` or ``"paper"`` (the published shape). ``"auto"`` is
+        ``"small"`` on every machine; choose ``"base"`` by name, for 5,000 cells or more and a GPU.
     layouts
         Order and patches of the features per kind of modality, as :func:`scmamba_scvi.pp.feature_layout` makes them;
         `None` computes them from ``var``.
@@ -105,7 +105,7 @@ class SCMAMBA(
         super().__init__(adata, registry)
         drop_managers_with(self)
         if config is None:
-            preset = choose_preset(0 if adata is None else adata.n_obs) if preset == "auto" else preset
+            preset = "small" if preset == "auto" else preset
             config = resolve_config(preset, n_latent=n_latent, **overrides)
         else:
             saved = config.to_dict() if isinstance(config, ModelConfig) else config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ from ..nn.encoder import Encoder
 from ..nn.gradient_caching import apply_in_parts
 from ..nn.joint import JointEmbedding
 from ..nn.losses import Temperature, multimodal_loss
-from ..ops.csr import select_rows
-from ..pp import FeatureLayout, value_transform
+from ..ops.csr import scatter_rows, select_rows
+from ..pp import FeatureLayout, ValueTransform, value_transform
 
 
 class SCMAMBAModule(BaseModuleClass):
@@ -43,25 +44,22 @@ class SCMAMBAModule(BaseModuleClass):
         super().__init__()
         self.config = config
         self.kinds = list(layouts)
-        self.values = nn.ModuleDict(
-            {
-                kind: value_transform(config.of_kind("values", kind), layout.n_features, n_bins=config.n_bins)
-                for kind, layout in layouts.items()
-            }
-        )
-        self.encoders = nn.ModuleDict(
-            {
-                kind: Encoder(
-                    config, kind, torch.as_tensor(layout.slots, device="cpu"), layout.n_patches, layout.patch_size
-                )
-                for kind, layout in layouts.items()
-            }
-        )
+        n_features = {kind: layout.n_features for kind, layout in layouts.items()}
+        transforms = {
+            kind: value_transform(config.of_kind("values", kind), f, n_bins=config.n_bins)
+            for kind, f in n_features.items()
+        }
+        encoders = {
+            kind: Encoder(
+                config, kind, torch.as_tensor(layout.slots, device="cpu"), layout.n_patches, layout.patch_size
+            )
+            for kind, layout in layouts.items()
+        }
+        # `ModuleDict` is a mapping that does not know the type of its values
+        self.values = cast("Mapping[str, ValueTransform]", nn.ModuleDict(transforms))
+        self.encoders = cast("Mapping[str, Encoder]", nn.ModuleDict(encoders))
         self.temperature = Temperature(config.temperature, learn=config.learn_temperature)
-        self.joint = None
-        if config.joint == "shared+own":
-            n_features = {kind: layout.n_features for kind, layout in layouts.items()}
-            self.joint = JointEmbedding(n_features, config.n_latent, n_batches)
+        self.joint = JointEmbedding(n_features, config.n_latent, n_batches) if config.joint == "shared+own" else None
 
     def transform(self, counts: Tensor, kind: str) -> Tensor:
         """Values ``(n, f)`` of counts on the CPU, where they stay; the module itself may be on a GPU."""
@@ -72,10 +70,10 @@ class SCMAMBAModule(BaseModuleClass):
         return self._across_cells(self._per_cell(counts, kind, present), kind, present)
 
     def _per_cell(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
-        """What `Encoder.per_cell` makes of the cells, ``(n, hidden_width)``; rows of cells without the modality are zero."""
+        """What `Encoder.hidden` makes of the cells, ``(n, hidden_width)``; rows of cells without the modality are zero."""
         encoder = self.encoders[kind]
         if bool(present.any()):
-            return _at_their_rows(encoder.per_cell(self.values[kind](select_rows(counts, present))), present)
+            return scatter_rows(encoder.hidden(self.values[kind](select_rows(counts, present))), present)
         nothing = counts.new_zeros(len(present), encoder.hidden_width, layout=torch.strided)
         if not self.training:
             return nothing
@@ -86,54 +84,49 @@ class SCMAMBAModule(BaseModuleClass):
         """Unit vectors ``(n, z)``; cells without the modality are left out, as they would shift batch statistics."""
         if int(present.sum()) < 2 and self.training:  # batch statistics of one cell do not exist
             return hidden.new_zeros(len(present), self.config.n_latent) + hidden.sum() * 0.0
-        return _at_their_rows(self.encoders[kind].across_cells(hidden[present]), present)
+        return scatter_rows(self.encoders[kind].embed(hidden[present]), present)
 
     @property
     def has_closed_gates(self) -> bool:
-        """Whether encoders have a network beside the linear part, and all gates that let it into embeddings are zero."""
+        """Whether encoders have a network beside the linear branch, and all gates that let it into embeddings are zero."""
         gates = [encoder.gate for encoder in self.encoders.values() if encoder.gate is not None]
-        return bool(gates) and self.config.skip and all(bool((gate == 0).all()) for gate in gates)
+        return bool(gates) and self.config.linear_branch and not any(bool((gate != 0).any()) for gate in gates)
 
     @contextlib.contextmanager
-    def only_linear(self, on: bool) -> Iterator[None]:
-        """Within the block, embeddings are those of the linear parts, without the networks; nothing changes if not ``on``."""
-        encoders = list(self.encoders.values())
-        # training on several devices waits for a gradient of every parameter that requires one
-        paused = [p for encoder in encoders for p in encoder.network_parameters() if p.requires_grad] if on else []
-        for parameter in paused:
-            parameter.requires_grad_(False)
-        for encoder in encoders:
-            encoder.only_linear = on
-        try:
-            yield
-        finally:
-            for encoder in encoders:
-                encoder.only_linear = False
-            for parameter in paused:
-                parameter.requires_grad_(True)
+    def freezing(self, *, networks: bool = False, reference: bool = False) -> Iterator[None]:
+        """Within the block, some parameters have no gradient.
 
-    @contextlib.contextmanager
-    def frozen_reference(self, on: bool) -> Iterator[None]:
-        """Within the block, only what the model of a query may adapt has gradients; nothing changes if not ``on``."""
-        encoders = list(self.encoders.values()) if on else []
-        adapted = {id(p) for encoder in encoders for p in encoder.adaptable_parameters()}
-        frozen = [p for p in self.parameters() if p.requires_grad and id(p) not in adapted] if on else []
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        for encoder in encoders:
-            encoder.keep_statistics = True
+        What depends on the stage of training follows from that alone: an encoder does not compute a frozen network whose gate
+        is closed, and a frozen head normalizes by its running statistics.
+
+        Parameters
+        ----------
+        networks
+            Freeze the networks and their gates, so that the linear branches are trained alone.
+        reference
+            Freeze everything but what the model of a query may adapt.
+        """
+        encoders = self.encoders.values()
+        frozen: list[nn.Parameter] = []
+        if networks:
+            frozen += [p for encoder in encoders for p in encoder.network_parameters()]
+        if reference:
+            adapted = {id(p) for encoder in encoders for p in encoder.adaptable_parameters()}
+            frozen += [p for p in self.parameters() if id(p) not in adapted]
+        frozen = [p for p in frozen if p.requires_grad]
         try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
             yield
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            for encoder in encoders:
-                encoder.keep_statistics = False
 
     def joint_features(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """Counts ``(n, f)`` to what the joint embedding reads, ``(n, 2 z)``; zero for cells that lack the modality."""
+        assert self.joint is not None, "without a joint embedding nothing reads them"
         values = self.values[kind](select_rows(counts, present))
-        return _at_their_rows(self.joint.features(values, self.encoders[kind](values), kind), present)
+        return scatter_rows(self.joint.features(values, self.encoders[kind](values), kind), present)
 
     def embed_jointly(
         self, counts: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor | None = None
@@ -144,7 +137,8 @@ class SCMAMBAModule(BaseModuleClass):
         for their batch; with `None`, no cell is.
         """
         if self.joint is None:
-            return F.normalize(sum(self.encode(x, kind, present[kind]) for kind, x in counts.items()), dim=-1)
+            z = [self.encode(x, kind, present[kind]) for kind, x in counts.items()]
+            return F.normalize(torch.stack(z).sum(0), dim=-1)
         unknown = self.joint.n_batches
         if batch is None:
             batch = torch.full((len(next(iter(present.values()))),), unknown, device=self.device)
@@ -200,11 +194,6 @@ class SCMAMBAModule(BaseModuleClass):
         )  # fmt: skip
         loss = parts.pop("loss")
         return LossOutput(loss=loss, n_obs_minibatch=len(next(iter(present.values()))), extra_metrics=parts)
-
-
-def _at_their_rows(x: Tensor, present: Tensor) -> Tensor:
-    """Rows of the present cells in their places in the minibatch, rows of zeros for the other cells."""
-    return F.pad(x, (0, 0, 0, 1))[torch.where(present, present.cumsum(0) - 1, present.sum())]
 
 
 def _of_all_ranks(

@@ -1,4 +1,4 @@
-"""The network, in torch alone: tokens from counts, Mamba2 blocks, pooling, the loss, and where training starts."""
+"""The network, in torch alone: tokens from counts, Mamba2 blocks, pooling, the loss, and the initialization."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from ..ops.csr import is_csr, with_values
 
 
 def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_steps: int = 16) -> Tensor:
-    """Share of each value in the difference between the score of its row and that of an empty row [Sundararajan17]_.
+    """Attribution of the difference between the scores of a row and of an empty row to its values [Sundararajan17]_.
 
     ``values * mean over alpha of d score(alpha * values) / d values``, by Gauss-Legendre quadrature. Values that are not
-    stored are zero all along the line and have no share: memory is that of the stored values and of one forward and
+    stored are zero all along the line and get nothing: memory is that of the stored values and of one forward and
     backward pass, where an array of rows times features would not fit.
 
     Parameters
@@ -25,7 +25,7 @@ def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_st
     values
         ``(n, f)``, dense or CSR.
     n_steps
-        Points on the line: the more there are, the closer the shares sum to the difference of scores.
+        Points on the line: the more there are, the closer the attributions sum to the difference of scores.
 
     Returns
     -------
@@ -44,5 +44,5 @@ def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_st
             reached = score(with_values(values, at) if is_csr(values) else at).sum()
             (gradient,) = torch.autograd.grad(reached, at)
         total += float(weight) * gradient
-    shares = total * stored
-    return with_values(values, shares) if is_csr(values) else shares
+    attributions = total * stored
+    return with_values(values, attributions) if is_csr(values) else attributions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +11,22 @@ from ..ops.fused import swiglu
 from .norms import RMSNorm
 
 
-class GatedMLP(nn.Module):
-    """``fc2(a * silu(b))`` with ``[a, b] = fc1(x)`` (SwiGLU; Shazeer 2020, arXiv 2002.05202).
+class Branch(nn.Module, abc.ABC):
+    """A residual branch ``out_proj(hidden(x))``; `Block` calls the two apart, to scale the weights of the second."""
+
+    out_proj: nn.Linear
+
+    @abc.abstractmethod
+    def hidden(self, x: Tensor) -> Tensor:
+        """Everything before the last linear map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., d)`` to ``(..., d)``."""
+        return self.out_proj(self.hidden(x))
+
+
+class GatedMLP(Branch):
+    """``out_proj(a * silu(b))`` with ``[a, b] = in_proj(x)`` (SwiGLU; Shazeer 2020, arXiv 2002.05202).
 
     Parameters
     ----------
@@ -27,21 +43,12 @@ class GatedMLP(nn.Module):
 
     def __init__(self, d_model: int, d_hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(d_model, 2 * d_hidden, bias=False)
-        self.fc2 = nn.Linear(d_hidden, d_model, bias=False)
-
-    @property
-    def out_proj(self) -> nn.Linear:
-        """The last linear map, under the name that mixers give it."""
-        return self.fc2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., d)`` to ``(..., d)``."""
-        return self.fc2(self.hidden(x))
+        self.in_proj = nn.Linear(d_model, 2 * d_hidden, bias=False)
+        self.out_proj = nn.Linear(d_hidden, d_model, bias=False)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Everything before the last linear map, ``(..., d)`` to ``(..., d_hidden)``."""
-        return swiglu(self.fc1(x))
+        return swiglu(self.in_proj(x))
 
 
 class Block(nn.Module):
@@ -52,15 +59,15 @@ class Block(nn.Module):
     d_model
         Width ``d`` of tokens.
     mixer
-        `Mamba2`, `Attention`, or another module with ``hidden(x, last_only)`` and ``out_proj``.
+        `Mamba2`, `Attention`, or another `Branch`.
     d_mlp
         Hidden width of the gated MLP; 0 leaves it out.
     layer_scale
-        Start of the learnable vectors that multiply the branches (LayerScale; Touvron et al. 2021, arXiv 2103.17239);
-        `None` has no such parameters and multiplies by nothing. Near zero, the block starts near the identity and does
-        not disturb the tokens before it has learned something.
+        Initial value of the learnable vectors that multiply the branches (LayerScale; Touvron et al. 2021, arXiv
+        2103.17239); `None` has no such parameters. Near zero, the block starts near the identity and does not disturb the
+        tokens before it has learned something.
     dropout
-        Share of each branch's output that is dropped in training.
+        Fraction of each branch's output that is dropped in training.
 
     Examples
     --------
@@ -72,7 +79,7 @@ class Block(nn.Module):
     def __init__(
         self,
         d_model: int,
-        mixer: nn.Module,
+        mixer: Branch,
         d_mlp: int = 0,
         layer_scale: float | None = None,
         dropout: float = 0.0,
@@ -88,21 +95,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, last_only: bool = False) -> Tensor:
         """``(n, c, d)`` to ``(n, c, d)``; with ``last_only`` to what that is for the last token, ``(n, 1, d)``."""
-        hidden = self.mixer.hidden(self.norm(x), last_only)
-        x = self._add(x[:, -1:] if last_only else x, hidden, self.mixer, self.scale)
-        if self.mlp is None:
+        hidden = self.mixer.hidden(self.norm(x))
+        if last_only:  # what follows treats every token by itself
+            x, hidden = x[:, -1:], hidden[:, -1:]
+        x = self._add(x, hidden, self.mixer, self.scale)
+        if self.mlp is None or self.norm2 is None:
             return x
         return self._add(x, self.mlp.hidden(self.norm2(x)), self.mlp, self.scale2)
 
-    def _add(self, x: Tensor, hidden: Tensor, branch: nn.Module, scale: Tensor | None) -> Tensor:
+    def _add(self, x: Tensor, hidden: Tensor, branch: Branch, scale: Tensor | None) -> Tensor:
         # scaling the last weights instead of the tokens saves a pass over the tokens
         weight = branch.out_proj.weight if scale is None else branch.out_proj.weight * scale[:, None]
         return x + self.dropout(nn.functional.linear(hidden, weight))
 
 
-def _layer_scale(d_model: int, start: float | None) -> nn.Parameter | None:
-    if start is None:
-        return None
-    scale = nn.Parameter(torch.full((d_model,), float(start)))
-    scale._no_weight_decay = True
-    return scale
+def _layer_scale(d_model: int, initial: float | None) -> nn.Parameter | None:
+    return None if initial is None else nn.Parameter(torch.full((d_model,), float(initial)))

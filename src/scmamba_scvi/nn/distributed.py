@@ -25,33 +25,15 @@ def gather_rows(x: Tensor) -> Tensor:
     gathered rows and average their gradients, as `DistributedDataParallel` does, the result is the gradient of that
     loss on one device.
     """
-    return _GatherRows.apply(x) if n_ranks() > 1 else x
+    if n_ranks() == 1:
+        return x
+    from torch.distributed.nn.functional import all_gather  # not every build of torch has it
 
-
-class _GatherRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        lengths = _lengths(x)
-        ctx.first, ctx.last = sum(lengths[: rank()]), sum(lengths[: rank() + 1])
-        padded = F.pad(x, (0, 0, 0, max(lengths) - len(x))).contiguous()
-        parts = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        # reduce-scatter would send less, but not every back-end has it, and rows are few and narrow
-        total = grad.contiguous().clone()
-        dist.all_reduce(total)
-        return total[ctx.first : ctx.last]
-
-
-def _lengths(x: Tensor) -> list[int]:
-    """Rows of every rank."""
     lengths = torch.zeros(n_ranks(), dtype=torch.int64, device=x.device)
     lengths[rank()] = len(x)
     dist.all_reduce(lengths)
-    return lengths.tolist()
+    padded = F.pad(x, (0, 0, 0, int(lengths.max()) - len(x))).contiguous()
+    return torch.cat([part[:n] for part, n in zip(all_gather(padded), lengths.tolist(), strict=True)])
 
 
 @torch.no_grad()

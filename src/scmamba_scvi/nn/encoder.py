@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..config import ModelConfig
+from ..ops.csr import mask_inputs
 from .attention import Attention
 from .block import Block
 from .mamba2 import Mamba2
 from .norms import RMSNorm
 from .spectral import LinearInitialization
-from .tokenizer import FeatureEmbedding, PatchTokenizer, hide
+from .tokenizer import FeatureEmbedding, PatchTokenizer
 
-#: Root mean square of the feature embeddings that hold the spectral start. AdamW moves every entry by about the
-#: learning rate per step, so this fixes how far, relative to its size, a step can move the start.
+#: Root mean square of the feature embeddings that hold the spectral initialization. AdamW moves every entry by about the
+#: learning rate per step, so this fixes how far, relative to its size, a step can move them.
 SPECTRAL_RMS = 0.01
 #: Numbers (tokens x width) that go through the blocks together on a CPU: enough for efficient matrix products, few enough
 #: for the activations of a block to stay in cache, and below the size (32 MB) from which the C library takes fresh pages
@@ -28,10 +29,10 @@ CPU_SLICE_SIZE = 2**19
 
 
 class Encoder(nn.Module):
-    """``normalise(skip(x) + gate * network(x))``: a linear map that training starts from, and a network beside it.
+    """``normalize(linear_branch(x) + gate * head(network(x)))``: training starts from the linear branch.
 
-    It works in two halves: `per_cell` treats every cell by itself and needs nearly all the memory, `across_cells` looks at
-    the cells of a minibatch together. In between, cells that were computed in parts, or on several devices, are put together.
+    It works in two halves: `hidden` treats every cell by itself and needs nearly all the memory, `embed` looks at the cells
+    of a minibatch together. In between, cells that were computed in parts, or on several devices, are put together.
 
     Parameters
     ----------
@@ -47,81 +48,97 @@ class Encoder(nn.Module):
     [1.0, 1.0]
     """
 
+    embedding: PatchTokenizer | FeatureEmbedding
+    network: SequenceNetwork | FeatureEmbedding | None
+    head: nn.Module
+
     def __init__(self, config: ModelConfig, kind: str, slots: Tensor, n_patches: int, patch_size: int) -> None:
         super().__init__()
-        self.mask_rate = config.mask_rate
-        #: Whether the linear part is trained alone, without the network.
-        self.only_linear = False
-        #: Whether batch normalisation keeps and uses its statistics in training too, as while new data are mapped.
-        self.keep_statistics = False
+        self.mask_rate, self.n_latent = config.mask_rate, config.n_latent
         if config.encoder == "mamba":
             self.embedding = PatchTokenizer(
                 slots, n_patches, patch_size, d_model=config.d_model, d_feature=config.d_feature,
                 patch_embedding=config.patch_embedding,
             )  # fmt: skip
-            self.network = SequenceNetwork(config, kind)
+            self.network, self.head, self._width = SequenceNetwork(config, kind), ProjectionHead(config), config.d_model
         else:
             self.embedding = FeatureEmbedding(len(slots), config.d_feature)
-            self.network = MLPNetwork(len(slots), config) if config.encoder == "mlp" else None
-        self.skip = nn.Linear(self.embedding.weight.shape[1], config.n_latent) if config.skip else None
+            self.network, self.head, self._width = None, nn.Identity(), 0
+        if config.encoder == "mlp":
+            self._width = 2 * config.d_model
+            self.network, self.head = FeatureEmbedding(len(slots), self._width), _rest_of_mlp(config)
+        self.linear_branch = (
+            nn.Linear(self.embedding.weight.shape[1], config.n_latent) if config.linear_branch else None
+        )
         self.gate = nn.Parameter(torch.full((config.n_latent,), float(config.gate_init))) if self.network else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Values ``(n, f)``, dense or CSR, to unit vectors ``(n, z)`` in float32."""
-        return self.across_cells(self.per_cell(x))
+        return self.embed(self.hidden(x))
 
-    def per_cell(self, x: Tensor) -> Tensor:
-        """The linear part and the first half of the network side by side, ``(n, f)`` to ``(n, hidden_width)`` in float32."""
-        x = hide(x, self.mask_rate, self.training)
-        if self.only_linear:
-            return self.skip(self.embedding.total(x)).float()
-        if isinstance(self.network, SequenceNetwork):
+    def hidden(self, x: Tensor) -> Tensor:
+        """Linear branch and network side by side, ``(n, f)`` to ``(n, hidden_width)`` in float32."""
+        if self.training and self.mask_rate > 0:
+            x = mask_inputs(x, self.mask_rate)
+        parts = []
+        if self.network is None or not self.runs_network:
+            total = self.embedding.total(x)
+        elif isinstance(self.embedding, PatchTokenizer):
             tokens, total = self.embedding(x)  # (n, c, d), (n, e)
-            of_network = self.network.per_cell(tokens)
+            parts = [self.network(tokens).float()]
         else:
-            total = self.embedding(x) if self.skip is not None else None
-            of_network = self.network.per_cell(x) if self.network is not None else None
-        linear = self.skip(total) if self.skip is not None else None
-        return torch.cat([part.float() for part in (linear, of_network) if part is not None], -1)
+            total, parts = self.embedding(x), [self.network(x).float()]
+        if self.linear_branch is not None:
+            with torch.autocast(x.device.type, enabled=False):  # which would round it
+                parts.insert(0, self.linear_branch(total).float())
+        return torch.cat(parts, -1)
 
-    def across_cells(self, hidden: Tensor) -> Tensor:
-        """Second half of the network, gate and sum: what `per_cell` returned to unit vectors ``(n, z)``."""
-        if self.only_linear or self.network is None:
+    def embed(self, hidden: Tensor) -> Tensor:
+        """Head, gate and sum: what `hidden` returned to unit vectors ``(n, z)``."""
+        if self.gate is None or not self.runs_network:
             return F.normalize(hidden, dim=-1)
-        linear, of_network = hidden.split([hidden.shape[1] - self.network.width, self.network.width], -1)
-        from_network = self.gate * self.network.across_cells(of_network, keep_statistics=self.keep_statistics).float()
-        return F.normalize(linear + from_network if self.skip is not None else from_network, dim=-1)  # (n, z)
+        linear, of_network = hidden.split([hidden.shape[1] - self._width, self._width], -1)
+        z = self.gate * self.head(of_network).float()
+        return F.normalize(z if self.linear_branch is None else linear + z, dim=-1)
+
+    @property
+    def runs_network(self) -> bool:
+        """Whether the network is computed: not while its gate is closed and frozen, when it can neither add nor learn."""
+        if self.gate is None or self.linear_branch is None or self.gate.requires_grad:
+            return self.network is not None
+        return bool((self.gate != 0).any())
 
     @property
     def hidden_width(self) -> int:
-        """Columns of what `per_cell` returns."""
-        linear = self.skip.out_features if self.skip is not None else 0
-        return linear if self.only_linear or self.network is None else linear + self.network.width
+        """Columns of what `hidden` returns."""
+        return (0 if self.linear_branch is None else self.n_latent) + (self._width if self.runs_network else 0)
 
     @torch.no_grad()
-    def initialize_from(self, start: LinearInitialization) -> None:
-        """Make the untrained encoder equal to ``start``, up to the scale of the vectors before they are normalised."""
-        n_found = start.weight.shape[1]
-        rms = start.weight.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-        # latent dimensions for which the start has no direction are zero in the skip, free for the network
+    def initialize_from(self, initialization: LinearInitialization) -> None:
+        """Make the untrained encoder equal to ``initialization``, up to the length of vectors before they are normalized."""
+        directions, branch = initialization.weight.to(self.embedding.weight.device), self.linear_branch
+        assert branch is not None, "nothing else can hold it"
+        n_found = directions.shape[1]
+        rms = directions.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+        # latent dimensions for which there is no direction are zero in the linear branch, free for the network
         self.embedding.weight.normal_(0, SPECTRAL_RMS)
-        self.embedding.weight[:, :n_found] = start.weight * (SPECTRAL_RMS / rms)
-        self.skip.weight.zero_()
-        self.skip.weight[:n_found, :n_found] = torch.eye(n_found, device=self.skip.weight.device) * (rms / SPECTRAL_RMS)
-        self.skip.bias.zero_()
-        self.skip.bias[:n_found] = -start.offset
+        self.embedding.weight[:, :n_found] = directions * (SPECTRAL_RMS / rms)
+        branch.weight.zero_()
+        branch.weight[:n_found, :n_found] = torch.eye(n_found, device=branch.weight.device) * (rms / SPECTRAL_RMS)
+        branch.bias.zero_()
+        branch.bias[:n_found] = -initialization.offset
 
     def spectral_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the linear part, which start good and are trained slowly; none without a skip."""
-        return [self.embedding.weight, *self.skip.parameters()] if self.skip is not None else []
+        """Parameters of the linear branch, which start good and are trained slowly; none without it."""
+        return [] if self.linear_branch is None else [self.embedding.weight, *self.linear_branch.parameters()]
 
     def adaptable_parameters(self) -> list[nn.Parameter]:
-        """What training on new data may change without moving the reference far: the bias of the skip, and the gate."""
-        bias = [] if self.skip is None else [self.skip.bias]
+        """What training on a query may change without moving the reference far: the bias of the linear branch, and the gate."""
+        bias = [] if self.linear_branch is None else [self.linear_branch.bias]
         return bias if self.gate is None else [*bias, self.gate]
 
     def network_parameters(self) -> list[nn.Parameter]:
-        """Parameters that only the network reads."""
+        """Parameters that the linear branch does not read."""
         linear = {id(parameter) for parameter in self.spectral_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in linear]
 
@@ -138,35 +155,13 @@ class SequenceNetwork(nn.Module):
             for block in self.blocks:
                 block.compile(fullgraph=True)
         self.norm = RMSNorm(config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
         self.pooling = config.pooling
-        # without it all cells start in almost one direction and the cosine term collapses the embedding
-        self.pool_norm = nn.BatchNorm1d(config.d_model, affine=False) if config.pool_norm == "batch" else None
-        self.pool_tanh = config.pool_norm == "tanh"
-        self.head = _head(config)
-        self.width = config.d_model
         #: compute the activations of blocks again in the backward pass instead of keeping them
         self.checkpoint_blocks = False
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``(n, c, d)`` to ``(n, z)``, not normalised."""
-        return self.across_cells(self.per_cell(tokens))
-
-    def per_cell(self, tokens: Tensor) -> Tensor:
-        """Blocks and pooling, ``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
+        """``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
         return in_slices(self._pooled, tokens)
-
-    def across_cells(self, pooled: Tensor, *, keep_statistics: bool = False) -> Tensor:
-        """Normalisation over the cells, and head, ``(n, d)`` to ``(n, z)``.
-
-        With ``keep_statistics`` it normalises by the running statistics in training too, and does not update them.
-        """
-        if self.pool_norm is not None and keep_statistics:
-            norm = self.pool_norm
-            pooled = F.batch_norm(pooled.float(), norm.running_mean, norm.running_var, eps=norm.eps)
-        elif self.pool_norm is not None:
-            pooled = self.pool_norm(pooled.float())
-        return self.head(self.dropout(pooled.tanh() if self.pool_tanh else pooled))
 
     def _pooled(self, h: Tensor) -> Tensor:
         for i, block in enumerate(self.blocks):
@@ -177,35 +172,48 @@ class SequenceNetwork(nn.Module):
         h = self.norm(h)
         return h.mean(1) if self.pooling == "mean" else h.mean(1) + h[:, -1]
 
-    def _run(self, block: Block, h: Tensor, last_only: bool) -> Tensor:
+    def _run(self, block: nn.Module, h: Tensor, last_only: bool) -> Tensor:
         if self.checkpoint_blocks and torch.is_grad_enabled():
             return checkpoint(block, h, last_only, use_reentrant=False)
-        return block(h, last_only=last_only)
+        return block(h, last_only)
 
 
-class MLPNetwork(nn.Module):
-    """Two hidden layers on all features at once, without an order: the baseline a sequence model has to beat."""
+class ProjectionHead(nn.Module):
+    """Normalization over the cells of a minibatch, dropout, and the map to the latent space."""
 
-    def __init__(self, n_features: int, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.width = 2 * config.d_model
-        self.first = FeatureEmbedding(n_features, self.width)
-        self.rest = nn.Sequential(
-            nn.LayerNorm(self.width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(self.width, config.d_model), nn.GELU(),
-            nn.Linear(config.d_model, config.n_latent),
-        )  # fmt: skip
+        # without it all cells start in almost one direction and the cosine term collapses the embedding
+        self.pool_norm = nn.BatchNorm1d(config.d_model, affine=False) if config.pool_norm == "batch" else None
+        self.pool_tanh = config.pool_norm == "tanh"
+        self.dropout = nn.Dropout(config.dropout)
+        if config.d_head:
+            self.projection: nn.Module = nn.Sequential(
+                nn.Linear(config.d_model, config.d_head), nn.GELU(), nn.Linear(config.d_head, config.n_latent)
+            )
+        else:
+            self.projection = nn.Linear(config.d_model, config.n_latent, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, f)``, dense or CSR, to ``(n, z)``."""
-        return self.across_cells(self.per_cell(x))
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``(n, d)`` to ``(n, z)``, not normalized."""
+        if self.pool_norm is not None:
+            pooled = self._normalize(self.pool_norm, pooled.float())
+        return self.projection(self.dropout(pooled.tanh() if self.pool_tanh else pooled))
 
-    def per_cell(self, x: Tensor) -> Tensor:
-        """``(n, f)``, dense or CSR, to the first hidden layer ``(n, 2 d)``."""
-        return self.first(x)
+    def _normalize(self, norm: nn.BatchNorm1d, pooled: Tensor) -> Tensor:
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            return norm(pooled)
+        # a frozen head keeps its statistics in training too: those of a query would move the reference
+        return F.batch_norm(pooled, norm.running_mean, norm.running_var, eps=norm.eps)
 
-    def across_cells(self, hidden: Tensor, *, keep_statistics: bool = False) -> Tensor:
-        """``(n, 2 d)`` to ``(n, z)``; there are no statistics over cells to keep."""
-        return self.rest(hidden)
+
+def _rest_of_mlp(config: ModelConfig) -> nn.Module:
+    """What follows the first layer of the MLP on all features: the baseline a sequence model has to beat."""
+    width = 2 * config.d_model
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, config.d_model), nn.GELU(),
+        nn.Linear(config.d_model, config.n_latent),
+    )  # fmt: skip
 
 
 def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -228,16 +236,10 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def _block(config: ModelConfig, *, is_attention: bool) -> Block:
     if is_attention:
-        mixer: nn.Module = Attention(config.d_model, n_heads=config.attention_heads)
+        mixer: Attention | Mamba2 = Attention(config.d_model, n_heads=config.attention_heads)
     else:
         mixer = Mamba2(
             config.d_model, d_state=config.d_state, d_conv=config.d_conv, expand=config.expand, headdim=config.headdim,
             bidirectional=config.bidirectional, ssd_backend=config.ssd_backend,
         )  # fmt: skip
     return Block(config.d_model, mixer, d_mlp=config.d_mlp, layer_scale=config.layer_scale)
-
-
-def _head(config: ModelConfig) -> nn.Module:
-    if not config.d_head:
-        return nn.Linear(config.d_model, config.n_latent, bias=False)
-    return nn.Sequential(nn.Linear(config.d_model, config.d_head), nn.GELU(), nn.Linear(config.d_head, config.n_latent))

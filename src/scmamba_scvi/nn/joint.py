@@ -1,8 +1,8 @@
 """The joint embedding of a cell: what its modalities share, and what each of them shows on its own.
 
-A contrastive loss keeps what the modalities agree on and drops the rest, so that the mean of the views tells cell types
-apart less well than the better modality alone. The joint embedding adds the rest: the leading components of each
-modality, weighted by how reliably they are measured.
+A contrastive loss keeps what the modalities agree on and drops the rest, so that the mean of the modality-specific
+embeddings tells cell types apart less well than the better modality alone. The joint embedding adds the rest: the leading
+components of each modality, weighted by how reliably they are measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..ops.csr import product
 from .spectral import TruncatedSVD
 
-#: Ridge of the prediction of the joint embedding from some of the modalities, as a share of the mean variance.
+#: Ridge of the prediction of the joint embedding from some of the modalities, as a fraction of the mean variance.
 RIDGE = 1e-2
 #: Clusters of the training cells within which batches are compared, so that a cell type that one batch lacks is not
 #: taken for an effect of the batch; from 5 to 40 the scores hardly move. Their means are kept for later batches.
@@ -25,12 +25,12 @@ N_CLUSTERS = 20
 
 
 class JointEmbedding(nn.Module):
-    """Linear map of views and weighted components to unit vectors, fitted in closed form and not by gradients.
+    """Linear map of embeddings and weighted components to unit vectors, fitted in closed form and not by gradients.
 
-    For a cell with all modalities it is ``unit(R.T @ [own_1, ..., own_M, a * (view_1 + ... + view_M) / g])``: ``own_m``
-    the components of a modality, each scaled to variance 1 and by its reliability, all together of mean square 1;
-    ``g`` the root mean square of the sum; ``R`` the leading directions of these vectors over the training cells. For
-    a cell that lacks modalities it is the ridge prediction of that from what the cell has.
+    For a cell with all modalities it is ``unit(R.T @ [own_1, ..., own_M, a * (shared_1 + ... + shared_M) / g])``:
+    ``shared_m`` the embedding of one modality; ``own_m`` its components, each scaled to variance 1 and by its reliability,
+    all together of mean square 1; ``g`` the root mean square of the sum; ``R`` the leading directions of these vectors over
+    the training cells. For a cell that lacks modalities it is the ridge prediction of that from what the cell has.
 
     Parameters
     ----------
@@ -39,8 +39,10 @@ class JointEmbedding(nn.Module):
     n_latent
         ``z``.
     n_batches
-        Batches of the training data. Their offsets, the buffers ``shift_<kind>``, are zero until they are written.
+        Batches of the training data. Their offsets, the buffers ``batch_offset_<kind>``, are zero until they are written.
     """
+
+    centroid: Tensor
 
     def __init__(self, n_features: Mapping[str, int], n_latent: int, n_batches: int) -> None:
         super().__init__()
@@ -48,8 +50,9 @@ class JointEmbedding(nn.Module):
         self.n_latent, self.n_batches = n_latent, n_batches
         for kind, f in n_features.items():
             self.register_buffer(f"components_{kind}", torch.zeros(f, n_latent))
-            self.register_buffer(f"offset_{kind}", torch.zeros(n_latent))
-            self.register_buffer(f"shift_{kind}", torch.zeros(n_batches + 1, 2 * n_latent))  # last row: batch not known
+            self.register_buffer(f"mean_{kind}", torch.zeros(n_latent))  # of the components
+            # last row: batch not known
+            self.register_buffer(f"batch_offset_{kind}", torch.zeros(n_batches + 1, 2 * n_latent))
             self.register_buffer(f"centroid_{kind}", torch.zeros(N_CLUSTERS, 2 * n_latent))
             self.register_buffer(f"centroid_cells_{kind}", torch.zeros(N_CLUSTERS))  # cells in each mean
         self.register_buffer("centroid", torch.zeros(N_CLUSTERS, n_latent))  # zero rows: no cluster
@@ -66,12 +69,12 @@ class JointEmbedding(nn.Module):
         trusted = torch.where(spread > 0, trusted, 0.0)
         scale = trusted / spread.clamp_min(tiny) / trusted.norm().clamp_min(tiny)
         self.get_buffer(f"components_{kind}").zero_()[:, :k] = svd.components[:, :k] * scale
-        self.get_buffer(f"offset_{kind}").zero_()[:k] = svd.mean @ svd.components[:, :k] * scale
+        self.get_buffer(f"mean_{kind}").zero_()[:k] = svd.mean @ svd.components[:, :k] * scale
 
-    def features(self, values: Tensor, view: Tensor, kind: str) -> Tensor:
-        """Own components and view of cells that have the modality: ``(n, f)`` and ``(n, z)`` to ``(n, 2 z)``."""
-        own = product(values, self.get_buffer(f"components_{kind}")) - self.get_buffer(f"offset_{kind}")
-        return torch.cat([own, view.to(own.dtype)], dim=1)
+    def features(self, values: Tensor, shared: Tensor, kind: str) -> Tensor:
+        """Components and embedding of cells that have the modality: ``(n, f)`` and ``(n, z)`` to ``(n, 2 z)``."""
+        own = product(values, self.get_buffer(f"components_{kind}")) - self.get_buffer(f"mean_{kind}")
+        return torch.cat([own, shared.to(own.dtype)], dim=1)
 
     def forward(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         """Joint embedding ``(n, z)``, zero for cells without any of the modalities.
@@ -85,23 +88,27 @@ class JointEmbedding(nn.Module):
         batch
             Index of the batch ``(n,)``; ``n_batches`` where it is not known.
         """
-        shifted = {kind: x - self.get_buffer(f"shift_{kind}")[batch] for kind, x in features.items()}
+        features = self.without_batch_offsets(features, batch)
         z = torch.zeros(len(batch), self.n_latent, device=batch.device)
         for some in subsets([kind for kind in self.kinds if kind in features]):
             rows = torch.stack([present[k] if k in some else ~present[k] for k in features]).all(0)
             if rows.any():
-                x = torch.cat([shifted[kind][rows] for kind in some], dim=1)
-                z[rows] = x @ self.get_buffer(f"map_{'_'.join(some)}")
+                x = torch.cat([features[kind][rows] for kind in some], dim=1)
+                z[rows] = product(x, self.get_buffer(f"map_{'_'.join(some)}"))
         return F.normalize(z, dim=-1)
+
+    def without_batch_offsets(self, features: Mapping[str, Tensor], batch: Tensor) -> dict[str, Tensor]:
+        """Features ``(n, 2 z)`` minus the offsets of the cells' batches ``(n,)``."""
+        return {kind: x - self.get_buffer(f"batch_offset_{kind}")[batch] for kind, x in features.items()}
 
     @torch.no_grad()
     def set_centroids(
-        self, shifted: Mapping[str, Tensor], present: Mapping[str, Tensor], z: Tensor, cluster: Tensor
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], z: Tensor, cluster: Tensor
     ) -> None:
-        """Keep the means of clusters of the training cells, of ``shifted`` features ``(n, 2 z)`` and of ``z`` ``(n, z)``."""
+        """Keep the means of clusters of the training cells, of ``features`` without batch offsets and of ``z`` ``(n, z)``."""
         member = F.one_hot(cluster, N_CLUSTERS).to(torch.double)
         self.centroid.copy_(F.normalize((member.T @ z.double()).float(), dim=-1))
-        for kind, x in shifted.items():
+        for kind, x in features.items():
             of_kind = member[present[kind]]
             cells = of_kind.sum(0)
             self.get_buffer(f"centroid_cells_{kind}").copy_(cells)
@@ -109,13 +116,13 @@ class JointEmbedding(nn.Module):
             self.get_buffer(f"centroid_{kind}").copy_(mean)
 
     @torch.no_grad()
-    def fit_shift(
+    def fit_batch_offset(
         self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: int, n_rounds: int
     ) -> None:
         """Learn the offset of a batch that came after training: how its cells differ from the centroids of their clusters.
 
-        Cells are assigned to clusters and compared with their centroids in turn, once starting from no offset and once from
-        equal means; the closer fit is kept.
+        Cells are assigned to clusters and compared with their centroids in turn, once from an offset of zero and once from
+        the difference between the means of all cells; the closer fit is kept.
 
         Parameters
         ----------
@@ -126,48 +133,42 @@ class JointEmbedding(nn.Module):
         n_rounds
             Rounds of assigning and comparing.
         """
-        no_shift = {kind: x.new_zeros(x.shape[1]) for kind, x in features.items()}
-        starts = (no_shift, self._shift_to_equal_means(features, present))
-        fits = [self._fit_shift_from(start, features, present, n_rounds) for start in starts]
-        _, shift = min(fits, key=lambda fit: fit[0])
-        for kind, offset in shift.items():
-            self.get_buffer(f"shift_{kind}")[batch] = offset
-
-    def _shift_to_equal_means(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Per kind, mean of the cells minus mean of the training cells, ``(2 z,)``."""
-        shift = {}
+        zero, of_means = {}, {}
         for kind, x in features.items():
             cells = self.get_buffer(f"centroid_cells_{kind}")
             mean = cells @ self.get_buffer(f"centroid_{kind}") / cells.sum().clamp_min(1)
-            shift[kind] = x[present[kind]].mean(0) - mean if present[kind].any() else torch.zeros_like(mean)
-        return shift
+            zero[kind] = torch.zeros_like(mean)
+            of_means[kind] = x[present[kind]].mean(0) - mean if present[kind].any() else zero[kind]
+        fits = [self._fit_from(first, features, present, n_rounds) for first in (zero, of_means)]
+        _, offset = min(fits, key=lambda fit: fit[0])
+        for kind, value in offset.items():
+            self.get_buffer(f"batch_offset_{kind}")[batch] = value
 
-    def _fit_shift_from(
-        self, shift: dict[str, Tensor], features: Mapping[str, Tensor], present: Mapping[str, Tensor], n_rounds: int
+    def _fit_from(
+        self, offset: dict[str, Tensor], features: Mapping[str, Tensor], present: Mapping[str, Tensor], n_rounds: int
     ) -> tuple[float, dict[str, Tensor]]:
-        """Sum of the squares that are left, and the shift after ``n_rounds``."""
+        """Sum of the squares that are left, and the offset after ``n_rounds``."""
         for _ in range(n_rounds):
-            differences = self._from_centroids(features, present, shift)
-            shift = {kind: d.mean(0) if len(d) else shift[kind] for kind, d in differences.items()}
-        differences = self._from_centroids(features, present, shift)
-        return sum(float((d - shift[kind]).square().sum()) for kind, d in differences.items()), shift
+            differences = self._from_centroids(features, present, offset)
+            offset = {kind: d.mean(0) if len(d) else offset[kind] for kind, d in differences.items()}
+        differences = self._from_centroids(features, present, offset)
+        return sum(float((d - offset[kind]).square().sum()) for kind, d in differences.items()), offset
 
     def _from_centroids(
-        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], shift: Mapping[str, Tensor]
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], offset: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Per kind, features minus the centroid of the cell's cluster, ``(m, 2 z)`` for the ``m`` cells that have one.
 
-        A cell is in the cluster that is nearest to it after ``shift``.
+        A cell is in the cluster that is nearest to it without ``offset``.
         """
         unknown = torch.full((len(next(iter(features.values()))),), self.n_batches, device=self.centroid.device)
-        z = self({kind: x - shift[kind] for kind, x in features.items()}, present, unknown)
-        # a row of zeros is no cluster
-        cosine = (z @ self.centroid.T).masked_fill((self.centroid == 0).all(1), -torch.inf)
-        cluster = cosine.argmax(1)
+        z = self({kind: x - offset[kind] for kind, x in features.items()}, present, unknown)
+        is_empty = (self.centroid == 0).all(1)
+        cluster = (z @ self.centroid.T).masked_fill(is_empty, -torch.inf).argmax(1)
         differences = {}
         for kind, x in features.items():
-            has_anchor = present[kind] & (self.get_buffer(f"centroid_cells_{kind}")[cluster] > 0)
-            differences[kind] = (x - self.get_buffer(f"centroid_{kind}")[cluster])[has_anchor]
+            has_centroid = present[kind] & (self.get_buffer(f"centroid_cells_{kind}")[cluster] > 0)
+            differences[kind] = (x - self.get_buffer(f"centroid_{kind}")[cluster])[has_centroid]
         return differences
 
     @torch.no_grad()
@@ -219,7 +220,7 @@ def _ridge_prediction(moments: Tensor, rows: Tensor, whole: Tensor) -> Tensor:
 
 
 def _target_map(n_kinds: int, n_latent: int, shared_weight: float, moments: Tensor) -> Tensor:
-    """Map of features ``(own_1, view_1, own_2, ...)`` to ``(own_1, ..., own_M, shared)``, ``(z (M + 1), 2 z M)``."""
+    """Map of features ``(own_1, shared_1, own_2, ...)`` to ``(own_1, ..., own_M, shared)``, ``(z (M + 1), 2 z M)``."""
     eye, zero = torch.eye(n_latent).double(), torch.zeros(n_latent, n_latent).double()
     own = [
         torch.cat([piece for other in range(n_kinds) for piece in (eye if other == kind else zero, zero)], dim=1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import ScmambaError
 from ..ops.backend import check_backend, ssd
 from ..ops.fused import causal_conv_silu
-from ..ops.ssd import ssd_last
+from .block import Branch
 from .norms import GatedRMSNorm
 
 #: Step sizes start log-uniform in `DT_RANGE`, not below the floor, and decay rates uniform in `A_RANGE`: a state then
@@ -19,7 +19,7 @@ from .norms import GatedRMSNorm
 DT_RANGE, DT_FLOOR, A_RANGE = (1e-3, 1e-1), 1e-4, (1.0, 16.0)
 
 
-class Mamba2(nn.Module):
+class Mamba2(Branch):
     """Mixes tokens in linear time: projection, short convolution, selective scan, gate, projection.
 
     Parameters
@@ -91,53 +91,32 @@ class Mamba2(nn.Module):
         self.A_log = nn.Parameter(torch.empty(self.n_heads).uniform_(*A_RANGE).log())
         self.D = nn.Parameter(torch.ones(self.n_heads))
         for parameter in (self.dt_bias, self.A_log, self.D):
-            parameter._no_weight_decay = True
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them
         self.norm = GatedRMSNorm(self.d_inner)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """``(n, c, d)`` to ``(n, c, d)``."""
-        return self.out_proj(self.hidden(u))
-
-    def hidden(self, u: Tensor, last_only: bool = False) -> Tensor:
-        """Everything before the output projection, ``(n, c, d)`` to ``(n, c, i)`` or, of the last token, ``(n, 1, i)``."""
-        if last_only:
-            return self._hidden_last(u)
+    def hidden(self, x: Tensor) -> Tensor:
+        """Everything before the output projection, ``(n, c, d)`` to ``(n, c, i)``."""
         # order z, x, B, C, dt
-        z, xBC, dt = self.in_proj(u).split([self.d_inner, self.d_inner + 2 * self.d_state, self.n_heads], -1)
+        z, xBC, dt = self.in_proj(x).split([self.d_inner, self.d_inner + 2 * self.d_state, self.n_heads], -1)
         dt = F.softplus(dt.float() + self.dt_bias)  # (n, c, h)
         y = self._mix(xBC, dt)
         if self.bidirectional:
             y = (y + self._mix(xBC.flip(1), dt.flip(1)).flip(1)) / 2
         return self.norm(y, z)
 
-    def _hidden_last(self, u: Tensor) -> Tensor:
-        """`hidden` of the last token ``(n, 1, i)``: the others need no gate, and no output of the scan."""
-        of_gate, of_rest = self.in_proj.weight.split([self.d_inner, self.in_proj.out_features - self.d_inner])
-        z = F.linear(u[:, -1:], of_gate)
-        xBC, dt = F.linear(u, of_rest).split([self.d_inner + 2 * self.d_state, self.n_heads], -1)
-        dt = F.softplus(dt.float() + self.dt_bias)  # (n, c, h)
-        x, B, C = self._convolve(xBC)
-        y = ssd_last(x, dt, self._rates(), B, C[:, -1], self.D).flatten(1)[:, None]  # (n, 1, i)
-        if self.bidirectional:
-            # in the other direction the last token is the first and sees itself alone
-            y = (y + self._mix(xBC[:, -1:], dt[:, -1:])) / 2
-        return self.norm(y, z)
-
     def _mix(self, xBC: Tensor, dt: Tensor) -> Tensor:
         """Convolution and scan in the order of the tokens, ``(n, c, i + 2s)`` and ``(n, c, h)`` to ``(n, c, i)``."""
         x, B, C = self._convolve(xBC)
-        y = ssd(x, dt, self._rates(), B, C, self.D, chunk_size=self.chunk_size, backend=self.ssd_backend)
-        return y.flatten(2)
+        A = -torch.exp(self.A_log.float())  # (h,)
+        return ssd(x, dt, A, B, C, self.D, chunk_size=self.chunk_size, backend=self.ssd_backend).flatten(2)
 
     def _convolve(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Short convolution and its three parts, ``(n, c, h, p)`` and twice ``(n, c, s)``."""
+        assert self.conv1d.bias is not None
         xBC = causal_conv_silu(xBC, self.conv1d.weight, self.conv1d.bias)
         x, B, C = xBC.split([self.d_inner, self.d_state, self.d_state], -1)
         return x.unflatten(-1, (self.n_heads, self.headdim)), B, C
-
-    def _rates(self) -> Tensor:
-        return -torch.exp(self.A_log.float())  # (h,)
 
 
 def _initial_dt_bias(n_heads: int) -> Tensor:

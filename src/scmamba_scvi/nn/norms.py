@@ -1,4 +1,4 @@
-"""Root mean square normalisation, plain and gated."""
+"""Root mean square normalization, plain and gated."""
 
 from __future__ import annotations
 
@@ -34,8 +34,12 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, EPS, torch.get_autocast_dtype(x.device.type) if narrow else None)
 
 
-class GatedRMSNorm(RMSNorm):
+class GatedRMSNorm(nn.Module):
     """``rms_norm(x * silu(z))``, the last step of the Mamba2 mixer before its output projection."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d))
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """``(..., d)`` twice to the same."""

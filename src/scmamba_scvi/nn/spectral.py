@@ -1,9 +1,9 @@
-"""Where training starts: truncated SVD of each modality, then canonical correlation between them.
+"""Initialization of the linear branch: truncated SVD of each modality, then canonical correlation between them.
 
 Everything streams over blocks of transformed cells and makes nothing as large as the data. Two modalities give ridge
 canonical correlation analysis (Hotelling 1936); more give its MAXVAR generalisation (Kettenring 1971), to which the
 two-modality case reduces exactly. Each variate is scaled by its canonical correlation, i.e. by how reproducible it is
-between the modalities, without which partners are matched far worse ("CCA" beside "weighted CCA" in docs/benchmarks.md).
+between the modalities, without which cells are matched far worse ("CCA" beside "weighted CCA" in docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..ops.csr import is_csr, product, transposed_product
+from ..ops.csr import is_csr, product, scatter_rows, transposed_product
 
 #: Extra directions of the randomised range finder (Halko, Martinsson and Tropp 2011, section 4.4).
 OVERSAMPLE = 10
 
-#: Starts a pass over the data: row blocks ``(cells of the block, f)``, dense or CSR, the same in every pass.
+#: Begins a pass over the data: row blocks ``(cells of the block, f)``, dense or CSR, the same in every pass.
 Blocks = Callable[[], Iterable[Tensor]]
 
 
@@ -45,10 +46,6 @@ class LinearInitialization:
         """What the mean cell maps to, ``(z,)``."""
         return self.mean @ self.weight
 
-    def to(self, device: torch.device) -> LinearInitialization:
-        """The same map on ``device``."""
-        return LinearInitialization(self.weight.to(device), self.mean.to(device))
-
 
 def truncated_svd(
     blocks: Blocks, n_features: int, n_components: int, *, n_passes: int = 10, seed: int = 0
@@ -60,12 +57,12 @@ def truncated_svd(
     blocks
         Called once per pass.
     n_features, n_components
-        ``f`` and ``k``.
+        ``f`` and ``k``; of fewer features, as many components as features.
     n_passes
         Passes over the data. The singular values of accessibility fall off slowly, so that few passes leave directions
         mixed; each further one changes less.
     seed
-        Of the random start.
+        Of the random first basis.
     """
     generator = torch.Generator().manual_seed(seed)
     width = min(n_components + OVERSAMPLE, n_features)
@@ -99,7 +96,7 @@ def canonical_directions(
     n_components
         Directions to return; fewer where the modalities span fewer.
     ridge
-        Added to each covariance, as a share of its mean variance, which keeps the inverse finite on few cells.
+        Added to each covariance, as a fraction of its mean variance, which keeps the inverse finite on few cells.
 
     Returns
     -------
@@ -147,8 +144,8 @@ def linear_initialization(
 def held_out_correlations(
     blocks: Mapping[str, Callable[[Tensor], Iterable[Tensor]]],
     present: Mapping[str, Tensor],
-    n_components: Mapping[str, int],
     n_features: Mapping[str, int],
+    n_components: int,
     n_latent: int,
     *,
     n_folds: int = 4,
@@ -165,8 +162,8 @@ def held_out_correlations(
         Per modality, from a mask ``(cells,)`` to row blocks of the cells in the mask that have the modality, in order.
     present
         Which of all cells have the modality, mask ``(cells,)``.
-    n_components, n_features
-        ``k`` and ``f`` of each modality.
+    n_features, n_components
+        ``f`` of each modality, and ``k``; of fewer features, as many directions as features.
     n_latent
         Directions asked for.
     n_folds
@@ -183,24 +180,28 @@ def held_out_correlations(
     """
     n_cells = len(next(iter(present.values())))
     fold = torch.randperm(n_cells, generator=torch.Generator().manual_seed(seed)) % n_folds
-    products: list[dict[tuple[str, str], Tensor]] = []
+    variates = {k: torch.zeros(n_cells, n_latent) for k in blocks}
     for part in range(n_folds):
         fit, held_out = fold != part, fold == part
         svds = {
-            k: truncated_svd(
-                lambda k=k, fit=fit: blocks[k](fit), n_features[k], n_components[k], n_passes=n_passes, seed=seed
-            )
-            for k in blocks
+            k: truncated_svd(partial(of_cells, fit), n_features[k], n_components, n_passes=n_passes, seed=seed)
+            for k, of_cells in blocks.items()
         }
         present_in_fit = {k: mask[fit] for k, mask in present.items()}
-        maps, _ = canonical_directions(_scores_of_all_cells(svds, present_in_fit), present_in_fit, n_latent)
-        present_held_out = {k: mask[held_out] for k, mask in present.items()}
-        variates = {
-            k: _at_their_rows(_scores(blocks[k](held_out), svd) @ maps[k], present_held_out[k])
-            for k, svd in svds.items()
-        }
-        products.append(_cross_products(variates, present_held_out))
-    return _pooled_correlations(products) if any(products) else torch.zeros(n_latent)
+        maps, found = canonical_directions(_scores_of_all_cells(svds, present_in_fit), present_in_fit, n_latent)
+        n_latent = min(n_latent, len(found))
+        for k, svd in svds.items():
+            of_part = _scores(blocks[k](held_out), svd) @ maps[k]
+            variates[k][held_out & present[k], : of_part.shape[1]] = of_part
+    correlations = []
+    for a, b in itertools.combinations(blocks, 2):
+        parts = [present[a] & present[b] & (fold == part) for part in range(n_folds)]
+        parts = [both for both in parts if int(both.sum()) > 1]
+        if parts:
+            u, v = (torch.cat([z[both] - z[both].mean(0) for both in parts]) for z in (variates[a], variates[b]))
+            spread = (u.square().sum(0) * v.square().sum(0)).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+            correlations.append(((u * v).sum(0) / spread)[:n_latent])
+    return torch.stack(correlations).mean(0) if correlations else torch.zeros(n_latent)
 
 
 def _orthonormal(x: Tensor) -> Tensor:
@@ -230,38 +231,8 @@ def _whitened_covariance(
     return torch.cat(rows)
 
 
-def _pooled_correlations(products: list[dict[tuple[str, str], Tensor]]) -> Tensor:
-    """Correlations by rank, of `_cross_products` summed over parts and averaged over pairs of modalities."""
-    n_directions = min(p.shape[1] for of_part in products for p in of_part.values())
-    pooled = [
-        sum(of_part[pair][:, :n_directions] for of_part in products if pair in of_part)
-        for pair in dict.fromkeys(pair for of_part in products for pair in of_part)
-    ]
-    tiny = torch.finfo(torch.float32).tiny
-    return torch.stack([p[0] / (p[1] * p[2]).sqrt().clamp_min(tiny) for p in pooled]).mean(0)
-
-
-def _cross_products(variates: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[tuple[str, str], Tensor]:
-    """Per pair of modalities ``(3, z)``: sums of products and of squares, centred, over the cells that have both."""
-    products = {}
-    for a, b in itertools.combinations(variates, 2):
-        both = present[a] & present[b]
-        if int(both.sum()) < 2:
-            continue
-        u, v = (variates[k][both] - variates[k][both].mean(0) for k in (a, b))
-        products[a, b] = torch.stack([(u * v).sum(0), u.square().sum(0), v.square().sum(0)])
-    return products
-
-
 def _scores_of_all_cells(svds: Mapping[str, TruncatedSVD], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: _at_their_rows(svd.scores, present[k]) for k, svd in svds.items()}
-
-
-def _at_their_rows(x: Tensor, present: Tensor) -> Tensor:
-    """Rows ``(m, k)`` of the ``m`` cells in the mask ``present`` ``(cells,)``, among zeros: ``(cells, k)``."""
-    rows = x.new_zeros(len(present), x.shape[1])
-    rows[present] = x
-    return rows
+    return {k: scatter_rows(svd.scores, present[k]) for k, svd in svds.items()}
 
 
 def _scores(blocks: Iterable[Tensor], svd: TruncatedSVD) -> Tensor:

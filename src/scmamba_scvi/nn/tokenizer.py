@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..ops.csr import bag_offsets, bag_product, drop_values, is_csr, product, row_index
+from ..ops.csr import bag_offsets, bag_product, is_csr, product, row_index
 
 
 class FeatureEmbedding(nn.Module):
@@ -58,6 +58,10 @@ class PatchTokenizer(nn.Module):
     (torch.Size([2, 4, 32]), torch.Size([2, 16]))
     """
 
+    slots: Tensor
+    _patch_of: Tensor
+    _offset_of: Tensor
+
     def __init__(
         self,
         slots: Tensor,
@@ -79,19 +83,19 @@ class PatchTokenizer(nn.Module):
         self._in_order = bool((slots.diff() > 0).all())
         if self.shared:
             self.weight = nn.Parameter(torch.randn(patch_size, d_model) / math.sqrt(patch_size))  # (w, d)
-            self.project = nn.Identity()
+            self.project: nn.Module = nn.Identity()
         else:
             self.weight = FeatureEmbedding(len(slots), d_feature).weight  # (f, e)
             self.project = nn.Linear(d_feature, d_model, bias=False)
         self.position = nn.Parameter(0.02 * torch.randn(n_patches, d_model))  # (c, d)
-        self.position._no_weight_decay = True
+        self.position._no_weight_decay = True  # type: ignore[attr-defined]  # read by the training plan
 
     def embed(self, x: Tensor) -> Tensor:
         """Embedding of every patch, ``(n, f)`` dense or CSR to ``(n, c, e)``."""
         return self._embed_csr(x) if is_csr(x) else self._embed_dense(x)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``(n, c, d)``, and the sum of the patch embeddings ``(n, e)`` that the linear skip reads."""
+        """Tokens ``(n, c, d)``, and the sum of the patch embeddings ``(n, e)`` that the linear branch reads."""
         patches = self.embed(x)  # (n, c, e)
         return self.project(patches) + self.position, patches.sum(1)
 
@@ -114,16 +118,14 @@ class PatchTokenizer(nn.Module):
 
     def _embed_dense(self, x: Tensor) -> Tensor:
         grid = self._to_grid(x.T).view(self.n_patches, self.patch_size, len(x))  # (c, w, n)
-        if self.shared:
-            return torch.einsum("cwn,we->nce", grid, self.weight)
-        return torch.einsum("cwn,cwe->nce", grid, self._to_grid(self.weight).view(self.n_patches, self.patch_size, -1))
+        # the linear branch reads the sums, which are in float32 for CSR too
+        with torch.autocast(x.device.type, enabled=False):
+            if self.shared:
+                return torch.einsum("cwn,we->nce", grid, self.weight)
+            weight = self._to_grid(self.weight).view(self.n_patches, self.patch_size, -1)  # (c, w, e)
+            return torch.einsum("cwn,cwe->nce", grid, weight)
 
     def _to_grid(self, by_feature: Tensor) -> Tensor:
         """Rows ``(f, ...)`` at their slots among zeros, ``(c * w, ...)``."""
         grid = by_feature.new_zeros(self.n_patches * self.patch_size, by_feature.shape[1])
         return grid.index_copy(0, self.slots, by_feature)
-
-
-def hide(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Mask augmentation: ``x`` with a random share ``rate`` of it hidden in training, ``x`` itself otherwise."""
-    return drop_values(x, rate) if training and rate > 0 else x

@@ -61,6 +61,11 @@ def select_rows(x: Tensor, keep: Tensor) -> Tensor:
     return csr(crow, x.col_indices(), x.values(), (crow.numel() - 1, x.shape[1]))
 
 
+def scatter_rows(x: Tensor, present: Tensor) -> Tensor:
+    """The reverse of `select_rows`: dense rows ``(m, k)`` at the places of the mask ``(n,)`` among zeros, ``(n, k)``."""
+    return F.pad(x, (0, 0, 0, 1))[torch.where(present, present.cumsum(0) - 1, present.sum())]
+
+
 def slice_rows(x: Tensor, first: int, last: int) -> Tensor:
     """Rows ``first`` to ``last`` (not included) of ``x``, dense or CSR; columns and values are views."""
     if not is_csr(x):
@@ -70,8 +75,8 @@ def slice_rows(x: Tensor, first: int, last: int) -> Tensor:
     return csr(crow - begin, x.col_indices()[begin:end], x.values()[begin:end], (len(crow) - 1, x.shape[1]))
 
 
-def drop_values(x: Tensor, rate: float) -> Tensor:
-    """``x`` with a random share ``rate`` of its entries hidden and the others scaled so that the mean stays."""
+def mask_inputs(x: Tensor, rate: float) -> Tensor:
+    """``x`` with a random fraction ``rate`` of its entries masked and the others scaled so that the mean stays."""
     scale = 1 / (1 - rate)
     if not is_csr(x):
         return x * (torch.rand_like(x) >= rate) * scale
@@ -84,8 +89,11 @@ def drop_values(x: Tensor, rate: float) -> Tensor:
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
-    """``x @ weight``, ``(n, f)`` dense or CSR times ``(f, e)``."""
-    return bag_product(x.values(), x.col_indices(), x.crow_indices(), weight) if is_csr(x) else x @ weight
+    """``x @ weight``, ``(n, f)`` dense or CSR times ``(f, e)``, in their own precision even under autocast."""
+    if is_csr(x):
+        return bag_product(x.values(), x.col_indices(), x.crow_indices(), weight)
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ weight
 
 
 def transposed_product(x: Tensor, dense: Tensor) -> Tensor:

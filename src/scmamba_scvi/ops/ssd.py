@@ -112,41 +112,6 @@ def ssd_chunked(
     return y.flatten(1, 2)[:, :c]
 
 
-def ssd_last(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The output of the last token alone, a weighted sum over the tokens: it needs neither chunks nor states.
-
-    Parameters
-    ----------
-    x, dt, A, B, D
-        See the head of this module.
-    C
-        That of the last token, ``(n, s)``.
-
-    Returns
-    -------
-    ``(n, h, p)`` in the dtype of ``x``.
-
-    Examples
-    --------
-    >>> x, dt, A, D = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1), -torch.ones(1), torch.ones(1)
-    >>> B, C = torch.randn(2, 2, 10, 4)
-    >>> torch.allclose(ssd_last(x, dt, A, B, C[:, -1], D), ssd_recurrent(x, dt, A, B, C, D)[:, -1], atol=1e-5)
-    True
-    """
-    acc = _accumulator_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
-        dt = dt.to(acc)
-        steps = _log2_decay(dt, A.to(acc))
-        # summed from the end, so that the tokens that count most are rounded least
-        log2_decay = (
-            F.pad(steps[:, 1:], (0, 0, 0, 1)).flip(1).cumsum(1).flip(1)
-        )  # (n, c, h), log2 of the decay after the token
-        scores = B.to(acc) @ C.to(acc)[..., None]  # (n, c, 1)
-        weights = torch.exp2(log2_decay.clamp_min(SMALLEST_LOG2_DECAY)) * dt * scores  # (n, c, h)
-        y = torch.einsum("nch,nchp->nhp", weights.to(x.dtype), x)
-        return torch.addcmul(y, D.to(x.dtype)[:, None], x[:, -1])
-
-
 def choose_chunk_size(c: int, p: int, s: int) -> int:
     """Tokens per chunk with the least element-wise work and padding.
 

@@ -58,7 +58,7 @@ def region_importance(
 
     Examples
     --------
-    >>> table = model.get_region_importance("cell_type", "atac", groups=["type_1"])
+    >>> table = model.get_region_importance(groupby="cell_type", modality="atac", groups=["type_1"])
     >>> axes = pl.region_importance(table)
     """
     lacking = [name for name in (*COLUMNS, value) if name not in table]

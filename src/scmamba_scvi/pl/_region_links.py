@@ -32,7 +32,7 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     Parameters
     ----------
     table
-        What :meth:`scmamba_scvi.SCMAMBA.region_links` gives.
+        What :meth:`scmamba_scvi.SCMAMBA.get_region_links` gives.
     q
         False discovery rate up to which pairs are coloured.
     n_labels
@@ -52,11 +52,11 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
 
     Examples
     --------
-    >>> ax = pl.region_links(model.region_links(max_distance=1_000_000))
+    >>> ax = pl.region_links(model.get_region_links(max_distance=1_000_000))
     """
     lacking = [name for name in COLUMNS if name not in table]
     if lacking:
-        raise ScmambaError(f"The table lacks {lacking}; pass what model.region_links() gives.")
+        raise ScmambaError(f"The table lacks {lacking}; pass what model.get_region_links() gives.")
     known = table[np.isfinite(table["z"])]
     if known.empty:
         raise ScmambaError("No pair of the table has a z-score: there was nothing to compare with, or no pair at all.")

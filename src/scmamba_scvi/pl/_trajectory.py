@@ -74,7 +74,7 @@ def trajectory(
     Examples
     --------
     >>> mdata.obsm["X_umap"] = model.get_latent_representation()[:, :2]  # any two coordinates
-    >>> axes = pl.trajectory(mdata, model.get_pseudotime("type_1", groupby="cell_type")["joint"])
+    >>> axes = pl.trajectory(mdata, model.get_pseudotime(root="type_1", groupby="cell_type")["joint"])
     """
     table = pseudotime.to_frame() if isinstance(pseudotime, pd.Series) else pseudotime
     xy = coordinates(mdata, basis)

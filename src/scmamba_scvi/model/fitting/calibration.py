@@ -13,7 +13,7 @@ from ..._keys import KINDS
 from ...metrics.distances import as_matrix
 from .._base import ModelBase
 from .._module import SCMAMBAModule
-from ..inputs.matrices import ModalityMatrix, in_parts
+from ..inputs.matrices import ModalityMatrix, iterate_blocks
 from ..inputs.sampling import sample
 
 #: Held-out pairs that the temperature is fitted to: one number needs no more, and all their cosines are in memory at once.
@@ -33,7 +33,7 @@ def calibrate(
     for a, b in itertools.combinations(present, 2):
         pairs = sample(held_out[present[a] & present[b]], MAX_PAIRS, seed)
         if len(pairs) >= MIN_PAIRS:
-            x, y = (_views(module, matrices[kind], kind, pairs) for kind in (a, b))
+            x, y = (_embed(module, matrices[kind], kind, pairs) for kind in (a, b))
             temperatures[pair_key(a, b)] = fit_temperature(x, y)
     return temperatures
 
@@ -50,24 +50,21 @@ def pair_key(a: str, b: str) -> str:
 
 
 def fit_temperature(x: np.ndarray, y: np.ndarray) -> float:
-    """The ``t`` with which ``exp(cosine / t)`` best predicts which ``y`` is the partner of each ``x``, and the reverse.
+    """The ``t`` with which ``exp(cosine / t)`` best predicts which ``y`` is the true match of each ``x``, and the reverse.
 
-    Maximum likelihood over pairs ``(n, z)`` that were not trained on. Where a candidate's chance to be the partner is
-    proportional to ``exp(cosine / t)``, its share of the sum over candidates is its probability, however many there are.
+    Maximum likelihood over pairs ``(n, z)`` that were not trained on. Where a candidate's chance to be the true match is
+    proportional to ``exp(cosine / t)``, its fraction of the sum over candidates is its probability, however many there are.
     """
     cosine = as_matrix(x, "x") @ as_matrix(y, "y").T  # (n, n)
 
     def loss(log_t: float) -> float:
         logits = cosine / np.exp(log_t)
-        partner = logits.diagonal()
-        return float((logits.logsumexp(0) + logits.logsumexp(1) - 2 * partner).mean())
+        return float((logits.logsumexp(0) + logits.logsumexp(1) - 2 * logits.diagonal()).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.005), np.log(5.0)), method="bounded").x))
 
 
-def _views(module: SCMAMBAModule, matrix: ModalityMatrix, kind: str, cells: np.ndarray) -> np.ndarray:
-    parts = []
-    for part in in_parts(cells, 512):
-        present = torch.from_numpy(matrix.present(part)).to(module.device)
-        parts.append(module.encode(matrix.read(part).to(module.device), kind, present).float().cpu())
-    return torch.cat(parts).numpy()
+def _embed(module: SCMAMBAModule, matrix: ModalityMatrix, kind: str, cells: np.ndarray) -> np.ndarray:
+    counts = (x.to(module.device) for x in iterate_blocks(matrix, cells, 512))
+    parts = [module.encode(x, kind, x.new_ones(len(x), dtype=torch.bool, layout=torch.strided)) for x in counts]
+    return torch.cat(parts).float().cpu().numpy()

@@ -1,13 +1,14 @@
-"""What is fitted to the training cells before the first step: value transforms and the spectral start."""
+"""What is fitted to the training cells before the first step: value transforms and the linear branch."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...nn.spectral import TruncatedSVD, held_out_correlations, linear_initialization, truncated_svd
 from .._module import SCMAMBAModule
@@ -32,12 +33,17 @@ def decompose(
     """Leading components of every modality's values on those of ``cells`` that have it."""
     n_components = n_spectral_components(module, {k: int(m.present(cells).sum()) for k, m in matrices.items()})
     return {
-        kind: truncated_svd(
-            lambda kind=kind, matrix=matrix: (module.transform(b, kind) for b in iterate_blocks(matrix, cells)),
-            matrix.n_features, min(n_components, matrix.n_features), seed=seed,
-        )
+        kind: truncated_svd(partial(_values, module, matrix, kind, cells), matrix.n_features, n_components, seed=seed)
         for kind, matrix in matrices.items()
-    }  # fmt: skip
+    }
+
+
+def _values(
+    module: SCMAMBAModule, matrix: ModalityMatrix, kind: str, cells: np.ndarray, chosen: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Values of the cells that have the modality, in row blocks; with a mask ``chosen`` ``(cells,)``, of these cells alone."""
+    for block in iterate_blocks(matrix, cells if chosen is None else cells[chosen.numpy()]):
+        yield module.transform(block, kind)
 
 
 def initialize_linear_branch(
@@ -47,7 +53,7 @@ def initialize_linear_branch(
     svds: Mapping[str, TruncatedSVD],
     seed: int = 0,
 ) -> None:
-    """Set every encoder's linear part to the correlation-weighted CCA of the training cells.
+    """Set every encoder's linear branch to the correlation-weighted CCA of the training cells.
 
     Parameters
     ----------
@@ -61,27 +67,26 @@ def initialize_linear_branch(
         Of the decompositions that weights from held-out cells need.
     """
     present = {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()}
-    device = next(module.parameters()).device
     weights = None
     if module.config.spectral_weights == "held-out":
         n_components = max(svd.components.shape[1] for svd in svds.values())
         weights = direction_weights(module, matrices, cells, n_components, seed)
         if not bool((weights > 0).any()):
-            # with weights of zero every view would be the same vector, and training could not change that
+            # with weights of zero all embeddings would be the same vector, and training could not change that
             warnings.warn(
-                f"On held-out cells, no direction of {' and '.join(matrices)} is correlated: training starts from correlations on "
-                f"its own cells, which may be chance. Check that the modalities were measured in the same cells.",
+                f"No direction of {' and '.join(matrices)} is correlated on held-out cells: training starts from correlations "
+                f"on the training cells, which may be chance. Check that the modalities were measured in the same cells.",
                 UserWarning, stacklevel=2,
             )  # fmt: skip
             weights = None
-    starts = linear_initialization(svds, present, module.config.n_latent, weights)
-    for kind, start in starts.items():
-        module.encoders[kind].initialize_from(start.to(device))
+    found = linear_initialization(svds, present, module.config.n_latent, weights)
+    for kind, initialization in found.items():
+        module.encoders[kind].initialize_from(initialization)
 
 
 def direction_weights(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, n_components: int, seed: int
-) -> torch.Tensor:
+) -> Tensor:
     """Held-out correlations of the shared directions, in falling order, from at most `MAX_CELLS_OF_WEIGHTS` cells.
 
     Another part of the cells may give a direction another rank, so single correlations scatter; the falling curve
@@ -91,15 +96,10 @@ def direction_weights(
 
     cells = sample_with_pairs(cells, is_paired(matrices, cells), MAX_CELLS_OF_WEIGHTS, partial(sample, seed=seed))
     found = held_out_correlations(
-        {
-            kind: lambda mask, kind=kind, matrix=matrix: (
-                module.transform(b, kind) for b in iterate_blocks(matrix, cells[mask.numpy()])
-            )
-            for kind, matrix in matrices.items()
-        },
+        {kind: partial(_values, module, matrix, kind, cells) for kind, matrix in matrices.items()},
         {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()},
-        {kind: min(n_components, matrix.n_features) for kind, matrix in matrices.items()},
         {kind: matrix.n_features for kind, matrix in matrices.items()},
+        n_components,
         module.config.n_latent,
         seed=seed,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -34,11 +36,9 @@ def initialize_joint(
     """Give the joint embedding the components of every modality, each weighted by its reliability on ``cells``."""
     for kind, matrix in matrices.items():
         generator = torch.Generator().manual_seed(seed)
-        halves = (
-            tuple(module.transform(half, kind) for half in in_halves(block, generator))
-            for block in iterate_blocks(matrix, cells)
-        )
-        module.joint.set_components(kind, svds[kind], reliability(halves, svds[kind].components))
+        pairs = (in_halves(block, generator) for block in iterate_blocks(matrix, cells))
+        halves = ((module.transform(a, kind), module.transform(b, kind)) for a, b in pairs)
+        _joint(module).set_components(kind, svds[kind], reliability(halves, svds[kind].components))
 
 
 @torch.inference_mode()
@@ -62,22 +62,22 @@ def fit_joint(
     """
     features, present = _features(module, matrices, cells)
     weight = module.config.joint_shared_weight
-    if batches is None:
-        module.joint.fit_maps(features, present, weight)
-        return
-    joint = module.joint
-    batch = (
-        torch.from_numpy(batches).long().clamp(max=joint.n_batches)
-    )  # batches that came after the first training count as one
-    for kind in features:  # the first offsets give every batch the same mean
-        _set_shift(joint, kind, _offsets(features[kind], batch, torch.zeros_like(batch), present[kind]))
-    for i in range(N_ROUNDS):
-        joint.fit_maps(_shifted(joint, features, batch), present, weight)
-        cluster = _clusters(joint, features, present, batch, seed + i)
-        for kind in features:
-            _set_shift(joint, kind, _offsets(features[kind], batch, cluster, present[kind]))
-    joint.fit_maps(_shifted(joint, features, batch), present, weight)
-    _keep_centroids(joint, features, present, batch, seed + N_ROUNDS)
+    with _on_cpu(_joint(module)) as joint:
+        if batches is None:
+            joint.fit_maps(features, present, weight)
+            return
+        # batches that came after the first training count as one
+        batch = torch.from_numpy(batches).long().clamp(max=joint.n_batches)
+        cluster = torch.zeros_like(batch)  # one for all: the first offsets give every batch the same mean
+        for i in range(N_ROUNDS + 1):
+            for kind, x in features.items():
+                known = _batch_offsets(x, batch, cluster, present[kind])[: joint.n_batches]
+                joint.get_buffer(f"batch_offset_{kind}")[: len(known)] = known
+            corrected = joint.without_batch_offsets(features, batch)
+            joint.fit_maps(corrected, present, weight)
+            z = joint(features, present, batch)
+            cluster = _clusters(z, seed + i)
+        joint.set_centroids(corrected, present, z, cluster)  # what new batches will be compared with
 
 
 @torch.inference_mode()
@@ -96,27 +96,28 @@ def fit_new_batches(
     New batches with fewer than `MIN_CELLS_OF_BATCH` cells, whose offsets stay zero, and their numbers of cells.
     """
     small = {}
-    for number in np.unique(batches[batches >= first_new]):
-        cells = np.flatnonzero(batches == number)
-        if len(cells) < MIN_CELLS_OF_BATCH:
-            small[int(number)] = len(cells)
-            continue
-        features, present = _features(module, matrices, sample(cells, MAX_CELLS, seed))
-        device = module.joint.centroid.device
-        module.joint.fit_shift(_to(device, features), _to(device, present), int(number), N_ROUNDS)
+    with _on_cpu(_joint(module)) as joint:
+        for number in np.unique(batches[batches >= first_new]):
+            cells = np.flatnonzero(batches == number)
+            if len(cells) < MIN_CELLS_OF_BATCH:
+                small[int(number)] = len(cells)
+                continue
+            features, present = _features(module, matrices, sample(cells, MAX_CELLS, seed))
+            joint.fit_batch_offset(features, present, int(number), N_ROUNDS)
     return small
 
 
-def _keep_centroids(
-    joint: JointEmbedding, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor, seed: int
-) -> None:
-    """Keep, per cluster, what new batches will be compared with."""
-    cluster = _clusters(joint, features, present, batch, seed)
-    device = joint.centroid.device
-    shifted, present = _to(device, _shifted(joint, features, batch)), _to(device, present)
-    # offsets are subtracted already: the number of an unknown batch subtracts none
-    z = joint(shifted, present, torch.full((len(batch),), joint.n_batches, device=device))
-    joint.set_centroids(shifted, present, z, cluster.to(device))
+def _joint(module: SCMAMBAModule) -> JointEmbedding:
+    assert module.joint is not None, "only called for a model that has one"
+    return module.joint
+
+
+@contextlib.contextmanager
+def _on_cpu(joint: JointEmbedding) -> Iterator[JointEmbedding]:
+    """A copy on the CPU, where small linear algebra in float64 is fast; at the end it is copied back."""
+    copied = copy.deepcopy(joint).cpu()
+    yield copied
+    joint.load_state_dict(copied.state_dict())
 
 
 def _features(
@@ -124,46 +125,27 @@ def _features(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What the joint embedding reads of the cells ``(n, 2 z)``, and who has each modality ``(n,)``, on the CPU."""
     module.eval()
-    device = next(module.parameters()).device
     features, present = {}, {}
     for kind, matrix in matrices.items():
         present[kind] = torch.from_numpy(matrix.present(cells))
-        features[kind] = torch.cat([
-            module.joint_features(
-                matrix.read(part).to(device), kind, torch.from_numpy(matrix.present(part)).to(device)
-            ).float().cpu()
-            for part in in_parts(cells, 512)
-        ])  # fmt: skip
+        parts = []
+        for part in in_parts(cells, 512):
+            has_it = torch.from_numpy(matrix.present(part)).to(module.device)
+            parts.append(module.joint_features(matrix.read(part).to(module.device), kind, has_it).float().cpu())
+        features[kind] = torch.cat(parts)
     return features, present
 
 
-def _to(device: torch.device, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {kind: x.to(device) for kind, x in tensors.items()}
-
-
-def _shifted(joint: JointEmbedding, features: Mapping[str, Tensor], batch: Tensor) -> dict[str, Tensor]:
-    return {kind: x - joint.get_buffer(f"shift_{kind}").cpu()[batch] for kind, x in features.items()}
-
-
-def _set_shift(joint: JointEmbedding, kind: str, offsets: Tensor) -> None:
-    shift = joint.get_buffer(f"shift_{kind}")
-    known = offsets[: joint.n_batches].to(shift)
-    shift[: len(known)] = known
-
-
-def _clusters(
-    joint: JointEmbedding, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor, seed: int
-) -> Tensor:
+def _clusters(z: Tensor, seed: int) -> Tensor:
+    """Number of the cluster of each row of ``z`` ``(n,)``."""
     from sklearn.cluster import KMeans
 
-    device = joint.centroid.device
-    z = joint(_to(device, features), _to(device, present), batch.to(device))
-    k_means = KMeans(max(1, min(N_CLUSTERS, len(z) // CELLS_PER_CLUSTER)), n_init=2, random_state=seed)
-    return torch.from_numpy(k_means.fit_predict(z.cpu().numpy())).long()
+    n_clusters = max(1, min(N_CLUSTERS, len(z) // CELLS_PER_CLUSTER))
+    return torch.from_numpy(KMeans(n_clusters, n_init=2, random_state=seed).fit_predict(z.numpy())).long()
 
 
-def _offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tensor:
-    """Offsets of the batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells."""
+def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tensor:
+    """Offsets of all batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells."""
     n_batches = int(batch.max()) + 1
     x, batch, cluster = x[present].double(), batch[present], cluster[present]
     of_batch = torch.nn.functional.one_hot(batch, n_batches).double()

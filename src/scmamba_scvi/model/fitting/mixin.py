@@ -29,7 +29,7 @@ class FittingMixin(ModelBase):
         seed = settings.seed or 0
         # in rising order, so that a file is read once from front to back
         fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
-        starts_spectrally = self.config.spectral and self.config.skip
+        starts_spectrally = self.config.spectral and self.config.linear_branch
         if starts_spectrally or self.module.joint is not None:
             matrices, cells, _ = self._sample(cells, buffer_mb)
             svds = decompose(self.module, matrices, cells, seed)

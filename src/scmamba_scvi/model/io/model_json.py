@@ -15,7 +15,6 @@ from ..._keys import BATCH_KEY, KINDS, LABELS_KEY
 from ...config import ModelConfig
 from ...errors import ScmambaError
 from ...pp import FeatureLayout
-from ..tools.linear_head import Head
 
 FORMAT: Final = "scmamba-scvi model"
 FORMAT_VERSION: Final = 1
@@ -134,7 +133,7 @@ def _with_objects(described: dict[str, Any]) -> dict[str, Any]:
         raise ScmambaError(f"weights cannot be in {_short(described['weights_file'])}.")
     config = ModelConfig(**_with_tuples(described["config"]))
     for head in (described["classifier"] or {"heads": {}})["heads"].values():
-        if len(Head.from_dict(head).weight) != config.n_latent:
+        if len(LinearClassifier.from_dict(head).weight) != config.n_latent:
             raise ScmambaError("the classifier is of another number of latent dimensions.")
     return {**described, "layouts": layouts, "config": config}
 

@@ -16,7 +16,7 @@ from .cells import as_mudata, embed_modality, kind_of, refuse_anndata
 from .embedding import EmbeddingMixin
 from .retrieval import log_evidence
 
-#: Cells that have both modalities: the mean over fewer does not tell how well views of different cells fit.
+#: Cells that have both modalities: the mean over fewer does not tell how well different cells fit.
 MIN_CELLS = 10
 
 
@@ -26,11 +26,11 @@ class AgreementMixin(EmbeddingMixin):
     def get_modality_agreement(
         self,
         adata: MuData | AnnData | None = None,
-        modalities: tuple[str, str] | None = None,
         *,
+        modalities: tuple[str, str] | None = None,
         batch_size: int | None = None,
     ) -> pd.DataFrame:
-        """How well the views of a cell's modalities fit each other: low for doublets, swapped and damaged cells.
+        """How well the embeddings of a cell's modalities fit each other: low for doublets, swapped and damaged cells.
 
         Parameters
         ----------
@@ -47,18 +47,18 @@ class AgreementMixin(EmbeddingMixin):
         NaN, with one warning, and so are those whose two modalities are shared by fewer than 10 cells.
 
         ``cosine``
-            Of the two views, -1 to 1; it depends on the cell alone. Cells of common types, cells of types with few
+            Of the two embeddings, -1 to 1; it depends on the cell alone. Cells of common types, cells of types with few
             markers and shallow cells score lower than others, so compare within types.
         ``evidence``
             ``log(exp(cosine / t) / mean)`` with the ``t`` of :meth:`match_cells`, where the mean is that of
-            ``exp(cosine / t)`` over all cells of ``adata`` as partners: the logarithm of how many times better the two
-            views of the cell fit each other than views of different cells do. At 0 and below they fit no better. It
+            ``exp(cosine / t)`` over all cells of ``adata`` as matches: the logarithm of how many times better the two
+            embeddings of the cell fit each other than those of different cells do. At 0 and below they fit no better. It
             finds swapped cells best on most sets.
 
         Raises
         ------
         ScmambaError
-            The data hold only one of the modalities, or fewer than 10 cells have both.
+            The data hold only one of the modalities, fewer than 10 cells have both, or the model is not trained.
 
         Examples
         --------
@@ -76,7 +76,7 @@ class AgreementMixin(EmbeddingMixin):
             both = found[a].has & found[b].has
             if both.sum() < MIN_CELLS:
                 continue
-            x, y = (view.z[both[view.has]] for view in (found[a], found[b]))
+            x, y = (of_kind.z[both[of_kind.has]] for of_kind in (found[a], found[b]))
             evidence = log_evidence(x, y, match_temperature(self, a, b)[0], self.module.device)
             part = np.full((len(names), 2), np.nan)
             part[both] = np.column_stack([(x * y).sum(axis=1), evidence])
@@ -103,13 +103,13 @@ class AgreementMixin(EmbeddingMixin):
 def _mean_of_known(parts: list[np.ndarray], names: pd.Index) -> pd.DataFrame:
     """Mean of ``(n, 2)`` over the pairs of modalities that a cell has; warn of cells that have none."""
     stacked = np.stack(parts)
-    n_known = np.isfinite(stacked[..., 0]).sum(axis=0)
-    if not n_known.all():
+    known = np.isfinite(stacked[..., 0]).any(axis=0)
+    if not known.all():
         warnings.warn(
-            f"{int((n_known == 0).sum()):,} of {len(names):,} cells have fewer than two modalities, or two that fewer "
+            f"{int((~known).sum()):,} of {len(names):,} cells have fewer than two modalities, or two that fewer "
             f"than {MIN_CELLS} cells share: their agreement is NaN.",
             UserWarning, stacklevel=3,
         )  # fmt: skip
-    total = np.nansum(stacked, axis=0)
-    mean = np.where(n_known[:, None] > 0, total / np.maximum(n_known, 1)[:, None], np.nan)
+    mean = np.full((len(names), 2), np.nan)
+    mean[known] = np.nanmean(stacked[:, known], axis=0)
     return pd.DataFrame(mean, index=names, columns=["cosine", "evidence"])

@@ -18,7 +18,7 @@ from .._base import ModelBase
 
 @dataclass(frozen=True)
 class ModalityEmbedding:
-    """ModalityEmbedding of one modality, of those cells that have it.
+    """Embedding of one modality, for the cells that have it.
 
     Attributes
     ----------
@@ -38,9 +38,19 @@ class ModalityEmbedding:
 def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
     """Kind of modality by its name or by its key in ``mdata.mod``."""
     kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
+    if kind == "joint":
+        raise ScmambaError(f"{argument} must be one modality here, not 'joint': name one of {list(model.kinds)}.")
     if kind not in model.kinds:
         raise UnknownNameError(argument, modality, dict.fromkeys([*model.kinds, *model.kinds.values()]))
     return kind
+
+
+def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
+    """Key of ``kind`` in ``mdata.mod``, which must have it."""
+    key = model.kinds[kind]
+    if key not in mdata.mod:
+        raise ScmambaError(f"The data have no modality {key!r} ({kind}); they have {list(mdata.mod)}.")
+    return key
 
 
 def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n_cells: int) -> np.ndarray:
@@ -80,10 +90,16 @@ def as_mudata(
     argument
         What ``data`` is called in errors.
     """
-    if data is None and model.adata is None:
+    data = model.adata if data is None else data
+    if data is None:
         raise ScmambaError(f"This model was loaded without data: pass {argument}=..., a MuData or an AnnData.")
-    if data is None or isinstance(data, MuData):
-        yield model.adata if data is None else data
+    if isinstance(data, MuData):
+        if not set(model.kinds.values()) & set(data.mod):
+            raise ScmambaError(
+                f"None of the modalities of {argument}, {list(data.mod)}, is known to the model, which has "
+                f"{list(model.kinds.values())}: rename them, or see prepare_query_mudata."
+            )
+        yield data
         return
     if not isinstance(data, AnnData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
@@ -100,10 +116,7 @@ def as_mudata(
 @contextlib.contextmanager
 def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
     """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
-    keys = [model.kinds[kind] for kind in kinds]
-    lacking = [key for key in keys if key not in mdata.mod]
-    if lacking:
-        raise ScmambaError(f"The data have no modality {lacking[0]!r}; they have {list(mdata.mod)}.")
+    keys = [key_of(model, mdata, kind) for kind in kinds]
     with temporary_mudata(model, {key: mdata.mod[key] for key in keys}, mdata.obs) as part:
         yield part
 
@@ -123,11 +136,8 @@ def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], obs: pd.D
 
 
 def embed_modality(model: ModelBase, mdata: MuData, kind: str, batch_size: int | None = None) -> ModalityEmbedding:
-    """ModalityEmbedding of ``kind``, and which cells of ``mdata`` have it."""
-    key = model.kinds[kind]
-    if key not in mdata.mod:
-        raise ScmambaError(f"The data have no modality {key!r} ({kind}); they have {list(mdata.mod)}.")
-    has = np.asarray(mdata.obs_names.isin(mdata.mod[key].obs_names))
+    """Embedding of ``kind``, and which cells of ``mdata`` have it."""
+    has = np.asarray(mdata.obs_names.isin(mdata.mod[key_of(model, mdata, kind)].obs_names))
     z = model.get_latent_representation(mdata, modality=kind, indices=np.flatnonzero(has), batch_size=batch_size)
     return ModalityEmbedding(mdata.obs_names, has, z)
 

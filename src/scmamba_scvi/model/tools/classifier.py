@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from ..._keys import KINDS
 from ...errors import ScmambaError
 from ..inputs.columns import obs_column
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to
-from .embedding import EmbeddingMixin
-from .linear_head import Head, fit_head
+from .embedding import JOINT, EmbeddingMixin
+from .linear_classifier import LinearClassifier, fit_linear_classifier
 
 _C = scvi_constants()
 
@@ -31,27 +31,27 @@ class ClassifierMixin(EmbeddingMixin):
 
     def train_classifier(
         self,
-        labels_key: str | None = None,
         adata: MuData | AnnData | None = None,
         *,
+        labels_key: str | None = None,
         unlabeled_category: str | None = None,
         balance: float = 0.5,
         batch_size: int | None = None,
     ) -> None:
         """Learn labels from the joint embedding, which stays as it is.
 
-        There is a logistic regression (head) for every set of modalities that cells may have: cells of RNA alone lie
-        elsewhere in the embedding than cells with all modalities, and a head of their own, trained on the same cells
-        embedded from RNA alone, labels more of them correctly. Each head is calibrated by a temperature on cells that it
-        has not seen (five-fold, every label spread over the folds; [Guo17]_). :meth:`save` and :meth:`export` keep the
-        classifier; training the model again discards it.
+        There is a logistic regression for every set of modalities that cells may have: cells of RNA alone lie elsewhere
+        in the embedding than cells with all modalities, and a regression of their own, trained on the same cells embedded
+        from RNA alone, labels more of them correctly. Each is calibrated by a temperature on cells that it has not seen
+        (five-fold, every label spread over the folds; [Guo17]_). :meth:`save` and :meth:`export` keep the classifier;
+        training the model again discards it.
 
         Parameters
         ----------
+        adata
+            Labelled cells: MuData, or AnnData of one modality. `None`: those of the model.
         labels_key
             Column of ``obs``. `None`: the ``labels_key`` of `setup_mudata`.
-        adata
-            Labelled cells. `None`: those of the model.
         unlabeled_category
             Label of cells whose type is not known; cells with a missing value are taken so, too. `None`: the one of
             `setup_mudata`.
@@ -65,7 +65,8 @@ class ClassifierMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            No such column, fewer than two labels, a label with a single cell, or ``balance`` outside 0 to 1.
+            No such column, fewer than two labels, a label with a single cell, ``balance`` outside 0 to 1, or the model is
+            not trained.
 
         References
         ----------
@@ -73,10 +74,11 @@ class ClassifierMixin(EmbeddingMixin):
 
         Examples
         --------
-        >>> model.train_classifier("cell_type")
+        >>> model.train_classifier(labels_key="cell_type")
         >>> model.predict(soft=True).columns.tolist()
         ['type_1', 'type_2', 'type_3']
         """
+        self._check_trained()
         if not 0 <= balance <= 1:
             raise ScmambaError(
                 f"balance must be between 0 (cells weigh the same) and 1 (types weigh the same); got {balance}."
@@ -90,9 +92,9 @@ class ClassifierMixin(EmbeddingMixin):
             kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
             for n_kinds in range(len(kinds), 0, -1):
                 for subset in itertools.combinations(kinds, n_kinds):
-                    head = self._fit_head(mdata, subset, labels, balance, batch_size)
-                    if head is not None:
-                        heads[_set_key(subset)] = head.to_dict()
+                    found = self._fit_classifier(mdata, subset, labels, balance, batch_size)
+                    if found is not None:
+                        heads[_set_key(subset)] = found.to_dict()
         if not heads:
             raise ScmambaError(
                 f"Of the modalities {kinds}, none has labelled cells of two labels with at least two cells each."
@@ -102,10 +104,10 @@ class ClassifierMixin(EmbeddingMixin):
     def predict(
         self,
         adata: MuData | AnnData | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+        *,
         modality: str | None = None,
         soft: bool = False,
-        *,
         threshold: float = 0.0,
         unsure: str = "unsure",
         batch_size: int | None = None,
@@ -119,7 +121,7 @@ class ClassifierMixin(EmbeddingMixin):
         indices
             Cells, positions in ``obs`` or a mask. `None`: all.
         modality
-            Read this modality only, as if nothing else had been measured. `None`: all that a cell has.
+            Read this modality only, as if nothing else had been measured. `None` or ``"joint"``: all that a cell has.
         soft
             Probabilities instead of labels.
         threshold
@@ -143,7 +145,7 @@ class ClassifierMixin(EmbeddingMixin):
 
         Examples
         --------
-        >>> model.train_classifier("cell_type")
+        >>> model.train_classifier(labels_key="cell_type")
         >>> mdata.obs["predicted"] = model.predict(threshold=0.7)  # below 0.7: "unsure"
         >>> model.predict(mdata["rna"][:5], soft=True).shape  # cells with RNA alone
         (5, 3)
@@ -152,15 +154,16 @@ class ClassifierMixin(EmbeddingMixin):
             raise ScmambaError("There is no classifier yet: model.train_classifier(labels_key=...) makes one.")
         if not 0 <= threshold <= 1:
             raise ScmambaError(f"threshold is a probability, 0 to 1; got {threshold}.")
-        kind = None if modality is None else kind_of(self, modality)
+        heads = {key: LinearClassifier.from_dict(values) for key, values in self.classifier_["heads"].items()}
+        kind = None if modality is None or modality == JOINT else kind_of(self, modality)
         with as_mudata(self, adata, kind) as mdata:
             names = mdata.obs_names
             cells = resolve_cells(indices, mdata.n_obs)
             if kind is None:
-                chosen = self._probabilities(mdata, cells, batch_size)
+                chosen = self._probabilities(heads, mdata, cells, batch_size)
             else:
                 with restricted_to(self, mdata, [kind]) as part:
-                    chosen = self._probabilities(part, part.obs_names.get_indexer(names[cells]), batch_size)
+                    chosen = self._probabilities(heads, part, part.obs_names.get_indexer(names[cells]), batch_size)
         found = chosen.set_axis(names[cells])
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
@@ -171,10 +174,10 @@ class ClassifierMixin(EmbeddingMixin):
             )
         return found if soft else _most_probable(found, threshold, unsure)
 
-    def _fit_head(
+    def _fit_classifier(
         self, mdata: MuData, subset: Sequence[str], labels: pd.Series, balance: float, batch_size: int | None
-    ) -> Head | None:
-        """Head for cells that have all of ``subset``, embedded from these alone; `None` if two labels have no two cells."""
+    ) -> LinearClassifier | None:
+        """Of cells that have all of ``subset``, embedded from these alone; `None` if fewer than two labels have two cells."""
         known = labels.dropna()
         for kind in subset:
             known = known[known.index.isin(mdata.mod[self.kinds[kind]].obs_names)]
@@ -192,18 +195,18 @@ class ClassifierMixin(EmbeddingMixin):
         with restricted_to(self, mdata, subset) as part:
             cells = part.obs_names.get_indexer(known.index)
             z = self.get_latent_representation(part, indices=cells, batch_size=batch_size)
-        return fit_head(z, known.to_numpy(), balance, settings.seed or 0)
+        return fit_linear_classifier(z, known.to_numpy(), balance, settings.seed or 0)
 
-    def _probabilities(self, mdata: MuData, cells: np.ndarray, batch_size: int | None) -> pd.DataFrame:
-        """Probabilities of ``cells`` (-1: a cell that ``mdata`` lacks), each by the head for the modalities it has."""
-        heads = {key: Head.from_dict(values) for key, values in self.classifier_["heads"].items()}
-        labels = list(dict.fromkeys(label for head in heads.values() for label in head.classes))
-        out = pd.DataFrame(np.nan, index=range(len(cells)), columns=pd.Index(labels, dtype=object))
-        measured = self._measured_kinds(mdata)[cells]
-        measured[cells < 0] = ""
-        z = np.full((len(cells), self.config.n_latent), np.nan, dtype=np.float32)
-        asked = measured != ""
-        if asked.any():
+    def _probabilities(
+        self, heads: Mapping[str, LinearClassifier], mdata: MuData, cells: np.ndarray, batch_size: int | None
+    ) -> pd.DataFrame:
+        """Probabilities of ``cells`` (-1: a cell that ``mdata`` lacks), by the classifier for the modalities of each."""
+        labels = pd.Index(dict.fromkeys(label for head in heads.values() for label in head.classes), dtype=object)
+        out = np.full((len(cells), len(labels)), np.nan)
+        measured = np.where(cells < 0, "", self._measured_kinds(mdata)[cells])
+        asked = np.flatnonzero(measured != "")
+        z = np.empty((len(cells), self.config.n_latent), dtype=np.float32)
+        if len(asked):
             z[asked] = self.get_latent_representation(mdata, indices=cells[asked], batch_size=batch_size)
         for key in pd.unique(measured[asked]):
             rows = np.flatnonzero(measured == key)
@@ -212,21 +215,16 @@ class ClassifierMixin(EmbeddingMixin):
                     f"{len(rows):,} cells have {key} only, and the classifier was trained on cells with "
                     f"{list(heads)}: train it on labelled cells that have {key}."
                 )
-            probabilities = np.zeros((len(rows), len(labels)))
-            probabilities[:, out.columns.get_indexer(heads[key].classes)] = np.exp(heads[key].log_proba(z[rows]))
-            out.iloc[rows] = probabilities
-        return out
+            out[rows] = 0
+            out[np.ix_(rows, labels.get_indexer(heads[key].classes))] = np.exp(heads[key].log_proba(z[rows]))
+        return pd.DataFrame(out, columns=labels)
 
     def _measured_kinds(self, mdata: MuData) -> np.ndarray:
         """Kinds that each cell of ``mdata`` has, as `_set_key` writes them, ``""`` for none."""
-        present = {
-            kind: mdata.obs_names.isin(mdata.mod[key].obs_names) for kind, key in self.kinds.items() if key in mdata.mod
-        }
         out = np.full(mdata.n_obs, "", dtype=object)
-        for n_kinds in range(1, len(present) + 1):  # larger sets overwrite smaller ones
-            for subset in itertools.combinations(present, n_kinds):
-                out[np.all([present[kind] for kind in subset], axis=0)] = _set_key(subset)
-        return out
+        for kind in (kind for kind in KINDS if self.kinds.get(kind) in mdata.mod):
+            out[mdata.obs_names.isin(mdata.mod[self.kinds[kind]].obs_names)] += f"+{kind}"
+        return np.array([names.removeprefix("+") for names in out], dtype=object)
 
 
 def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
@@ -256,15 +254,13 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
 
 def _most_probable(found: pd.DataFrame, threshold: float, unsure: str) -> np.ndarray:
     """Most probable label of each cell, ``unsure`` below the threshold, `None` where no probability is known."""
-    out = np.full(len(found), None, dtype=object)
-    known = found.notna().all(axis=1).to_numpy()
-    values = found.to_numpy()[known]
-    if len(values):
-        best = found.columns.to_numpy(dtype=object)[values.argmax(axis=1)]
-        out[known] = np.where(values.max(axis=1) < threshold, unsure, best)
+    values = found.fillna(-1.0).to_numpy()
+    out = found.columns.to_numpy(dtype=object)[values.argmax(axis=1)]
+    out[values.max(axis=1) < threshold] = unsure
+    out[found.isna().any(axis=1)] = None
     return out
 
 
 def _set_key(kinds: Sequence[str]) -> str:
-    """Name of a set of kinds among the heads, such as ``"rna+atac"``."""
+    """Name of a set of kinds, such as ``"rna+atac"``."""
     return "+".join(sorted(kinds, key=KINDS.index))

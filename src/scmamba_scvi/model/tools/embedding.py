@@ -1,22 +1,28 @@
-"""The embedding of cells: a view of one modality, or the joint one."""
+"""The embedding of cells: of one modality, or the joint one."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import torch
+from anndata import AnnData
 from mudata import MuData
 from torch import Tensor
 
+from ..._compat import limited_threads
 from ..._keys import BATCH_KEY, present_key, x_key
 from ...errors import ScmambaError
 from .._base import ModelBase
 from ..inputs.arguments import check_count
 from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import in_parts
-from .cells import kind_of, resolve_cells
+from .cells import as_mudata, key_of, kind_of, resolve_cells
+
+#: Name of the joint embedding, where others are named after their modality.
+JOINT: Final = "joint"
 
 
 class EmbeddingMixin(ModelBase):
@@ -24,9 +30,10 @@ class EmbeddingMixin(ModelBase):
 
     def get_latent_representation(
         self,
-        adata: MuData | None = None,
-        modality: str | None = None,
+        adata: MuData | AnnData | None = None,
         indices: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+        *,
+        modality: str | None = None,
         batch_size: int | None = None,
     ) -> np.ndarray:
         """Embedding of each cell.
@@ -37,80 +44,81 @@ class EmbeddingMixin(ModelBase):
         Parameters
         ----------
         adata
-            MuData with the model's features in any order; it may lack modalities, and needs neither batches nor labels.
-            `None`: the MuData the model was made with.
-        modality
-            Kind, or key of ``mdata.mod``: the view of this modality, in the space that all modalities share; use it to
-            compare modalities. `None`: the joint embedding of what the modalities share and what each shows alone, in
-            another space; use it for cell types and states. For cells that lack modalities it is predicted from those
-            they have.
+            MuData with the model's features in any order, which may lack modalities, or AnnData of one modality; neither
+            batches nor labels are needed. `None`: the MuData the model was made with.
         indices
-            Cells to embed, positions in ``mdata.obs`` or a mask. `None`: all.
+            Cells to embed, positions in ``obs`` or a mask. `None`: all.
+        modality
+            Kind, or key of ``mdata.mod``: the embedding of this modality, in the space that all modalities share; use it
+            to compare modalities. `None` or ``"joint"``: the joint embedding of what the modalities share and what each
+            shows alone, in another space; use it for cell types and states. For cells that lack modalities it is
+            predicted from those they have.
         batch_size
             Cells of a minibatch; changes speed and memory only.
 
         Returns
         -------
-        float32 ``(n_cells, n_latent)`` of unit length, in the order of ``mdata.obs`` (or of ``indices``). Cells without
-        the modality asked for are NaN, with one warning. The joint embedding of cells of batches that the model was not
+        float32 ``(n_cells, n_latent)`` of unit length, in the order of ``obs`` (or of ``indices``). Cells without the
+        modality asked for are NaN, with one warning. The joint embedding of cells of batches that the model was not
         trained on is not corrected for them, with one warning.
+
+        Raises
+        ------
+        ScmambaError
+            The model is not trained, the data lack the modality, or their features are not those of the model.
 
         Examples
         --------
         >>> mdata.obsm["X_scmamba"] = model.get_latent_representation()  # joint
-        >>> model.get_latent_representation(modality="rna").shape  # a view, in the space that modalities share
+        >>> model.get_latent_representation(mdata["rna"], modality="rna").shape  # in the space that modalities share
         (300, 64)
         """
-        self._check_if_trained(warn=False, message="Train the model first: model.train().")
-        if adata is not None and not isinstance(adata, MuData):
-            raise ScmambaError(
-                f"A MuData is needed, got {type(adata).__name__}: mudata.MuData({{'rna': ..., 'atac': ...}})."
-            )
+        self._check_trained()
         if batch_size is not None:
             check_count("batch_size", batch_size)
-        mdata = self._validate_anndata(adata)
-        manager = self.get_anndata_manager(mdata, required=True)
-        kinds = self._kinds_to_read(manager, modality)
-        cells = resolve_cells(indices, mdata.n_obs)
-        keys = [x_key(k) for k in kinds]
-        if modality is None and self._corrects_batches:
-            keys += self._batch_keys(manager, cells)
-        dataset = manager.create_torch_dataset(data_and_attributes=keys)
-        self.module.eval()
-        # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
-        with torch.inference_mode():
-            parts = [self._embed(dataset[part], kinds, modality is None) for part in in_parts(cells, batch_size or 512)]
+        kind = None if modality is None or modality == JOINT else kind_of(self, modality)
+        with as_mudata(self, adata, kind) as data:
+            if kind is not None:
+                key_of(self, data, kind)
+            mdata = self._validate_anndata(data)
+            manager = self.get_anndata_manager(mdata, required=True)
+            kinds = [k for k in self.kinds if x_key(k) in manager.data_registry] if kind is None else [kind]
+            cells = resolve_cells(indices, mdata.n_obs)
+            keys = [x_key(k) for k in kinds]
+            joint = self.module.joint
+            if kind is None and joint is not None and self._corrects_batches:
+                keys += self._batch_keys(manager, cells, joint.n_batches)
+            dataset = manager.create_torch_dataset(data_and_attributes=keys)
+            self.module.eval()
+            # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
+            with torch.inference_mode(), limited_threads():
+                parts = [self._embed(dataset[part], kinds, kind is None) for part in in_parts(cells, batch_size or 512)]
         z = torch.cat(parts).numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
         n_missing = int(np.isnan(z[:, 0]).sum())
         if n_missing:
-            what = modality or f"any of {list(self.kinds.values())}"
+            what = kind or f"any of {list(self.kinds.values())}"
             warnings.warn(
                 f"{n_missing:,} of {len(z):,} cells lack {what}: their embedding is NaN.", UserWarning, stacklevel=2
             )
         return z
 
-    def _batch_keys(self, manager: MultiModalManager, cells: np.ndarray) -> list[str]:
+    def _check_trained(self) -> None:
+        if not self.is_trained_:
+            raise ScmambaError("Train the model first: model.train().")
+
+    def _batch_keys(self, manager: MultiModalManager, cells: np.ndarray, n_known: int) -> list[str]:
         """Key of the batches to read, none if the data have no batches; warns about cells whose batch is not known."""
         if BATCH_KEY not in manager.data_registry:
-            n_unknown, why = len(cells), f"the MuData has no obs[{self.batch_key!r}]"
+            n_unknown, why = len(cells), f"the data have no obs[{self.batch_key!r}]"
         else:
             batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()[cells]
-            n_unknown, why = int((batches >= self.module.joint.n_batches).sum()), "it was not trained on their batches"
+            n_unknown, why = int((batches >= n_known).sum()), "it was not trained on their batches"
         if n_unknown:
             warnings.warn(
                 f"The joint embedding of {n_unknown:,} of {len(cells):,} cells is not corrected for batches: {why}.",
                 UserWarning, stacklevel=3,
             )  # fmt: skip
         return [BATCH_KEY] if BATCH_KEY in manager.data_registry else []
-
-    def _kinds_to_read(self, manager: MultiModalManager, modality: str | None) -> list[str]:
-        have = [kind for kind in self.kinds if x_key(kind) in manager.data_registry]
-        if modality is None:
-            return have
-        kind = kind_of(self, modality)
-        if kind not in have:
-            raise ScmambaError(f"This MuData has no modality {self.kinds[kind]!r}; it has {list(manager.adata.mod)}.")
-        return [kind]
 
     def _embed(self, batch: Mapping[str, Tensor], kinds: Sequence[str], jointly: bool) -> Tensor:
         """Embedding of one minibatch, NaN for cells that have none of ``kinds``."""

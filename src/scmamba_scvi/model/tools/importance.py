@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,12 +20,11 @@ from ..inputs.arguments import check_count
 from ..inputs.columns import obs_column
 from ..inputs.matrices import in_parts
 from ..inputs.sampling import sample
-from .cells import as_mudata, kind_of
+from .cells import as_mudata, key_of, kind_of
 from .embedding import EmbeddingMixin
 
 if TYPE_CHECKING:
     from ...pp import FeatureLayout
-    from ..inputs.matrices import ModalityMatrix
 
 #: The mean of fewer cells says more about these cells than about their group.
 MIN_CELLS = 5
@@ -36,11 +35,11 @@ class ImportanceMixin(EmbeddingMixin):
 
     def get_region_importance(
         self,
+        adata: MuData | AnnData | None = None,
+        *,
         groupby: str,
         modality: str = "atac",
         groups: Sequence[str] | None = None,
-        adata: MuData | AnnData | None = None,
-        *,
         level: str = "features",
         max_cells: int = 200,
         n_steps: int = 8,
@@ -62,14 +61,14 @@ class ImportanceMixin(EmbeddingMixin):
 
         Parameters
         ----------
+        adata
+            Cells: MuData, or AnnData of ``modality``. `None`: those of the model.
         groupby
             Column of ``obs`` with the groups.
         modality
             Kind, or key of ``mdata.mod``.
         groups
             Groups to explain, each against all other cells with a group. `None`: all.
-        adata
-            Cells. `None`: those of the model.
         level
             ``"features"`` or ``"patches"``, whose importance is the sum over their features.
         max_cells
@@ -92,8 +91,8 @@ class ImportanceMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            No such column or group, fewer than two groups, a group with fewer than 5 cells that have the modality, or
-            ``max_cells``, ``n_steps`` or ``batch_size`` below 1.
+            No such column or group, fewer than two groups, a group with fewer than 5 cells that have the modality,
+            ``max_cells``, ``n_steps`` or ``batch_size`` below 1, or the model is not trained.
 
         See Also
         --------
@@ -101,53 +100,45 @@ class ImportanceMixin(EmbeddingMixin):
 
         Examples
         --------
-        >>> table = model.get_region_importance("cell_type", "atac", groups=["type_1"])
+        >>> table = model.get_region_importance(groupby="cell_type", modality="atac", groups=["type_1"])
         >>> best = table.nlargest(3, "importance")[["name", "importance", "score"]]
         """
+        self._check_trained()
         if level not in ("features", "patches"):
             raise UnknownNameError("level", level, ("features", "patches"))
         for name, count in (("max_cells", max_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
             check_count(name, count)
-        kind = kind_of(self, modality)
-        with as_mudata(self, adata, kind if isinstance(adata, AnnData) else None) as mdata:
-            if self.kinds[kind] not in mdata.mod:
-                raise ScmambaError(f"The data have no modality {self.kinds[kind]!r}; they have {list(mdata.mod)}.")
-            manager = self.get_anndata_manager(self._validate_anndata(mdata), required=True)
-            matrix = manager.matrix(kind)
+        kind, seed = kind_of(self, modality), settings.seed or 0
+        with as_mudata(self, adata, kind) as mdata:
+            key_of(self, mdata, kind)
+            matrix = self.get_anndata_manager(self._validate_anndata(mdata), required=True).matrix(kind)
             group_of_cell = _group_of_cell(mdata, groupby)
-            group_of_cell[~matrix.present(np.arange(mdata.n_obs))] = None
-            found = {
-                group: self._importance_of(matrix, kind, group_of_cell, group, max_cells, n_steps, batch_size)
-                for group in _groups_to_explain(group_of_cell, groups, groupby)
-            }
-        table = _by_feature(self, kind, found)
-        return table if level == "features" else _by_patch(table, self.layouts[kind])
+        group_of_cell[~matrix.present(np.arange(len(group_of_cell)))] = None
+        position = self._position(kind)
 
-    def _importance_of(
-        self,
-        matrix: ModalityMatrix,
-        kind: str,
-        group_of_cell: np.ndarray,
-        group: str,
-        max_cells: int,
-        n_steps: int,
-        batch_size: int,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Importance and score ``(f,)`` of one group."""
-        seed = settings.seed or 0
-        known = np.flatnonzero([value is not None for value in group_of_cell])
-        inside = sample(known[group_of_cell[known] == group], max_cells, seed)
-        outside = sample(known[group_of_cell[known] != group], max_cells, seed)
-        self.module.eval()
-        own, other = (self._mean_position(matrix, kind, cells, batch_size) for cells in (inside, outside))
-        direction = torch.nn.functional.normalize(own - other, dim=0)
-        (mean, variance), (mean_outside, variance_outside) = (
-            self._shares(matrix, kind, cells, direction, n_steps, batch_size) for cells in (inside, outside)
-        )
-        importance = mean - mean_outside
-        error = (variance + variance_outside).sqrt()
-        score = torch.where(error > 0, importance / error.clamp_min(1e-12), 0.0)
-        return importance.cpu().numpy(), score.cpu().numpy()
+        def values_of(cells: np.ndarray) -> Iterator[Tensor]:
+            for part in in_parts(sample(cells, max_cells, seed), batch_size):
+                yield self.module.values[kind](matrix.read(part).to(self.module.device)).detach()
+
+        known = pd.notna(group_of_cell)
+        tables = []
+        for group in _groups_to_explain(group_of_cell, groups, groupby):
+            of_group = group_of_cell == group
+            inside, outside = (np.flatnonzero(known & cells) for cells in (of_group, ~of_group))
+            own, other = (_mean_position(position, values_of(cells)) for cells in (inside, outside))
+            direction = torch.nn.functional.normalize(own - other, dim=0)
+            (mean, variance), (mean_outside, variance_outside) = (
+                _contributions(position, values_of(cells), direction, n_steps, matrix.n_features)
+                for cells in (inside, outside)
+            )
+            tables.append(_by_feature(self, kind, group, mean - mean_outside, variance + variance_outside))
+        table = pd.concat(tables, ignore_index=True)
+        if level == "patches":
+            table = _by_patch(table, self.layouts[kind])
+        error = np.sqrt(table.pop("variance"))
+        score = (table["importance"] / error.where(error > 0)).fillna(0.0)
+        table.insert(list(table).index("importance") + 1, "score", score)
+        return table
 
     def _position(self, kind: str) -> Callable[[Tensor], Tensor]:
         """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives.
@@ -155,43 +146,36 @@ class ImportanceMixin(EmbeddingMixin):
         The embedding is not scaled to length 1: a scaled vector that already points along the direction of its group
         would gain nothing from one more marker.
         """
-        encoder, joint = self.module.encoders[kind], self.module.joint
+        encoder, joint = self.module.eval().encoders[kind], self.module.joint
+        if joint is None:
+            return encoder
+        return lambda values: joint.features(values, encoder(values), kind) @ joint.get_buffer(f"map_{kind}")
 
-        def position(values: Tensor) -> Tensor:
-            view = encoder(values)
-            if joint is None:
-                return view
-            return joint.features(values, view, kind) @ joint.get_buffer(f"map_{kind}")
 
-        return position
+@torch.no_grad()
+def _mean_position(position: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Tensor:
+    return torch.cat([position(values) for values in batches]).mean(0)
 
-    def _values(self, matrix: ModalityMatrix, kind: str, cells: np.ndarray) -> Tensor:
-        return self.module.values[kind](matrix.read(cells).to(self.module.device))
 
-    @torch.no_grad()
-    def _mean_position(self, matrix: ModalityMatrix, kind: str, cells: np.ndarray, batch_size: int) -> Tensor:
-        position = self._position(kind)
-        sums = (position(self._values(matrix, kind, part)).sum(0) for part in in_parts(cells, batch_size))
-        return sum(sums) / len(cells)
-
-    def _shares(
-        self, matrix: ModalityMatrix, kind: str, cells: np.ndarray, direction: Tensor, n_steps: int, batch_size: int
-    ) -> tuple[Tensor, Tensor]:
-        """Share of each feature in the cells' positions along ``direction``: mean ``(f,)``, and variance of this mean."""
-        position = self._position(kind)
-        total, square = torch.zeros(2, matrix.n_features, dtype=torch.double, device=direction.device)
-        for part in in_parts(cells, batch_size):
-            values = self._values(matrix, kind, part).detach()
-            shares = integrated_gradients(lambda x: position(x) @ direction, values, n_steps)
-            if is_csr(shares):
-                features, stored = shares.col_indices().long(), shares.values().double()
-                total.index_add_(0, features, stored)
-                square.index_add_(0, features, stored.square())
-            else:
-                total += shares.double().sum(0)
-                square += shares.double().square().sum(0)
-        mean = total / len(cells)
-        return mean, (square / len(cells) - mean.square()).clamp_min(0) / len(cells)
+def _contributions(
+    position: Callable[[Tensor], Tensor], batches: Iterable[Tensor], direction: Tensor, n_steps: int, n_features: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each feature adds to the cells' positions along ``direction``: mean ``(f,)``, and variance of this mean."""
+    total, square = torch.zeros(2, n_features, dtype=torch.double, device=direction.device)
+    n_cells = 0
+    for values in batches:
+        added = integrated_gradients(lambda x: position(x) @ direction, values, n_steps)
+        if is_csr(added):
+            features, stored = added.col_indices().long(), added.values().double()
+        else:
+            features = torch.arange(n_features, device=added.device).repeat(len(added))
+            stored = added.double().flatten()
+        total.index_add_(0, features, stored)
+        square.index_add_(0, features, stored.square())
+        n_cells += len(values)
+    mean = total / n_cells
+    variance = (square / n_cells - mean.square()).clamp_min(0) / n_cells
+    return mean.cpu().numpy(), variance.cpu().numpy()
 
 
 def _group_of_cell(mdata: MuData, groupby: str) -> np.ndarray:
@@ -219,33 +203,28 @@ def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, 
     return asked
 
 
-def _by_feature(model: ImportanceMixin, kind: str, found: dict[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+def _by_feature(
+    model: ImportanceMixin, kind: str, group: str, importance: np.ndarray, variance: np.ndarray
+) -> pd.DataFrame:
+    """Table of one group, features in the order of the genome."""
     places, layout = model.coordinates(kind), model.layouts[kind]
-    order = np.argsort(layout.slots, kind="stable")  # that of the genome
-    names = pd.Index(model.feature_names(kind))[order]
-    parts = [
-        pd.DataFrame(
-            {
-                "group": group, "name": names, "chrom": places.names()[order], "start": places.start[order],
-                "end": places.end[order], "importance": importance[order], "score": score[order],
-                "patch": layout.patch_of[order],
-            }
-        )
-        for group, (importance, score) in found.items()
-    ]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
+    columns = {
+        "name": model.feature_names(kind), "chrom": places.names(), "start": places.start, "end": places.end,
+        "importance": importance, "patch": layout.patch_of, "variance": variance,
+    }  # fmt: skip
+    table = pd.DataFrame(columns).iloc[np.argsort(layout.slots, kind="stable")]
+    table.insert(0, "group", group)
+    return table
 
 
 def _by_patch(table: pd.DataFrame, layout: FeatureLayout) -> pd.DataFrame:
     """Sums over the features of each patch; variances are added as if features were independent."""
-    best = table.loc[table.groupby(["group", "patch"], sort=False)["importance"].idxmax(), ["group", "patch", "name"]]
-    # score is importance over its standard error, so the ratio gives the error back
-    table = table.assign(variance=(table["importance"] / table["score"].where(table["score"] != 0)).fillna(0) ** 2)
-    sums = table.groupby(["group", "patch"], sort=False).agg(
+    by_patch = table.groupby(["group", "patch"], sort=False)
+    sums = by_patch.agg(
         chrom=("chrom", "first"), start=("start", "min"), end=("end", "max"), importance=("importance", "sum"),
         variance=("variance", "sum"), n_features=("name", "size"),
     )  # fmt: skip
-    sums["score"] = sums["importance"] / np.sqrt(sums.pop("variance")).replace(0, np.nan)
-    sums = sums.reset_index().merge(best.rename(columns={"name": "top_feature"}), on=["group", "patch"])
+    sums["top_feature"] = table.loc[by_patch["importance"].idxmax(), "name"].to_numpy()
+    sums = sums.reset_index()
     sums.insert(1, "name", np.asarray(layout.patch_names)[sums["patch"]])
-    return sums.assign(score=sums["score"].fillna(0.0))
+    return sums

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 from scipy.special import softmax
+from torch import Tensor
 
 from ...errors import ScmambaError, UnknownNameError
 from ...ops.csr import is_csr
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature
-from ..inputs.arguments import check_count, near
-from ..inputs.manager import MultiModalManager
-from ..inputs.matrices import in_parts
+from ..inputs.arguments import check_count
+from ..inputs.matrices import ModalityMatrix, in_parts
 from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
 from .embedding import EmbeddingMixin
+from .features import feature_positions
 from .matching import check_k
 from .retrieval import nearest_references
 
@@ -31,7 +31,7 @@ CHOICES: Final = ("log1p", "binary", "clr", "raw")
 #: What is averaged unless the user chooses: the usual values of each kind.
 DEFAULT_VALUES: Final = {"rna": "log1p", "atac": "binary", "protein": "clr"}
 #: Weights are `exp(cosine / (SOFTNESS * t))`, with the temperature of matches: an average gains from more cells than the
-#: likely partners; 2 was best or within a hundredth of it on two real and two simulated sets.
+#: likely matches; 2 was best or within a hundredth of it on two real and two simulated sets.
 SOFTNESS: Final = 2.0
 
 
@@ -41,17 +41,17 @@ class ImputationMixin(EmbeddingMixin):
     def impute(
         self,
         adata: MuData | AnnData | None = None,
+        *,
         modality: str = "atac",
         features: Sequence[str] | None = None,
         k: int = 50,
-        *,
         reference: MuData | AnnData | None = None,
         values: str | None = None,
         batch_size: int | None = None,
     ) -> AnnData:
         """Values of another modality for chosen features, averaged over a cell's neighbours that were measured in it.
 
-        The mean of a cell's views, without that of ``modality``, is compared with the reference cells' views of
+        The mean of a cell's embeddings of its other modalities is compared with the reference cells' embeddings of
         ``modality``, so references need no other modality. Neighbours are weighted by ``exp(cosine / 2 t)``, with the
         temperature ``t`` of :meth:`match_cells`. A cell is never its own neighbour: a reference cell of the same name is
         left out.
@@ -59,7 +59,7 @@ class ImputationMixin(EmbeddingMixin):
         Parameters
         ----------
         adata
-            Cells to impute for. `None`: those of the model.
+            Cells to impute for: MuData, or AnnData of another modality. `None`: those of the model.
         modality
             What to impute: kind, or key of ``mdata.mod``.
         features
@@ -68,10 +68,10 @@ class ImputationMixin(EmbeddingMixin):
         k
             Neighbours per cell; with fewer, values follow the cell's state more closely and are noisier.
         reference
-            Measured cells to average. `None`: those of the model.
+            Measured cells to average: MuData, or AnnData of ``modality``. `None`: those of the model.
         values
             What is averaged: ``"log1p"`` (counts per 10,000, ``log(1 + x)``; default of RNA), ``"binary"`` (1 where
-            something was counted, so the result is a share of cells; default of accessibility), ``"clr"`` (centred
+            something was counted, so the result is a fraction of cells; default of accessibility), ``"clr"`` (centred
             log-ratio; default of protein) or ``"raw"`` (counts).
         batch_size
             Cells of a minibatch; changes speed only.
@@ -86,7 +86,7 @@ class ImputationMixin(EmbeddingMixin):
         ------
         ScmambaError
             Names of features are missing, unknown or repeated; the model or the data lack the modality; ``values`` is
-            unknown; or there are fewer than ``k`` reference cells besides the cell itself.
+            unknown; there are fewer than ``k`` reference cells besides the cell itself; or the model is not trained.
 
         Examples
         --------
@@ -95,24 +95,33 @@ class ImputationMixin(EmbeddingMixin):
         (5, 4)
         """
         kind = kind_of(self, modality)
-        names = self._features_to_impute(kind, features)
-        (found,) = self._imputed(adata, kind, [names], k, reference, values, batch_size)
-        return found
+        known = self.feature_names(kind)
+        if features is None:
+            if kind != "protein":
+                raise ScmambaError(
+                    f"Name the features of {kind} to impute, features=[...], or take all {len(known):,} in parts: "
+                    f"for part in model.impute_blocks(modality={kind!r}): ..."
+                )
+            columns = np.arange(len(known))
+        else:
+            columns = feature_positions(known, features, f"feature of {kind}", "features")
+        return self._imputer(adata, kind, k, reference, values, batch_size)(columns)
 
     def impute_blocks(
         self,
-        block_size: int,
         adata: MuData | AnnData | None = None,
+        *,
+        block_size: int = 1000,
         modality: str = "atac",
         k: int = 50,
-        *,
         reference: MuData | AnnData | None = None,
         values: str | None = None,
         batch_size: int | None = None,
     ) -> Iterator[AnnData]:
         """As :meth:`impute` for all features, ``block_size`` of them at a time, in the order of the model.
 
-        Neighbours are searched once; the counts of the reference are read once per block.
+        Arguments are checked and neighbours are searched when it is called; the counts of the reference are read once per
+        block.
 
         Yields
         ------
@@ -120,73 +129,55 @@ class ImputationMixin(EmbeddingMixin):
 
         Examples
         --------
-        >>> [part.shape for part in model.impute_blocks(600, mdata["rna"][:5], modality="atac")]
+        >>> [part.shape for part in model.impute_blocks(mdata["rna"][:5], block_size=600, modality="atac")]
         [(5, 600), (5, 400)]
         """
         kind = kind_of(self, modality)
         check_count("block_size", block_size)
-        blocks = list(in_parts(self.feature_names(kind), block_size))
-        yield from self._imputed(adata, kind, blocks, k, reference, values, batch_size)
+        impute = self._imputer(adata, kind, k, reference, values, batch_size)
+        return (impute(columns) for columns in in_parts(np.arange(len(self.feature_names(kind))), block_size))
 
-    def _features_to_impute(self, kind: str, features: Sequence[str] | None) -> np.ndarray:
-        known = pd.Index(self.feature_names(kind))
-        if features is None:
-            if kind == "protein":
-                return known.to_numpy()
-            raise ScmambaError(
-                f"Name the features of {kind} to impute, features=[...], or take all {len(known):,} in parts: "
-                f"for part in model.impute_blocks(1000, modality={kind!r}): ..."
-            )
-        names = pd.Index([features] if isinstance(features, str) else features)
-        unknown = names.difference(known, sort=False)
-        if len(unknown):
-            raise UnknownNameError(
-                f"feature of {kind} ({len(unknown):,} of {len(names):,})", unknown[0], near(unknown[0], known)
-            )
-        if not len(names):
-            raise ScmambaError("features is empty: name the features to impute.")
-        if names.has_duplicates:
-            raise ScmambaError(f"features names {names[names.duplicated()][0]!r} twice: name each feature once.")
-        return names.to_numpy()
-
-    def _imputed(
+    def _imputer(
         self,
         adata: MuData | AnnData | None,
         kind: str,
-        blocks: Sequence[np.ndarray],
         k: int,
         reference: MuData | AnnData | None,
         values: str | None,
         batch_size: int | None,
-    ) -> Iterator[AnnData]:
-        """One AnnData for each block of feature names; the neighbours are those of all blocks."""
+    ) -> Callable[[np.ndarray], AnnData]:
+        """Function from positions of features to their imputed values; everything is checked and neighbours are found."""
         values = DEFAULT_VALUES[kind] if values is None else values
         if values not in CHOICES:
             raise UnknownNameError("values", values, CHOICES)
         with as_mudata(self, adata) as mdata:
-            queries, temperature = self._views_of_others(mdata, kind, batch_size)
+            queries, temperature = self._embed_others(mdata, kind, batch_size)
             obs = mdata.obs[[]].copy()
         with as_mudata(self, reference, kind, "reference") as mdata:
             references = embed_modality(self, mdata, kind, batch_size)
-            weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
-            manager = self.get_anndata_manager(mdata, required=True)
-            var = mdata.mod[self.kinds[kind]].var
-            for names in blocks:
-                averaged = weights @ _values(manager, kind, used, names, values)
-                yield AnnData(_with_missing(averaged, queries.has), obs=obs.copy(), var=var.loc[names].copy())
+            matrix = self.get_anndata_manager(mdata, required=True).matrix(kind)
+            var = mdata.mod[self.kinds[kind]].var.loc[self.feature_names(kind)]
+        weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
+        transform = value_transform(values, matrix.n_features)
 
-    def _views_of_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[ModalityEmbedding, float]:
-        """Mean of each cell's views of all modalities but ``kind``, as a unit vector, and the temperature to match with."""
+        def impute(columns: np.ndarray) -> AnnData:
+            averaged = weights @ _read(matrix, used, columns, transform)
+            return AnnData(_with_missing(averaged, queries.has), obs=obs.copy(), var=var.iloc[columns].copy())
+
+        return impute
+
+    def _embed_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[ModalityEmbedding, float]:
+        """Mean of each cell's embeddings of all modalities but ``kind``, of length 1; the temperature to match with."""
         others = [other for other in self.kinds if other != kind and self.kinds[other] in mdata.mod]
         if not others:
             raise ScmambaError(
                 f"The cells have nothing but {kind} to impute {kind} from; the model knows {list(self.kinds)}."
             )
-        found = [embed_modality(self, mdata, other, batch_size) for other in others]
-        total = np.zeros((mdata.n_obs, self.config.n_latent), dtype=np.float32)
-        for view in found:
-            total[view.has] += view.z
-        has = np.any([view.has for view in found], axis=0)
+        total, has = np.zeros((mdata.n_obs, self.config.n_latent), dtype=np.float32), np.zeros(mdata.n_obs, dtype=bool)
+        for other in others:
+            found = embed_modality(self, mdata, other, batch_size)
+            total[found.has] += found.z
+            has |= found.has
         if not has.all():
             warnings.warn(
                 f"{int((~has).sum()):,} of {len(has):,} cells have none of {others}: their imputed {kind} is NaN.",
@@ -216,21 +207,17 @@ def _weights(
     best = nearest_references(queries.z, references.z, k, temperature, itself, device)
     weight = softmax(best.cosine / temperature, axis=1)
     used, column = np.unique(best.indices, return_inverse=True)
-    start = np.arange(0, best.indices.size + 1, k)
-    shape = (len(best.indices), len(used))
-    matrix = sparse.csr_matrix((weight.ravel(), column.ravel(), start), shape=shape)
+    row_starts = np.arange(0, best.indices.size + 1, k)
+    matrix = sparse.csr_matrix((weight.ravel(), column.ravel(), row_starts), shape=(len(queries.z), len(used)))
     return matrix, np.flatnonzero(references.has)[used]
 
 
-def _values(
-    manager: MultiModalManager, kind: str, cells: np.ndarray, names: np.ndarray, values: str
+def _read(
+    matrix: ModalityMatrix, cells: np.ndarray, columns: np.ndarray, transform: Callable[[Tensor], Tensor]
 ) -> sparse.csr_matrix | np.ndarray:
-    """Values ``(u, f)`` of the features ``names``; 1,024 cells at a time are in memory with all their features."""
-    matrix = manager.matrix(kind)
-    transform = value_transform(values, matrix.n_features)
-    columns = pd.Index(manager.feature_names(kind)).get_indexer(names)
+    """Values ``(u, f)`` of some features; 1,024 cells at a time are in memory with all their features."""
     parts = []
-    for part in in_parts(cells, 1024):
+    for part in np.array_split(cells, len(cells) // 1024 + 1):  # one part at least
         x = transform(matrix.read(part))
         if is_csr(x):
             arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
@@ -242,12 +229,10 @@ def _values(
 
 def _with_missing(values: sparse.csr_matrix | np.ndarray, has: np.ndarray) -> sparse.csr_matrix | np.ndarray:
     """``values (m, f)`` at the ``m`` cells that have any, NaN at the others: ``(n, f)`` in float32."""
-    if not sparse.issparse(values):
-        out = np.full((len(has), values.shape[1]), np.nan, dtype=np.float32)
-        out[has] = values
-        return out
-    values = values.astype(np.float32).tocsr()
+    values = values.astype(np.float32)
     if has.all():
         return values
-    nan = sparse.csr_matrix(np.full((1, values.shape[1]), np.nan, dtype=np.float32))
-    return sparse.vstack([values, nan], format="csr")[np.where(has, np.cumsum(has) - 1, values.shape[0])]
+    missing = np.full((1, values.shape[1]), np.nan, dtype=np.float32)
+    is_sparse = sparse.issparse(values)
+    padded = sparse.vstack([values, sparse.csr_matrix(missing)], "csr") if is_sparse else np.vstack([values, missing])
+    return padded[np.where(has, np.cumsum(has) - 1, values.shape[0])]

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 import torch
 from mudata import MuData
 
-from ...errors import ScmambaError, UnknownNameError
-from ...ops.csr import is_csr, transposed_product
+from ...errors import ScmambaError
+from ...ops.csr import transposed_product
+from ...pp import value_transform
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
-from ..inputs.arguments import check_count, near
+from ..inputs.arguments import check_count
 from ..inputs.matrices import in_parts
-from .cells import as_mudata, embed_modality, refuse_anndata
+from .cells import as_mudata, embed_modality, key_of, refuse_anndata
 from .embedding import EmbeddingMixin
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .features import feature_positions
 
 #: Peaks are compared with others that about as many cells have: at most so many classes, of at least so many peaks each.
 N_CLASSES: Final = 10
@@ -34,31 +33,31 @@ MIN_SPREAD: Final = 1e-6
 
 
 class LinksMixin(EmbeddingMixin):
-    """`region_links`."""
+    """`get_region_links`."""
 
-    def region_links(
+    def get_region_links(
         self,
-        genes: Sequence[str] | None = None,
         adata: MuData | None = None,
         *,
+        genes: Sequence[str] | None = None,
         max_distance: int = 250_000,
         batch_size: int | None = None,
     ) -> pd.DataFrame:
         """Peaks near each gene, by how closely their vector and the gene's agree in the space that modalities share.
 
         The vector of a feature is the covariance, over the cells that have its modality, of its value with the cells'
-        view of this modality: it points to where the cells lie that have the feature. Genes and peaks each take the view
-        of their own modality, so that no cell needs both. A pair's correlation is the cosine of its two vectors. It is
+        embedding of this modality: it points to where the cells lie that have the feature. Genes and peaks each take the
+        embedding of their own modality, so that no cell needs both. A pair's correlation is the cosine of its two vectors. It is
         compared with a background, the cosines of the same gene with peaks of all other chromosomes that about as many
         cells have: where cells differ in many features at once, any gene correlates with any peak, and rarely seen peaks
         have noisier vectors.
 
         Parameters
         ----------
-        genes
-            Names. `None`: all that have coordinates.
         adata
             Cells with both modalities, or some with each. `None`: those of the model.
+        genes
+            Names. `None`: all that have coordinates.
         max_distance
             Largest distance in bases between the start of transcription and the centre of a peak, in either direction.
             Transcription starts at the start of the gene, or at its end where ``var["strand"]`` is ``"-"``. Within
@@ -83,7 +82,7 @@ class LinksMixin(EmbeddingMixin):
             Probability of a z as high by chance, if the background is normal; one-sided, as a link is a peak that is
             open where the gene is active.
         ``q``
-            Share of false links expected among all pairs with this q or a lower one [Benjamini95]_.
+            Fraction of false links expected among all pairs with this q or a lower one [Benjamini95]_.
 
         Pairs whose gene or peak no cell has, or whose background has fewer than 20 peaks, are NaN and come last.
         Neighbouring genes that go up in the same cells are linked to the same peaks; which of them a peak regulates
@@ -92,10 +91,8 @@ class LinksMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            The model or the data lack genes or peaks, no gene or no peak has coordinates, or one of ``genes`` is unknown
-            or has none.
-        RuntimeError
-            The model is not trained.
+            The model or the data lack genes or peaks, no gene or no peak has coordinates, one of ``genes`` is unknown or
+            has none, or the model is not trained.
 
         References
         ----------
@@ -108,13 +105,13 @@ class LinksMixin(EmbeddingMixin):
 
         Examples
         --------
-        >>> links = model.region_links(genes=mdata["rna"].var_names[:20])
+        >>> links = model.get_region_links(genes=mdata["rna"].var_names[:20])
         >>> links.columns[:4].tolist()
         ['gene', 'peak', 'chrom', 'distance']
         """
         from scipy.stats import false_discovery_control, norm
 
-        self._check_if_trained(warn=False, message="Train the model first: model.train().")
+        self._check_trained()
         check_count("max_distance", max_distance, 0)
         refuse_anndata(adata)
         lacking = [kind for kind in ("rna", "atac") if kind not in self.kinds]
@@ -152,8 +149,8 @@ class LinksMixin(EmbeddingMixin):
     def _coordinates_for_links(self, mdata: MuData, kind: str) -> Coordinates:
         """Coordinates of the features of ``kind``: the model's own, or those of the data if the model has none."""
         where = self.coordinates(kind)
-        key = self.kinds[kind]
-        if not where.placed.any() and key in mdata.mod:
+        key = key_of(self, mdata, kind)
+        if not where.placed.any():
             where = parse_coordinates(mdata.mod[key].var.reindex(self.feature_names(kind)))
         if not where.placed.any():
             advice = "annotate_genome(mdata, gtf=...) gives them" if kind == "rna" else "write chrom, start and end"
@@ -166,65 +163,48 @@ class LinksMixin(EmbeddingMixin):
         """Positions of the genes, in the order of the model."""
         if genes is None:
             return np.flatnonzero(where.placed)
-        names, known = pd.Index([genes] if isinstance(genes, str) else genes), pd.Index(self.feature_names("rna"))
-        if not len(names):
-            raise ScmambaError("genes is empty: name some, or None for all.")
-        at = known.get_indexer(names)
-        if (at < 0).any():
-            unknown = names[at < 0]
-            raise UnknownNameError(f"gene ({len(unknown):,} of {len(names):,})", unknown[0], near(unknown[0], known))
-        if not where.placed[at].all():
-            nowhere = names[~where.placed[at]]
+        names = [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
+        at = np.sort(feature_positions(self.feature_names("rna"), names, "gene", "genes"))
+        nowhere = self.feature_names("rna")[at[~where.placed[at]]]
+        if len(nowhere):
             raise ScmambaError(
-                f"{len(nowhere):,} of {len(names):,} genes have no coordinates, such as {nowhere[0]!r}: leave them out."
+                f"{len(nowhere):,} of {len(at):,} genes have no coordinates, such as {nowhere[0]!r}: leave them out."
             )
-        return np.unique(at)
+        return at
 
     @torch.no_grad()
     def _feature_vectors(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``.
 
-        The vector is the covariance of the feature's values with the view, scaled to length 1, which also takes out the
-        number of cells. A feature without a covariance (in no cell, or the same in all) has a vector of zeros.
+        The vector is the covariance of the feature's values with the embedding, scaled to length 1, which also takes out
+        the number of cells. A feature without a covariance (in no cell, or the same in all) has a vector of zeros.
         """
-        view = embed_modality(self, mdata, kind, batch_size)
+        embedded = embed_modality(self, mdata, kind, batch_size)
         matrix = self.get_anndata_manager(mdata, required=True).matrix(kind)
-        device, cells = self.module.device, np.flatnonzero(view.has)
-        z = torch.from_numpy(view.z - view.z.mean(0, dtype=np.float64)).float().to(device)
+        device, cells = self.module.device, np.flatnonzero(embedded.has)
+        z = torch.from_numpy(embedded.z - embedded.z.mean(0, dtype=np.float64)).float().to(device)
         total = torch.zeros(matrix.n_features, z.shape[1], device=device)
-        n_cells = torch.zeros(matrix.n_features, device=device)
+        n_cells = torch.zeros(matrix.n_features, 1, device=device)
+        is_seen = value_transform("binary", matrix.n_features)
         for part in in_parts(np.arange(len(cells)), batch_size or 1024):
             counts = matrix.read(cells[part]).to(device)
-            n_cells += _cells_per_feature(counts)
+            n_cells += transposed_product(is_seen(counts), torch.ones(len(part), 1, device=device))
             total += transposed_product(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
         length = total.norm(dim=1, keepdim=True)
-        return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells.cpu().numpy()
-
-
-def _cells_per_feature(counts: Tensor) -> Tensor:
-    """Number of cells with a count of each feature ``(f,)``, from counts ``(n, f)``."""
-    if not is_csr(counts):
-        return (counts != 0).sum(0)
-    return torch.bincount(counts.col_indices()[counts.values() != 0], minlength=counts.shape[1])
+        return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells[:, 0].cpu().numpy()
 
 
 def _is_forward(mdata: MuData, key: str, names: np.ndarray) -> np.ndarray:
     """Whether each feature is read from its start to its end, bool ``(f,)``; also true where no strand is known."""
-    var = mdata.mod[key].var
-    if "strand" not in var:
-        return np.full(len(names), True)
-    return (var["strand"].astype(object).reindex(names).astype(str) != "-").to_numpy()
+    return mdata.mod[key].var.reindex(index=names, columns=["strand"])["strand"].astype(str).to_numpy() != "-"
 
 
-def _common_chromosomes(*places: Coordinates) -> list[np.ndarray]:
+def _common_chromosomes(genes: Coordinates, peaks: Coordinates) -> tuple[np.ndarray, np.ndarray]:
     """Number of each feature's chromosome, the same for all spellings of it (chr1, 1), -1 where there is none."""
-    spellings = dict.fromkeys(chromosome_key(name) for where in places for name in where.chroms)
-    number = {key: i for i, key in enumerate(spellings)}
-    found = []
-    for where in places:
-        of_chroms = np.array([*(number[chromosome_key(name)] for name in where.chroms), -1], dtype=np.int64)
-        found.append(of_chroms[where.chrom])  # features without a chromosome have -1 there: the last entry
-    return found
+    # features without a chromosome have -1 there: the last entry
+    keys = [np.array([*map(chromosome_key, where.chroms), None], object)[where.chrom] for where in (genes, peaks)]
+    numbers = pd.factorize(np.concatenate(keys))[0]
+    return numbers[: len(keys[0])], numbers[len(keys[0]) :]
 
 
 def _pairs(
@@ -246,19 +226,16 @@ def _pairs(
     chrom_of_gene, chrom_of_peak
         Number of the chromosome of every gene and peak.
     """
-    order = np.lexsort((centre, chrom_of_peak))
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    for chrom in np.unique(chrom_of_gene[genes]):
-        here = genes[chrom_of_gene[genes] == chrom]
-        first, last = np.searchsorted(chrom_of_peak[order], [chrom, chrom + 1])
-        peaks = order[first:last]
-        low = np.searchsorted(centre[peaks], start[here] - max_distance, side="left")
-        high = np.searchsorted(centre[peaks], start[here] + max_distance, side="right")
-        n = high - low
-        offset = np.arange(n.sum()) - np.repeat(n.cumsum() - n, n)  # 0 to n - 1 for each gene in turn
-        found.append((np.repeat(here, n), peaks[np.repeat(low, n) + offset]))
-    gene, peak = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return gene, peak
+    # chromosomes one behind the other, so far apart that no window reaches into the next
+    longest = max(start.max(), centre.max())
+    max_distance = min(max_distance, longest)
+    length = longest + max_distance + 2
+    peaks = np.lexsort((centre, chrom_of_peak))
+    peak_at, gene_at = (chrom_of_peak * length + centre)[peaks], (chrom_of_gene * length + start)[genes]
+    low = np.searchsorted(peak_at, gene_at - max_distance, side="left")
+    n = np.searchsorted(peak_at, gene_at + max_distance, side="right") - low
+    within = np.arange(n.sum()) - np.repeat(n.cumsum() - n, n)  # 0 to n - 1 for each gene in turn
+    return np.repeat(genes, n), peaks[np.repeat(low, n) + within]
 
 
 def _classes(n_cells: np.ndarray) -> np.ndarray:
@@ -284,7 +261,7 @@ def _compare(
     """Cosine of each pair, and its z-score among peaks of the same class on other chromosomes, ``(m,)`` each.
 
     Mean and variance of a gene's cosines with a set of peaks follow from the mean ``(z,)`` and the second moment
-    ``(z, z)`` of the peaks' vectors. So the background is exact, over all peaks of the set, without a cosine for each.
+    ``(z, z)`` of the peaks' vectors, so the background is exact, over all peaks of the set, without a cosine for each.
 
     Parameters
     ----------
@@ -296,27 +273,27 @@ def _compare(
         Chromosome and class of each peak.
     """
     cosine, z_score = np.full((2, len(gene)), np.nan)
+
+    def moments(peaks: np.ndarray) -> np.ndarray:
+        """Sum of the outer products of vectors with a 1 appended: second moment, sum and number in one, (z + 1, z + 1)."""
+        vectors = np.pad(peak_vectors[peaks].astype(np.float64), ((0, 0), (0, 1)), constant_values=1.0)
+        return vectors.T @ vectors
+
     placed = chrom >= 0  # a peak without a chromosome may lie on any, so it is in no background
-    for of_class in np.unique(classes[peak][classes[peak] >= 0]):
-        whole = _moments(peak_vectors[placed & (classes == of_class)])
-        pairs_of_class = np.flatnonzero(classes[peak] == of_class)
-        for c in np.unique(chrom[peak[pairs_of_class]]):
-            own = _moments(peak_vectors[(chrom == c) & (classes == of_class)])
-            n, total, square = (a - b for a, b in zip(whole, own, strict=True))
-            for pairs in in_parts(pairs_of_class[chrom[peak[pairs_of_class]] == c], PAIRS_AT_A_TIME):
-                u, v = gene_vectors[gene[pairs]].astype(np.float64), peak_vectors[peak[pairs]]  # (m, z) each
-                known = (u != 0).any(1) & (v != 0).any(1)
-                cosine[pairs] = np.where(known, (u * v).sum(1), np.nan)
-                if n < MIN_BACKGROUND:
-                    continue
-                mean = u @ (total / n)
-                spread = np.sqrt(np.maximum(((u @ (square / n)) * u).sum(1) - mean**2, 0))
-                above = cosine[pairs] - mean
-                z_score[pairs] = np.where(spread > MIN_SPREAD, above / np.maximum(spread, MIN_SPREAD), np.nan)
+    whole = {c: moments(placed & (classes == c)) for c in np.unique(classes[classes >= 0])}
+    for (of_class, c), rows in pd.DataFrame({"class": classes[peak], "chrom": chrom[peak]}).groupby(["class", "chrom"]):
+        if of_class < 0:
+            continue
+        background = whole[of_class] - moments((chrom == c) & (classes == of_class))
+        n = background[-1, -1]
+        for pairs in in_parts(rows.index.to_numpy(), PAIRS_AT_A_TIME):
+            u, v = gene_vectors[gene[pairs]].astype(np.float64), peak_vectors[peak[pairs]]  # (m, z) each
+            known = (u != 0).any(1) & (v != 0).any(1)
+            cosine[pairs] = np.where(known, (u * v).sum(1), np.nan)
+            if n < MIN_BACKGROUND:
+                continue
+            mean = u @ background[:-1, -1] / n
+            spread = np.sqrt(np.maximum(((u @ background[:-1, :-1]) * u).sum(1) / n - mean**2, 0))
+            above = cosine[pairs] - mean
+            z_score[pairs] = np.where(spread > MIN_SPREAD, above / np.maximum(spread, MIN_SPREAD), np.nan)
     return cosine, z_score
-
-
-def _moments(vectors: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Number, sum ``(z,)`` and sum of the outer products ``(z, z)`` of vectors ``(f, z)``."""
-    vectors = vectors.astype(np.float64)
-    return len(vectors), vectors.sum(0), vectors.T @ vectors

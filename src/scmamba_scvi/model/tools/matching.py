@@ -1,4 +1,4 @@
-"""Which cell of another modality is a cell's partner, or the nearest to it?"""
+"""Which cell of another modality is the true match of a cell, or the nearest to it?"""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ class CellMatches:
     indices
         ``(n, k)`` int64 positions in ``reference_names``; -1 for query cells that lack the modality.
     scores
-        ``(n, k)`` float32 cosines of the two views, NaN for the same cells.
+        ``(n, k)`` float32 cosines of the two embeddings, NaN for the same cells.
     confidence
-        ``(n, k)`` float32 probability that this reference is the partner, given that the partner is one of them.
-    partner
-        ``(n,)`` int64 positions of a one-to-one matching, -1 for cells that got no reference; `None` if no such matching
-        was asked for.
+        ``(n, k)`` float32 probability that this reference is the true match, given that the true match is among the
+        references.
+    assignment
+        ``(n,)`` int64 positions of the references that a one-to-one assignment gives, -1 for cells that got none; `None`
+        if it was not asked for.
 
     Examples
     --------
@@ -49,7 +50,7 @@ class CellMatches:
     indices: np.ndarray
     scores: np.ndarray
     confidence: np.ndarray
-    partner: np.ndarray | None = None
+    assignment: np.ndarray | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per query cell and rank, from 1: ``query, rank, reference, score, confidence``.
@@ -70,8 +71,8 @@ class CellMatches:
             }
         )
 
-    def partners(self) -> pd.Series:
-        """Name of the reference that the one-to-one matching gave each query cell, `None` where it gave none.
+    def to_series(self) -> pd.Series:
+        """Name of the reference that the one-to-one assignment gives each query cell, `None` where it gives none.
 
         Raises
         ------
@@ -80,54 +81,54 @@ class CellMatches:
 
         Examples
         --------
-        >>> model.match_cells(one_to_one=True).partners().is_unique
+        >>> model.match_cells(one_to_one=True).to_series().is_unique
         True
         """
-        if self.partner is None:
-            raise ScmambaError("No one-to-one matching was asked for: match_cells(..., one_to_one=True).")
-        return pd.Series(self._names_at(self.partner), index=self.query_names, name="partner", dtype=object)
+        if self.assignment is None:
+            raise ScmambaError("No one-to-one assignment was asked for: match_cells(..., one_to_one=True).")
+        return pd.Series(self._names_at(self.assignment), index=self.query_names, name="assignment", dtype=object)
 
     def _names_at(self, positions: np.ndarray) -> np.ndarray:
         """Names of references, `None` at position -1."""
-        return np.append(self.reference_names.to_numpy(dtype=object), None)[positions]
+        return np.array([*self.reference_names, None], dtype=object)[positions]
 
 
 class MatchingMixin(EmbeddingMixin):
-    """`match_cells`, and the temperature that turns cosines into probabilities."""
+    """`match_cells`."""
 
     def match_cells(
         self,
-        query: MuData | AnnData | None = None,
+        adata: MuData | AnnData | None = None,
         reference: MuData | AnnData | None = None,
+        *,
         query_modality: str = "rna",
         reference_modality: str = "atac",
         k: int = 10,
-        *,
         one_to_one: bool = False,
         block_size: int = 2048,
         batch_size: int | None = None,
     ) -> CellMatches:
-        """Find for each cell of one modality the nearest cells of another, in the space that their views share.
+        """Find for each cell of one modality the nearest cells of another, in the space that modalities share.
 
-        The search is exact. Memory is that of the views, of the result and of a block of 2 million cosines: a laptop can
-        search for 100,000 cells among 100,000.
+        The search is exact. Memory is that of the embeddings, of the result and of a block of 2 million cosines: a laptop
+        can search for 100,000 cells among 100,000.
 
         Parameters
         ----------
-        query, reference
-            MuData, or AnnData of the modality in question. `None`: the MuData of the model. Cells may come in any
-            order, and the two need not share a cell.
+        adata, reference
+            Query cells and the cells to search: MuData, or AnnData of the modality in question. `None`: the MuData of the
+            model. Cells may come in any order, and the two need not share a cell.
         query_modality, reference_modality
             Kind, or key of ``mdata.mod``.
         k
             References per query cell.
         one_to_one
-            Also give each query cell one reference that no other query cell gets, ``CellMatches.partner``: the
+            Also give each query cell one reference that no other query cell gets, ``CellMatches.assignment``: the
             assignment with the largest sum of cosines [Crouse16]_ where there are at most ``block_size ** 2`` pairs.
             With more pairs, both sides are cut at the same quantiles along their main directions into blocks of that
-            size, and the assignment is the best *within* each block: the partner of a cell near a cut may be in another
-            block, and where a type makes up different shares of the two sides, some of its cells are assigned to other
-            types. With more queries than references, some queries get none.
+            size, and the assignment is the best *within* each block: the true match of a cell near a cut may be in
+            another block, and where a type makes up different fractions of the two sides, some of its cells are assigned
+            to other types. With more queries than references, some queries get none.
         block_size
             Cells on each side of a block of that assignment; memory grows with the square of it, time with the cube.
         batch_size
@@ -138,15 +139,15 @@ class MatchingMixin(EmbeddingMixin):
         Names, positions, cosines and confidence for all query cells, in their order. Query cells without the modality
         have index -1 and NaN, with one warning. The confidence is ``exp(cosine / t)`` divided by its sum over all
         references, with the ``t`` that is most likely for the pairs that training held out: the probability that this
-        reference is the partner *if the partner is among the references at all*. Its sum over the ``k`` ranks is the
-        expected recall at ``k``. A model that held out fewer than 10 pairs takes the temperature of its loss, with a
+        reference is the true match *if the true match is among the references at all*. Its sum over the ``k`` ranks is
+        the expected recall at ``k``. A model that held out fewer than 10 pairs takes the temperature of its loss, with a
         warning.
 
         Raises
         ------
         ScmambaError
             An unknown modality, one that the data lack, or the same one twice; more neighbours than reference cells;
-            ``k`` or ``block_size`` below 1.
+            ``k`` or ``block_size`` below 1; or the model is not trained.
 
         References
         ----------
@@ -166,7 +167,7 @@ class MatchingMixin(EmbeddingMixin):
             raise ScmambaError(
                 f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
             )
-        with as_mudata(self, query, query_kind, "query") as mdata:
+        with as_mudata(self, adata, query_kind) as mdata:
             queries = embed_modality(self, mdata, query_kind, batch_size)
         with as_mudata(self, reference, reference_kind, "reference") as mdata:
             references = embed_modality(self, mdata, reference_kind, batch_size)
@@ -184,19 +185,16 @@ class MatchingMixin(EmbeddingMixin):
                 UserWarning, stacklevel=2,
             )  # fmt: skip
         best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
-        # the search counts only cells that have the modality; results count all of them
-        position = np.flatnonzero(references.has)
-        partner = None
-        if one_to_one:
-            chosen = assign(queries.z, references.z, block_size)
-            partner = _spread(np.where(chosen >= 0, position[chosen], -1), queries.has, -1)
+        # the search counts only cells that have the modality, results count all of them; the last entry is for -1
+        position = np.append(np.flatnonzero(references.has), -1)
+        assignment = position[assign(queries.z, references.z, block_size)] if one_to_one else None
         return CellMatches(
             queries.names,
             references.names,
-            _spread(position[best.indices], queries.has, -1),
-            _spread(best.cosine, queries.has, np.nan),
-            _spread(best.confidence, queries.has, np.nan),
-            partner,
+            _at_rows(queries.has, position[best.indices], -1),
+            _at_rows(queries.has, best.cosine, np.nan),
+            _at_rows(queries.has, best.confidence, np.nan),
+            None if assignment is None else _at_rows(queries.has, assignment, -1),
         )
 
 
@@ -209,10 +207,8 @@ def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:
         )
 
 
-def _spread(values: np.ndarray, rows: np.ndarray, fill: float) -> np.ndarray:
+def _at_rows(rows: np.ndarray, values: np.ndarray, fill: float) -> np.ndarray:
     """``values (m, ...)`` at the ``rows (n,)`` that are true, ``fill`` at the others."""
-    if rows.all():
-        return values
     out = np.full((len(rows), *values.shape[1:]), fill, dtype=values.dtype)
     out[rows] = values
     return out

@@ -22,7 +22,7 @@ class Neighbors:
     cosine
         ``(n, k)`` float32.
     confidence
-        ``(n, k)`` float32, ``exp(cosine / t)`` as a share of the sum over all references.
+        ``(n, k)`` float32, ``exp(cosine / t)`` as a fraction of the sum over all references.
     """
 
     indices: np.ndarray

@@ -1,4 +1,4 @@
-"""Order of cells along a process, in the joint embedding and in each modality's view."""
+"""Order of cells along a process, in the joint embedding and in that of each modality."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from ...metrics.distances import as_matrix, resolve_k
 from ...metrics.graph import neighbor_graph
 from ..inputs.columns import obs_column
 from .cells import as_mudata, kind_of
-from .embedding import EmbeddingMixin
-
-JOINT = "joint"
+from .embedding import JOINT, EmbeddingMixin
 
 
 class TrajectoryMixin(EmbeddingMixin):
@@ -26,10 +24,10 @@ class TrajectoryMixin(EmbeddingMixin):
 
     def get_pseudotime(
         self,
-        root: str,
-        groupby: str | None = None,
         adata: MuData | AnnData | None = None,
         *,
+        root: str,
+        groupby: str | None = None,
         embeddings: Sequence[str] | None = None,
         n_neighbors: int = 30,
         n_dcs: int = 10,
@@ -39,14 +37,14 @@ class TrajectoryMixin(EmbeddingMixin):
 
         Parameters
         ----------
+        adata
+            Cells of one process, as MuData or AnnData of one modality; cells that do not belong to it would take part in
+            the diffusion. `None`: those of the model.
         root
             Name of a cell; with ``groupby``, name of a group. The root is then the medoid of the group's cells, among
             those that have all ``embeddings``, in the first of these (the joint one by default).
         groupby
             Column of ``obs`` with the groups.
-        adata
-            Cells of one process; cells that do not belong to it would take part in the diffusion. `None`: those of the
-            model.
         embeddings
             ``"joint"``, kinds or keys of modalities. `None`: the joint embedding and all modalities that the data have.
         n_neighbors, n_dcs
@@ -64,40 +62,40 @@ class TrajectoryMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            The root is not there or lacks a modality, no cell is connected to it, or there are too few cells for
-            ``n_neighbors``.
+            The root is not there or lacks a modality, no cell is connected to it, there are too few cells for
+            ``n_neighbors``, or the model is not trained.
 
         Examples
         --------
-        >>> time = model.get_pseudotime("type_1", groupby="cell_type")
+        >>> time = model.get_pseudotime(root="type_1", groupby="cell_type")
         >>> time.columns.tolist()
         ['joint', 'rna', 'atac']
         """
         with as_mudata(self, adata) as mdata:
             found = self._embeddings_of(mdata, embeddings, batch_size)
             names = mdata.obs_names
-            start = _root(mdata, root, groupby, found)
+            root_cell = _root(mdata, root, groupby, found)
         out = pd.DataFrame(np.nan, index=names, columns=list(found))
         for name, z in found.items():
             has = np.isfinite(z).all(axis=1)
-            start_among_these = int(has[:start].sum())
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                out.loc[has, name] = diffusion_pseudotime(
-                    z[has], start_among_these, n_neighbors=n_neighbors, n_dcs=n_dcs
-                )
-            for warning in caught:
-                if "not connected" in str(warning.message):
-                    warnings.warn(f"{name}: {warning.message}", UserWarning, stacklevel=2)
-                else:  # not ours: passed on as it was
-                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            with warnings.catch_warnings():
+                # reported below, by the name of the embedding
+                warnings.filterwarnings("ignore", message=".*not connected", category=UserWarning)
+                time = diffusion_pseudotime(z[has], int(has[:root_cell].sum()), n_neighbors=n_neighbors, n_dcs=n_dcs)
+            out.loc[has, name] = time
+            if np.isnan(time).any():
+                warnings.warn(
+                    f"{name}: {np.isnan(time).sum():,} of {len(time):,} cells are not connected to the root and have no "
+                    f"pseudotime (NaN); more neighbours than {n_neighbors} may connect them.",
+                    UserWarning, stacklevel=2,
+                )  # fmt: skip
         return out
 
     def get_group_connectivities(
         self,
-        groupby: str,
         adata: MuData | AnnData | None = None,
         *,
+        groupby: str,
         embedding: str = JOINT,
         n_neighbors: int = 15,
         batch_size: int | None = None,
@@ -106,10 +104,10 @@ class TrajectoryMixin(EmbeddingMixin):
 
         Parameters
         ----------
+        adata
+            Cells: MuData, or AnnData of one modality. `None`: those of the model.
         groupby
             Column of ``obs`` with the groups; cells without one are left out.
-        adata
-            Cells. `None`: those of the model.
         embedding
             ``"joint"``, or kind or key of a modality; cells without this modality are left out.
         n_neighbors
@@ -124,7 +122,7 @@ class TrajectoryMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            No such column, fewer than two groups, or too few cells.
+            No such column, fewer than two groups, too few cells, or the model is not trained.
 
         References
         ----------
@@ -133,7 +131,7 @@ class TrajectoryMixin(EmbeddingMixin):
 
         Examples
         --------
-        >>> model.get_group_connectivities("cell_type").shape
+        >>> model.get_group_connectivities(groupby="cell_type").shape
         (3, 3)
         """
         import scanpy as sc
@@ -177,8 +175,16 @@ def _root(mdata: MuData, root: str, groupby: str | None, found: dict[str, np.nda
     """Position of the root cell, which has every embedding ``found``."""
     has_all = np.all([np.isfinite(z).all(axis=1) for z in found.values()], axis=0)
     if groupby is not None:
-        return _medoid(_cells_of_group(mdata, root, groupby), root, has_all, found)
-    position = mdata.obs_names.get_indexer([root])[0]
+        groups = obs_column(mdata, groupby, "groupby")
+        groups = groups.astype(str).where(groups.notna())
+        cells = np.flatnonzero((groups == str(root)) & has_all)
+        if not (groups == str(root)).any():
+            raise UnknownNameError(f"group of {groupby!r}", root, sorted(groups.dropna().unique()))
+        if not len(cells):
+            raise ScmambaError(f"No cell of {root!r} has all of {list(found)}: name fewer, embeddings=[...].")
+        z = next(iter(found.values()))[cells]
+        return int(cells[(z @ z.sum(0)).argmax()])  # the medoid: for unit vectors, the largest sum of cosines
+    position = int(mdata.obs_names.get_indexer([root])[0])
     if position < 0:
         columns = [name for name in mdata.obs if (mdata.obs[name].astype(str) == str(root)).any()]
         hint = f" It is a value of obs[{columns[0]!r}]: pass groupby={columns[0]!r}." if columns else ""
@@ -187,22 +193,4 @@ def _root(mdata: MuData, root: str, groupby: str | None, found: dict[str, np.nda
         )
     if not has_all[position]:
         raise ScmambaError(f"The root {root!r} lacks one of {list(found)}: choose a cell that has all of them.")
-    return int(position)
-
-
-def _cells_of_group(mdata: MuData, group: str, groupby: str) -> np.ndarray:
-    """Which cells are in the group, bool ``(n,)``."""
-    column = obs_column(mdata, groupby, "groupby")
-    inside = (column.astype(str) == str(group)).to_numpy() & column.notna().to_numpy()
-    if not inside.any():
-        raise UnknownNameError(f"group of {groupby!r}", group, sorted(column.dropna().astype(str).unique()))
-    return inside
-
-
-def _medoid(inside: np.ndarray, group: str, has_all: np.ndarray, found: dict[str, np.ndarray]) -> int:
-    """Position of the cell of a group that is nearest to the others, in the first embedding."""
-    cells = np.flatnonzero(inside & has_all)
-    if not len(cells):
-        raise ScmambaError(f"No cell of {group!r} has all of {list(found)}: name fewer, embeddings=[...].")
-    z = next(iter(found.values()))[cells]
-    return int(cells[(z @ z.sum(0)).argmax()])  # for unit vectors, the largest sum of cosines
+    return position

@@ -35,7 +35,7 @@ def bytes_of_cell(encoder: torch.nn.Module) -> int:
         return 0
     position = encoder.embedding.position  # (c, d)
     tokens = torch.zeros(2, *position.shape, device=position.device)
-    return saved_bytes(encoder.network, encoder.network.per_cell, tokens) // 2
+    return saved_bytes(encoder.network, encoder.network, tokens) // 2
 
 
 def fits(n_bytes: int, module: torch.nn.Module, free: int) -> bool:

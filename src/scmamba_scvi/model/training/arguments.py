@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
+import lightning.pytorch as pl
 import numpy as np
+from scvi.train import Trainer
 
-from ...errors import ScmambaError
-from ..inputs.arguments import check_count, check_fraction
+from ...config import ModelConfig, TrainConfig
+from ...errors import ScmambaError, UnknownNameError
+from ..inputs.arguments import check_count, check_fraction, near
 from .sizes import TRAIN_SIZE
+from .summary import SCORES
+
+#: Options of loaders that users of scvi-tools know.
+OF_LOADERS: Final = (
+    "num_workers",
+    "pin_memory",
+    "drop_last",
+    "persistent_workers",
+    "prefetch_factor",
+    "external_indexing",
+)
+#: Further arguments that scvi-tools' or Lightning's trainer knows.
+OF_TRAINER: Final = {name for trainer in (Trainer, pl.Trainer) for name in inspect.signature(trainer).parameters}
 
 
 def check_training(
-    *,
-    max_epochs: int | None,
-    batch_size: int | None,
-    contrastive_batch_size: int | None,
+    counts: Mapping[str, int | None],
     train_size: float | None,
     validation_size: float | None,
     plan_kwargs: Mapping[str, Any] | None,
     datasplitter_kwargs: Mapping[str, Any] | None,
     checkpoint_dir: str | os.PathLike[str] | None,
+    monitor: str,
+    trainer_kwargs: Mapping[str, Any],
+    *,
+    known: Iterable[str],
     n_cells: int,
 ) -> None:
-    """Those arguments of `train` that can be checked without the data."""
-    counts = {"max_epochs": max_epochs, "batch_size": batch_size, "contrastive_batch_size": contrastive_batch_size}
+    """Those arguments of `train` that can be checked without the data; ``known`` are the names of all of its own."""
+    for name in trainer_kwargs:
+        check_place(name, known)
+    if monitor not in SCORES:
+        raise UnknownNameError("early_stopping_monitor", monitor, SCORES)
+    mode, best = trainer_kwargs.get("early_stopping_mode"), SCORES[monitor].mode
+    if mode not in (None, best):
+        raise ScmambaError(
+            f"early_stopping_mode={mode!r} would wait for a worse {monitor}: leave it out, or pass {best!r}."
+        )
+    if trainer_kwargs.get("num_sanity_val_steps"):
+        raise ScmambaError("Leave num_sanity_val_steps out: all held-out cells are scored before the first step.")
     for name, count in counts.items():
         if count is not None:
             check_count(name, count)
@@ -35,10 +64,10 @@ def check_training(
     if validation_size is not None:
         check_fraction("validation_size", validation_size, zero=True)
         default = "" if train_size is not None else " (the default)"
-        share = TRAIN_SIZE if train_size is None else train_size
-        if share + validation_size > 1 + 1e-9:
+        fraction = TRAIN_SIZE if train_size is None else train_size
+        if fraction + validation_size > 1 + 1e-9:
             raise ScmambaError(
-                f"train_size={share}{default} and validation_size={validation_size} add up to more than all cells: lower "
+                f"train_size={fraction}{default} and validation_size={validation_size} add up to more than all cells: lower "
                 f"one of them."
             )
     for name, options in (("plan_kwargs", plan_kwargs), ("datasplitter_kwargs", datasplitter_kwargs)):
@@ -49,6 +78,21 @@ def check_training(
     parts = (datasplitter_kwargs or {}).get("external_indexing")
     if parts is not None:
         check_external_indexing(parts, n_cells)
+
+
+def check_place(name: str, known: Iterable[str]) -> None:
+    """Answer an argument that `train` does not have with what to type instead."""
+    if name in OF_TRAINER:
+        return
+    places = {
+        f"train(plan_kwargs={{{name!r}: ...}})": [field.name for field in dataclasses.fields(TrainConfig)],
+        f"train(datasplitter_kwargs={{{name!r}: ...}})": OF_LOADERS,
+        f"SCMAMBA(mdata, {name}=...)": [field.name for field in dataclasses.fields(ModelConfig)],
+    }
+    for place, names in places.items():
+        if name in names:
+            raise ScmambaError(f"train has no argument {name!r}: pass it as {place}.")
+    raise UnknownNameError("argument of train", name, near(name, [*known, *OF_TRAINER]))
 
 
 def check_external_indexing(parts: Sequence[Sequence[int]], n_cells: int) -> None:

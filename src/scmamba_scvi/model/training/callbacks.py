@@ -1,11 +1,11 @@
-"""What happens around the steps of training: equal starts, the best weights, Ctrl-C."""
+"""What happens around the steps of training: equal initialization, the best weights, early stopping, progress, Ctrl-C."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,21 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from scvi.train import LoudEarlyStopping
 from torch import Tensor
 
-from ...config import TrainConfig
+from ..._compat import scvi_progress_bar
 from ...nn.distributed import copy_from_rank_0
-from .held_out import of_all_ranks, on_cpu, retrieval_scores
 
-#: Attributes of `KeepBest` that are passed on: to the process that started the ranks, and to a resumed training.
-REPORTED = ("best", "best_epoch", "start", "n_epochs")
+
+@dataclasses.dataclass
+class StageResult:
+    """What a stage of training found, as plain values."""
+
+    best: float | None = None
+    best_epoch: int | None = None  # counted from 0 in this stage; None: before its first step
+    start: dict[str, float] = dataclasses.field(default_factory=dict)  # scores before the first step
+    n_epochs: int = 0  # that were run
 
 
 class EqualStart(Callback):
@@ -30,132 +37,126 @@ class EqualStart(Callback):
     everywhere; those of the joint embedding have a row per feature.
     """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Copy once."""
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy once, before the initialization is scored."""
         if trainer.world_size > 1:
-            copy_from_rank_0(list(pl_module.module.state_dict().values()))
+            copy_from_rank_0(list(pl_module.get_submodule("module").state_dict().values()))
 
 
-class KeepBest(Callback):
-    """Remembers the weights with the best held-out score, those before the first step included, and puts them back.
+class KeepWeights(Callback):
+    """Remembers the weights with the best held-out score, the initial ones included, and puts them back.
 
-    The start counts because on few cells, training may not improve on it.
+    The initial weights count because on few cells, training may not improve on them. Lightning's sanity check scores
+    them, as it is the validation of every later epoch.
 
     Parameters
     ----------
     monitor, mode
-        Name of the score, and ``"min"`` or ``"max"``.
+        Name of the score, and ``"min"`` or ``"max"``. `None`: nothing tells which weights are the best; the last are
+        kept, and those from the start of an epoch put back where it fails.
     report
         File into which the first rank writes what it found: the process that started the ranks may not be one of them.
     """
 
-    def __init__(self, monitor: str, mode: str, report: Path | None = None) -> None:
+    def __init__(self, monitor: str | None, mode: str, report: Path | None = None) -> None:
+        self.monitor, self.larger_is_better = monitor, mode == "max"
+        self.result = StageResult()
         self._report = report
-        self.monitor = monitor
-        self.larger_is_better = mode == "max"
-        self.best: float | None = None
-        self.start: dict[str, float] = {}
-        self.best_epoch: int | None = None  # None: before the first step
-        self.n_epochs = 0  # that were run
         self._weights: dict[str, Tensor] = {}
-        self._resumed = False
 
-    @classmethod
-    def from_report(cls, config: TrainConfig, report: Mapping[str, Any]) -> KeepBest:
-        """What a finished phase of a resumed training found."""
-        found = cls(config.monitor, config.monitor_mode)
-        for name in REPORTED:
-            setattr(found, name, report[name])
-        return found
-
-    def to_report(self) -> dict[str, Any]:
-        """What was found, without the weights."""
-        return {name: getattr(self, name) for name in REPORTED}
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are good weights to put back."""
+        return bool(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
         """What was found, and the weights, for a checkpoint."""
-        return {**self.to_report(), "weights": self._weights}
+        return {**dataclasses.asdict(self.result), "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         self._weights = state_dict["weights"]
-        for name in REPORTED:
-            setattr(self, name, state_dict[name])
-        self._resumed = True
+        self._take_over({name: value for name, value in state_dict.items() if name != "weights"})
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Score and keep the weights that training starts from."""
-        if self._resumed:
-            return
-        loader = trainer.datamodule.val_dataloader()
-        module, was_training = pl_module.module, pl_module.module.training
-        module.eval()
-        # in the precision of the scores of later epochs, or rounding would decide which weights are kept
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            batches = [
-                on_cpu(module(pl_module.transfer_batch_to_device(b, pl_module.device, 0), compute_loss=False)[0])
-                for b in loader
-            ]
-        module.train(was_training)
-        if trainer.world_size > 1:
-            batches = of_all_ranks(batches, pl_module.device)
-        scores = retrieval_scores(batches)
-        self.start = {f"{name}_validation": float(torch.tensor(value)) for name, value in scores.items()}
-        self._consider(self.start.get(self.monitor), None, module)
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Without scores: keep the weights that the previous epoch left, which were checked to be finite."""
+        if self.monitor is None:
+            self._weights = weights_of(pl_module.get_submodule("module"))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the weights if they are better than any before."""
-        value = trainer.callback_metrics.get(self.monitor)
-        self._consider(None if value is None else float(value), trainer.current_epoch, pl_module.module)
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.sanity_checking:
+            self.result.start = scores
+        value = scores.get(self.monitor or "", np.nan)
+        best = self.result.best
+        if np.isfinite(value) and (best is None or (value > best if self.larger_is_better else value < best)):
+            self.result.best, self.result.best_epoch = value, None if trainer.sanity_checking else trainer.current_epoch
+            self._weights = weights_of(pl_module.get_submodule("module"))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best weights back."""
-        self.restore(pl_module.module)
-        self.n_epochs = trainer.current_epoch
+        if self.monitor is not None:
+            self._restore(pl_module)
+        self.result.n_epochs = trainer.current_epoch
         if self._report is not None and trainer.is_global_zero:
-            self._report.write_text(json.dumps(self.to_report()))
+            self._report.write_text(json.dumps(dataclasses.asdict(self.result)))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Put the best weights back, whatever went wrong."""
+        self._restore(pl_module)
+        self.result.n_epochs = trainer.current_epoch
 
     def read_report(self) -> None:
         """Take over what the first rank found."""
         if self._report is not None and self._report.exists():
-            for name, value in json.loads(self._report.read_text()).items():
-                setattr(self, name, value)
+            self._take_over(json.loads(self._report.read_text()))
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Put the best weights back, whatever went wrong."""
-        self.restore(pl_module.module)
+    def _take_over(self, found: dict[str, Any]) -> None:
+        for name, value in found.items():  # the object stays: `train` holds it
+            setattr(self.result, name, value)
 
-    def restore(self, module: torch.nn.Module) -> None:
-        """Load the weights kept, if any were."""
+    def _restore(self, pl_module: pl.LightningModule) -> None:
         if self._weights:
-            module.load_state_dict(self._weights)
-
-    def _consider(self, value: float | None, epoch: int | None, module: torch.nn.Module) -> None:
-        if value is None or not np.isfinite(value):
-            return
-        better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
-        if better:
-            self.best, self.best_epoch = value, epoch
-            self._weights = weights_of(module)
+            pl_module.get_submodule("module").load_state_dict(self._weights)
 
 
-class KeepFinite(Callback):
-    """Remembers the weights at the start of every epoch and puts them back when training fails.
+class EarlyStopping(LoudEarlyStopping):
+    """That of scvi-tools, without a line of its own for each stage."""
 
-    For training without held-out cells, where nothing tells which weights are the best.
+    def teardown(self, *_: object, **__: object) -> None:
+        """Print nothing: `train` says at the end which epoch was the best."""
+
+
+class ProgressBar(scvi_progress_bar()):  # type: ignore[misc]
+    """That of scvi-tools, with epochs counted over all stages and trainings, as in the history.
+
+    Parameters
+    ----------
+    stage
+        Shown before the number of the epoch.
+    before
+        Epochs in the history when the stage begins.
     """
 
-    def __init__(self) -> None:
-        self._weights: dict[str, Tensor] = {}
+    def __init__(self, stage: str, before: int, refresh_rate: int = 1) -> None:
+        super().__init__(refresh_rate)
+        self.stage, self.before = stage, before
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the weights that the previous epoch left: they were checked to be finite."""
-        self._weights = weights_of(pl_module.module)
+    def init_train_tqdm(self, trainer: pl.Trainer) -> Any:
+        """Begin at the first epoch of this stage."""
+        bar = super().init_train_tqdm(trainer)
+        bar.total, bar.n, bar.initial = self.before + (trainer.max_epochs or 0), self.before, self.before
+        return bar
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Put the last good weights back."""
-        if self._weights:
-            pl_module.module.load_state_dict(self._weights)
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        """Name the stage and the epoch."""
+        if self.is_enabled:
+            self.main_progress_bar.set_description(f"{self.stage}, epoch {self.before + trainer.current_epoch + 1}")
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        """Values beside the bar, without the version of a logger that writes no files."""
+        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
 
 
 def weights_of(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -171,7 +172,7 @@ class StopOnInterrupt(Callback):
 
     def __init__(self) -> None:
         self.interrupted = False
-        self._previous = None
+        self._previous: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Handle Ctrl-C from here on; only the main thread may set a handler."""

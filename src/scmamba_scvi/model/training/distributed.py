@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -47,40 +47,33 @@ def is_first_rank() -> bool:
 
 
 @contextmanager
-def ranks_trainer(n_ranks: int, trainer: dict) -> Iterator[tuple[dict, Path | None]]:
-    """Arguments of the trainer for ``n_ranks`` devices, and a file in which the first rank can leave what it found.
+def ranks_trainer(n_ranks: int, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """Arguments of the trainer of ``n_ranks`` devices, and a file in which the first rank can leave what it found.
 
-    scvi-tools switches early stopping off on several devices, because there each rank has the scores of its own cells.
-    Here every rank has the scores of all cells, so it is switched on again. scvi-tools would also write the history into
-    the working directory; here it goes into a temporary folder, unless the user named one.
+    scvi-tools would write the history into the working directory; here it goes into a temporary folder, unless the user
+    named one among the arguments ``given``. Its warning that early stopping is off is not true of ours: every rank has
+    the scores of all cells.
 
     Yields
     ------
-    ``trainer`` itself and `None` for one device; else a changed copy and the path of the file, which is deleted together
+    For one device no argument and `None`; else the arguments to add, and the path of a file that is deleted together
     with its folder afterwards.
     """
     if n_ranks == 1:
-        yield trainer, None
+        yield {}, None
         return
-    trainer = dict(trainer)
-    if trainer.pop("early_stopping"):
-        stopping = EarlyStopping(
-            trainer["early_stopping_monitor"], trainer.pop("early_stopping_min_delta", 0.0),
-            trainer["early_stopping_patience"], mode=trainer["early_stopping_mode"],
-        )  # fmt: skip
-        trainer["callbacks"] = [*trainer["callbacks"], stopping]
-    trainer["strategy"] = _ddp(trainer.get("strategy", "auto"))
-    trainer["use_distributed_sampler"] = False  # our own sampler divides the cells among ranks
-    with TemporaryDirectory() as folder:
-        trainer.setdefault("log_save_dir", folder)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
-            yield trainer, Path(folder) / "best.json"
+    with warnings.catch_warnings(), TemporaryDirectory() as folder:
+        warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
+        trainer = {
+            "strategy": _ddp(given.get("strategy", "auto")), "log_save_dir": given.get("log_save_dir") or folder,
+            "use_distributed_sampler": False,  # our own sampler divides the cells among ranks
+        }  # fmt: skip
+        yield trainer, Path(folder) / "best.json"
 
 
 def _ddp(strategy: str | Strategy) -> DDPStrategy:
     """A strategy that does not send buffers between ranks in every step: `EqualStart` sends them once."""
     if isinstance(strategy, DDPStrategy):
-        return copy.deepcopy(strategy)  # every phase of training needs a fresh one
+        return copy.deepcopy(strategy)  # every stage of training needs a fresh one
     entry = StrategyRegistry["ddp" if strategy == "auto" else strategy]
     return entry["strategy"](**{**entry["init_params"], "broadcast_buffers": False})

@@ -1,4 +1,4 @@
-"""How well held-out cells find their partners, over the cells of all ranks."""
+"""How well held-out cells find their true matches, over the cells of all ranks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from ...nn.distributed import gather_rows
 HeldOut = dict[str, tuple[Tensor, Tensor]]
 
 
+def can_be_scored(present: Iterable[np.ndarray]) -> bool:
+    """Whether two held-out cells or more have the same two modalities, given who has each modality ``(n,)``."""
+    return any(int((a & b).sum()) > 1 for a, b in itertools.combinations(present, 2))
+
+
 def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float]:
     """FOSCTTM, recall@k and the distance between modalities' means, averaged over the pairs of modalities.
 
@@ -24,14 +29,8 @@ def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float
     batches
         Per minibatch and modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
     """
-    batches = list(batches)
-    if not batches:
-        return {}
-    whole = {
-        kind: tuple(torch.cat(parts) for parts in zip(*(b[kind] for b in batches), strict=True)) for kind in batches[0]
-    }
     scores: dict[str, list[float]] = {"foscttm": [], f"recall_at_{k}": [], "modality_gap": []}
-    for (za, has_a), (zb, has_b) in itertools.combinations(whole.values(), 2):
+    for (za, has_a), (zb, has_b) in itertools.combinations(_joined(batches).values(), 2):
         both = has_a & has_b
         if int(both.sum()) < 2:
             continue
@@ -50,9 +49,18 @@ def on_cpu(outputs: Mapping[str, dict]) -> HeldOut:
 
 def of_all_ranks(batches: Iterable[HeldOut], device: torch.device) -> list[HeldOut]:
     """What all ranks have embedded, equal on each; every rank must call this."""
-    batches, whole = list(batches), {}
-    for kind in batches[0]:
-        z, present = (torch.cat(parts) for parts in zip(*(batch[kind] for batch in batches), strict=True))
+    whole: HeldOut = {}
+    for kind, (z, present) in _joined(batches).items():
         rows = gather_rows(torch.cat([z, present[:, None].to(z)], 1).to(device)).cpu()
         whole[kind] = rows[:, :-1], rows[:, -1].bool()
     return [whole]
+
+
+def _joined(batches: Iterable[HeldOut]) -> HeldOut:
+    """The cells of all minibatches, one after the other."""
+    batches = list(batches)
+    joined: HeldOut = {}
+    for kind in batches[0] if batches else ():
+        z, present = zip(*(batch[kind] for batch in batches), strict=True)
+        joined[kind] = torch.cat(z), torch.cat(present)
+    return joined

@@ -22,7 +22,7 @@ from .splitter import PairedSplitter
 #: Further options of `train` that the losses depend on; those beside them say where it runs and what it shows.
 COMPARED: Final = (
     "early_stopping", "phases", "precision", "limit_train_batches", "accumulate_grad_batches", "check_val_every_n_epoch",
-    "gradient_clip_val", "early_stopping_patience", "early_stopping_min_delta",
+    "gradient_clip_val", "early_stopping_monitor",
 )  # fmt: skip
 
 

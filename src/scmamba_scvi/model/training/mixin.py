@@ -1,18 +1,22 @@
-"""The order of events of a training: check, choose sizes, start or resume, train in phases, keep the best weights."""
+"""The order of events of a training: check, choose sizes, initialize or resume, train in stages, keep the best weights."""
 
 from __future__ import annotations
 
-import functools
+import copy
+import dataclasses
+import inspect
+import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from scvi.train import TrainRunner
 
-from ..._compat import device_of, devices_docstring, quiet
+from ..._compat import device_of, devices_docstring, limited_threads, quiet_lightning
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig, resolve_train_config
 from ...errors import ScmambaError
@@ -20,14 +24,72 @@ from ..fitting.mixin import FittingMixin
 from ..inputs.arguments import explained
 from ..inputs.manager import n_modalities_of_cells
 from .arguments import check_training
-from .callbacks import EqualStart, KeepBest, KeepFinite, StopOnInterrupt
+from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StageResult, StopOnInterrupt
 from .distributed import count_ranks, is_first_rank, ranks_trainer
+from .held_out import can_be_scored
 from .identity import training_identity
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, SaveCheckpoint, TrainingCheckpoint
 from .sizes import TrainingSizes, choose_sizes, count_training_cells
 from .splitter import PairedSplitter
-from .summary import best_of, describe_result
+from .summary import SCORES, best_of, describe_result, epochs_of
+
+# below scvi-tools' logger: `scvi.settings.verbosity` is for it too
+logger = logging.getLogger(f"scvi.{__name__}")
+#: What the stages are called in print.
+STAGES: Final = {"linear": "Linear branch", "full": "Full network"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one call of `train` settled on before its first step."""
+
+    config: TrainConfig
+    sizes: TrainingSizes
+    splitter: PairedSplitter
+    stages: dict[str, int]  # epochs at most
+    monitor: str
+    scored: bool  # whether held-out cells allow the monitor to be computed
+    early_stopping: dict[str, Any] | None  # arguments of `EarlyStopping`
+    where: dict[str, Any]  # accelerator and devices
+    trainer: dict[str, Any]  # further arguments of scvi-tools' trainer
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """Those of the user."""
+        return _as_list(self.trainer.get("callbacks"))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return device_of(**self.where)
+
+    def describe(self) -> str:
+        """What is logged when training begins."""
+        device = self.device
+        where = str(device) if self.sizes.n_ranks == 1 else f"{self.sizes.n_ranks} {device.type} devices"
+        stages = ", then ".join(f"{STAGES[stage].lower()} {n_epochs}" for stage, n_epochs in self.stages.items())
+        return (
+            f"Training on {where}: {self.splitter.n_train:,} cells, {self.splitter.n_val:,} held out, "
+            f"{self.sizes.describe()}. Epochs at most: {stages}."
+        )
+
+    def trainer_of(self, stage: str, before: int, keep: KeepWeights, on_interrupt: StopOnInterrupt) -> dict[str, Any]:
+        """Arguments of scvi-tools' trainer for a stage before which the model was trained for ``before`` epochs."""
+        validates = self.splitter.n_val > 0
+        shows = self.trainer.get("enable_progress_bar", True) and is_first_rank()
+        options = {"log_every_n_steps": 1, "simple_progress_bar": True, "progress_bar_refresh_rate": 1, **self.trainer}
+        callbacks = [EqualStart(), *self.callbacks, keep, on_interrupt]
+        if self.early_stopping is not None:
+            callbacks.append(EarlyStopping(**self.early_stopping))
+        if options.pop("simple_progress_bar") and shows:
+            callbacks.append(ProgressBar(STAGES[stage], before, options.pop("progress_bar_refresh_rate")))
+        # without validation, scvi-tools' trainer would need a loader of held-out cells
+        every = self.trainer.get("check_val_every_n_epoch", 1) if validates else None
+        return {
+            **options, **self.where, "max_epochs": self.stages[stage], "callbacks": callbacks, "enable_progress_bar": shows,
+            "simple_progress_bar": False, "check_val_every_n_epoch": every, "num_sanity_val_steps": -1 if validates else 0,
+        }  # fmt: skip
 
 
 class ContrastiveTrainingMixin(FittingMixin):
@@ -38,12 +100,16 @@ class ContrastiveTrainingMixin(FittingMixin):
     _train_runner_cls = TrainRunner
 
     @devices_docstring()
+    @limited_threads()
     def train(
         self,
         max_epochs: int | None = None,
         batch_size: int | None = None,
         contrastive_batch_size: int | None = None,
         early_stopping: bool = True,
+        early_stopping_monitor: str = "foscttm_validation",
+        early_stopping_patience: int | None = None,
+        gradient_clip_val: float | None = 1.0,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         precision: str | None = None,
@@ -56,16 +122,17 @@ class ContrastiveTrainingMixin(FittingMixin):
         resume: bool = False,
         **trainer_kwargs,
     ) -> None:
-        """Train, keep the weights with the best held-out retrieval, and print in one line what was chosen.
+        """Train, and keep the weights with the best held-out retrieval.
 
-        The linear part is trained alone first, in seconds; then the network beside it, which is kept only if held-out
-        cells find their partners better with it.
+        There are two stages: the linear branch alone, in seconds; then the full network, which is kept only if held-out
+        cells find their true matches better with it. What was chosen is logged by scvi-tools' logger, see
+        ``scvi.settings.verbosity``.
 
         Parameters
         ----------
         max_epochs
-            Epochs of the linear part and of the network together; half of them are for the linear part. `None`: each gets
-            as many as make about 300 steps, at least 3 and at most 100.
+            Epochs of both stages together; half of them are for the linear branch. `None`: each stage gets as many as make
+            about 300 steps, at least 3 and at most 100.
         batch_size
             Cells of a minibatch on one device; each is compared with all others. `None`: 512, or a quarter of the training
             cells if there are fewer than 2,048.
@@ -75,22 +142,28 @@ class ContrastiveTrainingMixin(FittingMixin):
             which every cell is read twice (gradient caching, arXiv 2101.06983). Loss, gradient and batch statistics are
             those of one minibatch of this size. `None`: ``batch_size`` on every device.
         early_stopping
-            Stop when held-out retrieval (`TrainConfig.monitor`, by default FOSCTTM) has not improved for a while. The best
-            weights are kept in any case.
+            End a stage when held-out cells have not been scored better for a while. The best weights are kept in any case.
+        early_stopping_monitor
+            Score of the held-out cells that decides: ``"foscttm_validation"``, ``"recall_at_10_validation"``,
+            ``"modality_gap_validation"`` or ``"validation_loss"``.
+        early_stopping_patience
+            Epochs without a better score before a stage ends. `None`: as many as make about 100 steps, at least 3.
+        gradient_clip_val
+            Largest norm of the gradient; `None`: gradients are not clipped.
         %(param_accelerator)s
         %(param_devices)s
         precision
             `None`: bf16 on a GPU that has it, float32 elsewhere.
         train_size, validation_size
-            Shares of the cells to train on and to hold out; by default 0.9 and the rest. At most 5,000 cells are held out
-            (`TrainConfig.max_validation_cells`), and only cells with several modalities. If neither is given, all others are
-            trained on.
+            Fractions of the cells to train on and to hold out; by default 0.9 and the rest. At most 5,000 cells are held
+            out (`TrainConfig.max_validation_cells`), and only cells with several modalities. If neither is given, all
+            others are trained on.
         shuffle_set_split
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
-            For the loaders; ``external_indexing`` gives the cells of each part.
+            For the loaders, such as ``num_workers``; ``external_indexing`` gives the cells of each part.
         plan_kwargs
-            Entries of :class:`scmamba_scvi.config.TrainConfig`.
+            Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir
             Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state, order of
             cells, history. For one device. If a save fails, a warning says so, training goes on, and the file stays as it
@@ -99,9 +172,11 @@ class ContrastiveTrainingMixin(FittingMixin):
             Continue from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
             interrupted. Model, data and arguments must be the ones that it began with.
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`, among them ``num_nodes`` and ``strategy``. Several devices train together
-            (``"ddp"`` unless another strategy of this kind is named): the loss compares the cells of all of them, and
-            held-out retrieval is among all held-out cells.
+            For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``.
+            The state of a callback (its ``state_dict``) begins anew with each stage; callbacks that write checkpoints keep
+            the best of both. With ``num_nodes`` and ``strategy``, several devices train together (``"ddp"`` unless another
+            strategy of this kind is named): the loss compares the cells of all of them, and held-out retrieval is among
+            all held-out cells.
 
         Raises
         ------
@@ -121,49 +196,47 @@ class ContrastiveTrainingMixin(FittingMixin):
         """
         if self.adata is None:
             raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
+        counts = {
+            "max_epochs": max_epochs, "batch_size": batch_size, "contrastive_batch_size": contrastive_batch_size,
+            "early_stopping_patience": early_stopping_patience,
+        }  # fmt: skip
         check_training(
-            max_epochs=max_epochs, batch_size=batch_size, contrastive_batch_size=contrastive_batch_size,
-            train_size=train_size, validation_size=validation_size, plan_kwargs=plan_kwargs,
-            datasplitter_kwargs=datasplitter_kwargs, checkpoint_dir=checkpoint_dir, n_cells=self.adata.n_obs,
+            counts, train_size, validation_size, plan_kwargs, datasplitter_kwargs, checkpoint_dir, early_stopping_monitor,
+            trainer_kwargs, known=inspect.signature(self.train).parameters, n_cells=self.adata.n_obs,
         )  # fmt: skip
         config = resolve_train_config(**(plan_kwargs or {}))
-        where = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
+        ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
-            n_ranks = count_ranks(accelerator, devices, **where)
+            n_ranks = count_ranks(accelerator, devices, **ranks)
         self._check_can_train(config, checkpoint_dir, resume, n_ranks)
-        sizes, splitter = self._size_and_split(
-            config, n_ranks, batch_size=batch_size, contrastive_batch_size=contrastive_batch_size, max_epochs=max_epochs,
-            train_size=train_size, validation_size=validation_size, shuffle_set_split=shuffle_set_split,
-            datasplitter_kwargs=datasplitter_kwargs or {},
+        split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
+        sizes, splitter = self._size_and_split(config, n_ranks, counts, {**split, **(datasplitter_kwargs or {})})
+        scored = self._can_score(splitter, early_stopping_monitor)
+        stopping = {
+            "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode, "patience": sizes.patience,
+            "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
+            "warmup_epochs": trainer_kwargs.pop("early_stopping_warmup_epochs", 0),
+        }  # fmt: skip
+        trainer_kwargs.pop("early_stopping_mode", None)
+        run = Run(
+            config, sizes, splitter,
+            stages=sizes.stages(linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_),
+            monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
+            where={"accelerator": accelerator, "devices": devices},
+            trainer={
+                "gradient_clip_val": gradient_clip_val, "precision": precision or _default_precision(accelerator),
+                **trainer_kwargs,
+            },
         )  # fmt: skip
-        linear_first = config.linear_first and self.module.has_closed_gates and not self.is_query_
-        phases = sizes.phases(linear_first=linear_first)
-        options = {"early_stopping": early_stopping, "precision": precision, "phases": list(phases), **trainer_kwargs}
-        checkpoint = self._begin(splitter, config, sizes, checkpoint_dir, resume, options)
-        self._forget_classifier()
-        device = device_of(accelerator, devices)
-        prints = trainer_kwargs.get("enable_progress_bar", True) and is_first_rank()
-        if prints:
-            print(sizes.describe(self.preset_, device, phases, splitter.n_train, splitter.n_val))
-        fit = functools.partial(
-            self._fit, splitter, config, sizes, checkpoint=checkpoint, early_stopping=early_stopping,
-            accelerator=accelerator, devices=devices,
-            **{"precision": precision or _default_precision(accelerator), **trainer_kwargs},
-        )  # fmt: skip
-        finished = [] if checkpoint is None else checkpoint.summaries
-        kept = [KeepBest.from_report(config, summary) for summary in finished]
-        if len(kept) == len(phases):
-            self._finish_without_runner(splitter, device)
-        on_interrupt = StopOnInterrupt()
-        try:
-            self._run_phases(phases, fit, kept, on_interrupt, checkpoint)
-        finally:  # also after an error: the model then has its last good weights, and can be used
-            self._fit_joint_embedding(splitter.train_idx, config.buffer_mb)
-            if self.is_trained_:
-                self._calibrate_matching(splitter.val_idx)
-        self._summarise(kept, config, sizes, phases, on_interrupt)
-        if prints and splitter.n_val:
-            print(describe_result(self.training_summary_, dict(zip(phases, kept, strict=False))))
+        with limited_threads():
+            checkpoint = self._begin(run, checkpoint_dir, resume)
+            self._forget_classifier()
+            self._run(run, checkpoint)
+        if self.training_summary_["interrupted"]:
+            message = "Training was interrupted. The model keeps its best weights so far and can be used."
+            warnings.warn(message, UserWarning, stacklevel=2)
+        if scored and is_first_rank():
+            logger.info(describe_result(self.training_summary_))
 
     def _check_can_train(
         self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, n_ranks: int
@@ -185,28 +258,16 @@ class ContrastiveTrainingMixin(FittingMixin):
             )
 
     def _size_and_split(
-        self,
-        config: TrainConfig,
-        n_ranks: int,
-        *,
-        batch_size: int | None,
-        contrastive_batch_size: int | None,
-        max_epochs: int | None,
-        train_size: float | None,
-        validation_size: float | None,
-        shuffle_set_split: bool,
-        datasplitter_kwargs: Mapping[str, Any],
+        self, config: TrainConfig, n_ranks: int, counts: Mapping[str, int | None], split: Mapping[str, Any]
     ) -> tuple[TrainingSizes, PairedSplitter]:
         """Sizes that follow from the cells to train on, and the split of the cells."""
         n_modalities = n_modalities_of_cells(self.adata_manager)
         n_paired, n_cells = int((n_modalities > 1).sum()), int((n_modalities > 0).sum())
-        n_train = count_training_cells(n_cells, train_size, datasplitter_kwargs.get("external_indexing"))
-        sizes = choose_sizes(n_paired, n_train, batch_size, contrastive_batch_size, max_epochs, config, n_ranks)
+        n_train = count_training_cells(n_cells, split["train_size"], split.get("external_indexing"))
+        sizes = choose_sizes(n_paired, n_train, **counts, n_ranks=n_ranks)
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
-            cells_per_step=sizes.cells_per_step, buffer_mb=config.buffer_mb, train_size=train_size,
-            validation_size=validation_size, shuffle_set_split=shuffle_set_split, batch_size=sizes.batch_size,
-            **datasplitter_kwargs,
+            cells_per_step=sizes.cells_per_step, buffer_mb=config.buffer_mb, batch_size=sizes.batch_size, **split,
         )  # fmt: skip
         return sizes, splitter
 
@@ -219,126 +280,111 @@ class ContrastiveTrainingMixin(FittingMixin):
                 UserWarning, stacklevel=3,
             )  # fmt: skip
 
-    def _run_phases(
-        self,
-        phases: Mapping[str, int],
-        fit: Callable[[int, StopOnInterrupt], KeepBest],
-        kept: list[KeepBest],
-        on_interrupt: StopOnInterrupt,
-        checkpoint: TrainingCheckpoint | None,
-    ) -> None:
-        """Train the phases that are not finished, one after the other, until one is interrupted.
-
-        Parameters
-        ----------
-        phases
-            Epochs of each phase, at most.
-        kept
-            Best weights of each finished phase; those of this run are appended.
-        """
-        for phase, n_epochs in list(phases.items())[len(kept) :]:
-            with self.module.only_linear(phase == "linear"), self.module.frozen_reference(self.is_query_):
-                kept.append(fit(n_epochs, on_interrupt))
-            if on_interrupt.interrupted:
-                return
-            if checkpoint is not None:
-                checkpoint.finish_phase(self, kept[-1].to_report())
-
-    def _fit(
-        self,
-        splitter: PairedSplitter,
-        config: TrainConfig,
-        sizes: TrainingSizes,
-        max_epochs: int,
-        on_interrupt: StopOnInterrupt,
-        *,
-        checkpoint: TrainingCheckpoint | None,
-        early_stopping: bool,
-        accelerator: str,
-        devices: int | list[int] | str,
-        **trainer_kwargs,
-    ) -> KeepBest:
-        """Train until held-out retrieval improves no further, and put the best weights back."""
-        validated = splitter.n_val > 0
-        trainer = {
-            "check_val_every_n_epoch": 1, "gradient_clip_val": config.gradient_clip, **trainer_kwargs,
-            "enable_progress_bar": trainer_kwargs.get("enable_progress_bar", True) and is_first_rank(),
-            "early_stopping": early_stopping and validated, "early_stopping_monitor": config.monitor,
-            "early_stopping_patience": sizes.patience, "early_stopping_mode": config.monitor_mode,
-            "callbacks": [EqualStart(), *trainer_kwargs.get("callbacks", [])],
-        }  # fmt: skip
-        if not validated:
-            trainer["check_val_every_n_epoch"] = None  # scvi-tools' trainer would need a validation loader
-        with ranks_trainer(sizes.n_ranks, trainer) as (trainer, report):
-            keep_best = KeepBest(config.monitor, config.monitor_mode, report)
-            trainer["callbacks"] += [keep_best if validated else KeepFinite(), on_interrupt]
-            plan = self._training_plan_cls(self.module, config=config, micro_batch_size=sizes.micro_batch_size)
-            if checkpoint is not None:
-                trainer["plugins"] = [*_as_list(trainer.get("plugins")), AtomicCheckpointIO()]
-                trainer["ckpt_path"] = str(checkpoint.path) if checkpoint.within_phase else None
-            with explained("train() cannot make a trainer of these arguments"):
-                runner = self._train_runner_cls(
-                    self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, accelerator=accelerator,
-                    devices=devices, **trainer,
-                )  # fmt: skip
-            if sizes.n_ranks > 1:
-                runner.device = runner.trainer.strategy.root_device  # of this rank
-            if checkpoint is not None:
-                runner.trainer.callbacks.append(SaveCheckpoint(checkpoint, self))
-            self.module.train()  # a trained model comes back in eval mode
-            # Lightning lists devices that are not there and advertises a logger
-            with quiet("lightning.pytorch.utilities.rank_zero"):
-                runner()
-            keep_best.n_epochs = runner.trainer.current_epoch
-            keep_best.read_report()
-        return keep_best
+    def _can_score(self, splitter: PairedSplitter, monitor: str) -> bool:
+        """Whether the held-out cells allow the score to be computed; a warning says that there are too few."""
+        present = [self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in self.kinds]
+        if not splitter.n_val or monitor == "validation_loss" or can_be_scored(present):
+            return splitter.n_val > 0
+        warnings.warn(
+            f"No score can be computed from {splitter.n_val} held-out cells, as no two of them have the same two "
+            f"modalities: training does not stop early, and the last weights are kept. Raise validation_size.",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip
+        return False
 
     def _begin(
-        self,
-        splitter: PairedSplitter,
-        config: TrainConfig,
-        sizes: TrainingSizes,
-        checkpoint_dir: str | os.PathLike[str] | None,
-        resume: bool,
-        options: Mapping[str, object],
+        self, run: Run, checkpoint_dir: str | os.PathLike[str] | None, resume: bool
     ) -> TrainingCheckpoint | None:
-        """Bring the model to its start: the state in its checkpoint, or what is fitted to the training cells beforehand."""
+        """Restore the state in the checkpoint, or fit to the training cells what must be known before the first step."""
         if checkpoint_dir is None:
-            self._initialize(splitter.train_idx, config.buffer_mb)
+            self._initialize(run.splitter.train_idx, run.config.buffer_mb)
             return None
-        identity = training_identity(self, splitter, config, sizes, options)
+        options = {
+            "phases": list(run.stages), "early_stopping": run.early_stopping, "early_stopping_monitor": run.monitor,
+            **run.trainer,
+        }  # fmt: skip
+        identity = training_identity(self, run.splitter, run.config, run.sizes, options)
         checkpoint = TrainingCheckpoint(Path(checkpoint_dir), resume, identity)
-        splitter.generator = checkpoint.generator
+        run.splitter.generator = checkpoint.generator
         if checkpoint.state is not None:
             checkpoint.restore(self)
         else:
-            self._initialize(splitter.train_idx, config.buffer_mb)
+            self._initialize(run.splitter.train_idx, run.config.buffer_mb)
             checkpoint.save_between(self, must=True)
         return checkpoint
 
-    def _summarise(
-        self,
-        kept: Sequence[KeepBest],
-        config: TrainConfig,
-        sizes: TrainingSizes,
-        phases: Mapping[str, int],
-        on_interrupt: StopOnInterrupt,
-    ) -> None:
-        """Write `training_summary_`, and warn if training was interrupted."""
-        self.training_summary_ = {
-            **best_of(kept, self.history_ or {}), "monitor": config.monitor, "interrupted": on_interrupt.interrupted,
-            "batch_size": sizes.batch_size, "contrastive_batch_size": sizes.cells_per_step, "max_epochs": sum(phases.values()),
-        }  # fmt: skip
-        if on_interrupt.interrupted:
-            message = "Training was interrupted. The model keeps its best weights so far and can be used."
-            warnings.warn(message, UserWarning, stacklevel=3)
+    def _run(self, run: Run, checkpoint: TrainingCheckpoint | None) -> None:
+        """Train the stages that are not finished, until one is interrupted, and write `training_summary_`."""
+        if is_first_rank():
+            logger.info(run.describe())
+        results = [] if checkpoint is None else [StageResult(**summary) for summary in checkpoint.summaries]
+        if len(results) == len(run.stages):  # resumed, although it was over
+            self._finish(run)
+        # patience that one stage used up must not end the next; checkpoints of both can be compared
+        states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
+        on_interrupt = StopOnInterrupt()
+        try:
+            for stage in list(run.stages)[len(results) :]:
+                for callback, state in states:
+                    callback.load_state_dict(copy.deepcopy(state))
+                with self.module.freezing(networks=stage == "linear", reference=self.is_query_):
+                    self._run_stage(run, stage, results, on_interrupt, checkpoint)
+                if on_interrupt.interrupted:
+                    break
+                if checkpoint is not None:
+                    checkpoint.finish_phase(self, dataclasses.asdict(results[-1]))
+        finally:  # also after an error: the model then has its last good weights, and can be used
+            if self.is_trained_:
+                self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
+                self._calibrate_matching(run.splitter.val_idx)
+                self.training_summary_ = {
+                    **best_of(results, self.history_), "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
+                    "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
+                    "max_epochs": sum(run.stages.values()),
+                }  # fmt: skip
 
-    def _finish_without_runner(self, splitter: PairedSplitter, device: torch.device) -> None:
-        """Bring about what scvi-tools' runner does after training, for a resumed one that was over already."""
+    def _run_stage(
+        self,
+        run: Run,
+        stage: str,
+        results: list[StageResult],
+        on_interrupt: StopOnInterrupt,
+        checkpoint: TrainingCheckpoint | None,
+    ) -> None:
+        """Train until held-out cells are scored no better, and put the best weights back."""
+        before = epochs_of(self.history_ if self.is_trained_ else None)
+        with quiet_lightning(), ranks_trainer(run.sizes.n_ranks, run.trainer) as (of_ranks, report):
+            keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode, report)
+            trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
+            if checkpoint is not None:
+                trainer["plugins"] = [*_as_list(trainer.get("plugins")), AtomicCheckpointIO()]
+                trainer["ckpt_path"] = str(checkpoint.path) if checkpoint.within_phase else None
+            plan = self._training_plan_cls(self.module, config=run.config, micro_batch_size=run.sizes.micro_batch_size)
+            with explained("train() cannot make a trainer of these arguments"):
+                runner = self._train_runner_cls(self, training_plan=plan, data_splitter=run.splitter, **trainer)
+            if run.sizes.n_ranks > 1:
+                runner.device = runner.trainer.strategy.root_device  # of this rank
+            if checkpoint is not None:
+                runner.trainer.callbacks.append(SaveCheckpoint(checkpoint, self))
+            self.module.train()  # a trained module comes back in eval mode
+            results.append(keep.result)
+            try:
+                runner()
+            except BaseException:
+                if keep.has_weights:
+                    self._finish(run)
+                raise
+            keep.result.n_epochs = runner.trainer.current_epoch
+            keep.read_report()
+
+    def _finish(self, run: Run) -> None:
+        """Bring about what scvi-tools' runner does after training, where it did not come to that."""
+        splitter = run.splitter
         self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
         self.test_indices = splitter.test_idx
         self.module.eval()
-        self.to_device(device)
+        self.to_device(run.device)
+        self.is_trained_ = True
 
 
 def _as_list(value: object) -> list:

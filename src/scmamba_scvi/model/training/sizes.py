@@ -1,33 +1,24 @@
-"""Sizes that follow from the data and the hardware: preset, patches, minibatch, epochs."""
+"""Sizes that follow from the number of cells and features: patches, minibatch, epochs."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
-
-from ...config import ModelConfig, TrainConfig
+from ...config import ModelConfig
 from ...errors import ScmambaError
 
 #: Steps after which held-out retrieval no longer improved on any data set tried.
 STEPS = 300
 #: Steps without improvement before training stops.
 PATIENCE_STEPS = 100
-#: Below this the larger network only overfits.
-BASE_CELLS = 5_000
 #: Fewer pairs cannot show how modalities relate.
 MIN_PAIRED_CELLS = 20
-#: Share of the cells to train on where none is given, as in scvi-tools.
+#: Fraction of the cells to train on where none is given, as in scvi-tools.
 TRAIN_SIZE = 0.9
 #: Shortest patch worth a token.
 MIN_PATCH = 16
-
-
-def choose_preset(n_cells: int) -> str:
-    """``"base"`` if there is a GPU and enough cells to train it on, else ``"small"``."""
-    return "base" if torch.cuda.is_available() and n_cells >= BASE_CELLS else "small"
 
 
 def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:
@@ -43,41 +34,33 @@ class TrainingSizes:
     cells_per_step: int  # that the loss compares with each other, on all devices together
     n_ranks: int  # devices, each with a process of its own
     max_epochs: int
-    patience: int
-    epochs_given: bool  # by the user, for all phases together
+    patience: int  # epochs without a better score before a stage ends
+    epochs_given: bool  # by the user, for all stages together
 
     @property
     def micro_batch_size(self) -> int | None:
         """``batch_size`` if a device reads its cells of a step in parts, else `None`."""
         return self.batch_size if self.cells_per_step > self.batch_size * self.n_ranks else None
 
-    def phases(self, *, linear_first: bool) -> dict[str, int]:
-        """Epochs at most of each phase: the linear part alone, then all of the network."""
-        alone = self.max_epochs // 2 if self.epochs_given else self.max_epochs
-        if not linear_first or not alone:
-            return {"whole": self.max_epochs}
-        return {"linear": alone, "whole": self.max_epochs - alone if self.epochs_given else self.max_epochs}
+    def stages(self, *, linear_first: bool) -> dict[str, int]:
+        """Epochs at most of each stage: the linear branch alone, then the full network."""
+        linear = self.max_epochs // 2 if self.epochs_given else self.max_epochs
+        if not linear_first or not linear:
+            return {"full": self.max_epochs}
+        return {"linear": linear, "full": self.max_epochs - linear if self.epochs_given else self.max_epochs}
 
-    def describe(self, preset: str, device: torch.device, phases: Mapping[str, int], n_train: int, n_val: int) -> str:
-        """What is printed when training begins."""
-        epochs = f"at most {phases['whole']} epochs"
-        if "linear" in phases:
-            linear, whole = phases["linear"], phases["whole"]
-            epochs = f"at most {linear} epochs of the linear part alone, then {whole} of the whole network"
-        where = str(device) if self.n_ranks == 1 else f"{self.n_ranks} {device.type} devices"
-        cells = f"minibatches of {self.cells_per_step}"
-        if self.cells_per_step > self.batch_size:
-            cells += f" ({self.batch_size} at a time{' on each device' if self.n_ranks > 1 else ''})"
-        return (
-            f"SCMAMBA: preset {preset!r} on {where}, {n_train:,} cells to train on and {n_val:,} held out, "
-            f"{cells}, {epochs}."
-        )
+    def describe(self) -> str:
+        """Cells of a minibatch, in words."""
+        if self.cells_per_step == self.batch_size:
+            return f"minibatches of {self.cells_per_step}"
+        each = " on each device" if self.n_ranks > 1 else ""
+        return f"minibatches of {self.cells_per_step} ({self.batch_size} at a time{each})"
 
 
 def count_training_cells(
     n_cells: int, train_size: float | None, external_indexing: Sequence[Sequence[int]] | None
 ) -> int:
-    """Number of cells to train on: those that the caller names, else a share of all, rounded down."""
+    """Number of cells to train on: those that the caller names, else a fraction of all, rounded down."""
     if external_indexing is not None:
         return len(external_indexing[0])
     return int(n_cells * (TRAIN_SIZE if train_size is None else train_size))
@@ -89,7 +72,7 @@ def choose_sizes(
     batch_size: int | None,
     contrastive_batch_size: int | None,
     max_epochs: int | None,
-    config: TrainConfig,
+    early_stopping_patience: int | None = None,
     n_ranks: int = 1,
 ) -> TrainingSizes:
     """Minibatch, epochs and patience for ``n_train`` training cells, on ``n_ranks`` devices.
@@ -125,7 +108,7 @@ def choose_sizes(
         cells_per_step=cells_per_step,
         n_ranks=n_ranks,
         max_epochs=max_epochs if max_epochs is not None else min(100, max(3, math.ceil(STEPS / steps))),
-        patience=config.patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
+        patience=early_stopping_patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
         epochs_given=max_epochs is not None,
     )
 

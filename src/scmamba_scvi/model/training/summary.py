@@ -1,78 +1,66 @@
-"""What a training found: `training_summary_`, and the line that is printed about it."""
+"""What a training found: `training_summary_`, and the line that is logged about it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from .callbacks import KeepBest
-
-#: What the scores that training can watch are called in print, and how to read them.
-SCORES: Final[dict[str, tuple[str, str]]] = {
-    "foscttm_validation": (
-        "held-out FOSCTTM", "share of cells that lie closer than the partner; 0 is perfect, 0.5 is chance",
-    ),
-    "recall_at_10_validation": (
-        "held-out recall@10", "share of cells whose partner is among the 10 nearest; 1 is perfect",
-    ),
-    "modality_gap_validation": ("held-out modality gap", "distance between the means of the modalities; 0 is best"),
-    "validation_loss": ("held-out loss", "lower is better"),
-}  # fmt: skip
+from .callbacks import StageResult
 
 
-#: What the phases of a training that has two are called in print.
-PHASES: Final = {"linear": "the linear part", "whole": "the whole network"}
+class Score(NamedTuple):
+    """A score that training can watch: its name in print, how to read it, and whether ``"min"`` or ``"max"`` is best."""
+
+    label: str
+    meaning: str
+    mode: str = "min"
 
 
-def best_of(kept: Sequence[KeepBest], history: Mapping[str, Sized]) -> dict[str, Any]:
+#: By the name that it is logged under.
+SCORES: Final[dict[str, Score]] = {
+    "foscttm_validation": Score("FOSCTTM", "0 is perfect, 0.5 chance"),
+    "recall_at_10_validation": Score("recall@10", "1 is perfect", "max"),
+    "modality_gap_validation": Score("modality gap", "0 is best"),
+    "validation_loss": Score("loss", "lower is better"),
+}
+
+
+def epochs_of(history: Mapping[str, Sized] | None) -> int:
+    """Epochs that a model was trained for, over all calls of `train`."""
+    return len((history or {}).get("train_loss", ()))
+
+
+def best_of(results: Sequence[StageResult], history: Mapping[str, Sized] | None) -> dict[str, Any]:
     """Score and epoch of the weights that are kept, and the scores before the first step.
 
     Parameters
     ----------
-    kept
-        What each phase of this training found.
+    results
+        What each stage of this training found.
     history
         Of the model; it begins with the epochs of earlier calls of `train`.
 
     Returns
     -------
-    ``best_epoch`` is the row of ``history``, counted from 0 over all calls and phases; `None`: before the first step.
+    ``best_epoch`` is the row of ``history``, counted from 0 over all calls and stages; `None`: before the first step.
     """
-    summary: dict[str, Any] = {"best_epoch": None, "best": None, "start": kept[0].start if kept else {}}
-    before = max(0, len(history.get("train_loss", ())) - sum(phase.n_epochs for phase in kept))
-    for phase in kept:
-        summary["best"] = phase.best if phase.best is not None else summary["best"]
-        if phase.best_epoch is not None:
-            summary["best_epoch"] = before + phase.best_epoch
-        before += phase.n_epochs
+    summary: dict[str, Any] = {"best_epoch": None, "best": None, "start": results[0].start if results else {}}
+    before = max(0, epochs_of(history) - sum(result.n_epochs for result in results))
+    for result in results:
+        summary["best"] = result.best if result.best is not None else summary["best"]
+        if result.best_epoch is not None:
+            summary["best_epoch"] = before + result.best_epoch
+        before += result.n_epochs
     return summary
 
 
-def describe_result(summary: Mapping[str, Any], kept: Mapping[str, KeepBest]) -> str:
-    """The line that is printed after training; its epochs are counted from 1, as those of progress bars and figures.
-
-    Parameters
-    ----------
-    summary
-        What `best_of` returned, and the name of the score under ``monitor``.
-    kept
-        What each phase found, by the name of the phase.
-    """
-    score, meaning = SCORES[summary["monitor"]]
-    if summary["best"] is None:
-        return f"Kept the last weights: the {score} was never finite."
-    start = summary["start"].get(summary["monitor"])
-    before = "" if start is None or summary["best_epoch"] is None else f", {start:.4f} before training"
-    return f"Kept the weights {_when(summary['best_epoch'], kept)}: {score} {summary['best']:.4f}{before} ({meaning})."
-
-
-def _when(best_epoch: int | None, kept: Mapping[str, KeepBest]) -> str:
-    if best_epoch is None:
-        return "from before the first step"
-    # a later phase starts from the best weights of the one before, and has a best epoch only if it improved on them
-    name, epoch = [(name, phase.best_epoch) for name, phase in kept.items() if phase.best_epoch is not None][-1]
-    if len(kept) == 1 and epoch == best_epoch:
-        return f"of epoch {best_epoch + 1}"
-    # every phase has a progress bar of its own, which counts from 1 again
-    part = PHASES[name] if len(kept) > 1 else "this training"
-    return f"of epoch {best_epoch + 1} (epoch {epoch + 1} of {part})"
+def describe_result(summary: Mapping[str, Any]) -> str:
+    """The line that is logged after training; its epochs are counted from 1, as those of progress bars and figures."""
+    label, meaning, _ = SCORES[summary["monitor"]]
+    best, epoch, start = summary["best"], summary["best_epoch"], summary["start"].get(summary["monitor"])
+    if best is None:
+        return f"Held-out {label} was never finite: the last weights are kept."
+    if epoch is None:
+        return f"No epoch improved on the initial weights, which are kept. Held-out {label} {best:.3f} ({meaning})."
+    change = f"{best:.3f}" if start is None else f"{start:.3f} -> {best:.3f}"
+    return f"Best epoch: {epoch + 1}. Held-out {label} {change} ({meaning})."

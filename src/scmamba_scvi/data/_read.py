@@ -1,0 +1,317 @@
+"""Any file that a lab has, as a MuData: recognised by what is in it, read by scanpy, anndata or mudata, and checked."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.utils import make_index_unique
+from mudata import MuData
+from scipy import sparse
+
+from .._compat import without_pulling
+from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
+from ..errors import ScmambaError
+
+#: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
+MAX_COMPRESSION: Final = 1100
+#: Arrays up to this size in bytes are read without a look at how they are stored.
+MAX_UNCHECKED_BYTES: Final = 1 << 26
+#: Columns of ``var`` that may hold the type of a feature.
+TYPE_COLUMNS: Final = ("feature_types", "feature_type", "modality")
+#: Parts of a name in ``obsm`` that say its columns are counts of proteins.
+PROTEIN_WORDS: Final = ("protein", "antibody", "adt")
+#: What others write, and how to get from there to a file that can be read here. From the end of a name to what it is and the way.
+ELSEWHERE: Final = {
+    ".rds": (
+        "an R object (Seurat or SingleCellExperiment)",
+        "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData; zellkonverter or anndataR write .h5ad",
+    ),
+    ".qs": ("an R object", "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData"),
+    ".h5seurat": ("SeuratDisk's format", "in R, load it with LoadH5Seurat and write a MuData with MuDataSeurat's WriteH5MU"),
+    "fragments.tsv.gz": (
+        "fragments, not counts",
+        "count them in peaks first, with SnapATAC2 (make_peak_matrix), muon (atac.tl.count_fragments_features) or Signac",
+    ),
+    "fragments.tsv": ("fragments, not counts", "count them in peaks first, with SnapATAC2, muon or Signac"),
+    ".loom": ("a loom file", "anndata.io.read_loom reads it; put each modality into mudata.MuData({'rna': ..., 'atac': ...})"),
+}  # fmt: skip
+
+
+def read(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]],
+) -> MuData:
+    """Any file of counts in several modalities, as a MuData.
+
+    What a file is follows from its content:
+
+    - ``.h5mu``, and ``.zarr`` that holds a MuData;
+    - the ``.h5`` of Cell Ranger (Multi, Count with antibodies, ARC), and its folder of ``matrix.mtx.gz``, ``features.tsv.gz``
+      and ``barcodes.tsv.gz``; also the folder ``outs`` in which these lie;
+    - ``.h5ad`` or ``.zarr`` of an AnnData whose ``var["feature_types"]`` tells the modality of each feature, or whose ``obsm``
+      holds the counts of proteins;
+    - several files of one modality each, with their names: ``read({"rna": "rna.h5ad", "atac": "atac.h5ad"})``.
+
+    Parameters
+    ----------
+    paths
+        A path; or a dict from modality to path. Without a dict, the features of several files must tell their modality.
+
+    Returns
+    -------
+    One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type. Counts are as
+    the file has them; ``var`` holds the coordinates that the file has (``interval``, or ``chrom``, ``start`` and ``end``). Features
+    of one name within a modality are numbered.
+
+    Raises
+    ------
+    ScmambaError
+        There is no such file, it is damaged, it is of another format (the message names the way to convert it), or it holds one
+        modality only.
+
+    Examples
+    --------
+    >>> scmamba_scvi.read("cells.h5mu").n_obs
+    300
+    >>> mdata["rna"].write_h5ad("rna.h5ad"), mdata["atac"].write_h5ad("atac.h5ad")
+    (None, None)
+    >>> list(scmamba_scvi.read({"rna": "rna.h5ad", "atac": "atac.h5ad"}).mod)
+    ['rna', 'atac']
+    """
+    if isinstance(paths, Mapping):
+        return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
+    if isinstance(paths, str | os.PathLike):
+        found = _read_one(Path(paths))
+        return found if isinstance(found, MuData) else _split(found, Path(paths))
+    files = [Path(path) for path in paths]
+    if len(files) == 1:
+        return read(files[0])
+    modalities: dict[str, AnnData] = {}
+    for file in files:
+        adata = _one_modality(file, None)
+        name = _kind_of(adata) or _kind_of_name(file.name)
+        if name is None or name in modalities:
+            doubt = f"{file} does not say which" if name is None else f"{file} is a second one of {name!r}"
+            raise ScmambaError(f"Each file must be of another modality, and {doubt}: name them, {_example(files)}.")
+        modalities[name] = adata
+    return _assembled(modalities)
+
+
+def _read_one(path: Path) -> MuData | AnnData:
+    """What one path holds, read by the package whose format it is."""
+    _check_is_there(path)
+    for ending, (what, way) in ELSEWHERE.items():
+        if path.name.lower().endswith(ending):
+            raise ScmambaError(f"{path} is {what}, which is not read here: {way}.")
+    try:
+        return _read_folder(path) if path.is_dir() else _read_file(path)
+    except ScmambaError:
+        raise
+    except Exception as error:
+        # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
+
+
+def _read_file(path: Path) -> MuData | AnnData:
+    if not h5py.is_hdf5(path):
+        raise ScmambaError(f"{path} is not a file of counts that can be read here: {_readable()}.")
+    check_declared_sizes(path)
+    with h5py.File(path, "r") as file:
+        parts = set(file)
+    if "mod" in parts:
+        import mudata
+
+        return mudata.read_h5mu(path)
+    if {"X", "obs", "var"} <= parts or {"obs", "var", "layers"} <= parts:
+        import anndata
+
+        return anndata.io.read_h5ad(path)
+    if "matrix" in parts:
+        import scanpy as sc
+
+        return _without_warning_of_names(lambda: sc.read_10x_h5(path, gex_only=False))
+    if len(parts) == 1 and _is_legacy_10x(path):
+        raise ScmambaError(
+            f"{path} is of Cell Ranger 2, which counted genes only. A second modality is needed: {_example([path])}."
+        )
+    raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {_readable()}.")
+
+
+def _read_folder(path: Path) -> MuData | AnnData:
+    if (path / ".zgroup").exists() or (path / "zarr.json").exists():
+        import anndata
+        import mudata
+        import zarr
+
+        return mudata.read_zarr(path) if "mod" in zarr.open_group(path, mode="r") else anndata.io.read_zarr(path)
+    if any((path / name).exists() for name in ("matrix.mtx.gz", "matrix.mtx")):
+        return _read_mtx(path)
+    for inside in (
+        "filtered_feature_bc_matrix.h5",
+        "filtered_feature_bc_matrix",
+    ):  # the folder that Cell Ranger calls outs
+        if (path / inside).exists():
+            return _read_one(path / inside)
+    raise ScmambaError(
+        f"{path} is a folder without matrix.mtx.gz, and no .zarr: it has {sorted(f.name for f in path.iterdir())[:5]}. "
+        f"Pass a file or a folder of counts: {_readable()}."
+    )
+
+
+def _read_mtx(path: Path) -> AnnData:
+    """A folder of Cell Ranger; ARC writes the place of each feature into the fourth to sixth column."""
+    import scanpy as sc
+
+    adata = _without_warning_of_names(lambda: sc.read_10x_mtx(path, gex_only=False))
+    adata.X = sparse.csr_matrix(adata.X)
+    table = next(path / name for name in ("features.tsv.gz", "features.tsv", "genes.tsv") if (path / name).exists())
+    columns = pd.read_csv(table, sep="\t", header=None, dtype={3: str})
+    if columns.shape[1] >= 6:
+        adata.var["chrom"] = columns[3].fillna("").to_numpy()
+        for name, column in (("start", 4), ("end", 5)):
+            adata.var[name] = columns[column].fillna(-1).astype(np.int64).to_numpy()
+    return adata
+
+
+def _one_modality(path: Path, name: str | None) -> AnnData:
+    """The modality ``name`` of a file; the only one where ``name`` is `None` or the file holds just one."""
+    found = _read_one(path)
+    parts = dict(found.mod) if isinstance(found, MuData) else _parts_of(found)
+    if name is not None and name in parts:
+        return parts[name]
+    if len(parts) != 1:
+        raise ScmambaError(f"{path} holds {list(parts)}: pass it alone, read({str(path)!r}), or name one of these.")
+    return next(iter(parts.values()))
+
+
+def _split(adata: AnnData, path: Path) -> MuData:
+    parts = _parts_of(adata)
+    if len(parts) > 1:
+        return _assembled(parts)
+    (name,) = parts
+    what = (
+        "10x (Cell Ranger) file" if path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix else "AnnData"
+    )
+    holds = f"{name} only" if name else "one modality (var has no 'feature_types', obsm no proteins)"
+    raise ScmambaError(
+        f"{path} is an {what} with {holds}, and at least two modalities are needed. Name the file of each, "
+        f"{_example([path])}, or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
+    )
+
+
+def _parts_of(adata: AnnData) -> dict[str, AnnData]:
+    """An AnnData by the types of its features, with the proteins that its ``obsm`` holds; ``""`` for a type that is not known."""
+    column = next((name for name in TYPE_COLUMNS if name in adata.var), None)
+    types = pd.Series("", index=adata.var_names) if column is None else adata.var[column].astype(str)
+    names = adata.var_names.to_numpy(dtype=object)
+    for value in types.unique():  # a gene and a protein may share a name, two genes may not
+        of_type = (types == value).to_numpy()
+        names[of_type] = make_index_unique(pd.Index(names[of_type]))
+    adata.var_names = names
+    parts: dict[str, AnnData] = {}
+    for value in types.unique():
+        part = adata if types.nunique() == 1 else adata[:, (types == value).to_numpy()].copy()
+        parts[FEATURE_TYPES.get(value, _kind_of_name(value) or value)] = part
+    proteins = [key for key in adata.obsm if any(word in key.lower() for word in PROTEIN_WORDS)]
+    if proteins and "protein" not in parts:
+        if len(proteins) > 1:
+            raise ScmambaError(f"Several entries of obsm may hold counts of proteins, {proteins}: leave one of them.")
+        if "" in parts:
+            parts["rna"] = parts.pop("")
+        parts["protein"] = _proteins(adata, proteins[0])
+    return parts
+
+
+def _proteins(adata: AnnData, key: str) -> AnnData:
+    """Proteins of ``obsm[key]`` as a modality; a table has their names, an array has them in ``uns``."""
+    values = adata.obsm[key]
+    if isinstance(values, pd.DataFrame):
+        names = values.columns.astype(str)
+        values = values.to_numpy()
+    else:
+        known = [adata.uns[k] for k in (f"{key}_names", "protein_names") if k in adata.uns]
+        if not known or len(known[0]) != values.shape[1]:
+            raise ScmambaError(
+                f"obsm[{key!r}] holds {values.shape[1]} proteins without names: make it a pandas DataFrame with the names as "
+                f"columns, or put the names into uns['protein_names']."
+            )
+        names = pd.Index(np.asarray(known[0]).astype(str))
+    return AnnData(sparse.csr_matrix(values), obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=names))
+
+
+def _assembled(modalities: Mapping[str, AnnData]) -> MuData:
+    """MuData of the modalities, kinds that are known first and in their order."""
+    order: list[str] = [kind for kind in KINDS if kind in modalities]
+    order += [name for name in modalities if name not in order]
+    with without_pulling():
+        return MuData({name: modalities[name] for name in order})
+
+
+def _kind_of(adata: AnnData) -> str | None:
+    column = next((name for name in TYPE_COLUMNS if name in adata.var), None)
+    types = set() if column is None else set(adata.var[column].astype(str))
+    return FEATURE_TYPES.get(types.pop()) if len(types) == 1 else None
+
+
+def _kind_of_name(name: str) -> str | None:
+    words = name.lower().replace(".", "_").replace("-", "_").split("_")
+    return next(
+        (kind for kind, names in MODALITY_NAMES.items() if name.lower() in names or set(words) & set(names)), None
+    )
+
+
+def _without_warning_of_names(read_file) -> AnnData:
+    """Read without anndata's warning that names repeat: they are made unique within each modality."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Variable names are not unique")
+        return read_file()
+
+
+def _check_is_there(path: Path) -> None:
+    if path.exists():
+        return
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+    raise ScmambaError(f"There is no file {path}.{hint}")
+
+
+def check_declared_sizes(path: Path) -> None:
+    """Refuse an HDF5 file that declares a huge array and stores almost nothing: reading it would fill the memory."""
+
+    def check(name: str, item: object) -> None:
+        if not isinstance(item, h5py.Dataset) or not item.shape:
+            return
+        declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+        if declared > MAX_COMPRESSION * stored + MAX_UNCHECKED_BYTES:
+            raise ScmambaError(
+                f"{path} is damaged or forged: its array {name!r} declares {declared:,} bytes and stores {stored:,}."
+            )
+
+    with h5py.File(path, "r") as file:
+        file.visititems(check)
+
+
+def _is_legacy_10x(path: Path) -> bool:
+    with h5py.File(path, "r") as file:
+        group = next(iter(file.values()))
+        return isinstance(group, h5py.Group) and {"genes", "gene_names", "barcodes"} <= set(group)
+
+
+def _readable() -> str:
+    return ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
+
+
+def _example(files: Sequence[Path]) -> str:
+    named = ", ".join(f"{kind!r}: {str(file)!r}" for kind, file in zip(KINDS, [*files, "..."][:2], strict=False))
+    return f"read({{{named}}})"

@@ -1,0 +1,163 @@
+"""`read`: every format that a lab has comes back with the same cells, features and counts."""
+
+from __future__ import annotations
+
+import anndata
+import h5py
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from tenx import BARCODES, X, write_10x, write_10x_folder
+
+import scmamba_scvi
+from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.errors import ScmambaError
+
+read = scmamba_scvi.read
+
+
+@pytest.fixture
+def multiome():
+    return simulate_multiome(n_cells=40, n_genes=30, n_peaks=50, seed=0)
+
+
+def same(found, wanted):
+    assert [*found.mod] == [*wanted.mod]
+    assert found.obs_names.tolist() == wanted.obs_names.tolist()
+    for name in wanted.mod:
+        assert found[name].var_names.tolist() == wanted[name].var_names.tolist()
+        assert (found[name].X != wanted[name].X).nnz == 0
+
+
+def joined(mdata, types):
+    """One AnnData of all features, with their types."""
+    adata = anndata.concat(list(mdata.mod.values()), axis=1)
+    adata.var["feature_types"] = np.repeat(list(types), [m.n_vars for m in mdata.mod.values()])
+    return adata
+
+
+@pytest.mark.parametrize("form", ["h5", "folder", "outs"])
+def test_what_cell_ranger_writes(tmp_path, form):
+    if form == "folder":
+        write_10x_folder(tmp_path / "filtered_feature_bc_matrix")
+        path = tmp_path / "filtered_feature_bc_matrix"
+    else:
+        path = tmp_path / "filtered_feature_bc_matrix.h5"
+        write_10x(path)
+    found = read(tmp_path if form == "outs" else path)
+    assert [*found.mod] == ["rna", "atac"] and found.obs_names.tolist() == BARCODES
+    assert found["rna"].var_names.tolist() == ["A", "B", "A-1"]
+    assert found["rna"].var["gene_ids"].tolist() == ["ENSG1", "ENSG2", "ENSG3"]
+    assert found["atac"].var_names.tolist() == ["chr1:5-9", "chr2:1-4"]
+    np.testing.assert_array_equal(found["rna"].X.toarray(), X.toarray()[:, [0, 1, 3]])
+    np.testing.assert_array_equal(found["atac"].X.toarray(), X.toarray()[:, [2, 4]])
+    assert all(m.X.format == "csr" for m in found.mod.values())
+    where = scmamba_scvi.pp.feature_layout(found["rna"].var, patch_size=2)
+    assert where.n_placed == 2  # the third gene has no place in these files
+
+
+@pytest.mark.parametrize("form", ["h5mu", "zarr", "h5ad", "h5ad_zarr", "two_files", "two_files_named_by_their_names"])
+def test_a_multiome_in_each_form_is_the_same(tmp_path, multiome, form):
+    if form in ("h5mu", "zarr"):
+        path = tmp_path / f"cells.{form}"
+        getattr(multiome, f"write_{form}" if form == "h5mu" else "write_zarr")(path)
+    elif form.startswith("two_files"):
+        files = {name: tmp_path / f"my_{name}.h5ad" for name in multiome.mod}
+        for name, file in files.items():
+            multiome[name].write_h5ad(file)
+        path = files if form == "two_files" else list(files.values())
+    else:
+        path = tmp_path / ("cells.h5ad" if form == "h5ad" else "cells.zarr")
+        adata = joined(multiome, ("Gene Expression", "Peaks"))
+        adata.write_h5ad(path) if form == "h5ad" else adata.write_zarr(path)
+    same(read(path), multiome)
+
+
+def test_proteins_in_obsm_become_a_modality(tmp_path):
+    mdata = simulate_citeseq(n_cells=40, n_genes=30, n_proteins=6, seed=0)
+    adata = mdata["rna"].copy()
+    counts = mdata["protein"].X
+    counts = counts.toarray() if sparse.issparse(counts) else counts
+    adata.obsm["protein_expression"] = pd.DataFrame(counts, index=adata.obs_names, columns=mdata["protein"].var_names)
+    adata.write_h5ad(tmp_path / "cite.h5ad")
+    found = read(tmp_path / "cite.h5ad")
+    assert [*found.mod] == ["rna", "protein"]
+    assert found["protein"].var_names.tolist() == mdata["protein"].var_names.tolist()
+    np.testing.assert_array_equal(found["protein"].X.toarray(), counts)
+
+    adata.obsm["protein_expression"] = counts  # without names
+    adata.write_h5ad(tmp_path / "bare.h5ad")
+    with pytest.raises(ScmambaError, match="6 proteins without names"):
+        read(tmp_path / "bare.h5ad")
+    adata.uns["protein_names"] = mdata["protein"].var_names.to_numpy()
+    adata.write_h5ad(tmp_path / "named.h5ad")
+    assert read(tmp_path / "named.h5ad")["protein"].var_names.tolist() == mdata["protein"].var_names.tolist()
+
+
+def test_other_types_of_features_keep_their_name(tmp_path, multiome):
+    joined(multiome, ("Gene Expression", "CRISPR Guide Capture")).write_h5ad(tmp_path / "cells.h5ad")
+    assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        pytest.param("cells.rds", "Seurat.*WriteH5MU", id="seurat"),
+        pytest.param("cells.h5seurat", "SeuratDisk", id="seurat_disk"),
+        pytest.param("atac_fragments.tsv.gz", "fragments, not counts.*SnapATAC2", id="fragments"),
+        pytest.param("cells.loom", "read_loom", id="loom"),
+        pytest.param("cells.csv", "not a file of counts.*h5mu", id="text"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_the_way_to_convert_it(tmp_path, name, says):
+    (tmp_path / name).write_bytes(b"cell,gene\n")
+    with pytest.raises(ScmambaError, match=says):
+        read(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_named_with_one_that_is(tmp_path):
+    write_10x(tmp_path / "filtered_feature_bc_matrix.h5")
+    with pytest.raises(ScmambaError, match="There is no file .*Did you mean .*filtered_feature_bc_matrix.h5"):
+        read(tmp_path / "filtered_feature_bc_matrx.h5")
+
+
+def test_one_modality_is_not_enough(tmp_path, multiome):
+    write_10x(tmp_path / "rna.h5", types=["Gene Expression"] * 5)
+    with pytest.raises(ScmambaError, match=r"10x \(Cell Ranger\) file with rna only.*read\(\{'rna'"):
+        read(tmp_path / "rna.h5")
+    multiome["rna"].write_h5ad(tmp_path / "rna.h5ad")
+    with pytest.raises(ScmambaError, match=r"AnnData with .*mudata.MuData\(\{"):
+        read(tmp_path / "rna.h5ad")
+
+
+def test_two_files_of_one_modality_are_not_taken_for_two(tmp_path, multiome):
+    for name in ("rna_1.h5ad", "rna_2.h5ad"):
+        multiome["rna"].write_h5ad(tmp_path / name)
+    with pytest.raises(ScmambaError, match="rna_2.h5ad is a second one of 'rna'"):
+        read([tmp_path / "rna_1.h5ad", tmp_path / "rna_2.h5ad"])
+
+
+def test_a_file_that_is_cut_off_or_of_something_else_is_named(tmp_path, multiome):
+    multiome.write_h5mu(tmp_path / "cells.h5mu")
+    whole = (tmp_path / "cells.h5mu").read_bytes()
+    (tmp_path / "cut.h5mu").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ScmambaError, match="cut.h5mu cannot be read"):
+        read(tmp_path / "cut.h5mu")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["weights"] = [1]
+    with pytest.raises(ScmambaError, match=r"HDF5 file with \['weights'\]"):
+        read(tmp_path / "other.h5")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ScmambaError, match="folder without matrix.mtx.gz"):
+        read(tmp_path / "folder")
+
+
+def test_real_cells_in_each_form(tmp_path, real_data):
+    mdata = mudata.read_h5mu(real_data / "pbmc_multiome_tiny_muon" / "test_rna_atac.h5mu")
+    for name in mdata.mod:
+        mdata[name].write_h5ad(tmp_path / f"{name}.h5ad")
+    found = read({name: tmp_path / f"{name}.h5ad" for name in mdata.mod})
+    for name in mdata.mod:
+        assert (found[name].X != mdata[name].X).nnz == 0

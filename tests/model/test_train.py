@@ -1,0 +1,276 @@
+"""What `train` promises of its arguments, of errors, of scores that cannot be computed, and of what it says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mudata
+import numpy as np
+import pytest
+import scvi
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import EarlyStopping as Lightnings
+from logged import logged
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.errors import NonFiniteError, ScmambaError, UnknownNameError
+
+HERE = Path(__file__).parent
+TINY = {"d_model": 16, "headdim": 16, "d_mlp": 16, "d_feature": 16, "n_latent": 8}
+
+
+def fresh(seed=0, **options):
+    scvi.settings.seed = seed
+    mdata = simulate_multiome(n_cells=120, n_genes=60, n_peaks=80, n_cell_types=3, seed=2)
+    SCMAMBA.setup_mudata(mdata)
+    return SCMAMBA(mdata, **{**TINY, **options})
+
+
+class Watch(Callback):
+    """Notes the stopping rule and the clipping of each stage, and how many epochs it had."""
+
+    def __init__(self):
+        self.rules, self.clips, self.epochs, self.asked = [], [], [], 0
+
+    def on_train_start(self, trainer, plan):
+        self.rules += [c for c in trainer.callbacks if isinstance(c, Lightnings)]
+        self.clips.append(trainer.gradient_clip_val)
+
+    def on_train_end(self, trainer, plan):
+        self.epochs.append(trainer.current_epoch)
+
+
+# -- arguments -------------------------------------------------------------------------------------------------------
+
+
+def test_early_stopping_and_clipping_are_what_the_user_gives():
+    watch, model = Watch(), fresh()
+    model.train(
+        max_epochs=40, early_stopping_patience=2, early_stopping_monitor="recall_at_10_validation",
+        early_stopping_mode="max", early_stopping_min_delta=1.0, gradient_clip_val=0.3, enable_progress_bar=False,
+        callbacks=[watch],
+    )  # fmt: skip
+    assert watch.epochs == [3, 3]  # no recall is better by 1, so patience ends after the first epoch and two more
+    for rule in watch.rules:
+        assert (rule.monitor, rule.mode, rule.patience, abs(rule.min_delta)) == (
+            "recall_at_10_validation",
+            "max",
+            2,
+            1.0,
+        )
+    assert watch.clips == [0.3, 0.3] and model.training_summary_["monitor"] == "recall_at_10_validation"
+
+
+def test_the_defaults_are_those_documented():
+    watch = Watch()
+    fresh().train(max_epochs=2, enable_progress_bar=False, callbacks=[watch])
+    assert watch.clips == [1.0, 1.0] and {rule.monitor for rule in watch.rules} == {"foscttm_validation"}
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        pytest.param({"lr": 0.1}, r"pass it as train\(plan_kwargs={'lr': \.\.\.}\)", id="learning rate"),
+        pytest.param({"dropout": 0.1}, r"pass it as SCMAMBA\(mdata, dropout=\.\.\.\)", id="option of the network"),
+        pytest.param({"num_workers": 2}, r"pass it as train\(datasplitter_kwargs={'num_workers': ", id="loader"),
+        pytest.param({"early_stoping": False}, "Did you mean 'early_stopping'", id="typing error"),
+        pytest.param({"plan_kwargs": {"learning_rate": 1}}, "Unknown training option", id="unknown option"),
+        pytest.param(
+            {"early_stopping_monitor": "foscttm_validatoin"}, "Did you mean 'foscttm_validation'", id="monitor"
+        ),
+        pytest.param({"early_stopping_mode": "max"}, "would wait for a worse foscttm_validation", id="mode"),
+        pytest.param({"early_stopping_patience": 0}, "early_stopping_patience must be at least 1", id="patience"),
+        pytest.param({"num_sanity_val_steps": 2}, "Leave num_sanity_val_steps out", id="sanity"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_answered_with_what_to_type(train, says):
+    model = fresh()
+    with pytest.raises(ScmambaError, match=says) as error:
+        model.train(max_epochs=1, enable_progress_bar=False, **train)
+    assert not model.is_initialized_ and len(str(error.value)) < 400
+
+
+def test_the_size_of_the_network_is_the_same_on_every_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert fresh(preset="auto").preset_ == "small"
+
+
+# -- scores ----------------------------------------------------------------------------------------------------------
+
+
+def three_modalities():
+    """MuData in which every two modalities share 40 cells, and no cell has all three."""
+    a = simulate_multiome(n_cells=120, n_genes=60, n_peaks=80, n_cell_types=3, seed=4)
+    protein = simulate_citeseq(n_cells=120, n_genes=60, n_proteins=20, n_cell_types=3, seed=4)["protein"].copy()
+    protein.obs_names = a.obs_names
+    rows = np.arange(120)
+    mods = {"rna": a["rna"][rows < 80], "atac": a["atac"][(rows < 40) | (rows >= 80)], "adt": protein[rows >= 40]}
+    return mudata.MuData({key: part.copy() for key, part in mods.items()})
+
+
+@pytest.mark.parametrize("case", ["one held-out pair", "no two held-out cells with the same two modalities"])
+def test_training_works_where_no_score_can_be_computed(case):
+    if case == "one held-out pair":
+        model, held_out = fresh(), [7]
+    else:
+        mdata = three_modalities()
+        SCMAMBA.setup_mudata(mdata)
+        model, held_out = SCMAMBA(mdata, **TINY), None
+        n = [mdata.obs_names.get_indexer(mdata[key].obs_names) for key in mdata.mod]
+        pairs = [np.intersect1d(n[i], n[j])[0] for i, j in ((0, 1), (0, 2), (1, 2))]
+        held_out = pairs
+    parts = [np.setdiff1d(np.arange(120), held_out), np.array(held_out), np.array([], dtype=int)]
+    with pytest.warns(UserWarning, match=f"No score can be computed from {len(held_out)} held-out cell"):
+        model.train(max_epochs=4, enable_progress_bar=False, datasplitter_kwargs={"external_indexing": parts})
+    assert model.is_trained and len(model.history["train_loss"]) == 4 and model.training_summary_["best"] is None
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_the_loss_before_the_first_step_of_each_stage_counts():
+    """A second stage that only makes the loss worse leaves the weights of the first."""
+    model = fresh()
+
+    class Spoil(Callback):
+        """A lower temperature makes the loss of embeddings that match badly larger."""
+
+        def on_validation_start(self, trainer, plan):
+            if not trainer.sanity_checking and not plan.module.encoders["rna"].only_linear:
+                plan.module.temperature.log.data -= 2
+
+    model.train(
+        max_epochs=6, enable_progress_bar=False, early_stopping_monitor="validation_loss", early_stopping=False,
+        callbacks=[Spoil()],
+    )  # fmt: skip
+    losses = model.history["validation_loss"].to_numpy().ravel()
+    summary = model.training_summary_
+    assert losses[3:].min() > losses[:3].min()
+    assert summary["best"] == pytest.approx(min(summary["start"]["validation_loss"], losses[:3].min()), abs=1e-6)
+    assert model.module.temperature.log.item() > -4  # each spoiled one is below -4.6
+
+
+def test_scores_before_the_first_step_are_those_of_all_held_out_cells():
+    model = fresh(encoder="linear")
+    model.train(max_epochs=1, batch_size=10, enable_progress_bar=False, plan_kwargs={"lr": 1e-30, "spectral_lr": 1e-30})
+    start = model.training_summary_["start"]
+    assert set(start) == {"foscttm_validation", "recall_at_10_validation", "modality_gap_validation", "validation_loss"}
+    assert start == {name: model.history[name].iloc[0, 0] for name in start}
+
+
+def test_validation_in_some_epochs_only_is_possible():
+    model = fresh()
+    model.train(max_epochs=8, check_val_every_n_epoch=2, enable_progress_bar=False)
+    assert len(model.history["foscttm_validation"]) == 4 and model.training_summary_["start"]
+
+
+# -- errors and callbacks --------------------------------------------------------------------------------------------
+
+
+class Poison(Callback):
+    def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+        if trainer.current_epoch == 1:
+            batch["X_rna"].values()[:] = torch.nan
+
+
+@pytest.mark.parametrize("train", [{}, {"train_size": 1.0}], ids=["held out", "no cells held out"])
+def test_after_an_error_in_the_first_stage_the_model_can_be_used(train, tmp_path):
+    model = fresh()
+    with pytest.raises(NonFiniteError):
+        model.train(max_epochs=8, enable_progress_bar=False, callbacks=[Poison()], **train)
+    assert model.is_trained and np.isfinite(model.get_latent_representation()).all()
+    assert len(model.validation_indices) == (0 if train else 12)
+    model.save(tmp_path / "m")
+    model.train(max_epochs=2, enable_progress_bar=False)
+    assert len(model.history["train_loss"]) == 3
+
+
+def test_an_error_before_the_first_step_leaves_the_model_untrained():
+    model = fresh()
+    with pytest.raises(ScmambaError, match="cannot make a trainer"):
+        model.train(max_epochs=2, enable_progress_bar=False, precision="9-bit")
+    assert not model.is_trained
+
+
+def test_patience_that_the_first_stage_used_up_does_not_end_the_second():
+    watch, rule = Watch(), Lightnings("foscttm_validation", patience=2, min_delta=1.0)
+    fresh().train(max_epochs=12, early_stopping=False, enable_progress_bar=False, callbacks=[rule, watch])
+    assert watch.epochs == [3, 3]
+
+
+# -- threads and output ----------------------------------------------------------------------------------------------
+
+
+def in_process(code, **environment):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), *sys.path])), **environment}
+    done = subprocess.run([sys.executable, "-W", "ignore::UserWarning:scmamba_scvi.model.inputs.checks", "-c", code], env=environment,
+                          capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+TRAINING = """
+import scanpy as sc, torch
+from test_train import fresh
+model = fresh(encoder="linear")
+"""
+
+
+def test_neighbors_of_scanpy_do_not_raise_the_number_of_threads():
+    code = (
+        TRAINING
+        + """
+mdata = model.adata
+sc.pp.neighbors(mdata["rna"], use_rep="X")
+raised = torch.get_num_threads()
+seen = []
+model.module.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+model.train(max_epochs=1, enable_progress_bar=False)
+encode = model.module.embed_jointly
+model.module.embed_jointly = lambda *given: (seen.append(torch.get_num_threads()), encode(*given))[1]
+model.get_latent_representation()
+print("threads", raised, *set(seen), len(seen) > 4)
+"""
+    )
+    said = in_process(code, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="2").stdout
+    assert said.split("threads ")[1].split() == ["2", "1", "True"]
+
+
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_terminal_shows_two_lines_and_a_bar_for_each_stage(bar):
+    done = in_process(
+        TRAINING.replace('encoder="linear"', "") + f"model.train(max_epochs=4, enable_progress_bar={bar})"
+    )
+    said = done.stdout + done.stderr
+    assert said.count("INFO") == 2 and said.count("100%") >= 2 * bar
+    for noise in (
+        "GPU",
+        "TPU",
+        "litlogger",
+        "LeafSpec",
+        "v_num",
+        "log_every_n_steps",
+        "eval mode",
+        "anity",
+        "Monitored",
+    ):
+        assert noise not in said
+    if not bar:
+        assert "epoch 1" not in said and "Seed set to 0" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_verbosity_of_scvi_tools_decides():
+    before, scvi.settings.verbosity = scvi.settings.verbosity, 30
+    try:
+        with logged() as lines:
+            fresh(encoder="linear").train(max_epochs=1, enable_progress_bar=False)
+    finally:
+        scvi.settings.verbosity = before
+    assert lines == []
+
+
+def test_unknown_monitor_is_an_unknown_name():
+    with pytest.raises(UnknownNameError):
+        fresh().train(early_stopping_monitor="elbo_validation")
