@@ -35,6 +35,20 @@ def _own_threads():
     torch.set_num_threads(N_THREADS)
 
 
+@pytest.fixture
+def quick():
+    """Arguments of a short training."""
+    return {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.fixture
+def mdata():
+    """200 cells with structure, fresh for every test: tests may change it."""
+    from scmamba_scvi.data import simulate_multiome
+
+    return simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """Folder of real data; without one, the test is skipped."""

@@ -38,13 +38,6 @@ def without_pulling() -> contextlib.AbstractContextManager:
     return override(pull_on_update=False)
 
 
-def validation_check(**kwargs: bool) -> object:
-    """scvi-tools' switches for what is checked when data are registered."""
-    from scvi.data._manager import AnnDataManagerValidationCheck
-
-    return AnnDataManagerValidationCheck(**kwargs)
-
-
 def devices_docstring() -> Callable[[Callable], Callable]:
     """scvi-tools' decorator that fills its own description of accelerators and devices into a docstring."""
     from scvi.utils._docstrings import devices_dsp
@@ -107,11 +100,6 @@ def drop_setup_with(model: Any, data: Any) -> Iterator[None]:
 def _drop(store: dict, key: str, value: weakref.ref) -> None:
     if store.get(key) is value():  # the user may have set up the data again since
         store.pop(key, None)
-
-
-def plain_registry(registry: dict) -> dict:
-    """scvi-tools' registry of a model as plain dicts, which hold no reference to its data."""
-    return {key: plain_registry(value) if isinstance(value, dict) else value for key, value in registry.items()}
 
 
 def share_data(source: Any, target: Any) -> None:

@@ -30,7 +30,7 @@ class NonFiniteError(ScmambaError):
     Attributes
     ----------
     epoch
-        Epoch of training in which it was met, counted from 0 within the phase; messages and progress bars count from 1.
+        Epoch of training in which it was met, counted from 0 within the stage; messages and progress bars count from 1.
     modality
         Kind of the modality it came from; `None` if it came from no single one.
     cells

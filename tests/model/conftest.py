@@ -1,22 +1,8 @@
-"""Small data with structure, and one trained model that tests share and do not change."""
+"""One trained model that tests share and do not change."""
 
 import pytest
 
 from scmamba_scvi.data import simulate_multiome
-
-QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
-
-
-@pytest.fixture
-def quick():
-    """Arguments of a short training."""
-    return dict(QUICK)
-
-
-@pytest.fixture
-def mdata():
-    """200 cells, fresh for every test: tests may change it."""
-    return simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +13,7 @@ def trained():
     mdata = simulate_multiome(n_cells=300, n_genes=150, n_peaks=400, n_cell_types=3, seed=2)
     SCMAMBA.setup_mudata(mdata, batch_key="batch", labels_key="cell_type")
     model = SCMAMBA(mdata)
-    model.train(**QUICK)
+    model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
     # the gate opens slowly: without this, tests would see the linear part alone
     for encoder in model.module.encoders.values():
         encoder.gate.data.fill_(0.5)

@@ -1,4 +1,4 @@
-"""The room that knows scvi-tools, Lightning and MuData; `docs/architecture.md` says what each file is for."""
+"""The subpackage that knows scvi-tools, Lightning and MuData; `docs/architecture.md` says what each file is for."""
 
 from __future__ import annotations
 

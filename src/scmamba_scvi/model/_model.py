@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mudata import MuData
+from scvi.data import AnnDataManagerValidationCheck
 from scvi.data.fields import MuDataLayerField
 from scvi.utils import setup_anndata_dsp
 
-from .._compat import drop_managers_with, scvi_constants, validation_check
+from .._compat import drop_managers_with, scvi_constants
 from .._keys import BATCH_KEY, LABELS_KEY, x_key
 from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
@@ -213,7 +214,7 @@ class SCMAMBA(
         fields += [ColumnField(BATCH_KEY, batch_key), ColumnField(LABELS_KEY, labels_key, missing=unlabeled_category)]
         manager = MultiModalManager(
             fields=fields, setup_method_args=setup_method_args,
-            validation_checks=validation_check(check_fully_paired_mudata=False),
+            validation_checks=AnnDataManagerValidationCheck(check_fully_paired_mudata=False),
         )  # fmt: skip
         if source is not None:
             kwargs.setdefault("extend_categories", True)

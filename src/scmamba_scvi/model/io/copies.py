@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 
-from ..._compat import plain_registry, share_data
+from ..._compat import share_data
 from .._base import ModelBase
 
 T = TypeVar("T", bound=ModelBase)
@@ -32,7 +32,7 @@ class CopyMixin(ModelBase):
 
     def _state(self) -> dict[str, Any]:
         return {
-            "registry": plain_registry(self.registry_),
+            "registry": self.registry_,
             # with how it is computed, which is not saved: the copy runs where the model does
             "arguments": {**self.init_params_["non_kwargs"], "config": self.config},
             "weights": {name: t.detach().cpu() for name, t in self.module.state_dict().items()},

@@ -45,11 +45,6 @@ def write_export(model: ModelBase, directory: str | os.PathLike[str], *, overwri
 
     A new folder is written under a temporary name beside its place and then moved. An export that exists is replaced in
     one step, that of its ``model.json``, which names the file of the weights; other files in the folder stay.
-
-    Raises
-    ------
-    ScmambaError
-        The folder exists and ``overwrite`` is not set, or is not an export; or it cannot be written.
     """
     directory = folder_of(directory)
     exists = directory.exists()
@@ -85,11 +80,6 @@ def read_export(cls: type[ModelBase], directory: str | os.PathLike[str], mdata: 
     """Model from a folder that `write_export` made; runs no code from its files and checks all that they say.
 
     A file cannot make this allocate more memory than its own size accounts for. ``mdata`` is looked at last.
-
-    Raises
-    ------
-    ScmambaError
-        A file is missing, damaged, of another format or version, or does not fit the network it describes.
     """
     directory = folder_of(directory)
     described = read_description(directory / MODEL_FILE)

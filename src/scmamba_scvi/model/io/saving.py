@@ -56,6 +56,9 @@ class SavingMixin(ModelBase):
         The file is a pickle, and a pickle can run any code when it is read: load only what comes from people you trust, as
         you would run a program of theirs. :meth:`export` and :meth:`from_export` are for everything else.
 
+        How a model is computed (``compile``, ``ssd_backend``) is not part of a file: a model that is loaded or read has
+        the defaults, which fit any machine.
+
         Parameters
         ----------
         dir_path
@@ -124,7 +127,7 @@ class SavingMixin(ModelBase):
         directory
             The folder.
         mdata
-            Data to attach, as in :meth:`load`. `None`: pass data to the methods that need them.
+            Data to attach; :meth:`setup_mudata` is not needed. `None`: pass data to the methods that need them.
 
         Raises
         ------

@@ -117,7 +117,7 @@ class MappingMixin(FittingMixin):
         :meth:`train` of the result adapts the constants of the views and the share that the network has in them, and
         nothing else: embeddings of features, blocks, heads, value weights, batch statistics and the maps of the joint
         embedding are frozen. Reference cells embedded by the adapted model keep a mean cosine of more than 0.99 to their
-        embedding before, on simulated cells with strong batches (``tests/model/test_mapping.py``); the head is frozen
+        embedding before, on simulated cells with strong batches (``tests/model/tools/test_mapping.py``); the head is frozen
         because they moved farther when it was adapted too. If held-out retrieval among the query's cells does not
         improve, the weights from before training are kept.
 

@@ -212,7 +212,7 @@ def in_process(code, **environment):
 
 TRAINING = """
 import scanpy as sc, torch
-from test_train import fresh
+from test_mixin import fresh
 model = fresh(encoder="linear")
 """
 

@@ -138,7 +138,7 @@ test_resume.fresh().train(**test_resume.TRAIN, checkpoint_dir={folder!r}, callba
 
 def test_a_training_killed_by_another_process_continues(uninterrupted, tmp_path):
     here = Path(__file__).parent
-    path = [str(here), str(here.parent / "helpers"), *sys.path]
+    path = [str(here), str(here.parents[1] / "helpers"), *sys.path]
     script = tmp_path / "child.py"
     script.write_text(textwrap.dedent(CHILD).format(path=path, folder=str(tmp_path / "run")))
     child = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
