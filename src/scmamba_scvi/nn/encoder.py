@@ -136,7 +136,7 @@ class Encoder(nn.Module):
 
     def activation_bytes(self) -> int:
         """Bytes of activations that the blocks keep for one cell in training; draws no random numbers."""
-        if not isinstance(self.network, SequenceNetwork):
+        if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
             return 0
         position = self.embedding.position  # (c, d)
         tokens = torch.zeros(2, *position.shape, device=position.device)
