@@ -66,7 +66,7 @@ def step(module, batch, micro_batch_size, name, wrap=lambda module: module):
 
 
 @pytest.mark.slow
-def test_loss_and_gradients_of_two_ranks_with_64_cells_are_those_of_128(tmp_path):
+def test_loss_and_gradients_of_two_processes_with_64_cells_are_those_of_128(tmp_path):
     mdata = simulate_multiome(n_cells=128, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
     gaps = mudata.MuData({"rna": mdata["rna"][10:].copy(), "atac": mdata["atac"][:60].copy()})
     for name, options in CASES.items():
@@ -123,17 +123,17 @@ def compare_two_processes_with_one(folder, names):
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
 @pytest.mark.parametrize("pure", [False, True], ids=["any cells", "minibatches of one batch"])
-def test_each_cell_of_an_epoch_is_read_by_one_rank(n_ranks, pure):
+def test_each_cell_of_an_epoch_is_read_by_one_process(n_ranks, pure):
     def minibatches():
         generator = torch.Generator().manual_seed(3)
         if pure:
             return BatchPureSampler(np.repeat([0, 1], [500, 310]), 120, generator)
         return BatchSampler(RandomSampler(range(810), generator=generator), 120, drop_last=False)
 
-    shares = [PartOfMinibatch(minibatches(), number, n_ranks) for number in range(n_ranks)]
-    epochs = [[list(share) for share in shares] for _ in range(2)]
+    parts_of = [PartOfMinibatch(minibatches(), number, n_ranks) for number in range(n_ranks)]
+    epochs = [[list(part) for part in parts_of] for _ in range(2)]
     for epoch in epochs:
-        assert len({len(parts) for parts in epoch}) == 1 and len(epoch[0]) == len(shares[0])
+        assert len({len(parts) for parts in epoch}) == 1 and len(epoch[0]) == len(parts_of[0])
         np.testing.assert_array_equal(
             np.sort(np.concatenate([np.concatenate(parts) for parts in epoch])), np.arange(810)
         )

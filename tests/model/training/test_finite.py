@@ -170,7 +170,7 @@ def test_extreme_data_give_finite_results(case, options):
     assert_finite(trained_on(mudata_of(matrices), **{**options, **more}))
 
 
-def test_unrelated_modalities_cause_a_warning_and_their_views_still_differ():
+def test_unrelated_modalities_cause_a_warning_and_their_embeddings_still_differ():
     for seed in range(10):  # of most draws, but not of all, are the held-out correlations all below zero
         mdata = mudata_of({kind: poisson(80, 20, seed=2 * seed + i) for i, kind in enumerate(("rna", "atac"))})
         with warnings.catch_warnings(record=True) as caught:

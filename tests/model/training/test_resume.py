@@ -63,7 +63,7 @@ def test_a_checkpoint_changes_no_loss(uninterrupted):
 
 
 class KillAt(Callback):
-    """Sends SIGKILL to this process before a minibatch, counted over both phases."""
+    """Sends SIGKILL to this process before a minibatch, counted over both stages."""
 
     def __init__(self, step):
         self.step, self.seen = step, 0
@@ -74,7 +74,7 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-# 64 cells, 58 of them with both modalities: 4 minibatches of 12 in an epoch, 4 epochs in each phase
+# 64 cells, 58 of them with both modalities: 4 minibatches of 12 in an epoch, 4 epochs in each stage
 @needs_fork
 @pytest.mark.parametrize(
     "step",
@@ -200,13 +200,13 @@ def test_killed_trainings_with_other_options_continue_to_the_same_losses(tmp_pat
 
 @needs_fork
 def test_a_full_disk_leaves_the_previous_checkpoint_and_training_goes_on(uninterrupted, tmp_path):
-    """From the second phase on, the system lets no file grow, as on a full disk."""
+    """From the second stage on, the system lets no file grow, as on a full disk."""
     import resource
 
     class FillDisk(Callback):
         def on_train_epoch_start(self, trainer, plan):
-            n_phases = len(read_checkpoint(tmp_path / "training.ckpt")["summaries"])
-            if n_phases == 1 and trainer.current_epoch == 1:
+            n_stages = len(read_checkpoint(tmp_path / "training.ckpt")["summaries"])
+            if n_stages == 1 and trainer.current_epoch == 1:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
@@ -227,6 +227,20 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_training_goes_on(uninter
     model = fresh(seed=8)
     model.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
     assert_same(result(model), uninterrupted[0])
+
+
+@needs_fork
+def test_a_disk_that_is_full_from_the_start_is_an_error(tmp_path):
+    import resource
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
+        with pytest.raises(ScmambaError, match="checkpoint_dir .* cannot be written"):
+            fresh().train(**TRAIN, checkpoint_dir=tmp_path)
+
+    assert in_child(work) == 0
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="folders cannot be made read-only for this user")
