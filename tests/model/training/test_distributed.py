@@ -234,7 +234,8 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path):
     for of_rank in two:
         assert of_rank["summary"]["best_epoch"] == one["summary"]["best_epoch"]
         assert of_rank["summary"]["best"] == pytest.approx(one["summary"]["best"], abs=2e-4)
-        assert of_rank["summary"]["start"] == pytest.approx(one["summary"]["start"], abs=1e-5)
+        for name, score in one["summary"]["start"].items():  # the loss depends on the size of the last minibatch
+            assert name == "validation_loss" or of_rank["summary"]["start"][name] == pytest.approx(score, abs=1e-5)
         for embedding in ("rna", "joint"):
             np.testing.assert_allclose(of_rank[embedding], one[embedding], atol=5e-3)
     epochs = [[(linear, epoch) for linear, epoch, _ in of_rank["reads"]] for of_rank in two]

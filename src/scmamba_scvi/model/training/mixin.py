@@ -99,7 +99,6 @@ class ContrastiveTrainingMixin(FittingMixin):
     _train_runner_cls = TrainRunner
 
     @devices_docstring()
-    @limited_threads()
     def train(
         self,
         max_epochs: int | None = None,
