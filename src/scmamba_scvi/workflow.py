@@ -209,7 +209,7 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
     if model.validation_indices is None:
         raise ScmambaError(
             "The model does not know its validation cells: train it here, or load it with SCMAMBA.load. "
-            "metrics.evaluate_integration(model, cells=...) scores any cells."
+            "metrics.evaluate_integration(mdata, cells=...) scores any cells."
         )
     cells = np.asarray(model.validation_indices)
     embeddings = {
