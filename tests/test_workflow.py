@@ -83,7 +83,7 @@ def test_cells_left_out_of_both_parts_choose_nothing_and_can_be_scored():
     test = set(model.test_indices)
     assert len(test) == 100 and not test & {*model.train_indices, *model.validation_indices}
     assert not mdata.obs["validation_scmamba"].to_numpy()[model.test_indices].any()
-    scores = evaluate_integration(model, metrics=["FOSCTTM"], cells=model.test_indices)
+    scores = evaluate_integration(mdata, metrics=["FOSCTTM"], cells=model.test_indices)
     x, y = (model.get_latent_representation(modality=kind)[model.test_indices] for kind in ("rna", "atac"))
     assert scores.iloc[0, 0] == pytest.approx(np.mean(foscttm(x, y)))
 

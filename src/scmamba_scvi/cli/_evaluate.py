@@ -84,6 +84,7 @@ def evaluate(
         csv, png = _outputs(file, prefix)
         check_outputs(file, [csv, png], overwrite)
         embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
+        embeddings = embeddings or {"scmamba-scvi": OBSM_KEY}
 
         from .. import pl, workflow
         from ..metrics import METRICS, evaluate_integration
@@ -93,7 +94,7 @@ def evaluate(
         if not all_cells and VALIDATION_KEY in mdata.obs:
             validation = mdata.obs[VALIDATION_KEY].to_numpy(dtype=bool)
         scores = evaluate_integration(
-            mdata, embeddings or {"scmamba-scvi": OBSM_KEY}, label_key=labels_key, batch_key=batch_key, metrics=metric or "all", paired=not unpaired,
+            mdata, embeddings, label_key=labels_key, batch_key=batch_key, metrics=metric or "all", paired=not unpaired,
             bio_on="modalities" if on_modalities else "joint", cells=validation, max_cells=max_cells, random_state=seed,
             progress=err.is_terminal, device="auto",
         )  # fmt: skip

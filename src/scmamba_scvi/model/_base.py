@@ -116,7 +116,14 @@ class ModelBase(BaseModelClass):
         return np.asarray(fields[BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"])
 
     def coordinates(self, kind: str) -> Coordinates:
-        """Genomic coordinates of the features of ``kind``, in the order the model knows."""
+        """Genomic coordinates of the features of ``kind``, in the order the model knows.
+
+        Examples
+        --------
+        >>> where = model.coordinates("atac")
+        >>> len(where.start) == mdata["atac"].n_vars
+        True
+        """
         kept = self.places_.get(kind)
         if kept is None:
             return parse_coordinates(pd.DataFrame(index=pd.Index(self.feature_names(kind)).astype(str)))
