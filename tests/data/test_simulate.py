@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
-from scmamba_scvi.data._sampling import sample_mixture, stack_rows
+from scmamba_scvi.data._sampling import sample_mixture
 from scmamba_scvi.errors import ScmambaError
 
 
@@ -240,13 +240,6 @@ def test_sampling_has_the_mixture_as_its_mean():
     expected = 900 * mixture @ programs
     z = (x.toarray() - expected) / np.sqrt(expected * (1 - expected / 900))
     assert abs(z.mean()) < 0.1 and z.std() == pytest.approx(1, abs=0.1)
-
-
-def test_stacking_rows_equals_scipy():
-    parts = [sparse.random(n, 9, 0.3, format="csr", dtype=np.float32, random_state=n) for n in (4, 0, 7)]
-    expected = sparse.vstack(parts, format="csr")
-    got = stack_rows(parts, 9)
-    assert (got != expected).nnz == 0 and parts == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from ._cells import STATE_SPREAD, Cells, log_normal
 from ._programs import N_PRIVATE, N_STATES, Structure
-from ._sampling import sample_mixture, stack_rows
+from ._sampling import sample_mixture
 
 #: What a cell's counts are made of, before its own levels vary them. Accessibility says less about the type.
 _SHARES: Final = {
@@ -64,7 +64,7 @@ def draw_counts(
         rows = has & (cells.obs["batch"] == batch).to_numpy()
         seen = programs * np.exp(batch_strength * rng.normal(size=programs.shape[1]))
         parts.append(sample_mixture(rng, mixture[rows], seen / seen.sum(1, keepdims=True), n_counts[rows]))
-    return stack_rows(parts, programs.shape[1])
+    return sparse.vstack(parts, format="csr")
 
 
 def choose_coding_genes(

@@ -39,20 +39,7 @@ def sample_mixture(
         _sample_block(rng, mixture[i : i + BLOCK], tables, n_counts[i : i + BLOCK], programs.shape[1])
         for i in range(0, len(mixture), BLOCK)
     ]
-    return stack_rows(parts, programs.shape[1])
-
-
-def stack_rows(parts: list[sparse.csr_matrix], n_features: int) -> sparse.csr_matrix:
-    """Rows of all ``parts``, a list that is emptied meanwhile, so that the data never exist twice."""
-    shape = (sum(p.shape[0] for p in parts), n_features)
-    indptr = np.r_[0, np.cumsum(np.concatenate([np.diff(p.indptr) for p in parts], dtype=np.int64))]
-    indices = np.concatenate([p.indices for p in parts])
-    for p in parts:
-        p.indices = None
-    data = np.concatenate([p.data for p in parts])
-    parts.clear()
-    index_type = np.int32 if indptr[-1] < 2**31 else np.int64
-    return sparse.csr_matrix((data, indices.astype(index_type, copy=False), indptr.astype(index_type)), shape=shape)
+    return sparse.vstack(parts, format="csr")
 
 
 def _quantile_table(program: np.ndarray) -> np.ndarray:
@@ -74,9 +61,6 @@ def _sample_block(
         begin, end = end, end + int(of_cell.sum())
         entry[begin:end] = np.repeat(np.arange(n_cells) * n_features, of_cell)
         entry[begin:end] += table[rng.integers(len(table), size=end - begin, dtype=np.uint32)]
-    entry.sort()
-    first = np.flatnonzero(np.r_[True, entry[1:] != entry[:-1]]) if len(entry) else np.empty(0, dtype=np.int64)
-    counts = np.diff(np.r_[first, len(entry)]).astype(np.float32)
-    row, col = np.divmod(entry[first], n_features)
-    indptr = np.r_[0, np.cumsum(np.bincount(row, minlength=n_cells))]
-    return sparse.csr_matrix((counts, col.astype(np.int32), indptr), shape=(n_cells, n_features))
+    entry, counts = np.unique(entry, return_counts=True)
+    at = np.divmod(entry, n_features)
+    return sparse.csr_matrix((counts.astype(np.float32), at), shape=(n_cells, n_features))
