@@ -131,14 +131,21 @@ def _parts(data: Any, embeddings: Embeddings | None) -> dict[Key, Embedding]:
     given: dict[Key, Embedding] = {}
     for method, parts in embeddings.items():
         if isinstance(parts, str) and data is not None:
-            holders = {JOINT: data, **getattr(data, "mod", {})}
-            parts = {part: parts for part, holder in holders.items() if parts in holder.obsm} or {JOINT: parts}
+            holders, key = {JOINT: data, **getattr(data, "mod", {})}, parts
+            parts = {part: key for part, holder in holders.items() if key in holder.obsm}
+            if not parts:
+                raise UnknownNameError("key of obsm", key, _keys(*holders.values()))
         elif not isinstance(parts, Mapping):
             parts = {JOINT: parts}
         if not parts:
             raise ScmambaError("A method without embeddings was given: name its parts, such as {'rna': x, 'atac': y}.")
         given |= {(method, part): x for part, x in parts.items()}
     return given
+
+
+def _keys(*holders: Any) -> list[str]:
+    """Keys of ``obsm``, without the masks in which a MuData keeps which cells have a modality."""
+    return sorted({str(key) for holder in holders for key in holder.obsm if key not in getattr(holder, "mod", {})})
 
 
 def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
@@ -150,11 +157,7 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
         for holder in holders:
             if given in holder.obsm:
                 return _table(holder.obsm[given], holder.obs_names, called)
-        if modality is None:
-            holders = [data, *getattr(data, "mod", {}).values()]
-        # a MuData keeps in obsm, under the names of modalities, which cells have them
-        known = {str(k) for holder in holders for k in holder.obsm if k not in getattr(holder, "mod", {})}
-        raise UnknownNameError(f"key of obsm for {called}", given, sorted(known))
+        raise UnknownNameError(f"key of obsm for {called}", given, _keys(*holders))
     if isinstance(given, pd.DataFrame):
         unknown = given.index[~given.index.isin(data.obs_names)]
         if len(unknown):
