@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 #: Of the cells that are swapped.
-SHARE = 0.05
+FRACTION = 0.05
 
 
 def swap(mdata: MuData, seed: Sequence[int]) -> np.ndarray:
     """Swap the second modality of some cells in place; True for these."""
     kinds = kinds_of(mdata)
     key = next(key for kind, key in kinds.items() if kind != "rna")
-    cells = np.random.default_rng(seed).choice(mdata.n_obs, round(SHARE * mdata.n_obs), replace=False)
+    cells = np.random.default_rng(seed).choice(mdata.n_obs, round(FRACTION * mdata.n_obs), replace=False)
     rows = np.arange(mdata.n_obs)
     rows[cells] = np.roll(cells, 1)
     mdata[key].X = mdata[key].X[rows]

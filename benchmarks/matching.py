@@ -4,7 +4,7 @@
     python benchmarks/matching.py --sets bmmc_cite_starter --seeds 0
     python benchmarks/matching.py --search 20000 100000         # the search alone, with so many cells on either side
 
-Views are simulated for the search, whose time does not depend on their values; recall and confidence are those of cells
+Embeddings are simulated for the search, whose time does not depend on their values; recall and confidence are those of cells
 that training never saw. Writes benchmarks/results/matching.json.
 """
 
@@ -30,8 +30,8 @@ def measure_search(n_cells: int, one_to_one: bool) -> dict[str, float]:
     rng = np.random.default_rng(0)
     cells = rng.normal(size=(n_cells, DIMENSIONS)).astype(np.float32)
     x, y = (cells + 0.7 * rng.normal(size=cells.shape).astype(np.float32) for _ in range(2))
-    for z in (x, y):
-        z /= np.linalg.norm(z, axis=1, keepdims=True)
+    for embedding in (x, y):
+        embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     nearest_references(x[:1000], y[:1000], K, TEMPERATURE)  # what libraries load on first use is not counted
     with PeakRSS() as memory:
         begun = time.process_time()

@@ -22,17 +22,17 @@ DIMENSIONS, TYPES = 64, 20
 
 
 def simulated(n_pairs: int):
-    """Two views of cells of overlapping types, their mean, and the types."""
+    """Embeddings of two modalities of cells of overlapping types, their mean, and the types."""
     import numpy as np
 
     rng = np.random.default_rng(0)
     types = rng.integers(TYPES, size=n_pairs)
     cells = rng.normal(size=(TYPES, DIMENSIONS))[types] + rng.normal(size=(n_pairs, DIMENSIONS))
-    views = [cells + 0.7 * rng.normal(size=cells.shape) for _ in range(2)]
-    return *views, (views[0] + views[1]) / 2, types, rng.integers(3, size=n_pairs)
+    embeddings = [cells + 0.7 * rng.normal(size=cells.shape) for _ in range(2)]
+    return *embeddings, (embeddings[0] + embeddings[1]) / 2, types, rng.integers(3, size=n_pairs)
 
 
-def partners(n_pairs: int) -> Callable[[], object]:
+def true_matches(n_pairs: int) -> Callable[[], object]:
     from scmamba_scvi import metrics
 
     x, y, *_ = simulated(n_pairs)
@@ -69,7 +69,7 @@ def everything(n_pairs: int) -> Callable[[], object]:
 
 #: Name -> what is measured, the number of cells and what they are, and the seconds and megabytes that should be enough.
 TASKS = {
-    "FOSCTTM, recall and the whole overlap curve": (partners, 20_000, "pairs", 30, 1000),
+    "FOSCTTM, recall and the whole overlap curve": (true_matches, 20_000, "pairs", 30, 1000),
     "cell-type ASW": (silhouette, 20_000, "rows", 5, None),
     "evaluate_integration, every score": (everything, 10_000, "pairs", 240, None),
 }

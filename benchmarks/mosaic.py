@@ -5,7 +5,7 @@
 
 Of the training cells of a set a third loses one modality. Three models: of all cells whole, of the whole two thirds alone,
 and of the mosaic. Scores are of the held-out fifth, and of the cells that lost something: recall of their lost profile
-(their view of what they kept against views of what they lost) and the cosine of their joint embedding with the one that
+(the embedding of what they kept against embeddings of what they lost) and the cosine of their joint embedding with the one that
 they have whole. Writes benchmarks/results/mosaic.json.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scmamba_scvi import SCMAMBA
 
 NAMES = ("bmmc_cite_starter", "multiome_weak_batches", "pbmc_reapseq")
-SHARE = 1 / 3
+FRACTION = 1 / 3
 
 
 def without(mdata: MuData, kind: str, names: np.ndarray, *, altogether: bool) -> MuData:
@@ -47,8 +47,8 @@ def scores(model: SCMAMBA, train: MuData, test: MuData, dataset: DataSet) -> dic
 
     from scmamba_scvi import metrics
 
-    views = [model.get_latent_representation(test, modality=kind) for kind in model.kinds]
-    ranks = metrics.true_match_ranks(*views)
+    embeddings = [model.get_latent_representation(test, modality=kind) for kind in model.kinds]
+    ranks = metrics.true_match_ranks(*embeddings)
     out = {"FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall(10)[0])}
     if dataset.label_key is not None:
         z, z_test = (model.get_latent_representation(mdata) for mdata in (train, test))
@@ -66,8 +66,8 @@ def scores_of_incomplete(model: SCMAMBA, whole: MuData, kind: str, names: np.nda
     z, truth = model.get_latent_representation(lost), model.get_latent_representation(had)
     z = z[lost.obs_names.get_indexer(had.obs_names)]
     other = next(k for k in model.kinds if k != kind)
-    views = [model.get_latent_representation(had, modality=k) for k in (other, kind)]
-    ranks = metrics.true_match_ranks(*views)
+    embeddings = [model.get_latent_representation(had, modality=k) for k in (other, kind)]
+    ranks = metrics.true_match_ranks(*embeddings)
     return {"cells": len(names), "cosine with whole": float((z * truth).sum(1).mean()),
             "FOSCTTM of lost profile": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall(10)[0])}  # fmt: skip
 
@@ -75,7 +75,7 @@ def scores_of_incomplete(model: SCMAMBA, whole: MuData, kind: str, names: np.nda
 def measure(name: str, seed: int) -> dict[str, object]:
     dataset = get_set(name)
     train, test = train_and_test(dataset)
-    names = np.random.default_rng(seed).choice(train.obs_names, round(SHARE * train.n_obs), replace=False)
+    names = np.random.default_rng(seed).choice(train.obs_names, round(FRACTION * train.n_obs), replace=False)
     kinds = list(kinds_of(train))
     whole = without(train, kinds[0], names, altogether=True)
     out: dict[str, object] = {

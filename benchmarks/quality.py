@@ -3,13 +3,13 @@
 Every method is fitted on 80 % of the cells and scored on the others, which it never sees; labels reach no method.
 
     python benchmarks/quality.py                                # what is missing, every method on every set
-    python benchmarks/quality.py --sets snareseq_mouse_cortex --methods scMamba linear --seeds 0
-    python benchmarks/quality.py --file mine.h5mu --label cell_type --batch donor
+    python benchmarks/quality.py --sets snareseq_mouse_cortex --methods scmamba-scvi linear --seeds 0
+    python benchmarks/quality.py --file mine.h5mu --labels-key cell_type --batch-key donor
     python benchmarks/quality.py --list                         # sets and methods
     python benchmarks/quality.py --page                         # only write docs/benchmarks.md from the results
 
 Writes benchmarks/results/quality.jsonl and, with what ablation.py measured, docs/benchmarks.md; with --file only
-benchmarks/results/quality_NAME.jsonl.
+benchmarks/results/local/quality_NAME.jsonl, which git ignores.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from harness.sets import SETS, from_file
 RESULTS = paths.RESULTS / "quality.jsonl"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = command.parser(__doc__, page="docs/benchmarks.md")
     command.add_sets(parser, list(SETS))
     command.add_seeds(parser)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--file", help="a paired .h5mu of raw counts instead of the sets")
-    parser.add_argument("--label", help="column of obs with cell types, for --file")
-    parser.add_argument("--batch", help="column of obs with batches, for --file")
+    parser.add_argument("--labels-key", help="column of obs with cell types, for --file")
+    parser.add_argument("--batch-key", help="column of obs with batches, for --file")
     parser.add_argument("--again", action="store_true", help="repeat what has a result")
     parser.add_argument("--rescore", action="store_true", help="fit nothing, score the kept embeddings again")
     parser.add_argument("--list", action="store_true", help="list sets and methods")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.list:
         for entry in (*SETS.values(), *METHODS.values()):
             print(f"{entry.name}\n    {entry.about}")
         return
     datasets = [SETS[name] for name in arguments.sets]
     if arguments.file:
-        datasets = [from_file(arguments.file, arguments.label, arguments.batch)]
-        results = RESULTS.with_name(f"quality_{datasets[0].name}.jsonl")
+        datasets = [from_file(arguments.file, arguments.labels_key, arguments.batch_key)]
+        results = paths.LOCAL_RESULTS / f"quality_{datasets[0].name}.jsonl"
         run(results, datasets, "harness.methods", arguments.methods, arguments.seeds, again=arguments.again)
         benchmarks_page.print_table(results)
         return

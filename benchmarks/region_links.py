@@ -4,9 +4,9 @@
     python benchmarks/region_links.py --sets multiome_weak_batches --encoder mamba
 
 Beside the z and correlation of get_region_links stand the correlation of log counts over cells, and the cosine of the
-features' weights in the linear part of the network. On simulated sets: AUROC of true links among all pairs of the window,
-for all genes and for markers of a type. Everywhere: mean z and share of pairs with p < 0.01 by distance, AUROC of pairs
-nearer than 2 kb against pairs farther than 100 kb, for lack of a truth. By default the linear part of the network alone is
+features' weights in the linear branch of the network. On simulated sets: AUROC of true links among all pairs of the window,
+for all genes and for markers of a type. Everywhere: mean z and fraction of pairs with p < 0.01 by distance, AUROC of pairs
+nearer than 2 kb against pairs farther than 100 kb, for lack of a truth. By default the linear branch of the network alone is
 fitted, in a minute: the whole network changes no AUROC by more than 0.01. Writes benchmarks/results/region_links.json.
 """
 
@@ -59,7 +59,7 @@ def correlation(mdata, keys: dict[str, str], table: pd.DataFrame) -> np.ndarray:
 
 
 def cosine_of_weights(model, table: pd.DataFrame) -> np.ndarray:
-    """What the linear part of the network has learned of gene and peak, without looking at cells again."""
+    """What the linear branch of the network has learned of gene and peak, without looking at cells again."""
     rows = []
     for kind, name in (("rna", "gene"), ("atac", "peak")):
         encoder = model.module.encoders[kind]
@@ -113,7 +113,9 @@ def measure(name: str, encoder: str) -> dict[str, object]:
 def main(argv: list[str] | None = None) -> None:
     parser = command.parser(__doc__)
     command.add_sets(parser, NAMES)
-    parser.add_argument("--encoder", default="linear", choices=["linear", "mamba"], help="linear part or whole network")
+    parser.add_argument(
+        "--encoder", default="linear", choices=["linear", "mamba"], help="linear branch or whole network"
+    )
     arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     for name in arguments.sets:

@@ -21,7 +21,7 @@ from harness.paths import FIGURES, RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
 
-#: Features and the share of them that a cell has, about what 10x multiome shows.
+#: Features and the fraction of them that a cell has, about what 10x multiome shows.
 FEATURES = {"rna": (10_000, 0.05), "atac": (50_000, 0.02)}
 BATCH_SIZE, SEED = 512, 0
 #: Cells, and on a GPU; patches of each modality, and peaks, at a fixed number of cells.
@@ -206,7 +206,7 @@ def draw(found: dict) -> None:
 def _times(axis, found: dict, x: str, keys: tuple[str, ...]) -> None:
     from scmamba_scvi.pl._palette import FEW
 
-    what = {"epoch_s": "one epoch", "around_s": "start and joint embedding", "embed_s": "embedding"}
+    what = {"epoch_s": "one epoch", "around_s": "initialization and joint embedding", "embed_s": "embedding"}
     for color, (key, label) in zip(FEW, what.items(), strict=False):
         if key in keys:
             _line(axis, found[x], x, key, f"{label} (slope {found['slopes'][x][key]})", color)

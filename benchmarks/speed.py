@@ -190,7 +190,7 @@ def _warm_up() -> None:
 
 
 def measure_memory(batch_size: int = 512) -> dict[str, object]:
-    """Peak memory of a run, less what the network takes by itself, as a share of the MuData."""
+    """Peak memory of a run, less what the network takes by itself, as a fraction of the MuData."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 
+import h5py
 import mudata
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from scmamba_scvi import cli
+from scmamba_scvi.cli._arguments import in_options
 from scmamba_scvi.cli._console import reporting
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.metrics import evaluate_integration
@@ -82,7 +84,7 @@ def test_embeddings_follow_the_cells_of_each_modality(integrated, simulated):
         z = model.get_latent_representation(modality=kind)[given.obs_names.get_indexer(part.obs_names)]
         np.testing.assert_allclose(part.obsm["X_scmamba"], z, atol=1e-5)
         assert part.obsm["X_scmamba"].shape == (part.n_obs, 8)
-        assert np.isfinite(part.obsm["X_umap"]).all() and part.obsm["X_umap"].shape == (part.n_obs, 2)
+        assert np.isfinite(part.obsm["X_umap_scmamba"]).all() and part.obsm["X_umap_scmamba"].shape == (part.n_obs, 2)
     assert out.obs["leiden_scmamba"].notna().all()
 
 
@@ -92,8 +94,10 @@ def test_counts_come_out_as_they_went_in(integrated, simulated):
         assert (out[key].X != given[key].X).nnz == 0
 
 
-def test_scores_are_printed_beside_chance(integrated):
+def test_scores_are_printed_beside_chance_and_say_whose_they_are(integrated):
     _, output = integrated
+    assert "validation cells" in output and "they chose the epoch" in " ".join(output.split())
+    assert "never saw" not in output and "scmamba-scvi" in output
     for word in ("FOSCTTM", "recall@10", "ARI", "chance", "0.000"):
         assert word in output
 
@@ -150,7 +154,7 @@ def without_atac_cells(simulated, folder):
         pytest.param(of_text, [], "cannot be read as .h5mu", id="not_hdf5"),
         pytest.param(of_one_modality, [], "modalit", id="one_modality"),
         pytest.param(without_atac_cells, [], "do not overlap", id="no_shared_cells"),
-        pytest.param(lambda s, f: s, ["--modality", "rna"], "KIND=NAME", id="modality_without_key"),
+        pytest.param(lambda s, f: s, ["--modality", "rna"], "KIND=KEY", id="modality_without_key"),
         pytest.param(lambda s, f: s, ["--modality", "rna=a", "--modality", "rna=b"], "twice", id="kind_named_twice"),
         pytest.param(lambda s, f: s, ["--modality", "rna=rna", "--modality", "dna=atac"], "'dna'", id="unknown_kind"),
         pytest.param(lambda s, f: s, ["--layer", "rna=counts"], "counts", id="missing_layer"),
@@ -158,7 +162,7 @@ def without_atac_cells(simulated, folder):
         pytest.param(lambda s, f: s, ["--labels-key", "celltype"], "celltype", id="missing_labels_column"),
         pytest.param(lambda s, f: s, ["--preset", "huge"], "'small'", id="unknown_preset"),
         pytest.param(lambda s, f: s, ["--gtf", "no.gtf"], "no.gtf", id="no_such_annotation"),
-        pytest.param(lambda s, f: s, ["--batch-size", "1000"], "batch_size=1000", id="minibatch_larger_than_data"),
+        pytest.param(lambda s, f: s, ["--batch-size", "1000"], "--batch-size 1000", id="minibatch_larger_than_data"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(simulated, tmp_path, source, options, message):
@@ -190,6 +194,87 @@ def test_outputs_are_checked_before_the_input_is_read(tmp_path, out, message):
     assert source.read_text() == "never read"
 
 
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        pytest.param("pass setup_mudata(mdata, layers={'rna': ...}); or", "pass --layer rna=LAYER; or", id="layer"),
+        pytest.param(
+            "modalities={'rna': 'gex', 'atac': ...}.", "--modality rna=gex --modality atac=KEY.", id="modality"
+        ),
+        pytest.param("pass require_counts=False.", "pass --no-require-counts.", id="corrected_counts"),
+        pytest.param("another folder or pass overwrite=True.", "another folder or pass --overwrite.", id="overwrite"),
+        pytest.param("its column, setup_mudata(batch_key=...).", "its column, --batch-key.", id="column"),
+        pytest.param("labels_key='x' and (batch_key)", "--labels-key 'x' and (--batch-key)", id="columns"),
+        pytest.param("annotate_genome(mdata, gtf=..., modality=...).", "--modality rna=KEY.", id="which_genes"),
+        pytest.param("contrastive_batch_size=8 is", "contrastive_batch_size=8 is", id="no_option"),
+    ],
+)
+def test_advice_names_options_in_place_of_arguments(message, advice):
+    assert in_options(message) == advice
+
+
+def of_corrected_counts(simulated, folder):
+    mdata = mudata.read_h5mu(simulated)
+    mdata["rna"].X = mdata["rna"].X.astype(np.float32) * 0.97
+    mdata["rna"].layers["other"] = mdata["rna"].X
+    mdata.write_h5mu(folder / "corrected.h5mu")
+    return folder / "corrected.h5mu"
+
+
+def test_advice_for_corrected_counts_works_when_typed(simulated, tmp_path):
+    file = of_corrected_counts(simulated, tmp_path)
+    command = ("integrate", file, "-o", tmp_path / "out.h5mu", "--max-epochs", 1, "--no-umap", "--preset", "small")
+    refused = run(*command)
+    assert refused.exit_code == 2
+    assert "--layer rna=LAYER" in refused.stderr and "--no-require-counts" in refused.stderr
+    assert "setup_mudata" not in refused.stderr and "require_counts=" not in refused.stderr
+    taken = run(*command, "--no-require-counts")
+    assert taken.exit_code == 0, taken.output
+
+
+def test_a_genome_given_is_used(simulated, tmp_path):
+    file = tmp_path / "in.h5mu"
+    mdata = mudata.read_h5mu(simulated)
+    mdata["rna"].uns["genome"] = "hg38"
+    mdata.write_h5mu(file)
+    result = run("integrate", file, "-o", tmp_path / "out.h5mu", "--genome", "mm10")
+    assert result.exit_code == 2 and "mm10" in result.stderr and "hg38" in result.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "tpu"])
+def test_a_device_that_is_not_there_is_one_line(simulated, tmp_path, accelerator):
+    result = run("integrate", simulated, "--out", tmp_path / "out.h5mu", "--accelerator", accelerator)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    (line,) = [line for line in result.stderr.splitlines() if "Error:" in line]
+    assert f"--accelerator {accelerator!r}" in line and "on this machine" in line
+    assert not list(tmp_path.iterdir())
+
+
+def of_cell_ranger(simulated, folder):
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "w") as file:
+        file["matrix/barcodes"] = np.array([b"AAAC-1"])
+    return folder / "filtered_feature_bc_matrix.h5"
+
+
+def of_one_anndata(simulated, folder):
+    mudata.read_h5mu(simulated)["rna"].write_h5ad(folder / "rna.h5ad")
+    return folder / "rna.h5ad"
+
+
+@pytest.mark.parametrize("command", ["integrate", "evaluate"])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        pytest.param(of_cell_ranger, ["10x Cell Ranger", "read_10x_multiome"], id="cell_ranger"),
+        pytest.param(of_one_anndata, ["one AnnData", "MuData({"], id="anndata"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(simulated, tmp_path, command, make, words):
+    result = run(command, make(simulated, tmp_path), "--out", tmp_path / "out.h5mu")
+    assert result.exit_code == 2 and all(word in result.stderr for word in words)
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), reporting():
         raise ZeroDivisionError
@@ -205,20 +290,23 @@ def read_scores(path):
 def test_evaluate_writes_what_it_prints(integrated, tmp_path):
     file = integrated[0] / "out.h5mu"
     result = run(
-        "evaluate", file, "--label", "cell_type", "--batch", "batch", "--out", tmp_path / "new" / "of this.day"
+        "evaluate", file, "--labels-key", "cell_type", "--batch-key", "batch", "--out", tmp_path / "new" / "of this.day"
     )
     assert result.exit_code == 0, result.output
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"of this.day.csv", "of this.day.png"}
     assert (tmp_path / "new" / "of this.day.png").stat().st_size > 10_000
     scores = read_scores(tmp_path / "new" / "of this.day.csv")
     mdata = mudata.read_h5mu(file)
-    held_out = mdata.obs["held_out_scmamba"].to_numpy()
-    assert 0 < held_out.sum() < mdata.n_obs
-    expected = evaluate_integration(mdata, label_key="cell_type", batch_key="batch", cells=held_out, progress=False)
+    cells = mdata.obs["validation_scmamba"].to_numpy()
+    assert 0 < cells.sum() < mdata.n_obs
+    assert "validation cells" in result.output and "they chose the epoch" in " ".join(result.output.split())
+    expected = evaluate_integration(
+        mdata, {"scmamba-scvi": "X_scmamba"}, label_key="cell_type", batch_key="batch", cells=cells, progress=False
+    )
     pd.testing.assert_frame_equal(scores, expected, check_names=False)
     assert not result.stderr.strip()
     lines = result.output.splitlines()
-    for (_, name), value in expected.loc["scMamba"].items():
+    for (_, name), value in expected.loc["scmamba-scvi"].items():
         (line,) = [line for line in lines if f" {name} " in line and f"{value:.3f}" in line][:1]
         assert ("↓" in line) == (name in ("FOSCTTM", "median rank", "modality gap"))
     for group in ("bio", "omics", "single-cell", "batch", "overall"):
@@ -231,7 +319,7 @@ def test_evaluate_compares_embeddings_and_says_what_it_left_out(integrated, tmp_
         "evaluate", integrated[0] / "out.h5mu", *arguments, "--max-cells", 200, "--all-cells", "--out", tmp_path
     )
     assert result.exit_code == 0, result.output
-    assert "Note: Not scored: ARI (no label_key)." in result.stderr
+    assert "Note: Not scored: ARI (no --labels-key)." in result.stderr
     assert "200 cells" in result.output and "X_scmamba" in result.output
     assert read_scores(tmp_path / "scores.csv").index.tolist() == ["ours", "X_scmamba"]
     again = run("evaluate", integrated[0] / "out.h5mu", *arguments, "--unpaired", "--out", tmp_path, "--overwrite")
@@ -256,8 +344,8 @@ def test_evaluate_stands_beside_the_file_and_keeps_what_exists(integrated, tmp_p
     ("source", "options", "message"),
     [
         pytest.param("no.h5mu", [], "There is no file", id="no_such_file"),
-        pytest.param(None, ["--label", "celltype"], "Did you mean 'cell_type'", id="missing_label_column"),
-        pytest.param(None, ["--batch", "donor"], "'donor'", id="missing_batch_column"),
+        pytest.param(None, ["--labels-key", "celltype"], "Did you mean 'cell_type'", id="missing_label_column"),
+        pytest.param(None, ["--batch-key", "donor"], "'donor'", id="missing_batch_column"),
         pytest.param(None, ["--embedding", "PCA=X_pca"], "'X_scmamba'", id="missing_key"),
         pytest.param(None, ["--embedding", "PCA="], "NAME=KEY", id="name_without_key"),
         pytest.param(None, ["--embedding", "a=x", "--embedding", "a=y"], "twice", id="method_named_twice"),
@@ -273,7 +361,7 @@ def test_evaluate_answers_bad_input_in_one_line(integrated, tmp_path, source, op
 
 
 def test_evaluate_needs_an_embedding(simulated, tmp_path):
-    result = run("evaluate", simulated, "--label", "cell_type", "--out", tmp_path / "s")
+    result = run("evaluate", simulated, "--labels-key", "cell_type", "--out", tmp_path / "s")
     assert result.exit_code == 2 and "Unknown key of obsm 'X_scmamba'" in result.stderr
 
 
@@ -313,7 +401,7 @@ def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"integrated.h5mu", "integration.png", "training.png"}
     assert mudata.read_h5mu(tmp_path / "integrated.h5mu").n_obs == 100
-    evaluated = run("evaluate", tmp_path / "integrated.h5mu", "--label", "cell_type")
+    evaluated = run("evaluate", tmp_path / "integrated.h5mu", "--labels-key", "cell_type")
     assert evaluated.exit_code == 0, evaluated.output
     assert (tmp_path / "integrated_scores.png").exists()
 
@@ -329,6 +417,25 @@ def test_version_and_help():
 
     assert run("--version").output.strip() == __version__
     assert all(name in run("--help").output for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_h_is_help_and_o_is_out(name):
+    assert run(name, "-h").output == run(name, "--help").output
+    options = {option for p in typer.main.get_command(cli.app).commands[name].params for option in p.opts}
+    assert ("--out" in options) == ("-o" in options)
+
+
+def test_an_option_has_one_name_in_all_commands():
+    """Options that share their meaning are found by the Python name of their parameter."""
+    names = {}
+    for command in typer.main.get_command(cli.app).commands.values():
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                names.setdefault(parameter.name, set()).add(tuple(parameter.opts))
+    assert all(len(of_one) == 1 for of_one in names.values()), names
+    # and the other way round: the columns have no second name
+    assert not {"label", "batch", "label_key"} & set(names)
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -18,7 +18,6 @@ def test_private_names_of_scvi_tools_exist():
     for name in ("_FIELD_REGISTRIES_KEY", "_STATE_REGISTRY_KEY", "_DATA_REGISTRY_KEY", "_SUMMARY_STATS_KEY",
                  "_SETUP_ARGS_KEY", "_SETUP_METHOD_NAME", "_MODEL_NAME_KEY", "_SCVI_VERSION_KEY", "_SCVI_UUID_KEY"):  # fmt: skip
         assert isinstance(getattr(constants, name), str)
-    assert isinstance(_compat.mudata_wrapper(), type)
     assert callable(_compat.devices_docstring())
 
 

@@ -26,7 +26,7 @@ from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.model.training import sizes
 
 simulate_multiome(n_cells=30, n_genes=60, n_peaks=120, n_cell_types=3, seed=0).write_h5mu("multiome.h5mu")
-_sizes.STEPS = 8  # the lines have to run; how well training works is tested elsewhere
+sizes.STEPS = 8  # the lines have to run; how well training works is tested elsewhere
 names = {}
 for block in sys.argv[1:]:
     exec(compile(block, "README.md", "exec"), names)
@@ -36,8 +36,8 @@ print(names["mdata"].obsm["X_scmamba"].shape, len(names["scores"]), names["model
 
 #: Rows of the table of scores, by the methods of `benchmarks/results/quality.jsonl` on SNARE-seq and on bone marrow.
 METHODS = {
-    "scmamba-scvi, default": ("scMamba", "scMamba"),
-    "its linear path alone": ("linear", "linear"),
+    "scmamba-scvi, default": ("scmamba-scvi", "scmamba-scvi"),
+    "its linear branch alone": ("linear", "linear"),
     "an MLP in place of the state space network": ("MLP", "MLP"),
     "correlation-weighted CCA": ("weighted CCA", "weighted CCA"),
     "MultiVI, totalVI": ("MultiVI", "totalVI"),

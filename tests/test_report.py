@@ -99,8 +99,11 @@ def test_the_command_writes_a_page_with_every_section(written):
     assert page.open == [] and page.tags[:2] == ["html", "head"]
     assert page.texts["h1"] == ["Integration of R&D cells.h5mu"] == page.texts["title"]
     assert page.texts["h2"] == [
-        "What to know", "Data", "Held-out cells", "Embedding", "Do the modalities agree?", "Training", "How it was run",
+        "What to know", "Data", "Validation cells", "Embedding", "Do the modalities agree?", "Training", "How it was run",
     ]  # fmt: skip
+    about = " ".join(" ".join(page.texts["p"]).split())
+    assert "No weight was fitted to these cells, but they chose the epoch" in about and "never saw" not in about
+    assert {"FOSCTTM, validation cells"} <= set(page.texts["span"])
     # what was found stands in the tables, not only their headings
     cells = page.texts["td"]
     assert {"FOSCTTM", "recall@10", "ARI", "300", "200", "600", "n_latent"} <= set(cells)

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
 from scmamba_scvi import SCMAMBA, workflow
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.metrics import foscttm, recall_at_k
+from scmamba_scvi.metrics import evaluate_integration, foscttm, recall_at_k
 
 SMALL = {"n_cells": 1000, "n_genes": 300, "n_peaks": 900, "n_cell_types": 8}
 FAST = {"preset": "small", "max_epochs": 2, "enable_progress_bar": False}
@@ -29,7 +32,7 @@ def test_the_same_seed_gives_the_same_result_whatever_was_drawn_before(integrate
     again = simulate_multiome(**SMALL, seed=0)
     workflow.integrate(again, batch_key="batch", labels_key="cell_type", seed=3, **FAST)
     np.testing.assert_array_equal(again.obsm["X_scmamba"], mdata.obsm["X_scmamba"])
-    np.testing.assert_array_equal(again["atac"].obsm["X_umap"], mdata["atac"].obsm["X_umap"])
+    np.testing.assert_array_equal(again["atac"].obsm["X_umap_scmamba"], mdata["atac"].obsm["X_umap_scmamba"])
     assert (again.obs["leiden_scmamba"] == mdata.obs["leiden_scmamba"]).all()
 
 
@@ -46,39 +49,94 @@ def test_global_generators_are_put_back():
     assert before[3] == after[3]
     assert torch.get_num_threads() == 1
     torch.set_num_threads(threads)
-    assert "X_umap" not in mdata.obsm and "X_umap" not in mdata["rna"].obsm
+    assert "X_umap_scmamba" not in mdata.obsm and "X_umap_scmamba" not in mdata["rna"].obsm
 
 
-def test_scores_are_those_of_the_held_out_cells(integrated):
+def test_scores_are_those_of_the_validation_cells(integrated):
     mdata, model = integrated
-    scores = workflow.held_out_scores(mdata, model, "cell_type")
+    scores = workflow.validation_scores(mdata, model, "cell_type")
     cells = model.validation_indices
     x, y = (model.get_latent_representation(modality=kind)[cells] for kind in ("rna", "atac"))
     assert scores.loc["FOSCTTM", "value"] == pytest.approx(np.mean(foscttm(x, y)))
     assert scores.loc["recall@10", "value"] == pytest.approx(recall_at_k(x, y))
     assert scores.loc["recall@10", "chance"] == pytest.approx(10 / len(cells))
     assert (scores["n_cells"] == len(cells)).all() and len(cells) == 100
-    np.testing.assert_array_equal(np.flatnonzero(mdata.obs["held_out_scmamba"]), np.sort(cells))
-    assert list(workflow.held_out_scores(mdata, model).index) == ["FOSCTTM", "recall@10"]
+    np.testing.assert_array_equal(np.flatnonzero(mdata.obs["validation_scmamba"]), np.sort(cells))
+    assert list(workflow.validation_scores(mdata, model).index) == ["FOSCTTM", "recall@10"]
 
 
-def test_a_model_that_does_not_know_its_held_out_cells_has_no_such_scores(integrated, tmp_path):
-    """Scores of all cells, which it was trained on, would look like those of held-out ones and be far too good."""
+def test_a_model_that_does_not_know_its_validation_cells_has_no_such_scores(integrated, tmp_path):
+    """Scores of all cells, which it was trained on, would look like those of validation cells and be far too good."""
     mdata, model = integrated
     model.export(tmp_path / "exported")
     exported = SCMAMBA.from_export(tmp_path / "exported", mdata=mdata)
-    with pytest.raises(ScmambaError, match="does not know which cells"):
-        workflow.held_out_scores(mdata, exported)
+    with pytest.raises(ScmambaError, match="does not know its validation cells"):
+        workflow.validation_scores(mdata, exported)
+
+
+def test_cells_left_out_of_both_parts_choose_nothing_and_can_be_scored():
+    """The way to scores of new cells that the docstring names."""
+    assert "chose the epoch" in workflow.validation_scores.__doc__
+    assert "cells=model.test_indices" in workflow.validation_scores.__doc__
+    mdata = simulate_multiome(**SMALL, seed=0)
+    model = workflow.integrate(mdata, seed=3, umap=False, train_size=0.8, validation_size=0.1, **FAST)
+    test = set(model.test_indices)
+    assert len(test) == 100 and not test & {*model.train_indices, *model.validation_indices}
+    assert not mdata.obs["validation_scmamba"].to_numpy()[model.test_indices].any()
+    scores = evaluate_integration(model, metrics=["FOSCTTM"], cells=model.test_indices)
+    x, y = (model.get_latent_representation(modality=kind)[model.test_indices] for kind in ("rna", "atac"))
+    assert scores.iloc[0, 0] == pytest.approx(np.mean(foscttm(x, y)))
+
+
+def test_what_the_user_has_computed_stays():
+    mdata = simulate_multiome(**SMALL, seed=0)
+    rng = np.random.default_rng(0)
+    for part in (mdata, *mdata.mod.values()):
+        part.obsm["X_umap"], part.obsm["X_pca"] = rng.normal(size=(part.n_obs, 2)), rng.normal(size=(part.n_obs, 5))
+        part.obs["leiden"] = pd.Categorical(rng.integers(4, size=part.n_obs).astype(str))
+        part.obsp["distances"] = sparse.random(part.n_obs, part.n_obs, 0.01, "csr", rng=rng)
+        part.obsp["connectivities"] = part.obsp["distances"].copy()
+        part.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {"n_neighbors": 7}}
+        part.uns["umap"], part.uns["leiden"] = {"params": {"a": 0.5}}, {"params": {"resolution": 2}}
+    parts = [mdata, *mdata.mod.values()]
+    fields = ("obsm", "obsp", "uns")
+    before = [(part.obs.copy(), *(copy.deepcopy(dict(getattr(part, field))) for field in fields)) for part in parts]
+    workflow.integrate(mdata, seed=3, **FAST)
+    for part, (obs, obsm, obsp, uns) in zip(parts, before, strict=True):
+        pd.testing.assert_frame_equal(part.obs[list(obs)], obs)
+        for key in obsm:
+            np.testing.assert_array_equal(part.obsm[key], obsm[key])
+        for key in obsp:
+            assert (part.obsp[key] != obsp[key]).nnz == 0
+        assert {key: part.uns[key] for key in uns} == uns
+        added = {*part.obs} - {*obs} | {*part.obsm} - {*obsm} | {*part.obsp} - {*obsp} | {*part.uns} - {*uns}
+        assert all("scmamba" in name or name.startswith("_scvi_") for name in added), added
+    assert {"X_scmamba", "X_umap_scmamba"} <= set(mdata.obsm) & set(mdata["rna"].obsm) & set(mdata["atac"].obsm)
+
+
+@pytest.mark.parametrize("genome", [None, "mm10"])
+def test_arguments_of_setup_reach_it(genome):
+    mdata = simulate_multiome(**SMALL, seed=0)
+    mdata["rna"].X = mdata["rna"].X * np.float32(0.97)
+    mdata["atac"].layers["counts"] = mdata["atac"].X
+    arguments = {"umap": False, "genome": genome, "layers": {"atac": "counts"}, **FAST}
+    with pytest.raises(ScmambaError, match="require_counts=False"):
+        workflow.integrate(mdata, **arguments)
+    model = workflow.integrate(mdata, require_counts=False, **arguments)
+    setup = model.registry_["setup_args"]
+    assert setup["genome"] == genome and setup["layers"] == {"atac": "counts"} and not setup["require_counts"]
 
 
 def test_easy_cells_are_integrated(integrated):
-    scores = workflow.held_out_scores(*integrated, "cell_type")
+    scores = workflow.validation_scores(*integrated, "cell_type")
     assert scores.loc["FOSCTTM", "value"] < 0.3 and scores.loc["ARI", "value"] > 0.4
 
 
 def test_coordinates_of_a_cell_are_near_each_other(integrated):
     mdata, _ = integrated
-    xy = {key: part.obsm["X_umap"][part.obs_names.get_indexer(mdata.obs_names)] for key, part in mdata.mod.items()}
+    xy = {
+        key: part.obsm["X_umap_scmamba"][part.obs_names.get_indexer(mdata.obs_names)] for key, part in mdata.mod.items()
+    }
     score = np.mean(foscttm(xy["rna"], xy["atac"]))
     assert score < 0.35  # one plane for both; two planes would give a half
 

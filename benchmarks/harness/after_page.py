@@ -74,7 +74,7 @@ def _annotation(found: dict) -> list[str]:
     lines += [
         "### Do the probabilities come true?", "",
         "The mean probability of the label given should be the accuracy. The last two columns are of cells whose label is",
-        "at least 0.9 probable: their share, and how many of them are right.", "",
+        "at least 0.9 probable: their fraction, and how many of them are right.", "",
     ]  # fmt: skip
     columns = {"accuracy": "accuracy", "probability": "mean probability", "named": "named at 0.9", "right": "right of these"}  # fmt: skip
     return lines + table(rows_of(found, probabilities), ["set", "split"], columns)
@@ -102,7 +102,7 @@ def _against(rows: pd.DataFrame) -> list[str]:
 
 
 def margin(scores: pd.Series, n_cells: int) -> float:
-    """What a difference must exceed: spread over seeds, or the standard error of a share of ``n_cells``."""
+    """What a difference must exceed: spread over seeds, or the standard error of a fraction of ``n_cells``."""
     spread = N_DEVIATIONS * scores.std() if len(scores) > 1 else 0.0
     return float(max(spread, np.sqrt(scores.mean() * (1 - scores.mean()) / n_cells)))
 
@@ -132,9 +132,9 @@ def _matching(found: dict) -> list[str]:
         return lines
     lines += [
         "### The search", "",
-        "Simulated views, as many queries as references; the memory that all cosines would take stands beside what the",
+        "Simulated embeddings, as many queries as references; the memory that all cosines would take stands beside what the",
         "search adds to the process.", "",
-        row(["cells on a side", "search", "CPU s", "MB added", "MB of all cosines", "own partner first"]),
+        row(["cells on a side", "search", "CPU s", "MB added", "MB of all cosines", "true match first"]),
         row(["--:", "---"] + ["--:"] * 4),
     ]  # fmt: skip
     for cells, of_size in found["search"].items():
@@ -194,7 +194,7 @@ def _region_importance(found: dict) -> list[str]:
 
 
 #: Encoder of a model -> what the page calls it.
-NETWORKS = {"linear": "linear path alone", "mamba": "default"}
+NETWORKS = {"linear": "linear branch alone", "mamba": "default"}
 
 
 def _region_links(found: dict) -> list[str]:
@@ -216,8 +216,8 @@ def _region_links(found: dict) -> list[str]:
                 scores.append(row([name, network, what, *(f"{result[key][score]:.3f}" for score in LINK_SCORES)]))
         for distance, of_these in result["by distance"].items():
             means = [f"{of_these[key]:.2f}" for key in ("correlation", "z")]
-            shares = [f"{of_these[key]:.1%}" for key in ("p < 0.01", "q < 0.1")]
-            distances.append(row([name, network, distance, f"{of_these['pairs']:,}", *means, *shares]))
+            fractions = [f"{of_these[key]:.1%}" for key in ("p < 0.01", "q < 0.1")]
+            distances.append(row([name, network, distance, f"{of_these['pairs']:,}", *means, *fractions]))
     return [
         "## Links of peaks with genes", "",
         "Pairs of a gene and a peak within 250 kb of it, by models of all cells. The correlation is that of `get_region_links`, of which",
@@ -225,7 +225,7 @@ def _region_links(found: dict) -> list[str]:
         "correlation of their log counts over cells are simpler scores. On simulated sets true links are known; elsewhere near",
         "pairs are compared with far ones, for lack of a truth.", "", *scores, "",
         "How many pairs are called at q < 0.1, and how many of them are true links:", "", *pairs, "",
-        "By distance of gene and peak, the mean of correlation and z, and the share of pairs with a low p or q:", "", *distances, "",
+        "By distance of gene and peak, the mean of correlation and z, and the fraction of pairs with a low p or q:", "", *distances, "",
     ]  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def _mosaic(found: dict) -> list[str]:
         "A third of the training cells loses one modality, or is left out. Scores of the held-out fifth, which is whole:", "",
         *table(rows_of(found, each), ["set", "training cells"], {"FOSCTTM": "FOSCTTM ↓", **recall, "kNN accuracy": "kNN accuracy"}),
         "And of the cells that lost something: the cosine of their joint embedding with the one that they have whole, and how",
-        "well their view of what they kept finds the profile that they lost.", "",
+        "well their embedding of what they kept finds the profile that they lost.", "",
         *table(rows_of(found, incomplete), ["set", "training cells", "asked"],
                {"cosine with whole": "cosine with whole", "FOSCTTM of lost profile": "FOSCTTM ↓", **recall}),
     ]  # fmt: skip

@@ -98,7 +98,7 @@ def _memory(found: dict) -> list[str]:
     cells, genes, peaks = found["cells_genes_peaks"]
     return [
         "## Memory", "",
-        f"`speed.py --memory`. Setup, spectral start, one epoch and embedding of a simulated MuData of {cells:,} cells, {genes:,} genes and",
+        f"`speed.py --memory`. Setup, spectral initialization, one epoch and embedding of a simulated MuData of {cells:,} cells, {genes:,} genes and",
         f"{peaks:,} peaks ({found['mudata_mb']} MB). Peak resident memory rises by {found['raised_mb']} MB; the same network takes",
         f"{found['network_alone_mb']} MB on a few cells (weights, optimizer, activations of minibatches of {found['batch_size']}). What",
         f"grows with the data is the rest, {found['beyond_mb']} MB or {found['share_of_mudata']:.1%} of the MuData.",
@@ -136,9 +136,9 @@ def _scaling(found: dict) -> list[str]:
         "## Cells, peaks and patches", "",
         f"`scaling.py`. Random counts of {n_genes:,} genes and {n_peaks:,} peaks; a cell has {of_genes:.0%} of the genes and {of_peaks:.0%} of the peaks. Preset `{found['preset']}`,",
         f"minibatches of at most {max(size['batch_size'] for size in by_cells)}; time in {time_is}, each size in a process of its own. \"Start and joint",
-        "embedding\" is the rest of setup and training: the spectral start, the first step, and the fit of the joint embedding.", "",
+        "embedding\" is the rest of setup and training: the spectral initialization, the first step, and the fit of the joint embedding.", "",
         "![Time and memory against cells and peaks, time against patches](_static/scaling.png)", "",
-        *header(["cells", "counts MB", "start and joint embedding s", "epoch s", "embedding s",
+        *header(["cells", "counts MB", "initialization and joint embedding s", "epoch s", "embedding s",
                  "ms per cell, epoch", "ms per cell, embedding", "added by training MB"], n_left=0),
     ]  # fmt: skip
     for size in by_cells:
@@ -150,7 +150,7 @@ def _scaling(found: dict) -> list[str]:
         return ", ".join(f"{words} {slopes[x][key]}" for key, words in what.items())
 
     times = {"epoch_s": "an epoch", "embed_s": "embedding"}
-    start, memory = {"around_s": "start and joint embedding"}, {"train_mb": "added memory"}
+    start, memory = {"around_s": "initialization and joint embedding"}, {"train_mb": "added memory"}
     return [
         *lines, "",
         "Slopes in the figure are exponents: time or memory grows with that power, and 1 is linear growth.", "",
@@ -169,7 +169,7 @@ def _larger_than_memory(found: dict) -> list[str]:
         f"minibatches of {found['batch_size']}, `buffer_mb={found['buffer_mb']}`, {_threads(found)}. Seconds are those of the clock, on a machine that others used as well;",
         "milliseconds per cell are those of the processor, of all threads together. Memory is the peak of the whole process, of which the",
         "libraries take what stands in brackets.", "",
-        *header(["genes, peaks", "cells", "file MB", "counts", "setup s", "start and joint embedding s", "epoch s", "embedding s",
+        *header(["genes, peaks", "cells", "file MB", "counts", "setup s", "initialization and joint embedding s", "epoch s", "embedding s",
                  "ms per cell, epoch", "ms per cell, embedding", "peak MB"]),
     ]  # fmt: skip
     order = list(found["shapes"])

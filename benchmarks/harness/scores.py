@@ -22,9 +22,9 @@ class Score:
 SCORES = {
     s.name: s
     for s in (
-        Score("FOSCTTM", "share of cells closer than the true partner, 0.5 is chance", lower_is_better=True),
-        Score("recall@10", "share of cells whose partner is among the 10 nearest of the other modality"),
-        Score("recall@1", "share of cells whose partner is the nearest"),
+        Score("FOSCTTM", "fraction of cells closer than the true match, 0.5 is chance", lower_is_better=True),
+        Score("recall@10", "fraction of cells whose true match is among the 10 nearest of the other modality"),
+        Score("recall@1", "fraction of cells whose true match is the nearest"),
         Score("omics mixing", "entropy of the modalities among 100 neighbours, 1 is a perfect mix"),
         Score("omics ASW", "one minus the silhouette of the modality within each cell type"),
         Score("kNN accuracy", "cell type by vote of the 15 nearest training cells, joint embedding"),
@@ -40,17 +40,17 @@ SCORES = {
 def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
     """Every score the data allow."""
     embeddings = {name: tuple(_unit(part) for part in parts) for name, parts in embeddings.items()}
-    views = [parts[1] for name, parts in embeddings.items() if name != "joint"]
-    scores = _matching(views, truth) if len(views) == 2 else {}
+    embedded = [parts[1] for name, parts in embeddings.items() if name != "joint"]
+    scores = _matching(embedded, truth) if len(embedded) == 2 else {}
     return {**scores, **_cell_types(embeddings["joint"], truth), **_batches(embeddings["joint"][1], truth)}
 
 
-def _matching(views: list[np.ndarray], truth: Truth) -> dict[str, float]:
+def _matching(embedded: list[np.ndarray], truth: Truth) -> dict[str, float]:
     from scmamba_scvi import metrics
 
-    ranks = metrics.true_match_ranks(*views)
+    ranks = metrics.true_match_ranks(*embedded)
     recall = ranks.recall([1, 10])
-    stacked, omics = np.concatenate(views), np.repeat(["x", "y"], [len(v) for v in views])
+    stacked, omics = np.concatenate(embedded), np.repeat(["x", "y"], [len(v) for v in embedded])
     scores = {
         "FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(recall[1]), "recall@1": float(recall[0]),
         "omics mixing": metrics.omics_entropy_mixing(stacked, omics, n_neighbors=_few(100, stacked), n_samples=None),

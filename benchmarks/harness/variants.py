@@ -13,7 +13,7 @@ from .methods import Fitted, Method
 from .methods.ours import scmamba
 from .sets import Task
 
-#: Without the linear path and its start the network has to carry the embedding, so that changes in it can be seen.
+#: Without the linear branch and its initialization the network has to carry the embedding, so that changes in it can be seen.
 NETWORK_ALONE = {"linear_branch": False, "spectral": False, "gate_init": 1.0, "layer_scale": 0.1}
 
 
@@ -59,8 +59,8 @@ def most_variable(n: int) -> Callable[[Task, int], Task]:
 def _variability(x, kind: str) -> np.ndarray:
     x = sparse.csr_matrix(x, dtype=np.float64)
     if kind == "atac":
-        share = np.asarray((x > 0).mean(0)).ravel()
-        return share * (1 - share)
+        fraction = np.asarray((x > 0).mean(0)).ravel()
+        return fraction * (1 - fraction)
     import scanpy as sc
     from anndata import AnnData
 
@@ -117,9 +117,9 @@ METHODS: dict[str, Method] = {
         *(_variant("minibatch", f"{n:,} cells", scmamba(batch_size=n)) for n in (128, 1_024)),
         _variant("minibatch", "from one batch", scmamba(plan={"batch_pure": True}), batches=True),
         _variant("values of RNA", "log1p", scmamba(values={"rna": "log1p"})),
-        _variant("start", "weights from the same cells", scmamba(spectral_weights="in-sample")),
-        _variant("start", "not spectral", scmamba(spectral=False, gate_init=1.0)),
-        _variant("joint embedding", "mean of the views", scmamba(joint="shared")),
+        _variant("initialization", "weights from the same cells", scmamba(spectral_weights="in-sample")),
+        _variant("initialization", "not spectral", scmamba(spectral=False, gate_init=1.0)),
+        _variant("joint embedding", "mean of the modalities", scmamba(joint="shared")),
         _variant("joint embedding", "batches left in", scmamba(correct_batches=False), batches=True),
     )
 }  # fmt: skip

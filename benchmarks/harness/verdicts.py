@@ -8,7 +8,7 @@ import pandas as pd
 from .markdown import row
 from .scores import SCORES
 
-OURS = "scMamba"
+OURS = "scmamba-scvi"
 COMPARED = ("FOSCTTM", "recall@10", "kNN accuracy", "ARI")
 MIXED = ("batch mixing", "batch ASW")
 #: A difference of more than so many standard deviations over seeds counts.

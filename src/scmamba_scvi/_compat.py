@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
+from .errors import ScmambaError
+
 
 def scvi_constants() -> ModuleType:
     """Names under which scvi-tools keeps the parts of its registry."""
@@ -22,13 +24,6 @@ def scvi_constants() -> ModuleType:
     from scvi.data import _constants
 
     return _constants
-
-
-def mudata_wrapper() -> type[Any]:
-    """Base class of scvi-tools' fields that live in one modality of a MuData."""
-    from scvi.data.fields import BaseMuDataWrapperClass
-
-    return BaseMuDataWrapperClass
 
 
 def without_pulling() -> contextlib.AbstractContextManager:
@@ -52,17 +47,27 @@ def devices_docstring() -> Callable[[Callable], Callable]:
 
 def device_of(accelerator: str, devices: int | list[int] | str) -> Any:
     """The `torch.device` that scvi-tools' trainer will take for these arguments."""
-    from scvi.model._utils import parse_device_args
-
-    return parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")[2]
+    return _parse_devices(accelerator, devices)[2]
 
 
 def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
     """How many devices of a machine scvi-tools' trainer will take for these arguments; ``"auto"`` is one."""
+    found = _parse_devices(accelerator, devices)[1]
+    return len(found) if isinstance(found, list) else int(found)
+
+
+def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from scvi.model._utils import parse_device_args
 
-    found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")[1]
-    return len(found) if isinstance(found, list) else int(found)
+    try:
+        return parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
+    except (MisconfigurationException, ImportError) as error:  # no such device, or not what computes on it
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ScmambaError(
+            f"accelerator={accelerator!r} with devices={devices!r} cannot be used on this machine: {reason}. Leave it out "
+            "to take what is there."
+        ) from error
 
 
 def drop_manager(model: Any, data: Any) -> None:

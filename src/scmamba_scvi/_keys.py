@@ -35,10 +35,15 @@ MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
 #: From ``var["feature_types"]``, as 10x writes it, to the kind.
 FEATURE_TYPES: Final[dict[str, Kind]] = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
 
-#: ``obsm`` key under which `workflow` and the command line write embeddings.
+# Keys under which `workflow` and the command line write into the user's data; all have "scmamba" in their name.
+#: ``obsm`` key of embeddings, of the MuData (joint) and of each modality.
 OBSM_KEY: Final = "X_scmamba"
-#: ``obs`` key of the cells that training never saw, bool: how well true matches find each other is scored on these.
-HELD_OUT_KEY: Final = "held_out_scmamba"
+#: ``obsm`` key of UMAP coordinates, of the MuData (joint embedding) and of each modality.
+UMAP_KEY: Final = "X_umap_scmamba"
+#: ``obs`` key of the clusters of the joint embedding.
+CLUSTER_KEY: Final = "leiden_scmamba"
+#: ``obs`` key of the validation cells, bool: no weight was fitted to them, but they chose the epoch.
+VALIDATION_KEY: Final = "validation_scmamba"
 #: Minibatch and registry key of the batch, int64 ``(n, 1)``.
 BATCH_KEY: Final = "batch"
 #: Minibatch and registry key of the labels, int64 ``(n, 1)``.

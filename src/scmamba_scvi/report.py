@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -17,22 +17,23 @@ from matplotlib.figure import Figure
 from . import pl
 from ._compat import package_version
 from ._files import atomic_write
+from ._keys import CLUSTER_KEY, UMAP_KEY
 from .errors import ScmambaError
-from .workflow import CLUSTER_KEY, UMAP_KEY, held_out_scores
+from .workflow import validation_scores
 
 if TYPE_CHECKING:
     from mudata import MuData
 
     from .model import SCMAMBA
 
-#: The page advises what to try where the FOSCTTM, or the share of cells whose modalities do not fit each other, is above
-#: these, or the share of features that have a place on the genome is below.
+#: The page advises what to try where the FOSCTTM, or the fraction of cells whose modalities do not fit each other, is
+#: above these, or the fraction of features that have a place on the genome is below.
 POOR_FOSCTTM, MANY_DISAGREE, FEW_PLACED = 0.25, 0.2, 0.8
 DPI: Final = 110
 #: What a score is, for readers who do not know it, by the beginning of its name.
 ABOUT: Final = {
-    "FOSCTTM": "share of cells that are closer than the cell's own partner; 0 is perfect",
-    "recall": "share of cells whose partner is among the nearest; 1 is perfect",
+    "FOSCTTM": "fraction of cells that are closer than the true match; 0 is perfect",
+    "recall": "fraction of cells whose true match is among the nearest; 1 is perfect",
     "ARI": "agreement of clusters with the known types; 1 is perfect",
 }
 #: The page, into which names and numbers are filled.
@@ -77,19 +78,22 @@ def write_report(
     if model.adata is None or not model.is_trained_:
         raise ScmambaError("A report needs a trained model with its data: integrate first, or load(dir, adata=mdata).")
     mdata = model.adata
-    scores = held_out_scores(mdata, model, labels_key) if model.validation_indices is not None else pd.DataFrame()
-    agreement = _agreement(model)
+    scores = pd.DataFrame() if model.validation_indices is None else validation_scores(mdata, model, labels_key)
+    try:
+        agreement = model.get_modality_agreement()
+    except ScmambaError:  # too few cells with two modalities: the page leaves the figure out
+        agreement = None
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         title=title,
         subtitle=f"{', '.join(model.kinds)} in one embedding, by scmamba-scvi {package_version()}",
         headline=_headline(mdata, model, scores),
         notes=_notes(model, scores, agreement),
-        data=_data_rows(mdata, model),
-        scores=_score_rows(scores),
+        data=[(kind, key, mdata[key].shape, model.layouts[kind].summary()) for kind, key in model.kinds.items()],
+        scores=[_score_row(str(name), row) for name, row in scores.iterrows()],
         figures=_figures(mdata, model, labels_key, agreement),
         run=_describe_run(model),
-        settings=[(name, str(value)) for name, value in model.config.to_dict().items()],
+        settings=model.config.to_dict(),
     )
     path = Path(path)
     with atomic_write(path) as unfinished:
@@ -103,7 +107,7 @@ def _notes(model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None)
     for name, row in scores.iterrows():
         if str(name).startswith("FOSCTTM") and row["value"] > POOR_FOSCTTM:
             found.append((
-                f"Cells hardly find their partner ({name} {row['value']:.2f}; 0.5 is chance).",
+                f"True matches are hardly found ({name} {row['value']:.2f}; 0.5 is chance).",
                 "Check that both modalities hold raw counts of the same cells under the same names, then try more cells or "
                 "deeper sequencing: cells with a few hundred counts cannot be told apart within a type.",
             ))  # fmt: skip
@@ -135,33 +139,13 @@ def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple
     headline = [("cells", f"{mdata.n_obs:,}"), ("modalities", str(len(model.kinds)))]
     if CLUSTER_KEY in mdata.obs:
         headline.append(("clusters", str(mdata.obs[CLUSTER_KEY].nunique())))
-    return headline + [(f"{name}, held-out cells", f"{row['value']:.3f}") for name, row in scores.head(2).iterrows()]
+    return headline + [(f"{name}, validation cells", f"{row['value']:.3f}") for name, row in scores.head(2).iterrows()]
 
 
-def _data_rows(mdata: MuData, model: SCMAMBA) -> list[dict[str, str]]:
-    return [
-        {
-            "name": kind if kind == key else f"{kind} ({key})",
-            "n_cells": f"{mdata[key].n_obs:,}",
-            "n_features": f"{mdata[key].n_vars:,}",
-            "layout": model.layouts[kind].summary(),
-        }
-        for kind, key in model.kinds.items()
-    ]
-
-
-def _score_rows(scores: pd.DataFrame) -> list[dict[str, str]]:
-    return [
-        {
-            "name": str(name),
-            "about": next((text for word, text in ABOUT.items() if str(name).startswith(word)), ""),
-            "value": f"{row['value']:.3f}",
-            "chance": f"{row['chance']:.3f}",
-            "perfect": f"{row['best']:.0f}",
-            "n_cells": f"{int(row['n_cells']):,}",
-        }
-        for name, row in scores.iterrows()
-    ]
+def _score_row(name: str, row: pd.Series) -> dict[str, str]:
+    about = next((text for word, text in ABOUT.items() if name.startswith(word)), "")
+    numbers = {"value": f"{row['value']:.3f}", "chance": f"{row['chance']:.3f}", "perfect": f"{row['best']:.0f}"}
+    return {"name": name, "about": about, **numbers, "n_cells": f"{int(row['n_cells']):,}"}
 
 
 def _describe_run(model: SCMAMBA) -> str:
@@ -169,60 +153,47 @@ def _describe_run(model: SCMAMBA) -> str:
     size = sum(p.numel() for p in model.module.parameters())
     batches = f"batches of {model.batch_key!r} taken out" if model._corrects_batches else "no batches taken out"
     text = f"Preset {model.preset_}, {model.config.n_latent} dimensions, {size:,} parameters, {batches}."
-    if summary.get("best") is None:  # nothing was held out, and no epoch is the best
+    if summary.get("best") is None:  # there were no validation cells, and no epoch is the best
         return text
     epoch = summary["best_epoch"]
     return f"{text} Best weights: {'before the first step' if epoch is None else f'epoch {epoch + 1}'}."
 
 
-def _agreement(model: SCMAMBA) -> pd.DataFrame | None:
-    try:
-        return model.get_modality_agreement()
-    except ScmambaError:  # too few cells with two modalities: the page leaves the figure out
-        return None
-
-
 def _figures(
     mdata: MuData, model: SCMAMBA, labels_key: str | None, agreement: pd.DataFrame | None
-) -> list[dict[str, str | int]]:
+) -> list[dict[str, Any]]:
     figures = []
-    if UMAP_KEY in mdata.obsm:
+    embedded = UMAP_KEY in mdata.obsm
+    if embedded:
         columns = [
             name for name in (labels_key, model.batch_key, CLUSTER_KEY) if name is not None and name in mdata.obs
         ]
-        keys = list(model.kinds.values())
         figures.append(_figure(
             "Embedding",
             "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality: where "
             "the colours mix, the modalities agree.",
-            lambda figure: pl.integration(mdata, columns, modalities=keys, figure=figure),
+            lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
         ))  # fmt: skip
     if agreement is not None and np.isfinite(agreement["evidence"]).any():
-        embedded = mdata if UMAP_KEY in mdata.obsm else None
         figures.append(_figure(
             "Do the modalities agree?",
             "Evidence that the modalities of a cell belong together; below zero they fit no better than those of two "
             "different cells.",
-            lambda figure: pl.modality_agreement(agreement["evidence"], embedded, figure=figure),
+            lambda figure: pl.modality_agreement(agreement["evidence"], mdata if embedded else None, figure=figure),
         ))  # fmt: skip
     if getattr(model, "history", None):
         figures.append(_figure(
             "Training",
-            "The loss, and the scores of held-out cells, by epoch; the weights of the best epoch are kept.",
+            "The loss, and the scores of the validation cells, by epoch; the weights of the best epoch are kept.",
             lambda figure: pl.training(model, figure=figure),
         ))  # fmt: skip
     return figures
 
 
-def _figure(title: str, about: str, draw: Callable[[Figure], object]) -> dict[str, str | int]:
+def _figure(title: str, about: str, draw: Callable[[Figure], object]) -> dict[str, Any]:
     """A figure as text, and its width in pixels."""
     figure, file = Figure(), io.BytesIO()
     draw(figure)
     figure.savefig(file, format="png", dpi=DPI)
-    width = round(figure.get_size_inches()[0] * DPI)
-    return {
-        "title": title,
-        "about": about,
-        "width": width,
-        "png": base64.b64encode(file.getvalue()).decode("ascii"),
-    }
+    png = base64.b64encode(file.getvalue()).decode("ascii")
+    return {"title": title, "about": about, "width": round(figure.get_size_inches()[0] * DPI), "png": png}

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from ._columns import obs_column
 from ._compat import limited_threads, quiet
 from ._files import atomic_write
-from ._keys import HELD_OUT_KEY, OBSM_KEY
+from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
 from .metrics import true_match_ranks
 
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: ``obs`` column with the clusters of the joint embedding.
-CLUSTER_KEY: Final = "leiden_scmamba"
-#: ``obsm`` key of the UMAP coordinates, in the MuData (joint embedding) and in each modality.
-UMAP_KEY: Final = "X_umap"
 #: Up to this many cells neighbours are searched exactly. That takes a minute at most, about as long as the approximate
 #: search needs to compile, and gives the same neighbours on every machine.
 EXACT_NEIGHBORS_UP_TO: Final = 100_000
@@ -48,6 +45,8 @@ def integrate(
     layers: Mapping[str, str] | None = None,
     batch_key: str | None = None,
     labels_key: str | None = None,
+    require_counts: bool = True,
+    genome: str | None = None,
     preset: str = "auto",
     n_latent: int = 64,
     seed: int = 0,
@@ -62,15 +61,17 @@ def integrate(
     - ``obsm["X_scmamba"]`` of the MuData is the joint embedding; that of each modality embeds its cells from this
       modality alone, in its own order of cells.
     - ``obs["leiden_scmamba"]`` holds Leiden clusters of the joint embedding.
-    - ``obs["held_out_scmamba"]`` marks the cells that training never saw.
-    - ``obsm["X_umap"]``, with ``umap``, holds coordinates: the joint embedding has a plane of its own, and the
+    - ``obs["validation_scmamba"]`` marks the validation cells: no weight was fitted to them, but they chose the epoch.
+    - ``obsm["X_umap_scmamba"]``, with ``umap``, holds coordinates: the joint embedding has a plane of its own, and the
       modalities share another one.
+
+    Nothing else in ``mdata`` changes: a ``X_umap``, ``leiden`` or graph of neighbours that is there stays.
 
     Parameters
     ----------
     mdata
         Raw counts of at least two modalities.
-    modalities, layers, batch_key, labels_key
+    modalities, layers, batch_key, labels_key, require_counts, genome
         As in :meth:`~scmamba_scvi.SCMAMBA.setup_mudata`.
     preset, n_latent, model_kwargs
         As in :class:`~scmamba_scvi.SCMAMBA`; ``model_kwargs`` are its further options.
@@ -105,7 +106,10 @@ def integrate(
     from .model import SCMAMBA
 
     with _seeded(seed):
-        SCMAMBA.setup_mudata(mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key)
+        SCMAMBA.setup_mudata(
+            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
+            require_counts=require_counts, genome=genome,
+        )  # fmt: skip
         model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
         model.train(**train_kwargs)
         if model_dir is not None:
@@ -114,7 +118,7 @@ def integrate(
             kept = "nothing was kept" if model_dir is None else f"the best weights so far are in {model_dir}"
             raise KeyboardInterrupt(f"Training was stopped: {kept}, mdata is as it was.")
         write_embeddings(mdata, model)
-        mdata.obs[HELD_OUT_KEY] = np.isin(np.arange(mdata.n_obs), model.validation_indices)
+        mdata.obs[VALIDATION_KEY] = np.isin(np.arange(mdata.n_obs), model.validation_indices)
         logger.info("Clustering %s cells.", f"{mdata.n_obs:,}")
         write_clusters(mdata, seed=seed)
         if umap:
@@ -156,7 +160,7 @@ def write_clusters(mdata: MuData, *, resolution: float = 1.0, seed: int = 0) -> 
 
 
 def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
-    """Write UMAP coordinates into ``obsm["X_umap"]`` of the MuData and of the modalities ``keys``.
+    """Write UMAP coordinates into ``obsm["X_umap_scmamba"]`` of the MuData and of the modalities ``keys``.
 
     The embeddings of the modalities share one space and are fitted together, so that their panels can be compared. The
     joint embedding is a space of its own and is fitted alone.
@@ -173,8 +177,13 @@ def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
             part.obsm[UMAP_KEY] = xy
 
 
-def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None, k: int = 10) -> pd.DataFrame:
-    """Score how well the cells that training never saw find their partners, beside what chance would give.
+def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None, k: int = 10) -> pd.DataFrame:
+    """Score how well the true matches of the validation cells are found, beside what chance would give.
+
+    No weight was fitted to these cells, but they chose the epoch, the stage and the temperature of the confidences. So
+    the scores say whether training worked; on new cells they are a little worse. To score cells that chose nothing, leave
+    some out of both parts, ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
+    :func:`scmamba_scvi.metrics.evaluate_integration`.
 
     Parameters
     ----------
@@ -185,7 +194,7 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
     labels_key
         Column of ``mdata.obs`` with known cell types; adds their agreement with the clusters.
     k
-        Neighbours that count as found.
+        Neighbours among which the true match must be.
 
     Returns
     -------
@@ -194,41 +203,39 @@ def held_out_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None
     Raises
     ------
     ScmambaError
-        If the model does not know which cells were held out, as after :meth:`~scmamba_scvi.SCMAMBA.from_export`.
+        If the model does not know its validation cells, as after :meth:`~scmamba_scvi.SCMAMBA.from_export`.
 
     Examples
     --------
-    >>> scores = scmamba_scvi.workflow.held_out_scores(mdata, model, labels_key="cell_type")
+    >>> scores = scmamba_scvi.workflow.validation_scores(mdata, model, labels_key="cell_type")
     >>> scores.columns.tolist()
     ['value', 'chance', 'best', 'n_cells']
     """
     if model.validation_indices is None:
         raise ScmambaError(
-            "The model does not know which cells training held out: train it here, or load it with SCMAMBA.load. "
-            "metrics.evaluate_integration(model, cells=...) scores any cells."
+            "The model does not know its validation cells: train it here, or load it with SCMAMBA.load. "
+            "metrics.evaluate_integration(mdata, cells=...) scores any cells."
         )
-    held_out = np.asarray(model.validation_indices)
-    rows: dict[str, tuple[float, float, float, int]] = {}
+    cells = np.asarray(model.validation_indices)
     embeddings = {
-        kind: model.get_latent_representation(mdata, modality=kind, indices=held_out.tolist()) for kind in model.kinds
+        kind: model.get_latent_representation(mdata, modality=kind, indices=cells.tolist()) for kind in model.kinds
     }
-    several = len(embeddings) > 2
+    rows: dict[str, tuple[float, float, float, int]] = {}
     for (kind_x, x), (kind_y, y) in itertools.combinations(embeddings.items(), 2):
         paired = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
         n = int(paired.sum())
         if n < 2:
             continue
-        name = f" {kind_x}-{kind_y}" if several else ""
-        ranks = true_match_ranks(x[paired], y[paired])
-        rows[f"FOSCTTM{name}"] = (float(np.mean(ranks.fractions)), (n - 1) / (2 * n), 0.0, n)
-        at = min(k, n)
-        rows[f"recall@{at}{name}"] = (float(ranks.recall(at)[0]), at / n, 1.0, n)
+        pair = f" {kind_x}-{kind_y}" if len(embeddings) > 2 else ""
+        ranks, at = true_match_ranks(x[paired], y[paired]), min(k, n)
+        rows[f"FOSCTTM{pair}"] = (float(np.mean(ranks.fractions)), (n - 1) / (2 * n), 0.0, n)
+        rows[f"recall@{at}{pair}"] = (float(ranks.recall(at)[0]), at / n, 1.0, n)
     if labels_key is not None and CLUSTER_KEY in mdata.obs:
         from sklearn.metrics import adjusted_rand_score
 
-        labels = mdata.obs[labels_key].iloc[held_out]
+        labels = obs_column(mdata, labels_key, "labels_key").iloc[cells]
         known = labels.notna().to_numpy()
-        clusters = mdata.obs[CLUSTER_KEY].iloc[held_out]
+        clusters = mdata.obs[CLUSTER_KEY].iloc[cells]
         ari = adjusted_rand_score(labels[known].astype(str), clusters[known].astype(str))
         rows["ARI"] = (float(ari), 0.0, 1.0, int(known.sum()))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "chance", "best", "n_cells"])
@@ -256,6 +263,7 @@ def read_mudata(path: str | os.PathLike[str]) -> MuData:
     import mudata
 
     try:
+        _check_is_mudata(path)
         _check_declared_sizes(path)
         return mudata.read_h5mu(path)
     except ScmambaError:
@@ -287,7 +295,7 @@ def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
     points = _neighbor_graph(embedding[usable], seed)
     sc.tl.umap(points, random_state=seed)
     coordinates = np.full((len(embedding), 2), np.nan, dtype=np.float32)
-    coordinates[usable] = points.obsm["X_umap"]
+    coordinates[usable] = points.obsm["X_umap"]  # where scanpy writes them
     return coordinates
 
 
@@ -302,6 +310,23 @@ def _neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = 15) -> AnnData:
         points, n_neighbors=min(n_neighbors, len(x) - 1), use_rep=OBSM_KEY, transformer=transformer, random_state=seed
     )
     return points
+
+
+def _check_is_mudata(path: Path) -> None:
+    """Name an HDF5 file of another kind that users have at hand, and what makes an .h5mu of it."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if "matrix/barcodes" in file:
+            raise ScmambaError(
+                f"{path} is a file of 10x Cell Ranger, not an .h5mu: scmamba_scvi.data.read_10x_multiome(path) reads it, and "
+                "workflow.write_mudata writes what it returns."
+            )
+        if "mod" not in file and {"obs", "var"} <= set(file):
+            raise ScmambaError(
+                f"{path} holds one AnnData, not a MuData: join it with the other modality, "
+                "mudata.MuData({'rna': rna, 'atac': atac}).write_h5mu(path)."
+            )
 
 
 def _check_declared_sizes(path: Path) -> None:
@@ -327,7 +352,7 @@ def _seeded(seed: int) -> Iterator[None]:
     import scvi
     import torch
 
-    variables = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+    variables = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS")
     environment = {name: os.environ.get(name) for name in variables}
     of_scvi, of_python, of_numpy = scvi.settings.seed, random.getstate(), np.random.get_state()
     with torch.random.fork_rng(), limited_threads(), quiet("lightning.fabric.utilities.seed"):

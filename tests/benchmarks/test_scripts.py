@@ -56,4 +56,29 @@ def test_the_readme_has_every_script_with_its_results():
     rows = re.findall(r"^\| `(\w+)\.py` \|.*?\| (.*?) \|", (BENCHMARKS / "README.md").read_text(), flags=re.MULTILINE)
     results = set(re.findall(r"[\w.]+\.jsonl?", " ".join(written for _, written in rows)))
     assert sorted(name for name, _ in rows) == SCRIPTS
-    assert {path.name for path in (BENCHMARKS / "results").iterdir()} <= results
+    assert {path.name for path in (BENCHMARKS / "results").iterdir() if path.is_file()} <= results
+
+
+def test_results_of_a_users_file_stay_out_of_those_that_count(load, tmp_path, monkeypatch):
+    """They are on no page and no row of the README, so they must not lie where these tests and git look."""
+    from scmamba_scvi.data import simulate_multiome
+
+    mdata = simulate_multiome(n_cells=100, n_genes=60, n_peaks=120, n_cell_types=3, seed=0)
+    file = tmp_path / f"{tmp_path.name}.h5mu"  # the folder of results is the real one, the name that of this run alone
+    mdata.write_h5mu(file)
+    script, runner, paths = load("quality"), load("harness.runner"), load("harness.paths")
+    monkeypatch.setattr(runner, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(runner, "in_process", lambda function, *arguments: function(*arguments))
+    there = paths.LOCAL_RESULTS / f"quality_{file.stem}.jsonl"
+    before = {path.name for path in paths.RESULTS.iterdir() if path.is_file()}
+    try:
+        script.main(["--file", str(file), "--labels-key", "cell_type", "--methods", "RNA PCA", "--seeds", "0"])
+        (line,) = runner.read(there)
+        assert line["method"] == "RNA PCA" and line["scores"]["kNN accuracy"] > 0
+        assert {path.name for path in paths.RESULTS.iterdir() if path.is_file()} == before
+        test_the_readme_has_every_script_with_its_results()
+        assert f"/{there.parent.relative_to(paths.ROOT)}/" in (paths.ROOT / ".gitignore").read_text().splitlines()
+    finally:
+        there.unlink(missing_ok=True)
+        if there.parent.exists() and not any(there.parent.iterdir()):
+            there.parent.rmdir()

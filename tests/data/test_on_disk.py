@@ -1,11 +1,13 @@
 """Files whose matrices stay in the file."""
 
+import os
 import shutil
 
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata import AnnData
 from scipy import sparse
 
@@ -94,7 +96,7 @@ def test_what_is_no_folder_is_not_replaced_by_one(h5mu, tmp_path, kind):
         (tmp_path / "elsewhere").mkdir()
         target.symlink_to(tmp_path / "elsewhere")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(ScmambaError, match=f"m.zarr is a {kind}, not a folder: choose another name"):
+    with pytest.raises(ScmambaError, match="m.zarr is no MuData or AnnData stored as zarr: choose another name"):
         convert_mudata(h5mu, target, overwrite=True)
     assert sorted(tmp_path.iterdir()) == before and target.is_symlink() == (kind == "link")
 
@@ -144,3 +146,55 @@ def test_a_modality_that_no_cell_has_keeps_its_features(tmp_path, empty):
     found = open_mudata(convert_mudata(tmp_path / "m.h5mu", tmp_path / "m.zarr"))
     assert found["atac"].X.shape == (0, 5)
     np.testing.assert_array_equal(dense(found["rna"].X[:]), np.eye(5))
+
+
+def notes(path):
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
+
+
+def images(path):
+    zarr.open_group(path, mode="w").create_array("0", data=np.zeros((2, 2)))
+
+
+def store_with_notes(path):
+    AnnData(np.ones((2, 2))).write_zarr(path)
+    (path / "notes.txt").write_text("mine")
+
+
+@pytest.mark.parametrize("make", [notes, images, store_with_notes, lambda path: path.mkdir()])
+def test_only_a_store_of_cells_is_overwritten(h5mu, tmp_path, make):
+    target = tmp_path / "m.zarr"
+    make(target)
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    with pytest.raises(ScmambaError, match="m.zarr is no MuData or AnnData stored as zarr: choose another name"):
+        convert_mudata(h5mu, target, overwrite=True)
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("made_by", ["this package", "mudata", "anndata"])
+def test_a_store_of_cells_is_overwritten(mdata, h5mu, tmp_path, made_by):
+    target = tmp_path / "m.zarr"
+    if made_by == "this package":
+        convert_mudata(h5mu, target)
+    else:
+        (mdata if made_by == "mudata" else mdata["rna"]).write_zarr(target)
+    assert_same(open_mudata(convert_mudata(h5mu, target, overwrite=True)), mdata)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.zarr"]
+
+
+@pytest.mark.parametrize("moved", ["m.zarr", ".m.zarr.part"])
+def test_a_store_that_cannot_be_replaced_stays(mdata, h5mu, tmp_path, monkeypatch, moved):
+    target = convert_mudata(h5mu, tmp_path / "m.zarr")
+    move = os.replace
+
+    def replace(source, destination):
+        if os.path.basename(source) == moved:
+            raise OSError("no space left")
+        move(source, destination)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(ScmambaError, match="m.zarr cannot be replaced: no space left"):
+        convert_mudata(h5mu, target, overwrite=True)
+    assert_same(open_mudata(target), mdata)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.zarr"]

@@ -26,6 +26,6 @@ def files(tmp_path_factory):
     mdata.obsm["X_scmamba"] = model.get_latent_representation()
     for kind, key in model.kinds.items():
         mdata[key].obsm["X_scmamba"] = model.get_latent_representation(modality=kind)
-    mdata.obs["held_out_scmamba"] = np.isin(np.arange(60), model.validation_indices)
+    mdata.obs["validation_scmamba"] = np.isin(np.arange(60), model.validation_indices)
     mdata.write_h5mu(folder / "integrated.h5mu")
     return folder

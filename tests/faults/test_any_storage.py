@@ -66,7 +66,8 @@ STORAGE = {
     "long indices": long_indices, "read-only": lambda x: (x.setflags(write=False), x)[1],
     "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
 }  # fmt: skip
-DTYPES = ["float32", "float64", "int32", "int64", "uint8", "uint16", "bool"]
+DTYPES = ["float32", "float64", "int32", "int64", "uint8", "uint16", "bool", "float16"]
+DENSE = ["dense", "by columns", "read-only", "strided"]  # scipy has no sparse float16
 
 
 KINDS = [("rna", "atac"), ("rna", "protein"), ("rna", "atac", "protein")]
@@ -81,7 +82,8 @@ def cases(draw):
     for kind in draw(st.sampled_from(KINDS)):
         n_features, storage = draw(st.integers(1, 40)), draw(st.sampled_from(sorted(STORAGE)))
         share, n_absent = draw(st.floats(0, 1)), draw(st.integers(0, n - 2))
-        parts[kind] = (n_features, storage, draw(st.sampled_from(DTYPES)), share, n_absent)
+        dtype = draw(st.sampled_from(DTYPES if storage in DENSE else DTYPES[:-1]))
+        parts[kind] = (n_features, storage, dtype, share, n_absent)
     return n, seed, parts
 
 
@@ -117,6 +119,29 @@ def test_minibatches_hold_the_counts_of_their_cells(case):
         found = found.to_dense() if is_csr(found) else found
         np.testing.assert_array_equal(found.numpy(), x[cell[order]].astype(np.float32))
         np.testing.assert_array_equal(matrix.present(order), has[cell[order]])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16"])
+def test_values_of_one_entry_are_added_in_full(dtype):
+    """A matrix may list an entry twice; 200 + 100 are 44 in the arithmetic of uint8."""
+    parts = np.iinfo(dtype).max, np.iinfo(dtype).max - 1
+    mdata, _, _ = built(4, 0, {"rna": (3, "csr", "float32", 1, 0), "atac": (3, "csr", "float32", 1, 0)})
+    x = sparse.csr_matrix((4, 3), dtype=dtype)
+    x.data, x.indices, x.indptr = np.array(parts, dtype), np.zeros(2, np.int32), np.array([0, 2, 2, 2, 2], np.int32)
+    mdata["rna"].X = x
+    SCMAMBA.setup_mudata(mdata)
+    found = SCMAMBA._get_most_recent_anndata_manager(mdata).matrix("rna").read(np.arange(4)).to_dense()
+    assert found[0, 0] == sum(parts) and found.sum() == sum(parts)
+
+
+def test_dense_half_precision_is_read_as_it_is():
+    shapes = {"rna": (6, "dense", "float16", 1, 0), "atac": (5, "by columns", "float16", 1, 2)}
+    mdata, names, truth = built(9, 0, shapes)
+    SCMAMBA.setup_mudata(mdata)
+    manager = SCMAMBA._get_most_recent_anndata_manager(mdata)
+    cell = pd.Index(names).get_indexer(mdata.obs_names)
+    for kind, (x, _) in truth.items():
+        np.testing.assert_array_equal(manager.matrix(kind).read(np.arange(9)).numpy(), x[cell])
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_modalities_apart_fail_to_align_though_each_is_right():
     assert found["FOSCTTM"] < 0.01 and found["recall@10"] > 0.99
     assert found["ARI"] > 0.95 and found["kNN accuracy"] > 0.95
     # the stacked modalities show it in the scores of cell types, too
-    on_views = scored(parts, labels, metrics=["ARI", "cell-type ASW", "kNN accuracy"], bio_on="views")
+    on_views = scored(parts, labels, metrics=["ARI", "cell-type ASW", "kNN accuracy"], bio_on="modalities")
     assert on_views["ARI"] < 0.8 and on_views["cell-type ASW"] < 0.6 and on_views["kNN accuracy"] > 0.95
 
 
@@ -188,8 +188,10 @@ def test_cells_are_aligned_by_name():
     atac = np.full((N, Z), np.nan)
     atac[rows] = parts["atac"][rows]
     by_hand = scored({**parts, "atac": atac}, labels, batches, metrics=FEW)
-    assert table.index.tolist() == ["scMamba"]
-    assert dict(zip(table.columns.get_level_values(1), table.loc["scMamba"], strict=True)) == pytest.approx(by_hand)
+    assert table.index.tolist() == ["scmamba-scvi"]
+    assert dict(zip(table.columns.get_level_values(1), table.loc["scmamba-scvi"], strict=True)) == pytest.approx(
+        by_hand
+    )
 
 
 def test_every_way_to_give_embeddings_and_labels_gives_the_same_table():
@@ -240,7 +242,7 @@ def test_an_anndata_can_hold_all_embeddings_in_its_obsm():
     assert {name: table.loc["m", (METRICS[name].group, name)] for name in expected} == pytest.approx(expected)
 
 
-def test_a_trained_model_scores_as_its_written_embeddings_do():
+def test_what_a_model_gives_scores_as_its_written_embeddings_do():
     from scmamba_scvi import SCMAMBA
     from scmamba_scvi.data import simulate_multiome
 
@@ -249,21 +251,29 @@ def test_a_trained_model_scores_as_its_written_embeddings_do():
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, preset="small", n_latent=8)
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    given = {"joint": model.get_latent_representation()}
+    given |= {kind: model.get_latent_representation(modality=kind) for kind in model.kinds}
+    mdata.obsm["X_scmamba"] = given["joint"]
+    for key in mdata.mod:
+        mdata[key].obsm["X_scmamba"] = given[key][mdata.obs_names.get_indexer(mdata[key].obs_names)]
+    common = {"label_key": "cell_type", "metrics": FEW[:-1], "progress": False}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(Not scored|finite|lack)")  # what a modality lacks is no fault
-        found = evaluate_integration(model, label_key="cell_type", metrics=FEW[:-1], progress=False)
-    mdata.obsm["X"] = model.get_latent_representation()
-    for key in mdata.mod:
-        rows = mdata.obs_names.get_indexer(mdata[key].obs_names)
-        mdata[key].obsm["X"] = model.get_latent_representation(modality=key, indices=rows.tolist())
-    both = evaluate_integration(model, {"again": "X"}, label_key="cell_type", metrics=FEW[:-1], progress=False)
-    np.testing.assert_allclose(both.loc["again"], found.loc["scMamba"], atol=1e-5)
-    np.testing.assert_allclose(both.loc["scMamba"], found.loc["scMamba"], atol=1e-9)
+        found = evaluate_integration(mdata, {"given": given, "written": "X_scmamba"}, **common)
+    np.testing.assert_allclose(found.loc["given"], found.loc["written"], atol=1e-9)
     held_out = model.validation_indices
-    some = evaluate_integration(model, metrics="FOSCTTM", cells=held_out, progress=False)
-    x, y = (model.get_latent_representation(modality=kind, indices=held_out.tolist()) for kind in ("rna", "atac"))
+    some = evaluate_integration(mdata, metrics="FOSCTTM", cells=held_out, progress=False)
+    x, y = (given[kind][held_out] for kind in ("rna", "atac"))
     known = np.isfinite(y).all(axis=1)
     assert some.iloc[0, 0] == pytest.approx(np.mean(metrics.foscttm(x[known], y[known])), abs=1e-6)
+
+
+def test_a_model_is_answered_with_what_to_give():
+    class Model:
+        def get_latent_representation(self): ...
+
+    with pytest.raises(ScmambaError, match="got Model.*get_latent_representation"):
+        evaluate_integration(Model())
 
 
 def test_cells_can_be_chosen_by_mask_position_and_name():
@@ -516,7 +526,7 @@ def shuffled_but_as_long():
                      id="nothing_left"),
         pytest.param(None, {"embeddings": {"m": {"rna": X[:1], "atac": X[:1]}}, "metrics": "FOSCTTM"}, ScmambaError, "Nothing could be scored",
                      id="one_cell"),
-        pytest.param(None, {"embeddings": {"m": X}, "bio_on": "all"}, UnknownNameError, "'joint', 'views'", id="bio_on"),
+        pytest.param(None, {"embeddings": {"m": X}, "bio_on": "all"}, UnknownNameError, "'joint', 'modalities'", id="bio_on"),
         pytest.param(None, {"embeddings": {"m": X}, "max_cells": 1}, ScmambaError, "at least 2", id="max_cells_of_one"),
         pytest.param(None, {"embeddings": {"m": X}, "cells": [20]}, ScmambaError, "0 to 19", id="cell_out_of_range"),
         pytest.param(None, {"embeddings": {"m": X}, "cells": np.ones(3, bool)}, ScmambaError, "one entry per cell",

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import (
-    _distances,
+    distances,
     foscttm,
     median_rank,
     modality_gap,
@@ -121,7 +121,7 @@ def test_perfect_and_reversed_partners_have_the_extreme_scores():
 
 @pytest.mark.parametrize("float64_below", [0, 1000], ids=["float32", "float64"])
 def test_copies_of_a_cell_share_their_ranks(monkeypatch, float64_below):
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", float64_below)
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", float64_below)
     rng = np.random.default_rng(3)
     x = np.repeat(rng.normal(size=(50, 16)), 4, axis=0)
     # the partner and three copies of it stand on ranks 1 to 4
@@ -148,24 +148,24 @@ def test_blocks_and_precision_change_nothing(pairs, monkeypatch):
         return [*foscttm(x + 1e3, y + 1e3), recall_at_k(x, y), *neighborhood_overlap(x, y, [1, 9])]
 
     expected = np.hstack(scores())
-    monkeypatch.setattr(_distances, "BLOCK_ENTRIES", 60 * 7)  # ragged last block
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)  # float32 by matrix product
-    assert _distances.prepare(torch.as_tensor(x), torch.as_tensor(y))[0].dtype == torch.float32
+    monkeypatch.setattr(distances, "BLOCK_ENTRIES", 60 * 7)  # ragged last block
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", 10)  # float32 by matrix product
+    assert distances.prepare(torch.as_tensor(x), torch.as_tensor(y))[0].dtype == torch.float32
     np.testing.assert_allclose(np.hstack(scores()), expected, atol=1e-12)
 
 
 def test_float64_is_used_where_float32_cannot_tell_neighbours_apart(pairs, monkeypatch):
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", 10)
     x, y = pairs
     far = x.copy()
     far[:, 0] += 1e5  # the centre lies between the clouds, 5e4 from each cell
-    assert _distances.prepare(torch.as_tensor(far), torch.as_tensor(y))[0].dtype == torch.float64
+    assert distances.prepare(torch.as_tensor(far), torch.as_tensor(y))[0].dtype == torch.float64
     np.testing.assert_array_equal(neighborhood_overlap(far, y, [1, 59]), [0, 0])
 
 
 def test_reduced_precision_of_the_process_changes_nothing(pairs, monkeypatch):
     expected = foscttm(*pairs)
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", 10)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")

@@ -7,7 +7,7 @@ import pytest
 
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import (
-    _distances,
+    distances,
     graph_connectivity,
     matching_score,
     mean_average_precision,
@@ -211,9 +211,9 @@ def test_names_shifts_blocks_and_precision_do_not_matter(stacked, score, monkeyp
     expected = score(x, types, omics)
     assert 0 < expected <= 1
     assert score(x + 50, np.array(["c", "a", "b"])[types], omics) == pytest.approx(expected, abs=1e-9)
-    monkeypatch.setattr(_distances, "BLOCK_ENTRIES", 150 * 7)
+    monkeypatch.setattr(distances, "BLOCK_ENTRIES", 150 * 7)
     assert score(x, types, omics) == pytest.approx(expected, abs=1e-12)
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)  # float32
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", 10)  # float32
     assert score(x, types, omics) == pytest.approx(expected, abs=1e-6)
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import silhouette_samples, silhouette_score
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.metrics import _distances, cell_type_asw, omics_asw
+from scmamba_scvi.metrics import cell_type_asw, distances, omics_asw
 
 
 def silhouettes_by_loops(x, labels):
@@ -50,15 +50,15 @@ def test_scores_agree_with_scglue(stacked):
     assert omics_asw(x, omics, types) == pytest.approx(metrics.avg_silhouette_width_batch(x, omics, types), abs=1e-6)
 
 
-@pytest.mark.parametrize("single_layer", ["skip", "one"])
-def test_a_type_of_one_layer_is_left_out_or_counts_one(stacked, single_layer):
+@pytest.mark.parametrize("single_modality", ["skip", "one"])
+def test_a_type_of_one_layer_is_left_out_or_counts_one(stacked, single_modality):
     x, types, omics = stacked
     kept = (types != 3) | (omics == "rna")  # type 3 has no atac
     kept[np.flatnonzero(types == 2)] = False
     kept[[np.flatnonzero((types == 2) & (omics == o))[0] for o in ("rna", "atac")]] = True  # type 2: one cell of each
     mixed = omics_asw(x[types < 2], omics[types < 2], types[types < 2])
-    expected = mixed if single_layer == "skip" else (2 * mixed + 2) / 4
-    assert omics_asw(x[kept], omics[kept], types[kept], single_layer=single_layer) == pytest.approx(expected)
+    expected = mixed if single_modality == "skip" else (2 * mixed + 2) / 4
+    assert omics_asw(x[kept], omics[kept], types[kept], single_modality=single_modality) == pytest.approx(expected)
 
 
 def test_labels_that_occur_once_have_silhouette_zero(stacked):
@@ -75,19 +75,19 @@ def test_blocks_order_names_shift_copies_and_precision_change_nothing(stacked, m
     x, types, omics = stacked
     expected = cell_type_asw(x, types), omics_asw(x, omics, types)
     order = np.random.default_rng(1).permutation(160)
-    monkeypatch.setattr(_distances, "BLOCK_ENTRIES", 160 * 7)
+    monkeypatch.setattr(distances, "BLOCK_ENTRIES", 160 * 7)
     names = np.array(["d", "a", "c", "b"])[types]
     ours = cell_type_asw(x[order] + 100, names[order]), omics_asw(x[order] + 100, omics[order], names[order])
     np.testing.assert_allclose(ours, expected, atol=1e-9)
     twice = np.repeat(x, 2, axis=0), np.repeat(types, 2)
     assert cell_type_asw(*twice) == pytest.approx((silhouette_score(*twice) + 1) / 2, abs=1e-7)
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)  # float32
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", 10)  # float32
     np.testing.assert_allclose((cell_type_asw(x, types), omics_asw(x, omics, types)), expected, atol=1e-6)
 
 
 def test_autocast_of_the_caller_changes_nothing(stacked, monkeypatch):
     x, types, _ = stacked
-    monkeypatch.setattr(_distances, "FLOAT64_BELOW", 10)
+    monkeypatch.setattr(distances, "FLOAT64_BELOW", 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = cell_type_asw(x, types)
         assert torch.is_autocast_enabled("cpu")
@@ -138,7 +138,7 @@ AB = ["a", "b"] * 3
         pytest.param(lambda: cell_type_asw(X[:1], ["a"]), "at least 2", id="one_cell"),
         pytest.param(lambda: cell_type_asw(X, range(6)), "no cell has another", id="all_labels_once"),
         pytest.param(lambda: omics_asw(X, ["rna"] * 6, AB), "omics needs at least 2", id="one_layer"),
-        pytest.param(lambda: omics_asw(X, AB, AB), "several cells of two layers", id="no_type_in_two_layers"),
+        pytest.param(lambda: omics_asw(X, AB, AB), "several cells of two modalities", id="no_type_in_two_layers"),
         pytest.param(lambda: omics_asw(X, AB, AB[:4]), r"cell_type .*\(4,\)", id="omics_length"),
     ],
 )
@@ -149,4 +149,4 @@ def test_input_that_cannot_be_scored_is_refused(call, message):
 
 def test_an_unknown_choice_is_answered_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="'skip', 'one'"):
-        omics_asw(X, AB, AB, single_layer="half")
+        omics_asw(X, AB, AB, single_modality="half")

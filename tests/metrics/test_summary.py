@@ -12,11 +12,11 @@ from scmamba_scvi.metrics import overall_scores
 def table():
     return pd.DataFrame(
         {
-            "ari": [0.2, 0.6, 0.4],
-            "map": [0.9, 0.9, 0.9],
-            "oems": [0.5, 0.1, 0.3],
-            "gc": [1.0, 0.8, 0.9],
-            "foscttm": 0.1,
+            "ARI": [0.2, 0.6, 0.4],
+            "MAP": [0.9, 0.9, 0.9],
+            "omics mixing": [0.5, 0.1, 0.3],
+            "graph connectivity": [1.0, 0.8, 0.9],
+            "FOSCTTM": 0.1,
         },
         index=["one", "two", "three"],
     )
@@ -33,29 +33,29 @@ def test_parts_are_means_and_the_overall_score_weighs_them(table):
 
 def test_minmax_scales_each_score_and_puts_ties_in_the_middle(table):
     ours = overall_scores(table, "minmax")
-    np.testing.assert_allclose(ours["bio"], [(0 + 0.5) / 2, (1 + 0.5) / 2, 0.5])  # all tie on map
+    np.testing.assert_allclose(ours["bio"], [(0 + 0.5) / 2, (1 + 0.5) / 2, 0.5])  # all tie on MAP
     np.testing.assert_allclose(ours["omics"], [1, 0, 0.5], atol=1e-12)
-    rounding = overall_scores(table.assign(map=[0.9, 0.9 + 1e-15, 0.9 - 1e-15]), "minmax")
+    rounding = overall_scores(table.assign(MAP=[0.9, 0.9 + 1e-15, 0.9 - 1e-15]), "minmax")
     np.testing.assert_allclose(rounding["bio"], ours["bio"])
-    every_tie = overall_scores(table.assign(ari=0.3, oems=0.2, gc=0.7), "minmax")
+    every_tie = overall_scores(table.assign(**{"ARI": 0.3, "omics mixing": 0.2, "graph connectivity": 0.7}), "minmax")
     assert (every_tie == 0.5).all().all()
 
 
 def test_parts_can_be_named_by_a_level_of_the_columns(table):
     grouped = table.set_axis(
-        pd.MultiIndex.from_tuples([("bio", "ari"), ("bio", "MAP"), ("omics", "x"), ("omics", "y"), ("pairs", "f")]),
+        pd.MultiIndex.from_tuples([("bio", "ARI"), ("bio", "own"), ("omics", "x"), ("omics", "y"), ("pairs", "f")]),
         axis=1,
     )
     pd.testing.assert_frame_equal(overall_scores(grouped), overall_scores(table))
 
 
 def test_a_score_missing_everywhere_is_left_out_and_one_missing_somewhere_gives_nan(table):
-    pd.testing.assert_frame_equal(overall_scores(table.assign(nmi=np.nan)), overall_scores(table))
+    pd.testing.assert_frame_equal(overall_scores(table.assign(NMI=np.nan)), overall_scores(table))
     for scale in (None, "minmax"):
-        lacking = overall_scores(table.assign(ari=[0.2, np.nan, 0.4]), scale)
+        lacking = overall_scores(table.assign(ARI=[0.2, np.nan, 0.4]), scale)
         assert lacking.isna().sum().tolist() == [1, 0, 1]
         assert lacking.loc["two", ["bio", "overall"]].isna().all()
-    tie = overall_scores(table.assign(map=[0.9, 0.9, np.nan]), "minmax")
+    tie = overall_scores(table.assign(MAP=[0.9, 0.9, np.nan]), "minmax")
     assert tie["bio"].isna().tolist() == [False, False, True]
 
 
@@ -63,10 +63,20 @@ def test_a_score_missing_everywhere_is_left_out_and_one_missing_somewhere_gives_
     ("change", "scale", "message"),
     [
         pytest.param(lambda t: t.iloc[:1], "minmax", "needs at least two; got 1", id="one_method"),
-        pytest.param(lambda t: t[["ari"]], None, "score of omics", id="no_omics"),
-        pytest.param(lambda t: t.drop(columns=["ari", "map"]), None, "score of bio; expected one of ari", id="no_bio"),
-        pytest.param(lambda t: t.assign(gc=np.inf), None, "omics is infinite: gc", id="infinite"),
-        pytest.param(lambda t: t.assign(gc="high"), None, "omics is not a number: 'high' in column 'gc'", id="text"),
+        pytest.param(lambda t: t[["ARI"]], None, "score of omics", id="no_omics"),
+        pytest.param(lambda t: t.drop(columns=["ARI", "MAP"]), None, "score of bio; expected one of ARI", id="no_bio"),
+        pytest.param(
+            lambda t: t.assign(**{"graph connectivity": np.inf}),
+            None,
+            "omics is infinite: graph connectivity",
+            id="infinite",
+        ),
+        pytest.param(
+            lambda t: t.assign(**{"graph connectivity": "high"}),
+            None,
+            "omics is not a number: .*'high' in graph connectivity",
+            id="text",
+        ),
         pytest.param(lambda t: t, "zscore", "Unknown scale", id="unknown_scale"),
     ],
 )

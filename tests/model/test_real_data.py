@@ -81,4 +81,4 @@ def test_the_workflow_goes_from_file_to_file(real_data, tmp_path):
     workflow.write_mudata(mdata, tmp_path / "out.h5mu")
     back = mudata.read_h5mu(tmp_path / "out.h5mu")
     np.testing.assert_allclose(back.obsm["X_scmamba"], model.get_latent_representation(), atol=1e-6)
-    assert set(back["rna"].obsm) >= {"X_scmamba", "X_umap"} and "leiden_scmamba" in back.obs
+    assert set(back["rna"].obsm) >= {"X_scmamba", "X_umap_scmamba"} and "leiden_scmamba" in back.obs

@@ -118,13 +118,17 @@ class ReadRows(Callback):
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_forked_workers_read_every_training_cell_once():
-    mdata, read = small(), ReadRows()
+def test_forked_workers_read_every_training_cell_once_in_the_same_order():
+    mdata, read, alone = small(), ReadRows(), ReadRows()
     truth = np.hstack([mdata[key].X.toarray() for key in ("rna", "atac")])
     SCMAMBA.setup_mudata(mdata)
-    model = SCMAMBA(mdata, **TINY)
     workers = {"num_workers": 2, "multiprocessing_context": "fork"}
-    model.train(**QUICK, batch_size=18, callbacks=[read], datasplitter_kwargs=workers)
+    for callback, options in ((alone, {}), (read, workers)):
+        torch.manual_seed(0)
+        model = SCMAMBA(mdata, **TINY)
+        model.train(**QUICK, batch_size=18, callbacks=[callback], datasplitter_kwargs=options)
+    for mine, theirs in zip(read.epochs, alone.epochs, strict=True):
+        np.testing.assert_array_equal([cells for cells, _ in mine], [cells for cells, _ in theirs])
     assert len(read.epochs) == QUICK["max_epochs"]
     for minibatches in read.epochs:
         assert len(minibatches) > 1

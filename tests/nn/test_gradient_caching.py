@@ -1,6 +1,6 @@
 """Gradient caching: a loss over many cells with the activations of a few."""
 
-import warnings
+import re
 
 import mudata
 import numpy as np
@@ -174,32 +174,26 @@ def run_short_of_memory(block, limit, where):
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
-def test_out_of_memory_halves_what_is_read_together_and_keeps_the_loss(mdata, quick, where):
+@pytest.mark.parametrize(
+    ("sizes", "advice"),
+    [
+        pytest.param(
+            {"batch_size": 80}, r"80 cells. Pass train\(batch_size=40, contrastive_batch_size=80\)", id="a minibatch"
+        ),
+        pytest.param(
+            {"batch_size": 45, "contrastive_batch_size": 180},
+            r"45 cells. Pass train\(batch_size=22, contrastive_batch_size=176\)",
+            id="a minibatch in parts",
+        ),
+    ],
+)
+def test_running_out_of_memory_says_which_sizes_to_pass(mdata, quick, where, sizes, advice):
     SCMAMBA.setup_mudata(mdata)
-    histories = []
-    for limit in (None, 30):
-        torch.manual_seed(0)
-        model = SCMAMBA(mdata, n_latent=16, gate_init=0.5, **DETERMINISTIC)
-        if limit is not None:
-            run_short_of_memory(model.module.encoders["atac"].network.blocks[0], limit, where)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            torch.manual_seed(1)
-            model.train(batch_size=80, **quick)
-        histories.append(model.history)
-        messages = [str(w.message) for w in caught if "no memory" in str(w.message)]
-        if limit is None:
-            assert not messages
-            continue
-        assert len(messages) == 2  # 80 to 40, 40 to 20
-        assert "20 at a time from now on" in messages[1] and "loss over 80 cells" in messages[1]
-    for name in ("train_loss", "validation_loss"):
-        np.testing.assert_allclose(histories[1][name].astype(float), histories[0][name].astype(float), rtol=1e-4)
-
-
-def test_running_out_of_memory_with_one_cell_is_an_error(mdata, quick):
-    SCMAMBA.setup_mudata(mdata)
-    model = SCMAMBA(mdata, gate_init=0.5)
-    run_short_of_memory(model.module.encoders["rna"].network.blocks[0], 0, "forward")
-    with pytest.warns(UserWarning, match="no memory"), pytest.raises(ScmambaError, match="checkpoint_activations"):
-        model.train(batch_size=4, **quick)
+    model = SCMAMBA(mdata, n_latent=16, gate_init=0.5)
+    run_short_of_memory(model.module.encoders["atac"].network.blocks[0], 40, where)
+    with pytest.raises(ScmambaError, match=advice + ".*checkpoint_activations"):
+        model.train(**sizes, **quick)
+    half, compared = (int(n) for n in re.findall(r"=(\d+)", advice))
+    choose_sizes(200, 180, half, compared, None)  # raises if they do not fit
+    model.train(batch_size=half, contrastive_batch_size=compared, **quick)
+    assert model.is_trained

@@ -1,32 +1,32 @@
-"""How much of a component is signal: halves of counts, and what is known of Poisson noise."""
+"""How much of a component is signal: counts split in two, and what is known of Poisson noise."""
 
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
-from scmamba_scvi.nn.reliability import in_halves, reliability
+from scmamba_scvi.nn.reliability import are_counts, coefficient_alpha, split_counts, split_half_reliability
 
 
 @pytest.mark.parametrize("layout", ["dense", "csr"])
-def test_halves_share_out_every_count(layout):
+def test_halves_hold_every_count(layout):
     counts = sparse.random(40, 30, 0.3, random_state=0, format="csr", dtype=np.float32)
     counts.data = np.ceil(counts.data * 9).astype(np.float32)
     x = torch.from_numpy(counts.toarray())
     x = x.to_sparse_csr() if layout == "csr" else x
-    halves = [h.to_dense() for h in in_halves(x, torch.Generator().manual_seed(0))]
+    halves = [h.to_dense() for h in split_counts(x, torch.Generator().manual_seed(0))]
     np.testing.assert_array_equal(sum(halves).numpy(), counts.toarray())
     assert all((h >= 0).all() and (h == h.round()).all() for h in halves)
     assert float(halves[0].sum() / counts.sum()) == pytest.approx(0.5, abs=0.05)
 
 
-def test_reliability_is_the_share_of_variance_that_is_not_counting_noise():
+def test_reliability_is_the_fraction_of_variance_that_is_not_counting_noise():
     """Poisson counts of a known rate: of their variance, that of the rate is signal and its mean is noise."""
     rng = np.random.default_rng(0)
     rates = rng.gamma(4.0, 5.0, size=(40_000, 1)) * np.array([[1.0, 0.05]])
     counts = torch.from_numpy(rng.poisson(rates)).float()
     generator = torch.Generator().manual_seed(0)
-    found = reliability((in_halves(block, generator) for block in counts.split(5_000)), torch.eye(2))
+    found = split_half_reliability((split_counts(block, generator) for block in counts.split(5_000)), torch.eye(2))
     expected = rates.var(0) / (rates.var(0) + rates.mean(0))
     np.testing.assert_allclose(found.numpy(), expected, atol=0.02)
 
@@ -34,5 +34,36 @@ def test_reliability_is_the_share_of_variance_that_is_not_counting_noise():
 def test_noise_and_constants_have_no_reliability():
     rng = np.random.default_rng(0)
     counts = torch.from_numpy(np.c_[rng.poisson(3.0, 5_000), np.zeros(5_000)]).float()
-    found = reliability([in_halves(counts, torch.Generator().manual_seed(0))], torch.eye(2))
+    found = split_half_reliability([split_counts(counts, torch.Generator().manual_seed(0))], torch.eye(2))
     assert found[0] < 0.05 and found[1] == 0
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+@pytest.mark.parametrize(
+    ("values", "counts"), [([0, 3, 7], True), ([0, 3, 7.5], False), ([0, 3, -1], False), ([0, 0.25, 0.5], False)]
+)
+def test_counts_are_told_from_other_values(layout, values, counts):
+    x = torch.tensor([values, [0, 0, 0]], dtype=torch.float32)
+    assert are_counts(x.to_sparse_csr() if layout == "csr" else x) is counts
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+def test_alpha_is_the_fraction_of_variance_that_features_share(layout):
+    """Values of both signs with a known signal: every feature of a component measures it with independent noise."""
+    rng = np.random.default_rng(0)
+    signal, noise = rng.normal(size=(20_000, 1)), rng.normal(size=(20_000, 40))
+    x = torch.from_numpy(np.c_[signal + 3 * noise[:, :20], noise[:, 20:] - 5]).float()
+    components = torch.zeros(40, 3)
+    components[:20, 0], components[20:, 1] = 1, 1  # the third has no feature
+    blocks = x.split(3_000)
+    found = coefficient_alpha([b.to_sparse_csr() for b in blocks] if layout == "csr" else blocks, components)
+    # over 20 features, the variance of the signal is 20 ** 2 and that of the noise 20 * 9
+    assert found[0] == pytest.approx(400 / 580, abs=0.05) and found[1] < 0.1 and found[2] == 0
+
+
+def test_alpha_and_halves_of_counts_agree_on_many_features():
+    rng = np.random.default_rng(0)
+    counts = torch.from_numpy(rng.poisson(rng.gamma(4.0, 0.5, size=(20_000, 1)) * np.ones((1, 200)))).float()
+    component = torch.ones(200, 1)
+    halves = split_half_reliability([split_counts(counts, torch.Generator().manual_seed(0))], component)
+    assert float(coefficient_alpha([counts], component)) == pytest.approx(float(halves), abs=0.01)

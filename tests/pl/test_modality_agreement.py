@@ -24,7 +24,7 @@ def cells():
     rng = np.random.default_rng(0)
     with without_pulling():
         mdata = mudata.MuData({"rna": AnnData(np.ones((200, 2), dtype=np.float32))})
-    mdata.obsm["X_umap"] = rng.normal(size=(200, 2))
+    mdata.obsm["X_umap_scmamba"] = rng.normal(size=(200, 2))
     values = rng.normal(2, 1, size=200)
     values[:10] = -3
     return mdata, pd.Series(values, index=mdata.obs_names, name="evidence")

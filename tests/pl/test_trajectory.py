@@ -25,7 +25,7 @@ def cells():
     places = np.array([[0, 0], [0.1, 0.3], [0.2, 0.1], [0.3, 0.2], [30, 30]])
     with without_pulling():
         mdata = mudata.MuData({"rna": AnnData(np.ones((200, 2), dtype=np.float32))})
-    mdata.obsm["X_umap"] = places[group] + 0.2 * rng.normal(size=(200, 2))
+    mdata.obsm["X_umap_scmamba"] = places[group] + 0.2 * rng.normal(size=(200, 2))
     mdata.obs["cell_type"] = np.array(GROUPS)[group]
     return mdata, pd.Series(rng.random(200), index=mdata.obs_names, name="joint")
 
@@ -67,7 +67,7 @@ def test_groups_of_connectivities_that_cannot_be_drawn_are_named(cells, names, c
 
 def test_a_group_whose_cells_have_no_coordinates_is_not_drawn(cells):
     mdata, time = cells
-    mdata.obsm["X_umap"][(mdata.obs["cell_type"] == GROUPS[-1]).to_numpy()] = np.nan
+    mdata.obsm["X_umap_scmamba"][(mdata.obs["cell_type"] == GROUPS[-1]).to_numpy()] = np.nan
     joins = pd.DataFrame(0.5, index=GROUPS, columns=GROUPS)
     (ax,) = pl.trajectory(mdata, time, connectivities=joins, groupby="cell_type", figure=Figure())
     assert {text.get_text() for text in ax.texts} == set(GROUPS[:-1])

@@ -4,27 +4,19 @@ import pandas as pd
 import pytest
 
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.pp.builds import canonical_build, possible_builds, recorded_build
-from scmamba_scvi.pp.coordinates import parse_coordinates
+from scmamba_scvi.pp.builds import canonical_build, recorded_build
 
 
 @pytest.mark.parametrize(
-    ("name", "build"), [("GRCh38", "hg38"), ("hg38.p13", "hg38"), ("GRCm39", "mm39"), ("b37", "hg19"), ("dm6", "dm6")]
-)
-def test_spellings_of_a_build_have_one_name(name, build):
-    assert canonical_build(name) == build
-
-
-@pytest.mark.parametrize(
-    ("intervals", "builds"),
+    ("name", "build"),
     [
-        pytest.param(["chr20:64000000-64400000"], ["hg38"], id="beyond_the_end_in_hg19_and_no_chromosome_of_a_mouse"),
-        pytest.param(["chr8:130000000-130100000", "chr1:1-9"], ["hg19", "hg38", "mm9", "mm39"], id="beyond_the_end_in_mm10"),
-        pytest.param(["GENE"], [], id="no_coordinates"),
+        ("GRCh38", "hg38"), ("hg38.p13", "hg38"), ("GRCm39", "mm39"), ("b37", "hg19"), ("dm6", "dm6"),
+        ("GRCh38_p13_ARC", "hg38"), ("GRCh38-2020-A", "hg38"), ("mm10-2020-A", "mm10"), ("GRCh38_SARSCoV2", "hg38"),
+        ("refdata-cellranger-arc-GRCh38-2020-A-2.0.0", "hg38"), ("GRCh38_and_mm10", "GRCh38_and_mm10"),
     ],
 )  # fmt: skip
-def test_coordinates_beyond_a_chromosome_rule_a_build_out(intervals, builds):
-    assert possible_builds(parse_coordinates(pd.DataFrame(index=intervals))) == builds
+def test_spellings_of_a_build_have_one_name(name, build):
+    assert canonical_build(name) == build
 
 
 def test_the_build_that_data_name_is_found_and_several_are_refused():
@@ -33,3 +25,13 @@ def test_the_build_that_data_name_is_found_and_several_are_refused():
     assert recorded_build({"genome": "hg38"}, var, "mdata") == "hg38"
     with pytest.raises(ScmambaError, match="mdata names several genomes.*hg19.*hg38"):
         recorded_build({"genome": "hg19"}, var, "mdata")
+
+
+def test_a_virus_beside_a_build_is_no_other_build():
+    var = pd.DataFrame({"genome": ["GRCh38", "SARS-CoV2"]})
+    assert recorded_build({}, var, "mdata") == "hg38"
+    unknown = pd.DataFrame({"genome": ["mine", "SARS-CoV2"]})
+    with pytest.raises(ScmambaError, match="mdata names several genomes.*genome="):
+        recorded_build({}, unknown, "mdata")
+    assert recorded_build({}, unknown, "mdata", stated="hg38") == "hg38"
+    assert recorded_build({}, var, "mdata", stated="mm10") == "hg38"  # which the caller refuses

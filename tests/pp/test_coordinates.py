@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.pp.coordinates import natural_order, parse_coordinates
+from scmamba_scvi.pp.coordinates import chromosome_key, natural_order, parse_coordinates
 
 
 def listed(var: pd.DataFrame) -> list[tuple[str, int, int]]:
@@ -186,3 +186,24 @@ def test_any_two_names_can_be_compared():
     for a, b in itertools.permutations(map(natural_order, names), 2):
         assert (a < b) != (b < a)
     assert natural_order("chr1") == natural_order("1")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["atac:chr1:1-200", "atac:chrX:5-300"],
+        ["GRCh38_chr1:1-200", "GRCh38_chrX:5-300"],
+        ["GRCh38_chr1-1-200", "GRCh38_chrX-5-300"],
+        ["peaks:1:1-200", "peaks:X:5-300"],
+        ["CHR1:1-200", "chrx:5-300"],
+    ],
+)
+def test_one_prefix_of_all_chromosomes_is_no_part_of_them(names):
+    found = parse_coordinates(pd.DataFrame(index=names))
+    assert [chromosome_key(name) for name in found.names()] == ["1", "X"]
+    assert (found.start.tolist(), found.end.tolist()) == ([1, 5], [200, 300])
+
+
+def test_chromosomes_of_two_genomes_stay_apart():
+    found = parse_coordinates(pd.DataFrame(index=["GRCh38_chr1:1-200", "mm10_chr1:1-200"]))
+    assert len(found.chroms) == 2

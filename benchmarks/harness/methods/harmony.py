@@ -32,12 +32,12 @@ def harmony_on_gene_activity(task: Task, seed: int) -> Fitted:
     before = [pca.transform(m) for m in (x, y)]
     modality = np.repeat(["rna", "atac"], [len(x), len(y)])
     after = np.split(_harmonise(np.concatenate(before), modality, seed), [len(x)])
-    views = {
+    embedded = {
         kind: (after[i], _follow(before[i], after[i], pca.transform(test)))
         for i, (kind, test) in enumerate((("rna", x_test), ("atac", y_test)))
     }
-    joint = tuple((views["rna"][i] + views["atac"][i]) / 2 for i in (0, 1))
-    return Fitted({**views, "joint": joint}, {"genes with peaks": int(used.sum())})
+    joint = tuple((embedded["rna"][i] + embedded["atac"][i]) / 2 for i in (0, 1))
+    return Fitted({**embedded, "joint": joint}, {"genes with peaks": int(used.sum())})
 
 
 def harmony_on_batches(task: Task, seed: int) -> Fitted:

@@ -40,8 +40,8 @@ def cca(weighted: bool, lsi: str, near: bool = False):
         u, correlations, vt = np.linalg.svd(whiten_a @ (a.T @ b / len(a)) @ whiten_b)
         weights = correlations if weighted else np.ones_like(correlations)
         to_a, to_b = (m[:, : len(weights)] * weights for m in (whiten_a @ u, whiten_b @ vt.T))
-        views = {kind_a: (_unit(a @ to_a), _unit(a_test @ to_a)), kind_b: (_unit(b @ to_b), _unit(b_test @ to_b))}
-        return Fitted({**views, "joint": _sum(views)})
+        embedded = {kind_a: (_unit(a @ to_a), _unit(a_test @ to_a)), kind_b: (_unit(b @ to_b), _unit(b_test @ to_b))}
+        return Fitted({**embedded, "joint": _sum(embedded)})
 
     return fit
 
@@ -119,8 +119,8 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _sum(views: dict) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.sum([view[i] for view in views.values()], axis=0) for i in (0, 1))
+def _sum(embedded: dict) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(np.sum([parts[i] for parts in embedded.values()], axis=0) for i in (0, 1))
 
 
 METHODS = [

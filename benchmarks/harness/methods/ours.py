@@ -22,10 +22,10 @@ def scmamba(
         model.train(
             enable_progress_bar=False, plan_kwargs=dict(plan or {}), batch_size=batch_size, max_epochs=max_epochs
         )
-        views = {"joint": None, **{kind: kind for kind in model.kinds}}
+        embedded = {"joint": None, **{kind: kind for kind in model.kinds}}
         embeddings = {
             name: tuple(model.get_latent_representation(m, modality=kind) for m in (task.train, task.test))
-            for name, kind in views.items()
+            for name, kind in embedded.items()
         }
         notes = {"epochs": len(model.history["foscttm_validation"]), **sizes(model)}
         return Fitted(embeddings, {**notes, "validation FOSCTTM": model.training_summary_["best"]})
@@ -59,29 +59,29 @@ PAPER_SHAPE = {
 }  # fmt: skip
 
 METHODS = [
-    Method("scMamba", "the defaults of this package", scmamba()),
+    Method("scmamba-scvi", "the defaults of this package", scmamba()),
     Method(
-        "scMamba base", "`preset='base'`, what the defaults take on a GPU", scmamba(preset="base"), n_seeds=1,
+        "scmamba-scvi base", "`preset='base'`, what the defaults take on a GPU", scmamba(preset="base"), n_seeds=1,
         max_cells=1_000,
     ),
-    Method("linear", "`encoder='linear'`: the spectral start trained with our loss, no network", scmamba(encoder="linear")),
+    Method("linear", "`encoder='linear'`: the spectral initialization trained with our loss, no network", scmamba(encoder="linear")),
     Method(
-        "MLP", "`encoder='mlp'` beside the spectral start, same loss, masking and early stopping", scmamba(encoder="mlp")
+        "MLP", "`encoder='mlp'` beside the spectral initialization, same loss, masking and early stopping", scmamba(encoder="mlp")
     ),
     Method(
         "MLP, tuned", "the same, the best of 2 widths and 2 dropout rates on the validation cells",
         tuned([{"d_model": d, "dropout": r} for d in (64, 256) for r in (0.1, 0.4)], encoder="mlp"),
     ),
     Method(
-        "MLP alone", "the same without the spectral start and the linear part",
+        "MLP alone", "the same without the spectral initialization and the linear branch",
         scmamba(encoder="mlp", linear_branch=False, spectral=False, gate_init=1.0), n_seeds=1,
     ),
     Method(
-        "scMamba from nothing", "the default network without the spectral start and the linear part",
+        "scmamba-scvi from nothing", "the default network without the spectral initialization and the linear branch",
         scmamba(linear_branch=False, spectral=False, gate_init=1.0, layer_scale=None), n_seeds=1,
     ),
     Method(
-        "paper's shape", "shared projection, last token, no linear part, as published; 2 layers of 128 instead of "
+        "paper's shape", "shared projection, last token, no linear branch, as published; 2 layers of 128 instead of "
         "10 and 12 of 512", scmamba(**PAPER_SHAPE), n_seeds=1,
     ),
     Method(

@@ -30,10 +30,10 @@ def multivi(task: Task, seed: int) -> Fitted:
         max_epochs=epochs, lr=1e-3 if epochs < 500 else 1e-4, n_epochs_kl_warmup=min(50, epochs // 2),
         enable_progress_bar=False,
     )  # fmt: skip
-    views = {"rna": "expression", "atac": "accessibility", "joint": "joint"}
+    embedded = {"rna": "expression", "atac": "accessibility", "joint": "joint"}
     return Fitted(
-        {name: tuple(model.get_latent_representation(m, modality=view) for m in (train, test))
-         for name, view in views.items()},
+        {name: tuple(model.get_latent_representation(m, modality=modality) for m in (train, test))
+         for name, modality in embedded.items()},
         {"epochs": len(model.history["elbo_train"]), "epochs by default": 500},
     )  # fmt: skip
 
@@ -93,12 +93,12 @@ def paired_scglue(task: Task, seed: int) -> Fitted:
     with tempfile.TemporaryDirectory() as folder:
         # the automatic burn-in would take all of so few epochs
         model.fit(train, graph, max_epochs=epochs, align_burnin=max(1, epochs // 6), directory=folder)
-    views = {
+    embedded = {
         kind: tuple(model.encode_data(kind, m[kind]) for m in (train, test)) for kind in itertools.islice(train, 2)
     }
-    joint = tuple(np.mean([v[i] for v in views.values()], axis=0) for i in (0, 1))
+    joint = tuple(np.mean([v[i] for v in embedded.values()], axis=0) for i in (0, 1))
     return Fitted(
-        {**views, "joint": joint},
+        {**embedded, "joint": joint},
         {"epochs": epochs, "epochs by default": 828, "gene-peak edges": int(on_gene.nnz)},
     )
 

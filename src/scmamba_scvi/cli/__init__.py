@@ -17,6 +17,7 @@ app = typer.Typer(
     name="scmamba-scvi",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     # an unexpected error keeps Python's own traceback, which can be searched for and pasted
     pretty_exceptions_enable=False,
 )

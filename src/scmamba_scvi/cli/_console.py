@@ -13,7 +13,9 @@ from typing import Final, TextIO
 import typer
 from rich.console import Console
 
+from .._compat import quiet
 from ..errors import ScmambaError
+from ._arguments import in_options
 
 out = Console()
 err = Console(stderr=True)
@@ -41,10 +43,15 @@ def reporting() -> Iterator[None]:
         if os.environ.get("SCMAMBA_TRACEBACK"):
             raise
         err.print("[red]Error:[/red]", end=" ")
-        err.print(str(error) or type(error).__name__, markup=False, highlight=False, soft_wrap=True)
+        err.print(in_options(str(error)) or type(error).__name__, markup=False, highlight=False, soft_wrap=True)
         if not isinstance(error, ScmambaError):
             err.print("For the traceback, run the command again with SCMAMBA_TRACEBACK=1.", style="dim")
         raise typer.Exit(BAD_INPUT) from None
+
+
+def print_written(path: Path, what: str = "") -> None:
+    """Say which file was written, without breaking its name over lines."""
+    out.print(f"Wrote {what}{path}.", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -61,28 +68,28 @@ def _plain_log_and_warnings() -> Iterator[None]:
     ) -> None:
         if PACKAGE in Path(filename).parents and issubclass(category, UserWarning):
             err.print("[yellow]Note:[/yellow]", end=" ")
-            err.print(str(message), markup=False, highlight=False, soft_wrap=True)
+            err.print(in_options(str(message)), markup=False, highlight=False, soft_wrap=True)
 
-    ours = logging.getLogger(PACKAGE.name)
-    # the loggers of its modules, since Lightning sets the level of their parent when it is imported
-    theirs = [
-        logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "callbacks.early_stopping")
-    ]
-    before = [(logger, logger.level) for logger in (ours, *theirs)]
-    propagate = ours.propagate
+    # that of training is below scvi-tools' logger
+    ours = [logging.getLogger(name) for name in (PACKAGE.name, f"scvi.{PACKAGE.name}")]
+    before = [(logger, logger.level, logger.propagate) for logger in ours]
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False  # a library may have given the root logger a handler, which would print each line again
-    for logger in theirs:
-        logger.setLevel(logging.ERROR)
+    for logger in ours:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        # a library may have given the root logger a handler, which would print each line again
+        logger.propagate = False
     try:
-        with warnings.catch_warnings():
+        # their modules by name, since Lightning sets the level of their parent when it is imported
+        with (
+            quiet("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.callbacks.early_stopping"),
+            warnings.catch_warnings(),
+        ):
             warnings.showwarning = show
             yield
     finally:
-        ours.removeHandler(handler)
-        ours.propagate = propagate
-        for logger, level in before:
+        for logger, level, propagate in before:
+            logger.removeHandler(handler)
             logger.setLevel(level)
+            logger.propagate = propagate

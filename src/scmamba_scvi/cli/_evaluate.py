@@ -12,18 +12,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from .._files import atomic_write
-from .._keys import HELD_OUT_KEY
-from ..errors import ScmambaError
-from ._console import err, out, reporting
+from .._keys import OBSM_KEY, VALIDATION_KEY
+from ._arguments import parse_pairs
+from ._console import err, out, print_written, reporting
 from ._outputs import check_outputs, save_figure
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Captions of the table. Nothing changes the scores of partners as much as whether a method was trained on the cells.
-ON_HELD_OUT: Final = "↓ lower is better. Scored on cells that training never saw; --all-cells scores all."
+#: Captions of the table. Nothing changes the scores of true matches as much as whether a method was trained on the cells.
+ON_VALIDATION: Final = (
+    "↓ lower is better. Scored on the validation cells: training fitted no weight to them, but they chose the epoch. "
+    "--all-cells scores all."
+)
 ON_ALL: Final = (
-    "↓ lower is better. Scored on all cells, also those a method was trained on, whose partners are easy to find."
+    "↓ lower is better. Scored on all cells, also those a method was trained on, whose true matches are easy to find."
 )
 
 
@@ -31,22 +34,21 @@ def evaluate(
     file: Annotated[
         Path, typer.Argument(help="MuData with embeddings in obsm, as integrate writes it, .h5mu.", show_default=False)
     ],
-    label: Annotated[
-        str | None, typer.Option("--label", "--labels-key", help="Column of obs with known cell types.")
-    ] = None,
-    batch: Annotated[str | None, typer.Option("--batch", "--batch-key", help="Column of obs with batches.")] = None,
+    labels_key: Annotated[str | None, typer.Option(help="Column of obs with known cell types.")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
     embedding: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[NAME=]KEY",
             help="A method and the key of obsm that holds its embedding, of the MuData (joint), of the modalities, or "
-            "of both; repeat it. A key alone is also the name. By default scMamba=X_scmamba.",
+            "of both; repeat it. A key alone is also the name. By default scmamba-scvi=X_scmamba.",
         ),
     ] = None,
     prefix: Annotated[
         Path | None,
         typer.Option(
             "--out",
+            "-o",
             help="Where to write: PREFIX.csv and PREFIX.png, or scores.csv and scores.png in a folder. By default "
             "FILE_scores beside the file.",
         ),
@@ -54,8 +56,12 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option(help="Score to compute, such as FOSCTTM; repeat it. By default all.")
     ] = None,
-    on_views: Annotated[
-        bool, typer.Option("--on-views", help="Score cell types on the stacked modalities, not on the joint embedding.")
+    on_modalities: Annotated[
+        bool,
+        typer.Option(
+            "--on-modalities",
+            help="Score cell types and batches on the stacked embeddings of the modalities, not on the joint embedding.",
+        ),
     ] = False,
     unpaired: Annotated[
         bool, typer.Option("--unpaired", help="Cells of the same name in two modalities are not the same cell.")
@@ -64,7 +70,7 @@ def evaluate(
         bool,
         typer.Option(
             "--all-cells",
-            help="Score all cells. By default only those that integrate held out, where the file marks them.",
+            help="Score all cells. By default only the validation cells of integrate, where the file marks them.",
         ),
     ] = False,
     max_cells: Annotated[
@@ -73,34 +79,33 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the random draws and of the clustering.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
-    """Score embeddings: cell types, alignment of the modalities, partners and batches, as a table and a figure."""
+    """Score embeddings: cell types, alignment of the modalities, true matches and batches, as a table and a figure."""
     with reporting():
         csv, png = _outputs(file, prefix)
         check_outputs(file, [csv, png], overwrite)
-        embeddings = _parse_embeddings(embedding)
+        embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
 
         from .. import pl, workflow
         from ..metrics import METRICS, evaluate_integration
 
         mdata = workflow.read_mudata(file)
-        held_out = None
-        if not all_cells and HELD_OUT_KEY in mdata.obs:
-            held_out = mdata.obs[HELD_OUT_KEY].to_numpy(dtype=bool)
+        validation = None
+        if not all_cells and VALIDATION_KEY in mdata.obs:
+            validation = mdata.obs[VALIDATION_KEY].to_numpy(dtype=bool)
         scores = evaluate_integration(
-            mdata, embeddings, label_key=label, batch_key=batch, metrics=metric or "all", paired=not unpaired,
-            bio_on="views" if on_views else "joint", cells=held_out, max_cells=max_cells, random_state=seed,
+            mdata, embeddings or {"scmamba-scvi": OBSM_KEY}, label_key=labels_key, batch_key=batch_key, metrics=metric or "all", paired=not unpaired,
+            bio_on="modalities" if on_modalities else "joint", cells=validation, max_cells=max_cells, random_state=seed,
             progress=err.is_terminal, device="auto",
         )  # fmt: skip
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]
-        n_cells = mdata.n_obs if held_out is None else int(held_out.sum())
+        n_cells = mdata.n_obs if validation is None else int(validation.sum())
         title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
-        out.print(_table(scores, lower, title, ON_ALL if held_out is None else ON_HELD_OUT))
+        out.print(_table(scores, lower, title, ON_ALL if validation is None else ON_VALIDATION))
         csv.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(csv) as unfinished:
             scores.to_csv(unfinished)
-        out.print(f"Wrote {csv}.", highlight=False)
+        print_written(csv)
         save_figure(lambda figure: pl.metrics_table(scores, lower_is_better=lower, figure=figure), png)
-        out.print(f"Wrote {png}.", highlight=False)
 
 
 def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:
@@ -113,22 +118,6 @@ def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:
         prefix = prefix.with_suffix("")
     # not with_suffix, which would cut off what follows a dot in the name
     return prefix.with_name(f"{prefix.name}.csv"), prefix.with_name(f"{prefix.name}.png")
-
-
-def _parse_embeddings(texts: Sequence[str] | None) -> dict[str, str] | None:
-    """``["PCA=X_pca"]`` to ``{"PCA": "X_pca"}``; a key alone is also the name."""
-    if not texts:
-        return None
-    named: dict[str, str] = {}
-    for text in texts:
-        name, equals, key = text.rpartition("=")
-        name = name if equals else key
-        if not (name and key):
-            raise ScmambaError(f"--embedding takes NAME=KEY or KEY, such as --embedding PCA=X_pca; got {text!r}.")
-        if name in named:
-            raise ScmambaError(f"--embedding names {name!r} twice: {named[name]!r} and {key!r}.")
-        named[name] = key
-    return named
 
 
 def _table(scores: pd.DataFrame, lower: Sequence[str], title: str, caption: str) -> Table:

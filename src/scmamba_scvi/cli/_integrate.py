@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.table import Table
 
+from .._keys import CLUSTER_KEY
 from ..errors import ScmambaError
-from ._console import out, reporting
+from ._arguments import parse_pairs
+from ._console import out, print_written, reporting
 from ._outputs import check_outputs, check_writable, save_figure
 
 if TYPE_CHECKING:
@@ -25,12 +27,12 @@ DEMO_EPOCHS: Final = 20
 
 def demo(
     out_dir: Annotated[
-        Path, typer.Option("--out", help="Folder for the results; files of an earlier demo are replaced.")
+        Path, typer.Option("--out", "-o", help="Folder for the results; files of an earlier demo are replaced.")
     ] = Path("demo"),
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the simulation and of the model.")] = 0,
 ) -> None:
-    """Simulate cells with RNA and ATAC, integrate them, and score the cells that training never saw."""
+    """Simulate cells with RNA and ATAC, integrate them, and score the validation cells."""
     with reporting():
         check_writable(out_dir)
         from ..data import simulate_multiome
@@ -45,7 +47,7 @@ def demo(
 
 def integrate(
     file: Annotated[Path, typer.Argument(help="MuData of raw counts, .h5mu.", show_default=False)],
-    out_file: Annotated[Path, typer.Option("--out", help="File to write, .h5mu.", show_default=False)],
+    out_file: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5mu.", show_default=False)],
     modality: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,6 +66,16 @@ def integrate(
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
     labels_key: Annotated[
         str | None, typer.Option(help="Column of obs with known cell types: coloured and scored, never trained on.")
+    ] = None,
+    require_counts: Annotated[
+        bool,
+        typer.Option(
+            "--require-counts/--no-require-counts",
+            help="Refuse values that are negative or not whole numbers, or take them as corrected counts.",
+        ),
+    ] = True,
+    genome: Annotated[
+        str | None, typer.Option(help="Build of the coordinates, such as hg38. By default as the file says.")
     ] = None,
     gtf: Annotated[
         Path | None, typer.Option(help="Gene annotation (GTF or table) to place genes along the genome.")
@@ -92,7 +104,8 @@ def integrate(
     with reporting():
         model_dir = model_dir or out_file.with_name(f"{out_file.stem}_model")
         figure_dir = figure_dir or out_file.with_name(f"{out_file.stem}_figures")
-        modalities, layers = _parse_pairs("--modality", modality), _parse_pairs("--layer", layer)
+        modalities = parse_pairs("--modality", modality, "KIND=KEY", "rna=gex")
+        layers = parse_pairs("--layer", layer, "KIND=LAYER", "rna=counts")
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
         outputs = [out_file, *_figure_paths(figure_dir, umap), *([report] if report is not None else [])]
@@ -104,39 +117,22 @@ def integrate(
         mdata = workflow.read_mudata(file)
         out.print(f"Read {_describe(mdata)}.")
         if gtf is not None:
-            annotate_genome(mdata, gtf=gtf)
+            annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
         model = workflow.integrate(
-            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key, preset=preset,
-            n_latent=n_latent, seed=seed, umap=umap, model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs,
-            batch_size=batch_size, accelerator=accelerator,
+            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
+            require_counts=require_counts, genome=genome, preset=preset, n_latent=n_latent, seed=seed, umap=umap,
+            model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs, batch_size=batch_size,
+            accelerator=accelerator,
         )  # fmt: skip
         _print_scores(mdata, model, labels_key)
-        out.print(f"Wrote the model into {model_dir}.", highlight=False)
+        print_written(model_dir, "the model into ")
         _write_results(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
         if report is not None:
             from ..report import write_report
 
             report.parent.mkdir(parents=True, exist_ok=True)
             write_report(model, report, labels_key=labels_key, title=f"Integration of {file.name}")
-            out.print(f"Wrote {report}.", highlight=False)
-
-
-def _parse_pairs(option: str, texts: Sequence[str] | None) -> dict[str, str] | None:
-    """``["rna=gex"]`` to ``{"rna": "gex"}``; ``None`` stays.
-
-    Both sides are needed, unlike in ``evaluate --embedding``: a name of a method may be left out, a kind may not.
-    """
-    if not texts:
-        return None
-    pairs: dict[str, str] = {}
-    for text in texts:
-        kind, equals, value = text.partition("=")
-        if not (kind and equals and value):
-            raise ScmambaError(f"{option} takes KIND=NAME, such as {option} rna=counts; got {text!r}.")
-        if kind in pairs:
-            raise ScmambaError(f"{option} names {kind!r} twice: {pairs[kind]!r} and {value!r}.")
-        pairs[kind] = value
-    return pairs
+            print_written(report)
 
 
 def _figure_paths(folder: Path, integration: bool) -> list[Path]:
@@ -153,36 +149,38 @@ def _write_results(
 ) -> None:
     """Data first: an error in a figure must not lose them."""
     from .. import pl
-    from ..workflow import CLUSTER_KEY, write_mudata
+    from ..workflow import write_mudata
 
     file.parent.mkdir(parents=True, exist_ok=True)
     write_mudata(mdata, file)
-    out.print(f"Wrote {file}.", highlight=False)
-    drawings: dict[str, Callable[..., object]] = {"training.png": lambda figure: pl.training(model, figure=figure)}
-    if integration:
-        columns = [name for name in (*color, CLUSTER_KEY) if name is not None]
-        keys = list(model.kinds.values())
-        drawings["integration.png"] = lambda figure: pl.integration(mdata, columns, modalities=keys, figure=figure)
+    print_written(file)
+    columns = [name for name in (*color, CLUSTER_KEY) if name is not None]
+    drawings = (
+        lambda figure: pl.training(model, figure=figure),
+        lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
+    )
     figure_dir.mkdir(parents=True, exist_ok=True)
-    for path in _figure_paths(figure_dir, integration):
-        save_figure(drawings[path.name], path)
-        out.print(f"Wrote {path}.", highlight=False)
+    for path, draw in zip(_figure_paths(figure_dir, integration), drawings, strict=False):
+        save_figure(draw, path)
 
 
 def _print_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> None:
-    from ..workflow import held_out_scores
+    from ..workflow import validation_scores
 
-    scores = held_out_scores(mdata, model, labels_key)
+    scores = validation_scores(mdata, model, labels_key)
     if len(scores):
         out.print(_table(scores))
 
 
 def _table(scores: pd.DataFrame) -> Table:
-    """Scores of held-out cells beside what chance and a perfect embedding give."""
+    """Scores of the validation cells beside what chance and a perfect embedding give."""
     n_cells = ", ".join(f"{n:,}" for n in dict.fromkeys(scores["n_cells"]))
-    table = Table(title=f"{n_cells} cells that training never saw", title_style="bold", header_style="bold")
+    table = Table(
+        title=f"{n_cells} validation cells", title_style="bold", header_style="bold",
+        caption="No weight was fitted to these cells, but they chose the epoch: on new cells scores are a little worse.",
+    )  # fmt: skip
     table.add_column("score")
-    for name in ("scMamba", "chance", "perfect"):
+    for name in ("scmamba-scvi", "chance", "perfect"):
         table.add_column(name, justify="right")
     for name, row in scores.iterrows():
         better = abs(row["value"] - row["best"]) < abs(row["chance"] - row["best"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .._files import atomic_write
 from ..errors import ScmambaError
+from ._console import print_written
 
 
 def check_outputs(source: Path, files: Sequence[Path], overwrite: bool, folder: Path | None = None) -> None:
@@ -45,9 +46,11 @@ def check_writable(folder: Path) -> None:
 
 
 def save_figure(draw: Callable[..., object], path: Path) -> None:
+    """Write what ``draw(figure=...)`` draws, and say so."""
     from matplotlib.figure import Figure
 
     figure = Figure()  # not pyplot's: no display is looked for, no figure stays open
     draw(figure=figure)
     with atomic_write(path) as unfinished:
         figure.savefig(unfinished, dpi=150)
+    print_written(path)

@@ -70,7 +70,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     target
         ``.zarr``; it appears only once it is complete.
     overwrite
-        Replace ``target`` if it exists; a file or a link of this name is never replaced.
+        Replace ``target`` if it is a MuData or an AnnData as zarr; nothing else is ever replaced.
 
     Returns
     -------
@@ -79,7 +79,8 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     Raises
     ------
     ScmambaError
-        ``target`` exists, is a file or a link, is not called ``.zarr`` or is ``source``; or ``source`` cannot be read.
+        ``target`` exists, is something else than a zarr store of cells, is not called ``.zarr`` or is ``source``; or
+        ``source`` cannot be read.
 
     Examples
     --------
@@ -94,15 +95,14 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
         raise ScmambaError(
             f"The result is a zarr folder: call it {target.with_suffix('.zarr').name}, not {target.name}."
         )
-    if target.is_symlink() or target.is_file():
-        kind = "link" if target.is_symlink() else "file"
-        raise ScmambaError(f"{target} is a {kind}, not a folder: choose another name, or remove it.")
+    if os.path.lexists(target) and not _is_store(target):
+        raise ScmambaError(f"{target} is no MuData or AnnData stored as zarr: choose another name, or remove it.")
     if target.exists() and (not overwrite or target.resolve() == source.resolve()):
         raise ScmambaError(
             f"{target} exists: choose another name" + ("." if overwrite else ", or pass overwrite=True.")
         )
     from_root = _open(source, "r")
-    part = target.with_name(f".{target.name}.part")
+    part, replaced = (target.with_name(f".{target.name}.{ending}") for ending in ("part", "replaced"))
     shutil.rmtree(part, ignore_errors=True)
     try:
         with _explaining(f"{source} cannot be converted to {target}"):
@@ -115,9 +115,17 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
             modalities.attrs.update(_attributes(from_root["mod"]))
             for name in from_root["mod"]:
                 _copy_modality(from_root["mod"][name], modalities.require_group(name))
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(part, target)
+        with _explaining(f"{target} cannot be replaced"):
+            if target.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                os.replace(target, replaced)
+            try:
+                os.replace(part, target)
+            except OSError:
+                if replaced.exists():
+                    os.replace(replaced, target)
+                raise
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
@@ -174,6 +182,20 @@ def write_obsm(
     finally:
         if hasattr(root, "close"):
             root.close()
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a folder is a MuData or an AnnData as zarr, and holds nothing else."""
+    import zarr
+
+    if path.is_symlink() or not path.is_dir():
+        return False
+    try:
+        kind = zarr.open_group(path, mode="r").attrs.get("encoding-type")
+    except (OSError, ValueError, KeyError):
+        return False
+    known = {"mod", "X", "layers", "raw", "zarr.json", ".zgroup", ".zattrs", ".zmetadata", *SHARED}
+    return kind in ("MuData", "anndata") and {file.name for file in path.iterdir()} <= known
 
 
 def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:

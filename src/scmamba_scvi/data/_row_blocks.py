@@ -53,7 +53,8 @@ def _blocks_of_dense(element: Any) -> Iterator[Any]:
     dense = np.count_nonzero(first) * 2 > first.size
     for start in range(0, max(1, element.shape[0]), n_rows):
         block = np.asarray(element[start : start + n_rows])
-        yield block if dense else sparse.csr_matrix(block)
+        # scipy has no sparse float16
+        yield block if dense else sparse.csr_matrix(block.astype(np.float32) if block.dtype == np.float16 else block)
 
 
 def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:

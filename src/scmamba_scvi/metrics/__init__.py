@@ -7,7 +7,7 @@ from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precisio
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._evaluate import evaluate_integration
 from ._matching import (
-    PartnerRanks,
+    TrueMatchRanks,
     foscttm,
     median_rank,
     modality_gap,
@@ -26,7 +26,7 @@ __all__ = [
     "METRICS",
     "LeidenScores",
     "Metric",
-    "PartnerRanks",
+    "TrueMatchRanks",
     "annotation_scores",
     "cell_type_asw",
     "diffusion_pseudotime",

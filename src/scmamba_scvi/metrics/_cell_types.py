@@ -21,9 +21,9 @@ def knn_accuracy(
     random_state: int = 0,
     device: str | torch.device | None = None,
 ) -> float:
-    """Share of cells whose type is the most frequent one among their nearest neighbours, themselves left out.
+    """Fraction of cells whose type is the most frequent one among their nearest neighbours, themselves left out.
 
-    0 to 1, higher is better; chance is at most the share of the most frequent type.
+    0 to 1, higher is better; chance is at most the fraction of the most frequent type.
 
     Parameters
     ----------
@@ -34,7 +34,8 @@ def knn_accuracy(
     n_neighbors
         Neighbours that vote, the cell itself never among them.
     max_queries
-        Average over this many cells, drawn at random, instead of all; they are still compared with all.
+        Average over this many cells, drawn at random, instead of all; they are still compared with all. Unbiased, and
+        enough above 50,000 rows.
     random_state
         Seed of that draw and of the order of ties.
     device
@@ -83,7 +84,7 @@ def mean_average_precision(
 ) -> float:
     """Mean average precision of the cell types among nearest neighbours (equations 10 and 11; [Cao22]_).
 
-    0 to 1, higher is better; chance is about the share of the types, or somewhat more with few neighbours.
+    0 to 1, higher is better; chance is about the frequency of the types, or somewhat more with few neighbours.
 
     Parameters
     ----------
@@ -92,15 +93,11 @@ def mean_average_precision(
     cell_type
         ``(n,)`` labels.
     neighbor_frac
-        Neighbours of a cell as a share of all cells, at least one; the paper's 1 %.
+        Neighbours of a cell as a fraction of all cells, at least one; the paper's 1 %.
     n_neighbors
         Their number instead. The cell itself is never one of them.
-    max_queries
-        Average over this many cells, drawn at random, instead of all. Unbiased, and enough above 50,000 rows.
-    random_state
-        Seed of that draw and of the order of ties.
-    device
-        Where to compute: ``None`` where ``x`` lies (an array: CPU), ``"auto"`` a CUDA device if there is one.
+    max_queries, random_state, device
+        As in :func:`knn_accuracy`.
 
     Raises
     ------
@@ -111,7 +108,7 @@ def mean_average_precision(
     Notes
     -----
     Equation 11 as printed is always 1: it lacks the precision at each match. Here, as in [Cao22]_, the average
-    precision of a cell is the mean over its matching neighbours of the share of matches up to them. It is 0 without a
+    precision of a cell is the mean over its matching neighbours of the fraction of matches up to them. It is 0 without a
     match, as for a cell whose label occurs once.
 
     References
@@ -144,14 +141,14 @@ def graph_connectivity(
     random_state: int = 0,
     device: str | torch.device | None = None,
 ) -> float:
-    """Share of the cells of a type that its largest connected part holds, mean over types (equation 18; [Luecken22]_).
+    """Fraction of the cells of a type in its largest connected part, mean over types (equation 18; [Luecken22]_).
 
     Above 0 to 1, higher is better.
 
     Parameters
     ----------
     x
-        ``(n, z)`` embedding, cells of all layers stacked.
+        ``(n, z)`` embedding, cells of all modalities stacked.
     cell_type
         ``(n,)`` labels. One label is enough.
     n_neighbors
@@ -159,7 +156,7 @@ def graph_connectivity(
     random_state
         Seed of the order of ties.
     device
-        As in :func:`mean_average_precision`.
+        As in :func:`knn_accuracy`.
 
     Raises
     ------

@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 
 from ._clusters import LeidenScores, leiden_ari_nmi
-from ._matching import PartnerRanks, modality_gap, true_match_ranks
+from ._matching import TrueMatchRanks, true_match_ranks
 
 #: What the data must have for a score.
-Need: TypeAlias = Literal["labels", "batches", "views", "pairs"]
+Need: TypeAlias = Literal["labels", "batches", "modalities", "pairs"]
 #: What scores of cell types and batches are computed on.
-BioOn: TypeAlias = Literal["joint", "views"]
+BioOn: TypeAlias = Literal["joint", "modalities"]
 
 #: Up to this many rows the neighbours of all of them are searched; above, those of `N_QUERIES` drawn at random, still
 #: among all. This estimates the same number in a time that does not grow with the square of the rows.
@@ -36,17 +36,17 @@ class Common(TypedDict):
 class Points:
     """Rows of an embedding and the cell that each belongs to.
 
-    ``x`` is ``(m, z)``, all finite; ``cell`` ``(m,)`` the position of each row's cell; ``layer`` ``(m,)`` its modality.
+    ``x`` is ``(m, z)``, all finite; ``cell`` ``(m,)`` the position of each row's cell; ``modality`` ``(m,)``.
     """
 
     x: np.ndarray
     cell: np.ndarray
-    layer: np.ndarray
+    modality: np.ndarray
 
     def where(self, known: np.ndarray) -> Points:
         """The rows of the cells for which ``known`` ``(n,)`` is true."""
         kept = known[self.cell]
-        return Points(self.x[kept], self.cell[kept], self.layer[kept])
+        return Points(self.x[kept], self.cell[kept], self.modality[kept])
 
     @property
     def max_queries(self) -> int | None:
@@ -54,108 +54,95 @@ class Points:
         return _max_queries(len(self.x))
 
 
+@dataclass(frozen=True)
 class Embedded:
     """One method's embeddings of ``n`` cells, with what several scores share computed once.
 
-    Parameters
+    Attributes
     ----------
     joint
         ``(n, z)``, a row of NaN for a cell without embedding; ``None`` if there is none.
-    views
+    modalities
         The same for each modality.
     labels, batches
         Objects ``(n,)``, ``None`` where missing, which may be everywhere.
     paired
-        Whether row ``i`` of two views is the same cell.
+        Whether row ``i`` of two modalities is the same cell.
     bio_on
         Embedding for scores of cell types and batches, if there are both.
     """
 
-    def __init__(
-        self,
-        joint: np.ndarray | None,
-        views: dict[str, np.ndarray],
-        labels: np.ndarray,
-        batches: np.ndarray,
-        *,
-        paired: bool = True,
-        bio_on: BioOn = "joint",
-        random_state: int = 0,
-        device: str | torch.device | None = None,
-    ) -> None:
-        self._joint, self._views, self._paired, self._bio_on = joint, views, paired, bio_on
-        self.labels, self.batches = labels, batches
-        self._has_label, self._has_batch = pd.notna(labels), pd.notna(batches)
-        self.common = Common(random_state=random_state, device=device)
+    joint: np.ndarray | None
+    modalities: dict[str, np.ndarray]
+    labels: np.ndarray
+    batches: np.ndarray
+    paired: bool
+    bio_on: BioOn
+    common: Common
 
     @property
     def has(self) -> set[Need]:
         """Which of the things that scores may need are there."""
         there: dict[Need, bool] = {
-            "labels": bool(self._has_label.any()),
-            "batches": bool(self._has_batch.any()),
-            "views": len(self._views) > 1,
-            "pairs": self._paired and bool(self.pairs),
+            "labels": bool(pd.notna(self.labels).any()),
+            "batches": bool(pd.notna(self.batches).any()),
+            "modalities": len(self.modalities) > 1,
+            "pairs": self.paired and bool(self.pairs),
         }
         return {need for need, is_there in there.items() if is_there}
 
     @cached_property
     def stacked(self) -> Points:
         """The embeddings of all modalities, one below the other."""
-        rows = {name: _finite(x) for name, x in self._views.items()}
-        return Points(
-            np.concatenate([x[rows[name]] for name, x in self._views.items()]),
-            np.concatenate(list(rows.values())),
-            np.repeat(np.array(list(rows), dtype=object), [len(r) for r in rows.values()]),
-        )
+        return _points(self.modalities)
 
     @cached_property
     def cells(self) -> Points:
         """The embedding for scores of cell types and batches: joint or stacked, see ``bio_on``."""
-        if self._joint is None or (self._bio_on == "views" and self._views):
+        if self.joint is None or (self.bio_on == "modalities" and self.modalities):
             return self.stacked
-        rows = _finite(self._joint)
-        return Points(self._joint[rows], rows, np.full(len(rows), "joint", dtype=object))
+        return _points({"joint": self.joint})
 
     def labelled(self, points: Points) -> tuple[Points, np.ndarray]:
         """The points whose cell has a label, and their labels."""
-        points = points.where(self._has_label)
+        points = points.where(pd.notna(self.labels))
         return points, self.labels[points.cell]
 
     @cached_property
     def in_batches(self) -> tuple[Points, np.ndarray]:
         """The cells whose batch is known, and their batches."""
-        points = self.cells.where(self._has_batch)
+        points = self.cells.where(pd.notna(self.batches))
         return points, self.batches[points.cell]
 
     @cached_property
     def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each two modalities that share at least two cells, their embeddings of these cells."""
         both = []
-        for x, y in itertools.combinations(self._views.values(), 2):
+        for x, y in itertools.combinations(self.modalities.values(), 2):
             rows = np.intersect1d(_finite(x), _finite(y), assume_unique=True)
             both += [(x[rows], y[rows])] if len(rows) > 1 else []
         return both
 
     @cached_property
-    def gaps(self) -> list[float]:
-        """Distance between the centres of every two modalities."""
-        parts = [x[_finite(x)] for x in self._views.values()]
-        return [modality_gap(x, y) for x, y in itertools.combinations(parts, 2)]
-
-    @cached_property
-    def ranks(self) -> list[PartnerRanks]:
-        """One pass over the distances of every two modalities, from which all scores of partners follow."""
-        found = []
-        for x, y in self.pairs:
-            found.append(true_match_ranks(x, y, max_queries=_max_queries(len(x)), **self.common))
-        return found
+    def ranks(self) -> list[TrueMatchRanks]:
+        """One pass over the distances of every two modalities, from which all scores of true matches follow."""
+        return [true_match_ranks(x, y, max_queries=_max_queries(len(x)), **self.common) for x, y in self.pairs]
 
     @cached_property
     def leiden(self) -> LeidenScores:
         """One graph and one sweep over resolutions for both ARI and NMI."""
         points, labels = self.labelled(self.cells)
-        return leiden_ari_nmi(points.x, labels, **self.common)
+        return leiden_ari_nmi(points.x, labels, random_state=self.common["random_state"])
+
+
+def _points(parts: dict[str, np.ndarray]) -> Points:
+    """The finite rows of all parts, one below the other."""
+    rows = {name: _finite(x) for name, x in parts.items()}
+    return Points(
+        np.concatenate([parts[name][own] for name, own in rows.items()]),
+        np.concatenate(list(rows.values())),
+        np.repeat(np.array(list(rows), dtype=object), [len(own) for own in rows.values()]),
+    )
 
 
 def _max_queries(n: int) -> int | None:

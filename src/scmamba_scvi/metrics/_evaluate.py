@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -12,18 +11,16 @@ import pandas as pd
 import torch
 
 from ..errors import ScmambaError, UnknownNameError
-from ._embedded import BioOn, Embedded, Need
-from ._inputs import Inputs, choose_cells, read_inputs
-from ._labels import Labels
+from ._embedded import BioOn, Common, Embedded, Need
+from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_inputs
 from ._panel import METRICS, Metric
-from ._read_embeddings import JOINT, Embeddings, display_name
-from ._summary import overall_scores
+from ._summary import BIO, OMICS, overall_scores
 
 #: Group of the columns that summarise others.
 OVERALL: Final = "overall"
 #: Why a score cannot be computed when a need is not met; the first that applies is reported.
 LACKING: Final[dict[Need, str]] = {
-    "views": "no embeddings of two modalities",
+    "modalities": "no embeddings of two modalities",
     "labels": "no label_key",
     "batches": "no batch_key",
     "pairs": "no two modalities share cells",
@@ -34,8 +31,8 @@ def evaluate_integration(
     data: Any = None,
     embeddings: Embeddings | None = None,
     *,
-    label_key: str | Labels | dict[str, Labels] | None = None,
-    batch_key: str | Labels | dict[str, Labels] | None = None,
+    label_key: Column = None,
+    batch_key: Column = None,
     metrics: Literal["all"] | str | Sequence[str] = "all",
     paired: bool = True,
     bio_on: BioOn = "joint",
@@ -45,23 +42,24 @@ def evaluate_integration(
     progress: bool = True,
     device: str | torch.device | None = None,
 ) -> pd.DataFrame:
-    """Score how well embeddings keep cell types, align modalities, find partners and mix batches.
+    """Score how well embeddings keep cell types, align modalities, find true matches and mix batches.
 
     Parameters
     ----------
     data
-        A ``MuData`` (or an ``AnnData``) with embeddings in ``obsm``; a trained :class:`~scmamba_scvi.SCMAMBA`, whose
-        embeddings are computed; or ``None`` where ``embeddings`` holds the matrices themselves.
+        A ``MuData`` (or an ``AnnData``), with embeddings in ``obsm``; or ``None`` where ``embeddings`` holds the
+        matrices themselves.
     embeddings
         From method to what it made of the cells:
 
         - a key: ``obsm[key]`` of the MuData is the joint embedding, that of a modality is the modality's. ``None`` is
-          ``{"scMamba": "X_scmamba"}``; in a list of keys, each method is called by its key;
+          ``{"scmamba-scvi": "X_scmamba"}``; in a list of keys, each method is called by its key;
         - a dict from ``"joint"`` and from modalities to a key, a matrix ``(n, z)``, or a table indexed by names of
           cells; all modalities in one space. Any part may be absent;
         - a matrix or table: the joint embedding.
 
-        With a model as ``data``, these are further methods to compare it with.
+        A matrix has the rows of the data, NaN for cells without the modality, or those of the modality itself. Those of
+        a model are ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``.
     label_key
         Cell types: a column of ``obs`` (of the data, or of a modality), or the values themselves, one per cell or a
         ``Series`` indexed by name. Cells without one count in the scores that need none.
@@ -71,15 +69,15 @@ def evaluate_integration(
         ``"all"``, or names from :data:`METRICS`.
     paired
         Whether a cell of one modality and the cell of the same name (without data: the same row) of another are one
-        cell. If not, scores of partners are left out. For matrices of different cells give labels and batches as a dict
-        from modality.
+        cell. If not, scores of true matches are left out. For matrices of different cells give labels and batches as a
+        dict from modality.
     bio_on
         What scores of cell types and batches (groups ``bio`` and ``batch``) are computed on: ``"joint"``, the joint
-        embedding, which is what users cluster, or the stacked modalities if there is none; ``"views"``, the stacked
-        modalities in any case, as in section 4.2.1 of the paper.
+        embedding, which is what users cluster, or the stacked modalities if there is none; ``"modalities"``, these
+        in any case, as in section 4.2.1 of the paper.
     cells
-        Score only these cells: positions, a mask or names, such as ``model.validation_indices``. Scores of partners on
-        cells that a method was trained on say little.
+        Score only these cells: positions, a mask or names, such as ``model.validation_indices``. Scores of true
+        matches on cells that a method was trained on say little.
     max_cells
         Score at most this many cells, drawn at random, the same ones for every method. Time rises with the square of
         the number of cells. Scores of neighbours get harder with more cells, so compare only scores of equally many.
@@ -121,32 +119,34 @@ def evaluate_integration(
 
     Examples
     --------
-    >>> scores = metrics.evaluate_integration(model, label_key="cell_type", batch_key="batch", metrics=["FOSCTTM", "ARI"])
     >>> mdata.obsm["X_first"] = mdata["rna"].X[:, :9].toarray()  # any embedding can be compared
     >>> scores = metrics.evaluate_integration(mdata, {"first": {"joint": "X_first"}}, label_key="cell_type", metrics=["ARI"])
     >>> scores.index.tolist(), scores.columns.tolist()
     (['first'], [('bio', 'ARI')])
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     wanted = _requested(metrics)
     if bio_on not in get_args(BioOn):
         raise UnknownNameError("bio_on", bio_on, get_args(BioOn))
-    inputs = choose_cells(read_inputs(data, embeddings, label_key, batch_key, paired), cells, max_cells, random_state)
+    inputs = read_inputs(data, embeddings, label_key, batch_key, paired).choose(cells, max_cells, random_state)
+    common = Common(random_state=random_state, device=device)
     values: dict[str, dict[str, float]] = {}
     left_out: dict[tuple[str, str], list[str]] = {}  # (reason, score) -> methods
-    with _progress(progress, len(inputs.methods) * len(wanted)) as advance:
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        task = bar.add_task("", total=len(inputs.methods) * len(wanted))
         for method, parts in inputs.methods.items():
-            views = {part: x for part, x in parts.items() if part != JOINT}
-            embedded = Embedded(
-                parts.get(JOINT), views, inputs.labels, inputs.batches, paired=paired, bio_on=bio_on,
-                random_state=random_state, device=device,
-            )  # fmt: skip
+            joint = parts.pop(JOINT, None)
+            embedded = Embedded(joint, parts, inputs.labels, inputs.batches, paired, bio_on, common)
             values[method] = {}
             for metric in wanted:
-                advance(f"{method}: {metric.name}")
-                value, reason = _score(metric, embedded, paired)
+                bar.update(task, description=f"{method}: {metric.name}")
+                value, reason = _score(metric, embedded)
                 values[method][metric.name] = value
                 if reason:
                     left_out.setdefault((reason, metric.name), []).append(method)
+                bar.advance(task)
     message = _what_was_left_out(inputs, left_out)
     scores = pd.DataFrame.from_dict(values, orient="index", columns=[m.name for m in wanted])
     scores = scores.dropna(axis=1, how="all")
@@ -159,8 +159,8 @@ def evaluate_integration(
 
 def _requested(metrics: str | Sequence[str]) -> list[Metric]:
     """The scores asked for, in the order of the table."""
-    names = list(METRICS) if isinstance(metrics, str) and metrics == "all" else metrics
-    names = [names] if isinstance(names, str) else list(names)
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    names = list(METRICS) if names == ["all"] else names
     for name in names:
         if name not in METRICS:
             raise UnknownNameError("metric", name, METRICS)
@@ -169,11 +169,11 @@ def _requested(metrics: str | Sequence[str]) -> list[Metric]:
     return [metric for metric in METRICS.values() if metric.name in names]
 
 
-def _score(metric: Metric, embedded: Embedded, paired: bool) -> tuple[float, str]:
+def _score(metric: Metric, embedded: Embedded) -> tuple[float, str]:
     """The value, or NaN and the reason for it."""
     for need, reason in LACKING.items():
         if need in metric.needs - embedded.has:
-            return np.nan, "paired=False" if need == "pairs" and not paired else reason
+            return np.nan, "paired=False" if need == "pairs" and not embedded.paired else reason
     try:
         return metric.function(embedded), ""
     except ScmambaError as error:
@@ -183,19 +183,14 @@ def _score(metric: Metric, embedded: Embedded, paired: bool) -> tuple[float, str
 
 def _what_was_left_out(inputs: Inputs, left_out: dict[tuple[str, str], list[str]]) -> str:
     """Which scores and cells were left out and why; scores with the same reason are named together."""
-    sentences = []
-    together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    together: dict[tuple[str, str], list[str]] = {}
     for (reason, metric), methods in left_out.items():
-        together.setdefault((reason, tuple(methods)), []).append(metric)
-    scores = []
-    for (reason, methods_of), names in together.items():
-        whose = "" if len(methods_of) == len(inputs.methods) else f" of {', '.join(map(repr, methods_of))}"
-        scores.append(f"{', '.join(names)}{whose} ({reason})")
-    if scores:
-        sentences.append(f"Not scored: {'; '.join(scores)}.")
-    cells = [f"{n:,} rows of {display_name(*key)}" for key, n in inputs.unusable.items()]
-    if cells:
-        sentences.append(f"Left out because they are not finite: {', '.join(cells)}.")
+        whose = "" if len(methods) == len(inputs.methods) else f" of {', '.join(map(repr, methods))}"
+        together.setdefault((reason, whose), []).append(metric)
+    scores = [f"{', '.join(names)}{whose} ({reason})" for (reason, whose), names in together.items()]
+    rows = [f"{n:,} rows of {display_name(*key)}" for key, n in inputs.unusable.items()]
+    sentences = [f"Not scored: {'; '.join(scores)}."] if scores else []
+    sentences += [f"Left out because they are not finite: {', '.join(rows)}."] if rows else []
     for name, labels in (("label", inputs.labels), ("batch", inputs.batches)):
         n = int(pd.isna(labels).sum())
         if 0 < n < len(labels):
@@ -205,38 +200,14 @@ def _what_was_left_out(inputs: Inputs, left_out: dict[tuple[str, str], list[str]
 
 def _with_groups(scores: pd.DataFrame) -> pd.DataFrame:
     """Columns under their groups, and the summaries of the groups that have all their scores."""
-    parts = {
-        group: [m.name for m in METRICS.values() if m.group == group and m.in_summary] for group in ("bio", "omics")
-    }
-    complete = {group: names for group, names in parts.items() if set(names) <= set(scores)}
-    columns: dict[tuple[str, str], pd.Series] = {(METRICS[name].group, name): scores[name] for name in scores}
+    parts = {"bio": BIO, "omics": OMICS}
+    complete = {group: list(names) for group, names in parts.items() if set(names) <= set(scores)}
     if len(complete) == len(parts):
-        summary = overall_scores(scores, bio=complete["bio"], omics=complete["omics"])
-        columns |= {(OVERALL, name): summary[name] for name in summary}
+        summary = overall_scores(scores)
     else:
-        columns |= {(OVERALL, group): scores[names].mean(axis=1, skipna=False) for group, names in complete.items()}
-    out = pd.DataFrame(columns, index=pd.Index(scores.index, name="method"))
-    out.columns = pd.MultiIndex.from_tuples(columns, names=["group", "metric"])
-    return out
-
-
-@contextmanager
-def _progress(wanted: bool, total: int) -> Iterator[Callable[[str], None]]:
-    """A function to call with what is computed next, which a bar shows; the bar disappears at the end."""
-    if not wanted:
-        yield lambda text: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        n_begun = 0
-
-        def advance(text: str) -> None:
-            nonlocal n_begun
-            bar.update(task, description=text, completed=n_begun)
-            n_begun += 1
-
-        yield advance
+        summary = pd.DataFrame(
+            {group: scores[names].mean(axis=1, skipna=False) for group, names in complete.items()}, index=scores.index
+        )
+    columns = [(METRICS[name].group, name) for name in scores] + [(OVERALL, name) for name in summary]
+    out = pd.concat([scores, summary], axis=1).rename_axis(index="method")
+    return out.set_axis(pd.MultiIndex.from_tuples(columns, names=["group", "metric"]), axis=1)

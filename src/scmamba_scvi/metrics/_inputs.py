@@ -1,17 +1,33 @@
-"""What is scored: embeddings, labels and batches of the same cells, aligned by name."""
+"""What is scored: embeddings, labels and batches of the same cells, aligned by name.
+
+Nothing here imports mudata: a MuData is recognised by ``mod``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from .._columns import obs_column
+from .._keys import OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._labels import Labels
-from ._read_embeddings import JOINT, Embeddings, display_name, is_model, read_embeddings
+
+#: Part of a method's embeddings that joins all modalities; every other part is a modality.
+JOINT: Final = "joint"
+#: What is scored where nothing is named.
+DEFAULT: Final = {"scmamba-scvi": OBSM_KEY}
+
+#: A key of ``obsm``, a matrix, or a table with names of cells.
+Embedding: TypeAlias = str | np.ndarray | pd.DataFrame
+Embeddings: TypeAlias = str | Sequence[str] | Mapping[str, Embedding | Mapping[str, Embedding]]
+Column: TypeAlias = str | Labels | Mapping[str, Labels] | None
+#: Method and part.
+Key: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -34,68 +50,198 @@ class Inputs:
     methods: dict[str, dict[str, np.ndarray]]
     labels: np.ndarray
     batches: np.ndarray
-    unusable: dict[tuple[str, str], int]
+    unusable: dict[Key, int]
 
-    def __getitem__(self, rows: np.ndarray) -> Inputs:
-        """The cells at these positions."""
+    def choose(self, cells: Any, max_cells: int | None, random_state: int) -> Inputs:
+        """The cells asked for, and of these at most ``max_cells``, drawn at random."""
+        rows = np.arange(len(self.cells)) if cells is None else _positions(self.cells, cells)
+        if max_cells is not None:
+            if max_cells < 2:
+                raise ScmambaError(f"max_cells must be at least 2 or None (all cells); got {max_cells}.")
+            if max_cells < len(rows):
+                rows = np.sort(np.random.default_rng(random_state).choice(rows, max_cells, replace=False))
         methods = {name: {part: x[rows] for part, x in parts.items()} for name, parts in self.methods.items()}
         return replace(
             self, cells=self.cells[rows], methods=methods, labels=self.labels[rows], batches=self.batches[rows]
         )
 
 
-def read_inputs(
-    data: Any,
-    embeddings: Embeddings | None,
-    label_key: str | Labels | Mapping[str, Labels] | None,
-    batch_key: str | Labels | Mapping[str, Labels] | None,
-    paired: bool,
-) -> Inputs:
-    """Collect and align all that is scored; every fault of the input is reported here, before anything is computed."""
+def read_inputs(data: Any, embeddings: Embeddings | None, label_key: Column, batch_key: Column, paired: bool) -> Inputs:
+    """Collect and align all that is scored; every fault of the input is reported here, before anything is computed.
+
+    Without data, row ``i`` of all matrices is one cell, unless labels or batches are given per modality: then each
+    modality has its own cells.
+    """
     own_rows = isinstance(label_key, Mapping) or isinstance(batch_key, Mapping)
     if own_rows and (paired or data is not None):
         raise ScmambaError(
             "label_key or batch_key as a dict from modality is for matrices of different cells: data=None and "
             "paired=False."
         )
-    frames, cells = read_embeddings(data, embeddings, paired, own_rows)
-    data = data.adata if is_model(data) else data
+    given = _parts(data, embeddings)
+    if data is None:
+        tables = _without_data(given, paired, own_rows)
+        cells = pd.Index(list(dict.fromkeys(name for table in tables.values() for name in table.index)))
+    else:
+        cells = pd.Index(data.obs_names)
+        if not cells.is_unique:
+            raise ScmambaError("Names of cells (obs_names) are not unique: call obs_names_make_unique() first.")
+        tables = {key: _of_data(data, key, x) for key, x in given.items()}
     methods: dict[str, dict[str, np.ndarray]] = {}
     unusable = {}
-    for method, parts in frames.items():
-        _check_one_space(method, parts)
-        for part, frame in parts.items():
-            n_bad = int((~np.isfinite(frame.to_numpy()).all(axis=1)).sum())
-            if n_bad == len(frame):
-                raise ScmambaError(f"No row of the embedding {display_name(method, part)} is finite.")
-            if n_bad:
-                unusable[method, part] = n_bad
-            methods.setdefault(method, {})[part] = frame.reindex(cells).to_numpy()
+    for (method, part), table in tables.items():
+        n_bad = int((~np.isfinite(table.to_numpy()).all(axis=1)).sum())
+        if n_bad == len(table):
+            raise ScmambaError(f"No row of the embedding {display_name(method, part)} is finite.")
+        if n_bad:
+            unusable[method, part] = n_bad
+        methods.setdefault(method, {})[part] = table.reindex(cells).to_numpy()
+    for method, parts in methods.items():
+        # the joint embedding may be in another space
+        sizes = {part: x.shape[1] for part, x in parts.items() if part != JOINT}
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{part} {z}" for part, z in sizes.items())
+            raise ScmambaError(
+                f"Modalities of {method!r} have different numbers of dimensions ({listed}), so that they are not in "
+                f"one space. To score the joint embedding alone, give {{{method!r}: {{'joint': ...}}}}."
+            )
     labels = _column(data, label_key, cells, "label_key")
     return Inputs(cells, methods, labels, _column(data, batch_key, cells, "batch_key"), unusable)
 
 
-def choose_cells(inputs: Inputs, cells: Any, max_cells: int | None, random_state: int) -> Inputs:
-    """The cells asked for, and of these at most ``max_cells``, drawn at random."""
-    n = len(inputs.cells)
-    rows = np.arange(n) if cells is None else _positions(inputs.cells, cells)
-    if max_cells is not None:
-        if max_cells < 2:
-            raise ScmambaError(f"max_cells must be at least 2 or None (all cells); got {max_cells}.")
-        if max_cells < len(rows):
-            rows = np.sort(np.random.default_rng(random_state).choice(rows, max_cells, replace=False))
-    return inputs if len(rows) == n else inputs[rows]
+def display_name(method: str, part: str) -> str:
+    """How errors and warnings name one embedding."""
+    return f"{method!r} ({part})"
 
 
-def _check_one_space(method: str, parts: Mapping[str, pd.DataFrame]) -> None:
-    """Modalities that are compared must be embedded in one space; the joint embedding may be in another."""
-    sizes = {part: frame.shape[1] for part, frame in parts.items() if part != JOINT}
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{part} {z}" for part, z in sizes.items())
+def _parts(data: Any, embeddings: Embeddings | None) -> dict[Key, Embedding]:
+    """What was given for each method and part."""
+    if data is not None and not (hasattr(data, "obsm") and hasattr(data, "obs_names")):
         raise ScmambaError(
-            f"Modalities of {method!r} have different numbers of dimensions ({listed}), so that they are not in one "
-            f"space. To score the joint embedding alone, give {{{method!r}: {{'joint': ...}}}}."
+            f"data must be a MuData, an AnnData or None; got {type(data).__name__}. Of a model, score what "
+            f"get_latent_representation() gives."
         )
+    if embeddings is None:
+        embeddings = {} if data is None else DEFAULT
+    elif isinstance(embeddings, str):
+        embeddings = {embeddings: embeddings}
+    elif not isinstance(embeddings, Mapping):
+        if not isinstance(embeddings, Iterable) or not all(isinstance(key, str) for key in embeddings):
+            raise ScmambaError(
+                f"embeddings must be keys of obsm, or a dict from method to key or matrix; got "
+                f"{type(embeddings).__name__}."
+            )
+        embeddings = {key: key for key in embeddings}
+    if not embeddings:
+        raise ScmambaError(
+            "Without data, give embeddings such as {'method': {'rna': x, 'atac': y}}."
+            if data is None
+            else "embeddings is empty: name at least one method."
+        )
+    given: dict[Key, Embedding] = {}
+    for method, parts in embeddings.items():
+        if isinstance(parts, str) and data is not None:
+            holders = {JOINT: data, **getattr(data, "mod", {})}
+            parts = {part: parts for part, holder in holders.items() if parts in holder.obsm} or {JOINT: parts}
+        elif not isinstance(parts, Mapping):
+            parts = {JOINT: parts}
+        if not parts:
+            raise ScmambaError("A method without embeddings was given: name its parts, such as {'rna': x, 'atac': y}.")
+        given |= {(method, part): x for part, x in parts.items()}
+    return given
+
+
+def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
+    """One embedding, given as a key, a table with names, or a matrix with the rows of the data or of the modality."""
+    called, part = display_name(*key), key[1]
+    modality = getattr(data, "mod", {}).get(part)
+    if isinstance(given, str):
+        holders = [data] if modality is None else [modality, data]
+        for holder in holders:
+            if given in holder.obsm:
+                return _table(holder.obsm[given], holder.obs_names, called)
+        if modality is None:
+            holders = [data, *getattr(data, "mod", {}).values()]
+        # a MuData keeps in obsm, under the names of modalities, which cells have them
+        known = {str(k) for holder in holders for k in holder.obsm if k not in getattr(holder, "mod", {})}
+        raise UnknownNameError(f"key of obsm for {called}", given, sorted(known))
+    if isinstance(given, pd.DataFrame):
+        unknown = given.index[~given.index.isin(data.obs_names)]
+        if len(unknown):
+            raise ScmambaError(
+                f"{len(unknown):,} of {len(given):,} cells of {called} are not in the data, such as {unknown[0]!r}."
+            )
+        return _table(given, given.index, called)
+    n = _n_rows(given, called)
+    fitting = [holder.obs_names for holder in (data, modality) if holder is not None and holder.n_obs == n]
+    if not fitting:
+        sizes = f"{data.n_obs:,}" + ("" if modality is None else f" (or {modality.n_obs:,} for {part!r})")
+        raise ScmambaError(f"{called} has {n:,} rows for {sizes} cells: one row per cell is needed.")
+    if not fitting[0].equals(fitting[-1]):
+        raise ScmambaError(
+            f"{called} has {n:,} rows, and the data and the modality {part!r} both have that many cells, in different "
+            f"orders: give a DataFrame indexed by names of cells, or put the matrix into obsm."
+        )
+    table = _table(given, fitting[0], called)
+    # a row of NaN for a cell that lacks the modality is no fault
+    return table if modality is None else table[table.notna().all(axis=1) | table.index.isin(modality.obs_names)]
+
+
+def _without_data(given: Mapping[Key, Embedding], paired: bool, own_rows: bool) -> dict[Key, pd.DataFrame]:
+    """Tables name their cells; rows of matrices are the same cells in all of them, or others in each modality."""
+    for key, x in given.items():
+        if isinstance(x, str):
+            raise ScmambaError(f"{display_name(*key)} is the key {x!r}, but there are no data to look it up in.")
+    is_table = {isinstance(x, pd.DataFrame) for x in given.values()}
+    if len(is_table) > 1:
+        raise ScmambaError(
+            "Some embeddings are tables with names of cells and some are matrices: give all in one form."
+        )
+    if is_table == {True}:
+        return {key: _table(x, pd.DataFrame(x).index, display_name(*key)) for key, x in given.items()}
+    sizes = {key: _n_rows(x, display_name(*key)) for key, x in given.items()}
+    if len(set(sizes.values())) == 1 and not own_rows:
+        return {key: _table(x, pd.RangeIndex(sizes[key]), display_name(*key)) for key, x in given.items()}
+    if paired:
+        listed = ", ".join(f"{display_name(*key)} {n:,}" for key, n in sizes.items())
+        raise ScmambaError(
+            f"Row i of every matrix must be the same cell, but they have different numbers of rows: {listed}. Give "
+            f"tables indexed by names of cells, or say paired=False and give labels as a dict from modality."
+        )
+    per_part: dict[str, int] = {}
+    for (method, part), n in sizes.items():
+        if part == JOINT:
+            raise ScmambaError(
+                f"{display_name(method, part)}: without names, matrices of different cells cannot have a joint one."
+            )
+        if per_part.setdefault(part, n) != n:
+            raise ScmambaError(
+                f"{display_name(method, part)} has {n:,} rows, but {per_part[part]:,} in another method."
+            )
+    names = {part: pd.Index([f"{part}:{i}" for i in range(n)]) for part, n in per_part.items()}
+    return {key: _table(x, names[key[1]], display_name(*key)) for key, x in given.items()}
+
+
+def _n_rows(values: Any, called: str) -> int:
+    try:
+        return len(values)
+    except TypeError as error:  # a number, or a sparse matrix
+        raise ScmambaError(
+            f"The embedding {called} must be a dense matrix of numbers, got {type(values).__name__}."
+        ) from error
+
+
+def _table(values: Any, names: pd.Index, called: str) -> pd.DataFrame:
+    """Floats ``(m, z)`` under unique names."""
+    try:
+        x = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ScmambaError(f"The embedding {called} must be a matrix of numbers: {error}") from error
+    if x.ndim != 2 or 0 in x.shape:
+        raise ScmambaError(f"The embedding {called} must be a matrix (cells, dimensions), not empty; got {x.shape}.")
+    if not names.is_unique:
+        raise ScmambaError(f"Names of cells of the embedding {called} are not unique.")
+    return pd.DataFrame(x, index=names)
 
 
 def _positions(names: pd.Index, cells: Any) -> np.ndarray:
@@ -123,16 +269,25 @@ def _positions(names: pd.Index, cells: Any) -> np.ndarray:
     return rows
 
 
-def _column(data: Any, given: Any, cells: pd.Index, name: str) -> np.ndarray:
+def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
     """Labels of the cells as objects ``(n,)``, ``None`` where missing."""
     if given is None:
         return np.full(len(cells), None, dtype=object)
     if isinstance(given, str):
         if data is None:
             raise ScmambaError(f"{name}={given!r} names a column, but there are no data: give the values themselves.")
-        values = _of_obs(data, given).reindex(cells)
+        values = obs_column(data, given).astype(object).reindex(cells)
     elif isinstance(given, Mapping):
-        values = _per_modality(given, cells, name)
+        values = pd.Series(index=cells, dtype=object)
+        parts = [str(cell).rpartition(":")[0] for cell in cells]
+        for part, labels in given.items():
+            own = np.array([of == part for of in parts])
+            if own.sum() != len(labels):
+                raise ScmambaError(
+                    f"{name}[{part!r}] has {len(labels):,} values: give one for each row of the matrix of that "
+                    f"modality; there are matrices of {list(dict.fromkeys(parts))}."
+                )
+            values[own] = list(labels)
     elif isinstance(given, pd.Series) and given.index.isin(cells).any():
         if not given.index.is_unique:
             raise ScmambaError(f"{name} names some cells twice.")
@@ -146,37 +301,3 @@ def _column(data: Any, given: Any, cells: pd.Index, name: str) -> np.ndarray:
     if values.isna().all():
         raise ScmambaError(f"{name} is missing for every cell.")
     return values.where(values.notna(), None).to_numpy(dtype=object)
-
-
-def _of_obs(data: Any, name: str) -> pd.Series:
-    """Column of ``obs``, or of one modality (``"rna:name"``), or for each cell the first value that a modality has."""
-    if name in data.obs:
-        return data.obs[name].astype(object)
-    modalities = getattr(data, "mod", {})
-    key, _, rest = name.partition(":")
-    if key in modalities and rest in modalities[key].obs:
-        return modalities[key].obs[rest].astype(object)
-    columns = [part.obs[name].astype(object) for part in modalities.values() if name in part.obs]
-    if not columns:
-        of_modalities = [(key, column) for key, part in modalities.items() for column in part.obs]
-        known = [*data.obs, *(column for _, column in of_modalities), *(f"{k}:{column}" for k, column in of_modalities)]
-        raise UnknownNameError("column of obs", name, dict.fromkeys(known))
-    first = columns[0].reindex(data.obs_names)
-    for column in columns[1:]:
-        first = first.where(first.notna(), column.reindex(data.obs_names))
-    return first
-
-
-def _per_modality(given: Mapping[str, Labels], cells: pd.Index, name: str) -> pd.Series:
-    """Labels of matrices that hold different cells."""
-    values = pd.Series([None] * len(cells), index=cells, dtype=object)
-    for part, labels in given.items():
-        own = [f"{part}:{i}" for i in range(len(labels))]
-        if not set(own) <= set(cells) or f"{part}:{len(labels)}" in cells:
-            parts = list(dict.fromkeys(str(cell).rpartition(":")[0] for cell in cells))
-            raise ScmambaError(
-                f"{name}[{part!r}] has {len(labels):,} values: give one for each row of the matrix of that modality; "
-                f"there are matrices of {parts}."
-            )
-        values[own] = list(labels)
-    return values

@@ -1,7 +1,7 @@
 """Does a cell of one modality find itself among the cells of the other?
 
 Row ``i`` of ``x`` and row ``i`` of ``y`` are the same cell, embedded from two modalities. Nearly all scores come from
-one number per cell: how many cells are closer to it than its partner is. To compute several of them in one pass over
+one number per cell: how many cells are closer to it than its true match is. To compute several of them in one pass over
 the distances, take :func:`true_match_ranks` once and call its methods.
 """
 
@@ -20,17 +20,17 @@ from .distances import Matrix, as_matrix, count_closer, prepare, query_rows
 
 
 @dataclass(frozen=True)
-class PartnerRanks:
-    """Where each cell's partner stands among the cells around it.
+class TrueMatchRanks:
+    """Where each cell's true match stands among the cells around it.
 
     Attributes
     ----------
     closer
-        Float64 ``(2, m)``, from ``x`` and from ``y``: cells strictly closer than the partner.
+        Float64 ``(2, m)``, from ``x`` and from ``y``: cells strictly closer than the true match.
     ties
-        Float64 ``(2, m)``: cells as close as the partner, the partner itself left out.
+        Float64 ``(2, m)``: cells as close as the true match, itself left out.
     n_candidates
-        Cells that were compared, including the partner.
+        Cells that were compared, including the true match.
 
     Examples
     --------
@@ -45,20 +45,20 @@ class PartnerRanks:
 
     @property
     def fractions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Closer cells, and half the ties, as a share of the candidates; ``(m,)`` per direction."""
-        share = (self.closer + self.ties / 2) / self.n_candidates
-        return share[0], share[1]
+        """Closer cells, and half the ties, as a fraction of the candidates; ``(m,)`` per direction."""
+        of_x, of_y = (self.closer + self.ties / 2) / self.n_candidates
+        return of_x, of_y
 
     @property
     def median(self) -> float:
-        """Median rank of the partner, 1 the nearest."""
+        """Median rank of the true match, 1 the nearest."""
         return float(np.median(self.closer + self.ties / 2 + 1))
 
     def recall(self, k: int | Sequence[int] | np.ndarray) -> np.ndarray:
-        """Share of cells whose partner is among the ``k`` nearest, for each ``k``, mean of both directions.
+        """Fraction of cells whose true match is among the ``k`` nearest, for each ``k``, mean of both directions.
 
-        Among ties the order is random: a cell counts with the share of all orders in which its partner is among the
-        ``k``.
+        Among ties the order is random: a cell counts with the fraction of all orders in which its true match is among
+        the ``k``.
 
         Examples
         --------
@@ -84,8 +84,8 @@ def true_match_ranks(
     max_queries: int | None = None,
     random_state: int = 0,
     device: str | torch.device | None = None,
-) -> PartnerRanks:
-    """Count the cells that are closer to each cell than its partner, in one blocked pass.
+) -> TrueMatchRanks:
+    """Count the cells that are closer to each cell than its true match, in one blocked pass.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def true_match_ranks(
         ``"other"`` compares with the cells of the other modality only (``n`` candidates), ``"both"`` with all cells of
         both except the cell itself (``2 n - 1`` candidates).
     max_queries
-        Rank the partners of this many cells, drawn at random, instead of all; they are still compared with all. An
+        Rank the true matches of this many cells, drawn at random, instead of all; they are still compared with all. An
         unbiased estimate, good enough above 50,000 pairs.
     random_state
         Seed of that draw.
@@ -133,7 +133,7 @@ def true_match_ranks(
             counts.append(count_closer(own[rows], own, radius, exclude=rows))
         closer.append(torch.stack([c for c, _ in counts]).sum(dim=0).cpu().numpy())
         ties.append(torch.stack([t for _, t in counts]).sum(dim=0).cpu().numpy())
-    return PartnerRanks(np.stack(closer), np.stack(ties), n if among == "other" else 2 * n - 1)
+    return TrueMatchRanks(np.stack(closer), np.stack(ties), n if among == "other" else 2 * n - 1)
 
 
 def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +154,7 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     Returns
     -------
     Two float64 arrays ``(n,)``: for the cells of ``x`` the fraction of rows of ``y`` that are strictly closer than the
-    partner, and for the cells of ``y`` the same among the rows of ``x``.
+    true match, and for the cells of ``y`` the same among the rows of ``x``.
 
     Raises
     ------
@@ -189,11 +189,11 @@ def recall_at_k(
     random_state: int = 0,
     device: str | torch.device | None = None,
 ) -> float:
-    """Share of cells whose partner is among their ``k`` nearest in the other modality, mean of both directions.
+    """Fraction of cells whose true match is among their ``k`` nearest in the other modality, mean of both directions.
 
     0 to 1; 1 is perfect, ``k / n`` is chance, higher is better. Other parameters and errors as in
-    :func:`true_match_ranks`; ``k`` must be between 1 and ``n``. Ties of the partner count with the expected share over
-    random orders, so that an embedding with all cells at one point scores ``k / n``.
+    :func:`true_match_ranks`; ``k`` must be between 1 and ``n``. Ties of the true match count with the expected fraction
+    over random orders, so that an embedding with all cells at one point scores ``k / n``.
 
     Examples
     --------
@@ -215,7 +215,7 @@ def median_rank(
     random_state: int = 0,
     device: str | torch.device | None = None,
 ) -> float:
-    """Median over cells and directions of the partner's rank among the ``n`` cells of the other modality.
+    """Median over cells and directions of the true match's rank among the ``n`` cells of the other modality.
 
     1 is perfect, ``(n + 1) / 2`` is chance, ``n`` the worst: lower is better. Parameters and errors as in
     :func:`true_match_ranks`; ties take the middle of the ranks they share.
@@ -237,7 +237,7 @@ def neighborhood_overlap(
     random_state: int = 0,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
-    """Neighbourhood overlap: share of the ``2 n`` cells whose partner is among their ``k`` nearest in both modalities.
+    """Neighbourhood overlap: fraction of the ``2 n`` cells with their true match among the ``k`` nearest in both modalities.
 
     0 to 1, higher is better, rising with ``k`` to 1 at ``k = 2 n - 1``; chance is ``k / (2 n - 1)``. Unlike
     :func:`recall_at_k` it falls where the modalities lie apart, since cells of the own modality compete.
@@ -288,7 +288,7 @@ def neighborhood_overlap(
 def modality_gap(x: Matrix, y: Matrix) -> float:
     """Distance between the centres of two modalities on the unit sphere [Liang22]_.
 
-    0 to 2, lower is better; 0 means that the clouds have one centre, not that any cell is near its partner. Rows
+    0 to 2, lower is better; 0 means that the clouds have one centre, not that any cell is near its true match. Rows
     are scaled to length 1 first, so that embeddings of different scales can be compared; a row of zeros stays zero.
 
     Parameters
@@ -326,6 +326,6 @@ def check_pairs(x: Matrix, y: Matrix, device: str | torch.device | None = None) 
             f"got {tuple(np.shape(x))} and {tuple(np.shape(y))}."
         )
     if np.shape(x)[0] < 2:
-        raise ScmambaError("x and y hold one cell: its partner is the only candidate, so there is nothing to score.")
+        raise ScmambaError("x and y hold one cell: its true match is the only candidate, so there is nothing to score.")
     x = as_matrix(x, "x", device)
     return x, as_matrix(y, "y", x.device)

@@ -1,4 +1,4 @@
-"""Do neighbours that two modalities share lead from a cell to its partner?"""
+"""Do neighbours that two modalities have in common lead from a cell to its true match?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ScmambaError
 from ._matching import check_pairs
-from .distances import Matrix, nearest, nearest_with_distances, prepare
+from .distances import Matrix, nearest_to, prepare
 
 #: Rows of the product of neighbour graphs computed at a time; each has about ``k * k`` entries.
 BLOCK_ROWS: Final = 4096
@@ -25,7 +25,7 @@ def matching_score(
     random_state: int = 0,
     device: str | torch.device | None = None,
 ) -> float:
-    """Matching score: confidence that neighbours shared across modalities lead to the partner (equations 25 and 26).
+    """Matching score: confidence that common neighbours lead to the true match (equations 25 and 26).
 
     0 to 1, higher is better; chance is about ``1 / n``. Report ``n_neighbors`` with it: the score falls as that grows.
 
@@ -41,7 +41,7 @@ def matching_score(
     random_state
         Seed of the order of ties.
     device
-        As in :func:`mean_average_precision`.
+        As in :func:`knn_accuracy`.
 
     Raises
     ------
@@ -68,37 +68,25 @@ def matching_score(
     if not 1 <= k <= n:
         raise ScmambaError(f"n_neighbors must be between 1 and the number of cells, {n}; got {k}.")
     x, y = prepare(x, y)
-    x_of_x, y_of_y = _own_graph(x, k, random_state), _own_graph(y, k, random_state)
-    x_of_y, y_of_x = _cross_graph(x, y, k, random_state), _cross_graph(y, x, k, random_state)
-    x_of_y_t, y_of_y_t = x_of_y.T.tocsr(), y_of_y.T.tocsr()
+    x_of_x, y_of_x = _graph(x, x, k, random_state), _graph(y, x, k, random_state)
+    y_of_y_t, x_of_y_t = _graph(y, y, k, random_state).T.tocsr(), _graph(x, y, k, random_state).T.tocsr()
     total = 0.0
     for start in range(0, n, BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, n))
         shared = (x_of_x[rows] @ x_of_y_t + y_of_x[rows] @ y_of_y_t).tocoo()
         jaccard = shared.data / (4 * k - shared.data)
         row_sum = np.bincount(shared.row, jaccard, minlength=rows.stop - start)
-        partner = shared.col == shared.row + start
-        total += float((jaccard[partner] / row_sum[shared.row[partner]]).sum())
+        match = shared.col == shared.row + start
+        total += float((jaccard[match] / row_sum[shared.row[match]]).sum())
     return total / n
 
 
-def _cross_graph(points: Tensor, queries: Tensor, k: int, random_state: int) -> sparse.csr_array:
-    """The ``k`` nearest points of each query, ``(m, n)``."""
-    found = [index.cpu().numpy() for _, index, _ in nearest_with_distances(points, queries, k, None, random_state)]
-    return _as_graph(np.concatenate(found), len(points))
-
-
-def _own_graph(points: Tensor, k: int, random_state: int) -> sparse.csr_array:
-    """Each point and its ``k - 1`` nearest others, ``(n, n)``."""
-    n = len(points)
-    found = np.arange(n)[:, None]
-    if k > 1:
-        others = [index.cpu().numpy() for _, index in nearest(points, k - 1, np.arange(n), random_state)]
-        found = np.hstack([found, np.concatenate(others)])
-    return _as_graph(found, n)
-
-
-def _as_graph(found: np.ndarray, n: int) -> sparse.csr_array:
-    """Neighbours ``(m, k)`` as a matrix ``(m, n)`` of ones."""
-    m, k = found.shape
-    return sparse.csr_array((np.ones(m * k), found.ravel(), np.arange(0, m * k + 1, k)), shape=(m, n))
+def _graph(points: Tensor, queries: Tensor, k: int, random_state: int) -> sparse.csr_array:
+    """Ones at the ``k`` nearest points of each query, ``(n, n)``; a point is the first of its own neighbours."""
+    n, own = len(queries), points is queries
+    found = [np.arange(n)[:, None]] if own else []
+    if k > own:
+        blocks = nearest_to(queries, points, k - own, np.arange(n) if own else None, random_state)
+        found.append(np.concatenate([index.cpu().numpy() for _, index in blocks]))
+    columns = np.hstack(found).ravel()
+    return sparse.csr_array((np.ones(n * k), columns, np.arange(0, n * k + 1, k)), shape=(n, n))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
@@ -12,6 +13,7 @@ import numpy as np
 from ..errors import ScmambaError
 from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precision
 from ._embedded import Embedded, Need, Points
+from ._matching import modality_gap
 from ._matching_score import matching_score
 from ._mixing import omics_entropy_mixing, seurat_alignment
 from ._silhouette import cell_type_asw, omics_asw
@@ -30,8 +32,8 @@ class Metric:
     about
         What it measures, in one line.
     needs
-        What the data must have: ``"labels"``, ``"batches"``, ``"views"`` (embeddings of two modalities), ``"pairs"``
-        (of the same cells).
+        What the data must have: ``"labels"``, ``"batches"``, ``"modalities"`` (embeddings of two), ``"pairs"`` (of the
+        same cells).
     function
         From one method's embeddings to the value.
     higher_is_better
@@ -71,20 +73,7 @@ def _graph_connectivity(e: Embedded) -> float:
 
 def _omics_asw(e: Embedded) -> float:
     points, labels = e.labelled(e.stacked)
-    return omics_asw(points.x, points.layer, labels, device=e.common["device"])
-
-
-def _mixing(e: Embedded, points: Points, layer: np.ndarray) -> float:
-    """Entropy among 100 neighbours, or among a tenth of few rows, since neighbours must be near."""
-    k = min(100, len(points.x) // 10)
-    if k < 1:
-        raise ScmambaError(f"{len(points.x)} rows are too few for neighbourhoods; at least 10 are needed.")
-    return omics_entropy_mixing(points.x, layer, n_neighbors=k, n_samples=points.max_queries, n_pools=1, **e.common)
-
-
-def _alignment(e: Embedded) -> float:
-    points = e.stacked
-    return seurat_alignment(points.x, points.layer, max_queries=points.max_queries, **e.common)
+    return omics_asw(points.x, points.modality, labels, device=e.common["device"])
 
 
 def _batch_asw(e: Embedded) -> float:
@@ -92,26 +81,33 @@ def _batch_asw(e: Embedded) -> float:
     return omics_asw(points.x, e.batches[points.cell], labels, device=e.common["device"])
 
 
-def _recall(k: int) -> Callable[[Embedded], float]:
-    def score(e: Embedded) -> float:
-        fewest = min(ranks.n_candidates for ranks in e.ranks)
-        if fewest <= k:
-            raise ScmambaError(f"of {fewest} cells each is among the {k} nearest")
-        return float(np.mean([ranks.recall(k)[0] for ranks in e.ranks]))
-
-    return score
+def _mixing(e: Embedded, points: Points, groups: np.ndarray) -> float:
+    """Entropy among 100 neighbours, or among a tenth of few rows, since neighbours must be near."""
+    k = min(100, len(points.x) // 10)
+    if k < 1:
+        raise ScmambaError(f"{len(points.x)} rows are too few for neighbourhoods; at least 10 are needed.")
+    return omics_entropy_mixing(points.x, groups, n_neighbors=k, n_samples=points.max_queries, n_pools=1, **e.common)
 
 
-def _foscttm(e: Embedded) -> float:
-    return float(np.mean([np.mean(ranks.fractions) for ranks in e.ranks]))
+def _alignment(e: Embedded) -> float:
+    points = e.stacked
+    return seurat_alignment(points.x, points.modality, max_queries=points.max_queries, **e.common)
 
 
-def _median_rank(e: Embedded) -> float:
-    return float(np.mean([(ranks.median - 1) / (ranks.n_candidates - 1) for ranks in e.ranks]))
+def _recall(e: Embedded, k: int) -> float:
+    fewest = min(ranks.n_candidates for ranks in e.ranks)
+    if fewest <= k:
+        raise ScmambaError(f"of {fewest} cells each is among the {k} nearest")
+    return _mean(ranks.recall(k)[0] for ranks in e.ranks)
 
 
-def _matching_score(e: Embedded) -> float:
-    return float(np.mean([matching_score(x, y, **e.common) for x, y in e.pairs]))
+def _gap(e: Embedded) -> float:
+    parts = [x[np.isfinite(x).all(axis=1)] for x in e.modalities.values()]
+    return _mean(modality_gap(x, y) for x, y in itertools.combinations(parts, 2))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def _needs(*what: Need) -> frozenset[Need]:
@@ -127,28 +123,30 @@ _TABLE = (
            _needs("labels"), _of_cell_types(mean_average_precision), in_summary=True),
     Metric("cell-type ASW", "bio", "silhouette of the cell types, (s + 1) / 2, 0.5 is chance",
            _needs("labels"), _of_cell_types(cell_type_asw), in_summary=True),
-    Metric("kNN accuracy", "bio", "share of cells whose type is that of most of their 15 neighbours",
+    Metric("kNN accuracy", "bio", "fraction of cells whose type is that of most of their 15 neighbours",
            _needs("labels"), _of_cell_types(knn_accuracy)),
     Metric("omics mixing", "omics", "entropy of the modalities among 100 neighbours",
-           _needs("views"), lambda e: _mixing(e, e.stacked, e.stacked.layer), in_summary=True),
+           _needs("modalities"), lambda e: _mixing(e, e.stacked, e.stacked.modality), in_summary=True),
     Metric("Seurat alignment", "omics", "neighbours from other modalities among the nearest 1 %",
-           _needs("views"), _alignment, in_summary=True),
-    Metric("graph connectivity", "omics", "share of a type, of all modalities, in its largest connected part",
-           _needs("labels", "views"), _graph_connectivity, in_summary=True),
+           _needs("modalities"), _alignment, in_summary=True),
+    Metric("graph connectivity", "omics", "fraction of a type, of all modalities, in its largest connected part",
+           _needs("labels", "modalities"), _graph_connectivity, in_summary=True),
     Metric("omics ASW", "omics", "one minus the silhouette of the modalities within cell types",
-           _needs("labels", "views"), _omics_asw, in_summary=True),
-    Metric("FOSCTTM", "single-cell", "share of cells closer than the true partner, 0.5 is chance",
-           _needs("views", "pairs"), _foscttm, higher_is_better=False),
-    Metric("recall@1", "single-cell", "share of cells whose partner is the nearest of the other modality",
-           _needs("views", "pairs"), _recall(1)),
-    Metric("recall@10", "single-cell", "share of cells whose partner is among the 10 nearest",
-           _needs("views", "pairs"), _recall(10)),
-    Metric("median rank", "single-cell", "rank of the partner, 0 the nearest, 0.5 chance, 1 the farthest",
-           _needs("views", "pairs"), _median_rank, higher_is_better=False),
-    Metric("matching score", "single-cell", "confidence that shared neighbours lead to the partner, 1 neighbour",
-           _needs("views", "pairs"), _matching_score),
+           _needs("labels", "modalities"), _omics_asw, in_summary=True),
+    Metric("FOSCTTM", "single-cell", "fraction of cells closer than the true match, 0.5 is chance",
+           _needs("modalities", "pairs"), lambda e: _mean(np.mean(ranks.fractions) for ranks in e.ranks),
+           higher_is_better=False),
+    Metric("recall@1", "single-cell", "fraction of cells whose true match is the nearest of the other modality",
+           _needs("modalities", "pairs"), lambda e: _recall(e, 1)),
+    Metric("recall@10", "single-cell", "fraction of cells whose true match is among the 10 nearest",
+           _needs("modalities", "pairs"), lambda e: _recall(e, 10)),
+    Metric("median rank", "single-cell", "rank of the true match, 0 the nearest, 0.5 chance, 1 the farthest",
+           _needs("modalities", "pairs"), lambda e: _mean((r.median - 1) / (r.n_candidates - 1) for r in e.ranks),
+           higher_is_better=False),
+    Metric("matching score", "single-cell", "confidence that shared neighbours lead to the true match, 1 neighbour",
+           _needs("modalities", "pairs"), lambda e: _mean(matching_score(x, y, **e.common) for x, y in e.pairs)),
     Metric("modality gap", "single-cell", "distance of the centres of the modalities on the unit sphere, 0 to 2",
-           _needs("views"), lambda e: float(np.mean(e.gaps)), higher_is_better=False),
+           _needs("modalities"), _gap, higher_is_better=False),
     Metric("batch mixing", "batch", "entropy of the batches among 100 neighbours",
            _needs("batches"), lambda e: _mixing(e, *e.in_batches)),
     Metric("batch ASW", "batch", "one minus the silhouette of the batches within cell types",

@@ -66,67 +66,62 @@ def omics_asw(
     x: Matrix,
     omics: Labels,
     cell_type: Labels,
-    single_layer: Literal["skip", "one"] = "skip",
+    single_modality: Literal["skip", "one"] = "skip",
     *,
     device: str | torch.device | None = None,
 ) -> float:
-    """One minus the absolute silhouette of the omics layers, averaged within and then over types (equations 13 and 14).
+    """One minus the absolute silhouette of the modalities, averaged within and then over types (equations 13 and 14).
 
-    0 to 1, higher is better: 1 means that the layers of each type cannot be told apart.
+    0 to 1, higher is better: 1 means that the modalities of each type cannot be told apart.
 
     Parameters
     ----------
     x
-        ``(n, z)`` embedding, cells of all layers stacked.
+        ``(n, z)`` embedding, cells of all modalities stacked.
     omics
-        ``(n,)`` layer of each row.
+        ``(n,)`` modality of each row, or its batch.
     cell_type
         ``(n,)`` labels.
-    single_layer
-        How to count a type of which there is one layer only, or one cell of each layer: ``"skip"`` leaves it out,
-        since it cannot be mixed; ``"one"`` counts it as perfectly mixed, as the authors' code does for types of one
-        layer.
+    single_modality
+        How to count a type of which there is one modality only, or one cell of each: ``"skip"`` leaves it out, since it
+        cannot be mixed; ``"one"`` counts it as perfectly mixed, as the authors' code does for types of one modality.
     device
         As in :func:`cell_type_asw`.
 
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if labels are missing or of another number, if there is one layer only, or if no type
-        has cells of two layers.
+        If ``x`` is not finite, if labels are missing or of another number, if there is one modality only, or if no
+        type has cells of two.
 
     Notes
     -----
     Equation 13 lacks a parenthesis: it is the mean of ``1 - |s|``. Silhouettes are computed among the cells of a type.
-    The only cell of a layer in a type has silhouette 0.
+    The only cell of a modality in a type has
+    silhouette 0.
 
     Examples
     --------
     >>> metrics.omics_asw(np.array([[0.0], [1.0], [0.0], [1.0]]), ["rna", "rna", "atac", "atac"], list("TTTT"))
     0.5
     """
-    if single_layer not in ("skip", "one"):
-        raise UnknownNameError("single_layer", single_layer, ("skip", "one"))
+    if single_modality not in ("skip", "one"):
+        raise UnknownNameError("single_modality", single_modality, ("skip", "one"))
     x = as_matrix(x, "x", device)
-    layer = label_codes(omics, len(x), "omics")
+    modality = label_codes(omics, len(x), "omics")
     types = label_codes(cell_type, len(x), "cell_type", at_least=1)
     scores = []
-    for members in _groups(types):
-        codes = np.unique(layer[members], return_inverse=True)[1]
-        n_layers = codes.max() + 1
-        if not 1 < n_layers < len(codes):
-            scores += [1.0] if single_layer == "one" else []
+    for code in np.unique(types):
+        members = np.flatnonzero(types == code)
+        codes = np.unique(modality[members], return_inverse=True)[1]
+        if not 1 < codes.max() + 1 < len(codes):
+            scores += [1.0] if single_modality == "one" else []
             continue
         inside = x[torch.as_tensor(members, device=x.device)]
         scores.append(float((1 - _silhouettes(inside, codes, np.arange(len(codes))).abs()).mean()))
     if not scores:
-        raise ScmambaError("No cell type has several cells of two layers: nothing can be mixed.")
+        raise ScmambaError("No cell type has several cells of two modalities: nothing can be mixed.")
     return float(np.mean(scores))
-
-
-def _groups(codes: np.ndarray) -> list[np.ndarray]:
-    """Positions of the cells of each code."""
-    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
 
 
 def _silhouettes(x: Tensor, codes: np.ndarray, rows: np.ndarray) -> Tensor:

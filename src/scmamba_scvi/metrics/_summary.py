@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
 
 from ..errors import ScmambaError, UnknownNameError
+from ._panel import METRICS
 
-#: Columns averaged in the biology conservation score (equation 20), abbreviated as in the paper.
-BIO = ("ari", "nmi", "map", "casw")
+#: Columns averaged in the biology conservation score (equation 20).
+BIO: Final = tuple(m.name for m in METRICS.values() if m.group == "bio" and m.in_summary)
 #: Columns averaged in the omics alignment score (equation 21, whose text says "bio" twice).
-OMICS = ("oems", "sas", "gc", "oasw")
+OMICS: Final = tuple(m.name for m in METRICS.values() if m.group == "omics" and m.in_summary)
 
 
 def overall_scores(
@@ -41,7 +42,8 @@ def overall_scores(
     weights
         Of biology conservation and omics alignment.
     bio, omics
-        Columns of each part, if columns have one level. Columns that are absent or hold no value are left out.
+        Columns of each part, if columns have one level; by default those that :data:`METRICS` marks. Columns that are
+        absent or hold no value are left out.
 
     Returns
     -------
@@ -55,23 +57,20 @@ def overall_scores(
 
     Examples
     --------
-    >>> scores = pd.DataFrame({"ARI": [0.6], "NMI": [0.8], "omics mixing": [0.5]}, index=["scMamba"])
+    >>> scores = pd.DataFrame({"ARI": [0.6], "NMI": [0.8], "omics mixing": [0.5]}, index=["scmamba-scvi"])
     >>> metrics.overall_scores(scores, bio=["ARI", "NMI"], omics=["omics mixing"]).round(2).iloc[0].tolist()
     [0.7, 0.5, 0.62]
     """
     if scale not in (None, "minmax"):
         raise UnknownNameError("scale", scale, ("minmax", None))
-    if scale == "minmax" and len(scores) < 2:
-        raise ScmambaError(
-            f"scale='minmax' compares methods and needs at least two; got {len(scores)}: use scale=None."
-        )
-    parts = {}
-    for name, wanted in (("bio", bio), ("omics", omics)):
-        values = _part(scores, name, wanted)
-        if scale == "minmax":
-            values = values.apply(_minmax)
-        parts[name] = values.mean(axis=1, skipna=False)
-    out = pd.DataFrame(parts, index=scores.index)
+    parts = {"bio": _part(scores, "bio", bio), "omics": _part(scores, "omics", omics)}
+    if scale == "minmax":
+        if len(scores) < 2:
+            raise ScmambaError(
+                f"scale='minmax' compares methods and needs at least two; got {len(scores)}: use scale=None."
+            )
+        parts = {name: values.apply(_minmax) for name, values in parts.items()}
+    out = pd.DataFrame({name: values.mean(axis=1, skipna=False) for name, values in parts.items()})
     out["overall"] = weights[0] * out["bio"] + weights[1] * out["omics"]
     return out
 
@@ -82,26 +81,20 @@ def _minmax(values: pd.Series) -> pd.Series:
     return (values - low) / span if span > 1e-9 else values * 0 + 0.5
 
 
-def _numbers(values: pd.Series, name: str) -> pd.Series:
-    """One column as float64; text that is no number is named."""
-    numbers = pd.to_numeric(values, errors="coerce").astype(float)
-    lost = values[numbers.isna() & values.notna()]
-    if len(lost):
-        raise ScmambaError(f"A score of {name} is not a number: {lost.iloc[0]!r} in column {values.name!r}.")
-    return numbers
-
-
 def _part(scores: pd.DataFrame, name: str, wanted: Sequence[str]) -> pd.DataFrame:
     """The columns of one part that hold any value."""
     if scores.columns.nlevels > 1:
         columns = [column for column in scores.columns if column[0] == name]
     else:
         columns = [column for column in wanted if column in scores.columns]
-    values = scores[columns].apply(_numbers, name=name).dropna(axis=1, how="all")
+    try:
+        values = scores[columns].astype(float).dropna(axis=1, how="all")
+    except (TypeError, ValueError) as error:
+        text = ", ".join(map(str, scores[columns].select_dtypes(exclude="number").columns))
+        raise ScmambaError(f"A score of {name} is not a number: {error} in {text}.") from error
     if values.shape[1] == 0:
         raise ScmambaError(f"No column of the table is a score of {name}; expected one of {', '.join(wanted)}.")
-    if np.isinf(values.to_numpy()).any():
-        raise ScmambaError(
-            f"A score of {name} is infinite: {', '.join(map(str, values.columns[np.isinf(values).any()]))}."
-        )
+    infinite = values.columns[np.isinf(values).any()]
+    if len(infinite):
+        raise ScmambaError(f"A score of {name} is infinite: {', '.join(map(str, infinite))}.")
     return values

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError
-from .distances import Matrix, as_matrix, distance_sums, prepare, resolve_k
+from .distances import Matrix, as_matrix, medoid, resolve_k
 from .graph import neighbor_graph
 
 
@@ -21,7 +21,6 @@ def diffusion_pseudotime(
     n_neighbors: int = 30,
     n_dcs: int = 10,
     random_state: int = 0,
-    device: str | torch.device | None = None,
 ) -> np.ndarray:
     """Diffusion pseudotime of each cell from a root [Haghverdi16]_, as scanpy computes it.
 
@@ -38,8 +37,6 @@ def diffusion_pseudotime(
         Diffusion components.
     random_state
         Seed of the eigenvectors and of the order of ties.
-    device
-        Where distances are computed; the diffusion runs on the CPU.
 
     Returns
     -------
@@ -66,8 +63,8 @@ def diffusion_pseudotime(
     """
     import scanpy as sc
 
-    x = as_matrix(x, "x", device)
-    n, start = len(x), _root_cell(x, root)
+    x = as_matrix(x)
+    n, root_cell = len(x), _root_cell(x, root)
     k = resolve_k(n_neighbors, None, n)
     if not 1 <= n_dcs < n - 1:
         raise ScmambaError(f"n_dcs must be between 1 and the number of cells minus two, {n - 2}; got {n_dcs}.")
@@ -76,13 +73,13 @@ def diffusion_pseudotime(
         raise ScmambaError(f"All {n:,} cells are at one point: the embedding has no order to find.")
     cells = neighbor_graph(x, k, random_state)
     sc.tl.diffmap(cells, n_comps=max(n_dcs, min(15, n - 2), 3), random_state=random_state)
-    cells.uns["iroot"] = start
+    cells.uns["iroot"] = root_cell
     sc.tl.dpt(cells, n_dcs=n_dcs)
     time = cells.obs["dpt_pseudotime"].to_numpy(dtype=np.float64)
     reached = np.isfinite(time)
     if reached.sum() < 2 or np.ptp(time[reached]) == 0:
         raise ScmambaError(
-            f"No other cell is both connected to the root, cell {start}, and apart from it: choose another root."
+            f"No other cell is both connected to the root, cell {root_cell}, and apart from it: choose another root."
         )
     if not reached.all():
         warnings.warn(
@@ -104,10 +101,7 @@ def _root_cell(x: Tensor, root: int | np.ndarray) -> int:
             f"{root}."
         )
     group = np.flatnonzero(values)
-    (points,) = prepare(x[torch.as_tensor(group, device=x.device)])
-    one_label = torch.zeros(len(group), dtype=torch.int64, device=x.device)
-    totals = distance_sums(points, one_label, 1, np.arange(len(group)))[:, 0]
-    return int(group[int(totals.argmin())])
+    return int(group[medoid(x[torch.as_tensor(group, device=x.device)])])
 
 
 def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:

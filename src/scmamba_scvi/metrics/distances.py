@@ -122,14 +122,9 @@ def distance_blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Te
     for start in range(0, len(queries), size):
         rows = slice(start, min(start + size, len(queries)))
         block = buffer[: rows.stop - start]  # (b, n)
-        with _full_precision(points):
+        with torch.autocast(points.device.type, enabled=False):  # the caller may be under it
             torch.addmm(p_square, queries[rows], points.T, alpha=-2.0, out=block)
         yield rows, block.add_(q_square[rows, None])
-
-
-def _full_precision(x: Tensor) -> torch.autocast:
-    """Context in which products are not cast to half precision, even if the caller is under autocast."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def count_closer(queries: Tensor, points: Tensor, radius: Tensor, exclude: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +137,7 @@ def count_closer(queries: Tensor, points: Tensor, radius: Tensor, exclude: Tenso
     radius
         ``(m,)`` squared distances.
     exclude
-        ``(m,)`` int64, the one point that is not counted for each query: itself, or the partner at the radius.
+        ``(m,)`` int64, the one point that is not counted for each query: itself, or the true match at the radius.
 
     Returns
     -------
@@ -182,17 +177,16 @@ def nearest(points: Tensor, k: int, rows: np.ndarray, random_state: int = 0) -> 
     ------
     Positions of the queries ``(b,)`` and of their neighbours ``(b, k)`` int64.
     """
-    for block, indices, _ in nearest_with_distances(points, points[torch.as_tensor(rows)], k, rows, random_state):
+    for block, indices in nearest_to(points[torch.as_tensor(rows)], points, k, rows, random_state):
         yield rows[block], indices
 
 
-def nearest_with_distances(
-    points: Tensor, queries: Tensor, k: int, exclude: np.ndarray | None, random_state: int = 0
-) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """As :func:`nearest` for queries that need not be among the points; also the squared distances ``(b, k)``.
+def nearest_to(
+    queries: Tensor, points: Tensor, k: int, exclude: np.ndarray | None = None, random_state: int = 0
+) -> Iterator[tuple[slice, Tensor]]:
+    """As :func:`nearest` for queries that need not be among the points, which are yielded as a slice.
 
-    ``exclude`` ``(m,)`` is the point that is left out for each query, ``None`` to leave out none. Queries are yielded
-    as a slice.
+    ``exclude`` ``(m,)`` is the point that is left out for each query, ``None`` to leave out none.
     """
     noise = _tie_breaker(points, queries, random_state)
     mask = None if exclude is None else torch.as_tensor(exclude, device=points.device)
@@ -203,8 +197,7 @@ def nearest_with_distances(
             distances.clamp_(min=0).add_(random.mul_(size[rows, None]))
         if mask is not None:
             distances[torch.arange(len(distances), device=distances.device), mask[rows]] = torch.inf
-        best = distances.topk(k, dim=1, largest=False, sorted=True)
-        yield rows, best.indices, best.values.clamp(min=0)
+        yield rows, distances.topk(k, dim=1, largest=False, sorted=True).indices
 
 
 def _tie_breaker(points: Tensor, queries: Tensor, random_state: int) -> tuple[Tensor, torch.Generator] | None:
@@ -236,9 +229,16 @@ def distance_sums(points: Tensor, codes: Tensor, n_labels: int, rows: np.ndarray
     for block, distances in distance_blocks(points[index], points):
         distances.masked_fill_(distances <= rounding[block], 0).sqrt_()
         distances[torch.arange(len(distances), device=distances.device), index[block]] = 0
-        with _full_precision(points):
+        with torch.autocast(points.device.type, enabled=False):
             sums.append((distances @ members).double())
     return torch.cat(sums)
+
+
+def medoid(x: Matrix) -> int:
+    """Position of the row of ``x`` ``(n, z)`` with the least total distance to the others."""
+    (points,) = prepare(as_matrix(x))
+    one_label = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    return int(distance_sums(points, one_label, 1, np.arange(len(points)))[:, 0].argmin())
 
 
 def resolve_k(n_neighbors: int | None, fraction: float | None, n: int) -> int:

@@ -1,61 +1,41 @@
-"""The neighbour graph for scanpy's clustering and diffusion, from the same distances as every other score."""
+"""The neighbour graph that scanpy's clustering, diffusion and PAGA take."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy import sparse
-from torch import Tensor
 
-from .distances import nearest_with_distances, prepare
+from .distances import Matrix, as_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-
-class _KnownNeighbors:
-    """Neighbours found already, in the form of a scikit-learn transformer that scanpy expects of a neighbour search.
-
-    ``n_neighbors`` counts the cell itself, as in scanpy; ``graph`` holds the distances.
-    """
-
-    def __init__(self, graph: sparse.csr_matrix, n_neighbors: int) -> None:
-        self._graph, self._n_neighbors = graph, n_neighbors
-
-    def get_params(self) -> dict[str, int]:
-        return {"n_neighbors": self._n_neighbors}
-
-    def fit_transform(self, x: object) -> sparse.csr_matrix:
-        return self._graph
+#: Up to this many cells neighbours are searched exactly. That takes a minute at most, about as long as the approximate
+#: search needs to compile, and gives the same neighbours on every machine.
+EXACT_UP_TO: Final = 100_000
 
 
-def neighbor_graph(x: Tensor, n_neighbors: int, random_state: int) -> AnnData:
-    """An AnnData that holds scanpy's graph (UMAP's weights) of the exact neighbours among the rows of ``x``.
+def neighbor_graph(x: Matrix, n_neighbors: int, random_state: int = 0) -> AnnData:
+    """An AnnData without counts that holds scanpy's graph (UMAP's weights) of the nearest neighbours among the rows.
 
     Parameters
     ----------
     x
-        ``(n, z)`` finite float64.
+        ``(n, z)`` embedding.
     n_neighbors
-        Neighbours of a cell, itself not counted; scanpy counts it, so its number is one higher.
+        Neighbours of a cell, itself not counted, less than ``n``; scanpy counts it, so its number is one higher.
     random_state
-        Seed of the order of ties.
+        Seed of the order of ties and of the approximate search.
     """
     import scanpy as sc
     from anndata import AnnData
 
-    n = len(x)
-    (points,) = prepare(x)
-    found = list(nearest_with_distances(points, points, n_neighbors, np.arange(n), random_state))
-    neighbors = np.concatenate([index.cpu().numpy() for _, index, _ in found])
-    distances = np.concatenate([square.sqrt().float().cpu().numpy() for _, _, square in found])
-    # scanpy expects each cell as the first of its own neighbours
-    neighbors = np.hstack([np.arange(n)[:, None], neighbors])
-    distances = np.hstack([np.zeros((n, 1), dtype=np.float32), distances])
-    starts = np.arange(0, n * (n_neighbors + 1) + 1, n_neighbors + 1)
-    # csr_matrix, not csr_array: scanpy 1.11 calls a method that only the former has
-    graph = sparse.csr_matrix((distances.ravel(), neighbors.ravel(), starts), shape=(n, n))
-    cells = AnnData(obsm={"X": x.cpu().numpy()}, shape=(n, 0))
-    sc.pp.neighbors(cells, use_rep="X", transformer=_KnownNeighbors(graph, n_neighbors + 1))
+    points = as_matrix(x).cpu().numpy()
+    points = points - points.mean(axis=0)
+    # copies of a cell have the same distances, and a search that takes the first of them makes it a hub
+    points += 1e-6 * (points.std() or 1.0) * np.random.default_rng(random_state).normal(size=points.shape)
+    cells = AnnData(obsm={"X": points}, shape=(len(points), 0))
+    transformer = "sklearn" if len(points) <= EXACT_UP_TO else "pynndescent"
+    sc.pp.neighbors(cells, n_neighbors=n_neighbors + 1, use_rep="X", transformer=transformer, random_state=random_state)
     return cells

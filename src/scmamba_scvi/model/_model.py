@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from mudata import MuData
 from scvi.data import AnnDataManagerValidationCheck
-from scvi.data.fields import MuDataCategoricalObsField, MuDataLayerField
+from scvi.data.fields import MuDataLayerField
 from scvi.utils import setup_anndata_dsp
 
 from .._compat import drop_managers_with, scvi_constants
@@ -16,7 +16,7 @@ from ..config import ModelConfig, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._module import SCMAMBAModule
-from .inputs.checks import check_obs_column, check_shared_cells, only_used_categories
+from .inputs.columns import ColumnField
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
 from .inputs.kinds import resolve_modalities
 from .inputs.manager import MultiModalManager
@@ -102,6 +102,8 @@ class SCMAMBA(
         config: ModelConfig | Mapping[str, Any] | None = None,
         **overrides,
     ) -> None:
+        if adata is not None:
+            self._check_is_set_up(adata)
         super().__init__(adata, registry)
         drop_managers_with(self)
         if config is None:
@@ -205,25 +207,36 @@ class SCMAMBA(
             unlabeled_category=unlabeled_category, require_counts=require_counts,
             genome=genome if source is not None else build_of(mdata, modalities, genome),
         )  # fmt: skip
-        if source is None:
-            check_obs_column(mdata, "batch_key", batch_key)
-            check_obs_column(mdata, "labels_key", labels_key)
-            check_shared_cells(mdata, modalities)
         fields = [
             MuDataLayerField(x_key(kind), layers.get(kind), mod_key=key, is_count_data=False, correct_data_format=False)
             for kind, key in modalities.items()
         ]
-        fields.append(MuDataCategoricalObsField(BATCH_KEY, batch_key, mod_key=None))
-        fields.append(MuDataCategoricalObsField(LABELS_KEY, labels_key, mod_key=None))
+        fields += [ColumnField(BATCH_KEY, batch_key), ColumnField(LABELS_KEY, labels_key, missing=unlabeled_category)]
         manager = MultiModalManager(
             fields=fields, setup_method_args=setup_method_args,
             validation_checks=AnnDataManagerValidationCheck(check_fully_paired_mudata=False),
         )  # fmt: skip
         if source is not None:
             kwargs.setdefault("extend_categories", True)
-        with only_used_categories(mdata, batch_key if source is None else None):
-            manager.register_fields(mdata, **kwargs)
+        manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
+
+    @classmethod
+    def _check_is_set_up(cls, mdata: object) -> None:
+        """Raise unless `setup_mudata` was called with this object."""
+        call = f"{cls.__name__}.setup_mudata(mdata, batch_key=...)"
+        if not isinstance(mdata, MuData):
+            raise ScmambaError(
+                f"A MuData is needed, got {type(mdata).__name__}; {call} comes first and says how to make it."
+            )
+        uuid = mdata.uns.get(_C._SCVI_UUID_KEY)
+        manager = cls._setup_adata_manager_store.get(uuid)
+        if manager is None:
+            raise ScmambaError(
+                f"This MuData was not set up: call {call} first, without batch_key if there are no batches."
+            )
+        if manager.adata is not mdata:
+            raise ScmambaError(f"This MuData is a copy of one that was set up: call {call} with the copy.")
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:
         if layouts is not None:

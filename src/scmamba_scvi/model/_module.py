@@ -75,16 +75,19 @@ class SCMAMBAModule(BaseModuleClass):
         if bool(present.any()):
             return scatter_rows(encoder.hidden(self.values[kind](select_rows(counts, present))), present)
         nothing = counts.new_zeros(len(present), encoder.hidden_width, layout=torch.strided)
-        if not self.training:
-            return nothing
-        # other ranks may have such cells, and wait for a gradient of every parameter from this one
-        return nothing + sum(p.sum() for p in encoder.parameters() if p.requires_grad) * 0.0
+        return nothing + self._zero_of_weights(kind) if self.training else nothing
 
     def _across_cells(self, hidden: Tensor, kind: str, present: Tensor) -> Tensor:
         """Unit vectors ``(n, z)``; cells without the modality are left out, as they would shift batch statistics."""
         if int(present.sum()) < 2 and self.training:  # batch statistics of one cell do not exist
-            return hidden.new_zeros(len(present), self.config.n_latent) + hidden.sum() * 0.0
+            zero = hidden.sum() * 0.0 + self._zero_of_weights(kind)
+            return hidden.new_zeros(len(present), self.config.n_latent) + zero
         return scatter_rows(self.encoders[kind].embed(hidden[present]), present)
+
+    def _zero_of_weights(self, kind: str) -> Tensor:
+        """Zero with a gradient for every weight of an encoder, since other processes wait for one of each from this one."""
+        sums = (p.sum() for p in self.encoders[kind].parameters() if p.requires_grad)
+        return sum(sums, torch.zeros((), device=self.device)) * 0.0
 
     @property
     def has_closed_gates(self) -> bool:

@@ -15,6 +15,7 @@ from ..ops.csr import mask_inputs
 from .attention import Attention
 from .block import Block
 from .mamba2 import Mamba2
+from .memory import saved_bytes
 from .norms import RMSNorm
 from .spectral import LinearInitialization
 from .tokenizer import FeatureEmbedding, PatchTokenizer
@@ -127,6 +128,20 @@ class Encoder(nn.Module):
         branch.weight[:n_found, :n_found] = torch.eye(n_found, device=branch.weight.device) * (rms / SPECTRAL_RMS)
         branch.bias.zero_()
         branch.bias[:n_found] = -initialization.offset
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """In training, keep only the input of each block and compute the rest again in the backward pass, or do not."""
+        if isinstance(self.network, SequenceNetwork):
+            self.network.checkpoint_blocks = on
+
+    def activation_bytes(self) -> int:
+        """Bytes of activations that the blocks keep for one cell in training; draws no random numbers."""
+        if not isinstance(self.network, SequenceNetwork):
+            return 0
+        position = self.embedding.position  # (c, d)
+        tokens = torch.zeros(2, *position.shape, device=position.device)
+        with torch.random.fork_rng():
+            return saved_bytes(self.network, self.network, tokens) // 2
 
     def spectral_parameters(self) -> list[nn.Parameter]:
         """Parameters of the linear branch, which start good and are trained slowly; none without it."""

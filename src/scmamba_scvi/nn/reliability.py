@@ -1,4 +1,4 @@
-"""How much of a component is measurement: two halves of the counts of the same cells, compared."""
+"""How much of a component is signal: its split-half reliability."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from torch import Tensor
 from ..ops.csr import is_csr, product, with_values
 
 
-def in_halves(counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Counts split at random into two halves, as if each cell had been sequenced twice at half the depth.
+def are_counts(x: Tensor) -> bool:
+    """Whether all values of ``x``, dense or CSR, are whole numbers and none is negative."""
+    stored = x.values() if is_csr(x) else x
+    return bool(((stored >= 0) & (stored == stored.round())).all())
+
+
+def split_counts(counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Count splitting: two halves at random, as if each cell had been sequenced twice at half the depth.
 
     Parameters
     ----------
     counts
-        ``(n, f)``, dense or CSR; values that are not whole numbers are rounded.
+        ``(n, f)``, dense or CSR, of whole numbers that are not negative.
     generator
         On the CPU, as ``counts``.
 
@@ -24,14 +30,15 @@ def in_halves(counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     -------
     Two matrices of the layout of ``counts``.
     """
-    stored = (counts.values() if is_csr(counts) else counts).round()
+    stored = counts.values() if is_csr(counts) else counts
     first = torch.binomial(stored, torch.full_like(stored, 0.5), generator=generator)
-    halves = first, stored - first
-    return tuple(with_values(counts, half) for half in halves) if is_csr(counts) else halves
+    if is_csr(counts):
+        return with_values(counts, first), with_values(counts, stored - first)
+    return first, stored - first
 
 
-def reliability(halves: Iterable[tuple[Tensor, Tensor]], components: Tensor) -> Tensor:
-    """Share of the variance of each component that is not counting noise, ``(k,)``, between 0 and 1.
+def split_half_reliability(halves: Iterable[tuple[Tensor, Tensor]], components: Tensor) -> Tensor:
+    """Fraction of the variance of each component that is not counting noise, ``(k,)``, between 0 and 1.
 
     A correlation ``c`` of two measurements at half the depth means ``2 c / (1 + c)`` at the whole depth (Spearman 1910,
     Brown 1910).
@@ -39,7 +46,7 @@ def reliability(halves: Iterable[tuple[Tensor, Tensor]], components: Tensor) -> 
     Parameters
     ----------
     halves
-        Blocks of cells, each as the transformed values ``(n, f)`` of its two halves, dense or CSR.
+        Blocks of cells, each as the transformed values ``(n, f)`` of the two halves of its counts, dense or CSR.
     components
         ``(f, k)``.
     """
@@ -53,3 +60,39 @@ def reliability(halves: Iterable[tuple[Tensor, Tensor]], components: Tensor) -> 
     c = torch.where(spread > 0, (ab - mean_a * mean_b) / spread.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     c = c.clamp(0, 1).float()
     return 2 * c / (1 + c)
+
+
+def coefficient_alpha(values: Iterable[Tensor], components: Tensor) -> Tensor:
+    """The mean of all split-half reliabilities that splits of the features give, ``(k,)``, between 0 and 1.
+
+    For values that are not counts, which cannot be split: a component is signal as far as its features vary together
+    (Cronbach 1951). What only one feature measures is taken for noise, so that this is a lower bound.
+
+    Parameters
+    ----------
+    values
+        Blocks of cells, transformed values ``(n, f)``, dense or CSR.
+    components
+        ``(f, k)``.
+    """
+    n_cells, f = 0, len(components)
+    of_features, of_scores = (
+        torch.zeros(2, f, dtype=torch.double),
+        torch.zeros(2, components.shape[1], dtype=torch.double),
+    )
+    for x in values:
+        score = product(x, components).double()
+        of_scores += torch.stack([score.sum(0), score.square().sum(0)])
+        of_features += torch.stack([_column_sums(x, 1), _column_sums(x, 2)])
+        n_cells += len(score)
+    feature, score = (square / n_cells - (total / n_cells).square() for total, square in (of_features, of_scores))
+    apart = feature.clamp_min(0) @ components.double().square()  # variance of the scores if features were independent
+    alpha = (1 - apart / score.clamp_min(torch.finfo(torch.float64).tiny)) * f / max(1, f - 1)
+    return torch.where(score > 0, alpha, 0.0).clamp(0, 1).float()
+
+
+def _column_sums(x: Tensor, power: int) -> Tensor:
+    """Sum of the powers of each column, float64 ``(f,)``."""
+    if is_csr(x):
+        return torch.bincount(x.col_indices(), x.values().double() ** power, minlength=x.shape[1])
+    return (x.double() ** power).sum(0)

@@ -1,4 +1,4 @@
-"""What all figures share: the figure to draw into, and how axes and planes look."""
+"""What all figures have in common: the figure to draw into, its size, and how axes and planes look."""
 
 from __future__ import annotations
 
@@ -10,15 +10,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FONT_SIZE: Final = 9.0
+#: Inches around everything.
+MARGIN: Final = 0.15
 
 
-def figure_or_new(figure: Figure | None) -> Figure:
-    """``figure``, or a new one of pyplot, which is imported only then: it looks for a display."""
-    if figure is not None:
-        return figure
-    import matplotlib.pyplot as plt
+def figure_or_new(figure: Figure | None, width: float | None = None, height: float | None = None) -> Figure:
+    """``figure``, or a new one of pyplot, which is imported only then: it looks for a display.
 
-    return plt.figure()
+    With a size in inches, it is given that and room for the labels of its axes.
+    """
+    if figure is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure()
+    if width is not None and height is not None:
+        figure.set_layout_engine("constrained")
+        figure.set_size_inches(width, height)
+    return figure
+
+
+def fit_figure(figure: Figure, ax: Axes, width: float, height: float) -> None:
+    """Size the figure so that ``ax`` is ``width`` by ``height`` inches, with room for everything around it."""
+    figure.set_size_inches(width, height)
+    ax.set_position((0, 0, 1, 1))
+    box = ax.get_tightbbox()
+    assert box is not None  # it holds text
+    box = box.transformed(figure.dpi_scale_trans.inverted())  # inches
+    total = (box.width + 2 * MARGIN, box.height + 2 * MARGIN)
+    figure.set_size_inches(*total)
+    left, low = MARGIN - box.x0, MARGIN - box.y0
+    ax.set_position((left / total[0], low / total[1], width / total[0], height / total[1]))
 
 
 def style_axes(ax: Axes, font_size: float = FONT_SIZE - 1, tick_length: float = 3) -> None:
@@ -33,6 +54,11 @@ def style_plane(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(color="0.75", linewidth=0.6)
+
+
+def write_above(ax: Axes, name: str, x: float, y: float, side: str) -> None:
+    """A small name just above a point."""
+    ax.annotate(name, (x, y), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)
 
 
 def style_color_bar(bar: Colorbar, label: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pandas as pd
 
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ Table = TypeVar("Table", pd.Series, pd.DataFrame)
 def coordinates(data: MuData | AnnData, key: str, name: str = "mdata") -> np.ndarray:
     """The first two columns of ``data.obsm[key]``, ``(n_cells, 2)``; ``name`` is what an error calls ``data``."""
     if key not in data.obsm:
-        hint = "scmamba_scvi.workflow.integrate(mdata) writes it, or compute it from obsm['X_scmamba'] with scanpy."
+        hint = "scmamba_scvi.workflow.integrate(mdata) writes it; basis='X_umap' draws the coordinates of scanpy."
         raise ScmambaError(
             f"{name}.obsm has no {key!r} to draw (it has {sorted(data.obsm) or 'nothing'})"
-            f"{': ' + hint if key == 'X_umap' else '.'}"
+            f"{': ' + hint if key == UMAP_KEY else '.'}"
         )
     xy = np.asarray(data.obsm[key], dtype=float)
     if xy.ndim != 2 or xy.shape[1] < 2:

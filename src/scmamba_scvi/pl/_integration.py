@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from .._columns import obs_column
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
-from ._canvas import figure_or_new, style_plane
+from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
 from ._labels import OUTLINE, as_categorical, shorten, spread
 from ._palette import MISSING, palette
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mudata import MuData
 
-UMAP_KEY: Final = "X_umap"
 #: Columns drawn when none is named: the first of each group that ``obs`` has.
 USUAL_COLUMNS: Final = (
     ("cell_type", "celltype", "cell_types", "CellType", "cell_type_fine", "annotation", "labels"),
@@ -38,7 +40,7 @@ NUMBERED_FROM: Final = 9
 SHORT_NAME: Final = 3
 
 # inches
-PANEL, TITLE, MARGIN, LEGEND_GAP = 3.8, 0.32, 0.15, 0.1
+PANEL, TITLE, LEGEND_GAP = 3.8, 0.32, 0.1
 FONT_SIZE: Final = 8.5
 #: Entries of a legend that fit beside a panel.
 LEGEND_ROWS: Final = 23
@@ -58,6 +60,7 @@ def integration(
     color: str | Sequence[str] | None = None,
     *,
     modalities: bool | Sequence[str] = True,
+    basis: str = UMAP_KEY,
     ncols: int | None = None,
     size: float | None = None,
     alpha: float | None = None,
@@ -68,7 +71,7 @@ def integration(
     Parameters
     ----------
     mdata
-        With ``obsm["X_umap"]``, coordinates ``(n_cells, 2)`` of the joint embedding. The panel of modalities needs the
+        With ``obsm[basis]``, coordinates ``(n_cells, 2)`` of the joint embedding. The panel of modalities needs the
         same key in each modality; their coordinates share a plane, which is not that of the joint embedding.
         :func:`scmamba_scvi.workflow.integrate` writes both.
     color
@@ -76,6 +79,8 @@ def integration(
         for cell type, batch and cluster under their usual names.
     modalities
         Whether to start with a panel that shows each cell once per modality; or the modalities to show.
+    basis
+        Key of ``obsm``, such as ``"X_umap"`` for coordinates from scanpy.
     ncols
         Panels in a row. ``None``: up to three in one row, more in two rows.
     size, alpha
@@ -100,7 +105,7 @@ def integration(
     >>> scmamba_scvi.workflow.write_umap(mdata, ["rna", "atac"])
     >>> axes = pl.integration(mdata, color=["cell_type", "batch"])
     """
-    panels = _panels(mdata, color, modalities)
+    panels = _panels(mdata, color, modalities, basis)
     figure = figure_or_new(figure)
     axes = []
     for i, panel in enumerate(panels):
@@ -117,74 +122,46 @@ def integration(
     return axes
 
 
-def _panels(mdata: MuData, color: str | Sequence[str] | None, modalities: bool | Sequence[str]) -> list[_Panel]:
+def _panels(
+    mdata: MuData, color: str | Sequence[str] | None, modalities: bool | Sequence[str], basis: str
+) -> list[_Panel]:
     """What to draw; everything wrong with the arguments is found here, before a figure exists."""
-    joint = coordinates(mdata, UMAP_KEY)
-    panels = _modality_panel(mdata, modalities)
-    panels += [_Panel(name, joint, _column(mdata, name)) for name in _columns_to_draw(mdata, color)]
-    if not panels:
-        raise ScmambaError(
-            "There is nothing to colour by: no modality has obsm['X_umap'] and obs has none of the usual columns. "
-            "Name one: color='...'."
-        )
-    for panel in panels:
-        n = _n_categories(panel.values)
-        if n > MAX_CATEGORIES:
-            raise ScmambaError(
-                f"{panel.title!r} has {n:,} different values, more than the {MAX_CATEGORIES} a legend can hold: "
-                f"colour by a column of groups, or by one of numbers."
-            )
-    return panels
-
-
-def _modality_panel(mdata: MuData, modalities: bool | Sequence[str]) -> list[_Panel]:
-    """Each cell once per modality; no panel if there is no modality to show."""
+    joint, panels = coordinates(mdata, basis), []
     if isinstance(modalities, bool):
-        keys = [key for key in mdata.mod if modalities and UMAP_KEY in mdata[key].obsm]
-    else:
-        keys = list(modalities)
-    for key in keys:
+        modalities = [key for key in mdata.mod if modalities and basis in mdata[key].obsm]
+    for key in modalities:
         if key not in mdata.mod:
             raise UnknownNameError("modality", key, mdata.mod)
-    if not keys:
-        return []
-    xy = [coordinates(mdata[key], UMAP_KEY, f"mdata[{key!r}]") for key in keys]
-    names = np.repeat(keys, [len(part) for part in xy])
-    return [_Panel("modality", np.concatenate(xy), pd.Series(pd.Categorical(names, categories=keys)))]
-
-
-def _columns_to_draw(mdata: MuData, color: str | Sequence[str] | None) -> list[str]:
+    if modalities:  # each cell once per modality
+        xy = [coordinates(mdata[key], basis, f"mdata[{key!r}]") for key in modalities]
+        names = np.repeat(modalities, [len(part) for part in xy])
+        panels.append(_Panel("modality", np.concatenate(xy), pd.Series(pd.Categorical(names, categories=modalities))))
     if color is None:
-        return [found for group in USUAL_COLUMNS if (found := _usual(mdata, group)) is not None]
-    names = [color] if isinstance(color, str) else list(color)
-    qualified = [f"{key}:{name}" for key in mdata.mod for name in mdata[key].obs]
-    for name in names:
-        if name not in qualified and not _has_column(mdata, name):
-            raise UnknownNameError("column to colour by", name, [*qualified, *mdata.obs])
-    return names
+        color = [found for group in USUAL_COLUMNS if (found := _usual(mdata, group)) is not None]
+    for name in [color] if isinstance(color, str) else color:
+        panels.append(_Panel(name, joint, obs_column(mdata, name, "column to colour by")))
+        n = _n_categories(panels[-1].values)
+        if n > MAX_CATEGORIES:
+            raise ScmambaError(
+                f"{name!r} has {n:,} different values, more than the {MAX_CATEGORIES} a legend can hold: "
+                f"colour by a column of groups, or by one of numbers."
+            )
+    if not panels:
+        raise ScmambaError(
+            f"There is nothing to colour by: no modality has obsm[{basis!r}] and obs has none of the usual columns. "
+            "Name one: color='...'."
+        )
+    return panels
 
 
 def _usual(mdata: MuData, group: Sequence[str]) -> str | None:
     """The first column of ``group`` that the data have, with at least one value and not too many for a legend."""
     for name in group:
-        if _has_column(mdata, name) and 0 < _n_categories(_column(mdata, name)) <= MAX_CATEGORIES:
-            return name
+        # columns of two modalities that differ are not guessed between
+        with contextlib.suppress(ScmambaError):
+            if 0 < _n_categories(obs_column(mdata, name)) <= MAX_CATEGORIES:
+                return name
     return None
-
-
-def _has_column(mdata: MuData, name: str) -> bool:
-    return name in mdata.obs or any(name in mdata[key].obs for key in mdata.mod)
-
-
-def _column(mdata: MuData, name: str) -> pd.Series:
-    """Column of ``mdata.obs``, ``"rna:name"``, or of the first modality that has it; missing for cells it lacks."""
-    if name in mdata.obs:
-        return mdata.obs[name]
-    key, _, rest = name.partition(":")
-    if key in mdata.mod and rest in mdata[key].obs:
-        return mdata[key].obs[rest].reindex(mdata.obs_names)
-    key = next(key for key in mdata.mod if name in mdata[key].obs)
-    return mdata[key].obs[name].reindex(mdata.obs_names)
 
 
 def _is_continuous(values: pd.Series) -> bool:
@@ -214,78 +191,60 @@ def _draw(ax: Axes, panel: _Panel, size: float | None, alpha: float | None) -> N
         bar.collections[-1].set_alpha(1)
         return
     groups = as_categorical(values)
-    colors = np.array([*palette(len(groups.categories)), MISSING])  # missing has code -1, the last
+    colors = [*palette(len(groups.categories)), MISSING]  # missing has code -1, the last
     known = groups.codes >= 0
     order = np.concatenate([order[~known[order]], order[known[order]]])  # grey lies below
-    scatter(*xy[order].T, c=colors[groups.codes[order]])
+    scatter(*xy[order].T, c=np.array(colors)[groups.codes[order]])
     names = [shorten(name, 28) for name in groups.categories]
-    if len(names) >= NUMBERED_FROM and _is_grouped(xy, groups):
-        short = all(len(name) <= SHORT_NAME for name in names)
-        marks_in_plane = names if short else [str(i) for i in range(1, len(names) + 1)]
-        names = names if short else [f"{i}  {name}" for i, name in enumerate(names, start=1)]
-        _write_in_plane(ax, xy, groups, marks_in_plane)
-    _legend(ax, names, colors, has_missing=not known.all())
-
-
-def _is_grouped(xy: np.ndarray, groups: pd.Categorical) -> bool:
-    """Whether most categories have a place of their own; batches that mix have none where a number would help."""
-    every = np.nanmedian(np.abs(xy - np.nanmedian(xy, axis=0)))
-    own = [np.nanmedian(np.abs(part - np.nanmedian(part, axis=0))) for part in _parts(xy, groups)]
-    return bool(np.median(own) < 0.6 * every)
-
-
-def _parts(xy: np.ndarray, groups: pd.Categorical) -> list[np.ndarray]:
-    """Points of each category that has any to draw."""
-    drawn = np.isfinite(xy).all(axis=1)
-    parts = [xy[(groups.codes == code) & drawn] for code in range(len(groups.categories))]
-    return [part for part in parts if len(part)]
-
-
-def _write_in_plane(ax: Axes, xy: np.ndarray, groups: pd.Categorical, names: Sequence[str]) -> None:
-    """Write each category's name at the cell nearest to its median, and move names apart that would overlap."""
-    at, written = [], []
-    for code, name in enumerate(names):
-        cells = xy[(groups.codes == code) & np.isfinite(xy).all(axis=1)]
-        if len(cells):
-            # there may be no cell at the median itself, as in the middle of a ring
-            at.append(cells[((cells - np.median(cells, axis=0)) ** 2).sum(axis=1).argmin()])
-            written.append(name)
-    inch = np.ptp(ax.get_xlim()) / PANEL  # in units of the coordinates
-    box = np.array([0.075 * max(map(len, written)) + 0.04, 0.13]) * inch  # of the widest name
-    for (x, y), name in zip(spread(np.array(at), box), written, strict=True):
-        ax.text(x, y, name, fontsize=FONT_SIZE, weight="bold", ha="center", va="center", path_effects=OUTLINE)
-
-
-def _legend(ax: Axes, names: Sequence[str], colors: np.ndarray, has_missing: bool) -> None:
-    shades = list(colors[:-1])
-    if has_missing:
-        names, shades = [*names, "missing"], [*shades, MISSING]
-    handles = [Line2D([], [], marker="o", ls="", markersize=5.5, markeredgewidth=0, color=c) for c in shades]
-    columns = -(-len(names) // LEGEND_ROWS)
+    if len(names) >= NUMBERED_FROM:
+        names = _write_in_plane(ax, xy, groups, names)
+    if known.all():
+        colors = colors[:-1]
+    else:
+        names = [*names, "missing"]
+    handles = [Line2D([], [], marker="o", ls="", markersize=5.5, markeredgewidth=0, color=c) for c in colors]
     ax.legend(
-        handles, names, loc="center left", bbox_to_anchor=(1 + LEGEND_GAP / PANEL, 0.5), ncols=columns, frameon=False,
-        fontsize=FONT_SIZE, borderpad=0, borderaxespad=0, handletextpad=0.2, columnspacing=0.9, labelspacing=0.35,
+        handles, names, loc="center left", bbox_to_anchor=(1 + LEGEND_GAP / PANEL, 0.5), ncols=-(-len(names) // LEGEND_ROWS),
+        frameon=False, fontsize=FONT_SIZE, borderpad=0, borderaxespad=0, handletextpad=0.2, columnspacing=0.9,
+        labelspacing=0.35,
     )  # fmt: skip
+
+
+def _write_in_plane(ax: Axes, xy: np.ndarray, groups: pd.Categorical, names: list[str]) -> list[str]:
+    """Write a number, or a short name, at the cell of each category that is nearest to its median; the legend's names.
+
+    Categories that have no place of their own, such as batches that mix, get none.
+    """
+    drawn = np.isfinite(xy).all(axis=1)
+    parts = {code: xy[(groups.codes == code) & drawn] for code in range(len(names))}
+    medians = {code: np.median(part, axis=0) for code, part in parts.items() if len(part)}
+    own = [np.median(np.abs(parts[code] - median)) for code, median in medians.items()]
+    if not own or np.median(own) >= 0.6 * np.median(np.abs(xy[drawn] - np.median(xy[drawn], axis=0))):
+        return names
+    marks = names
+    if max(map(len, names)) > SHORT_NAME:
+        marks = [str(i) for i in range(1, len(names) + 1)]
+        names = [f"{mark}  {name}" for mark, name in zip(marks, names, strict=True)]
+    # there may be no cell at the median itself, as in the middle of a ring
+    at = [parts[code][((parts[code] - median) ** 2).sum(axis=1).argmin()] for code, median in medians.items()]
+    inch = np.ptp(ax.get_xlim()) / PANEL  # in units of the coordinates
+    box = np.array([0.075 * max(map(len, marks)) + 0.04, 0.13]) * inch  # of the widest name
+    for (x, y), code in zip(spread(np.array(at), box), medians, strict=True):
+        ax.text(x, y, marks[code], fontsize=FONT_SIZE, weight="bold", ha="center", va="center", path_effects=OUTLINE)
+    return names
 
 
 def _arrange(figure: Figure, axes: Sequence[Axes], ncols: int) -> None:
     """Size the figure, and place equal squares with room for each column's widest legend."""
-    beside = [_width_beside(ax) for ax in axes]
-    columns = [max(beside[c::ncols], default=0.0) for c in range(ncols)]
+    legends = [ax.get_legend() for ax in axes]
+    # inches right of a panel that its legend or colour bar needs
+    beside = [0.75 if of is None else of.get_window_extent().width / figure.dpi + 2 * LEGEND_GAP for of in legends]
+    ends = np.cumsum([MARGIN + PANEL + max(beside[c::ncols], default=0.0) for c in range(ncols)])
     rows = -(-len(axes) // ncols)
-    width = sum(MARGIN + PANEL + extra for extra in columns) + MARGIN
-    height = rows * (PANEL + TITLE + MARGIN) + MARGIN
+    width, height = ends[-1] + MARGIN, rows * (PANEL + TITLE + MARGIN) + MARGIN
     figure.set_size_inches(width, height)
     for i, ax in enumerate(axes):
         row, column = divmod(i, ncols)
-        left = sum(MARGIN + PANEL + extra for extra in columns[:column]) + MARGIN
+        left = MARGIN + (ends[column - 1] if column else 0.0)
         bottom = height - (row + 1) * (PANEL + TITLE + MARGIN)
         ax.set_position((left / width, bottom / height, PANEL / width, PANEL / height))
-
-
-def _width_beside(ax: Axes) -> float:
-    """Inches right of the panel that its legend or colour bar needs."""
-    legend = ax.get_legend()
-    if legend is None:
-        return 0.75
-    return legend.get_window_extent().width / ax.figure.dpi + 2 * LEGEND_GAP

@@ -32,41 +32,24 @@ def shorten(name: str, length: int) -> str:
     return f"{name[: length - tail - 1].rstrip()}…{name[-tail:].lstrip()}"
 
 
-def spread(points: np.ndarray, boxes: np.ndarray, *, vertically: bool = False, n_rounds: int = 100) -> np.ndarray:
-    """Push boxes centred at ``points`` apart, each pair along the axis on which it overlaps least.
+def spread(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Centres ``(n, 2)`` of boxes, the upper ones moved up until none covers another.
 
     Parameters
     ----------
     points
-        ``(n, 2)``.
+        ``(n, 2)`` centres.
     boxes
         Width and height, ``(n, 2)`` or ``(2,)`` for boxes of one size.
-    vertically
-        Move them up and down only, as suits wide names.
-    n_rounds
-        Most rounds; boxes that have no room may still overlap after them.
-
-    Returns
-    -------
-    The new centres, ``(n, 2)``.
     """
-    points = points.copy()
-    n = len(points)
-    boxes = np.broadcast_to(boxes, points.shape)
-    reach = (boxes[:, None] + boxes) / 2  # (n, n, 2): boxes whose centres are nearer than this overlap
-    order = np.sign(np.subtract.outer(np.arange(n), np.arange(n)))
-    for _ in range(n_rounds):
-        between = points[:, None] - points  # (n, n, 2)
-        overlap = reach - np.abs(between)
-        overlapping = (overlap > 0).all(axis=-1) & ~np.eye(n, dtype=bool)
-        if not overlapping.any():
-            break
-        least = np.ones((n, n)) if vertically else (overlap / reach).argmin(axis=-1)
-        for axis in (0, 1):
-            # two boxes at the same place part in the order of their rows
-            sign = np.where(between[..., axis] == 0, order, np.sign(between[..., axis]))
-            push = np.where(overlapping & (least == axis), sign * overlap[..., axis], 0.0)
-            points[:, axis] += 0.3 * push.sum(axis=1)
+    points, boxes = points.copy(), np.broadcast_to(boxes, points.shape)
+    placed: list[int] = []
+    for i in np.argsort(points[:, 1]):
+        for j in sorted(placed, key=lambda other: points[other, 1]):
+            reach = (boxes[i] + boxes[j]) / 2
+            if (np.abs(points[i] - points[j]) < reach).all():
+                points[i, 1] = points[j, 1] + reach[1]
+        placed.append(i)
     return points
 
 

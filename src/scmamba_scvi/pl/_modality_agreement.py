@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_color_bar, style_plane
 from ._cells import aligned, coordinates, point_size
@@ -28,7 +30,7 @@ def modality_agreement(
     mdata: MuData | None = None,
     *,
     threshold: float | None = 0.0,
-    basis: str = "X_umap",
+    basis: str = UMAP_KEY,
     name: str | None = None,
     figure: Figure | None = None,
 ) -> list[Axes]:
@@ -75,9 +77,7 @@ def modality_agreement(
             values = aligned(values, mdata, "agreement")
         elif len(values) != mdata.n_obs:
             raise ScmambaError(f"agreement has {len(values):,} values for {mdata.n_obs:,} cells of mdata.")
-    figure = figure_or_new(figure)
-    figure.set_layout_engine("constrained")
-    figure.set_size_inches(WIDTH if mdata is None else 2.15 * WIDTH, HEIGHT)
+    figure = figure_or_new(figure, WIDTH if mdata is None else 2.15 * WIDTH, HEIGHT)
     label = name or (str(values.name) if values.name is not None else "agreement")
     axes = figure.subplots(1, 1 if mdata is None else 2, squeeze=False)[0]
     _draw_histogram(axes[0], values.to_numpy(), threshold, label)
@@ -91,29 +91,19 @@ def _draw_histogram(ax: Axes, values: np.ndarray, threshold: float | None, label
     lowest, highest = known.min(), known.max()
     if highest - lowest < 1e-6:  # equal values: one bar in the middle, not an axis of rounding errors
         lowest, highest = lowest - 0.5, highest + 0.5
-    edges = np.linspace(lowest, highest + 1e-9, N_BINS + 1)
-    low = known < threshold if threshold is not None else np.zeros(len(known), dtype=bool)
-    if low.any() and not low.all():
-        # shifted, so that one edge is the threshold and no bar holds cells of both sides of it
-        width = edges[1] - edges[0]
-        first = threshold - width * np.ceil((threshold - known.min()) / width)
-        edges = first + width * np.arange(N_BINS + 3)  # shifted by up to a bin, they must still reach the highest
+    width = (highest - lowest) / N_BINS
+    low = np.zeros(len(known), dtype=bool) if threshold is None else known < threshold
+    # an edge at the threshold, so that no bar holds cells of both sides of it
+    first = threshold - width * np.ceil((threshold - lowest) / width) if low.any() else lowest
+    edges = (first + width * np.arange(N_BINS + 3)).tolist()
     for part, color in ((known[~low], FEW[0]), (known[low], FEW[3])):
-        ax.hist(part, bins=edges.tolist(), color=color, edgecolor="white", linewidth=0.3)
-    if threshold is not None and low.any():
+        ax.hist(part, bins=edges, color=color, edgecolor="white", linewidth=0.3)
+    if low.any():
         ax.axvline(threshold, color="0.35", lw=1, ls=(0, (4, 3)))
         text = f"{low.sum():,} of {len(known):,} cells\nbelow {threshold:g} ({low.mean():.1%})"
         ax.text(
-            0.03,
-            0.97,
-            text,
-            transform=ax.transAxes,
-            ha="left",
-            va="top",
-            fontsize=FONT_SIZE - 1,
-            color=FEW[3],
-            path_effects=OUTLINE,
-        )
+            0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=FONT_SIZE - 1, color=FEW[3], path_effects=OUTLINE
+        )  # fmt: skip
         ax.set_ylim(0, ax.get_ylim()[1] * 1.12)  # room for the text
     ax.set_xlabel(label, fontsize=FONT_SIZE)
     ax.set_ylabel("cells", fontsize=FONT_SIZE)
@@ -121,20 +111,15 @@ def _draw_histogram(ax: Axes, values: np.ndarray, threshold: float | None, label
 
 
 def _draw_embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: float | None, label: str) -> None:
-    known = np.isfinite(values)
-    size = point_size(len(xy))
-    x, y = xy.T
-    ax.scatter(x[~known], y[~known], s=size, c=MISSING, linewidths=0, rasterized=True)
+    known, size = np.isfinite(values), point_size(len(xy))
+    scatter = partial(ax.scatter, rasterized=True)
+    scatter(*xy[~known].T, s=size, c=MISSING, linewidths=0)
     order = np.flatnonzero(known)[np.argsort(-values[known], kind="stable")]  # low values on top
     # a few extreme cells must not take up the whole range of colours
     low, high = np.quantile(values[known], [0.01, 0.99])
-    drawn = ax.scatter(x[order], y[order], s=size, c=values[order], cmap="cividis", vmin=low, vmax=high, linewidths=0, rasterized=True)  # fmt: skip
-    marked = known & (values < threshold) if threshold is not None else np.zeros(len(xy), dtype=bool)
-    if marked.any():
-        ax.scatter(
-            x[marked], y[marked], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True
-        )
-    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both")
-    style_color_bar(bar, label)
+    drawn = scatter(*xy[order].T, s=size, c=values[order], cmap="cividis", vmin=low, vmax=high, linewidths=0)
+    if threshold is not None and (marked := known & (values < threshold)).any():
+        scatter(*xy[marked].T, s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7)
+    style_color_bar(ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both"), label)
     style_plane(ax)
     ax.set_aspect("equal", adjustable="datalim")

@@ -53,56 +53,60 @@ def neighborhood_overlap(
     Raises
     ------
     ScmambaError
-        If there is no curve, or one is not of shares between 0 and 1.
+        If there is no curve, or one is not of fractions between 0 and 1.
 
     Examples
     --------
-    >>> views = [model.get_latent_representation(modality=kind) for kind in model.kinds]
-    >>> ax = pl.neighborhood_overlap({"scMamba": metrics.neighborhood_overlap(*views)})
+    >>> modalities = [model.get_latent_representation(modality=kind) for kind in model.kinds]
+    >>> ax = pl.neighborhood_overlap({"scmamba-scvi": metrics.neighborhood_overlap(*modalities)})
     """
     if n_pairs is not None and n_pairs < 2:
         raise ScmambaError(f"n_pairs must be at least 2 or None (no line of chance); got {n_pairs}.")
     lines = _curves(curves)
-    figure = figure_or_new(figure)
-    figure.set_layout_engine("constrained")
+    figure = figure_or_new(figure, WIDTH, HEIGHT)
     ax = figure.subplots()
     last = max(curve.index[-1] for curve in lines.values())
-    heights = {name: _mean_height(curve, log) for name, curve in lines.items()}
     styles = {name: (LINES[i % len(LINES)], DASHES[i // len(LINES) % len(DASHES)]) for i, name in enumerate(lines)}
-    for name in sorted(lines, key=heights.__getitem__, reverse=True):
-        curve, (color, dash) = lines[name], styles[name]
-        marker = "o" if len(curve) == 1 else ""
+    for name, curve in sorted(lines.items(), key=lambda item: _mean_height(item[1], log), reverse=True):
+        (color, dash), marker = styles[name], "o" if len(curve) == 1 else ""
         ax.plot(curve.index, curve, color=color, ls=dash, lw=1.7, marker=marker, ms=5, label=shorten(name, 32))
     if n_pairs is not None:
         k = np.unique(np.geomspace(1, last, 200).round())
-        chance = np.minimum(k / (2 * n_pairs - 1), 1)
-        ax.plot(k, chance, color="0.55", lw=1, ls=(0, (4, 3)), label="chance")
-    _style(ax, lines, last, log)
-    legend_width = 0.0
-    if len(lines) + (n_pairs is not None) > 1:
+        ax.plot(k, np.minimum(k / (2 * n_pairs - 1), 1), color="0.55", lw=1, ls=(0, (4, 3)), label="chance")
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:,.0f}"))
+    ax.set_xlim(1 if log else 0, max(last, 2))
+    highest = max(curve.max() for curve in lines.values())
+    ax.set_ylim(0, max(1.1 * highest, 0.05) if highest < 0.8 else 1.02)
+    ax.set_xlabel("neighbours k", fontsize=FONT_SIZE)
+    ax.set_ylabel("cells whose true match is among them", fontsize=FONT_SIZE)
+    ax.grid(axis="y", color="0.93", lw=0.8)
+    ax.set_axisbelow(True)
+    style_axes(ax)
+    if len(ax.lines) > 1:
         legend = ax.legend(
             loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=FONT_SIZE, borderaxespad=0
         )
-        legend_width = legend.get_window_extent().width / figure.dpi + 0.25
-    figure.set_size_inches(WIDTH + legend_width, max(HEIGHT, 0.2 * len(lines) + 0.8))
+        beside = legend.get_window_extent().width / figure.dpi + 0.25
+        figure.set_size_inches(WIDTH + beside, max(HEIGHT, 0.2 * len(lines) + 0.8))
     return ax
 
 
 def _curves(curves: Mapping[str, Any] | pd.DataFrame | np.ndarray) -> dict[str, pd.Series]:
-    """Shares indexed by the number of neighbours, ascending."""
+    """Fractions indexed by the number of neighbours, ascending."""
     if isinstance(curves, pd.Series) or not isinstance(curves, Mapping | pd.DataFrame):
         curves = {"neighbourhood overlap": curves}
     lines = {}
     for name, values in curves.items():
         try:
             curve = values if isinstance(values, pd.Series) else pd.Series(values, index=range(1, len(values) + 1))
-            curve = curve.astype(float)
+            curve = curve.astype(float).dropna().sort_index()
         except (TypeError, ValueError) as error:
             raise ScmambaError(f"The curve of {name!r} must hold numbers: {error}") from error
-        curve = curve.dropna().sort_index()
         if not len(curve) or curve.min() < 0 or curve.max() > 1:
             raise ScmambaError(
-                f"The curve of {name!r} must hold shares between 0 and 1, one for each number of neighbours, as "
+                f"The curve of {name!r} must hold fractions between 0 and 1, one for each number of neighbours, as "
                 f"metrics.neighborhood_overlap(x, y) gives."
             )
         if not pd.api.types.is_numeric_dtype(curve.index) or curve.index[0] < 1:
@@ -115,22 +119,7 @@ def _curves(curves: Mapping[str, Any] | pd.DataFrame | np.ndarray) -> dict[str, 
 
 def _mean_height(curve: pd.Series, log: bool) -> float:
     """Mean of the curve over the axis as it is drawn."""
-    if len(curve) == 1:
-        return float(curve.iloc[0])
+    from scipy.integrate import trapezoid
+
     at = np.log(curve.index.to_numpy(float)) if log else curve.index.to_numpy(float)
-    middles = (curve.to_numpy()[1:] + curve.to_numpy()[:-1]) / 2
-    return float(np.average(middles, weights=np.diff(at)))
-
-
-def _style(ax: Axes, lines: Mapping[str, pd.Series], last: float, log: bool) -> None:
-    if log:
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:,.0f}"))
-    ax.set_xlim(1 if log else 0, max(last, 2))
-    highest = max(curve.max() for curve in lines.values())
-    ax.set_ylim(0, min(1.02, max(1.1 * highest, 0.05)) if highest < 0.8 else 1.02)
-    ax.set_xlabel("neighbours k", fontsize=FONT_SIZE)
-    ax.set_ylabel("cells whose partner is among them", fontsize=FONT_SIZE)
-    ax.grid(axis="y", color="0.93", lw=0.8)
-    ax.set_axisbelow(True)
-    style_axes(ax)
+    return float(trapezoid(curve, at) / np.ptp(at) if len(curve) > 1 else curve.iloc[0])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
-
-import numpy as np
 
 #: Okabe & Ito's colours for all kinds of colour vision, strongest contrast first, without black, which is for text.
 FEW: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
@@ -13,44 +10,18 @@ FEW: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", 
 LINES: Final = FEW[:-1]
 #: Grey, for cells without a value.
 MISSING: Final = "#D0D0D0"
+#: Those for more categories: each is the one farthest in CIELAB from `FEW`, `MISSING` and all before it, among colours that
+#: are neither too pale nor too dark for points on white. Scanpy's longer palettes hold greys and nearly white colours.
+_MORE: Final = """
+4B3C0F 690F87 87001E 5A9600 FFA587 9687FF 004B4B C3C378 FF4B78 5A2D4B 004B00 B40078 5AE178 3CE1E1 FF96FF 877800
+788769 003C96 D2C3FF A55A2D 966969 875AA5 96D2A5 2D9696 F05A4B 69964B 2D96FF FF69B4 FFB4C3 3C4B69 D2964B 692D1E
+00E1B4 8787B4 A51E00 C35A69 00963C A5D25A 871E4B C3A587 B44BB4 C3B43C 0F694B 781E69 87C3D2 0F7896 0F69E1 B4004B
+4B5A00 96874B FFB4F0 D2A5FF 784BC3 FF964B 69C378 FF87A5 87A5F0 F0C387 4B4B87 B46900 00C3E1 C3A5C3 3C4B2D 879600
+693C00 C37869 875A3C 6978D2 C34B87 781E00 00783C 785A78 964B78 C378F0 C32D3C 96691E 69A587 A5B487 B487C3 B48700
+4B2D78 FF7878 2D780F A5C3F0 E1785A C39696 B44B3C 69C34B F0C33C B4C32D 00B4A5 F087D2 5A3C2D
+"""
 
 
-@lru_cache
-def palette(n: int) -> tuple[str, ...]:
-    """``n`` colours as hex strings, which begin every longer palette.
-
-    After those of ``FEW``, each colour is the one farthest in CIELAB from all before it, among colours that are neither
-    too pale nor too dark for points on white, nor so saturated that they stand out from the others.
-    """
-    if n <= len(FEW):
-        return FEW[:n]
-    levels = np.linspace(0, 255, 18).round()
-    rgb = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)  # (18^3, 3)
-    lab = _lab(rgb)
-    lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
-    visible = (lightness > 25) & (lightness < 82) & (chroma > 18) & (chroma < 72)
-    rgb, lab = rgb[visible], lab[visible]
-
-    chosen = [_rgb(color) for color in FEW]
-    avoided = _lab(np.array([*chosen, _rgb(MISSING)]))
-    nearest = np.sqrt(((lab[:, None] - avoided) ** 2).sum(axis=-1)).min(axis=1)
-    while len(chosen) < n:
-        best = int(nearest.argmax())
-        chosen.append(rgb[best])
-        nearest = np.minimum(nearest, np.sqrt(((lab - lab[best]) ** 2).sum(axis=-1)))
-    return tuple("#{:02X}{:02X}{:02X}".format(*color.astype(int)) for color in chosen)
-
-
-def _rgb(color: str) -> np.ndarray:
-    """``"#RRGGBB"`` to three numbers of 0 to 255."""
-    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], dtype=float)
-
-
-def _lab(rgb: np.ndarray) -> np.ndarray:
-    """From sRGB, 0 to 255, to CIELAB under D65, ``(n, 3)`` to ``(n, 3)`` (IEC 61966-2-1, CIE 15)."""
-    linear = rgb / 255
-    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=-1)
+def palette(n: int) -> list[str]:
+    """``n`` colours, at most 100, which begin every longer palette."""
+    return [*FEW, *(f"#{color}" for color in _MORE.split())][:n]

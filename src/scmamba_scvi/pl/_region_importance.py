@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ScmambaError, UnknownNameError
-from ._canvas import FONT_SIZE, figure_or_new, style_axes
+from ._canvas import FONT_SIZE, figure_or_new, style_axes, write_above
 from ._palette import LINES
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Inches of the figure's width, and of a group's height.
 WIDTH, HEIGHT = 11.0, 1.25
-#: Share of the width that the name of a peak takes, and that of a chromosome.
+#: Fraction of the width that the name of a peak takes, and that of a chromosome.
 NAME, CHROMOSOME = 0.145, 0.018
 COLUMNS: Final = ("group", "name", "chrom", "start", "end")
 
@@ -66,44 +66,43 @@ def region_importance(
         raise ScmambaError(f"The table lacks {lacking}; pass what model.get_region_importance() gives.")
     known = list(dict.fromkeys(table["group"].astype(str)))
     groups = known if groups is None else [groups] if isinstance(groups, str) else list(groups)
-    for group in groups:
-        if group not in known:
-            raise UnknownNameError("group", group, known)
+    if unknown := [group for group in groups if group not in known]:
+        raise UnknownNameError("group", unknown[0], known)
     placed = table[(table["chrom"] != "") & table["group"].isin(groups)]
     if placed.empty:
         raise ScmambaError("No feature of the table has coordinates: annotate_genome() gives them to genes.")
-    offsets, lengths = _chromosomes(placed)
-    figure = figure_or_new(figure)
-    figure.set_layout_engine("constrained")
-    figure.set_size_inches(WIDTH, 0.7 + HEIGHT * len(groups))
+    # chromosomes in the order of the table, which is that of the genome
+    lengths = placed.groupby("chrom", sort=False, observed=True)["end"].max().astype(float)
+    lengths.index = lengths.index.astype(str)
+    offsets = lengths.cumsum() - lengths
+    figure = figure_or_new(figure, WIDTH, 0.7 + HEIGHT * len(groups))
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
     for ax, group, color in zip(axes, groups, itertools.cycle(LINES), strict=False):
-        of_group = placed[placed["group"] == group]
-        middle = (of_group["start"].to_numpy() + of_group["end"].to_numpy()) / 2
-        x = of_group["chrom"].map(offsets).to_numpy(dtype=float) + middle
-        _row(ax, x, of_group[value].to_numpy(dtype=float), of_group["name"].to_numpy(), color, n_labels)
+        own = placed[placed["group"] == group]
+        x = own["chrom"].astype(str).map(offsets).to_numpy() + (own["start"] + own["end"]).to_numpy() / 2
+        _draw_row(ax, x, own[value].to_numpy(dtype=float), own["name"].to_numpy(), color, n_labels)
         ax.set_ylabel(group, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
-        _bands(ax, offsets, lengths)
-    _name_chromosomes(axes[-1], offsets, lengths)
+        for chrom in offsets.index[1::2]:
+            ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.95", lw=0, zorder=-1)
+    # the longest first; a name that would touch another one is left out
+    whole, middles = lengths.sum(), offsets + lengths / 2
+    named: list[str] = []
+    for chrom in lengths.sort_values(ascending=False, kind="stable").index:
+        if ((middles[named] - middles[chrom]).abs() >= CHROMOSOME * whole).all():
+            named.append(chrom)
+    ticks = [chrom.removeprefix("chr") for chrom in named]
+    axes[-1].set_xticks(middles[named].tolist(), ticks, fontsize=FONT_SIZE - 1)
+    axes[-1].set_xlim(0, whole)
     axes[-1].set_xlabel("chromosome", fontsize=FONT_SIZE)
     axes[0].set_title(value, fontsize=FONT_SIZE, loc="left")
     return list(axes)
 
 
-def _chromosomes(placed: pd.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
-    """Where each chromosome begins on the axis, and its length, in the order of the table, which is that of the genome."""
-    ends = placed.groupby("chrom", sort=False, observed=True)["end"].max()
-    lengths = {str(c): float(e) for c, e in ends.items()}
-    starts = np.r_[0, np.cumsum([*lengths.values()])[:-1]]
-    return dict(zip(lengths, map(float, starts), strict=True)), lengths
-
-
-def _row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: str, n_labels: int) -> None:
+def _draw_row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: str, n_labels: int) -> None:
     ax.vlines(x, 0, y, color=color, lw=0.7, rasterized=True)
     ax.axhline(0, color="0.6", lw=0.5)
     low, high = min(0.0, float(y.min())), max(0.0, float(y.max()))
-    room = (high - low) or 1.0
-    ax.set_ylim(low - 0.05 * room, high + 0.35 * room)
+    ax.set_ylim(low - 0.05 * (high - low or 1), high + 0.35 * (high - low or 1))
     taken: list[float] = []
     width = float(x.max()) or 1.0
     for i in np.argsort(-y, kind="stable"):
@@ -111,27 +110,8 @@ def _row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: str, 
             break
         at = x[i] / width
         side, left = ("left", at) if at < 0.08 else ("right", at - NAME) if at > 0.92 else ("center", at - NAME / 2)
-        if any(abs(left - other) < NAME for other in taken):
-            continue  # this name would cover that of a neighbour
-        taken.append(left)
-        ax.annotate(str(names[i]), (x[i], y[i]), xytext=(0, 2), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)  # fmt: skip
+        if all(abs(left - other) >= NAME for other in taken):  # else this name would cover that of a neighbour
+            taken.append(left)
+            write_above(ax, str(names[i]), x[i], y[i], side)
     ax.locator_params(axis="y", nbins=3)
     style_axes(ax, font_size=FONT_SIZE - 2, tick_length=2)
-
-
-def _bands(ax: Axes, offsets: dict[str, float], lengths: dict[str, float]) -> None:
-    for i, chrom in enumerate(offsets):
-        if i % 2:
-            ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.95", lw=0, zorder=-1)
-
-
-def _name_chromosomes(ax: Axes, offsets: dict[str, float], lengths: dict[str, float]) -> None:
-    """Chromosomes below the axis, the longest first; a name that would touch another one is left out."""
-    whole = sum(lengths.values())
-    named: dict[str, float] = {}
-    for chrom in sorted(lengths, key=lengths.__getitem__, reverse=True):
-        middle = offsets[chrom] + lengths[chrom] / 2
-        if all(abs(middle - other) >= CHROMOSOME * whole for other in named.values()):
-            named[chrom] = middle
-    ax.set_xticks(list(named.values()), [chrom.removeprefix("chr") for chrom in named], fontsize=FONT_SIZE - 1)
-    ax.set_xlim(0, whole)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
-from matplotlib.collections import PathCollection
 
 from ..errors import ScmambaError
-from ._canvas import FONT_SIZE, figure_or_new, style_axes
+from ._canvas import FONT_SIZE, figure_or_new, style_axes, write_above
 from ._palette import FEW
 
 if TYPE_CHECKING:
@@ -60,28 +59,32 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     known = table[np.isfinite(table["z"])]
     if known.empty:
         raise ScmambaError("No pair of the table has a z-score: there was nothing to compare with, or no pair at all.")
-    figure = figure_or_new(figure)
-    figure.set_layout_engine("constrained")
-    figure.set_size_inches(WIDTH, HEIGHT)
+    distance, z, sure = known["distance"].to_numpy(), known["z"].to_numpy(), (known["q"] <= q).to_numpy()
+    figure = figure_or_new(figure, WIDTH, HEIGHT)
     ax = figure.subplots()
-    _draw_points(ax, known, q)
-    _draw_means(ax, known["distance"].to_numpy(), known["z"].to_numpy())
-    _write_names(ax, known, n_labels)
-    _label_axes(ax, float(np.abs(known["distance"]).max()))
-    return ax
-
-
-def _draw_points(ax: Axes, known: pd.DataFrame, q: float) -> None:
     ax.axhspan(-1, 1, color="0.93", lw=0, zorder=0)
     ax.axhline(0, color="0.75", lw=0.8, zorder=0)
-    sure = (known["q"] <= q).to_numpy()
     size = float(np.clip(20_000 / len(known), 1.5, 14))
-    distance, z = known["distance"].to_numpy(), known["z"].to_numpy()
     ax.scatter(distance[~sure], z[~sure], s=size, c="0.62", alpha=0.5, linewidths=0, rasterized=True)
+    ax.scatter(distance[sure], z[sure], s=1.6 * size, c=FEW[0], alpha=0.8, linewidths=0, rasterized=True)
+    # as small as among the others, a point in the legend would show no colour
     label = f"{sure.sum():,} of {len(known):,} pairs with q ≤ {q:g}"
-    ax.scatter(distance[sure], z[sure], s=1.6 * size, c=FEW[0], alpha=0.8, linewidths=0, rasterized=True, label=label)
-    low, high = float(z.min()), float(z.max())
-    ax.set_ylim(min(low, -1.2) - 0.2, max(high, 1.2) + 0.28 * (high - low))
+    ax.scatter([], [], s=16, c=FEW[0], alpha=0.8, linewidths=0, label=label)
+    _draw_means(ax, distance, z)
+    ax.set_ylim(min(z.min(), -1.2) - 0.2, max(z.max(), 1.2) + 0.28 * np.ptp(z))
+    _write_names(ax, known, n_labels)
+    ax.set_xscale("symlog", linthresh=LINEAR)
+    farthest = max(float(np.abs(distance).max()), LINEAR)
+    steps = [step for step in (1_000, 10_000, 100_000, 1_000_000) if step <= farthest]
+    ticks = [*(-step for step in reversed(steps)), 0, *steps]
+    ax.set_xticks(ticks, [f"{tick // 1000:,}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlim(-1.15 * farthest, 1.15 * farthest)
+    ax.set_xlabel("kilobases from the start of transcription (negative: upstream)", fontsize=FONT_SIZE)
+    ax.set_ylabel("z against peaks elsewhere", fontsize=FONT_SIZE)
+    ax.legend(fontsize=FONT_SIZE - 1, frameon=False, loc="upper left", ncols=2, borderaxespad=0.2)
+    style_axes(ax)
+    return ax
 
 
 def _draw_means(ax: Axes, distance: np.ndarray, z: np.ndarray) -> None:
@@ -99,35 +102,12 @@ def _write_names(ax: Axes, known: pd.DataFrame, n_labels: int) -> None:
     best = known.sort_values("z", ascending=False, kind="stable").drop_duplicates("gene")
     taken: list[tuple[float, float]] = []
     height = float(np.ptp(ax.get_ylim()))
-    for row in best.itertuples():
+    for gene, distance, z in zip(best["gene"], best["distance"], best["z"], strict=True):
         if len(taken) == n_labels:
             break
-        place = (_place(row.distance), row.z)
-        if any(abs(place[0] - x) < 1.1 and abs(place[1] - y) < 0.07 * height for x, y in taken):
+        size = abs(distance) / LINEAR
+        x = float(np.sign(distance) * (size if size <= 1 else 1 + np.log10(size)))  # on the axis, in decades
+        if any(abs(x - other) < 1.1 and abs(z - y) < 0.07 * height for other, y in taken):
             continue  # this name would cover another one
-        taken.append(place)
-        side = "center" if abs(place[0]) < 2.5 else "left" if place[0] < 0 else "right"
-        ax.annotate(str(row.gene), (row.distance, row.z), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)  # fmt: skip
-
-
-def _place(distance: float) -> float:
-    """Where a distance lies on the axis, in units of a decade."""
-    size = abs(distance) / LINEAR
-    return float(np.sign(distance) * (size if size <= 1 else 1 + np.log10(size)))
-
-
-def _label_axes(ax: Axes, farthest: float) -> None:
-    ax.set_xscale("symlog", linthresh=LINEAR)
-    farthest = max(farthest, LINEAR)
-    steps = [step for step in (1_000, 10_000, 100_000, 1_000_000) if step <= farthest]
-    ticks = [*(-step for step in reversed(steps)), 0, *steps]
-    ax.set_xticks(ticks, [f"{tick // 1000:,}" for tick in ticks])
-    ax.minorticks_off()
-    ax.set_xlim(-1.15 * farthest, 1.15 * farthest)
-    ax.set_xlabel("kilobases from the start of transcription (negative: upstream)", fontsize=FONT_SIZE)
-    ax.set_ylabel("z against peaks elsewhere", fontsize=FONT_SIZE)
-    legend = ax.legend(fontsize=FONT_SIZE - 1, frameon=False, loc="upper left", ncols=2, borderaxespad=0.2)
-    for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):  # as small as in the plot, they would show no colour
-            handle.set_sizes([16.0])
-    style_axes(ax)
+        taken.append((x, z))
+        write_above(ax, str(gene), distance, z, "center" if abs(x) < 2.5 else "left" if x < 0 else "right")

@@ -1,4 +1,4 @@
-"""How training went: the loss, and how well cells that it never saw find their partners."""
+"""How training went: the loss, and how well held-out cells find their true matches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def training(
 ) -> list[Axes]:
     """Draw the loss and the held-out retrieval of every epoch, with the epoch of the weights kept and the chance level.
 
-    Epochs are counted from 1 over both phases of training, as `train` prints them: row 0 of the history is epoch 1.
+    Epochs are counted from 1 over both stages of training, as `train` prints them: row 0 of the history is epoch 1.
 
     Parameters
     ----------
@@ -69,15 +69,12 @@ def training(
         n_validation = min(len(indices), TrainConfig.max_validation_cells)
 
     panels: list[tuple[str, dict[str, pd.Series], float | None]] = [(LOSS, losses, None)]
-    if (name := "foscttm_validation") in curves:
-        panels.append(("held-out FOSCTTM (lower is better)", {"held out": curves[name]}, 0.5))
-    if (name := "recall_at_10_validation") in curves:
-        chance = min(10 / n_validation, 1.0) if n_validation else None
-        panels.append(("held-out recall@10 (higher is better)", {"held out": curves[name]}, chance))
-
-    figure = figure_or_new(figure)
-    figure.set_size_inches(3.6 * len(panels), 3.0)
-    figure.set_layout_engine("constrained")
+    chance_of_recall = min(10 / n_validation, 1.0) if n_validation else None
+    for name, better, chance in (("FOSCTTM", "lower", 0.5), ("recall@10", "higher", chance_of_recall)):
+        key = f"{name.lower().replace('@', '_at_')}_validation"
+        if key in curves:
+            panels.append((f"held-out {name} ({better} is better)", {"held out": curves[key]}, chance))
+    figure = figure_or_new(figure, 3.6 * len(panels), 3.0)
     best = _best_epoch(getattr(model_or_history, "training_summary_", None), curves)
     axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for ax, (title, series, chance) in zip(axes, panels, strict=True):

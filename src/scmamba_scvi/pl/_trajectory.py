@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
+from .._columns import obs_column
+from .._keys import UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, style_color_bar, style_plane
 from ._cells import aligned, coordinates, point_size
@@ -18,7 +19,6 @@ from ._palette import MISSING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
     from mudata import MuData
 
@@ -36,7 +36,7 @@ def trajectory(
     *,
     connectivities: pd.DataFrame | None = None,
     groupby: str | None = None,
-    basis: str = "X_umap",
+    basis: str = UMAP_KEY,
     min_connectivity: float = MIN_CONNECTIVITY,
     figure: Figure | None = None,
 ) -> list[Axes]:
@@ -53,7 +53,7 @@ def trajectory(
         Groups by groups, what :meth:`scmamba_scvi.SCMAMBA.get_group_connectivities` gives: the stronger, the wider the
         line. `None`: no lines.
     groupby
-        Column of ``mdata.obs`` with these groups; needed with ``connectivities``, and must have cells of each.
+        Column of ``obs`` with these groups; needed with ``connectivities``, and must have cells of each.
     basis
         Key of ``mdata.obsm``.
     min_connectivity
@@ -73,88 +73,68 @@ def trajectory(
 
     Examples
     --------
-    >>> mdata.obsm["X_umap"] = model.get_latent_representation()[:, :2]  # any two coordinates
+    >>> mdata.obsm["X_umap_scmamba"] = model.get_latent_representation()[:, :2]  # any two coordinates
     >>> axes = pl.trajectory(mdata, model.get_pseudotime(root="type_1", groupby="cell_type")["joint"])
     """
-    table = pseudotime.to_frame() if isinstance(pseudotime, pd.Series) else pseudotime
+    table = aligned(pd.DataFrame(pseudotime), mdata, "pseudotime")
     xy = coordinates(mdata, basis)
-    table = aligned(table, mdata, "pseudotime")
     if not np.isfinite(table.to_numpy(dtype=float)).any():
         raise ScmambaError("pseudotime holds no finite value; pass what model.get_pseudotime() gives.")
-    if connectivities is not None:
-        _check_groups(mdata, groupby, connectivities)
-    figure = figure_or_new(figure)
-    figure.set_layout_engine("constrained")
-    figure.set_size_inches(SIDE * table.shape[1] + 0.8, SIDE)
+    centers = {} if connectivities is None else _centers(mdata, groupby, connectivities, xy)
+    figure = figure_or_new(figure, SIDE * table.shape[1] + 0.8, SIDE)
     axes = figure.subplots(1, table.shape[1], squeeze=False)[0]
     for ax, name in zip(axes, table, strict=True):
-        points = _draw_cells(ax, xy, table[name].to_numpy(dtype=float))
+        time = table[name].to_numpy(dtype=float)
+        known = np.isfinite(time)
+        scatter = partial(ax.scatter, s=point_size(len(xy)), linewidths=0, rasterized=True)
+        scatter(*xy[~known].T, c=MISSING)
+        points = scatter(*xy[known].T, c=time[known], cmap="viridis", vmin=0, vmax=1)
+        style_plane(ax)
+        ax.set_aspect("equal", adjustable="datalim")
         ax.set_title(str(name), fontsize=FONT_SIZE + 1)
-        if connectivities is not None:
-            centers = _centers(xy, mdata.obs[groupby], connectivities)
-            _draw_joins(ax, centers, connectivities, min_connectivity)
-            _write_names(ax, centers)
+        for a, b in itertools.combinations(centers, 2):
+            weight = float(connectivities.loc[a, b])
+            if weight >= min_connectivity:
+                width = 0.6 + 3 * min(weight, 1)  # points
+                ends = np.array([centers[a], centers[b]])
+                ax.plot(*ends.T, color="0.15", lw=width, alpha=0.75, solid_capstyle="round")
+        for x, y in centers.values():
+            ax.plot(x, y, "o", ms=5, mfc="white", mec="0.15", mew=1)
+        _write_names(ax, centers)
     style_color_bar(figure.colorbar(points, ax=list(axes), shrink=0.6, pad=0.02), "pseudotime")
     return list(axes)
 
 
-def _check_groups(mdata: MuData, groupby: str | None, connectivities: pd.DataFrame) -> None:
-    """Raise unless every group of ``connectivities`` has cells."""
-    if groupby is None or groupby not in mdata.obs:
-        raise UnknownNameError("groupby", groupby, mdata.obs)
+def _centers(mdata: MuData, groupby: str | None, connectivities: pd.DataFrame, xy: np.ndarray) -> dict[str, np.ndarray]:
+    """Median ``(2,)`` of the cells of each group that has any with coordinates."""
+    if groupby is None:
+        raise ScmambaError("connectivities are drawn between groups: name their column, groupby=...")
     unlike = connectivities.index.symmetric_difference(connectivities.columns)
     if len(unlike):
         raise ScmambaError(
             f"The rows and columns of connectivities must be the same groups; {unlike[0]!r} is in one only."
         )
-    known = sorted(mdata.obs[groupby].dropna().astype(str).unique())
+    labels = obs_column(mdata, groupby, "groupby")
+    known = sorted(labels.dropna().astype(str).unique())
     unknown = connectivities.index.difference(known)
     if len(unknown):
         raise UnknownNameError(f"group of {groupby!r}", unknown[0], known)
-
-
-def _draw_cells(ax: Axes, xy: np.ndarray, time: np.ndarray) -> PathCollection:
-    known = np.isfinite(time)
-    scatter = partial(ax.scatter, s=point_size(len(xy)), linewidths=0, rasterized=True)
-    scatter(*xy[~known].T, c=MISSING)
-    points = scatter(*xy[known].T, c=time[known], cmap="viridis", vmin=0, vmax=1)
-    style_plane(ax)
-    ax.set_aspect("equal", adjustable="datalim")
-    return points
-
-
-def _centers(xy: np.ndarray, labels: pd.Series, connectivities: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Median ``(2,)`` of the cells of each group that has any with coordinates."""
-    labels = labels.astype(str).to_numpy()
+    members = {group: (labels.astype(str) == group).to_numpy() for group in connectivities.index}
     drawn = np.isfinite(xy).all(axis=1)
-    members = {group: drawn & (labels == group) for group in connectivities.index}
-    return {group: np.median(xy[cells], axis=0) for group, cells in members.items() if cells.any()}
+    return {group: np.median(xy[own & drawn], axis=0) for group, own in members.items() if (own & drawn).any()}
 
 
-def _draw_joins(ax: Axes, centers: Mapping[str, np.ndarray], connectivities: pd.DataFrame, least: float) -> None:
-    for a, b in itertools.combinations(centers, 2):
-        weight = float(connectivities.loc[a, b])
-        if weight >= least:
-            ends = np.array([centers[a], centers[b]])
-            width = 0.6 + 3 * min(weight, 1)  # points
-            ax.plot(*ends.T, color="0.15", lw=width, alpha=0.75, solid_capstyle="round")
-    for x, y in centers.values():
-        ax.plot(x, y, "o", ms=5, mfc="white", mec="0.15", mew=1)
-
-
-def _write_names(ax: Axes, centers: Mapping[str, np.ndarray]) -> None:
-    """Each group's name above its centre, inside the panel, and moved where it would cover another name."""
+def _write_names(ax: Axes, centers: dict[str, np.ndarray]) -> None:
+    """Each group's name above its centre, inside the panel, and moved up where it would cover another name."""
     if not centers:
         return
-    texts = [
-        ax.text(0, 0, shorten(group, NAME_LENGTH), ha="center", va="center", fontsize=FONT_SIZE - 1, path_effects=OUTLINE)
-        for group in centers
-    ]  # fmt: skip
+    write = partial(ax.text, 0, 0, ha="center", va="center", fontsize=FONT_SIZE - 1, path_effects=OUTLINE)
+    texts = [write(s=shorten(group, NAME_LENGTH)) for group in centers]
     left, right = ax.get_xlim()
     inch = max(right - left, np.ptp(ax.get_ylim())) / PANEL  # in units of the coordinates
     extents = [text.get_window_extent() for text in texts]
     boxes = np.array([(box.width, box.height) for box in extents]) / ax.figure.dpi * inch
     at = np.array(list(centers.values())) + [0, 0.12 * inch]
     at[:, 0] = np.clip(at[:, 0], left + boxes[:, 0] / 2, right - boxes[:, 0] / 2)
-    for text, place in zip(texts, spread(at, 1.05 * boxes, vertically=True), strict=True):
+    for text, place in zip(texts, spread(at, 1.05 * boxes), strict=True):
         text.set_position(place)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -59,7 +58,7 @@ class FeatureLayout:
                 f"{outside.sum():,} of {self.n_features:,} slots lie outside 0..{self.n_slots - 1}: "
                 f"{self.n_patches} patch names and patch_size {self.patch_size} do not belong to these slots."
             )
-        if (self._sorted_slots[1:] == self._sorted_slots[:-1]).any():
+        if len(np.unique(self.slots)) < self.n_features:
             raise ScmambaError("Two features share a slot: the layout is damaged, make it again with feature_layout().")
 
     @property
@@ -89,20 +88,6 @@ class FeatureLayout:
             return ()
         names = (name.rpartition(":")[0] for name in self.patch_names)
         return tuple(name for name in dict.fromkeys(names) if name != UNPLACED)
-
-    def features_of(self, patch: int) -> np.ndarray:
-        """Positions in ``var`` of the features of a patch, in their order within it, int64.
-
-        Examples
-        --------
-        >>> layout = pp.feature_layout(pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "chr1:5-9"]), patch_size=2)
-        >>> layout.features_of(1).tolist()
-        [1, 0]
-        """
-        if not 0 <= patch < self.n_patches:
-            raise ScmambaError(f"There is no patch {patch}: this layout has {self.n_patches}, counted from 0.")
-        bounds = np.searchsorted(self._sorted_slots, [patch * self.patch_size, (patch + 1) * self.patch_size])
-        return self._by_slot[slice(*bounds)]
 
     def summary(self) -> str:
         """One line: ``1,648 of 1,677 features placed on 21 chromosomes, 45 patches of 64``.
@@ -182,14 +167,6 @@ class FeatureLayout:
 
     def __repr__(self) -> str:
         return f"FeatureLayout({self.summary()})"
-
-    @functools.cached_property
-    def _by_slot(self) -> np.ndarray:
-        return np.argsort(self.slots)
-
-    @functools.cached_property
-    def _sorted_slots(self) -> np.ndarray:
-        return self.slots[self._by_slot]
 
 
 def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) -> FeatureLayout:

@@ -31,6 +31,8 @@ _NAME: Final = re.compile(rf"(.+)([:_-]){_NUMBER}[_-]{_NUMBER}(?::[-+*.])?")
 _REPEATED: Final = re.compile(rf"(.+)([:_-]){_NUMBER}[_-]{_NUMBER}-\d{{1,2}}")
 #: What is surely a chromosome and not the beginning of a gene's name: chr..., 1, 2L, X, MT, GL000194.1, NW_004190323.1
 _CHROMOSOME: Final = re.compile(r"chr.+|\d{1,3}[a-z]?|[xyzwm]|mt|[a-z]{1,5}_?\d{5,}(\.\d+)?", re.IGNORECASE)
+#: A chromosome behind the name of a modality or a genome, as in ``atac:chr1`` or ``GRCh38_chr1``.
+_PREFIXED: Final = re.compile(r"(\w+:|\w+_(?=chr))(chr.+|[1-9]\d?|[xyzwm]|mt)", re.IGNORECASE)
 #: Without a colon, gene names such as ``tRNA-Ala-AGC-2-15`` look like peaks, but no peak caller makes narrower ones.
 _NARROWEST_PEAK: Final = 20
 
@@ -97,7 +99,8 @@ def find_column(columns: Iterable[object], spellings: Sequence[str]) -> str | No
 def chromosome_key(chrom: str) -> str:
     """Name that all spellings of a chromosome share: ``1`` for ``chr1`` and ``1``, ``M`` for ``chrM`` and ``MT``."""
     key = re.sub(r"^chr", "", chrom, flags=re.IGNORECASE) or chrom
-    return "M" if key.upper() in ("M", "MT") else key
+    key = key.upper() if len(key) <= 2 else key  # chrx, 2l
+    return "M" if key == "MT" else key
 
 
 def natural_order(chrom: str) -> tuple:
@@ -159,8 +162,11 @@ def _from_interval(var: pd.DataFrame, names: np.ndarray) -> Found | None:
 
 
 def _from_names(var: pd.DataFrame, names: np.ndarray) -> Found | None:
-    chrom, start, end, _ = _match(_NAME, names)
+    chrom, start, end, matched = _match(_NAME, names)
     _check_ends(start, end, names)
+    before = {name: _PREFIXED.fullmatch(name) for name in set(chrom[matched])}
+    if len({match and match[1] for match in before.values()}) == 1:  # several prefixes are several genomes
+        chrom = np.array([match[2] if (match := before.get(name)) else name for name in chrom], dtype=object)
     return chrom, start, end
 
 

@@ -81,10 +81,30 @@ def masked(m):
     return mudata.MuData({"rna": adata, "atac": m["atac"].copy()}), {}
 
 
-def missing_labels(m):
-    m.obs["cell_type"] = m.obs["cell_type"].astype(object)
-    m.obs.loc[m.obs_names[:3], "cell_type"] = None
-    return m, {"labels_key": "cell_type"}
+def missing_batch(m):
+    m.obs["batch"] = m.obs["batch"].astype(object)
+    m.obs.loc[m.obs_names[:3], "batch"] = None
+    return m, {"batch_key": "batch"}
+
+
+def different_batches(m):
+    del m.obs["batch"]
+    m["atac"].obs["batch"] = ["batch_2", *m["atac"].obs["batch"][1:]]
+    return m, {"batch_key": "batch"}
+
+
+def filtered_in_place(m):
+    m.mod["rna"], m.mod["atac"] = m["rna"][:150].copy(), m["atac"][:150].copy()
+    return m, {}
+
+
+def more_cells_in_place(m):
+    m.mod["rna"] = simulate_multiome(n_cells=250, n_genes=150, n_peaks=10, n_cell_types=3)["rna"]
+    return m, {}
+
+
+def a_modality_that_is_a_view(m):
+    return mudata.MuData({"rna": m["rna"][:, :100], "atac": m["atac"]}), {}
 
 
 def bad_coordinate(column, value):
@@ -105,8 +125,12 @@ BAD = [
     pytest.param(two_of_a_kind, "'rna' and 'gex' both look like rna", id="two modalities of one kind"),
     pytest.param(lambda m: (m, {"layers": {"rna": "raw"}}), r"Unknown layer of mdata\['rna'\] 'raw'", id="missing layer"),
     pytest.param(lambda m: (m, {"layers": {"protein": "raw"}}), "Unknown kind of modality in layers", id="layer of no modality"),
-    pytest.param(lambda m: (m, {"batch_key": "donor"}), "batch_key='donor' is not a column of mdata.obs", id="missing column"),
-    pytest.param(missing_labels, "missing for 3 of 200 cells", id="labels missing for some cells"),
+    pytest.param(lambda m: (m, {"batch_key": "donor"}), "Unknown batch_key 'donor'. Known: 'cell_type', 'batch', 'rna:cell_type'", id="missing column"),
+    pytest.param(missing_batch, r"missing for 3 of 200 cells, such as 'cell_001'.*astype\(str\)", id="batch missing for some cells"),
+    pytest.param(different_batches, "'cell_001'.*'rna' and 'atac' have 'batch_1' and 'batch_2'.*'rna:batch'", id="batches differ"),
+    pytest.param(filtered_in_place, r"50 cells of mdata are in none of its modalities.*mdata.update\(\)", id="filtered in place"),
+    pytest.param(more_cells_in_place, r"50 cells are not in mdata.obs.*mdata.update\(\)", id="cells added in place"),
+    pytest.param(a_modality_that_is_a_view, r"mdata\['rna'\] is a view.*mdata.mod\['rna'\] = mdata\['rna'\].copy", id="a modality is a view"),
     pytest.param(lambda m: (changed_x(m, "rna", set_value(-1)), {}), r"mdata\['rna'\].X holds values that are negative", id="negative"),
     pytest.param(lambda m: (changed_x(m, "atac", set_value(np.nan)), {}), r"mdata\['atac'\].X holds values that are not finite", id="nan"),
     pytest.param(lambda m: (changed_x(m, "rna", set_value(np.inf)), {}), "not finite", id="infinite"),
@@ -201,6 +225,23 @@ def test_corrected_counts_are_accepted_if_asked_for(mdata, quick):
     assert np.isfinite(model.get_latent_representation()).all()
 
 
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+def test_values_of_both_signs_enter_the_joint_embedding(mdata, quick, dense):
+    """Scaled values cannot be split as counts: negative ones would become zero, and most components lose all weight."""
+
+    def scaled(x):
+        x = np.log1p(x.toarray())
+        x = np.float32(0.3) * (x - x.mean(0)) / x.std(0).clip(0.1)
+        return x if dense else sparse.csr_matrix(x)
+
+    other = changed_x(mdata, "rna", scaled)
+    SCMAMBA.setup_mudata(other, require_counts=False)
+    model = SCMAMBA(other, values={"rna": "raw"}, encoder="linear")
+    model.train(**quick)
+    weights = model.module.joint.components_rna.norm(dim=0)
+    assert (weights > 0).sum() > 5 and np.isfinite(model.get_latent_representation()).all()
+
+
 def test_setup_changes_nothing_but_what_scvi_tools_writes(mdata):
     counts = {k: (v.X.data.copy(), v.X.indices.copy(), v.X.indptr.copy()) for k, v in mdata.mod.items()}
     obs, var = mdata.obs.copy(), {k: v.var.copy() for k, v in mdata.mod.items()}
@@ -213,6 +254,58 @@ def test_setup_changes_nothing_but_what_scvi_tools_writes(mdata):
     added = set(mdata.obs) - set(obs)
     assert all(name.startswith("_scvi") for name in added)
     pd.testing.assert_frame_equal(mdata.obs[list(obs)], obs)
+
+
+def other_names(m):
+    m["rna"].var_names = [f"{name}_v2" for name in m["rna"].var_names]
+
+
+def fewer_features(m):
+    m.mod["rna"] = m["rna"][:, :100].copy()
+
+
+def fewer_cells(m):
+    m.mod["rna"] = m["rna"][:150].copy()
+
+
+def fewer_cells_and_updated(m):
+    m.mod["rna"], m.mod["atac"] = m["rna"][:150].copy(), m["atac"][:150].copy()
+    m.update()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(other_names, r"mdata\['rna'\] .*of 150 features 150 are missing .*150 are not known", id="names"),
+        pytest.param(fewer_features, r"mdata\['rna'\] .*of 150 features 50 are missing", id="features"),
+        pytest.param(fewer_cells, r"mdata\['rna'\] .*of 200 cells 50 are missing .*'cell_151'", id="cells"),
+        pytest.param(fewer_cells_and_updated, "mdata was changed .*of 200 cells 50 are missing", id="cells and update"),
+    ],
+)
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+@pytest.mark.filterwarnings("ignore:From 0.4:FutureWarning")
+def test_data_changed_after_setup_are_named(mdata, quick, change, message, dense):
+    """Counts would be read into other features, or cells and features be zero without a word."""
+    if dense:
+        mdata["rna"].X = mdata["rna"].X.toarray()
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    change(mdata)
+    again = r".*changed after setup_mudata.*Call SCMAMBA.setup_mudata again"
+    with pytest.raises(ScmambaError, match=f"(?=.*{message}){again}"):
+        model.get_latent_representation()
+    with pytest.raises(ScmambaError, match=f"(?=.*{message}){again}"):
+        SCMAMBA(mdata, encoder="linear").train(**quick)
+
+
+def test_cells_and_features_in_another_order_after_setup_are_the_same(mdata, quick):
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    z = model.get_latent_representation()
+    mdata.mod["rna"] = mdata["rna"][::-1, ::-1].copy()
+    np.testing.assert_allclose(model.get_latent_representation(), z, atol=1e-5)
 
 
 # -- models and training ---------------------------------------------------------------------------------------------
@@ -246,8 +339,13 @@ def test_bad_model_options_are_named(mdata, arguments, message):
 
 
 def test_a_mudata_without_setup_is_refused(mdata):
-    with pytest.raises(ValueError, match="set up"):
+    with pytest.raises(ScmambaError, match=r"not set up: call SCMAMBA.setup_mudata\(mdata"):
         SCMAMBA(mdata)
+    with pytest.raises(ScmambaError, match="A MuData is needed, got AnnData"):
+        SCMAMBA(mdata["rna"])
+    SCMAMBA.setup_mudata(mdata)
+    with pytest.raises(ScmambaError, match="a copy of one that was set up: call SCMAMBA.setup_mudata"):
+        SCMAMBA(mdata.copy())
 
 
 @pytest.mark.parametrize(
@@ -292,7 +390,7 @@ def test_unknown_and_missing_features_of_a_query_are_counted_and_named(trained):
     rna = trained.adata["rna"][:, 3:].copy()
     rna.var_names = [*rna.var_names[:-1], "unknown gene"]
     query = mudata.MuData({"rna": rna, "atac": trained.adata["atac"].copy()})
-    message = r"mdata\['rna'\] .*of 150 features 4 are missing .*1 are not known to the model .*unknown gene"
+    message = r"mdata\['rna'\] .*of 150 features 4 are missing .*1 are not known .*unknown gene"
     with pytest.raises(ScmambaError, match=message):
         trained.get_latent_representation(query)
 

@@ -134,6 +134,28 @@ def test_peaks_on_other_intervals_are_summed_by_overlap(model_and_query):
     assert differs < 0.01  # the simulated peaks that overlap each other
 
 
+LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_array}
+NARROW = [(d, layout) for d in ("uint8", "int8", "int32", "bool") for layout in LAYOUTS] + [("float16", "dense")]
+
+
+@pytest.mark.parametrize(("dtype", "layout"), NARROW)
+def test_counts_of_several_peaks_are_summed_in_full(model_and_query, dtype, layout):
+    """Two pieces of each peak: 200 + 100 are 44 in the arithmetic of uint8."""
+    model, _ = model_and_query
+    peaks = model.coordinates("atac")
+    middle = (peaks.start + peaks.end) // 2
+    ends = [(peaks.start, middle), (middle, peaks.end)]
+    names = [f"{c}:{a}-{b}" for start, end in ends for c, a, b in zip(peaks.names(), start, end, strict=True)]
+    n = len(middle)
+    x = np.tile(np.repeat([100, 27 if dtype == "int8" else 200], n), (3, 1)).astype(dtype)
+    query = AnnData(LAYOUTS[layout](x), pd.DataFrame(index=list("abc")), pd.DataFrame(index=names))
+    prepared = SCMAMBA.prepare_query_mudata(mudata.MuData({"atac": query}), model)
+    found = prepared["atac"].X
+    found = found.toarray() if sparse.issparse(found) else found
+    assert found.sum() == x.sum(dtype=float) and prepared.uns["query_mapping"]["atac"]["counts_kept"] == 1
+    assert (np.median(found, axis=1) == int(x[0, 0]) + int(x[0, -1])).all()
+
+
 def test_another_build_is_refused(model_and_query):
     model, query = model_and_query
     named = part(query, np.ones(query.n_obs, bool))
@@ -147,10 +169,36 @@ def test_another_build_is_refused(model_and_query):
     moved = query["atac"].copy()
     moved.var = moved.var.assign(start=moved.var["start"] + 90_000, end=moved.var["end"] + 90_000)
     moved.var_names = [f"peak{i}" for i in range(moved.n_vars)]
-    with pytest.raises(
-        ScmambaError, match="overlap one of the model.*another genome build.*model's are said to be hg38"
-    ):
+    with pytest.raises(ScmambaError, match="overlap one of the model.*another genome build.*the model on hg38"):
         SCMAMBA.prepare_query_mudata(mudata.MuData({"atac": moved}), model)
+
+
+@pytest.mark.parametrize("name", ["GRCh38_p13_ARC", "GRCh38-2020-A", "my reference"])
+def test_names_of_a_build_are_one_build_or_settled_by_the_user(model_and_query, name):
+    model, query = model_and_query
+    other = part(query, np.ones(query.n_obs, bool))
+    for modality in other.mod.values():
+        modality.var["genome"] = name
+    if name == "my reference":
+        with pytest.raises(ScmambaError, match="query is on my reference"):
+            SCMAMBA.prepare_query_mudata(other, model)
+    prepared = SCMAMBA.prepare_query_mudata(other, model, genome="GRCh38" if name == "my reference" else None)
+    assert prepared.uns["genome"] == "hg38" and SCMAMBA.load_query_data(prepared, model).is_query_
+
+
+def test_tiles_without_an_end_are_named(model_and_query):
+    """As ArchR writes them: seqnames, idx and start."""
+    model, query = model_and_query
+    var = query["atac"].var
+    start = var["start"].to_numpy() // 500 * 500
+    tiles = pd.DataFrame(
+        {"seqnames": var["chrom"].to_numpy(), "start": start}, index=[f"t{i}" for i in range(len(var))]
+    )
+    other = mudata.MuData({"atac": AnnData(query["atac"].X, query["atac"].obs, tiles)})
+    with pytest.raises(ScmambaError, match=r"no end.*mdata\['atac'\].var\['end'\] = .*\['start'\] \+ 500"):
+        SCMAMBA.prepare_query_mudata(other, model)
+    other["atac"].var["end"] = other["atac"].var["start"] + 500
+    assert SCMAMBA.prepare_query_mudata(other, model).uns["query_mapping"]["atac"]["coverage"] > 0.9
 
 
 def test_what_cannot_be_mapped_is_refused(model_and_query):
@@ -256,3 +304,69 @@ def test_the_classifier_of_the_reference_labels_the_query(model_and_query):
     model.train_classifier()
     predicted = SCMAMBA.load_query_data(query, model, accelerator="cpu").predict()
     assert (predicted == query.obs["cell_type"].to_numpy()).mean() > 0.8
+
+
+# -- columns -----------------------------------------------------------------------------------------------------------
+
+
+def without_columns(mdata):
+    """As anyone makes a MuData of two AnnData: columns are in the modalities."""
+    with without_pulling():
+        return mudata.MuData({key: mod.copy() for key, mod in mdata.mod.items()})
+
+
+@pytest.mark.parametrize("name", ["batch", "rna:batch"])
+@pytest.mark.parametrize("place", ["mdata", "modalities", "one modality"])
+def test_a_batch_is_found_wherever_the_data_have_it(place, name):
+    plain = simulate_multiome(n_cells=120, n_genes=60, n_peaks=100, n_cell_types=2, seed=0)
+    mdata = plain if place == "mdata" and name == "batch" else without_columns(plain)
+    if place == "one modality":
+        del mdata["atac"].obs["batch"]
+    columns = list(mdata.obs)
+    SCMAMBA.setup_mudata(mdata, batch_key=name)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**QUICK)
+    assert [c for c in mdata.obs if not c.startswith("_scvi")] == columns
+    assert list(model.batches) == ["batch_1", "batch_2"] and model.module.joint.shift_rna.abs().sum() > 0
+    expected = model.get_latent_representation()
+    for query in (mdata.copy(), without_columns(plain)):
+        np.testing.assert_allclose(model.get_latent_representation(query), expected, atol=1e-5)
+        loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
+        assert list(loaded.batches) == ["batch_1", "batch_2"]
+        np.testing.assert_allclose(loaded.get_latent_representation(), expected, atol=1e-5)
+    rna = SCMAMBA.load_query_data(plain["rna"].copy(), model, accelerator="cpu")  # an AnnData
+    assert list(rna.batches) == ["batch_1", "batch_2"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[np.nan] * 60, [None] * 5 + ["type_1"] * 55, pd.Categorical([np.nan] * 5 + ["type_1"] * 55), [3] * 60],
+    ids=["all missing", "some missing", "categories", "of another type"],
+)
+def test_labels_of_a_query_need_not_be_known(trained, values):
+    query = part(trained.adata, np.arange(300) < 60)
+    expected = trained.get_latent_representation(query.copy())
+    query.obs["cell_type"] = pd.Series(values, index=query.obs_names)
+    np.testing.assert_allclose(trained.get_latent_representation(query), expected, atol=1e-6)
+    assert len(SCMAMBA.load_query_data(query, trained, accelerator="cpu").get_latent_representation()) == 60
+
+
+def test_cells_without_a_label_are_of_the_unlabeled_category():
+    mdata = simulate_multiome(n_cells=60, n_genes=60, n_peaks=100, n_cell_types=2, seed=0)
+    mdata.obs["annotation"] = mdata.obs["cell_type"].where(np.arange(60) > 3)
+    SCMAMBA.setup_mudata(mdata, labels_key="annotation", unlabeled_category="?")
+    manager = SCMAMBA._get_most_recent_anndata_manager(mdata)
+    assert list(manager.get_state_registry("labels").categorical_mapping) == ["type_1", "type_2", "?"]
+    assert (manager.get_from_registry("labels").ravel()[:4] == 2).all()
+
+
+def test_names_that_differ_by_a_suffix_are_pointed_at(trained):
+    """Two modalities of the same cells: otherwise each cell is embedded twice, from one modality."""
+    mods = {key: mod[:40].copy() for key, mod in trained.adata.mod.items()}
+    mods["atac"].obs_names = [f"{name}-1" for name in mods["atac"].obs_names]
+    with pytest.warns(UserWarning, match="No of 80 cells have two .*'cell_001' and 'cell_001-1' look like one cell"):
+        SCMAMBA.load_query_data(mudata.MuData(mods), trained, accelerator="cpu")
+    mods = {key: mod.copy() for key, mod in trained.adata.mod.items()}
+    mods["atac"].obs_names = [f"{name}_s2" if i > 200 else name for i, name in enumerate(mods["atac"].obs_names)]
+    with pytest.warns(UserWarning, match="201 of 399 cells have two .*differ in part"):
+        SCMAMBA.setup_mudata(mudata.MuData(mods))

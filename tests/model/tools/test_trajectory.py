@@ -91,7 +91,7 @@ def test_figure(path):
     time = model.get_pseudotime(root="start", groupby="cell_type")
     time.iloc[:7, 0] = np.nan
     mdata = mdata.copy()
-    mdata.obsm["X_umap"] = model.get_latent_representation()[:, :2]
+    mdata.obsm["X_umap_scmamba"] = model.get_latent_representation()[:, :2]
     joins = model.get_group_connectivities(groupby="cell_type")
     axes = pl.trajectory(mdata, time, connectivities=joins, groupby="cell_type", figure=Figure())
     assert [ax.get_title() for ax in axes] == ["joint", "rna", "atac"]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model.training.activations import decide_checkpointing, fits
+from scmamba_scvi.model.training.activations import fits, set_checkpointing
 
 
 def test_checkpointing_is_decided_by_the_argument_else_by_free_memory(mdata):
@@ -12,10 +12,10 @@ def test_checkpointing_is_decided_by_the_argument_else_by_free_memory(mdata):
     module = SCMAMBA(mdata).module
     network = module.encoders["rna"].network
     for asked in (True, False):
-        decide_checkpointing(module, asked, None, None)
+        set_checkpointing(module, asked, 80)
         assert network.checkpoint_blocks is asked
-    network.checkpoint_blocks = True
-    decide_checkpointing(module, None, None, None)
+    module.encoders["rna"].checkpoint_activations(True)
+    set_checkpointing(module, None, 80)
     assert not network.checkpoint_blocks  # a CPU keeps activations
     to_come = 12 * sum(p.numel() for p in module.parameters())  # gradient and two moments in float32
     assert fits(700, module, to_come + 1000) and not fits(701, module, to_come + 1000)

@@ -1,5 +1,6 @@
 """Training on several devices: two processes on one machine, over gloo."""
 
+import datetime
 import os
 import re
 import subprocess
@@ -12,14 +13,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
+from shapes import TINY, mudata_of, poisson
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, RandomSampler
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model.training.distributed import count_ranks, ranks_trainer
-from scmamba_scvi.model.training.samplers import BatchPureSampler, ShareOfRank
+from scmamba_scvi.model.training.distributed import count_devices, distributed_trainer
+from scmamba_scvi.model.training.samplers import BatchPureSampler, PartOfMinibatch
 from scmamba_scvi.nn.gradient_caching import split_minibatch
 
 #: Nothing is drawn at random, so that gradients can be compared.
@@ -36,10 +38,12 @@ CASES = {
 # -- the loss -------------------------------------------------------------------------------------------------------
 
 
-def on_rank(number, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+def on_rank(number, folder, names):
+    # a process that waits in vain for the other ends in an error
+    timeout = datetime.timedelta(seconds=30)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2, timeout=timeout)
     torch.set_num_threads(1)
-    for name in CASES:
+    for name in names:
         module, batch = torch.load(f"{folder}/{name}.pt", weights_only=False)
         for size in (None, 24):
             found = step(module, list(split_minibatch(batch, 64))[number], size, name, wrap=DistributedDataParallel)
@@ -77,13 +81,35 @@ def test_loss_and_gradients_of_two_ranks_with_64_cells_are_those_of_128(tmp_path
                 encoder.gate.data.fill_(0.0 if name == "linear first" else 0.5)
         batch = model.adata_manager.create_torch_dataset()[np.argsort(mdata.obs_names.str[5:].astype(int))]
         torch.save((model.module, batch), tmp_path / f"{name}.pt")
-    mp.spawn(on_rank, (str(tmp_path),), nprocs=2)
-    for name in CASES:
-        loss, gradient, statistics = step(*torch.load(tmp_path / f"{name}.pt", weights_only=False), None, name)
+    compare_two_processes_with_one(tmp_path, CASES)
+
+
+@pytest.mark.parametrize(
+    "n_cells", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2))], ids="cells with ATAC: {}".format
+)
+def test_few_cells_of_one_process_have_a_modality(tmp_path, n_cells):
+    torch.manual_seed(0)
+    mdata = mudata_of({kind: poisson(128, 30, seed=i) for i, kind in enumerate(("rna", "atac", "protein"))})
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **{**TINY, **WITHOUT_CHANCE}, layer_scale=1.0, gate_init=0.5)
+    model._initialize(np.arange(128))
+    batch = model.adata_manager.create_torch_dataset()[np.arange(128)]
+    has_atac = torch.arange(128) < n_cells
+    counts = batch["X_atac"].to_dense() * has_atac[:, None]
+    batch |= {"present_atac": has_atac, "X_atac": counts.to_sparse_csr()}
+    torch.save((model.module, batch), tmp_path / "few.pt")
+    compare_two_processes_with_one(tmp_path, ["few"])
+
+
+def compare_two_processes_with_one(folder, names):
+    """Loss, gradients and statistics of the minibatches in ``folder``, divided between two processes, and in one."""
+    mp.spawn(on_rank, (str(folder), list(names)), nprocs=2)
+    for name in names:
+        loss, gradient, statistics = step(*torch.load(folder / f"{name}.pt", weights_only=False), None, name)
         length = torch.stack([value.norm() for value in gradient.values()]).norm()
         for size in (None, 24):
             for number in (0, 1):
-                found = torch.load(tmp_path / f"{name}-{size}-{number}.pt")
+                found = torch.load(folder / f"{name}-{size}-{number}.pt")
                 torch.testing.assert_close(found[0], loss, atol=1e-5, rtol=0)
                 assert found[1].keys() == gradient.keys()
                 for parameter, value in gradient.items():
@@ -104,7 +130,7 @@ def test_each_cell_of_an_epoch_is_read_by_one_rank(n_ranks, pure):
             return BatchPureSampler(np.repeat([0, 1], [500, 310]), 120, generator)
         return BatchSampler(RandomSampler(range(810), generator=generator), 120, drop_last=False)
 
-    shares = [ShareOfRank(minibatches(), number, n_ranks) for number in range(n_ranks)]
+    shares = [PartOfMinibatch(minibatches(), number, n_ranks) for number in range(n_ranks)]
     epochs = [[list(share) for share in shares] for _ in range(2)]
     for epoch in epochs:
         assert len({len(parts) for parts in epoch}) == 1 and len(epoch[0]) == len(shares[0])
@@ -120,21 +146,21 @@ def test_each_cell_of_an_epoch_is_read_by_one_rank(n_ranks, pure):
 
 
 def test_devices_are_counted_and_strategies_that_cannot_train_are_refused():
-    assert count_ranks("cpu", "auto") == 1
-    assert count_ranks("cpu", 2, num_nodes=3, strategy="ddp_notebook") == 6
-    assert count_ranks("cpu", 1, strategy="fsdp") == 1  # on one device any strategy trains
+    assert count_devices("cpu", "auto") == 1
+    assert count_devices("cpu", 2, num_nodes=3, strategy="ddp_notebook") == 6
+    assert count_devices("cpu", 1, strategy="fsdp") == 1  # on one device any strategy trains
     for strategy in ("fsdp", "ddp_spawn"):  # parts of the model on every device; processes that start empty
         with pytest.raises(ScmambaError, match="leave it out, or choose among .*ddp_notebook"):
-            count_ranks("cpu", 2, strategy=strategy)
+            count_devices("cpu", 2, strategy=strategy)
 
 
 def test_nothing_is_written_where_the_user_works():
     given = {"strategy": DDPStrategy()}
-    with ranks_trainer(2, given) as (trainer, report):
+    with distributed_trainer(2, given) as (trainer, report):
         assert isinstance(trainer["strategy"], DDPStrategy) and trainer["strategy"] is not given["strategy"]
         assert trainer["log_save_dir"] and report.parent.is_dir()
     assert not report.parent.exists()
-    with ranks_trainer(1, given) as (trainer, report):
+    with distributed_trainer(1, given) as (trainer, report):
         assert trainer == {} and report is None
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...nn.joint import N_CLUSTERS, JointEmbedding
-from ...nn.reliability import in_halves, reliability
+from ...nn.reliability import are_counts, coefficient_alpha, split_counts, split_half_reliability
 from ...nn.spectral import TruncatedSVD
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
@@ -35,10 +35,16 @@ def initialize_joint(
 ) -> None:
     """Give the joint embedding the components of every modality, each weighted by its reliability on ``cells``."""
     for kind, matrix in matrices.items():
-        generator = torch.Generator().manual_seed(seed)
-        pairs = (in_halves(block, generator) for block in iterate_blocks(matrix, cells))
-        halves = ((module.transform(a, kind), module.transform(b, kind)) for a, b in pairs)
-        _joint(module).set_components(kind, svds[kind], reliability(halves, svds[kind].components))
+        components = svds[kind].components
+        if all(are_counts(block) for block in iterate_blocks(matrix, cells)):
+            generator = torch.Generator().manual_seed(seed)
+            halves = (split_counts(block, generator) for block in iterate_blocks(matrix, cells))
+            transformed = ((module.transform(a, kind), module.transform(b, kind)) for a, b in halves)
+            reliability = split_half_reliability(transformed, components)
+        else:
+            values = (module.transform(block, kind) for block in iterate_blocks(matrix, cells))
+            reliability = coefficient_alpha(values, components)
+        _joint(module).set_components(kind, svds[kind], reliability)
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, ini
 
 
 class FittingMixin(ModelBase):
-    """Value transforms, spectral start and joint embedding of a model whose module is an `SCMAMBAModule`."""
+    """Value transforms, spectral initialization and joint embedding of a model whose module is an `SCMAMBAModule`."""
 
     def _initialize(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
         """Fit what must be known before the first step of training; once in the life of a model."""
@@ -29,18 +29,18 @@ class FittingMixin(ModelBase):
         seed = settings.seed or 0
         # in rising order, so that a file is read once from front to back
         fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
-        starts_spectrally = self.config.spectral and self.config.linear_branch
-        if starts_spectrally or self.module.joint is not None:
+        is_spectral = self.config.spectral and self.config.linear_branch
+        if is_spectral or self.module.joint is not None:
             matrices, cells, _ = self._sample(cells, buffer_mb)
             svds = decompose(self.module, matrices, cells, seed)
-            if starts_spectrally:
+            if is_spectral:
                 initialize_linear_branch(self.module, matrices, cells, svds, seed)
             if self.module.joint is not None:
                 initialize_joint(self.module, matrices, cells, svds, seed)
         self.is_initialized_ = True
 
     def _fit_joint_embedding(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
-        """Fit the joint embedding to the encoders as they are; in the model of a query, only the offsets of new batches."""
+        """Fit the joint embedding to the encoders as they are; in the model of a query, only the batch offsets of new batches."""
         if self.module.joint is None:
             return
         if self.is_query_:
@@ -53,7 +53,7 @@ class FittingMixin(ModelBase):
         fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
 
     def _place_new_batches(self) -> None:
-        """Estimate the offsets of batches that the reference was not trained on."""
+        """Estimate the batch offsets that the reference does not know."""
         if not self._corrects_batches or self.module.joint is None:
             return
         manager = self.adata_manager
@@ -63,8 +63,8 @@ class FittingMixin(ModelBase):
         small = fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed)
         for number, n_cells in small.items():
             warnings.warn(
-                f"Batch {self.batches[number]!r} has {n_cells} cells, fewer than the {MIN_CELLS_OF_BATCH} that an offset "
-                f"is estimated from: its joint embedding is not corrected.",
+                f"Batch {self.batches[number]!r} has {n_cells} cells, fewer than the {MIN_CELLS_OF_BATCH} that a batch "
+                f"offset is estimated from: its joint embedding is not corrected.",
                 UserWarning, stacklevel=3,
             )  # fmt: skip
 

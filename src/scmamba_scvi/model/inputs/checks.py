@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,66 +34,70 @@ def check_mudata(
         raise ScmambaError(
             "This MuData is a view of another one. Make it an object of its own first: mdata = mdata.copy()."
         )
+    for key, modality in mdata.mod.items():
+        if modality.is_view:
+            where = f"mdata[{key!r}]"
+            raise ScmambaError(
+                f"{where} is a view, a slice of another AnnData. Make it an object of its own: mdata.mod[{key!r}] = {where}.copy()."
+            )
     for kind, key in modalities.items():
-        if key in mdata.mod:
-            check_names(mdata.mod[key], f"mdata[{key!r}]")
-            check_matrix(mdata.mod[key], kind, key, layers.get(kind), require_counts=require_counts)
+        check_names(mdata.mod[key], f"mdata[{key!r}]")
+        check_matrix(mdata.mod[key], kind, key, layers.get(kind), require_counts=require_counts)
+    in_modalities = pd.Index([]).append([modality.obs_names for modality in mdata.mod.values()]).unique()
+    alone, unlisted = mdata.obs_names.difference(in_modalities), in_modalities.difference(mdata.obs_names)
+    for cells, what in (
+        (alone, "cells of mdata are in none of its modalities"),
+        (unlisted, "cells are not in mdata.obs"),
+    ):
+        if len(cells):
+            raise ScmambaError(
+                f"{len(cells):,} {what}, such as {cells[0]!r}: a modality was changed after the MuData was made. Call "
+                f"mdata.update() first."
+            )
 
 
-def check_obs_column(mdata: MuData, argument: str, column: str | None) -> None:
-    """An argument that names a column: ``mdata.obs`` has it, with a value of one type for every cell."""
-    if column is None:
-        return
-    if not isinstance(column, str):
-        raise ScmambaError(f"{argument} must be the name of a column of mdata.obs, got {column!r}.")
-    if column not in mdata.obs:
-        elsewhere = [key for key, mod in mdata.mod.items() if column in mod.obs]
-        hint = (
-            f" It is a column of the modalities {elsewhere}: copy it with mdata.obs[{column!r}] = "
-            f"mdata[{elsewhere[0]!r}].obs[{column!r}]." if elsewhere else ""
-        )  # fmt: skip
-        raise ScmambaError(f"{argument}={column!r} is not a column of mdata.obs, which has {list(mdata.obs)}.{hint}")
-    n_missing = int(mdata.obs[column].isna().sum())
-    if n_missing:
-        raise ScmambaError(
-            f"mdata.obs[{column!r}] ({argument}) is missing for {n_missing:,} of {mdata.n_obs:,} cells. "
-            f"Fill it, for example with .fillna('Unknown')."
-        )
-    types = {type(value) for value in mdata.obs[column]} if mdata.obs[column].dtype == object else set()
-    if len(types) > 1 or not all(issubclass(t, Hashable) for t in types):
-        raise ScmambaError(
-            f"mdata.obs[{column!r}] ({argument}) holds {' and '.join(sorted(t.__name__ for t in types))}: make all values "
-            f"text, mdata.obs[{column!r}].astype(str)."
-        )
+def check_pairs(mdata: MuData, modalities: Mapping[str, str], *, needed: bool) -> None:
+    """Cells with several modalities, if ``needed`` at least one; warn of names that look like one cell's and differ.
 
-
-@contextlib.contextmanager
-def only_used_categories(mdata: MuData, column: str | None) -> Iterator[None]:
-    """Within the block, a categorical column has only the categories that occur; afterwards, all it had before.
-
-    A category that is left over from cells that were removed would otherwise count as a batch that the model knows.
+    Only these cells tell a contrastive loss which embeddings belong together.
     """
-    if column is None or not isinstance(mdata.obs[column].dtype, pd.CategoricalDtype):
-        yield
+    names = {key: mdata.mod[key].obs_names for key in modalities.values()}
+    n_paired = int((pd.Index([]).append(list(names.values())).value_counts() > 1).sum())
+    alike = next((found for a, b in itertools.combinations(names, 2) if (found := _alike(names[a], names[b]))), None)
+    if alike is None and (n_paired or not needed):
         return
-    whole = mdata.obs[column]
-    mdata.obs[column] = whole.cat.remove_unused_categories()
-    try:
-        yield
-    finally:
-        mdata.obs[column] = whole
+    if alike is None:
+        examples = ", ".join(f"{key}: {n[0]!r}" for key, n in names.items() if len(n))
+    else:
+        examples = f"{alike[0]!r} and {alike[1]!r} look like one cell"
+    message = (
+        f"{n_paired or 'No'} of {mdata.n_obs:,} cells have two of the modalities {list(names)}: cell names "
+        f"{'differ in part' if n_paired else 'do not overlap'} ({examples}). If the cells are the same, give them the same "
+        f"obs_names in every modality and make the MuData again."
+    )
+    if needed and not n_paired:
+        raise ScmambaError(message)
+    warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def check_shared_cells(mdata: MuData, modalities: Mapping[str, str]) -> None:
-    """Some cells must have two modalities: only these tell a contrastive loss which views belong together."""
-    names = [mdata.mod[key].obs_names for key in modalities.values()]
-    n_paired = int((pd.concat([pd.Series(1, index=n) for n in names]).groupby(level=0).sum() > 1).sum())
-    if n_paired == 0:
-        examples = ", ".join(f"{key}: {n[0]!r}" for key, n in zip(modalities.values(), names, strict=True) if len(n))
-        raise ScmambaError(
-            f"No cell has two of the modalities {list(modalities.values())}: their cell names do not overlap ({examples}). "
-            f"If the cells are the same, give them the same obs_names."
-        )
+def _alike(first: pd.Index, second: pd.Index) -> tuple[str, str] | None:
+    """Two names that differ by a prefix or a suffix, if that is so for half of the cells that only one side has."""
+    own = first.difference(second), second.difference(first)
+    a, b = map(_cores, own)
+    both = sorted(a.keys() & b.keys())
+    if not both or 2 * len({a[core] for core in both}) < min(map(len, own)):
+        return None
+    return a[both[0]], b[both[0]]
+
+
+def _cores(names: pd.Index) -> dict[str, str]:
+    """From each name, with and without its prefix or suffix, to the name, where no two names become the same."""
+    found: dict[str, str] = {}
+    for ending in (r"^[^-_.:#]*[-_.:#]", r"[-_.:#][^-_.:#]*$"):
+        core = names.str.replace(ending, "", regex=True)
+        unique = ~core.duplicated(keep=False)
+        found |= dict(zip(core[unique], names[unique], strict=True))
+    return found | dict(zip(names, names, strict=True))
 
 
 def check_names(adata: AnnData, where: str) -> None:
@@ -137,10 +142,9 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
             flat, nature = bad
             at = _describe_entry(adata, block, first, flat)
             raise _bad_value_error(adata, where, kind, key, layer, nature, at)
-        filled = block if sparse.issparse(block) else sparse.csr_matrix(block)
-        nonzero = filled.data != 0
-        seen[filled.indices[nonzero]] = True
-        n_empty += int((np.diff(np.r_[0, nonzero.cumsum()][filled.indptr]) == 0).sum())
+        row, column = block.nonzero()
+        seen[column] = True
+        n_empty += block.shape[0] - len(np.unique(row))
     n_all_zero = int((~seen).sum())
     counted = [(n_empty, adata.n_obs, "cells"), (n_all_zero, adata.n_vars, "features")]
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
@@ -152,7 +156,7 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
         )
 
 
-def check_storage(x: object, where: str) -> None:
+def check_storage(x: Any, where: str) -> None:
     """The matrix is of a kind whose rows can be read, and holds numbers."""
     if isinstance(x, np.ma.MaskedArray):
         raise ScmambaError(f"{where} is a masked array: missing counts have no meaning here. Fill it, .filled(0).")
@@ -161,28 +165,28 @@ def check_storage(x: object, where: str) -> None:
     known = sparse.issparse(x) or isinstance(x, np.ndarray | CSRDataset)
     if not known and not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
         raise ScmambaError(f"{where} is a {type(x).__name__}: store it as scipy CSR or a numpy array.")
+    if x.dtype == np.float16 and not isinstance(x, np.ndarray):
+        raise ScmambaError(
+            f"{where} is sparse with values of type float16, which scipy cannot read: store it as float32."
+        )
     if np.dtype(x.dtype).kind not in "biuf":
         raise ScmambaError(f"{where} has values of type {x.dtype}: counts must be numbers.")
 
 
-def check_compressed(x: sparse.spmatrix | sparse.sparray, where: str) -> None:
+def check_compressed(x: Any, where: str) -> None:
     """The arrays of a CSR or CSC matrix fit each other; if not, compiled code would read past their ends."""
     if x.format not in ("csr", "csc"):
         return
-    n_major, n_minor = x.shape if x.format == "csr" else x.shape[::-1]
-    unit = "row" if x.format == "csr" else "column"
-    if len(x.indptr) != n_major + 1 or x.indptr[0] != 0 or (np.diff(x.indptr) < 0).any():
-        fault = f"its indptr does not rise from 0 over {n_major:,} {unit}s"
-    elif not x.indptr[-1] == len(x.indices) == len(x.data):
-        fault = f"it has {len(x.data):,} values, {len(x.indices):,} indices and an indptr that ends at {x.indptr[-1]:,}"
-    elif len(x.indices) and not 0 <= x.indices.min() <= x.indices.max() < n_minor:
-        fault = f"its indices run from {x.indices.min()} to {x.indices.max()}, and there are {n_minor:,}"
-    else:
-        return
-    raise ScmambaError(f"{where} is a damaged sparse matrix: {fault}. Read or make it again.")
+    try:
+        # scipy's check shortens and converts arrays of the matrix: a second one, around the user's arrays, takes that
+        checked = type(x)(x.shape, dtype=x.dtype)
+        checked.data, checked.indices, checked.indptr = x.data, x.indices, x.indptr
+        checked.check_format(full_check=True)
+    except (ValueError, IndexError) as error:
+        raise ScmambaError(f"{where} is a damaged sparse matrix: {error}. Read or make it again.") from error
 
 
-def _blocks(x: object) -> Iterator[tuple[int, object]]:
+def _blocks(x: Any) -> Iterator[tuple[int, Any]]:
     if sparse.issparse(x) and x.format != "csr":
         x = x.tocsr()
     for first in range(0, x.shape[0], BLOCK):
@@ -227,7 +231,7 @@ def _bad_value_error(
     )
 
 
-def _describe_entry(adata: AnnData, block: sparse.csr_matrix | np.ndarray, first: int, flat: int) -> str:
+def _describe_entry(adata: AnnData, block: Any, first: int, flat: int) -> str:
     """A stored value of a block that begins at row ``first``, with its cell and its feature."""
     if sparse.issparse(block):
         row, column = int(np.searchsorted(block.indptr, flat, side="right")) - 1, int(block.indices[flat])

@@ -1,37 +1,86 @@
-"""A column of ``obs``, whether the MuData holds it or its modalities do."""
+"""Batches and labels as numbers, from a column of cells wherever the data have it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import pandas as pd
 from mudata import MuData
+from scvi.data.fields import CategoricalObsField
 
-from ...errors import UnknownNameError
+from ..._columns import obs_column
+from ...errors import ScmambaError
 
 
-def obs_column(mdata: MuData, name: str, argument: str) -> pd.Series:
-    """Value of each cell in the column ``name``, missing where nothing holds one.
-
-    A column that ``mdata.obs`` lacks is read from the modalities. Each of them knows its own cells only, so that a cell
-    takes the value of the first modality that has one for it.
+class ColumnField(CategoricalObsField):
+    """Codes of the categories of a column, in ``mdata.obs``; without a column, zero for every cell.
 
     Parameters
     ----------
-    argument
-        What ``name`` is called in the error.
-
-    Raises
-    ------
-    UnknownNameError
-        Neither ``mdata.obs`` nor a modality has the column.
+    registry_key
+        What the column is for: ``"batch"`` or ``"labels"``.
+    column
+        Its name, or `None`.
+    missing
+        Category of cells without a value; `None`: every cell has one.
     """
-    if name in mdata.obs:
-        return mdata.obs[name]
-    # as objects: missing cells would turn whole numbers into fractions, and categories differ between modalities
-    columns = [mod.obs[name].astype(object).reindex(mdata.obs_names) for mod in mdata.mod.values() if name in mod.obs]
-    if not columns:
-        known = [*mdata.obs, *(other for mod in mdata.mod.values() for other in mod.obs)]
-        raise UnknownNameError(argument, name, dict.fromkeys(known))
-    column = columns[0]
-    for other in columns[1:]:
-        column = column.where(column.notna(), other)
-    return column
+
+    def __init__(self, registry_key: str, column: str | None, missing: str | None = None) -> None:
+        super().__init__(registry_key, column)
+        self.column, self.missing = column, missing
+
+    def register_field(self, adata: MuData) -> dict:
+        """Write the codes; returns what is kept of the column."""
+        return super().register_field(adata) if self.column is None else self._write(adata, [])
+
+    def transfer_field(self, state_registry: dict, adata_target: MuData, **kwargs: Any) -> dict:
+        """Write the codes of new data; categories that the model does not know come after its own."""
+        if self.column is None:
+            return super().transfer_field(state_registry, adata_target, **kwargs)
+        return self._write(adata_target, state_registry[self.CATEGORICAL_MAPPING_KEY])
+
+    def validate_field(self, adata: MuData) -> None:
+        """Nothing: `categories` raised before anything was written."""
+
+    def categories(self, mdata: MuData, known: Sequence[object]) -> list[object]:
+        """The ``known`` categories, then those that only ``mdata`` has.
+
+        Raises
+        ------
+        ScmambaError
+            There is no such column, a cell has no value, or values of several types cannot be compared.
+        """
+        if self.column is None:
+            return list(known)
+        argument = f"{self.registry_key}_key"
+        values = obs_column(mdata, self.column, argument)
+        missing = values.isna().to_numpy()
+        if missing.any() and self.missing is None:
+            where = f"mdata.obs[{self.column!r}]"
+            way_out = f"{where} = {where}.astype(str).where({where}.notna(), 'Unknown')"
+            if self.column not in mdata.obs:
+                way_out = f"{where} = ..., one value for every cell"
+            raise ScmambaError(
+                f"{argument}={self.column!r} is missing for {missing.sum():,} of {mdata.n_obs:,} cells, such as "
+                f"{mdata.obs_names[missing.argmax()]!r}. Give them a batch: {way_out}."
+            )
+        try:
+            # used ones only: one left over from cells that were removed would count as a batch that the model knows
+            found = values.astype("category").cat.remove_unused_categories().cat.categories
+            sorted([*known, *found])  # raises if they cannot be compared
+        except TypeError as error:
+            raise ScmambaError(
+                f"{argument}={self.column!r} holds values of several types, or of another type than the model knows: make "
+                f"them all text, mdata.obs[{self.column!r}].astype(str), or all numbers."
+            ) from error
+        found = [*found, self.missing] if missing.any() else list(found)
+        return [*known, *(category for category in found if category not in set(known))]
+
+    def _write(self, mdata: MuData, known: Sequence[object]) -> dict:
+        categories = pd.Index(self.categories(mdata, known), dtype=object)
+        values = obs_column(mdata, str(self.column)).astype(object)
+        codes = categories.get_indexer(values.where(values.notna(), self.missing))
+        mdata.obs[self.attr_key] = codes.astype(np.int64)
+        return {self.CATEGORICAL_MAPPING_KEY: categories.to_numpy(), self.ORIGINAL_ATTR_KEY: self.column}

@@ -38,12 +38,13 @@ def build_of(mdata: MuData, modalities: Mapping[str, str], genome: str | None) -
     ScmambaError
         The caller and the data, or two modalities, name different builds.
     """
-    found = {} if genome is None else {"genome": canonical_build(genome)}
-    if (build := recorded_build(mdata.uns, None, "mdata.uns")) is not None:
+    stated = None if genome is None else canonical_build(genome)
+    found = {} if stated is None else {"genome": stated}
+    if (build := recorded_build(mdata.uns, None, "mdata.uns", stated)) is not None:
         found["mdata.uns['genome']"] = build
     for kind, key in modalities.items():
         if kind in PLACED_KINDS and key in mdata.mod:
-            build = recorded_build(mdata.mod[key].uns, mdata.mod[key].var, f"mdata[{key!r}]")
+            build = recorded_build(mdata.mod[key].uns, mdata.mod[key].var, f"mdata[{key!r}]", stated)
             found |= {} if build is None else {f"mdata[{key!r}]": build}
     if len(set(found.values())) > 1:
         raise ScmambaError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,18 @@ from scvi.data import AnnDataManager
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ..._compat import mudata_wrapper, scvi_constants
-from ..._keys import CELLS_KEY, KINDS, present_key, x_key
+from ..._columns import has_obs_column
+from ..._compat import scvi_constants
+from ..._keys import CELLS_KEY, KINDS, LABELS_KEY, present_key, x_key
 from ...errors import ScmambaError
-from .checks import check_mudata
+from .checks import check_mudata, check_pairs
+from .columns import ColumnField
 from .genome import build_of
 from .matrices import ModalityMatrix
 
 _C = scvi_constants()
-_MuDataField = mudata_wrapper()
+#: What to do about data that were changed.
+AGAIN = "Call SCMAMBA.setup_mudata again, and make a new model if features changed."
 
 
 class MultiModalDataset(Dataset):
@@ -32,7 +35,7 @@ class MultiModalDataset(Dataset):
         registered = list(manager.data_registry)
         keys = registered if keys is None else list(keys)
         self._cells = np.arange(manager.adata.n_obs)  # positions in the MuData
-        self.matrices = {kind: manager.matrix(kind) for kind in KINDS if x_key(kind) in keys}
+        self.matrices: dict[str, ModalityMatrix] = {kind: manager.matrix(kind) for kind in KINDS if x_key(kind) in keys}
         matrix_keys = {x_key(kind) for kind in KINDS}
         self._columns = {k: np.asarray(manager.get_from_registry(k)) for k in keys if k not in matrix_keys}
 
@@ -81,14 +84,41 @@ class MultiModalManager(AnnDataManager):
         dataset = MultiModalDataset(self, keys)
         return dataset if indices is None else Subset(dataset, indices)
 
+    def register_fields(self, adata, source_registry=None, **transfer_kwargs) -> None:
+        """Register ``adata``; every fault of it is an error before anything is written."""
+        known = (source_registry or {}).get(_C._FIELD_REGISTRIES_KEY, {})
+        self._check(adata, known)
+        super().register_fields(adata, source_registry, **transfer_kwargs)
+        self._cells_at_setup = {key: adata.mod[key].obs_names for key in self._keys(adata).values()}
+        self._cells_at_setup[""] = adata.obs_names
+
     def matrix(self, kind: str) -> ModalityMatrix:
-        """Counts of one kind of modality, by cell of the MuData."""
-        modality: AnnData = self.adata.mod[self._setup_args["modalities"][kind]]
-        rows = modality.obs_names.get_indexer(self.adata.obs_names)
+        """Counts of one kind of modality, by cell of the MuData.
+
+        Raises
+        ------
+        ScmambaError
+            Features or cells are not those that were set up.
+        """
+        key = self._setup_args["modalities"][kind]
+        modality: AnnData = self.adata.mod[key]
+        for where, names, before in (
+            ("mdata", self.adata.obs_names, self._cells_at_setup[""]),
+            (f"mdata[{key!r}]", modality.obs_names, self._cells_at_setup[key]),
+        ):
+            if differences := _differences(before, names):
+                raise ScmambaError(
+                    f"{where} was changed after setup_mudata: of {len(before):,} cells {differences}. {AGAIN}"
+                )
         known = self.feature_names(kind)
-        columns = None
-        if not np.array_equal(known, modality.var_names):
-            columns = pd.Index(known).get_indexer(modality.var_names)
+        if differences := _differences(pd.Index(known), modality.var_names):
+            raise ScmambaError(
+                f"mdata[{key!r}] was changed after setup_mudata: of {len(known):,} features {differences}. {AGAIN}"
+            )
+        rows = modality.obs_names.get_indexer(self.adata.obs_names)
+        columns = (
+            None if modality.var_names.equals(pd.Index(known)) else pd.Index(known).get_indexer(modality.var_names)
+        )
         return ModalityMatrix(self.get_from_registry(x_key(kind)), rows, columns)
 
     @property
@@ -108,19 +138,33 @@ class MultiModalManager(AnnDataManager):
     def _setup_args(self) -> dict:
         return self._registry[_C._SETUP_ARGS_KEY]
 
-    def _validate_anndata_object(self, adata) -> None:
+    def _keys(self, mdata: MuData) -> dict[str, str]:
+        """The model's modalities that ``mdata`` has."""
+        return {kind: key for kind, key in self._setup_args["modalities"].items() if key in mdata.mod}
+
+    def _check(self, adata: object, known: Mapping) -> None:
+        """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows."""
         if not isinstance(adata, MuData):
             raise ScmambaError(
                 f"A MuData is needed, got {type(adata).__name__}: mudata.MuData({{'rna': ..., 'atac': ...}})."
             )
-        args = self._setup_args
-        if not any(key in adata.mod for key in args["modalities"].values()):
+        args, keys = self._setup_args, self._keys(adata)
+        if not keys:
             raise ScmambaError(
                 f"None of the modalities {list(args['modalities'].values())} is in this MuData: {list(adata.mod)}."
             )
         build_of(adata, args["modalities"], args.get("genome"))  # raises if the genome build is not the model's
-        check_mudata(adata, args["modalities"], args["layers"], require_counts=args["require_counts"])
-        super()._validate_anndata_object(adata)
+        check_mudata(adata, keys, args["layers"], require_counts=args["require_counts"])
+        check_pairs(adata, keys, needed=not known)
+        for kind, key in keys.items():
+            if known:
+                check_features(
+                    known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"], adata.mod[key].var_names, key
+                )
+        for field in self.fields:
+            if isinstance(field, ColumnField) and not (known and self._is_absent(field, adata)):
+                of_model = known[field.registry_key][_C._STATE_REGISTRY_KEY]["categorical_mapping"] if known else []
+                field.categories(adata, of_model)
 
     def _add_field(self, field, adata, source_registry=None, **transfer_kwargs) -> None:
         source = (source_registry or {}).get(_C._FIELD_REGISTRIES_KEY, {}).get(field.registry_key)
@@ -128,43 +172,39 @@ class MultiModalManager(AnnDataManager):
             # new data may lack a modality, and can be embedded without batches and labels
             self._registry[_C._FIELD_REGISTRIES_KEY][field.registry_key] = {**source, _C._DATA_REGISTRY_KEY: {}}
             return
+        super()._add_field(field, adata, source_registry, **transfer_kwargs)
         names = (source or {}).get(_C._STATE_REGISTRY_KEY, {}).get("column_names")
-        if names is not None:
-            check_features(names, adata.mod[field.mod_key].var_names, field.mod_key)
-        try:
-            super()._add_field(field, adata, source_registry, **transfer_kwargs)
-        except TypeError as error:  # scvi-tools sorts the categories, and Python cannot compare text with numbers
-            column = self._setup_args.get(f"{field.registry_key}_key")
-            raise ScmambaError(
-                f"mdata.obs[{column!r}] holds values of several types, or of another type than the model knows: convert them "
-                f"all to text, mdata.obs[{column!r}].astype(str), or all to numbers."
-            ) from error
         if names is not None:
             # the registry keeps the model's order of features; `matrix` maps the data's columns to it
             self._registry[_C._FIELD_REGISTRIES_KEY][field.registry_key][_C._STATE_REGISTRY_KEY]["column_names"] = names
 
     def _is_absent(self, field, adata: MuData) -> bool:
-        if isinstance(field, _MuDataField) and field.mod_key is not None:
+        """Whether new data are registered without this field of the model."""
+        if not isinstance(field, ColumnField):
             return field.mod_key not in adata.mod
-        key = self._setup_args.get(f"{field.registry_key}_key")
-        return key is not None and key not in adata.obs
+        # labels of new data are not needed, and may be unknown
+        return field.registry_key == LABELS_KEY or (
+            field.column is not None and not has_obs_column(adata, field.column)
+        )
 
 
 def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:
     """New data must have the features the model was trained on, in any order."""
-    of_model = pd.Index(known)
-    missing, extra = of_model.difference(names), names.difference(of_model)
-    if not len(missing) and not len(extra):
-        return
-    parts = [
-        f"{len(found):,} {what} (such as {', '.join(map(repr, found[:3]))})"
-        for what, found in (("are missing", missing), ("are not known to the model", extra))
-        if len(found)
-    ]
-    raise ScmambaError(
-        f"The features of mdata[{key!r}] are not those of the model: of {len(known):,} features "
-        f"{' and '.join(parts)}. Names are compared exactly; their order does not matter. "
-        f"SCMAMBA.prepare_query_mudata(mdata, model) fits new data to a model."
+    if differences := _differences(pd.Index(known), names):
+        raise ScmambaError(
+            f"The features of mdata[{key!r}] are not those of the model: of {len(known):,} features {differences}. Names are "
+            f"compared exactly; their order does not matter. SCMAMBA.prepare_query_mudata(mdata, model) fits new data to a "
+            f"model."
+        )
+
+
+def _differences(known: pd.Index, names: pd.Index) -> str:
+    """How many names are missing or new, with examples; empty if the names are the same in any order."""
+    if known is names or known.equals(names):
+        return ""
+    found = {"are missing": known.difference(names), "are not known": names.difference(known)}
+    return " and ".join(
+        f"{len(some):,} {what} (such as {', '.join(map(repr, some[:3]))})" for what, some in found.items() if len(some)
     )
 
 

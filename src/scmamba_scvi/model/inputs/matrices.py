@@ -74,17 +74,17 @@ class ModalityMatrix:
         return self._x.read(rows) if isinstance(self._x, RowsOnDisk) else self._x[rows]
 
     def _sparse(self, block, have: np.ndarray) -> Tensor:
-        block = sparse.csr_matrix(block)
-        if self._columns is not None:
-            block = sparse.csr_matrix((block.data, self._columns[block.indices], block.indptr), shape=block.shape)
+        columns = block.indices if self._columns is None else self._columns[block.indices]
+        # float32 before values of one entry are added, which would overflow in narrow integers
+        values = block.data.astype(np.float32, copy=False)
+        block = sparse.csr_matrix((values, columns, block.indptr), shape=block.shape)
         if self._columns is not None or self._may_be_unsorted:
             block.sum_duplicates()  # also sorts
         lengths = np.zeros(len(have), dtype=np.int64)
         lengths[have] = np.diff(block.indptr)
         # scipy's own index type, int32 below 2 ** 31 stored values, is half as much to copy as int64
         crow = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(block.indices.dtype))
-        values = torch.from_numpy(block.data.astype(np.float32, copy=False))
-        return csr(crow, torch.from_numpy(block.indices), values, (len(have), self.n_features))
+        return csr(crow, torch.from_numpy(block.indices), torch.from_numpy(block.data), (len(have), self.n_features))
 
     def _dense(self, block: np.ndarray, have: np.ndarray) -> Tensor:
         out = np.zeros((len(have), self.n_features), dtype=np.float32)

@@ -15,6 +15,7 @@ from ..._keys import BATCH_KEY, KINDS, LABELS_KEY
 from ...config import ModelConfig
 from ...errors import ScmambaError
 from ...pp import FeatureLayout
+from ..tools.linear_classifier import LinearClassifier
 
 FORMAT: Final = "scmamba-scvi model"
 FORMAT_VERSION: Final = 1

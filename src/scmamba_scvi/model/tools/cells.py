@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from ..._columns import has_obs_column, obs_column
 from ..._compat import drop_manager, quiet, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
@@ -109,7 +110,7 @@ def as_mudata(
             f"None of the features of {argument} (such as {', '.join(map(repr, data.var_names[:3]))}) is known to the "
             f"model, whose modalities are {list(model.kinds)}."
         )
-    with temporary_mudata(model, {model.kinds[kind]: data}, data.obs) as wrapped:
+    with temporary_mudata(model, {model.kinds[kind]: data}, data) as wrapped:
         yield wrapped
 
 
@@ -117,22 +118,31 @@ def as_mudata(
 def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
     """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
     keys = [key_of(model, mdata, kind) for kind in kinds]
-    with temporary_mudata(model, {key: mdata.mod[key] for key in keys}, mdata.obs) as part:
+    with temporary_mudata(model, {key: mdata.mod[key] for key in keys}, mdata) as part:
         yield part
 
 
 @contextlib.contextmanager
-def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], obs: pd.DataFrame) -> Iterator[MuData]:
-    """MuData of ``modalities``, with the batch of each cell if ``obs`` has it; scvi-tools drops it after the block."""
+def temporary_mudata(
+    model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData | None = None
+) -> Iterator[MuData]:
+    """MuData of ``modalities``, with the batch of each cell if ``source`` has it; scvi-tools drops it after the block."""
     with without_pulling():
         mdata = MuData(modalities)
-    if model.batch_key is not None and model.batch_key in obs and obs.index.is_unique:
-        mdata.obs[model.batch_key] = obs[model.batch_key].reindex(mdata.obs_names)
+    if source is not None:
+        copy_batch(model, source, mdata)
     try:
         with quiet("scvi"):  # it logs every registration, and the user did not ask for this one
             yield mdata
     finally:
         drop_manager(model, mdata)
+
+
+def copy_batch(model: ModelBase, source: MuData | AnnData, target: MuData) -> None:
+    """Give ``target`` the batch of its cells, if the model knows batches and ``source`` has them."""
+    key = model.batch_key
+    if key is not None and has_obs_column(source, key) and source.obs_names.is_unique:
+        target.obs[key] = obs_column(source, key, "batch_key").reindex(target.obs_names)
 
 
 def embed_modality(model: ModelBase, mdata: MuData, kind: str, batch_size: int | None = None) -> ModalityEmbedding:

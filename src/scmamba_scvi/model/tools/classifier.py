@@ -13,10 +13,10 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 
+from ..._columns import obs_column
 from ..._compat import scvi_constants
 from ..._keys import KINDS
 from ...errors import ScmambaError
-from ..inputs.columns import obs_column
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier

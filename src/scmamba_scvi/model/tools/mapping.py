@@ -74,8 +74,7 @@ class MappingMixin(FittingMixin):
         ------
         ScmambaError
             The data have no modality of the model, too few of its features, or another genome build; or fewer than half
-            of the peaks of either side overlap one of the other, so that another build is likely. The message says which
-            builds it may be.
+            of the peaks of either side overlap one of the other, so that another build is likely.
 
         See Also
         --------

@@ -13,15 +13,15 @@ from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
 from scipy import sparse
 
+from ..._columns import has_obs_column
 from ..._compat import scvi_constants, without_pulling
 from ...errors import ScmambaError, UnknownNameError
-from ...pp.builds import possible_builds
 from ...pp.coordinates import Coordinates, parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
 from ..inputs.genome import build_of
 from ..inputs.kinds import kind_of_modality
-from .cells import kind_of_features
+from .cells import copy_batch, kind_of_features
 
 _C = scvi_constants()
 
@@ -128,16 +128,19 @@ def _check_overlap(
     of_model = len(np.unique(overlapping[overlapping >= 0])) / reference.placed.sum()
     if max(of_query, of_model) >= MIN_OVERLAP:
         return
+    for whose, where in ((f"mdata[{key!r}]", query), ("the model", reference)):
+        starts = np.unique(where.start[where.placed])
+        if (where.end == where.start).all() and len(starts) > 1:
+            raise ScmambaError(
+                f"The intervals of {whose} have no end: var has a column of starts alone. Tiles all of one width end at "
+                f"mdata[{key!r}].var['end'] = mdata[{key!r}].var['start'] + {np.gcd.reduce(np.diff(starts))}."
+            )
     build_of_model = model.registry_[_C._SETUP_ARGS_KEY].get("genome")
-    builds = "; ".join(
-        f"{whose} are {f'said to be {stated}' if stated else 'of unknown build'}, and by the ends of the "
-        f"chromosomes could be {' or '.join(possible_builds(where)) or 'none of the known builds'}"
-        for whose, stated, where in (("The query's", build, query), ("the model's", build_of_model, reference))
-    )
     raise ScmambaError(
         f"Only {of_query:.0%} of the intervals of mdata[{key!r}] overlap one of the model, and {of_model:.0%} of those of "
         f"the model overlap one of the query: another genome build, or another species, is likelier than another peak "
-        f"caller. {builds}. Lift the intervals over to the model's build, or count the fragments in the model's intervals."
+        f"caller. The query is on {build or 'an unknown build'}, the model on {build_of_model or 'an unknown build'}. Lift "
+        f"the intervals over to the model's build, or count the fragments in the model's intervals."
     )
 
 
@@ -168,13 +171,14 @@ def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
     if n == mapping.n_model and np.array_equal(mapping.target, np.arange(n)):
         return counts, 1.0
     used = np.flatnonzero(mapping.target >= 0)
-    dtype = np.float32 if counts.dtype.kind == "b" else counts.dtype
+    # sums of narrow integers would overflow
+    counts = counts.astype(np.result_type(counts.dtype, np.float32))
     select = sparse.csr_matrix(
-        (np.ones(len(used), dtype=dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
+        (np.ones(len(used), dtype=counts.dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
     )
     out = counts @ select
     total = float(counts.sum())
-    return (sparse.csr_matrix(out) if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
+    return (out.tocsr() if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
 
 
 def _counts(adata: AnnData, layer: str | None, key: str):
@@ -203,10 +207,7 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
                 f"the model. If they are of another naming or peaks on other intervals, say what they are: "
                 f"mudata.MuData({{'atac': adata}})."
             )
-        mdata = MuData({model.kinds[kind]: data})
-    if model.batch_key is not None and model.batch_key in data.obs:
-        mdata.obs[model.batch_key] = data.obs[model.batch_key]
-    return mdata
+        return MuData({model.kinds[kind]: data})
 
 
 def _kinds_of(model: ModelBase, mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
@@ -250,7 +251,8 @@ def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping
             mdata = mdata[order].copy()
     for name, column in _own_columns(source.obs).items():
         mdata.obs[name] = column.reindex(mdata.obs_names)
-    if model._corrects_batches and model.batch_key not in mdata.obs:
+    copy_batch(model, source, mdata)
+    if model.batch_key is not None and model._corrects_batches and not has_obs_column(mdata, model.batch_key):
         # without the column, the whole query is one new batch: its cells were probably made together
         known = set(map(str, model.batches))
         name = next(n for n in ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if n not in known)

@@ -10,11 +10,11 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from ..._columns import obs_column
 from ...errors import ScmambaError, UnknownNameError
 from ...metrics import diffusion_pseudotime
 from ...metrics.distances import as_matrix, resolve_k
 from ...metrics.graph import neighbor_graph
-from ..inputs.columns import obs_column
 from .cells import as_mudata, kind_of
 from .embedding import JOINT, EmbeddingMixin
 

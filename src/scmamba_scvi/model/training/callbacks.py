@@ -85,6 +85,8 @@ class KeepWeights(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the weights if they are better than any before."""
+        if trainer.sanity_checking and self._weights:
+            return  # resumed: the stage began with other weights
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if trainer.sanity_checking:
             self.result.start = scores

@@ -1,4 +1,4 @@
-"""Training on several devices, one process (rank) for each: how Lightning's trainer is set up."""
+"""Training on several devices, one process for each: how Lightning's trainer is set up."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..._compat import n_devices
 from ...errors import ScmambaError
 
 
-def count_ranks(
+def count_devices(
     accelerator: str, devices: int | list[int] | str, num_nodes: int = 1, strategy: str | Strategy = "auto"
 ) -> int:
-    """Number of devices that train together.
+    """Number of devices that train together, on all machines.
 
     Raises
     ------
@@ -28,9 +28,9 @@ def count_ranks(
         For several devices, ``strategy`` is not DDP, which gives each of them the whole model; or it spawns its
         processes, to which scvi-tools' registry of a MuData cannot be sent.
     """
-    n_ranks = n_devices(accelerator, devices) * num_nodes
-    if n_ranks == 1 or strategy == "auto" or isinstance(strategy, DDPStrategy):
-        return n_ranks
+    total = n_devices(accelerator, devices) * num_nodes
+    if total == 1 or strategy == "auto" or isinstance(strategy, DDPStrategy):
+        return total
     usable = [
         name for name in StrategyRegistry.available_strategies() if name.startswith("ddp") and "spawn" not in name
     ]
@@ -38,20 +38,20 @@ def count_ranks(
         raise ScmambaError(
             f"strategy={strategy!r} cannot train this model on several devices: leave it out, or choose among {usable}."
         )
-    return n_ranks
+    return total
 
 
-def is_first_rank() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that prints and reports for all."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 @contextmanager
-def ranks_trainer(n_ranks: int, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    """Arguments of the trainer of ``n_ranks`` devices, and a file in which the first rank can leave what it found.
+def distributed_trainer(world_size: int, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """Arguments of the trainer of ``world_size`` devices, and a file in which the first process can leave what it found.
 
     scvi-tools would write the history into the working directory; here it goes into a temporary folder, unless the user
-    named one among the arguments ``given``. Its warning that early stopping is off is not true of ours: every rank has
+    named one among the arguments ``given``. Its warning that early stopping is off is not true of ours: every process has
     the scores of all cells.
 
     Yields
@@ -59,20 +59,20 @@ def ranks_trainer(n_ranks: int, given: Mapping[str, Any]) -> Iterator[tuple[dict
     For one device no argument and `None`; else the arguments to add, and the path of a file that is deleted together
     with its folder afterwards.
     """
-    if n_ranks == 1:
+    if world_size == 1:
         yield {}, None
         return
     with warnings.catch_warnings(), TemporaryDirectory() as folder:
         warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
         trainer = {
             "strategy": _ddp(given.get("strategy", "auto")), "log_save_dir": given.get("log_save_dir") or folder,
-            "use_distributed_sampler": False,  # our own sampler divides the cells among ranks
+            "use_distributed_sampler": False,  # our own sampler divides the cells among processes
         }  # fmt: skip
         yield trainer, Path(folder) / "best.json"
 
 
 def _ddp(strategy: str | Strategy) -> DDPStrategy:
-    """A strategy that does not send buffers between ranks in every step: `EqualStart` sends them once."""
+    """A strategy that does not send buffers between processes in every step: `EqualStart` sends them once."""
     if isinstance(strategy, DDPStrategy):
         return copy.deepcopy(strategy)  # every stage of training needs a fresh one
     entry = StrategyRegistry["ddp" if strategy == "auto" else strategy]

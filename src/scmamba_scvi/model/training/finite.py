@@ -19,13 +19,16 @@ ADVICE: Final = (
 
 
 def first_non_finite(module: nn.Module) -> tuple[str, str | None] | None:
-    """Name of the first parameter or buffer with a value that is not finite, and the kind of modality it belongs to."""
+    """The first parameter or buffer with a value that is not finite, in words, and the kind of modality it belongs to."""
     tensors = {name: t for name, t in module.state_dict().items() if t.is_floating_point() and t.numel()}
     # one transfer from the device for all of them
     finite = torch.stack([torch.isfinite(t).all() for t in tensors.values()]).tolist()
     for name, good in zip(tensors, finite, strict=True):
         if not good:
-            return name, _kind_of(name)
+            part, kind, *_ = [*name.split("."), ""]
+            if part in ("encoders", "values"):
+                return f"the weights {name!r} of the encoder of {kind}", kind
+            return f"the weights {name!r}", None
     return None
 
 
@@ -39,41 +42,34 @@ def loss_error(
     z
         Embeddings ``(n, z)`` per kind of modality.
     names
-        Of the cells of the minibatch ``(n,)``. With several ranks only of this one's, fewer than the rows of ``z``: the
-        error then names all of them.
+        Of the cells of the minibatch ``(n,)``. On several devices only of this process's, fewer than the rows of ``z``:
+        the error then names all of them.
     """
     where = f"The loss is not finite in epoch {epoch + 1}, minibatch {batch_idx + 1}"
     weights = first_non_finite(module)
     if weights is not None:
-        name, kind = weights
-        reason = f"the weights {name!r}{_of_encoder(kind)} stopped being finite in the step before"
-        return NonFiniteError(f"{where}: {reason}. {_cells(names)} {ADVICE}", epoch, kind, names)
+        what, kind = weights
+        return _error(f"{where}: {what} stopped being finite in the step before.", epoch, kind, names)
     for kind, rows in z.items():
         bad = ~torch.isfinite(rows.detach()).all(1).cpu()
-        if not bad.any():
-            continue
-        cells = [n for n, b in zip(names, bad.tolist(), strict=True) if b] if len(names) == len(bad) else list(names)
-        reason = f"the embeddings of {kind} of {int(bad.sum()):,} of {len(bad):,} cells are not finite"
-        return NonFiniteError(f"{where}: {reason}. {_cells(cells)} {ADVICE}", epoch, kind, cells)
-    reason = "embeddings and weights are finite, the loss itself overflows"
-    return NonFiniteError(f"{where}: {reason}. {_cells(names)} {ADVICE}", epoch, None, names)
+        if bad.any():
+            cells = [n for n, b in zip(names, bad.tolist(), strict=True) if b] if len(names) == len(bad) else names
+            reason = f"the embeddings of {kind} of {int(bad.sum()):,} of {len(bad):,} cells are not finite"
+            return _error(f"{where}: {reason}.", epoch, kind, cells)
+    return _error(f"{where}: embeddings and weights are finite, the loss itself overflows.", epoch, None, names)
 
 
-def weights_error(name: str, kind: str | None, names: Sequence[str], epoch: int) -> NonFiniteError:
-    """Weights are not finite after the last step of an epoch, which no loss has shown yet."""
-    message = f"The weights {name!r}{_of_encoder(kind)} are not finite at the end of epoch {epoch + 1}. {_cells(names)} {ADVICE}"
-    return NonFiniteError(message, epoch, kind, names)
+def weights_error(module: nn.Module, names: Sequence[str], epoch: int) -> NonFiniteError | None:
+    """Weights that the last step of an epoch left not finite, which no loss has shown yet; `None` if all are finite."""
+    weights = first_non_finite(module)
+    if weights is None:
+        return None
+    what, kind = weights
+    return _error(f"T{what[1:]} are not finite at the end of epoch {epoch + 1}.", epoch, kind, names)
 
 
-def _of_encoder(kind: str | None) -> str:
-    return f" of the encoder of {kind}" if kind else ""
-
-
-def _cells(names: Sequence[str]) -> str:
-    more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
-    return f"Cells of the minibatch: {', '.join(map(repr, names[:N_NAMED]))}{more}." if names else ""
-
-
-def _kind_of(name: str) -> str | None:
-    part, kind = [*name.split("."), ""][:2]
-    return kind if part in ("encoders", "values") else None
+def _error(message: str, epoch: int, kind: str | None, names: Sequence[str]) -> NonFiniteError:
+    if names:
+        more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
+        message += f" Cells of the minibatch: {', '.join(map(repr, names[:N_NAMED]))}{more}."
+    return NonFiniteError(f"{message} {ADVICE}", epoch, kind, names)

@@ -25,11 +25,10 @@ from ..inputs.arguments import explained
 from ..inputs.manager import n_modalities_of_cells
 from .arguments import check_training
 from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StageResult, StopOnInterrupt
-from .distributed import count_ranks, is_first_rank, ranks_trainer
+from .distributed import count_devices, distributed_trainer, is_first_process
 from .held_out import can_be_scored
-from .identity import training_identity
 from .plan import ContrastivePlan
-from .resume import AtomicCheckpointIO, SaveCheckpoint, TrainingCheckpoint
+from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
 from .sizes import TrainingSizes, choose_sizes, count_training_cells
 from .splitter import PairedSplitter
 from .summary import SCORES, best_of, describe_result, epochs_of
@@ -77,7 +76,7 @@ class Run:
     def trainer_of(self, stage: str, before: int, keep: KeepWeights, on_interrupt: StopOnInterrupt) -> dict[str, Any]:
         """Arguments of scvi-tools' trainer for a stage before which the model was trained for ``before`` epochs."""
         validates = self.splitter.n_val > 0
-        shows = self.trainer.get("enable_progress_bar", True) and is_first_rank()
+        shows = self.trainer.get("enable_progress_bar", True) and is_first_process()
         options = {"log_every_n_steps": 1, "simple_progress_bar": True, "progress_bar_refresh_rate": 1, **self.trainer}
         callbacks = [EqualStart(), *self.callbacks, keep, on_interrupt]
         if self.early_stopping is not None:
@@ -165,8 +164,8 @@ class ContrastiveTrainingMixin(FittingMixin):
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir
-            Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state, order of
-            cells, history. For one device. If a save fails, a warning says so, training goes on, and the file stays as it
+            Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state of torch, order
+            of cells, history. For one device. If a save fails, a warning says so, training goes on, and the file stays as it
             was. `None`: nothing is written, and a process that is killed loses the training.
         resume
             Continue from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
@@ -207,7 +206,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         config = resolve_train_config(**(plan_kwargs or {}))
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
-            n_ranks = count_ranks(accelerator, devices, **ranks)
+            n_ranks = count_devices(accelerator, devices, **ranks)
         self._check_can_train(config, checkpoint_dir, resume, n_ranks)
         split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
         sizes, splitter = self._size_and_split(config, n_ranks, counts, {**split, **(datasplitter_kwargs or {})})
@@ -235,7 +234,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         if self.training_summary_["interrupted"]:
             message = "Training was interrupted. The model keeps its best weights so far and can be used."
             warnings.warn(message, UserWarning, stacklevel=2)
-        if scored and is_first_rank():
+        if scored and is_first_process():
             logger.info(describe_result(self.training_summary_))
 
     def _check_can_train(
@@ -296,30 +295,23 @@ class ContrastiveTrainingMixin(FittingMixin):
         self, run: Run, checkpoint_dir: str | os.PathLike[str] | None, resume: bool
     ) -> TrainingCheckpoint | None:
         """Restore the state in the checkpoint, or fit to the training cells what must be known before the first step."""
-        if checkpoint_dir is None:
+        checkpoint = None
+        if checkpoint_dir is not None:
+            options = {
+                "stages": list(run.stages), "early_stopping": run.early_stopping, "early_stopping_monitor": run.monitor,
+                **run.trainer,
+            }  # fmt: skip
+            identity = training_identity(self, run.splitter, run.config, run.sizes, options)
+            checkpoint = TrainingCheckpoint(self, run.splitter, Path(checkpoint_dir), resume, identity)
+        if checkpoint is None or checkpoint.state is None:
             self._initialize(run.splitter.train_idx, run.config.buffer_mb)
-            return None
-        options = {
-            "phases": list(run.stages), "early_stopping": run.early_stopping, "early_stopping_monitor": run.monitor,
-            **run.trainer,
-        }  # fmt: skip
-        identity = training_identity(self, run.splitter, run.config, run.sizes, options)
-        checkpoint = TrainingCheckpoint(Path(checkpoint_dir), resume, identity)
-        run.splitter.generator = checkpoint.generator
-        if checkpoint.state is not None:
-            checkpoint.restore(self)
-        else:
-            self._initialize(run.splitter.train_idx, run.config.buffer_mb)
-            checkpoint.save_between(self, must=True)
         return checkpoint
 
     def _run(self, run: Run, checkpoint: TrainingCheckpoint | None) -> None:
         """Train the stages that are not finished, until one is interrupted, and write `training_summary_`."""
-        if is_first_rank():
+        if is_first_process():
             logger.info(run.describe())
         results = [] if checkpoint is None else [StageResult(**summary) for summary in checkpoint.summaries]
-        if len(results) == len(run.stages):  # resumed, although it was over
-            self._finish(run)
         # patience that one stage used up must not end the next; checkpoints of both can be compared
         states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
         on_interrupt = StopOnInterrupt()
@@ -332,7 +324,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 if on_interrupt.interrupted:
                     break
                 if checkpoint is not None:
-                    checkpoint.finish_phase(self, dataclasses.asdict(results[-1]))
+                    checkpoint.summaries.append(dataclasses.asdict(results[-1]))
         finally:  # also after an error: the model then has its last good weights, and can be used
             if self.is_trained_:
                 self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
@@ -353,19 +345,19 @@ class ContrastiveTrainingMixin(FittingMixin):
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
         before = epochs_of(self.history_ if self.is_trained_ else None)
-        with quiet_lightning(), ranks_trainer(run.sizes.n_ranks, run.trainer) as (of_ranks, report):
+        with quiet_lightning(), distributed_trainer(run.sizes.n_ranks, run.trainer) as (of_ranks, report):
             keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode, report)
             trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
             if checkpoint is not None:
                 trainer["plugins"] = [*_as_list(trainer.get("plugins")), AtomicCheckpointIO()]
-                trainer["ckpt_path"] = str(checkpoint.path) if checkpoint.within_phase else None
+                trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
             plan = self._training_plan_cls(self.module, config=run.config, micro_batch_size=run.sizes.micro_batch_size)
             with explained("train() cannot make a trainer of these arguments"):
                 runner = self._train_runner_cls(self, training_plan=plan, data_splitter=run.splitter, **trainer)
             if run.sizes.n_ranks > 1:
                 runner.device = runner.trainer.strategy.root_device  # of this rank
             if checkpoint is not None:
-                runner.trainer.callbacks.append(SaveCheckpoint(checkpoint, self))
+                runner.trainer.callbacks.append(checkpoint)
             self.module.train()  # a trained module comes back in eval mode
             results.append(keep.result)
             try:

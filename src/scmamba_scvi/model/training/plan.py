@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import gc
-import warnings
-from collections.abc import Callable
-
 import torch
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from scvi.train import TrainingPlan
-from torch import nn
 
 from ..._keys import CELLS_KEY
 from ...config import TrainConfig
 from ...errors import ScmambaError
-from ...nn.gradient_caching import n_cells_of
-from .activations import decide_checkpointing
-from .finite import first_non_finite, loss_error, weights_error
+from .activations import set_checkpointing
+from .finite import loss_error, weights_error
 from .held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
 
 
 class ContrastivePlan(TrainingPlan):
-    """AdamW, slower for what starts at the spectral solution; held-out retrieval is scored after each epoch.
+    """AdamW, slower for the weights of the spectral initialization; held-out retrieval is scored after each epoch.
 
     scvi-tools' stock plan logs the parts of an ELBO, which this model does not have.
 
@@ -32,18 +25,14 @@ class ContrastivePlan(TrainingPlan):
     config
         Learning rates, schedule and the rest of the options.
     micro_batch_size
-        Cells whose activations are in memory together; `None`: the minibatch as the loader gives it. Halved when a GPU
-        runs out of memory.
+        Cells whose activations are in memory together; `None`: the minibatch as the loader gives it.
     """
 
     def __init__(self, module, *, config: TrainConfig, micro_batch_size: int | None = None, **kwargs) -> None:
         super().__init__(module, lr=config.lr, weight_decay=config.weight_decay, n_epochs_kl_warmup=None, **kwargs)
         self.train_config = config
         self.micro_batch_size = micro_batch_size
-        self._n_cells = 0  # of the current minibatch
-        self._cells = torch.empty(0, dtype=torch.int64)  # their positions in obs
-        self._to_log: list[tuple[str, object, int]] = []
-        self.logged_in_training: set[str] = set()
+        self._cells = torch.empty(0, dtype=torch.int64)  # positions in obs of the current minibatch
         self._held_out: list[HeldOut] = []
 
     # the base class would set up metrics of an ELBO, and pass arguments of a variational module
@@ -60,26 +49,41 @@ class ContrastivePlan(TrainingPlan):
     def on_train_start(self) -> None:
         """Switch to training mode: Lightning keeps the mode it finds, and scvi-tools leaves a trained module in eval mode."""
         self.module.train()
-        decide_checkpointing(self.module, self.train_config.checkpoint_activations, self.micro_batch_size, self.trainer)
+        n_cells = self.micro_batch_size or self.trainer.datamodule.max_cells_of_process
+        with self.trainer.precision_plugin.forward_context():
+            set_checkpointing(self.module, self.train_config.checkpoint_activations, n_cells)
 
     def training_step(self, batch, batch_idx):
-        """Loss of one minibatch, of all ranks together."""
-        self._n_cells, self._cells = n_cells_of(batch), batch[CELLS_KEY]
+        """Loss of one minibatch, of all processes together."""
+        self._cells = batch[CELLS_KEY]
         gather = self.trainer.world_size > 1
         outputs, _, output = self.forward(batch, micro_batch_size=self.micro_batch_size, gather=gather)
         if not torch.isfinite(output.loss):
             raise loss_error(self.module, outputs["z"], self._cell_names(), self.current_epoch, batch_idx)
-        values = {f"{name}_train": value for name, value in output.extra_metrics.items()}
-        values |= {"train_loss": output.loss.detach(), "temperature": self.module.temperature().detach()}
-        self._to_log = [(name, value, output.n_obs_minibatch) for name, value in values.items()]
+        n_cells = output.n_obs_minibatch
+        self._log("train_loss", output.loss.detach(), n_cells, prog_bar=True)
+        self._log("temperature", self.module.temperature().detach(), n_cells)
+        for name, value in output.extra_metrics.items():
+            self._log(f"{name}_train", value, n_cells)
         return output.loss
 
-    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
-        """Log the step here, where it is done: `training_step` may need several attempts."""
-        for name, value, n_cells in self._to_log:
-            self._log(name, value, n_cells, prog_bar=name == "train_loss")
-            self.logged_in_training.add(name)
-        self._to_log = []
+    def optimizer_step(self, *args, **kwargs) -> None:
+        """Forward and backward pass, and the step; says what to pass if the memory of the GPU does not suffice."""
+        try:
+            super().optimizer_step(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            raise self._memory_error() from error
+
+    def _memory_error(self) -> ScmambaError:
+        """Half as many cells at a time, with a loss over as many as now, or nearly."""
+        size = min(self.micro_batch_size or len(self._cells), len(self._cells))
+        half, devices = max(2, size // 2), self.trainer.world_size
+        compared = self.trainer.datamodule.cells_per_step // (half * devices) * half * devices
+        return ScmambaError(
+            f"The GPU has no memory for the activations of {size:,} cells. Pass train(batch_size={half}, "
+            f"contrastive_batch_size={compared}): fewer cells are in memory at a time, for a loss over {compared:,}. Or pass "
+            f"plan_kwargs={{'checkpoint_activations': True}}: slower, and keeps less of each cell."
+        )
 
     def on_validation_epoch_start(self) -> None:
         """Stop at weights that are not finite, before their embeddings are scored."""
@@ -90,58 +94,14 @@ class ContrastivePlan(TrainingPlan):
         self._check_weights()
 
     def _check_weights(self) -> None:
-        found = first_non_finite(self.module)
-        if found is not None:
-            raise weights_error(*found, self._cell_names(), self.current_epoch)
+        error = weights_error(self.module, self._cell_names(), self.current_epoch)
+        if error is not None:
+            raise error
 
     def _cell_names(self) -> list[str]:
         """Names of the cells of the last minibatch."""
         names = self.trainer.datamodule.adata_manager.adata.obs_names
         return [str(name) for name in names[self._cells.cpu().numpy()]]
-
-    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
-        """One step; if memory does not suffice, with fewer cells at a time."""
-        super().optimizer_step(epoch, batch_idx, optimizer, functools.partial(self._within_memory, optimizer_closure))
-
-    def _within_memory(self, closure: Callable[[], object]) -> object:
-        """Forward and backward pass, repeated with half the activations as long as they do not fit."""
-        statistics = [
-            (buffer, buffer.clone())
-            for module in self.module.modules()
-            if isinstance(module, nn.BatchNorm1d)
-            for buffer in module.buffers()
-        ]
-        while True:
-            try:
-                return closure()
-            except torch.cuda.OutOfMemoryError as error:
-                self._halve_micro_batches(error)
-            # after the except block, as the error keeps the activations alive
-            for parameter in self.module.parameters():
-                parameter.grad = None
-            for buffer, before in statistics:
-                buffer.copy_(before)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-    def _halve_micro_batches(self, error: torch.cuda.OutOfMemoryError) -> None:
-        size = min(self.micro_batch_size or self._n_cells, self._n_cells)
-        smaller = (size + 1) // 2
-        if self.trainer.world_size > 1 or self.trainer.accumulate_grad_batches > 1 or smaller == size:
-            # other ranks would not join a second attempt, and accumulated gradients would be lost
-            raise ScmambaError(
-                f"The GPU has no memory for the activations of {size:,} cells. Keep the minibatch and read it in smaller "
-                f"parts: train(batch_size={max(1, smaller)}, contrastive_batch_size=...), or pass "
-                f"plan_kwargs={{'checkpoint_activations': True}}."
-            ) from error
-        self.micro_batch_size = smaller
-        warnings.warn(
-            f"The GPU has no memory for the activations of {size:,} cells: they are read {smaller:,} at a time from now "
-            f"on, slower, with the same loss over {self._n_cells:,} cells. train(batch_size={smaller}, "
-            f"contrastive_batch_size={self._n_cells}) asks for this from the start.",
-            UserWarning, stacklevel=2,
-        )  # fmt: skip
 
     def validation_step(self, batch, batch_idx):
         """Loss and embeddings of one minibatch of held-out cells."""
@@ -190,8 +150,8 @@ class ContrastivePlan(TrainingPlan):
 
     def _parameter_groups(self) -> list[dict]:
         config = self.train_config
-        starts = self.module.encoders.values() if self.module.config.spectral else ()
-        is_slow = {id(parameter) for encoder in starts for parameter in encoder.spectral_parameters()}
+        initialized = self.module.encoders.values() if self.module.config.spectral else ()
+        is_slow = {id(parameter) for encoder in initialized for parameter in encoder.spectral_parameters()}
         groups: dict[str, dict] = {
             "decayed": {"params": [], "lr": config.lr, "weight_decay": config.weight_decay},
             "plain": {"params": [], "lr": config.lr, "weight_decay": 0.0},

@@ -1,16 +1,19 @@
-"""Minibatches whose cells come from one batch, so that the batch cannot tell a cell from its negatives."""
+"""Which cells a minibatch consists of, and in which order they are read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
+
+from .prefetch import Loader
 
 
 class BatchPureSampler(Sampler[list[int]]):
-    """Positions of one batch's cells at a time, every cell once per epoch.
+    """Positions of one batch's cells at a time, so that the batch cannot tell a cell from its negatives.
 
     The cells of a batch are cut into parts of nearly equal size rather than full minibatches and a remainder: the
     remainder would have few negatives, or be left out of every epoch. Batches smaller than an eighth of a minibatch have
@@ -57,25 +60,43 @@ class BatchPureSampler(Sampler[list[int]]):
         return torch.randperm(n, generator=self._generator).numpy()
 
 
-class ShareOfRank(Sampler[list[int]]):
-    """One rank's part of every minibatch; the parts of all ranks together are the minibatch.
+class PartOfMinibatch(Sampler[list[int]]):
+    """One process's part of every minibatch; the parts of all processes together are the minibatch.
 
-    Every rank takes the same number of steps, and no cell is read by two ranks. All must draw the same minibatches.
+    Every process takes the same number of steps, and no cell is read by two. All must draw the same minibatches.
 
     Parameters
     ----------
     minibatches
-        Sampler of the whole minibatches, with a generator that is the same on all ranks.
-    rank, n_ranks
-        Number of this rank, and of all.
+        Sampler of the whole minibatches, with a generator that is the same in all processes.
+    rank, world_size
+        Number of this process, and of all.
     """
 
-    def __init__(self, minibatches: BatchSampler | BatchPureSampler, rank: int, n_ranks: int) -> None:
-        self._minibatches, self._rank, self._n_ranks = minibatches, rank, n_ranks
+    def __init__(self, minibatches: BatchSampler | BatchPureSampler, rank: int, world_size: int) -> None:
+        self._minibatches, self._rank, self._world_size = minibatches, rank, world_size
 
     def __len__(self) -> int:
         return len(self._minibatches)
 
     def __iter__(self) -> Iterator[list[int]]:
         for cells in self._minibatches:
-            yield np.array_split(np.asarray(cells), self._n_ranks)[self._rank].tolist()
+            yield np.array_split(np.asarray(cells), self._world_size)[self._rank].tolist()
+
+
+class SeededByEpoch:
+    """Iterates over a loader whose order is drawn by ``generator``, which gets a seed of its own in each epoch.
+
+    The order then does not depend on how often the loader was begun before, and a resumed training needs only the seed.
+    """
+
+    def __init__(self, loader: Loader, generator: torch.Generator, seed: Callable[[], int]) -> None:
+        self._loader, self._generator, self._seed = loader, generator, seed
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
+        # nothing is drawn before the first minibatch is asked for: only then does a resumed training know its epoch
+        self._generator.manual_seed(self._seed())
+        yield from self._loader

@@ -13,9 +13,9 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 from ..._keys import BATCH_KEY
 from ...errors import ScmambaError
 from ..inputs.manager import MultiModalManager, n_modalities_of_cells
-from .prefetch import Prefetcher
-from .samplers import BatchPureSampler, ShareOfRank
-from .streaming import SHARE_OF_BUFFER, StreamedLoader
+from .prefetch import Loader, Prefetcher
+from .samplers import BatchPureSampler, PartOfMinibatch, SeededByEpoch
+from .streaming import FRACTION_OF_BUFFER, StreamedLoader
 
 
 class PairedSplitter(DataSplitter):
@@ -26,11 +26,11 @@ class PairedSplitter(DataSplitter):
     max_validation_cells
         Enough to tell 0.08 from 0.09 FOSCTTM; more only cost training cells and time.
     batch_size
-        Cells of a minibatch of one rank.
+        Cells that one process reads together.
     batch_pure
         Fill each training minibatch from one batch.
     cells_per_step
-        Cells of a training step on all ranks together; `None`: ``batch_size``.
+        Cells of a training step of all processes together; `None`: ``batch_size``.
     buffer_mb
         Memory for counts that are read from a file.
     **kwargs
@@ -38,8 +38,8 @@ class PairedSplitter(DataSplitter):
 
     Attributes
     ----------
-    generator
-        Draws the order of the training cells; `None`: torch's own, which the seed of a run sets.
+    seed
+        The order of the training cells in an epoch follows from it. Drawn by torch's own generator.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PairedSplitter(DataSplitter):
     ) -> None:
         self.batch_pure, self.buffer_mb = batch_pure, buffer_mb
         self.cells_per_step = cells_per_step or batch_size
-        self.generator: torch.Generator | None = None
+        self.seed = int(torch.randint(2**31, ()))
         super().__init__(adata_manager, load_sparse_tensor=True, batch_size=batch_size, **{"drop_last": True, **kwargs})
         self._dataset = adata_manager.create_torch_dataset()
         if self._dataset.on_disk:
@@ -72,42 +72,41 @@ class PairedSplitter(DataSplitter):
         return batch
 
     @property
-    def max_cells_of_rank(self) -> int:
-        """Cells that one rank reads in a training step, at most."""
-        return -(-self.cells_per_step // self._rank_and_ranks()[1])
+    def max_cells_of_process(self) -> int:
+        """Cells that one process reads in a training step, at most."""
+        return -(-self.cells_per_step // self._rank_and_world_size()[1])
 
-    def train_dataloader(self):
-        """Loader of the training cells, in a new order each epoch; of several ranks each reads its part of a step."""
-        rank, n_ranks = self._rank_and_ranks()
-        # ranks share their minibatches, so they must draw the same ones
-        generator = torch.Generator().manual_seed(settings.seed or 0) if n_ranks > 1 else self.generator
+    def train_dataloader(self) -> Loader:
+        """Loader of the training cells, in a new order each epoch; of several processes each reads its part of a step."""
+        rank, world_size = self._rank_and_world_size()
+        generator = torch.Generator()
+        loader: Loader
         if self._dataset.on_disk:
-            return self._ahead(
-                StreamedLoader(
-                    self._dataset, self.train_idx, self.cells_per_step, self.buffer_mb, generator, rank, n_ranks
-                )
+            loader = StreamedLoader(
+                self._dataset, self.train_idx, self.cells_per_step, self.buffer_mb, generator, rank, world_size
             )
-        whole_steps = n_ranks == 1 and self.cells_per_step == self.data_loader_kwargs["batch_size"]
-        if whole_steps and not self.batch_pure and generator is None:
-            return self._ahead(super().train_dataloader())
-        sampler = self._train_sampler(generator)
-        return self._ahead(
-            self._loader(self.train_idx, ShareOfRank(sampler, rank, n_ranks) if n_ranks > 1 else sampler)
-        )
+        else:
+            loader = self._loader(self.train_idx, PartOfMinibatch(self._train_sampler(generator), rank, world_size))
+        return self._prefetched(SeededByEpoch(loader, generator, self._seed_of_epoch))
 
-    def val_dataloader(self):
+    def _seed_of_epoch(self) -> int:
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        # processes share their minibatches, so they must draw the same ones
+        return epoch + (self.seed if self._rank_and_world_size()[1] == 1 else settings.seed or 0)
+
+    def val_dataloader(self) -> Loader | list:
         """Loader of the validation cells; no loader, rather than `None`, if there are none."""
         if not self.n_val:
             return []
-        rank, n_ranks = self._rank_and_ranks()
-        if n_ranks == 1 and not self._dataset.on_disk:
-            return self._ahead(super().val_dataloader())
-        # each rank needs a minibatch: the scores are computed when all ranks have embedded theirs
-        size = min(self.data_loader_kwargs["batch_size"], self.n_val // n_ranks)
-        if size < 2:
-            raise ScmambaError(f"{self.n_val} held-out cells are too few for {n_ranks} devices: raise validation_size.")
-        minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::n_ranks]
-        return self._ahead(self._loader(self.val_idx, minibatches))
+        rank, world_size = self._rank_and_world_size()
+        # each process needs a minibatch: the scores are computed when all have embedded theirs
+        size = min(self.data_loader_kwargs["batch_size"], self.n_val // world_size)
+        if size < 2 and world_size > 1:
+            raise ScmambaError(
+                f"{self.n_val} held-out cells are too few for {world_size} devices: raise validation_size."
+            )
+        minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::world_size]
+        return self._prefetched(self._loader(self.val_idx, minibatches))
 
     def _split(self, max_validation_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells to train on, held out and left over."""
@@ -117,8 +116,8 @@ class PairedSplitter(DataSplitter):
             order = np.random.RandomState(settings.seed or 0).permutation(len(n_modalities))
         order = order[n_modalities[order] > 0]
         paired = order[n_modalities[order] > 1]
-        share = 1 - self.train_size if self.validation_size is None else self.validation_size
-        n_val = min(round(share * len(paired)), max_validation_cells)
+        fraction = 1 - self.train_size if self.validation_size is None else self.validation_size
+        n_val = min(round(fraction * len(paired)), max_validation_cells)
         val = paired[:n_val]
         rest = order[~np.isin(order, val)]
         if self.train_size_is_none and self.validation_size is None:  # whom validation does not need is trained on
@@ -136,9 +135,9 @@ class PairedSplitter(DataSplitter):
         """
         if self.batch_pure:
             raise ScmambaError("batch_pure=True needs the counts in memory: cells of a batch are far apart in a file.")
-        n_cells = self._dataset.cells_within(SHARE_OF_BUFFER * self.buffer_mb)
+        n_cells = self._dataset.cells_within(FRACTION_OF_BUFFER * self.buffer_mb)
         if n_cells < self.cells_per_step:
-            needed = self.cells_per_step / max(1, self._dataset.cells_within(SHARE_OF_BUFFER * 1024)) * 1024
+            needed = self.cells_per_step / max(1, self._dataset.cells_within(FRACTION_OF_BUFFER * 1024)) * 1024
             raise ScmambaError(
                 f"A buffer of {self.buffer_mb:,} MB holds {n_cells:,} cells at a time, fewer than the "
                 f"{self.cells_per_step:,} of a minibatch: choose plan_kwargs={{'buffer_mb': {needed:,.0f}}} or more, or a "
@@ -146,8 +145,8 @@ class PairedSplitter(DataSplitter):
             )
         return n_cells
 
-    def _train_sampler(self, generator: torch.Generator | None) -> BatchSampler | BatchPureSampler:
-        """Minibatches of all ranks together, as positions in the training cells."""
+    def _train_sampler(self, generator: torch.Generator) -> BatchSampler | BatchPureSampler:
+        """Minibatches of all processes together, as positions in the training cells."""
         if self.batch_pure:
             batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
             return BatchPureSampler(batches, self.cells_per_step, generator)
@@ -156,19 +155,22 @@ class PairedSplitter(DataSplitter):
 
     def _loader(self, cells: np.ndarray, sampler: Iterable[list[int]]) -> DataLoader:
         """Loader of ``cells``; ``sampler`` yields the positions in them of one minibatch at a time."""
-        # a plain DataLoader: that of scvi-tools would group what the sampler yields into minibatches once more
-        options = {name: value for name, value in self.data_loader_kwargs.items() if name != "batch_size"}
         # validation cells of a file are few and are read in every epoch, in an order that is slow on disk: keep them
-        dataset = self._dataset.loaded(cells) if self._dataset.on_disk else Subset(self._dataset, cells)
-        if self.generator is not None:  # the loader draws a seed for its workers, which must not move the random state
-            options["generator"] = torch.Generator()
-        return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=self.pin_memory, **options)
+        dataset = self._dataset.loaded(cells) if self._dataset.on_disk else Subset(self._dataset, cells.tolist())
+        options = {
+            "num_workers": settings.dl_num_workers, "persistent_workers": settings.dl_persistent_workers,
+            **self.data_loader_kwargs, "batch_size": None,
+        }  # fmt: skip
+        # a plain DataLoader: that of scvi-tools would group what the sampler yields into minibatches once more. It draws a
+        # seed for its workers, which must not move the random state
+        generator = torch.Generator()
+        return DataLoader(dataset, sampler=sampler, pin_memory=self.pin_memory, generator=generator, **options)
 
-    def _rank_and_ranks(self) -> tuple[int, int]:
-        """Number of this rank, and how many there are."""
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        """Number of this process, and how many there are."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _ahead(self, loader):
+    def _prefetched(self, loader: Loader) -> Loader:
         """On a GPU, copy each minibatch while the one before is used."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         return Prefetcher(loader, device) if device.type == "cuda" else loader

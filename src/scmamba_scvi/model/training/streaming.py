@@ -12,8 +12,8 @@ from torch import Tensor
 from ..inputs.manager import MultiModalDataset
 from ..inputs.sampling import chunks
 
-#: Share of the memory that one buffer takes: a second one is filled meanwhile, from parts that take memory as well.
-SHARE_OF_BUFFER = 0.25
+#: Fraction of the memory that one buffer takes: a second one is filled meanwhile, from parts that take memory as well.
+FRACTION_OF_BUFFER = 0.25
 
 
 class StreamedLoader:
@@ -29,13 +29,13 @@ class StreamedLoader:
     cells
         ``(n,)`` positions to draw from.
     batch_size
-        Cells of a minibatch of all ranks together; the last cells that do not fill one wait for the next epoch.
+        Cells of a minibatch of all processes together; the last cells that do not fill one wait for the next epoch.
     buffer_mb
         Memory for counts, in MB.
     generator
         Draws the order; `None`: torch's own, which the seed of a run sets.
-    rank, n_ranks
-        Number of this rank, and of all; each reads its part of every minibatch.
+    rank, world_size
+        Number of this process, and of all; each reads its part of every minibatch.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class StreamedLoader:
         buffer_mb: float,
         generator: torch.Generator | None = None,
         rank: int = 0,
-        n_ranks: int = 1,
+        world_size: int = 1,
     ) -> None:
         self._dataset, self._cells, self._size = dataset, np.sort(cells), batch_size
-        self._generator, self._rank, self._n_ranks = generator, rank, n_ranks
-        n_cells = dataset.cells_within(SHARE_OF_BUFFER * buffer_mb) * n_ranks
+        self._generator, self._rank, self._world_size = generator, rank, world_size
+        n_cells = dataset.cells_within(FRACTION_OF_BUFFER * buffer_mb) * world_size
         self._per_buffer = max(1, n_cells // batch_size)  # minibatches
 
     def __len__(self) -> int:
@@ -67,14 +67,14 @@ class StreamedLoader:
                     yield buffer[cells]
 
     def _plan(self) -> Iterator[list[np.ndarray]]:
-        """Cells of the minibatches of each buffer, of this rank."""
+        """Cells of the minibatches of each buffer, of this process."""
         parts = chunks(self._cells)
         order = np.concatenate([parts[i] for i in self._shuffled(len(parts))])
         order = order[: len(self) * self._size]
         for start in range(0, len(order), self._per_buffer * self._size):
             cells = order[start : start + self._per_buffer * self._size]
             cells = cells[self._shuffled(len(cells))].reshape(-1, self._size)
-            yield [np.array_split(row, self._n_ranks)[self._rank] for row in cells]
+            yield [np.array_split(row, self._world_size)[self._rank] for row in cells]
 
     def _read(self, minibatches: list[np.ndarray]) -> tuple[list[np.ndarray], MultiModalDataset] | None:
         """Positions in the buffer of each minibatch, and the buffer; `None` after the last buffer."""

@@ -1,0 +1,82 @@
+"""Where a column of cells is: in ``mdata.obs``, in a modality's ``obs``, or in that of a single AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from .errors import ScmambaError, UnknownNameError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+
+def has_obs_column(data: MuData | AnnData, name: str) -> bool:
+    """Whether `obs_column` finds ``name``."""
+    return name in data.obs or bool(_in_modalities(data, name))
+
+
+def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs") -> pd.Series:
+    """Value of each cell in the column ``name``, missing where nothing holds one, in the order of ``data.obs``.
+
+    Parameters
+    ----------
+    data
+        A column of ``data.obs`` comes first. One that ``obs`` of a MuData lacks is read from its modalities: from the one
+        that ``"rna:name"`` names, else from all that have it, each for its own cells.
+    argument
+        What ``name`` is called in errors.
+
+    Raises
+    ------
+    UnknownNameError
+        Nothing has the column.
+    ScmambaError
+        Two modalities have different values for one cell.
+    """
+    if not isinstance(name, str):
+        raise ScmambaError(f"{argument} must be the name of a column of obs, got {name!r}.")
+    if name in data.obs:
+        return data.obs[name]
+    found = _in_modalities(data, name)
+    if not found:
+        of_modalities = [(key, column) for key, part in getattr(data, "mod", {}).items() for column in part.obs]
+        known = [
+            *data.obs,
+            *(column for _, column in of_modalities),
+            *(f"{key}:{column}" for key, column in of_modalities),
+        ]
+        raise UnknownNameError(argument, name, dict.fromkeys(known))
+    # as objects: missing cells would turn whole numbers into fractions, and categories differ between modalities
+    columns = {key: column.astype(object).reindex(data.obs_names) for key, column in found.items()}
+    (first, joined), *others = columns.items()
+    for key, other in others:
+        differs = (joined.notna() & other.notna() & (joined != other).fillna(False)).to_numpy(dtype=bool)
+        if differs.any():
+            at = differs.argmax()
+            raise ScmambaError(
+                f"{argument}={name!r}: the modalities have different values for {differs.sum():,} cells; for "
+                f"{data.obs_names[at]!r}, {first!r} and {key!r} have {joined.iloc[at]!r} and {other.iloc[at]!r}. Say which: "
+                f"'{first}:{name}' or '{key}:{name}'."
+            )
+        joined = joined.where(joined.notna(), other)
+    return _as_before(joined.rename(name), [column.dtype for column in found.values()])
+
+
+def _in_modalities(data: MuData | AnnData, name: str) -> dict[str, pd.Series]:
+    """Columns of the modalities that ``name`` or ``"rna:name"`` names."""
+    modalities = getattr(data, "mod", {})
+    key, _, rest = name.partition(":")
+    if key in modalities and rest in modalities[key].obs:
+        return {key: modalities[key].obs[rest]}
+    return {key: part.obs[name] for key, part in modalities.items() if name in part.obs}
+
+
+def _as_before(column: pd.Series, dtypes: list) -> pd.Series:
+    """``column`` with the type that it had in all modalities, in a form that can hold missing values."""
+    if any(dtype != dtypes[0] for dtype in dtypes):
+        return column
+    nullable = {"i": "Int64", "u": "UInt64", "b": "boolean"}.get(dtypes[0].kind)
+    return column.astype(nullable if nullable and column.isna().any() else dtypes[0])

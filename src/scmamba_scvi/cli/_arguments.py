@@ -1,0 +1,55 @@
+"""Options that name pairs, and messages of the library in the words of the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from ..errors import ScmambaError
+
+#: Arguments in messages of the library -> what to type instead, replaced in this order.
+REPLACEMENTS: Final = (
+    (r"annotate_genome\(mdata, gtf=\.\.\., modality=\.\.\.\)", "--modality rna=KEY"),
+    (r"(?:setup_mudata|annotate_genome)\((?:mdata, )?([^()]*)\)", r"\1"),
+    (r"\brequire_counts=False", "--no-require-counts"),
+    (r"\boverwrite=True", "--overwrite"),
+    (r"\blayers=\{([^}]*)\}", lambda match: _as_options("--layer", match[1], "LAYER")),
+    (r"\bmodalities=\{([^}]*)\}", lambda match: _as_options("--modality", match[1], "KEY")),
+    (r"\blabel_key\b", "labels_key"),
+    (r"\b(genome|gtf|preset|accelerator)=", r"--\1 "),
+    (
+        r"\b(labels_key|batch_key|batch_size|max_epochs|n_latent)\b(=\.\.\.|=)?",
+        lambda match: f"--{match[1].replace('_', '-')}{' ' * (match[2] == '=')}",
+    ),
+)
+
+
+def parse_pairs(
+    option: str, texts: Sequence[str] | None, form: str, example: str, *, may_be_alone: bool = False
+) -> dict[str, str] | None:
+    """``["rna=gex"]`` to ``{"rna": "gex"}``; `None` stays. With ``may_be_alone`` a value alone is also its name."""
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if may_be_alone and not equals:
+            value = name
+        if not (name and value):
+            raise ScmambaError(f"{option} takes {form}, such as {option} {example}; got {text!r}.")
+        if name in pairs:
+            raise ScmambaError(f"{option} names {name!r} twice: {pairs[name]!r} and {value!r}.")
+        pairs[name] = value
+    return pairs or None
+
+
+def in_options(message: str) -> str:
+    """A message of the library, with the options of the command line in place of Python's arguments."""
+    for pattern, replacement in REPLACEMENTS:
+        message = re.sub(pattern, replacement, message)
+    return message
+
+
+def _as_options(option: str, pairs: str, anything: str) -> str:
+    """``"'rna': ..., 'atac': 'peaks'"`` to ``"--layer rna=LAYER --layer atac=peaks"``."""
+    found = re.findall(r"'(\w+)': '?([^',]+)'?", pairs)
+    return " ".join(f"{option} {kind}={anything if value == '...' else value}" for kind, value in found)
