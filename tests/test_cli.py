@@ -150,8 +150,8 @@ def without_atac_cells(simulated, folder):
     [
         pytest.param(lambda s, f: f / "no.h5mu", [], "There is no file", id="no_such_file"),
         pytest.param(lambda s, f: f, [], "is a folder", id="folder"),
-        pytest.param(cut_off, [], "cannot be read as .h5mu", id="truncated"),
-        pytest.param(of_text, [], "cannot be read as .h5mu", id="not_hdf5"),
+        pytest.param(cut_off, [], "cannot be read", id="truncated"),
+        pytest.param(of_text, [], "cannot be read", id="not_hdf5"),
         pytest.param(of_one_modality, [], "modalit", id="one_modality"),
         pytest.param(without_atac_cells, [], "do not overlap", id="no_shared_cells"),
         pytest.param(lambda s, f: s, ["--modality", "rna"], "KIND=KEY", id="modality_without_key"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from scmamba_scvi import SCMAMBA, workflow
+from scmamba_scvi import SCMAMBA, read, workflow
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import evaluate_integration, foscttm, recall_at_k
@@ -163,7 +163,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 def test_written_files_read_back(tmp_path):
     mdata = simulate_multiome(**SMALL, seed=0)
     workflow.write_mudata(mdata, tmp_path / "result.h5mu")
-    again = workflow.read_mudata(tmp_path / "result.h5mu")
+    again = read(tmp_path / "result.h5mu")
     assert again.obs_names.equals(mdata.obs_names)
     for key, part in mdata.mod.items():
         assert (again[key].X != part.X).nnz == 0

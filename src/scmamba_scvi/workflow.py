@@ -237,46 +237,14 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "chance", "best", "n_cells"])
 
 
-def read_mudata(path: str | os.PathLike[str]) -> MuData:
-    """Read an ``.h5mu`` file.
-
-    Raises
-    ------
-    ScmambaError
-        If there is no such file, or it is damaged or of another format; the message is one line.
-
-    Examples
-    --------
-    >>> scmamba_scvi.workflow.write_mudata(mdata, "cells.h5mu")
-    >>> scmamba_scvi.workflow.read_mudata("cells.h5mu").n_obs
-    300
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ScmambaError(f"There is no file {path}.")
-    if path.is_dir():
-        raise ScmambaError(f"{path} is a folder, not an .h5mu file.")
-    import mudata
-
-    try:
-        _check_is_mudata(path)
-        return mudata.read_h5mu(path)
-    except ScmambaError:
-        raise
-    except Exception as error:
-        # h5py, anndata and mudata raise a dozen types of errors for files that are cut off or hold something else
-        reason = " ".join(str(error).split())[:300]
-        raise ScmambaError(
-            f"{path} cannot be read as .h5mu, it may be cut off or of another format: {reason}"
-        ) from error
-
-
 def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before.
 
     Examples
     --------
     >>> scmamba_scvi.workflow.write_mudata(mdata, "cells.h5mu")
+    >>> scmamba_scvi.read("cells.h5mu").n_obs
+    300
     """
     with atomic_write(Path(path)) as unfinished:
         mdata.write_h5mu(unfinished)
@@ -305,23 +273,6 @@ def _neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = 15) -> AnnData:
         points, n_neighbors=min(n_neighbors, len(x) - 1), use_rep=OBSM_KEY, transformer=transformer, random_state=seed
     )
     return points
-
-
-def _check_is_mudata(path: Path) -> None:
-    """Name an HDF5 file of another kind that users have at hand, and what makes an .h5mu of it."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        if "matrix/barcodes" in file:
-            raise ScmambaError(
-                f"{path} is a file of 10x Cell Ranger, not an .h5mu: scmamba_scvi.data.read_10x_multiome(path) reads it, and "
-                "workflow.write_mudata writes what it returns."
-            )
-        if "mod" not in file and {"obs", "var"} <= set(file):
-            raise ScmambaError(
-                f"{path} holds one AnnData, not a MuData: join it with the other modality, "
-                "mudata.MuData({'rna': rna, 'atac': atac}).write_h5mu(path)."
-            )
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ import torch
 from children import in_child, needs_fork
 from faults import assert_named, bounded, is_named, needs_proc
 
-from scmamba_scvi import SCMAMBA
-from scmamba_scvi.workflow import read_mudata
+from scmamba_scvi import SCMAMBA, read
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), needs_proc]
 
@@ -128,7 +127,7 @@ MAY_BE_READ = {"a map of another length", "a map out of range", "names as number
 
 
 def read_and_set_up(path):
-    mdata = read_mudata(path)
+    mdata = read(path)
     SCMAMBA.setup_mudata(mdata)
     return SCMAMBA(mdata)
 
@@ -386,7 +385,7 @@ def test_a_damaged_export_is_named_and_stays_as_it_is(files, tmp_path, case):
 
 def test_the_undamaged_export_is_read(files):
     assert SCMAMBA.from_export(files / "export").is_trained
-    assert SCMAMBA.from_export(files / "export", read_mudata(files / "data.h5mu")).is_trained
+    assert SCMAMBA.from_export(files / "export", read(files / "data.h5mu")).is_trained
 
 
 def test_paths_without_an_export_are_named():
@@ -428,5 +427,5 @@ def test_a_damaged_saved_model_is_named_and_stays_as_it_is(files, tmp_path, case
 
 
 def test_data_that_do_not_fit_a_saved_model_are_named(files):
-    for data in (3, "file.h5mu", read_mudata(files / "data.h5mu")["rna"]):
+    for data in (3, "file.h5mu", read(files / "data.h5mu")["rna"]):
         assert_named(lambda data=data: SCMAMBA.load(files / "saved", adata=data))

@@ -6,7 +6,7 @@ import mudata
 import numpy as np
 import pytest
 
-from scmamba_scvi import SCMAMBA
+from scmamba_scvi import SCMAMBA, read
 from scmamba_scvi.data import open_mudata
 from scmamba_scvi.metrics import foscttm, recall_at_k
 from scmamba_scvi.model.tools.query import MIN_OVERLAP
@@ -74,7 +74,7 @@ def test_peaks_of_another_caller_overlap_and_those_of_another_build_do_not(real_
 def test_the_workflow_goes_from_file_to_file(real_data, tmp_path):
     from scmamba_scvi import workflow
 
-    mdata = workflow.read_mudata(real_data / "bmmc_cite_starter" / "bmmc_cite_starter.h5mu")
+    mdata = read(real_data / "bmmc_cite_starter" / "bmmc_cite_starter.h5mu")
     model = workflow.integrate(
         mdata, batch_key="batch", labels_key="cell_type", max_epochs=3, enable_progress_bar=False
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from ..errors import ScmambaError
 
 #: Arguments in messages of the library -> what to type instead, replaced in this order.
 REPLACEMENTS: Final = (
+    (r"read\(\{'rna': '?([^',]+)'?, 'atac': '?([^',}]+)'?\}\)", r"rna=\1 atac=\2"),
     (r"annotate_genome\(mdata, gtf=\.\.\., modality=\.\.\.\)", "--modality rna=KEY"),
     (r"(?:setup_mudata|annotate_genome)\((?:mdata, )?([^()]*)\)", r"\1"),
     (r"\brequire_counts=False", "--no-require-counts"),
@@ -40,6 +42,25 @@ def parse_pairs(
             raise ScmambaError(f"{option} names {name!r} twice: {pairs[name]!r} and {value!r}.")
         pairs[name] = value
     return pairs or None
+
+
+def parse_files(texts: Sequence[str]) -> list[Path] | dict[str, Path]:
+    """Files, or a dict from modality to file where they are written as ``rna=a.h5ad``; all must be there."""
+    named = [text.partition("=") for text in texts if "=" in text and not Path(text).exists()]
+    if named and len(named) < len(texts):
+        raise ScmambaError("Name the modality of every file or of none: rna=a.h5ad atac=b.h5ad.")
+    if len({name for name, _, _ in named}) < len(named):
+        raise ScmambaError(f"Each modality takes one file; got {', '.join(texts)}.")
+    found = {name: Path(path) for name, _, path in named} or [Path(text) for text in texts]
+    for path in paths_of(found):
+        if not path.exists():
+            raise ScmambaError(f"There is no file {path}.")
+    return found
+
+
+def paths_of(files: Sequence[Path] | Mapping[str, Path]) -> list[Path]:
+    """The paths that `parse_files` found."""
+    return list(files.values()) if isinstance(files, Mapping) else list(files)
 
 
 def in_options(message: str) -> str:

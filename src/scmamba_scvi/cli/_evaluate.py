@@ -82,14 +82,15 @@ def evaluate(
     """Score embeddings: cell types, alignment of the modalities, true matches and batches, as a table and a figure."""
     with reporting():
         csv, png = _outputs(file, prefix)
-        check_outputs(file, [csv, png], overwrite)
+        check_outputs([file], [csv, png], overwrite)
         embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
         embeddings = embeddings or {"scmamba-scvi": OBSM_KEY}
 
-        from .. import pl, workflow
+        from .. import pl
+        from ..data import read
         from ..metrics import METRICS, evaluate_integration
 
-        mdata = workflow.read_mudata(file)
+        mdata = read(file)
         validation = None
         if not all_cells and VALIDATION_KEY in mdata.obs:
             validation = mdata.obs[VALIDATION_KEY].to_numpy(dtype=bool)

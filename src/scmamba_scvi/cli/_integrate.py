@@ -11,7 +11,7 @@ from rich.table import Table
 
 from .._keys import CLUSTER_KEY
 from ..errors import ScmambaError
-from ._arguments import parse_pairs
+from ._arguments import parse_files, parse_pairs, paths_of
 from ._console import out, print_written, reporting
 from ._outputs import check_outputs, check_writable, save_figure
 
@@ -46,7 +46,15 @@ def demo(
 
 
 def integrate(
-    file: Annotated[Path, typer.Argument(help="MuData of raw counts, .h5mu.", show_default=False)],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            show_default=False,
+            help="Raw counts: .h5mu, .zarr, .h5ad with feature types or proteins, Cell Ranger's .h5 or its folder; or one file "
+            "per modality, such as rna=a.h5ad atac=b.h5ad.",
+        ),
+    ],
     out_file: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5mu.", show_default=False)],
     modality: Annotated[
         list[str] | None,
@@ -109,12 +117,14 @@ def integrate(
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
         outputs = [out_file, *_figure_paths(figure_dir, umap), *([report] if report is not None else [])]
-        check_outputs(file, outputs, overwrite, folder=model_dir)
+        sources = parse_files(files)
+        check_outputs(paths_of(sources), outputs, overwrite, folder=model_dir)
 
         from .. import workflow
+        from ..data import read
         from ..pp import annotate_genome
 
-        mdata = workflow.read_mudata(file)
+        mdata = read(sources)
         out.print(f"Read {_describe(mdata)}.")
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
@@ -131,7 +141,12 @@ def integrate(
             from ..report import write_report
 
             report.parent.mkdir(parents=True, exist_ok=True)
-            write_report(model, report, labels_key=labels_key, title=f"Integration of {file.name}")
+            write_report(
+                model,
+                report,
+                labels_key=labels_key,
+                title=f"Integration of {', '.join(path.name for path in paths_of(sources))}",
+            )
             print_written(report)
 
 

@@ -11,13 +11,13 @@ from ..errors import ScmambaError
 from ._console import print_written
 
 
-def check_outputs(source: Path, files: Sequence[Path], overwrite: bool, folder: Path | None = None) -> None:
+def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: bool, folder: Path | None = None) -> None:
     """Raise for everything that would make writing fail at the end, before the work starts.
 
     ``folder`` is one that the model fills itself.
     """
     for file in files:
-        if file.exists() and source.exists() and file.samefile(source):
+        if file.exists() and any(source.exists() and file.samefile(source) for source in sources):
             raise ScmambaError(f"--out is the input file, {file}: give the result another name.")
         if file.is_dir():
             raise ScmambaError(f"{file} is a folder; a file is to be written there.")
