@@ -49,6 +49,8 @@ def integrate(
     layers: Mapping[str, str] | None = None,
     batch_key: str | None = None,
     labels_key: str | None = None,
+    require_counts: bool = True,
+    genome: str | None = None,
     preset: str = "auto",
     n_latent: int = 64,
     seed: int = 0,
@@ -71,7 +73,7 @@ def integrate(
     ----------
     mdata
         Raw counts of at least two modalities.
-    modalities, layers, batch_key, labels_key
+    modalities, layers, batch_key, labels_key, require_counts, genome
         As in :meth:`~scmamba_scvi.SCMAMBA.setup_mudata`.
     preset, n_latent, model_kwargs
         As in :class:`~scmamba_scvi.SCMAMBA`; ``model_kwargs`` are its further options.
@@ -106,7 +108,10 @@ def integrate(
     from .model import SCMAMBA
 
     with _seeded(seed):
-        SCMAMBA.setup_mudata(mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key)
+        SCMAMBA.setup_mudata(
+            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
+            require_counts=require_counts, genome=genome,
+        )  # fmt: skip
         model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
         model.train(**train_kwargs)
         if model_dir is not None:

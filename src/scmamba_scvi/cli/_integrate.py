@@ -65,6 +65,13 @@ def integrate(
     labels_key: Annotated[
         str | None, typer.Option(help="Column of obs with known cell types: coloured and scored, never trained on.")
     ] = None,
+    require_counts: Annotated[
+        bool,
+        typer.Option(
+            "--require-counts/--no-require-counts",
+            help="Refuse values that are no whole numbers; --no-require-counts takes corrected counts.",
+        ),
+    ] = True,
     gtf: Annotated[
         Path | None, typer.Option(help="Gene annotation (GTF or table) to place genes along the genome.")
     ] = None,
@@ -106,8 +113,8 @@ def integrate(
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf)
         model = workflow.integrate(
-            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key, preset=preset,
-            n_latent=n_latent, seed=seed, umap=umap, model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs,
+            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
+            require_counts=require_counts, preset=preset, n_latent=n_latent, seed=seed, umap=umap, model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs,
             batch_size=batch_size, accelerator=accelerator,
         )  # fmt: skip
         _print_scores(mdata, model, labels_key)

@@ -19,7 +19,7 @@ from .._base import ModelBase
 
 @dataclass(frozen=True)
 class ModalityEmbedding:
-    """ModalityEmbedding of one modality, of those cells that have it.
+    """Embedding of one modality, of those cells that have it.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ def copy_batch(model: ModelBase, source: MuData | AnnData, target: MuData) -> No
 
 
 def embed_modality(model: ModelBase, mdata: MuData, kind: str, batch_size: int | None = None) -> ModalityEmbedding:
-    """ModalityEmbedding of ``kind``, and which cells of ``mdata`` have it."""
+    """Embedding of ``kind``, and which cells of ``mdata`` have it."""
     key = model.kinds[kind]
     if key not in mdata.mod:
         raise ScmambaError(f"The data have no modality {key!r} ({kind}); they have {list(mdata.mod)}.")
