@@ -10,7 +10,7 @@ import pandas as pd
 
 from ._programs import N_STATES, Structure
 
-#: Parameters of the beta distribution of the share of its own type's program in a cell; the rest is a sibling's.
+#: Parameters of the beta distribution of the fraction of its own type's program in a cell; the rest is a sibling's.
 _OWN_TYPE: Final = (4.0, 1.0)
 #: Spread of the levels of lineages and types over cells, standard deviation of their logarithm.
 _TYPE_SPREAD: Final = 0.25
@@ -89,10 +89,10 @@ def _type_sizes(n_cells: int, n_types: int, rare_fraction: float) -> np.ndarray:
         return np.array([n_cells])
     powers = np.arange(n_types)
     low, high = 0.0, 1.0
-    for _ in range(60):  # bisection: the share of the last type rises with the ratio
+    for _ in range(60):  # bisection: the fraction of the last type rises with the ratio
         ratio = (low + high) / 2
-        share = ratio**powers / (ratio**powers).sum()
-        low, high = (ratio, high) if share[-1] < rare_fraction else (low, ratio)
-    sizes = np.maximum(1, np.floor(share * n_cells).astype(int))
+        fraction = ratio**powers / (ratio**powers).sum()
+        low, high = (ratio, high) if fraction[-1] < rare_fraction else (low, ratio)
+    sizes = np.maximum(1, np.floor(fraction * n_cells).astype(int))
     sizes[0] += n_cells - sizes.sum()
     return sizes

@@ -12,7 +12,7 @@ from ._programs import N_PRIVATE, N_STATES, Structure
 from ._sampling import sample_mixture
 
 #: What a cell's counts are made of, before its own levels vary them. Accessibility says less about the type.
-_SHARES: Final = {
+_FRACTIONS: Final = {
     "rna": {"base": 0.70, "lineage": 0.07, "type": 0.07, "state": 0.10, "private": 0.06},
     "atac": {"base": 0.78, "lineage": 0.05, "type": 0.05, "state": 0.07, "private": 0.05},
 }
@@ -33,17 +33,17 @@ def median_counts(given: float | None, kind: str, n_features: int) -> float:
 
 
 def draw_mixture(rng: np.random.Generator, cells: Cells, kind: str, state_strength: float) -> np.ndarray:
-    """Share of each program in the counts of each cell, rows sum to one, ``(n, k)``."""
-    structure, shares = cells.structure, _SHARES[kind]
-    share = np.r_[
-        shares["base"],
-        np.full(structure.n_lineages, shares["lineage"]),
-        np.full(structure.n_types, shares["type"]),
-        np.full(N_STATES, shares["state"] * state_strength / N_STATES),
-        np.full(N_PRIVATE, shares["private"] / N_PRIVATE),
+    """Fraction of each program in the counts of each cell, rows sum to one, ``(n, k)``."""
+    structure, fractions = cells.structure, _FRACTIONS[kind]
+    fraction = np.r_[
+        fractions["base"],
+        np.full(structure.n_lineages, fractions["lineage"]),
+        np.full(structure.n_types, fractions["type"]),
+        np.full(N_STATES, fractions["state"] * state_strength / N_STATES),
+        np.full(N_PRIVATE, fractions["private"] / N_PRIVATE),
     ]
     private = log_normal(rng.normal(size=(len(cells.levels), N_PRIVATE)), STATE_SPREAD)
-    amount = np.hstack([cells.levels, private]) * share
+    amount = np.hstack([cells.levels, private]) * fraction
     return amount / amount.sum(1, keepdims=True)
 
 

@@ -69,7 +69,7 @@ def simulate_differentiation(
         raise ScmambaError(f"{n_cells} cells are too few for a path that divides: raise n_cells to at least 20.")
     rng = np.random.default_rng(seed)
     time, branch = rng.random(n_cells), rng.integers(2, size=n_cells)
-    cells = _draw_cells(rng, _stage_shares(time, branch), n_batches)
+    cells = _draw_cells(rng, _stage_fractions(time, branch), n_batches)
     has = draw_presence(rng, n_cells, paired_fraction, ("rna", "atac"))
     mdata = make_multiome(rng, cells, has, arguments)
     rows = cells.obs.index.get_indexer(mdata.obs_names)
@@ -79,24 +79,24 @@ def simulate_differentiation(
     return mdata
 
 
-def _stage_shares(time: np.ndarray, branch: np.ndarray) -> np.ndarray:
-    """Share of each of `STAGES` in each cell, rows sum to one, ``(n, 4)``."""
+def _stage_fractions(time: np.ndarray, branch: np.ndarray) -> np.ndarray:
+    """Fraction of each of `STAGES` in each cell, rows sum to one, ``(n, 4)``."""
     before, after = np.clip(time / FORK, 0, 1), np.clip((time - FORK) / (1 - FORK), 0, 1)
-    shares = np.zeros((len(time), len(STAGES)))
-    shares[:, 0], shares[:, 1] = 1 - before, before * (1 - after)
-    shares[np.arange(len(time)), 2 + branch] = after
-    return shares
+    fractions = np.zeros((len(time), len(STAGES)))
+    fractions[:, 0], fractions[:, 1] = 1 - before, before * (1 - after)
+    fractions[np.arange(len(time)), 2 + branch] = after
+    return fractions
 
 
-def _draw_cells(rng: np.random.Generator, stage_shares: np.ndarray, n_batches: int) -> Cells:
-    """Cells whose types are the stages, mixed as ``stage_shares`` ``(n, 4)`` says."""
-    n, structure = len(stage_shares), Structure(len(STAGES))
+def _draw_cells(rng: np.random.Generator, stage_fractions: np.ndarray, n_batches: int) -> Cells:
+    """Cells whose types are the stages, mixed as ``stage_fractions`` ``(n, 4)`` says."""
+    n, structure = len(stage_fractions), Structure(len(STAGES))
     state = rng.normal(size=(n, N_STATES))
     levels = np.zeros((n, structure.n_shared))
     levels[:, 0] = 1
     # lineages group the types of a tree, and there is none here: all cells have as much of each
     levels[:, 1 : structure.first_type] = 1 / structure.n_lineages
-    levels[:, structure.first_type : structure.first_type + len(STAGES)] = 2 * stage_shares
+    levels[:, structure.first_type : structure.first_type + len(STAGES)] = 2 * stage_fractions
     levels[:, structure.first_type + len(STAGES) :] = np.exp(0.5 * state)
-    stage = pd.Categorical.from_codes(stage_shares.argmax(1), categories=list(STAGES))
+    stage = pd.Categorical.from_codes(stage_fractions.argmax(1), categories=list(STAGES))
     return Cells(structure, make_obs(stage, n_batches), levels, state.astype(np.float32), rng.normal(size=n))

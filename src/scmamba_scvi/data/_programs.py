@@ -24,8 +24,8 @@ TYPES_PER_LINEAGE: Final = 3
 #: Continuous programs that occur in all types: states are seen in every modality, private ones in one modality only.
 N_STATES: Final = 5
 N_PRIVATE: Final = 2
-#: Share of the genes in one program.
-PROGRAM_SHARE: Final = 0.03
+#: Fraction of the genes in one program.
+PROGRAM_FRACTION: Final = 0.03
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def place_genes(rng: np.random.Generator, n_genes: int) -> pd.DataFrame:
     """Genes in clusters along the chromosomes, sorted: columns chrom, start, end, strand; ``(n_genes, 4)``."""
     chrom = _draw_chromosomes(rng, n_genes)
     n_clusters = max(1, n_genes // 8)
-    # every cluster has a place on every chromosome, as a share of its length; a gene takes the one on its own
+    # every cluster has a place on every chromosome, as a fraction of its length; a gene takes the one on its own
     centre = rng.random((n_clusters, len(CHROMOSOMES)))[rng.integers(n_clusters, size=n_genes), chrom]
     start = centre * _length_of(chrom) + rng.laplace(scale=100_000, size=n_genes)
     width = np.clip(rng.lognormal(np.log(20_000), 1.1, n_genes), 500, 800_000)
@@ -105,7 +105,7 @@ def gene_programs(rng: np.random.Generator, n_genes: int, structure: Structure) 
     base = rng.lognormal(0, 2.4, n_genes)
     regions = np.split(np.arange(n_genes), np.flatnonzero(rng.random(n_genes - 1) < 0.4) + 1)
     rng.shuffle(regions)
-    wanted = max(3, round(PROGRAM_SHARE * n_genes))
+    wanted = max(3, round(PROGRAM_FRACTION * n_genes))
     programs = np.zeros((structure.n_programs, n_genes))
     programs[0] = base
     for k in range(1, structure.n_programs):
@@ -134,9 +134,9 @@ def peak_programs(
     n_peaks = len(gene)
     base = rng.lognormal(0, 1.0, n_peaks)
     active = programs_of_genes[:, gene] * (gene >= 0)  # (k, n_peaks)
-    active[structure.n_shared :] = rng.random((N_PRIVATE, n_peaks)) < PROGRAM_SHARE
+    active[structure.n_shared :] = rng.random((N_PRIVATE, n_peaks)) < PROGRAM_FRACTION
     # some peaks that follow no gene belong to a program too, as distal enhancers whose gene is unknown do
-    distal = (rng.random(active.shape) < PROGRAM_SHARE / 3) & (gene < 0)
+    distal = (rng.random(active.shape) < PROGRAM_FRACTION / 3) & (gene < 0)
     programs = np.where((active > 0) | distal, np.sqrt(base) * rng.gamma(2.0, size=active.shape), 0.0)
     programs[0] = base
     # with few peaks a program may have none: it then equals the base

@@ -37,7 +37,7 @@ def simulate_multiome(
     A cell mixes programs: a base, one of its lineage, one of its type, and continuous states that run through all
     types. A program is a distribution over genes and, through the neighbourhoods on the genome, over peaks: a marker
     gene and the peaks that follow it go up together. Some cells are on their way to another type of their lineage.
-    States are what tells a cell's own partner from other cells of its type; each modality has private states too,
+    States are what tells a cell's own true match from other cells of its type; each modality has private states too,
     which say nothing about the other. Counts are multinomial, with log-normal library sizes that the modalities hardly
     share.
 
@@ -51,13 +51,13 @@ def simulate_multiome(
         Median counts per cell. None: ``2500 * (n_genes / 20000) ** 0.7`` and ``3300 * (n_peaks / 100000) ** 0.7``,
         fewer than 10 % and 5 % non-zero entries at 20,000 genes and 100,000 peaks, and denser where fewer features were kept.
     rare_fraction
-        Share of the cells in the rarest type. Shares fall geometrically from the first type to the last.
+        Fraction of the cells in the rarest type. Fractions fall geometrically from the first type to the last.
     batch_strength
         Standard deviation of the logarithm of the factor by which a batch changes each feature; 0: no batch effect.
     state_strength
-        Multiplies the share of counts that come from states; 0: cells of a type differ by chance alone.
+        Multiplies the fraction of counts that come from states; 0: cells of a type differ by chance alone.
     paired_fraction
-        Share of the cells that have both modalities. Of the others half have RNA only and half ATAC only.
+        Fraction of the cells that have both modalities. Of the others half have RNA only and half ATAC only.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def simulate_multiome(
     Raises
     ------
     ScmambaError
-        Sizes below 1, fewer cells than types or than batches, negative counts or strengths, or shares out of range.
+        Sizes below 1, fewer cells than types or than batches, negative counts or strengths, or fractions out of range.
 
     Examples
     --------
@@ -199,7 +199,7 @@ def make_multiome(
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse sizes, counts, strengths and shares from which no cells can be drawn; all public functions share this."""
+    """Refuse sizes, counts, strengths and fractions from which no cells can be drawn; all public functions share this."""
     for name, value in arguments.items():
         if name.startswith("n_") and value < 1:
             raise ScmambaError(f"{name} must be at least 1, got {value}.")
@@ -216,7 +216,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     if "rare_fraction" in arguments and not 0 < arguments["rare_fraction"] <= 1 / n_types:
         raise ScmambaError(
             f"rare_fraction must be above 0 and at most 1 / n_cell_types = {1 / n_types:.3g}, since the rarest type "
-            f"cannot have more than an equal share; got {arguments['rare_fraction']}."
+            f"cannot have more than an equal fraction; got {arguments['rare_fraction']}."
         )
     if not 0 <= arguments["paired_fraction"] <= 1:
         raise ScmambaError(f"paired_fraction must be in [0, 1], got {arguments['paired_fraction']}.")

@@ -33,7 +33,7 @@ class ModelBase(BaseModelClass):
     preset_
         Name of the preset that the model was made from.
     is_initialized_
-        Whether value transforms and linear path were fitted to training cells.
+        Whether value transforms and linear branch were fitted to training cells.
     match_temperatures_
         Temperature of a match's confidence, per pair of kinds.
     classifier_
@@ -78,7 +78,7 @@ class ModelBase(BaseModelClass):
 
     @property
     def config(self) -> ModelConfig:
-        """Options of the network, its start and its loss, as the preset and the overrides give them."""
+        """Options of the network, its initialization and its loss, as the preset and the overrides give them."""
         return self.module.config
 
     @property
@@ -132,5 +132,5 @@ class ModelBase(BaseModelClass):
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:
-        """Model from a folder that `save` or `export` wrote, without data; `SavingMixin` reads it."""
+        """Model from a folder that `save` or `export` wrote, without data; `io.saving` reads it."""
         raise TypeError(f"{cls.__name__} cannot read models from folders.")

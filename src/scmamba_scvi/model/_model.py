@@ -60,7 +60,7 @@ class SCMAMBA(
 
     Features are ordered along the genome and cut into patches; each modality has an encoder of Mamba2 blocks beside a
     linear map that starts at the correlation-weighted CCA of the training cells; a contrastive loss with a cosine term
-    pulls the views of a cell together.
+    pulls the embeddings of a cell together.
 
     Parameters
     ----------

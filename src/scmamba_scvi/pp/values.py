@@ -19,7 +19,7 @@ from ..ops.csr import is_csr, row_lengths, with_values
 #: Counts per cell after scaling, the usual "counts per ten thousand" of the field.
 TARGET_SUM: Final = 1e4
 #: The same for `ParetoLog`: a smaller sum makes the step from no count to one smaller beside those between counts.
-EVENED_SUM: Final = 1e3
+PARETO_SUM: Final = 1e3
 #: Above this `CenteredLogRatio` refuses: its result is dense, 40 MB per 512 cells at this width.
 MAX_DENSE_FEATURES: Final = 20_000
 
@@ -146,7 +146,7 @@ class InverseFrequency(FeatureWeighted):
 
 
 class ParetoLog(FeatureWeighted):
-    """``log(1 + x)`` of counts scaled to `EVENED_SUM` per cell, features weighted down by their spread (``"pareto"``).
+    """``log(1 + x)`` of counts scaled to `PARETO_SUM` per cell, features weighted down by their spread (``"pareto"``).
 
     The weight is ``1 / sqrt(max(sd, q))`` with the feature's standard deviation over the training cells, ``sd``, and
     its lowest decile over the features that vary, ``q`` (1 if none does). This is half-way between no scaling, where a
@@ -161,7 +161,7 @@ class ParetoLog(FeatureWeighted):
         n_train = 0
         total, square = torch.zeros(2, self.n_features, dtype=torch.double)
         for x in blocks:
-            logs = _scaled_log(x, EVENED_SUM).double()
+            logs = _scaled_log(x, PARETO_SUM).double()
             if is_csr(x):
                 total += torch.bincount(x.col_indices(), logs, minlength=self.n_features).cpu()
                 square += torch.bincount(x.col_indices(), logs.square(), minlength=self.n_features).cpu()
@@ -179,10 +179,10 @@ class ParetoLog(FeatureWeighted):
         return self
 
     def _of_csr(self, x: Tensor) -> Tensor:
-        return with_values(x, _scaled_log(x, EVENED_SUM).mul_(self._fitted_weight().index_select(0, x.col_indices())))
+        return with_values(x, _scaled_log(x, PARETO_SUM).mul_(self._fitted_weight().index_select(0, x.col_indices())))
 
     def _of_dense(self, x: Tensor) -> Tensor:
-        return _scaled_log(x, EVENED_SUM) * self._fitted_weight()
+        return _scaled_log(x, PARETO_SUM) * self._fitted_weight()
 
 
 class QuantileBins(ValueTransform):

@@ -20,10 +20,10 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 
 
 def check_fraction(name: str, value: Any, *, zero: bool) -> None:
-    """A share of the cells: above 0 and at most 1; with ``zero``, 0 is allowed too."""
+    """A fraction of the cells: above 0 and at most 1; with ``zero``, 0 is allowed too."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
-        raise ScmambaError(f"{name} is a share of the cells, between 0 and 1; got {value!r}.")
+        raise ScmambaError(f"{name} is a fraction of the cells, between 0 and 1; got {value!r}.")
 
 
 @contextlib.contextmanager

@@ -61,14 +61,14 @@ class MappingMixin(FittingMixin):
         genome
             Build of the coordinates. `None`: what the data say, if they do.
         min_coverage
-            Least share of the model's features that each modality must have.
+            Least fraction of the model's features that each modality must have.
 
         Returns
         -------
         MuData with the model's keys and features; with ``return_reference_var_names`` a dict from key to names.
-        ``uns["query_mapping"]`` says per modality how many of the model's features were found (``found``, as a share
-        ``coverage``), how many of the query's were matched ``by_name`` and ``by_overlap`` or ``ignored``, and which share
-        of the counts was kept (``counts_kept``).
+        ``uns["query_mapping"]`` says per modality how many of the model's features were found (``found``, as a fraction
+        ``coverage``), how many of the query's were matched ``by_name`` and ``by_overlap`` or ``ignored``, and which
+        fraction of the counts was kept (``counts_kept``).
 
         Raises
         ------
@@ -114,8 +114,8 @@ class MappingMixin(FittingMixin):
         assigned to the reference's clusters and compared with them, several times in turn. The reference's data are not
         needed for this, and its embedding does not move. A query without the batch column is taken as one batch.
 
-        :meth:`train` of the result adapts the constants of the views and the share that the network has in them, and
-        nothing else: embeddings of features, blocks, heads, value weights, batch statistics and the maps of the joint
+        :meth:`train` of the result adapts the biases of the modality-specific embeddings and the network's fraction in them,
+        and nothing else: embeddings of features, blocks, heads, value weights, batch statistics and the maps of the joint
         embedding are frozen. Reference cells embedded by the adapted model keep a mean cosine of more than 0.99 to their
         embedding before, on simulated cells with strong batches (``tests/model/tools/test_mapping.py``); the head is frozen
         because they moved farther when it was adapted too. If held-out retrieval among the query's cells does not

@@ -28,7 +28,7 @@ _C = scvi_constants()
 #: ``uns`` key of the report, and ``var`` column of the features that the query has.
 MAPPING_KEY: Final = "query_mapping"
 FOUND_COLUMN: Final = "in_query"
-#: Share of the peaks of either side that the other side overlaps, below which another genome build is likelier than
+#: Fraction of the peaks of either side that the other side overlaps, below which another genome build is likelier than
 #: another caller: of the peaks of SNARE-seq more than three in four meet another when moved by 100 bases, fewer than one in
 #: twenty when moved by 100 kilobases (tests/model/test_real_data.py).
 MIN_OVERLAP: Final = 0.5
@@ -74,7 +74,7 @@ def prepare_query(
 ) -> MuData:
     """MuData with the keys and features of ``model``; ``data`` stay as they are."""
     if not 0 <= min_coverage <= 1:
-        raise ScmambaError(f"min_coverage is a share of the model's features, 0 to 1; got {min_coverage}.")
+        raise ScmambaError(f"min_coverage is a fraction of the model's features, 0 to 1; got {min_coverage}.")
     mdata = _query_as_mudata(model, data)
     kinds = _kinds_of(model, mdata, modalities)
     setup = model.registry_[_C._SETUP_ARGS_KEY]
@@ -166,7 +166,7 @@ def _check_coverage(
 
 
 def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
-    """Counts ``(n, f)`` of the model's features, summed where several map to one; and the share of all counts kept."""
+    """Counts ``(n, f)`` of the model's features, summed where several map to one; and the fraction of all counts kept."""
     n = len(mapping.target)
     if n == mapping.n_model and np.array_equal(mapping.target, np.arange(n)):
         return counts, 1.0
