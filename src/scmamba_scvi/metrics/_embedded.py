@@ -1,4 +1,4 @@
-"""One method's embeddings in the shapes that scores are computed on, with what several scores share computed once."""
+"""One method's embeddings in the shapes that scores are computed on, with what several scores take computed once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..errors import ScmambaError
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._matching import TrueMatchRanks, true_match_ranks
 
-#: What the data must have for a score.
-Need: TypeAlias = Literal["labels", "batches", "modalities", "pairs"]
 #: What scores of cell types and batches are computed on.
 BioOn: TypeAlias = Literal["joint", "modalities"]
 
@@ -43,10 +42,13 @@ class Points:
     cell: np.ndarray
     modality: np.ndarray
 
-    def where(self, known: np.ndarray) -> Points:
-        """The rows of the cells for which ``known`` ``(n,)`` is true."""
-        kept = known[self.cell]
-        return Points(self.x[kept], self.cell[kept], self.modality[kept])
+    def with_values(self, values: np.ndarray, argument: str) -> tuple[Points, np.ndarray]:
+        """The rows of the cells that have one of the values ``(n,)``, and those values."""
+        known = pd.notna(values)[self.cell]
+        if not known.any():
+            raise ScmambaError(f"no {argument}" if pd.isna(values).all() else f"no cell with a value of {argument}")
+        cell = self.cell[known]
+        return Points(self.x[known], cell, self.modality[known]), values[cell]
 
     @property
     def max_queries(self) -> int | None:
@@ -56,7 +58,9 @@ class Points:
 
 @dataclass(frozen=True)
 class Embedded:
-    """One method's embeddings of ``n`` cells, with what several scores share computed once.
+    """One method's embeddings of ``n`` cells, with what several scores take computed once.
+
+    What the data lack is a `ScmambaError` that says so, where a score asks for it.
 
     Attributes
     ----------
@@ -80,48 +84,43 @@ class Embedded:
     bio_on: BioOn
     common: Common
 
-    @property
-    def has(self) -> set[Need]:
-        """Which of the things that scores may need are there."""
-        there: dict[Need, bool] = {
-            "labels": bool(pd.notna(self.labels).any()),
-            "batches": bool(pd.notna(self.batches).any()),
-            "modalities": len(self.modalities) > 1,
-            "pairs": self.paired and bool(self.pairs),
-        }
-        return {need for need, is_there in there.items() if is_there}
-
     @cached_property
     def stacked(self) -> Points:
-        """The embeddings of all modalities, one below the other."""
+        """The embeddings of two modalities or more, one below the other."""
+        if len(self.modalities) < 2:
+            raise ScmambaError("no embeddings of two modalities")
         return _points(self.modalities)
 
     @cached_property
     def cells(self) -> Points:
-        """The embedding for scores of cell types and batches: joint or stacked, see ``bio_on``."""
+        """The embedding for scores of cell types and batches: joint, or the modalities, see ``bio_on``."""
         if self.joint is None or (self.bio_on == "modalities" and self.modalities):
-            return self.stacked
+            return _points(self.modalities)
         return _points({"joint": self.joint})
 
     def labelled(self, points: Points) -> tuple[Points, np.ndarray]:
         """The points whose cell has a label, and their labels."""
-        points = points.where(pd.notna(self.labels))
-        return points, self.labels[points.cell]
+        return points.with_values(self.labels, "label_key")
 
     @cached_property
     def in_batches(self) -> tuple[Points, np.ndarray]:
         """The cells whose batch is known, and their batches."""
-        points = self.cells.where(pd.notna(self.batches))
-        return points, self.batches[points.cell]
+        return self.cells.with_values(self.batches, "batch_key")
 
     @cached_property
     def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each two modalities that share at least two cells, their embeddings of these cells."""
-        both = []
+        """For each two modalities with at least two common cells, their embeddings of these cells."""
+        if len(self.modalities) < 2:
+            raise ScmambaError("no embeddings of two modalities")
+        if not self.paired:
+            raise ScmambaError("paired=False")
+        pairs = []
         for x, y in itertools.combinations(self.modalities.values(), 2):
             rows = np.intersect1d(_finite(x), _finite(y), assume_unique=True)
-            both += [(x[rows], y[rows])] if len(rows) > 1 else []
-        return both
+            pairs += [(x[rows], y[rows])] if len(rows) > 1 else []
+        if not pairs:
+            raise ScmambaError("no two modalities have common cells")
+        return pairs
 
     @cached_property
     def ranks(self) -> list[TrueMatchRanks]:

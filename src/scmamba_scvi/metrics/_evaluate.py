@@ -6,25 +6,17 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 
 from ..errors import ScmambaError, UnknownNameError
-from ._embedded import BioOn, Common, Embedded, Need
+from ._embedded import BioOn, Common, Embedded
 from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_inputs
 from ._panel import METRICS, Metric
 from ._summary import BIO, OMICS, overall_scores
 
 #: Group of the columns that summarise others.
 OVERALL: Final = "overall"
-#: Why a score cannot be computed when a need is not met; the first that applies is reported.
-LACKING: Final[dict[Need, str]] = {
-    "modalities": "no embeddings of two modalities",
-    "labels": "no label_key",
-    "batches": "no batch_key",
-    "pairs": "no two modalities share cells",
-}
 
 
 def evaluate_integration(
@@ -142,10 +134,11 @@ def evaluate_integration(
             values[method] = {}
             for metric in wanted:
                 bar.update(task, description=f"{method}: {metric.name}")
-                value, reason = _score(metric, embedded)
-                values[method][metric.name] = value
-                if reason:
-                    left_out.setdefault((reason, metric.name), []).append(method)
+                try:
+                    values[method][metric.name] = metric.function(embedded)
+                except ScmambaError as error:
+                    # what one score cannot use, such as labels that occur once, must not prevent the others
+                    left_out.setdefault((str(error).rstrip("."), metric.name), []).append(method)
                 bar.advance(task)
     message = _what_was_left_out(inputs, left_out)
     scores = pd.DataFrame.from_dict(values, orient="index", columns=[m.name for m in wanted])
@@ -167,18 +160,6 @@ def _requested(metrics: str | Sequence[str]) -> list[Metric]:
     if not names:
         raise ScmambaError(f"metrics is empty: say 'all', or some of {', '.join(METRICS)}.")
     return [metric for metric in METRICS.values() if metric.name in names]
-
-
-def _score(metric: Metric, embedded: Embedded) -> tuple[float, str]:
-    """The value, or NaN and the reason for it."""
-    for need, reason in LACKING.items():
-        if need in metric.needs - embedded.has:
-            return np.nan, "paired=False" if need == "pairs" and not embedded.paired else reason
-    try:
-        return metric.function(embedded), ""
-    except ScmambaError as error:
-        # what one score cannot use, such as labels that occur once, must not prevent the others
-        return np.nan, str(error).rstrip(".")
 
 
 def _what_was_left_out(inputs: Inputs, left_out: dict[tuple[str, str], list[str]]) -> str:

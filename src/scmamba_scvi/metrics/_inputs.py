@@ -225,22 +225,18 @@ def _table(values: Any, names: pd.Index, called: str) -> pd.DataFrame:
 
 def _positions(names: pd.Index, cells: Any) -> np.ndarray:
     """Positions of cells given as a mask, as positions or as names."""
-    wanted = np.asarray(cells)
+    wanted, n = np.asarray(cells), len(names)
     if wanted.dtype == bool:
-        if wanted.shape != (len(names),):
-            raise ScmambaError(f"The mask of cells must have one entry per cell, {len(names):,}; got {wanted.shape}.")
+        if wanted.shape != (n,):
+            raise ScmambaError(f"The mask of cells must have one entry per cell, {n:,}; got {wanted.shape}.")
         rows = np.flatnonzero(wanted)
-    elif np.issubdtype(wanted.dtype, np.integer):
-        outside = (wanted < 0) | (wanted >= len(names))
-        if outside.any():
-            raise ScmambaError(f"Positions of cells run from 0 to {len(names) - 1:,}; got {wanted[outside][0]}.")
-        rows = wanted
     else:
-        rows = names.get_indexer(wanted)
+        by_position = np.issubdtype(wanted.dtype, np.integer)
+        rows = np.where(wanted < n, wanted, -1) if by_position else names.get_indexer(wanted)
         if (rows < 0).any():
             raise ScmambaError(
-                f"{int((rows < 0).sum()):,} of the cells asked for are not in the data, such as "
-                f"{wanted[rows < 0][0]!r}."
+                f"{(rows < 0).sum():,} of the cells asked for are not in the data, such as {wanted[rows < 0][0]!r}"
+                f"{f': positions run from 0 to {n - 1:,}' if by_position else ''}."
             )
     rows = np.unique(rows)
     if len(rows) < 2:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ScmambaError
 from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precision
-from ._embedded import Embedded, Need, Points
+from ._embedded import Embedded, Points
 from ._matching import modality_gap
 from ._matching_score import matching_score
 from ._mixing import omics_entropy_mixing, seurat_alignment
@@ -31,11 +31,8 @@ class Metric:
         Block of columns: ``"bio"``, ``"omics"``, ``"single-cell"`` or ``"batch"``.
     about
         What it measures, in one line.
-    needs
-        What the data must have: ``"labels"``, ``"batches"``, ``"modalities"`` (embeddings of two), ``"pairs"`` (of the
-        same cells).
     function
-        From one method's embeddings to the value.
+        From one method's embeddings to the value; a `ScmambaError` if the data lack what it needs.
     higher_is_better
         Whether a higher value is better.
     in_summary
@@ -50,7 +47,6 @@ class Metric:
     name: str
     group: Literal["bio", "omics", "single-cell", "batch"]
     about: str
-    needs: frozenset[Need]
     function: Callable[[Embedded], float]
     higher_is_better: bool = True
     in_summary: bool = False
@@ -102,7 +98,8 @@ def _recall(e: Embedded, k: int) -> float:
 
 
 def _gap(e: Embedded) -> float:
-    parts = [x[np.isfinite(x).all(axis=1)] for x in e.modalities.values()]
+    points = e.stacked
+    parts = [points.x[points.modality == name] for name in e.modalities]
     return _mean(modality_gap(x, y) for x, y in itertools.combinations(parts, 2))
 
 
@@ -110,47 +107,41 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _needs(*what: Need) -> frozenset[Need]:
-    return frozenset(what)
-
-
 _TABLE = (
     Metric("ARI", "bio", "adjusted Rand index of Leiden clusters with cell types, best of 20 resolutions",
-           _needs("labels"), lambda e: e.leiden.ari, in_summary=True),
+           lambda e: e.leiden.ari, in_summary=True),
     Metric("NMI", "bio", "normalised mutual information of the same, best of 20 resolutions",
-           _needs("labels"), lambda e: e.leiden.nmi, in_summary=True),
+           lambda e: e.leiden.nmi, in_summary=True),
     Metric("MAP", "bio", "mean average precision of the cell types among the nearest 1 %",
-           _needs("labels"), _of_cell_types(mean_average_precision), in_summary=True),
+           _of_cell_types(mean_average_precision), in_summary=True),
     Metric("cell-type ASW", "bio", "silhouette of the cell types, (s + 1) / 2, 0.5 is chance",
-           _needs("labels"), _of_cell_types(cell_type_asw), in_summary=True),
+           _of_cell_types(cell_type_asw), in_summary=True),
     Metric("kNN accuracy", "bio", "fraction of cells whose type is that of most of their 15 neighbours",
-           _needs("labels"), _of_cell_types(knn_accuracy)),
+           _of_cell_types(knn_accuracy)),
     Metric("omics mixing", "omics", "entropy of the modalities among 100 neighbours",
-           _needs("modalities"), lambda e: _mixing(e, e.stacked, e.stacked.modality), in_summary=True),
+           lambda e: _mixing(e, e.stacked, e.stacked.modality), in_summary=True),
     Metric("Seurat alignment", "omics", "neighbours from other modalities among the nearest 1 %",
-           _needs("modalities"), _alignment, in_summary=True),
+           _alignment, in_summary=True),
     Metric("graph connectivity", "omics", "fraction of a type, of all modalities, in its largest connected part",
-           _needs("labels", "modalities"), _graph_connectivity, in_summary=True),
+           _graph_connectivity, in_summary=True),
     Metric("omics ASW", "omics", "one minus the silhouette of the modalities within cell types",
-           _needs("labels", "modalities"), _omics_asw, in_summary=True),
+           _omics_asw, in_summary=True),
     Metric("FOSCTTM", "single-cell", "fraction of cells closer than the true match, 0.5 is chance",
-           _needs("modalities", "pairs"), lambda e: _mean(np.mean(ranks.fractions) for ranks in e.ranks),
-           higher_is_better=False),
+           lambda e: _mean(np.mean(ranks.fractions) for ranks in e.ranks), higher_is_better=False),
     Metric("recall@1", "single-cell", "fraction of cells whose true match is the nearest of the other modality",
-           _needs("modalities", "pairs"), lambda e: _recall(e, 1)),
+           lambda e: _recall(e, 1)),
     Metric("recall@10", "single-cell", "fraction of cells whose true match is among the 10 nearest",
-           _needs("modalities", "pairs"), lambda e: _recall(e, 10)),
+           lambda e: _recall(e, 10)),
     Metric("median rank", "single-cell", "rank of the true match, 0 the nearest, 0.5 chance, 1 the farthest",
-           _needs("modalities", "pairs"), lambda e: _mean((r.median - 1) / (r.n_candidates - 1) for r in e.ranks),
-           higher_is_better=False),
+           lambda e: _mean((r.median - 1) / (r.n_candidates - 1) for r in e.ranks), higher_is_better=False),
     Metric("matching score", "single-cell", "confidence that shared neighbours lead to the true match, 1 neighbour",
-           _needs("modalities", "pairs"), lambda e: _mean(matching_score(x, y, **e.common) for x, y in e.pairs)),
+           lambda e: _mean(matching_score(x, y, **e.common) for x, y in e.pairs)),
     Metric("modality gap", "single-cell", "distance of the centres of the modalities on the unit sphere, 0 to 2",
-           _needs("modalities"), _gap, higher_is_better=False),
+           _gap, higher_is_better=False),
     Metric("batch mixing", "batch", "entropy of the batches among 100 neighbours",
-           _needs("batches"), lambda e: _mixing(e, *e.in_batches)),
+           lambda e: _mixing(e, *e.in_batches)),
     Metric("batch ASW", "batch", "one minus the silhouette of the batches within cell types",
-           _needs("labels", "batches"), _batch_asw),
+           _batch_asw),
 )  # fmt: skip
 
 #: From name to :class:`Metric`, in the order of the table's columns.

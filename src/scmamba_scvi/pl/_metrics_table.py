@@ -129,11 +129,8 @@ def metrics_table(
 def _checked(scores: pd.DataFrame) -> pd.DataFrame:
     """Floats with columns of two levels, group and name."""
     if not isinstance(scores, pd.DataFrame) or 0 in scores.shape:
-        size = getattr(scores, "shape", None)
-        raise ScmambaError(
-            f"scores must be a table with a row per method and a column per score; got {type(scores).__name__}"
-            f"{'' if size is None else f' of shape {size}'}."
-        )
+        got = f"{type(scores).__name__} of shape {np.shape(scores)}"
+        raise ScmambaError(f"scores must be a table with a row per method and a column per score; got {got}.")
     try:
         table = scores.astype(float)
     except (TypeError, ValueError) as error:
