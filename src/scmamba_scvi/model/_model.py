@@ -170,15 +170,17 @@ class SCMAMBA(
             (rna, gex, expression; atac, peaks, accessibility; protein, prot, adt) or by ``var["feature_types"]``.
         layers
             From kind to the layer with raw counts; a kind that is not named uses ``.X``.
-        %(param_batch_key)s
-        %(param_labels_key)s
+        batch_key, labels_key
+            Columns with the batch and the label of each cell: in ``mdata.obs``, else in the modalities' ``obs``, or in that
+            of one modality as ``"rna:batch"``. Every cell needs a batch.
         unlabeled_category
-            Value of ``labels_key`` that stands for "not known".
+            Value of ``labels_key`` that stands for "not known", as a missing value does.
         require_counts
             Refuse values that are negative or not whole numbers. `False` for corrected counts.
         genome
             Build of the coordinates, such as ``"hg38"`` or ``"GRCm38"``. `None`: the one in ``uns["genome"]`` or, as 10x
-            writes it, ``var["genome"]``, if there is one. From then on, data of another build are refused.
+            writes it, ``var["genome"]``, if there is one. From then on, data of another build are refused. It also says
+            what names of references mean that are not known.
 
         Raises
         ------
