@@ -95,7 +95,9 @@ def test_an_argument_that_cannot_be_used_is_answered_with_what_to_type(train, sa
 
 def test_the_size_of_the_network_is_the_same_on_every_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert fresh(preset="auto").preset_ == "small"
+    mdata = simulate_multiome(n_cells=5_000, n_genes=30, n_peaks=40, n_cell_types=3, seed=2)
+    SCMAMBA.setup_mudata(mdata)
+    assert SCMAMBA(mdata).preset_ == "small"
 
 
 # -- scores ----------------------------------------------------------------------------------------------------------
