@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 
-import h5py
+import anndata
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import typer
+from tenx import write_10x
 from typer.testing import CliRunner
 
 from scmamba_scvi import cli
@@ -151,7 +152,7 @@ def without_atac_cells(simulated, folder):
         pytest.param(lambda s, f: f / "no.h5mu", [], "There is no file", id="no_such_file"),
         pytest.param(lambda s, f: f, [], "is a folder", id="folder"),
         pytest.param(cut_off, [], "cannot be read", id="truncated"),
-        pytest.param(of_text, [], "cannot be read", id="not_hdf5"),
+        pytest.param(of_text, [], "not a file of counts", id="not_hdf5"),
         pytest.param(of_one_modality, [], "modalit", id="one_modality"),
         pytest.param(without_atac_cells, [], "do not overlap", id="no_shared_cells"),
         pytest.param(lambda s, f: s, ["--modality", "rna"], "KIND=KEY", id="modality_without_key"),
@@ -252,8 +253,7 @@ def test_a_device_that_is_not_there_is_one_line(simulated, tmp_path, accelerator
 
 
 def of_cell_ranger(simulated, folder):
-    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "w") as file:
-        file["matrix/barcodes"] = np.array([b"AAAC-1"])
+    write_10x(folder / "filtered_feature_bc_matrix.h5", types=["Gene Expression"] * 5)
     return folder / "filtered_feature_bc_matrix.h5"
 
 
@@ -266,13 +266,48 @@ def of_one_anndata(simulated, folder):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        pytest.param(of_cell_ranger, ["10x Cell Ranger", "read_10x_multiome"], id="cell_ranger"),
-        pytest.param(of_one_anndata, ["one AnnData", "MuData({"], id="anndata"),
+        pytest.param(of_cell_ranger, ["10x (Cell Ranger) file with rna only", "atac="], id="cell_ranger"),
+        pytest.param(of_one_anndata, ["AnnData with rna only", "MuData({", "atac="], id="anndata"),
     ],
 )
-def test_a_file_of_another_kind_is_named(simulated, tmp_path, command, make, words):
+def test_a_file_of_one_modality_is_named_with_the_way_to_give_both(simulated, tmp_path, command, make, words):
     result = run(command, make(simulated, tmp_path), "--out", tmp_path / "out.h5mu")
     assert result.exit_code == 2 and all(word in result.stderr for word in words)
+
+
+@pytest.mark.parametrize("form", ["one file per modality", "one AnnData"])
+def test_other_formats_give_the_same_result(tmp_path, form):
+    mdata = simulate_multiome(n_cells=120, n_genes=60, n_peaks=100, seed=0)
+    mdata.write_h5mu(tmp_path / "cells.h5mu")
+    if form == "one AnnData":
+        adata = anndata.concat(list(mdata.mod.values()), axis=1)
+        adata.var["feature_types"] = np.repeat(["Gene Expression", "Peaks"], [m.n_vars for m in mdata.mod.values()])
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        sources = [tmp_path / "cells.h5ad"]
+    else:
+        for name in mdata.mod:
+            mdata[name].write_h5ad(tmp_path / f"{name}.h5ad")
+        sources = [f"{name}={tmp_path / name}.h5ad" for name in mdata.mod]
+    options = ("--max-epochs", "1", "--no-umap", "--preset", "small")
+    for name, given in (("plain", [tmp_path / "cells.h5mu"]), ("other", sources)):
+        result = run("integrate", *given, "--out", tmp_path / f"{name}.h5mu", *options)
+        assert result.exit_code == 0, result.output
+    plain, other = (mudata.read_h5mu(tmp_path / f"{name}.h5mu") for name in ("plain", "other"))
+    assert plain.obs_names.equals(other.obs_names)
+    np.testing.assert_allclose(plain.obsm["X_scmamba"], other.obsm["X_scmamba"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        pytest.param(["rna={0}", "{0}"], "every file or of none", id="one_is_not_named"),
+        pytest.param(["rna={0}", "rna={0}"], "Each modality takes one file", id="one_modality_twice"),
+        pytest.param(["rna={0}", "atac=no.h5ad"], "There is no file no.h5ad", id="one_is_not_there"),
+    ],
+)
+def test_files_of_modalities_are_checked_before_they_are_read(simulated, tmp_path, sources, says):
+    result = run("integrate", *(source.format(simulated) for source in sources), "--out", tmp_path / "out.h5mu")
+    assert result.exit_code == 2 and says in result.stderr
 
 
 def test_a_bug_keeps_its_traceback():

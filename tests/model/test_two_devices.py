@@ -230,7 +230,7 @@ def of_models(compare: Comparison, models: dict, mdata) -> None:
     compare("matches", lambda on: models[on].match_cells(mdata["rna"], mdata["atac"]).confidence)
     compare("agreement", lambda on: models[on].get_modality_agreement().select_dtypes("number"))
     compare("imputed", lambda on: models[on].impute(features=peaks).X.toarray())
-    compare("links", lambda on: models[on].region_links(genes=genes).select_dtypes("number"))
+    compare("links", lambda on: models[on].get_region_links(genes=genes).select_dtypes("number"))
 
 
 def scores(compare: Comparison, model) -> None:

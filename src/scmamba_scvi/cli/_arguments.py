@@ -11,7 +11,7 @@ from ..errors import ScmambaError
 
 #: Arguments in messages of the library -> what to type instead, replaced in this order.
 REPLACEMENTS: Final = (
-    (r"read\(\{'rna': '?([^',]+)'?, 'atac': '?([^',}]+)'?\}\)", r"rna=\1 atac=\2"),
+    (r"read\(\{'(\w+)': '([^']+)', '(\w+)': '([^']+)'\}\)", r"\1=\2 \3=\4"),
     (r"annotate_genome\(mdata, gtf=\.\.\., modality=\.\.\.\)", "--modality rna=KEY"),
     (r"(?:setup_mudata|annotate_genome)\((?:mdata, )?([^()]*)\)", r"\1"),
     (r"\brequire_counts=False", "--no-require-counts"),

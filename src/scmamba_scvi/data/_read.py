@@ -99,7 +99,7 @@ def read(
         name = _kind_of(adata) or _kind_of_name(file.name)
         if name is None or name in modalities:
             doubt = f"{file} does not say which" if name is None else f"{file} is a second one of {name!r}"
-            raise ScmambaError(f"Each file must be of another modality, and {doubt}: name them, {_example(files)}.")
+            raise ScmambaError(f"Each file must be of another modality, and {doubt}: name them, {_example(files[0])}.")
         modalities[name] = adata
     return _assembled(modalities)
 
@@ -140,7 +140,7 @@ def _read_file(path: Path) -> MuData | AnnData:
         return _without_warning_of_names(lambda: sc.read_10x_h5(path, gex_only=False))
     if len(parts) == 1 and _is_legacy_10x(path):
         raise ScmambaError(
-            f"{path} is of Cell Ranger 2, which counted genes only. A second modality is needed: {_example([path])}."
+            f"{path} is of Cell Ranger 2, which counted genes only. A second modality is needed: {_example(path)}."
         )
     raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {_readable()}.")
 
@@ -203,7 +203,7 @@ def _split(adata: AnnData, path: Path) -> MuData:
     holds = f"{name} only" if name else "one modality (var has no 'feature_types', obsm no proteins)"
     raise ScmambaError(
         f"{path} is an {what} with {holds}, and at least two modalities are needed. Name the file of each, "
-        f"{_example([path])}, or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
+        f"{_example(path, name or 'rna')}, or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
     )
 
 
@@ -312,6 +312,6 @@ def _readable() -> str:
     return ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
 
 
-def _example(files: Sequence[Path]) -> str:
-    named = ", ".join(f"{kind!r}: {str(file)!r}" for kind, file in zip(KINDS, [*files, "..."][:2], strict=False))
-    return f"read({{{named}}})"
+def _example(path: Path, kind: str = "rna") -> str:
+    other = "rna" if kind != "rna" else "atac"
+    return f"read({{{kind!r}: {str(path)!r}, {other!r}: '...'}})"

@@ -327,7 +327,7 @@ def test_a_batch_is_found_wherever_the_data_have_it(place, name):
     model = SCMAMBA(mdata, encoder="linear")
     model.train(**QUICK)
     assert [c for c in mdata.obs if not c.startswith("_scvi")] == columns
-    assert list(model.batches) == ["batch_1", "batch_2"] and model.module.joint.shift_rna.abs().sum() > 0
+    assert list(model.batches) == ["batch_1", "batch_2"] and model.module.joint.batch_offset_rna.abs().sum() > 0
     expected = model.get_latent_representation()
     for query in (mdata.copy(), without_columns(plain)):
         np.testing.assert_allclose(model.get_latent_representation(query), expected, atol=1e-5)

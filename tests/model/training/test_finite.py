@@ -176,7 +176,7 @@ def test_unrelated_modalities_cause_a_warning_and_their_embeddings_still_differ(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model = trained_on(mdata, encoder="linear", n_latent=4)
-        if any("no direction of rna and atac is correlated" in str(w.message) for w in caught):
+        if any("No direction of rna and atac is correlated" in str(w.message) for w in caught):
             assert model.get_latent_representation(modality="rna").std(0).min() > 0.01
             return
     raise AssertionError("no draw of unrelated counts caused the warning")

@@ -139,7 +139,7 @@ def test_the_loss_before_the_first_step_of_each_stage_counts():
         """A lower temperature makes the loss of embeddings that match badly larger."""
 
         def on_validation_start(self, trainer, plan):
-            if not trainer.sanity_checking and not plan.module.encoders["rna"].only_linear:
+            if not trainer.sanity_checking and plan.module.encoders["rna"].runs_network:
                 plan.module.temperature.log.data -= 2
 
     model.train(
