@@ -28,7 +28,7 @@ def fetch_pbmc_multiome(path: str | os.PathLike[str] | None = None) -> MuData:
 
     Returns
     -------
-    MuData with modalities ``rna`` and ``atac``, see :func:`scmamba_scvi.read`.
+    MuData with modalities ``rna`` and ``atac``, see :func:`scmamba_scvi.data.read`.
 
     Raises
     ------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 from anndata import AnnData
@@ -26,7 +27,7 @@ class MappingMixin(FittingMixin):
     def prepare_query_mudata(
         cls,
         mdata: MuData | AnnData,
-        reference_model: ModelBase | str | Path,
+        reference_model: Self | str | Path,
         return_reference_var_names: bool = False,
         inplace: bool = False,
         *,
@@ -97,7 +98,7 @@ class MappingMixin(FittingMixin):
     def load_query_data(
         cls,
         adata: MuData | AnnData,
-        reference_model: ModelBase | str | Path,
+        reference_model: Self | str | Path,
         inplace_subset_query_vars: bool = False,
         accelerator: str = "auto",
         device: int | str = "auto",
@@ -107,7 +108,7 @@ class MappingMixin(FittingMixin):
         layers: Mapping[str, str | None] | None = None,
         genome: str | None = None,
         min_coverage: float = 0.5,
-    ) -> ModelBase:
+    ) -> Self:
         """Model of new cells, in the embedding of a model that was trained on others; no training is needed.
 
         Batches that the reference has not seen get an offset in the joint embedding, as training batches do: cells are
