@@ -49,7 +49,7 @@ def integrate(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             show_default=False,
             help="Raw counts: .h5mu, .zarr, .h5ad with feature types or proteins, Cell Ranger's .h5 or its folder; or one file "
             "per modality, such as rna=a.h5ad atac=b.h5ad.",
