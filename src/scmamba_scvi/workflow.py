@@ -9,7 +9,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from ._files import atomic_write
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
 from .metrics import true_match_ranks
+from .metrics.graph import neighbor_graph
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from .model import SCMAMBA
 
 logger = logging.getLogger(__name__)
-
-#: Up to this many cells neighbours are searched exactly. That takes a minute at most, about as long as the approximate
-#: search needs to compile, and gives the same neighbours on every machine.
-EXACT_NEIGHBORS_UP_TO: Final = 100_000
 
 
 def integrate(
@@ -150,7 +147,7 @@ def write_clusters(mdata: MuData, *, resolution: float = 1.0, seed: int = 0) -> 
     """
     import scanpy as sc
 
-    cells = _neighbor_graph(mdata.obsm[OBSM_KEY], seed)
+    cells = _graph(mdata.obsm[OBSM_KEY], seed)
     sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
     mdata.obs[CLUSTER_KEY] = pd.Categorical(cells.obs["leiden"])
 
@@ -255,24 +252,16 @@ def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
     import scanpy as sc
 
     usable = np.isfinite(embedding).all(axis=1)
-    points = _neighbor_graph(embedding[usable], seed)
+    points = _graph(embedding[usable], seed)
     sc.tl.umap(points, random_state=seed)
     coordinates = np.full((len(embedding), 2), np.nan, dtype=np.float32)
     coordinates[usable] = points.obsm["X_umap"]  # where scanpy writes them
     return coordinates
 
 
-def _neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = 15) -> AnnData:
-    """An AnnData with the graph of nearest neighbours among the rows of ``x``, and without counts."""
-    import scanpy as sc
-    from anndata import AnnData
-
-    points = AnnData(obs=pd.DataFrame(index=pd.RangeIndex(len(x)).astype(str)), obsm={OBSM_KEY: x})
-    transformer = "sklearn" if len(x) <= EXACT_NEIGHBORS_UP_TO else "pynndescent"
-    sc.pp.neighbors(
-        points, n_neighbors=min(n_neighbors, len(x) - 1), use_rep=OBSM_KEY, transformer=transformer, random_state=seed
-    )
-    return points
+def _graph(x: np.ndarray, seed: int) -> AnnData:
+    """Graph of 14 neighbours, fewer among few cells: the 15 of scanpy's default count the cell itself."""
+    return neighbor_graph(x, min(14, len(x) - 2), seed)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from mudata import MuData
 from ..._columns import obs_column
 from ...errors import ScmambaError, UnknownNameError
 from ...metrics import diffusion_pseudotime
-from ...metrics.distances import as_matrix, resolve_k
+from ...metrics.distances import as_matrix, medoid, resolve_k
 from ...metrics.graph import neighbor_graph
 from .cells import as_mudata, kind_of
 from .embedding import JOINT, EmbeddingMixin
@@ -183,7 +183,7 @@ def _root(mdata: MuData, root: str, groupby: str | None, found: dict[str, np.nda
         if not len(cells):
             raise ScmambaError(f"No cell of {root!r} has all of {list(found)}: name fewer, embeddings=[...].")
         z = next(iter(found.values()))[cells]
-        return int(cells[(z @ z.sum(0)).argmax()])  # the medoid: for unit vectors, the largest sum of cosines
+        return int(cells[medoid(z)])
     position = int(mdata.obs_names.get_indexer([root])[0])
     if position < 0:
         columns = [name for name in mdata.obs if (mdata.obs[name].astype(str) == str(root)).any()]
