@@ -38,6 +38,22 @@ def test_the_page_needs_no_other_file_and_says_what_to_try(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_a_column_that_only_a_modality_has_is_drawn(model, tmp_path):
+    mdata = model.adata
+    for data in (mdata, *mdata.mod.values()):
+        data.obsm["X_umap_scmamba"] = np.random.default_rng(0).normal(size=(data.n_obs, 2))
+    mdata["rna"].obs["donor"] = np.where(np.arange(mdata["rna"].n_obs) % 2, "a", "b")
+    widths = []
+    for labels_key in (None, "donor"):
+        page = write_report(model, tmp_path / "report.html", labels_key=labels_key).read_text()
+        png = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', page)[1])
+        widths.append(int.from_bytes(png[16:20], "big"))
+    for data in (mdata, *mdata.mod.values()):
+        del data.obsm["X_umap_scmamba"]
+    del mdata["rna"].obs["donor"]
+    assert widths[1] > widths[0]  # one panel more
+
+
 def test_an_untrained_model_has_nothing_to_report(model, tmp_path):
     with pytest.raises(ScmambaError, match="needs a trained model"):
         write_report(SCMAMBA(model.adata, encoder="linear"), tmp_path / "report.html")

@@ -15,6 +15,7 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from . import pl
+from ._columns import has_obs_column
 from ._compat import package_version
 from ._files import atomic_write
 from ._keys import CLUSTER_KEY, UMAP_KEY
@@ -160,7 +161,9 @@ def _figures(
     embedded = UMAP_KEY in mdata.obsm
     if embedded:
         columns = [
-            name for name in (labels_key, model.batch_key, CLUSTER_KEY) if name is not None and name in mdata.obs
+            name
+            for name in (labels_key, model.batch_key, CLUSTER_KEY)
+            if name is not None and has_obs_column(mdata, name)
         ]
         figures.append(_figure(
             "Embedding",
