@@ -154,10 +154,8 @@ def _read_folder(path: Path) -> MuData | AnnData:
         return mudata.read_zarr(path) if "mod" in zarr.open_group(path, mode="r") else anndata.io.read_zarr(path)
     if any((path / name).exists() for name in ("matrix.mtx.gz", "matrix.mtx")):
         return _read_mtx(path)
-    for inside in (
-        "filtered_feature_bc_matrix.h5",
-        "filtered_feature_bc_matrix",
-    ):  # the folder that Cell Ranger calls outs
+    # the folder that Cell Ranger calls outs
+    for inside in ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix"):
         if (path / inside).exists():
             return _read_one(path / inside)
     raise ScmambaError(

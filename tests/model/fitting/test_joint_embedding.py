@@ -14,6 +14,7 @@ QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
 
 
 def model_of(mdata, batch_key=None, **options):
+    scvi.settings.seed = 0  # without one, other cells are held out in every run
     SCMAMBA.setup_mudata(mdata, batch_key=batch_key)
     model = SCMAMBA(mdata, encoder="linear", **options)
     model.train(**QUICK)

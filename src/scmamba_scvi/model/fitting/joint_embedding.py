@@ -32,11 +32,15 @@ def initialize_joint(
     cells: np.ndarray,
     svds: Mapping[str, TruncatedSVD],
     seed: int,
+    known_counts: bool,
 ) -> None:
-    """Give the joint embedding the components of every modality, each weighted by its reliability on ``cells``."""
+    """Give the joint embedding the components of every modality, each weighted by its reliability on ``cells``.
+
+    ``known_counts``: all values were checked to be counts when the data were set up, which saves a pass over them.
+    """
     for kind, matrix in matrices.items():
         components = svds[kind].components
-        if all(are_counts(block) for block in iterate_blocks(matrix, cells)):
+        if known_counts or all(are_counts(block) for block in iterate_blocks(matrix, cells)):
             generator = torch.Generator().manual_seed(seed)
             halves = (split_counts(block, generator) for block in iterate_blocks(matrix, cells))
             transformed = ((module.transform(a, kind), module.transform(b, kind)) for a, b in halves)

@@ -36,7 +36,9 @@ class FittingMixin(ModelBase):
             if is_spectral:
                 initialize_linear_branch(self.module, matrices, cells, svds, seed)
             if self.module.joint is not None:
-                initialize_joint(self.module, matrices, cells, svds, seed)
+                initialize_joint(
+                    self.module, matrices, cells, svds, seed, known_counts=self.adata_manager.requires_counts
+                )
         self.is_initialized_ = True
 
     def _fit_joint_embedding(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:

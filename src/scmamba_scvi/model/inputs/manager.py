@@ -122,6 +122,11 @@ class MultiModalManager(AnnDataManager):
         return ModalityMatrix(self.get_from_registry(x_key(kind)), rows, columns)
 
     @property
+    def requires_counts(self) -> bool:
+        """Whether all values were checked to be counts."""
+        return self._setup_args["require_counts"]
+
+    @property
     def has_batches(self) -> bool:
         """Whether `SCMAMBA.setup_mudata` was told a ``batch_key``."""
         return self._setup_args["batch_key"] is not None
