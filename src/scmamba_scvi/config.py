@@ -76,20 +76,20 @@ class ModelConfig:
     # -- initialization
     linear_branch: bool = True  # linear map from the summed feature embeddings to the latent space, beside the network
     spectral: bool = True  # initialize the linear branch by the correlation-weighted CCA of the training cells
-    spectral_components: Size | None = None  # None: n_latent, fewer on few cells
+    spectral_components: Size | None = None  # None: 2 * n_latent, beside accessibility n_latent; fewer on few cells
     # how directions are weighted: by their correlations on held-out cells, or on the cells they come from
     spectral_weights: Literal["in-sample", "held-out"] = "held-out"
     gate_init: float = 0.0  # factor of the network's part of the embedding before training
     layer_scale: float | None = 0.01  # factor of residual branches before training; None: no LayerScale
+    align: bool = True  # after training, bring the modality-specific embeddings together (`nn.Alignment`)
     # -- joint embedding
     # "shared+own": the modality-specific embeddings beside the reliable components of each modality; "shared": their mean
     joint: Literal["shared+own", "shared"] = "shared+own"
     joint_shared_weight: Weight = 0.5  # of the embeddings beside the components; only read by "shared+own"
     correct_batches: bool = True  # subtract batch offsets; needs a batch_key and "shared+own"
     # -- value transforms
-    values: PerKind[str] = dataclasses.field(
-        default_factory=lambda: {"rna": "pareto", "atac": "tfidf", "protein": "clr"}
-    )
+    # "auto": "reliable" for RNA beside proteins alone, "pareto" beside accessibility, which is matched better with it
+    values: PerKind[str] = dataclasses.field(default_factory=lambda: {"rna": "auto", "atac": "tfidf", "protein": "clr"})
     n_bins: Size = 51  # only read by values="binned"
     # -- regularization
     mask_rate: Fraction = 0.5  # fraction of the input that is masked in a training step
@@ -97,8 +97,10 @@ class ModelConfig:
     # -- loss
     temperature: Positive = 0.07
     learn_temperature: bool = True
+    # "both": other cells of the own modality are negatives too, so that modalities do not lie apart; "other": the paper
+    negatives: Literal["both", "other"] = "both"
     contrastive_weight: Weight = 1.0
-    cosine_weight: Weight = 1.0
+    cosine_weight: Weight = 0.0  # the paper has 1: matches are found less often with it
     # -- how it is computed: results are equal up to rounding
     ssd_backend: str = "auto"
     compile: bool = False  # torch.compile of every block: a minute at the first step, fewer passes over memory on CUDA
@@ -165,6 +167,19 @@ class ModelConfig:
         if kind not in value:
             raise ScmambaError(f"{name} has no value for {kind!r}: add one to {dict(value)}.")
         return value[kind]
+
+    def values_of(self, kind: str, kinds: Iterable[str]) -> str:
+        """Name of the value transform of ``kind`` in a model of all ``kinds``: what ``"auto"`` stands for.
+
+        Examples
+        --------
+        >>> config.ModelConfig().values_of("rna", ["rna", "protein"]), config.ModelConfig().values_of("rna", ["rna", "atac"])
+        ('reliable', 'pareto')
+        """
+        name = self.of_kind("values", kind)
+        if (kind, name) == ("rna", "auto"):
+            return "pareto" if "atac" in kinds else "reliable"
+        return name
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values of all options.
@@ -233,7 +248,8 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
               "d_mlp": 1024, "attention_layers": (2,), "pooling": "last", "pool_norm": "tanh", "d_head": 0,
               "linear_branch": False, "spectral": False, "gate_init": 1.0, "layer_scale": None, "joint": "shared",
               "values": {"rna": "log1p", "atac": "binary", "protein": "binned"}, "mask_rate": 0.0,
-              "temperature": 0.2, "learn_temperature": False},
+              "temperature": 0.2, "learn_temperature": False, "negatives": "other", "cosine_weight": 1.0,
+              "align": False},
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._keys import present_key, x_key
 from ..config import ModelConfig
+from ..nn.alignment import Alignment
 from ..nn.distributed import gather_rows
 from ..nn.encoder import Encoder
 from ..nn.gradient_caching import apply_in_parts
@@ -46,7 +47,7 @@ class SCMAMBAModule(BaseModuleClass):
         self.kinds = list(layouts)
         n_features = {kind: layout.n_features for kind, layout in layouts.items()}
         transforms = {
-            kind: value_transform(config.of_kind("values", kind), f, n_bins=config.n_bins)
+            kind: value_transform(config.values_of(kind, self.kinds), f, n_bins=config.n_bins)
             for kind, f in n_features.items()
         }
         encoders = {
@@ -59,6 +60,7 @@ class SCMAMBAModule(BaseModuleClass):
         self.values = cast("Mapping[str, ValueTransform]", nn.ModuleDict(transforms))
         self.encoders = cast("Mapping[str, Encoder]", nn.ModuleDict(encoders))
         self.temperature = Temperature(config.temperature, learn=config.learn_temperature)
+        self.alignment = Alignment(self.kinds, config.n_latent) if config.align else None
         self.joint = JointEmbedding(n_features, config.n_latent, n_batches) if config.joint == "shared+own" else None
 
     def transform(self, counts: Tensor, kind: str) -> Tensor:
@@ -68,6 +70,11 @@ class SCMAMBAModule(BaseModuleClass):
     def encode(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero."""
         return self._across_cells(self._per_cell(counts, kind, present), kind, present)
+
+    def embed_modality(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
+        """What users get of `encode`: the same vectors after alignment of the modalities."""
+        z = self.encode(counts, kind, present)
+        return z if self.alignment is None else self.alignment(z.float(), kind)
 
     def _per_cell(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """What `Encoder.hidden` makes of the cells, ``(n, hidden_width)``; rows of cells without the modality are zero."""
@@ -140,7 +147,7 @@ class SCMAMBAModule(BaseModuleClass):
         for their batch; with `None`, no cell is.
         """
         if self.joint is None:
-            z = [self.encode(x, kind, present[kind]) for kind, x in counts.items()]
+            z = [self.embed_modality(x, kind, present[kind]) for kind, x in counts.items()]
             return F.normalize(torch.stack(z).sum(0), dim=-1)
         unknown = self.joint.n_batches
         if batch is None:
@@ -194,6 +201,7 @@ class SCMAMBAModule(BaseModuleClass):
         parts = multimodal_loss(
             z, present, self.temperature(),
             contrastive_weight=self.config.contrastive_weight, cosine_weight=self.config.cosine_weight,
+            own_negatives=self.config.negatives == "both",
         )  # fmt: skip
         loss = parts.pop("loss")
         return LossOutput(loss=loss, n_obs_minibatch=len(next(iter(present.values()))), extra_metrics=parts)

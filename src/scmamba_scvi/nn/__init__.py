@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .alignment import Alignment
 from .attention import Attention
 from .block import Block, GatedMLP
 from .encoder import Encoder
@@ -10,6 +11,7 @@ from .mamba2 import Mamba2
 from .tokenizer import FeatureEmbedding, PatchTokenizer
 
 __all__ = [
+    "Alignment",
     "Attention",
     "Block",
     "Encoder",

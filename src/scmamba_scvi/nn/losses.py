@@ -31,12 +31,20 @@ class Temperature(nn.Module):
 
 
 def info_nce(
-    za: Tensor, zb: Tensor, temperature: Tensor | float, others_a: Tensor | None = None, others_b: Tensor | None = None
+    za: Tensor,
+    zb: Tensor,
+    temperature: Tensor | float,
+    others_a: Tensor | None = None,
+    others_b: Tensor | None = None,
+    *,
+    own_negatives: bool = False,
 ) -> Tensor:
     """Symmetric InfoNCE of unit vectors ``(n, z)`` whose rows are pairs, in float32.
 
     The mean of both directions; the paper's equation 7 is their sum, twice this value. ``others_a`` and ``others_b``
-    ``(m, z)`` are embeddings of unpaired cells: negatives for every row of the other side.
+    ``(m, z)`` are embeddings of unpaired cells: negatives for every row of the other side. With ``own_negatives``, so are the
+    other rows of its own side. Without them nothing asks a cell to be nearer to its true match than to its own modality, and
+    the two modalities may lie apart as a whole.
 
     Examples
     --------
@@ -45,12 +53,17 @@ def info_nce(
     """
     za, zb = za.float(), zb.float()
     true_match = torch.arange(len(za), device=za.device)
+    itself = torch.eye(len(za), dtype=torch.bool, device=za.device)
 
     def one_way(queries: Tensor, candidates: Tensor, others: Tensor | None) -> Tensor:
         candidates = candidates if others is None else torch.cat([candidates, others.float()])
         # autocast casts products of float32 too: at a temperature of 0.01, logits in bf16 are off by up to half a unit
         with torch.autocast(za.device.type, enabled=False):
-            return F.cross_entropy(queries @ candidates.T / temperature, true_match)  # (n, n + m)
+            logits = queries @ candidates.T / temperature  # (n, n + m)
+            if own_negatives:
+                own = (queries @ queries.T / temperature).masked_fill(itself, -torch.inf)
+                logits = torch.cat([logits, own], dim=1)
+            return F.cross_entropy(logits, true_match)
 
     return (one_way(za, zb, others_b) + one_way(zb, za, others_a)) / 2
 
@@ -73,6 +86,7 @@ def multimodal_loss(
     *,
     contrastive_weight: float = 1.0,
     cosine_weight: float = 1.0,
+    own_negatives: bool = False,
 ) -> dict[str, Tensor]:
     """Mean over all pairs of modalities of contrastive and cosine loss, each over the cells that have both.
 
@@ -88,6 +102,8 @@ def multimodal_loss(
         Scalar.
     contrastive_weight, cosine_weight
         The lambdas of equation 9; with the mean of both directions in `info_nce`, the paper's first is half of this one.
+    own_negatives
+        Of `info_nce`.
 
     Returns
     -------
@@ -107,7 +123,7 @@ def multimodal_loss(
         if int(both.sum()) < 2:  # InfoNCE of one pair is zero whatever the embedding
             continue
         others = (z[kind][present[kind] & ~both] for kind in (a, b))
-        contrastive.append(info_nce(z[a][both], z[b][both], temperature, *others))
+        contrastive.append(info_nce(z[a][both], z[b][both], temperature, *others, own_negatives=own_negatives))
         cosine.append(cosine_distance(z[a][both], z[b][both]))
     if not contrastive:
         return {"loss": zero, "contrastive": zero.detach(), "cosine": zero.detach()}

@@ -13,8 +13,9 @@ from ..._keys import KINDS
 from ...metrics.distances import as_matrix
 from .._base import ModelBase
 from .._module import SCMAMBAModule
-from ..inputs.matrices import ModalityMatrix, iterate_blocks
+from ..inputs.matrices import ModalityMatrix
 from ..inputs.sampling import sample
+from .embedded import embed
 
 #: Held-out pairs that the temperature is fitted to: one number needs no more, and all their cosines are in memory at once.
 MAX_PAIRS = 2_000
@@ -33,7 +34,7 @@ def calibrate(
     for a, b in itertools.combinations(present, 2):
         pairs = sample(held_out[present[a] & present[b]], MAX_PAIRS, seed)
         if len(pairs) >= MIN_PAIRS:
-            x, y = (_embed(module, matrices[kind], kind, pairs) for kind in (a, b))
+            x, y = (embed(module, matrices[kind], kind, pairs).numpy() for kind in (a, b))
             temperatures[pair_key(a, b)] = fit_temperature(x, y)
     return temperatures
 
@@ -62,9 +63,3 @@ def fit_temperature(x: np.ndarray, y: np.ndarray) -> float:
         return float((logits.logsumexp(0) + logits.logsumexp(1) - 2 * logits.diagonal()).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.005), np.log(5.0)), method="bounded").x))
-
-
-def _embed(module: SCMAMBAModule, matrix: ModalityMatrix, kind: str, cells: np.ndarray) -> np.ndarray:
-    counts = (x.to(module.device) for x in iterate_blocks(matrix, cells, 512))
-    parts = [module.encode(x, kind, x.new_ones(len(x), dtype=torch.bool, layout=torch.strided)) for x in counts]
-    return torch.cat(parts).float().cpu().numpy()

@@ -14,6 +14,7 @@ from .._base import ModelBase
 from ..inputs.manager import MultiModalDataset
 from ..inputs.matrices import ModalityMatrix
 from ..inputs.sampling import is_paired, sample, sample_chunks, sample_with_pairs
+from .alignment import fit_alignment
 from .calibration import calibrate
 from .initialization import MAX_CELLS, decompose, fit_values, initialize_linear_branch
 from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, initialize_joint
@@ -69,6 +70,12 @@ class FittingMixin(ModelBase):
                 f"offset is estimated from: its joint embedding is not corrected.",
                 UserWarning, stacklevel=3,
             )  # fmt: skip
+
+    def _align_modalities(self, cells: np.ndarray, held_out: np.ndarray) -> None:
+        """Bring the modalities together as cells show that training did not see; a query leaves the reference as it is."""
+        if self.module.alignment is None or self.is_query_:
+            return
+        fit_alignment(self.module, self._matrices(), cells, held_out, settings.seed or 0)
 
     def _calibrate_matching(self, held_out: np.ndarray) -> None:
         """Fit the temperatures of matches to cells that training did not see."""

@@ -129,7 +129,7 @@ class EmbeddingMixin(ModelBase):
             of_batch = batch[BATCH_KEY].ravel().to(device) if BATCH_KEY in batch else None
             z = self.module.embed_jointly(counts, present, of_batch)
         else:
-            z = self.module.encode(counts[kinds[0]], kinds[0], present[kinds[0]])
+            z = self.module.embed_modality(counts[kinds[0]], kinds[0], present[kinds[0]])
         z = z.float().cpu()
         z[~torch.stack([batch[present_key(k)] for k in kinds]).any(0)] = torch.nan
         return z

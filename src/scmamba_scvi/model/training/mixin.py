@@ -327,6 +327,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         finally:  # also after an error: the model then has its last good weights, and can be used
             if self.is_trained_:
                 self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
+                self._align_modalities(run.splitter.train_idx, run.splitter.val_idx)
                 self._calibrate_matching(run.splitter.val_idx)
                 self.training_summary_ = {
                     **best_of(results, self.history_), "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
