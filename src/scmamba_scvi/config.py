@@ -88,8 +88,9 @@ class ModelConfig:
     joint_shared_weight: Weight = 0.5  # of the embeddings beside the components; only read by "shared+own"
     correct_batches: bool = True  # subtract batch offsets; needs a batch_key and "shared+own"
     # -- value transforms
-    # "auto": "reliable" for RNA beside proteins alone, "pareto" beside accessibility, which is matched better with it
-    values: PerKind[str] = dataclasses.field(default_factory=lambda: {"rna": "auto", "atac": "tfidf", "protein": "clr"})
+    values: PerKind[str] = dataclasses.field(
+        default_factory=lambda: {"rna": "pareto", "atac": "tfidf", "protein": "clr"}
+    )
     n_bins: Size = 51  # only read by values="binned"
     # -- regularization
     mask_rate: Fraction = 0.5  # fraction of the input that is masked in a training step
@@ -167,19 +168,6 @@ class ModelConfig:
         if kind not in value:
             raise ScmambaError(f"{name} has no value for {kind!r}: add one to {dict(value)}.")
         return value[kind]
-
-    def values_of(self, kind: str, kinds: Iterable[str]) -> str:
-        """Name of the value transform of ``kind`` in a model of all ``kinds``: what ``"auto"`` stands for.
-
-        Examples
-        --------
-        >>> config.ModelConfig().values_of("rna", ["rna", "protein"]), config.ModelConfig().values_of("rna", ["rna", "atac"])
-        ('reliable', 'pareto')
-        """
-        name = self.of_kind("values", kind)
-        if (kind, name) == ("rna", "auto"):
-            return "pareto" if "atac" in kinds else "reliable"
-        return name
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values of all options.

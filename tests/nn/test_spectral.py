@@ -140,8 +140,8 @@ def test_without_weights_every_direction_is_as_wide_as_its_correlation():
     _, correlations = canonical_directions({k: s.scores for k, s in svds.items()}, everyone, 6)
     for kind, start in linear_initialization(svds, everyone, 6).items():
         shared = svds[kind].scores @ svds[kind].components.T @ start.weight
-        # the ridge makes weak directions a little narrower
-        np.testing.assert_allclose(shared[:, :4].std(0, unbiased=False), correlations[:4], rtol=0.02)
+        width = shared[:, :4].std(0, unbiased=False) / correlations[:4]
+        assert ((0.8 < width) & (width < 1.001)).all()  # the ridge makes weak directions narrower
 
 
 def test_weights_replace_the_correlations_direction_by_direction():

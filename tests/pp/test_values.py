@@ -43,9 +43,14 @@ def second_opinion(name: str, x: np.ndarray) -> np.ndarray:
     if name == "log1p":
         return np.log1p(normalize(x, norm="l1") * 1e4)
     if name == "pareto":
-        logs = np.log1p(normalize(x, norm="l1") * 1e3)
-        spread = logs[x.sum(1) > 0].std(0)
-        return logs / np.sqrt(np.maximum(spread, np.quantile(spread[spread > 1e-6], 0.1)))
+        scale = 1e3 / np.maximum(x.sum(1, keepdims=True), 1)
+        logs = np.log1p(x * scale)
+        noise = np.zeros(x.shape[1])
+        for cell, feature in np.argwhere(x > 0):  # molecule by molecule
+            one_less = np.log1p((x[cell, feature] - 1) * scale[cell, 0])
+            noise[feature] += x[cell, feature] * (logs[cell, feature] - one_less) ** 2
+        noise = np.sqrt(noise / (x.sum(1) > 0).sum())
+        return logs / np.sqrt(np.maximum(noise, np.quantile(noise[noise > 1e-6], 0.1)))
     if name == "tfidf":
         n_train = (x.sum(1) > 0).sum()
         idf = np.log1p(n_train / np.maximum((x > 0).sum(0), 1))
@@ -187,14 +192,24 @@ def test_tfidf_has_unit_length_and_rare_features_weigh_more():
     assert got[0, 1] > got[0, 0]
 
 
-def test_evened_brings_spreads_together_and_keeps_their_order():
-    x = torch.poisson(torch.tensor([30.0, 8.0, 2.0, 0.4]).expand(4000, 4), generator=torch.Generator().manual_seed(0))
-    x = torch.cat([x, torch.full((4000, 1), 200.0)], dim=1)
-    x[1:, 2] *= torch.randint(0, 9, (3999,), generator=torch.Generator().manual_seed(1))
-    before, after = value_transform("log1p", 5)(x).std(0)[:4], fitted("pareto", x)(x).std(0)[:4]
-    assert after.max() / after.min() < before.max() / before.min()
-    logs = torch.log1p(1e3 * x / x.sum(1, keepdim=True)).std(0)[:4]
-    assert torch.equal(after.argsort(), logs.argsort())
+def test_pareto_weighs_by_counting_noise_and_not_by_signal():
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.tensor([8.0, 8.0]).repeat(4000, 1)
+    rates[:2000, 1] *= 1.9  # a marker: the same mean, and more spread
+    rates[2000:, 1] *= 0.1
+    x = torch.cat([torch.poisson(rates, generator=generator), torch.full((4000, 1), 500.0)], dim=1)
+    weight = fitted("pareto", x).weight
+    spread = torch.log1p(1e3 * x / x.sum(1, keepdim=True)).std(0)
+    assert weight[1] / weight[0] > 0.8 > 0.6 > (spread[0] / spread[1]).sqrt()
+
+
+def test_the_counting_noise_of_the_jackknife_is_that_of_poisson_draws():
+    x = torch.cat([torch.full((1, 4), 5.0), torch.full((1, 1), 980.0)], dim=1)
+    draws = torch.poisson(x.expand(40_000, 5), generator=torch.Generator().manual_seed(0))
+    draws[:, 4] = 1_000 - draws[:, :4].sum(1)  # at the scale of one, as for the cells of `fit`
+    expected = torch.log1p(draws[:, :4]).std(0)
+    weight = fitted("pareto", draws).weight[:4]
+    torch.testing.assert_close(1 / weight.square(), expected, rtol=0.1, atol=0)
 
 
 def test_a_gene_counted_once_gets_no_outlying_weight():

@@ -47,7 +47,7 @@ class SCMAMBAModule(BaseModuleClass):
         self.kinds = list(layouts)
         n_features = {kind: layout.n_features for kind, layout in layouts.items()}
         transforms = {
-            kind: value_transform(config.values_of(kind, self.kinds), f, n_bins=config.n_bins)
+            kind: value_transform(config.of_kind("values", kind), f, n_bins=config.n_bins)
             for kind, f in n_features.items()
         }
         encoders = {

@@ -83,7 +83,7 @@ class Alignment(nn.Module):
 
         On training cells the modalities agree too well to show how they differ. Only cells that have both modalities are
         compared: cells of one alone may be others. The modality that is paired most goes half-way to all its partners, then
-        each next one to those that are placed. Covariances are shrunk to their target by ``z / (z + cells)``.
+        each next one to those that are placed. Covariances are shrunk to their target by ``2 z / (2 z + cells)``.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class Alignment(nn.Module):
 
 def _to_moments(x: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Map ``(z, z)`` and offset ``(z,)`` that give ``x`` ``(n, z)`` this mean and, up to shrinkage, this covariance."""
-    shrinkage = x.shape[1] / (x.shape[1] + len(x))
+    shrinkage = 2 * x.shape[1] / (2 * x.shape[1] + len(x))
     own = (1 - shrinkage) * _covariance(x) + shrinkage * covariance
     matrix = _power(own, -0.5) @ _power(covariance, 0.5)
     return matrix, mean - x.mean(0) @ matrix

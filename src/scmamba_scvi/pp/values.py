@@ -159,53 +159,31 @@ class ParetoLog(FeatureWeighted):
     """
 
     name = "pareto"
-    target_sum = PARETO_SUM
 
     def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
-        """Variance, and variance due to counting, of every feature: one pass, three times ``f`` numbers of memory."""
-        n_train, sums = 0, torch.zeros(3, self.n_features, dtype=torch.double)
+        """Variance due to counting of every feature: one pass, ``f`` numbers of memory."""
+        n_train, total = 0, torch.zeros(self.n_features, dtype=torch.double)
         for x in blocks:
-            logs = _scaled_log(x, self.target_sum)
-            one_less = _scaled_log(x, self.target_sum, less=1)
             counts = x.values() if is_csr(x) else x
-            for total, of_block in zip(sums, (logs, logs.square(), counts * (logs - one_less).square()), strict=True):
-                total += _column_sums(x, of_block)
-            n_train += int((_row_sums(x, x.values()) if is_csr(x) else x.sum(1)).gt(0).sum())
+            step = _scaled_log(x, PARETO_SUM) - _scaled_log(x, PARETO_SUM, less=1)
+            noise = (counts.clamp(min=0) * step.square()).double()
+            total += (torch.bincount(x.col_indices(), noise, minlength=x.shape[1]) if is_csr(x) else noise.sum(0)).cpu()
+            n_train += int((_row_sums(x, counts) if is_csr(x) else counts.sum(1)).gt(0).sum())
         if not n_train:
             raise ScmambaError("The weights need training cells with counts, but all cells given are empty.")
-        mean, square, noise = sums / n_train
-        self._store(self._weights((square - mean.square()).clamp(min=0), noise), n_train)
-        return self
-
-    def _weights(self, variance: Tensor, noise: Tensor) -> Tensor:
-        """From variance and variance due to counting, ``(f,)``."""
-        spread = noise.sqrt()
-        counted = spread[spread > 1e-6]  # smaller ones are rounding errors
+        noise = (total / n_train).sqrt()
+        counted = noise[noise > 1e-6]  # smaller ones are rounding errors
         # numpy's, since torch.quantile accepts at most 16 million numbers
         lowest = float(np.quantile(counted, 0.1)) if len(counted) else 1.0
-        return spread.clamp(min=lowest).rsqrt()
+        self._store(noise.clamp(min=lowest).rsqrt(), n_train)
+        return self
 
     def _of_csr(self, x: Tensor) -> Tensor:
         weights = self._fitted_weight().index_select(0, x.col_indices())
-        return with_values(x, _scaled_log(x, self.target_sum).mul_(weights))
+        return with_values(x, _scaled_log(x, PARETO_SUM).mul_(weights))
 
     def _of_dense(self, x: Tensor) -> Tensor:
-        return _scaled_log(x, self.target_sum) * self._fitted_weight()
-
-
-class ReliableLog(ParetoLog):
-    """`ParetoLog` at `TARGET_SUM` counts, each weight times the square root of the feature's reliability (``"reliable"``).
-
-    The reliability is the fraction of the variance that is not due to counting. It brings lineage genes forward, which is
-    what surface proteins show; accessibility shows more than these, and is matched better without it.
-    """
-
-    name = "reliable"
-    target_sum = TARGET_SUM
-
-    def _weights(self, variance: Tensor, noise: Tensor) -> Tensor:
-        reliability = 1 - noise / variance.clamp_min(torch.finfo(torch.float32).tiny)
-        return super()._weights(variance, noise) * reliability.clamp(0, 1).sqrt()
+        return _scaled_log(x, PARETO_SUM) * self._fitted_weight()
 
 
 class QuantileBins(ValueTransform):
@@ -274,7 +252,6 @@ class CenteredLogRatio(ValueTransform):
 VALUE_TRANSFORMS: Final[dict[str, Callable[[int, int], ValueTransform]]] = {
     "log1p": lambda n_features, _: LogNormalized(n_features),
     "pareto": lambda n_features, _: ParetoLog(n_features),
-    "reliable": lambda n_features, _: ReliableLog(n_features),
     "tfidf": lambda n_features, _: InverseFrequency(n_features),
     "binary": lambda n_features, _: Presence(n_features),
     "binned": QuantileBins,
@@ -289,7 +266,7 @@ def value_transform(name: str, n_features: int, *, n_bins: int = 51) -> ValueTra
     Parameters
     ----------
     name
-        ``"log1p"``, ``"pareto"`` and ``"reliable"`` (RNA), ``"tfidf"`` and ``"binary"`` (accessibility), ``"clr"`` (protein),
+        ``"log1p"`` and ``"pareto"`` (RNA), ``"tfidf"`` and ``"binary"`` (accessibility), ``"clr"`` (protein),
         ``"binned"`` (RNA and protein in the paper) or ``"raw"``.
     n_features
         ``f``.
@@ -298,7 +275,7 @@ def value_transform(name: str, n_features: int, *, n_bins: int = 51) -> ValueTra
 
     Returns
     -------
-    Module from counts ``(n, f)`` to values ``(n, f)``; ``"tfidf"``, ``"pareto"`` and ``"reliable"`` must see the training cells first,
+    Module from counts ``(n, f)`` to values ``(n, f)``; ``"tfidf"`` and ``"pareto"`` must see the training cells first,
     see `ValueTransform.fit`.
 
     Raises
@@ -328,13 +305,6 @@ def _scaled_log(x: Tensor, target_sum: float, less: int = 0) -> Tensor:
     scale = target_sum / _positive(sums)
     scale = _per_value(x, scale) if is_csr(x) else scale
     return torch.log1p((counts - less).clamp(min=0) * scale if less else counts * scale)
-
-
-def _column_sums(x: Tensor, values: Tensor) -> Tensor:
-    """Sum per feature, float64 ``(f,)``, of ``values`` in the layout of `_scaled_log`."""
-    if not is_csr(x):
-        return values.double().sum(0).cpu()
-    return torch.bincount(x.col_indices(), values.double(), minlength=x.shape[1]).cpu()
 
 
 def _row_sums(x: Tensor, values: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def decompose(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, seed: int = 0
 ) -> dict[str, TruncatedSVD]:
     """Leading components of every modality's values on those of ``cells`` that have it."""
-    n_components = n_spectral_components(module, min(int(matrix.present(cells).sum()) for matrix in matrices.values()))
+    n_components = n_spectral_components(module, int(is_paired(matrices, cells).sum()))
     return {
         kind: truncated_svd(partial(_values, module, matrix, kind, cells), matrix.n_features, n_components, seed=seed)
         for kind, matrix in matrices.items()
@@ -112,13 +112,13 @@ def direction_weights(
     return torch.from_numpy(np.clip(falling, 0, 1)).float() ** WEIGHT_POWER
 
 
-def n_spectral_components(module: SCMAMBAModule, n_cells: int) -> int:
-    """Number of directions of each modality that enter the CCA, for the smallest number of cells that any modality has.
+def n_spectral_components(module: SCMAMBAModule, n_pairs: int) -> int:
+    """Number of directions of each modality that enter the CCA, given the number of cells with several modalities.
 
     Twice as many as latent dimensions, since what RNA and proteins share is not all in the leading ones. With accessibility
-    that gains less than seeds differ by, at twice the time and memory. On few cells more directions correlate by chance.
+    that gains less than seeds differ by, at twice the time and memory. On few pairs more directions correlate by chance.
     """
     n_latent = module.config.n_latent
     asked = module.config.spectral_components or (n_latent if "atac" in module.kinds else 2 * n_latent)
     per_direction = CELLS_PER_DIRECTION if module.config.spectral_weights == "held-out" else 10
-    return max(2, min(asked, n_cells // per_direction))
+    return max(2, min(asked, n_pairs // per_direction))
