@@ -183,6 +183,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(simulated, tmp_path, source, o
         pytest.param("file.txt/out.h5mu", "Nothing can be written", id="folder_is_a_file"),
         pytest.param("taken.h5mu", "is a folder", id="name_of_a_folder"),
         pytest.param("multiome.h5mu", "is the input file", id="the_input_itself"),
+        pytest.param(f"{'a' * 246}.h5mu", "too long for a file", id="a_long_name"),
     ],
 )
 def test_outputs_are_checked_before_the_input_is_read(tmp_path, out, message):
@@ -193,6 +194,13 @@ def test_outputs_are_checked_before_the_input_is_read(tmp_path, out, message):
     result = run("integrate", source, "--out", tmp_path / out, "--overwrite")
     assert result.exit_code == 2 and message in result.stderr
     assert source.read_text() == "never read"
+
+
+def test_a_full_disk_is_said_before_training(simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000))
+    result = run("integrate", simulated, "--out", tmp_path / "new" / "out.h5mu")
+    assert result.exit_code == 2 and "0 MB left" in result.stderr and "Training" not in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

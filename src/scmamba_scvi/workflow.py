@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import pandas as pd
 
 from ._columns import obs_column
 from ._compat import limited_threads, quiet
-from ._files import atomic_write
+from ._files import check_content, check_folder, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
 from .metrics import true_match_ranks
@@ -98,12 +99,18 @@ def integrate(
     """
     from .model import SCMAMBA
 
+    if model_dir is not None:
+        check_folder(Path(model_dir), overwrite)
     with _seeded(seed):
         SCMAMBA.setup_mudata(
             mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
             require_counts=require_counts, genome=genome,
         )  # fmt: skip
-        model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
+        try:
+            check_content(mdata)
+        except ScmambaError as error:
+            warnings.warn(f"The result is only for this session. {error}", UserWarning, stacklevel=2)
+        model = SCMAMBA(mdata, **{"n_latent": n_latent, "preset": preset, **(model_kwargs or {})})
         model.train(**train_kwargs)
         if model_dir is not None:
             model.save(os.fspath(model_dir), overwrite=overwrite)
@@ -237,14 +244,19 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
 def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before.
 
+    Raises
+    ------
+    ScmambaError
+        ``mdata`` holds something that a file cannot hold, such as dates in ``obs``; :func:`integrate` warns of it first.
+
     Examples
     --------
     >>> scmamba_scvi.workflow.write_mudata(mdata, "cells.h5mu")
     >>> scmamba_scvi.read("cells.h5mu").n_obs
     300
     """
-    with atomic_write(Path(path)) as unfinished:
-        mdata.write_h5mu(unfinished)
+    check_content(mdata)
+    write_h5mu(mdata, Path(path))
 
 
 def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .._files import check_writable
 from ._console import out, reporting
-from ._outputs import check_writable
 
 
 def convert(

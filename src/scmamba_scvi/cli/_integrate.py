@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.table import Table
 
+from .._files import check_writable
 from .._keys import CLUSTER_KEY
 from ..errors import ScmambaError
 from ._arguments import parse_files, parse_pairs, paths_of
 from ._console import out, print_written, reporting
-from ._outputs import check_outputs, check_writable, save_figure
+from ._outputs import check_outputs, check_result, save_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,6 +127,7 @@ def integrate(
 
         mdata = read(sources)
         out.print(f"Read {_describe(mdata)}.")
+        check_result(mdata, out_file.parent)
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
         model = workflow.integrate(
