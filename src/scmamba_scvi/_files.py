@@ -63,18 +63,18 @@ def check_content(mdata: MuData) -> None:
     for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
         for name in ("obs", "var", "uns", "obsm", "varm"):
             entries = getattr(part, name)
-            found += [(f"{where}.{name}[{key!r}]", name, reason) for key in entries if (reason := _try(entries, key))]
+            found += [(f"{where}.{name}[{key!r}]", name, kind) for key in entries if (kind := _unwritable(entries, key))]
     if found:
-        entry, name, reason = found[0]
-        others = f". Nor can {', '.join(entry for entry, *_ in found[1:6])}" if len(found) > 1 else ""
+        entry, name, kind = found[0]
+        others = f", nor can {', '.join(entry for entry, *_ in found[1:6])}" if len(found) > 1 else ""
         text = f"make it text, {entry} = {entry}.astype(str), or " if name in ("obs", "var") else ""
         raise ScmambaError(
-            f"{entry} cannot be written into a file: {reason}{others}. First {text}remove it, del {entry}."
+            f"{entry} ({kind}) cannot be written into a file{others}. First {text}remove it, del {entry}."
         )
 
 
-def _try(entries: Any, key: Any) -> str | None:
-    """Why one entry of a table or a dict cannot be written; `None` if it can."""
+def _unwritable(entries: Any, key: Any) -> str | None:
+    """Type of one entry of a table or a dict that cannot be written; `None` if it can."""
     import anndata
     import h5py
     import pandas as pd
@@ -89,8 +89,9 @@ def _try(entries: Any, key: Any) -> str | None:
                 table.strings_to_categoricals()  # as writing a MuData does
                 entry = table.obs
             anndata.io.write_elem(file, "entry", entry)
-    except Exception as error:  # noqa: BLE001  anndata, h5py and pandas raise half a dozen types
-        return str(error).partition("\n")[0][:120] or type(error).__name__
+    except Exception:  # noqa: BLE001  anndata, h5py and pandas raise half a dozen types
+        kind = str(getattr(entries[key], "dtype", type(entries[key]).__name__))
+        return "not all of it is text" if kind == "object" else kind if isinstance(key, str) else f"name of type {type(key).__name__}"
     return None
 
 

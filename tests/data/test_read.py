@@ -145,6 +145,12 @@ def test_a_file_that_is_cut_off_or_of_something_else_is_named(tmp_path, multiome
     (tmp_path / "cut.h5mu").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ScmambaError, match="cut.h5mu cannot be read"):
         read(tmp_path / "cut.h5mu")
+    with h5py.File(tmp_path / "cells.h5mu", "r+") as file:
+        values = file["mod/rna/X/data"][:]
+        del file["mod/rna/X/data"]
+        file["mod/rna/X/data"] = values.astype(np.float16)
+    with pytest.raises(ScmambaError, match="sparse matrix of type float16"):
+        read(tmp_path / "cells.h5mu")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["weights"] = [1]
     with pytest.raises(ScmambaError, match=r"HDF5 file with \['weights'\]"):

@@ -117,6 +117,10 @@ def _read_one(path: Path) -> MuData | AnnData:
     except Exception as error:
         # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if "does not support dtype float16" in reason:
+            raise ScmambaError(
+                f"{path} holds a sparse matrix of type float16, which scipy cannot read: write the file again with float32."
+            ) from error
         raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
 
 

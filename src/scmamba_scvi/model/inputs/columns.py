@@ -79,6 +79,8 @@ class ColumnField(CategoricalObsField):
 
     def _coded(self, values: pd.Series) -> tuple[list[Any], np.ndarray]:
         """Categories of a column and the position of each cell's; that of cells without a value is last."""
+        if not isinstance(values.dtype, pd.CategoricalDtype):
+            values = values.astype(object)  # pandas cannot make categories of all types of Arrow
         # used ones only: one left over from cells that were removed would count as a batch that the model knows
         column = values.astype("category").cat.remove_unused_categories().cat
         categories: list[Any] = [as_plain(category) for category in column.categories]
