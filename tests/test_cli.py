@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import anndata
 import mudata
@@ -252,8 +253,11 @@ def test_a_genome_given_is_used(simulated, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "tpu"])
-def test_a_device_that_is_not_there_is_one_line(simulated, tmp_path, accelerator):
-    result = run("integrate", simulated, "--out", tmp_path / "out.h5mu", "--accelerator", accelerator)
+def test_a_device_that_is_not_there_is_one_line_before_the_file_is_read(tmp_path, accelerator, monkeypatch):
+    monkeypatch.setattr("scmamba_scvi.data.read", lambda _: pytest.fail("was read"))
+    source = tmp_path.parent / "not_read.h5mu"
+    source.write_text("")
+    result = run("integrate", source, "--out", tmp_path / "out.h5mu", "--accelerator", accelerator)
     assert result.exit_code == 2 and "Traceback" not in result.output
     (line,) = [line for line in result.stderr.splitlines() if "Error:" in line]
     assert f"--accelerator {accelerator!r}" in line and "on this machine" in line
@@ -425,8 +429,9 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
     guard = threading.Timer(300, process.kill)
     guard.start()
     seen = ""
-    while "Epoch 3" not in seen and (letter := process.stdout.read(1)):
+    while "Training on" not in seen and (letter := process.stderr.read(1)):
         seen += letter
+    time.sleep(5)
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate()
     guard.cancel()
@@ -453,6 +458,15 @@ def test_doctor_shows_versions_and_devices():
     result = run("doctor")
     assert result.exit_code == 0
     assert torch.__version__ in result.output and "scvi-tools" in result.output and "cpu" in result.output
+
+
+def test_a_file_gets_lines_only(simulated, tmp_path):
+    """Whoever redirects the output wants no bars of progress in it."""
+    command = [*LAUNCH, "integrate", simulated, "-o", tmp_path / "out.h5mu", "--max-epochs", "2", "--no-umap"]
+    found = subprocess.run(command, capture_output=True, check=True)
+    for text in (found.stdout, found.stderr):
+        assert not set(text) & {0x0D, 0x08, 0x1B}
+    assert b"Training on" in found.stderr and b"FutureWarning" not in found.stderr
 
 
 def test_version_and_help():
@@ -484,7 +498,7 @@ def test_an_option_has_one_name_in_all_commands():
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_option_has_a_help_text(name):
     command = typer.main.get_command(cli.app).commands[name]
-    assert command.help
+    assert f" scmamba-scvi {name}" in run(name, "-h").output  # an example
     for parameter in command.params:
         assert parameter.help, f"{name} {parameter.name}"
 
@@ -495,14 +509,14 @@ def test_every_option_has_a_help_text(name):
 def test_convert_writes_a_file_that_opens_on_disk(simulated, tmp_path):
     from scmamba_scvi.data import open_mudata
 
-    result = run("convert", simulated, tmp_path / "m.zarr")
+    result = run("convert", simulated, "-o", tmp_path / "m.zarr")
     assert result.exit_code == 0, result.output
     assert "m.zarr" in result.stdout
     assert open_mudata(tmp_path / "m.zarr").obs_names.equals(mudata.read_h5mu(simulated).obs_names)
-    again = run("convert", simulated, tmp_path / "m.zarr")
+    again = run("convert", simulated, "-o", tmp_path / "m.zarr")
     assert again.exit_code == 2
-    assert "exists" in again.stderr
-    assert run("convert", simulated, tmp_path / "m.zarr", "--overwrite").exit_code == 0
-    absent = run("convert", tmp_path / "absent.h5mu", tmp_path / "b.zarr")
+    assert "These exist" in again.stderr
+    assert run("convert", simulated, "-o", tmp_path / "m.zarr", "--overwrite").exit_code == 0
+    absent = run("convert", tmp_path / "absent.h5mu", "-o", tmp_path / "b.zarr")
     assert absent.exit_code == 2
     assert "no file" in absent.stderr

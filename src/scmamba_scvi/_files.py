@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,16 @@ from .errors import ScmambaError
 
 if TYPE_CHECKING:
     from mudata import MuData
+
+
+def check_is_there(path: Path) -> None:
+    """Raise, with a name that is like it, if there is no such file or folder."""
+    if path.exists():
+        return
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+    raise ScmambaError(f"There is no file {path}.{hint}")
 
 
 @contextmanager
@@ -63,7 +74,9 @@ def check_content(mdata: MuData) -> None:
     for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
         for name in ("obs", "var", "uns", "obsm", "varm"):
             entries = getattr(part, name)
-            found += [(f"{where}.{name}[{key!r}]", name, kind) for key in entries if (kind := _unwritable(entries, key))]
+            found += [
+                (f"{where}.{name}[{key!r}]", name, kind) for key in entries if (kind := _unwritable(entries, key))
+            ]
     if found:
         entry, name, kind = found[0]
         others = f", nor can {', '.join(entry for entry, *_ in found[1:6])}" if len(found) > 1 else ""
@@ -91,7 +104,13 @@ def _unwritable(entries: Any, key: Any) -> str | None:
             anndata.io.write_elem(file, "entry", entry)
     except Exception:  # noqa: BLE001  anndata, h5py and pandas raise half a dozen types
         kind = str(getattr(entries[key], "dtype", type(entries[key]).__name__))
-        return "not all of it is text" if kind == "object" else kind if isinstance(key, str) else f"name of type {type(key).__name__}"
+        return (
+            "not all of it is text"
+            if kind == "object"
+            else kind
+            if isinstance(key, str)
+            else f"name of type {type(key).__name__}"
+        )
     return None
 
 

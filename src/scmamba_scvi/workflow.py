@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ._columns import obs_column
-from ._compat import limited_threads, quiet
+from ._compat import device_of, limited_threads, quiet
 from ._files import check_content, check_folder, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
@@ -99,6 +99,7 @@ def integrate(
     """
     from .model import SCMAMBA
 
+    device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
     if model_dir is not None:
         check_folder(Path(model_dir), overwrite)
     with _seeded(seed):

@@ -54,7 +54,11 @@ def gtf(tmp_path):
         pytest.param(["x", "y"], {"feature_name": ["CD3D", "z"]}, [CD3D, NONE], "n_by_name", id="by_cellxgene_column"),
         pytest.param(["GRCh38_CD3D", "GRCh38_none"], {}, [CD3D, NONE], "n_by_name", id="by_name_behind_a_genome"),
         pytest.param(
-            ["x", "y"], {"gene_ids": ["hg19___ENSG00000167286", ""]}, [CD3D, NONE], "n_by_id", id="by_id_behind_a_genome"
+            ["x", "y"],
+            {"gene_ids": ["hg19___ENSG00000167286", ""]},
+            [CD3D, NONE],
+            "n_by_id",
+            id="by_id_behind_a_genome",
         ),
         pytest.param(
             ["CD22", "y"], {"gene_ids": ["ENSG00000167286", "z"]}, [CD3D, NONE], "n_by_id", id="id_before_name"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from mudata import MuData
 from scipy import sparse
 
 from .._compat import without_pulling
+from .._files import check_is_there
 from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
 from ..errors import ScmambaError
 
@@ -106,7 +106,7 @@ def read(
 
 def _read_one(path: Path) -> MuData | AnnData:
     """What one path holds, read by the package whose format it is."""
-    _check_is_there(path)
+    check_is_there(path)
     for ending, (what, way) in ELSEWHERE.items():
         if path.name.lower().endswith(ending):
             raise ScmambaError(f"{path} is {what}, which is not read here: {way}.")
@@ -277,15 +277,6 @@ def _without_warning_of_names(read_file) -> AnnData:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Variable names are not unique")
         return read_file()
-
-
-def _check_is_there(path: Path) -> None:
-    if path.exists():
-        return
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
-    raise ScmambaError(f"There is no file {path}.{hint}")
 
 
 def check_declared_sizes(path: Path) -> None:

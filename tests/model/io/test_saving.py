@@ -70,6 +70,19 @@ def test_batches_of_any_type_come_back_from_files(tmp_path, values):
         assert (again.predict() == model.predict()).all() and set(model.predict()) == set(map(str, unknown.dropna()))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_our_error(tmp_path):
+    mdata = good()
+    trained(mdata).save(tmp_path / "m")
+    for arguments in ({"accelerator": "gpu"}, {"accelerator": "tpu"}, {"accelerator": "gpu", "device": 3}):
+        with pytest.raises(ScmambaError, match="cannot be used on this machine"):
+            SCMAMBA.load(tmp_path / "m", mdata, **arguments)
+    before = mdata.obs.copy()
+    with pytest.raises(ScmambaError, match="accelerator='gpu' .* cannot be used on this machine"):
+        workflow.integrate(mdata, accelerator="gpu")
+    pd.testing.assert_frame_equal(mdata.obs, before)
+
+
 def in_obs(value):
     return lambda mdata: mdata.obs.__setitem__("x", pd.Series(value, index=mdata.obs_names))
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from mudata import MuData
 
+from ..._compat import device_of
 from ..._files import check_content, check_folder, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
 from .._base import ModelBase
@@ -81,7 +82,12 @@ class SavingMixin(ModelBase):
 
     @classmethod
     def load(
-        cls, dir_path: str | os.PathLike[str], adata: MuData | bool | None = None, *args: Any, **kwargs: Any
+        cls,
+        dir_path: str | os.PathLike[str],
+        adata: MuData | bool | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        **kwargs: Any,
     ) -> Self:
         """Load what :meth:`save` wrote.
 
@@ -97,8 +103,8 @@ class SavingMixin(ModelBase):
             The folder.
         adata
             MuData with the model's features in any order. `None`: the one saved with the model. `False`: no data.
-        *args, **kwargs
-            ``accelerator``, ``device``, ``prefix`` and the rest of :meth:`scvi.model.base.BaseModelClass.load`.
+        accelerator, device, **kwargs
+            As in :meth:`scvi.model.base.BaseModelClass.load`.
 
         Raises
         ------
@@ -113,8 +119,9 @@ class SavingMixin(ModelBase):
         """
         if adata is not None and adata is not False and not isinstance(adata, MuData):
             raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
+        device_of(accelerator, device)  # raises if it is not there
         try:
-            return super().load(os.fspath(dir_path), adata, *args, **kwargs)
+            return super().load(os.fspath(dir_path), adata, accelerator=accelerator, device=device, **kwargs)
         except ScmambaError:
             raise
         except (
