@@ -86,7 +86,7 @@ def integrate(
     Raises
     ------
     ScmambaError
-        If ``mdata`` cannot be used; nothing has been written into it then.
+        If ``mdata`` or an argument cannot be used. After any error, ``mdata`` is as it was.
     KeyboardInterrupt
         After Ctrl-C in training, once the best weights so far are in ``model_dir``.
 
@@ -102,11 +102,11 @@ def integrate(
     device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
     if model_dir is not None:
         check_folder(Path(model_dir), overwrite)
-    with _seeded(seed):
-        SCMAMBA.setup_mudata(
-            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
-            require_counts=require_counts, genome=genome,
-        )  # fmt: skip
+    SCMAMBA.setup_mudata(
+        mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
+        require_counts=require_counts, genome=genome,
+    )  # fmt: skip
+    with _seeded(seed), _restoring(mdata):
         try:
             check_content(mdata)
         except ScmambaError as error:
@@ -275,6 +275,22 @@ def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
 def _graph(x: np.ndarray, seed: int) -> AnnData:
     """Graph of 14 neighbours, fewer among few cells: the 15 of scanpy's default count the cell itself."""
     return neighbor_graph(x, min(14, len(x) - 2), seed)
+
+
+@contextlib.contextmanager
+def _restoring(mdata: MuData) -> Iterator[None]:
+    """After an error or Ctrl-C in the block, ``mdata`` is as it was, also without what scvi-tools wrote at setup."""
+    own = [name for name in mdata.obs if not str(name).startswith("_scvi")]
+    before = mdata.obs[own].copy(), [(part, dict(part.obsm)) for part in (mdata, *mdata.mod.values())]
+    try:
+        yield
+    except BaseException:
+        mdata.obs = before[0]
+        for part, obsm in before[1]:
+            part.obsm = obsm
+        for name in [name for name in mdata.uns if str(name).startswith("_scvi")]:
+            del mdata.uns[name]
+        raise
 
 
 @contextlib.contextmanager

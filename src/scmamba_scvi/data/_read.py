@@ -46,7 +46,7 @@ ELSEWHERE: Final = {
 
 
 def read(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]] | AnnData,
 ) -> MuData:
     """Any file of counts in several modalities, as a MuData.
 
@@ -62,7 +62,8 @@ def read(
     Parameters
     ----------
     paths
-        A path; or a dict from modality to path. Without a dict, the features of several files must tell their modality.
+        A path; or a dict from modality to path. Without a dict, the features of several files must tell their modality. An
+        AnnData that is in memory is taken as one from a file, and stays as it is.
 
     Returns
     -------
@@ -87,6 +88,8 @@ def read(
     """
     if isinstance(paths, Mapping):
         return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
+    if isinstance(paths, AnnData):
+        return _split(paths.copy(), Path("adata"))
     if isinstance(paths, str | os.PathLike):
         found = _read_one(Path(paths))
         return found if isinstance(found, MuData) else _split(found, Path(paths))
@@ -200,11 +203,13 @@ def _split(adata: AnnData, path: Path) -> MuData:
         return _assembled(parts)
     (name,) = parts
     what = (
-        "10x (Cell Ranger) file" if path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix else "AnnData"
+        "a 10x (Cell Ranger) file"
+        if path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix
+        else "an AnnData"
     )
     holds = f"{name} only" if name else "one modality (var has no 'feature_types', obsm no proteins)"
     raise ScmambaError(
-        f"{path} is an {what} with {holds}, and at least two modalities are needed. Name the file of each, "
+        f"{path} is {what} with {holds}, and at least two modalities are needed. Name the file of each, "
         f"{_example(path, name or 'rna')}, or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
     )
 
