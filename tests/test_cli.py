@@ -512,3 +512,10 @@ def test_convert_writes_a_file_that_opens_on_disk(simulated, tmp_path):
     absent = run("convert", tmp_path / "absent.h5mu", "-o", tmp_path / "b.zarr")
     assert absent.exit_code == 2
     assert "no file" in absent.stderr
+
+
+def test_convert_does_not_replace_what_it_reads(simulated, tmp_path):
+    mudata.read_h5mu(simulated)["rna"].write_zarr(tmp_path / "cells.zarr")
+    result = run("convert", tmp_path / "cells.zarr", "--overwrite")
+    assert result.exit_code == 2 and "is the input file" in result.stderr
+    assert "X" in {path.name for path in (tmp_path / "cells.zarr").iterdir()}

@@ -105,7 +105,10 @@ def test_integrate_reads_every_format(cells, expected, tmp_path, form):
 @pytest.mark.parametrize("form", [tenx_h5, h5ad_of_each, h5mu, zarr], ids=lambda form: form.__name__)
 @pytest.mark.parametrize("target", ["new.h5mu", "new.zarr"])
 def test_convert_reads_every_format(cells, tmp_path, form, target):
-    run("convert", *form(cells, tmp_path), "-o", tmp_path / target)
-    found = (mudata.read_zarr if target.endswith("zarr") else mudata.read_h5mu)(tmp_path / target)
+    sources = form(cells, tmp_path)
+    run("convert", *sources, "-o", tmp_path / "folder" / target)
+    run("convert", *sources, "-o", tmp_path / "folder" / target, "--overwrite")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == [target]
+    found = (mudata.read_zarr if target.endswith("zarr") else mudata.read_h5mu)(tmp_path / "folder" / target)
     for name, part in cells.mod.items():
         assert (found[name][cells.obs_names, part.var_names].X != part.X).nnz == 0

@@ -103,14 +103,10 @@ def _unwritable(entries: Any, key: Any) -> str | None:
                 entry = table.obs
             anndata.io.write_elem(file, "entry", entry)
     except Exception:  # noqa: BLE001  anndata, h5py and pandas raise half a dozen types
+        if not isinstance(key, str):
+            return "its name is not text"
         kind = str(getattr(entries[key], "dtype", type(entries[key]).__name__))
-        return (
-            "not all of it is text"
-            if kind == "object"
-            else kind
-            if isinstance(key, str)
-            else f"name of type {type(key).__name__}"
-        )
+        return "not all of it is text" if kind == "object" else kind
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +25,8 @@ def convert(
 
     A MuData is rewritten as zarr without loading it. scmamba_scvi.data.open_mudata leaves its matrices on disk.
 
-    Examples
-    --------
+    For example:
+
         scmamba-scvi convert atlas.h5mu -o atlas.zarr
 
         scmamba-scvi convert filtered_feature_bc_matrix.h5 -o cells.h5mu
@@ -49,9 +48,11 @@ def convert(
         else:
             mdata = read(sources)
             check_result(mdata, target.parent)
-            with temporary_folder(target) if is_folder else nullcontext(target.parent) as folder:
-                write_mudata(mdata, folder / target.with_suffix(".h5mu").name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary_folder(target.parent) as folder:
+                file = folder / "cells.h5mu" if is_folder else target
+                write_mudata(mdata, file)
                 if is_folder:
-                    convert_mudata(folder / target.with_suffix(".h5mu").name, target, overwrite=overwrite)
+                    convert_mudata(file, target, overwrite=overwrite)
         size = sum(part.stat().st_size for part in (target.rglob("*") if is_folder else [target]) if part.is_file())
         out.print(f"Wrote {target}, {size / 2**20:,.0f} MB.", highlight=False, soft_wrap=True)

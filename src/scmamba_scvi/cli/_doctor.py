@@ -19,7 +19,7 @@ PACKAGES: Final = (
 def doctor() -> None:
     """Show versions, devices, and which implementation of the scan would run here and why.
 
-    Example:
+    For example:
 
         scmamba-scvi doctor
     """

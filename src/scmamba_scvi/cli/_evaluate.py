@@ -82,8 +82,8 @@ def evaluate(
 ) -> None:
     """Score embeddings: cell types, alignment of the modalities, true matches and batches, as a table and a figure.
 
-    Examples
-    --------
+    For example:
+
         scmamba-scvi evaluate out.h5mu --labels-key cell_type
 
         scmamba-scvi evaluate out.h5mu --embedding PCA=X_pca -o scores

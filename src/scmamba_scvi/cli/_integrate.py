@@ -36,7 +36,7 @@ def demo(
 ) -> None:
     """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
 
-    Example:
+    For example:
 
         scmamba-scvi demo -o demo --cells 500
     """
@@ -116,8 +116,8 @@ def integrate(
 ) -> None:
     """Integrate cells: embeddings, clusters, coordinates, figures and the trained model.
 
-    Examples
-    --------
+    For example:
+
         scmamba-scvi integrate cells.h5mu -o out.h5mu --batch-key sample
 
         scmamba-scvi integrate filtered_feature_bc_matrix.h5 -o out.h5mu

@@ -24,9 +24,11 @@ def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: boo
 
     ``folder`` is one that the model fills itself.
     """
+    outputs = [*files, *([folder] if folder is not None else [])]
+    for output in outputs:
+        if output.exists() and any(source.exists() and output.samefile(source) for source in sources):
+            raise ScmambaError(f"--out is the input file, {output}: give the result another name.")
     for file in files:
-        if file.exists() and any(source.exists() and file.samefile(source) for source in sources):
-            raise ScmambaError(f"--out is the input file, {file}: give the result another name.")
         if file.is_dir():
             raise ScmambaError(f"{file} is a folder; a file is to be written there.")
         if len(os.fsencode(unfinished_path(file).name)) > LONGEST_NAME:
@@ -39,7 +41,7 @@ def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: boo
             existing.append(str(folder))
     if existing and not overwrite:
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
-    for parent in {path.parent for path in (*files, *([folder] if folder is not None else []))}:
+    for parent in {output.parent for output in outputs}:
         check_writable(parent)
 
 
@@ -50,10 +52,8 @@ def check_result(mdata: MuData, folder: Path) -> None:
     for part in mdata.mod.values():
         for x in (part.X, *part.layers.values()):
             arrays += [x.data, x.indices] if hasattr(x, "indices") else [x]
-    needed, free = (
-        sum(array.nbytes for array in arrays if array is not None),
-        shutil.disk_usage(nearest_folder(folder)).free,
-    )
+    needed = sum(array.nbytes for array in arrays if array is not None)
+    free = shutil.disk_usage(nearest_folder(folder)).free
     if needed > free:
         raise ScmambaError(
             f"The result takes about {needed / 2**20:,.0f} MB, and {folder} has {free / 2**20:,.0f} MB left."

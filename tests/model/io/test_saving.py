@@ -119,6 +119,7 @@ def test_what_no_file_can_hold_is_named_before_training(tmp_path, case):
         with pytest.raises(InterruptedError):
             workflow.integrate(mdata, umap=False, model_kwargs=TINY)
     assert any(f"del {entry}" in str(warning.message) for warning in warned)
+    SCMAMBA.setup_mudata(mdata)
     with pytest.raises(ScmambaError, match="cannot be written into a file"):
         SCMAMBA(mdata, **TINY).save(tmp_path / "saved", save_anndata=True)
     assert not list(tmp_path.iterdir())
