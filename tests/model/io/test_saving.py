@@ -77,6 +77,8 @@ def test_a_device_that_is_not_there_is_our_error(tmp_path):
     for arguments in ({"accelerator": "gpu"}, {"accelerator": "tpu"}, {"accelerator": "gpu", "device": 3}):
         with pytest.raises(ScmambaError, match="cannot be used on this machine"):
             SCMAMBA.load(tmp_path / "m", mdata, **arguments)
+    with pytest.raises(ScmambaError, match="no data to save"):
+        SCMAMBA.load(tmp_path / "m", adata=False).save(tmp_path / "again", save_anndata=True)
     before = mdata.obs.copy()
     with pytest.raises(ScmambaError, match="accelerator='gpu' .* cannot be used on this machine"):
         workflow.integrate(mdata, accelerator="gpu")

@@ -59,6 +59,8 @@ class SavingMixin(ModelBase):
         folder = folder_of(dir_path)
         check_folder(folder, overwrite)
         data = folder / f"{prefix or ''}mdata.h5mu"
+        if save_anndata and self.adata is None:
+            raise ScmambaError("This model has no data to save: leave save_anndata out.")
         if save_anndata:
             check_content(self.adata)
         try:
