@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import anndata
 import mudata
@@ -98,6 +99,7 @@ def test_counts_come_out_as_they_went_in(integrated, simulated):
 def test_scores_are_printed_beside_chance_and_say_whose_they_are(integrated):
     _, output = integrated
     assert "validation cells" in output and "they chose the epoch" in " ".join(output.split())
+    assert not set(output) & set("\r\b\x1b")  # no bars and colours in a file
     assert "never saw" not in output and "scmamba-scvi" in output
     for word in ("FOSCTTM", "recall@10", "ARI", "chance", "0.000"):
         assert word in output
@@ -183,6 +185,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(simulated, tmp_path, source, o
         pytest.param("file.txt/out.h5mu", "Nothing can be written", id="folder_is_a_file"),
         pytest.param("taken.h5mu", "is a folder", id="name_of_a_folder"),
         pytest.param("multiome.h5mu", "is the input file", id="the_input_itself"),
+        pytest.param(f"{'a' * 246}.h5mu", "too long for a file", id="a_long_name"),
     ],
 )
 def test_outputs_are_checked_before_the_input_is_read(tmp_path, out, message):
@@ -193,6 +196,13 @@ def test_outputs_are_checked_before_the_input_is_read(tmp_path, out, message):
     result = run("integrate", source, "--out", tmp_path / out, "--overwrite")
     assert result.exit_code == 2 and message in result.stderr
     assert source.read_text() == "never read"
+
+
+def test_a_full_disk_is_said_before_training(simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000))
+    result = run("integrate", simulated, "--out", tmp_path / "new" / "out.h5mu")
+    assert result.exit_code == 2 and "0 MB left" in result.stderr and "Training" not in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -244,8 +254,11 @@ def test_a_genome_given_is_used(simulated, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "tpu"])
-def test_a_device_that_is_not_there_is_one_line(simulated, tmp_path, accelerator):
-    result = run("integrate", simulated, "--out", tmp_path / "out.h5mu", "--accelerator", accelerator)
+def test_a_device_that_is_not_there_is_one_line_before_the_file_is_read(tmp_path, accelerator, monkeypatch):
+    monkeypatch.setattr("scmamba_scvi.data.read", lambda _: pytest.fail("was read"))
+    source = tmp_path.parent / "not_read.h5mu"
+    source.write_text("")
+    result = run("integrate", source, "--out", tmp_path / "out.h5mu", "--accelerator", accelerator)
     assert result.exit_code == 2 and "Traceback" not in result.output
     (line,) = [line for line in result.stderr.splitlines() if "Error:" in line]
     assert f"--accelerator {accelerator!r}" in line and "on this machine" in line
@@ -417,8 +430,9 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
     guard = threading.Timer(300, process.kill)
     guard.start()
     seen = ""
-    while "Epoch 3" not in seen and (letter := process.stdout.read(1)):
+    while "Training on" not in seen and (letter := process.stderr.read(1)):
         seen += letter
+    time.sleep(5)
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate()
     guard.cancel()
@@ -476,7 +490,7 @@ def test_an_option_has_one_name_in_all_commands():
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_option_has_a_help_text(name):
     command = typer.main.get_command(cli.app).commands[name]
-    assert command.help
+    assert f" scmamba-scvi {name}" in run(name, "-h").output  # an example
     for parameter in command.params:
         assert parameter.help, f"{name} {parameter.name}"
 
@@ -487,14 +501,21 @@ def test_every_option_has_a_help_text(name):
 def test_convert_writes_a_file_that_opens_on_disk(simulated, tmp_path):
     from scmamba_scvi.data import open_mudata
 
-    result = run("convert", simulated, tmp_path / "m.zarr")
+    result = run("convert", simulated, "-o", tmp_path / "m.zarr")
     assert result.exit_code == 0, result.output
     assert "m.zarr" in result.stdout
     assert open_mudata(tmp_path / "m.zarr").obs_names.equals(mudata.read_h5mu(simulated).obs_names)
-    again = run("convert", simulated, tmp_path / "m.zarr")
+    again = run("convert", simulated, "-o", tmp_path / "m.zarr")
     assert again.exit_code == 2
-    assert "exists" in again.stderr
-    assert run("convert", simulated, tmp_path / "m.zarr", "--overwrite").exit_code == 0
-    absent = run("convert", tmp_path / "absent.h5mu", tmp_path / "b.zarr")
+    assert "These exist" in again.stderr
+    assert run("convert", simulated, "-o", tmp_path / "m.zarr", "--overwrite").exit_code == 0
+    absent = run("convert", tmp_path / "absent.h5mu", "-o", tmp_path / "b.zarr")
     assert absent.exit_code == 2
     assert "no file" in absent.stderr
+
+
+def test_convert_does_not_replace_what_it_reads(simulated, tmp_path):
+    mudata.read_h5mu(simulated)["rna"].write_zarr(tmp_path / "cells.zarr")
+    result = run("convert", tmp_path / "cells.zarr", "--overwrite")
+    assert result.exit_code == 2 and "is the input file" in result.stderr
+    assert "X" in {path.name for path in (tmp_path / "cells.zarr").iterdir()}

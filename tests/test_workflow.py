@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from faults import content
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA, read, workflow
@@ -50,6 +51,21 @@ def test_global_generators_are_put_back():
     assert torch.get_num_threads() == 1
     torch.set_num_threads(threads)
     assert "X_umap_scmamba" not in mdata.obsm and "X_umap_scmamba" not in mdata["rna"].obsm
+
+
+def test_an_error_after_training_leaves_the_data_as_they_were(monkeypatch):
+    mdata = simulate_multiome(n_cells=60, n_genes=40, n_peaks=60, seed=0)
+    mdata.obsm["X_scmamba"] = np.arange(60.0)[:, None]
+    before = content(mdata)
+
+    def full(*_, **__):
+        assert mdata.obsm["X_scmamba"].shape[1] > 1
+        raise MemoryError
+
+    monkeypatch.setattr(workflow, "write_clusters", full)
+    with pytest.raises(MemoryError):
+        workflow.integrate(mdata, batch_key="batch", **FAST)
+    assert content(mdata) == before
 
 
 def test_scores_are_those_of_the_validation_cells(integrated):

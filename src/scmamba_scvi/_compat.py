@@ -62,7 +62,12 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
 
     try:
         return parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
-    except (MisconfigurationException, ImportError, ValueError) as error:  # not there, not installed, not known
+    except (
+        MisconfigurationException,
+        ImportError,
+        ValueError,
+        TypeError,
+    ) as error:  # not there, not installed, not known
         reason = " ".join(str(error).split()).rstrip(".")
         raise ScmambaError(
             f"accelerator={accelerator!r} with devices={devices!r} cannot be used on this machine: {reason}. Leave it out "

@@ -1,25 +1,145 @@
-"""Atomic writing: after a crash a file has either its old content or all of the new one."""
+"""Writing: what cannot be written is found before the work, and after a crash a file has its old content or all of the new."""
 
 from __future__ import annotations
 
+import difflib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ScmambaError
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+
+def check_is_there(path: Path) -> None:
+    """Raise, with a name that is like it, if there is no such file or folder."""
+    if path.exists():
+        return
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+    raise ScmambaError(f"There is no file {path}.{hint}")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing."""
-    # in the same folder and so on the same file system, where os.replace is atomic
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    unfinished = unfinished_path(path)
     try:
         yield unfinished
-        _sync(unfinished)
-        os.replace(unfinished, path)
-        sync_folder(path.parent)
+        replace_by(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def unfinished_path(path: Path) -> Path:
+    """Where `atomic_write` writes: in the same folder and so on the same file system, where os.replace is atomic."""
+    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+
+
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """Folder for files that are then moved into ``folder``, or that takes its place; gone after the block."""
+    # on its file system: in it, as it may be a mount point, or beside it
+    where = folder if folder.is_dir() else folder.parent
+    where.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{folder.name[:50]}.", dir=where, ignore_cleanup_errors=True
+    ) as unfinished:
+        yield Path(unfinished)
+
+
+def replace_by(finished: Path, path: Path) -> None:
+    """Put the file ``finished`` in the place of ``path``, once all of it is on the disk."""
+    with finished.open("r+b") as opened:
+        os.fsync(opened.fileno())
+    os.replace(finished, path)
+    sync_folder(path.parent)
+
+
+def write_h5mu(mdata: MuData, path: Path, **options: Any) -> None:
+    """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before."""
+    with atomic_write(path) as unfinished, _nullable_strings():
+        mdata.write_h5mu(unfinished, **options)
+
+
+def check_content(mdata: MuData) -> None:
+    """Raise, and name them, if ``mdata`` holds entries that a file cannot hold; all but plain numbers are tried in memory."""
+    found = []
+    for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
+        for name in ("obs", "var", "uns", "obsm", "varm"):
+            entries = getattr(part, name)
+            found += [
+                (f"{where}.{name}[{key!r}]", name, kind) for key in entries if (kind := _unwritable(entries, key))
+            ]
+    if found:
+        entry, name, kind = found[0]
+        others = f", nor can {', '.join(entry for entry, *_ in found[1:6])}" if len(found) > 1 else ""
+        text = f"make it text, {entry} = {entry}.astype(str), or " if name in ("obs", "var") else ""
+        raise ScmambaError(
+            f"{entry} ({kind}) cannot be written into a file{others}. First {text}remove it, del {entry}."
+        )
+
+
+def _unwritable(entries: Any, key: Any) -> str | None:
+    """Type of one entry of a table or a dict that cannot be written; `None` if it can."""
+    import anndata
+    import h5py
+    import pandas as pd
+
+    entry: Any = {key: entries[key]}
+    if getattr(entries[key], "ndim", 0) > 1 and getattr(getattr(entries[key], "dtype", None), "kind", "O") in "biuf":
+        return None  # a matrix of numbers
+    try:
+        with _nullable_strings(), h5py.File("nowhere", "w", driver="core", backing_store=False) as file:
+            if isinstance(entries, pd.DataFrame):
+                table = anndata.AnnData(obs=entries[[key]])
+                table.strings_to_categoricals()  # as writing a MuData does
+                entry = table.obs
+            anndata.io.write_elem(file, "entry", entry)
+    except Exception:  # noqa: BLE001  anndata, h5py and pandas raise half a dozen types
+        if not isinstance(key, str):
+            return "its name is not text"
+        kind = str(getattr(entries[key], "dtype", type(entries[key]).__name__))
+        return "not all of it is text" if kind == "object" else kind
+    return None
+
+
+def _nullable_strings() -> Any:
+    """Anndata's leave to write columns of pandas' type ``string``, which releases before 0.11 cannot read."""
+    import anndata
+
+    return anndata.settings.override(allow_write_nullable_strings=True)
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Raise unless a model can be written into ``folder``."""
+    if folder.exists() and not folder.is_dir():
+        raise ScmambaError(f"{folder} is a file; a folder is to be written there.")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise ScmambaError(f"{folder} exists. Choose another folder or pass overwrite=True.")
+    check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise unless files can be made in ``folder``, or in the nearest folder above it that exists."""
+    folder = nearest_folder(folder)
+    # by trying: permissions alone say too little about network drives and full or read-only disks
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ScmambaError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
+
+
+def nearest_folder(path: Path) -> Path:
+    """``path``, or the nearest folder above it that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def remove_unfinished(path: Path) -> None:
@@ -38,8 +158,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sync(file: Path) -> None:
-    with file.open("r+b") as opened:
-        os.fsync(opened.fileno())

@@ -5,19 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Names that an error lists.
+MOST_NAMES = 40
+
 
 class ScmambaError(ValueError):
     """Something the user passed cannot be used. The message says what, where, and what to do."""
 
 
 class UnknownNameError(ScmambaError):
-    """A name that is not one of a known set; the message lists the known ones."""
+    """A name that is not one of a known set; the message lists the known ones, of many the first."""
 
     def __init__(self, what: str, name: object, known: Iterable[object]) -> None:
         names = [str(k) for k in known]
         close = difflib.get_close_matches(str(name), names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"Unknown {what} {name!r}.{hint} Known: {', '.join(map(repr, names)) or 'none'}.")
+        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+        listed = ", ".join(map(repr, names[:MOST_NAMES])) or "none"
+        super().__init__(f"Unknown {what} {name!r}.{hint} Known: {listed}{more}.")
 
     def __reduce__(self) -> tuple:
         # pickle would pass the message to __init__, which takes other arguments; worker processes pickle their errors

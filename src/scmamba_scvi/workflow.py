@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ._columns import obs_column
-from ._compat import limited_threads, quiet
-from ._files import atomic_write
+from ._compat import device_of, limited_threads, quiet
+from ._files import check_content, check_folder, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
 from .metrics import true_match_ranks
@@ -85,7 +86,7 @@ def integrate(
     Raises
     ------
     ScmambaError
-        If ``mdata`` cannot be used; nothing has been written into it then.
+        If ``mdata`` or an argument cannot be used. After any error, ``mdata`` is as it was.
     KeyboardInterrupt
         After Ctrl-C in training, once the best weights so far are in ``model_dir``.
 
@@ -98,12 +99,19 @@ def integrate(
     """
     from .model import SCMAMBA
 
-    with _seeded(seed):
-        SCMAMBA.setup_mudata(
-            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
-            require_counts=require_counts, genome=genome,
-        )  # fmt: skip
-        model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
+    device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
+    if model_dir is not None:
+        check_folder(Path(model_dir), overwrite)
+    SCMAMBA.setup_mudata(
+        mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
+        require_counts=require_counts, genome=genome,
+    )  # fmt: skip
+    with _seeded(seed), _restoring(mdata):
+        try:
+            check_content(mdata)
+        except ScmambaError as error:
+            warnings.warn(f"The result is only for this session. {error}", UserWarning, stacklevel=2)
+        model = SCMAMBA(mdata, **{"n_latent": n_latent, "preset": preset, **(model_kwargs or {})})
         model.train(**train_kwargs)
         if model_dir is not None:
             model.save(os.fspath(model_dir), overwrite=overwrite)
@@ -237,14 +245,19 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
 def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before.
 
+    Raises
+    ------
+    ScmambaError
+        ``mdata`` holds something that a file cannot hold, such as dates in ``obs``; :func:`integrate` warns of it first.
+
     Examples
     --------
     >>> scmamba_scvi.workflow.write_mudata(mdata, "cells.h5mu")
     >>> scmamba_scvi.read("cells.h5mu").n_obs
     300
     """
-    with atomic_write(Path(path)) as unfinished:
-        mdata.write_h5mu(unfinished)
+    check_content(mdata)
+    write_h5mu(mdata, Path(path))
 
 
 def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
@@ -262,6 +275,22 @@ def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
 def _graph(x: np.ndarray, seed: int) -> AnnData:
     """Graph of 14 neighbours, fewer among few cells: the 15 of scanpy's default count the cell itself."""
     return neighbor_graph(x, min(14, len(x) - 2), seed)
+
+
+@contextlib.contextmanager
+def _restoring(mdata: MuData) -> Iterator[None]:
+    """After an error or Ctrl-C in the block, ``mdata`` is as it was, also without what scvi-tools wrote at setup."""
+    own = [name for name in mdata.obs if not str(name).startswith("_scvi")]
+    before = mdata.obs[own].copy(), [(part, dict(part.obsm)) for part in (mdata, *mdata.mod.values())]
+    try:
+        yield
+    except BaseException:
+        mdata.obs = before[0]
+        for part, obsm in before[1]:
+            part.obsm = obsm
+        for name in [name for name in mdata.uns if str(name).startswith("_scvi")]:
+            del mdata.uns[name]
+        raise
 
 
 @contextlib.contextmanager

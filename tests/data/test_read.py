@@ -96,6 +96,20 @@ def test_proteins_in_obsm_become_a_modality(tmp_path):
     assert read(tmp_path / "named.h5ad")["protein"].var_names.tolist() == mdata["protein"].var_names.tolist()
 
 
+def test_an_anndata_in_memory_is_split_and_stays_as_it_is(multiome):
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.var_names = ["twice", "twice", *adata.var_names[2:]]
+    before = adata.copy()
+    found = read(adata)
+    assert [*found.mod] == ["rna", "atac"] and (found["atac"].X != multiome["atac"].X).nnz == 0
+    assert adata.var_names.equals(before.var_names) and (adata.X != before.X).nnz == 0
+    for call in (scmamba_scvi.SCMAMBA.setup_mudata, scmamba_scvi.SCMAMBA.setup_anndata, scmamba_scvi.SCMAMBA):
+        with pytest.raises(ScmambaError, match=r"scmamba_scvi.read\(adata\)"):
+            call(adata)
+        with pytest.raises(ScmambaError, match=r"mudata.MuData\(\{'rna'.*scmamba_scvi.read\(path\)"):
+            call(multiome["rna"])
+
+
 def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     joined(multiome, ("Gene Expression", "CRISPR Guide Capture")).write_h5ad(tmp_path / "cells.h5ad")
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
@@ -145,6 +159,12 @@ def test_a_file_that_is_cut_off_or_of_something_else_is_named(tmp_path, multiome
     (tmp_path / "cut.h5mu").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ScmambaError, match="cut.h5mu cannot be read"):
         read(tmp_path / "cut.h5mu")
+    with h5py.File(tmp_path / "cells.h5mu", "r+") as file:
+        values = file["mod/rna/X/data"][:]
+        del file["mod/rna/X/data"]
+        file["mod/rna/X/data"] = values.astype(np.float16)
+    with pytest.raises(ScmambaError, match="sparse matrix of type float16"):
+        read(tmp_path / "cells.h5mu")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["weights"] = [1]
     with pytest.raises(ScmambaError, match=r"HDF5 file with \['weights'\]"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import anndata
 import mudata
 import numpy as np
@@ -13,6 +15,7 @@ from scipy import sparse
 from shapes import TINY
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import open_mudata
 from scmamba_scvi.ops.csr import is_csr
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -171,3 +174,109 @@ def test_the_embedding_does_not_depend_on_storage(model, storage, dtype, seed, b
         expected = model.get_latent_representation(plain, modality=modality)
         found = model.get_latent_representation(other, modality=modality, batch_size=batch_size)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+# -- all of it together -------------------------------
+
+
+N = 60
+CHROM, START = np.repeat(["chr1", "chr2", "chrX"], [8, 7, 5]), np.arange(20) * 1000
+PEAKS = {
+    "as 10x": lambda c, s: f"{c}:{s}-{s + 500}",
+    "dashes": lambda c, s: f"{c}-{s}-{s + 500}",
+    "underscores": lambda c, s: f"{c}_{s}_{s + 500}",
+    "without chr": lambda c, s: f"{c[3:]}:{s}-{s + 500}",
+    "behind a modality": lambda c, s: f"atac:{c}:{s}-{s + 500}",
+    "behind a genome": lambda c, s: f"GRCh38_{c}:{s}-{s + 500}",
+    "lower case": lambda c, s: f"{c.lower()}:{s}-{s + 500}",
+    "in columns": lambda c, s: f"tile of {c} at {s}",
+}
+CELLS = {
+    "barcodes": lambda i: f"AAAC{i:03}-1", "samples": lambda i: f"s{i % 2}#AAAC{i:03}-1", "numbers": lambda i: f"{i:03}",
+    "other scripts": lambda i: f"日本 {i:03}é", "long": lambda i: f"{'cell' * 100}{i:03}",
+}  # fmt: skip
+BATCHES = {
+    "text": ["a", "b"], "categories, one unused": pd.Categorical(["a", "b"], categories=["a", "absent", "b"]),
+    "nullable text": pd.array(["a", "b"], dtype="string"), "Int64": pd.array([0, 3], dtype="Int64"),
+    "int8": np.array([0, 3], np.int8), "Float64": pd.array([0.5, 1], dtype="Float64"), "bool": [False, True],
+    "boolean": pd.array([False, True], dtype="boolean"), "dates": pd.to_datetime(["2023-12-31", "2024-01-01"]),
+}  # fmt: skip
+LABELS = {
+    "all": ["T", "B", "NK"], "None": ["T", "B", None], "NaN": ["T", "B", np.nan],
+    "categories": pd.Categorical(["T", "B", None]), "NA": pd.array(["T", "B", pd.NA], dtype="string"),
+    "NA of numbers": pd.array([1, 2, pd.NA], dtype="Int64"), "NaN of numbers": np.array([1, 2, np.nan]),
+    "NaT": pd.to_datetime(["2024-01-01", "2024-01-02", None]), "none": [None, None, None],
+}  # fmt: skip
+PLACES = {"obs": ["batch"], "one modality": ["batch", "rna:batch"], "each modality": ["batch", "atac:batch"]}
+
+
+def repeated(values):
+    return pd.concat([pd.Series(values)] * (N // len(values)), ignore_index=True)
+
+
+def put(mdata, name, values, place):
+    """A column of the MuData, or of its modalities, each in its own order of cells."""
+    values = pd.Series(values.array, index=mdata.obs_names)
+    for part in {"obs": [mdata], "one modality": [mdata["rna"]], "each modality": mdata.mod.values()}[place]:
+        part.obs[name] = values.loc[part.obs_names]
+
+
+def as_given(folder, peaks, cells, storage, dtype, where, batches, labels, place, order):
+    """The same 60 cells in one of the forms that people have."""
+    rng = np.random.default_rng(0)
+    names = pd.Index([CELLS[cells](i) for i in range(N)])
+    order = np.random.default_rng(order).permutation(N)
+    var = pd.DataFrame(index=[PEAKS[peaks](c, s) for c, s in zip(CHROM, START, strict=True)])
+    if peaks == "in columns":
+        var["chrom"], var["start"], var["end"] = CHROM, START, START + 500
+    mods = {}
+    for kind, var_of, rows in (("rna", pd.DataFrame(index=[f"G{j}" for j in range(30)]), None), ("atac", var, order)):
+        x = rng.poisson(1.0, (N, len(var_of)))
+        rows = np.arange(N) if rows is None else rows
+        x = STORAGE[storage](x[rows].astype(dtype))
+        mods[kind] = anndata.AnnData(x, obs=pd.DataFrame(index=names[rows]), var=var_of)
+    mdata = mudata.MuData(mods)
+    if where != "memory":
+        getattr(mdata, "write_h5mu" if where == "h5mu" else "write_zarr")(f"{folder}/cells.{where}")
+        mdata = open_mudata(f"{folder}/cells.{where}")
+    put(mdata, "batch", repeated(BATCHES[batches]), place)
+    put(mdata, "label", repeated(LABELS[labels]), place)
+    return mdata
+
+
+PLAIN = ("as 10x", "barcodes", "csr", "float32", "memory", "text", "all", "obs", 0)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    mdata = as_given(None, *PLAIN)
+    SCMAMBA.setup_mudata(mdata, batch_key="batch", labels_key="label")
+    model = SCMAMBA(mdata, **TINY)
+    model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
+    return model
+
+
+@settings(QUICK, max_examples=30)
+@given(data=st.data())
+def test_the_form_of_the_data_does_not_change_the_embedding(trained, data):
+    def choose(table):
+        return data.draw(st.sampled_from(sorted(table)))
+
+    where = choose(["memory", "memory", "h5mu", "zarr"])
+    storage = choose(STORAGE if where == "memory" else ["csr", "dense"])
+    dtype = choose(set(DTYPES) - {"bool", "float16"} | ({"float16"} if storage in DENSE else set()))
+    place = choose(PLACES)
+    given_as = (choose(PEAKS), choose(CELLS), storage, dtype, where, choose(BATCHES), choose(LABELS), place)
+    with tempfile.TemporaryDirectory() as folder:
+        mdata = as_given(folder, *given_as, data.draw(st.integers(0, 9)))
+        key = choose(PLACES[place])
+        SCMAMBA.setup_mudata(mdata, batch_key=key, labels_key=key.replace("batch", "label"))
+        model = SCMAMBA(mdata, **TINY)
+        model.module.load_state_dict(trained.module.state_dict())
+        model.is_trained_ = model.is_initialized_ = True
+        for modality in (None, "rna", "atac"):
+            np.testing.assert_allclose(
+                model.get_latent_representation(modality=modality),
+                trained.get_latent_representation(modality=modality),
+                atol=1e-5,
+            )

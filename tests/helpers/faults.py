@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
+import joblib
+import numpy as np
+import pandas as pd
 import pytest
 
 import scmamba_scvi
@@ -55,8 +59,29 @@ def is_named(error):
     return isinstance(error, ValueError | KeyError) and SRC in last.parents and bool(str(error))
 
 
-def assert_named(call):
-    """Check that ``call`` raises a named error whose message is short enough to be read."""
+def content(data):
+    """Digest of all that a MuData or an AnnData holds; of anything else, its type."""
+    if not hasattr(data, "obs"):
+        return str(type(data))
+    parts = [data, *getattr(data, "mod", {}).values()]
+    names = ("obs", "var", "uns", "obsm", "varm", "obsp", "layers", "X")
+    return [{name: joblib.hash(_plain(getattr(part, name, None))) for name in names} for part in parts]
+
+
+def _plain(value):
+    """Tables as lists and sparse matrices as arrays, whose digest does not depend on how they are kept."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, pd.DataFrame):
+        return value.index.tolist(), [(str(name), str(column.dtype), column.tolist()) for name, column in value.items()]
+    if hasattr(value, "indptr"):  # scipy notes in a matrix what it found out about it
+        return value.shape, value.data, value.indices, value.indptr
+    return value.filled(-1) if isinstance(value, np.ma.MaskedArray) else value
+
+
+def assert_named(call, *unchanged):
+    """Check that ``call`` raises a named error whose message is short enough to be read, and changes none of the data."""
+    before = [content(data) for data in unchanged]
     try:
         with bounded():
             call()
@@ -65,5 +90,6 @@ def assert_named(call):
             f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__)[-4:])}"
         )
         assert len(str(error)) < 2000, "the message is too long to read"
+        assert [content(data) for data in unchanged] == before, "the data were changed"
         return
     raise AssertionError("nothing was raised")

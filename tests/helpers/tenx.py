@@ -17,31 +17,38 @@ TYPES = ["Gene Expression", "Gene Expression", "Peaks", "Gene Expression", "Peak
 INTERVALS = ["chr1:1-2", "NA", "chr1:5-9", "chr3:7-8", "chr2:1-4"]
 
 
-def write_10x(path: Path, types: list[str] | None = TYPES, names: list[str] = NAMES) -> None:
+def write_10x(
+    path: Path, types: list[str] | None = TYPES, names=NAMES, *, x=X, barcodes=BARCODES, ids=IDS, intervals=INTERVALS
+) -> None:
     """The ``.h5``: barcodes as columns, strings of fixed length; without ``types`` as very old files are."""
     with h5py.File(path, "w") as file:
         matrix = file.create_group("matrix")
-        matrix["barcodes"] = np.array(BARCODES, dtype="S")
-        matrix["data"] = X.data
-        matrix["indices"], matrix["indptr"] = X.indices.astype("int64"), X.indptr.astype("int64")
-        matrix["shape"] = np.array([5, 4])
+        matrix["barcodes"] = np.array(barcodes, dtype="S")
+        matrix["data"] = x.data
+        matrix["indices"], matrix["indptr"] = x.indices.astype("int64"), x.indptr.astype("int64")
+        matrix["shape"] = np.array(x.T.shape)
         features = matrix.create_group("features")
-        features["id"], features["name"] = np.array(IDS, dtype="S"), np.array(names, dtype="S")
+        features["id"], features["name"] = np.array(ids, dtype="S"), np.array(names, dtype="S")
         if types is not None:
             features["feature_type"] = np.array(types, dtype="S")
-        features["genome"], features["interval"] = np.array(["GRCh38"] * 5, dtype="S"), np.array(INTERVALS, dtype="S")
+        features["genome"], features["interval"] = (
+            np.array(["GRCh38"] * len(ids), dtype="S"),
+            np.array(intervals, dtype="S"),
+        )
         features["_all_tag_keys"] = np.array([b"genome", b"interval"])
 
 
-def write_10x_folder(folder: Path) -> None:
+def write_10x_folder(
+    folder: Path, types=TYPES, names=NAMES, *, x=X, barcodes=BARCODES, ids=IDS, intervals=INTERVALS
+) -> None:
     """The folder ``filtered_feature_bc_matrix``, with places in the fourth to sixth column of the features."""
     folder.mkdir(parents=True)
     with gzip.open(folder / "matrix.mtx.gz", "wb") as file:
-        io.mmwrite(file, X.T)
+        io.mmwrite(file, x.T)
     rows = []
-    for name, gene, kind, where in zip(NAMES, IDS, TYPES, INTERVALS, strict=True):
+    for name, gene, kind, where in zip(names, ids, types, intervals, strict=True):
         chrom, _, span = where.partition(":")
         rows.append("\t".join([gene, name, kind, *(["", "", ""] if where == "NA" else [chrom, *span.split("-")])]))
-    for name, lines in (("features.tsv.gz", rows), ("barcodes.tsv.gz", BARCODES)):
+    for name, lines in (("features.tsv.gz", rows), ("barcodes.tsv.gz", barcodes)):
         with gzip.open(folder / name, "wt") as file:
             file.write("\n".join(lines) + "\n")

@@ -491,6 +491,17 @@ def test_training_logs_what_was_chosen(mdata):
         assert part in lines[0]
 
 
+def test_training_logs_how_many_cells_are_paired_and_what_to_do_where_few_are(mdata):
+    atac = mdata["atac"].copy()
+    atac.obs_names = [*atac.obs_names[:40], *(f"other {i}" for i in range(160))]
+    apart = mudata.MuData({"rna": mdata["rna"], "atac": atac})
+    SCMAMBA.setup_mudata(apart)
+    with logged() as lines:
+        SCMAMBA(apart).train(max_epochs=1, enable_progress_bar=False)
+    assert "356 cells (36 of them have several modalities), 4 held out" in lines[0]
+    assert "give them the same obs_names" in lines[0]
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,14 @@ def gtf(tmp_path):
         pytest.param(["ENSG00000167286.2", "none"], {}, [CD3D, NONE], "n_by_id", id="by_id_of_another_version"),
         pytest.param(["x", "y"], {"gene_ids": ["ENSG00000167286", "z"]}, [CD3D, NONE], "n_by_id", id="by_10x_column"),
         pytest.param(["x", "y"], {"feature_name": ["CD3D", "z"]}, [CD3D, NONE], "n_by_name", id="by_cellxgene_column"),
+        pytest.param(["GRCh38_CD3D", "GRCh38_none"], {}, [CD3D, NONE], "n_by_name", id="by_name_behind_a_genome"),
+        pytest.param(
+            ["x", "y"],
+            {"gene_ids": ["hg19___ENSG00000167286", ""]},
+            [CD3D, NONE],
+            "n_by_id",
+            id="by_id_behind_a_genome",
+        ),
         pytest.param(
             ["CD22", "y"], {"gene_ids": ["ENSG00000167286", "z"]}, [CD3D, NONE], "n_by_id", id="id_before_name"
         ),
@@ -62,6 +70,12 @@ def test_a_gene_is_found_by_id_then_by_name(gtf, names, columns, expected, count
     coverage = annotate_genome(adata, gtf)
     assert listed(adata) == expected
     assert getattr(coverage, counted) == coverage.n_placed == 1
+
+
+def test_genes_of_two_species_are_not_taken_for_each_other(gtf):
+    adata = cells(["GRCh38_CD3D", "mm10_Cd3d", "CD22"])
+    annotate_genome(adata, gtf)
+    assert listed(adata) == [NONE, NONE, CD22]
 
 
 def test_several_loci_take_the_first_chromosome_and_are_counted(gtf):

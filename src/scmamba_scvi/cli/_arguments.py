@@ -5,10 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+import typer
+
+from .._files import check_is_there
 from ..errors import ScmambaError
 
+#: Counts in any format, an argument of several commands.
+FILES = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE",
+        show_default=False,
+        help="Raw counts: .h5mu, .zarr, .h5ad with feature types or proteins, Cell Ranger's .h5 or its folder; or one file "
+        "per modality, such as rna=a.h5ad atac=b.h5ad.",
+    ),
+]
 #: Arguments in messages of the library -> what to type instead, replaced in this order.
 REPLACEMENTS: Final = (
     (r"read\(\{'(\w+)': '([^']+)', '(\w+)': '([^']+)'\}\)", r"\1=\2 \3=\4"),
@@ -53,8 +66,7 @@ def parse_files(texts: Sequence[str]) -> list[Path] | dict[str, Path]:
         raise ScmambaError(f"Each modality takes one file; got {', '.join(texts)}.")
     found = {name: Path(path) for name, _, path in named} or [Path(text) for text in texts]
     for path in paths_of(found):
-        if not path.exists():
-            raise ScmambaError(f"There is no file {path}.")
+        check_is_there(path)
     return found
 
 

@@ -1,4 +1,4 @@
-"""``convert``: rewrite a file so that it can be used without fitting into memory."""
+"""``convert``: rewrite files as one MuData, as ``.zarr`` so that it can be used without fitting into memory."""
 
 from __future__ import annotations
 
@@ -7,24 +7,52 @@ from typing import Annotated
 
 import typer
 
+from .._files import temporary_folder
+from ..errors import ScmambaError
+from ._arguments import FILES, parse_files, paths_of
 from ._console import out, reporting
-from ._outputs import check_writable
+from ._outputs import check_outputs, check_result
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="MuData: .h5mu or .zarr, matrices sparse by rows or dense.")],
-    target: Annotated[Path | None, typer.Argument(help="Folder to write, .zarr. By default beside FILE.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
+    files: FILES,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", "-o", help=".zarr or .h5mu to write. By default FILE.zarr beside the file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Rewrite a MuData as zarr, in chunks that are fast to read a few cells from, without loading it.
+    """Rewrite files as one MuData: as zarr, in chunks that are fast to read a few cells from, or as .h5mu.
 
-    Open the result with scmamba_scvi.data.open_mudata: its matrices stay on disk in training and embedding.
+    A MuData is rewritten as zarr without loading it. scmamba_scvi.data.open_mudata leaves its matrices on disk.
+
+    For example:
+
+        scmamba-scvi convert atlas.h5mu -o atlas.zarr
+
+        scmamba-scvi convert filtered_feature_bc_matrix.h5 -o cells.h5mu
     """
     with reporting():
-        from ..data import convert_mudata
+        sources = parse_files(files)
+        first, *others = paths_of(sources)
+        target = first.with_suffix(".zarr") if out_file is None else out_file
+        if target.suffix not in (".zarr", ".h5mu"):
+            raise ScmambaError(f"--out must end in .zarr or .h5mu, got {target.name!r}.")
+        is_folder = target.suffix == ".zarr"
+        check_outputs([first, *others], [] if is_folder else [target], overwrite, folder=target if is_folder else None)
 
-        target = file.with_suffix(".zarr") if target is None else target
-        check_writable(target.parent)
-        convert_mudata(file, target, overwrite=overwrite)
-        size = sum(part.stat().st_size for part in target.rglob("*") if part.is_file())
+        from ..data import convert_mudata, read
+        from ..workflow import write_mudata
+
+        if is_folder and not others and (first.suffix == ".h5mu" or (first / "mod").is_dir()):
+            convert_mudata(first, target, overwrite=overwrite)
+        else:
+            mdata = read(sources)
+            check_result(mdata, target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary_folder(target.parent) as folder:
+                file = folder / "cells.h5mu" if is_folder else target
+                write_mudata(mdata, file)
+                if is_folder:
+                    convert_mudata(file, target, overwrite=overwrite)
+        size = sum(part.stat().st_size for part in (target.rglob("*") if is_folder else [target]) if part.is_file())
         out.print(f"Wrote {target}, {size / 2**20:,.0f} MB.", highlight=False, soft_wrap=True)

@@ -17,7 +17,12 @@ PACKAGES: Final = (
 
 
 def doctor() -> None:
-    """Show versions, devices, and which implementation of the scan would run here and why."""
+    """Show versions, devices, and which implementation of the scan would run here and why.
+
+    For example:
+
+        scmamba-scvi doctor
+    """
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

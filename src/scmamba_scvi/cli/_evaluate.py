@@ -13,6 +13,7 @@ from rich.table import Table
 
 from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
+from ..errors import UnknownNameError
 from ._arguments import parse_pairs
 from ._console import err, out, print_written, reporting
 from ._outputs import check_outputs, save_figure
@@ -79,7 +80,14 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the random draws and of the clustering.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
-    """Score embeddings: cell types, alignment of the modalities, true matches and batches, as a table and a figure."""
+    """Score embeddings: cell types, alignment of the modalities, true matches and batches, as a table and a figure.
+
+    For example:
+
+        scmamba-scvi evaluate out.h5mu --labels-key cell_type
+
+        scmamba-scvi evaluate out.h5mu --embedding PCA=X_pca -o scores
+    """
     with reporting():
         csv, png = _outputs(file, prefix)
         check_outputs([file], [csv, png], overwrite)
@@ -90,6 +98,9 @@ def evaluate(
         from ..data import read
         from ..metrics import METRICS, evaluate_integration
 
+        for name in metric or ():
+            if name not in METRICS:
+                raise UnknownNameError("metric", name, METRICS)
         mdata = read(file)
         validation = None
         if not all_cells and VALIDATION_KEY in mdata.obs:

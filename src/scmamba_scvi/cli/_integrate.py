@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.table import Table
 
+from .._files import check_is_there, check_writable
 from .._keys import CLUSTER_KEY
+from ..config import resolve_config
 from ..errors import ScmambaError
-from ._arguments import parse_files, parse_pairs, paths_of
+from ._arguments import FILES, parse_files, parse_pairs, paths_of
 from ._console import out, print_written, reporting
-from ._outputs import check_outputs, check_writable, save_figure
+from ._outputs import check_outputs, check_result, save_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +34,12 @@ def demo(
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the simulation and of the model.")] = 0,
 ) -> None:
-    """Simulate cells with RNA and ATAC, integrate them, and score the validation cells."""
+    """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
+
+    For example:
+
+        scmamba-scvi demo -o demo --cells 500
+    """
     with reporting():
         check_writable(out_dir)
         from ..data import simulate_multiome
@@ -40,21 +47,20 @@ def demo(
 
         mdata = simulate_multiome(n_cells=cells, seed=seed)
         out.print(f"Simulated {_describe(mdata)}.")
-        model = integrate_mudata(mdata, batch_key="batch", labels_key="cell_type", seed=seed, max_epochs=DEMO_EPOCHS)
+        model = integrate_mudata(
+            mdata,
+            batch_key="batch",
+            labels_key="cell_type",
+            seed=seed,
+            max_epochs=DEMO_EPOCHS,
+            enable_progress_bar=out.is_terminal,
+        )
         _print_scores(mdata, model, "cell_type")
         _write_results(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
 
 
 def integrate(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE",
-            show_default=False,
-            help="Raw counts: .h5mu, .zarr, .h5ad with feature types or proteins, Cell Ranger's .h5 or its folder; or one file "
-            "per modality, such as rna=a.h5ad atac=b.h5ad.",
-        ),
-    ],
+    files: FILES,
     out_file: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5mu.", show_default=False)],
     modality: Annotated[
         list[str] | None,
@@ -108,7 +114,16 @@ def integrate(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
-    """Integrate a MuData: embeddings, clusters, coordinates, figures and the trained model."""
+    """Integrate cells: embeddings, clusters, coordinates, figures and the trained model.
+
+    For example:
+
+        scmamba-scvi integrate cells.h5mu -o out.h5mu --batch-key sample
+
+        scmamba-scvi integrate filtered_feature_bc_matrix.h5 -o out.h5mu
+
+        scmamba-scvi integrate rna=a.h5ad atac=b.h5ad -o out.h5mu
+    """
     with reporting():
         model_dir = model_dir or out_file.with_name(f"{out_file.stem}_model")
         figure_dir = figure_dir or out_file.with_name(f"{out_file.stem}_figures")
@@ -119,20 +134,26 @@ def integrate(
         outputs = [out_file, *_figure_paths(figure_dir, umap), *([report] if report is not None else [])]
         sources = parse_files(files)
         check_outputs(paths_of(sources), outputs, overwrite, folder=model_dir)
+        if gtf is not None:
+            check_is_there(gtf)
+        resolve_config("small" if preset == "auto" else preset, n_latent=n_latent)
 
         from .. import workflow
+        from .._compat import device_of
         from ..data import read
         from ..pp import annotate_genome
 
+        device_of(accelerator, "auto")  # raises if it is not there
         mdata = read(sources)
         out.print(f"Read {_describe(mdata)}.")
+        check_result(mdata, out_file.parent)
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
         model = workflow.integrate(
             mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
             require_counts=require_counts, genome=genome, preset=preset, n_latent=n_latent, seed=seed, umap=umap,
             model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs, batch_size=batch_size,
-            accelerator=accelerator,
+            accelerator=accelerator, enable_progress_bar=out.is_terminal,
         )  # fmt: skip
         _print_scores(mdata, model, labels_key)
         print_written(model_dir, "the model into ")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .._files import atomic_write
+from .._files import atomic_write, check_content, check_writable, nearest_folder, unfinished_path
 from ..errors import ScmambaError
 from ._console import print_written
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+#: Bytes of a name that file systems allow.
+LONGEST_NAME = 255
 
 
 def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: bool, folder: Path | None = None) -> None:
@@ -16,11 +24,15 @@ def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: boo
 
     ``folder`` is one that the model fills itself.
     """
+    outputs = [*files, *([folder] if folder is not None else [])]
+    for output in outputs:
+        if output.exists() and any(source.exists() and output.samefile(source) for source in sources):
+            raise ScmambaError(f"--out is the input file, {output}: give the result another name.")
     for file in files:
-        if file.exists() and any(source.exists() and file.samefile(source) for source in sources):
-            raise ScmambaError(f"--out is the input file, {file}: give the result another name.")
         if file.is_dir():
             raise ScmambaError(f"{file} is a folder; a file is to be written there.")
+        if len(os.fsencode(unfinished_path(file).name)) > LONGEST_NAME:
+            raise ScmambaError(f"The name {file.name} is too long for a file.")
     existing = [str(file) for file in files if file.exists()]
     if folder is not None:
         if folder.exists() and not folder.is_dir():
@@ -29,20 +41,23 @@ def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: boo
             existing.append(str(folder))
     if existing and not overwrite:
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
-    for parent in {path.parent for path in (*files, *([folder] if folder is not None else []))}:
+    for parent in {output.parent for output in outputs}:
         check_writable(parent)
 
 
-def check_writable(folder: Path) -> None:
-    """Raise unless files can be made in ``folder``, or in the nearest folder above it that exists."""
-    while not folder.exists():
-        folder = folder.parent
-    # by trying: permissions alone say too little about network drives and full or read-only disks
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ScmambaError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
+def check_result(mdata: MuData, folder: Path) -> None:
+    """Raise if ``mdata`` cannot be written into ``folder``, for what it holds or for its size."""
+    check_content(mdata)
+    arrays = []
+    for part in mdata.mod.values():
+        for x in (part.X, *part.layers.values()):
+            arrays += [x.data, x.indices] if hasattr(x, "indices") else [x]
+    needed = sum(array.nbytes for array in arrays if array is not None)
+    free = shutil.disk_usage(nearest_folder(folder)).free
+    if needed > free:
+        raise ScmambaError(
+            f"The result takes about {needed / 2**20:,.0f} MB, and {folder} has {free / 2**20:,.0f} MB left."
+        )
 
 
 def save_figure(draw: Callable[..., object], path: Path) -> None:

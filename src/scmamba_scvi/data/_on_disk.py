@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._compat import without_pulling
+from .._files import check_is_there
 from ..errors import ScmambaError
 from ._row_blocks import is_sparse, row_blocks, write_rows
 
@@ -204,8 +205,7 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     import zarr
 
     path = Path(path)
-    if not path.exists():
-        raise ScmambaError(f"There is no file {path}.")
+    check_is_there(path)
     try:
         root = zarr.open_group(path, mode=mode) if path.is_dir() else h5py.File(path, mode)
     except (OSError, ValueError, KeyError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from mudata import MuData
 from scipy import sparse
 
 from .._compat import without_pulling
+from .._files import check_is_there
 from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
 from ..errors import ScmambaError
 
@@ -46,7 +46,7 @@ ELSEWHERE: Final = {
 
 
 def read(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]] | AnnData,
 ) -> MuData:
     """Any file of counts in several modalities, as a MuData.
 
@@ -62,7 +62,8 @@ def read(
     Parameters
     ----------
     paths
-        A path; or a dict from modality to path. Without a dict, the features of several files must tell their modality.
+        A path; or a dict from modality to path. Without a dict, the features of several files must tell their modality. An
+        AnnData that is in memory is taken as one from a file, and stays as it is.
 
     Returns
     -------
@@ -87,6 +88,8 @@ def read(
     """
     if isinstance(paths, Mapping):
         return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
+    if isinstance(paths, AnnData):
+        return _split(paths.copy(), Path("adata"))
     if isinstance(paths, str | os.PathLike):
         found = _read_one(Path(paths))
         return found if isinstance(found, MuData) else _split(found, Path(paths))
@@ -106,7 +109,7 @@ def read(
 
 def _read_one(path: Path) -> MuData | AnnData:
     """What one path holds, read by the package whose format it is."""
-    _check_is_there(path)
+    check_is_there(path)
     for ending, (what, way) in ELSEWHERE.items():
         if path.name.lower().endswith(ending):
             raise ScmambaError(f"{path} is {what}, which is not read here: {way}.")
@@ -117,6 +120,10 @@ def _read_one(path: Path) -> MuData | AnnData:
     except Exception as error:
         # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if "does not support dtype float16" in reason:
+            raise ScmambaError(
+                f"{path} holds a sparse matrix of type float16, which scipy cannot read: write the file again with float32."
+            ) from error
         raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
 
 
@@ -196,11 +203,13 @@ def _split(adata: AnnData, path: Path) -> MuData:
         return _assembled(parts)
     (name,) = parts
     what = (
-        "10x (Cell Ranger) file" if path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix else "AnnData"
+        "a 10x (Cell Ranger) file"
+        if path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix
+        else "an AnnData"
     )
     holds = f"{name} only" if name else "one modality (var has no 'feature_types', obsm no proteins)"
     raise ScmambaError(
-        f"{path} is an {what} with {holds}, and at least two modalities are needed. Name the file of each, "
+        f"{path} is {what} with {holds}, and at least two modalities are needed. Name the file of each, "
         f"{_example(path, name or 'rna')}, or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
     )
 
@@ -273,15 +282,6 @@ def _without_warning_of_names(read_file) -> AnnData:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Variable names are not unique")
         return read_file()
-
-
-def _check_is_there(path: Path) -> None:
-    if path.exists():
-        return
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
-    raise ScmambaError(f"There is no file {path}.{hint}")
 
 
 def check_declared_sizes(path: Path) -> None:

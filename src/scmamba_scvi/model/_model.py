@@ -18,7 +18,7 @@ from ..pp import FeatureLayout, feature_layout
 from ._module import SCMAMBAModule
 from .inputs.columns import ColumnField
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
-from .inputs.kinds import resolve_modalities
+from .inputs.kinds import how_to_make_mudata, resolve_modalities
 from .inputs.manager import MultiModalManager
 from .io.copies import CopyMixin
 from .io.hub import HubMixin
@@ -140,7 +140,7 @@ class SCMAMBA(
     def setup_anndata(cls, adata, **kwargs):
         """Raise an error: an AnnData holds one modality, and this model needs several. See :meth:`setup_mudata`."""
         raise ScmambaError(
-            "SCMAMBA needs several modalities: put them in a MuData, mudata.MuData({'rna': ..., 'atac': ...}), and call setup_mudata."
+            f"SCMAMBA needs a MuData of several modalities, and then setup_mudata. {how_to_make_mudata(adata)}"
         )
 
     @classmethod
@@ -196,7 +196,7 @@ class SCMAMBA(
                 raise UnknownNameError("argument of setup_mudata", name, [*SETUP_ARGUMENTS, *PASSED_ON])
         source = kwargs.get("source_registry")
         if not isinstance(mdata, MuData):
-            raise ScmambaError(f"setup_mudata needs a MuData, got {type(mdata).__name__}.")
+            raise ScmambaError(f"setup_mudata needs a MuData, got {type(mdata).__name__}. {how_to_make_mudata(mdata)}")
         modalities = resolve_modalities(mdata, modalities) if source is None else dict(modalities or {})
         if layers is not None and not isinstance(layers, Mapping):
             raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
@@ -229,7 +229,7 @@ class SCMAMBA(
         call = f"{cls.__name__}.setup_mudata(mdata, batch_key=...)"
         if not isinstance(mdata, MuData):
             raise ScmambaError(
-                f"A MuData is needed, got {type(mdata).__name__}; {call} comes first and says how to make it."
+                f"A MuData is needed, got {type(mdata).__name__}. {how_to_make_mudata(mdata)} Then call {call}."
             )
         uuid = mdata.uns.get(_C._SCVI_UUID_KEY)
         manager = cls._setup_adata_manager_store.get(uuid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import itertools
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ import pandas as pd
 
 from .._keys import MODALITY_NAMES
 from ..errors import ScmambaError, UnknownNameError
+from .builds import SPELLINGS
 from .coordinates import (
     CHROM_COLUMNS,
     END_COLUMNS,
@@ -39,6 +41,8 @@ NAME_COLUMNS: Final = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "fe
 TABLE_SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 #: Ensembl puts a version behind its identifiers, and GENCODE marks the copy of a gene on the Y chromosome.
 _VERSION: Final = re.compile(r"^(ENS[A-Z]*\d{11})(\.\d+)?(_PAR_Y)?$")
+#: The genome that 10x writes before the genes of a reference with several: ``GRCh38_GAPDH``, ``mm10___Gapdh``.
+_GENOME: Final = re.compile(rf"({'|'.join(itertools.chain(*SPELLINGS.values()))})_+", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,6 +267,7 @@ def _look_up(
     """Row of ``loci`` of each feature ``(f,)``, -1 for none; features that are not ``todo`` are not looked up."""
     var_ids, var_symbols = (_text(var, find_column(var, columns)) for columns in (ID_COLUMNS, NAME_COLUMNS))
     names = var.index.astype(str).to_numpy(dtype=object)
+    var_ids, var_symbols, names = map(_without_genome, (var_ids, var_symbols, names))
     # keys of the features, column of the annotation, and how both are spelled for the comparison
     steps: list[tuple[list[np.ndarray], str, Callable[[str], str]]] = [
         ([var_ids, names], "id", lambda key: _VERSION.sub(r"\1", key)),
@@ -289,6 +294,12 @@ def _look_up(
         n_by_name_ignoring_case=by_name_ignoring_case,
         n_ambiguous=n_ambiguous,
     )
+
+
+def _without_genome(names: np.ndarray) -> np.ndarray:
+    """Names without the genome before them, if it is one only: genes of several species must not be mistaken for another."""
+    genomes = {match[0] for name in names if (match := _GENOME.match(name))}
+    return np.array([name.removeprefix(*genomes) for name in names], dtype=object) if len(genomes) == 1 else names
 
 
 def _index(loci: pd.DataFrame, column: str, normalize: Callable[[str], str]) -> tuple[dict[str, int], set[str]]:

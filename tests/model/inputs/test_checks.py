@@ -408,7 +408,7 @@ def test_a_query_without_any_known_modality_is_refused(trained):
 
 
 def test_setup_of_an_anndata_is_refused(trained):
-    with pytest.raises(ScmambaError, match="put them in a MuData"):
+    with pytest.raises(ScmambaError, match="needs a MuData"):
         SCMAMBA.setup_anndata(trained.adata["rna"].copy())
 
 

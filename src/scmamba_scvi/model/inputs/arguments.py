@@ -40,5 +40,5 @@ def explained(what: str) -> Iterator[None]:
 
 def near(name: object, known: Iterable[object]) -> list[str]:
     """Up to five of many ``known`` names, those most like ``name``: few enough for an error message."""
-    names = [str(k) for k in known]
+    names = list(dict.fromkeys(str(k) for k in known))
     return difflib.get_close_matches(str(name), names, n=5, cutoff=0.5) or [*names[:5], "..."]

@@ -165,7 +165,7 @@ def check_storage(x: Any, where: str) -> None:
     known = sparse.issparse(x) or isinstance(x, np.ndarray | CSRDataset)
     if not known and not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
         raise ScmambaError(f"{where} is a {type(x).__name__}: store it as scipy CSR or a numpy array.")
-    if x.dtype == np.float16 and not isinstance(x, np.ndarray):
+    if x.dtype == np.float16 and (sparse.issparse(x) or isinstance(x, CSRDataset)):
         raise ScmambaError(
             f"{where} is sparse with values of type float16, which scipy cannot read: store it as float32."
         )

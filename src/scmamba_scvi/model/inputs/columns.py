@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ class ColumnField(CategoricalObsField):
     def validate_field(self, adata: MuData) -> None:
         """Nothing: `categories` raised before anything was written."""
 
-    def categories(self, mdata: MuData, known: Sequence[object]) -> list[object]:
+    def categories(self, mdata: MuData, known: Sequence[Any]) -> list[Any]:
         """The ``known`` categories, then those that only ``mdata`` has.
 
         Raises
@@ -67,20 +68,36 @@ class ColumnField(CategoricalObsField):
                 f"{mdata.obs_names[missing.argmax()]!r}. Give them a batch: {way_out}."
             )
         try:
-            # used ones only: one left over from cells that were removed would count as a batch that the model knows
-            found = values.astype("category").cat.remove_unused_categories().cat.categories
+            found, _ = self._coded(values)
             sorted([*known, *found])  # raises if they cannot be compared
         except TypeError as error:
             raise ScmambaError(
                 f"{argument}={self.column!r} holds values of several types, or of another type than the model knows: make "
                 f"them all text, mdata.obs[{self.column!r}].astype(str), or all numbers."
             ) from error
-        found = [*found, self.missing] if missing.any() else list(found)
-        return [*known, *(category for category in found if category not in set(known))]
+        return [*known, *(category for category in dict.fromkeys(found) if category not in set(known))]
 
-    def _write(self, mdata: MuData, known: Sequence[object]) -> dict:
+    def _coded(self, values: pd.Series) -> tuple[list[Any], np.ndarray]:
+        """Categories of a column and the position of each cell's; that of cells without a value is last."""
+        if not isinstance(values.dtype, pd.CategoricalDtype):
+            values = values.astype(object)  # pandas cannot make categories of all types of Arrow
+        # used ones only: one left over from cells that were removed would count as a batch that the model knows
+        column = values.astype("category").cat.remove_unused_categories().cat
+        categories: list[Any] = [as_plain(category) for category in column.categories]
+        codes = column.codes.to_numpy()
+        if (codes < 0).any():
+            # the word for cells without a label is text, and text cannot be compared with numbers
+            categories = [*map(str, categories), self.missing]
+        return categories, codes
+
+    def _write(self, mdata: MuData, known: Sequence[Any]) -> dict:
         categories = pd.Index(self.categories(mdata, known), dtype=object)
-        values = obs_column(mdata, str(self.column)).astype(object)
-        codes = categories.get_indexer(values.where(values.notna(), self.missing))
-        mdata.obs[self.attr_key] = codes.astype(np.int64)
+        found, codes = self._coded(obs_column(mdata, str(self.column)))
+        mdata.obs[self.attr_key] = categories.get_indexer(pd.Index(found, dtype=object))[codes].astype(np.int64)
         return {self.CATEGORICAL_MAPPING_KEY: categories.to_numpy(), self.ORIGINAL_ATTR_KEY: self.column}
+
+
+def as_plain(category: object) -> str | int | float | bool:
+    """A category as a file can hold it: numbers stay numbers, as no cell has a batch "0"; dates and intervals become text."""
+    value = category.item() if isinstance(category, np.bool_ | np.number) else category
+    return value if isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value) else str(value)

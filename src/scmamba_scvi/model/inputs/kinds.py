@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from anndata import AnnData
 from mudata import MuData
 
 from ..._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
@@ -51,6 +52,14 @@ def _recognise_kinds(mdata: MuData) -> dict[str, str]:
             )
         found[kind] = key
     return found
+
+
+def how_to_make_mudata(data: object) -> str:
+    """What to do with something that is no MuData, where one is needed."""
+    types = data.var["feature_types"].nunique() if isinstance(data, AnnData) and "feature_types" in data.var else 0
+    if types > 1:
+        return "var['feature_types'] tells its modalities, so mdata = scmamba_scvi.read(adata) makes one."
+    return "Put the modalities into one, mudata.MuData({'rna': ..., 'atac': ...}), or read it: scmamba_scvi.read(path)."
 
 
 def kind_of_modality(mdata: MuData, key: str) -> str | None:

@@ -21,6 +21,7 @@ from ...errors import ScmambaError
 from .checks import check_mudata, check_pairs
 from .columns import ColumnField
 from .genome import build_of
+from .kinds import how_to_make_mudata
 from .matrices import ModalityMatrix
 
 _C = scvi_constants()
@@ -150,9 +151,7 @@ class MultiModalManager(AnnDataManager):
     def _check(self, adata: object, known: Mapping) -> None:
         """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows."""
         if not isinstance(adata, MuData):
-            raise ScmambaError(
-                f"A MuData is needed, got {type(adata).__name__}: mudata.MuData({{'rna': ..., 'atac': ...}})."
-            )
+            raise ScmambaError(f"A MuData is needed, got {type(adata).__name__}. {how_to_make_mudata(adata)}")
         args, keys = self._setup_args, self._keys(adata)
         if not keys:
             raise ScmambaError(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,13 +18,14 @@ import torch
 from safetensors import SafetensorError
 
 from ..._compat import package_version, scvi_constants
-from ..._files import atomic_write, sync_folder
+from ..._files import atomic_write, sync_folder, temporary_folder
 from ..._keys import BATCH_KEY, LABELS_KEY, x_key
 from ...config import ModelConfig
 from ...errors import ScmambaError
 from ...pp import FeatureLayout
 from .._base import ModelBase
 from .._module import SCMAMBAModule
+from ..inputs.columns import as_plain
 from .model_json import FORMAT, FORMAT_VERSION, MODEL_FILE, WEIGHTS_FILE, WEIGHTS_NAME, read_description
 
 if TYPE_CHECKING:
@@ -52,28 +51,23 @@ def write_export(model: ModelBase, directory: str | os.PathLike[str], *, overwri
         raise ScmambaError(f"{directory} exists. Choose another folder or pass overwrite=True.")
     if exists and not (directory / MODEL_FILE).is_file() and (not directory.is_dir() or any(directory.iterdir())):
         raise ScmambaError(f"{directory} is not an exported model, so it is not overwritten: choose another folder.")
-    unfinished = None
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
-        safetensors.torch.save_file(weights, unfinished / WEIGHTS_FILE)
-        described = {**describe(model), "weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
-        if exists:
-            _replace_export(unfinished / WEIGHTS_FILE, described, directory)
-        else:
-            _write_description(unfinished / MODEL_FILE, {**described, "weights_file": WEIGHTS_FILE})
-            unfinished.chmod(0o755)
-            os.replace(unfinished, directory)
-            sync_folder(directory.parent)
+        with temporary_folder(directory) as unfinished:
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
+            safetensors.torch.save_file(weights, unfinished / WEIGHTS_FILE)
+            described = {**describe(model), "weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
+            if exists:
+                _replace_export(unfinished / WEIGHTS_FILE, described, directory)
+            else:
+                _write_description(unfinished / MODEL_FILE, {**described, "weights_file": WEIGHTS_FILE})
+                unfinished.chmod(0o755)
+                os.replace(unfinished, directory)
+                sync_folder(directory.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise ScmambaError(
             f"The model cannot be written into {directory}: {reason}. What was there is as it was."
         ) from error
-    finally:
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_export(cls: type[ModelBase], directory: str | os.PathLike[str], mdata: MuData | None = None) -> ModelBase:
@@ -129,7 +123,7 @@ def describe(model: ModelBase) -> dict[str, Any]:
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
         "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
         "categories": {
-            key: [_as_json_value(c) for c in fields[key][_C._STATE_REGISTRY_KEY]["categorical_mapping"]]
+            key: [as_plain(c) for c in fields[key][_C._STATE_REGISTRY_KEY]["categorical_mapping"]]
             for key in (BATCH_KEY, LABELS_KEY)
         },
         "original_keys": {key: fields[key][_C._STATE_REGISTRY_KEY]["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
@@ -200,12 +194,6 @@ def _registry(cls: type[ModelBase], described: Mapping[str, Any]) -> dict[str, A
         _C._SETUP_ARGS_KEY: arguments,
         _C._FIELD_REGISTRIES_KEY: fields,
     }
-
-
-def _as_json_value(category: object) -> str | int | float | bool:
-    """A category as JSON can hold it: batches 0 and 1 stay numbers, as no cell has a batch "0"."""
-    value = category.item() if isinstance(category, np.generic) else category
-    return value if isinstance(value, str | int | float) else str(value)
 
 
 def _replace_export(weights: Path, described: Mapping[str, Any], directory: Path) -> None:

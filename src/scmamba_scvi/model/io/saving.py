@@ -10,29 +10,45 @@ from typing import Any, Self
 
 from mudata import MuData
 
+from ..._compat import device_of
+from ..._files import check_content, check_folder, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
 from .._base import ModelBase
-from .export import read_export, write_export
+from .export import folder_of, read_export, write_export
 from .model_json import MODEL_FILE
 
 
 class SavingMixin(ModelBase):
     """`save`, `load`, `export` and `from_export`."""
 
-    def save(self, dir_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+    def save(
+        self,
+        dir_path: str | os.PathLike[str],
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        save_kwargs: dict[str, Any] | None = None,
+        **anndata_write_kwargs: Any,
+    ) -> None:
         """Save in scvi-tools' format, with history and the cells trained on; see :meth:`load` for who may read it.
 
         Parameters
         ----------
         dir_path
-            Folder to create; ``overwrite=True`` replaces its files.
-        *args, **kwargs
-            ``prefix``, ``overwrite``, ``save_anndata`` and the rest of :meth:`scvi.model.base.BaseModelClass.save`.
+            Folder to create.
+        prefix
+            Of the names of the files.
+        overwrite
+            Replace what an earlier call wrote there; where that fails, the earlier files stay.
+        save_anndata
+            Save the MuData too.
+        save_kwargs, **anndata_write_kwargs
+            As in :meth:`scvi.model.base.BaseModelClass.save`.
 
         Raises
         ------
         ScmambaError
-            The folder exists, or cannot be written.
+            The folder exists, or cannot be written, or ``save_anndata`` and the MuData holds what no file can hold.
 
         Examples
         --------
@@ -40,8 +56,27 @@ class SavingMixin(ModelBase):
         >>> SCMAMBA.load("trained", mdata).is_trained
         True
         """
+        folder = folder_of(dir_path)
+        check_folder(folder, overwrite)
+        data = folder / f"{prefix or ''}mdata.h5mu"
+        if save_anndata and self.adata is None:
+            raise ScmambaError("This model has no data to save: leave save_anndata out.")
+        if save_anndata:
+            check_content(self.adata)
         try:
-            super().save(os.fspath(dir_path), *args, **kwargs)
+            with temporary_folder(folder) as unfinished:
+                super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
+                weights = list(unfinished.iterdir())
+                try:
+                    if save_anndata:
+                        write_h5mu(self.adata, unfinished / data.name, **anndata_write_kwargs)
+                        weights.append(unfinished / data.name)
+                finally:
+                    # weights alone are better than nothing, but not beside the data of an earlier save
+                    if len(weights) > 1 or not save_anndata or not data.exists():
+                        folder.mkdir(exist_ok=True)
+                        for file in weights:
+                            replace_by(file, folder / file.name)
         except (OSError, ValueError, RuntimeError) as error:
             raise ScmambaError(
                 f"The model cannot be saved into {dir_path}: {' '.join(str(error).split())[:300]}"
@@ -49,7 +84,12 @@ class SavingMixin(ModelBase):
 
     @classmethod
     def load(
-        cls, dir_path: str | os.PathLike[str], adata: MuData | bool | None = None, *args: Any, **kwargs: Any
+        cls,
+        dir_path: str | os.PathLike[str],
+        adata: MuData | bool | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        **kwargs: Any,
     ) -> Self:
         """Load what :meth:`save` wrote.
 
@@ -65,8 +105,8 @@ class SavingMixin(ModelBase):
             The folder.
         adata
             MuData with the model's features in any order. `None`: the one saved with the model. `False`: no data.
-        *args, **kwargs
-            ``accelerator``, ``device``, ``prefix`` and the rest of :meth:`scvi.model.base.BaseModelClass.load`.
+        accelerator, device, **kwargs
+            As in :meth:`scvi.model.base.BaseModelClass.load`.
 
         Raises
         ------
@@ -81,8 +121,9 @@ class SavingMixin(ModelBase):
         """
         if adata is not None and adata is not False and not isinstance(adata, MuData):
             raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
+        device_of(accelerator, device)  # raises if it is not there
         try:
-            return super().load(os.fspath(dir_path), adata, *args, **kwargs)
+            return super().load(os.fspath(dir_path), adata, accelerator=accelerator, device=device, **kwargs)
         except ScmambaError:
             raise
         except (

@@ -29,7 +29,7 @@ from .distributed import count_devices, distributed_trainer, is_first_process
 from .held_out import can_be_scored
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
-from .sizes import TrainingSizes, choose_sizes, count_training_cells
+from .sizes import SAME_NAMES, TrainingSizes, choose_sizes, count_training_cells
 from .splitter import PairedSplitter
 from .summary import SCORES, best_of, describe_result, epochs_of
 
@@ -68,9 +68,11 @@ class Run:
         device = self.device
         where = str(device) if self.sizes.n_ranks == 1 else f"{self.sizes.n_ranks} {device.type} devices"
         stages = ", then ".join(f"{STAGES[stage].lower()} {n_epochs}" for stage, n_epochs in self.stages.items())
+        n_train, n_paired = self.splitter.n_train, self.splitter.n_paired
+        paired = f" ({n_paired:,} of them have several modalities)" if n_paired < n_train else ""
         return (
-            f"Training on {where}: {self.splitter.n_train:,} cells, {self.splitter.n_val:,} held out, "
-            f"{self.sizes.describe()}. Epochs at most: {stages}."
+            f"Training on {where}: {n_train:,} cells{paired}, {self.splitter.n_val:,} held out, {self.sizes.describe()}. "
+            f"Epochs at most: {stages}." + (f" {SAME_NAMES}" if n_paired < n_train / 2 else "")
         )
 
     def trainer_of(self, stage: str, before: int, keep: KeepWeights, on_interrupt: StopOnInterrupt) -> dict[str, Any]:

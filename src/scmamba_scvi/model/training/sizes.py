@@ -15,6 +15,8 @@ STEPS = 300
 PATIENCE_STEPS = 100
 #: Fewer pairs cannot show how modalities relate.
 MIN_PAIRED_CELLS = 20
+#: What to do where few cells are paired.
+SAME_NAMES = "If the modalities hold the same cells under other names, give them the same obs_names in every modality."
 #: Fraction of the cells to train on where none is given, as in scvi-tools.
 TRAIN_SIZE = 0.9
 #: Shortest patch worth a token.
@@ -84,7 +86,9 @@ def choose_sizes(
         come from the same cells in every step. A ``contrastive_batch_size`` may be as large as all of them.
     """
     if n_paired < MIN_PAIRED_CELLS:
-        raise ScmambaError(f"{n_paired} cells have two modalities; at least {MIN_PAIRED_CELLS} are needed to train.")
+        raise ScmambaError(
+            f"{n_paired} cells have two modalities; at least {MIN_PAIRED_CELLS} are needed to train. {SAME_NAMES}"
+        )
     if batch_size is not None and batch_size < 2:
         raise ScmambaError(
             f"batch_size={batch_size} is too few cells to compare: choose 2 to {n_train // 2:,}, or None."

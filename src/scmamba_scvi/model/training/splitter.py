@@ -108,6 +108,11 @@ class PairedSplitter(DataSplitter):
         minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::world_size]
         return self._prefetched(self._loader(self.val_idx, minibatches))
 
+    @property
+    def n_paired(self) -> int:
+        """Training cells with several modalities, which alone tell the loss what belongs together."""
+        return int((n_modalities_of_cells(self.adata_manager)[self.train_idx] > 1).sum())
+
     def _split(self, max_validation_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells to train on, held out and left over."""
         n_modalities = n_modalities_of_cells(self.adata_manager)
