@@ -9,7 +9,6 @@ from ._evaluate import evaluate_integration
 from ._matching import (
     TrueMatchRanks,
     foscttm,
-    median_rank,
     modality_gap,
     neighborhood_overlap,
     recall_at_k,
@@ -37,7 +36,6 @@ __all__ = [
     "leiden_ari_nmi",
     "matching_score",
     "mean_average_precision",
-    "median_rank",
     "modality_gap",
     "neighborhood_overlap",
     "omics_asw",

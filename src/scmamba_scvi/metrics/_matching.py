@@ -51,7 +51,10 @@ class TrueMatchRanks:
 
     @property
     def median(self) -> float:
-        """Median rank of the true match, 1 the nearest."""
+        """Median over cells and directions of the true match's rank; ties take the middle of their ranks.
+
+        1 is perfect, ``(n + 1) / 2`` is chance, ``n`` the worst.
+        """
         return float(np.median(self.closer + self.ties / 2 + 1))
 
     def recall(self, k: int | Sequence[int] | np.ndarray) -> np.ndarray:
@@ -205,27 +208,6 @@ def recall_at_k(
         raise ScmambaError(f"k must be between 1 and the number of cells, {len(x)}; got {k}.")
     ranks = true_match_ranks(x, y, max_queries=max_queries, random_state=random_state)
     return float(ranks.recall(k)[0])
-
-
-def median_rank(
-    x: Matrix,
-    y: Matrix,
-    *,
-    max_queries: int | None = None,
-    random_state: int = 0,
-    device: str | torch.device | None = None,
-) -> float:
-    """Median over cells and directions of the true match's rank among the ``n`` cells of the other modality.
-
-    1 is perfect, ``(n + 1) / 2`` is chance, ``n`` the worst: lower is better. Parameters and errors as in
-    :func:`true_match_ranks`; ties take the middle of the ranks they share.
-
-    Examples
-    --------
-    >>> metrics.median_rank(np.eye(4), np.eye(4))
-    1.0
-    """
-    return true_match_ranks(x, y, max_queries=max_queries, random_state=random_state, device=device).median
 
 
 def neighborhood_overlap(
