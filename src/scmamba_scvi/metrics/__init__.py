@@ -1,4 +1,9 @@
-"""Scores of an integration: arrays in, floats out. Nothing here needs scvi-tools."""
+"""Scores of an integration: arrays in, floats out. Nothing here needs scvi-tools.
+
+Embeddings are ``(n, z)``, labels ``(n,)``. Every score raises :class:`~scmamba_scvi.errors.ScmambaError` for an embedding
+that is empty or not finite, for labels that are missing, of another number than the rows or, unless one is enough, all
+the same, and for a number of neighbours that is not 1 to ``n - 1``. What a function says under "Raises" comes on top.
+"""
 
 from __future__ import annotations
 

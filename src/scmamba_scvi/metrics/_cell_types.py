@@ -37,12 +37,6 @@ def knn_accuracy(
     random_state
         Seed of that draw and of the order of ties.
 
-    Raises
-    ------
-    ScmambaError
-        If ``x`` is not finite, if labels are missing, of another number or all the same, or if there are not more
-        cells than neighbours.
-
     Notes
     -----
     Of types with equally many votes, the one with the nearest voter wins. A cell whose label occurs once is always
@@ -91,12 +85,6 @@ def mean_average_precision(
         Their number instead. The cell itself is never one of them.
     max_queries, random_state
         As in :func:`knn_accuracy`.
-
-    Raises
-    ------
-    ScmambaError
-        If ``x`` is not finite, if labels are missing, of another number or all the same, or if there are not more
-        cells than neighbours.
 
     Notes
     -----
@@ -150,8 +138,7 @@ def graph_connectivity(
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if labels are missing or of another number, if no label occurs twice, or if there are
-        not more cells than neighbours.
+        No label occurs twice.
 
     Notes
     -----

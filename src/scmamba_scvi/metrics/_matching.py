@@ -110,7 +110,7 @@ def true_match_ranks(
     Raises
     ------
     ScmambaError
-        If the arrays differ in shape, are empty, hold one cell, or hold values that are not finite.
+        The arrays differ in shape or hold one cell.
 
     Notes
     -----
@@ -147,11 +147,7 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding from one modality; Euclidean distances are taken on it as given.
-    y
-        ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
-    device
+    x, y, device
         As in :func:`true_match_ranks`.
 
     Returns
@@ -159,14 +155,9 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     Two float64 arrays ``(n,)``: for the cells of ``x`` the fraction of rows of ``y`` that are strictly closer than the
     true match, and for the cells of ``y`` the same among the rows of ``x``.
 
-    Raises
-    ------
-    ScmambaError
-        If the arrays differ in shape, are empty, hold one cell, or hold values that are not finite.
-
     Notes
     -----
-    Memory is linear in ``n``. Ties, up to rounding, count half: with the paper's strict "closer" an embedding that maps
+    Ties, up to rounding, count half: with the paper's strict "closer" an embedding that maps
     all cells to one point would get the perfect score 0; here it scores as chance does.
 
     References
@@ -241,7 +232,7 @@ def neighborhood_overlap(
     Raises
     ------
     ScmambaError
-        As :func:`true_match_ranks`, and for a ``k`` out of range.
+        ``k`` is out of range.
 
     Notes
     -----
@@ -281,7 +272,7 @@ def modality_gap(x: Matrix, y: Matrix) -> float:
     Raises
     ------
     ScmambaError
-        If a matrix is empty or not finite, or if they differ in dimensions.
+        The dimensions differ.
 
     References
     ----------

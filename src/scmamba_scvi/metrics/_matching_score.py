@@ -28,10 +28,8 @@ def matching_score(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding from one modality.
-    y
-        ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
+    x, y
+        As in :func:`true_match_ranks`.
     n_neighbors
         Neighbours of a cell in each modality, 1 to ``n``. In its own modality a cell counts as the first of its
         neighbours, since cells of the other modality may have it as a neighbour too.
@@ -41,8 +39,7 @@ def matching_score(
     Raises
     ------
     ScmambaError
-        If the arrays differ in shape, hold one cell or values that are not finite, or if there are fewer cells than
-        neighbours.
+        The arrays differ in shape or hold one cell.
 
     Notes
     -----

@@ -34,12 +34,6 @@ def omics_entropy_mixing(
     max_queries, random_state
         As in :func:`knn_accuracy`. The paper averages over 100 draws of 100 cells, which estimates the mean of all.
 
-    Raises
-    ------
-    ScmambaError
-        If ``x`` is not finite, if modalities are missing, of another number or all the same, if there are not more
-        cells than neighbours.
-
     Notes
     -----
     Equation 16 lacks the minus sign, a base and a scale; the sum over regions in its text is a mean. Here the entropy
@@ -89,8 +83,7 @@ def seurat_alignment(
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if modalities are missing, of another number or all the same, if one has one cell, or if
-        there are not more cells than neighbours.
+        A modality has one cell.
 
     Notes
     -----

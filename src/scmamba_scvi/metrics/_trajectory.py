@@ -46,8 +46,8 @@ def diffusion_pseudotime(
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if ``root`` is not a cell or is not connected to any other, if there are too few cells
-        for the neighbours or components, or if all cells are at one point.
+        ``root`` is not a cell or is not connected to any other, there are too few cells for the components, or all
+        cells are at one point.
 
     References
     ----------
