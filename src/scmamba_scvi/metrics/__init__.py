@@ -7,7 +7,6 @@ the same, and for a number of neighbours that is not 1 to ``n - 1``. What a func
 
 from __future__ import annotations
 
-from ._annotation import annotation_scores
 from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precision
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._evaluate import evaluate_integration
@@ -31,7 +30,6 @@ __all__ = [
     "LeidenScores",
     "Metric",
     "TrueMatchRanks",
-    "annotation_scores",
     "cell_type_asw",
     "diffusion_pseudotime",
     "evaluate_integration",
