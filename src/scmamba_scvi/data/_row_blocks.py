@@ -26,12 +26,7 @@ def row_blocks(element: Any) -> Iterator[Any]:
     """Rows of a matrix in a file, a block at a time and at least one block, which has no rows if the matrix has none.
 
     CSR stays CSR; a dense matrix stays dense if most of the values of its first block are not zero, and becomes CSR
-    otherwise.
-
-    Raises
-    ------
-    ScmambaError
-        The matrix is stored by columns.
+    otherwise. A matrix stored by columns is refused.
     """
     return _blocks_of_csr(element) if is_sparse(element) else _blocks_of_dense(element)
 

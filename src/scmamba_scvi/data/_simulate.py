@@ -162,15 +162,9 @@ def simulate_citeseq(
 def make_multiome(
     rng: np.random.Generator, cells: Cells, has: Mapping[str, np.ndarray], arguments: Mapping[str, Any]
 ) -> MuData:
-    """Genes, peaks and counts of ``cells``.
+    """Genes, peaks and counts of ``cells``, of which ``has`` says who has each modality.
 
-    Parameters
-    ----------
-    has
-        Which cells have each modality, see `draw_presence`.
-    arguments
-        Those of :func:`simulate_multiome` that speak of features and counts, with the median counts filled in. All of
-        them are kept in ``uns["simulation"]``.
+    ``arguments`` are complete ones of :func:`simulate_multiome`; all of them are kept in ``uns["simulation"]``.
     """
     n_genes, n_peaks, structure = arguments["n_genes"], arguments["n_peaks"], cells.structure
     genes = _make_genes(rng, n_genes)

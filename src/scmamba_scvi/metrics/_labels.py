@@ -15,23 +15,9 @@ Labels: TypeAlias = np.ndarray | pd.Series | pd.Categorical | Sequence[Any]
 
 
 def label_codes(labels: Labels, n: int, name: str, *, at_least: int = 2) -> np.ndarray:
-    """Labels as int64 codes ``(n,)``, counted from 0 without gaps.
+    """Labels as int64 codes ``(n,)``, counted from 0 without gaps; ``name`` is what errors call them.
 
-    Parameters
-    ----------
-    labels
-        One label per cell.
-    n
-        Number of cells.
-    name
-        What the labels are called in errors.
-    at_least
-        Number of different labels the score needs.
-
-    Raises
-    ------
-    ScmambaError
-        If their number is not ``n``, if any is missing, or if there are fewer than ``at_least`` different ones.
+    Refused are labels that are missing, of another number than ``n``, or fewer than ``at_least`` different ones.
     """
     # numpy alone would turn a NaN in a list of names into "nan"
     values = np.asarray(labels, dtype=object if isinstance(labels, (list, tuple)) else None)

@@ -41,22 +41,10 @@ ROUNDING = 48
 
 
 def as_matrix(values: Any, name: str = "x", device: str | torch.device | None = None) -> Tensor:
-    """``values`` as a finite float64 tensor ``(n, z)`` on ``device``.
+    """``values``, called ``name`` in errors, as a finite float64 tensor ``(n, z)``, not empty.
 
-    Parameters
-    ----------
-    values
-        Array or tensor ``(n, z)``, at least one row and one column.
-    name
-        What it is called in errors.
-    device
-        Where to compute. ``None`` leaves a tensor where it lies and puts an array on the CPU; ``"auto"`` takes a CUDA
-        device if there is one.
-
-    Raises
-    ------
-    ScmambaError
-        If it is not a matrix, is empty, or holds a value that is not finite.
+    ``device=None`` leaves a tensor where it lies and puts an array on the CPU; ``"auto"`` takes a CUDA device if there is
+    one.
     """
     try:
         x = torch.as_tensor(values).detach()
@@ -129,20 +117,10 @@ def distance_blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Te
 
 
 def count_closer(queries: Tensor, points: Tensor, radius: Tensor, exclude: Tensor) -> tuple[Tensor, Tensor]:
-    """How many points are nearer to each query than its radius, and how many as near.
+    """How many points are nearer to each query than its radius, and how many as near: two float64 tensors ``(m,)``.
 
-    Parameters
-    ----------
-    queries, points
-        ``(m, z)`` and ``(n, z)``, from one call of :func:`prepare`.
-    radius
-        ``(m,)`` squared distances.
-    exclude
-        ``(m,)`` int64, the one point that is not counted for each query: itself, or the true match at the radius.
-
-    Returns
-    -------
-    Two float64 tensors ``(m,)`` of whole numbers: points strictly nearer, and ties.
+    ``queries`` ``(m, z)`` and ``points`` ``(n, z)`` come from one call of :func:`prepare`; ``radius`` ``(m,)`` is squared.
+    ``exclude`` ``(m,)`` is the one point that is not counted for each query: itself, or the true match at the radius.
     """
     # a point near the radius r of q is at most |q| + r from the origin, so this bounds the rounding of its distance
     # even if other points lie far out

@@ -20,22 +20,10 @@ BLOCK_ROWS: Final = 1024
 
 
 def nearest(x: Matrix, k: int, rows: np.ndarray, random_state: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The ``k`` nearest other rows of some rows of an embedding, nearest first, a block at a time.
+    """The ``k < n`` nearest other rows of some ``rows`` of an embedding ``(n, z)``, nearest first, a block at a time.
 
-    Parameters
-    ----------
-    x
-        ``(n, z)``.
-    k
-        Number of neighbours, less than ``n``. A row, told by its index, is never its own neighbour.
-    rows
-        Positions of the rows asked about.
-    random_state
-        Seed of the order of ties.
-
-    Yields
-    ------
-    Positions of the rows ``(b,)`` and of their neighbours ``(b, k)``.
+    A row, told by its index, is never its own neighbour; ``random_state`` orders ties. Yields positions of rows ``(b,)`` and
+    of their neighbours ``(b, k)``.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -52,14 +40,8 @@ def nearest(x: Matrix, k: int, rows: np.ndarray, random_state: int = 0) -> Itera
 def neighbor_graph(x: Matrix, n_neighbors: int, random_state: int = 0) -> AnnData:
     """An AnnData without counts that holds scanpy's graph (UMAP's weights) of the nearest neighbours among the rows.
 
-    Parameters
-    ----------
-    x
-        ``(n, z)`` embedding.
-    n_neighbors
-        Neighbours of a cell, itself not counted, less than ``n``; scanpy counts it, so its number is one higher.
-    random_state
-        Seed of the order of ties and of the approximate search.
+    A row of ``x`` ``(n, z)`` is not counted among its ``n_neighbors < n``; scanpy counts it, so its number is one higher.
+    ``random_state`` orders ties and seeds the approximate search.
     """
     import scanpy as sc
     from anndata import AnnData

@@ -43,21 +43,9 @@ def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case
     """Name of the function that takes the least time for ``case``, among those that agree with the reference.
 
     The number of cells is always `N_CELLS`. If it were that of the minibatch, the choice, and with it the rounding of a
-    cell's embedding, could depend on the other cells in the minibatch.
-
-    Parameters
-    ----------
-    functions
-        Implementations by name, with the arguments of `scmamba_scvi.ops.ssd`.
-    reference
-        Name of the one whose results count as right; it is chosen if no other works.
-    case
-        Shape, type and device; forward alone, or with gradients if ``training``.
-
-    Warns
-    -----
-    UserWarning
-        For each function that fails or differs, with the reason.
+    cell's embedding, could depend on the other cells in the minibatch. ``functions`` have the arguments of
+    `scmamba_scvi.ops.ssd`; the one named ``reference`` is chosen if no other works. For each function that fails or differs a
+    warning says why.
     """
     with isolated_autograd(case.device, grad=case.training):  # this runs in the middle of a forward pass
         inputs, weights = _example(case)

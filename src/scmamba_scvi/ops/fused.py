@@ -57,20 +57,10 @@ def swiglu(ab: Tensor) -> Tensor:
 
 
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise causal convolution along the tokens, then silu.
+    """Depthwise causal convolution along the tokens of ``x`` ``(n, c, m)``, then silu, ``(n, c, m)``.
 
-    Parameters
-    ----------
-    x
-        ``(n, c, m)`` for ``m`` channels.
-    weight
-        ``(m, 1, width)``; the last tap is the token itself.
-    bias
-        ``(m,)``.
-
-    Returns
-    -------
-    ``(n, c, m)``; tokens before the first count as zero.
+    Of the taps ``weight`` ``(m, 1, width)`` the last is the token itself; ``bias`` is ``(m,)``. Tokens before the first
+    count as zero.
     """
     if torch.compiler.is_compiling():
         return _shifted_sum_silu(x, weight, bias)

@@ -113,15 +113,10 @@ def ssd_chunked(
 
 
 def choose_chunk_size(c: int, p: int, s: int) -> int:
-    """Tokens per chunk with the least element-wise work and padding.
+    """Tokens per chunk with the least element-wise work and padding, for ``c`` tokens, ``p`` channels of a head, ``s`` states.
 
     Per token and head, decay matrices cost ``q`` elements, states ``p s / q``, reading them ``p``; the weights of these
     terms are fitted to times on a CPU. A sequence that fits in one chunk needs no states at all.
-
-    Parameters
-    ----------
-    c, p, s
-        Length, dimensions of a head, state dimensions. The number of heads multiplies every term and decides nothing.
     """
 
     def cost(q: int) -> float:
