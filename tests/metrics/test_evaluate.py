@@ -503,7 +503,7 @@ def shuffled_but_as_long():
         pytest.param(None, {"embeddings": {"m": X}, "label_key": [None] * 20}, ScmambaError, "missing for every cell",
                      id="labels_all_missing"),
         pytest.param(None, {"embeddings": {"m": X * np.nan}}, ScmambaError, "No row .* is finite", id="all_nan"),
-        pytest.param(None, {"embeddings": {"m": X[:, 0]}}, ScmambaError, "must be a matrix", id="a_vector"),
+        pytest.param(None, {"embeddings": {"m": X[:, 0]}}, ScmambaError, r"dense matrix of numbers, got \(20,\)", id="a_vector"),
         pytest.param(None, {"embeddings": {"m": np.full((5, 2), "a")}}, ScmambaError, "matrix of numbers", id="text"),
         pytest.param(None, {"embeddings": {"m": 3}}, ScmambaError, "dense matrix of numbers, got int", id="a_number"),
         pytest.param(None, {"embeddings": {"m": sparse.csr_matrix(X)}}, ScmambaError, "got csr_matrix", id="sparse"),
