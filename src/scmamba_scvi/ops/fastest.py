@@ -56,7 +56,8 @@ def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case
                 continue
             fault = _fault(function, inputs, weights, expected)
             if fault:
-                warnings.warn(f"ssd_backend={name!r} is not used for {_describe(case)}: {fault}", stacklevel=2)
+                what = f"{case.c} tokens, {case.h} heads of {case.p}, {case.s} state dimensions in {case.dtype}"
+                warnings.warn(f"ssd_backend={name!r} is not used for {what} on {case.device}: {fault}", stacklevel=2)
             else:
                 seconds[name] = _time(function, inputs, weights)
     return min(seconds, key=seconds.__getitem__)
@@ -82,19 +83,13 @@ def _results(function: Callable, inputs: list[Tensor], weights: Tensor) -> list[
 
 
 def _time(function: Callable, inputs: list[Tensor], weights: Tensor) -> float:
-    for _ in range(WARMUP):
-        _results(function, inputs, weights)
-    _synchronize(weights.device)
-    begun = time.perf_counter()
-    for _ in range(ROUNDS):
-        _results(function, inputs, weights)
-    _synchronize(weights.device)
+    for rounds in (WARMUP, ROUNDS):
+        begun = time.perf_counter()
+        for _ in range(rounds):
+            _results(function, inputs, weights)
+        if weights.device.type == "cuda":
+            torch.cuda.synchronize(weights.device)
     return time.perf_counter() - begun
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _example(case: Case) -> tuple[list[Tensor], Tensor]:
@@ -113,7 +108,3 @@ def _example(case: Case) -> tuple[list[Tensor], Tensor]:
         normal(N_CELLS, c, s), uniform(0.5, 1.5, h),
     ]  # fmt: skip
     return [t.requires_grad_(training) for t in inputs], normal(N_CELLS, c, h, p)
-
-
-def _describe(case: Case) -> str:
-    return f"{case.c} tokens, {case.h} heads of {case.p}, {case.s} state dimensions in {case.dtype} on {case.device}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,6 +45,13 @@ def aligned(values: Table, mdata: MuData, name: str) -> Table:
     if len(unknown):
         raise ScmambaError(f"{len(unknown):,} cells of {name}, such as {unknown[0]!r}, are not in mdata.")
     return values.reindex(mdata.obs_names)
+
+
+def check_columns(table: pd.DataFrame, needed: Iterable[str], method: str) -> None:
+    """Refuse a table that is not what ``method`` of the model gives."""
+    lacking = [name for name in needed if name not in table]
+    if lacking:
+        raise ScmambaError(f"The table lacks {lacking}; pass what model.{method}() gives.")
 
 
 def draw_values(ax: Axes, xy: np.ndarray, values: np.ndarray, **colors: Any) -> PathCollection:

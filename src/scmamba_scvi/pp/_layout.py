@@ -116,13 +116,7 @@ class FeatureLayout:
         >>> layout.to_dict()["slots"]
         [3, 2, 0]
         """
-        return {
-            "patch_size": self.patch_size,
-            "slots": self.slots.tolist(),
-            "patch_names": list(self.patch_names),
-            "n_placed": self.n_placed,
-            "ordered": self.ordered,
-        }
+        return dataclasses.asdict(self) | {"slots": self.slots.tolist(), "patch_names": list(self.patch_names)}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> FeatureLayout:
