@@ -8,7 +8,6 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
-from scmamba_scvi.data._sampling import sample_mixture
 from scmamba_scvi.errors import ScmambaError
 
 
@@ -229,17 +228,6 @@ def test_arguments_out_of_range_are_refused(arguments, says):
 def test_more_proteins_than_genes_are_refused():
     with pytest.raises(ScmambaError, match="60 proteins need as many genes, n_genes is 50"):
         simulate_citeseq(n_genes=50, n_proteins=60)
-
-
-def test_sampling_has_the_mixture_as_its_mean():
-    rng = np.random.default_rng(0)
-    programs = rng.dirichlet(np.ones(30), size=3)
-    mixture, n_counts = rng.dirichlet(np.ones(3), size=700), np.full(700, 900)
-    x = sample_mixture(rng, mixture, programs, n_counts)
-    assert (np.asarray(x.sum(1)).ravel() == 900).all()
-    expected = 900 * mixture @ programs
-    z = (x.toarray() - expected) / np.sqrt(expected * (1 - expected / 900))
-    assert abs(z.mean()) < 0.1 and z.std() == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.slow
