@@ -21,7 +21,6 @@ from scmamba_scvi.ops.backend import (
 from scmamba_scvi.ops.fastest import Case
 from scmamba_scvi.ops.ssd import ssd_recurrent
 
-NOT_INSTALLED = pytest.mark.skipif(importlib.util.find_spec("mamba_ssm") is not None, reason="mamba-ssm is installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
