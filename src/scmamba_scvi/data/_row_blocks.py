@@ -34,7 +34,7 @@ def row_blocks(element: Any) -> Iterator[Any]:
 def write_rows(group: Any, name: str, blocks: Iterator[Any]) -> None:
     """Write a matrix to ``group[name]`` of a zarr folder from its row blocks, CSR or dense, one after another."""
     first = next(blocks)
-    chunks = (VALUES_PER_CHUNK,)
+    chunks: tuple[int, ...] = (VALUES_PER_CHUNK,)
     if not sparse.issparse(first):
         chunks = max(1, min(len(first), VALUES_PER_CHUNK // max(1, first.shape[1]))), first.shape[1]
     write_elem(group, name, first, dataset_kwargs={"chunks": chunks})

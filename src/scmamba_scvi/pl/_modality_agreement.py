@@ -116,6 +116,6 @@ def _draw_embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: flo
     order = np.argsort(-values, kind="stable")  # low values on top
     drawn = draw_values(ax, xy[order], values[order], cmap="cividis", vmin=low, vmax=high)
     if threshold is not None and (marked := np.isfinite(values) & (values < threshold)).any():
-        size = 2.2 * point_size(len(xy))
-        ax.scatter(*xy[marked].T, s=size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True)
+        size, (x, y) = 2.2 * point_size(len(xy)), xy[marked].T
+        ax.scatter(x, y, s=size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True)
     style_color_bar(ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both"), label)

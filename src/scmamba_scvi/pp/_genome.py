@@ -283,7 +283,9 @@ def _look_up(
             found[asked] = [row_of.get(key, -1) for key in spelled]
             n_ambiguous += sum(key in several for key in spelled)
         n_found.append(int((found >= 0).sum() - before))
-    return found, AnnotationCoverage(len(var), int((placed & (found < 0)).sum()), *n_found, n_ambiguous)
+    by_id, by_name, ignoring_case = n_found
+    n_kept = int((placed & (found < 0)).sum())
+    return found, AnnotationCoverage(len(var), n_kept, by_id, by_name, ignoring_case, n_ambiguous)
 
 
 def _write(var: pd.DataFrame, before: Coordinates, loci: pd.DataFrame, found: np.ndarray) -> None:
