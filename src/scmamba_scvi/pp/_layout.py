@@ -151,11 +151,7 @@ class FeatureLayout:
         )
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FeatureLayout):
-            return NotImplemented
-        return np.array_equal(self.slots, other.slots) and all(
-            getattr(self, name) == getattr(other, name) for name in ("patch_size", "patch_names", "n_placed", "ordered")
-        )
+        return isinstance(other, FeatureLayout) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]  # holds an array
 
