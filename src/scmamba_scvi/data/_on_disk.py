@@ -103,15 +103,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     shutil.rmtree(part, ignore_errors=True)
     try:
         with _explaining(f"{source} cannot be converted to {target}"):
-            to_root = zarr.open_group(part, mode="w", zarr_format=2)
-            to_root.attrs.update(_attributes(from_root))
-            for name in SHARED:
-                if name in from_root:
-                    write_elem(to_root, name, read_elem(from_root[name]))
-            modalities = to_root.require_group("mod")
-            modalities.attrs.update(_attributes(from_root["mod"]))
-            for name in from_root["mod"]:
-                _copy_modality(from_root["mod"][name], modalities.require_group(name))
+            _copy(from_root, zarr.open_group(part, mode="w", zarr_format=2))
         with _explaining(f"{target} cannot be replaced"):
             if target.exists():
                 shutil.rmtree(replaced, ignore_errors=True)
@@ -241,15 +233,13 @@ def _open_modality(group: Any) -> AnnData:
     return AnnData(X=_left_on_disk(group["X"]) if "X" in group else None, layers=layers, **parts)
 
 
-def _copy_modality(source: Any, target: Any) -> None:
+def _copy(source: Any, target: Any, inside: str = "") -> None:
+    """Copy a MuData, a modality or, ``inside`` one of them, its ``mod`` or ``layers``; matrices a block of rows at a time."""
     for name in source:
-        if name == "X":
-            write_rows(target, "X", row_blocks(source["X"]))
-        elif name == "layers":
-            layers = target.require_group("layers")
-            layers.attrs.update(_attributes(source["layers"]))
-            for layer in source["layers"]:
-                write_rows(layers, layer, row_blocks(source["layers"][layer]))
+        if inside == "mod" or (not inside and name in ("mod", "layers")):
+            _copy(source[name], target.require_group(name), "" if inside else name)
+        elif inside == "layers" or name == "X":
+            write_rows(target, name, row_blocks(source[name]))
         else:
             write_elem(target, name, read_elem(source[name]))
     target.attrs.update(_attributes(source))

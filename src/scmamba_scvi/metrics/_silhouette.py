@@ -94,8 +94,7 @@ def omics_asw(
     Notes
     -----
     Equation 13 lacks a parenthesis: it is the mean of ``1 - |s|``. Silhouettes are computed among the cells of a type.
-    The only cell of a modality in a type has
-    silhouette 0.
+    The only cell of a modality in a type has silhouette 0.
 
     Examples
     --------
