@@ -88,17 +88,17 @@ def measure_loader(dataset, batch_size: int, rounds: int = 20) -> float:
 
 
 def measure_speed(batch_size: int = 512) -> dict[str, object]:
-    from harness.matmul_share import measure
+    from harness.matmul_ratio import measure
 
     found: dict[str, object] = {"batch_size": batch_size, **machine(), "steps": []}
     for preset, (name, shape) in itertools.product(("small", "base"), SHAPES.items()):
         step, embed, dataset = training_step(shape, preset, batch_size if preset == "small" else BASE_BATCH)
         row = {"shape": name, "preset": preset, "batch_size": batch_size if preset == "small" else BASE_BATCH}
         for what, call in (("step", step), ("embed", embed)):
-            share = measure(call, rounds=7 if preset == "small" else 3, warmup=2 if preset == "small" else 1)
+            cost = measure(call, rounds=7 if preset == "small" else 3, warmup=2 if preset == "small" else 1)
             row |= {
-                f"{what}_ms": round(share.step_s * 1e3, 1), f"{what}_matmul_ms": round(share.matmul_s * 1e3, 1),
-                f"{what}_ratio": round(share.ratio, 2), f"{what}_cells_per_s": round(row["batch_size"] / share.step_s),
+                f"{what}_ms": round(cost.step_s * 1e3, 1), f"{what}_matmul_ms": round(cost.matmul_s * 1e3, 1),
+                f"{what}_ratio": round(cost.ratio, 2), f"{what}_cells_per_s": round(row["batch_size"] / cost.step_s),
             }  # fmt: skip
         row["loader_ms"] = round(measure_loader(dataset, batch_size), 2)
         print(row, flush=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 DATA = Path(os.environ.get("SCMAMBA_DATA", ROOT.parent / "shared" / "data"))
-#: Share of the cells that no method sees while it is fitted.
+#: Fraction of the cells that no method sees while it is fitted.
 HELD_OUT = 0.2
 
 

@@ -21,20 +21,9 @@ def has_obs_column(data: MuData | AnnData, name: str) -> bool:
 def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs") -> pd.Series:
     """Value of each cell in the column ``name``, missing where nothing holds one, in the order of ``data.obs``.
 
-    Parameters
-    ----------
-    data
-        A column of ``data.obs`` comes first. One that ``obs`` of a MuData lacks is read from its modalities: from the one
-        that ``"rna:name"`` names, else from all that have it, each for its own cells.
-    argument
-        What ``name`` is called in errors.
-
-    Raises
-    ------
-    UnknownNameError
-        Nothing has the column.
-    ScmambaError
-        Two modalities have different values for one cell.
+    A column of ``data.obs`` comes first. One that ``obs`` of a MuData lacks is read from its modalities: from the one that
+    ``"rna:name"`` names, else from all that have it, each for its own cells, which may not contradict each other.
+    ``argument`` is what ``name`` is called in errors.
     """
     if not isinstance(name, str):
         raise ScmambaError(f"{argument} must be the name of a column of obs, got {name!r}.")

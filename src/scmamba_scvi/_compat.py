@@ -130,11 +130,6 @@ def import_without_package(name: str) -> ModuleType:
 
     That of mamba-ssm imports language models and kernels of other architectures, whose dependencies the scan does not
     need.
-
-    Raises
-    ------
-    ImportError
-        If the package or the submodule cannot be found or imported.
     """
     package = name.partition(".")[0]
     if package in sys.modules:

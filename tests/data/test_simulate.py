@@ -8,7 +8,6 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
-from scmamba_scvi.data._sampling import sample_mixture
 from scmamba_scvi.errors import ScmambaError
 
 
@@ -23,7 +22,7 @@ def citeseq() -> MuData:
 
 
 def rates(adata) -> np.ndarray:
-    """Share of each feature in the counts of each type, ``(types, f)``, types sorted by name."""
+    """Fraction of each feature in the counts of each type, ``(types, f)``, types sorted by name."""
     types = adata.obs["cell_type"]
     totals = np.stack([np.asarray(adata.X[(types == t).to_numpy()].sum(0)).ravel() for t in types.cat.categories])
     return totals / totals.sum(1, keepdims=True)
@@ -94,11 +93,11 @@ def test_coordinates_are_a_plausible_genome(multiome):
     assert 0.3 < len(linked) / len(peaks) < 0.6
 
 
-def test_shares_of_types_fall_to_that_of_the_rare_one(multiome):
-    shares = multiome.obs["cell_type"].value_counts(normalize=True)
-    assert len(shares) == 8
-    assert shares.min() == pytest.approx(0.02, abs=0.002)
-    assert list(shares.index) == [f"type_{i}" for i in range(1, 9)]
+def test_fractions_of_types_fall_to_that_of_the_rare_one(multiome):
+    fractions = multiome.obs["cell_type"].value_counts(normalize=True)
+    assert len(fractions) == 8
+    assert fractions.min() == pytest.approx(0.02, abs=0.002)
+    assert list(fractions.index) == [f"type_{i}" for i in range(1, 9)]
 
 
 @pytest.mark.parametrize("kind", ["rna", "atac", "protein"])
@@ -213,7 +212,7 @@ def test_every_type_and_batch_has_cells_at_small_and_odd_sizes(sizes):
     [
         pytest.param({"n_genes": 0}, "n_genes must be at least 1, got 0", id="no_genes"),
         pytest.param({"n_cells": 5}, "5 cells do not fill 8 types", id="fewer_cells_than_types"),
-        pytest.param({"rare_fraction": 0.2}, r"at most 1 / n_cell_types = 0.125", id="rarest_type_above_its_share"),
+        pytest.param({"rare_fraction": 0.2}, r"at most 1 / n_cell_types = 0.125", id="rarest_type_above_its_fraction"),
         pytest.param({"rare_fraction": 0.0}, "rare_fraction", id="rarest_type_without_cells"),
         pytest.param({"batch_strength": -1}, "batch_strength must not be negative", id="negative_strength"),
         pytest.param({"paired_fraction": 1.5}, r"in \[0, 1\], got 1.5", id="share_above_one"),
@@ -229,17 +228,6 @@ def test_arguments_out_of_range_are_refused(arguments, says):
 def test_more_proteins_than_genes_are_refused():
     with pytest.raises(ScmambaError, match="60 proteins need as many genes, n_genes is 50"):
         simulate_citeseq(n_genes=50, n_proteins=60)
-
-
-def test_sampling_has_the_mixture_as_its_mean():
-    rng = np.random.default_rng(0)
-    programs = rng.dirichlet(np.ones(30), size=3)
-    mixture, n_counts = rng.dirichlet(np.ones(3), size=700), np.full(700, 900)
-    x = sample_mixture(rng, mixture, programs, n_counts)
-    assert (np.asarray(x.sum(1)).ravel() == 900).all()
-    expected = 900 * mixture @ programs
-    z = (x.toarray() - expected) / np.sqrt(expected * (1 - expected / 900))
-    assert abs(z.mean()) < 0.1 and z.std() == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.slow

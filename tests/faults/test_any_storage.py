@@ -84,9 +84,9 @@ def cases(draw):
     parts = {}
     for kind in draw(st.sampled_from(KINDS)):
         n_features, storage = draw(st.integers(1, 40)), draw(st.sampled_from(sorted(STORAGE)))
-        share, n_absent = draw(st.floats(0, 1)), draw(st.integers(0, n - 2))
+        fraction, n_absent = draw(st.floats(0, 1)), draw(st.integers(0, n - 2))
         dtype = draw(st.sampled_from(DTYPES if storage in DENSE else DTYPES[:-1]))
-        parts[kind] = (n_features, storage, dtype, share, n_absent)
+        parts[kind] = (n_features, storage, dtype, fraction, n_absent)
     return n, seed, parts
 
 
@@ -96,8 +96,8 @@ def built(n, seed, parts):
     mods, truth = {}, {}
     names = np.array([f"cell {i}" for i in range(n)])
     first = next(iter(parts))
-    for kind, (f, storage, dtype, share, n_absent) in parts.items():
-        x = (rng.poisson(1.5, (n, f)) * (rng.random((n, f)) < share)).clip(0, 1 if dtype == "bool" else None)
+    for kind, (f, storage, dtype, fraction, n_absent) in parts.items():
+        x = (rng.poisson(1.5, (n, f)) * (rng.random((n, f)) < fraction)).clip(0, 1 if dtype == "bool" else None)
         have = rng.permutation(n)[0 if kind == first else n_absent :]  # every cell has the first modality
         mods[kind] = anndata.AnnData(
             STORAGE[storage](x[have].astype(dtype)),

@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), needs_proc]
 # -- HDF5 -------------------------------
 
 
-def cut(share):
-    return lambda path: path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+def cut(fraction):
+    return lambda path: path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
 
 
 def edit(change):

@@ -33,20 +33,6 @@ def blobs(n=240, distance=4.0):
     return np.random.default_rng(0).normal(size=(n, 5)) + distance * np.eye(4, 5)[types], types
 
 
-def test_the_graph_is_that_of_scanpys_exact_search_and_copies_are_no_hubs():
-    import scanpy as sc
-    from anndata import AnnData
-
-    x, _ = blobs()
-    theirs = AnnData(obsm={"X": x}, shape=(len(x), 0))
-    sc.pp.neighbors(theirs, n_neighbors=11, use_rep="X", transformer="sklearn")
-    ours = neighbor_graph(x + 1e3, 10, 0)
-    for key in ("connectivities", "distances"):
-        np.testing.assert_allclose(ours.obsp[key].toarray(), theirs.obsp[key].toarray(), atol=1e-4)
-    of_one_point = neighbor_graph(np.ones((200, 3)), 10).obsp["connectivities"]
-    assert np.diff(of_one_point.indptr).max() < 50
-
-
 def test_scores_are_the_definitions_at_each_resolution():
     import scanpy as sc
 

@@ -9,7 +9,6 @@ from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import (
     distances,
     foscttm,
-    median_rank,
     modality_gap,
     neighborhood_overlap,
     recall_at_k,
@@ -22,6 +21,10 @@ def closer_by_loops(x, y):
     n = len(x)
     distance = [[float(np.sqrt(((x[i] - y[j]) ** 2).sum())) for j in range(n)] for i in range(n)]
     return np.array([sum(distance[i][j] < distance[i][i] for j in range(n)) for i in range(n)])
+
+
+def median_rank(x, y):
+    return true_match_ranks(x, y).median
 
 
 def overlap_by_sorting(x, y, k):

@@ -61,15 +61,6 @@ def test_order_of_cells_does_not_matter(curve):
     )
 
 
-def test_a_group_as_root_gives_the_pseudotime_from_its_medoid(curve):
-    x, _ = curve
-    group = np.arange(150) < 21
-    distances = np.linalg.norm(x[:21, None] - x[None, :21], axis=2).sum(axis=1)
-    np.testing.assert_array_equal(
-        diffusion_pseudotime(x, group, n_neighbors=12), diffusion_pseudotime(x, int(distances.argmin()), n_neighbors=12)
-    )
-
-
 def test_cells_without_a_path_to_the_root_have_no_pseudotime(curve):
     x, place = curve
     with pytest.warns(UserWarning, match="150 of 300 cells are not connected"):
@@ -110,7 +101,6 @@ X = np.random.default_rng(4).normal(size=(40, 3))
         pytest.param(lambda: diffusion_pseudotime(X, 40), "0 to 39", id="root_beyond"),
         pytest.param(lambda: diffusion_pseudotime(X, -1), "0 to 39", id="root_from_the_end"),
         pytest.param(lambda: diffusion_pseudotime(X, "HSC"), "position of a cell", id="root_by_name"),
-        pytest.param(lambda: diffusion_pseudotime(X, np.zeros(40, dtype=bool)), "not all False", id="root_group_empty"),
         pytest.param(lambda: diffusion_pseudotime(X[:20], 0), "1 to 19 neighbours", id="few_cells"),
         pytest.param(lambda: diffusion_pseudotime(X, 0, n_dcs=39), "n_dcs .* 38", id="many_components"),
         pytest.param(lambda: diffusion_pseudotime(np.full((40, 3), 0.1), 0), "at one point", id="all_at_one_point"),

@@ -43,7 +43,7 @@ def test_values_are_those_of_scikit_learn(normalize):
     )
 
 
-def test_shares_below_one_per_cent_are_not_written():
+def test_fractions_below_one_per_cent_are_not_written():
     ax = draw(["a"] * 999 + ["b"] * 10, ["a"] * 998 + ["b"] * 11, order="name")
     written = {text.get_position(): text.get_text() for text in ax.texts}
     # nothing of b is taken for a, and of a one in a thousand

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 from scipy import sparse
@@ -23,16 +24,16 @@ _DEPTH_SHARED: Final = 0.2
 _FULL_SIZE: Final = {"rna": (2500, 20_000), "atac": (3300, 100_000)}
 
 
-def median_counts(given: float | None, kind: str, n_features: int) -> float:
-    """The median counts asked for, or those usual for this many features."""
-    if given is not None:
-        return float(given)
+def usual_counts(kind: str, n_features: int) -> float:
+    """Median counts of a cell that are usual for this many features."""
+    if kind == "protein":
+        return 60 * n_features
     counts, full_size = _FULL_SIZE[kind]
     # who keeps fewer features keeps the abundant ones, so counts fall more slowly than features
-    return float(counts * (n_features / full_size) ** 0.7)
+    return counts * (n_features / full_size) ** 0.7
 
 
-def draw_mixture(rng: np.random.Generator, cells: Cells, kind: str, state_strength: float) -> np.ndarray:
+def _draw_mixture(rng: np.random.Generator, cells: Cells, kind: str, state_strength: float) -> np.ndarray:
     """Fraction of each program in the counts of each cell, rows sum to one, ``(n, k)``."""
     structure, fractions = cells.structure, _FRACTIONS[kind]
     fraction = np.r_[
@@ -50,21 +51,23 @@ def draw_mixture(rng: np.random.Generator, cells: Cells, kind: str, state_streng
 def draw_counts(
     rng: np.random.Generator,
     cells: Cells,
-    has: np.ndarray,
-    mixture: np.ndarray,
-    programs: np.ndarray,
     kind: str,
-    median: float,
-    batch_strength: float,
-) -> sparse.csr_matrix:
-    """Counts of the cells that have the modality; each batch multiplies every feature by a factor of its own."""
-    n_counts = rng.poisson(_depths(rng, cells, kind, median))
+    has: np.ndarray,
+    programs: np.ndarray,
+    arguments: Mapping[str, Any],
+) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Counts of the cells that have the modality, and the fraction of each program in all cells ``(n, k)``.
+
+    Each batch multiplies every feature by a factor of its own.
+    """
+    mixture = _draw_mixture(rng, cells, kind, arguments["state_strength"])
+    n_counts = rng.poisson(_depths(rng, cells, kind, arguments[f"{kind}_counts"]))
     parts = []
     for batch in cells.obs["batch"].cat.categories:
         rows = has & (cells.obs["batch"] == batch).to_numpy()
-        seen = programs * np.exp(batch_strength * rng.normal(size=programs.shape[1]))
+        seen = programs * np.exp(arguments["batch_strength"] * rng.normal(size=programs.shape[1]))
         parts.append(sample_mixture(rng, mixture[rows], seen / seen.sum(1, keepdims=True), n_counts[rows]))
-    return sparse.vstack(parts, format="csr")
+    return sparse.vstack(parts, format="csr"), mixture
 
 
 def choose_coding_genes(

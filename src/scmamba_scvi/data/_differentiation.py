@@ -10,9 +10,8 @@ from mudata import MuData
 
 from ..errors import ScmambaError
 from ._cells import Cells, draw_presence, make_obs
-from ._counts import median_counts
 from ._programs import N_STATES, Structure
-from ._simulate import check_arguments, make_multiome
+from ._simulate import complete_arguments, make_multiome
 
 #: Time at which the path divides.
 FORK: Final = 0.4
@@ -61,10 +60,7 @@ def simulate_differentiation(
     >>> mdata["rna"].shape, mdata["atac"].shape
     ((100, 50), (100, 80))
     """
-    arguments = dict(locals())
-    arguments["rna_counts"] = median_counts(rna_counts, "rna", n_genes)
-    arguments["atac_counts"] = median_counts(atac_counts, "atac", n_peaks)
-    check_arguments(arguments)
+    arguments = complete_arguments(locals())
     if n_cells < 20:
         raise ScmambaError(f"{n_cells} cells are too few for a path that divides: raise n_cells to at least 20.")
     rng = np.random.default_rng(seed)

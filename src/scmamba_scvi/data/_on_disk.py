@@ -7,18 +7,20 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import h5py
 import numpy as np
+import pandas as pd
+import zarr
+from anndata import AnnData
+from anndata.io import read_elem, sparse_dataset, write_elem
+from mudata import MuData
 
 from .._compat import without_pulling
 from .._files import check_is_there
 from ..errors import ScmambaError
 from ._row_blocks import is_sparse, row_blocks, write_rows
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from mudata import MuData
 
 #: Parts of a MuData beside its modalities.
 SHARED = ("obs", "var", "obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")
@@ -51,12 +53,10 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     >>> model.train(plan_kwargs={"buffer_mb": 2048})
     >>> data.write_obsm(path, "X_scmamba", model.get_latent_representation(), obs_names=mdata.obs_names)
     """
-    from mudata import MuData
-
     root = _open(path, "r")
     with _explaining(f"{path} is damaged, or not a MuData"), without_pulling():
         modalities = {name: _open_modality(root["mod"][name]) for name in _modality_order(root["mod"])}
-        return MuData(modalities, **{name: _element(root[name]) for name in SHARED if name in root})
+        return MuData(modalities, **{name: read_elem(root[name]) for name in SHARED if name in root})
 
 
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -88,9 +88,6 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     >>> data.convert_mudata("cells.h5mu", "cells.zarr", overwrite=True).name
     'cells.zarr'
     """
-    import anndata
-    import zarr
-
     source, target = Path(source), Path(target)
     if target.suffix != ".zarr":
         raise ScmambaError(
@@ -107,15 +104,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     shutil.rmtree(part, ignore_errors=True)
     try:
         with _explaining(f"{source} cannot be converted to {target}"):
-            to_root = zarr.open_group(part, mode="w", zarr_format=2)
-            to_root.attrs.update(_attributes(from_root))
-            for name in SHARED:
-                if name in from_root:
-                    anndata.io.write_elem(to_root, name, _element(from_root[name]))
-            modalities = to_root.require_group("mod")
-            modalities.attrs.update(_attributes(from_root["mod"]))
-            for name in from_root["mod"]:
-                _copy_modality(from_root["mod"][name], modalities.require_group(name))
+            _copy(from_root, zarr.open_group(part, mode="w", zarr_format=2))
         with _explaining(f"{target} cannot be replaced"):
             if target.exists():
                 shutil.rmtree(replaced, ignore_errors=True)
@@ -160,14 +149,11 @@ def write_obsm(
     >>> path = data.convert_mudata("cells.h5mu", "cells.zarr", overwrite=True)
     >>> data.write_obsm(path, "X_scmamba", model.get_latent_representation(), obs_names=mdata.obs_names)
     """
-    import anndata
-    import pandas as pd
-
     values, names = np.asarray(values), pd.Index(obs_names)
     root = _open(path, "r+")
     try:
         with _explaining(f"{path} cannot be changed"):
-            known = _element(root["obs"]).index
+            known = read_elem(root["obs"]).index
             if len(values) != len(names):
                 raise ScmambaError(f"{len(values):,} rows of values for {len(names):,} names of cells.")
             rows = names.get_indexer(known) if names.is_unique else None
@@ -179,7 +165,7 @@ def write_obsm(
             obsm = root.require_group("obsm")
             if key in obsm and not overwrite:
                 raise ScmambaError(f"obsm[{key!r}] exists in {path}: choose another name, or pass overwrite=True.")
-            anndata.io.write_elem(obsm, key, values[rows])
+            write_elem(obsm, key, values[rows])
     finally:
         if hasattr(root, "close"):
             root.close()
@@ -187,8 +173,6 @@ def write_obsm(
 
 def _is_store(path: Path) -> bool:
     """Whether a folder is a MuData or an AnnData as zarr, and holds nothing else."""
-    import zarr
-
     if path.is_symlink() or not path.is_dir():
         return False
     try:
@@ -201,9 +185,6 @@ def _is_store(path: Path) -> bool:
 
 def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     """Root of the file, an h5py or a zarr group."""
-    import h5py
-    import zarr
-
     path = Path(path)
     check_is_there(path)
     try:
@@ -229,12 +210,6 @@ def _explaining(message: str) -> Iterator[None]:
         raise ScmambaError(f"{message}: {error}") from error
 
 
-def _element(group: Any) -> Any:
-    import anndata
-
-    return anndata.io.read_elem(group)
-
-
 def _modality_order(modalities: Any) -> list[str]:
     """Names of the modalities, in the order of the MuData that was written."""
     names = list(modalities)
@@ -249,30 +224,22 @@ def _attributes(group: Any) -> dict[str, Any]:
 
 def _left_on_disk(element: Any) -> Any:
     """A sparse matrix as anndata's reader of slices, a dense one as the array of the file."""
-    import anndata
-
-    return anndata.io.sparse_dataset(element) if is_sparse(element) else element
+    return sparse_dataset(element) if is_sparse(element) else element
 
 
 def _open_modality(group: Any) -> AnnData:
-    from anndata import AnnData
-
     layers = {name: _left_on_disk(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
-    parts = {name: _element(group[name]) for name in ("obs", "var", "obsm", "varm", "uns") if name in group}
+    parts = {name: read_elem(group[name]) for name in ("obs", "var", "obsm", "varm", "uns") if name in group}
     return AnnData(X=_left_on_disk(group["X"]) if "X" in group else None, layers=layers, **parts)
 
 
-def _copy_modality(source: Any, target: Any) -> None:
-    import anndata
-
+def _copy(source: Any, target: Any, inside: str = "") -> None:
+    """Copy a MuData, a modality or, ``inside`` one of them, its ``mod`` or ``layers``; matrices a block of rows at a time."""
     for name in source:
-        if name == "X":
-            write_rows(target, "X", row_blocks(source["X"]))
-        elif name == "layers":
-            layers = target.require_group("layers")
-            layers.attrs.update(_attributes(source["layers"]))
-            for layer in source["layers"]:
-                write_rows(layers, layer, row_blocks(source["layers"][layer]))
+        if inside == "mod" or (not inside and name in ("mod", "layers")):
+            _copy(source[name], target.require_group(name), "" if inside else name)
+        elif inside == "layers" or name == "X":
+            write_rows(target, name, row_blocks(source[name]))
         else:
-            anndata.io.write_elem(target, name, _element(source[name]))
+            write_elem(target, name, read_elem(source[name]))
     target.attrs.update(_attributes(source))

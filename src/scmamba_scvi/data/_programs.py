@@ -122,14 +122,10 @@ def gene_programs(rng: np.random.Generator, n_genes: int, structure: Structure) 
 def peak_programs(
     rng: np.random.Generator, gene: np.ndarray, programs_of_genes: np.ndarray, structure: Structure
 ) -> np.ndarray:
-    """Distributions over peaks, rows sum to one, float64 ``(k, n_peaks)``: peaks follow their genes' programs.
+    """Distributions over peaks, rows sum to one, float64 ``(k, n_peaks)``: peaks follow the programs of their genes.
 
-    Parameters
-    ----------
-    gene
-        The gene that each peak follows ``(n_peaks,)``, -1 for none.
-    programs_of_genes
-        ``(k, n_genes)``; the private programs of peaks are drawn independently of them.
+    ``gene`` ``(n_peaks,)`` is the one that each peak follows, -1 for none. The private programs are drawn independently of
+    those of the genes, ``(k, n_genes)``.
     """
     n_peaks = len(gene)
     base = rng.lognormal(0, 1.0, n_peaks)

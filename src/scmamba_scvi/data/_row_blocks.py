@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
 from ..errors import ScmambaError
@@ -25,26 +26,21 @@ def row_blocks(element: Any) -> Iterator[Any]:
     """Rows of a matrix in a file, a block at a time and at least one block, which has no rows if the matrix has none.
 
     CSR stays CSR; a dense matrix stays dense if most of the values of its first block are not zero, and becomes CSR
-    otherwise.
-
-    Raises
-    ------
-    ScmambaError
-        The matrix is stored by columns.
+    otherwise. A matrix stored by columns is refused.
     """
     return _blocks_of_csr(element) if is_sparse(element) else _blocks_of_dense(element)
 
 
 def write_rows(group: Any, name: str, blocks: Iterator[Any]) -> None:
     """Write a matrix to ``group[name]`` of a zarr folder from its row blocks, CSR or dense, one after another."""
-    matrix = _write_first(group, name, next(blocks))
+    first = next(blocks)
+    chunks: tuple[int, ...] = (VALUES_PER_CHUNK,)
+    if not sparse.issparse(first):
+        chunks = max(1, min(len(first), VALUES_PER_CHUNK // max(1, first.shape[1]))), first.shape[1]
+    write_elem(group, name, first, dataset_kwargs={"chunks": chunks})
+    matrix = sparse_dataset(group[name]) if sparse.issparse(first) else group[name]
     for block in blocks:
-        if sparse.issparse(block):
-            matrix.append(block)
-        else:
-            n = matrix.shape[0]
-            matrix.resize((n + len(block), block.shape[1]))
-            matrix[n:] = block
+        matrix.append(block)
 
 
 def _blocks_of_dense(element: Any) -> Iterator[Any]:
@@ -58,32 +54,18 @@ def _blocks_of_dense(element: Any) -> Iterator[Any]:
 
 
 def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:
-    if str(element.attrs["encoding-type"]).startswith("csc"):
+    matrix = sparse_dataset(element)
+    if matrix.format == "csc":
         raise ScmambaError(
             f"{element.name} is stored by columns (CSC), so cells cannot be read one after another. Write it by rows "
             f"where it fits into memory: mdata[...].X = mdata[...].X.tocsr()."
         )
-    n_cells, n_features = (int(n) for n in element.attrs["shape"])
-    if not n_cells:
-        yield sparse.csr_matrix((0, n_features), dtype=element["data"].dtype)
-    indptr = element["indptr"][...]
+    n_cells, indptr = matrix.shape[0], element["indptr"][...]
     start = 0
+    if not n_cells:
+        yield matrix[:0]
     while start < n_cells:
         stop = int(np.searchsorted(indptr, indptr[start] + VALUES_PER_COPY, side="right")) - 1
         stop = min(max(stop, start + 1), n_cells)
-        span = slice(int(indptr[start]), int(indptr[stop]))
-        parts = (element["data"][span], element["indices"][span], indptr[start : stop + 1] - indptr[start])
-        yield sparse.csr_matrix(parts, shape=(stop - start, n_features))
+        yield matrix[start:stop]
         start = stop
-
-
-def _write_first(group: Any, name: str, block: Any) -> Any:
-    """Write the first block and return what the others are appended to."""
-    import anndata
-
-    if sparse.issparse(block):
-        anndata.io.write_elem(group, name, block, dataset_kwargs={"chunks": (VALUES_PER_CHUNK,)})
-        return anndata.io.sparse_dataset(group[name])
-    rows = max(1, min(len(block), VALUES_PER_CHUNK // max(1, block.shape[1])))
-    anndata.io.write_elem(group, name, block, dataset_kwargs={"chunks": (rows, block.shape[1])})
-    return group[name]

@@ -16,23 +16,10 @@ BLOCK: Final = 512
 def sample_mixture(
     rng: np.random.Generator, mixture: np.ndarray, programs: np.ndarray, n_counts: np.ndarray
 ) -> sparse.csr_matrix:
-    """Multinomial counts of cells that mix programs.
+    """Multinomial counts of cells that mix programs, float32 ``(n, f)`` with sorted indices.
 
-    Each count first draws its program from the cell's mixture, then its feature from the program: time and memory
-    follow the number of counts, not cells times features.
-
-    Parameters
-    ----------
-    mixture
-        ``(n, k)``, rows sum to one.
-    programs
-        ``(k, f)``, rows sum to one.
-    n_counts
-        Total of each cell, int ``(n,)``.
-
-    Returns
-    -------
-    float32 ``(n, f)`` with sorted indices.
+    Each count first draws its program from the cell's ``mixture`` ``(n, k)``, then its feature from ``programs`` ``(k, f)``,
+    rows of both summing to one: time and memory follow the number of counts ``n_counts`` ``(n,)``, not cells times features.
     """
     tables = [_quantile_table(program) for program in programs]
     parts = [

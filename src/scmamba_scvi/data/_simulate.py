@@ -13,7 +13,7 @@ from mudata import MuData
 from .._compat import without_pulling
 from ..errors import ScmambaError
 from ._cells import Cells, draw_cells, draw_presence
-from ._counts import choose_coding_genes, draw_counts, draw_mixture, draw_protein_counts, median_counts
+from ._counts import choose_coding_genes, draw_counts, draw_protein_counts, usual_counts
 from ._programs import Structure, gene_programs, peak_programs, place_genes, place_peaks
 
 
@@ -80,10 +80,7 @@ def simulate_multiome(
     >>> mdata["rna"].shape, mdata["atac"].shape
     ((100, 50), (100, 80))
     """
-    arguments = dict(locals())
-    arguments["rna_counts"] = median_counts(rna_counts, "rna", n_genes)
-    arguments["atac_counts"] = median_counts(atac_counts, "atac", n_peaks)
-    check_arguments(arguments)
+    arguments = complete_arguments(locals())
     rng = np.random.default_rng(seed)
     cells = draw_cells(rng, n_cells, n_batches, Structure(n_cell_types), rare_fraction)
     has = draw_presence(rng, n_cells, paired_fraction, ("rna", "atac"))
@@ -135,10 +132,7 @@ def simulate_citeseq(
     >>> data.simulate_citeseq(n_cells=100, n_genes=50, n_proteins=10, n_cell_types=3)["protein"].shape
     (100, 10)
     """
-    arguments = dict(locals())
-    arguments["rna_counts"] = rna_counts = median_counts(rna_counts, "rna", n_genes)
-    arguments["protein_counts"] = protein_counts = float(60 * n_proteins if protein_counts is None else protein_counts)
-    check_arguments(arguments)
+    arguments = complete_arguments(locals())
     rng = np.random.default_rng(seed)
     structure = Structure(n_cell_types)
     cells = draw_cells(rng, n_cells, n_batches, structure, rare_fraction)
@@ -146,20 +140,18 @@ def simulate_citeseq(
 
     genes = _make_genes(rng, n_genes)
     programs = gene_programs(rng, n_genes, structure)
-    mixture = draw_mixture(rng, cells, "rna", state_strength)
-    x = draw_counts(rng, cells, has["rna"], mixture, programs, "rna", rna_counts, batch_strength)
-    genes["marker_of"] = _marker_of(programs, cells)
-    rna = AnnData(x, obs=cells.obs[has["rna"]], var=genes)
+    x, mixture = draw_counts(rng, cells, "rna", has["rna"], programs, arguments)
+    rna = AnnData(x, obs=cells.obs[has["rna"]], var=genes.assign(marker_of=_marker_of(programs, cells)))
 
     coding = choose_coding_genes(rng, programs, structure, n_proteins)
     # private programs are left out: they exist in the RNA only
     rate = mixture[:, : structure.n_shared] @ programs[: structure.n_shared, coding]  # (n, n_proteins)
-    y = draw_protein_counts(rng, cells, has["protein"], rate, protein_counts, batch_strength)
+    y = draw_protein_counts(rng, cells, has["protein"], rate, arguments["protein_counts"], batch_strength)
     proteins = pd.DataFrame(
         {
             "feature_types": "Antibody Capture",
             "linked_gene": genes.index[coding],
-            "marker_of": genes["marker_of"].to_numpy()[coding],
+            "marker_of": rna.var["marker_of"].to_numpy()[coding],
         },
         index=[f"ADT_{name}" for name in genes.index[coding]],
     )
@@ -170,15 +162,9 @@ def simulate_citeseq(
 def make_multiome(
     rng: np.random.Generator, cells: Cells, has: Mapping[str, np.ndarray], arguments: Mapping[str, Any]
 ) -> MuData:
-    """Genes, peaks and counts of ``cells``.
+    """Genes, peaks and counts of ``cells``, of which ``has`` says who has each modality.
 
-    Parameters
-    ----------
-    has
-        Which cells have each modality, see `draw_presence`.
-    arguments
-        Those of :func:`simulate_multiome` that speak of features and counts, with the median counts filled in. All of
-        them are kept in ``uns["simulation"]``.
+    ``arguments`` are complete ones of :func:`simulate_multiome`; all of them are kept in ``uns["simulation"]``.
     """
     n_genes, n_peaks, structure = arguments["n_genes"], arguments["n_peaks"], cells.structure
     genes = _make_genes(rng, n_genes)
@@ -187,19 +173,25 @@ def make_multiome(
     peaks.index = [f"{c}:{a}-{b}" for c, a, b in zip(peaks["chrom"], peaks["start"], peaks["end"], strict=True)]
     peaks = peaks.assign(feature_types="Peaks", linked_gene=np.append(genes.index, "")[gene])
 
-    def modality(kind: str, var: pd.DataFrame, programs: np.ndarray) -> AnnData:
-        mixture = draw_mixture(rng, cells, kind, arguments["state_strength"])
-        median, batch_strength = arguments[f"{kind}_counts"], arguments["batch_strength"]
-        x = draw_counts(rng, cells, has[kind], mixture, programs, kind, median, batch_strength)
-        return AnnData(x, obs=cells.obs[has[kind]], var=var.assign(marker_of=_marker_of(programs, cells)))
+    modalities = {}
+    for kind, var in (("rna", genes), ("atac", peaks)):
+        if kind == "atac":
+            programs = peak_programs(rng, gene, programs, structure)
+        x, _ = draw_counts(rng, cells, kind, has[kind], programs, arguments)
+        var = var.assign(marker_of=_marker_of(programs, cells))
+        modalities[kind] = AnnData(x, obs=cells.obs[has[kind]], var=var)
+    return _to_mudata(modalities, cells, arguments)
 
-    rna = modality("rna", genes, programs)
-    atac = modality("atac", peaks, peak_programs(rng, gene, programs, structure))
-    return _to_mudata({"rna": rna, "atac": atac}, cells, arguments)
 
-
-def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse sizes, counts, strengths and fractions from which no cells can be drawn; all public functions share this."""
+def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a simulation with usual median counts in place of `None`; those that cannot be used are refused."""
+    arguments = dict(given)
+    for kind, features in (("rna", "n_genes"), ("atac", "n_peaks"), ("protein", "n_proteins")):
+        if features in arguments:
+            counts = arguments[f"{kind}_counts"]
+            arguments[f"{kind}_counts"] = float(
+                usual_counts(kind, max(1, arguments[features])) if counts is None else counts
+            )
     for name, value in arguments.items():
         if name.startswith("n_") and value < 1:
             raise ScmambaError(f"{name} must be at least 1, got {value}.")
@@ -225,6 +217,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             f"Each protein is coded by a gene of its own: {arguments['n_proteins']} proteins need as many genes, "
             f"n_genes is {arguments['n_genes']}."
         )
+    return arguments
 
 
 def _make_genes(rng: np.random.Generator, n_genes: int) -> pd.DataFrame:

@@ -1,15 +1,18 @@
-"""Scores of an integration: arrays in, floats out. Nothing here needs scvi-tools."""
+"""Scores of an integration: arrays in, floats out. Nothing here needs scvi-tools.
+
+Embeddings are ``(n, z)``, labels ``(n,)``. Every score raises :class:`~scmamba_scvi.errors.ScmambaError` for an embedding
+that is empty or not finite, for labels that are missing, of another number than the rows or, unless one is enough, all
+the same, and for a number of neighbours that is not 1 to ``n - 1``. What a function says under "Raises" comes on top.
+"""
 
 from __future__ import annotations
 
-from ._annotation import annotation_scores
 from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precision
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._evaluate import evaluate_integration
 from ._matching import (
     TrueMatchRanks,
     foscttm,
-    median_rank,
     modality_gap,
     neighborhood_overlap,
     recall_at_k,
@@ -27,7 +30,6 @@ __all__ = [
     "LeidenScores",
     "Metric",
     "TrueMatchRanks",
-    "annotation_scores",
     "cell_type_asw",
     "diffusion_pseudotime",
     "evaluate_integration",
@@ -37,7 +39,6 @@ __all__ = [
     "leiden_ari_nmi",
     "matching_score",
     "mean_average_precision",
-    "median_rank",
     "modality_gap",
     "neighborhood_overlap",
     "omics_asw",

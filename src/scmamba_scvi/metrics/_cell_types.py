@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import ScmambaError
 from ._labels import Labels, label_codes
-from .distances import Matrix, as_matrix, nearest, prepare, query_rows, resolve_k
+from .distances import Matrix, as_matrix, query_rows, resolve_k
+from .graph import break_ties, nearest
 
 
 def knn_accuracy(
@@ -19,7 +18,6 @@ def knn_accuracy(
     *,
     max_queries: int | None = None,
     random_state: int = 0,
-    device: str | torch.device | None = None,
 ) -> float:
     """Fraction of cells whose type is the most frequent one among their nearest neighbours, themselves left out.
 
@@ -38,14 +36,6 @@ def knn_accuracy(
         enough above 50,000 rows.
     random_state
         Seed of that draw and of the order of ties.
-    device
-        Where to compute: ``None`` where ``x`` lies (an array: CPU), ``"auto"`` a CUDA device if there is one.
-
-    Raises
-    ------
-    ScmambaError
-        If ``x`` is not finite, if labels are missing, of another number or all the same, or if there are not more
-        cells than neighbours.
 
     Notes
     -----
@@ -57,19 +47,17 @@ def knn_accuracy(
     >>> metrics.knn_accuracy(np.array([[0.0], [1.0], [8.0], [9.0]]), list("TTBB"), n_neighbors=1)
     1.0
     """
-    x = as_matrix(x, "x", device)
-    codes = torch.as_tensor(label_codes(cell_type, len(x), "cell_type"), device=x.device)
+    x = as_matrix(x)
+    codes = label_codes(cell_type, len(x), "cell_type")
     k = resolve_k(n_neighbors, None, len(x))
-    (points,) = prepare(x)
     # ties: each place weighs more than all later places together, and all places together less than one vote
-    weight = 1 + 0.5 ** torch.arange(1, k + 1, device=x.device, dtype=torch.float64)
-    n_types = int(codes.max()) + 1
+    weight = 1 + 0.5 ** np.arange(1.0, k + 1)
     correct = []
-    for rows, found in nearest(points, k, query_rows(len(x), max_queries, random_state), random_state):
-        votes = torch.zeros(len(found), n_types, dtype=torch.float64, device=x.device)
-        votes.scatter_add_(1, codes[found], weight.expand(len(found), k))  # (b, types)
-        correct.append(votes.argmax(dim=1) == codes[torch.as_tensor(rows, device=x.device)])
-    return float(torch.cat(correct).double().mean())
+    for rows, found in nearest(x, k, query_rows(len(x), max_queries, random_state), random_state):
+        votes = np.zeros((len(rows), codes.max() + 1))
+        np.add.at(votes, (np.arange(len(rows))[:, None], codes[found]), weight)
+        correct.append(votes.argmax(axis=1) == codes[rows])
+    return float(np.concatenate(correct).mean())
 
 
 def mean_average_precision(
@@ -80,7 +68,6 @@ def mean_average_precision(
     n_neighbors: int | None = None,
     max_queries: int | None = None,
     random_state: int = 0,
-    device: str | torch.device | None = None,
 ) -> float:
     """Mean average precision of the cell types among nearest neighbours (equations 10 and 11; [Cao22]_).
 
@@ -96,14 +83,8 @@ def mean_average_precision(
         Neighbours of a cell as a fraction of all cells, at least one; the paper's 1 %.
     n_neighbors
         Their number instead. The cell itself is never one of them.
-    max_queries, random_state, device
+    max_queries, random_state
         As in :func:`knn_accuracy`.
-
-    Raises
-    ------
-    ScmambaError
-        If ``x`` is not finite, if labels are missing, of another number or all the same, or if there are not more
-        cells than neighbours.
 
     Notes
     -----
@@ -121,16 +102,15 @@ def mean_average_precision(
     >>> metrics.mean_average_precision(np.array([[0.0], [1.0], [8.0], [9.0]]), list("TTBB"), n_neighbors=1)
     1.0
     """
-    x = as_matrix(x, "x", device)
-    codes = torch.as_tensor(label_codes(cell_type, len(x), "cell_type"), device=x.device)
+    x = as_matrix(x)
+    codes = label_codes(cell_type, len(x), "cell_type")
     k = resolve_k(n_neighbors, neighbor_frac, len(x))
-    (points,) = prepare(x)
-    place = torch.arange(1, k + 1, device=x.device, dtype=torch.float64)
     precision = []
-    for rows, found in nearest(points, k, query_rows(len(x), max_queries, random_state), random_state):
-        match = (codes[found] == codes[torch.as_tensor(rows, device=x.device), None]).double()  # (b, k)
-        precision.append((match * match.cumsum(dim=1) / place).sum(dim=1) / match.sum(dim=1).clamp(min=1))
-    return float(torch.cat(precision).mean())
+    for rows, found in nearest(x, k, query_rows(len(x), max_queries, random_state), random_state):
+        match = codes[found] == codes[rows, None]  # (b, k)
+        so_far = match.cumsum(axis=1) / np.arange(1, k + 1)
+        precision.append((match * so_far).sum(axis=1) / match.sum(axis=1).clip(min=1))
+    return float(np.concatenate(precision).mean())
 
 
 def graph_connectivity(
@@ -139,7 +119,6 @@ def graph_connectivity(
     n_neighbors: int = 15,
     *,
     random_state: int = 0,
-    device: str | torch.device | None = None,
 ) -> float:
     """Fraction of the cells of a type in its largest connected part, mean over types (equation 18; [Luecken22]_).
 
@@ -155,14 +134,11 @@ def graph_connectivity(
         Neighbours of a cell, itself not counted; scanpy counts it, so its 15 are 14 here.
     random_state
         Seed of the order of ties.
-    device
-        As in :func:`knn_accuracy`.
 
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if labels are missing or of another number, if no label occurs twice, or if there are
-        not more cells than neighbours.
+        No label occurs twice.
 
     Notes
     -----
@@ -180,24 +156,14 @@ def graph_connectivity(
     >>> metrics.graph_connectivity(np.array([[0.0], [1.0], [8.0], [9.0]]), list("TTTT"), n_neighbors=1)
     0.5
     """
-    x = as_matrix(x, "x", device)
-    n = len(x)
-    codes = label_codes(cell_type, n, "cell_type", at_least=1)
-    k = resolve_k(n_neighbors, None, n)
-    sizes = np.bincount(codes)
-    if sizes.max() < 2:
-        raise ScmambaError(f"cell_type has {n:,} labels for {n:,} cells: no type has two cells to connect.")
-    (points,) = prepare(x)
-    starts, ends = [], []
-    for rows, found in nearest(points, k, np.arange(n), random_state):
-        end = found.cpu().numpy()
-        inside = codes[end] == codes[rows, None]  # edges within a type
-        starts.append(np.repeat(rows, inside.sum(axis=1)))
-        ends.append(end[inside])
-    start, end = np.concatenate(starts), np.concatenate(ends)
-    graph = sparse.coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(n, n)).tocsr()
-    component = connected_components(graph, directed=False)[1]
-    largest = np.zeros(len(sizes))
-    _, first, size = np.unique(component, return_index=True, return_counts=True)
-    np.maximum.at(largest, codes[first], size)
-    return float((largest / sizes)[sizes > 1].mean())
+    from sklearn.neighbors import NearestNeighbors
+
+    x = as_matrix(x)
+    codes = label_codes(cell_type, len(x), "cell_type", at_least=1)
+    k = resolve_k(n_neighbors, None, len(x))
+    types = [own for code in range(codes.max() + 1) if len(own := np.flatnonzero(codes == code)) > 1]
+    if not types:
+        raise ScmambaError(f"cell_type has {len(x):,} labels for {len(x):,} cells: no type has two cells to connect.")
+    graph = NearestNeighbors(n_neighbors=k).fit(break_ties(x, random_state)).kneighbors_graph()  # without itself
+    components = [connected_components(graph[own][:, own], directed=False)[1] for own in types]
+    return float(np.mean([np.bincount(component).max() / len(component) for component in components]))

@@ -63,8 +63,7 @@ def leiden_ari_nmi(
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if labels are missing, of another number or all the same, if there are not more cells
-        than neighbours, or if a resolution is not above 0.
+        A resolution is not above 0.
 
     Notes
     -----

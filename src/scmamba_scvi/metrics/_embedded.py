@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, TypeAlias, TypedDict
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,6 @@ BioOn: TypeAlias = Literal["joint", "modalities"]
 #: among all. This estimates the same number in a time that does not grow with the square of the rows.
 ALL_QUERIES_UP_TO: Final = 50_000
 N_QUERIES: Final = 20_000
-
-
-class Common(TypedDict):
-    """Arguments common to nearly all scores."""
-
-    random_state: int
-    device: str | torch.device | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,8 @@ class Embedded:
     batches: np.ndarray
     paired: bool
     bio_on: BioOn
-    common: Common
+    random_state: int
+    device: str | torch.device | None
 
     @cached_property
     def stacked(self) -> Points:
@@ -125,13 +119,17 @@ class Embedded:
     @cached_property
     def ranks(self) -> list[TrueMatchRanks]:
         """One pass over the distances of every two modalities, from which all scores of true matches follow."""
-        return [true_match_ranks(x, y, max_queries=_max_queries(len(x)), **self.common) for x, y in self.pairs]
+        seed, device = self.random_state, self.device
+        return [
+            true_match_ranks(x, y, max_queries=_max_queries(len(x)), random_state=seed, device=device)
+            for x, y in self.pairs
+        ]
 
     @cached_property
     def leiden(self) -> LeidenScores:
         """One graph and one sweep over resolutions for both ARI and NMI."""
         points, labels = self.labelled(self.cells)
-        return leiden_ari_nmi(points.x, labels, random_state=self.common["random_state"])
+        return leiden_ari_nmi(points.x, labels, random_state=self.random_state)
 
 
 def _points(parts: dict[str, np.ndarray]) -> Points:

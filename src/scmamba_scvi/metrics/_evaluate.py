@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from ..errors import ScmambaError, UnknownNameError
-from ._embedded import BioOn, Common, Embedded
+from ._embedded import BioOn, Embedded
 from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_inputs
 from ._panel import METRICS, Metric
 from ._summary import BIO, OMICS, overall_scores
@@ -78,7 +78,8 @@ def evaluate_integration(
     progress
         Show a bar.
     device
-        Where to compute: ``None`` the CPU, ``"auto"`` a CUDA device if there is one.
+        Where to compute scores of true matches and silhouettes: ``None`` the CPU, ``"auto"`` a CUDA device if there is
+        one. Neighbours are searched on the CPU, by scikit-learn.
 
     Returns
     -------
@@ -123,14 +124,13 @@ def evaluate_integration(
     if bio_on not in get_args(BioOn):
         raise UnknownNameError("bio_on", bio_on, get_args(BioOn))
     inputs = read_inputs(data, embeddings, label_key, batch_key).choose(cells, max_cells, random_state)
-    common = Common(random_state=random_state, device=device)
     values: dict[str, dict[str, float]] = {}
     left_out: dict[tuple[str, str], list[str]] = {}  # (reason, score) -> methods
     with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
         task = bar.add_task("", total=len(inputs.methods) * len(wanted))
         for method, parts in inputs.methods.items():
             joint = parts.pop(JOINT, None)
-            embedded = Embedded(joint, parts, inputs.labels, inputs.batches, paired, bio_on, common)
+            embedded = Embedded(joint, parts, inputs.labels, inputs.batches, paired, bio_on, random_state, device)
             values[method] = {}
             for metric in wanted:
                 bar.update(task, description=f"{method}: {metric.name}")

@@ -165,7 +165,8 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
                 f"{len(unknown):,} of {len(given):,} cells of {called} are not in the data, such as {unknown[0]!r}."
             )
         return _table(given, given.index, called)
-    n = _n_rows(given, called)
+    table = _table(given, None, called)
+    n = len(table)
     fitting = [holder.obs_names for holder in (data, modality) if holder is not None and holder.n_obs == n]
     if not fitting:
         sizes = f"{data.n_obs:,}" + ("" if modality is None else f" (or {modality.n_obs:,} for {part!r})")
@@ -175,7 +176,7 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
             f"{called} has {n:,} rows, and the data and the modality {part!r} both have that many cells, in different "
             f"orders: give a DataFrame indexed by names of cells, or put the matrix into obsm."
         )
-    table = _table(given, fitting[0], called)
+    table = _table(table, fitting[0], called)
     # a row of NaN for a cell that lacks the modality is no fault
     return table if modality is None else table[table.notna().all(axis=1) | table.index.isin(modality.obs_names)]
 
@@ -185,40 +186,32 @@ def _without_data(given: Mapping[Key, Embedding]) -> dict[Key, pd.DataFrame]:
     for key, x in given.items():
         if isinstance(x, str):
             raise ScmambaError(f"{display_name(*key)} is the key {x!r}, but there are no data to look it up in.")
-    names = {key: x.index for key, x in given.items() if isinstance(x, pd.DataFrame)}
-    if not names:
-        names = {key: pd.RangeIndex(_n_rows(x, display_name(*key))) for key, x in given.items()}
-        if len({len(rows) for rows in names.values()}) > 1:
-            listed = ", ".join(f"{display_name(*key)} {len(rows):,}" for key, rows in names.items())
-            raise ScmambaError(
-                f"Row i of every matrix must be the same cell, but they have different numbers of rows: {listed}. Give "
-                f"tables indexed by names of cells."
-            )
-    elif len(names) < len(given):
+    tables = {key: _table(x, getattr(x, "index", None), display_name(*key)) for key, x in given.items()}
+    n_named = sum(isinstance(x, pd.DataFrame) for x in given.values())
+    if 0 < n_named < len(given):
         raise ScmambaError(
             "Some embeddings are tables with names of cells and some are matrices: give all in one form."
         )
-    return {key: _table(x, names[key], display_name(*key)) for key, x in given.items()}
-
-
-def _n_rows(values: Any, called: str) -> int:
-    try:
-        return len(values)
-    except TypeError as error:  # a number, or a sparse matrix
+    if not n_named and len({len(table) for table in tables.values()}) > 1:
+        listed = ", ".join(f"{display_name(*key)} {len(table):,}" for key, table in tables.items())
         raise ScmambaError(
-            f"The embedding {called} must be a dense matrix of numbers, got {type(values).__name__}."
-        ) from error
+            f"Row i of every matrix must be the same cell, but they have different numbers of rows: {listed}. Give "
+            f"tables indexed by names of cells."
+        )
+    return tables
 
 
-def _table(values: Any, names: pd.Index, called: str) -> pd.DataFrame:
-    """Floats ``(m, z)`` under unique names."""
+def _table(values: Any, names: pd.Index | None, called: str) -> pd.DataFrame:
+    """Floats ``(m, z)`` under unique names, or numbered."""
     try:
         x = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ScmambaError(f"The embedding {called} must be a matrix of numbers: {error}") from error
+    except (TypeError, ValueError) as error:  # text, or a sparse matrix
+        kind = type(values).__name__
+        raise ScmambaError(f"The embedding {called} must be a dense matrix of numbers, got {kind}: {error}") from error
     if x.ndim != 2 or 0 in x.shape:
-        raise ScmambaError(f"The embedding {called} must be a matrix (cells, dimensions), not empty; got {x.shape}.")
-    if not names.is_unique:
+        got = x.shape if x.ndim else type(values).__name__
+        raise ScmambaError(f"The embedding {called} must be a dense matrix of numbers, got {got}.")
+    if names is not None and not names.is_unique:
         raise ScmambaError(f"Names of cells of the embedding {called} are not unique.")
     return pd.DataFrame(x, index=names)
 

@@ -14,31 +14,13 @@ from ..errors import ScmambaError
 Labels: TypeAlias = np.ndarray | pd.Series | pd.Categorical | Sequence[Any]
 
 
-def label_array(labels: Labels) -> np.ndarray:
-    """Labels as an array that keeps missing ones: numpy alone would turn a NaN in a list of names into ``"nan"``."""
-    return np.asarray(labels, dtype=object) if isinstance(labels, (list, tuple)) else np.asarray(labels)
-
-
 def label_codes(labels: Labels, n: int, name: str, *, at_least: int = 2) -> np.ndarray:
-    """Labels as int64 codes ``(n,)``, counted from 0 without gaps.
+    """Labels as int64 codes ``(n,)``, counted from 0 without gaps; ``name`` is what errors call them.
 
-    Parameters
-    ----------
-    labels
-        One label per cell.
-    n
-        Number of cells.
-    name
-        What the labels are called in errors.
-    at_least
-        Number of different labels the score needs.
-
-    Raises
-    ------
-    ScmambaError
-        If their number is not ``n``, if any is missing, or if there are fewer than ``at_least`` different ones.
+    Refused are labels that are missing, of another number than ``n``, or fewer than ``at_least`` different ones.
     """
-    values = label_array(labels)
+    # numpy alone would turn a NaN in a list of names into "nan"
+    values = np.asarray(labels, dtype=object if isinstance(labels, (list, tuple)) else None)
     if values.shape != (n,):
         raise ScmambaError(f"{name} must hold one label for each of {n:,} rows of x; got shape {values.shape}.")
     codes, names = pd.factorize(values)

@@ -51,7 +51,10 @@ class TrueMatchRanks:
 
     @property
     def median(self) -> float:
-        """Median rank of the true match, 1 the nearest."""
+        """Median over cells and directions of the true match's rank; ties take the middle of their ranks.
+
+        1 is perfect, ``(n + 1) / 2`` is chance, ``n`` the worst.
+        """
         return float(np.median(self.closer + self.ties / 2 + 1))
 
     def recall(self, k: int | Sequence[int] | np.ndarray) -> np.ndarray:
@@ -107,7 +110,7 @@ def true_match_ranks(
     Raises
     ------
     ScmambaError
-        If the arrays differ in shape, are empty, hold one cell, or hold values that are not finite.
+        The arrays differ in shape or hold one cell.
 
     Notes
     -----
@@ -144,11 +147,7 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding from one modality; Euclidean distances are taken on it as given.
-    y
-        ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
-    device
+    x, y, device
         As in :func:`true_match_ranks`.
 
     Returns
@@ -156,14 +155,9 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     Two float64 arrays ``(n,)``: for the cells of ``x`` the fraction of rows of ``y`` that are strictly closer than the
     true match, and for the cells of ``y`` the same among the rows of ``x``.
 
-    Raises
-    ------
-    ScmambaError
-        If the arrays differ in shape, are empty, hold one cell, or hold values that are not finite.
-
     Notes
     -----
-    Memory is linear in ``n``. Ties, up to rounding, count half: with the paper's strict "closer" an embedding that maps
+    Ties, up to rounding, count half: with the paper's strict "closer" an embedding that maps
     all cells to one point would get the perfect score 0; here it scores as chance does.
 
     References
@@ -207,27 +201,6 @@ def recall_at_k(
     return float(ranks.recall(k)[0])
 
 
-def median_rank(
-    x: Matrix,
-    y: Matrix,
-    *,
-    max_queries: int | None = None,
-    random_state: int = 0,
-    device: str | torch.device | None = None,
-) -> float:
-    """Median over cells and directions of the true match's rank among the ``n`` cells of the other modality.
-
-    1 is perfect, ``(n + 1) / 2`` is chance, ``n`` the worst: lower is better. Parameters and errors as in
-    :func:`true_match_ranks`; ties take the middle of the ranks they share.
-
-    Examples
-    --------
-    >>> metrics.median_rank(np.eye(4), np.eye(4))
-    1.0
-    """
-    return true_match_ranks(x, y, max_queries=max_queries, random_state=random_state, device=device).median
-
-
 def neighborhood_overlap(
     x: Matrix,
     y: Matrix,
@@ -259,7 +232,7 @@ def neighborhood_overlap(
     Raises
     ------
     ScmambaError
-        As :func:`true_match_ranks`, and for a ``k`` out of range.
+        ``k`` is out of range.
 
     Notes
     -----
@@ -299,7 +272,7 @@ def modality_gap(x: Matrix, y: Matrix) -> float:
     Raises
     ------
     ScmambaError
-        If a matrix is empty or not finite, or if they differ in dimensions.
+        The dimensions differ.
 
     References
     ----------

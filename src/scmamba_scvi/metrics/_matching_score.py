@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import torch
-from scipy import sparse
-from torch import Tensor
 
 from ..errors import ScmambaError
 from ._matching import check_pairs
-from .distances import Matrix, nearest_to, prepare
+from .distances import Matrix
+from .graph import break_ties
 
 #: Rows of the product of neighbour graphs computed at a time; each has about ``k * k`` entries.
 BLOCK_ROWS: Final = 4096
@@ -23,7 +21,6 @@ def matching_score(
     n_neighbors: int = 1,
     *,
     random_state: int = 0,
-    device: str | torch.device | None = None,
 ) -> float:
     """Matching score: confidence that common neighbours lead to the true match (equations 25 and 26).
 
@@ -31,23 +28,18 @@ def matching_score(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding from one modality.
-    y
-        ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
+    x, y
+        As in :func:`true_match_ranks`.
     n_neighbors
         Neighbours of a cell in each modality, 1 to ``n``. In its own modality a cell counts as the first of its
         neighbours, since cells of the other modality may have it as a neighbour too.
     random_state
         Seed of the order of ties.
-    device
-        As in :func:`knn_accuracy`.
 
     Raises
     ------
     ScmambaError
-        If the arrays differ in shape, hold one cell or values that are not finite, or if there are fewer cells than
-        neighbours.
+        The arrays differ in shape or hold one cell.
 
     Notes
     -----
@@ -63,13 +55,16 @@ def matching_score(
     >>> metrics.matching_score(np.eye(4), np.eye(4))
     1.0
     """
-    x, y = check_pairs(x, y, device)
+    from sklearn.neighbors import NearestNeighbors
+
+    x, y = check_pairs(x, y)
     n, k = len(x), n_neighbors
     if not 1 <= k <= n:
         raise ScmambaError(f"n_neighbors must be between 1 and the number of cells, {n}; got {k}.")
-    x, y = prepare(x, y)
-    x_of_x, y_of_x = _graph(x, x, k, random_state), _graph(y, x, k, random_state)
-    y_of_y_t, x_of_y_t = _graph(y, y, k, random_state).T.tocsr(), _graph(x, y, k, random_state).T.tocsr()
+    x, y = np.split(break_ties(np.concatenate([x.cpu(), y.cpu()]), random_state), 2)
+    of_x, of_y = (NearestNeighbors(n_neighbors=k).fit(points) for points in (x, y))
+    x_of_x, y_of_x = of_x.kneighbors_graph(x), of_y.kneighbors_graph(x)  # sparse ones (n, n)
+    y_of_y_t, x_of_y_t = of_y.kneighbors_graph(y).T.tocsr(), of_x.kneighbors_graph(y).T.tocsr()
     total = 0.0
     for start in range(0, n, BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, n))
@@ -79,14 +74,3 @@ def matching_score(
         match = shared.col == shared.row + start
         total += float((jaccard[match] / row_sum[shared.row[match]]).sum())
     return total / n
-
-
-def _graph(points: Tensor, queries: Tensor, k: int, random_state: int) -> sparse.csr_array:
-    """Ones at the ``k`` nearest points of each query, ``(n, n)``; a point is the first of its own neighbours."""
-    n, own = len(queries), points is queries
-    found = [np.arange(n)[:, None]] if own else []
-    if k > own:
-        blocks = nearest_to(queries, points, k - own, np.arange(n) if own else None, random_state)
-        found.append(np.concatenate([index.cpu().numpy() for _, index in blocks]))
-    columns = np.hstack(found).ravel()
-    return sparse.csr_array((np.ones(n * k), columns, np.arange(0, n * k + 1, k)), shape=(n, n))

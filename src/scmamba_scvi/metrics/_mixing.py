@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-
 import numpy as np
-import torch
-from torch import Tensor
+from scipy.special import entr
 
 from ..errors import ScmambaError
 from ._labels import Labels, label_codes
-from .distances import Matrix, as_matrix, nearest, prepare, query_rows, resolve_k
+from .distances import Matrix, as_matrix, query_rows, resolve_k
+from .graph import nearest
 
 
 def omics_entropy_mixing(
@@ -19,10 +16,8 @@ def omics_entropy_mixing(
     omics: Labels,
     *,
     n_neighbors: int = 100,
-    normalize: bool = True,
     max_queries: int | None = None,
     random_state: int = 0,
-    device: str | torch.device | None = None,
 ) -> float:
     """Omics entropy mixing score: evenness of the modalities around a cell (equations 15 and 16).
 
@@ -36,16 +31,8 @@ def omics_entropy_mixing(
         ``(n,)`` modality of each row, or its batch.
     n_neighbors
         Neighbours of a cell, itself not counted.
-    normalize
-        Divide the entropy by that of an even mix, ``log(n_modalities)``; otherwise it is in nats.
-    max_queries, random_state, device
+    max_queries, random_state
         As in :func:`knn_accuracy`. The paper averages over 100 draws of 100 cells, which estimates the mean of all.
-
-    Raises
-    ------
-    ScmambaError
-        If ``x`` is not finite, if modalities are missing, of another number or all the same, if there are not more
-        cells than neighbours.
 
     Notes
     -----
@@ -57,14 +44,13 @@ def omics_entropy_mixing(
     >>> metrics.omics_entropy_mixing(np.eye(2).repeat(20, axis=0), ["rna"] * 20 + ["atac"] * 20, n_neighbors=10)
     0.0
     """
-    x = as_matrix(x, "x", device)
+    x = as_matrix(x)
     codes = label_codes(omics, len(x), "omics")
     k = resolve_k(n_neighbors, None, len(x))
-    rows = query_rows(len(x), max_queries, random_state)
-    overall = torch.as_tensor(np.bincount(codes) / len(codes), device=x.device)  # (modalities,)
-    around = torch.cat([counts for _, counts in _counts(x, codes, k, rows, random_state)]) / overall  # (m, modalities)
-    entropy = torch.special.entr(around / around.sum(dim=1, keepdim=True)).sum(dim=1).mean()
-    return float(entropy) / (math.log(len(overall)) if normalize else 1.0)
+    overall = np.bincount(codes) / len(codes)  # (modalities,)
+    around = _counts(x, codes, k, max_queries, random_state)[1] / overall  # (m, modalities)
+    entropy = entr(around / around.sum(axis=1, keepdims=True)).sum(axis=1).mean()
+    return float(entropy / np.log(len(overall)))
 
 
 def seurat_alignment(
@@ -75,7 +61,6 @@ def seurat_alignment(
     *,
     max_queries: int | None = None,
     random_state: int = 0,
-    device: str | torch.device | None = None,
 ) -> float:
     """Seurat alignment score: how few neighbours of a cell are of its own modality (equation 17; [Butler18]_).
 
@@ -92,14 +77,13 @@ def seurat_alignment(
     n_repeats
         How often cells are drawn, as many of every modality as the smallest has. Modalities of equal size need no draw and
         are scored once.
-    max_queries, random_state, device
+    max_queries, random_state
         As in :func:`knn_accuracy`.
 
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if modalities are missing, of another number or all the same, if one has one cell, or if
-        there are not more cells than neighbours.
+        A modality has one cell.
 
     Notes
     -----
@@ -116,7 +100,7 @@ def seurat_alignment(
     >>> metrics.seurat_alignment(np.eye(2).repeat(20, axis=0), ["rna"] * 20 + ["atac"] * 20)  # apart
     0.0
     """
-    x = as_matrix(x, "x", device)
+    x = as_matrix(x)
     codes = label_codes(omics, len(x), "omics")
     sizes = np.bincount(codes)
     if n_repeats < 1:
@@ -131,23 +115,17 @@ def seurat_alignment(
         drawn = [rng.choice(np.flatnonzero(codes == code), sizes.min(), replace=False) for code in range(len(sizes))]
         kept = np.sort(np.concatenate(drawn))
         k = resolve_k(None, neighbor_frac, len(kept))
-        queries = query_rows(len(kept), max_queries, random_state)
-        inside, own_codes = x[torch.as_tensor(kept, device=x.device)], torch.as_tensor(codes[kept], device=x.device)
-        counts = [
-            found.gather(1, own_codes[torch.as_tensor(block, device=x.device), None])
-            for block, found in _counts(inside, codes[kept], k, queries, random_state)
-        ]
-        own = float(torch.cat(counts).mean())
+        rows, counts = _counts(x[kept], codes[kept], k, max_queries, random_state)
+        own = counts[np.arange(len(rows)), codes[kept][rows]].mean()
         even = k / len(sizes)
         scores.append(min(1.0, 1 - (own - even) / (k - even)))
     return float(np.mean(scores))
 
 
 def _counts(
-    x: Tensor, codes: np.ndarray, k: int, rows: np.ndarray, random_state: int
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Neighbours of each code around some of the cells: positions ``(b,)``, counts ``(b, codes)`` float64."""
-    (points,) = prepare(x)
-    one_hot = torch.nn.functional.one_hot(torch.as_tensor(codes, device=x.device)).double()
-    for block, found in nearest(points, k, rows, random_state):
-        yield block, torch.stack([own[found].sum(dim=1) for own in one_hot.T], dim=1)
+    x: Matrix, codes: np.ndarray, k: int, max_queries: int | None, random_state: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows asked about ``(m,)``, and how many of the ``k`` neighbours of each have each code ``(m, codes)``."""
+    rows, n_codes = query_rows(len(x), max_queries, random_state), codes.max() + 1
+    blocks = (codes[found] for _, found in nearest(x, k, rows, random_state))
+    return rows, np.concatenate([np.stack([(of == c).sum(axis=1) for c in range(n_codes)], axis=1) for of in blocks])

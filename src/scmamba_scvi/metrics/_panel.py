@@ -52,29 +52,30 @@ class Metric:
     in_summary: bool = False
 
 
-def _of_cell_types(function: Callable[..., float]) -> Callable[[Embedded], float]:
+def _of_cell_types(function: Callable[..., float], *, on_device: bool = False) -> Callable[[Embedded], float]:
     """Apply a function of an embedding and its cell types to the labelled cells."""
 
     def score(e: Embedded) -> float:
         points, labels = e.labelled(e.cells)
-        return function(points.x, labels, max_queries=points.max_queries, **e.common)
+        where = {"device": e.device} if on_device else {}
+        return function(points.x, labels, max_queries=points.max_queries, random_state=e.random_state, **where)
 
     return score
 
 
 def _graph_connectivity(e: Embedded) -> float:
     points, labels = e.labelled(e.stacked)
-    return graph_connectivity(points.x, labels, **e.common)
+    return graph_connectivity(points.x, labels, random_state=e.random_state)
 
 
 def _omics_asw(e: Embedded) -> float:
     points, labels = e.labelled(e.stacked)
-    return omics_asw(points.x, points.modality, labels, device=e.common["device"])
+    return omics_asw(points.x, points.modality, labels, device=e.device)
 
 
 def _batch_asw(e: Embedded) -> float:
     points, labels = e.labelled(e.in_batches[0])
-    return omics_asw(points.x, e.batches[points.cell], labels, device=e.common["device"])
+    return omics_asw(points.x, e.batches[points.cell], labels, device=e.device)
 
 
 def _mixing(e: Embedded, points: Points, groups: np.ndarray) -> float:
@@ -82,12 +83,14 @@ def _mixing(e: Embedded, points: Points, groups: np.ndarray) -> float:
     k = min(100, len(points.x) // 10)
     if k < 1:
         raise ScmambaError(f"{len(points.x)} rows are too few for neighbourhoods; at least 10 are needed.")
-    return omics_entropy_mixing(points.x, groups, n_neighbors=k, max_queries=points.max_queries, **e.common)
+    return omics_entropy_mixing(
+        points.x, groups, n_neighbors=k, max_queries=points.max_queries, random_state=e.random_state
+    )
 
 
 def _alignment(e: Embedded) -> float:
     points = e.stacked
-    return seurat_alignment(points.x, points.modality, max_queries=points.max_queries, **e.common)
+    return seurat_alignment(points.x, points.modality, max_queries=points.max_queries, random_state=e.random_state)
 
 
 def _recall(e: Embedded, k: int) -> float:
@@ -115,7 +118,7 @@ _TABLE = (
     Metric("MAP", "bio", "mean average precision of the cell types among the nearest 1 %",
            _of_cell_types(mean_average_precision), in_summary=True),
     Metric("cell-type ASW", "bio", "silhouette of the cell types, (s + 1) / 2, 0.5 is chance",
-           _of_cell_types(cell_type_asw), in_summary=True),
+           _of_cell_types(cell_type_asw, on_device=True), in_summary=True),
     Metric("kNN accuracy", "bio", "fraction of cells whose type is that of most of their 15 neighbours",
            _of_cell_types(knn_accuracy)),
     Metric("omics mixing", "omics", "entropy of the modalities among 100 neighbours",
@@ -135,7 +138,7 @@ _TABLE = (
     Metric("median rank", "single-cell", "rank of the true match, 0 the nearest, 0.5 chance, 1 the farthest",
            lambda e: _mean((r.median - 1) / (r.n_candidates - 1) for r in e.ranks), higher_is_better=False),
     Metric("matching score", "single-cell", "confidence that shared neighbours lead to the true match, 1 neighbour",
-           lambda e: _mean(matching_score(x, y, **e.common) for x, y in e.pairs)),
+           lambda e: _mean(matching_score(x, y, random_state=e.random_state) for x, y in e.pairs)),
     Metric("modality gap", "single-cell", "distance of the centres of the modalities on the unit sphere, 0 to 2",
            _gap, higher_is_better=False),
     Metric("batch mixing", "batch", "entropy of the batches among 100 neighbours",

@@ -32,17 +32,15 @@ def cell_type_asw(
         ``(n, z)`` embedding; stack the modalities to score them together.
     cell_type
         ``(n,)`` labels.
-    max_queries
-        Average over this many cells, drawn at random, instead of all; distances are still to all.
-    random_state
-        Seed of that draw.
+    max_queries, random_state
+        As in :func:`knn_accuracy`.
     device
         Where to compute: ``None`` where ``x`` lies (an array: CPU), ``"auto"`` a CUDA device if there is one.
 
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if labels are missing, of another number or all the same, or if no label occurs twice.
+        No label occurs twice.
 
     Notes
     -----
@@ -91,14 +89,12 @@ def omics_asw(
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if labels are missing or of another number, if there is one modality only, or if no
-        type has cells of two.
+        No type has several cells of two modalities.
 
     Notes
     -----
     Equation 13 lacks a parenthesis: it is the mean of ``1 - |s|``. Silhouettes are computed among the cells of a type.
-    The only cell of a modality in a type has
-    silhouette 0.
+    The only cell of a modality in a type has silhouette 0.
 
     Examples
     --------

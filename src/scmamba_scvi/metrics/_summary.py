@@ -21,9 +21,6 @@ def overall_scores(
     scores: pd.DataFrame,
     scale: Literal["minmax"] | None = None,
     weights: tuple[float, float] = (0.6, 0.4),
-    *,
-    bio: Sequence[str] = BIO,
-    omics: Sequence[str] = OMICS,
 ) -> pd.DataFrame:
     """Biology conservation, omics alignment and overall score of each method (equations 19 to 22).
 
@@ -33,7 +30,8 @@ def overall_scores(
     ----------
     scores
         One row per method, one column per score, all "higher is better". With two levels of columns the first is the
-        part of a score, ``"bio"`` or ``"omics"``; other columns are not used.
+        part of a score, ``"bio"`` or ``"omics"``; with one level, parts have the columns that :data:`METRICS` marks.
+        Other columns are not used, nor are those without any value.
     scale
         ``None`` averages the scores as they are, so that a method's number does not depend on what it is compared
         with. ``"minmax"`` is the paper's equation 22: each score from 0 for the worst to 1 for the best method of the
@@ -41,9 +39,6 @@ def overall_scores(
         the equation is 0/0, becomes 0.5 for each.
     weights
         Of biology conservation and omics alignment.
-    bio, omics
-        Columns of each part, if columns have one level; by default those that :data:`METRICS` marks. Columns that are
-        absent or hold no value are left out.
 
     Returns
     -------
@@ -58,12 +53,12 @@ def overall_scores(
     Examples
     --------
     >>> scores = pd.DataFrame({"ARI": [0.6], "NMI": [0.8], "omics mixing": [0.5]}, index=["scmamba-scvi"])
-    >>> metrics.overall_scores(scores, bio=["ARI", "NMI"], omics=["omics mixing"]).round(2).iloc[0].tolist()
+    >>> metrics.overall_scores(scores).round(2).iloc[0].tolist()
     [0.7, 0.5, 0.62]
     """
     if scale not in (None, "minmax"):
         raise UnknownNameError("scale", scale, ("minmax", None))
-    parts = {"bio": _part(scores, "bio", bio), "omics": _part(scores, "omics", omics)}
+    parts = {"bio": _part(scores, "bio", BIO), "omics": _part(scores, "omics", OMICS)}
     if scale == "minmax":
         if len(scores) < 2:
             raise ScmambaError(

@@ -6,17 +6,15 @@ import warnings
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import ScmambaError
-from .distances import Matrix, as_matrix, medoid, resolve_k
+from .distances import Matrix, as_matrix, resolve_k
 from .graph import neighbor_graph
 
 
 def diffusion_pseudotime(
     x: Matrix,
-    root: int | np.ndarray,
+    root: int,
     *,
     n_neighbors: int = 30,
     n_dcs: int = 10,
@@ -29,8 +27,7 @@ def diffusion_pseudotime(
     x
         ``(n, z)`` embedding of the cells of one lineage; leave out other cells, which would take part in the diffusion.
     root
-        Position of the root cell; or a boolean mask ``(n,)`` of a group, whose medoid is taken. To compare two
-        embeddings, use the same root cell for both.
+        Position of the root cell. To compare two embeddings, use the same for both.
     n_neighbors
         Neighbours of a cell in the graph, itself not counted.
     n_dcs
@@ -46,8 +43,8 @@ def diffusion_pseudotime(
     Raises
     ------
     ScmambaError
-        If ``x`` is not finite, if ``root`` is not a cell or is not connected to any other, if there are too few cells
-        for the neighbours or components, or if all cells are at one point.
+        ``root`` is not a cell or is not connected to any other, there are too few cells for the components, or all
+        cells are at one point.
 
     References
     ----------
@@ -64,7 +61,9 @@ def diffusion_pseudotime(
     import scanpy as sc
 
     x = as_matrix(x)
-    n, root_cell = len(x), _root_cell(x, root)
+    n = len(x)
+    if not isinstance(root, int | np.integer) or not 0 <= root < n:
+        raise ScmambaError(f"root must be the position of a cell, 0 to {n - 1}; got {root!r}.")
     k = resolve_k(n_neighbors, None, n)
     if not 1 <= n_dcs < n - 1:
         raise ScmambaError(f"n_dcs must be between 1 and the number of cells minus two, {n - 2}; got {n_dcs}.")
@@ -73,13 +72,13 @@ def diffusion_pseudotime(
         raise ScmambaError(f"All {n:,} cells are at one point: the embedding has no order to find.")
     cells = neighbor_graph(x, k, random_state)
     sc.tl.diffmap(cells, n_comps=max(n_dcs, min(15, n - 2), 3), random_state=random_state)
-    cells.uns["iroot"] = root_cell
+    cells.uns["iroot"] = root
     sc.tl.dpt(cells, n_dcs=n_dcs)
     time = cells.obs["dpt_pseudotime"].to_numpy(dtype=np.float64)
     reached = np.isfinite(time)
     if reached.sum() < 2 or np.ptp(time[reached]) == 0:
         raise ScmambaError(
-            f"No other cell is both connected to the root, cell {root_cell}, and apart from it: choose another root."
+            f"No other cell is both connected to the root, cell {root}, and apart from it: choose another root."
         )
     if not reached.all():
         warnings.warn(
@@ -88,20 +87,6 @@ def diffusion_pseudotime(
             stacklevel=2,
         )
     return np.where(reached, time, np.nan)
-
-
-def _root_cell(x: Tensor, root: int | np.ndarray) -> int:
-    """Position of the root cell; of a group, that of the cell with the least total distance to the others."""
-    values, n = np.asarray(root), len(x)
-    if values.ndim == 0 and np.issubdtype(values.dtype, np.integer) and 0 <= values < n:
-        return int(values)
-    if values.dtype != bool or values.shape != (n,) or not values.any():
-        raise ScmambaError(
-            f"root must be the position of a cell, 0 to {n - 1}, or a boolean mask of {n} cells, not all False; got "
-            f"{root}."
-        )
-    group = np.flatnonzero(values)
-    return int(group[medoid(x[torch.as_tensor(group, device=x.device)])])
 
 
 def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:

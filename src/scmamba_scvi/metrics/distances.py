@@ -1,7 +1,7 @@
-"""Distances under every metric, computed a block of rows at a time and reduced before the next block.
+"""Distances of cells, computed a block of rows at a time and reduced before the next block.
 
-``n`` cells have ``n * n`` distances, 6 GB for 40,000 cells. No metric needs them all at once: each counts, sums or
-sorts within a row. The functions here hold `BLOCK_ENTRIES` of them at a time, so memory is linear in ``n``, and work on
+``n`` cells have ``n * n`` distances, 6 GB for 40,000 cells. No metric needs them all at once: each counts or sums
+within a row. The functions here hold `BLOCK_ENTRIES` of them at a time, so memory is linear in ``n``, and work on
 any device.
 
 Precision
@@ -12,8 +12,9 @@ float64.
 
 Ties
 ----
-Distances that differ by less than that error are ties. Counts add half of the ties, sorting orders ties at random: a
-score never depends on the order of the rows, and an embedding that puts all cells at one point scores as chance does.
+Distances that differ by less than that error are ties. Counts add half of the ties; neighbours, see
+:mod:`scmamba_scvi.metrics.graph`, are found in random order among ties. So a score never depends on the order of the
+rows, and an embedding that puts all cells at one point scores as chance does.
 """
 
 from __future__ import annotations
@@ -40,22 +41,10 @@ ROUNDING = 48
 
 
 def as_matrix(values: Any, name: str = "x", device: str | torch.device | None = None) -> Tensor:
-    """``values`` as a finite float64 tensor ``(n, z)`` on ``device``.
+    """``values``, called ``name`` in errors, as a finite float64 tensor ``(n, z)``, not empty.
 
-    Parameters
-    ----------
-    values
-        Array or tensor ``(n, z)``, at least one row and one column.
-    name
-        What it is called in errors.
-    device
-        Where to compute. ``None`` leaves a tensor where it lies and puts an array on the CPU; ``"auto"`` takes a CUDA
-        device if there is one.
-
-    Raises
-    ------
-    ScmambaError
-        If it is not a matrix, is empty, or holds a value that is not finite.
+    ``device=None`` leaves a tensor where it lies and puts an array on the CPU; ``"auto"`` takes a CUDA device if there is
+    one.
     """
     try:
         x = torch.as_tensor(values).detach()
@@ -128,20 +117,10 @@ def distance_blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Te
 
 
 def count_closer(queries: Tensor, points: Tensor, radius: Tensor, exclude: Tensor) -> tuple[Tensor, Tensor]:
-    """How many points are nearer to each query than its radius, and how many as near.
+    """How many points are nearer to each query than its radius, and how many as near: two float64 tensors ``(m,)``.
 
-    Parameters
-    ----------
-    queries, points
-        ``(m, z)`` and ``(n, z)``, from one call of :func:`prepare`.
-    radius
-        ``(m,)`` squared distances.
-    exclude
-        ``(m,)`` int64, the one point that is not counted for each query: itself, or the true match at the radius.
-
-    Returns
-    -------
-    Two float64 tensors ``(m,)`` of whole numbers: points strictly nearer, and ties.
+    ``queries`` ``(m, z)`` and ``points`` ``(n, z)`` come from one call of :func:`prepare`; ``radius`` ``(m,)`` is squared.
+    ``exclude`` ``(m,)`` is the one point that is not counted for each query: itself, or the true match at the radius.
     """
     # a point near the radius r of q is at most |q| + r from the origin, so this bounds the rounding of its distance
     # even if other points lie far out
@@ -157,66 +136,6 @@ def count_closer(queries: Tensor, points: Tensor, radius: Tensor, exclude: Tenso
         within.append(torch.le(distances, (r + tolerance)[:, None], out=flags).sum(dim=1))
     n_closer = torch.cat(closer).double()
     return n_closer, torch.cat(within).double() - n_closer
-
-
-def nearest(points: Tensor, k: int, rows: np.ndarray, random_state: int = 0) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """The ``k`` nearest other points of some of the points, nearest first, a block at a time.
-
-    Parameters
-    ----------
-    points
-        ``(n, z)`` from :func:`prepare`.
-    k
-        Number of neighbours, less than ``n``. The point itself, excluded by its index, is never among them.
-    rows
-        Positions of the query points.
-    random_state
-        Orders ties.
-
-    Yields
-    ------
-    Positions of the queries ``(b,)`` and of their neighbours ``(b, k)`` int64.
-    """
-    for block, indices in nearest_to(points[torch.as_tensor(rows)], points, k, rows, random_state):
-        yield rows[block], indices
-
-
-def nearest_to(
-    queries: Tensor, points: Tensor, k: int, exclude: np.ndarray | None = None, random_state: int = 0
-) -> Iterator[tuple[slice, Tensor]]:
-    """As :func:`nearest` for queries that need not be among the points, which are yielded as a slice.
-
-    ``exclude`` ``(m,)`` is the point that is left out for each query, ``None`` to leave out none.
-    """
-    noise = _tie_breaker(points, queries, random_state)
-    mask = None if exclude is None else torch.as_tensor(exclude, device=points.device)
-    for rows, distances in distance_blocks(queries, points):
-        if noise is not None:
-            size, generator = noise
-            random = torch.rand(distances.shape, generator=generator, dtype=distances.dtype, device=distances.device)
-            distances.clamp_(min=0).add_(random.mul_(size[rows, None]))
-        if mask is not None:
-            distances[torch.arange(len(distances), device=distances.device), mask[rows]] = torch.inf
-        yield rows, distances.topk(k, dim=1, largest=False, sorted=True).indices
-
-
-def _tie_breaker(points: Tensor, queries: Tensor, random_state: int) -> tuple[Tensor, torch.Generator] | None:
-    """Size of the noise ``(m,)`` that shuffles ties without reordering anything else, and its source.
-
-    ``None`` for many points that are all different, where drawing the noise would take as long as the distances.
-    """
-    if len(points) >= FLOAT64_BELOW and not _has_duplicates(points):
-        return None
-    generator = torch.Generator(device=points.device).manual_seed(random_state)
-    rounding = ROUNDING * torch.finfo(points.dtype).eps * (queries * queries).sum(dim=1)
-    return rounding + 1e-30, generator  # cells that are all at the origin are ties too
-
-
-def _has_duplicates(points: Tensor) -> bool:
-    """Whether two points coincide, judged by their projections on one line."""
-    direction = torch.linspace(1.0, 2.0, points.shape[1], dtype=torch.float64, device=points.device).sin()
-    line = (points.double() * direction).sum(dim=1).sort().values
-    return bool((line.diff() <= 1e-13 * line.abs().max()).any())
 
 
 def distance_sums(points: Tensor, codes: Tensor, n_labels: int, rows: np.ndarray) -> Tensor:

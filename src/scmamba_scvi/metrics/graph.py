@@ -1,7 +1,8 @@
-"""The neighbour graph that scanpy's clustering, diffusion and PAGA take."""
+"""Nearest neighbours by scikit-learn, and the graph of them that scanpy's clustering, diffusion and PAGA take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -14,28 +15,49 @@ if TYPE_CHECKING:
 #: Up to this many cells neighbours are searched exactly. That takes a minute at most, about as long as the approximate
 #: search needs to compile, and gives the same neighbours on every machine.
 EXACT_UP_TO: Final = 100_000
+#: Rows whose neighbours are held at a time.
+BLOCK_ROWS: Final = 1024
+
+
+def nearest(x: Matrix, k: int, rows: np.ndarray, random_state: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The ``k < n`` nearest other rows of some ``rows`` of an embedding ``(n, z)``, nearest first, a block at a time.
+
+    A row, told by its index, is never its own neighbour; ``random_state`` orders ties. Yields positions of rows ``(b,)`` and
+    of their neighbours ``(b, k)``.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    points = break_ties(x, random_state)
+    search = NearestNeighbors(n_neighbors=k + 1).fit(points)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS]
+        found = search.kneighbors(points[block], return_distance=False)
+        others = found != block[:, None]
+        others[others.all(axis=1), -1] = False  # rounding put a row behind its copies
+        yield block, found[others].reshape(len(block), k)
 
 
 def neighbor_graph(x: Matrix, n_neighbors: int, random_state: int = 0) -> AnnData:
     """An AnnData without counts that holds scanpy's graph (UMAP's weights) of the nearest neighbours among the rows.
 
-    Parameters
-    ----------
-    x
-        ``(n, z)`` embedding.
-    n_neighbors
-        Neighbours of a cell, itself not counted, less than ``n``; scanpy counts it, so its number is one higher.
-    random_state
-        Seed of the order of ties and of the approximate search.
+    A row of ``x`` ``(n, z)`` is not counted among its ``n_neighbors < n``; scanpy counts it, so its number is one higher.
+    ``random_state`` orders ties and seeds the approximate search.
     """
     import scanpy as sc
     from anndata import AnnData
 
-    points = as_matrix(x).cpu().numpy()
-    points = points - points.mean(axis=0)
-    # copies of a cell have the same distances, and a search that takes the first of them makes it a hub
-    points += 1e-6 * (points.std() or 1.0) * np.random.default_rng(random_state).normal(size=points.shape)
+    points = break_ties(x, random_state)
     cells = AnnData(obsm={"X": points}, shape=(len(points), 0))
     transformer = "sklearn" if len(points) <= EXACT_UP_TO else "pynndescent"
     sc.pp.neighbors(cells, n_neighbors=n_neighbors + 1, use_rep="X", transformer=transformer, random_state=random_state)
     return cells
+
+
+def break_ties(x: Matrix, random_state: int) -> np.ndarray:
+    """``x`` centred, float64 ``(n, z)``, with noise of a ten-millionth of its spread.
+
+    Copies of a cell have the same distances, and a search that takes the first of them makes it a hub.
+    """
+    points = as_matrix(x).cpu().numpy()
+    points = points - points.mean(axis=0)
+    return points + 1e-7 * (points.std() or 1.0) * np.random.default_rng(random_state).normal(size=points.shape)

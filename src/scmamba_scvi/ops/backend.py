@@ -53,16 +53,8 @@ def ssd(
 
     Parameters
     ----------
-    x
-        ``(n, c, h, p)``.
-    dt
-        ``(n, c, h)``, positive: softplus already applied.
-    A
-        ``(h,)``, negative.
-    B, C
-        ``(n, c, s)``.
-    D
-        ``(h,)``.
+    x, dt, A, B, C, D
+        ``(n, c, h, p)``, ``(n, c, h)``, ``(h,)``, ``(n, c, s)`` twice and ``(h,)``; their meanings stand there too.
     chunk_size
         Tokens per chunk; `None` chooses for the back-end and the shapes. Changes speed, not results.
     backend

@@ -104,21 +104,11 @@ def transposed_product(x: Tensor, dense: Tensor) -> Tensor:
 
 
 def bag_product(values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-    """Sparse-dense product ``S @ weight`` of a CSR matrix given by its parts.
+    """Sparse-dense product ``S @ weight``, ``(rows, e)``, of a CSR matrix given by its parts and ``weight`` ``(f, e)``.
 
-    Parameters
-    ----------
-    values, col
-        Stored values ``(nnz,)`` and their columns ``(nnz,)``, row by row. Columns in int32, as scipy stores them, are
-        sorted and gathered faster than in int64.
-    offsets
-        Where each row begins and the last one ends ``(rows + 1,)``.
-    weight
-        ``(f, e)``.
-
-    Returns
-    -------
-    ``(rows, e)``. Cost of the product and of its gradients follows ``nnz * e``, never ``rows * f``.
+    ``values`` and ``col`` ``(nnz,)`` are the stored values and their columns, row by row, ``offsets`` ``(rows + 1,)`` where
+    each row begins. Columns in int32, as scipy stores them, are sorted and gathered faster than in int64. Cost of the product
+    and of its gradients follows ``nnz * e``, never ``rows * f``.
     """
     return _BagProduct.apply(values, col, offsets, weight)
 

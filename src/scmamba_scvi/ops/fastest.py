@@ -43,21 +43,9 @@ def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case
     """Name of the function that takes the least time for ``case``, among those that agree with the reference.
 
     The number of cells is always `N_CELLS`. If it were that of the minibatch, the choice, and with it the rounding of a
-    cell's embedding, could depend on the other cells in the minibatch.
-
-    Parameters
-    ----------
-    functions
-        Implementations by name, with the arguments of `scmamba_scvi.ops.ssd`.
-    reference
-        Name of the one whose results count as right; it is chosen if no other works.
-    case
-        Shape, type and device; forward alone, or with gradients if ``training``.
-
-    Warns
-    -----
-    UserWarning
-        For each function that fails or differs, with the reason.
+    cell's embedding, could depend on the other cells in the minibatch. ``functions`` have the arguments of
+    `scmamba_scvi.ops.ssd`; the one named ``reference`` is chosen if no other works. For each function that fails or differs a
+    warning says why.
     """
     with isolated_autograd(case.device, grad=case.training):  # this runs in the middle of a forward pass
         inputs, weights = _example(case)
@@ -68,7 +56,8 @@ def fastest(functions: Mapping[str, Callable[..., Tensor]], reference: str, case
                 continue
             fault = _fault(function, inputs, weights, expected)
             if fault:
-                warnings.warn(f"ssd_backend={name!r} is not used for {_describe(case)}: {fault}", stacklevel=2)
+                what = f"{case.c} tokens, {case.h} heads of {case.p}, {case.s} state dimensions in {case.dtype}"
+                warnings.warn(f"ssd_backend={name!r} is not used for {what} on {case.device}: {fault}", stacklevel=2)
             else:
                 seconds[name] = _time(function, inputs, weights)
     return min(seconds, key=seconds.__getitem__)
@@ -94,19 +83,13 @@ def _results(function: Callable, inputs: list[Tensor], weights: Tensor) -> list[
 
 
 def _time(function: Callable, inputs: list[Tensor], weights: Tensor) -> float:
-    for _ in range(WARMUP):
-        _results(function, inputs, weights)
-    _synchronize(weights.device)
-    begun = time.perf_counter()
-    for _ in range(ROUNDS):
-        _results(function, inputs, weights)
-    _synchronize(weights.device)
+    for rounds in (WARMUP, ROUNDS):
+        begun = time.perf_counter()
+        for _ in range(rounds):
+            _results(function, inputs, weights)
+        if weights.device.type == "cuda":
+            torch.cuda.synchronize(weights.device)
     return time.perf_counter() - begun
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _example(case: Case) -> tuple[list[Tensor], Tensor]:
@@ -125,7 +108,3 @@ def _example(case: Case) -> tuple[list[Tensor], Tensor]:
         normal(N_CELLS, c, s), uniform(0.5, 1.5, h),
     ]  # fmt: skip
     return [t.requires_grad_(training) for t in inputs], normal(N_CELLS, c, h, p)
-
-
-def _describe(case: Case) -> str:
-    return f"{case.c} tokens, {case.h} heads of {case.p}, {case.s} state dimensions in {case.dtype} on {case.device}"

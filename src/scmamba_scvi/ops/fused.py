@@ -57,38 +57,24 @@ def swiglu(ab: Tensor) -> Tensor:
 
 
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise causal convolution along the tokens, then silu.
+    """Depthwise causal convolution along the tokens of ``x`` ``(n, c, m)``, then silu, ``(n, c, m)``.
 
-    Parameters
-    ----------
-    x
-        ``(n, c, m)`` for ``m`` channels.
-    weight
-        ``(m, 1, width)``; the last tap is the token itself.
-    bias
-        ``(m,)``.
-
-    Returns
-    -------
-    ``(n, c, m)``; tokens before the first count as zero.
+    Of the taps ``weight`` ``(m, 1, width)`` the last is the token itself; ``bias`` is ``(m,)``. Tokens before the first
+    count as zero.
     """
     if torch.compiler.is_compiling():
-        return _shifted_sum_silu(x, weight, bias)
+        # a few shifted multiply-adds, which a compiler fuses into one pass
+        c, width = x.shape[1], weight.shape[-1]
+        padded = F.pad(_at_least_float32(x), (0, 0, width - 1, 0))
+        y = bias + sum(padded[:, tap : tap + c] * weight[:, 0, tap] for tap in range(width))
+        return F.silu(y).to(x.dtype)
     if x.device.type == "cpu":
         return _CausalConvSilu.apply(x, weight, bias)
     kernels = _kernels_for(x)
     if kernels:
         return kernels.causal_conv_silu(x, weight, bias)
     # elsewhere torch's own gradient of the convolution is fast
-    return F.silu(_causal_conv(x, weight.to(x.dtype), bias.to(x.dtype)))
-
-
-def _shifted_sum_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`causal_conv_silu` as a few shifted multiply-adds, which a compiler fuses into one pass."""
-    c, width = x.shape[1], weight.shape[-1]
-    padded = F.pad(_at_least_float32(x), (0, 0, width - 1, 0))
-    y = bias + sum(padded[:, tap : tap + c] * weight[:, 0, tap] for tap in range(width))
-    return F.silu(y).to(x.dtype)
+    return F.silu(_convolve(x, weight.to(x.dtype), bias.to(x.dtype))[:, : x.shape[1]])
 
 
 def _kernels_for(x: Tensor) -> ModuleType | None:
@@ -201,7 +187,7 @@ class _SwiGLU(torch.autograd.Function):
 class _CausalConvSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        y = _causal_conv(_at_least_float32(x), weight, bias)
+        y = _convolve(_at_least_float32(x), weight, bias)[:, : x.shape[1]]
         ctx.save_for_backward(x, weight, y)
         return F.silu(y).to(x.dtype)
 
@@ -221,10 +207,6 @@ def _tap_gradients(x: Tensor, grad: Tensor, width: int) -> Tensor:
     n, c, m = x.shape
     taps = [(grad[:, lag:] * x[:, : c - lag]).sum((0, 1)) if lag < c else grad.new_zeros(m) for lag in range(width)]
     return torch.stack(taps[::-1], -1).unsqueeze(1)
-
-
-def _causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return _convolve(x, weight, bias)[:, : x.shape[1]]
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -106,22 +106,19 @@ def ssd_chunked(
     with torch.autocast(x.device.type, enabled=False):
         x, dt, B, C = (_in_chunks(t, k, q) for t in (x, dt.to(acc), B.to(x.dtype), C.to(x.dtype)))
         log2_decay = _log2_decay(dt, A.to(acc)).cumsum(2)  # (n, k, q, h), log2 of the decay since the chunk began
-        y = _within_chunks(x, dt, log2_decay, B, C, D.to(acc))
-        if k > 1:
-            y = y + _across_chunks(x, dt, log2_decay, B, C)
+        scores = (C @ B.transpose(-1, -2)).tril()  # (n, k, q, q), C_l . B_t for t <= l
+        within = (t.flatten(0, 1) for t in (scores, log2_decay, dt, x))
+        y = _DecayedAttention.apply(*within, D.to(acc)).unflatten(0, (n, k))  # (n, k, q, h, p), from the same chunk
+        if k > 1:  # and from earlier chunks, through the state at the start of its own
+            y = y + F.pad(_CarriedState.apply(x, dt, log2_decay, B, C), (0, 0, 0, 0, 0, 0, 1, 0))
     return y.flatten(1, 2)[:, :c]
 
 
 def choose_chunk_size(c: int, p: int, s: int) -> int:
-    """Tokens per chunk with the least element-wise work and padding.
+    """Tokens per chunk with the least element-wise work and padding, for ``c`` tokens, ``p`` channels of a head, ``s`` states.
 
     Per token and head, decay matrices cost ``q`` elements, states ``p s / q``, reading them ``p``; the weights of these
     terms are fitted to times on a CPU. A sequence that fits in one chunk needs no states at all.
-
-    Parameters
-    ----------
-    c, p, s
-        Length, dimensions of a head, state dimensions. The number of heads multiplies every term and decides nothing.
     """
 
     def cost(q: int) -> float:
@@ -155,17 +152,6 @@ def _in_chunks(t: Tensor, k: int, q: int) -> Tensor:
     if missing:
         t = F.pad(t, (0, 0) * (t.ndim - 2) + (0, missing))
     return t.unflatten(1, (k, q))
-
-
-def _within_chunks(x: Tensor, dt: Tensor, log2_decay: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """What tokens receive from tokens of the same chunk, and through ``D``, ``(n, k, q, h, p)``."""
-    scores = (C @ B.transpose(-1, -2)).tril()  # (n, k, q, q), C_l . B_t for t <= l
-    return _DecayedAttention.apply(*(t.flatten(0, 1) for t in (scores, log2_decay, dt, x)), D).unflatten(0, x.shape[:2])
-
-
-def _across_chunks(x: Tensor, dt: Tensor, log2_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """What tokens receive from earlier chunks, through the state at the start of their own, ``(n, k, q, h, p)``."""
-    return F.pad(_CarriedState.apply(x, dt, log2_decay, B, C), (0, 0, 0, 0, 0, 0, 1, 0))
 
 
 class _CarriedState(torch.autograd.Function):

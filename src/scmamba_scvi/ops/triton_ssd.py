@@ -216,18 +216,9 @@ def ssd_triton(
 ) -> Tensor:
     """The scan by the kernels of this file; arguments and result as in `scmamba_scvi.ops.ssd`.
 
-    Parameters
-    ----------
-    x, dt, A, B, C, D
-        See `scmamba_scvi.ops.ssd`. ``x``, ``B`` and ``C`` may be slices of a wider tensor: nothing is copied.
-    chunk_size
-        At most so many tokens per chunk, rounded up to a power of two of at least 16; `None` and more than
-        `MAX_CHUNK` are `MAX_CHUNK`.
-
-    Raises
-    ------
-    ScmambaError
-        For tensors that are not on a CUDA device, or of float64.
+    ``x``, ``B`` and ``C`` may be slices of a wider tensor: nothing is copied. ``chunk_size`` is the largest number of tokens
+    per chunk, rounded up to a power of two of at least 16; `None` and more than `MAX_CHUNK` are `MAX_CHUNK`. Tensors that are
+    not on a CUDA device, or of float64, are refused.
     """
     if x.device.type != "cuda" and not INTERPRETED:
         raise ScmambaError(

@@ -6,7 +6,6 @@ from ._confusion import confusion
 from ._integration import integration
 from ._metrics_table import metrics_table
 from ._modality_agreement import modality_agreement
-from ._neighborhood_overlap import neighborhood_overlap
 from ._region_importance import region_importance
 from ._region_links import region_links
 from ._training import training
@@ -17,7 +16,6 @@ __all__ = [
     "integration",
     "metrics_table",
     "modality_agreement",
-    "neighborhood_overlap",
     "region_importance",
     "region_links",
     "training",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from .._keys import UMAP_KEY
 from ..errors import ScmambaError
+from ._canvas import style_plane
+from ._palette import MISSING
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from mudata import MuData
 
 Table = TypeVar("Table", pd.Series, pd.DataFrame)
@@ -39,6 +45,23 @@ def aligned(values: Table, mdata: MuData, name: str) -> Table:
     if len(unknown):
         raise ScmambaError(f"{len(unknown):,} cells of {name}, such as {unknown[0]!r}, are not in mdata.")
     return values.reindex(mdata.obs_names)
+
+
+def check_columns(table: pd.DataFrame, needed: Iterable[str], method: str) -> None:
+    """Refuse a table that is not what ``method`` of the model gives."""
+    lacking = [name for name in needed if name not in table]
+    if lacking:
+        raise ScmambaError(f"The table lacks {lacking}; pass what model.{method}() gives.")
+
+
+def draw_values(ax: Axes, xy: np.ndarray, values: np.ndarray, **colors: Any) -> PathCollection:
+    """Cells coloured by a number, the later ones on top, those without one in grey below; ``colors`` as of ``scatter``."""
+    known = np.isfinite(values)
+    scatter = partial(ax.scatter, s=point_size(len(xy)), linewidths=0, rasterized=True)
+    scatter(*xy[~known].T, c=MISSING)
+    style_plane(ax)
+    ax.set_aspect("equal", adjustable="datalim")
+    return scatter(*xy[known].T, c=values[known], **colors)
 
 
 def point_size(n_cells: int) -> float:

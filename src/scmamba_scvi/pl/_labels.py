@@ -35,12 +35,7 @@ def shorten(name: str, length: int) -> str:
 def spread(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Centres ``(n, 2)`` of boxes, the upper ones moved up until none covers another.
 
-    Parameters
-    ----------
-    points
-        ``(n, 2)`` centres.
-    boxes
-        Width and height, ``(n, 2)`` or ``(2,)`` for boxes of one size.
+    ``boxes`` holds width and height, ``(n, 2)``, or ``(2,)`` for boxes of one size.
     """
     points, boxes = points.copy(), np.broadcast_to(boxes, points.shape)
     placed: list[int] = []

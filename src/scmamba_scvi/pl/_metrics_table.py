@@ -19,7 +19,6 @@ from ._palette import FEW
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
 #: Scores of :func:`scmamba_scvi.metrics.evaluate_integration` where lower is better.
 LOWER_IS_BETTER: Final = frozenset({"FOSCTTM", "median rank", "modality gap"})
@@ -101,7 +100,13 @@ def metrics_table(
             _draw_column(ax, group, str(name), table[group, name].to_numpy(), name in lower, right, width)
             right += width
         if group:  # its name above its columns, on a line as long as they are wide
-            ax.plot([left + 0.06, right - 0.06], [header + 0.04] * 2, color=_hue(group), lw=2, solid_capstyle="butt")
+            ax.plot(
+                [left + 0.06, right - 0.06],
+                [header + 0.04] * 2,
+                color=HUES.get(group, FEW[0]),
+                lw=2,
+                solid_capstyle="butt",
+            )
             ax.text(
                 (left + right) / 2, header + 0.09, group, ha="center", va="bottom", fontsize=FONT_SIZE, weight="bold"
             )
@@ -109,7 +114,7 @@ def metrics_table(
         ax.text(-NAME_GAP, (n - i - 0.5) * ROW, shorten(str(name), NAME_LENGTH), ha="right", va="center", fontsize=FONT_SIZE)
         for i, name in enumerate(table.index)
     ]  # fmt: skip
-    left = -NAME_GAP - max(_width(text) for text in methods)
+    left = -NAME_GAP - max(text.get_window_extent().width for text in methods) / figure.dpi
     for i in range(n + 1):
         ax.plot([left, right], [i * ROW] * 2, color="0.4" if i == n else "0.9", lw=0.8 if i == n else 0.6)
     caption = ["Colour: worst (pale) to best method of a column."] if n > 1 else []
@@ -120,7 +125,7 @@ def metrics_table(
     if title:
         lines.append(ax.text(left, header + 0.4, title, va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
     # a table of one narrow column is still as wide as its title and its caption
-    right = max(right, *(left + _width(line) for line in lines))
+    right = max(right, *(left + line.get_window_extent().width / figure.dpi for line in lines))
     ax.set(xlim=(left, right), ylim=(0, header + 0.3))  # inches
     fit_figure(figure, ax, right - left, header + 0.3)
     return ax
@@ -158,11 +163,6 @@ def _sorted(table: pd.DataFrame, by: str | None, lower: Collection[str]) -> pd.D
     return table.sort_values([found[-1]], ascending=by in lower, na_position="last", kind="stable")
 
 
-def _width(text: Text) -> float:
-    """In inches."""
-    return text.get_window_extent().width / text.figure.dpi
-
-
 def _draw_column(
     ax: Axes, group: str, name: str, values: np.ndarray, lower_is_better: bool, left: float, width: float
 ) -> None:
@@ -177,7 +177,7 @@ def _draw_column(
         if np.isnan(value):
             ax.text(middle, y, "–", ha="center", va="center", fontsize=FONT_SIZE, color="0.5")
             continue
-        shade = _shade(_hue(group), good)
+        shade = _shade(HUES.get(group, FEW[0]), good)
         write = partial(ax.text, y=y, s=f"{value:.{decimals}f}", va="center", fontsize=FONT_SIZE - 1)
         if bars:
             length = (width - 0.12) * float(np.clip(value, 0, 1))
@@ -187,10 +187,6 @@ def _draw_column(
         else:
             ax.add_patch(Circle((middle, y), 0.198, color=shade, lw=0))
             write(middle, ha="center", color=_ink(shade))
-
-
-def _hue(group: str) -> str:
-    return HUES.get(group, FEW[0])
 
 
 def _goodness(values: np.ndarray, lower_is_better: bool) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -10,10 +9,10 @@ import pandas as pd
 
 from .._keys import UMAP_KEY
 from ..errors import ScmambaError
-from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_color_bar, style_plane
-from ._cells import aligned, coordinates, point_size
+from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_color_bar
+from ._cells import aligned, coordinates, draw_values, point_size
 from ._labels import OUTLINE
-from ._palette import FEW, MISSING
+from ._palette import FEW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,15 +111,11 @@ def _draw_histogram(ax: Axes, values: np.ndarray, threshold: float | None, label
 
 
 def _draw_embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: float | None, label: str) -> None:
-    (x, y), known, size = xy.T, np.isfinite(values), point_size(len(xy))
-    scatter = partial(ax.scatter, rasterized=True)
-    scatter(x[~known], y[~known], s=size, c=MISSING, linewidths=0)
-    order = np.flatnonzero(known)[np.argsort(-values[known], kind="stable")]  # low values on top
     # a few extreme cells must not take up the whole range of colours
-    low, high = np.quantile(values[known], [0.01, 0.99])
-    drawn = scatter(x[order], y[order], s=size, c=values[order], cmap="cividis", vmin=low, vmax=high, linewidths=0)
-    if threshold is not None and (marked := known & (values < threshold)).any():
-        scatter(x[marked], y[marked], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7)
+    low, high = np.quantile(values[np.isfinite(values)], [0.01, 0.99])
+    order = np.argsort(-values, kind="stable")  # low values on top
+    drawn = draw_values(ax, xy[order], values[order], cmap="cividis", vmin=low, vmax=high)
+    if threshold is not None and (marked := np.isfinite(values) & (values < threshold)).any():
+        size, (x, y) = 2.2 * point_size(len(xy)), xy[marked].T
+        ax.scatter(x, y, s=size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True)
     style_color_bar(ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both"), label)
-    style_plane(ax)
-    ax.set_aspect("equal", adjustable="datalim")

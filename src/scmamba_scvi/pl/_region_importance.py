@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, write_above
+from ._cells import check_columns
 from ._palette import LINES
 
 if TYPE_CHECKING:
@@ -61,9 +62,7 @@ def region_importance(
     >>> table = model.get_region_importance(groupby="cell_type", modality="atac", groups=["type_1"])
     >>> axes = pl.region_importance(table)
     """
-    lacking = [name for name in (*COLUMNS, value) if name not in table]
-    if lacking:
-        raise ScmambaError(f"The table lacks {lacking}; pass what model.get_region_importance() gives.")
+    check_columns(table, (*COLUMNS, value), "get_region_importance")
     known = list(dict.fromkeys(table["group"].astype(str)))
     groups = known if groups is None else [groups] if isinstance(groups, str) else list(groups)
     if unknown := [group for group in groups if group not in known]:

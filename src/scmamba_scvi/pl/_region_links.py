@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, write_above
+from ._cells import check_columns
 from ._palette import FEW
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     --------
     >>> ax = pl.region_links(model.get_region_links(max_distance=1_000_000))
     """
-    lacking = [name for name in COLUMNS if name not in table]
-    if lacking:
-        raise ScmambaError(f"The table lacks {lacking}; pass what model.get_region_links() gives.")
+    check_columns(table, COLUMNS, "get_region_links")
     known = table[np.isfinite(table["z"])]
     if known.empty:
         raise ScmambaError("No pair of the table has a z-score: there was nothing to compare with, or no pair at all.")

@@ -12,10 +12,9 @@ import pandas as pd
 from .._columns import obs_column
 from .._keys import UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
-from ._canvas import FONT_SIZE, figure_or_new, style_color_bar, style_plane
-from ._cells import aligned, coordinates, point_size
+from ._canvas import FONT_SIZE, figure_or_new, style_color_bar
+from ._cells import aligned, coordinates, draw_values
 from ._labels import OUTLINE, shorten, spread
-from ._palette import MISSING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,13 +84,7 @@ def trajectory(
     figure = figure_or_new(figure, SIDE * table.shape[1] + 0.8, SIDE)
     axes = figure.subplots(1, table.shape[1], squeeze=False)[0]
     for ax, name in zip(axes, table, strict=True):
-        time = table[name].to_numpy(dtype=float)
-        known = np.isfinite(time)
-        scatter = partial(ax.scatter, s=point_size(len(xy)), linewidths=0, rasterized=True)
-        scatter(*xy[~known].T, c=MISSING)
-        points = scatter(*xy[known].T, c=time[known], cmap="viridis", vmin=0, vmax=1)
-        style_plane(ax)
-        ax.set_aspect("equal", adjustable="datalim")
+        points = draw_values(ax, xy, table[name].to_numpy(dtype=float), cmap="viridis", vmin=0, vmax=1)
         ax.set_title(str(name), fontsize=FONT_SIZE + 1)
         for a, b in itertools.combinations(centers, 2):
             weight = float(connectivities.loc[a, b])

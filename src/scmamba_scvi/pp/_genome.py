@@ -276,41 +276,27 @@ def _look_up(
     ]
     found, n_found, n_ambiguous = np.full(len(var), -1), [], 0
     for keys, column, normalize in steps:
-        first, several = _index(loci, column, normalize)
+        places = loci.assign(key=loci[column].map(normalize)).drop_duplicates(["key", "chrom", "start", "end"])
+        places = places[places["key"] != ""]
+        first = places.drop_duplicates("key")
+        row_of = dict(zip(first["key"], first.index, strict=True))
+        several = set(places.loc[places["key"].duplicated(), "key"])
         before = (found >= 0).sum()
         for key_of in keys:
-            for i in np.flatnonzero(todo & (found < 0)):
-                key = normalize(key_of[i])
-                if key in first:
-                    found[i] = first[key]
-                    n_ambiguous += key in several
+            asked = np.flatnonzero(todo & (found < 0))
+            spelled = [normalize(key) for key in key_of[asked]]
+            found[asked] = [row_of.get(key, -1) for key in spelled]
+            n_ambiguous += sum(key in several for key in spelled)
         n_found.append(int((found >= 0).sum() - before))
-    by_id, by_name, by_name_ignoring_case = n_found
-    return found, AnnotationCoverage(
-        n_features=len(var),
-        n_kept=int((placed & (found < 0)).sum()),
-        n_by_id=by_id,
-        n_by_name=by_name,
-        n_by_name_ignoring_case=by_name_ignoring_case,
-        n_ambiguous=n_ambiguous,
-    )
+    by_id, by_name, ignoring_case = n_found
+    n_kept = int((placed & (found < 0)).sum())
+    return found, AnnotationCoverage(len(var), n_kept, by_id, by_name, ignoring_case, n_ambiguous)
 
 
 def _without_genome(names: np.ndarray) -> np.ndarray:
     """Names without the genome before them, if it is one only: genes of several species must not be mistaken for another."""
     genomes = {match[0] for name in names if (match := _GENOME.match(name))}
     return np.array([name.removeprefix(*genomes) for name in names], dtype=object) if len(genomes) == 1 else names
-
-
-def _index(loci: pd.DataFrame, column: str, normalize: Callable[[str], str]) -> tuple[dict[str, int], set[str]]:
-    """First row of each key of ``loci``, and the keys that lie at more than one locus."""
-    first: dict[str, int] = {}
-    several: set[str] = set()
-    places = list(zip(loci["chrom"], loci["start"], loci["end"], strict=True))
-    for row, key in enumerate(map(normalize, loci[column])):
-        if key and places[first.setdefault(key, row)] != places[row]:
-            several.add(key)
-    return first, several
 
 
 def _write(var: pd.DataFrame, before: Coordinates, loci: pd.DataFrame, found: np.ndarray) -> None:

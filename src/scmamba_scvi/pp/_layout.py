@@ -116,13 +116,7 @@ class FeatureLayout:
         >>> layout.to_dict()["slots"]
         [3, 2, 0]
         """
-        return {
-            "patch_size": self.patch_size,
-            "slots": self.slots.tolist(),
-            "patch_names": list(self.patch_names),
-            "n_placed": self.n_placed,
-            "ordered": self.ordered,
-        }
+        return dataclasses.asdict(self) | {"slots": self.slots.tolist(), "patch_names": list(self.patch_names)}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> FeatureLayout:
@@ -157,11 +151,7 @@ class FeatureLayout:
         )
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FeatureLayout):
-            return NotImplemented
-        return np.array_equal(self.slots, other.slots) and all(
-            getattr(self, name) == getattr(other, name) for name in ("patch_size", "patch_names", "n_placed", "ordered")
-        )
+        return isinstance(other, FeatureLayout) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]  # holds an array
 

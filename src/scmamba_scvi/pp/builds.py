@@ -36,19 +36,9 @@ def recorded_build(
 ) -> str | None:
     """Build named in ``uns["genome"]`` or, as 10x does, in ``var["genome"]``; `None` if in neither.
 
-    A reference may hold more than a build, such as the genome of a virus: a known build stands for the whole.
-
-    Parameters
-    ----------
-    source
-        What the data are called in the error.
-    stated
-        The build that the user named; it settles what names that are not known mean.
-
-    Raises
-    ------
-    ScmambaError
-        Features of several builds in one matrix.
+    A reference may hold more than a build, such as the genome of a virus: a known build stands for the whole. The build that
+    the user ``stated`` settles what names that are not known mean. Features of several builds in one matrix, called
+    ``source`` in the error, are refused.
     """
     named = [uns["genome"]] if isinstance(uns.get("genome"), str) else []
     if var is not None and "genome" in var:

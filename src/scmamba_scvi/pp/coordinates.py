@@ -80,6 +80,7 @@ def parse_coordinates(var: pd.DataFrame) -> Coordinates:
             break
         found = read(var if len(todo) == len(var) else var.iloc[todo], names[todo])
         if found is not None:
+            _check_ends(*found[1:], names[todo])
             chrom[todo], start[todo], end[todo] = found
     code, spellings = pd.factorize(chrom, sort=False)
     chroms, code_of = _number_chromosomes(spellings)
@@ -139,9 +140,7 @@ def _from_columns(var: pd.DataFrame, names: np.ndarray) -> Found | None:
     start = _as_position(var[in_start], names, in_start)
     end = start if in_end is None else _as_position(var[in_end], names, in_end)
     missing = (chrom == "") | (start < 0) | (end < 0)
-    chrom, start, end = np.where(missing, "", chrom), np.where(missing, -1, start), np.where(missing, -1, end)
-    _check_ends(start, end, names)
-    return chrom, start, end
+    return np.where(missing, "", chrom), np.where(missing, -1, start), np.where(missing, -1, end)
 
 
 def _from_interval(var: pd.DataFrame, names: np.ndarray) -> Found | None:
@@ -157,13 +156,11 @@ def _from_interval(var: pd.DataFrame, names: np.ndarray) -> Found | None:
             f"{wrong.sum():,} of {len(text):,} entries of var[{column!r}] are not intervals: {examples}. "
             f"Expected text such as 'chr1:100-200'; write 'NA' where a feature has no coordinates."
         )
-    _check_ends(start, end, names)
     return chrom, start, end
 
 
 def _from_names(var: pd.DataFrame, names: np.ndarray) -> Found | None:
     chrom, start, end, matched = _match(_NAME, names)
-    _check_ends(start, end, names)
     before = {name: _PREFIXED.fullmatch(name) for name in set(chrom[matched])}
     if len({match and match[1] for match in before.values()}) == 1:  # several prefixes are several genomes
         chrom = np.array([match[2] if (match := before.get(name)) else name for name in chrom], dtype=object)

@@ -8,18 +8,10 @@ from .coordinates import Coordinates, chromosome_key
 
 
 def best_overlaps(query: Coordinates, reference: Coordinates) -> np.ndarray:
-    """Reference interval that shares most bases with each query interval.
+    """Position in ``reference`` of the interval that shares most bases with each query interval, int64 ``(f,)``.
 
-    Parameters
-    ----------
-    query, reference
-        Half-open intervals of one genome build; chromosomes are the same with and without ``chr``. References may
-        overlap each other.
-
-    Returns
-    -------
-    Position in ``reference`` of the interval found for each query interval, int64 ``(f,)``; of equal overlaps the first
-    along the genome; -1 where no base is shared or there are no coordinates.
+    Of equal overlaps the first in genome order is taken, -1 stands for none. Intervals are half-open, of one genome build;
+    those of the reference may overlap each other. Chromosomes are the same with and without ``chr``.
     """
     out = np.full(len(query.chrom), -1, dtype=np.int64)
     keys = {chromosome_key(name): i for i, name in enumerate(reference.chroms)}

@@ -104,7 +104,7 @@ class Recorder(TorchDispatchMode):
 
 
 @dataclasses.dataclass(frozen=True)
-class MatmulShare:
+class MatmulRatio:
     """Medians over the rounds."""
 
     step_s: float
@@ -135,7 +135,7 @@ def measure(
     rounds: int = 7,
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
-) -> MatmulShare:
+) -> MatmulRatio:
     """Time ``step`` and its matrix products alone, alternating.
 
     Parameters
@@ -160,7 +160,7 @@ def measure(
         if i:  # the first replay warms up
             steps.append(step_s), alone.append(sum(per_call)), each.append(per_call)
     per_call = [statistics.median(times) for times in zip(*each, strict=True)]
-    return MatmulShare(statistics.median(steps), statistics.median(alone), _table(products, per_call))
+    return MatmulRatio(statistics.median(steps), statistics.median(alone), _table(products, per_call))
 
 
 def _replayed(product: Product, operands: dict[Operand, Tensor]) -> Callable[[], Any]:

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.metrics import distances
+from scmamba_scvi.metrics.distances import (
+    as_matrix,
+    count_closer,
+    distance_blocks,
+    distance_sums,
+    medoid,
+    prepare,
+    query_rows,
+    resolve_k,
+)
+
+
+@pytest.fixture
+def clouds(monkeypatch):
+    monkeypatch.setattr(distances, "BLOCK_ENTRIES", 100)  # several blocks, the last one ragged
+    rng = np.random.default_rng(0)
+    return prepare(*(as_matrix(rng.normal(size=(n, 3)) + 40) for n in (23, 31)))
+
+
+def test_blocks_are_squared_distances_of_all_queries(clouds):
+    queries, points = clouds
+    found = torch.full((23, 31), torch.nan, dtype=torch.float64)
+    for rows, block in distance_blocks(queries, points):
+        found[rows] = block
+    torch.testing.assert_close(found, torch.cdist(queries, points) ** 2)
+
+
+def test_closer_points_and_ties_are_counted_without_the_excluded(clouds):
+    queries, points = clouds
+    exact = torch.cdist(queries, points)
+    radius, exclude = exact[:, 4] ** 2, torch.full((23,), 9)
+    closer, ties = count_closer(queries, points, radius, exclude)
+    exact[:, 9] = torch.inf
+    torch.testing.assert_close(closer, (exact < exact[:, 4:5]).sum(1).double())
+    assert (ties == 1).all()  # the point at the radius itself
+
+
+def test_sums_are_those_of_each_label(clouds):
+    _, points = clouds
+    codes, rows = torch.arange(31) % 3, np.array([0, 30, 7])
+    expected = torch.cdist(points, points)[rows] @ torch.nn.functional.one_hot(codes).double()
+    torch.testing.assert_close(distance_sums(points, codes, 3, rows), expected)
+
+
+def test_the_medoid_has_the_least_total_distance():
+    x = np.random.default_rng(1).normal(size=(40, 4)) ** 3
+    assert medoid(x) == np.linalg.norm(x[:, None] - x, axis=2).sum(0).argmin()
+    assert medoid(np.ones((1, 2))) == 0
+
+
+def test_what_is_prepared_is_centred_together():
+    x, y = prepare(torch.full((3, 2), 5.0).double(), torch.full((7, 2), 9.0).double())
+    assert (x == -2).all() and (y == 2).all()
+
+
+def test_queries_are_all_rows_or_a_sorted_draw_without_repeats():
+    np.testing.assert_array_equal(query_rows(9, None, 0), np.arange(9))
+    np.testing.assert_array_equal(query_rows(9, 20, 0), np.arange(9))
+    drawn = query_rows(900, 50, 0)
+    assert len(np.unique(drawn)) == 50 and (np.diff(drawn) > 0).all()
+    assert not np.array_equal(drawn, query_rows(900, 50, 1))
+
+
+@pytest.mark.parametrize(
+    ("n_neighbors", "fraction", "k"),
+    [(5, None, 5), (None, 0.01, 2), (None, 0.001, 1), (7, 0.5, 7)],
+)
+def test_neighbours_are_a_number_or_a_fraction_of_at_least_one(n_neighbors, fraction, k):
+    assert resolve_k(n_neighbors, fraction, 150) == k
+
+
+@pytest.mark.parametrize(
+    ("n_neighbors", "fraction", "message"),
+    [(0, None, "1 to 9 neighbours"), (10, None, "10 were asked"), (None, 1.5, "neighbor_frac"), (None, None, "frac")],
+)
+def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, fraction, message):
+    with pytest.raises(ScmambaError, match=message):
+        resolve_k(n_neighbors, fraction, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        pytest.param([[1.0, np.nan], [0, 0]], "1 of 2 rows of z are not finite", id="nan"),
+        pytest.param(np.zeros(3), r"z must be a matrix .*\(3,\)", id="vector"),
+        pytest.param(np.zeros((0, 3)), r"not empty; got shape \(0, 3\)", id="empty"),
+        pytest.param([["a"]], "z must be an array of numbers", id="text"),
+    ],
+)
+def test_what_is_no_finite_matrix_is_refused(values, message):
+    with pytest.raises(ScmambaError, match=message):
+        as_matrix(values, "z")

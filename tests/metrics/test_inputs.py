@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+
+from scmamba_scvi._compat import without_pulling
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.metrics._inputs import read_inputs
+
+N = 12
+JOINT = np.arange(2.0 * N).reshape(N, 2)
+
+
+@pytest.fixture
+def mdata():
+    """The rna of all cells in another order, the atac without the last two; embeddings in ``obsm`` of each."""
+    names = np.array([f"c{i}" for i in range(N)])
+    order = np.random.default_rng(0).permutation(N)
+    parts = {}
+    for key, rows in (("rna", order), ("atac", np.arange(N - 2))):
+        parts[key] = ad.AnnData(np.ones((len(rows), 1), np.float32), obs=pd.DataFrame(index=names[rows]))
+        parts[key].var_names = [key]
+        parts[key].obsm["X_e"] = JOINT[rows] + (10 if key == "rna" else 20)
+    with without_pulling():
+        mdata = mudata.MuData(parts)
+    rows = pd.Index(names).get_indexer(mdata.obs_names)
+    mdata.obsm["X_e"] = JOINT[rows]
+    mdata.obs["cell_type"] = [f"t{i % 3}" for i in rows]
+    return mdata
+
+
+def rows_of(inputs):
+    return np.array([int(name[1:]) for name in inputs.cells])
+
+
+def test_a_key_finds_the_joint_embedding_and_those_of_modalities_by_name(mdata):
+    inputs = read_inputs(mdata, "X_e", "cell_type", None)
+    rows = rows_of(inputs)
+    parts = inputs.methods["X_e"]
+    np.testing.assert_array_equal(parts["joint"], JOINT[rows])
+    np.testing.assert_array_equal(parts["rna"], JOINT[rows] + 10)
+    lacking = rows >= N - 2
+    np.testing.assert_array_equal(parts["atac"][~lacking], JOINT[rows][~lacking] + 20)
+    assert np.isnan(parts["atac"][lacking]).all()
+    assert inputs.labels.tolist() == [f"t{i % 3}" for i in rows]
+    assert all(batch is None for batch in inputs.batches)
+
+
+def test_tables_are_aligned_by_name_and_rows_that_are_not_finite_are_counted(mdata):
+    table = pd.DataFrame(JOINT, index=[f"c{i}" for i in range(N)]).iloc[::-1]
+    table.iloc[0] = np.nan
+    inputs = read_inputs(mdata, {"m": table}, None, None)
+    np.testing.assert_array_equal(inputs.methods["m"]["joint"], table.loc[inputs.cells].to_numpy())
+    assert inputs.unusable == {("m", "joint"): 1}
+
+
+def test_without_data_rows_or_names_say_which_cell_is_which():
+    by_row = read_inputs(None, {"m": {"rna": JOINT, "atac": JOINT + 1}}, ["a", "b"] * 6, None)
+    assert len(by_row.cells) == N and by_row.labels.tolist() == ["a", "b"] * 6
+    first, second = (pd.DataFrame(JOINT[rows], index=[f"c{i}" for i in rows]) for rows in ([0, 1], [1, 2]))
+    by_name = read_inputs(None, {"m": {"rna": first, "atac": second}}, pd.Series({"c2": "x"}), None)
+    assert by_name.cells.tolist() == ["c0", "c1", "c2"]
+    assert by_name.labels.tolist() == [None, None, "x"]
+    assert np.isnan(by_name.methods["m"]["atac"][0]).all()
+
+
+@pytest.mark.parametrize("how", ["positions", "mask", "names"])
+def test_cells_are_chosen_by_position_mask_or_name(mdata, how):
+    inputs = read_inputs(mdata, "X_e", "cell_type", None)
+    asked = {"positions": [5, 2], "mask": np.isin(np.arange(N), [2, 5]), "names": inputs.cells[[5, 2]]}[how]
+    chosen = inputs.choose(asked, None, 0)
+    assert chosen.cells.equals(inputs.cells[[2, 5]])
+    np.testing.assert_array_equal(chosen.methods["X_e"]["joint"], inputs.methods["X_e"]["joint"][[2, 5]])
+    np.testing.assert_array_equal(chosen.labels, inputs.labels[[2, 5]])
+
+
+def test_at_most_so_many_cells_are_drawn_by_the_seed(mdata):
+    inputs = read_inputs(mdata, "X_e", None, None)
+    one, same, other = (inputs.choose(None, 6, seed).cells for seed in (0, 0, 1))
+    assert len(one) == 6 and one.equals(same) and not one.equals(other)
+    assert inputs.choose(None, 100, 0).cells.equals(inputs.cells)
+
+
+def test_names_must_tell_cells_apart(mdata):
+    double = ad.AnnData(np.ones((2, 1)), obs=pd.DataFrame(index=["c", "c"]), obsm={"X_e": np.eye(2)})
+    with pytest.raises(ScmambaError, match="obs_names_make_unique"):
+        read_inputs(double, "X_e", None, None)
+    with pytest.raises(ScmambaError, match="names some cells twice"):
+        read_inputs(mdata, "X_e", pd.Series(["a", "b"], index=["c1", "c1"]), None)

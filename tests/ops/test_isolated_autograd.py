@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scmamba_scvi.ops.isolated_autograd import isolated_autograd
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("outside", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_gradients_are_as_asked_whatever_is_outside(outside, grad):
+    with outside():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        with isolated_autograd(CPU, grad=grad):
+            y = (torch.ones(2, requires_grad=True) * 2).sum()
+            assert y.requires_grad == grad and not torch.is_inference_mode_enabled()
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+
+
+def test_autocast_of_the_caller_is_off_inside_and_on_again_after():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with isolated_autograd(CPU, grad=False):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+def test_hooks_of_the_caller_see_only_what_is_saved_outside():
+    seen = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t) or t, lambda t: t):
+        with isolated_autograd(CPU, grad=True):
+            x = torch.full((3,), 2.0, requires_grad=True)
+            (gradient,) = torch.autograd.grad(x.square().sum(), x)
+        assert not seen and gradient.tolist() == [4.0] * 3
+        torch.ones(3, requires_grad=True).square()
+        assert seen
+
+
+def test_an_error_inside_leaves_the_caller_as_it_was():
+    with pytest.raises(ZeroDivisionError), torch.no_grad(), isolated_autograd(CPU, grad=True):
+        raise ZeroDivisionError
+    assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from scmamba_scvi import pl
+from scmamba_scvi.errors import ScmambaError
+
+
+@pytest.fixture
+def table():
+    """Links are stronger near the start of transcription; some pairs have no score."""
+    rng = np.random.default_rng(0)
+    distance = rng.integers(-200_000, 200_000, 1000)
+    z = rng.normal(size=1000) + 4 * np.exp(-np.abs(distance) / 20_000)
+    z[::50] = np.nan
+    return pd.DataFrame({
+        "gene": [f"GENE{i % 40}" for i in range(1000)], "peak": [f"chr1:{i}-{i + 1}" for i in range(1000)],
+        "distance": distance, "z": z, "q": np.where(z > 3, 0.01, 0.8),
+    })  # fmt: skip
+
+
+def draw(table, **options):
+    ax = pl.region_links(table, figure=Figure(), **options)
+    FigureCanvasAgg(ax.figure).draw()
+    return ax
+
+
+def test_pairs_are_split_by_their_false_discovery_rate(table):
+    ax = draw(table, q=0.1)
+    grey, coloured = (collection.get_offsets() for collection in ax.collections[:2])
+    known = table[table["z"].notna()]
+    sure = known[known["q"] <= 0.1]
+    np.testing.assert_array_equal(coloured, sure[["distance", "z"]])
+    assert len(grey) + len(coloured) == len(known)
+    assert f"{len(sure):,} of {len(known):,} pairs with q ≤ 0.1" in ax.get_legend().get_texts()[0].get_text()
+
+
+def test_the_line_is_the_mean_of_pairs_at_a_distance(table):
+    (line,) = (line for line in draw(table).lines if line.get_label() == "mean of pairs")
+    at, mean = line.get_data()
+    assert (np.diff(at) > 0).all() and mean[np.abs(at).argmin()] > mean[[0, -1]].max() + 1
+    known = table.dropna()
+    assert mean.mean() == pytest.approx(known["z"].mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("n_labels", [0, 4])
+def test_the_best_genes_are_named_once(table, n_labels):
+    names = [text.get_text() for text in draw(table, n_labels=n_labels).texts]
+    assert len(names) == len(set(names)) == n_labels
+    if names:
+        assert names[0] == table.loc[table["z"].idxmax(), "gene"]
+
+
+def test_names_do_not_cover_one_another(table):
+    boxes = [text.get_window_extent() for text in draw(table, n_labels=8).texts]
+    for i, a in enumerate(boxes):
+        assert not any(a.overlaps(b) for b in boxes[i + 1 :])
+
+
+def test_ticks_are_kilobases_on_both_sides(table):
+    assert [t.get_text() for t in draw(table).get_xticklabels()] == ["-100", "-10", "-1", "0", "1", "10", "100"]
+
+
+def test_tables_that_cannot_be_drawn_are_refused(table):
+    figure = Figure()
+    with pytest.raises(ScmambaError, match=r"lacks \['z'\]; pass what model.get_region_links\(\) gives"):
+        pl.region_links(table.drop(columns="z"), figure=figure)
+    with pytest.raises(ScmambaError, match="No pair of the table has a z-score"):
+        pl.region_links(table.assign(z=np.nan), figure=figure)
+    assert not figure.axes

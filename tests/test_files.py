@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from scmamba_scvi._files import atomic_write, remove_unfinished
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("new")
+        assert unfinished.suffix == ".csv"  # writers choose their format by it
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["scores.csv"]
+
+
+def test_after_an_error_the_old_file_stays_alone(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as unfinished:
+        unfinished.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["scores.csv"]
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".last.4711.ckpt", ".last.notes.ckpt", ".other.4711.ckpt", "last.ckpt"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path / "last.ckpt")
+    assert sorted(os.listdir(tmp_path)) == [".last.notes.ckpt", ".other.4711.ckpt", "last.ckpt"]
