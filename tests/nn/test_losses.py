@@ -24,6 +24,25 @@ def test_info_nce_is_half_of_equation_7():
     assert float(info_nce(x, y, sigma)) == pytest.approx((rows + columns) / 2, rel=1e-5)
 
 
+def test_own_negatives_are_the_other_cells_of_the_same_modality():
+    x, y, sigma = unit(seed=1), unit(seed=2), 0.2
+    cross, of_x, of_y = (np.exp((a @ b.T).numpy() / sigma) for a, b in ((x, y), (x, x), (y, y)))
+    for own in (of_x, of_y):
+        np.fill_diagonal(own, 0)
+    rows = -np.log(np.diag(cross) / (cross.sum(1) + of_x.sum(1))).mean()
+    columns = -np.log(np.diag(cross) / (cross.sum(0) + of_y.sum(1))).mean()
+    assert float(info_nce(x, y, sigma, own_negatives=True)) == pytest.approx((rows + columns) / 2, rel=1e-5)
+
+
+def test_own_negatives_see_that_modalities_lie_apart():
+    """Two shells of the same cells: each true match is the nearest of the other modality, but not the nearest of all."""
+    x = unit(64)
+    shift = 3 * F.one_hot(torch.tensor(0), 5).double()
+    a, b = F.normalize(x + shift, dim=-1), F.normalize(x - shift, dim=-1)
+    together, apart = (float(info_nce(*pair, 0.07, own_negatives=True)) for pair in ((x, x), (a, b)))
+    assert apart > together + 5
+
+
 def test_cosine_distance_is_equation_8():
     x, y = unit(seed=1), unit(seed=2)
     expected = 1 - np.mean([float(a @ b) / float(a.norm() * b.norm()) for a, b in zip(x, y, strict=True)])

@@ -50,9 +50,8 @@ def fit_alignment(
     z, present = _embed_all(module, matrices, held_out)
     plain = _foscttm(z, present)
     remembered = sample(cells[is_paired(matrices, cells)], N_MEMORY, seed)
-    of_memory, in_memory = _embed_all(module, matrices, remembered)
-    mean = sum(x * in_memory[kind][:, None] for kind, x in of_memory.items())
-    alignment.set_memory(F.normalize(mean, dim=1))
+    of_memory, _ = _embed_all(module, matrices, remembered)
+    alignment.set_memory(F.normalize(torch.stack(list(of_memory.values())).sum(0), dim=1))
     if _foscttm({kind: alignment.recall(x) for kind, x in z.items()}, present) > plain:
         alignment.set_memory(alignment.memory[:0])
     alignment.fit_moments(z, present, MIN_PAIRS)

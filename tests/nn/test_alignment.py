@@ -1,0 +1,117 @@
+"""Modalities that lie apart are brought together; without a fit, or on too few pairs, nothing moves."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.linalg import sqrtm
+
+from scmamba_scvi.nn.alignment import MEMORY_TEMPERATURE, Alignment
+
+Z = 6
+
+
+def unit(x):
+    return F.normalize(x, dim=1)
+
+
+def apart(n=4000, seed=0):
+    """The same cells seen by two modalities, of which one spreads less and lies elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randn(n, Z, generator=generator) * torch.tensor([1, 0.8, 0.6, 0.5, 0.4, 0.3])
+    rna = unit(cells + 0.2 * torch.randn(n, Z, generator=generator))
+    other = unit(0.5 * cells + torch.tensor([0.0, 0, 0, 0, 0.5, 0.5]) + 0.2 * torch.randn(n, Z, generator=generator))
+    return {"rna": rna, "atac": other}
+
+
+def everybody(z):
+    return {kind: torch.ones(len(x), dtype=torch.bool) for kind, x in z.items()}
+
+
+def fraction_of_other(z):
+    """Among the 15 nearest cells, 0.5 for a perfect mix."""
+    x = torch.cat(list(z.values()))
+    of = torch.arange(len(z)).repeat_interleave(len(x) // len(z))
+    near = (x @ x.T).fill_diagonal_(-2).topk(15).indices
+    return (of[near] != of[:, None]).float().mean().item()
+
+
+def test_before_a_fit_every_embedding_stays_as_it_is():
+    z = unit(torch.randn(50, Z))
+    z[3] = 0  # a cell that lacks the modality
+    torch.testing.assert_close(Alignment(["rna", "atac"], Z)(z, "atac"), z)
+
+
+def test_moments_bring_modalities_together_on_cells_that_they_were_not_fitted_to():
+    alignment, fitted, new = Alignment(["rna", "atac"], Z), apart(seed=0), apart(n=500, seed=1)
+    alignment.fit_moments(fitted, everybody(fitted), min_cells=30)
+    together = {kind: alignment(x, kind) for kind, x in new.items()}
+    assert fraction_of_other(new) < 0.25 < 0.4 < fraction_of_other(together)
+    for x in together.values():
+        torch.testing.assert_close(x.norm(dim=1), torch.ones(500))
+
+
+def test_moments_are_those_half_way_as_scipy_computes_them():
+    z = {kind: x.double() for kind, x in apart().items()}
+    alignment = Alignment(["rna", "atac"], Z)
+    alignment.fit_moments({k: x.float() for k, x in z.items()}, everybody(z), min_cells=30)
+    covariances = {k: np.cov(x.numpy().T) for k, x in z.items()}
+    target = sum(covariances.values()) / 2
+    kept = len(z["rna"]) / (len(z["rna"]) + 2 * Z)  # what shrinkage leaves of the own covariance
+    for kind in ("rna", "atac"):
+        own = kept * covariances[kind] + (1 - kept) * target
+        expected = np.linalg.inv(sqrtm(own)) @ sqrtm(target)
+        np.testing.assert_allclose(alignment.get_buffer(f"map_{kind}").numpy(), expected, atol=0.03)
+        placed = z[kind].float() @ alignment.get_buffer(f"map_{kind}") + alignment.get_buffer(f"offset_{kind}")
+        middle = (z["rna"].mean(0) + z["atac"].mean(0)) / 2
+        torch.testing.assert_close(placed.mean(0), middle.float(), atol=1e-5, rtol=0)
+
+
+def test_only_cells_with_both_modalities_are_compared():
+    """Cells of one modality alone may be of other types: they must not move what they are not part of."""
+    z = apart()
+    present = everybody(z)
+    present["atac"][:2000] = False
+    z["rna"][:2000] = unit(torch.randn(2000, Z) + 3)
+    whole, part = Alignment(list(z), Z), Alignment(list(z), Z)
+    whole.fit_moments(z, present, min_cells=30)
+    some = {kind: x[2000:] for kind, x in z.items()}
+    part.fit_moments(some, everybody(some), min_cells=30)
+    for name, buffer in whole.named_buffers():
+        torch.testing.assert_close(buffer, part.get_buffer(name))
+
+
+def test_three_modalities_meet_though_two_are_never_measured_together():
+    two, generator = apart(), torch.Generator().manual_seed(5)
+    z = {"rna": two["rna"], "atac": two["atac"], "protein": unit(two["rna"] @ torch.diag(torch.linspace(1.5, 0.5, Z)))}
+    z["protein"] = unit(z["protein"] + 0.3 + 0.1 * torch.randn(len(z["rna"]), Z, generator=generator))
+    present = everybody(z)
+    present["protein"][:2000] = False
+    present["atac"][2000:] = False
+    alignment = Alignment(list(z), Z)
+    alignment.fit_moments(z, present, min_cells=30)
+    before, after = ({k: f(x, k)[1000:1400] for k, x in z.items()} for f in (lambda x, _: x, alignment))
+    gap = lambda of: (of["atac"].mean(0) - of["protein"].mean(0)).norm().item()  # noqa: E731
+    assert gap(after) < gap(before) / 3
+
+
+@pytest.mark.parametrize("n", [0, 29])
+def test_few_pairs_move_nothing(n):
+    z = {kind: x[:n] for kind, x in apart().items()}
+    alignment = Alignment(list(z), Z)
+    alignment.fit_moments(z, everybody(z), min_cells=30)
+    assert torch.equal(alignment.map_rna, torch.eye(Z)) and not alignment.offset_atac.any()
+
+
+def test_recall_is_attention_over_the_remembered_cells():
+    alignment, cells = Alignment(["rna"], Z), unit(torch.randn(40, Z))
+    alignment.set_memory(unit(torch.randn(90, Z)))
+    alignment.set_memory(cells)  # replaces more with fewer
+    z = unit(torch.randn(7, Z))
+    weights = np.exp((z @ cells.T).numpy().astype(float) / MEMORY_TEMPERATURE)
+    recalled = weights / weights.sum(1, keepdims=True) @ cells.numpy()
+    expected = z.numpy() + recalled / np.linalg.norm(recalled, axis=1, keepdims=True)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(alignment.recall(z).numpy(), expected, atol=1e-5)
+    alignment.set_memory(cells[:0])
+    torch.testing.assert_close(alignment.recall(z), z)
