@@ -16,7 +16,8 @@ from scmamba_scvi.data import simulate_citeseq
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import true_match_ranks
 from scmamba_scvi.model.fitting.calibration import fit_temperature
-from scmamba_scvi.model.tools.assignment import assign
+from scmamba_scvi.model.tools import matching
+from scmamba_scvi.model.tools.matching import assign
 from scmamba_scvi.model.tools.retrieval import log_evidence, nearest_references
 
 
@@ -107,27 +108,24 @@ def test_memory_does_not_grow_with_queries_times_references():
 # -- one to one -------------------------------------------------------------------------------------------------------
 
 
-def test_within_one_block_the_assignment_is_scipys():
-    x, y = pairs(80)
-    _, want = linear_sum_assignment(x @ y.T, maximize=True)
-    np.testing.assert_array_equal(assign(x, y, 80), want)
-
-
-@pytest.mark.parametrize(("n", "m"), [(500, 500), (400, 517), (517, 400), (1, 90), (90, 1), (3, 0)])
-def test_no_reference_is_given_twice_and_none_is_held_back(n, m):
-    x, _ = pairs(n)
-    y, _ = pairs(max(m, 1), seed=1)
-    found = assign(x, y[:m], block_size=32)
+@pytest.mark.parametrize(("n", "m"), [(60, 60), (40, 57), (57, 40), (1, 9), (9, 1), (3, 0)])
+def test_no_reference_is_given_twice_and_the_sum_of_cosines_is_the_largest(n, m):
+    (x, _), (_, y) = pairs(n), pairs(max(m, 1), seed=1)
+    y = y[:m]
+    found = assign(x, y)
     given = found[found >= 0]
-    assert len(np.unique(given)) == len(given) and (given < max(m, 1)).all()
-    if m >= n or n * m <= 32**2:
-        assert len(given) == min(n, m)
+    assert len(np.unique(given)) == len(given) == min(n, m)
+    rows, columns = linear_sum_assignment(-(x @ y.T))
+    assert (x[found >= 0] * y[given]).sum() == pytest.approx((x[rows] * y[columns]).sum(), abs=1e-4)
 
 
-def test_most_true_matches_are_still_found_when_the_assignment_is_cut_into_blocks():
-    x, y = pairs(600, noise=0.3)
-    whole, cut = (np.mean(assign(x, y, size) == np.arange(600)) for size in (600, 150))
-    assert whole > 0.9 and cut > 0.5
+def test_more_pairs_than_fit_into_memory_are_refused_with_what_to_do_instead(monkeypatch):
+    x, y = pairs(50)
+    monkeypatch.setattr(matching, "MAX_PAIRS", 2499)
+    with pytest.raises(
+        ScmambaError, match="at most 2,499 pairs, and 50 times 50 are more: match the cells of one type"
+    ):
+        assign(x, y)
 
 
 # -- a model ----------------------------------------------------------------------------------------------------------
@@ -229,7 +227,6 @@ def test_without_held_out_pairs_a_warning_says_that_confidence_is_not_calibrated
         pytest.param({"query_modality": "atac"}, ScmambaError, "both are atac: name two of", id="twice the same"),
         pytest.param({"k": 301}, ScmambaError, "between 1 and the 300 reference cells.*301", id="k beyond the cells"),
         pytest.param({"k": 0}, ScmambaError, "k must be at least 1", id="k of nothing"),
-        pytest.param({"block_size": 0}, ScmambaError, "block_size", id="block of nothing"),
         pytest.param({"adata": np.eye(3)}, ScmambaError, "adata must be a MuData, or an AnnData", id="an array"),
     ],
 )
