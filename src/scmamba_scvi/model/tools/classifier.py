@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from scvi import settings
 from ..._columns import obs_column
 from ..._compat import scvi_constants
 from ..._keys import KINDS
-from ...errors import ScmambaError
+from ...errors import ScmambaError, warn
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
@@ -26,8 +25,6 @@ _C = scvi_constants()
 
 class ClassifierMixin(EmbeddingMixin):
     """`train_classifier` and `predict`."""
-
-    classifier_: dict[str, Any] | None
 
     def train_classifier(
         self,
@@ -167,11 +164,7 @@ class ClassifierMixin(EmbeddingMixin):
         found = chosen.set_axis(names[cells])
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
-            warnings.warn(
-                f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warn(f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.")
         return found if soft else _most_probable(found, threshold, unsure)
 
     def _fit_classifier(
@@ -187,11 +180,10 @@ class ClassifierMixin(EmbeddingMixin):
             return None
         absent = sorted(set(labels.dropna()) - set(known))
         if absent:
-            warnings.warn(
+            warn(
                 f"Fewer than two cells with {' and '.join(subset)} have the labels {absent[:5]}: cells with just these "
-                f"modalities will not be given them.",
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
+                f"modalities will not be given them."
+            )
         with restricted_to(self, mdata, subset) as part:
             cells = part.obs_names.get_indexer(known.index)
             z = self.get_latent_representation(part, indices=cells, batch_size=batch_size)

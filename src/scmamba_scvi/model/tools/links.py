@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,7 +10,7 @@ import pandas as pd
 import torch
 from mudata import MuData
 
-from ...errors import ScmambaError
+from ...errors import ScmambaError, warn
 from ...ops.csr import transposed_product
 from ...pp import value_transform
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
@@ -133,11 +132,10 @@ class LinksMixin(EmbeddingMixin):
         q = np.full(len(p), np.nan)
         q[known] = false_discovery_control(p[known]) if known.any() else []
         if not known.all():
-            warnings.warn(
+            warn(
                 f"{(~known).sum():,} of {len(p):,} pairs have a feature that no cell has, or fewer than "
-                f"{MIN_BACKGROUND} peaks to be compared with: they are NaN.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+                f"{MIN_BACKGROUND} peaks to be compared with: they are NaN."
+            )
         distance = np.where(forward[gene], 1, -1) * (centre[peak] - start[gene])
         order = np.argsort(-z, kind="stable")  # NaN last
         columns = {

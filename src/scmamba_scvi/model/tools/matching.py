@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.optimize import linear_sum_assignment
 
-from ...errors import ScmambaError
+from ...errors import ScmambaError, warn
 from ..fitting.calibration import match_temperature
 from ..inputs.arguments import check_count
 from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
@@ -171,16 +170,12 @@ class MatchingMixin(EmbeddingMixin):
         check_k(k, references, reference_kind)
         temperature, calibrated = match_temperature(self, query_kind, reference_kind)
         if not calibrated:
-            warnings.warn(
+            warn(
                 "The confidence is not calibrated, because this model held out too few pairs for it: train with a "
-                "train_size below 1.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+                "train_size below 1."
+            )
         if not queries.has.all():
-            warnings.warn(
-                f"{(~queries.has).sum():,} of {len(queries.has):,} cells lack {query_kind}: they have no match.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+            warn(f"{(~queries.has).sum():,} of {len(queries.has):,} cells lack {query_kind}: they have no match.")
         # the search counts only cells that have the modality, results count all of them; the last entry is for -1
         position = np.append(np.flatnonzero(references.has), -1)
         assignment = position[assign(queries.z, references.z)] if one_to_one else None

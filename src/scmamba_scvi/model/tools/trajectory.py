@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import obs_column
-from ...errors import ScmambaError, UnknownNameError
+from ...errors import ScmambaError, UnknownNameError, warn
 from ...metrics import diffusion_pseudotime
 from ...metrics.distances import medoid
 from .cells import as_mudata, kind_of
@@ -83,11 +83,10 @@ class TrajectoryMixin(EmbeddingMixin):
                 time = diffusion_pseudotime(z[has], int(has[:root_cell].sum()), n_neighbors=n_neighbors, n_dcs=n_dcs)
             out.loc[has, name] = time
             if np.isnan(time).any():
-                warnings.warn(
+                warn(
                     f"{name}: {np.isnan(time).sum():,} of {len(time):,} cells are not connected to the root and have no "
-                    f"pseudotime (NaN); more neighbours than {n_neighbors} may connect them.",
-                    UserWarning, stacklevel=2,
-                )  # fmt: skip
+                    f"pseudotime (NaN); more neighbours than {n_neighbors} may connect them."
+                )
         return out
 
     def _embeddings_of(

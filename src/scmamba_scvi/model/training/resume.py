@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +21,7 @@ from scvi import settings
 from ..._files import atomic_write, remove_unfinished
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig
-from ...errors import ResumeError, ScmambaError
+from ...errors import ResumeError, ScmambaError, warn
 from ...ops.csr import is_csr
 from .._base import ModelBase
 from ..inputs.matrices import iterate_blocks
@@ -145,10 +144,7 @@ class TrainingCheckpoint(Checkpoint):
             if not self.path.exists():
                 raise ScmambaError(f"checkpoint_dir {self.path.parent} cannot be written: {reason}.") from error
             # a full disk must not end the training, and must not pass unnoticed
-            warnings.warn(
-                f"{self.path} could not be written ({reason}): it stays as it was, and training goes on.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+            warn(f"{self.path} could not be written ({reason}): it stays as it was, and training goes on.")
 
     def _check_identity(self, saved: Mapping[str, str]) -> None:
         now = self.identity
