@@ -109,18 +109,14 @@ def test_a_minibatch_is_split_into_few_nearly_equal_parts():
     torch.testing.assert_close(torch.cat([part["y"] for part in parts]), batch["y"])
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [pytest.param({}, id="any cells"), pytest.param({"batch_pure": True}, id="minibatches of one batch")],
-)
-def test_training_compares_more_cells_than_it_reads_together(plan):
+def test_training_compares_more_cells_than_it_reads_together():
     mdata = simulate_multiome(n_cells=400, n_genes=150, n_peaks=400, n_batches=2, seed=0)
     mdata = mudata.MuData({"rna": mdata["rna"][:380].copy(), "atac": mdata["atac"][20:].copy()})
     mdata.obs["donor"] = (np.arange(400) % 2).astype(str)
     SCMAMBA.setup_mudata(mdata, batch_key="donor")
     model = SCMAMBA(mdata)
     with logged() as lines:
-        model.train(max_epochs=4, batch_size=32, contrastive_batch_size=128, plan_kwargs=plan, accelerator="cpu")
+        model.train(max_epochs=4, batch_size=32, contrastive_batch_size=128, accelerator="cpu")
     assert "minibatches of 128 (32 at a time)" in lines[0]
     assert model.training_summary_["contrastive_batch_size"] == 128
     assert model.history["train_loss"].notna().all().all()

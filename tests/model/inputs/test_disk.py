@@ -119,13 +119,6 @@ def test_a_buffer_that_is_too_small_is_refused_with_a_size_that_is_enough(opened
         train(model, plan_kwargs={"buffer_mb": 0.01})
 
 
-def test_batch_pure_minibatches_are_refused(opened):
-    opened.obs["batch"] = "a"
-    model = model_of(opened, batch_key="batch")
-    with pytest.raises(ScmambaError, match="needs the counts in memory"):
-        train(model, plan_kwargs={"batch_pure": True})
-
-
 def test_a_sample_consists_of_whole_chunks_from_all_over_the_file():
     cells = np.random.default_rng(0).permutation(10_000)
     chosen = sample_chunks(cells, 640, seed=0)
