@@ -14,7 +14,6 @@ from scvi import settings
 
 from ..._columns import obs_column
 from ..._compat import scvi_constants
-from ..._keys import KINDS
 from ...errors import ScmambaError, warn
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to
 from .embedding import JOINT, EmbeddingMixin
@@ -91,7 +90,7 @@ class ClassifierMixin(EmbeddingMixin):
                 for subset in itertools.combinations(kinds, n_kinds):
                     found = self._fit_classifier(mdata, subset, labels, balance, batch_size)
                     if found is not None:
-                        heads[_set_key(subset)] = found.to_dict()
+                        heads["+".join(subset)] = found.to_dict()
         if not heads:
             raise ScmambaError(
                 f"Of the modalities {kinds}, none has labelled cells of two labels with at least two cells each."
@@ -212,10 +211,11 @@ class ClassifierMixin(EmbeddingMixin):
         return pd.DataFrame(out, columns=labels)
 
     def _measured_kinds(self, mdata: MuData) -> np.ndarray:
-        """Kinds that each cell of ``mdata`` has, as `_set_key` writes them, ``""`` for none."""
+        """Kinds that each cell of ``mdata`` has, such as ``"rna+atac"``, in the order of the model; ``""`` for none."""
         out = np.full(mdata.n_obs, "", dtype=object)
-        for kind in (kind for kind in KINDS if self.kinds.get(kind) in mdata.mod):
-            out[mdata.obs_names.isin(mdata.mod[self.kinds[kind]].obs_names)] += f"+{kind}"
+        for kind, key in self.kinds.items():
+            if key in mdata.mod:
+                out[mdata.obs_names.isin(mdata.mod[key].obs_names)] += f"+{kind}"
         return np.array([names.removeprefix("+") for names in out], dtype=object)
 
 
@@ -251,8 +251,3 @@ def _most_probable(found: pd.DataFrame, threshold: float, unsure: str) -> np.nda
     out[values.max(axis=1) < threshold] = unsure
     out[found.isna().any(axis=1)] = None
     return out
-
-
-def _set_key(kinds: Sequence[str]) -> str:
-    """Name of a set of kinds, such as ``"rna+atac"``."""
-    return "+".join(sorted(kinds, key=KINDS.index))
