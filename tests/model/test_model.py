@@ -494,37 +494,6 @@ def test_training_logs_what_was_chosen(mdata):
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_saved_model_is_loaded_unchanged(trained, reference, tmp_path):
-    trained.save(tmp_path / "m")
-    loaded = SCMAMBA.load(tmp_path / "m", adata=plain(trained.adata))
-    np.testing.assert_allclose(loaded.get_latent_representation(), reference, atol=1e-5)
-    assert loaded.history["train_loss"].equals(trained.history["train_loss"])
-    assert loaded.config == trained.config
-
-
-def test_a_model_loaded_without_data_can_be_saved_again(trained, reference, tmp_path):
-    trained.save(tmp_path / "m")
-    loaded = SCMAMBA.load(tmp_path / "m", adata=False)
-    np.testing.assert_allclose(loaded.get_latent_representation(plain(trained.adata)), reference, atol=1e-5)
-    loaded.save(tmp_path / "again")
-    again = SCMAMBA.load(tmp_path / "again", adata=False)
-    np.testing.assert_allclose(again.get_latent_representation(plain(trained.adata)), reference, atol=1e-5)
-
-
-def test_an_exported_model_is_read_unchanged(trained, reference, tmp_path):
-    trained.export(tmp_path / "m")
-    assert {p.name for p in (tmp_path / "m").iterdir()} == {"model.json", "weights.safetensors"}
-    for mdata in (None, plain(trained.adata)):
-        model = SCMAMBA.from_export(tmp_path / "m", mdata)
-        z = model.get_latent_representation(plain(trained.adata) if mdata is None else None)
-        np.testing.assert_allclose(z, reference, atol=1e-5)
-        assert model.config == trained.config
-    model.export(tmp_path / "again")
-    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == (
-        tmp_path / "m" / "weights.safetensors"
-    ).read_bytes()
-
-
 def test_batches_named_by_numbers_survive_an_export(mdata, quick, tmp_path):
     mdata.obs["batch"] = np.arange(mdata.n_obs) % 2 + 1  # whole numbers, not text
     SCMAMBA.setup_mudata(mdata, batch_key="batch")
@@ -534,13 +503,6 @@ def test_batches_named_by_numbers_survive_an_export(mdata, quick, tmp_path):
     again = SCMAMBA.from_export(tmp_path / "m", plain(mdata))
     # were batch 1 read back as "1", the cells would be of batches that the model does not know
     np.testing.assert_allclose(again.get_latent_representation(), model.get_latent_representation(), atol=1e-5)
-
-
-def test_a_loaded_model_can_be_trained_further(trained, tmp_path, quick):
-    trained.save(tmp_path / "m")
-    loaded = SCMAMBA.load(tmp_path / "m", adata=plain(trained.adata))
-    loaded.train(**quick)
-    assert len(loaded.history["train_loss"]) == 4
 
 
 @pytest.mark.parametrize(

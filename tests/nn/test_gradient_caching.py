@@ -124,31 +124,6 @@ def test_training_compares_more_cells_than_it_reads_together():
     assert np.isfinite(model.get_latent_representation()).all()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        pytest.param(
-            {"batch_size": 64, "size": 100}, "not a multiple of batch_size=64: choose 64 or 128", id="multiple"
-        ),
-        pytest.param({"batch_size": 64, "size": 32}, "smaller than batch_size=64: choose at least 64", id="smaller"),
-        pytest.param(
-            {"batch_size": 64, "size": 1024}, "more than the 900 training cells: .* at most 896", id="too many"
-        ),
-        pytest.param(
-            {"batch_size": 64, "size": 192, "n_ranks": 2},
-            "on each of 2 devices: choose 128 or 256",
-            id="several devices",
-        ),
-        pytest.param({"batch_size": 1, "size": 64}, "batch_size=1 is too few cells", id="no minibatch"),
-        pytest.param({"batch_size": 300, "size": None, "n_ranks": 2}, "choose 2 to 225", id="two devices, too large"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_refused(arguments, message):
-    options = {"n_ranks": 1, **arguments}
-    with pytest.raises(ScmambaError, match=message):
-        choose_sizes(1000, 900, options["batch_size"], options["size"], None, None, options["n_ranks"])
-
-
 def test_steps_of_more_cells_than_are_named_for_training_are_refused(mdata, quick):
     SCMAMBA.setup_mudata(mdata)
     split = {"external_indexing": [np.arange(50), np.arange(50, 80), np.arange(80, 200)]}
