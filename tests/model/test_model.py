@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from logged import logged
 from scipy import sparse
+from shapes import rebuilt
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_citeseq, simulate_multiome
@@ -20,15 +21,6 @@ from scmamba_scvi.metrics import foscttm
 from scmamba_scvi.model.fitting.initialization import direction_weights
 from scmamba_scvi.model.inputs.matrices import iterate_blocks
 from scmamba_scvi.nn.spectral import linear_initialization, truncated_svd
-
-
-def rebuilt(mdata, **changed):
-    """A MuData of the same modalities, some of them changed."""
-    mods = {k: v.copy() for k, v in mdata.mod.items()}
-    other = mudata.MuData({k: changed[k](v) if k in changed else v for k, v in mods.items()})
-    if "batch" in mdata.obs:
-        other.obs["batch"] = mdata.obs["batch"].reindex(other.obs_names)
-    return other
 
 
 def plain(mdata):
@@ -238,14 +230,14 @@ def test_training_with_cells_of_one_modality(quick):
 
 
 @pytest.mark.parametrize(
-    ("shares", "n_train", "n_val"),
+    ("fractions", "n_train", "n_val"),
     [({}, 195, 5), ({"train_size": 0.5}, 100, 5), ({"train_size": 0.5, "validation_size": 0.01}, 100, 2)],
     ids=["neither", "cells to train on", "both"],
 )
-def test_cells_that_are_not_held_out_are_trained_on_unless_a_share_is_given(mdata, quick, shares, n_train, n_val):
+def test_cells_that_are_not_held_out_are_trained_on_unless_a_fraction_is_given(mdata, quick, fractions, n_train, n_val):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, encoder="linear")
-    model.train(**quick, **shares, plan_kwargs={"max_validation_cells": 5})
+    model.train(**quick, **fractions, plan_kwargs={"max_validation_cells": 5})
     assert (len(model.train_indices), len(model.validation_indices)) == (n_train, n_val)
 
 

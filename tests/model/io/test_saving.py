@@ -2,13 +2,9 @@
 
 import numpy as np
 import pytest
+from shapes import rebuilt
 
 from scmamba_scvi import SCMAMBA
-
-
-def plain(mdata):
-    """A copy without what setup wrote into it."""
-    return rebuilt(mdata)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +15,7 @@ def reference(trained):
 
 def test_a_saved_model_is_loaded_unchanged(trained, reference, tmp_path):
     trained.save(tmp_path / "m")
-    loaded = SCMAMBA.load(tmp_path / "m", adata=plain(trained.adata))
+    loaded = SCMAMBA.load(tmp_path / "m", adata=rebuilt(trained.adata))
     np.testing.assert_allclose(loaded.get_latent_representation(), reference, atol=1e-5)
     assert loaded.history["train_loss"].equals(trained.history["train_loss"])
     assert loaded.config == trained.config
@@ -28,18 +24,18 @@ def test_a_saved_model_is_loaded_unchanged(trained, reference, tmp_path):
 def test_a_model_loaded_without_data_can_be_saved_again(trained, reference, tmp_path):
     trained.save(tmp_path / "m")
     loaded = SCMAMBA.load(tmp_path / "m", adata=False)
-    np.testing.assert_allclose(loaded.get_latent_representation(plain(trained.adata)), reference, atol=1e-5)
+    np.testing.assert_allclose(loaded.get_latent_representation(rebuilt(trained.adata)), reference, atol=1e-5)
     loaded.save(tmp_path / "again")
     again = SCMAMBA.load(tmp_path / "again", adata=False)
-    np.testing.assert_allclose(again.get_latent_representation(plain(trained.adata)), reference, atol=1e-5)
+    np.testing.assert_allclose(again.get_latent_representation(rebuilt(trained.adata)), reference, atol=1e-5)
 
 
 def test_an_exported_model_is_read_unchanged(trained, reference, tmp_path):
     trained.export(tmp_path / "m")
     assert {p.name for p in (tmp_path / "m").iterdir()} == {"model.json", "weights.safetensors"}
-    for mdata in (None, plain(trained.adata)):
+    for mdata in (None, rebuilt(trained.adata)):
         model = SCMAMBA.from_export(tmp_path / "m", mdata)
-        z = model.get_latent_representation(plain(trained.adata) if mdata is None else None)
+        z = model.get_latent_representation(rebuilt(trained.adata) if mdata is None else None)
         np.testing.assert_allclose(z, reference, atol=1e-5)
         assert model.config == trained.config
     model.export(tmp_path / "again")
@@ -50,6 +46,6 @@ def test_an_exported_model_is_read_unchanged(trained, reference, tmp_path):
 
 def test_a_loaded_model_can_be_trained_further(trained, tmp_path, quick):
     trained.save(tmp_path / "m")
-    loaded = SCMAMBA.load(tmp_path / "m", adata=plain(trained.adata))
+    loaded = SCMAMBA.load(tmp_path / "m", adata=rebuilt(trained.adata))
     loaded.train(**quick)
     assert len(loaded.history["train_loss"]) == 4
