@@ -5,6 +5,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
+from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.tools import linear_classifier
 
 
@@ -29,3 +30,22 @@ def test_random_labels_are_predicted_without_confidence():
     fitted = linear_classifier.fit_linear_classifier(z, y, 0.5, 0)
     assert fitted.temperature > 2
     assert np.exp(fitted.log_proba(rng.normal(size=(200, 40)))).max(1).mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.0}, "do not fit its labels"),
+        ({"temperature": float("nan")}, "do not fit its labels"),
+        ({"bias": [0.0, float("inf")]}, "do not fit its labels"),
+        ({"weight": [[1.0, 2.0, 3.0]]}, "do not fit its labels"),
+        ({"classes": ["a"]}, "do not fit its labels"),
+        ({"classes": ["a", 2]}, "labels are not text"),
+        ({"weight": "none"}, "cannot be read"),
+    ],
+)
+def test_a_classifier_comes_back_from_its_dict_and_a_damaged_one_does_not(change, message):
+    good = {"classes": ["a", "b"], "weight": [[1.0, -1.0], [0.5, 0.0]], "bias": [0.0, 0.1], "temperature": 2.0}
+    assert LinearClassifier.from_dict(good).to_dict() == good
+    with pytest.raises(ScmambaError, match=message):
+        LinearClassifier.from_dict(good | change)
