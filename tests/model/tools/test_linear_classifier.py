@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.tools import linear_classifier
+from scmamba_scvi.model.tools.linear_classifier import LinearClassifier
 
 
 @pytest.mark.parametrize("n_labels", [2, 5])
