@@ -1,10 +1,8 @@
-"""Errors that this package raises, and how it warns."""
+"""Errors that this package raises."""
 
 from __future__ import annotations
 
 import difflib
-import sys
-import warnings
 from collections.abc import Iterable
 
 
@@ -51,14 +49,6 @@ class NonFiniteError(ScmambaError):
 
 class ResumeError(ScmambaError):
     """Training cannot be resumed: its checkpoint is damaged, or the model or the data differ from those it began with."""
-
-
-def warn(message: str) -> None:
-    """Warn, at the line of the user that led here: outside of this package and of those that call it back."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("scmamba_scvi.", "scvi.", "lightning.")):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def _from_message(cls: type[ScmambaError], message: str) -> ScmambaError:

@@ -13,7 +13,8 @@ from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
 from scipy import sparse
 
-from ...errors import ScmambaError, UnknownNameError, warn
+from ..._compat import warn
+from ...errors import ScmambaError, UnknownNameError
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
 BLOCK = 2048

@@ -9,7 +9,8 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from ...errors import ScmambaError, warn
+from ..._compat import warn
+from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from .cells import as_mudata, embed_modality, kind_of, refuse_anndata
 from .embedding import EmbeddingMixin

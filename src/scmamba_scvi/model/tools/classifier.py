@@ -13,8 +13,8 @@ from mudata import MuData
 from scvi import settings
 
 from ..._columns import obs_column
-from ..._compat import scvi_constants
-from ...errors import ScmambaError, warn
+from ..._compat import scvi_constants, warn
+from ...errors import ScmambaError
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier

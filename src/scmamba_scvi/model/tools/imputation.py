@@ -13,7 +13,8 @@ from scipy import sparse
 from scipy.special import softmax
 from torch import Tensor
 
-from ...errors import ScmambaError, UnknownNameError, warn
+from ..._compat import warn
+from ...errors import ScmambaError, UnknownNameError
 from ...ops.csr import is_csr
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from mudata import MuData
 
-from ...errors import ScmambaError, warn
+from ..._compat import warn
+from ...errors import ScmambaError
 from ...ops.csr import transposed_product
 from ...pp import value_transform
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates

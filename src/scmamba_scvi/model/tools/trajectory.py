@@ -11,7 +11,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import obs_column
-from ...errors import ScmambaError, UnknownNameError, warn
+from ..._compat import warn
+from ...errors import ScmambaError, UnknownNameError
 from ...metrics import diffusion_pseudotime
 from ...metrics.distances import medoid
 from .cells import as_mudata, kind_of

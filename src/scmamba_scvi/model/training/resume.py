@@ -18,10 +18,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scvi import settings
 
+from ..._compat import warn
 from ..._files import atomic_write, remove_unfinished
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig
-from ...errors import ResumeError, ScmambaError, warn
+from ...errors import ResumeError, ScmambaError
 from ...ops.csr import is_csr
 from .._base import ModelBase
 from ..inputs.matrices import iterate_blocks
