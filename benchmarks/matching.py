@@ -18,13 +18,12 @@ from harness.process import MB, PeakRSS, in_process
 from harness.runner import machine
 
 DIMENSIONS, K = 64, 10
-#: Of the simulated search: temperature of the confidences, and cells on a side of a block of the one-to-one matching.
-TEMPERATURE, BLOCK_SIZE = 0.1, 2048
+#: Of the confidences of the simulated search.
+TEMPERATURE = 0.1
 
 
-def measure_search(n_cells: int, one_to_one: bool) -> dict[str, float]:
+def measure_search(n_cells: int) -> dict[str, float]:
     """Time and memory of one search among simulated embeddings, in a process of its own, and the fraction of true matches found."""
-    from scmamba_scvi.model.tools.assignment import assign
     from scmamba_scvi.model.tools.retrieval import nearest_references
 
     rng = np.random.default_rng(0)
@@ -35,7 +34,7 @@ def measure_search(n_cells: int, one_to_one: bool) -> dict[str, float]:
     nearest_references(x[:1000], y[:1000], K, TEMPERATURE)  # what libraries load on first use is not counted
     with PeakRSS() as memory:
         begun = time.process_time()
-        found = assign(x, y, BLOCK_SIZE) if one_to_one else nearest_references(x, y, K, TEMPERATURE).indices[:, 0]
+        found = nearest_references(x, y, K, TEMPERATURE).indices[:, 0]
         seconds = time.process_time() - begun
     own = float(np.mean(found == np.arange(n_cells)))
     return {"cpu_seconds": round(seconds, 1), "raised_mb": round(memory.raised / MB), "own": own}
@@ -59,8 +58,7 @@ def measure(name: str, seed: int) -> dict[str, object]:
 def search(n_cells: int) -> dict[str, object]:
     return {
         "dimensions": DIMENSIONS, "k": K, "all_cosines_mb": round(4 * n_cells**2 / MB),
-        "top_k": in_process(measure_search, n_cells, False), "one_to_one": in_process(measure_search, n_cells, True),
-        "machine": machine(),
+        "top_k": in_process(measure_search, n_cells), "machine": machine(),
     }  # fmt: skip
 
 

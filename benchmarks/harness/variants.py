@@ -115,7 +115,6 @@ METHODS: dict[str, Method] = {
         *(_variant("masking", f"{rate:.0%}", scmamba(mask_rate=rate)) for rate in (0.0, 0.25, 0.75)),
         *(_variant("cosine weight", f"{w:g}", scmamba(cosine_weight=w)) for w in (0.0, 0.3, 3.0)),
         *(_variant("minibatch", f"{n:,} cells", scmamba(batch_size=n)) for n in (128, 1_024)),
-        _variant("minibatch", "from one batch", scmamba(plan={"batch_pure": True}), batches=True),
         _variant("values of RNA", "log1p", scmamba(values={"rna": "log1p"})),
         _variant("initialization", "weights from the same cells", scmamba(spectral_weights="in-sample")),
         _variant("initialization", "not spectral", scmamba(spectral=False, gate_init=1.0)),

@@ -144,6 +144,14 @@ def import_without_package(name: str) -> ModuleType:
         del sys.modules[package]  # a later import of the package runs its __init__ as usual
 
 
+def warn(message: str) -> None:
+    """Warn, at the line of the user that led here: outside of this package and of those that call it back."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("scmamba_scvi.", "scvi.", "lightning.")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
     """Within the block, these loggers pass on errors only; their levels are restored afterwards."""

@@ -207,7 +207,6 @@ class TrainConfig:
     )
     weight_decay: NotNegative = 0.05
     warmup: Fraction = 0.1  # fraction of the steps with a rising learning rate
-    batch_pure: bool = False  # fill each minibatch from one batch of batch_key, so that the batch tells no cells apart
     # compute activations of blocks again in the backward pass instead of keeping them: a third slower, a fraction of the
     # memory; None: only where the activations of a minibatch do not fit on the GPU
     checkpoint_activations: bool | None = None
@@ -279,8 +278,8 @@ def resolve_train_config(**overrides: Any) -> TrainConfig:
 
     Examples
     --------
-    >>> config.resolve_train_config(batch_pure=True).batch_pure
-    True
+    >>> config.resolve_train_config(linear_first=False).linear_first
+    False
     """
     _check_names("training option", overrides, TrainConfig)
     return TrainConfig(**overrides)

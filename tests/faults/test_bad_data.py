@@ -275,7 +275,6 @@ AFTER = {
     "match_cells: neighbours negative": ("match_cells", {"k": -1}),
     "match_cells: more neighbours than cells": ("match_cells", {"k": 10**9}),
     "match_cells: neighbours as text": ("match_cells", {"k": "ten"}),
-    "match_cells: blocks as text": ("match_cells", {"block_size": "ten"}),
     "match_cells: a path": ("match_cells", {"adata": "file.h5mu"}),
     "impute: a modality that is not there": ("impute", {"modality": "smell"}),
     "impute: a feature that is not there": ("impute", {"features": ["nobody"]}),

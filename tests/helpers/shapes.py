@@ -35,3 +35,12 @@ def one_count(n_cells, n_features, seed=0):
     x = np.zeros((n_cells, n_features))
     x[np.arange(n_cells), np.random.default_rng(seed).integers(0, n_features, n_cells)] = 1
     return x
+
+
+def rebuilt(mdata, **changed):
+    """A MuData of the same modalities, some of them changed."""
+    mods = {k: v.copy() for k, v in mdata.mod.items()}
+    other = mudata.MuData({k: changed[k](v) if k in changed else v for k, v in mods.items()})
+    if "batch" in mdata.obs:
+        other.obs["batch"] = mdata.obs["batch"].reindex(other.obs_names)
+    return other

@@ -23,7 +23,6 @@ NEEDED = {
     "get_region_importance": {"groupby": "cell_type"},
     "get_region_links": {},
     "get_pseudotime": {"root": "type_1", "groupby": "cell_type"},
-    "get_group_connectivities": {"groupby": "cell_type"},
 }
 
 

@@ -1,7 +1,5 @@
 """Training on cells with one modality beside cells with both; simulated, so that types and partners are known."""
 
-from functools import partial
-
 import mudata
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import open_mudata, simulate_multiome
 from scmamba_scvi.metrics import foscttm, knn_accuracy
-from scmamba_scvi.model.inputs.sampling import sample, sample_with_pairs
 
 N_PAIRED, N_SINGLE, N_TEST = 250, 400, 250
 SEEDS = (0, 1, 2)
@@ -77,22 +74,6 @@ def test_cells_with_one_modality_change_what_is_fitted_to_it(kind):
     assert np.allclose(models[0].values[other].weight, models[1].values[other].weight)
     components = [m.joint.get_buffer(f"components_{kind}").numpy() for m in models]
     assert not np.allclose(*components, atol=1e-4)
-
-
-@pytest.mark.parametrize("at_most", [100, 300])
-def test_a_sample_of_cells_holds_rare_pairs(at_most):
-    """Drawn alike from all cells, 100 of 1,000 would hold six of the 60 pairs, too few to correlate modalities on."""
-    cells, paired = np.arange(1_000), np.arange(1_000) % 17 == 0
-    chosen = sample_with_pairs(cells, paired, at_most, partial(sample, seed=0))
-    assert len(np.unique(chosen)) == at_most and (np.diff(chosen) > 0).all()
-    assert paired[chosen].sum() == min(paired.sum(), at_most // 2)
-
-
-def test_a_sample_of_paired_cells_is_a_plain_one():
-    cells, all_paired = np.arange(1_000), np.ones(1_000, bool)
-    np.testing.assert_array_equal(
-        sample_with_pairs(cells, all_paired, 100, partial(sample, seed=0)), sample(cells, 100, seed=0)
-    )
 
 
 @pytest.mark.parametrize("on_disk", [False, True], ids=["in memory", "in a file"])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
-import copy
 import gc
 import logging
 import multiprocessing
 import os
-import pickle
 import random
 import subprocess
 import sys
@@ -79,25 +77,6 @@ def test_threads_embed_as_one_thread_does(model):
 def test_errors_of_a_thread_reach_its_caller(model):
     with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(ScmambaError, match="Unknown modality"):
         pool.submit(model.get_latent_representation, modality="smell").result()
-
-
-def test_a_deep_copy_has_a_network_of_its_own(model):
-    expected, rng = model.get_latent_representation(), torch.get_rng_state()
-    other = copy.deepcopy(model)
-    assert torch.equal(torch.get_rng_state(), rng) and other.adata is model.adata
-    np.testing.assert_allclose(other.get_latent_representation(), expected, atol=1e-6)
-    assert other.history["train_loss"].equals(model.history["train_loss"])
-    other.train(**QUICK, plan_kwargs={"lr": 0.01})
-    assert len(other.history["train_loss"]) > len(model.history["train_loss"])
-    np.testing.assert_allclose(model.get_latent_representation(), expected, atol=1e-6)
-
-
-def test_a_pickled_model_comes_back_without_data(model):
-    other = pickle.loads(pickle.dumps(model))
-    assert other.adata is None and other.is_trained and other.config == model.config
-    with pytest.raises(ScmambaError, match="without data"):
-        other.train(**QUICK)
-    np.testing.assert_allclose(other.get_latent_representation(small()), model.get_latent_representation(), atol=1e-6)
 
 
 # -- workers -------------------------------

@@ -109,48 +109,19 @@ def test_a_minibatch_is_split_into_few_nearly_equal_parts():
     torch.testing.assert_close(torch.cat([part["y"] for part in parts]), batch["y"])
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [pytest.param({}, id="any cells"), pytest.param({"batch_pure": True}, id="minibatches of one batch")],
-)
-def test_training_compares_more_cells_than_it_reads_together(plan):
+def test_training_compares_more_cells_than_it_reads_together():
     mdata = simulate_multiome(n_cells=400, n_genes=150, n_peaks=400, n_batches=2, seed=0)
     mdata = mudata.MuData({"rna": mdata["rna"][:380].copy(), "atac": mdata["atac"][20:].copy()})
     mdata.obs["donor"] = (np.arange(400) % 2).astype(str)
     SCMAMBA.setup_mudata(mdata, batch_key="donor")
     model = SCMAMBA(mdata)
     with logged() as lines:
-        model.train(max_epochs=4, batch_size=32, contrastive_batch_size=128, plan_kwargs=plan, accelerator="cpu")
+        model.train(max_epochs=4, batch_size=32, contrastive_batch_size=128, accelerator="cpu")
     assert "minibatches of 128 (32 at a time)" in lines[0]
     assert model.training_summary_["contrastive_batch_size"] == 128
     assert model.history["train_loss"].notna().all().all()
     assert model.history["contrastive_train"].iloc[-1].item() > np.log(32)  # more negatives than a micro-batch has
     assert np.isfinite(model.get_latent_representation()).all()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        pytest.param(
-            {"batch_size": 64, "size": 100}, "not a multiple of batch_size=64: choose 64 or 128", id="multiple"
-        ),
-        pytest.param({"batch_size": 64, "size": 32}, "smaller than batch_size=64: choose at least 64", id="smaller"),
-        pytest.param(
-            {"batch_size": 64, "size": 1024}, "more than the 900 training cells: .* at most 896", id="too many"
-        ),
-        pytest.param(
-            {"batch_size": 64, "size": 192, "n_ranks": 2},
-            "on each of 2 devices: choose 128 or 256",
-            id="several devices",
-        ),
-        pytest.param({"batch_size": 1, "size": 64}, "batch_size=1 is too few cells", id="no minibatch"),
-        pytest.param({"batch_size": 300, "size": None, "n_ranks": 2}, "choose 2 to 225", id="two devices, too large"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_refused(arguments, message):
-    options = {"n_ranks": 1, **arguments}
-    with pytest.raises(ScmambaError, match=message):
-        choose_sizes(1000, 900, options["batch_size"], options["size"], None, None, options["n_ranks"])
 
 
 def test_steps_of_more_cells_than_are_named_for_training_are_refused(mdata, quick):

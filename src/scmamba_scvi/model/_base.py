@@ -22,42 +22,18 @@ _C = scvi_constants()
 
 
 class ModelBase(BaseModelClass):
-    """State and names that every mixin of `SCMAMBA` shares; the mixins know each other only through it.
-
-    Attributes
-    ----------
-    module
-        The network.
-    modalities_
-        From kind of modality to key of ``mdata.mod``.
-    preset_
-        Name of the preset that the model was made from.
-    is_initialized_
-        Whether value transforms and linear branch were fitted to training cells.
-    match_temperatures_
-        Temperature of a match's confidence, per pair of kinds.
-    classifier_
-        What `train_classifier` learned, as plain values.
-    is_query_
-        Made by `load_query_data`: training leaves the reference as it is.
-    reference_batches_
-        Number of batches that the reference of a query was trained on.
-    places_
-        Coordinates per kind, `None` where names say the same.
-    training_summary_
-        What the last training chose and found.
-    """
+    """State and names that every mixin of `SCMAMBA` shares; the mixins know each other only through it."""
 
     module: SCMAMBAModule
-    modalities_: dict[str, str]
+    modalities_: dict[str, str]  # from kind of modality to key of mdata.mod
     preset_: str
-    is_initialized_: bool
-    match_temperatures_: dict[str, float]
-    classifier_: dict[str, Any] | None
-    is_query_: bool
-    reference_batches_: int
-    places_: dict[str, dict[str, Any] | None]
-    training_summary_: dict[str, Any]
+    is_initialized_: bool  # whether value transforms and linear branch were fitted to training cells
+    match_temperatures_: dict[str, float]  # of a match's confidence, per pair of kinds
+    classifier_: dict[str, Any] | None  # what `train_classifier` learned, as plain values
+    is_query_: bool  # made by `load_query_data`: training leaves the reference as it is
+    reference_batches_: int  # number of batches that the reference of a query was trained on
+    places_: dict[str, dict[str, Any] | None]  # coordinates per kind, None where names say the same
+    training_summary_: dict[str, Any]  # what the last training chose and found
     history_: dict[str, pd.DataFrame] | None
     registry_: dict[str, Any]
     init_params_: dict[str, Any]

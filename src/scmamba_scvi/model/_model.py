@@ -112,22 +112,19 @@ class SCMAMBA(
         else:
             saved = config.to_dict() if isinstance(config, ModelConfig) else config
             config = ModelConfig(**{**saved, **overrides})
-        self.modalities_: dict[str, str] = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
+        self.modalities_ = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
         self.preset_ = preset
         self.is_initialized_ = False
-        self.match_temperatures_: dict[str, float] = {}
-        self.classifier_: dict[str, Any] | None = None
-        self.is_query_ = False  # made by `load_query_data`: training leaves the reference as it is
-        self.reference_batches_ = 0  # number of batches that the reference of a query was trained on
-        self.places_: dict[str, dict[str, Any] | None] = {}
+        self.match_temperatures_ = {}
+        self.classifier_ = None
+        self.is_query_ = False
+        self.reference_batches_ = 0
+        self.places_ = {}
         if layouts is None and adata is not None:
             placed = {kind: key for kind, key in self.modalities_.items() if kind in PLACED_KINDS}
             self.places_ = {kind: places_to_keep(adata.mod[key].var) for kind, key in placed.items()}
         self._layouts = self._resolve_layouts(config, layouts)
-        n_batches = len(
-            self.registry_[_C._FIELD_REGISTRIES_KEY][BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]
-        )
-        self.module = self._module_cls(config, self._layouts, n_batches)
+        self.module = self._module_cls(config, self._layouts, len(self.batches))
         # the whole configuration is saved with the model: presets may change, and be gone, in another release
         arguments = {
             "preset": preset,

@@ -49,7 +49,7 @@ def trajectory(
         What :meth:`scmamba_scvi.SCMAMBA.get_pseudotime` gives, one panel per column; or one of its columns. Aligned by
         the names of cells.
     connectivities
-        Groups by groups, what :meth:`scmamba_scvi.SCMAMBA.get_group_connectivities` gives: the stronger, the wider the
+        Groups by groups, such as those of PAGA: the stronger, the wider the
         line. `None`: no lines.
     groupby
         Column of ``obs`` with these groups; needed with ``connectivities``, and must have cells of each.

@@ -12,7 +12,6 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import convert_mudata, open_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.inputs.disk import RowsOnDisk
-from scmamba_scvi.model.inputs.sampling import sample_chunks
 from scmamba_scvi.model.training.streaming import StreamedLoader
 
 SMALL = {"n_latent": 8, "max_patches": 4, "n_layers": 1, "d_model": 16, "headdim": 16}
@@ -88,15 +87,6 @@ def plan_of_next_epoch(loader):
     return plan
 
 
-def test_cells_are_mixed_within_and_between_minibatches(opened):
-    dataset = model_of(opened).adata_manager.create_torch_dataset()
-    loader = StreamedLoader(dataset, np.arange(500), 64, buffer_mb=1.0)
-    loader._per_buffer = 4
-    first, second = (np.concatenate([cells for buffer in loader._plan() for cells in buffer]) for _ in range(2))
-    assert len(np.unique(first[:64] // 64)) > 2, "cells of several chunks"
-    assert not np.array_equal(first, second), "a new order in every epoch"
-
-
 def test_a_model_learns_from_a_file_as_from_memory(mdata, opened):
     in_memory, on_disk = (train(model_of(m)) for m in (mdata, opened))
     assert on_disk.history["foscttm_validation"].iloc[-1, 0] == pytest.approx(
@@ -117,20 +107,3 @@ def test_a_buffer_that_is_too_small_is_refused_with_a_size_that_is_enough(opened
     model = model_of(opened)
     with pytest.raises(ScmambaError, match=r"fewer than the 64 of a minibatch: choose plan_kwargs=\{'buffer_mb'"):
         train(model, plan_kwargs={"buffer_mb": 0.01})
-
-
-def test_batch_pure_minibatches_are_refused(opened):
-    opened.obs["batch"] = "a"
-    model = model_of(opened, batch_key="batch")
-    with pytest.raises(ScmambaError, match="needs the counts in memory"):
-        train(model, plan_kwargs={"batch_pure": True})
-
-
-def test_a_sample_consists_of_whole_chunks_from_all_over_the_file():
-    cells = np.random.default_rng(0).permutation(10_000)
-    chosen = sample_chunks(cells, 640, seed=0)
-    assert len(chosen) == 640
-    assert (np.diff(chosen) > 0).all()
-    assert len(np.unique(chosen // 64)) <= 11
-    assert chosen.max() - chosen.min() > 5_000
-    np.testing.assert_array_equal(sample_chunks(cells, 20_000, seed=0), np.arange(10_000))

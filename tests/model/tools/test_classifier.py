@@ -6,7 +6,6 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import softmax
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
@@ -16,7 +15,6 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.model.tools import linear_classifier
 
 QUICK = {"enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -193,32 +191,6 @@ def test_labels_in_the_obs_of_each_modality_are_used_together(plain):
         apart = mudata.MuData(mods)
     model.train_classifier(apart, labels_key="kind")
     assert list(model.classifier_["heads"]) == ["rna", "atac"]
-
-
-# -- the linear classifier, beside scikit-learn -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n_labels", [2, 5])
-def test_classifier_is_the_regression_of_scikit_learn(n_labels):
-    rng = np.random.default_rng(0)
-    y = np.array(list("abcde"))[rng.integers(n_labels, size=400)]
-    z = rng.normal(size=(5, 6))[[ord(c) - 97 for c in y]] * 0.3 + 0.2 * rng.normal(size=(400, 6)) + 1
-    fitted = linear_classifier.fit_linear_classifier(z, y, balance=1.0, seed=0)
-    x = (z - z.mean(0)) / np.sqrt(z.var(0).mean())
-    counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
-    want = LogisticRegression(C=linear_classifier.PENALTY_C, max_iter=1000).fit(
-        x, y, sample_weight=[400 / counts[c] for c in y]
-    )
-    logits = np.log(want.predict_proba(x))
-    np.testing.assert_allclose(np.exp(fitted.log_proba(z)), softmax(logits / fitted.temperature, axis=1), atol=1e-3)
-
-
-def test_random_labels_are_predicted_without_confidence():
-    rng = np.random.default_rng(0)
-    z, y = rng.normal(size=(60, 40)), np.repeat(["a", "b", "c"], 20)
-    fitted = linear_classifier.fit_linear_classifier(z, y, 0.5, 0)
-    assert fitted.temperature > 2
-    assert np.exp(fitted.log_proba(rng.normal(size=(200, 40)))).max(1).mean() < 0.6
 
 
 # -- real cells -------------------------------------------------------------------------------------------------------

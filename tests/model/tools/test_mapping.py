@@ -210,8 +210,6 @@ def test_what_cannot_be_mapped_is_refused(model_and_query):
         SCMAMBA.prepare_query_mudata(mudata.MuData({"rna": other}), model)
     with pytest.raises(ScmambaError, match="None of the modalities.*spatial"):
         SCMAMBA.prepare_query_mudata(mudata.MuData({"spatial": AnnData(np.ones((3, 3)))}), model)
-    with pytest.raises(ScmambaError, match="not changed here"):
-        SCMAMBA.prepare_query_mudata(query, model, inplace=True)
     with pytest.raises(ScmambaError, match="There is no folder"):
         SCMAMBA.load_query_data(query, "nowhere")
 

@@ -1,8 +1,5 @@
 """True matches across modalities: an exact search, calibrated probabilities, the same result in any order of cells."""
 
-import subprocess
-import sys
-
 import mudata
 import numpy as np
 import pytest
@@ -16,8 +13,8 @@ from scmamba_scvi.data import simulate_citeseq
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import true_match_ranks
 from scmamba_scvi.model.fitting.calibration import fit_temperature
-from scmamba_scvi.model.tools.assignment import assign
-from scmamba_scvi.model.tools.retrieval import log_evidence, nearest_references
+from scmamba_scvi.model.tools import matching
+from scmamba_scvi.model.tools.matching import assign
 
 
 def unit(x):
@@ -48,29 +45,7 @@ def citeseq():
     return model, train, test
 
 
-# -- the search, compared with numpy -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "m", "k"), [(7, 5, 5), (300, 200, 1), (120, 6000, 10)])
-def test_search_is_that_of_numpy(n, m, k):
-    q, r = unit(np.random.default_rng(1).normal(size=(n, 8))), unit(np.random.default_rng(2).normal(size=(m, 8)))
-    found = nearest_references(q, r, k, temperature=0.1)
-    cosine = q.astype(np.float64) @ r.T.astype(np.float64)
-    order = np.argsort(-cosine, axis=1)[:, :k]
-    np.testing.assert_array_equal(found.indices, order)
-    np.testing.assert_allclose(found.cosine, np.take_along_axis(cosine, order, 1), atol=1e-5)
-    fraction = softmax(cosine / 0.1, axis=1)
-    np.testing.assert_allclose(found.confidence, np.take_along_axis(fraction, order, 1), atol=1e-5)
-
-
-def test_an_excluded_reference_neither_matches_nor_counts():
-    q, r = unit(np.random.default_rng(1).normal(size=(9, 4))), unit(np.random.default_rng(2).normal(size=(20, 4)))
-    exclude = np.array([3, -1, 0, 19, -1, 5, 5, 7, 2])
-    found = nearest_references(q, r, 19, 0.2, exclude)
-    for i, j in enumerate(exclude):
-        assert j not in found.indices[i] or j < 0
-        alone = nearest_references(q[i : i + 1], np.delete(r, j, 0) if j >= 0 else r, 19, 0.2)
-        np.testing.assert_allclose(found.confidence[i], alone.confidence[0], atol=1e-6)
+# -- calibration -----------------------------------------------------------------------------------------------------
 
 
 def test_temperature_is_the_one_of_known_truth():
@@ -83,51 +58,27 @@ def test_temperature_is_the_one_of_known_truth():
     assert fit_temperature(x, y) == pytest.approx(0.15, rel=0.07)
 
 
-def test_evidence_is_pointwise_mutual_information():
-    x, y = pairs(50)
-    cosine = x.astype(np.float64) @ y.T.astype(np.float64)
-    ratio = np.exp(cosine / 0.2)
-    want = cosine.diagonal() / 0.2 - (np.log(ratio.mean(0)) + np.log(ratio.mean(1))) / 2
-    np.testing.assert_allclose(log_evidence(x, y, 0.2), want, atol=1e-5)
-
-
-def test_memory_does_not_grow_with_queries_times_references():
-    """12,000 cells in 12,000: all cosines together would be 576 MB."""
-    code = (
-        "import resource, numpy as np; from scmamba_scvi.model.tools.retrieval import nearest_references as search\n"
-        "x = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)\n"
-        "x /= np.linalg.norm(x, axis=1, keepdims=True); search(x[:500], x[:500], 5, 0.1)\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "before = peak(); search(x, x, 5, 0.1); print((peak() - before) / 1024)"
-    )
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert float(run.stdout.split()[-1]) < 150
-
-
 # -- one to one -------------------------------------------------------------------------------------------------------
 
 
-def test_within_one_block_the_assignment_is_scipys():
-    x, y = pairs(80)
-    _, want = linear_sum_assignment(x @ y.T, maximize=True)
-    np.testing.assert_array_equal(assign(x, y, 80), want)
-
-
-@pytest.mark.parametrize(("n", "m"), [(500, 500), (400, 517), (517, 400), (1, 90), (90, 1), (3, 0)])
-def test_no_reference_is_given_twice_and_none_is_held_back(n, m):
-    x, _ = pairs(n)
-    y, _ = pairs(max(m, 1), seed=1)
-    found = assign(x, y[:m], block_size=32)
+@pytest.mark.parametrize(("n", "m"), [(60, 60), (40, 57), (57, 40), (1, 9), (9, 1), (3, 0)])
+def test_no_reference_is_given_twice_and_the_sum_of_cosines_is_the_largest(n, m):
+    (x, _), (_, y) = pairs(n), pairs(max(m, 1), seed=1)
+    y = y[:m]
+    found = assign(x, y)
     given = found[found >= 0]
-    assert len(np.unique(given)) == len(given) and (given < max(m, 1)).all()
-    if m >= n or n * m <= 32**2:
-        assert len(given) == min(n, m)
+    assert len(np.unique(given)) == len(given) == min(n, m)
+    rows, columns = linear_sum_assignment(-(x @ y.T))
+    assert (x[found >= 0] * y[given]).sum() == pytest.approx((x[rows] * y[columns]).sum(), abs=1e-4)
 
 
-def test_most_true_matches_are_still_found_when_the_assignment_is_cut_into_blocks():
-    x, y = pairs(600, noise=0.3)
-    whole, cut = (np.mean(assign(x, y, size) == np.arange(600)) for size in (600, 150))
-    assert whole > 0.9 and cut > 0.5
+def test_more_pairs_than_fit_into_memory_are_refused_with_what_to_do_instead(monkeypatch):
+    x, y = pairs(50)
+    monkeypatch.setattr(matching, "MAX_PAIRS", 2499)
+    with pytest.raises(
+        ScmambaError, match="at most 2,499 pairs, and 50 times 50 are more: match the cells of one type"
+    ):
+        assign(x, y)
 
 
 # -- a model ----------------------------------------------------------------------------------------------------------
@@ -229,7 +180,6 @@ def test_without_held_out_pairs_a_warning_says_that_confidence_is_not_calibrated
         pytest.param({"query_modality": "atac"}, ScmambaError, "both are atac: name two of", id="twice the same"),
         pytest.param({"k": 301}, ScmambaError, "between 1 and the 300 reference cells.*301", id="k beyond the cells"),
         pytest.param({"k": 0}, ScmambaError, "k must be at least 1", id="k of nothing"),
-        pytest.param({"block_size": 0}, ScmambaError, "block_size", id="block of nothing"),
         pytest.param({"adata": np.eye(3)}, ScmambaError, "adata must be a MuData, or an AnnData", id="an array"),
     ],
 )

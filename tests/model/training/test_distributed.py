@@ -15,13 +15,11 @@ import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
 from shapes import TINY, mudata_of, poisson
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import BatchSampler, RandomSampler
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.training.distributed import count_devices, distributed_trainer
-from scmamba_scvi.model.training.samplers import BatchPureSampler, PartOfMinibatch
 from scmamba_scvi.nn.gradient_caching import split_minibatch
 
 #: Nothing is drawn at random, so that gradients can be compared.
@@ -116,30 +114,6 @@ def compare_two_processes_with_one(folder, names):
                     assert float((found[1][parameter] - value).norm() / length) < 1e-5, (name, size, parameter)
                 for buffer, value in statistics.items():
                     torch.testing.assert_close(found[2][buffer], value, atol=1e-6, rtol=1e-5)
-
-
-# -- who reads what -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n_ranks", [2, 3])
-@pytest.mark.parametrize("pure", [False, True], ids=["any cells", "minibatches of one batch"])
-def test_each_cell_of_an_epoch_is_read_by_one_process(n_ranks, pure):
-    def minibatches():
-        generator = torch.Generator().manual_seed(3)
-        if pure:
-            return BatchPureSampler(np.repeat([0, 1], [500, 310]), 120, generator)
-        return BatchSampler(RandomSampler(range(810), generator=generator), 120, drop_last=False)
-
-    parts_of = [PartOfMinibatch(minibatches(), number, n_ranks) for number in range(n_ranks)]
-    epochs = [[list(part) for part in parts_of] for _ in range(2)]
-    for epoch in epochs:
-        assert len({len(parts) for parts in epoch}) == 1 and len(epoch[0]) == len(parts_of[0])
-        np.testing.assert_array_equal(
-            np.sort(np.concatenate([np.concatenate(parts) for parts in epoch])), np.arange(810)
-        )
-    assert epochs[0] != epochs[1]
-    whole = list(minibatches())
-    assert [sorted(sum(parts, [])) for parts in zip(*epochs[0], strict=True)] == [sorted(cells) for cells in whole]
 
 
 # -- what Lightning is told -----------------------------------------------------------------------------------------

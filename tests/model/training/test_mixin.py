@@ -206,7 +206,7 @@ def test_patience_that_the_first_stage_used_up_does_not_end_the_second():
 
 def in_process(code, **environment):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), *sys.path])), **environment}
-    done = subprocess.run([sys.executable, "-W", "ignore::UserWarning:scmamba_scvi.model.inputs.checks", "-c", code], env=environment,
+    done = subprocess.run([sys.executable, "-W", "ignore:mdata:UserWarning", "-c", code], env=environment,
                           capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done

@@ -175,7 +175,6 @@ def test_resuming_without_a_checkpoint_begins_a_training(uninterrupted, tmp_path
             {"early_stopping": True, "early_stopping_patience": 1, "plan_kwargs": {"lr": 0.05}}, id="stops early"
         ),
         pytest.param({"train_size": 1.0, "early_stopping": False}, id="no cells held out"),
-        pytest.param({"plan_kwargs": {"batch_pure": True}}, id="minibatches of one batch"),
         pytest.param({"contrastive_batch_size": 24}, id="minibatches in parts"),
         pytest.param(
             {"datasplitter_kwargs": {"num_workers": 1, "multiprocessing_context": "fork"}}, id="a worker process"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
 from scipy import sparse
 
+from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
@@ -77,7 +77,7 @@ def check_pairs(mdata: MuData, modalities: Mapping[str, str], *, needed: bool) -
     )
     if needed and not n_paired:
         raise ScmambaError(message)
-    warnings.warn(message, UserWarning, stacklevel=2)
+    warn(message)
 
 
 def _alike(first: pd.Index, second: pd.Index) -> tuple[str, str] | None:
@@ -149,11 +149,7 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
     counted = [(n_empty, adata.n_obs, "cells"), (n_all_zero, adata.n_vars, "features")]
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
     if empty:
-        warnings.warn(
-            f"{where}: {empty} are zero throughout. They are kept.",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"{where}: {empty} are zero throughout. They are kept.")
 
 
 def check_storage(x: Any, where: str) -> None:

@@ -127,11 +127,6 @@ class MultiModalManager(AnnDataManager):
         """Whether all values were checked to be counts."""
         return self._setup_args["require_counts"]
 
-    @property
-    def has_batches(self) -> bool:
-        """Whether `SCMAMBA.setup_mudata` was told a ``batch_key``."""
-        return self._setup_args["batch_key"] is not None
-
     def feature_names(self, kind: str) -> np.ndarray:
         """Features in the order the model knows."""
         return np.asarray(self._registry[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ...errors import ScmambaError
 from .._base import ModelBase
@@ -49,13 +48,7 @@ class HubMixin(ModelBase):
     """`push_to_hub` and `from_hub`."""
 
     def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        revision: str | None = None,
-        commit_message: str = "Model",
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, **upload_kwargs: Any
     ) -> str:
         """Put the model, as :meth:`export` writes it, on the Hugging Face Hub; needs ``scmamba-scvi[hub]``.
 
@@ -67,10 +60,8 @@ class HubMixin(ModelBase):
             Whether a repository that is created is hidden from others; `None`: the default of the account.
         token
             Of the account; `None`: the one that is logged in.
-        revision
-            Branch; `None`: the main one.
-        commit_message
-            Of the commit.
+        **upload_kwargs
+            For ``huggingface_hub.HfApi.upload_folder``, such as ``revision`` (a branch) or ``commit_message``.
 
         Returns
         -------
@@ -94,22 +85,12 @@ class HubMixin(ModelBase):
             with _naming_the_repository(repo_id):
                 api.create_repo(repo_id, private=private, exist_ok=True)
                 commit = api.upload_folder(
-                    repo_id=repo_id, folder_path=export, revision=revision, commit_message=commit_message,
-                    delete_patterns=WEIGHTS,
-                )  # fmt: skip
+                    repo_id=repo_id, folder_path=export, delete_patterns=WEIGHTS, **upload_kwargs
+                )
         return str(commit.commit_url)
 
     @classmethod
-    def from_hub(
-        cls,
-        repo_id: str,
-        mdata: MuData | None = None,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-    ) -> Self:
+    def from_hub(cls, repo_id: str, mdata: MuData | None = None, **download_kwargs: Any) -> Self:
         """Model from the Hugging Face Hub, checked as :meth:`from_export` does; needs ``scmamba-scvi[hub]``.
 
         Parameters
@@ -118,14 +99,9 @@ class HubMixin(ModelBase):
             ``"name/of-the-model"``.
         mdata
             As in :meth:`from_export`.
-        revision
-            Branch, tag or commit; only a commit cannot change later. `None`: the main branch.
-        token
-            Of an account, for private repositories.
-        cache_dir
-            Folder for downloads; `None`: that of huggingface_hub.
-        local_files_only
-            Use downloaded files only, no network.
+        **download_kwargs
+            For ``huggingface_hub.snapshot_download``, such as ``token``, ``local_files_only`` or ``revision``: a branch, tag
+            or commit, of which only a commit cannot change later.
 
         Raises
         ------
@@ -138,10 +114,7 @@ class HubMixin(ModelBase):
         """
         hub = huggingface_hub()
         with _naming_the_repository(repo_id):
-            folder = hub.snapshot_download(
-                repo_id, allow_patterns=[MODEL_FILE, WEIGHTS], revision=revision, token=token, cache_dir=cache_dir,
-                local_files_only=local_files_only,
-            )  # fmt: skip
+            folder = hub.snapshot_download(repo_id, allow_patterns=[MODEL_FILE, WEIGHTS], **download_kwargs)
         return read_export(cls, folder, mdata)
 
 

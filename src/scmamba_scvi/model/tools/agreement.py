@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from .cells import as_mudata, embed_modality, kind_of, refuse_anndata
@@ -105,11 +105,10 @@ def _mean_of_known(parts: list[np.ndarray], names: pd.Index) -> pd.DataFrame:
     stacked = np.stack(parts)
     known = np.isfinite(stacked[..., 0]).any(axis=0)
     if not known.all():
-        warnings.warn(
+        warn(
             f"{int((~known).sum()):,} of {len(names):,} cells have fewer than two modalities, or two that fewer "
-            f"than {MIN_CELLS} cells share: their agreement is NaN.",
-            UserWarning, stacklevel=3,
-        )  # fmt: skip
+            f"than {MIN_CELLS} cells share: their agreement is NaN."
+        )
     mean = np.full((len(names), 2), np.nan)
     mean[known] = np.nanmean(stacked[:, known], axis=0)
     return pd.DataFrame(mean, index=names, columns=["cosine", "evidence"])

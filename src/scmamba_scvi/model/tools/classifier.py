@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,7 @@ from mudata import MuData
 from scvi import settings
 
 from ..._columns import obs_column
-from ..._compat import scvi_constants
-from ..._keys import KINDS
+from ..._compat import scvi_constants, warn
 from ...errors import ScmambaError
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to
 from .embedding import JOINT, EmbeddingMixin
@@ -26,8 +24,6 @@ _C = scvi_constants()
 
 class ClassifierMixin(EmbeddingMixin):
     """`train_classifier` and `predict`."""
-
-    classifier_: dict[str, Any] | None
 
     def train_classifier(
         self,
@@ -94,7 +90,7 @@ class ClassifierMixin(EmbeddingMixin):
                 for subset in itertools.combinations(kinds, n_kinds):
                     found = self._fit_classifier(mdata, subset, labels, balance, batch_size)
                     if found is not None:
-                        heads[_set_key(subset)] = found.to_dict()
+                        heads["+".join(subset)] = found.to_dict()
         if not heads:
             raise ScmambaError(
                 f"Of the modalities {kinds}, none has labelled cells of two labels with at least two cells each."
@@ -167,11 +163,7 @@ class ClassifierMixin(EmbeddingMixin):
         found = chosen.set_axis(names[cells])
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
-            warnings.warn(
-                f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warn(f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.")
         return found if soft else _most_probable(found, threshold, unsure)
 
     def _fit_classifier(
@@ -187,11 +179,10 @@ class ClassifierMixin(EmbeddingMixin):
             return None
         absent = sorted(set(labels.dropna()) - set(known))
         if absent:
-            warnings.warn(
+            warn(
                 f"Fewer than two cells with {' and '.join(subset)} have the labels {absent[:5]}: cells with just these "
-                f"modalities will not be given them.",
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
+                f"modalities will not be given them."
+            )
         with restricted_to(self, mdata, subset) as part:
             cells = part.obs_names.get_indexer(known.index)
             z = self.get_latent_representation(part, indices=cells, batch_size=batch_size)
@@ -220,10 +211,11 @@ class ClassifierMixin(EmbeddingMixin):
         return pd.DataFrame(out, columns=labels)
 
     def _measured_kinds(self, mdata: MuData) -> np.ndarray:
-        """Kinds that each cell of ``mdata`` has, as `_set_key` writes them, ``""`` for none."""
+        """Kinds that each cell of ``mdata`` has, such as ``"rna+atac"``, in the order of the model; ``""`` for none."""
         out = np.full(mdata.n_obs, "", dtype=object)
-        for kind in (kind for kind in KINDS if self.kinds.get(kind) in mdata.mod):
-            out[mdata.obs_names.isin(mdata.mod[self.kinds[kind]].obs_names)] += f"+{kind}"
+        for kind, key in self.kinds.items():
+            if key in mdata.mod:
+                out[mdata.obs_names.isin(mdata.mod[key].obs_names)] += f"+{kind}"
         return np.array([names.removeprefix("+") for names in out], dtype=object)
 
 
@@ -259,8 +251,3 @@ def _most_probable(found: pd.DataFrame, threshold: float, unsure: str) -> np.nda
     out[values.max(axis=1) < threshold] = unsure
     out[found.isna().any(axis=1)] = None
     return out
-
-
-def _set_key(kinds: Sequence[str]) -> str:
-    """Name of a set of kinds, such as ``"rna+atac"``."""
-    return "+".join(sorted(kinds, key=KINDS.index))

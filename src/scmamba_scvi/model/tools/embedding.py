@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -12,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from torch import Tensor
 
-from ..._compat import limited_threads
+from ..._compat import limited_threads, warn
 from ..._keys import BATCH_KEY, present_key, x_key
 from ...errors import ScmambaError
 from .._base import ModelBase
@@ -97,9 +96,7 @@ class EmbeddingMixin(ModelBase):
         n_missing = int(np.isnan(z[:, 0]).sum())
         if n_missing:
             what = kind or f"any of {list(self.kinds.values())}"
-            warnings.warn(
-                f"{n_missing:,} of {len(z):,} cells lack {what}: their embedding is NaN.", UserWarning, stacklevel=2
-            )
+            warn(f"{n_missing:,} of {len(z):,} cells lack {what}: their embedding is NaN.")
         return z
 
     def _check_trained(self) -> None:
@@ -114,10 +111,7 @@ class EmbeddingMixin(ModelBase):
             batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()[cells]
             n_unknown, why = int((batches >= n_known).sum()), "it was not trained on their batches"
         if n_unknown:
-            warnings.warn(
-                f"The joint embedding of {n_unknown:,} of {len(cells):,} cells is not corrected for batches: {why}.",
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
+            warn(f"The joint embedding of {n_unknown:,} of {len(cells):,} cells is not corrected for batches: {why}.")
         return [BATCH_KEY] if BATCH_KEY in manager.data_registry else []
 
     def _embed(self, batch: Mapping[str, Tensor], kinds: Sequence[str], jointly: bool) -> Tensor:

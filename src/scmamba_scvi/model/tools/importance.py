@@ -112,7 +112,8 @@ class ImportanceMixin(EmbeddingMixin):
         with as_mudata(self, adata, kind) as mdata:
             key_of(self, mdata, kind)
             matrix = self.get_anndata_manager(self._validate_anndata(mdata), required=True).matrix(kind)
-            group_of_cell = _group_of_cell(mdata, groupby)
+            column = obs_column(mdata, groupby, "groupby")
+            group_of_cell = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
         group_of_cell[~matrix.present(np.arange(len(group_of_cell)))] = None
         position = self._position(kind)
 
@@ -176,12 +177,6 @@ def _contributions(
     mean = total / n_cells
     variance = (square / n_cells - mean.square()).clamp_min(0) / n_cells
     return mean.cpu().numpy(), variance.cpu().numpy()
-
-
-def _group_of_cell(mdata: MuData, groupby: str) -> np.ndarray:
-    """Group of each cell as text, `None` for cells without one."""
-    column = obs_column(mdata, groupby, "groupby")
-    return np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
 
 
 def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, groupby: str) -> list[str]:

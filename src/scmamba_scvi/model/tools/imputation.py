@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -14,6 +13,7 @@ from scipy import sparse
 from scipy.special import softmax
 from torch import Tensor
 
+from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
 from ...ops.csr import is_csr
 from ...pp import value_transform
@@ -179,10 +179,7 @@ class ImputationMixin(EmbeddingMixin):
             total[found.has] += found.z
             has |= found.has
         if not has.all():
-            warnings.warn(
-                f"{int((~has).sum()):,} of {len(has):,} cells have none of {others}: their imputed {kind} is NaN.",
-                UserWarning, stacklevel=4,
-            )  # fmt: skip
+            warn(f"{int((~has).sum()):,} of {len(has):,} cells have none of {others}: their imputed {kind} is NaN.")
         z = total[has] / np.maximum(np.linalg.norm(total[has], axis=1, keepdims=True), 1e-12)
         temperature = float(np.mean([match_temperature(self, other, kind)[0] for other in others]))
         return ModalityEmbedding(mdata.obs_names, has, z), temperature

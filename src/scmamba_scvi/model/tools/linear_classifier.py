@@ -69,19 +69,13 @@ class LinearClassifier:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ScmambaError(f"The classifier of this model cannot be read: {error}.") from error
-        if (
-            not all(isinstance(label, str) for label in classifier.classes.ravel())
-            or not np.isfinite(classifier.bias).all()
-        ):
+        classes, weight, bias = classifier.classes, classifier.weight, classifier.bias
+        fits = weight.ndim == 2 and weight.shape[1:] == bias.shape == classes.shape and classifier.temperature > 0
+        finite = np.isfinite(weight).all() and np.isfinite(bias).all()
+        if not fits or not finite or not all(isinstance(label, str) for label in classes):
             raise ScmambaError(
-                "The classifier of this model is damaged: a label is not text or a number is not finite."
+                "The classifier of this model is damaged: labels are not text, or its numbers are not finite or do not fit its labels."
             )
-        fits = (
-            classifier.weight.ndim == 2
-            and classifier.weight.shape[1:] == classifier.bias.shape == classifier.classes.shape
-        )
-        if not fits or not np.isfinite(classifier.weight).all() or not classifier.temperature > 0:
-            raise ScmambaError("The classifier of this model is damaged: its numbers do not fit its labels.")
         return classifier
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +10,7 @@ import pandas as pd
 import torch
 from mudata import MuData
 
+from ..._compat import warn
 from ...errors import ScmambaError
 from ...ops.csr import transposed_product
 from ...pp import value_transform
@@ -120,7 +120,8 @@ class LinksMixin(EmbeddingMixin):
         with as_mudata(self, adata) as mdata:
             genes_at, peaks_at = (self._coordinates_for_links(mdata, kind) for kind in ("rna", "atac"))
             asked = self._genes_to_link(genes, genes_at)
-            forward = _is_forward(mdata, self.kinds["rna"], self.feature_names("rna"))
+            strand = mdata.mod[self.kinds["rna"]].var.reindex(index=self.feature_names("rna"), columns=["strand"])
+            forward = strand["strand"].astype(str).to_numpy() != "-"  # also where no strand is known
             gene_vectors, _ = self._feature_vectors(mdata, "rna", batch_size)
             peak_vectors, n_cells = self._feature_vectors(mdata, "atac", batch_size)
         start = np.where(forward, genes_at.start, genes_at.end)
@@ -133,11 +134,10 @@ class LinksMixin(EmbeddingMixin):
         q = np.full(len(p), np.nan)
         q[known] = false_discovery_control(p[known]) if known.any() else []
         if not known.all():
-            warnings.warn(
+            warn(
                 f"{(~known).sum():,} of {len(p):,} pairs have a feature that no cell has, or fewer than "
-                f"{MIN_BACKGROUND} peaks to be compared with: they are NaN.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+                f"{MIN_BACKGROUND} peaks to be compared with: they are NaN."
+            )
         distance = np.where(forward[gene], 1, -1) * (centre[peak] - start[gene])
         order = np.argsort(-z, kind="stable")  # NaN last
         columns = {
@@ -192,11 +192,6 @@ class LinksMixin(EmbeddingMixin):
             total += transposed_product(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
         length = total.norm(dim=1, keepdim=True)
         return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells[:, 0].cpu().numpy()
-
-
-def _is_forward(mdata: MuData, key: str, names: np.ndarray) -> np.ndarray:
-    """Whether each feature is read from its start to its end, bool ``(f,)``; also true where no strand is known."""
-    return mdata.mod[key].var.reindex(index=names, columns=["strand"])["strand"].astype(str).to_numpy() != "-"
 
 
 def _common_chromosomes(genes: Coordinates, peaks: Coordinates) -> tuple[np.ndarray, np.ndarray]:

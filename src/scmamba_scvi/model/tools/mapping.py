@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
@@ -28,14 +27,12 @@ class MappingMixin(FittingMixin):
         cls,
         mdata: MuData | AnnData,
         reference_model: Self | str | Path,
-        return_reference_var_names: bool = False,
-        inplace: bool = False,
         *,
         modalities: Mapping[str, str] | None = None,
         layers: Mapping[str, str | None] | None = None,
         genome: str | None = None,
         min_coverage: float = 0.5,
-    ) -> MuData | dict[str, pd.Index]:
+    ) -> MuData:
         """Bring new data to the features of a model, in a new object; the data stay as they are.
 
         Genes and proteins are found by name. Peaks are found by name, and those of other names by overlap: each counts
@@ -50,10 +47,6 @@ class MappingMixin(FittingMixin):
             Raw counts of at least one of the model's modalities, features in any order; or an AnnData of one modality.
         reference_model
             The model, or the folder of one that was saved or exported.
-        return_reference_var_names
-            Give the model's features per key instead, without looking at the data.
-        inplace
-            Must be `False`; the argument is there because scvi-tools' method has it.
         modalities
             From kind to key of ``mdata.mod``. `None`: the model's keys where the data have them, else keys are recognised
             as in :meth:`setup_mudata`.
@@ -66,8 +59,7 @@ class MappingMixin(FittingMixin):
 
         Returns
         -------
-        MuData with the model's keys and features; with ``return_reference_var_names`` a dict from key to names.
-        ``uns["query_mapping"]`` says per modality how many of the model's features were found (``found``, as a fraction
+        MuData with the model's keys and features, those of ``model.get_var_names()``. ``uns["query_mapping"]`` says per modality how many of the model's features were found (``found``, as a fraction
         ``coverage``), how many of the query's were matched ``by_name`` and ``by_overlap`` or ``ignored``, and which
         fraction of the counts was kept (``counts_kept``).
 
@@ -87,27 +79,17 @@ class MappingMixin(FittingMixin):
         >>> query["rna"].shape, int(query["rna"].var["in_query"].sum())
         ((50, 300), 240)
         """
-        model = _reference(cls, reference_model)
-        if return_reference_var_names:
-            return {key: pd.Index(names) for key, names in model.get_var_names().items()}
-        if inplace:
-            raise ScmambaError("Data are not changed here: mdata = SCMAMBA.prepare_query_mudata(mdata, model).")
-        return prepare_query(mdata, model, modalities, layers, genome, min_coverage)
+        return prepare_query(mdata, _reference(cls, reference_model), modalities, layers, genome, min_coverage)
 
     @classmethod
     def load_query_data(
         cls,
         adata: MuData | AnnData,
         reference_model: Self | str | Path,
-        inplace_subset_query_vars: bool = False,
+        *,
         accelerator: str = "auto",
         device: int | str = "auto",
         unfrozen: bool = False,
-        *,
-        modalities: Mapping[str, str] | None = None,
-        layers: Mapping[str, str | None] | None = None,
-        genome: str | None = None,
-        min_coverage: float = 0.5,
     ) -> Self:
         """Model of new cells, in the embedding of a model that was trained on others; no training is needed.
 
@@ -128,17 +110,13 @@ class MappingMixin(FittingMixin):
         Parameters
         ----------
         adata
-            As in :meth:`prepare_query_mudata`, or a MuData that it returned.
+            What :meth:`prepare_query_mudata` returned, or data that it takes, to which it is then applied with its defaults.
         reference_model
             The model, or the folder of one that was saved or exported.
-        inplace_subset_query_vars
-            Must be `False`; the argument is there because scvi-tools' method has it.
         accelerator, device
             Where the model is put, as in scvi-tools.
         unfrozen
             Let :meth:`train` change all weights, starting from the reference's; its embedding then moves.
-        modalities, layers, genome, min_coverage
-            As in :meth:`prepare_query_mudata`; not used for a MuData that it returned.
 
         Returns
         -------
@@ -156,15 +134,11 @@ class MappingMixin(FittingMixin):
         >>> query_model.get_latent_representation().shape
         (50, 64)
         """
-        if inplace_subset_query_vars:
-            raise ScmambaError("Data are not changed here: leave inplace_subset_query_vars out.")
         reference = _reference(cls, reference_model)
         if not reference.is_trained_:
             raise ScmambaError("The reference model is not trained: reference.train() comes before queries.")
-        if isinstance(adata, MuData) and MAPPING_KEY in adata.uns:
-            mdata = adata
-        else:
-            mdata = prepare_query(adata, reference, modalities, layers, genome, min_coverage)
+        is_prepared = isinstance(adata, MuData) and MAPPING_KEY in adata.uns
+        mdata = adata if is_prepared else cls.prepare_query_mudata(adata, reference)
         registry = reference.registry_
         with quiet("scvi"):
             cls.setup_mudata(mdata, source_registry=registry, extend_categories=True, **registry[_C._SETUP_ARGS_KEY])

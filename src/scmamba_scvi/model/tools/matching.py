@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from scipy.optimize import linear_sum_assignment
 
+from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from ..inputs.arguments import check_count
-from .assignment import assign
 from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
 from .embedding import EmbeddingMixin
 from .retrieval import nearest_references
+
+#: Pairs that an assignment is made among: scipy takes 20 bytes for each, 2 GB for 10,000 cells on each side.
+MAX_PAIRS: Final = 10_000**2
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,6 @@ class MatchingMixin(EmbeddingMixin):
         reference_modality: str = "atac",
         k: int = 10,
         one_to_one: bool = False,
-        block_size: int = 2048,
         batch_size: int | None = None,
     ) -> CellMatches:
         """Find for each cell of one modality the nearest cells of another, in the space that modalities share.
@@ -124,13 +127,8 @@ class MatchingMixin(EmbeddingMixin):
             References per query cell.
         one_to_one
             Also give each query cell one reference that no other query cell gets, ``CellMatches.assignment``: the
-            assignment with the largest sum of cosines [Crouse16]_ where there are at most ``block_size ** 2`` pairs.
-            With more pairs, both sides are cut at the same quantiles along their main directions into blocks of that
-            size, and the assignment is the best *within* each block: the true match of a cell near a cut may be in
-            another block, and where a type makes up different fractions of the two sides, some of its cells are assigned
-            to other types. With more queries than references, some queries get none.
-        block_size
-            Cells on each side of a block of that assignment; memory grows with the square of it, time with the cube.
+            assignment with the largest sum of cosines [Crouse16]_. With more queries than references, some queries get
+            none. It needs all cosines at once: 10,000 cells on each side take 2 GB, and more pairs are refused.
         batch_size
             Cells of a minibatch while embedding; changes speed only.
 
@@ -147,7 +145,7 @@ class MatchingMixin(EmbeddingMixin):
         ------
         ScmambaError
             An unknown modality, one that the data lack, or the same one twice; more neighbours than reference cells;
-            ``k`` or ``block_size`` below 1; or the model is not trained.
+            ``k`` below 1; too many pairs for ``one_to_one``; or the model is not trained.
 
         References
         ----------
@@ -160,7 +158,6 @@ class MatchingMixin(EmbeddingMixin):
         >>> found.to_frame().columns.tolist()
         ['query', 'rank', 'reference', 'score', 'confidence']
         """
-        check_count("block_size", block_size)
         query_kind = kind_of(self, query_modality, "query_modality")
         reference_kind = kind_of(self, reference_modality, "reference_modality")
         if query_kind == reference_kind:
@@ -174,20 +171,16 @@ class MatchingMixin(EmbeddingMixin):
         check_k(k, references, reference_kind)
         temperature, calibrated = match_temperature(self, query_kind, reference_kind)
         if not calibrated:
-            warnings.warn(
+            warn(
                 "The confidence is not calibrated, because this model held out too few pairs for it: train with a "
-                "train_size below 1.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+                "train_size below 1."
+            )
         if not queries.has.all():
-            warnings.warn(
-                f"{(~queries.has).sum():,} of {len(queries.has):,} cells lack {query_kind}: they have no match.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
-        best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
+            warn(f"{(~queries.has).sum():,} of {len(queries.has):,} cells lack {query_kind}: they have no match.")
         # the search counts only cells that have the modality, results count all of them; the last entry is for -1
         position = np.append(np.flatnonzero(references.has), -1)
-        assignment = position[assign(queries.z, references.z, block_size)] if one_to_one else None
+        assignment = position[assign(queries.z, references.z)] if one_to_one else None
+        best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
         return CellMatches(
             queries.names,
             references.names,
@@ -205,6 +198,25 @@ def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:
         raise ScmambaError(
             f"k must be between 1 and the {len(references.z):,} reference cells that have {kind}; got {k}."
         )
+
+
+def assign(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Position of the reference given to each query, ``(n,)`` int64, -1 where none is left; none is given twice.
+
+    Parameters
+    ----------
+    queries, references
+        ``(n, z)`` and ``(m, z)`` unit vectors; the sum of the cosines of the pairs is the largest possible.
+    """
+    if len(queries) * len(references) > MAX_PAIRS:
+        raise ScmambaError(
+            f"one_to_one=True compares all cells at once, at most {MAX_PAIRS:,} pairs, and {len(queries):,} times "
+            f"{len(references):,} are more: match the cells of one type or sample at a time, or take the nearest, to_frame()."
+        )
+    out = np.full(len(queries), -1, dtype=np.int64)
+    of_query, of_reference = linear_sum_assignment(queries @ references.T, maximize=True)
+    out[of_query] = of_reference
+    return out
 
 
 def _at_rows(rows: np.ndarray, values: np.ndarray, fill: float) -> np.ndarray:

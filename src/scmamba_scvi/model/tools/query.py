@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
@@ -34,36 +33,6 @@ FOUND_COLUMN: Final = "in_query"
 MIN_OVERLAP: Final = 0.5
 
 
-@dataclasses.dataclass(frozen=True)
-class FeatureMapping:
-    """How features of new data became those of the model."""
-
-    target: np.ndarray  # position in the model of each feature of the query, -1: ignored
-    n_model: int  # features of the model
-    n_by_name: int  # features of the query that were found by name
-    n_by_overlap: int  # features of the query that were found by overlap
-
-    @property
-    def found(self) -> np.ndarray:
-        """Which features of the model the query has, bool ``(f,)``."""
-        found = np.zeros(self.n_model, dtype=bool)
-        found[self.target[self.target >= 0]] = True
-        return found
-
-    def report(self, counts_kept: float) -> dict[str, float | int]:
-        """Plain numbers for ``uns``."""
-        return {
-            "features_of_model": self.n_model,
-            "found": int(self.found.sum()),
-            "coverage": float(self.found.mean()),
-            "features_of_query": len(self.target),
-            "by_name": self.n_by_name,
-            "by_overlap": self.n_by_overlap,
-            "ignored": int((self.target < 0).sum()),
-            "counts_kept": counts_kept,
-        }
-
-
 def prepare_query(
     data: MuData | AnnData,
     model: ModelBase,
@@ -78,46 +47,47 @@ def prepare_query(
     mdata = _query_as_mudata(model, data)
     kinds = _kinds_of(model, mdata, modalities)
     setup = model.registry_[_C._SETUP_ARGS_KEY]
-    build = _check_builds(mdata, kinds, genome, setup.get("genome"))
+    build, build_of_model = build_of(mdata, kinds, genome), setup.get("genome")
+    if build is not None and build_of_model is not None and build != build_of_model:
+        raise ScmambaError(
+            f"The query is on {build}, the model was trained on {build_of_model}: coordinates of two builds cannot be "
+            f"compared. Lift the query over to {build_of_model}, or count it there."
+        )
     for kind in layers or ():
         if kind not in kinds:
             raise UnknownNameError("kind of modality in layers", kind, kinds)
     query_layers = setup["layers"] if layers is None else layers
     mods, reports = {}, {}
     for kind, key in kinds.items():
-        source = mdata.mod[key]
+        source, known = mdata.mod[key], pd.Index(model.feature_names(kind)).astype(str)
         counts = _counts(source, query_layers.get(kind), key)
-        mapping = map_features(model, kind, source.var, key, build)
-        _check_coverage(mapping, model, kind, source.var, key, min_coverage)
-        x, kept = _apply(counts, mapping)
-        var = pd.DataFrame({FOUND_COLUMN: mapping.found}, index=pd.Index(model.feature_names(kind)).astype(str))
+        by_name = known.get_indexer(source.var_names)
+        target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
+        found = np.isin(np.arange(len(known)), target)
+        _check_coverage(found, known, source.var, key, min_coverage)
+        x, kept = _apply(counts, target, len(known))
         layer = setup["layers"].get(kind)
         mods[model.kinds[kind]] = AnnData(
-            x, obs=_own_columns(source.obs), var=var, layers={} if layer is None else {layer: x}
-        )
-        reports[model.kinds[kind]] = mapping.report(kept)
-    return _assembled(model, mdata, mods, reports, build or setup.get("genome"))
+            x, obs=_own_columns(source.obs), var=pd.DataFrame({FOUND_COLUMN: found}, index=known),
+            layers={} if layer is None else {layer: x},
+        )  # fmt: skip
+        n_by_name, n_mapped = int((by_name >= 0).sum()), int((target >= 0).sum())
+        reports[model.kinds[kind]] = {
+            "features_of_model": len(known), "found": int(found.sum()), "coverage": float(found.mean()),
+            "features_of_query": len(target), "by_name": n_by_name, "by_overlap": n_mapped - n_by_name,
+            "ignored": len(target) - n_mapped, "counts_kept": kept,
+        }  # fmt: skip
+    return _assembled(model, mdata, mods, reports, build or build_of_model)
 
 
-def map_features(model: ModelBase, kind: str, var: pd.DataFrame, key: str, build: str | None = None) -> FeatureMapping:
-    """For each row of ``var`` the model's feature of the same name; for other peaks, the one they overlap most.
-
-    Raises
-    ------
-    ScmambaError
-        Few peaks overlap those of the model, so that another genome build is likely; the message names both.
-    """
-    known = pd.Index(model.feature_names(kind))
-    target = known.get_indexer(var.index)
-    n_by_name = int((target >= 0).sum())
-    if kind == "atac" and (target < 0).any():
-        query, reference = parse_coordinates(var), model.coordinates(kind)
-        if query.placed.any() and reference.placed.any():
-            rest = target < 0
-            overlapping = best_overlaps(query, reference)
-            _check_overlap(overlapping, query, reference, key, build, model)
-            target[rest] = overlapping[rest]
-    return FeatureMapping(target, len(known), n_by_name, int((target >= 0).sum()) - n_by_name)
+def _with_overlaps(model: ModelBase, by_name: np.ndarray, var: pd.DataFrame, key: str, build: str | None) -> np.ndarray:
+    """Position in the model of each peak of ``var``: that of its name, else of the peak it overlaps most, else -1."""
+    query, reference = parse_coordinates(var), model.coordinates("atac")
+    if (by_name >= 0).all() or not query.placed.any() or not reference.placed.any():
+        return by_name
+    overlapping = best_overlaps(query, reference)
+    _check_overlap(overlapping, query, reference, key, build, model)
+    return np.where(by_name < 0, overlapping, by_name)
 
 
 def _check_overlap(
@@ -144,13 +114,9 @@ def _check_overlap(
     )
 
 
-def _check_coverage(
-    mapping: FeatureMapping, model: ModelBase, kind: str, var: pd.DataFrame, key: str, min_coverage: float
-) -> None:
-    found = mapping.found
+def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: str, min_coverage: float) -> None:
     if found.any() and found.mean() >= min_coverage:
         return
-    known = pd.Index(model.feature_names(kind))
     columns = {name: int(known.isin(var[name].astype(str)).sum()) for name in var if var[name].dtype.kind not in "iufb"}
     better = max(columns, key=columns.__getitem__, default=None)
     hint = (
@@ -165,17 +131,15 @@ def _check_coverage(
     )
 
 
-def _apply(counts, mapping: FeatureMapping) -> tuple[object, float]:
+def _apply(counts, target: np.ndarray, n_model: int) -> tuple[object, float]:
     """Counts ``(n, f)`` of the model's features, summed where several map to one; and the fraction of all counts kept."""
-    n = len(mapping.target)
-    if n == mapping.n_model and np.array_equal(mapping.target, np.arange(n)):
+    if np.array_equal(target, np.arange(n_model)):
         return counts, 1.0
-    used = np.flatnonzero(mapping.target >= 0)
+    used = np.flatnonzero(target >= 0)
     # sums of narrow integers would overflow
     counts = counts.astype(np.result_type(counts.dtype, np.float32))
-    select = sparse.csr_matrix(
-        (np.ones(len(used), dtype=counts.dtype), (used, mapping.target[used])), shape=(n, mapping.n_model)
-    )
+    ones = np.ones(len(used), dtype=counts.dtype)
+    select = sparse.csr_matrix((ones, (used, target[used])), shape=(len(target), n_model))
     out = counts @ select
     total = float(counts.sum())
     return (out.tocsr() if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
@@ -230,16 +194,6 @@ def _kinds_of(model: ModelBase, mdata: MuData, modalities: Mapping[str, str] | N
             f"modalities={{{next(iter(model.kinds))!r}: ...}}."
         )
     return {kind: found[kind] for kind in model.kinds if kind in found}
-
-
-def _check_builds(mdata: MuData, kinds: Mapping[str, str], genome: str | None, of_model: str | None) -> str | None:
-    build = build_of(mdata, kinds, genome)
-    if build is not None and of_model is not None and build != of_model:
-        raise ScmambaError(
-            f"The query is on {build}, the model was trained on {of_model}: coordinates of two builds cannot be compared. "
-            f"Lift the query over to {of_model}, or count it there."
-        )
-    return build
 
 
 def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:

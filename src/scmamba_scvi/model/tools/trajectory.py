@@ -11,16 +11,16 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import obs_column
+from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
 from ...metrics import diffusion_pseudotime
-from ...metrics.distances import as_matrix, medoid, resolve_k
-from ...metrics.graph import neighbor_graph
+from ...metrics.distances import medoid
 from .cells import as_mudata, kind_of
 from .embedding import JOINT, EmbeddingMixin
 
 
 class TrajectoryMixin(EmbeddingMixin):
-    """`get_pseudotime` and `get_group_connectivities`."""
+    """`get_pseudotime`."""
 
     def get_pseudotime(
         self,
@@ -84,73 +84,11 @@ class TrajectoryMixin(EmbeddingMixin):
                 time = diffusion_pseudotime(z[has], int(has[:root_cell].sum()), n_neighbors=n_neighbors, n_dcs=n_dcs)
             out.loc[has, name] = time
             if np.isnan(time).any():
-                warnings.warn(
+                warn(
                     f"{name}: {np.isnan(time).sum():,} of {len(time):,} cells are not connected to the root and have no "
-                    f"pseudotime (NaN); more neighbours than {n_neighbors} may connect them.",
-                    UserWarning, stacklevel=2,
-                )  # fmt: skip
+                    f"pseudotime (NaN); more neighbours than {n_neighbors} may connect them."
+                )
         return out
-
-    def get_group_connectivities(
-        self,
-        adata: MuData | AnnData | None = None,
-        *,
-        groupby: str,
-        embedding: str = JOINT,
-        n_neighbors: int = 15,
-        batch_size: int | None = None,
-    ) -> pd.DataFrame:
-        """How strongly groups of cells are connected, beyond what their sizes give by chance (PAGA, [Wolf19]_).
-
-        Parameters
-        ----------
-        adata
-            Cells: MuData, or AnnData of one modality. `None`: those of the model.
-        groupby
-            Column of ``obs`` with the groups; cells without one are left out.
-        embedding
-            ``"joint"``, or kind or key of a modality; cells without this modality are left out.
-        n_neighbors
-            Neighbours of each cell in the graph.
-        batch_size
-            Cells of a minibatch; changes speed only.
-
-        Returns
-        -------
-        Groups by groups, symmetric, 0 (not connected) to 1.
-
-        Raises
-        ------
-        ScmambaError
-            No such column, fewer than two groups, too few cells, or the model is not trained.
-
-        References
-        ----------
-        .. [Wolf19] Wolf et al., PAGA: graph abstraction reconciles clustering with trajectory inference, Genome Biology
-           2019.
-
-        Examples
-        --------
-        >>> model.get_group_connectivities(groupby="cell_type").shape
-        (3, 3)
-        """
-        import scanpy as sc
-
-        with as_mudata(self, adata) as mdata:
-            (z,) = self._embeddings_of(mdata, [embedding], batch_size).values()
-            column = obs_column(mdata, groupby, "groupby")
-        keep = np.isfinite(z).all(axis=1) & column.notna().to_numpy()
-        groups = column[keep].astype(str)
-        if groups.nunique() < 2:
-            raise ScmambaError(
-                f"{groupby!r} has {groups.nunique()} groups among these cells; connectivities need at least two."
-            )
-        k = resolve_k(n_neighbors, None, int(keep.sum()))
-        cells = neighbor_graph(as_matrix(z[keep], "the embedding"), k, 0)
-        cells.obs["group"] = pd.Categorical(groups.to_numpy())
-        sc.tl.paga(cells, groups="group")
-        names = list(cells.obs["group"].cat.categories)
-        return pd.DataFrame(cells.uns["paga"]["connectivities"].toarray(), index=names, columns=names)
 
     def _embeddings_of(
         self, mdata: MuData, embeddings: Sequence[str] | None, batch_size: int | None

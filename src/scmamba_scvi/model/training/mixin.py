@@ -190,7 +190,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         Examples
         --------
         >>> model = SCMAMBA(mdata)
-        >>> model.train(batch_size=64, plan_kwargs={"batch_pure": True})
+        >>> model.train(batch_size=64, plan_kwargs={"lr": 1e-3})
         >>> len(model.history["foscttm_validation"]) > 0
         True
         """
@@ -242,8 +242,6 @@ class ContrastiveTrainingMixin(FittingMixin):
         self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, n_ranks: int
     ) -> None:
         """Check that data, folder and devices allow what is asked for, before anything is changed."""
-        if config.batch_pure and not self.adata_manager.has_batches:
-            raise ScmambaError("batch_pure=True needs batches: name their column in setup_mudata(batch_key=...).")
         if self._corrects_batches and BATCH_KEY not in self.adata_manager.data_registry:
             raise ScmambaError(
                 f"This model corrects for batches, and the MuData has no obs[{self.batch_key!r}]: add it, or make a model "
@@ -266,7 +264,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         n_train = count_training_cells(n_cells, split["train_size"], split.get("external_indexing"))
         sizes = choose_sizes(n_paired, n_train, **counts, n_ranks=n_ranks)
         splitter = self._data_splitter_cls(
-            self.adata_manager, max_validation_cells=config.max_validation_cells, batch_pure=config.batch_pure,
+            self.adata_manager, max_validation_cells=config.max_validation_cells,
             cells_per_step=sizes.cells_per_step, buffer_mb=config.buffer_mb, batch_size=sizes.batch_size, **split,
         )  # fmt: skip
         return sizes, splitter

@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scvi import settings
 
+from ..._compat import warn
 from ..._files import atomic_write, remove_unfinished
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig
@@ -145,10 +145,7 @@ class TrainingCheckpoint(Checkpoint):
             if not self.path.exists():
                 raise ScmambaError(f"checkpoint_dir {self.path.parent} cannot be written: {reason}.") from error
             # a full disk must not end the training, and must not pass unnoticed
-            warnings.warn(
-                f"{self.path} could not be written ({reason}): it stays as it was, and training goes on.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+            warn(f"{self.path} could not be written ({reason}): it stays as it was, and training goes on.")
 
     def _check_identity(self, saved: Mapping[str, str]) -> None:
         now = self.identity

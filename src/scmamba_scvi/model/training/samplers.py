@@ -12,54 +12,6 @@ from torch.utils.data import BatchSampler, Sampler
 from .prefetch import Loader
 
 
-class BatchPureSampler(Sampler[list[int]]):
-    """Positions of one batch's cells at a time, so that the batch cannot tell a cell from its negatives.
-
-    The cells of a batch are cut into parts of nearly equal size rather than full minibatches and a remainder: the
-    remainder would have few negatives, or be left out of every epoch. Batches smaller than an eighth of a minibatch have
-    too few negatives alone, so they are put together.
-
-    Parameters
-    ----------
-    batches
-        ``(n,)`` batch of each cell, as integers.
-    batch_size
-        Cells of a minibatch, about: parts have between two thirds and one and a half times as many, or are a whole batch
-        that is smaller.
-    generator
-        Draws the order; `None`: torch's own, which the seed of a run sets.
-    """
-
-    def __init__(self, batches: np.ndarray, batch_size: int, generator: torch.Generator | None = None) -> None:
-        self._generator = generator
-        values, counts = np.unique(batches, return_counts=True)
-        small = values[counts < max(2, batch_size // 8)]
-        groups = [np.flatnonzero(batches == value) for value in values[~np.isin(values, small)]]
-        pooled = np.flatnonzero(np.isin(batches, small))
-        if len(pooled) >= 2 or not groups:
-            groups.append(pooled)
-        elif len(pooled):  # one cell has no negative: it joins the smallest of the others
-            smallest = min(range(len(groups)), key=lambda i: len(groups[i]))
-            groups[smallest] = np.concatenate([groups[smallest], pooled])
-        self._groups = groups
-        self._parts = [max(1, round(len(cells) / batch_size)) for cells in groups]
-
-    def __len__(self) -> int:
-        return sum(self._parts)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        minibatches = [
-            part
-            for cells, n in zip(self._groups, self._parts, strict=True)
-            for part in np.array_split(cells[self._shuffled(len(cells))], n)
-        ]
-        for i in self._shuffled(len(minibatches)):
-            yield minibatches[i].tolist()
-
-    def _shuffled(self, n: int) -> np.ndarray:
-        return torch.randperm(n, generator=self._generator).numpy()
-
-
 class PartOfMinibatch(Sampler[list[int]]):
     """One process's part of every minibatch; the parts of all processes together are the minibatch.
 
@@ -73,7 +25,7 @@ class PartOfMinibatch(Sampler[list[int]]):
         Number of this process, and of all.
     """
 
-    def __init__(self, minibatches: BatchSampler | BatchPureSampler, rank: int, world_size: int) -> None:
+    def __init__(self, minibatches: BatchSampler, rank: int, world_size: int) -> None:
         self._minibatches, self._rank, self._world_size = minibatches, rank, world_size
 
     def __len__(self) -> int:

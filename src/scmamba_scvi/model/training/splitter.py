@@ -10,11 +10,10 @@ from scvi import settings
 from scvi.dataloaders import DataSplitter
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 
-from ..._keys import BATCH_KEY
 from ...errors import ScmambaError
 from ..inputs.manager import MultiModalManager, n_modalities_of_cells
 from .prefetch import Loader, Prefetcher
-from .samplers import BatchPureSampler, PartOfMinibatch, SeededByEpoch
+from .samplers import PartOfMinibatch, SeededByEpoch
 from .streaming import FRACTION_OF_BUFFER, StreamedLoader
 
 
@@ -27,8 +26,6 @@ class PairedSplitter(DataSplitter):
         Enough to tell 0.08 from 0.09 FOSCTTM; more only cost training cells and time.
     batch_size
         Cells that one process reads together.
-    batch_pure
-        Fill each training minibatch from one batch.
     cells_per_step
         Cells of a training step of all processes together; `None`: ``batch_size``.
     buffer_mb
@@ -48,12 +45,11 @@ class PairedSplitter(DataSplitter):
         *,
         max_validation_cells: int,
         batch_size: int,
-        batch_pure: bool = False,
         cells_per_step: int | None = None,
         buffer_mb: float = 1024,
         **kwargs,
     ) -> None:
-        self.batch_pure, self.buffer_mb = batch_pure, buffer_mb
+        self.buffer_mb = buffer_mb
         self.cells_per_step = cells_per_step or batch_size
         self.seed = int(torch.randint(2**31, ()))
         super().__init__(adata_manager, load_sparse_tensor=True, batch_size=batch_size, **{"drop_last": True, **kwargs})
@@ -86,7 +82,9 @@ class PairedSplitter(DataSplitter):
                 self._dataset, self.train_idx, self.cells_per_step, self.buffer_mb, generator, rank, world_size
             )
         else:
-            loader = self._loader(self.train_idx, PartOfMinibatch(self._train_sampler(generator), rank, world_size))
+            order = RandomSampler(range(self.n_train), generator=generator)
+            minibatches = BatchSampler(order, self.cells_per_step, self.drop_last)
+            loader = self._loader(self.train_idx, PartOfMinibatch(minibatches, rank, world_size))
         return self._prefetched(SeededByEpoch(loader, generator, self._seed_of_epoch))
 
     def _seed_of_epoch(self) -> int:
@@ -136,10 +134,8 @@ class PairedSplitter(DataSplitter):
         Raises
         ------
         ScmambaError
-            Minibatches of a step do not fit, or are to be of one batch.
+            Minibatches of a step do not fit.
         """
-        if self.batch_pure:
-            raise ScmambaError("batch_pure=True needs the counts in memory: cells of a batch are far apart in a file.")
         n_cells = self._dataset.cells_within(FRACTION_OF_BUFFER * self.buffer_mb)
         if n_cells < self.cells_per_step:
             needed = self.cells_per_step / max(1, self._dataset.cells_within(FRACTION_OF_BUFFER * 1024)) * 1024
@@ -149,14 +145,6 @@ class PairedSplitter(DataSplitter):
                 f"smaller batch_size."
             )
         return n_cells
-
-    def _train_sampler(self, generator: torch.Generator) -> BatchSampler | BatchPureSampler:
-        """Minibatches of all processes together, as positions in the training cells."""
-        if self.batch_pure:
-            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[self.train_idx]
-            return BatchPureSampler(batches, self.cells_per_step, generator)
-        order = RandomSampler(range(self.n_train), generator=generator)
-        return BatchSampler(order, self.cells_per_step, self.drop_last)
 
     def _loader(self, cells: np.ndarray, sampler: Iterable[list[int]]) -> DataLoader:
         """Loader of ``cells``; ``sampler`` yields the positions in them of one minibatch at a time."""

@@ -1,0 +1,39 @@
+"""Counts by cell of the MuData, whatever the storage: order, absent cells, repeated entries."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from shapes import poisson
+
+from scmamba_scvi.model.inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
+
+COUNTS = poisson(6, 4, mean=1.0).astype(np.float32)
+ROWS = np.array([2, -1, 0, 5, -1, 1])  # of each of six cells
+COLUMNS = np.array([3, 1, 0, 2])
+WANTED = np.zeros((6, 4), dtype=np.float32)
+WANTED[np.ix_(ROWS >= 0, COLUMNS)] = COUNTS[ROWS[ROWS >= 0]]
+
+
+@pytest.mark.parametrize("store", [sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, np.asarray])
+def test_rows_and_columns_are_those_of_the_model(store):
+    matrix = ModalityMatrix(store(COUNTS), ROWS, COLUMNS)
+    cells = np.array([3, 1, 1, 0])
+    np.testing.assert_array_equal(matrix.read(cells).to_dense(), WANTED[cells])
+    np.testing.assert_array_equal(matrix.present(cells), [True, False, False, True])
+    part = matrix.loaded(cells)
+    np.testing.assert_array_equal(part.read(np.arange(4)).to_dense(), WANTED[cells])
+    blocks = [block.to_dense() for block in iterate_blocks(matrix, np.arange(6), block_size=3)]
+    assert [len(block) for block in blocks] == [3, 1]
+    np.testing.assert_array_equal(np.concatenate(blocks), WANTED[ROWS >= 0])
+
+
+def test_entries_stored_twice_are_added_without_overflow_and_the_matrix_is_left_as_it_is():
+    x = sparse.csr_matrix((np.array([200, 100, 1], np.uint8), np.array([1, 1, 0]), np.array([0, 3])), shape=(1, 2))
+    read = ModalityMatrix(x, np.array([0]), None).read(np.array([0]))
+    np.testing.assert_array_equal(read.to_dense(), [[1, 300]])
+    np.testing.assert_array_equal(x.indices, [1, 1, 0])
+
+
+def test_parts_are_in_order_and_none_is_empty():
+    assert [part.tolist() for part in in_parts(np.arange(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert list(in_parts(np.arange(0), 2)) == []

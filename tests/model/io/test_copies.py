@@ -1,0 +1,52 @@
+"""Deep copies and pickles of a model."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from shapes import TINY, mudata_of, poisson
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.errors import ScmambaError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def small(n=60, seed=0):
+    mdata = mudata_of({"rna": poisson(n, 30, seed=seed), "atac": poisson(n, 20, seed=seed + 1)})
+    mdata.obs["batch"] = [f"batch {i % 2}" for i in range(n)]
+    return mdata
+
+
+def fitted(mdata, batch_key=None, **options):
+    SCMAMBA.setup_mudata(mdata, batch_key=batch_key)
+    model = SCMAMBA(mdata, **{**TINY, **options})
+    model.train(**QUICK)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fitted(small())
+
+
+def test_a_deep_copy_has_a_network_of_its_own(model):
+    expected, rng = model.get_latent_representation(), torch.get_rng_state()
+    other = copy.deepcopy(model)
+    assert torch.equal(torch.get_rng_state(), rng) and other.adata is model.adata
+    np.testing.assert_allclose(other.get_latent_representation(), expected, atol=1e-6)
+    assert other.history["train_loss"].equals(model.history["train_loss"])
+    other.train(**QUICK, plan_kwargs={"lr": 0.01})
+    assert len(other.history["train_loss"]) > len(model.history["train_loss"])
+    np.testing.assert_allclose(model.get_latent_representation(), expected, atol=1e-6)
+
+
+def test_a_pickled_model_comes_back_without_data(model):
+    other = pickle.loads(pickle.dumps(model))
+    assert other.adata is None and other.is_trained and other.config == model.config
+    with pytest.raises(ScmambaError, match="without data"):
+        other.train(**QUICK)
+    np.testing.assert_allclose(other.get_latent_representation(small()), model.get_latent_representation(), atol=1e-6)

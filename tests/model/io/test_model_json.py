@@ -1,0 +1,65 @@
+"""Every entry of the description of an exported model is checked before it is used."""
+
+import json
+
+import pytest
+from shapes import TINY, mudata_of, poisson
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.config import ModelConfig
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.model.io.model_json import _is_of, read_description
+from scmamba_scvi.pp import FeatureLayout
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    mdata = mudata_of({"rna": poisson(40, 30), "atac": poisson(40, 20)})
+    SCMAMBA.setup_mudata(mdata)
+    folder = tmp_path_factory.mktemp("export") / "m"
+    SCMAMBA(mdata, **TINY).export(folder)
+    return folder / "model.json"
+
+
+@pytest.mark.parametrize(
+    ("value", "types", "fits"),
+    [
+        (1, int, True),
+        (True, int, False),  # True and False are no numbers
+        (1.0, int, False),
+        (None, (str, type(None)), True),
+        ([1, "a"], [int, str], True),
+        ([1, None], [int, str], False),
+        ({"a": 1}, {...: int}, True),
+        ({"a": 1, "b": 2}, {"a": int}, False),
+        ({}, {"a": int}, False),
+        ("a", {...: str}, False),
+    ],
+)
+def test_types_of_entries(value, types, fits):
+    assert _is_of(value, types) == fits
+
+
+def test_configuration_and_layouts_come_back_as_objects(exported):
+    described = read_description(exported)
+    assert isinstance(described["config"], ModelConfig) and described["config"].n_latent == 4
+    assert isinstance(described["layouts"]["rna"], FeatureLayout) and described["layouts"]["rna"].n_features == 30
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 99}, "format version 99, this release reads 1"),
+        ({"format": "another"}, "does not describe a model of this package"),
+        ({"weights_file": "../weights.safetensors"}, "weights cannot be in"),
+        ({"reference_batches": 7}, "cannot have 7 batches"),
+        ({"match_temperatures": {"rna atac": 0.0}}, "a temperature is not above 0"),
+        ({"is_trained": 1}, "'is_trained' cannot be 1"),
+        ({"features": {"rna": ["a"], "atac": ["b"]}}, "features and layout of rna do not belong to each other"),
+    ],
+)
+def test_entries_that_do_not_fit_are_named(exported, tmp_path, change, message):
+    forged = tmp_path / "model.json"
+    forged.write_text(json.dumps(json.loads(exported.read_text()) | change))
+    with pytest.raises(ScmambaError, match=message):
+        read_description(forged)

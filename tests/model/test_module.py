@@ -1,0 +1,51 @@
+"""The module carries cells to the encoders: those without a modality are zero, and what is frozen comes back."""
+
+import torch
+
+
+def counts_of(model, kind, n=6):
+    return model.adata_manager.create_torch_dataset()[range(n)][f"X_{kind}"]
+
+
+def without(x, present):
+    """As the loader gives cells without the modality: with nothing stored."""
+    return (x.to_dense() * present[:, None]).to_sparse_csr()
+
+
+def test_rows_of_cells_without_the_modality_are_zero_and_others_do_not_see_them(trained):
+    module, x = trained.module.eval(), counts_of(trained, "rna")
+    present = torch.tensor([True, False, True, True, False, True])
+    with torch.no_grad():
+        z, whole = (
+            module.encode(without(x, present), "rna", present),
+            module.encode(x, "rna", torch.ones(6, dtype=torch.bool)),
+        )
+    assert (z[~present] == 0).all()
+    torch.testing.assert_close(z[present], whole[present])
+    torch.testing.assert_close(whole.norm(dim=1), torch.ones(6))
+
+
+def test_the_joint_embedding_of_a_cell_without_any_modality_is_zero(trained):
+    module = trained.module.eval()
+    here = torch.tensor([True] * 5 + [False])
+    counts = {kind: without(counts_of(trained, kind), here) for kind in module.kinds}
+    with torch.no_grad():
+        z = module.embed_jointly(counts, dict.fromkeys(module.kinds, here))
+    assert (z[5] == 0).all()
+    torch.testing.assert_close(z[:5].norm(dim=1), torch.ones(5))
+
+
+def test_the_loss_does_not_depend_on_the_order_of_the_cells(trained):
+    module, dataset = trained.module.eval(), trained.adata_manager.create_torch_dataset()
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first, second = (module(dataset[cells])[2].loss for cells in (torch.arange(12).numpy(), order.numpy()))
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)
+
+
+def test_frozen_networks_learn_again_after_the_block(trained):
+    module = trained.module
+    before = {name for name, p in module.named_parameters() if p.requires_grad}
+    with module.freezing(networks=True):
+        within = {name for name, p in module.named_parameters() if p.requires_grad}
+    assert within < before == {name for name, p in module.named_parameters() if p.requires_grad}

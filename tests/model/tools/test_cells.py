@@ -1,0 +1,58 @@
+"""The cells that a method is called with."""
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.model.tools.cells import (
+    as_mudata,
+    embed_modality,
+    kind_of,
+    kind_of_features,
+    resolve_cells,
+    restricted_to,
+)
+
+
+@pytest.mark.parametrize(
+    ("indices", "found"),
+    [
+        pytest.param(None, [0, 1, 2, 3], id="all"),
+        pytest.param([3, -4, 3], [3, 0, 3], id="positions from either end, repeated"),
+        pytest.param([False, True, False, True], [1, 3], id="mask"),
+        pytest.param([], [], id="none"),
+    ],
+)
+def test_cells_are_positions_or_a_mask(indices, found):
+    assert resolve_cells(indices, 4).tolist() == found
+
+
+@pytest.mark.parametrize("indices", [[4], [-5], [0.5], ["a"], [True, False], [[0, 1]]])
+def test_cells_that_are_not_there_are_refused(indices):
+    with pytest.raises(ScmambaError, match=r"indices must be|mask of cells has 2 entries for 4"):
+        resolve_cells(indices, 4)
+
+
+def test_a_modality_is_known_by_kind_and_a_stranger_is_named(trained):
+    assert kind_of(trained, "atac") == "atac"
+    with pytest.raises(UnknownNameError, match="query_modality 'smell'"):
+        kind_of(trained, "smell", "query_modality")
+    assert kind_of_features(trained, trained.adata["atac"]) == "atac"
+    assert kind_of_features(trained, AnnData(np.ones((2, 2)))) is None
+
+
+def test_an_anndata_is_wrapped_for_the_time_of_the_block_and_left_as_it_is(trained):
+    cells = trained.adata["rna"][:7].copy()
+    columns = list(cells.obs)
+    with as_mudata(trained, cells) as mdata:
+        found = embed_modality(trained, mdata, "rna")
+        uuid = mdata.uns["_scvi_uuid"]
+    assert found.has.all() and found.z.shape == (7, 64) and list(cells.obs) == columns and not cells.uns
+    assert uuid not in type(trained)._per_instance_manager_store.get(trained.id, {})
+    np.testing.assert_allclose(found.z, trained.get_latent_representation(modality="rna", indices=range(7)), atol=1e-5)
+
+
+def test_restricted_data_have_nothing_but_the_modalities_named(trained):
+    with restricted_to(trained, trained.adata, ["atac"]) as part:
+        assert list(part.mod) == ["atac"] and part.n_obs == trained.adata["atac"].n_obs

@@ -1,0 +1,45 @@
+"""Counts of a query become those of the model's features: every count once, none of another place."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.model.tools.query import _apply
+
+
+@pytest.mark.parametrize("store", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
+def test_counts_are_summed_where_features_meet_and_dropped_where_none_does(store):
+    counts = store(np.array([[200, 100, 5, 1], [0, 2, 3, 4]], dtype=np.uint8))
+    x, kept = _apply(counts, np.array([2, 2, -1, 0]), 3)
+    np.testing.assert_array_equal(x.toarray() if sparse.issparse(x) else x, [[1, 0, 300], [4, 0, 2]])
+    assert kept == pytest.approx(307 / 315)
+
+
+def test_the_model_s_own_features_are_not_copied():
+    counts = sparse.csr_matrix(np.eye(3))
+    assert _apply(counts, np.arange(3), 3) == (counts, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"modalities": {"smell": "rna"}}, UnknownNameError, "kind of modality 'smell'"),
+        ({"modalities": {"rna": "gex"}}, UnknownNameError, "modality for 'rna' 'gex'"),
+        ({"layers": {"protein": None}}, UnknownNameError, "kind of modality in layers"),
+        ({"layers": {"rna": "counts"}}, UnknownNameError, "layer of mdata"),
+        ({"min_coverage": 2}, ScmambaError, "min_coverage is a fraction"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(trained, arguments, error, message):
+    with pytest.raises(error, match=message):
+        SCMAMBA.prepare_query_mudata(trained.adata, trained, **arguments)
+
+
+def test_the_report_adds_up(trained):
+    rna = trained.adata["rna"][:30, 10:].copy()
+    rna.var_names = [*rna.var_names[:-5], *(f"new {i}" for i in range(5))]
+    report = SCMAMBA.prepare_query_mudata(rna, trained).uns["query_mapping"]["rna"]
+    assert report["found"] == report["by_name"] == 150 - 15 and report["coverage"] == 135 / 150
+    assert report["features_of_query"] == report["by_name"] + report["by_overlap"] + report["ignored"] == 140

@@ -1,0 +1,35 @@
+"""Arguments of `train` that cannot be used are answered with what to type."""
+
+import numpy as np
+import pytest
+
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.model.training.arguments import check_external_indexing, check_place
+
+
+def test_arguments_of_the_trainers_pass_and_others_are_told_their_place():
+    check_place("enable_progress_bar", [])
+    check_place("check_val_every_n_epoch", [])
+    for name, place in (
+        ("lr", "plan_kwargs"),
+        ("num_workers", "datasplitter_kwargs"),
+        ("n_layers", "SCMAMBA\\(mdata, n_l"),
+    ):
+        with pytest.raises(ScmambaError, match=f"train has no argument '{name}': pass it as .*{place}"):
+            check_place(name, [])
+    with pytest.raises(UnknownNameError, match="Did you mean 'max_epochs'"):
+        check_place("max_epoch", ["max_epochs"])
+
+
+def test_parts_of_the_cells_that_the_user_names():
+    check_external_indexing([np.arange(5), [5, 6], []], 8)
+    for parts, message in (
+        ([[0], [1]], "three lists"),
+        ([[], [1], [2]], "first of which is not empty"),
+        ([[0, 8], [], []], "positions among 8 cells, 0 to 7"),
+        ([[0.5], [], []], "positions among 8 cells"),
+        ([[0, 1], [1], []], "more than once"),
+        (3, "three lists of positions"),
+    ):
+        with pytest.raises(ScmambaError, match=message):
+            check_external_indexing(parts, 8)

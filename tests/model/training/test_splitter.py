@@ -1,0 +1,51 @@
+"""Held-out cells have several modalities; every other cell is trained on once per epoch."""
+
+import numpy as np
+import pytest
+from shapes import mudata_of, poisson
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.model.training.splitter import PairedSplitter
+
+
+@pytest.fixture
+def manager():
+    mdata = mudata_of({"rna": poisson(200, 20), "atac": poisson(200, 20, seed=1)}, n_absent=80)
+    SCMAMBA.setup_mudata(mdata)
+    return SCMAMBA._setup_adata_manager_store[mdata.uns["_scvi_uuid"]]
+
+
+def split(manager, **options):
+    return PairedSplitter(manager, **{"max_validation_cells": 1000, "batch_size": 16, **options})
+
+
+@pytest.mark.filterwarnings("ignore:mdata:UserWarning")
+@pytest.mark.parametrize(
+    ("options", "n_train", "n_val", "n_left"),
+    [
+        pytest.param({}, 188, 12, 0, id="a tenth of the pairs"),
+        pytest.param({"max_validation_cells": 5}, 195, 5, 0, id="at most so many"),
+        pytest.param({"train_size": 0.5}, 100, 60, 40, id="half to train on"),
+        pytest.param({"train_size": 0.5, "validation_size": 0.1}, 100, 12, 88, id="both"),
+        pytest.param({"train_size": 1.0}, 200, 0, 0, id="all"),
+    ],
+)
+def test_parts_are_disjoint_and_held_out_cells_are_pairs(manager, options, n_train, n_val, n_left):
+    parts = split(manager, **options)
+    found = parts.train_idx, parts.val_idx, parts.test_idx
+    assert tuple(map(len, found)) == (n_train, n_val, n_left)
+    np.testing.assert_array_equal(np.sort(np.concatenate(found)), np.arange(200))
+    assert (parts.val_idx >= 80).all()  # the first 80 lack accessibility
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_epoch_reads_every_training_cell_and_the_next_one_in_another_order(manager):
+    parts = split(manager, drop_last=False)
+    loader = parts.train_dataloader()
+    first = np.concatenate([batch["cells"] for batch in loader])
+    np.testing.assert_array_equal(np.sort(first), np.sort(parts.train_idx))
+    parts.seed += 1
+    assert (np.concatenate([batch["cells"] for batch in loader]) != first).any()
+    held_out = np.concatenate([batch["cells"] for batch in parts.val_dataloader()])
+    np.testing.assert_array_equal(held_out, parts.val_idx)
+    assert split(manager, train_size=1.0).val_dataloader() == []

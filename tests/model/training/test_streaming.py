@@ -1,0 +1,58 @@
+"""Minibatches through a buffer are mixed, and hold each cell once."""
+
+import numpy as np
+import pytest
+import torch
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import convert_mudata, open_mudata, simulate_multiome
+from scmamba_scvi.model.training.streaming import StreamedLoader
+
+
+@pytest.fixture(scope="module")
+def mdata():
+    mdata = simulate_multiome(n_cells=500, n_genes=80, n_peaks=200, seed=3)
+    # accessibility has cells in another order, and lacks some
+    keep = np.random.default_rng(0).permutation(500)[:460]
+    atac = mdata["atac"][keep].copy()
+    return type(mdata)({"rna": mdata["rna"], "atac": atac})
+
+
+@pytest.fixture(scope="module", params=["h5mu", "zarr", "dense h5mu"])
+def opened(request, mdata, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("disk")
+    if request.param == "dense h5mu":
+        mdata = mdata.copy()
+        mdata["rna"].X = mdata["rna"].X.toarray()
+    mdata.write_h5mu(folder / "m.h5mu")
+    path = folder / "m.h5mu"
+    return open_mudata(convert_mudata(path, folder / "m.zarr") if request.param == "zarr" else path)
+
+
+def dataset_of(mdata):
+    SCMAMBA.setup_mudata(mdata)
+    return SCMAMBA(mdata, encoder="linear").adata_manager.create_torch_dataset()
+
+
+@pytest.mark.filterwarnings("ignore:mdata:UserWarning")
+def test_each_process_reads_its_part_of_every_minibatch(opened):
+    dataset = dataset_of(opened)
+
+    def cells_of(rank):
+        generator = torch.Generator().manual_seed(1)
+        loader = StreamedLoader(dataset, np.arange(500), 64, 1.0, generator, rank, world_size=2)
+        return [minibatch["cells"].tolist() for minibatch in loader], len(loader)
+
+    (first, n), (second, _) = cells_of(0), cells_of(1)
+    assert len(first) == len(second) == n == 500 // 64 and all(len(cells) == 32 for cells in first + second)
+    assert len(set(sum(first + second, []))) == n * 64
+
+
+@pytest.mark.filterwarnings("ignore:mdata:UserWarning")
+def test_cells_are_mixed_within_and_between_minibatches(opened):
+    dataset = dataset_of(opened)
+    loader = StreamedLoader(dataset, np.arange(500), 64, buffer_mb=1.0)
+    loader._per_buffer = 4
+    first, second = (np.concatenate([cells for buffer in loader._plan() for cells in buffer]) for _ in range(2))
+    assert len(np.unique(first[:64] // 64)) > 2, "cells of several chunks"
+    assert not np.array_equal(first, second), "a new order in every epoch"
