@@ -91,7 +91,7 @@ def test_three_modalities_meet_though_two_are_never_measured_together():
     alignment = Alignment(list(z), Z)
     alignment.fit_moments(z, present, min_cells=30)
     before, after = ({k: f(x, k)[1000:1400] for k, x in z.items()} for f in (lambda x, _: x, alignment))
-    gap = lambda of: (of["atac"].mean(0) - of["protein"].mean(0)).norm().item()  # noqa: E731
+    gap = lambda of: (of["atac"].mean(0) - of["protein"].mean(0)).norm().item()
     assert gap(after) < gap(before) / 3
 
 
