@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from scipy.linalg import sqrtm
 
-from scmamba_scvi.nn.alignment import MEMORY_TEMPERATURE, Alignment
+from scmamba_scvi.nn.alignment import MEMORY_TEMPERATURE, MEMORY_WEIGHT, Alignment
 
 Z = 6
 
@@ -110,7 +110,7 @@ def test_recall_is_attention_over_the_remembered_cells():
     z = unit(torch.randn(7, Z))
     weights = np.exp((z @ cells.T).numpy().astype(float) / MEMORY_TEMPERATURE)
     recalled = weights / weights.sum(1, keepdims=True) @ cells.numpy()
-    expected = z.numpy() + recalled / np.linalg.norm(recalled, axis=1, keepdims=True)
+    expected = z.numpy() + MEMORY_WEIGHT * recalled / np.linalg.norm(recalled, axis=1, keepdims=True)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(alignment.recall(z).numpy(), expected, atol=1e-5)
     alignment.set_memory(cells[:0])
