@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-all test-lowest lint bench docs notebooks dist clean
+.PHONY: help install install-dev demo test test-all test-lowest lint peers bench docs notebooks dist clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ lint: $(INSTALLED_DEV)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+peers: $(INSTALLED)  ## install the methods that the benchmarks compare with
+	$(PIP) install --quiet --group peers -c $(CONSTRAINTS)
 
 bench: $(INSTALLED)  ## measure speed against the cost of the matrix products alone
 	$(BIN)/python benchmarks/speed.py

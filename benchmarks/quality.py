@@ -26,12 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = command.parser(__doc__, page="docs/benchmarks.md")
     command.add_sets(parser, list(SETS))
     command.add_seeds(parser)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    command.add_runs(parser, list(METHODS))
     parser.add_argument("--file", help="a paired .h5mu of raw counts instead of the sets")
     parser.add_argument("--labels-key", help="column of obs with cell types, for --file")
     parser.add_argument("--batch-key", help="column of obs with batches, for --file")
-    parser.add_argument("--again", action="store_true", help="repeat what has a result")
-    parser.add_argument("--rescore", action="store_true", help="fit nothing, score the kept embeddings again")
     parser.add_argument("--list", action="store_true", help="list sets and methods")
     arguments = parser.parse_args(argv)
     if arguments.list:

@@ -13,7 +13,7 @@ from scipy import sparse
 from scmamba_scvi import SCMAMBA, read, workflow
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.metrics import evaluate_integration, foscttm, recall_at_k
+from scmamba_scvi.metrics import evaluate_integration, foscttm, leiden_ari_nmi, recall_at_k
 
 SMALL = {"n_cells": 1000, "n_genes": 300, "n_peaks": 900, "n_cell_types": 8}
 FAST = {"preset": "small", "max_epochs": 2, "enable_progress_bar": False}
@@ -76,6 +76,8 @@ def test_scores_are_those_of_the_validation_cells(integrated):
     assert scores.loc["FOSCTTM", "value"] == pytest.approx(np.mean(foscttm(x, y)))
     assert scores.loc["recall@10", "value"] == pytest.approx(recall_at_k(x, y))
     assert scores.loc["recall@10", "chance"] == pytest.approx(10 / len(cells))
+    joint = model.get_latent_representation()[cells]
+    assert scores.loc["ARI", "value"] == pytest.approx(leiden_ari_nmi(joint, mdata.obs["cell_type"].iloc[cells]).ari)
     assert (scores["n_cells"] == len(cells)).all() and len(cells) == 100
     np.testing.assert_array_equal(np.flatnonzero(mdata.obs["validation_scmamba"]), np.sort(cells))
     assert list(workflow.validation_scores(mdata, model).index) == ["FOSCTTM", "recall@10"]

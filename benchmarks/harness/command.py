@@ -21,6 +21,13 @@ def add_sets(made: argparse.ArgumentParser, default: Sequence[str]) -> None:
     made.add_argument("--sets", nargs="+", choices=SETS, default=default, metavar="SET", help="names of data sets")
 
 
+def add_runs(made: argparse.ArgumentParser, methods: Sequence[str]) -> None:
+    """Which methods are fitted, and whether what has a result is fitted or scored again."""
+    made.add_argument("--methods", nargs="+", choices=methods, default=methods, metavar="METHOD", help="their names")
+    made.add_argument("--again", action="store_true", help="repeat what has a result")
+    made.add_argument("--rescore", action="store_true", help="fit nothing, score the kept embeddings again")
+
+
 def add_seeds(made: argparse.ArgumentParser) -> None:
     """``--seeds``: the seeds themselves, not their number."""
     made.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="seeds of the fits, such as 0 1 2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,16 +21,29 @@ import numpy as np
 from .methods import Embeddings, Method
 from .paths import ROOT
 from .process import ProcessEndedError, in_process
-from .scores import score
-from .sets import DataSet, split
+from .scores import score, score_all
+from .sets import DataSet, Task, Truth, all_cells, split
 
 #: Embeddings, so that scores can be taken again without fitting; not tracked.
 CACHE = ROOT / "benchmarks" / ".cache"
 VERSIONS = (
-    "scmamba-scvi", "scvi-tools", "torch", "scanpy", "anndata", "numpy", "scikit-learn", "scglue", "harmonypy",
+    "scmamba-scvi", "scvi-tools", "torch", "scanpy", "anndata", "numpy", "scikit-learn", "scglue", "harmonypy", "muon",
+    "mofapy2", "snapatac2",
 )  # fmt: skip
 #: Lines that agree in these are results of the same thing: the newer one replaces the older.
 IDENTITY = ("method", "set", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """Which cells a method is given, and what of them is scored."""
+
+    split: Callable[[DataSet], tuple[Task, Truth]]
+    score: Callable[[Embeddings, Truth], dict[str, float]]
+
+
+HELD_OUT = Track(split, score)
+ALL_CELLS = Track(all_cells, score_all)
 
 
 def run(
@@ -40,6 +54,7 @@ def run(
     seeds: Sequence[int] | None = None,
     *,
     again: bool = False,
+    track: Track = HELD_OUT,
 ) -> None:
     """Fit, embed and score what ``results`` lacks, a JSON line each; ``again`` repeats what it has.
 
@@ -52,7 +67,7 @@ def run(
         if reason:
             print(f"{dataset.name}: skipped, {reason}", file=sys.stderr)
             continue
-        task, truth = split(dataset)
+        task, truth = track.split(dataset)
         for method in methods:
             reason = method.missing(dataset, task.keys, task.train.n_obs)
             if reason:
@@ -62,25 +77,25 @@ def run(
                 done = {tuple(r[k] for k in IDENTITY) for r in read(results) if "scores" in r}
                 if (method.name, dataset.name, seed) in done and not again:
                     continue
-                fit, path = _fit_in_a_process(dataset, registry, method.name, seed, CACHE / results.stem)
+                fit, path = _fit_in_a_process(dataset, registry, method.name, seed, CACHE / results.stem, track)
                 if path is not None:
-                    fit["scores"] = score(_load(path), truth)
+                    fit["scores"] = track.score(_load(path), truth)
                 _keep(results, {"method": method.name, "set": dataset.name, "seed": seed, **fit})
 
 
-def rescore(results: Path, datasets: Iterable[DataSet]) -> None:
+def rescore(results: Path, datasets: Iterable[DataSet], *, track: Track = HELD_OUT) -> None:
     """Take the scores of kept embeddings again, after a change of the scores."""
     for dataset in datasets:
         lines = [r for r in read(results) if r["set"] == dataset.name and "scores" in r]
         if not lines or dataset.missing():
             continue
-        _, truth = split(dataset)
+        _, truth = track.split(dataset)
         for line in lines:
             path = _path(CACHE / results.stem, line["set"], line["method"], line["seed"])
             if not path.exists():
                 print(f"{dataset.name}, {line['method']}: its embedding is no longer there", file=sys.stderr)
                 continue
-            _keep(results, {**line, "scores": score(_load(path), truth)})
+            _keep(results, {**line, "scores": track.score(_load(path), truth)})
 
 
 def read(results: Path) -> list[dict]:
@@ -108,21 +123,23 @@ def _load(path: Path) -> Embeddings:
         return {name: (arrays[f"{name}|0"], arrays[f"{name}|1"]) for name in json.loads(str(arrays["names"]))}
 
 
-def _fit_in_a_process(dataset: DataSet, registry: str, name: str, seed: int, folder: Path) -> tuple[dict, Path | None]:
+def _fit_in_a_process(
+    dataset: DataSet, registry: str, name: str, seed: int, folder: Path, track: Track
+) -> tuple[dict, Path | None]:
     path = _path(folder, dataset.name, name, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        fit = in_process(_fit, dataset, registry, name, seed, path)
+        fit = in_process(_fit, dataset, registry, name, seed, path, track)
     except ProcessEndedError as error:
         fit = {"failed": str(error)}
     return fit, None if "failed" in fit else path
 
 
-def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path) -> dict[str, object]:
+def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path, track: Track) -> dict[str, object]:
     """Fit, embed and write the embeddings to ``path``: what it took, or why it failed."""
     warnings.simplefilter("ignore")
     try:
-        task, _ = split(dataset)
+        task, _ = track.split(dataset)
         before = _peak_mb()
         begun, cpu_begun = time.perf_counter(), time.process_time()
         fitted = _method(registry, name).fit(task, seed)

@@ -1,13 +1,18 @@
-"""Scores of held-out cells. Every embedding is scaled to unit length first, which if anything helps the baselines."""
+"""Scores of embeddings: of held-out cells on unit length, and of all cells as given."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 
 from .methods import Embeddings
 from .sets import Truth
+
+#: Neighbours of a cell in "other modality" and in votes on its type.
+N_NEIGHBORS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +22,14 @@ class Score:
     name: str
     about: str
     lower_is_better: bool = False
+    best: float | None = None  # a value between worse ones
+    counted: bool = True  # whether wins and losses count it
+
+    def quality(self, values: pd.Series) -> pd.Series:
+        """The values so that higher is better."""
+        if self.best is not None:
+            return -(values - self.best).abs()
+        return -values if self.lower_is_better else values
 
 
 SCORES = {
@@ -25,27 +38,50 @@ SCORES = {
         Score("FOSCTTM", "fraction of cells closer than the true match, 0.5 is chance", lower_is_better=True),
         Score("recall@10", "fraction of cells whose true match is among the 10 nearest of the other modality"),
         Score("recall@1", "fraction of cells whose true match is the nearest"),
-        Score("omics mixing", "entropy of the modalities among 100 neighbours, 1 is a perfect mix"),
+        Score("omics mixing", "entropy of the modalities among the nearest 1 %, at least 15; 1 is a perfect mix"),
+        Score("Seurat alignment", "neighbours from the other modality among the nearest 1 %, 1 is a perfect mix"),
+        Score("graph connectivity", "fraction of a cell type, of both modalities, in its largest connected part"),
         Score("omics ASW", "one minus the silhouette of the modality within each cell type"),
-        Score("kNN accuracy", "cell type by vote of the 15 nearest training cells, joint embedding"),
-        Score("ARI", "adjusted Rand index of Leiden clusters with cell types, best of 20 resolutions, joint embedding"),
+        Score("other modality", "fraction of the 15 nearest that are of the other modality, 0.5 is a perfect mix", best=0.5),
+        Score("kNN accuracy", "cell type by vote of the 15 nearest other cells (of training cells, for held-out ones)"),
+        Score("ARI", "adjusted Rand index of Leiden clusters with cell types, best of 20 resolutions, mean of 5 seeds"),
         Score("NMI", "normalised mutual information, likewise"),
-        Score("cell-type ASW", "silhouette of the cell types, (s + 1) / 2, joint embedding"),
-        Score("batch mixing", "entropy of the batches among 100 neighbours, 1 is a perfect mix, joint embedding"),
-        Score("batch ASW", "one minus the silhouette of the batch within each cell type, joint embedding"),
+        Score("MAP", "mean average precision of the cell types among the nearest 1 %"),
+        Score("cell-type ASW", "silhouette of the cell types, (s + 1) / 2"),
+        Score("batch mixing", "entropy of the batches among the nearest 1 %, at least 15; 1 is a perfect mix"),
+        Score("batch ASW", "one minus the silhouette of the batch within each cell type"),
+        Score("ARI spread", "standard deviation of ARI over the seeds of Leiden", lower_is_better=True, counted=False),
+        Score("NMI spread", "likewise of NMI", lower_is_better=True, counted=False),
     )
-}
+}  # fmt: skip
+COUNTED = tuple(s.name for s in SCORES.values() if s.counted)
 
 
 def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
-    """Every score the data allow."""
+    """Every score of held-out cells that the data allow, all embeddings scaled to unit length."""
     embeddings = {name: tuple(_unit(part) for part in parts) for name, parts in embeddings.items()}
-    embedded = [parts[1] for name, parts in embeddings.items() if name != "joint"]
-    scores = _matching(embedded, truth) if len(embedded) == 2 else {}
-    return {**scores, **_cell_types(embeddings["joint"], truth), **_batches(embeddings["joint"][1], truth)}
+    stacked = [parts[1] for name, parts in embeddings.items() if name != "joint"]
+    scores = _modalities(stacked, truth) if len(stacked) == 2 else {}
+    train, test = embeddings["joint"]
+    if truth.labels is not None:
+        scores["kNN accuracy"] = _votes(train, test, truth)
+    return {**scores, **_joint(test, truth, part=1)}
 
 
-def _matching(embedded: list[np.ndarray], truth: Truth) -> dict[str, float]:
+def score_all(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
+    """Scores of the joint embedding of all cells, as the method gives it; no cell votes on its own type."""
+    from scmamba_scvi import metrics
+
+    joint, _ = embeddings["joint"]
+    scores = {}
+    if truth.labels is not None:
+        asked = ~np.isin(truth.labels[0], truth.ignored_labels)
+        scores["kNN accuracy"] = metrics.knn_accuracy(joint[asked], truth.labels[0][asked], N_NEIGHBORS)
+    return {**scores, **_joint(joint, truth, part=0)}
+
+
+def _modalities(embedded: list[np.ndarray], truth: Truth) -> dict[str, float]:
+    """Matching and mixing, the modalities of the held-out cells one below the other."""
     from scmamba_scvi import metrics
 
     ranks = metrics.true_match_ranks(*embedded)
@@ -53,45 +89,67 @@ def _matching(embedded: list[np.ndarray], truth: Truth) -> dict[str, float]:
     stacked, omics = np.concatenate(embedded), np.repeat(["x", "y"], [len(v) for v in embedded])
     scores = {
         "FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(recall[1]), "recall@1": float(recall[0]),
-        "omics mixing": metrics.omics_entropy_mixing(stacked, omics, n_neighbors=_few(100, stacked)),
+        **_possible("omics mixing", lambda: metrics.omics_entropy_mixing(stacked, omics)),
+        "Seurat alignment": metrics.seurat_alignment(stacked, omics),
     }  # fmt: skip
+    scores["other modality"] = _other_modality(stacked, omics)
     if truth.labels is not None:
-        scores["omics ASW"] = metrics.omics_asw(stacked, omics, np.tile(truth.labels[1], 2))
+        labels = np.tile(truth.labels[1], 2)
+        known = ~np.isin(labels, truth.ignored_labels)
+        scores["graph connectivity"] = metrics.graph_connectivity(stacked[known], labels[known])
+        scores["omics ASW"] = metrics.omics_asw(stacked[known], omics[known], labels[known])
     return scores
 
 
-def _cell_types(joint: tuple[np.ndarray, np.ndarray], truth: Truth) -> dict[str, float]:
-    if truth.labels is None:
-        return {}
+def _other_modality(stacked: np.ndarray, omics: np.ndarray) -> float:
+    from scmamba_scvi.metrics.graph import nearest
+
+    of_others = [
+        omics[found] != omics[rows, None] for rows, found in nearest(stacked, N_NEIGHBORS, np.arange(len(omics)))
+    ]
+    return float(np.concatenate(of_others).mean())
+
+
+def _votes(train: np.ndarray, test: np.ndarray, truth: Truth) -> float:
     from sklearn.neighbors import KNeighborsClassifier
 
-    from scmamba_scvi import metrics
-
-    (train, test), (of_train, of_test) = joint, truth.labels
+    of_train, of_test = truth.labels
     known, asked = (~np.isin(labels, truth.ignored_labels) for labels in (of_train, of_test))
-    votes = KNeighborsClassifier(15).fit(train[known], of_train[known])
-    clusters = metrics.leiden_ari_nmi(test[asked], of_test[asked])
-    return {
-        "kNN accuracy": float(votes.score(test[asked], of_test[asked])),
-        "ARI": clusters.ari, "NMI": clusters.nmi, "cell-type ASW": metrics.cell_type_asw(test[asked], of_test[asked]),
-    }  # fmt: skip
+    votes = KNeighborsClassifier(N_NEIGHBORS).fit(train[known], of_train[known])
+    return float(votes.score(test[asked], of_test[asked]))
 
 
-def _batches(test: np.ndarray, truth: Truth) -> dict[str, float]:
-    if truth.batches is None:
-        return {}
+def _joint(x: np.ndarray, truth: Truth, part: int) -> dict[str, float]:
+    """Cell types and batches of a joint embedding; ``part`` says whose labels: 0 of the training cells, 1 of the others."""
     from scmamba_scvi import metrics
 
-    batches = truth.batches[1]
-    scores = {"batch mixing": metrics.omics_entropy_mixing(test, batches, n_neighbors=_few(100, test))}
+    scores: dict[str, float] = {}
     if truth.labels is not None:
-        scores["batch ASW"] = metrics.omics_asw(test, batches, truth.labels[1])
+        labels = truth.labels[part]
+        known = ~np.isin(labels, truth.ignored_labels)
+        clusters = metrics.leiden_ari_nmi(x[known], labels[known])
+        scores = {
+            "ARI": clusters.ari, "NMI": clusters.nmi,
+            "MAP": metrics.mean_average_precision(x[known], labels[known]),
+            "cell-type ASW": metrics.cell_type_asw(x[known], labels[known]),
+            "ARI spread": clusters.ari_std, "NMI spread": clusters.nmi_std,
+        }  # fmt: skip
+    if truth.batches is not None:
+        batches = truth.batches[part]
+        scores |= _possible("batch mixing", lambda: metrics.omics_entropy_mixing(x, batches))
+        if truth.labels is not None:
+            scores["batch ASW"] = metrics.omics_asw(x[known], batches[known], labels[known])
     return scores
 
 
-def _few(k: int, x: np.ndarray) -> int:
-    """``k``, or on few cells a tenth of them: neighbours have to be near."""
-    return min(k, len(x) // 10)
+def _possible(name: str, function: Callable[[], float]) -> dict[str, float]:
+    """The score, or nothing on too few cells."""
+    from scmamba_scvi.errors import ScmambaError
+
+    try:
+        return {name: function()}
+    except ScmambaError:
+        return {}
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DATA = Path(os.environ.get("SCMAMBA_DATA", ROOT.parent / "shared" / "data"))
 #: Fraction of the cells that no method sees while it is fitted.
 HELD_OUT = 0.2
+N_EMBEDDED_AGAIN = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class DataSet:
     label_key: str | None = None
     ignored_labels: tuple[str, ...] = ()  # labels that mean "not known"
     batch_key: str | None = None
+    n_train: int | None = None  # training cells to keep, for learning curves
 
     def missing(self) -> str | None:
         """The reason why the set cannot be read on this machine, or None."""
@@ -73,12 +75,22 @@ def train_and_test(dataset: DataSet) -> tuple[MuData, MuData]:
     whole = dataset.load()
     order = np.random.default_rng(0).permutation(whole.n_obs)
     cut = int(whole.n_obs * HELD_OUT)
-    return tuple(whole[np.sort(rows)].copy() for rows in (order[cut:], order[:cut]))
+    train = order[cut:][: dataset.n_train]
+    return tuple(whole[np.sort(rows)].copy() for rows in (train, order[:cut]))
 
 
 def split(dataset: DataSet) -> tuple[Task, Truth]:
     """What a method gets, with nothing but counts, coordinates and batches, and what only the scores see."""
-    train, test = train_and_test(dataset)
+    return _separate(dataset, *train_and_test(dataset))
+
+
+def all_cells(dataset: DataSet) -> tuple[Task, Truth]:
+    """The same with every cell to fit; the first few are embedded again, as methods are asked for new cells."""
+    whole = dataset.load()
+    return _separate(dataset, whole, whole[:N_EMBEDDED_AGAIN].copy())
+
+
+def _separate(dataset: DataSet, train: MuData, test: MuData) -> tuple[Task, Truth]:
     truth = Truth(
         *(_columns(train, test, key) for key in (dataset.label_key, dataset.batch_key)), dataset.ignored_labels
     )
@@ -118,6 +130,14 @@ SETS: dict[str, DataSet] = {
         DataSet(
             "snareseq_mouse_cortex", "SNARE-seq, adult mouse cortex [Chen 2019]: 10,309 cells, 1,677 genes, 25,734 peaks",
             DATA / "snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu", label_key="cell_type", ignored_labels=("Mis",),
+        ),
+        DataSet(
+            "bmmc_multiome_5k", "10x Multiome, bone marrow: 5,000 cells of 22 types in 13 batches, 4,000 genes, 20,001 peaks",
+            DATA / "bmmc_multiome_5k/bmmc_multiome_5k.h5mu", label_key="cell_type", batch_key="batch",
+        ),
+        DataSet(
+            "bmmc_cite_5k", "CITE-seq, bone marrow: 5,000 cells of 44 types in 12 batches, 4,000 genes, 134 proteins",
+            DATA / "bmmc_cite_5k/bmmc_cite_5k.h5mu", label_key="cell_type", batch_key="batch",
         ),
         DataSet(
             "bmmc_cite_starter", "CITE-seq, bone marrow: 600 cells of 41 types in 2 batches, 1,000 genes, 134 proteins",

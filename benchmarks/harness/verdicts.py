@@ -5,24 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .markdown import row
-from .scores import SCORES
+from .markdown import header, row
+from .scores import COUNTED, SCORES
 
 OURS = "scmamba-scvi"
-COMPARED = ("FOSCTTM", "recall@10", "kNN accuracy", "ARI")
-MIXED = ("batch mixing", "batch ASW")
 #: A difference of more than so many standard deviations over seeds counts.
 N_DEVIATIONS = 2
 
 
-def compare(results: pd.DataFrame, scores: tuple[str, ...]) -> pd.DataFrame:
+def compare(results: pd.DataFrame) -> pd.DataFrame:
     """A row per (rival, set, score) that both have: difference, positive where ours is better, and the margin."""
     scored = results[results["fit_s"].notna()]
     rows = []
-    for score in scores:
-        usual = _usual_spread(scored, score)
-        for name, of_set in scored.groupby("set", sort=False):
-            by_method = of_set.groupby("method", sort=False)[score].agg(["mean", "std", "count"])
+    for score in [s for s in COUNTED if s in scored]:
+        values = scored.assign(value=SCORES[score].quality(scored[score]))
+        usual = _usual_spread(values)
+        for name, of_set in values.groupby("set", sort=False):
+            by_method = of_set.groupby("method", sort=False)["value"].agg(["mean", "std", "count"])
             if OURS not in by_method.index or np.isnan(by_method.at[OURS, "mean"]):
                 continue
             ours = by_method.loc[OURS]
@@ -31,36 +30,39 @@ def compare(results: pd.DataFrame, scores: tuple[str, ...]) -> pd.DataFrame:
                     continue
                 seeded = [method["std"] for method in (ours, rival) if method["count"] > 1]
                 spread = max(seeded) if seeded else usual
-                sign = -1 if SCORES[score].lower_is_better else 1
-                rows.append((name_of_rival, name, score, sign * (ours["mean"] - rival["mean"]), N_DEVIATIONS * spread))
+                rows.append((name_of_rival, name, score, ours["mean"] - rival["mean"], N_DEVIATIONS * spread))
     return pd.DataFrame(rows, columns=["method", "set", "score", "gain", "margin"])
 
 
-def _usual_spread(scored: pd.DataFrame, score: str) -> float:
+def _usual_spread(values: pd.DataFrame) -> float:
     """What stands in where no method has several seeds on a set: our median spread over the sets that have them."""
-    ours = scored[scored["method"] == OURS].groupby("set")[score].agg(["std", "count"])
+    ours = values[values["method"] == OURS].groupby("set")["value"].agg(["std", "count"])
     return float(ours.loc[ours["count"] > 1, "std"].median())
 
 
 def section(results: pd.DataFrame, order: list[str]) -> list[str]:
     """Lines of docs/benchmarks.md."""
-    found = {scores: compare(results, scores) for scores in (COMPARED, MIXED)}
+    table = compare(results)
     lines = [
         "## The defaults against each method", "",
-        f"Over all sets: in how many scores the defaults are better, the same or worse. Better and worse mean by more than {N_DEVIATIONS}",
+        f"Over all sets and all scores: in how many the defaults are better, the same or worse. Better and worse mean by more than {N_DEVIATIONS}",
         "standard deviations over seeds (of the set; of the median set where it was fitted once).", "",
+        *header(["against", "better", "same", "worse", "worse in"]),
     ]  # fmt: skip
-    for scores, table in found.items():
-        heads = ["against", "better", "same", "worse", "worse in"]
-        lines += [f"{', '.join(scores)}:", "", row(heads), row(["---", "--:", "--:", "--:", "---"])]
-        for method in order:
-            of_method = table[table["method"] == method]
-            if not len(of_method):
-                continue
-            worse = of_method[of_method["gain"] < -of_method["margin"]]
-            better = int((of_method["gain"] > of_method["margin"]).sum())
-            same = len(of_method) - better - len(worse)
-            where = ", ".join(f"{one.score} on {one.set} ({-one.gain:.3f})" for one in worse.itertuples())
-            lines.append(row([method, str(better), str(same), str(len(worse)), where]))
-        lines.append("")
-    return lines
+    for method in order:
+        of_method = table[table["method"] == method]
+        if not len(of_method):
+            continue
+        worse = of_method[of_method["gain"] < -of_method["margin"]]
+        better = int((of_method["gain"] > of_method["margin"]).sum())
+        same = len(of_method) - better - len(worse)
+        lines.append(row([method, str(better), str(same), str(len(worse)), "; ".join(_where(worse))]))
+    return [*lines, ""]
+
+
+def _where(worse: pd.DataFrame) -> list[str]:
+    """Each score with its sets and the differences."""
+    return [
+        f"{score} on {', '.join(f'{one.set} ({-one.gain:.3f})' for one in of_score.itertuples())}"
+        for score, of_score in worse.groupby("score", sort=False)
+    ]

@@ -35,7 +35,7 @@ DPI: Final = 110
 ABOUT: Final = {
     "FOSCTTM": "fraction of cells that are closer than the true match; 0 is perfect",
     "recall": "fraction of cells whose true match is among the nearest; 1 is perfect",
-    "ARI": "agreement of clusters with the known types; 1 is perfect",
+    "ARI": "agreement of Leiden clusters, at the best of 20 resolutions, with the known types; 1 is perfect",
 }
 #: The page, into which names and numbers are filled.
 TEMPLATE: Final = Path(__file__).with_name("report.html.jinja")

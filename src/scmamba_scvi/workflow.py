@@ -20,7 +20,7 @@ from ._compat import device_of, limited_threads, quiet
 from ._files import check_content, check_folder, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
-from .metrics import true_match_ranks
+from .metrics import leiden_ari_nmi, true_match_ranks
 from .metrics.graph import neighbor_graph
 
 if TYPE_CHECKING:
@@ -193,7 +193,9 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
     model
         The model it returned.
     labels_key
-        Column of ``mdata.obs`` with known cell types; adds their agreement with the clusters.
+        Column of ``mdata.obs`` with known cell types; adds the ARI of
+        :func:`~scmamba_scvi.metrics.leiden_ari_nmi` on the joint embedding, as
+        :func:`~scmamba_scvi.metrics.evaluate_integration` has it, of the validation cells.
     k
         Neighbours among which the true match must be.
 
@@ -231,14 +233,13 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
         ranks, at = true_match_ranks(x[paired], y[paired]), min(k, n)
         rows[f"FOSCTTM{pair}"] = (float(np.mean(ranks.fractions)), (n - 1) / (2 * n), 0.0, n)
         rows[f"recall@{at}{pair}"] = (float(ranks.recall(at)[0]), at / n, 1.0, n)
-    if labels_key is not None and CLUSTER_KEY in mdata.obs:
-        from sklearn.metrics import adjusted_rand_score
-
+    if labels_key is not None:
         labels = obs_column(mdata, labels_key, "labels_key").iloc[cells]
-        known = labels.notna().to_numpy()
-        clusters = mdata.obs[CLUSTER_KEY].iloc[cells]
-        ari = adjusted_rand_score(labels[known].astype(str), clusters[known].astype(str))
-        rows["ARI"] = (float(ari), 0.0, 1.0, int(known.sum()))
+        joint = model.get_latent_representation(mdata, indices=cells.tolist())
+        known = labels.notna().to_numpy() & np.isfinite(joint).all(axis=1)
+        with contextlib.suppress(ScmambaError):  # too few cells or one type
+            ari = leiden_ari_nmi(joint[known], labels[known]).ari
+            rows["ARI"] = (ari, 0.0, 1.0, int(known.sum()))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "chance", "best", "n_cells"])
 
 

@@ -162,8 +162,8 @@ def test_the_table_marks_the_best_of_each_score_and_keeps_every_method(harness):
         for m, f, a in (("good", 0.1, 0.7), ("bad", 0.4, 0.9))
         for seed in (0, 1)
     ]  # fmt: skip
-    page = harness.benchmarks_page
-    table = page._table(page.frame(lines), ("FOSCTTM", "kNN accuracy")).splitlines()
+    tables = harness.tables
+    table = tables.table(tables.frame(lines), ("FOSCTTM", "kNN accuracy")).splitlines()
     assert "FOSCTTM ↓" in table[0]
     assert table[2].startswith("| good | 2 | **0.105** ± 0.007 | 0.700")
     assert table[3].startswith("| bad | 2 | 0.405 ± 0.007 | **0.900**")

@@ -6,9 +6,8 @@ import pytest
 
 
 def lines_of_benchmarks(load):
-    page, paths, read = load("harness.benchmarks_page"), load("harness.paths"), load("harness.runner").read
-    quality, ablation = (page.frame(read(paths.RESULTS / f"{name}.jsonl")) for name in ("quality", "ablation"))
-    return page.PAGE, page.page_lines(quality, ablation)
+    page = load("harness.benchmarks_page")
+    return page.PAGE, page.page_lines()
 
 
 def lines_after_integration(load):

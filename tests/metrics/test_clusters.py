@@ -37,7 +37,7 @@ def test_scores_are_the_definitions_at_each_resolution():
     import scanpy as sc
 
     x, types = blobs(distance=2.0)
-    ours = leiden_ari_nmi(x, types, [0.2, 0.6, 1.4])
+    ours = leiden_ari_nmi(x, types, [0.2, 0.6, 1.4], n_seeds=1)
     cells = neighbor_graph(torch.as_tensor(x), 15, 0)
     for resolution, row in ours.table.iterrows():
         sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=0)
@@ -49,13 +49,25 @@ def test_scores_are_the_definitions_at_each_resolution():
     assert (ours.ari, ours.nmi) == (ours.table["ari"].max(), ours.table["nmi"].max())
 
 
+def test_scores_are_means_over_seeds_at_the_best_resolution():
+    x, types = blobs(distance=1.5)
+    single = [leiden_ari_nmi(x, types, [0.5, 2.0], n_seeds=1, random_state=seed).table for seed in range(3)]
+    # the ties that the first seed orders are none here
+    found = leiden_ari_nmi(x, types, [0.5, 2.0], n_seeds=3)
+    values = np.array([table["ari"] for table in single])
+    np.testing.assert_allclose(found.table["ari"], values.mean(axis=0))
+    best = values.mean(axis=0).argmax()
+    assert found.ari == pytest.approx(values[:, best].mean())
+    assert found.ari_std == pytest.approx(values[:, best].std())
+
+
 def test_types_that_lie_apart_are_recovered_and_the_seed_decides():
     x, types = blobs(distance=20.0)
     names = np.array(["d", "a", "c", "b"])[types]
     found = leiden_ari_nmi(x, names)
     assert (found.ari, found.nmi) == pytest.approx((1, 1))
     assert found.table.index.tolist() == pytest.approx(np.arange(0.1, 2.01, 0.1).tolist())
-    assert list(found.table.columns) == ["ari", "nmi", "n_clusters"]
+    assert list(found.table.columns) == ["ari", "nmi", "n_clusters", "ari_std", "nmi_std"]
     assert found.table.equals(leiden_ari_nmi(x, names).table)
 
 
@@ -82,6 +94,7 @@ X, TYPES = blobs(24)
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, n_neighbors=24), "1 to 23 neighbours", id="few_cells"),
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, [0.0, 1.0]), "above 0", id="resolution_0"),
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, []), "at least one", id="no_resolution"),
+        pytest.param(lambda: leiden_ari_nmi(X, TYPES, n_seeds=0), "n_seeds", id="no_seed"),
     ],
 )
 def test_input_that_cannot_be_scored_is_refused(call, message):

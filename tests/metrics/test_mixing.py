@@ -119,6 +119,19 @@ def test_entropy_mixing_is_the_definition(stacked):
         assert ours == pytest.approx(expected, abs=1e-12)
 
 
+def test_entropy_mixing_takes_its_neighbours_as_a_fraction_of_the_rows_but_not_few(stacked):
+    x, _, omics = stacked
+    for fraction, k in ((0.01, 15), (0.2, 30)):
+        assert omics_entropy_mixing(x, omics, neighbor_frac=fraction) == omics_entropy_mixing(x, omics, n_neighbors=k)
+
+
+def test_entropy_of_modalities_apart_is_zero_on_few_cells_or_refused():
+    apart, omics = np.repeat([[0.0], [9.0]], 60, axis=0), np.repeat(["rna", "atac"], 60)
+    assert omics_entropy_mixing(apart, omics) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ScmambaError, match="100 neighbours need 400 rows"):  # it would be 0.968 for any embedding
+        omics_entropy_mixing(apart, omics, n_neighbors=100)
+
+
 def test_alignment_is_the_definition(stacked):
     x, _, omics = stacked
     kept = np.r_[:60, 90:150]
@@ -228,7 +241,8 @@ def test_all_cells_at_one_point_score_as_chance_and_as_mixed():
         assert mean_average_precision(x, types, n_neighbors=100) == pytest.approx(0.25, abs=0.05)
         assert mean_average_precision(x[order], types[order], n_neighbors=100) == pytest.approx(0.25, abs=0.05)
         # one point is perfectly mixed; only scores of types can tell what is wrong with it
-        assert omics_entropy_mixing(x, omics) > 0.98
+        assert omics_entropy_mixing(x, omics, n_neighbors=100) > 0.98
+        assert omics_entropy_mixing(x, omics) == pytest.approx(0.95, abs=0.01)  # of 15 neighbours
         assert seurat_alignment(x, omics, neighbor_frac=0.1) == pytest.approx(1, abs=0.02)
         assert graph_connectivity(x, types) > 0.95
         assert matching_score(x[:100], x[:100]) < 0.1
@@ -293,7 +307,10 @@ AB = ["a", "b"] * 3
         pytest.param(lambda: mean_average_precision(X, AB, neighbor_frac=1.5), "neighbor_frac", id="fraction_above_1"),
         pytest.param(lambda: mean_average_precision(X[:1], ["a"]), "at least 2", id="one_cell"),
         pytest.param(lambda: mean_average_precision(X, AB, max_queries=0), "max_queries", id="no_queries"),
-        pytest.param(lambda: omics_entropy_mixing(X, AB), "1 to 5 neighbours .* 100 were", id="entropy_few_cells"),
+        pytest.param(lambda: omics_entropy_mixing(X, AB), "1 to 5 neighbours .* 15 were", id="entropy_few_cells"),
+        pytest.param(
+            lambda: omics_entropy_mixing(X, AB, n_neighbors=2), "2 neighbours need 8 rows; got 6", id="entropy_far"
+        ),
         pytest.param(lambda: omics_entropy_mixing(X, ["a"] * 6, n_neighbors=2), "at least 2", id="one_modality"),
         pytest.param(lambda: seurat_alignment(X, ["a"] * 6), "at least 2", id="alignment_one_modality"),
         pytest.param(lambda: seurat_alignment(X, ["a"] * 5 + ["b"]), "has one cell", id="alignment_modality_of_one"),

@@ -45,7 +45,7 @@ def test_a_metric_of_modalities_is_its_function_on_all_rows():
     [
         pytest.param("batch ASW", {}, "no batch_key", id="no_batches"),
         pytest.param("recall@10", {"n": 9}, "of 9 cells each is among the 10 nearest", id="few_cells"),
-        pytest.param("omics mixing", {"n": 3}, "6 rows are too few", id="few_rows"),
+        pytest.param("omics mixing", {"n": 20}, "15 neighbours need 60 rows; got 40", id="few_rows"),
         pytest.param("modality gap", {"modalities": {}}, "no embeddings of two", id="no_modalities"),
         pytest.param("FOSCTTM", {"paired": False}, "paired=False", id="unpaired"),
     ],

@@ -9,5 +9,7 @@ from .ours import METHODS as _OURS
 from .variational import METHODS as _VARIATIONAL
 
 METHODS: dict[str, Method] = {m.name: m for m in (*_OURS, *_LINEAR, *_HARMONY, *_VARIATIONAL)}
+#: Ours but for the defaults: no one else would pick them, so scores over the methods of a set leave them out.
+OWN_VARIANTS = frozenset(m.name for m in _OURS[1:])
 
-__all__ = ["METHODS", "Embeddings", "Fitted", "Method"]
+__all__ = ["METHODS", "OWN_VARIANTS", "Embeddings", "Fitted", "Method"]

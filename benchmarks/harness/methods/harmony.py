@@ -31,7 +31,7 @@ def harmony_on_gene_activity(task: Task, seed: int) -> Fitted:
     pca = PCA(min(N_COMPONENTS, x.shape[1] - 1), random_state=seed).fit(np.concatenate([x, y]))
     before = [pca.transform(m) for m in (x, y)]
     modality = np.repeat(["rna", "atac"], [len(x), len(y)])
-    after = np.split(_harmonise(np.concatenate(before), modality, seed), [len(x)])
+    after = np.split(harmonise(np.concatenate(before), modality, seed), [len(x)])
     embedded = {
         kind: (after[i], _follow(before[i], after[i], pca.transform(test)))
         for i, (kind, test) in enumerate((("rna", x_test), ("atac", y_test)))
@@ -43,7 +43,7 @@ def harmony_on_gene_activity(task: Task, seed: int) -> Fitted:
 def harmony_on_batches(task: Task, seed: int) -> Fitted:
     """The joint embedding of weighted CCA, batches mixed by Harmony."""
     before, test = cca(weighted=True, lsi="unit")(task, seed).embeddings["joint"]
-    after = _harmonise(before, task.train.obs[task.batch_key].astype(str).to_numpy(), seed)
+    after = harmonise(before, task.train.obs[task.batch_key].astype(str).to_numpy(), seed)
     batches = [m.obs[task.batch_key].astype(str).to_numpy() for m in (task.train, task.test)]
     joint = _follow(before, after, test, batches)
     return Fitted({"joint": (after, joint)})
@@ -60,7 +60,7 @@ def _standardise(train, test) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.clip((m - mean) / spread, -10, 10) for m in (train, test))
 
 
-def _harmonise(x: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
+def harmonise(x: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
     import harmonypy
 
     result = harmonypy.run_harmony(x, pd.DataFrame({"batch": batch}), "batch", verbose=False, random_state=seed)

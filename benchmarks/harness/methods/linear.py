@@ -40,7 +40,7 @@ def cca(weighted: bool, lsi: str, near: bool = False):
         u, correlations, vt = np.linalg.svd(whiten_a @ (a.T @ b / len(a)) @ whiten_b)
         weights = correlations if weighted else np.ones_like(correlations)
         to_a, to_b = (m[:, : len(weights)] * weights for m in (whiten_a @ u, whiten_b @ vt.T))
-        embedded = {kind_a: (_unit(a @ to_a), _unit(a_test @ to_a)), kind_b: (_unit(b @ to_b), _unit(b_test @ to_b))}
+        embedded = {kind_a: (unit(a @ to_a), unit(a_test @ to_a)), kind_b: (unit(b @ to_b), unit(b_test @ to_b))}
         return Fitted({**embedded, "joint": _sum(embedded)})
 
     return fit
@@ -115,7 +115,7 @@ def _inverse_sqrt(scores: np.ndarray) -> np.ndarray:
     return vectors / np.sqrt(eigenvalues) @ vectors.T
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 

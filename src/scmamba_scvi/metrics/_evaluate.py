@@ -107,8 +107,7 @@ def evaluate_integration(
     Cells are aligned by name, so that modalities may hold different cells in different orders; rows that are not finite
     are left out. Distances are Euclidean on the embeddings as given. With more than two modalities, scores of two are
     averaged over the pairs of modalities that share cells; scores of mixing take all at once. Neighbourhoods have the
-    default sizes of the single scores, except that mixing counts 100 neighbours or, on fewer than 1,000 rows, a tenth
-    of the rows. Above 50,000 rows, neighbours are searched for 20,000 of them, still among all.
+    default sizes of the single scores. Above 50,000 rows, neighbours are searched for 20,000 of them, still among all.
 
     Examples
     --------

@@ -1,0 +1,13 @@
+"""What runs on all cells: of the methods of held-out cells those that others use, and those that embed no new cells."""
+
+from __future__ import annotations
+
+from .methods import METHODS as HELD_OUT
+from .methods import OWN_VARIANTS, Method
+from .methods.all_cells import METHODS as ALL_CELLS
+
+ADDED = tuple(m.name for m in ALL_CELLS)
+METHODS: dict[str, Method] = {
+    **{name: m for name, m in HELD_OUT.items() if name not in OWN_VARIANTS or name == "linear"},
+    **{m.name: m for m in ALL_CELLS},
+}

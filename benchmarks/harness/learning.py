@@ -1,0 +1,81 @@
+"""Sets with fewer training cells, their results as a section of docs/benchmarks.md, and its figure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+
+from .markdown import header, mean_and_spread, row
+from .paths import FIGURES
+from .sets import DataSet, train_and_test
+
+METHODS = ["scmamba-scvi", "weighted CCA", "CCA"]
+SIZES = (200, 400, 800, 1_600, 3_200, None)  # None is all
+SHOWN = ("FOSCTTM", "recall@10", "kNN accuracy")
+#: Between the name of a set and the number of its training cells.
+SEPARATOR = "@"
+
+
+def parts(dataset: DataSet) -> list[DataSet]:
+    """The set with each number of training cells; the held-out cells are the same."""
+    n_cells = 0 if dataset.missing() else train_and_test(dataset)[0].n_obs
+    return [
+        dataclasses.replace(dataset, name=f"{dataset.name}{SEPARATOR}{n or 'all'}", n_train=n)
+        for n in SIZES
+        if n is None or n < n_cells
+    ]
+
+
+def section(results: pd.DataFrame) -> list[str]:
+    """A table per set, a row per number of training cells."""
+    curves = _curves(results)
+    if curves is None:
+        return ["## Fewer training cells", "", "Not yet measured.", ""]
+    lines = [
+        "## Fewer training cells", "",
+        "The same held-out cells after training on some of the others, drawn at random.", "",
+        "![Scores against training cells](_static/learning_curve.png)", "",
+    ]  # fmt: skip
+    for name, of_set in curves.groupby("whole", sort=False):
+        methods = [m for m in METHODS if m in set(of_set["method"])]
+        lines += [f"### {name}: training cells", ""]
+        lines += header(["cells", *(f"{m}: {s}" for s in SHOWN for m in methods if s in of_set)])
+        for cells, of_size in of_set.groupby("cells"):
+            by_method = {m: of_size[of_size["method"] == m] for m in methods}
+            shown = [mean_and_spread(by_method[m][s]) for s in SHOWN for m in methods if s in of_set]
+            lines.append(row([f"{int(cells):,}", *shown]))
+        lines.append("")
+    return lines
+
+
+def draw(results: pd.DataFrame) -> None:
+    """A column of panels per set, a row per score."""
+    from matplotlib.figure import Figure
+
+    curves = _curves(results)
+    if curves is None:
+        return
+    names = list(dict.fromkeys(curves["whole"]))
+    figure = Figure(figsize=(3.6 * len(names), 2.6 * len(SHOWN)), layout="constrained")
+    axes = figure.subplots(len(SHOWN), len(names), squeeze=False, sharex="col")
+    for j, name in enumerate(names):
+        for i, score in enumerate(SHOWN):
+            axis = axes[i, j]
+            for method, color in zip(METHODS, ("black", "tab:blue", "tab:orange"), strict=True):
+                of_method = curves[(curves["whole"] == name) & (curves["method"] == method)]
+                if score in of_method:
+                    means = of_method.groupby("cells")[score].mean()
+                    axis.plot(means.index, means, marker="o", ms=4, color=color, label=method)
+            axis.set(xscale="log", ylabel=score if j == 0 else "", title=name if i == 0 else "")
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[-1, j].set_xlabel("training cells")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(FIGURES / "learning_curve.png", dpi=120)
+
+
+def _curves(results: pd.DataFrame) -> pd.DataFrame | None:
+    if "fit_s" not in results:
+        return None
+    scored = results[results["fit_s"].notna()]
+    return scored.assign(whole=scored["set"].str.partition(SEPARATOR)[0]) if len(scored) else None
