@@ -54,6 +54,19 @@ def test_a_column_that_only_a_modality_has_is_drawn(model, tmp_path):
     assert widths[1] > widths[0]  # one panel more
 
 
+def test_types_in_which_the_modalities_lie_apart_are_named(model, tmp_path):
+    alignment = model.module.alignment
+    before = alignment.offset_rna.clone()
+    assert "lie apart" not in write_report(model, tmp_path / "r.html", labels_key="cell_type").read_text()
+    alignment.offset_rna += 1.0
+    try:
+        page = write_report(model, tmp_path / "r.html", labels_key="cell_type").read_text()
+    finally:
+        alignment.offset_rna.copy_(before)
+    largest = model.adata.obs["cell_type"].value_counts().index[0]
+    assert re.search(rf"rna and atac lie apart in .*{largest} \(0%\)", page)
+
+
 def test_an_untrained_model_has_nothing_to_report(model, tmp_path):
     with pytest.raises(ScmambaError, match="needs a trained model"):
         write_report(SCMAMBA(model.adata, encoder="linear"), tmp_path / "report.html")

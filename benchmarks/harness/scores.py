@@ -91,23 +91,14 @@ def _modalities(embedded: list[np.ndarray], truth: Truth) -> dict[str, float]:
         "FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(recall[1]), "recall@1": float(recall[0]),
         **_possible("omics mixing", lambda: metrics.omics_entropy_mixing(stacked, omics)),
         "Seurat alignment": metrics.seurat_alignment(stacked, omics),
+        "other modality": float(metrics.other_modality(*embedded).mean()),
     }  # fmt: skip
-    scores["other modality"] = _other_modality(stacked, omics)
     if truth.labels is not None:
         labels = np.tile(truth.labels[1], 2)
         known = ~np.isin(labels, truth.ignored_labels)
         scores["graph connectivity"] = metrics.graph_connectivity(stacked[known], labels[known])
         scores["omics ASW"] = metrics.omics_asw(stacked[known], omics[known], labels[known])
     return scores
-
-
-def _other_modality(stacked: np.ndarray, omics: np.ndarray) -> float:
-    from scmamba_scvi.metrics.graph import nearest
-
-    of_others = [
-        omics[found] != omics[rows, None] for rows, found in nearest(stacked, N_NEIGHBORS, np.arange(len(omics)))
-    ]
-    return float(np.concatenate(of_others).mean())
 
 
 def _votes(train: np.ndarray, test: np.ndarray, truth: Truth) -> float:

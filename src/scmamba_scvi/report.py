@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,11 +16,12 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from . import pl
-from ._columns import has_obs_column
+from ._columns import has_obs_column, obs_column
 from ._compat import package_version
 from ._files import atomic_write
 from ._keys import CLUSTER_KEY, UMAP_KEY
 from .errors import ScmambaError
+from .metrics import other_modality
 from .workflow import validation_scores
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 #: The page advises what to try where the FOSCTTM, or the fraction of cells whose modalities do not fit each other, is
 #: above these, or the fraction of features that have a place on the genome is below.
 POOR_FOSCTTM, MANY_DISAGREE, FEW_PLACED = 0.25, 0.2, 0.8
+#: Below this fraction of neighbours of the other modality (0.5 is a perfect mix) modalities lie apart; groups of fewer cells
+#: are not looked at, and of more cells in all, a sample.
+APART, CELLS_OF_GROUP, MAX_CELLS = 0.25, 20, 5_000
 DPI: Final = 110
 #: What a score is, for readers who do not know it, by the beginning of its name.
 ABOUT: Final = {
@@ -89,7 +94,7 @@ def write_report(
         title=title,
         subtitle=f"{', '.join(model.kinds)} in one embedding, by scmamba-scvi {package_version()}",
         headline=_headline(mdata, model, scores),
-        notes=_notes(model, scores, agreement),
+        notes=[*_lie_apart(mdata, model, labels_key), *_notes(model, scores, agreement)],
         data=[(kind, key, mdata[key].shape, model.layouts[kind].summary()) for kind, key in model.kinds.items()],
         scores=[(next(a for n, a in ABOUT.items() if row.Index.startswith(n)), row) for row in scores.itertuples()],
         figures=_figures(mdata, model, labels_key, agreement),
@@ -133,6 +138,28 @@ def _notes(model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None)
             "If samples, donors or runs differ, name their column: setup_mudata(batch_key=...) or --batch-key.",
         ))  # fmt: skip
     return found
+
+
+def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterator[tuple[str, str]]:
+    """Two modalities that lie apart, or the types (or clusters) in which they do, and what to try."""
+    by = labels_key or (CLUSTER_KEY if CLUSTER_KEY in mdata.obs else None)
+    groups = pd.Series("all cells", mdata.obs_names) if by is None else obs_column(mdata, by, "labels_key").astype(str)
+    for a, b in itertools.combinations(model.kinds, 2):
+        has_both = np.all([mdata.obs_names.isin(mdata[model.kinds[kind]].obs_names) for kind in (a, b)], axis=0)
+        cells = np.random.default_rng(0).permutation(np.flatnonzero(has_both))[:MAX_CELLS]
+        if len(cells) < CELLS_OF_GROUP:
+            continue
+        mixed = other_modality(*(model.get_latent_representation(mdata, cells, modality=kind) for kind in (a, b)))
+        of_group = pd.Series(mixed).groupby(groups.to_numpy()[cells]).agg(["mean", "size"])
+        apart = of_group.loc[(of_group["mean"] < APART) & (of_group["size"] >= CELLS_OF_GROUP), "mean"].sort_values()
+        if not apart.empty:
+            where = ", ".join(f"{name} ({value:.0%})" for name, value in apart.items())
+            yield (
+                f"{a} and {b} lie apart in {where}: so many of the 15 nearest cells are of the other modality, where 50% is a "
+                f"perfect mix. Over all cells it is {mixed.mean():.0%}.",
+                "Cluster and compare cells in the joint embedding, as the panels of clusters do. Modalities are brought "
+                "together by what validation cells show: more cells with both modalities help.",
+            )  # fmt: skip
 
 
 def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple[str, str]]:

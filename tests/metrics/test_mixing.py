@@ -12,6 +12,7 @@ from scmamba_scvi.metrics import (
     matching_score,
     mean_average_precision,
     omics_entropy_mixing,
+    other_modality,
     seurat_alignment,
 )
 
@@ -31,6 +32,19 @@ def map_by_loops(x, labels, k):
         precisions = [sum(hits[: p + 1]) / (p + 1) for p in range(k) if hits[p]]
         scores.append(np.mean(precisions) if precisions else 0.0)
     return np.mean(scores)
+
+
+def test_other_modality_is_counted_cell_by_cell():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    y = x + 0.5 * rng.normal(size=(40, 3)) + 0.4
+    near = order_of_neighbours(np.concatenate([x, y]))[:, :15]
+    of_x, of_y = (near[:40] >= 40).mean(1), (near[40:] < 40).mean(1)
+    np.testing.assert_allclose(other_modality(x, y), (of_x + of_y) / 2)
+    assert other_modality(x, x).mean() == pytest.approx(0.5, abs=0.05)
+    assert other_modality(x, x + 100).max() == 0
+    with pytest.raises(ScmambaError, match="same cells"):
+        other_modality(x, y[:30])
 
 
 def entropies_by_loops(x, omics, k):

@@ -19,7 +19,7 @@ from ._matching import (
     true_match_ranks,
 )
 from ._matching_score import matching_score
-from ._mixing import omics_entropy_mixing, seurat_alignment
+from ._mixing import omics_entropy_mixing, other_modality, seurat_alignment
 from ._panel import METRICS, Metric
 from ._silhouette import cell_type_asw, omics_asw
 from ._summary import overall_scores
@@ -43,6 +43,7 @@ __all__ = [
     "neighborhood_overlap",
     "omics_asw",
     "omics_entropy_mixing",
+    "other_modality",
     "overall_scores",
     "true_match_ranks",
     "pseudotime_consistency",

@@ -78,6 +78,42 @@ def omics_entropy_mixing(
     return float(entropy / np.log(len(overall)))
 
 
+def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state: int = 0) -> np.ndarray:
+    """Fraction of the nearest cells that are of the other modality, for each cell: do the modalities lie together here?
+
+    Parameters
+    ----------
+    x, y
+        ``(n, z)`` embeddings of the same cells, one per modality, in one space.
+    n_neighbors
+        Neighbours among the ``2 n`` points, the point itself not counted; 15 as in most neighbour graphs.
+    random_state
+        Orders ties.
+
+    Returns
+    -------
+    ``(n,)``, the mean over the two points of a cell: 0.5 is a perfect mix, 0 two modalities that lie apart.
+
+    Raises
+    ------
+    ScmambaError
+        The embeddings do not fit each other, or there are no so many neighbours.
+
+    Examples
+    --------
+    >>> metrics.other_modality(np.eye(20), np.eye(20) + 5).mean()
+    np.float64(0.0)
+    """
+    n = len(as_matrix(x))
+    stacked, modality = np.concatenate([np.asarray(x), np.asarray(y)]), np.repeat([0, 1], [n, len(y)])
+    if len(y) != n:
+        raise ScmambaError(f"x has {n:,} rows and y has {len(y):,}: both must be of the same cells.")
+    k = resolve_k(n_neighbors, None, len(stacked))
+    blocks = nearest(stacked, k, np.arange(len(stacked)), random_state)
+    fractions = np.concatenate([(modality[found] != modality[rows, None]).mean(axis=1) for rows, found in blocks])
+    return fractions.reshape(2, n).mean(axis=0)
+
+
 def seurat_alignment(
     x: Matrix,
     omics: Labels,

@@ -15,7 +15,7 @@ from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precisio
 from ._embedded import Embedded, Points
 from ._matching import modality_gap
 from ._matching_score import matching_score
-from ._mixing import omics_entropy_mixing, seurat_alignment
+from ._mixing import omics_entropy_mixing, other_modality, seurat_alignment
 from ._silhouette import cell_type_asw, omics_asw
 
 
@@ -123,6 +123,8 @@ _TABLE = (
            _graph_connectivity, in_summary=True),
     Metric("omics ASW", "omics", "one minus the silhouette of the modalities within cell types",
            _omics_asw, in_summary=True),
+    Metric("other modality", "omics", "fraction of the 15 nearest that are of the other modality, 0.5 is a perfect mix",
+           lambda e: _mean(other_modality(x, y, random_state=e.random_state).mean() for x, y in e.pairs)),
     Metric("FOSCTTM", "single-cell", "fraction of cells closer than the true match, 0.5 is chance",
            lambda e: _mean(np.mean(ranks.fractions) for ranks in e.ranks), higher_is_better=False),
     Metric("recall@1", "single-cell", "fraction of cells whose true match is the nearest of the other modality",
