@@ -59,8 +59,8 @@ class SCMAMBA(
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
 
     Features are ordered along the genome and cut into patches; each modality has an encoder of Mamba2 blocks beside a
-    linear map that starts at the correlation-weighted CCA of the training cells; a contrastive loss with a cosine term
-    pulls the embeddings of a cell together.
+    linear map that starts at the correlation-weighted CCA of the training cells; a contrastive loss pulls the embeddings of
+    a cell together, and after training the modalities are brought to one distribution.
 
     Parameters
     ----------
