@@ -1,0 +1,68 @@
+"""Alignment after training is decided on held-out cells, and users get it everywhere that modalities are compared."""
+
+import numpy as np
+import pytest
+import scvi
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi._compat import without_pulling
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.metrics import other_modality
+from scmamba_scvi.model.fitting.alignment import MIN_PAIRS, fit_alignment
+
+QUICK = {"max_epochs": 6, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def fitted(mdata, **options):
+    scvi.settings.seed = 0
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear", **options)
+    model.train(**QUICK)
+    return model
+
+
+@pytest.fixture(scope="module")
+def cells():
+    mdata = simulate_multiome(n_cells=1500, n_genes=300, n_peaks=1500, seed=2)
+    with without_pulling():
+        return mdata[:1000].copy(), mdata[1000:].copy()
+
+
+def mixing(model, mdata):
+    return other_modality(*(model.get_latent_representation(mdata, modality=kind) for kind in model.kinds)).mean()
+
+
+def test_new_cells_of_both_modalities_lie_together(cells):
+    train, test = cells
+    aligned = fitted(train)
+    assert mixing(aligned, test) > mixing(fitted(train, align=False), test) + 0.01
+    assert mixing(aligned, test) > mixing(fitted(train, negatives="other", align=False), test) + 0.03
+
+
+def test_alignment_is_saved_and_exported(cells, tmp_path):
+    train, test = cells
+    model = fitted(train)
+    before = model.get_latent_representation(test, modality="atac")
+    model.save(tmp_path / "saved")
+    model.export(tmp_path / "exported")
+    for again in (SCMAMBA.load(tmp_path / "saved", adata=train), SCMAMBA.from_export(tmp_path / "exported")):
+        np.testing.assert_allclose(again.get_latent_representation(test, modality="atac"), before, atol=1e-5)
+
+
+def test_without_enough_held_out_pairs_embeddings_are_those_of_the_encoders(cells):
+    train, test = cells
+    model = fitted(train)
+    held_out = np.asarray(model.validation_indices)[: MIN_PAIRS - 1]
+    fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), held_out, 0)
+    z = model.get_latent_representation(test, modality="rna")
+    model.module.alignment = None
+    np.testing.assert_allclose(model.get_latent_representation(test, modality="rna"), z, atol=1e-6)
+
+
+def test_memory_that_does_not_help_held_out_cells_is_not_kept(cells):
+    train, _ = cells
+    model = fitted(train)
+    assert model.module.alignment.memory.any()
+    three = np.asarray(model.train_indices)[:3]  # all cells are drawn to the same few
+    fit_alignment(model.module, model._matrices(), three, np.asarray(model.validation_indices), 0)
+    assert not model.module.alignment.memory.any()
