@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .markdown import header, row
+from .markdown import row
 from .scores import COUNTED, SCORES
 
 OURS = "scmamba-scvi"
@@ -47,7 +47,7 @@ def section(results: pd.DataFrame, order: list[str]) -> list[str]:
         "## The defaults against each method", "",
         f"Over all sets and all scores: in how many the defaults are better, the same or worse. Better and worse mean by more than {N_DEVIATIONS}",
         "standard deviations over seeds (of the set; of the median set where it was fitted once).", "",
-        *header(["against", "better", "same", "worse", "worse in"]),
+        row(["against", "better", "same", "worse", "worse in"]), row(["---", "--:", "--:", "--:", "---"]),
     ]  # fmt: skip
     for method in order:
         of_method = table[table["method"] == method]
