@@ -110,7 +110,7 @@ def integrate(
         try:
             check_content(mdata)
         except ScmambaError as error:
-            warnings.warn(f"The result is only for this session. {error}", UserWarning, stacklevel=2)
+            warnings.warn(f"This result cannot be kept in a file. {error}", UserWarning, stacklevel=2)
         model = SCMAMBA(mdata, **{"n_latent": n_latent, "preset": preset, **(model_kwargs or {})})
         model.train(**train_kwargs)
         if model_dir is not None:
