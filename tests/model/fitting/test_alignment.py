@@ -1,8 +1,11 @@
 """Alignment after training is decided on held-out cells, and users get it everywhere that modalities are compared."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scvi
+import torch
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
@@ -66,3 +69,14 @@ def test_memory_that_does_not_help_held_out_cells_is_not_kept(cells):
     three = np.asarray(model.train_indices)[:3]  # all cells are drawn to the same few
     fit_alignment(model.module, model._matrices(), three, np.asarray(model.validation_indices), 0)
     assert not model.module.alignment.memory.any()
+
+
+def test_the_option_of_negatives_reaches_the_loss(cells):
+    SCMAMBA.setup_mudata(cells[0])
+    model = SCMAMBA(cells[0], encoder="linear")
+    x, y = np.eye(2, 64, dtype=np.float32)[[0, 0, 1]], np.eye(2, 64, dtype=np.float32)[[0, 1, 1]]
+    present = dict.fromkeys(model.kinds, torch.ones(3, dtype=torch.bool))
+    outputs = {"z": dict(zip(model.kinds, map(torch.from_numpy, (x, y)), strict=True)), "present": present}
+    both = model.module.loss({}, outputs).loss
+    model.module.config = dataclasses.replace(model.module.config, negatives="other")
+    assert both > model.module.loss({}, outputs).loss

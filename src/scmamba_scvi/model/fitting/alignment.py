@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Mapping
 
@@ -41,12 +42,12 @@ def fit_alignment(
         Cells that the encoders were not trained on.
     """
     module.eval()
-    alignment = module.alignment
-    assert alignment is not None, "only called for a model that has one"
-    alignment.reset_moments()
-    alignment.set_memory(alignment.memory[:0])
+    assert module.alignment is not None, "only called for a model that has one"
+    module.alignment.reset_moments()
+    module.alignment.set_memory(module.alignment.memory[:0])
     if len(held_out) < MIN_PAIRS:
         return
+    alignment = copy.deepcopy(module.alignment).cpu()  # where the embeddings are
     z, present = _embed_all(module, matrices, held_out)
     plain = _foscttm(z, present)
     remembered = sample(cells[is_paired(matrices, cells)], N_MEMORY, seed)
@@ -55,6 +56,7 @@ def fit_alignment(
     if _foscttm({kind: alignment.recall(x) for kind, x in z.items()}, present) > plain:
         alignment.set_memory(alignment.memory[:0])
     alignment.fit_moments(z, present, MIN_PAIRS)
+    module.alignment.load_state_dict(alignment.state_dict())
 
 
 def _embed_all(
