@@ -99,7 +99,8 @@ class Encoder(nn.Module):
         if self.gate is None or not self.runs_network:
             return F.normalize(hidden, dim=-1)
         linear, of_network = hidden.split([hidden.shape[1] - self._width, self._width], -1)
-        z = self.gate * self.head(of_network).float()
+        with torch.autocast(hidden.device.type, enabled=False):  # small beside the blocks, and the loss reads it
+            z = self.gate * self.head(of_network)
         return F.normalize(z if self.linear_branch is None else linear + z, dim=-1)
 
     @property
@@ -129,19 +130,21 @@ class Encoder(nn.Module):
         branch.bias.zero_()
         branch.bias[:n_found] = -initialization.offset
 
-    def checkpoint_activations(self, on: bool) -> None:
-        """In training, keep only the input of each block and compute the rest again in the backward pass, or do not."""
+    def checkpoint_activations(self, n_blocks: int) -> None:
+        """In training, keep only the input of the first ``n_blocks``, and compute the rest again in the backward pass."""
         if isinstance(self.network, SequenceNetwork):
-            self.network.checkpoint_blocks = on
+            self.network.n_checkpointed = n_blocks
 
-    def activation_bytes(self) -> int:
-        """Bytes of activations that the blocks keep for one cell in training; draws no random numbers."""
+    def activation_bytes(self) -> list[tuple[int, int]]:
+        """Per block, bytes that it keeps for one cell in training, and bytes of its input; draws no random numbers."""
         if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
-            return 0
+            return []
         position = self.embedding.position  # (c, d)
-        tokens = torch.zeros(2, *position.shape, device=position.device)
+        two, four = (torch.zeros(n, *position.shape, device=position.device) for n in (2, 4))
         with torch.random.fork_rng():
-            return saved_bytes(self.network, self.network, tokens) // 2
+            # the difference: bf16 copies of weights, which autocast makes, are no activations of a cell
+            kept = [(saved_bytes(b, b, four) - saved_bytes(b, b, two)) // 2 for b in self.network.blocks]
+        return [(n_bytes, position.numel() * position.element_size()) for n_bytes in kept]
 
     def spectral_parameters(self) -> list[nn.Parameter]:
         """Parameters of the linear branch, which start good and are trained slowly; none without it."""
@@ -171,8 +174,8 @@ class SequenceNetwork(nn.Module):
                 block.compile(fullgraph=True)
         self.norm = RMSNorm(config.d_model)
         self.pooling = config.pooling
-        #: compute the activations of blocks again in the backward pass instead of keeping them
-        self.checkpoint_blocks = False
+        #: first blocks whose activations are computed again in the backward pass instead of kept
+        self.n_checkpointed = 0
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
@@ -181,16 +184,15 @@ class SequenceNetwork(nn.Module):
     def _pooled(self, h: Tensor) -> Tensor:
         for i, block in enumerate(self.blocks):
             # the last token alone is enough for the last block if nothing else is pooled; a mean needs all tokens
-            h = self._run(block, h, last_only=self.pooling == "last" and i == len(self.blocks) - 1)
+            last_only = self.pooling == "last" and i == len(self.blocks) - 1
+            if i < self.n_checkpointed and torch.is_grad_enabled():
+                h = checkpoint(block, h, last_only, use_reentrant=False)
+            else:
+                h = block(h, last_only)
         if self.pooling == "last":
             return self.norm(h[:, -1])
         h = self.norm(h)
         return h.mean(1) if self.pooling == "mean" else h.mean(1) + h[:, -1]
-
-    def _run(self, block: nn.Module, h: Tensor, last_only: bool) -> Tensor:
-        if self.checkpoint_blocks and torch.is_grad_enabled():
-            return checkpoint(block, h, last_only, use_reentrant=False)
-        return block(h, last_only)
 
 
 class ProjectionHead(nn.Module):
