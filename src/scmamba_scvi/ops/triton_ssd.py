@@ -227,37 +227,42 @@ def _gradients_of_bringing(
         x = tl.load(x_ptr + cell * x_n + row * x_c + head * x_h + channel[None, :], inside_part, 0.0)
         dy = tl.load(dy_ptr + (cell * c + row) * (h * p) + head * p + channel[None, :], inside_part, 0.0)
         dt = tl.load(dt_ptr + cell * dt_n + token * dt_c + head * dt_h, inside, 0.0)
-        A, D = tl.load(A_ptr + head), tl.load(D_ptr + head)
+        A = tl.load(A_ptr + head)
         log2_decay, total = _log2_decay(dt, A)
         decay = _decay(log2_decay[None, :] - log2_decay[:, None])
         decay = tl.where(index[:, None] <= index[None, :], decay, 0.0)
         # by tokens of the chunk
-        d_stepped = _dot((scores * decay).to(x.dtype), dy, PRECISION)  # of dt x
-        d_scores = _dot(x, tl.trans(dy), PRECISION) * dt[:, None] * decay
-        dB += _dot(d_scores.to(x.dtype), C, PRECISION)
-        lost = tl.sum(tl.where(index[:, None] < index[None, :], d_scores * scores, 0.0), 1)
-        shared = 0.0
+        products = _dot(x, tl.trans(dy), PRECISION)
+        d_scores = products * decay  # but for dt
+        dB += _dot((d_scores * dt[:, None]).to(x.dtype), C, PRECISION)
+        by_itself = index[:, None] == index[None, :]
+        dD = tl.sum(tl.where(by_itself, products, 0.0), 1)
+        ddt = tl.sum(tl.where(by_itself, 0.0, d_scores * scores), 1)
+        lost = ddt * dt  # a token's own weight depends on no decay
+        ddt += tl.sum(tl.where(by_itself, products * scores, 0.0), 1)
+        shared, d_stepped = 0.0, tl.zeros((Q, P), tl.float32)  # of dt x
         if not ONE_CHUNK:  # by later ones, through the state at the end
             slot = (cell * (n_chunks - 1) + k) * (h * blocks) + part
             d_state = tl.load(d_states_ptr + slot * S * P + _tile(S, P), k < n_chunks - 1, 0.0)
             to_end = _decay(total - log2_decay)
             dB += _dot((x.to(tl.float32) * (to_end * dt)[:, None]).to(x.dtype), tl.trans(d_state), PRECISION)
-            through_state = _dot(B, d_state, PRECISION) * to_end[:, None]
-            d_stepped += through_state
+            d_stepped = _dot(B, d_state, PRECISION) * to_end[:, None]
+            brought = tl.sum(d_stepped * x.to(tl.float32), 1)
+            ddt += brought
             # the steps after a token decay what it brought, and all of them what was in the state before
-            brought = tl.sum(through_state * x.to(tl.float32), 1) * dt
-            lost += brought
-            shared = tl.sum(brought, 0) + tl.load(kept_ptr + slot, (k > 0) & (k < n_chunks - 1), 0.0)
+            lost += brought * dt
+            kept = tl.load(kept_ptr + slot, (k > 0) & (k < n_chunks - 1), 0.0)
+            shared = tl.sum(brought * dt, 0) + kept
+        d_stepped += _dot((scores * decay).to(x.dtype), dy, PRECISION)
+        dx = d_stepped * dt[:, None] + tl.load(D_ptr + head) * dy.to(tl.float32)
+        tl.store(dx_ptr + cell * dx_n + row * dx_c + head * p + channel[None, :], dx.to(x.dtype), inside_part)
         at = (cell * (h * blocks) + part) * c + token
         d_steps = tl.cumsum(tl.load(d_bits_ptr + at, inside, 0.0) - lost, 0, reverse=True) + shared
         d_steps = tl.where(dt * (A * LOG2_E) > SMALLEST_LOG2_DECAY, d_steps, 0.0)
-        xf, dyf = x.to(tl.float32), dy.to(tl.float32)
-        dx = d_stepped * dt[:, None] + D * dyf
-        tl.store(dx_ptr + cell * dx_n + row * dx_c + head * p + channel[None, :], dx.to(x.dtype), inside_part)
-        tl.store(ddt_ptr + at, d_steps * A + tl.sum(d_stepped * xf, 1), inside)
+        tl.store(ddt_ptr + at, ddt + d_steps * A, inside)
         at = tl.program_id(0).to(tl.int64) * (h * blocks) + part
         tl.store(dA_ptr + at, tl.sum(d_steps * dt, 0))
-        tl.store(dD_ptr + at, tl.sum(tl.sum(dyf * xf, 1), 0))
+        tl.store(dD_ptr + at, tl.sum(dD, 0))
     tl.store(dB_ptr + cell * dB_n + row * dB_c + dim[None, :], dB.to(B.dtype), is_row & is_dim)
 
 
@@ -294,7 +299,15 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, long
 
 
 def scan_gradients(
-    dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, into: Sequence[Tensor], longest: int = 0
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    into: Sequence[Tensor],
+    longest: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `scan`: of x, B and C written to the three tensors ``into``, of dt, A and D returned in float32.
 
@@ -316,7 +329,9 @@ def scan_gradients(
                     entering, dt, A, by, states, d_states, kept, c, k, *_strides(entering, dt, by, by)[:8],
                     **of_states, REVERSE=bool(reverse),
                 )  # fmt: skip
-        _gradients_of_reading[(n * k,)](x, dt, A, B, C, dy, states, dC, d_bits, c, k, *strides, *dC.stride()[:2], **sizes)
+        _gradients_of_reading[(n * k,)](
+            x, dt, A, B, C, dy, states, dC, d_bits, c, k, *strides, *dC.stride()[:2], **sizes
+        )
         _gradients_of_bringing[(n * k,)](
             x, dt, A, B, C, D, dy, d_bits, kept, d_states, dx, ddt, dA, dB, dD, c, k,
             *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
