@@ -14,6 +14,7 @@ from ..config import ModelConfig
 from ..ops.csr import mask_inputs
 from .attention import Attention
 from .block import Block
+from .graphs import MAX_SIZE, NetworkGraph
 from .mamba2 import Mamba2
 from .memory import saved_bytes
 from .norms import RMSNorm
@@ -135,6 +136,20 @@ class Encoder(nn.Module):
         if isinstance(self.network, SequenceNetwork):
             self.network.n_checkpointed = n_blocks
 
+    def record_graph(self, n_cells: int) -> None:
+        """Launch the network as a whole in a training with minibatches of ``n_cells``, if it is small and all of it is trained."""
+        if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
+            return
+        position = self.embedding.position
+        is_trained = all(parameter.requires_grad for parameter in self.network.parameters())
+        if is_trained and not self.network.n_checkpointed and n_cells * position.numel() <= MAX_SIZE:
+            self.network.graph = NetworkGraph(self.network, (n_cells, *position.shape))
+
+    def drop_graph(self) -> None:
+        """Launch kernels one by one again."""
+        if isinstance(self.network, SequenceNetwork):
+            self.network.graph = None
+
     def activation_bytes(self) -> list[tuple[int, int]]:
         """Per block, bytes that it keeps for one cell in training, and bytes of its input; draws no random numbers."""
         if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
@@ -144,7 +159,9 @@ class Encoder(nn.Module):
         with torch.random.fork_rng():
             # the difference: bf16 copies of weights, which autocast makes, are no activations of a cell
             kept = [(saved_bytes(b, b, four) - saved_bytes(b, b, two)) // 2 for b in self.network.blocks]
-        return [(n_bytes, position.numel() * position.element_size()) for n_bytes in kept]
+        of_input = position.numel() * position.element_size()
+        kept[:1] = [n_bytes + 3 * of_input for n_bytes in kept[:1]]  # tokens, their bf16 copy and gradient, patch embeddings
+        return [(n_bytes, of_input) for n_bytes in kept]
 
     def spectral_parameters(self) -> list[nn.Parameter]:
         """Parameters of the linear branch, which start good and are trained slowly; none without it."""
@@ -176,9 +193,13 @@ class SequenceNetwork(nn.Module):
         self.pooling = config.pooling
         #: first blocks whose activations are computed again in the backward pass instead of kept
         self.n_checkpointed = 0
+        #: takes the place of `forward` where it can, while a training lasts
+        self.graph: NetworkGraph | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
+        if self.graph is not None and self.training and self.graph.takes(tokens):
+            return self.graph(tokens)
         return in_slices(self._pooled, tokens)
 
     def _pooled(self, h: Tensor) -> Tensor:
