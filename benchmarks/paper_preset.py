@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import time
 import warnings
@@ -68,7 +69,7 @@ def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: s
     from scmamba_scvi import SCMAMBA
 
     warnings.simplefilter("ignore")
-    scvi.settings.seed = seed
+    scvi.settings.verbosity, scvi.settings.seed = logging.ERROR, seed
     SCMAMBA.setup_mudata(task.train, modalities=task.keys)
     model = SCMAMBA(task.train, **{"preset": "paper", **size.options, **VARIANTS[variant].options})
     begun = time.perf_counter()

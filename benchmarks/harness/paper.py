@@ -46,12 +46,10 @@ SIZES = {
 
 #: What the paper has, or leaves open and this package had before: no norm before the head, no masking.
 PUBLISHED: dict[str, object] = {"pool_norm": "none", "mask_rate": 0.0}
-BATCH_NORM = {"pool_norm": "batch"}
-MASKING = {"mask_rate": 0.5}
 VARIANTS = {
     "as published": Variant("no norm before the head, fixed temperature 0.2, cosine term of weight 1, no masking", PUBLISHED),
-    "batch norm": Variant("BatchNorm between the last token and the head", PUBLISHED | BATCH_NORM),
-    "masking": Variant("half of the input masked", PUBLISHED | MASKING),
+    "batch norm": Variant("BatchNorm between the last token and the head", {**PUBLISHED, "pool_norm": "batch"}),
+    "masking": Variant("half of the input masked", {**PUBLISHED, "mask_rate": 0.5}),
     "no cosine term": Variant("its weight 0", {**PUBLISHED, "cosine_weight": 0.0}),
     "contrast doubled": Variant("weight 2 of the contrastive loss", {**PUBLISHED, "contrastive_weight": 2.0}),
     "learned temperature": Variant(
@@ -60,6 +58,7 @@ VARIANTS = {
     "small branches": Variant("residual branches multiplied by a vector that starts at 0.1", {**PUBLISHED, "layer_scale": 0.1}),
     "smaller steps": Variant("step size 0.0001", PUBLISHED, {"lr": 1e-4}),
     "mean of the tokens": Variant("instead of the last one", {**PUBLISHED, "pooling": "mean"}),
-    "preset": Variant('`preset="paper"`: BatchNorm and masking'),
-    "preset, mean of the tokens": Variant("the same with the mean of the tokens", {"pooling": "mean"}),
+    "preset": Variant('`preset="paper"`: BatchNorm, a quarter of the input masked'),
+    "preset, half masked": Variant("the same with half of the input masked", {"mask_rate": 0.5}),
+    "preset, half masked, mean of the tokens": Variant("the same with the mean of the tokens", {"mask_rate": 0.5, "pooling": "mean"}),
 }  # fmt: skip

@@ -37,14 +37,14 @@ def page_lines() -> list[str]:
 
 def _table(name: str, of_set: list[dict], chance: float) -> list[str]:
     order = list(VARIANTS)
-    heads = ["variant", "device", "seed", "epochs", f"contrastive loss, chance {chance:.2f}", "its last 4 epochs"]
+    heads = ["variant", "epochs", "kept", f"loss, {chance:.2f} is chance", "validation FOSCTTM ↓"]
     lines = header([*heads, "FOSCTTM ↓", "recall@10", "kNN accuracy", "seconds"])
     for line in sorted(of_set, key=lambda line: (order.index(line["variant"]), line["seed"])):
-        loss, scores = line["contrastive"], line["scores"]
+        loss, scores, kept = line["contrastive"], line["scores"], line["best epoch"]
         lines.append(
             row([
-                line["variant"], line["device"], str(line["seed"]), str(line["epochs"]), f"{loss[0]:.2f} → {loss[-1]:.2f}",
-                " ".join(f"{value:.2f}" for value in loss[-4:]),
+                line["variant"], str(line["epochs"]), "start" if kept is None else str(kept + 1),
+                f"{loss[0]:.2f} → {loss[-1]:.2f}", f"{line['validation FOSCTTM']:.3f}",
                 *(f"{scores[score]:.3f}" if score in scores else "–" for score in SHOWN), f"{line['train_s']:,.0f}",
             ])
         )  # fmt: skip

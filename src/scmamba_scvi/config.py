@@ -229,13 +229,13 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "base": {"d_model": 256, "max_patches": 256, "n_layers": 4, "d_state": 64, "expand": 2, "headdim": 64, "d_mlp": 512},
     "large": {"d_model": 512, "max_patches": 512, "n_layers": 8, "d_state": 128, "expand": 2, "headdim": 64,
               "d_mlp": 1024, "d_feature": 128},
-    # the published shape and loss (arXiv 2506.20697; sizes of its PBMC configuration); BatchNorm before the head and masking,
-    # without which it does not learn, are those of the defaults (docs/paper-preset.md)
+    # the published shape and loss (arXiv 2506.20697; sizes of its PBMC configuration); BatchNorm before the head, without
+    # which it collapses, and masking, without which it learns cells by heart, are not published (docs/paper-preset.md)
     "paper": {"patch_embedding": "shared", "patch_size": {"rna": 256, "atac": 256, "protein": 128}, "d_model": 512,
               "n_layers": {"rna": 10, "atac": 12, "protein": 4}, "d_state": 128, "expand": 2, "headdim": 128,
               "d_mlp": 1024, "attention_layers": (2,), "pooling": "last", "d_head": 0,
               "linear_branch": False, "spectral": False, "gate_init": 1.0, "layer_scale": None, "joint": "shared",
-              "values": {"rna": "log1p", "atac": "binary", "protein": "binned"},
+              "values": {"rna": "log1p", "atac": "binary", "protein": "binned"}, "mask_rate": 0.25,
               "temperature": 0.2, "learn_temperature": False, "negatives": "other", "cosine_weight": 1.0,
               "align": False},
 }  # fmt: skip
