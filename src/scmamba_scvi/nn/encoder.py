@@ -221,9 +221,9 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        # without it all cells start in almost one direction and the cosine term collapses the embedding
+        # without it the cosine term collapses the embedding: it shrinks all spread that the modalities do not share yet, which
+        # before training is nearly all of it
         self.pool_norm = nn.BatchNorm1d(config.d_model, affine=False) if config.pool_norm == "batch" else None
-        self.pool_tanh = config.pool_norm == "tanh"
         self.dropout = nn.Dropout(config.dropout)
         if config.d_head:
             self.projection: nn.Module = nn.Sequential(
@@ -236,7 +236,7 @@ class ProjectionHead(nn.Module):
         """``(n, d)`` to ``(n, z)``, not normalized."""
         if self.pool_norm is not None:
             pooled = self._normalize(self.pool_norm, pooled.float())
-        return self.projection(self.dropout(pooled.tanh() if self.pool_tanh else pooled))
+        return self.projection(self.dropout(pooled))
 
     def _normalize(self, norm: nn.BatchNorm1d, pooled: Tensor) -> Tensor:
         if any(parameter.requires_grad for parameter in self.parameters()):
