@@ -3,9 +3,10 @@
     python benchmarks/speed.py                # a training step beside its own matrix products, and the loader
     python benchmarks/speed.py --published    # only the part of it that times the published network
     python benchmarks/speed.py --memory       # peak memory of setup, training and embedding beside the MuData itself
+    python benchmarks/speed.py --gpu          # whole steps of the presets on a GPU, with each kernel switched off in turn
     python benchmarks/speed.py --page         # measure nothing, only write docs/performance.md from the results
 
-Results go to benchmarks/results/speed.json and memory.json, with machine and versions, and from there into
+Results go to benchmarks/results/speed.json, memory.json and gpu.json, with machine and versions, and from there into
 docs/performance.md.
 """
 
@@ -221,16 +222,30 @@ def main() -> None:
     parser = command.parser(__doc__, page="docs/performance.md")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--published", action="store_true", help="time the published network only, keep the rest")
+    parser.add_argument("--gpu", action="store_true", help="time whole steps with each kernel switched off in turn")
+    parser.add_argument("--profile", action="store_true", help="with --gpu: also list the kernels of a step")
+    parser.add_argument("--tiny", action="store_true", help="with --gpu: a rehearsal with tiny sizes, nothing is kept")
     parser.add_argument("--batch-size", type=int, default=512, help="cells of a minibatch, except where they are fixed")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    if arguments.memory:
+    if arguments.gpu:
+        from harness.gpu_steps import measure
+
+        rows = measure(tiny=arguments.tiny, with_profile=arguments.profile, report=_line)
+        if arguments.tiny:
+            return
+        _keep("gpu", {**machine(), "rows": rows})
+    elif arguments.memory:
         _keep("memory", measure_memory(arguments.batch_size))
     elif arguments.published:
         _keep("speed", {**json.loads((RESULTS / "speed.json").read_text()), **measure_published()})
     elif not arguments.page:
         _keep("speed", measure_speed(arguments.batch_size))
     write_page()
+
+
+def _line(row: dict[str, object]) -> None:
+    print(" ".join(f"{key}={value}" for key, value in row.items() if value is not None), flush=True)
 
 
 def _keep(topic: str, found: dict[str, object]) -> None:

@@ -68,6 +68,16 @@ def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
     return {**scores, **_joint(test, truth, part=1)}
 
 
+def matching_and_votes(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
+    """FOSCTTM, recall@10 and kNN accuracy of held-out cells alone: a second where `score` takes a minute."""
+    from scmamba_scvi import metrics
+
+    units = {name: tuple(_unit(part) for part in parts) for name, parts in embeddings.items()}
+    ranks = metrics.true_match_ranks(*(parts[1] for name, parts in units.items() if name != "joint"))
+    scores = {"FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall([10])[0])}
+    return scores if truth.labels is None else {**scores, "kNN accuracy": _votes(*units["joint"], truth)}
+
+
 def score_all(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
     """Scores of the joint embedding of all cells, as the method gives it; no cell votes on its own type."""
     from scmamba_scvi import metrics

@@ -72,7 +72,7 @@ class ModelConfig:
     attention_heads: Size = 4
     pooling: Literal["mean", "last", "mean+last"] = "mean"
     d_head: SizeOrZero = 128  # hidden width of the projection head; 0: one linear layer
-    pool_norm: Literal["batch", "tanh", "none"] = "batch"  # between pooling and head
+    pool_norm: Literal["batch", "none"] = "batch"  # between pooling and head
     # -- initialization
     linear_branch: bool = True  # linear map from the summed feature embeddings to the latent space, beside the network
     spectral: bool = True  # initialize the linear branch by the correlation-weighted CCA of the training cells
@@ -229,12 +229,13 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "base": {"d_model": 256, "max_patches": 256, "n_layers": 4, "d_state": 64, "expand": 2, "headdim": 64, "d_mlp": 512},
     "large": {"d_model": 512, "max_patches": 512, "n_layers": 8, "d_state": 128, "expand": 2, "headdim": 64,
               "d_mlp": 1024, "d_feature": 128},
-    # the published shape (arXiv 2506.20697; sizes of its PBMC configuration)
+    # the published shape and loss (arXiv 2506.20697; sizes of its PBMC configuration); BatchNorm before the head, without
+    # which it collapses, and masking, without which it learns cells by heart, are not published (docs/paper-preset.md)
     "paper": {"patch_embedding": "shared", "patch_size": {"rna": 256, "atac": 256, "protein": 128}, "d_model": 512,
               "n_layers": {"rna": 10, "atac": 12, "protein": 4}, "d_state": 128, "expand": 2, "headdim": 128,
-              "d_mlp": 1024, "attention_layers": (2,), "pooling": "last", "pool_norm": "tanh", "d_head": 0,
+              "d_mlp": 1024, "attention_layers": (2,), "pooling": "last", "d_head": 0,
               "linear_branch": False, "spectral": False, "gate_init": 1.0, "layer_scale": None, "joint": "shared",
-              "values": {"rna": "log1p", "atac": "binary", "protein": "binned"}, "mask_rate": 0.0,
+              "values": {"rna": "log1p", "atac": "binary", "protein": "binned"}, "mask_rate": 0.25,
               "temperature": 0.2, "learn_temperature": False, "negatives": "other", "cosine_weight": 1.0,
               "align": False},
 }  # fmt: skip

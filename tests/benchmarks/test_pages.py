@@ -20,7 +20,14 @@ def lines_of_performance(load):
     return page.PAGE, page.page_lines()
 
 
-@pytest.mark.parametrize("lines_of", [lines_of_benchmarks, lines_after_integration, lines_of_performance])
+def lines_of_paper_preset(load):
+    page = load("harness.paper_page")
+    return page.PAGE, page.page_lines()
+
+
+@pytest.mark.parametrize(
+    "lines_of", [lines_of_benchmarks, lines_after_integration, lines_of_performance, lines_of_paper_preset]
+)
 def test_a_page_is_what_the_results_give(load, lines_of):
     page, lines = lines_of(load)
     assert page.read_text().splitlines() == "\n".join(lines).splitlines(), (

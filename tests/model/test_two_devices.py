@@ -114,8 +114,8 @@ class Work:
         model = self.started("cpu", **options)
         module = model.module.train().to(on)
         for encoder in module.encoders.values():
-            if hasattr(encoder.network, "checkpoint_blocks"):
-                encoder.network.checkpoint_blocks = True
+            if hasattr(encoder.network, "n_checkpointed"):
+                encoder.network.n_checkpointed = 1
         dataset = model.adata_manager.create_torch_dataset()
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
         losses = []

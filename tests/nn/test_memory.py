@@ -32,7 +32,7 @@ def test_checkpointed_blocks_have_the_same_values_and_gradients(training):
     network, x = encoder().train(training), torch.rand(6, 40)
     results = []
     for checkpointed in (False, True):
-        network.network.checkpoint_blocks = checkpointed
+        network.network.n_checkpointed = 100 * checkpointed
         torch.manual_seed(1)
         z = network(x)
         network.zero_grad()
@@ -45,5 +45,5 @@ def test_checkpointed_blocks_keep_their_input_alone():
     network = encoder().network
     tokens = torch.rand(4, 5, 32)
     kept = saved_bytes(network, network, tokens)
-    network.checkpoint_blocks = True
+    network.n_checkpointed = 100
     assert saved_bytes(network, network, tokens) < kept / 5

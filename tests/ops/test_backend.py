@@ -173,7 +173,8 @@ def test_kernels_agree_with_the_recurrence_on_a_gpu(name, c, dtype):
         y = ssd(*leaves, backend=chosen)
         results.append([y, *torch.autograd.grad(y.float().square().sum(), leaves)])
     for a, b in zip(*results, strict=True):
-        assert (a - b).norm() < (1e-2 if dtype == torch.float32 else 5e-2) * b.norm()
+        # with one token nothing decays: the gradient of A is zero
+        assert (a - b).norm() <= (1e-2 if dtype == torch.float32 else 5e-2) * b.norm()
 
 
 @pytest.mark.gpu

@@ -135,12 +135,12 @@ def build(kernel, number, **constants):
 
 for number in ("*fp32", "*bf16"):
     for gated in (False, True):
-        build(T._norm, number, d=512, D=512, GATED=gated)
-        build(T._norm_backward, number, d=512, D=512, GATED=gated)
+        build(T._norm, number, d=512, D=512, R=8, GATED=gated)
+        build(T._norm_backward, number, d=512, D=512, R=8, GATED=gated)
         build(T._conv, number, m=640, WIDTH=4, T=64, M=64, BACKWARD=gated)
     build(T._conv_gradient, number, m=640, WIDTH=4, T=64, M=64)
-    build(T._swiglu, number, m=512, M=512)
-    build(T._swiglu_backward, number, m=512, M=512)
+    build(T._swiglu, number, d=512, D=512, R=8)
+    build(T._swiglu_backward, number, d=512, D=512, R=8)
 """
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
@@ -61,6 +62,14 @@ class ModelBase(BaseModelClass):
     def batch_key(self) -> str | None:
         """Column of ``mdata.obs`` that holds the batch, as named in `setup_mudata`."""
         return self.registry_[_C._SETUP_ARGS_KEY]["batch_key"]
+
+    def _as_trained(self) -> torch.autocast:
+        """Within the block, networks on a GPU compute in the precision that they were trained in."""
+        name = self.training_summary_.get("precision", "")
+        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(name, torch.bfloat16)
+        on_gpu = self.module.device.type == "cuda"
+        can = on_gpu and (dtype != torch.bfloat16 or torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.autocast("cuda" if on_gpu else "cpu", dtype, enabled=can and name.endswith("-mixed"))
 
     @property
     def _corrects_batches(self) -> bool:

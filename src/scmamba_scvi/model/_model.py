@@ -116,6 +116,7 @@ class SCMAMBA(
         self.preset_ = preset
         self.is_initialized_ = False
         self.match_temperatures_ = {}
+        self.training_summary_ = {}
         self.classifier_ = None
         self.is_query_ = False
         self.reference_batches_ = 0

@@ -64,32 +64,37 @@ class SCMAMBAModule(BaseModuleClass):
         self.joint = JointEmbedding(n_features, config.n_latent, n_batches) if config.joint == "shared+own" else None
 
     def transform(self, counts: Tensor, kind: str) -> Tensor:
-        """Values ``(n, f)`` of counts on the CPU, where they stay; the module itself may be on a GPU."""
-        return self.values[kind](counts.to(self.device)).cpu()
+        """Values ``(n, f)`` of counts, on the device of the module."""
+        return self.values[kind](counts.to(self.device))
 
-    def encode(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
-        """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero."""
+    def encode(self, counts: Tensor, kind: str, present: Tensor | None = None) -> Tensor:
+        """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero.
+
+        Here and below, ``present`` is a mask ``(n,)``, `None` if every cell has the modality.
+        """
         return self._across_cells(self._per_cell(counts, kind, present), kind, present)
 
-    def embed_modality(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
+    def embed_modality(self, counts: Tensor, kind: str, present: Tensor | None = None) -> Tensor:
         """What users get of `encode`: the same vectors after alignment of the modalities."""
         z = self.encode(counts, kind, present)
-        return z if self.alignment is None else self.alignment(z.float(), kind)
+        with torch.autocast(z.device.type, enabled=False):
+            return z if self.alignment is None else self.alignment(z.float(), kind)
 
-    def _per_cell(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
+    def _per_cell(self, counts: Tensor, kind: str, present: Tensor | None) -> Tensor:
         """What `Encoder.hidden` makes of the cells, ``(n, hidden_width)``; rows of cells without the modality are zero."""
         encoder = self.encoders[kind]
-        if bool(present.any()):
+        if present is None or bool(present.any()):
             return scatter_rows(encoder.hidden(self.values[kind](select_rows(counts, present))), present)
         nothing = counts.new_zeros(len(present), encoder.hidden_width, layout=torch.strided)
         return nothing + self._zero_of_weights(kind) if self.training else nothing
 
-    def _across_cells(self, hidden: Tensor, kind: str, present: Tensor) -> Tensor:
+    def _across_cells(self, hidden: Tensor, kind: str, present: Tensor | None) -> Tensor:
         """Unit vectors ``(n, z)``; cells without the modality are left out, as they would shift batch statistics."""
-        if int(present.sum()) < 2 and self.training:  # batch statistics of one cell do not exist
+        n_cells = len(hidden) if present is None else int(present.sum())
+        if n_cells < 2 and self.training:  # batch statistics of one cell do not exist
             zero = hidden.sum() * 0.0 + self._zero_of_weights(kind)
-            return hidden.new_zeros(len(present), self.config.n_latent) + zero
-        return scatter_rows(self.encoders[kind].embed(hidden[present]), present)
+            return hidden.new_zeros(len(hidden), self.config.n_latent) + zero
+        return scatter_rows(self.encoders[kind].embed(select_rows(hidden, present)), present)
 
     def _zero_of_weights(self, kind: str) -> Tensor:
         """Zero with a gradient for every weight of an encoder, since other processes wait for one of each from this one."""
@@ -132,14 +137,14 @@ class SCMAMBAModule(BaseModuleClass):
             for parameter in frozen:
                 parameter.requires_grad_(True)
 
-    def joint_features(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
+    def joint_features(self, counts: Tensor, kind: str, present: Tensor | None = None) -> Tensor:
         """Counts ``(n, f)`` to what the joint embedding reads, ``(n, 2 z)``; zero for cells that lack the modality."""
         assert self.joint is not None, "without a joint embedding nothing reads them"
         values = self.values[kind](select_rows(counts, present))
         return scatter_rows(self.joint.features(values, self.encoders[kind](values), kind), present)
 
     def embed_jointly(
-        self, counts: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor | None = None
+        self, counts: Mapping[str, Tensor], present: Mapping[str, Tensor | None], batch: Tensor | None = None
     ) -> Tensor:
         """Unit vectors ``(n, z)`` of cells from counts ``(n, f)`` of any modalities, zero for cells that have none.
 
@@ -151,7 +156,7 @@ class SCMAMBAModule(BaseModuleClass):
             return F.normalize(torch.stack(z).sum(0), dim=-1)
         unknown = self.joint.n_batches
         if batch is None:
-            batch = torch.full((len(next(iter(present.values()))),), unknown, device=self.device)
+            batch = torch.full((len(next(iter(counts.values()))),), unknown, device=self.device)
         features = {kind: self.joint_features(x, kind, present[kind]) for kind, x in counts.items()}
         return self.joint(features, present, batch.clamp(max=unknown))
 
@@ -180,7 +185,7 @@ class SCMAMBAModule(BaseModuleClass):
             Treat the minibatches of all ranks as one: batch statistics, embeddings and loss are those of one device that
             has all their cells.
         """
-        present = {kind: tensors[present_key(kind)] for kind in self.kinds if x_key(kind) in tensors}
+        present = {kind: tensors.get(present_key(kind)) for kind in self.kinds if x_key(kind) in tensors}
         hidden = apply_in_parts(self._all_per_cell, tensors, micro_batch_size)
         if gather:
             hidden, present = _of_all_ranks(hidden, present)
@@ -190,7 +195,7 @@ class SCMAMBAModule(BaseModuleClass):
 
     def _all_per_cell(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
-            kind: self._per_cell(tensors[x_key(kind)], kind, tensors[present_key(kind)])
+            kind: self._per_cell(tensors[x_key(kind)], kind, tensors.get(present_key(kind)))
             for kind in self.kinds
             if x_key(kind) in tensors
         }
@@ -204,14 +209,14 @@ class SCMAMBAModule(BaseModuleClass):
             own_negatives=self.config.negatives == "both",
         )  # fmt: skip
         loss = parts.pop("loss")
-        return LossOutput(loss=loss, n_obs_minibatch=len(next(iter(present.values()))), extra_metrics=parts)
+        return LossOutput(loss=loss, n_obs_minibatch=len(next(iter(z.values()))), extra_metrics=parts)
 
 
 def _of_all_ranks(
-    hidden: Mapping[str, Tensor], present: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    hidden: Mapping[str, Tensor], present: Mapping[str, Tensor | None]
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
     """What the encoders computed, and who has it, of the cells of all ranks; one exchange for all modalities."""
-    masks = torch.stack(list(present.values()), 1)  # (n, kinds)
-    rows = gather_rows(torch.cat([*hidden.values(), masks.float()], 1))
-    *parts, masks = rows.split([*(h.shape[1] for h in hidden.values()), len(present)], 1)
-    return dict(zip(hidden, parts, strict=True)), dict(zip(present, masks.bool().unbind(1), strict=True))
+    masks = [hidden[k].new_ones(len(hidden[k])) if mask is None else mask.float() for k, mask in present.items()]
+    rows = gather_rows(torch.cat([*hidden.values(), torch.stack(masks, 1)], 1))
+    *parts, has = rows.split([*(h.shape[1] for h in hidden.values()), len(present)], 1)
+    return dict(zip(hidden, parts, strict=True)), dict(zip(present, has.bool().unbind(1), strict=True))

@@ -14,6 +14,7 @@ from ..config import ModelConfig
 from ..ops.csr import mask_inputs
 from .attention import Attention
 from .block import Block
+from .graphs import MAX_SIZE, NetworkGraph
 from .mamba2 import Mamba2
 from .memory import saved_bytes
 from .norms import RMSNorm
@@ -99,7 +100,8 @@ class Encoder(nn.Module):
         if self.gate is None or not self.runs_network:
             return F.normalize(hidden, dim=-1)
         linear, of_network = hidden.split([hidden.shape[1] - self._width, self._width], -1)
-        z = self.gate * self.head(of_network).float()
+        with torch.autocast(hidden.device.type, enabled=False):  # small beside the blocks, and the loss reads it
+            z = self.gate * self.head(of_network)
         return F.normalize(z if self.linear_branch is None else linear + z, dim=-1)
 
     @property
@@ -129,19 +131,37 @@ class Encoder(nn.Module):
         branch.bias.zero_()
         branch.bias[:n_found] = -initialization.offset
 
-    def checkpoint_activations(self, on: bool) -> None:
-        """In training, keep only the input of each block and compute the rest again in the backward pass, or do not."""
+    def checkpoint_activations(self, n_blocks: int) -> None:
+        """In training, keep only the input of the first ``n_blocks``, and compute the rest again in the backward pass."""
         if isinstance(self.network, SequenceNetwork):
-            self.network.checkpoint_blocks = on
+            self.network.n_checkpointed = n_blocks
 
-    def activation_bytes(self) -> int:
-        """Bytes of activations that the blocks keep for one cell in training; draws no random numbers."""
+    def record_graph(self, n_cells: int) -> None:
+        """Launch the network as a whole in a training with minibatches of ``n_cells``, if it is small and all of it is trained."""
         if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
-            return 0
+            return
+        position = self.embedding.position
+        is_trained = all(parameter.requires_grad for parameter in self.network.parameters())
+        if is_trained and not self.network.n_checkpointed and n_cells * position.numel() <= MAX_SIZE:
+            self.network.graph = NetworkGraph(self.network, (n_cells, *position.shape))
+
+    def drop_graph(self) -> None:
+        """Launch kernels one by one again."""
+        if isinstance(self.network, SequenceNetwork):
+            self.network.graph = None
+
+    def activation_bytes(self) -> list[tuple[int, int]]:
+        """Per block, bytes that it keeps for one cell in training, and bytes of its input; draws no random numbers."""
+        if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
+            return []
         position = self.embedding.position  # (c, d)
-        tokens = torch.zeros(2, *position.shape, device=position.device)
+        two, four = (torch.zeros(n, *position.shape, device=position.device) for n in (2, 4))
         with torch.random.fork_rng():
-            return saved_bytes(self.network, self.network, tokens) // 2
+            # the difference: bf16 copies of weights, which autocast makes, are no activations of a cell
+            kept = [(saved_bytes(b, b, four) - saved_bytes(b, b, two)) // 2 for b in self.network.blocks]
+        of_input = position.numel() * position.element_size()
+        kept[:1] = [n_bytes + 3 * of_input for n_bytes in kept[:1]]  # tokens, their bf16 copy and gradient, patch embeddings
+        return [(n_bytes, of_input) for n_bytes in kept]
 
     def spectral_parameters(self) -> list[nn.Parameter]:
         """Parameters of the linear branch, which start good and are trained slowly; none without it."""
@@ -171,26 +191,29 @@ class SequenceNetwork(nn.Module):
                 block.compile(fullgraph=True)
         self.norm = RMSNorm(config.d_model)
         self.pooling = config.pooling
-        #: compute the activations of blocks again in the backward pass instead of keeping them
-        self.checkpoint_blocks = False
+        #: first blocks whose activations are computed again in the backward pass instead of kept
+        self.n_checkpointed = 0
+        #: takes the place of `forward` where it can, while a training lasts
+        self.graph: NetworkGraph | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
+        if self.graph is not None and self.training and self.graph.takes(tokens):
+            return self.graph(tokens)
         return in_slices(self._pooled, tokens)
 
     def _pooled(self, h: Tensor) -> Tensor:
         for i, block in enumerate(self.blocks):
             # the last token alone is enough for the last block if nothing else is pooled; a mean needs all tokens
-            h = self._run(block, h, last_only=self.pooling == "last" and i == len(self.blocks) - 1)
+            last_only = self.pooling == "last" and i == len(self.blocks) - 1
+            if i < self.n_checkpointed and torch.is_grad_enabled():
+                h = checkpoint(block, h, last_only, use_reentrant=False)
+            else:
+                h = block(h, last_only)
         if self.pooling == "last":
             return self.norm(h[:, -1])
         h = self.norm(h)
         return h.mean(1) if self.pooling == "mean" else h.mean(1) + h[:, -1]
-
-    def _run(self, block: nn.Module, h: Tensor, last_only: bool) -> Tensor:
-        if self.checkpoint_blocks and torch.is_grad_enabled():
-            return checkpoint(block, h, last_only, use_reentrant=False)
-        return block(h, last_only)
 
 
 class ProjectionHead(nn.Module):
@@ -198,9 +221,9 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        # without it all cells start in almost one direction and the cosine term collapses the embedding
+        # without it the cosine term collapses the embedding: it shrinks all spread that the modalities do not share yet, which
+        # before training is nearly all of it
         self.pool_norm = nn.BatchNorm1d(config.d_model, affine=False) if config.pool_norm == "batch" else None
-        self.pool_tanh = config.pool_norm == "tanh"
         self.dropout = nn.Dropout(config.dropout)
         if config.d_head:
             self.projection: nn.Module = nn.Sequential(
@@ -213,7 +236,7 @@ class ProjectionHead(nn.Module):
         """``(n, d)`` to ``(n, z)``, not normalized."""
         if self.pool_norm is not None:
             pooled = self._normalize(self.pool_norm, pooled.float())
-        return self.projection(self.dropout(pooled.tanh() if self.pool_tanh else pooled))
+        return self.projection(self.dropout(pooled))
 
     def _normalize(self, norm: nn.BatchNorm1d, pooled: Tensor) -> Tensor:
         if any(parameter.requires_grad for parameter in self.parameters()):

@@ -64,10 +64,10 @@ class JointEmbedding(nn.Module):
         """Take the components of one modality, ``reliability`` ``(k,)`` being between 0 and 1."""
         tiny = torch.finfo(torch.float32).tiny
         k = min(self.n_latent, svd.components.shape[1])
-        spread, trusted = svd.scores[:, :k].double().std(0, correction=0).float(), reliability[:k]
+        spread, trusted = svd.scores[:, :k].double().std(0, correction=0).float(), reliability[:k].cpu()
         # a component without variance gets no weight
         trusted = torch.where(spread > 0, trusted, 0.0)
-        scale = trusted / spread.clamp_min(tiny) / trusted.norm().clamp_min(tiny)
+        scale = (trusted / spread.clamp_min(tiny) / trusted.norm().clamp_min(tiny)).to(svd.components.device)
         self.get_buffer(f"components_{kind}").zero_()[:, :k] = svd.components[:, :k] * scale
         self.get_buffer(f"mean_{kind}").zero_()[:k] = svd.mean @ svd.components[:, :k] * scale
 
@@ -76,7 +76,7 @@ class JointEmbedding(nn.Module):
         own = product(values, self.get_buffer(f"components_{kind}")) - self.get_buffer(f"mean_{kind}")
         return torch.cat([own, shared.to(own.dtype)], dim=1)
 
-    def forward(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], batch: Tensor) -> Tensor:
+    def forward(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor | None], batch: Tensor) -> Tensor:
         """Joint embedding ``(n, z)``, zero for cells without any of the modalities.
 
         Parameters
@@ -84,18 +84,26 @@ class JointEmbedding(nn.Module):
         features
             ``(n, 2 z)`` per modality, of any values for cells that lack it.
         present
-            Mask ``(n,)`` per modality.
+            Mask ``(n,)`` per modality, `None` if every cell has it.
         batch
             Index of the batch ``(n,)``; ``n_batches`` where it is not known.
         """
         features = self.without_batch_offsets(features, batch)
+        kinds = [kind for kind in self.kinds if kind in features]
+        masks = {kind: mask for kind, mask in present.items() if mask is not None and kind in features}
+        if not masks:
+            return F.normalize(self._mapped(features, kinds), dim=-1)
+        everyone = torch.ones_like(batch, dtype=torch.bool)
         z = torch.zeros(len(batch), self.n_latent, device=batch.device)
-        for some in subsets([kind for kind in self.kinds if kind in features]):
-            rows = torch.stack([present[k] if k in some else ~present[k] for k in features]).all(0)
+        for some in subsets(kinds):
+            has = {kind: masks.get(kind, everyone) for kind in kinds}
+            rows = torch.stack([has[kind] if kind in some else ~has[kind] for kind in kinds]).all(0)
             if rows.any():
-                x = torch.cat([features[kind][rows] for kind in some], dim=1)
-                z[rows] = product(x, self.get_buffer(f"map_{'_'.join(some)}"))
+                z[rows] = self._mapped({kind: features[kind][rows] for kind in some}, some)
         return F.normalize(z, dim=-1)
+
+    def _mapped(self, features: Mapping[str, Tensor], kinds: Sequence[str]) -> Tensor:
+        return product(torch.cat([features[kind] for kind in kinds], dim=1), self.get_buffer(f"map_{'_'.join(kinds)}"))
 
     def without_batch_offsets(self, features: Mapping[str, Tensor], batch: Tensor) -> dict[str, Tensor]:
         """Features ``(n, 2 z)`` minus the offsets of the cells' batches ``(n,)``."""
@@ -207,7 +215,8 @@ def _second_moments(features: Mapping[str, Tensor], present: Mapping[str, Tensor
     rows = []
     for a, b in itertools.product(features, repeat=2):
         both = present[a] & present[b]
-        rows.append(features[a][both].double().T @ features[b][both].double() / both.sum().clamp_min(1))
+        moment = features[a][both].double().T @ features[b][both].double() / both.sum().clamp_min(1)
+        rows.append(moment.cpu())  # where linear algebra of small matrices is fast
     n = len(features)
     return torch.cat([torch.cat(rows[i * n : (i + 1) * n], dim=1) for i in range(n)])
 

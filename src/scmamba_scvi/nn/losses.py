@@ -81,7 +81,7 @@ def cosine_distance(za: Tensor, zb: Tensor) -> Tensor:
 
 def multimodal_loss(
     z: Mapping[str, Tensor],
-    present: Mapping[str, Tensor],
+    present: Mapping[str, Tensor | None],
     temperature: Tensor,
     *,
     contrastive_weight: float = 1.0,
@@ -97,7 +97,7 @@ def multimodal_loss(
     z
         Unit vectors ``(n, z)`` per modality; rows of cells without it are ignored.
     present
-        Mask ``(n,)`` per modality.
+        Mask ``(n,)`` per modality, `None` if every cell has it.
     temperature
         Scalar.
     contrastive_weight, cosine_weight
@@ -119,14 +119,23 @@ def multimodal_loss(
     zero = sum(v.sum() for v in z.values()) * 0.0 + temperature * 0.0
     contrastive, cosine = [], []
     for a, b in itertools.combinations(z, 2):
-        both = present[a] & present[b]
-        if int(both.sum()) < 2:  # InfoNCE of one pair is zero whatever the embedding
+        za, zb, *others = _pairs_and_others(z[a], z[b], present[a], present[b])
+        if len(za) < 2:  # InfoNCE of one pair is zero whatever the embedding
             continue
-        others = (z[kind][present[kind] & ~both] for kind in (a, b))
-        contrastive.append(info_nce(z[a][both], z[b][both], temperature, *others, own_negatives=own_negatives))
-        cosine.append(cosine_distance(z[a][both], z[b][both]))
+        contrastive.append(info_nce(za, zb, temperature, *others, own_negatives=own_negatives))
+        cosine.append(cosine_distance(za, zb))
     if not contrastive:
         return {"loss": zero, "contrastive": zero.detach(), "cosine": zero.detach()}
     mean_contrastive, mean_cosine = torch.stack(contrastive).mean(), torch.stack(cosine).mean()
     loss = contrastive_weight * mean_contrastive + cosine_weight * mean_cosine + zero
     return {"loss": loss, "contrastive": mean_contrastive.detach(), "cosine": mean_cosine.detach()}
+
+
+def _pairs_and_others(za: Tensor, zb: Tensor, has_a: Tensor | None, has_b: Tensor | None) -> tuple[Tensor, ...]:
+    """Rows of the cells that have both modalities, in each of them; then, if there may be any, those of other cells."""
+    if has_a is None and has_b is None:
+        return za, zb
+    everyone = torch.ones(len(za), dtype=torch.bool, device=za.device)
+    has_a, has_b = (everyone if has is None else has for has in (has_a, has_b))
+    both = has_a & has_b
+    return za[both], zb[both], za[has_a & ~both], zb[has_b & ~both]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ..ops.csr import is_csr, product, with_values
+from ..ops.csr import column_sums, is_csr, product, with_values
 
 
 def are_counts(x: Tensor) -> bool:
@@ -24,7 +24,7 @@ def split_counts(counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     counts
         ``(n, f)``, dense or CSR, of whole numbers that are not negative.
     generator
-        On the CPU, as ``counts``.
+        On the device of ``counts``; a seed gives other numbers on a GPU than on the CPU.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def split_half_reliability(halves: Iterable[tuple[Tensor, Tensor]], components: 
     components
         ``(f, k)``.
     """
-    n_cells, sums = 0, torch.zeros(5, components.shape[1], dtype=torch.double)
+    n_cells, sums = 0, components.new_zeros(5, components.shape[1], dtype=torch.double)
     for pair in halves:
         a, b = (product(half, components).double() for half in pair)
         sums += torch.stack([x.sum(0) for x in (a, b, a * a, b * b, a * b)])
@@ -76,23 +76,15 @@ def coefficient_alpha(values: Iterable[Tensor], components: Tensor) -> Tensor:
         ``(f, k)``.
     """
     n_cells, f = 0, len(components)
-    of_features, of_scores = (
-        torch.zeros(2, f, dtype=torch.double),
-        torch.zeros(2, components.shape[1], dtype=torch.double),
-    )
+    of_features, of_scores = (components.new_zeros(2, n, dtype=torch.double) for n in components.shape)
     for x in values:
         score = product(x, components).double()
         of_scores += torch.stack([score.sum(0), score.square().sum(0)])
-        of_features += torch.stack([_column_sums(x, 1), _column_sums(x, 2)])
+        stored = (x.values() if is_csr(x) else x).double()
+        of_features += torch.stack([column_sums(x, stored), column_sums(x, stored.square())])
         n_cells += len(score)
     feature, score = (square / n_cells - (total / n_cells).square() for total, square in (of_features, of_scores))
     apart = feature.clamp_min(0) @ components.double().square()  # variance of the scores if features were independent
     alpha = (1 - apart / score.clamp_min(torch.finfo(torch.float64).tiny)) * f / max(1, f - 1)
     return torch.where(score > 0, alpha, 0.0).clamp(0, 1).float()
 
-
-def _column_sums(x: Tensor, power: int) -> Tensor:
-    """Sum of the powers of each column, float64 ``(f,)``."""
-    if is_csr(x):
-        return torch.bincount(x.col_indices(), x.values().double() ** power, minlength=x.shape[1])
-    return (x.double() ** power).sum(0)

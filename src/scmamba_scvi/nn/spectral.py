@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..ops.csr import is_csr, product, scatter_rows, transposed_product
+from ..ops.csr import column_sums, product, scatter_rows, transposed_product
 
 #: Extra directions of the randomised range finder (Halko, Martinsson and Tropp 2011, section 4.4).
 OVERSAMPLE = 10
@@ -29,7 +29,10 @@ Blocks = Callable[[], Iterable[Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedSVD:
-    """Leading right singular vectors of a centred matrix, and its rows in their coordinates."""
+    """Leading right singular vectors of a centred matrix, and its rows in their coordinates.
+
+    What is as long as the features is on the device of the data, scores are on the CPU: what is made of them is small.
+    """
 
     mean: Tensor  # (f,)
     components: Tensor  # (f, k), orthonormal
@@ -50,7 +53,13 @@ class LinearInitialization:
 
 
 def truncated_svd(
-    blocks: Blocks, n_features: int, n_components: int, *, n_passes: int = 13, seed: int = 0
+    blocks: Blocks,
+    n_features: int,
+    n_components: int,
+    *,
+    n_passes: int = 13,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> TruncatedSVD:
     """Subspace iteration on the centred Gram matrix with Chebyshev filters, one pass over the data per product.
 
@@ -66,11 +75,13 @@ def truncated_svd(
     n_passes
         Passes over the data, the last one for the scores.
     seed
-        Of the random first basis.
+        Of the random first basis, which is the same on every device.
+    device
+        Where the blocks are.
     """
     generator = torch.Generator().manual_seed(seed)
     width = min(n_components + OVERSAMPLE, n_features)
-    basis = _orthonormal(torch.randn(n_features, width, generator=generator))  # (f, k')
+    basis = _orthonormal(torch.randn(n_features, width, generator=generator).to(device))  # (f, k')
     left = n_passes - 1
     while left > 0:
         degree = min(FILTER_DEGREE, left)
@@ -79,7 +90,7 @@ def truncated_svd(
     scores = torch.cat([product(block, basis) - mean @ basis for block in blocks()])  # (cells, k')
     _, vectors = torch.linalg.eigh(scores.T.double() @ scores.double())
     leading = vectors.flip(1)[:, :n_components].float()
-    return TruncatedSVD(mean, basis @ leading, scores @ leading)
+    return TruncatedSVD(mean, basis @ leading, (scores @ leading).cpu())
 
 
 def canonical_directions(
@@ -138,7 +149,10 @@ def linear_initialization(
     if weights is not None:
         correlations = weights[: len(correlations)]
         maps = {k: m[:, : len(correlations)] for k, m in maps.items()}
-    return {k: LinearInitialization(svd.components @ (maps[k] * correlations), svd.mean) for k, svd in svds.items()}
+    return {
+        k: LinearInitialization(svd.components @ (maps[k] * correlations).to(svd.components.device), svd.mean)
+        for k, svd in svds.items()
+    }
 
 
 def held_out_correlations(
@@ -151,6 +165,7 @@ def held_out_correlations(
     n_folds: int = 4,
     n_passes: int = 7,
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Canonical correlations by rank on cells that the directions were not found on.
 
@@ -172,6 +187,8 @@ def held_out_correlations(
         As in `truncated_svd`; fewer than there, since these directions are not kept.
     seed
         Of the parts and of the decompositions.
+    device
+        Where the blocks are; masks are on the CPU.
 
     Returns
     -------
@@ -184,7 +201,9 @@ def held_out_correlations(
     for part in range(n_folds):
         fit, held_out = fold != part, fold == part
         svds = {
-            k: truncated_svd(partial(of_cells, fit), n_features[k], n_components, n_passes=n_passes, seed=seed)
+            k: truncated_svd(
+                partial(of_cells, fit), n_features[k], n_components, n_passes=n_passes, seed=seed, device=device
+            )
             for k, of_cells in blocks.items()
         }
         present_in_fit = {k: mask[fit] for k, mask in present.items()}
@@ -228,7 +247,7 @@ def _centred_gram(blocks: Blocks, basis: Tensor) -> tuple[Tensor, Tensor]:
     gram, total, n_cells = torch.zeros_like(basis), basis.new_zeros(len(basis)), 0
     for block in blocks():
         gram += transposed_product(block, product(block, basis))
-        total += _column_sums(block)
+        total += column_sums(block).float()
         n_cells += block.shape[0]
     mean = total / n_cells
     return gram.addr_(mean, mean @ basis, alpha=-n_cells), mean
@@ -268,9 +287,8 @@ def _scores_of_all_cells(svds: Mapping[str, TruncatedSVD], present: Mapping[str,
 def _scores(blocks: Iterable[Tensor], svd: TruncatedSVD) -> Tensor:
     """Rows of ``blocks`` in the coordinates of ``svd``, ``(cells, k)``."""
     offset = svd.mean @ svd.components
-    return torch.cat(
-        [svd.scores.new_zeros(0, svd.scores.shape[1]), *(product(b, svd.components) - offset for b in blocks)]
-    )
+    parts = [(product(block, svd.components) - offset).cpu() for block in blocks]
+    return torch.cat([svd.scores.new_zeros(0, svd.scores.shape[1]), *parts])
 
 
 def _covariance(a: Tensor, b: Tensor) -> Tensor:
@@ -284,8 +302,3 @@ def _inverse_sqrt(covariance: Tensor, ridge: float) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance + ridge * floor * torch.eye(size, dtype=covariance.dtype))
     return vectors * values.rsqrt() @ vectors.T
 
-
-def _column_sums(block: Tensor) -> Tensor:
-    if not is_csr(block):
-        return block.sum(0)
-    return torch.bincount(block.col_indices(), weights=block.values().double(), minlength=block.shape[1]).float()

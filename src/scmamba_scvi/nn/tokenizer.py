@@ -92,6 +92,9 @@ class PatchTokenizer(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Embedding of every patch, ``(n, f)`` dense or CSR to ``(n, c, e)``."""
+        if is_csr(x) and self.shared and x.device.type == "cuda":
+            # a GPU multiplies by the zeros of a patch sooner than it sums the wide rows of its stored values
+            return self._embed_dense(x.to_dense())
         return self._embed_csr(x) if is_csr(x) else self._embed_dense(x)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,8 +51,10 @@ def bag_offsets(bag: Tensor, n_bags: int) -> Tensor:
     return F.pad(torch.bincount(bag, minlength=n_bags).cumsum(0), (1, 0))
 
 
-def select_rows(x: Tensor, keep: Tensor) -> Tensor:
-    """Rows of ``x`` where the mask ``keep`` holds; the rows left out must be empty if ``x`` is sparse."""
+def select_rows(x: Tensor, keep: Tensor | None) -> Tensor:
+    """Rows of ``x`` where the mask ``keep`` holds; the rows left out must be empty if ``x`` is sparse. `None`: all rows."""
+    if keep is None:
+        return x
     if not is_csr(x):
         return x[keep]
     if bool(keep.all()):
@@ -61,8 +63,20 @@ def select_rows(x: Tensor, keep: Tensor) -> Tensor:
     return csr(crow, x.col_indices(), x.values(), (crow.numel() - 1, x.shape[1]))
 
 
-def scatter_rows(x: Tensor, present: Tensor) -> Tensor:
+def take_rows(x: Tensor, keep: Tensor) -> Tensor:
+    """Rows of ``x`` where the mask ``keep`` holds, dense or CSR; stored values of the others are dropped."""
+    if not is_csr(x):
+        return x[keep]
+    lengths = row_lengths(x)
+    stored = torch.repeat_interleave(keep, lengths, output_size=x.values().numel())
+    crow = F.pad(lengths[keep].cumsum(0), (1, 0)).to(x.crow_indices().dtype)
+    return csr(crow, x.col_indices()[stored], x.values()[stored], (crow.numel() - 1, x.shape[1]))
+
+
+def scatter_rows(x: Tensor, present: Tensor | None) -> Tensor:
     """The reverse of `select_rows`: dense rows ``(m, k)`` at the places of the mask ``(n,)`` among zeros, ``(n, k)``."""
+    if present is None:
+        return x
     return F.pad(x, (0, 0, 0, 1))[torch.where(present, present.cumsum(0) - 1, present.sum())]
 
 
@@ -101,6 +115,18 @@ def transposed_product(x: Tensor, dense: Tensor) -> Tensor:
     if not is_csr(x):
         return x.T @ dense
     return transposed_bag_product(x.values(), x.col_indices(), row_index(x), dense, x.shape[1])
+
+
+def column_sums(x: Tensor, values: Tensor | None = None) -> Tensor:
+    """Sum of each column of ``x``, or of other ``values`` at its entries, float64 ``(f,)``; the same in every run."""
+    values = (x.values() if is_csr(x) else x) if values is None else values
+    if not is_csr(x):
+        return values.sum(0, dtype=torch.double)
+    if x.device.type == "cpu":
+        return torch.bincount(x.col_indices(), weights=values.double(), minlength=x.shape[1])
+    # there bincount adds in any order
+    ones = values.new_ones(x.shape[0], 1, dtype=torch.double)
+    return transposed_product(with_values(x, values.double()), ones).squeeze(1)
 
 
 def bag_product(values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:

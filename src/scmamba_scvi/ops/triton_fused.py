@@ -22,6 +22,8 @@ from torch.autograd.function import once_differentiable
 
 #: At most so many programs share the rows of a norm in its backward pass; each sums its part of the weight's gradient.
 N_PROGRAMS: Final = 1024
+#: Numbers of a tensor that one program handles together where rows are apart.
+ELEMENTS: Final = 4096
 #: Tokens and channels of one program of the convolution.
 TOKENS, CHANNELS = 64, 64
 
@@ -38,64 +40,73 @@ def _silu_gradient(x):
 
 
 @triton.jit
-def _norm(x_ptr, z_ptr, weight_ptr, y_ptr, x_row, z_row, eps, d: tl.constexpr, D: tl.constexpr, GATED: tl.constexpr):
-    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, D)
-    inside = at < d
+def _row_tile(block, n_rows, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
+    """Rows ``(R, 1)`` and columns ``(1, D)`` of a block of rows, and the mask of what is inside."""
+    row, at = block * R + tl.arange(0, R)[:, None], tl.arange(0, D)[None, :]
+    return row.to(tl.int64), at, (row < n_rows) & (at < d)
+
+
+@triton.jit
+def _norm(
+    x_ptr, z_ptr, weight_ptr, y_ptr, n_rows, x_row, z_row, eps,
+    d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
     x = tl.load(x_ptr + row * x_row + at, inside, 0.0).to(tl.float32)
     if GATED:
         x *= _silu(tl.load(z_ptr + row * z_row + at, inside, 0.0).to(tl.float32))
-    scale = tl.rsqrt(tl.sum(x * x, 0) / d + eps)
-    y = x * scale * tl.load(weight_ptr + at, inside, 0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(x * x, 1) / d + eps)[:, None]
+    y = x * scale * tl.load(weight_ptr + at, at < d, 0.0).to(tl.float32)
     tl.store(y_ptr + row * d + at, y.to(y_ptr.dtype.element_ty), inside)
 
 
 @triton.jit
 def _norm_backward(
     dy_ptr, x_ptr, z_ptr, weight_ptr, dx_ptr, dz_ptr, dweight_ptr, n_rows, x_row, z_row, eps,
-    d: tl.constexpr, D: tl.constexpr, GATED: tl.constexpr,
+    d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
-    at = tl.arange(0, D)
-    inside = at < d
-    weight = tl.load(weight_ptr + at, inside, 0.0).to(tl.float32)
-    dweight = tl.zeros((D,), tl.float32)
-    first = tl.program_id(0).to(tl.int64)
-    for i in range(tl.cdiv(n_rows - tl.program_id(0), tl.num_programs(0))):
-        row = first + i * tl.num_programs(0)
+    """Each program takes every so many-th block of rows, and writes the sum of its part of the weight's gradient."""
+    columns = tl.arange(0, D)
+    weight = tl.load(weight_ptr + columns, columns < d, 0.0).to(tl.float32)[None, :]
+    dweight = tl.zeros((R, D), tl.float32)
+    for block in range(tl.program_id(0), tl.cdiv(n_rows, R), tl.num_programs(0)):
+        row, at, inside = _row_tile(block, n_rows, d, D, R)
         dy = tl.load(dy_ptr + row * d + at, inside, 0.0).to(tl.float32)
         x = tl.load(x_ptr + row * x_row + at, inside, 0.0).to(tl.float32)
         value = x
         if GATED:
             z = tl.load(z_ptr + row * z_row + at, inside, 0.0).to(tl.float32)
             value = x * _silu(z)
-        scale = tl.rsqrt(tl.sum(value * value, 0) / d + eps)
+        scale = tl.rsqrt(tl.sum(value * value, 1) / d + eps)[:, None]
         normal = value * scale
         dweight += dy * normal
-        along = tl.sum(dy * weight * normal, 0) / d
-        dvalue = (dy * weight - normal * along) * scale
+        dy *= weight
+        along = tl.sum(dy * normal, 1)[:, None] / d
+        dvalue = (dy - normal * along) * scale
         if GATED:
             tl.store(dz_ptr + row * d + at, (dvalue * x * _silu_gradient(z)).to(dz_ptr.dtype.element_ty), inside)
             dvalue *= _silu(z)
         tl.store(dx_ptr + row * d + at, dvalue.to(dx_ptr.dtype.element_ty), inside)
-    tl.store(dweight_ptr + tl.program_id(0) * d + at, dweight, inside)
+    tl.store(dweight_ptr + tl.program_id(0) * d + columns, tl.sum(dweight, 0), columns < d)
 
 
 @triton.jit
-def _swiglu(ab_ptr, y_ptr, ab_row, m: tl.constexpr, M: tl.constexpr):
-    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, M)
-    a = tl.load(ab_ptr + row * ab_row + at, at < m, 0.0).to(tl.float32)
-    b = tl.load(ab_ptr + row * ab_row + m + at, at < m, 0.0).to(tl.float32)
-    tl.store(y_ptr + row * m + at, (a * _silu(b)).to(y_ptr.dtype.element_ty), at < m)
+def _swiglu(ab_ptr, y_ptr, n_rows, ab_row, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
+    row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
+    a = tl.load(ab_ptr + row * ab_row + at, inside, 0.0).to(tl.float32)
+    b = tl.load(ab_ptr + row * ab_row + d + at, inside, 0.0).to(tl.float32)
+    tl.store(y_ptr + row * d + at, (a * _silu(b)).to(y_ptr.dtype.element_ty), inside)
 
 
 @triton.jit
-def _swiglu_backward(dy_ptr, ab_ptr, dab_ptr, ab_row, m: tl.constexpr, M: tl.constexpr):
-    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, M)
-    dy = tl.load(dy_ptr + row * m + at, at < m, 0.0).to(tl.float32)
-    a = tl.load(ab_ptr + row * ab_row + at, at < m, 0.0).to(tl.float32)
-    b = tl.load(ab_ptr + row * ab_row + m + at, at < m, 0.0).to(tl.float32)
+def _swiglu_backward(dy_ptr, ab_ptr, dab_ptr, n_rows, ab_row, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
+    row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
+    dy = tl.load(dy_ptr + row * d + at, inside, 0.0).to(tl.float32)
+    a = tl.load(ab_ptr + row * ab_row + at, inside, 0.0).to(tl.float32)
+    b = tl.load(ab_ptr + row * ab_row + d + at, inside, 0.0).to(tl.float32)
     dtype = dab_ptr.dtype.element_ty
-    tl.store(dab_ptr + row * 2 * m + at, (dy * _silu(b)).to(dtype), at < m)
-    tl.store(dab_ptr + row * 2 * m + m + at, (dy * a * _silu_gradient(b)).to(dtype), at < m)
+    tl.store(dab_ptr + row * 2 * d + at, (dy * _silu(b)).to(dtype), inside)
+    tl.store(dab_ptr + row * 2 * d + d + at, (dy * a * _silu_gradient(b)).to(dtype), inside)
 
 
 @triton.jit
@@ -184,8 +195,17 @@ class _Norm(torch.autograd.Function):
         rows, y = _rows(x), x.new_empty(x.shape, dtype=dtype)
         gate = rows if z is None else _rows(z)
         with torch.cuda.device(x.get_device()):
-            _norm[(len(rows),)](
-                rows, gate, weight, y, rows.stride(0), gate.stride(0), eps, **_row_options(x), GATED=z is not None
+            _norm[_row_grid(rows, y)](
+                rows,
+                gate,
+                weight,
+                y,
+                len(rows),
+                rows.stride(0),
+                gate.stride(0),
+                eps,
+                **_row_options(y),
+                GATED=z is not None,
             )
         return y
 
@@ -195,11 +215,14 @@ class _Norm(torch.autograd.Function):
         x, z, weight = ctx.saved_tensors
         rows, dx, dz = _rows(x), x.new_empty(x.shape), None if z is None else z.new_empty(z.shape)
         gate = rows if z is None else _rows(z)
-        parts = weight.new_empty(min(N_PROGRAMS, len(rows)), x.shape[-1], dtype=torch.float32)
+        options = _row_options(x, ELEMENTS // 2)  # there are more of them to hold at once
+        parts = weight.new_empty(
+            min(N_PROGRAMS, triton.cdiv(len(rows), options["R"])), x.shape[-1], dtype=torch.float32
+        )
         with torch.cuda.device(x.get_device()):
             _norm_backward[(len(parts),)](
                 dy.contiguous(), rows, gate, weight, dx, dx if dz is None else dz, parts, len(rows), rows.stride(0),
-                gate.stride(0), ctx.eps, **_row_options(x), GATED=z is not None,
+                gate.stride(0), ctx.eps, **options, GATED=z is not None,
             )  # fmt: skip
         return dx, dz, parts.sum(0).to(weight.dtype), None, None
 
@@ -211,16 +234,18 @@ class _SwiGLU(torch.autograd.Function):
         rows, m = _rows(ab), ab.shape[-1] // 2
         y = ab.new_empty(*ab.shape[:-1], m)
         with torch.cuda.device(ab.get_device()):
-            _swiglu[(len(rows),)](rows, y, rows.stride(0), m, triton.next_power_of_2(m))
+            _swiglu[_row_grid(rows, y)](rows, y, len(rows), rows.stride(0), **_row_options(y))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         (ab,) = ctx.saved_tensors
-        rows, m, dab = _rows(ab), ab.shape[-1] // 2, ab.new_empty(ab.shape)
+        rows, dab = _rows(ab), ab.new_empty(ab.shape)
         with torch.cuda.device(ab.get_device()):
-            _swiglu_backward[(len(rows),)](dy.contiguous(), rows, dab, rows.stride(0), m, triton.next_power_of_2(m))
+            _swiglu_backward[_row_grid(rows, dy)](
+                dy.contiguous(), rows, dab, len(rows), rows.stride(0), **_row_options(dy)
+            )
         return dab
 
 
@@ -259,9 +284,14 @@ def _rows(x: Tensor) -> Tensor:
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
-def _row_options(x: Tensor) -> dict[str, int]:
-    d = x.shape[-1]
-    return {"d": d, "D": triton.next_power_of_2(d), "num_warps": 4 if d <= 1024 else 8}
+def _row_options(x: Tensor, elements: int = ELEMENTS) -> dict[str, int]:
+    """Columns and rows of one program: several short rows together, so that each thread has several loads under way."""
+    D = triton.next_power_of_2(x.shape[-1])
+    return {"d": x.shape[-1], "D": D, "R": min(16, max(1, elements // D))}
+
+
+def _row_grid(rows: Tensor, x: Tensor) -> tuple[int]:
+    return (triton.cdiv(len(rows), _row_options(x)["R"]),)
 
 
 def _tile_grid(x: Tensor) -> tuple[int, int]:

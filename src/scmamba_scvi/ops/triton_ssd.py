@@ -1,14 +1,17 @@
-"""The scan by kernels of our own: one program per cell and head, one pass over the tokens in each direction.
+"""The scan by kernels of our own: one pass over the tokens forward, three kernels backward.
 
-The equations are those of `scmamba_scvi.ops.ssd`, chunk by chunk, with the state ``(s, p)`` carried in registers. The
-``q x q`` and ``s x p`` matrices of a head never leave the chip; memory is read and written once per token. Only the
-inputs are kept for the backward pass: it computes the states again, then runs from the last chunk to the first and
-carries the gradient of the state along.
+The equations are those of `scmamba_scvi.ops.ssd`, chunk by chunk. Forward, one program per cell and head carries the
+state ``(s, p)`` in registers and reads and writes memory once per token. Only the inputs are kept for the backward pass:
 
-- A head wider than `MAX_BLOCK` is cut into blocks of channels, with a program each. Blocks of a head share dt, A, B, C
-  and D, heads share B and C, and their gradients are sums over the programs that share them. Each program writes its own
-  part, so that sums run in a fixed order and results are the same every time.
-- Products run in the dtype of ``x``, everything that is summed or exponentiated in float32. Powers are of two.
+1. `_states` computes the state at the start of every chunk again;
+2. the same kernel, run from the last chunk to the first, the gradient of the state at the end of every chunk;
+3. `_gradients` takes a chunk of a cell per program and goes through its heads. What heads share is computed once
+   (``C B^T``) or summed on the chip (gradients of B and C), and chunks do not wait for each other.
+
+- A head wider than `MAX_BLOCK` is cut into blocks of channels, which share dt, A, B, C and D. Each writes its part of their
+  gradients apart, so that sums run in a fixed order and results are the same every time.
+- Products run in the dtype of ``x``, everything that is summed or exponentiated in float32. Powers are of two. Chunks of 64
+  tokens are what the tensor cores of compute capability 9.0 take at once.
 - The gate is not part of the kernels: the norm that follows reads the same tensors in any case.
 - In the kernels ``dx`` and ``d_state`` are gradients with respect to ``x`` and ``state``, and ``Q``, ``P`` and ``S`` the
   powers of two that one program handles of ``q``, ``p`` and ``s``.
@@ -20,6 +23,7 @@ environment at that time the kernels run on a CPU, slowly, for tests.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -29,11 +33,11 @@ from torch import Tensor
 
 from ..errors import ScmambaError
 
-#: Channels of one program.
-MAX_BLOCK = 64
-#: Longest chunk by bytes per number: forward, backward, and backward if the sequence is one chunk. Longer ones spill
-#: registers into memory when compiled for compute capability 9.0.
-MAX_CHUNK: Final = {2: (64, 32, 64), 4: (32, 16, 32)}
+#: Channels of one program, forward and backward.
+MAX_BLOCK: Final = (128, 64)
+#: Longest chunk by bytes per number, forward and backward. Longer ones spill registers into memory when compiled for compute
+#: capability 9.0.
+MAX_CHUNK: Final = {2: (64, 64), 4: (32, 32)}
 #: Shortest axis that `tl.dot` takes.
 MIN_AXIS = 16
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
@@ -53,14 +57,16 @@ def _dot(a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _decays(dt, A):
-    """Log2 of the decay since the chunk began ``(q,)``, decays between tokens ``(q, q)``, log2 of that of the chunk."""
+def _log2_decay(dt, A):
+    """Log2 of the decay since the chunk began ``(q,)``, and of that of the chunk."""
     steps = tl.maximum(dt * (A * LOG2_E), SMALLEST_LOG2_DECAY)
-    log2_decay = tl.cumsum(steps, 0)
-    index = tl.arange(0, dt.shape[0])
-    lower = index[:, None] >= index[None, :]
-    decay = tl.where(lower, tl.exp2(tl.minimum(log2_decay[:, None] - log2_decay[None, :], 0.0)), 0.0)
-    return log2_decay, decay, tl.sum(steps, 0)
+    return tl.cumsum(steps, 0), tl.sum(steps, 0)
+
+
+@triton.jit
+def _decay(log2_decay):
+    """Differences of sums may be above zero by rounding, and far above it for tokens that do not read each other."""
+    return tl.exp2(tl.minimum(log2_decay, 0.0))
 
 
 @triton.jit
@@ -79,16 +85,16 @@ def _tile(rows: tl.constexpr, columns: tl.constexpr):
 
 @triton.jit
 def _forward(
-    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, y_ptr, states_ptr, c, n_chunks,
+    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, y_ptr, c, n_chunks,
     x_n, x_c, x_h, dt_n, dt_c, dt_h, B_n, B_c, C_n, C_c,
     h: tl.constexpr, p: tl.constexpr, s: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
-    STATES_ONLY: tl.constexpr, ONE_CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+    ONE_CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Outputs, or (``STATES_ONLY``) the state at the start of each chunk, ``(programs, n_chunks, S, P)``."""
     cell, head, block = _place(h, tl.cdiv(p, P))
     channel, dim = block * P + tl.arange(0, P), tl.arange(0, S)
     is_channel, is_dim = (channel < p)[None, :], (dim < s)[None, :]
-    A, D = tl.load(A_ptr + head).to(tl.float32), tl.load(D_ptr + head).to(tl.float32)
+    A, D = tl.load(A_ptr + head), tl.load(D_ptr + head)
+    lower = tl.arange(0, Q)[:, None] >= tl.arange(0, Q)[None, :]
     state = tl.zeros((S, P), tl.float32)
     for k in range(n_chunks):
         token = k * Q + tl.arange(0, Q)
@@ -98,117 +104,166 @@ def _forward(
         x = tl.load(x_ptr + cell * x_n + row * x_c + head * x_h + channel[None, :], is_row & is_channel, 0.0)
         dt = tl.load(dt_ptr + cell * dt_n + token * dt_c + head * dt_h, inside, 0.0)
         B = tl.load(B_ptr + cell * B_n + row * B_c + dim[None, :], is_row & is_dim, 0.0)
-        log2_decay, decay, total = _decays(dt, A)
-        if STATES_ONLY:
-            start = tl.program_id(0).to(tl.int64) * n_chunks + k
-            tl.store(states_ptr + start * S * P + _tile(S, P), state.to(x.dtype))
-        else:
-            C = tl.load(C_ptr + cell * C_n + row * C_c + dim[None, :], is_row & is_dim, 0.0)
-            weights = _dot(C, tl.trans(B), PRECISION) * decay * dt[None, :]  # (q, q)
-            y = _dot(weights.to(x.dtype), x, PRECISION) + D * x.to(tl.float32)  # (q, p)
-            if not ONE_CHUNK:
-                y += _dot(C, state.to(x.dtype), PRECISION) * tl.exp2(log2_decay)[:, None]
-            at = row * (h * p) + head * p + channel[None, :]
-            tl.store(y_ptr + cell * c * h * p + at, y.to(x.dtype), is_row & is_channel)
+        C = tl.load(C_ptr + cell * C_n + row * C_c + dim[None, :], is_row & is_dim, 0.0)
+        log2_decay, total = _log2_decay(dt, A)
+        decay = tl.where(lower, _decay(log2_decay[:, None] - log2_decay[None, :]), 0.0)
+        weights = _dot(C, tl.trans(B), PRECISION) * decay * dt[None, :]  # (q, q)
+        y = _dot(weights.to(x.dtype), x, PRECISION) + D * x.to(tl.float32)  # (q, p)
         if not ONE_CHUNK:
-            to_end = tl.exp2(tl.minimum(total - log2_decay, 0.0)) * dt  # (q,)
-            entering = (x.to(tl.float32) * to_end[:, None]).to(x.dtype)
+            y += _dot(C, state.to(x.dtype), PRECISION) * tl.exp2(log2_decay)[:, None]
+            entering = (x.to(tl.float32) * (_decay(total - log2_decay) * dt)[:, None]).to(x.dtype)
             state = state * tl.exp2(total) + _dot(tl.trans(B), entering, PRECISION)
+        at = row * (h * p) + head * p + channel[None, :]
+        tl.store(y_ptr + cell * c * h * p + at, y.to(x.dtype), is_row & is_channel)
 
 
 @triton.jit
-def _gradients_within(x, dt, B, C, dy, decay, PRECISION: tl.constexpr):
-    """Gradients of ``y = weights (dt x)``, ``weights = decay * (C B^T)``: tokens that read tokens of the same chunk.
-
-    Of B and C ``(q, s)``, of dt x ``(q, p)``, and of the log2 of the decay since the chunk began ``(q,)``.
-    """
-    weights = _dot(C, tl.trans(B), PRECISION) * decay  # (q, q)
-    d_weights = _dot(dy, tl.trans(x), PRECISION) * dt[None, :]  # (q, q)
-    d_scores = (d_weights * decay).to(x.dtype)
-    dC = _dot(d_scores, B, PRECISION)  # (q, s)
-    dB = _dot(tl.trans(d_scores), C, PRECISION)  # (q, s)
-    d_stepped = _dot(tl.trans(weights.to(x.dtype)), dy, PRECISION)  # of dt x, (q, p)
-    # a token's own weight depends on no decay
-    index = tl.arange(0, dt.shape[0])
-    d_log = tl.where(index[:, None] > index[None, :], d_weights * weights, 0.0)
-    return dB, dC, d_stepped, tl.sum(d_log, 1) - tl.sum(d_log, 0)
-
-
-@triton.jit
-def _gradients_carried(x, dt, B, C, dy, log2_decay, total, state, d_state, PRECISION: tl.constexpr):
-    """Gradients through the states at the start (``state``) and at the end (``d_state``) of the chunk ``(s, p)``.
-
-    As of `_gradients_within`, and of the log2 of each step's decay ``(q,)`` and of the state at the start.
-    """
-    since_start, to_end = tl.exp2(log2_decay), tl.exp2(tl.minimum(total - log2_decay, 0.0))
-    # what is read from the state
-    read = _dot(dy, tl.trans(state), PRECISION) * since_start[:, None]  # (q, s)
-    d_bits = tl.sum(read * C.to(tl.float32), 1)
-    # what enters the state
-    d_stepped = _dot(B, d_state.to(x.dtype), PRECISION) * to_end[:, None]  # (q, p)
-    entered = _dot(x, tl.trans(d_state.to(x.dtype)), PRECISION) * (to_end * dt)[:, None]  # (q, s)
-    # the steps after a token decay what it brought, and all of them the state before
-    kept = tl.sum(entered * B.to(tl.float32), 1)
-    whole = tl.exp2(total)
-    d_steps = tl.cumsum(kept, 0) - kept + whole * tl.sum(d_state * state.to(tl.float32))
-    reading = (dy.to(tl.float32) * since_start[:, None]).to(x.dtype)
-    return entered, read, d_stepped, d_bits, d_steps, d_state * whole + _dot(tl.trans(C), reading, PRECISION)
-
-
-@triton.jit
-def _backward(
-    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, dy_ptr, states_ptr,
-    dx_ptr, ddt_ptr, dA_ptr, dB_ptr, dC_ptr, dD_ptr, c, n_chunks,
-    x_n, x_c, x_h, dt_n, dt_c, dt_h, B_n, B_c, C_n, C_c,
+def _states(
+    x_ptr, dt_ptr, A_ptr, B_ptr, states_ptr, d_states_ptr, kept_ptr, c, n_chunks,
+    x_n, x_c, x_h, dt_n, dt_c, dt_h, B_n, B_c,
     h: tl.constexpr, p: tl.constexpr, s: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
-    ONE_CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+    REVERSE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients for this program's channels; its parts of shared gradients are written apart, ``(n, h, blocks, ...)``."""
-    cell, head, block = _place(h, tl.cdiv(p, P))
-    program = tl.program_id(0).to(tl.int64)
+    """The state at the end of each chunk but the last, ``(n, n_chunks - 1, h, blocks, S, P)``.
+
+    ``REVERSE``, with the gradient of the output as ``x`` and C as ``B``: the gradient of that state, and in ``kept``,
+    ``(n, n_chunks - 1, h, blocks)``, how much of the loss came through the decay of a chunk's first state.
+    """
+    blocks: tl.constexpr = (p + P - 1) // P
+    cell, head, block = _place(h, blocks)
     channel, dim = block * P + tl.arange(0, P), tl.arange(0, S)
     is_channel, is_dim = (channel < p)[None, :], (dim < s)[None, :]
-    A, D = tl.load(A_ptr + head).to(tl.float32), tl.load(D_ptr + head).to(tl.float32)
-    d_state = tl.zeros((S, P), tl.float32)  # of the state at the end of the chunk
-    dA, dD = tl.zeros((Q,), tl.float32), tl.zeros((Q,), tl.float32)
-    for back in range(n_chunks):
-        k = n_chunks - 1 - back
+    A = tl.load(A_ptr + head)
+    state = tl.zeros((S, P), tl.float32)
+    for i in range(n_chunks - 1):
+        k = n_chunks - 1 - i if REVERSE else i
         token = k * Q + tl.arange(0, Q)
         inside = token < c
         row, is_row = token[:, None], inside[:, None]
         x = tl.load(x_ptr + cell * x_n + row * x_c + head * x_h + channel[None, :], is_row & is_channel, 0.0)
         dt = tl.load(dt_ptr + cell * dt_n + token * dt_c + head * dt_h, inside, 0.0)
         B = tl.load(B_ptr + cell * B_n + row * B_c + dim[None, :], is_row & is_dim, 0.0)
-        C = tl.load(C_ptr + cell * C_n + row * C_c + dim[None, :], is_row & is_dim, 0.0)
-        at = row * (h * p) + head * p + channel[None, :]
-        dy = tl.load(dy_ptr + cell * c * h * p + at, is_row & is_channel, 0.0)
-        log2_decay, decay, total = _decays(dt, A)
+        log2_decay, total = _log2_decay(dt, A)
+        # how much of a token is in the state at the end of the chunk, or of the state at its start in a token
+        share = tl.exp2(log2_decay) if REVERSE else _decay(total - log2_decay) * dt
+        entering = (x.to(tl.float32) * share[:, None]).to(x.dtype)
+        slot = ((cell * (n_chunks - 1) + k) * h + head) * blocks + block
+        tile = (slot - h * blocks if REVERSE else slot) * S * P + _tile(S, P)
+        state *= tl.exp2(total)
+        if REVERSE:
+            first = tl.load(states_ptr + tile).to(tl.float32)
+            tl.store(kept_ptr + slot, tl.sum(tl.sum(state * first, 1), 0), i > 0)
+        state += _dot(tl.trans(B), entering, PRECISION)
+        tl.store((d_states_ptr if REVERSE else states_ptr) + tile, state.to(x.dtype))
 
-        dB, dC, d_stepped, d_bits = _gradients_within(x, dt, B, C, dy, decay, PRECISION)
-        d_steps = tl.zeros((Q,), tl.float32)
-        if not ONE_CHUNK:
-            state = tl.load(states_ptr + (program * n_chunks + k) * S * P + _tile(S, P))
-            dB_carried, dC_carried, d_stepped_carried, d_bits_carried, d_steps, d_state = _gradients_carried(
-                x, dt, B, C, dy, log2_decay, total, state, d_state, PRECISION
-            )
-            dB += dB_carried
-            dC += dC_carried
-            d_stepped += d_stepped_carried
-            d_bits += d_bits_carried
 
-        d_steps += tl.cumsum(d_bits, 0, reverse=True)
+@triton.jit
+def _gradients_of_reading(
+    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, dy_ptr, states_ptr, dC_ptr, d_bits_ptr, c, n_chunks,
+    x_n, x_c, x_h, dt_n, dt_c, dt_h, B_n, B_c, C_n, C_c, dC_n, dC_c,
+    h: tl.constexpr, p: tl.constexpr, s: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+    ONE_CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the tokens of a chunk as those that read: of C, and of the log2 of the decay since the chunk began.
+
+    The second is written to ``d_bits``, ``(n, h, blocks, c)``. Rows of ``(q, q)`` are tokens that read, columns those read.
+    """
+    blocks: tl.constexpr = (p + P - 1) // P
+    cell, k = (tl.program_id(0) // n_chunks).to(tl.int64), tl.program_id(0) % n_chunks
+    token, dim, index = k * Q + tl.arange(0, Q), tl.arange(0, S), tl.arange(0, Q)
+    inside, is_dim = token < c, (dim < s)[None, :]
+    row, is_row = token[:, None], inside[:, None]
+    B = tl.load(B_ptr + cell * B_n + row * B_c + dim[None, :], is_row & is_dim, 0.0)
+    C = tl.load(C_ptr + cell * C_n + row * C_c + dim[None, :], is_row & is_dim, 0.0)
+    scores = _dot(C, tl.trans(B), PRECISION)
+    dC = tl.zeros((Q, S), tl.float32)
+    for part in range(h * blocks):
+        head, channel = part // blocks, part % blocks * P + tl.arange(0, P)
+        inside_part = is_row & (channel < p)[None, :]
+        x = tl.load(x_ptr + cell * x_n + row * x_c + head * x_h + channel[None, :], inside_part, 0.0)
+        dy = tl.load(dy_ptr + (cell * c + row) * (h * p) + head * p + channel[None, :], inside_part, 0.0)
+        dt = tl.load(dt_ptr + cell * dt_n + token * dt_c + head * dt_h, inside, 0.0)
+        log2_decay, _ = _log2_decay(dt, tl.load(A_ptr + head))
+        # from the chunk: y = weights (dt x), weights = scores * decay; a token's own weight depends on no decay
+        d_scores = _dot(dy, tl.trans(x), PRECISION) * dt[None, :] * _decay(log2_decay[:, None] - log2_decay[None, :])
+        d_scores = tl.where(index[:, None] >= index[None, :], d_scores, 0.0)
+        d_bits = tl.sum(tl.where(index[:, None] > index[None, :], d_scores * scores, 0.0), 1)
+        dC += _dot(d_scores.to(x.dtype), B, PRECISION)
+        if not ONE_CHUNK:  # from the state at its start
+            slot = (cell * (n_chunks - 1) + k - 1) * (h * blocks) + part
+            state = tl.load(states_ptr + slot * S * P + _tile(S, P), k > 0, 0.0)
+            reading = dy.to(tl.float32) * tl.exp2(log2_decay)[:, None]
+            dC += _dot(reading.to(x.dtype), tl.trans(state), PRECISION)
+            d_bits += tl.sum(_dot(C, state, PRECISION) * reading, 1)
+        tl.store(d_bits_ptr + (cell * (h * blocks) + part) * c + token, d_bits, inside)
+    tl.store(dC_ptr + cell * dC_n + row * dC_c + dim[None, :], dC.to(B.dtype), is_row & is_dim)
+
+
+@triton.jit
+def _gradients_of_bringing(
+    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, dy_ptr, d_bits_ptr, kept_ptr, d_states_ptr,
+    dx_ptr, ddt_ptr, dA_ptr, dB_ptr, dD_ptr, c, n_chunks,
+    x_n, x_c, x_h, dt_n, dt_c, dt_h, B_n, B_c, C_n, C_c, dx_n, dx_c, dB_n, dB_c,
+    h: tl.constexpr, p: tl.constexpr, s: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+    ONE_CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the tokens of a chunk as those that are read: of x and B; and of dt, A and D, all else being known.
+
+    Parts of those of dt are written ``(n, h, blocks, c)``, of A and D ``(n, n_chunks, h, blocks)``. Rows of ``(q, q)`` are
+    tokens that are read, columns those that read.
+    """
+    blocks: tl.constexpr = (p + P - 1) // P
+    cell, k = (tl.program_id(0) // n_chunks).to(tl.int64), tl.program_id(0) % n_chunks
+    token, dim, index = k * Q + tl.arange(0, Q), tl.arange(0, S), tl.arange(0, Q)
+    inside, is_dim = token < c, (dim < s)[None, :]
+    row, is_row = token[:, None], inside[:, None]
+    B = tl.load(B_ptr + cell * B_n + row * B_c + dim[None, :], is_row & is_dim, 0.0)
+    C = tl.load(C_ptr + cell * C_n + row * C_c + dim[None, :], is_row & is_dim, 0.0)
+    scores = _dot(B, tl.trans(C), PRECISION)
+    dB = tl.zeros((Q, S), tl.float32)
+    for part in range(h * blocks):
+        head, channel = part // blocks, part % blocks * P + tl.arange(0, P)
+        inside_part = is_row & (channel < p)[None, :]
+        x = tl.load(x_ptr + cell * x_n + row * x_c + head * x_h + channel[None, :], inside_part, 0.0)
+        dy = tl.load(dy_ptr + (cell * c + row) * (h * p) + head * p + channel[None, :], inside_part, 0.0)
+        dt = tl.load(dt_ptr + cell * dt_n + token * dt_c + head * dt_h, inside, 0.0)
+        A = tl.load(A_ptr + head)
+        log2_decay, total = _log2_decay(dt, A)
+        decay = _decay(log2_decay[None, :] - log2_decay[:, None])
+        decay = tl.where(index[:, None] <= index[None, :], decay, 0.0)
+        # by tokens of the chunk
+        products = _dot(x, tl.trans(dy), PRECISION)
+        d_scores = products * decay  # but for dt
+        dB += _dot((d_scores * dt[:, None]).to(x.dtype), C, PRECISION)
+        by_itself = index[:, None] == index[None, :]
+        dD = tl.sum(tl.where(by_itself, products, 0.0), 1)
+        ddt = tl.sum(tl.where(by_itself, 0.0, d_scores * scores), 1)
+        lost = ddt * dt  # a token's own weight depends on no decay
+        ddt += tl.sum(tl.where(by_itself, products * scores, 0.0), 1)
+        shared, d_stepped = 0.0, tl.zeros((Q, P), tl.float32)  # of dt x
+        if not ONE_CHUNK:  # by later ones, through the state at the end
+            slot = (cell * (n_chunks - 1) + k) * (h * blocks) + part
+            d_state = tl.load(d_states_ptr + slot * S * P + _tile(S, P), k < n_chunks - 1, 0.0)
+            to_end = _decay(total - log2_decay)
+            dB += _dot((x.to(tl.float32) * (to_end * dt)[:, None]).to(x.dtype), tl.trans(d_state), PRECISION)
+            d_stepped = _dot(B, d_state, PRECISION) * to_end[:, None]
+            brought = tl.sum(d_stepped * x.to(tl.float32), 1)
+            ddt += brought
+            # the steps after a token decay what it brought, and all of them what was in the state before
+            lost += brought * dt
+            kept = tl.load(kept_ptr + slot, (k > 0) & (k < n_chunks - 1), 0.0)
+            shared = tl.sum(brought * dt, 0) + kept
+        d_stepped += _dot((scores * decay).to(x.dtype), dy, PRECISION)
+        dx = d_stepped * dt[:, None] + tl.load(D_ptr + head) * dy.to(tl.float32)
+        tl.store(dx_ptr + cell * dx_n + row * dx_c + head * p + channel[None, :], dx.to(x.dtype), inside_part)
+        at = (cell * (h * blocks) + part) * c + token
+        d_steps = tl.cumsum(tl.load(d_bits_ptr + at, inside, 0.0) - lost, 0, reverse=True) + shared
         d_steps = tl.where(dt * (A * LOG2_E) > SMALLEST_LOG2_DECAY, d_steps, 0.0)
-        xf, dyf = x.to(tl.float32), dy.to(tl.float32)
-        dx = (d_stepped * dt[:, None] + D * dyf).to(x.dtype)
-        tl.store(dx_ptr + cell * c * h * p + at, dx, is_row & is_channel)
-        tl.store(ddt_ptr + program * c + token, d_steps * A + tl.sum(d_stepped * xf, 1), inside)
-        at_dim = row * s + dim[None, :]
-        tl.store(dB_ptr + program * c * s + at_dim, dB.to(x.dtype), is_row & is_dim)
-        tl.store(dC_ptr + program * c * s + at_dim, dC.to(x.dtype), is_row & is_dim)
-        dA += d_steps * dt
-        dD += tl.sum(dyf * xf, 1)
-    tl.store(dA_ptr + program, tl.sum(dA, 0))
-    tl.store(dD_ptr + program, tl.sum(dD, 0))
+        tl.store(ddt_ptr + at, ddt + d_steps * A, inside)
+        at = tl.program_id(0).to(tl.int64) * (h * blocks) + part
+        tl.store(dA_ptr + at, tl.sum(d_steps * dt, 0))
+        tl.store(dD_ptr + at, tl.sum(dD, 0))
+    tl.store(dB_ptr + cell * dB_n + row * dB_c + dim[None, :], dB.to(B.dtype), is_row & is_dim)
 
 
 def ssd_triton(
@@ -232,6 +287,58 @@ def ssd_triton(
     return _ssd(x, dt.float(), A, B.to(x.dtype), C.to(x.dtype), D, chunk_size or 0)
 
 
+def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int = 0) -> Tensor:
+    """Outputs ``(n, c, h, p)`` without a gradient; dt, A and D in float32, rows of x, B and C dense."""
+    y, sizes = x.new_empty(x.shape), _sizes(x, B, longest, backward=False)
+    (n, c, h, p), q = x.shape, sizes["Q"]
+    with torch.cuda.device(x.get_device()):
+        _forward[(n * h * triton.cdiv(p, sizes["P"]),)](
+            x, dt, A, B, C, D, y, c, triton.cdiv(c, q), *_strides(x, dt, B, C), **sizes
+        )
+    return y
+
+
+def scan_gradients(
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    into: Sequence[Tensor],
+    longest: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `scan`: of x, B and C written to the three tensors ``into``, of dt, A and D returned in float32.
+
+    ``dy`` is dense; rows of ``into`` are dense, those of B and C have the same strides.
+    """
+    (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, longest, backward=True), into
+    Q, P, S = (sizes[name] for name in "QPS")
+    blocks, k = triton.cdiv(p, P), triton.cdiv(c, Q)
+    d_bits, ddt = dt.new_empty(2, n, h, blocks, c)
+    kept, dA, dD = dt.new_empty(3, n, k, h, blocks)
+    strides = _strides(x, dt, B, C)
+    with torch.cuda.device(x.get_device()):
+        states = d_states = dy  # not read if there is one chunk
+        if k > 1:
+            states, d_states = x.new_empty(2, n, k - 1, h * blocks, S, P)
+            of_states = {name: size for name, size in sizes.items() if name != "ONE_CHUNK"} | {"num_stages": 3}
+            for reverse, (entering, by) in enumerate(((x, B), (dy, C))):
+                _states[(n * h * blocks,)](
+                    entering, dt, A, by, states, d_states, kept, c, k, *_strides(entering, dt, by, by)[:8],
+                    **of_states, REVERSE=bool(reverse),
+                )  # fmt: skip
+        _gradients_of_reading[(n * k,)](
+            x, dt, A, B, C, dy, states, dC, d_bits, c, k, *strides, *dC.stride()[:2], **sizes
+        )
+        _gradients_of_bringing[(n * k,)](
+            x, dt, A, B, C, D, dy, d_bits, kept, d_states, dx, ddt, dA, dB, dD, c, k,
+            *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
+        )  # fmt: skip
+    return ddt.sum(2).transpose(1, 2), dA.sum((0, 1, 3)), dD.sum((0, 1, 3))
+
+
 # Operators of torch rather than an autograd function: `torch.compile` takes them as they are.
 @torch.library.custom_op(
     "scmamba_scvi::ssd",
@@ -240,11 +347,7 @@ def ssd_triton(
 )
 def _ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int) -> Tensor:
     x, B, C = (_dense_rows(t) for t in (x, B, C))
-    y = x.new_empty(x.shape)
-    sizes = _sizes(x, B, longest, backward=False)
-    with torch.cuda.device(x.get_device()):
-        _forward[_grid(x)](x, dt, A, B, C, D, y, y, *_strides(x, dt, B, C, sizes["Q"]), **sizes, STATES_ONLY=False)
-    return y
+    return scan(x, dt, A, B, C, D, longest)
 
 
 @torch.library.custom_op(
@@ -256,21 +359,10 @@ def _ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, long
 def _ssd_backward(
     dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int
 ) -> tuple[Tensor, ...]:
-    x, B, C, dy = _dense_rows(x), _dense_rows(B), _dense_rows(C), dy.to(x.dtype).contiguous()
-    (n, c, h, p), s = x.shape, B.shape[-1]
-    sizes, grid = _sizes(x, B, longest, backward=True), _grid(x)
-    strides, blocks = _strides(x, dt, B, C, sizes["Q"]), triton.cdiv(p, sizes["P"])
-    dx = x.new_empty(x.shape)
-    ddt, dA, dD = dt.new_empty(n, h, blocks, c), dt.new_empty(n, h, blocks), dt.new_empty(n, h, blocks)
-    dB, dC = x.new_empty(n, h * blocks, c, s), x.new_empty(n, h * blocks, c, s)
-    with torch.cuda.device(x.get_device()):
-        states = dy  # not read if there is one chunk
-        if not sizes["ONE_CHUNK"]:
-            states = x.new_empty(*grid, triton.cdiv(c, sizes["Q"]), sizes["S"], sizes["P"])
-            _forward[grid](x, dt, A, B, C, D, dx, states, *strides, **sizes, STATES_ONLY=True)
-        _backward[grid](x, dt, A, B, C, D, dy, states, dx, ddt, dA, dB, dC, dD, *strides, **sizes)
-    dB, dC = (t.sum(1, dtype=torch.float32).to(x.dtype) for t in (dB, dC))
-    return dx, ddt.sum(2).transpose(1, 2).contiguous(), dA.sum((0, 2)), dB, dC, dD.sum((0, 2))
+    x, B, C = (_dense_rows(t) for t in (x, B, C))
+    dx, dB, dC = (t.new_empty(t.shape) for t in (x, B, C))
+    ddt, dA, dD = scan_gradients(dy.to(x.dtype).contiguous(), x, dt, A, B, C, D, (dx, dB, dC), longest)
+    return dx, ddt.contiguous(), dA, dB, dC, dD
 
 
 @_ssd.register_fake
@@ -288,43 +380,34 @@ def _keep_inputs(ctx: Any, inputs: tuple, output: Tensor) -> None:
     ctx.save_for_backward(*tensors)
 
 
-def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return *_ssd_backward(dy, *ctx.saved_tensors, ctx.longest), None
 
 
-_ssd.register_autograd(_gradients, setup_context=_keep_inputs)
+_ssd.register_autograd(_backward, setup_context=_keep_inputs)
 
 
 def _sizes(x: Tensor, B: Tensor, longest: int, *, backward: bool) -> dict[str, Any]:
     """What the kernels are compiled for."""
     (_, c, h, p), s = x.shape, B.shape[-1]
-    forward, backward_of_several, backward_of_one = MAX_CHUNK[x.element_size()]
-    limit = forward
-    if backward:
-        limit = backward_of_one if c <= backward_of_one else backward_of_several
-    q = max(triton.next_power_of_2(min(c, longest or limit, limit)), MIN_AXIS)
+    limit = MAX_CHUNK[x.element_size()][backward]
+    q = _power_of_two(min(c, longest or limit, limit))
     return {
-        "h": h, "p": p, "s": s, "Q": q, "P": _block(p), "S": max(triton.next_power_of_2(s), MIN_AXIS),
+        "h": h, "p": p, "s": s, "Q": q, "P": min(_power_of_two(p), MAX_BLOCK[backward]), "S": _power_of_two(s),
         "ONE_CHUNK": c <= q,
         # torch's own switch; three products in TF32 are as exact as one in float32
         "PRECISION": "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32",
-        "num_warps": 4 if q <= 32 and c <= q else 8, "num_stages": 1 if backward else 2,
+        "num_warps": 4 if backward or q <= 32 and c <= q else 8, "num_stages": 2,
     }  # fmt: skip
 
 
-def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, q: int) -> tuple[int, ...]:
-    """Tokens, chunks, and the strides in the order of the kernels' arguments."""
-    c = x.shape[1]
-    return (c, triton.cdiv(c, q), *x.stride()[:3], *dt.stride(), *B.stride()[:2], *C.stride()[:2])
+def _power_of_two(length: int) -> int:
+    return max(triton.next_power_of_2(length), MIN_AXIS)
 
 
-def _grid(x: Tensor) -> tuple[int]:
-    n, _, h, p = x.shape
-    return (n * h * triton.cdiv(p, _block(p)),)
-
-
-def _block(p: int) -> int:
-    return min(max(triton.next_power_of_2(p), MIN_AXIS), MAX_BLOCK)
+def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[int, ...]:
+    """In the order of the kernels' arguments."""
+    return (*x.stride()[:3], *dt.stride(), *B.stride()[:2], *C.stride()[:2])
 
 
 def _dense_rows(t: Tensor) -> Tensor:

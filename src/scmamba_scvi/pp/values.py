@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ScmambaError, UnknownNameError
-from ..ops.csr import is_csr, row_lengths, with_values
+from ..ops.csr import column_sums, is_csr, row_lengths, with_values
 
 #: Counts per cell after scaling, the usual "counts per ten thousand" of the field.
 TARGET_SUM: Final = 1e4
@@ -166,8 +166,7 @@ class ParetoLog(FeatureWeighted):
         for x in blocks:
             counts = x.values() if is_csr(x) else x
             step = _scaled_log(x, PARETO_SUM) - _scaled_log(x, PARETO_SUM, less=1)
-            noise = (counts.clamp(min=0) * step.square()).double()
-            total += (torch.bincount(x.col_indices(), noise, minlength=x.shape[1]) if is_csr(x) else noise.sum(0)).cpu()
+            total += column_sums(x, (counts.clamp(min=0) * step.square()).double()).cpu()
             n_train += int((_row_sums(x, counts) if is_csr(x) else counts.sum(1)).gt(0).sum())
         if not n_train:
             raise ScmambaError("The weights need training cells with counts, but all cells given are empty.")

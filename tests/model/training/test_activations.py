@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model.training.activations import fits, set_checkpointing
+from scmamba_scvi.model.training.activations import activation_bytes, fewest_that_fit, set_checkpointing
 
 
 def test_checkpointing_is_decided_by_the_argument_else_by_free_memory(mdata):
@@ -13,12 +13,16 @@ def test_checkpointing_is_decided_by_the_argument_else_by_free_memory(mdata):
     network = module.encoders["rna"].network
     for asked in (True, False):
         set_checkpointing(module, asked, 80)
-        assert network.checkpoint_blocks is asked
-    module.encoders["rna"].checkpoint_activations(True)
+        assert (network.n_checkpointed >= len(network.blocks)) is asked
+    module.encoders["rna"].checkpoint_activations(1)
     set_checkpointing(module, None, 80)
-    assert not network.checkpoint_blocks  # a CPU keeps activations
-    to_come = 12 * sum(p.numel() for p in module.parameters())  # gradient and two moments in float32
-    assert fits(700, module, to_come + 1000) and not fits(701, module, to_come + 1000)
+    assert not network.n_checkpointed  # a CPU keeps activations
+
+
+def test_as_few_blocks_are_checkpointed_as_fit():
+    blocks = [(100, 10)] * 4  # bytes kept and bytes of the input, per cell
+    assert [activation_bytes(blocks, 2, n) for n in range(5)] == [800, 620, 440, 260, 280]
+    assert [fewest_that_fit(blocks, 2, budget) for budget in (800, 799, 620, 440, 260, 1)] == [0, 1, 1, 2, 3, 4]
 
 
 def test_training_with_checkpointed_blocks_is_the_same_training(mdata, quick):
@@ -31,6 +35,6 @@ def test_training_with_checkpointed_blocks_is_the_same_training(mdata, quick):
         model.train(
             batch_size=40, contrastive_batch_size=160, plan_kwargs={"checkpoint_activations": checkpointed}, **quick
         )
-        assert model.module.encoders["rna"].network.checkpoint_blocks is checkpointed
+        assert bool(model.module.encoders["rna"].network.n_checkpointed) is checkpointed
         losses.append(model.history["train_loss"].astype(float))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)

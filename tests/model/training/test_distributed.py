@@ -29,7 +29,7 @@ CASES = {
     "mlp": {"encoder": "mlp"},
     "statistics over cells": {"encoder": "mamba", "layer_scale": 1.0},
     "linear first": {"encoder": "mamba"},
-    "no statistics": {"encoder": "mamba", "pool_norm": "tanh"},
+    "no statistics": {"encoder": "mamba", "pool_norm": "none"},
 }
 
 

@@ -233,7 +233,7 @@ def random_case(seed):
         "d_model": heads * int(pick(1, 2)), "expand": int(pick(1, 2)), "d_state": int(pick(1, 8)), "d_mlp": int(pick(8, 16)),
         "n_layers": int(pick(0, 1, 2)), "d_head": int(pick(0, 16)), "encoder": pick("mamba", "mlp"),
         "patch_size": pick(None, 1, 7, 500), "pooling": pick("mean", "last", "mean+last"),
-        "pool_norm": pick("batch", "tanh", "none"), "bidirectional": bool(pick(True, False)), "attention_layers": (),
+        "pool_norm": pick("batch", "none"), "bidirectional": bool(pick(True, False)), "attention_layers": (),
         "mask_rate": float(pick(0.0, 0.5, 0.95)), "dropout": float(pick(0.0, 0.5)), "gate_init": float(pick(0.0, 1.0)),
         "joint": pick("shared+own", "shared"), "temperature": float(pick(0.01, 0.2, 1.0)),
         "values": {kind: pick(*values[kind]) for kind in kinds}, "spectral_weights": pick("held-out", "in-sample"),

@@ -17,7 +17,5 @@ def embed(
     encode = module.embed_modality if aligned else module.encode
     parts = [torch.zeros(0, module.config.n_latent)]
     for block in iterate_blocks(matrix, cells, 512):
-        counts = block.to(module.device)
-        present = torch.ones(len(counts), dtype=torch.bool, device=counts.device)
-        parts.append(encode(counts, kind, present).float().cpu())
+        parts.append(encode(block.to(module.device), kind).float().cpu())
     return torch.cat(parts)

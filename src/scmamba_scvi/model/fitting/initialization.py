@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from ...nn.spectral import TruncatedSVD, held_out_correlations, linear_initializ
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix, iterate_blocks
 from ..inputs.sampling import is_paired, sample, sample_with_pairs
+from .passes import Values
 
 #: More cells do not change the leading directions, but make each of several passes over the data longer.
 MAX_CELLS = 50_000
@@ -29,7 +30,7 @@ WEIGHT_POWER = 0.75
 def fit_values(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> None:
     """Fit the value transforms (document frequencies, spreads) to the training cells."""
     for kind, matrix in matrices.items():
-        module.values[kind].fit(iterate_blocks(matrix, cells))
+        module.values[kind].fit(block.to(module.device) for block in iterate_blocks(matrix, cells))
 
 
 def decompose(
@@ -38,17 +39,11 @@ def decompose(
     """Leading components of every modality's values on those of ``cells`` that have it."""
     n_components = n_spectral_components(module, int(is_paired(matrices, cells).sum()))
     return {
-        kind: truncated_svd(partial(_values, module, matrix, kind, cells), matrix.n_features, n_components, seed=seed)
+        kind: truncated_svd(
+            Values(module, matrix, kind, cells), matrix.n_features, n_components, seed=seed, device=module.device
+        )
         for kind, matrix in matrices.items()
     }
-
-
-def _values(
-    module: SCMAMBAModule, matrix: ModalityMatrix, kind: str, cells: np.ndarray, chosen: Tensor | None = None
-) -> Iterator[Tensor]:
-    """Values of the cells that have the modality, in row blocks; with a mask ``chosen`` ``(cells,)``, of these cells alone."""
-    for block in iterate_blocks(matrix, cells if chosen is None else cells[chosen.numpy()]):
-        yield module.transform(block, kind)
 
 
 def initialize_linear_branch(
@@ -101,12 +96,13 @@ def direction_weights(
 
     cells = sample_with_pairs(cells, is_paired(matrices, cells), MAX_CELLS_OF_WEIGHTS, partial(sample, seed=seed))
     found = held_out_correlations(
-        {kind: partial(_values, module, matrix, kind, cells) for kind, matrix in matrices.items()},
+        {kind: Values(module, matrix, kind, cells) for kind, matrix in matrices.items()},
         {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()},
         {kind: matrix.n_features for kind, matrix in matrices.items()},
         n_components,
         module.config.n_latent,
         seed=seed,
+        device=module.device,
     )
     falling = IsotonicRegression(increasing=False).fit_transform(np.arange(len(found)), found.numpy())
     return torch.from_numpy(np.clip(falling, 0, 1)).float() ** WEIGHT_POWER

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -41,8 +39,9 @@ def initialize_joint(
     for kind, matrix in matrices.items():
         components = svds[kind].components
         if known_counts or all(are_counts(block) for block in iterate_blocks(matrix, cells)):
-            generator = torch.Generator().manual_seed(seed)
-            halves = (split_counts(block, generator) for block in iterate_blocks(matrix, cells))
+            generator = torch.Generator(module.device).manual_seed(seed)
+            blocks = (block.to(module.device) for block in iterate_blocks(matrix, cells))
+            halves = (split_counts(block, generator) for block in blocks)
             transformed = ((module.transform(a, kind), module.transform(b, kind)) for a, b in halves)
             reliability = split_half_reliability(transformed, components)
         else:
@@ -71,23 +70,24 @@ def fit_joint(
         Of the clusters.
     """
     features, present = _features(module, matrices, cells)
-    weight = module.config.joint_shared_weight
-    with _on_cpu(_joint(module)) as joint:
-        if batches is None:
-            joint.fit_maps(features, present, weight)
-            return
-        # batches that came after the first training count as one
-        batch = torch.from_numpy(batches).long().clamp(max=joint.n_batches)
-        cluster = torch.zeros_like(batch)  # one for all: the first offsets give every batch the same mean
-        for i in range(N_ROUNDS + 1):
-            for kind, x in features.items():
-                known = _batch_offsets(x, batch, cluster, present[kind])[: joint.n_batches]
-                joint.get_buffer(f"batch_offset_{kind}")[: len(known)] = known
-            corrected = joint.without_batch_offsets(features, batch)
-            joint.fit_maps(corrected, present, weight)
-            z = joint(features, present, batch)
-            cluster = _clusters(z, seed + i)
-        joint.set_centroids(corrected, present, z, cluster)  # what new batches will be compared with
+    joint, weight = _joint(module), module.config.joint_shared_weight
+    if batches is None:
+        joint.fit_maps(features, present, weight)
+        return
+    # batches that came after the first training count as one
+    batch = torch.from_numpy(batches).long().clamp(max=joint.n_batches).to(module.device)
+    cluster = torch.zeros_like(batch)  # one for all: the first offsets give every batch the same mean
+    for i in range(N_ROUNDS + 1):
+        for kind, x in features.items():
+            # on the CPU, where least squares of dependent columns are known
+            parts = (part.cpu() for part in (x, batch, cluster, present[kind]))
+            known = _batch_offsets(*parts)[: joint.n_batches]
+            joint.get_buffer(f"batch_offset_{kind}")[: len(known)] = known.to(module.device)
+        corrected = joint.without_batch_offsets(features, batch)
+        joint.fit_maps(corrected, present, weight)
+        z = joint(features, present, batch)
+        cluster = _clusters(z, seed + i)
+    joint.set_centroids(corrected, present, z, cluster)  # what new batches will be compared with
 
 
 @torch.inference_mode()
@@ -106,14 +106,13 @@ def fit_new_batches(
     New batches with fewer than `MIN_CELLS_OF_BATCH` cells, whose offsets stay zero, and their numbers of cells.
     """
     small = {}
-    with _on_cpu(_joint(module)) as joint:
-        for number in np.unique(batches[batches >= first_new]):
-            cells = np.flatnonzero(batches == number)
-            if len(cells) < MIN_CELLS_OF_BATCH:
-                small[int(number)] = len(cells)
-                continue
-            features, present = _features(module, matrices, sample(cells, MAX_CELLS, seed))
-            joint.fit_batch_offset(features, present, int(number), N_ROUNDS)
+    for number in np.unique(batches[batches >= first_new]):
+        cells = np.flatnonzero(batches == number)
+        if len(cells) < MIN_CELLS_OF_BATCH:
+            small[int(number)] = len(cells)
+            continue
+        features, present = _features(module, matrices, sample(cells, MAX_CELLS, seed))
+        _joint(module).fit_batch_offset(features, present, int(number), N_ROUNDS)
     return small
 
 
@@ -122,26 +121,18 @@ def _joint(module: SCMAMBAModule) -> JointEmbedding:
     return module.joint
 
 
-@contextlib.contextmanager
-def _on_cpu(joint: JointEmbedding) -> Iterator[JointEmbedding]:
-    """A copy on the CPU, where small linear algebra in float64 is fast; at the end it is copied back."""
-    copied = copy.deepcopy(joint).cpu()
-    yield copied
-    joint.load_state_dict(copied.state_dict())
-
-
 def _features(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the joint embedding reads of the cells ``(n, 2 z)``, and who has each modality ``(n,)``, on the CPU."""
+    """What the joint embedding reads of the cells ``(n, 2 z)``, and who has each modality ``(n,)``."""
     module.eval()
     features, present = {}, {}
     for kind, matrix in matrices.items():
-        present[kind] = torch.from_numpy(matrix.present(cells))
+        present[kind] = torch.from_numpy(matrix.present(cells)).to(module.device)
         parts = []
         for part in in_parts(cells, 512):
             has_it = torch.from_numpy(matrix.present(part)).to(module.device)
-            parts.append(module.joint_features(matrix.read(part).to(module.device), kind, has_it).float().cpu())
+            parts.append(module.joint_features(matrix.read(part).to(module.device), kind, has_it).float())
         features[kind] = torch.cat(parts)
     return features, present
 
@@ -151,7 +142,8 @@ def _clusters(z: Tensor, seed: int) -> Tensor:
     from sklearn.cluster import KMeans
 
     n_clusters = max(1, min(N_CLUSTERS, len(z) // CELLS_PER_CLUSTER))
-    return torch.from_numpy(KMeans(n_clusters, n_init=2, random_state=seed).fit_predict(z.numpy())).long()
+    found = KMeans(n_clusters, n_init=2, random_state=seed).fit_predict(z.cpu().numpy())
+    return torch.from_numpy(found).long().to(z.device)
 
 
 def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tensor:

@@ -65,7 +65,9 @@ class MultiModalDataset(Dataset):
         batch: dict[str, Tensor] = {}
         for kind, matrix in self.matrices.items():
             batch[x_key(kind)] = matrix.read(cells)
-            batch[present_key(kind)] = torch.from_numpy(matrix.present(cells))
+            present = matrix.present(cells)
+            if not present.all():  # without a mask nothing has to wait for a GPU to know that all cells have it
+                batch[present_key(kind)] = torch.from_numpy(present)
         for key, column in self._columns.items():
             batch[key] = torch.from_numpy(column[cells].astype(np.int64)).reshape(-1, 1)
         batch[CELLS_KEY] = torch.from_numpy(self._cells[cells])

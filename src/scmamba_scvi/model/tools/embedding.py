@@ -18,6 +18,7 @@ from .._base import ModelBase
 from ..inputs.arguments import check_count
 from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import in_parts
+from ..training.prefetch import sent_to
 from .cells import as_mudata, key_of, kind_of, resolve_cells
 
 #: Name of the joint embedding, where others are named after their modality.
@@ -91,9 +92,11 @@ class EmbeddingMixin(ModelBase):
             dataset = manager.create_torch_dataset(data_and_attributes=keys)
             self.module.eval()
             # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
-            with torch.inference_mode(), limited_threads():
-                parts = [self._embed(dataset[part], kinds, kind is None) for part in in_parts(cells, batch_size or 512)]
-        z = torch.cat(parts).numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
+            minibatches = (dataset[part] for part in in_parts(cells, batch_size or 512))
+            with torch.inference_mode(), limited_threads(), self._as_trained():
+                sent = sent_to(self.module.device, minibatches)
+                parts = [self._embed(minibatch, kinds, kind is None) for minibatch in sent]
+        z = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
         n_missing = int(np.isnan(z[:, 0]).sum())
         if n_missing:
             what = kind or f"any of {list(self.kinds.values())}"
@@ -117,14 +120,14 @@ class EmbeddingMixin(ModelBase):
 
     def _embed(self, batch: Mapping[str, Tensor], kinds: Sequence[str], jointly: bool) -> Tensor:
         """Embedding of one minibatch, NaN for cells that have none of ``kinds``."""
-        device = self.module.device
-        counts = {k: batch[x_key(k)].to(device) for k in kinds}
-        present = {k: batch[present_key(k)].to(device) for k in kinds}
+        counts = {k: batch[x_key(k)] for k in kinds}
+        present = {k: batch.get(present_key(k)) for k in kinds}
         if jointly:
-            of_batch = batch[BATCH_KEY].ravel().to(device) if BATCH_KEY in batch else None
-            z = self.module.embed_jointly(counts, present, of_batch)
+            of_batch = batch[BATCH_KEY].ravel() if BATCH_KEY in batch else None
+            z = self.module.embed_jointly(counts, present, of_batch).float()
         else:
-            z = self.module.embed_modality(counts[kinds[0]], kinds[0], present[kinds[0]])
-        z = z.float().cpu()
-        z[~torch.stack([batch[present_key(k)] for k in kinds]).any(0)] = torch.nan
+            z = self.module.embed_modality(counts[kinds[0]], kinds[0], present[kinds[0]]).float()
+        masks = [mask for mask in present.values() if mask is not None]
+        if len(masks) == len(kinds):  # else every cell has the modality without a mask
+            z = z.masked_fill(~torch.stack(masks).any(0)[:, None], torch.nan)
         return z

@@ -1,4 +1,4 @@
-"""Activation checkpointing: are activations of blocks kept for the backward pass, or computed again?"""
+"""Activation checkpointing: how many blocks compute their activations again in the backward pass instead of keeping them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,37 @@ from ...nn.encoder import Encoder
 from .._module import SCMAMBAModule
 
 #: Fraction of the free memory that activations may take; the rest is for what operations need while they run.
-FRACTION = 0.7
+FRACTION = 0.8
 
 
 def set_checkpointing(module: SCMAMBAModule, asked: bool | None, n_cells: int) -> None:
-    """Switch it on or off in all encoders; `None`: on if a GPU could not keep the activations of ``n_cells`` cells."""
+    """Checkpoint all blocks or none; `None`: as few blocks as make the activations of ``n_cells`` cells fit into a GPU."""
     encoders = cast(list[Encoder], list(module.encoders.values()))
-    for encoder in encoders:
-        encoder.checkpoint_activations(bool(asked))
-    if asked is None and module.device.type == "cuda":
-        n_bytes = n_cells * sum(encoder.activation_bytes() for encoder in encoders)
-        for encoder in encoders:
-            encoder.checkpoint_activations(not fits(n_bytes, module, torch.cuda.mem_get_info(module.device)[0]))
+    kept = [encoder.activation_bytes() if asked is None and module.device.type == "cuda" else [] for encoder in encoders]
+    n_checkpointed = 0
+    if any(kept):
+        free = torch.cuda.mem_get_info(module.device)[0] - bytes_to_allocate(module)
+        n_checkpointed = fewest_that_fit([block for of_encoder in kept for block in of_encoder], n_cells, FRACTION * free)
+    for encoder, of_encoder in zip(encoders, kept, strict=True):
+        # `True`: more than any network has
+        of_this = 10**6 if asked else min(n_checkpointed, len(of_encoder))
+        encoder.checkpoint_activations(of_this)
+        n_checkpointed -= min(n_checkpointed, len(of_encoder))
 
 
-def fits(n_bytes: int, module: torch.nn.Module, free: int) -> bool:
-    """Whether ``n_bytes`` of activations fit beside gradients and AdamW's two moments, which are not allocated yet."""
-    to_allocate = 3 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-    return n_bytes <= FRACTION * (free - to_allocate)
+def fewest_that_fit(blocks: list[tuple[int, int]], n_cells: int, budget: float) -> int:
+    """How many of ``blocks`` (bytes kept and bytes of the input, per cell) to checkpoint; all if nothing else fits."""
+    return next((n for n in range(len(blocks)) if activation_bytes(blocks, n_cells, n) <= budget), len(blocks))
+
+
+def activation_bytes(blocks: list[tuple[int, int]], n_cells: int, n_checkpointed: int) -> int:
+    """Most bytes of activations at a time, if the first ``n_checkpointed`` blocks keep their inputs alone."""
+    inputs = sum(of_input for _, of_input in blocks[:n_checkpointed])
+    again = max((kept for kept, _ in blocks[:n_checkpointed]), default=0)
+    # blocks after them are done with when the first is computed again
+    return n_cells * (inputs + max(again, sum(kept for kept, _ in blocks[n_checkpointed:])))
+
+
+def bytes_to_allocate(module: torch.nn.Module) -> int:
+    """Gradients and AdamW's two moments, which are not allocated yet before the first step."""
+    return 3 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)

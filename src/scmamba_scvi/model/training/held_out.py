@@ -44,7 +44,12 @@ def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float
 
 def on_cpu(outputs: Mapping[str, dict]) -> HeldOut:
     """Embeddings and masks that the module returned, to be kept until the epoch ends."""
-    return {kind: (z.detach().float().cpu(), outputs["present"][kind].cpu()) for kind, z in outputs["z"].items()}
+    found = {}
+    for kind, z in outputs["z"].items():
+        has = outputs["present"][kind]
+        has = torch.ones(len(z), dtype=torch.bool) if has is None else has.cpu()
+        found[kind] = z.detach().float().cpu(), has
+    return found
 
 
 def of_all_ranks(batches: Iterable[HeldOut], device: torch.device) -> list[HeldOut]:

@@ -303,7 +303,11 @@ class ContrastiveTrainingMixin(FittingMixin):
             identity = training_identity(self, run.splitter, run.config, run.sizes, options)
             checkpoint = TrainingCheckpoint(self, run.splitter, Path(checkpoint_dir), resume, identity)
         if checkpoint is None or checkpoint.state is None:
-            self._initialize(run.splitter.train_idx, run.config.buffer_mb)
+            if run.device.type == "cuda":
+                self.to_device(run.device)
+            if is_first_process():
+                self._initialize(run.splitter.train_idx, run.config.buffer_mb)
+            self.is_initialized_ = True  # the other processes get weights and buffers of the first, see `EqualStart`
         return checkpoint
 
     def _run(self, run: Run, checkpoint: TrainingCheckpoint | None) -> None:
@@ -326,14 +330,15 @@ class ContrastiveTrainingMixin(FittingMixin):
                     checkpoint.summaries.append(dataclasses.asdict(results[-1]))
         finally:  # also after an error: the model then has its last good weights, and can be used
             if self.is_trained_:
-                self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
-                self._align_modalities(run.splitter.train_idx, run.splitter.val_idx)
-                self._calibrate_matching(run.splitter.val_idx)
                 self.training_summary_ = {
                     **best_of(results, self.history_), "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
                     "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
-                    "max_epochs": sum(run.stages.values()),
+                    "max_epochs": sum(run.stages.values()), "precision": str(run.trainer["precision"]),
                 }  # fmt: skip
+                with self._as_trained():
+                    self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
+                    self._align_modalities(run.splitter.train_idx, run.splitter.val_idx)
+                    self._calibrate_matching(run.splitter.val_idx)
 
     def _run_stage(
         self,
@@ -366,6 +371,9 @@ class ContrastiveTrainingMixin(FittingMixin):
                 if keep.has_weights:
                     self._finish(run)
                 raise
+            finally:
+                for encoder in self.module.encoders.values():
+                    encoder.drop_graph()
             keep.result.n_epochs = runner.trainer.current_epoch
             keep.read_report()
 

@@ -33,6 +33,7 @@ class ContrastivePlan(TrainingPlan):
         self.train_config = config
         self.micro_batch_size = micro_batch_size
         self._cells = torch.empty(0, dtype=torch.int64)  # positions in obs of the current minibatch
+        self._steps: dict[str, list[Tensor]] = {}  # of this epoch; Lightning's means cost a GPU many launches per step
         self._held_out: list[HeldOut] = []
 
     # the base class would set up metrics of an ELBO, and pass arguments of a variational module
@@ -52,6 +53,9 @@ class ContrastivePlan(TrainingPlan):
         n_cells = self.micro_batch_size or self.trainer.datamodule.max_cells_of_process
         with self.trainer.precision_plugin.forward_context():
             set_checkpointing(self.module, self.train_config.checkpoint_activations, n_cells)
+            is_alone = self.trainer.world_size == 1 and self.micro_batch_size is None and not self.module.config.compile
+            for encoder in self.module.encoders.values() if is_alone and self.device.type == "cuda" else ():
+                encoder.record_graph(n_cells)
 
     def training_step(self, batch, batch_idx):
         """Loss of one minibatch, of all processes together."""
@@ -60,11 +64,9 @@ class ContrastivePlan(TrainingPlan):
         outputs, _, output = self.forward(batch, micro_batch_size=self.micro_batch_size, gather=gather)
         if not torch.isfinite(output.loss):
             raise loss_error(self.module, outputs["z"], self._cell_names(), self.current_epoch, batch_idx)
-        n_cells = output.n_obs_minibatch
-        self._log("train_loss", output.loss.detach(), n_cells, prog_bar=True)
-        self._log("temperature", self.module.temperature().detach(), n_cells)
-        for name, value in output.extra_metrics.items():
-            self._log(f"{name}_train", value, n_cells)
+        found = {f"{name}_train": value for name, value in output.extra_metrics.items()}
+        for name, value in {"train_loss": output.loss, "temperature": self.module.temperature(), **found}.items():
+            self._steps.setdefault(name, []).append(value.detach())
         return output.loss
 
     def optimizer_step(self, *args, **kwargs) -> None:
@@ -89,9 +91,15 @@ class ContrastivePlan(TrainingPlan):
         """Stop at weights that are not finite, before their embeddings are scored."""
         self._check_weights()
 
+    def on_train_epoch_start(self) -> None:
+        """Begin new means over the steps."""
+        self._steps = {}
+
     def on_train_epoch_end(self) -> None:
-        """Stop at weights that are not finite, while those from the start of the epoch can be put back."""
+        """Stop at weights that are not finite, while those from the start of the epoch can be put back; log the steps."""
         self._check_weights()
+        for name, values in self._steps.items():
+            self._log(name, torch.stack(values).mean(), 1, prog_bar=name == "train_loss")
 
     def _check_weights(self) -> None:
         error = weights_error(self.module, self._cell_names(), self.current_epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -20,7 +21,7 @@ class Loader(Protocol):
 
 
 class Prefetcher:
-    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory at the same time.
+    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory, and one more is read.
 
     Parameters
     ----------
@@ -30,15 +31,16 @@ class Prefetcher:
         A CUDA device.
     """
 
-    def __init__(self, loader: Loader, device: torch.device) -> None:
+    def __init__(self, loader: Loader | Iterable[Mapping[str, Tensor]], device: torch.device) -> None:
         self._loader, self._device = loader, device
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self._loader)  # type: ignore[arg-type]  # Lightning asks for it, and gives a loader
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         stream = torch.cuda.Stream(self._device)
-        yield from prefetched(self._loader, lambda batch: self._send(batch, stream), self._receive)
+        pinned = ({name: map_parts(Tensor.pin_memory, t) for name, t in batch.items()} for batch in self._loader)
+        yield from prefetched(read_ahead(pinned), lambda batch: self._send(batch, stream), self._receive)
 
     def _send(
         self, batch: Mapping[str, Tensor], stream: torch.cuda.Stream
@@ -46,7 +48,7 @@ class Prefetcher:
         """Start to copy; the event tells when the copy is done."""
         with torch.cuda.stream(stream):
             sent = {
-                name: map_parts(lambda part: part.pin_memory().to(self._device, non_blocking=True), tensor)
+                name: map_parts(lambda part: part.to(self._device, non_blocking=True), tensor)
                 for name, tensor in batch.items()
             }
             return sent, stream.record_event()
@@ -60,6 +62,23 @@ class Prefetcher:
             for part in parts_of(tensor):
                 part.record_stream(current)
         return batch
+
+
+def sent_to(device: torch.device, batches: Iterable[Mapping[str, Tensor]]) -> Iterable[Mapping[str, Tensor]]:
+    """Minibatches on ``device``; while a GPU works on one, the next are read and copied."""
+    if device.type == "cuda":
+        return Prefetcher(batches, device)
+    return ({name: tensor.to(device) for name, tensor in batch.items()} for batch in batches)
+
+
+def read_ahead(items: Iterable) -> Iterator:
+    """The items, each made by another thread while the one before is used."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, iterator, end)
+        while (item := following.result()) is not end:
+            following = thread.submit(next, iterator, end)
+            yield item
 
 
 def prefetched(items: Iterable, send: Callable, receive: Callable) -> Iterator:

@@ -1,0 +1,113 @@
+"""What keeps the published shape from learning, and what each remedy is worth: `preset="paper"` with one thing changed.
+
+    python benchmarks/paper_preset.py                            # the small version on a CPU, what is missing
+    python benchmarks/paper_preset.py --size full --device cuda --epochs 20 --sets bmmc_cite_5k --variants "as published" preset
+    python benchmarks/paper_preset.py --page                     # only write docs/paper-preset.md from the results
+
+Writes benchmarks/results/paper_preset.jsonl and docs/paper-preset.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import time
+import warnings
+
+from harness import command, paper_page
+from harness.paper import RESULTS, SIZES, VARIANTS, Size
+from harness.runner import machine, read
+from harness.scores import matching_and_votes
+from harness.sets import SETS, Task, Truth, split
+
+#: Lines that agree in these are results of the same thing: the newer one replaces the older.
+IDENTITY = ("variant", "set", "size", "device", "seed")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = command.parser(__doc__, page="docs/paper-preset.md")
+    command.add_sets(parser, ["snareseq_mouse_cortex", "bmmc_multiome_5k", "bmmc_cite_5k"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="seeds of the fits")
+    parser.add_argument("--size", choices=SIZES, default="small", help="a narrow version, or the preset as it is")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--epochs", type=int, help="of each fit; by default those of the size")
+    parser.add_argument("--again", action="store_true", help="repeat what has a result")
+    arguments = parser.parse_args(argv)
+    if not arguments.page:
+        for name in arguments.sets:
+            _measure(name, arguments)
+    paper_page.write_page()
+
+
+def _measure(name: str, arguments) -> None:
+    """Every variant and seed of one set that has no result yet, a line each."""
+    reason = SETS[name].missing()
+    if reason:
+        print(f"{name}: skipped, {reason}", flush=True)
+        return
+    size = SIZES[arguments.size]
+    task, truth = split(dataclasses.replace(SETS[name], n_train=size.n_train))
+    for variant in arguments.variants:
+        for seed in arguments.seeds:
+            identity = dict(zip(IDENTITY, (variant, name, arguments.size, arguments.device, seed), strict=True))
+            if not arguments.again and any(_same(line, identity) for line in read(RESULTS)):
+                continue
+            epochs = arguments.epochs or size.epochs
+            line = {**identity, **fit(task, truth, variant, size, seed, arguments.device, epochs), "machine": machine()}
+            kept = [old for old in read(RESULTS) if not _same(old, identity)]
+            RESULTS.write_text("".join(json.dumps(entry) + "\n" for entry in [*kept, line]))
+            print(_shown(line), flush=True)
+
+
+def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: str, epochs: int) -> dict[str, object]:
+    """Train for ``epochs`` epochs and score the held-out cells with the weights that `train` keeps."""
+    import scvi
+
+    from scmamba_scvi import SCMAMBA
+
+    warnings.simplefilter("ignore")
+    scvi.settings.verbosity, scvi.settings.seed = logging.ERROR, seed
+    SCMAMBA.setup_mudata(task.train, modalities=task.keys)
+    model = SCMAMBA(task.train, **{"preset": "paper", **size.options, **VARIANTS[variant].options})
+    begun = time.perf_counter()
+    model.train(
+        max_epochs=epochs, batch_size=size.batch_size, accelerator="gpu" if device == "cuda" else "cpu", devices=1,
+        early_stopping=False, enable_progress_bar=False, plan_kwargs={**size.plan, **VARIANTS[variant].plan},
+    )  # fmt: skip
+    trained = time.perf_counter()
+    embeddings = {
+        name: tuple(model.get_latent_representation(cells, modality=kind) for cells in (task.train, task.test))
+        for name, kind in {"joint": None, **{kind: kind for kind in model.kinds}}.items()
+    }
+    history = {
+        name: [round(float(value), 4) for value in model.history[key].to_numpy().ravel()]
+        for name, key in {"loss": "train_loss", "contrastive": "contrastive_train"}.items()
+    }
+    return {
+        **history, "of chance": round(history["contrastive"][-1] / math.log(size.batch_size), 4), "epochs": epochs,
+        "best epoch": model.training_summary_["best_epoch"], "validation FOSCTTM": round(model.training_summary_["best"], 4),
+        "train_s": round(trained - begun, 2),
+        "embed_s": round(time.perf_counter() - trained, 2), "cells": task.train.n_obs,
+        "patches": {kind: layout.n_patches for kind, layout in model.layouts.items()},
+        "scores": matching_and_votes(embeddings, truth),
+    }  # fmt: skip
+
+
+def _same(line: dict, identity: dict) -> bool:
+    return all(line[key] == value for key, value in identity.items())
+
+
+def _shown(line: dict) -> str:
+    scores = " ".join(f"{name} {value:.3f}" for name, value in line["scores"].items())
+    return (
+        f"{line['set']}, {line['variant']}, {line['size']}, {line['device']}, seed {line['seed']}: contrastive loss "
+        f"{line['contrastive'][0]:.3f} -> {line['contrastive'][-1]:.3f} ({line['of chance']:.0%} of chance), {scores}, "
+        f"{line['train_s']:.0f} + {line['embed_s']:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What a GPU computes is what the CPU computes, it says what it needs, and networks launched as graphs learn the same."""
+
+import numpy as np
+import pytest
+import torch
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.metrics import foscttm
+from scmamba_scvi.model.training.activations import activation_bytes, bytes_to_allocate
+from scmamba_scvi.nn import encoder as encoders
+
+pytestmark = pytest.mark.gpu
+
+
+def trained(mdata, accelerator, **options):
+    torch.manual_seed(0)
+    model = SCMAMBA(mdata, **options)
+    model.train(max_epochs=4, accelerator=accelerator, enable_progress_bar=False, precision="32-true")
+    return model
+
+
+@pytest.fixture(scope="module")
+def mdata():
+    data = simulate_multiome(n_cells=600, n_genes=400, n_peaks=1_500, n_cell_types=4, n_batches=2, seed=0)
+    SCMAMBA.setup_mudata(data, batch_key="batch")
+    return data
+
+
+def test_training_start_joint_fit_and_alignment_give_what_the_cpu_gives(mdata, monkeypatch):
+    monkeypatch.setattr(encoders, "MAX_SIZE", 0)  # graphs below
+    on_cpu, on_gpu = (trained(mdata, accelerator, mask_rate=0.0) for accelerator in ("cpu", "gpu"))
+    for kind in ("joint", "rna", "atac"):
+        a, b = (model.get_latent_representation(modality=kind) for model in (on_cpu, on_gpu))
+        if kind == "joint":  # up to the signs of its directions, which no distance depends on
+            a, b = a @ a.T, b @ b.T
+        assert np.abs(a - b).max() < 0.05
+    scores = [
+        np.mean(foscttm(*(model.get_latent_representation(modality=kind) for kind in ("rna", "atac"))))
+        for model in (on_cpu, on_gpu)
+    ]
+    assert abs(scores[0] - scores[1]) < 0.003
+
+
+def test_networks_launched_as_graphs_learn_the_same(mdata, monkeypatch):
+    losses = []
+    for size in (0, encoders.MAX_SIZE):
+        monkeypatch.setattr(encoders, "MAX_SIZE", size)
+        model = trained(mdata, "gpu", mask_rate=0.0, gate_init=0.5)
+        losses.append(model.history["train_loss"].to_numpy(float))
+        assert all(encoder.network.graph is None for encoder in model.module.encoders.values())
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
+    assert losses[0][0] != losses[0][-1]
+
+
+def test_bf16_and_float32_embeddings_match_cells_alike(mdata):
+    torch.manual_seed(0)
+    model = SCMAMBA(mdata)
+    model.train(max_epochs=6, accelerator="gpu", enable_progress_bar=False)
+    assert model.training_summary_["precision"] == "bf16-mixed"
+    scores = []
+    for name in ("bf16-mixed", "32-true"):
+        model.training_summary_["precision"] = name
+        rna, atac = (model.get_latent_representation(modality=kind) for kind in ("rna", "atac"))
+        assert rna.dtype == np.float32
+        scores.append(np.mean(foscttm(rna, atac)))
+    assert abs(scores[0] - scores[1]) < 0.002
+
+
+@pytest.mark.parametrize(("preset", "n_cells"), [("base", 256), ("paper", 48)])
+def test_the_memory_of_a_step_is_estimated_within_15_percent(preset, n_cells):
+    data = simulate_multiome(n_cells=300, n_genes=6_000, n_peaks=30_000, seed=0)
+    SCMAMBA.setup_mudata(data)
+    model = SCMAMBA(data, preset=preset)
+    model._initialize(np.arange(300))
+    model.to_device("cuda")
+    module = model.module.train()
+    dataset = model.adata_manager.create_torch_dataset()
+    minibatch = {name: tensor.cuda() for name, tensor in dataset[np.arange(n_cells)].items()}
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+    with torch.autocast("cuda", torch.bfloat16):
+        blocks = [block for encoder in module.encoders.values() for block in encoder.activation_bytes()]
+        module(minibatch)  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = module(minibatch)[2].loss
+    loss.backward()
+    optimizer.step()
+    needed = torch.cuda.max_memory_allocated() - before
+    estimate = activation_bytes(blocks, n_cells, 0) + bytes_to_allocate(module)
+    assert 0.85 < estimate / needed < 1.15, (estimate, needed)
+
+
+def test_too_little_memory_is_one_message_that_says_what_to_pass(mdata):
+    model = SCMAMBA(mdata, preset="base", max_patches=64)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
+    try:
+        with pytest.raises(ScmambaError, match="batch_size="):
+            model.train(
+                max_epochs=2, batch_size=200, accelerator="gpu", enable_progress_bar=False,
+                plan_kwargs={"checkpoint_activations": False, "linear_first": False},
+            )  # fmt: skip
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
