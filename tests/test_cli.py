@@ -253,7 +253,7 @@ def test_a_genome_given_is_used(simulated, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "tpu"])
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps", "tpu"])
 def test_a_device_that_is_not_there_is_one_line_before_the_file_is_read(tmp_path, accelerator, monkeypatch):
     monkeypatch.setattr("scmamba_scvi.data.read", lambda _: pytest.fail("was read"))
     source = tmp_path.parent / "not_read.h5mu"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
+from anndata.experimental import IOSpec, read_dispatched
 from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
+from scipy import sparse
 
 from .._compat import without_pulling
 from .._files import check_is_there
@@ -54,8 +56,30 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     >>> data.write_obsm(path, "X_scmamba", model.get_latent_representation(), obs_names=mdata.obs_names)
     """
     root = _open(path, "r")
-    with _explaining(f"{path} is damaged, or not a MuData"), without_pulling():
-        modalities = {name: _open_modality(root["mod"][name]) for name in _modality_order(root["mod"])}
+    with _explaining(f"{path} is damaged, or not a MuData"):
+        return _assembled(root, _open_modality)
+
+
+def read_widened(path: Path) -> MuData | AnnData:
+    """What a file holds, in memory; sparse matrices of float16, which scipy does not know, become float32."""
+
+    def read_part(read: Callable, name: str, part: Any, *, iospec: IOSpec) -> Any:
+        if not is_sparse(part) or part["data"].dtype != np.float16:
+            return read(part)
+        values, *rest = (part[array][...] for array in ("data", "indices", "indptr"))
+        return getattr(sparse, iospec.encoding_type)(
+            (values.astype(np.float32), *rest), shape=tuple(part.attrs["shape"])
+        )
+
+    root = zarr.open_group(path, mode="r") if path.is_dir() else h5py.File(path, "r")
+    if "mod" not in root:
+        return read_dispatched(root, read_part)
+    return _assembled(root, lambda group: read_dispatched(group, read_part))
+
+
+def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
+    with without_pulling():
+        modalities = {name: read_modality(root["mod"][name]) for name in _modality_order(root["mod"])}
         return MuData(modalities, **{name: read_elem(root[name]) for name in SHARED if name in root})
 
 

@@ -19,6 +19,7 @@ from .._compat import without_pulling
 from .._files import check_is_there
 from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
 from ..errors import ScmambaError
+from ._on_disk import read_widened
 
 #: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
 MAX_COMPRESSION: Final = 1100
@@ -118,12 +119,10 @@ def _read_one(path: Path) -> MuData | AnnData:
     except ScmambaError:
         raise
     except Exception as error:
+        if "does not support dtype float16" in str(error):  # of scipy, for a sparse matrix
+            return read_widened(path)
         # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if "does not support dtype float16" in reason:
-            raise ScmambaError(
-                f"{path} holds a sparse matrix of type float16, which scipy cannot read: write the file again with float32."
-            ) from error
         raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
 
 

@@ -51,30 +51,25 @@ class AnnotationCoverage:
 
     Examples
     --------
-    >>> coverage = pp.AnnotationCoverage(
-    ...     n_features=3, n_kept=0, n_by_id=1, n_by_name=1, n_by_name_ignoring_case=0, n_ambiguous=0
-    ... )
-    >>> coverage.n_placed
+    >>> pp.AnnotationCoverage(n_features=3, n_kept=0, n_by_id=1, n_by_name=1, n_ambiguous=0).n_placed
     2
     """
 
     n_features: int
     n_kept: int  # have the coordinates they had before
     n_by_id: int
-    n_by_name: int
-    n_by_name_ignoring_case: int
+    n_by_name: int  # ignoring case where no name is spelled the same
     n_ambiguous: int  # of those found, how many the annotation places at several loci
 
     @property
     def n_placed(self) -> int:
         """Genes that have coordinates now."""
-        return self.n_kept + self.n_by_id + self.n_by_name + self.n_by_name_ignoring_case
+        return self.n_kept + self.n_by_id + self.n_by_name
 
     def __str__(self) -> str:
         text = (
             f"{self.n_placed:,} of {self.n_features:,} genes have coordinates: {self.n_by_id:,} by id, "
-            f"{self.n_by_name:,} by name, {self.n_by_name_ignoring_case:,} by name ignoring case, "
-            f"{self.n_kept:,} had them"
+            f"{self.n_by_name:,} by name, {self.n_kept:,} had them"
         )
         return text + (f"; {self.n_ambiguous:,} lie at several loci, the first was taken" if self.n_ambiguous else "")
 
@@ -288,9 +283,8 @@ def _look_up(
             found[asked] = [row_of.get(key, -1) for key in spelled]
             n_ambiguous += sum(key in several for key in spelled)
         n_found.append(int((found >= 0).sum() - before))
-    by_id, by_name, ignoring_case = n_found
     n_kept = int((placed & (found < 0)).sum())
-    return found, AnnotationCoverage(len(var), n_kept, by_id, by_name, ignoring_case, n_ambiguous)
+    return found, AnnotationCoverage(len(var), n_kept, n_found[0], sum(n_found[1:]), n_ambiguous)
 
 
 def _without_genome(names: np.ndarray) -> np.ndarray:

@@ -32,6 +32,9 @@ SETUP_ARGUMENTS: Final[dict[str, Any]] = {
     "modalities": {...: str}, "layers": {...: (str, NoneType)}, "batch_key": (str, NoneType),
     "labels_key": (str, NoneType), "unlabeled_category": str, "require_counts": bool, "genome": (str, NoneType),
 }  # fmt: skip
+#: The same of what `LinearClassifier.to_dict` and `FeatureLayout.to_dict` give.
+HEAD: Final = {"classes": [str], "weight": [list], "bias": [float, int], "temperature": (float, int)}
+LAYOUT: Final = {"patch_size": int, "slots": [int], "patch_names": [str], "n_placed": int, "ordered": bool}
 #: Types of the entries of ``model.json``: ``[a, b]`` is a list of values of types ``a`` or ``b``, ``{...: a}`` a dict of
 #: any keys, another dict has exactly the keys named, a tuple lists alternatives.
 ENTRIES: Final[dict[str, Any]] = {
@@ -47,11 +50,11 @@ ENTRIES: Final[dict[str, Any]] = {
     "preset": str,
     "config": dict,
     "match_temperatures": {...: (float, int)},
-    "classifier": ({"labels_key": str, "heads": {...: dict}}, NoneType),
+    "classifier": ({"labels_key": str, "heads": {...: HEAD}}, NoneType),
     "places": {...: ({"chroms": [str], "chrom": [int], "start": [int], "end": [int]}, NoneType)},
     "setup_args": SETUP_ARGUMENTS,
     "features": {...: [str]},
-    "layouts": {...: dict},
+    "layouts": {...: LAYOUT},
     "categories": {BATCH_KEY: [str, int, float, bool], LABELS_KEY: [str, int, float, bool]},
     "original_keys": {BATCH_KEY: (str, NoneType), LABELS_KEY: (str, NoneType)},
 }

@@ -1,4 +1,4 @@
-"""Models as files: scvi-tools' format for your own, safetensors and JSON for files that are passed on."""
+"""Models as files in scvi-tools' format; what `ExportMixin` writes is for files that are passed on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any, Self
 from mudata import MuData
 
 from ..._compat import device_of
-from ..._files import check_content, check_folder, replace_by, temporary_folder, write_h5mu
+from ..._files import check_content, check_folder, check_result, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
-from .._base import ModelBase
-from .export import folder_of, read_export, write_export
+from .export import ExportMixin, folder_of
 from .model_json import MODEL_FILE
 
 
-class SavingMixin(ModelBase):
-    """`save`, `load`, `export` and `from_export`."""
+class SavingMixin(ExportMixin):
+    """`save` and `load`."""
 
     def save(
         self,
@@ -39,7 +38,7 @@ class SavingMixin(ModelBase):
         prefix
             Of the names of the files.
         overwrite
-            Replace what an earlier call wrote there; where that fails, the earlier files stay.
+            Replace what an earlier call wrote there, its data too; where that fails, the earlier files stay.
         save_anndata
             Save the MuData too.
         save_kwargs, **anndata_write_kwargs
@@ -62,7 +61,8 @@ class SavingMixin(ModelBase):
         if save_anndata and self.adata is None:
             raise ScmambaError("This model has no data to save: leave save_anndata out.")
         if save_anndata:
-            check_content(self.adata)
+            # how small compression makes them is not known
+            check_content(self.adata) if "compression" in anndata_write_kwargs else check_result(self.adata, folder)
         try:
             with temporary_folder(folder) as unfinished:
                 super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
@@ -77,6 +77,8 @@ class SavingMixin(ModelBase):
                         folder.mkdir(exist_ok=True)
                         for file in weights:
                             replace_by(file, folder / file.name)
+                        if not save_anndata:  # those of an earlier save may be others
+                            data.unlink(missing_ok=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise ScmambaError(
                 f"The model cannot be saved into {dir_path}: {' '.join(str(error).split())[:300]}"
@@ -135,53 +137,6 @@ class SavingMixin(ModelBase):
             raise ScmambaError(
                 f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model: {reason}"
             ) from error
-
-    def export(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the model as safetensors and JSON, the format for files that go to others: reading it runs no code.
-
-        Parameters
-        ----------
-        directory
-            Folder to create; afterwards it is complete, or as it was.
-        overwrite
-            Replace an existing export.
-
-        Raises
-        ------
-        ScmambaError
-            The folder exists and is not to be overwritten, holds something else, or cannot be written.
-
-        Examples
-        --------
-        >>> model.export("exported", overwrite=True)
-        >>> sorted(path.suffix for path in pathlib.Path("exported").iterdir())
-        ['.json', '.safetensors']
-        """
-        write_export(self, directory, overwrite=overwrite)
-
-    @classmethod
-    def from_export(cls, directory: str | os.PathLike[str], mdata: MuData | None = None) -> Self:
-        """Model from a folder that :meth:`export` made; safe for files from anyone.
-
-        Parameters
-        ----------
-        directory
-            The folder.
-        mdata
-            Data to attach; :meth:`setup_mudata` is not needed. `None`: pass data to the methods that need them.
-
-        Raises
-        ------
-        ScmambaError
-            A file is missing, damaged, of another format or version, or does not fit the network it describes.
-
-        Examples
-        --------
-        >>> model.export("exported", overwrite=True)
-        >>> SCMAMBA.from_export("exported").get_latent_representation(mdata).shape
-        (300, 64)
-        """
-        return read_export(cls, directory, mdata)
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:

@@ -10,9 +10,9 @@ from scvi.train import TrainingPlan
 from ..._keys import CELLS_KEY
 from ...config import TrainConfig
 from ...errors import ScmambaError
+from ..fitting.held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
 from .activations import set_checkpointing
 from .finite import loss_error, weights_error
-from .held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
 
 
 class ContrastivePlan(TrainingPlan):
