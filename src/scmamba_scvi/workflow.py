@@ -187,21 +187,18 @@ def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
 def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None, k: int = 10) -> pd.DataFrame:
     """Score how well the true matches of the validation cells are found, beside what chance would give.
 
-    No weight was fitted to these cells, but they chose the epoch, the stage and the temperature of the confidences. So
-    the scores say whether training worked; on new cells they are a little worse. To score cells that chose nothing, leave
-    some out of both parts, ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
+    No weight was fitted to these cells, but they chose the epoch, the stage and the temperature of the confidences: on
+    new cells scores are a little worse. To score cells that chose nothing, leave some out of both parts,
+    ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
     :func:`scmamba_scvi.metrics.evaluate_integration`.
 
     Parameters
     ----------
-    mdata
-        As :func:`integrate` leaves it.
-    model
-        The model it returned.
+    mdata, model
+        As :func:`integrate` leaves and returns them.
     labels_key
-        Column of ``mdata.obs`` with known cell types; adds the ARI of
-        :func:`~scmamba_scvi.metrics.leiden_ari_nmi` on the joint embedding, as
-        :func:`~scmamba_scvi.metrics.evaluate_integration` has it, of the validation cells.
+        Column of ``mdata.obs`` with known cell types; adds the ARI of :func:`~scmamba_scvi.metrics.leiden_ari_nmi` on
+        the joint embedding.
     k
         Neighbours among which the true match must be.
 

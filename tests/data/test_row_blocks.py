@@ -51,7 +51,7 @@ def test_blocks_hold_all_rows_in_order_and_are_written_back_the_same(matrix, sta
     write_rows(group, "again", iter(blocks))
     again = read_elem(group["again"])
     assert is_sparse(group["again"]) == stays_sparse
-    expected = matrix.toarray() if sparse.issparse(matrix) else matrix
+    expected = matrix.astype(np.float32).toarray() if sparse.issparse(matrix) else matrix
     np.testing.assert_array_equal(again.toarray() if stays_sparse else again, expected)
 
 

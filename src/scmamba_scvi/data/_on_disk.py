@@ -39,21 +39,14 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     Returns
     -------
     MuData to set up, train on and embed, as one in memory; names and tables are in memory. A ``.h5mu`` stays open, for
-    reading only, as long as the object lives.
-
-    Raises
-    ------
-    ScmambaError
-        There is no such file, it is damaged, or it is not a MuData.
+    reading only, as long as the object lives. What is missing, damaged or no MuData is a `ScmambaError`.
 
     Examples
     --------
-    >>> path = data.convert_mudata("cells.h5mu", "cells.zarr", overwrite=True)
-    >>> mdata = data.open_mudata(path)
+    >>> mdata = data.open_mudata("cells.h5mu")
     >>> SCMAMBA.setup_mudata(mdata)
     >>> model = SCMAMBA(mdata)
     >>> model.train(plan_kwargs={"buffer_mb": 2048})
-    >>> data.write_obsm(path, "X_scmamba", model.get_latent_representation(), obs_names=mdata.obs_names)
     """
     root = _open(path, "r")
     with _explaining(f"{path} is damaged, or not a MuData"):
@@ -104,8 +97,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     Raises
     ------
     ScmambaError
-        ``target`` exists, is something else than a zarr store of cells, is not called ``.zarr`` or is ``source``; or
-        ``source`` cannot be read.
+        ``target`` exists or cannot be used, or ``source`` cannot be read.
 
     Examples
     --------

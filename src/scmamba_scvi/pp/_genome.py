@@ -83,8 +83,9 @@ def annotate_genome(
 ) -> AnnotationCoverage:
     """Write coordinates of genes into ``var``, so that they can be laid out along the genome.
 
-    A gene is looked up by its Ensembl id without version, then by its name, then by its name ignoring case. Genes that
-    are not found are kept, with an empty ``chrom`` and ``-1`` for ``start`` and ``end``; they get patches of their own.
+    A gene is looked up by its Ensembl id without version, then by its name, then by its name ignoring case; of several
+    loci the first is taken, chromosomes before unplaced contigs. Genes that are not found are kept, with an empty ``chrom``
+    and ``-1`` for ``start`` and ``end``; they get patches of their own.
 
     Parameters
     ----------
@@ -110,11 +111,6 @@ def annotate_genome(
     ------
     ScmambaError
         The file is missing or holds no genes, the MuData has no modality of genes, or nothing matches.
-
-    Notes
-    -----
-    Of several loci of one id or name the first is taken: chromosomes come before unplaced contigs, both in natural
-    order, then the smaller start.
 
     Examples
     --------

@@ -52,7 +52,7 @@ class FeatureLayout:
             )
         if not 0 <= self.n_placed <= self.n_features:
             raise ScmambaError(
-                f"n_placed = {self.n_placed} must be between 0 and the number of features, {self.n_features}."
+                f"n_placed = {self.n_placed} is not between 0 and {self.n_features}, the number of features."
             )
         outside = (self.slots < 0) | (self.slots >= self.n_slots)
         if outside.any():

@@ -13,13 +13,7 @@ MAX_GAP = 8
 
 
 class RowsOnDisk:
-    """A matrix ``(cells, f)`` in a file, sparse by rows or dense, of which rows are read.
-
-    Parameters
-    ----------
-    x
-        anndata's `CSRDataset`, or an array with shape, dtype and slices as h5py and zarr have them.
-    """
+    """A matrix ``(cells, f)`` in a file of which rows are read: a `CSRDataset`, or an array of h5py or zarr."""
 
     def __init__(self, x: Any) -> None:
         self.shape = tuple(int(n) for n in x.shape)

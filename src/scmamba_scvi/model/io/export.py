@@ -173,15 +173,10 @@ def describe(model: ModelBase) -> dict[str, Any]:
 def check_weights(
     path: Path, sha256: str, config: ModelConfig, layouts: Mapping[str, FeatureLayout], n_batches: int
 ) -> None:
-    """Check that the file is the one described, and that its names, shapes and types are those of the network.
+    """Raise unless the file is the one described, and its names, shapes and types are those of the network.
 
     The network is built on the meta device, without memory for its values, so that a description cannot ask for more
     memory than the file accounts for.
-
-    Raises
-    ------
-    ScmambaError
-        The file is missing, damaged or another one, or its tensors do not fit.
     """
     if not path.is_file():
         raise ScmambaError(f"{path.parent} is not an exported model: it has no {path.name}.")

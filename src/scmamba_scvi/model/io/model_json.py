@@ -61,14 +61,9 @@ ENTRIES: Final[dict[str, Any]] = {
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Entries of ``model.json``, each of its type and consistent with the others.
+    """Entries of ``model.json``, each of its type and consistent with the others; raises if that is not so.
 
     ``config`` is a `ModelConfig`, ``layouts`` holds `FeatureLayout`.
-
-    Raises
-    ------
-    ScmambaError
-        The file is missing, damaged, too large, of another format or version, or an entry is not what it should be.
     """
     if not path.is_file():  # reading a pipe would wait forever
         raise ScmambaError(f"{path.parent} is not an exported model: it has no {path.name}.")

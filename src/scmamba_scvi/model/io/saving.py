@@ -33,16 +33,12 @@ class SavingMixin(ExportMixin):
 
         Parameters
         ----------
-        dir_path
-            Folder to create.
-        prefix
-            Of the names of the files.
+        dir_path, prefix, save_kwargs, **anndata_write_kwargs
+            As in :meth:`scvi.model.base.BaseModelClass.save`.
         overwrite
             Replace what an earlier call wrote there, its data too; where that fails, the earlier files stay.
         save_anndata
             Save the MuData too.
-        save_kwargs, **anndata_write_kwargs
-            As in :meth:`scvi.model.base.BaseModelClass.save`.
 
         Raises
         ------
@@ -103,11 +99,9 @@ class SavingMixin(ExportMixin):
 
         Parameters
         ----------
-        dir_path
-            The folder.
         adata
             MuData with the model's features in any order. `None`: the one saved with the model. `False`: no data.
-        accelerator, device, **kwargs
+        dir_path, accelerator, device, **kwargs
             As in :meth:`scvi.model.base.BaseModelClass.load`.
 
         Raises

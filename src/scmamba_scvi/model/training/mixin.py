@@ -137,10 +137,9 @@ class ContrastiveTrainingMixin(FittingMixin):
             Cells of a minibatch on one device; each is compared with all others. `None`: 512, or a quarter of the training
             cells if there are fewer than 2,048.
         contrastive_batch_size
-            Cells that the loss compares with each other: a multiple of ``batch_size`` and of the number of devices, at
-            most the training cells. Only ``batch_size`` of them have activations in memory at a time on a device, for
-            which every cell is read twice (gradient caching, arXiv 2101.06983). Loss, gradient and batch statistics are
-            those of one minibatch of this size. `None`: ``batch_size`` on every device.
+            Cells that the loss compares with each other: a multiple of ``batch_size`` and of the number of devices. Only
+            ``batch_size`` of them have activations in memory at a time on a device, for which every cell is read twice
+            (gradient caching, arXiv 2101.06983); the result is that of one minibatch. `None`: ``batch_size`` on every device.
         early_stopping
             End a stage when held-out cells have not been scored better for a while. The best weights are kept in any case.
         early_stopping_monitor
@@ -165,27 +164,25 @@ class ContrastiveTrainingMixin(FittingMixin):
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir
-            Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state of torch, order
-            of cells, history. For one device. If a save fails, a warning says so, training goes on, and the file stays as it
-            was. `None`: nothing is written, and a process that is killed loses the training.
+            Folder for ``training.ckpt``, which is written after every epoch and holds all that ``resume`` needs. For one
+            device. If a save fails, a warning says so, training goes on, and the file stays as it was.
         resume
             Continue from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
             interrupted. Model, data and arguments must be the ones that it began with.
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``.
-            The state of a callback (its ``state_dict``) begins anew with each stage; callbacks that write checkpoints keep
-            the best of both. With ``num_nodes`` and ``strategy``, several devices train together (``"ddp"`` unless another
-            strategy of this kind is named): the loss compares the cells of all of them, and held-out retrieval is among
-            all held-out cells.
+            For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``,
+            whose state begins anew with each stage (callbacks that write checkpoints keep the best of both). With
+            ``num_nodes`` and ``strategy`` (of the kind ``"ddp"``), several devices train together: the loss compares the
+            cells of all of them.
 
         Raises
         ------
         ScmambaError
             Too few cells, or sizes that do not fit them or each other.
         NonFiniteError
-            The loss or the weights are no longer finite; the model then keeps its last good weights.
+            The loss or the weights are no longer finite; the last good weights are kept.
         ResumeError
-            The checkpoint is damaged, belongs to another training, or is there although ``resume`` is not set.
+            The checkpoint is damaged, of another training, or there although ``resume`` is not set.
 
         Examples
         --------
