@@ -73,10 +73,7 @@ class SCMAMBAModule(BaseModuleClass):
 
     def embed_modality(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:
         """What users get of `encode`: the same vectors after alignment of the modalities."""
-        return self.align(self.encode(counts, kind, present), kind)
-
-    def align(self, z: Tensor, kind: str) -> Tensor:
-        """Embeddings of one modality ``(n, z)`` in the space where the modalities lie together."""
+        z = self.encode(counts, kind, present)
         return z if self.alignment is None else self.alignment(z.float(), kind)
 
     def _per_cell(self, counts: Tensor, kind: str, present: Tensor) -> Tensor:

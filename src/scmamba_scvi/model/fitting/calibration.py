@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from ..._keys import KINDS
 from ...metrics.distances import as_matrix
@@ -24,13 +25,18 @@ MIN_PAIRS = 10
 @torch.inference_mode()
 def calibrate(module: SCMAMBAModule, held_out: HeldOut, seed: int) -> dict[str, float]:
     """Temperature of each pair of kinds that at least `MIN_PAIRS` of the cells have, which were not trained on."""
+
+    def aligned(z: Tensor, kind: str) -> np.ndarray:
+        return (z if module.alignment is None else module.alignment(z.to(module.device), kind).cpu()).numpy()
+
     temperatures = {}
     for a, b in itertools.combinations(held_out, 2):
         both = (held_out[a][1] & held_out[b][1]).numpy()
         pairs = sample(np.flatnonzero(both), MAX_PAIRS, seed)
         if len(pairs) >= MIN_PAIRS:
-            x, y = (module.align(held_out[kind][0][pairs].to(module.device), kind).cpu().numpy() for kind in (a, b))
-            temperatures[pair_key(a, b)] = fit_temperature(x, y)
+            temperatures[pair_key(a, b)] = fit_temperature(
+                *(aligned(held_out[kind][0][pairs], kind) for kind in (a, b))
+            )
     return temperatures
 
 

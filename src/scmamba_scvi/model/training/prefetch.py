@@ -20,7 +20,15 @@ class Loader(Protocol):
 
 
 class Prefetcher:
-    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory to the CUDA device."""
+    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory at the same time.
+
+    Parameters
+    ----------
+    loader
+        Gives minibatches as dicts of tensors, dense or CSR, on the CPU.
+    device
+        A CUDA device.
+    """
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
         self._loader, self._device = loader, device
