@@ -370,7 +370,8 @@ def test_evaluate_compares_embeddings_and_says_what_it_left_out(integrated, tmp_
     assert "Note: Not scored: ARI (no --labels-key)." in result.stderr
     assert "200 cells" in result.output and "X_scmamba" in result.output
     assert read_scores(tmp_path / "scores.csv").index.tolist() == ["ours", "X_scmamba"]
-    again = run("evaluate", integrated[0] / "out.h5mu", *arguments, "--unpaired", "--out", tmp_path, "--overwrite")
+    ari = ("--embedding", "X_scmamba", "--metric", "ARI", "--out", tmp_path, "--overwrite")
+    again = run("evaluate", integrated[0] / "out.h5mu", *ari)
     assert again.exit_code == 2 and "Nothing could be scored" in again.stderr
 
 
