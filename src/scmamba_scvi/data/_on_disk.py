@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import without_pulling
+from .._compat import explained, without_pulling
 from .._files import check_is_there
 from ..errors import ScmambaError
 from ._row_blocks import is_sparse, row_blocks, write_rows
@@ -49,7 +48,7 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     >>> model.train(plan_kwargs={"buffer_mb": 2048})
     """
     root = _open(path, "r")
-    with _explaining(f"{path} is damaged, or not a MuData"):
+    with explained(f"{path} is damaged, or not a MuData"):
         return _assembled(root, _open_modality)
 
 
@@ -119,9 +118,9 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     part, replaced = (target.with_name(f".{target.name}.{ending}") for ending in ("part", "replaced"))
     shutil.rmtree(part, ignore_errors=True)
     try:
-        with _explaining(f"{source} cannot be converted to {target}"):
+        with explained(f"{source} cannot be converted to {target}"):
             _copy(from_root, zarr.open_group(part, mode="w", zarr_format=2))
-        with _explaining(f"{target} cannot be replaced"):
+        with explained(f"{target} cannot be replaced"):
             if target.exists():
                 shutil.rmtree(replaced, ignore_errors=True)
                 os.replace(target, replaced)
@@ -168,7 +167,7 @@ def write_obsm(
     values, names = np.asarray(values), pd.Index(obs_names)
     root = _open(path, "r+")
     try:
-        with _explaining(f"{path} cannot be changed"):
+        with explained(f"{path} cannot be changed"):
             known = read_elem(root["obs"]).index
             if len(values) != len(names):
                 raise ScmambaError(f"{len(values):,} rows of values for {len(names):,} names of cells.")
@@ -213,17 +212,6 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     if "mod" not in root or "obs" not in root:
         raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
     return root
-
-
-@contextlib.contextmanager
-def _explaining(message: str) -> Iterator[None]:
-    """Errors of other packages become a `ScmambaError` that begins with ``message``."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        if isinstance(error, ScmambaError):
-            raise
-        raise ScmambaError(f"{message}: {error}") from error
 
 
 def _modality_order(modalities: Any) -> list[str]:

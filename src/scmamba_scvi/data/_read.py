@@ -15,7 +15,7 @@ from anndata.utils import make_index_unique
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import without_pulling
+from .._compat import reason_of, without_pulling
 from .._files import check_is_there
 from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
 from ..errors import ScmambaError
@@ -122,7 +122,7 @@ def _read_one(path: Path) -> MuData | AnnData:
         if "does not support dtype float16" in str(error):  # of scipy, for a sparse matrix
             return read_widened(path)
         # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = reason_of(error)
         raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
 
 

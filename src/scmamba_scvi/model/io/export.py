@@ -17,7 +17,7 @@ import scvi
 import torch
 from safetensors import SafetensorError
 
-from ..._compat import package_version, scvi_constants
+from ..._compat import package_version, reason_of, scvi_constants
 from ..._files import atomic_write, sync_folder, temporary_folder
 from ..._keys import BATCH_KEY, LABELS_KEY, x_key
 from ...config import ModelConfig
@@ -86,7 +86,7 @@ class ExportMixin(ModelBase):
                     os.replace(unfinished, directory)
                     sync_folder(directory.parent)
         except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            reason = getattr(error, "strerror", None) or reason_of(error)
             raise ScmambaError(
                 f"The model cannot be written into {directory}: {reason}. What was there is as it was."
             ) from error
@@ -191,7 +191,7 @@ def check_weights(
         with torch.device("meta"):
             network = SCMAMBAModule(config, layouts, n_batches).state_dict()
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise ScmambaError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise ScmambaError(f"{path} cannot be read: {reason_of(error)}") from error
     dtypes = {torch.int64: "I64", torch.float32: "F32"}
     needed = {name: f"{dtypes[tensor.dtype]} {tuple(tensor.shape)}" for name, tensor in network.items()}
     for name in sorted(found.keys() | needed.keys()):

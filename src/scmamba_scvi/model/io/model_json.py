@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..._compat import reason_of
 from ..._keys import BATCH_KEY, KINDS, LABELS_KEY
 from ...config import ModelConfig
 from ...errors import ScmambaError
@@ -79,7 +80,7 @@ def read_description(path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise ScmambaError(f"{path} cannot be read: it lacks {error}.") from error
     except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ScmambaError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise ScmambaError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 def _check_version(described: Any) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any, Self
 
 from mudata import MuData
 
-from ..._compat import device_of
+from ..._compat import device_of, explained
 from ..._files import check_content, check_folder, check_result, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
 from .export import ExportMixin, folder_of
@@ -59,26 +57,21 @@ class SavingMixin(ExportMixin):
         if save_anndata:
             # how small compression makes them is not known
             check_content(self.adata) if "compression" in anndata_write_kwargs else check_result(self.adata, folder)
-        try:
-            with temporary_folder(folder) as unfinished:
-                super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
-                weights = list(unfinished.iterdir())
-                try:
-                    if save_anndata:
-                        write_h5mu(self.adata, unfinished / data.name, **anndata_write_kwargs)
-                        weights.append(unfinished / data.name)
-                finally:
-                    # weights alone are better than nothing, but not beside the data of an earlier save
-                    if len(weights) > 1 or not save_anndata or not data.exists():
-                        folder.mkdir(exist_ok=True)
-                        for file in weights:
-                            replace_by(file, folder / file.name)
-                        if not save_anndata:  # those of an earlier save may be others
-                            data.unlink(missing_ok=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ScmambaError(
-                f"The model cannot be saved into {dir_path}: {' '.join(str(error).split())[:300]}"
-            ) from error
+        with explained(f"The model cannot be saved into {dir_path}"), temporary_folder(folder) as unfinished:
+            super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
+            weights = list(unfinished.iterdir())
+            try:
+                if save_anndata:
+                    write_h5mu(self.adata, unfinished / data.name, **anndata_write_kwargs)
+                    weights.append(unfinished / data.name)
+            finally:
+                # weights alone are better than nothing, but not beside the data of an earlier save
+                if len(weights) > 1 or not save_anndata or not data.exists():
+                    folder.mkdir(exist_ok=True)
+                    for file in weights:
+                        replace_by(file, folder / file.name)
+                    if not save_anndata:  # those of an earlier save may be others
+                        data.unlink(missing_ok=True)
 
     @classmethod
     def load(
@@ -118,19 +111,9 @@ class SavingMixin(ExportMixin):
         if adata is not None and adata is not False and not isinstance(adata, MuData):
             raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
         device_of(accelerator, device)  # raises if it is not there
-        try:
+        # torch and pickle raise half a dozen types on files that are cut off, or that hold something else
+        with explained(f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model"):
             return super().load(os.fspath(dir_path), adata, accelerator=accelerator, device=device, **kwargs)
-        except ScmambaError:
-            raise
-        except (
-            OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError, ImportError,
-            pickle.UnpicklingError, zipfile.BadZipFile,
-        ) as error:  # fmt: skip
-            # torch and pickle raise these on files that are cut off, or that hold something else
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise ScmambaError(
-                f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model: {reason}"
-            ) from error
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:

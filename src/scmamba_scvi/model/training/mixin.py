@@ -16,13 +16,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from scvi.train import TrainRunner
 
-from ..._compat import device_of, devices_docstring, limited_threads, quiet_lightning
+from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig, resolve_train_config
 from ...errors import ScmambaError
 from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
-from ..inputs.arguments import explained
 from ..inputs.manager import n_modalities_of_cells
 from .arguments import check_training
 from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StageResult, StopOnInterrupt

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scvi import settings
 
-from ..._compat import warn
+from ..._compat import reason_of, warn
 from ..._files import atomic_write, remove_unfinished
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig
@@ -155,7 +155,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = AtomicCheckpointIO().load_checkpoint(path)
     except Exception as error:
-        raise ResumeError(f"{path} cannot be read, it may be damaged: {' '.join(str(error).split())[:200]}") from error
+        raise ResumeError(f"{path} cannot be read, it may be damaged: {reason_of(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ResumeError(f"{path} is not the checkpoint of a training with this release of scmamba-scvi.")
     return state
