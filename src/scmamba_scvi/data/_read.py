@@ -69,14 +69,13 @@ def read(
     Returns
     -------
     One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type. Counts are as
-    the file has them; ``var`` holds the coordinates that the file has (``interval``, or ``chrom``, ``start`` and ``end``). Features
-    of one name within a modality are numbered.
+    the file has them, sparse float16 as float32; ``var`` has the coordinates of the file. Features of one name within a modality
+    are numbered.
 
     Raises
     ------
     ScmambaError
-        There is no such file, it is damaged, it is of another format (the message names the way to convert it), or it holds one
-        modality only.
+        There is no such file, it is damaged, of another format (the message names the way to convert it), or of one modality.
 
     Examples
     --------

@@ -72,11 +72,8 @@ class SCMAMBA(
     layouts
         Order and patches of the features per kind of modality, as :func:`scmamba_scvi.pp.feature_layout` makes them;
         `None` computes them from ``var``.
-    registry
-        Of a saved model; passed by :meth:`load`.
-    config
-        All options, those of a saved model; passed by :meth:`load`. ``preset`` is only their label then, and
-        ``n_latent`` is not read.
+    registry, config
+        Of a saved model; passed by :meth:`load`. ``preset`` is only a label then, and ``n_latent`` is not read.
     **overrides
         Any entry of :class:`scmamba_scvi.config.ModelConfig`.
 

@@ -178,7 +178,7 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
     Raises
     ------
     ScmambaError
-        ``var`` has no rows, ``patch_size`` is below 1, or coordinates are there but cannot be read.
+        There is no feature, or coordinates are there but cannot be read.
 
     Examples
     --------
@@ -211,9 +211,7 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
 def _cut(run: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut sorted features into patches within each run of equal values (``run``: the chromosome of each feature).
 
-    Returns
-    -------
-    Patch of each feature and its offset within the patch, int64 ``(f,)``, and the first feature of each patch ``(c,)``.
+    Returns patch and offset within it of each feature, int64 ``(f,)``, and the first feature of each patch ``(c,)``.
     """
     at = np.arange(len(run))
     begin = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])

@@ -47,7 +47,7 @@ def fit_alignment(
         return
     alignment = copy.deepcopy(module.alignment).cpu()  # where the embeddings are
     remembered = embed_all(module, matrices, sample(cells[is_paired(matrices, cells)], N_MEMORY, seed))
-    alignment.set_memory(F.normalize(sum(x for x, _ in remembered.values()), dim=1))
+    alignment.set_memory(F.normalize(torch.stack([x for x, _ in remembered.values()]).sum(0), dim=1))
     recalled = {kind: (alignment.recall(x), present[kind]) for kind, x in z.items()}
     before, after = (retrieval_scores([embedded]).get("foscttm", 0.0) for embedded in (held_out, recalled))
     if after > before:
