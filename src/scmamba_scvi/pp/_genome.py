@@ -87,7 +87,7 @@ def annotate_genome(
     --------
     >>> rna = anndata.AnnData(np.ones((2, 2)), var=pd.DataFrame(index=["CD4", "CD19"]))
     >>> genes = pd.DataFrame({"gene_name": ["CD4"], "chrom": ["chr12"], "start": [6_786_857], "end": [6_820_799]})
-    >>> pp.annotate_genome(rna, genes).n_placed, rna.var["chrom"].tolist()
+    >>> int(pp.annotate_genome(rna, genes)["n_placed"]), rna.var["chrom"].tolist()
     (1, ['chr12', ''])
     """
     adata = _genes_of(data, modality)
