@@ -253,7 +253,7 @@ def test_a_genome_given_is_used(simulated, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "tpu"])
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps", "tpu"])
 def test_a_device_that_is_not_there_is_one_line_before_the_file_is_read(tmp_path, accelerator, monkeypatch):
     monkeypatch.setattr("scmamba_scvi.data.read", lambda _: pytest.fail("was read"))
     source = tmp_path.parent / "not_read.h5mu"
@@ -370,7 +370,8 @@ def test_evaluate_compares_embeddings_and_says_what_it_left_out(integrated, tmp_
     assert "Note: Not scored: ARI (no --labels-key)." in result.stderr
     assert "200 cells" in result.output and "X_scmamba" in result.output
     assert read_scores(tmp_path / "scores.csv").index.tolist() == ["ours", "X_scmamba"]
-    again = run("evaluate", integrated[0] / "out.h5mu", *arguments, "--unpaired", "--out", tmp_path, "--overwrite")
+    ari = ("--embedding", "X_scmamba", "--metric", "ARI", "--out", tmp_path, "--overwrite")
+    again = run("evaluate", integrated[0] / "out.h5mu", *ari)
     assert again.exit_code == 2 and "Nothing could be scored" in again.stderr
 
 

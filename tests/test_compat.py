@@ -12,7 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scmamba_scvi import _compat
-from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
 def test_private_names_of_scvi_tools_exist():
@@ -64,3 +64,16 @@ def test_without_pulling_columns_stay_with_their_modality():
             mdata = MuData({"rna": rna})
     assert mdata.obs.columns.empty
     assert mdata["rna"].obs["depth"].tolist() == [1, 2]
+
+
+def test_errors_of_other_packages_are_quoted_and_ours_pass():
+    with (
+        pytest.raises(ScmambaError, match="a trainer cannot be made: two words") as caught,
+        _compat.explained("a trainer cannot be made"),
+    ):
+        raise TypeError("two\n  words")
+    assert isinstance(caught.value.__cause__, TypeError)
+    with pytest.raises(UnknownNameError), _compat.explained("never said"):
+        raise UnknownNameError("name", "a", ["b"])
+    with pytest.raises(ZeroDivisionError), _compat.explained("not of this kind"):
+        raise ZeroDivisionError

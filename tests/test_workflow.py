@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import random
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -163,7 +164,30 @@ def test_bad_arguments_change_nothing():
     mdata = simulate_multiome(**SMALL, seed=0)
     with pytest.raises(ScmambaError, match="'small'"):
         workflow.integrate(mdata, preset="huge")
+    for name, value in (("n_latent", 16), ("preset", "base")):
+        with pytest.raises(ScmambaError, match=rf"integrate\(mdata, {name}=...\)"):
+            workflow.integrate(mdata, model_kwargs={name: value})
     assert "X_scmamba" not in mdata.obsm and "X_scmamba" not in mdata["rna"].obsm
+
+
+def test_a_full_disk_is_said_before_training_and_before_writing(tmp_path, monkeypatch):
+    mdata = simulate_multiome(n_cells=60, n_genes=40, n_peaks=60, seed=0)
+    mdata.obsm["large"] = np.zeros((60, 10_000))  # of which no matrix of counts is as large
+    workflow.write_mudata(mdata, tmp_path / "cells.h5mu")
+    free = 2**20
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 2**40, free))
+    for part in (mdata, mdata["rna"]):
+        with pytest.raises(ScmambaError, match="About 5 MB are to be written into .* has 1 MB left"):
+            workflow.write_mudata(mdata, tmp_path / "new" / "cells.h5mu")
+        mdata["rna"].obsm["large"] = part.obsm.pop("large")
+    model = workflow.integrate(mdata, umap=False, **FAST)
+    with pytest.raises(ScmambaError, match="has 1 MB left"):
+        model.save(tmp_path / "m", save_anndata=True)
+    monkeypatch.setattr(SCMAMBA, "train", lambda *_, **__: pytest.fail("training began"))
+    free = 1000
+    with pytest.raises(ScmambaError, match="MB are to be written into .*m, which has 0 MB left"):
+        workflow.integrate(mdata, umap=False, model_dir=tmp_path / "m", **FAST)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.h5mu"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

@@ -6,9 +6,11 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+import pickle
 import sys
 import warnings
 import weakref
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -68,7 +70,7 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
         ValueError,
         TypeError,
     ) as error:  # not there, not installed, not known
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = reason_of(error).rstrip(".")
         raise ScmambaError(
             f"accelerator={accelerator!r} with devices={devices!r} cannot be used on this machine: {reason}. Leave it out "
             "to take what is there."
@@ -150,6 +152,25 @@ def warn(message: str) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").startswith(("scmamba_scvi.", "scvi.", "lightning.")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Within the block, errors of other packages become a `ScmambaError` that says ``what`` and quotes them."""
+    try:
+        yield
+    except ScmambaError:
+        raise
+    except (
+        OSError, EOFError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError,
+        pickle.UnpicklingError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise ScmambaError(f"{what}: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,33 @@ def write_h5mu(mdata: MuData, path: Path, **options: Any) -> None:
     """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before."""
     with atomic_write(path) as unfinished, _nullable_strings():
         mdata.write_h5mu(unfinished, **options)
+
+
+def check_result(mdata: MuData, folder: Path) -> None:
+    """Raise if ``mdata`` cannot be written into ``folder``, for what it holds or for its size."""
+    check_content(mdata)
+    parts = [mdata, *mdata.mod.values()]
+    entries = [part.X for part in mdata.mod.values()]
+    entries += [x for part in parts for name in ("obsm", "varm", "obsp", "varp") for x in getattr(part, name).values()]
+    entries += [x for part in mdata.mod.values() for x in part.layers.values()]
+    check_space(sum(map(_n_bytes, [*entries, *(table for part in parts for table in (part.obs, part.var))])), folder)
+
+
+def check_space(n_bytes: int, folder: Path) -> None:
+    """Raise unless so much fits on the disk of ``folder``."""
+    free = shutil.disk_usage(nearest_folder(folder)).free
+    if n_bytes > free:
+        raise ScmambaError(
+            f"About {n_bytes / 2**20:,.0f} MB are to be written into {folder}, which has {free / 2**20:,.0f} MB left."
+        )
+
+
+def _n_bytes(entry: Any) -> int:
+    """What an array, a table or a sparse matrix in memory takes there, about what it takes in a file."""
+    if hasattr(entry, "memory_usage"):
+        return int(entry.memory_usage().sum())
+    arrays = [getattr(entry, name) for name in ("data", "indices", "indptr")] if hasattr(entry, "indptr") else [entry]
+    return sum(int(getattr(array, "nbytes", 0)) for array in arrays)
 
 
 def check_content(mdata: MuData) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ._columns import obs_column
 from ._compat import device_of, limited_threads, quiet
-from ._files import check_content, check_folder, write_h5mu
+from ._files import check_content, check_folder, check_result, check_space, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
 from .metrics import leiden_ari_nmi, true_match_ranks
@@ -99,6 +99,10 @@ def integrate(
     """
     from .model import SCMAMBA
 
+    for name in sorted({"n_latent", "preset"} & set(model_kwargs or ())):
+        raise ScmambaError(
+            f"{name} is an argument of integrate: pass integrate(mdata, {name}=...), not in model_kwargs."
+        )
     device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
     if model_dir is not None:
         check_folder(Path(model_dir), overwrite)
@@ -111,7 +115,9 @@ def integrate(
             check_content(mdata)
         except ScmambaError as error:
             warnings.warn(f"This result cannot be kept in a file. {error}", UserWarning, stacklevel=2)
-        model = SCMAMBA(mdata, **{"n_latent": n_latent, "preset": preset, **(model_kwargs or {})})
+        model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
+        if model_dir is not None:
+            check_space(sum(t.nbytes for t in model.module.state_dict().values()), Path(model_dir))
         model.train(**train_kwargs)
         if model_dir is not None:
             model.save(os.fspath(model_dir), overwrite=overwrite)
@@ -181,21 +187,18 @@ def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
 def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None, k: int = 10) -> pd.DataFrame:
     """Score how well the true matches of the validation cells are found, beside what chance would give.
 
-    No weight was fitted to these cells, but they chose the epoch, the stage and the temperature of the confidences. So
-    the scores say whether training worked; on new cells they are a little worse. To score cells that chose nothing, leave
-    some out of both parts, ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
+    No weight was fitted to these cells, but they chose the epoch, the stage and the temperature of the confidences: on
+    new cells scores are a little worse. To score cells that chose nothing, leave some out of both parts,
+    ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
     :func:`scmamba_scvi.metrics.evaluate_integration`.
 
     Parameters
     ----------
-    mdata
-        As :func:`integrate` leaves it.
-    model
-        The model it returned.
+    mdata, model
+        As :func:`integrate` leaves and returns them.
     labels_key
-        Column of ``mdata.obs`` with known cell types; adds the ARI of
-        :func:`~scmamba_scvi.metrics.leiden_ari_nmi` on the joint embedding, as
-        :func:`~scmamba_scvi.metrics.evaluate_integration` has it, of the validation cells.
+        Column of ``mdata.obs`` with known cell types; adds the ARI of :func:`~scmamba_scvi.metrics.leiden_ari_nmi` on
+        the joint embedding.
     k
         Neighbours among which the true match must be.
 
@@ -249,7 +252,8 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ScmambaError
-        ``mdata`` holds something that a file cannot hold, such as dates in ``obs``; :func:`integrate` warns of it first.
+        ``mdata`` holds something that a file cannot hold, such as dates in ``obs``, or is larger than the space that is
+        left; :func:`integrate` warns of the first.
 
     Examples
     --------
@@ -257,7 +261,7 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     >>> scmamba_scvi.read("cells.h5mu").n_obs
     300
     """
-    check_content(mdata)
+    check_result(mdata, Path(path).parent)
     write_h5mu(mdata, Path(path))
 
 

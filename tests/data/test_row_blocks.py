@@ -27,6 +27,11 @@ def random(density, shape=(37, 8), dtype=np.float32):
     return sparse.random(*shape, density=density, format="csr", random_state=0, dtype=dtype)
 
 
+def half(matrix):
+    matrix.data = matrix.data.astype(np.float16)
+    return matrix
+
+
 @pytest.mark.parametrize(
     ("matrix", "stays_sparse"),
     [
@@ -34,6 +39,7 @@ def random(density, shape=(37, 8), dtype=np.float32):
         pytest.param(random(0.9).toarray(), False, id="dense"),
         pytest.param(random(0.2).toarray(), True, id="dense_of_zeros"),
         pytest.param(random(0.2).toarray().astype(np.float16), True, id="half_precision"),
+        pytest.param(half(random(0.2)), True, id="sparse_half_precision"),
         pytest.param(random(0.2, (0, 8)), True, id="no_rows"),
         pytest.param(random(0.2, (9, 400)), True, id="rows_longer_than_a_block"),
     ],
@@ -45,7 +51,7 @@ def test_blocks_hold_all_rows_in_order_and_are_written_back_the_same(matrix, sta
     write_rows(group, "again", iter(blocks))
     again = read_elem(group["again"])
     assert is_sparse(group["again"]) == stays_sparse
-    expected = matrix.toarray() if sparse.issparse(matrix) else matrix
+    expected = matrix.astype(np.float32).toarray() if sparse.issparse(matrix) else matrix
     np.testing.assert_array_equal(again.toarray() if stays_sparse else again, expected)
 
 

@@ -232,7 +232,7 @@ def test_arguments_of_train_that_cannot_be_used_are_named(case):
     assert_named(lambda: model.train(**{**QUIET, "max_epochs": 2, **TRAIN[case]}), mdata)
     assert not model.is_trained
     mdata, options = good(), {**QUIET, "max_epochs": 2, **TRAIN[case]}
-    assert_named(lambda: workflow.integrate(mdata, batch_key="batch", umap=False, model_kwargs=TINY, **options), mdata)
+    assert_named(lambda: workflow.integrate(mdata, batch_key="batch", umap=False, **options), mdata)
 
 
 def other_features():

@@ -1,8 +1,9 @@
-"""One trained model that tests share and do not change."""
+"""What tests of the model share and do not change: a trained model, and data in files."""
 
+import numpy as np
 import pytest
 
-from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.data import convert_mudata, open_mudata, simulate_multiome
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +19,23 @@ def trained():
     for encoder in model.module.encoders.values():
         encoder.gate.data.fill_(0.5)
     return model
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Accessibility has its cells in another order than RNA, and lacks some."""
+    mdata = simulate_multiome(n_cells=500, n_genes=80, n_peaks=200, seed=3)
+    keep = np.random.default_rng(0).permutation(500)[:460]
+    return type(mdata)({"rna": mdata["rna"], "atac": mdata["atac"][keep].copy()})
+
+
+@pytest.fixture(scope="module", params=["h5mu", "zarr", "dense h5mu"])
+def opened(request, uneven, tmp_path_factory):
+    """The same cells, with their counts left in a file."""
+    folder = tmp_path_factory.mktemp("disk")
+    mdata = uneven.copy()
+    if request.param == "dense h5mu":
+        mdata["rna"].X = mdata["rna"].X.toarray()
+    mdata.write_h5mu(folder / "m.h5mu")
+    path = folder / "m.h5mu"
+    return open_mudata(convert_mudata(path, folder / "m.zarr") if request.param == "zarr" else path)

@@ -19,26 +19,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from shapes import TINY, mudata_of, poisson
+from shapes import QUICK, TINY, fitted, small
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
-
-
-def small(n=60, seed=0):
-    mdata = mudata_of({"rna": poisson(n, 30, seed=seed), "atac": poisson(n, 20, seed=seed + 1)})
-    mdata.obs["batch"] = [f"batch {i % 2}" for i in range(n)]
-    return mdata
-
-
-def fitted(mdata, batch_key=None, **options):
-    SCMAMBA.setup_mudata(mdata, batch_key=batch_key)
-    model = SCMAMBA(mdata, **{**TINY, **options})
-    model.train(**QUICK)
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ class Work:
         model.is_trained_, model.train_indices = True, np.arange(N_TRAIN)
         model.module.to(on)
         model._fit_joint_embedding(np.arange(N_TRAIN))
-        model._calibrate_matching(np.arange(N_TRAIN, self.mdata.n_obs))
+        model._fit_to_validation(np.arange(N_TRAIN), np.arange(N_TRAIN, self.mdata.n_obs))
         return model
 
     def losses(self, on, options, passed):

@@ -7,14 +7,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from scmamba_scvi.nn import info_nce
-from scmamba_scvi.nn.distributed import copy_from_rank_0, gather_rows, n_ranks, rank
+from scmamba_scvi.nn.distributed import copy_from_rank_0, gather_rows, rank, world_size
 
 SIZES = (5, 3)
 
 
 def on_rank(number, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=len(SIZES))
-    assert (rank(), n_ranks()) == (number, len(SIZES))
+    assert (rank(), world_size()) == (number, len(SIZES))
     x = torch.load(f"{folder}/x.pt")
     weight = torch.full((4, 4), float(number + 1))
     copy_from_rank_0([weight])
@@ -52,4 +52,4 @@ def test_loss_over_the_rows_of_two_processes_and_its_gradient(tmp_path):
 
 def test_one_process_keeps_its_rows():
     x = torch.randn(3, 2)
-    assert (rank(), n_ranks()) == (0, 1) and gather_rows(x) is x
+    assert (rank(), world_size()) == (0, 1) and gather_rows(x) is x

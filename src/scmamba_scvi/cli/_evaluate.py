@@ -57,16 +57,6 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option(help="Score to compute, such as FOSCTTM; repeat it. By default all.")
     ] = None,
-    on_modalities: Annotated[
-        bool,
-        typer.Option(
-            "--on-modalities",
-            help="Score cell types and batches on the stacked embeddings of the modalities, not on the joint embedding.",
-        ),
-    ] = False,
-    unpaired: Annotated[
-        bool, typer.Option("--unpaired", help="Cells of the same name in two modalities are not the same cell.")
-    ] = False,
     all_cells: Annotated[
         bool,
         typer.Option(
@@ -106,9 +96,8 @@ def evaluate(
         if not all_cells and VALIDATION_KEY in mdata.obs:
             validation = mdata.obs[VALIDATION_KEY].to_numpy(dtype=bool)
         scores = evaluate_integration(
-            mdata, embeddings, label_key=labels_key, batch_key=batch_key, metrics=metric or "all", paired=not unpaired,
-            bio_on="modalities" if on_modalities else "joint", cells=validation, max_cells=max_cells, random_state=seed,
-            progress=err.is_terminal, device="auto",
+            mdata, embeddings, label_key=labels_key, batch_key=batch_key, metrics=metric or "all", cells=validation,
+            max_cells=max_cells, random_state=seed, progress=err.is_terminal, device="auto",
         )  # fmt: skip
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]
         n_cells = mdata.n_obs if validation is None else int(validation.sum())

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.table import Table
 
-from .._files import check_is_there, check_writable
+from .._files import check_is_there, check_result, check_writable
 from .._keys import CLUSTER_KEY
 from ..config import resolve_config
 from ..errors import ScmambaError
 from ._arguments import FILES, parse_files, parse_pairs, paths_of
 from ._console import out, print_written, reporting
-from ._outputs import check_outputs, check_result, save_figure
+from ._outputs import check_outputs, save_figure
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .._files import atomic_write, check_content, check_writable, nearest_folder, unfinished_path
+from .._files import atomic_write, check_writable, unfinished_path
 from ..errors import ScmambaError
 from ._console import print_written
-
-if TYPE_CHECKING:
-    from mudata import MuData
 
 #: Bytes of a name that file systems allow.
 LONGEST_NAME = 255
@@ -43,21 +38,6 @@ def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: boo
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
     for parent in {output.parent for output in outputs}:
         check_writable(parent)
-
-
-def check_result(mdata: MuData, folder: Path) -> None:
-    """Raise if ``mdata`` cannot be written into ``folder``, for what it holds or for its size."""
-    check_content(mdata)
-    arrays = []
-    for part in mdata.mod.values():
-        for x in (part.X, *part.layers.values()):
-            arrays += [x.data, x.indices] if hasattr(x, "indices") else [x]
-    needed = sum(array.nbytes for array in arrays if array is not None)
-    free = shutil.disk_usage(nearest_folder(folder)).free
-    if needed > free:
-        raise ScmambaError(
-            f"The result takes about {needed / 2**20:,.0f} MB, and {folder} has {free / 2**20:,.0f} MB left."
-        )
 
 
 def save_figure(draw: Callable[..., object], path: Path) -> None:

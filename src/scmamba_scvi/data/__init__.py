@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ._differentiation import simulate_differentiation
 from ._download import fetch_pbmc_multiome
 from ._on_disk import convert_mudata, open_mudata, write_obsm
 from ._read import read
@@ -14,7 +13,6 @@ __all__ = [
     "open_mudata",
     "read",
     "simulate_citeseq",
-    "simulate_differentiation",
     "simulate_multiome",
     "write_obsm",
 ]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +13,12 @@ import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
+from anndata.experimental import IOSpec, read_dispatched
 from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
+from scipy import sparse
 
-from .._compat import without_pulling
+from .._compat import explained, without_pulling
 from .._files import check_is_there
 from ..errors import ScmambaError
 from ._row_blocks import is_sparse, row_blocks, write_rows
@@ -37,25 +38,40 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     Returns
     -------
     MuData to set up, train on and embed, as one in memory; names and tables are in memory. A ``.h5mu`` stays open, for
-    reading only, as long as the object lives.
-
-    Raises
-    ------
-    ScmambaError
-        There is no such file, it is damaged, or it is not a MuData.
+    reading only, as long as the object lives. What is missing, damaged or no MuData is a `ScmambaError`.
 
     Examples
     --------
-    >>> path = data.convert_mudata("cells.h5mu", "cells.zarr", overwrite=True)
-    >>> mdata = data.open_mudata(path)
+    >>> mdata = data.open_mudata("cells.h5mu")
     >>> SCMAMBA.setup_mudata(mdata)
     >>> model = SCMAMBA(mdata)
     >>> model.train(plan_kwargs={"buffer_mb": 2048})
-    >>> data.write_obsm(path, "X_scmamba", model.get_latent_representation(), obs_names=mdata.obs_names)
     """
     root = _open(path, "r")
-    with _explaining(f"{path} is damaged, or not a MuData"), without_pulling():
-        modalities = {name: _open_modality(root["mod"][name]) for name in _modality_order(root["mod"])}
+    with explained(f"{path} is damaged, or not a MuData"):
+        return _assembled(root, _open_modality)
+
+
+def read_widened(path: Path) -> MuData | AnnData:
+    """What a file holds, in memory; sparse matrices of float16, which scipy does not know, become float32."""
+
+    def read_part(read: Callable, name: str, part: Any, *, iospec: IOSpec) -> Any:
+        if not is_sparse(part) or part["data"].dtype != np.float16:
+            return read(part)
+        values, *rest = (part[array][...] for array in ("data", "indices", "indptr"))
+        return getattr(sparse, iospec.encoding_type)(
+            (values.astype(np.float32), *rest), shape=tuple(part.attrs["shape"])
+        )
+
+    root = zarr.open_group(path, mode="r") if path.is_dir() else h5py.File(path, "r")
+    if "mod" not in root:
+        return read_dispatched(root, read_part)
+    return _assembled(root, lambda group: read_dispatched(group, read_part))
+
+
+def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
+    with without_pulling():
+        modalities = {name: read_modality(root["mod"][name]) for name in _modality_order(root["mod"])}
         return MuData(modalities, **{name: read_elem(root[name]) for name in SHARED if name in root})
 
 
@@ -80,8 +96,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     Raises
     ------
     ScmambaError
-        ``target`` exists, is something else than a zarr store of cells, is not called ``.zarr`` or is ``source``; or
-        ``source`` cannot be read.
+        ``target`` exists or cannot be used, or ``source`` cannot be read.
 
     Examples
     --------
@@ -103,9 +118,9 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
     part, replaced = (target.with_name(f".{target.name}.{ending}") for ending in ("part", "replaced"))
     shutil.rmtree(part, ignore_errors=True)
     try:
-        with _explaining(f"{source} cannot be converted to {target}"):
+        with explained(f"{source} cannot be converted to {target}"):
             _copy(from_root, zarr.open_group(part, mode="w", zarr_format=2))
-        with _explaining(f"{target} cannot be replaced"):
+        with explained(f"{target} cannot be replaced"):
             if target.exists():
                 shutil.rmtree(replaced, ignore_errors=True)
                 os.replace(target, replaced)
@@ -152,7 +167,7 @@ def write_obsm(
     values, names = np.asarray(values), pd.Index(obs_names)
     root = _open(path, "r+")
     try:
-        with _explaining(f"{path} cannot be changed"):
+        with explained(f"{path} cannot be changed"):
             known = read_elem(root["obs"]).index
             if len(values) != len(names):
                 raise ScmambaError(f"{len(values):,} rows of values for {len(names):,} names of cells.")
@@ -197,17 +212,6 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     if "mod" not in root or "obs" not in root:
         raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
     return root
-
-
-@contextlib.contextmanager
-def _explaining(message: str) -> Iterator[None]:
-    """Errors of other packages become a `ScmambaError` that begins with ``message``."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        if isinstance(error, ScmambaError):
-            raise
-        raise ScmambaError(f"{message}: {error}") from error
 
 
 def _modality_order(modalities: Any) -> list[str]:

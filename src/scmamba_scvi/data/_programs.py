@@ -73,12 +73,7 @@ def place_genes(rng: np.random.Generator, n_genes: int) -> pd.DataFrame:
 
 
 def place_peaks(rng: np.random.Generator, n_peaks: int, genes: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Peaks at promoters, around genes and between them, sorted.
-
-    Returns
-    -------
-    Columns chrom, start, end ``(n_peaks, 3)``, and the gene that each peak follows ``(n_peaks,)``, -1 for none.
-    """
+    """Peaks at promoters, around genes and between them, sorted; and the gene that each follows ``(n_peaks,)``, -1 for none."""
     n_genes = len(genes)
     chrom = _draw_chromosomes(rng, n_peaks)
     start = rng.random(n_peaks) * _length_of(chrom)

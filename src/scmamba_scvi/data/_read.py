@@ -15,10 +15,11 @@ from anndata.utils import make_index_unique
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import without_pulling
+from .._compat import reason_of, without_pulling
 from .._files import check_is_there
 from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
 from ..errors import ScmambaError
+from ._on_disk import read_widened
 
 #: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
 MAX_COMPRESSION: Final = 1100
@@ -68,14 +69,13 @@ def read(
     Returns
     -------
     One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type. Counts are as
-    the file has them; ``var`` holds the coordinates that the file has (``interval``, or ``chrom``, ``start`` and ``end``). Features
-    of one name within a modality are numbered.
+    the file has them, sparse float16 as float32; ``var`` has the coordinates of the file. Features of one name within a modality
+    are numbered.
 
     Raises
     ------
     ScmambaError
-        There is no such file, it is damaged, it is of another format (the message names the way to convert it), or it holds one
-        modality only.
+        There is no such file, it is damaged, of another format (the message names the way to convert it), or of one modality.
 
     Examples
     --------
@@ -118,12 +118,10 @@ def _read_one(path: Path) -> MuData | AnnData:
     except ScmambaError:
         raise
     except Exception as error:
+        if "does not support dtype float16" in str(error):  # of scipy, for a sparse matrix
+            return read_widened(path)
         # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if "does not support dtype float16" in reason:
-            raise ScmambaError(
-                f"{path} holds a sparse matrix of type float16, which scipy cannot read: write the file again with float32."
-            ) from error
+        reason = reason_of(error)
         raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
 
 

@@ -49,23 +49,29 @@ def _blocks_of_dense(element: Any) -> Iterator[Any]:
     dense = np.count_nonzero(first) * 2 > first.size
     for start in range(0, max(1, element.shape[0]), n_rows):
         block = np.asarray(element[start : start + n_rows])
-        # scipy has no sparse float16
-        yield block if dense else sparse.csr_matrix(block.astype(np.float32) if block.dtype == np.float16 else block)
+        yield block if dense else sparse.csr_matrix(_for_scipy(block))
 
 
 def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:
-    matrix = sparse_dataset(element)
-    if matrix.format == "csc":
+    if element.attrs["encoding-type"] == "csc_matrix":
         raise ScmambaError(
             f"{element.name} is stored by columns (CSC), so cells cannot be read one after another. Write it by rows "
             f"where it fits into memory: mdata[...].X = mdata[...].X.tocsr()."
         )
-    n_cells, indptr = matrix.shape[0], element["indptr"][...]
-    start = 0
-    if not n_cells:
-        yield matrix[:0]
-    while start < n_cells:
+    (n_cells, n_features), indptr = element.attrs["shape"], element["indptr"][...]
+    start, stop = 0, -1
+    while start < n_cells or stop < 0:  # one block at least
         stop = int(np.searchsorted(indptr, indptr[start] + VALUES_PER_COPY, side="right")) - 1
         stop = min(max(stop, start + 1), n_cells)
-        yield matrix[start:stop]
+        first, last = int(indptr[start]), int(indptr[stop])
+        parts = (
+            _for_scipy(element["data"][first:last]),
+            element["indices"][first:last],
+            indptr[start : stop + 1] - first,
+        )
+        yield sparse.csr_matrix(parts, shape=(stop - start, n_features))
         start = stop
+
+
+def _for_scipy(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32) if values.dtype == np.float16 else values  # scipy has no float16

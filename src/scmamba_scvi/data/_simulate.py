@@ -35,11 +35,9 @@ def simulate_multiome(
     """Cells with gene expression and chromatin accessibility.
 
     A cell mixes programs: a base, one of its lineage, one of its type, and continuous states that run through all
-    types. A program is a distribution over genes and, through the neighbourhoods on the genome, over peaks: a marker
-    gene and the peaks that follow it go up together. Some cells are on their way to another type of their lineage.
-    States are what tells a cell's own true match from other cells of its type; each modality has private states too,
-    which say nothing about the other. Counts are multinomial, with log-normal library sizes that the modalities hardly
-    share.
+    types. A program is a distribution over genes and over the peaks that follow them. Some cells are on their way to
+    another type of their lineage. States tell a cell's own true match from other cells of its type; each modality has
+    private states too. Counts are multinomial, with log-normal library sizes that the modalities hardly share.
 
     Parameters
     ----------
@@ -122,11 +120,6 @@ def simulate_citeseq(
     MuData with modalities ``rna`` and ``protein``, otherwise as :func:`simulate_multiome`; proteins have no
     coordinates, and their ``linked_gene`` is the gene that codes for them.
 
-    Raises
-    ------
-    ScmambaError
-        As :func:`simulate_multiome`, and more proteins than genes.
-
     Examples
     --------
     >>> data.simulate_citeseq(n_cells=100, n_genes=50, n_proteins=10, n_cell_types=3)["protein"].shape
@@ -162,10 +155,7 @@ def simulate_citeseq(
 def make_multiome(
     rng: np.random.Generator, cells: Cells, has: Mapping[str, np.ndarray], arguments: Mapping[str, Any]
 ) -> MuData:
-    """Genes, peaks and counts of ``cells``, of which ``has`` says who has each modality.
-
-    ``arguments`` are complete ones of :func:`simulate_multiome`; all of them are kept in ``uns["simulation"]``.
-    """
+    """Genes, peaks and counts of ``cells``, of which ``has`` says who has each modality; ``arguments`` are complete."""
     n_genes, n_peaks, structure = arguments["n_genes"], arguments["n_peaks"], cells.structure
     genes = _make_genes(rng, n_genes)
     programs = gene_programs(rng, n_genes, structure)
@@ -195,10 +185,8 @@ def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         if name.startswith("n_") and value < 1:
             raise ScmambaError(f"{name} must be at least 1, got {value}.")
-        if name.endswith("_counts") and not value > 0:
-            raise ScmambaError(f"{name}, the median counts of a cell, must be above 0, got {value}.")
-        if name.endswith("_strength") and not value >= 0:
-            raise ScmambaError(f"{name} must not be negative, got {value}.")
+        if name.endswith("_counts") and not value > 0 or name.endswith("_strength") and not value >= 0:
+            raise ScmambaError(f"{name} must {'be above 0' if 'counts' in name else 'not be negative'}, got {value}.")
     for name, groups in (("n_cell_types", "types"), ("n_batches", "batches")):
         if arguments["n_cells"] < arguments.get(name, 1):
             raise ScmambaError(

@@ -26,7 +26,7 @@ def knn_accuracy(
     Parameters
     ----------
     x
-        ``(n, z)`` embedding.
+        ``(n, z)`` embedding; stack the modalities to score them together.
     cell_type
         ``(n,)`` labels.
     n_neighbors
@@ -75,15 +75,11 @@ def mean_average_precision(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding; stack the modalities to score them together.
-    cell_type
-        ``(n,)`` labels.
     neighbor_frac
         Neighbours of a cell as a fraction of all cells, at least one; the paper's 1 %.
     n_neighbors
         Their number instead. The cell itself is never one of them.
-    max_queries, random_state
+    x, cell_type, max_queries, random_state
         As in :func:`knn_accuracy`.
 
     Notes
@@ -126,19 +122,10 @@ def graph_connectivity(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding, cells of all modalities stacked.
-    cell_type
-        ``(n,)`` labels. One label is enough.
     n_neighbors
         Neighbours of a cell, itself not counted; scanpy counts it, so its 15 are 14 here.
-    random_state
-        Seed of the order of ties.
-
-    Raises
-    ------
-    ScmambaError
-        No label occurs twice.
+    x, cell_type, random_state
+        As in :func:`knn_accuracy`; one label is enough.
 
     Notes
     -----

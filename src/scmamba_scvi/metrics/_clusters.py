@@ -56,10 +56,8 @@ def leiden_ari_nmi(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding; stack the modalities to score them together.
-    cell_type
-        ``(n,)`` labels.
+    x, cell_type
+        As in :func:`knn_accuracy`.
     resolutions
         Resolutions of the Leiden algorithm to choose from, above 0.
     n_neighbors
@@ -69,16 +67,10 @@ def leiden_ari_nmi(
     random_state
         First seed of the clustering, and that of the order of ties.
 
-    Raises
-    ------
-    ScmambaError
-        A resolution is not above 0, or ``n_seeds`` below 1.
-
     Notes
     -----
-    As in section 4.2.1, the best ARI and the best NMI may come from different resolutions. The paper clusters once. NMI is normalised by the
-    arithmetic mean of the entropies. The graph is built once; it is scanpy's, on exact neighbours
-    up to 100,000 rows. Everything runs on the CPU.
+    As in section 4.2.1, the best ARI and the best NMI may come from different resolutions; the paper clusters once. NMI is
+    normalised by the arithmetic mean of the entropies. The graph is scanpy's, on exact neighbours up to 100,000 rows.
 
     Examples
     --------

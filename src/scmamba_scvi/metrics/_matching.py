@@ -1,8 +1,8 @@
 """Does a cell of one modality find itself among the cells of the other?
 
-Row ``i`` of ``x`` and row ``i`` of ``y`` are the same cell, embedded from two modalities. Nearly all scores come from
-one number per cell: how many cells are closer to it than its true match is. To compute several of them in one pass over
-the distances, take :func:`true_match_ranks` once and call its methods.
+Row ``i`` of ``x`` and row ``i`` of ``y``, both ``(n, z)``, are the same cell, embedded from two modalities. Nearly all scores
+come from one number per cell: how many cells are closer to it than its true match is. To compute several of them in one
+pass over the distances, take :func:`true_match_ranks` once and call its methods.
 """
 
 from __future__ import annotations
@@ -23,15 +23,6 @@ from .distances import Matrix, as_matrix, count_closer, prepare, query_rows
 class TrueMatchRanks:
     """Where each cell's true match stands among the cells around it.
 
-    Attributes
-    ----------
-    closer
-        Float64 ``(2, m)``, from ``x`` and from ``y``: cells strictly closer than the true match.
-    ties
-        Float64 ``(2, m)``: cells as close as the true match, itself left out.
-    n_candidates
-        Cells that were compared, including the true match.
-
     Examples
     --------
     >>> ranks = metrics.true_match_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None])  # the first two cells are swapped
@@ -39,8 +30,11 @@ class TrueMatchRanks:
     ([1.0, 1.0, 0.0, 0.0], 4)
     """
 
+    #: Float64 ``(2, m)``, from ``x`` and from ``y``: cells strictly closer than the true match.
     closer: np.ndarray
+    #: Float64 ``(2, m)``: cells as close as the true match, itself left out.
     ties: np.ndarray
+    #: Cells that were compared, including the true match.
     n_candidates: int
 
     @property
@@ -92,10 +86,8 @@ def true_match_ranks(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding from one modality; Euclidean distances are taken on it as given.
-    y
-        ``(n, z)`` embedding of the same cells, in the same order, from the other modality.
+    x, y
+        ``(n, z)`` embeddings of the same cells, in the same order; Euclidean distances are taken on them as given.
     among
         ``"other"`` compares with the cells of the other modality only (``n`` candidates), ``"both"`` with all cells of
         both except the cell itself (``2 n - 1`` candidates).
@@ -106,11 +98,6 @@ def true_match_ranks(
         Seed of that draw.
     device
         Where to compute: ``None`` where ``x`` lies (an array: CPU), ``"auto"`` a CUDA device if there is one.
-
-    Raises
-    ------
-    ScmambaError
-        The arrays differ in shape or hold one cell.
 
     Notes
     -----
@@ -143,12 +130,7 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     """Fraction of samples closer than the true match, per cell and direction (equations 23 and 24; [Singh20]_).
 
     0 is perfect, about 0.5 is chance (precisely ``(n - 1) / 2n``), 1 the worst: lower is better. The score of an
-    integration is the mean over both arrays.
-
-    Parameters
-    ----------
-    x, y, device
-        As in :func:`true_match_ranks`.
+    integration is the mean over both arrays. Parameters are those of :func:`true_match_ranks`.
 
     Returns
     -------
@@ -157,8 +139,7 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
 
     Notes
     -----
-    Ties, up to rounding, count half: with the paper's strict "closer" an embedding that maps
-    all cells to one point would get the perfect score 0; here it scores as chance does.
+    Ties, up to rounding, count half: with the paper's strict "closer" all cells at one point would get the perfect score 0.
 
     References
     ----------
@@ -217,22 +198,15 @@ def neighborhood_overlap(
 
     Parameters
     ----------
-    x, y
-        As in :func:`foscttm`.
     k
         Numbers of neighbours, each between 1 and ``2 n - 1``, the cell itself never counted. ``None``: all from 1 to
         1,000, or to ``2 n - 1`` if that is less.
-    max_queries, random_state, device
+    x, y, max_queries, random_state, device
         As in :func:`true_match_ranks`.
 
     Returns
     -------
     Float64 array, one value for each ``k``. The whole curve costs no more than one point, since it is read from ranks.
-
-    Raises
-    ------
-    ScmambaError
-        ``k`` is out of range.
 
     Notes
     -----
@@ -263,16 +237,7 @@ def modality_gap(x: Matrix, y: Matrix) -> float:
 
     0 to 2, lower is better; 0 means that the clouds have one centre, not that any cell is near its true match. Rows
     are scaled to length 1 first, so that embeddings of different scales can be compared; a row of zeros stays zero.
-
-    Parameters
-    ----------
-    x, y
-        ``(n, z)`` and ``(m, z)`` embeddings of two modalities; pairs are not needed.
-
-    Raises
-    ------
-    ScmambaError
-        The dimensions differ.
+    ``x`` ``(n, z)`` and ``y`` ``(m, z)`` need not be of the same cells.
 
     References
     ----------

@@ -36,11 +36,6 @@ def matching_score(
     random_state
         Seed of the order of ties.
 
-    Raises
-    ------
-    ScmambaError
-        The arrays differ in shape or hold one cell.
-
     Notes
     -----
     With ``Kx(a)`` the neighbours of cell ``a``, of either modality, among the rows of ``x``, and ``Ky(a)`` among those

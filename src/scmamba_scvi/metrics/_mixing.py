@@ -45,11 +45,6 @@ def omics_entropy_mixing(
     max_queries, random_state
         As in :func:`knn_accuracy`. The paper averages over 100 draws of 100 cells, which estimates the mean of all.
 
-    Raises
-    ------
-    ScmambaError
-        The neighbours are more than a quarter of the rows: among most of the rows every embedding looks mixed.
-
     Notes
     -----
     Equation 16 lacks the minus sign, a base and a scale; the sum over regions in its text is a mean. Here the entropy
@@ -81,23 +76,12 @@ def omics_entropy_mixing(
 def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state: int = 0) -> np.ndarray:
     """Fraction of the nearest cells that are of the other modality, for each cell: do the modalities lie together here?
 
-    Parameters
-    ----------
-    x, y
-        ``(n, z)`` embeddings of the same cells, one per modality, in one space.
-    n_neighbors
-        Neighbours among the ``2 n`` points, the point itself not counted; 15 as in most neighbour graphs.
-    random_state
-        Orders ties.
+    ``x`` and ``y`` are ``(n, z)`` embeddings of the same cells, one per modality, in one space. Neighbours are counted among
+    the ``2 n`` points, the point itself left out; 15 as in most neighbour graphs.
 
     Returns
     -------
     ``(n,)``, the mean over the two points of a cell: 0.5 is a perfect mix, 0 two modalities that lie apart.
-
-    Raises
-    ------
-    ScmambaError
-        The embeddings do not fit each other, or there are no so many neighbours.
 
     Examples
     --------
@@ -129,22 +113,13 @@ def seurat_alignment(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding, cells of all modalities stacked.
-    omics
-        ``(n,)`` modality of each row, or its batch.
     neighbor_frac
         Neighbours of a cell as a fraction of the cells kept, at least one; the paper's 1 %.
     n_repeats
         How often cells are drawn, as many of every modality as the smallest has. Modalities of equal size need no draw and
         are scored once.
-    max_queries, random_state
-        As in :func:`knn_accuracy`.
-
-    Raises
-    ------
-    ScmambaError
-        A modality has one cell.
+    x, omics, max_queries, random_state
+        As in :func:`omics_entropy_mixing`.
 
     Notes
     -----

@@ -21,22 +21,7 @@ from ._silhouette import cell_type_asw, omics_asw
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of an integration.
-
-    Attributes
-    ----------
-    name
-        Column of the table.
-    group
-        Block of columns: ``"bio"``, ``"omics"``, ``"single-cell"`` or ``"batch"``.
-    about
-        What it measures, in one line.
-    function
-        From one method's embeddings to the value; a `ScmambaError` if the data lack what it needs.
-    higher_is_better
-        Whether a higher value is better.
-    in_summary
-        Whether it is part of the paper's mean of the group (equations 20 and 21).
+    """A score of an integration: a column ``name`` in the block ``group`` of the table, and in one line what it measures.
 
     Examples
     --------
@@ -47,9 +32,9 @@ class Metric:
     name: str
     group: Literal["bio", "omics", "single-cell", "batch"]
     about: str
-    function: Callable[[Embedded], float]
+    function: Callable[[Embedded], float]  # raises a ScmambaError if the data lack what it needs
     higher_is_better: bool = True
-    in_summary: bool = False
+    in_summary: bool = False  # part of the paper's mean of the group (equations 20 and 21)
 
 
 def _of_cell_types(function: Callable[..., float], *, on_device: bool = False) -> Callable[[Embedded], float]:

@@ -28,19 +28,10 @@ def cell_type_asw(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding; stack the modalities to score them together.
-    cell_type
-        ``(n,)`` labels.
-    max_queries, random_state
-        As in :func:`knn_accuracy`.
     device
         Where to compute: ``None`` where ``x`` lies (an array: CPU), ``"auto"`` a CUDA device if there is one.
-
-    Raises
-    ------
-    ScmambaError
-        No label occurs twice.
+    x, cell_type, max_queries, random_state
+        As in :func:`knn_accuracy`.
 
     Notes
     -----
@@ -74,22 +65,11 @@ def omics_asw(
 
     Parameters
     ----------
-    x
-        ``(n, z)`` embedding, cells of all modalities stacked.
-    omics
-        ``(n,)`` modality of each row, or its batch.
-    cell_type
-        ``(n,)`` labels.
     single_modality
         How to count a type of which there is one modality only, or one cell of each: ``"skip"`` leaves it out, since it
         cannot be mixed; ``"one"`` counts it as perfectly mixed, as the authors' code does for types of one modality.
-    device
-        As in :func:`cell_type_asw`.
-
-    Raises
-    ------
-    ScmambaError
-        No type has several cells of two modalities.
+    x, omics, cell_type, device
+        As in :func:`omics_entropy_mixing` and :func:`cell_type_asw`.
 
     Notes
     -----

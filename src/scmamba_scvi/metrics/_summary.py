@@ -45,11 +45,6 @@ def overall_scores(
     Columns ``bio``, ``omics``, ``overall``, index as in ``scores``. A method that lacks a score which others have gets
     ``NaN`` for the part and overall: averaging the remaining scores would reward a missing one.
 
-    Raises
-    ------
-    ScmambaError
-        If a part has no score, if a score is infinite or no number, or if ``"minmax"`` is asked of a single method.
-
     Examples
     --------
     >>> scores = pd.DataFrame({"ARI": [0.6], "NMI": [0.8], "omics mixing": [0.5]}, index=["scmamba-scvi"])

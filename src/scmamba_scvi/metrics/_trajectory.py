@@ -40,12 +40,6 @@ def diffusion_pseudotime(
     Float64 ``(n,)``, 0 at the root and 1 at the farthest cell. Cells that no path of the graph connects to the root are
     ``NaN``, and a warning says how many.
 
-    Raises
-    ------
-    ScmambaError
-        ``root`` is not a cell or is not connected to any other, there are too few cells for the components, or all
-        cells are at one point.
-
     References
     ----------
     .. [Haghverdi16] Haghverdi et al., Diffusion pseudotime robustly reconstructs lineage branching, Nature Methods
@@ -93,19 +87,8 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     """Trajectory conservation: rank correlation of two pseudotimes, scaled to 0..1 (equation 27; [Luecken22]_).
 
     Higher is better: 1 for the same order, 0.5 for unrelated orders, 0 for the reversed one. For two modalities take
-    the mean of their scores.
-
-    Parameters
-    ----------
-    before
-        ``(n,)`` pseudotime of the cells in the original data of a modality.
-    after
-        ``(n,)`` pseudotime of the same cells in the embedding, from the same root.
-
-    Raises
-    ------
-    ScmambaError
-        If the lengths differ, if fewer than three cells have both, or if one of them is the same for all cells.
+    the mean of their scores. ``before`` ``(n,)`` is the pseudotime of the cells in the original data of a modality, ``after``
+    that of the same cells in the embedding, from the same root. At least three cells must have both.
 
     Notes
     -----

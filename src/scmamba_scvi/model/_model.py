@@ -21,7 +21,6 @@ from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
 from .inputs.kinds import how_to_make_mudata, resolve_modalities
 from .inputs.manager import MultiModalManager
 from .io.copies import CopyMixin
-from .io.hub import HubMixin
 from .io.model_json import SETUP_ARGUMENTS
 from .io.saving import SavingMixin
 from .tools.agreement import AgreementMixin
@@ -53,7 +52,6 @@ class SCMAMBA(
     EmbeddingMixin,
     ContrastiveTrainingMixin,
     SavingMixin,
-    HubMixin,
     CopyMixin,
 ):
     """One embedding for cells measured in several modalities, from all features (arXiv 2506.20697).
@@ -74,11 +72,8 @@ class SCMAMBA(
     layouts
         Order and patches of the features per kind of modality, as :func:`scmamba_scvi.pp.feature_layout` makes them;
         `None` computes them from ``var``.
-    registry
-        Of a saved model; passed by :meth:`load`.
-    config
-        All options, those of a saved model; passed by :meth:`load`. ``preset`` is only their label then, and
-        ``n_latent`` is not read.
+    registry, config
+        Of a saved model; passed by :meth:`load`. ``preset`` is only a label then, and ``n_latent`` is not read.
     **overrides
         Any entry of :class:`scmamba_scvi.config.ModelConfig`.
 

@@ -12,17 +12,7 @@ from .block import Branch
 class Attention(Branch):
     """Multi-head self-attention in which a token sees itself and the tokens before it.
 
-    Parameters
-    ----------
-    d_model
-        Width ``d`` of tokens.
-    n_heads
-        Heads; ``d`` must be a multiple.
-
-    Raises
-    ------
-    ScmambaError
-        If ``d_model`` is not a multiple of ``n_heads``.
+    The width ``d_model`` of tokens must be a multiple of ``n_heads``.
 
     Examples
     --------

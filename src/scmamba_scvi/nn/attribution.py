@@ -18,18 +18,8 @@ def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_st
     stored are zero all along the line and get nothing: memory is that of the stored values and of one forward and
     backward pass, where an array of rows times features would not fit.
 
-    Parameters
-    ----------
-    score
-        From values ``(n, f)`` to ``(n,)``; the score of a row must not depend on the others.
-    values
-        ``(n, f)``, dense or CSR.
-    n_steps
-        Points on the line: the more there are, the closer the attributions sum to the difference of scores.
-
-    Returns
-    -------
-    Like ``values``. Each row sums to ``score(values) - score(empty)``, up to the quadrature.
+    ``score`` maps values ``(n, f)``, dense or CSR, to ``(n,)``; that of a row must not depend on the others. The result is
+    like ``values``. Each row sums to ``score(values) - score(empty)``, the closer the more steps there are.
 
     References
     ----------

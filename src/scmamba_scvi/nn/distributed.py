@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def n_ranks() -> int:
+def world_size() -> int:
     """Number of processes that train together; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Number of this process among those that train together, from 0."""
-    return dist.get_rank() if n_ranks() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def gather_rows(x: Tensor) -> Tensor:
@@ -25,11 +25,11 @@ def gather_rows(x: Tensor) -> Tensor:
     gathered rows and average their gradients, as `DistributedDataParallel` does, the result is the gradient of that
     loss on one device.
     """
-    if n_ranks() == 1:
+    if world_size() == 1:
         return x
     from torch.distributed.nn.functional import all_gather  # not every build of torch has it
 
-    lengths = torch.zeros(n_ranks(), dtype=torch.int64, device=x.device)
+    lengths = torch.zeros(world_size(), dtype=torch.int64, device=x.device)
     lengths[rank()] = len(x)
     dist.all_reduce(lengths)
     padded = F.pad(x, (0, 0, 0, int(lengths.max()) - len(x))).contiguous()
@@ -39,7 +39,7 @@ def gather_rows(x: Tensor) -> Tensor:
 @torch.no_grad()
 def copy_from_rank_0(tensors: list[Tensor]) -> None:
     """Overwrite ``tensors`` in place by those of rank 0."""
-    if n_ranks() == 1:
+    if world_size() == 1:
         return
     for tensor in tensors:
         whole = tensor.contiguous()

@@ -24,16 +24,9 @@ from ..ops.csr import slice_rows
 def apply_in_parts(
     per_cell: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], tensors: Mapping[str, Tensor], size: int | None
 ) -> dict[str, Tensor]:
-    """``per_cell(tensors)``, at most ``size`` cells at a time.
+    """``per_cell(tensors)``, at most ``size`` cells at a time; with `None` nothing is computed twice.
 
-    Parameters
-    ----------
-    per_cell
-        From a minibatch to a dict of rows ``(n, m)``; must treat each cell independently of the others.
-    tensors
-        The minibatch; rows are cells.
-    size
-        Cells whose activations are kept together; `None`, or as many as there are: nothing is computed twice.
+    ``per_cell`` maps a minibatch to a dict of rows ``(n, m)``, and must treat each cell independently of the others.
     """
     parts = [tensors] if size is None else list(split_minibatch(tensors, size))
     if len(parts) == 1 or not torch.is_grad_enabled():

@@ -14,13 +14,8 @@ EPS = 1e-5
 class RMSNorm(nn.Module):
     """``x / rms(x) * weight`` over the last axis (Zhang & Sennrich 2019, arXiv 1910.07467), in float32 inside.
 
-    Parameters
-    ----------
-    d
-        Length of the last axis.
-    before_product
-        A matrix product follows: under autocast the result is written in the dtype of the product, so that no copy of
-        the tokens in float32 is made. Off by default, since sums need the digits of float32.
+    With ``before_product`` a matrix product follows: under autocast the result is written in the dtype of the product, so
+    that no copy of the tokens in float32 is made. Off by default, since sums need the digits of float32.
     """
 
     def __init__(self, d: int, before_product: bool = False) -> None:

@@ -38,14 +38,10 @@ class PatchTokenizer(nn.Module):
     Parameters
     ----------
     slots
-        Place of each feature in the padded grid of ``c * w`` slots, int64 ``(f,)``: the layout is an index, data are
-        never copied to be reordered.
-    n_patches, patch_size
-        ``c`` and ``w``.
-    d_model
-        ``d``.
-    d_feature
-        ``e``; read by ``patch_embedding="feature"`` only.
+        Place of each feature in the padded grid of ``c * w`` slots (``n_patches`` times ``patch_size``), int64 ``(f,)``: the
+        layout is an index, data are never copied to be reordered.
+    d_model, d_feature
+        ``d``, and ``e``, which is read by ``patch_embedding="feature"`` only.
     patch_embedding
         ``"feature"``: every feature has a vector of its own. ``"shared"``: one projection ``(w, d)`` for all patches,
         equation 1 of the paper; feature 7 of every patch then has the same vector, which costs most of the signal

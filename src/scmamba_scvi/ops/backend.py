@@ -39,16 +39,8 @@ _MEASURED: Final[dict[Case, str]] = {}
 
 
 def ssd(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    *,
-    chunk_size: int | None = None,
-    backend: str = "auto",
-) -> Tensor:
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None, backend: str = "auto"
+) -> Tensor:  # fmt: skip
     """The selective scan of Mamba2, see `scmamba_scvi.ops.ssd` for the equations.
 
     Parameters
@@ -67,15 +59,9 @@ def ssd(
 
     Raises
     ------
-    UnknownNameError
-        For a back-end that does not exist.
     ScmambaError
-        For a back-end that exists but cannot run here, with the reason.
-
-    Warns
-    -----
-    UserWarning
-        If ``"auto"`` cannot use kernels that are installed, once, with the reason.
+        The back-end does not exist, or cannot run here, with the reason. If ``"auto"`` cannot use kernels that are
+        installed, one warning says why.
 
     Examples
     --------

@@ -38,16 +38,8 @@ def ssd_recurrent(
 ) -> Tensor:
     """The recurrence as it is written, one token after the other: slow, and the reference for tests.
 
-    Parameters
-    ----------
-    x, dt, A, B, C, D
-        See the head of this module.
-    chunk_size
-        Not used: all back-ends have one signature.
-
-    Returns
-    -------
-    ``(n, c, h, p)`` in the dtype of ``x``.
+    Arguments are explained at the head of this module; ``chunk_size`` is not used, as all back-ends have one signature. The
+    result is ``(n, c, h, p)`` in the dtype of ``x``.
 
     Examples
     --------
@@ -80,16 +72,8 @@ def ssd_chunked(
     float64 input); products with ``x``, ``B`` and ``C`` run in the dtype of ``x``. Memory grows linearly with ``c``;
     decay matrices and states are computed again in the backward pass instead of being kept.
 
-    Parameters
-    ----------
-    x, dt, A, B, C, D
-        See the head of this module.
-    chunk_size
-        ``q``; any length works, the last chunk is padded with tokens that do nothing. `None`: `choose_chunk_size`.
-
-    Returns
-    -------
-    ``(n, c, h, p)`` in the dtype of ``x``.
+    Arguments are explained at the head of this module. ``chunk_size`` is ``q``: any length works, the last chunk is padded
+    with tokens that do nothing; `None` is `choose_chunk_size`. The result is ``(n, c, h, p)`` in the dtype of ``x``.
 
     Examples
     --------

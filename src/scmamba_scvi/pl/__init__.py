@@ -1,4 +1,7 @@
-"""Figures: data in, matplotlib Axes out. No function shows its figure or changes the data."""
+"""Figures: data in, matplotlib Axes out. No function shows its figure or changes the data.
+
+What cannot be drawn is a :class:`~scmamba_scvi.errors.ScmambaError` that names what is missing or unknown.
+"""
 
 from __future__ import annotations
 

@@ -25,11 +25,8 @@ MAX_LABELS: Final = 100
 WRITTEN_FROM: Final = 0.01
 #: What the numbers are, for each way to normalize.
 NORMALIZED: Final = {
-    "true": "% of the true label",
-    "pred": "% of the predicted label",
-    "all": "% of all cells",
-    None: "number of cells",
-}
+    "true": "% of the true label", "pred": "% of the predicted label", "all": "% of all cells", None: "number of cells"
+}  # fmt: skip
 
 
 def confusion(
@@ -60,11 +57,6 @@ def confusion(
     Returns
     -------
     The ``Axes``. Values below 1 % are drawn but not written, and zeros are left white.
-
-    Raises
-    ------
-    ScmambaError
-        If lengths differ, no cell has both labels, there are more than 100 labels, or ``order`` lacks one.
 
     Examples
     --------

@@ -71,13 +71,6 @@ def metrics_table(
     -------
     The ``Axes``, in inches.
 
-    Raises
-    ------
-    ScmambaError
-        If there is nothing to draw, or if a score is not a number or infinite.
-    UnknownNameError
-        If there is no column ``sort_by``.
-
     Examples
     --------
     >>> mdata.obsm["X_pca"] = mdata["rna"].X[:, :9].toarray()  # any embedding can be scored
@@ -100,16 +93,10 @@ def metrics_table(
             _draw_column(ax, group, str(name), table[group, name].to_numpy(), name in lower, right, width)
             right += width
         if group:  # its name above its columns, on a line as long as they are wide
-            ax.plot(
-                [left + 0.06, right - 0.06],
-                [header + 0.04] * 2,
-                color=HUES.get(group, FEW[0]),
-                lw=2,
-                solid_capstyle="butt",
-            )
-            ax.text(
-                (left + right) / 2, header + 0.09, group, ha="center", va="bottom", fontsize=FONT_SIZE, weight="bold"
-            )
+            hue, ends = HUES.get(group, FEW[0]), [left + 0.06, right - 0.06]
+            ax.plot(ends, [header + 0.04] * 2, color=hue, lw=2, solid_capstyle="butt")
+            middle = (left + right) / 2
+            ax.text(middle, header + 0.09, group, ha="center", va="bottom", fontsize=FONT_SIZE, weight="bold")
     methods = [
         ax.text(-NAME_GAP, (n - i - 0.5) * ROW, shorten(str(name), NAME_LENGTH), ha="right", va="center", fontsize=FONT_SIZE)
         for i, name in enumerate(table.index)

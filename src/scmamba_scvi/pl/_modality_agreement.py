@@ -57,11 +57,6 @@ def modality_agreement(
     The ``Axes`` of the histogram and, with ``mdata``, of the embedding. Low values are drawn on top, cells without a
     value in grey below.
 
-    Raises
-    ------
-    ScmambaError
-        If no value is finite, cells are not those of ``mdata``, or coordinates are missing.
-
     Examples
     --------
     >>> axes = pl.modality_agreement(model.get_modality_agreement()["evidence"])

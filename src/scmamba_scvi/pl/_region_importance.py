@@ -52,11 +52,6 @@ def region_importance(
     -------
     One ``Axes`` per group.
 
-    Raises
-    ------
-    ScmambaError
-        Columns missing, groups unknown, or no feature with coordinates.
-
     Examples
     --------
     >>> table = model.get_region_importance(groupby="cell_type", modality="atac", groups=["type_1"])

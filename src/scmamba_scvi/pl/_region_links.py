@@ -45,11 +45,6 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     The ``Axes``. The grey band is the background, mean and one standard deviation; the line is the mean of the pairs at
     that distance, with twice its standard error.
 
-    Raises
-    ------
-    ScmambaError
-        Columns missing, or no pair has a z-score.
-
     Examples
     --------
     >>> ax = pl.region_links(model.get_region_links(max_distance=1_000_000))

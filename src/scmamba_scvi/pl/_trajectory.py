@@ -64,12 +64,6 @@ def trajectory(
     -------
     One ``Axes`` per panel. Cells without a pseudotime are grey.
 
-    Raises
-    ------
-    ScmambaError
-        Coordinates, the column of groups or all values are missing, cells or groups are unknown, or rows and columns of
-        ``connectivities`` differ.
-
     Examples
     --------
     >>> mdata.obsm["X_umap_scmamba"] = model.get_latent_representation()[:, :2]  # any two coordinates

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ._genome import AnnotationCoverage, annotate_genome
+from ._genome import annotate_genome
 from ._layout import FeatureLayout, feature_layout
 from .values import VALUE_TRANSFORMS, ValueTransform, value_transform
 
 __all__ = [
     "VALUE_TRANSFORMS",
-    "AnnotationCoverage",
     "FeatureLayout",
     "ValueTransform",
     "annotate_genome",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import itertools
 import logging
@@ -45,51 +44,18 @@ _VERSION: Final = re.compile(r"^(ENS[A-Z]*\d{11})(\.\d+)?(_PAR_Y)?$")
 _GENOME: Final = re.compile(rf"({'|'.join(itertools.chain(*SPELLINGS.values()))})_+", re.IGNORECASE)
 
 
-@dataclasses.dataclass(frozen=True)
-class AnnotationCoverage:
-    """How many genes of ``var`` got coordinates, and through what.
-
-    Examples
-    --------
-    >>> coverage = pp.AnnotationCoverage(
-    ...     n_features=3, n_kept=0, n_by_id=1, n_by_name=1, n_by_name_ignoring_case=0, n_ambiguous=0
-    ... )
-    >>> coverage.n_placed
-    2
-    """
-
-    n_features: int
-    n_kept: int  # have the coordinates they had before
-    n_by_id: int
-    n_by_name: int
-    n_by_name_ignoring_case: int
-    n_ambiguous: int  # of those found, how many the annotation places at several loci
-
-    @property
-    def n_placed(self) -> int:
-        """Genes that have coordinates now."""
-        return self.n_kept + self.n_by_id + self.n_by_name + self.n_by_name_ignoring_case
-
-    def __str__(self) -> str:
-        text = (
-            f"{self.n_placed:,} of {self.n_features:,} genes have coordinates: {self.n_by_id:,} by id, "
-            f"{self.n_by_name:,} by name, {self.n_by_name_ignoring_case:,} by name ignoring case, "
-            f"{self.n_kept:,} had them"
-        )
-        return text + (f"; {self.n_ambiguous:,} lie at several loci, the first was taken" if self.n_ambiguous else "")
-
-
 def annotate_genome(
     data: MuData | AnnData,
     gtf: str | os.PathLike[str] | pd.DataFrame,
     *,
     modality: str | None = None,
     overwrite: bool = False,
-) -> AnnotationCoverage:
+) -> pd.Series:
     """Write coordinates of genes into ``var``, so that they can be laid out along the genome.
 
-    A gene is looked up by its Ensembl id without version, then by its name, then by its name ignoring case. Genes that
-    are not found are kept, with an empty ``chrom`` and ``-1`` for ``start`` and ``end``; they get patches of their own.
+    A gene is looked up by its Ensembl id without version, then by its name, then by its name ignoring case; of several
+    loci the first is taken, chromosomes before unplaced contigs. Genes that are not found are kept, with an empty ``chrom``
+    and ``-1`` for ``start`` and ``end``; they get patches of their own.
 
     Parameters
     ----------
@@ -108,7 +74,8 @@ def annotate_genome(
 
     Returns
     -------
-    `AnnotationCoverage`, which is also logged. Written are the columns ``chrom``, ``start``, ``end`` of ``var``
+    How many genes there are (``n_features``), have coordinates now (``n_placed``), had them before (``n_kept``), and were found
+    by id (``n_by_id``) or name (``n_by_name``), of which the annotation places ``n_ambiguous`` at several loci. Written are the columns ``chrom``, ``start``, ``end`` of ``var``
     (0-based and half-open like peaks, if they come from a GTF), and ``strand`` if the annotation has it.
 
     Raises
@@ -116,30 +83,34 @@ def annotate_genome(
     ScmambaError
         The file is missing or holds no genes, the MuData has no modality of genes, or nothing matches.
 
-    Notes
-    -----
-    Of several loci of one id or name the first is taken: chromosomes come before unplaced contigs, both in natural
-    order, then the smaller start.
-
     Examples
     --------
     >>> rna = anndata.AnnData(np.ones((2, 2)), var=pd.DataFrame(index=["CD4", "CD19"]))
     >>> genes = pd.DataFrame({"gene_name": ["CD4"], "chrom": ["chr12"], "start": [6_786_857], "end": [6_820_799]})
-    >>> pp.annotate_genome(rna, genes).n_placed, rna.var["chrom"].tolist()
+    >>> int(pp.annotate_genome(rna, genes)["n_placed"]), rna.var["chrom"].tolist()
     (1, ['chr12', ''])
     """
     adata = _genes_of(data, modality)
     loci = _read_annotation(gtf)
     before = parse_coordinates(adata.var)
     todo = np.ones(adata.n_vars, dtype=bool) if overwrite else ~before.placed
-    found, coverage = _look_up(adata.var, loci, todo, before.placed)
+    found, n_by_id, n_by_name, n_ambiguous = _look_up(adata.var, loci, todo)
+    n_kept = int((before.placed & (found < 0)).sum())
+    coverage = pd.Series({
+        "n_features": adata.n_vars, "n_placed": n_kept + n_by_id + n_by_name, "n_kept": n_kept, "n_by_id": n_by_id,
+        "n_by_name": n_by_name, "n_ambiguous": n_ambiguous,
+    })  # fmt: skip
     if not coverage.n_placed:
         raise ScmambaError(
             f"No gene matches: the data have {_examples(adata.var_names)}, the annotation has "
             f"{_examples(loci['name'])} with ids {_examples(loci['id'])}. Are both of the same species, with gene names or ids?"
         )
     _write(adata.var, before, loci, found)
-    logger.info("%s.", coverage)
+    several = f"; {n_ambiguous:,} lie at several loci, the first was taken" if n_ambiguous else ""
+    logger.info(
+        f"{coverage.n_placed:,} of {adata.n_vars:,} genes have coordinates: {n_by_id:,} by id, {n_by_name:,} by name, "
+        f"{n_kept:,} had them{several}."
+    )
     return coverage
 
 
@@ -261,10 +232,8 @@ def _attribute(attributes: str, *names: str) -> str:
     return ""
 
 
-def _look_up(
-    var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray, placed: np.ndarray
-) -> tuple[np.ndarray, AnnotationCoverage]:
-    """Row of ``loci`` of each feature ``(f,)``, -1 for none; features that are not ``todo`` are not looked up."""
+def _look_up(var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray) -> tuple[np.ndarray, int, int, int]:
+    """Row of ``loci`` of each feature that is ``todo`` ``(f,)``, -1 for none; how many by id, by name, and at several loci."""
     var_ids, var_symbols = (_text(var, find_column(var, columns)) for columns in (ID_COLUMNS, NAME_COLUMNS))
     names = var.index.astype(str).to_numpy(dtype=object)
     var_ids, var_symbols, names = map(_without_genome, (var_ids, var_symbols, names))
@@ -288,9 +257,7 @@ def _look_up(
             found[asked] = [row_of.get(key, -1) for key in spelled]
             n_ambiguous += sum(key in several for key in spelled)
         n_found.append(int((found >= 0).sum() - before))
-    by_id, by_name, ignoring_case = n_found
-    n_kept = int((placed & (found < 0)).sum())
-    return found, AnnotationCoverage(len(var), n_kept, by_id, by_name, ignoring_case, n_ambiguous)
+    return found, n_found[0], sum(n_found[1:]), n_ambiguous
 
 
 def _without_genome(names: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +42,8 @@ class FeatureLayout:
     ordered: bool = True
 
     def __post_init__(self) -> None:
+        if self.slots.ndim != 1 or self.slots.dtype.kind not in "iu":
+            raise ScmambaError("slots must be a list of whole numbers.")
         if self.patch_size < 1:
             raise ScmambaError(f"patch_size must be at least 1, got {self.patch_size}.")
         if self.n_slots > MAX_SLOTS:
@@ -50,7 +52,7 @@ class FeatureLayout:
             )
         if not 0 <= self.n_placed <= self.n_features:
             raise ScmambaError(
-                f"n_placed = {self.n_placed} must be between 0 and the number of features, {self.n_features}."
+                f"n_placed = {self.n_placed} is not between 0 and {self.n_features}, the number of features."
             )
         outside = (self.slots < 0) | (self.slots >= self.n_slots)
         if outside.any():
@@ -120,12 +122,12 @@ class FeatureLayout:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> FeatureLayout:
-        """Layout from what :meth:`to_dict` returned; everything is checked, since a file may come from anyone.
+        """Layout from what :meth:`to_dict` returned.
 
         Raises
         ------
         ScmambaError
-            An entry is missing or of another type, a slot lies outside the grid, two features share one.
+            An entry is missing or more than those, a slot lies outside the grid, two features share one.
 
         Examples
         --------
@@ -133,22 +135,12 @@ class FeatureLayout:
         >>> pp.FeatureLayout.from_dict(layout.to_dict()) == layout
         True
         """
-        needed = [field.name for field in dataclasses.fields(cls)]
-        lacking = [name for name in needed if not isinstance(saved, Mapping) or name not in saved]
-        if lacking:
-            raise ScmambaError(f"A saved layout needs the entries {needed}; this one lacks {lacking}.")
-        names = saved["patch_names"]
-        if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(n, str) for n in names):
-            raise ScmambaError("patch_names of a saved layout must be a list of text.")
-        if not isinstance(saved["ordered"], bool):
-            raise ScmambaError(f"ordered of a saved layout must be true or false, got {saved['ordered']!r}.")
-        return cls(
-            patch_size=_whole_number("patch_size", saved["patch_size"]),
-            slots=_whole_numbers("slots", saved["slots"]),
-            patch_names=tuple(names),
-            n_placed=_whole_number("n_placed", saved["n_placed"]),
-            ordered=saved["ordered"],
-        )
+        try:
+            slots, names = np.asarray(saved["slots"]), tuple(saved["patch_names"])
+            layout = cls(**{**saved, "slots": slots, "patch_names": names})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ScmambaError(f"The saved layout cannot be read: {error}.") from error
+        return layout
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FeatureLayout) and self.to_dict() == other.to_dict()
@@ -186,7 +178,7 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
     Raises
     ------
     ScmambaError
-        ``var`` has no rows, ``patch_size`` is below 1, or coordinates are there but cannot be read.
+        There is no feature, or coordinates are there but cannot be read.
 
     Examples
     --------
@@ -219,9 +211,7 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
 def _cut(run: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut sorted features into patches within each run of equal values (``run``: the chromosome of each feature).
 
-    Returns
-    -------
-    Patch of each feature and its offset within the patch, int64 ``(f,)``, and the first feature of each patch ``(c,)``.
+    Returns patch and offset within it of each feature, int64 ``(f,)``, and the first feature of each patch ``(c,)``.
     """
     at = np.arange(len(run))
     begin = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
@@ -251,19 +241,3 @@ def _patch_names(where: Coordinates, order: np.ndarray, first: np.ndarray) -> tu
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return tuple(names)
-
-
-def _whole_number(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ScmambaError(f"{name} of a saved layout must be a whole number, got {value!r}.")
-    return value
-
-
-def _whole_numbers(name: str, values: object) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except ValueError:  # lists of different lengths
-        array = np.empty((0, 0))
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ScmambaError(f"{name} of a saved layout must be a list of whole numbers, got {str(values)[:60]!r}.")
-    return array.astype(np.int64)

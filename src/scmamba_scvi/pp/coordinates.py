@@ -64,12 +64,8 @@ def parse_coordinates(var: pd.DataFrame) -> Coordinates:
     as 10x writes it, the feature's name (``chr1:100-200``, ``chr1-100-200``, ``chr1_100_200``).
 
     Chromosomes are the same with and without ``chr``, and ``chrM`` is ``MT``. An empty or ``NA`` chromosome, or a
-    missing or negative start or end, means that the feature has no coordinates, which is never an error.
-
-    Raises
-    ------
-    ScmambaError
-        A start or end that is not a number, an interval that cannot be read, or an end before its start.
+    missing or negative start or end, means that the feature has no coordinates, which is never an error. Text that is no
+    number or no interval, and an end before its start, are.
     """
     names = var.index.astype(str).to_numpy(dtype=object)
     chrom = np.full(len(var), "", dtype=object)

@@ -27,11 +27,6 @@ MAX_DENSE_FEATURES: Final = 20_000
 class ValueTransform(nn.Module):
     """Base of the transforms, and the one that changes nothing (``"raw"``).
 
-    Parameters
-    ----------
-    n_features
-        ``f``.
-
     Examples
     --------
     >>> pp.ValueTransform(3)(torch.tensor([[0.0, 2.0, 5.0]])).tolist()
@@ -192,10 +187,7 @@ class QuantileBins(ValueTransform):
     bins run from 1 to at most ``n_bins - 1``, zero stays 0, and equal values share a bin. (The paper's code breaks ties
     at random, so that the same cell has other bins in every run.)
 
-    Parameters
-    ----------
-    n_bins
-        Bins including that of zero; 51 as in the paper's configurations.
+    ``n_bins`` counts that of zero; 51 as in the paper's configurations.
     """
 
     def __init__(self, n_features: int, n_bins: int = 51) -> None:

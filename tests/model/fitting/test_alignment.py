@@ -12,6 +12,7 @@ from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.metrics import other_modality
 from scmamba_scvi.model.fitting.alignment import MIN_PAIRS, fit_alignment
+from scmamba_scvi.model.fitting.held_out import embed_all
 
 QUICK = {"max_epochs": 6, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -29,6 +30,11 @@ def cells():
     mdata = simulate_multiome(n_cells=1500, n_genes=300, n_peaks=1500, seed=2)
     with without_pulling():
         return mdata[:1000].copy(), mdata[1000:].copy()
+
+
+def embedded(model, cells):
+    with torch.inference_mode():
+        return embed_all(model.module, model._matrices(), cells)
 
 
 def mixing(model, mdata):
@@ -56,7 +62,7 @@ def test_without_enough_held_out_pairs_embeddings_are_those_of_the_encoders(cell
     train, test = cells
     model = fitted(train)
     held_out = np.asarray(model.validation_indices)[: MIN_PAIRS - 1]
-    fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), held_out, 0)
+    fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), embedded(model, held_out), 0)
     z = model.get_latent_representation(test, modality="rna")
     model.module.alignment = None
     np.testing.assert_allclose(model.get_latent_representation(test, modality="rna"), z, atol=1e-6)
@@ -67,7 +73,7 @@ def test_memory_that_does_not_help_held_out_cells_is_not_kept(cells):
     model = fitted(train)
     assert model.module.alignment.memory.any()
     three = np.asarray(model.train_indices)[:3]  # all cells are drawn to the same few
-    fit_alignment(model.module, model._matrices(), three, np.asarray(model.validation_indices), 0)
+    fit_alignment(model.module, model._matrices(), three, embedded(model, np.asarray(model.validation_indices)), 0)
     assert not model.module.alignment.memory.any()
 
 

@@ -9,32 +9,11 @@ from scipy import sparse
 from scvi import settings
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.data import convert_mudata, open_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.inputs.disk import RowsOnDisk
 from scmamba_scvi.model.training.streaming import StreamedLoader
 
 SMALL = {"n_latent": 8, "max_patches": 4, "n_layers": 1, "d_model": 16, "headdim": 16}
-
-
-@pytest.fixture(scope="module")
-def mdata():
-    mdata = simulate_multiome(n_cells=500, n_genes=80, n_peaks=200, seed=3)
-    # accessibility has cells in another order, and lacks some
-    keep = np.random.default_rng(0).permutation(500)[:460]
-    atac = mdata["atac"][keep].copy()
-    return type(mdata)({"rna": mdata["rna"], "atac": atac})
-
-
-@pytest.fixture(scope="module", params=["h5mu", "zarr", "dense h5mu"])
-def opened(request, mdata, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("disk")
-    if request.param == "dense h5mu":
-        mdata = mdata.copy()
-        mdata["rna"].X = mdata["rna"].X.toarray()
-    mdata.write_h5mu(folder / "m.h5mu")
-    path = folder / "m.h5mu"
-    return open_mudata(convert_mudata(path, folder / "m.zarr") if request.param == "zarr" else path)
 
 
 def model_of(mdata, **arguments):
@@ -55,15 +34,15 @@ def dense(x):
 
 
 @pytest.mark.parametrize("rows", [[5, 3, 3, 499, 0], list(range(40, 90)), [0, 9, 18, 27], []])
-def test_rows_are_read_in_any_order(mdata, opened, rows):
+def test_rows_are_read_in_any_order(uneven, opened, rows):
     rows = np.array(rows, dtype=np.int64)
     found = RowsOnDisk(opened["rna"].X).read(rows)
     found = found.toarray() if sparse.issparse(found) else found
-    np.testing.assert_array_equal(found, mdata["rna"].X[rows].toarray())
+    np.testing.assert_array_equal(found, uneven["rna"].X[rows].toarray())
 
 
-def test_minibatches_are_those_of_the_data_in_memory(mdata, opened):
-    in_memory, on_disk = (model_of(m).adata_manager.create_torch_dataset() for m in (mdata, opened))
+def test_minibatches_are_those_of_the_data_in_memory(uneven, opened):
+    in_memory, on_disk = (model_of(m).adata_manager.create_torch_dataset() for m in (uneven, opened))
     assert on_disk.on_disk
     assert not in_memory.on_disk
     loader = StreamedLoader(on_disk, np.arange(500)[::-1], 64, buffer_mb=1.0)
@@ -87,13 +66,13 @@ def plan_of_next_epoch(loader):
     return plan
 
 
-def test_a_model_learns_from_a_file_as_from_memory(mdata, opened):
-    in_memory, on_disk = (train(model_of(m)) for m in (mdata, opened))
+def test_a_model_learns_from_a_file_as_from_memory(uneven, opened):
+    in_memory, on_disk = (train(model_of(m)) for m in (uneven, opened))
     assert on_disk.history["foscttm_validation"].iloc[-1, 0] == pytest.approx(
         in_memory.history["foscttm_validation"].iloc[-1, 0], abs=0.05
     )
     z = on_disk.get_latent_representation()
-    np.testing.assert_allclose(z, on_disk.get_latent_representation(mdata), atol=1e-5)
+    np.testing.assert_allclose(z, on_disk.get_latent_representation(uneven), atol=1e-5)
     order = np.random.default_rng(0).permutation(500)
     np.testing.assert_allclose(z[order], on_disk.get_latent_representation(indices=order), atol=1e-5)
 

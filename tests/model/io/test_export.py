@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from children import in_child, needs_fork
-from shapes import TINY, mudata_of, poisson
+from shapes import TINY, mudata_of, poisson, two_models
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.config import PRESETS
@@ -21,12 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def models():
-    """Two models of the same data with different weights."""
-    mdata = mudata_of({"rna": poisson(40, 30), "atac": poisson(40, 20)})
-    SCMAMBA.setup_mudata(mdata)
-    both = [SCMAMBA(mdata, **TINY), SCMAMBA(mdata, **TINY)]
-    both[0].train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
-    return both
+    return two_models()
 
 
 def weights(model):
@@ -166,3 +161,12 @@ def test_embeddings_come_back_with_the_model(models, tmp_path):
 def test_the_docstrings_say_which_files_to_trust():
     assert "only what comes from people you trust" in " ".join(SCMAMBA.load.__doc__.split())
     assert "runs no code" in SCMAMBA.export.__doc__
+
+
+def test_a_folder_of_links_is_read(models, tmp_path):
+    """The client of the Hugging Face hub gives such a folder: links into its store of blobs."""
+    models[0].export(tmp_path / "blobs")
+    (tmp_path / "snapshot").mkdir()
+    for file in (tmp_path / "blobs").iterdir():
+        (tmp_path / "snapshot" / file.name).symlink_to(file)
+    assert same(SCMAMBA.from_export(tmp_path / "snapshot"), models[0])

@@ -70,18 +70,25 @@ def test_batches_of_any_type_come_back_from_files(tmp_path, values):
         assert (again.predict() == model.predict()).all() and set(model.predict()) == set(map(str, unknown.dropna()))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_our_error(tmp_path):
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("accelerator", ["gpu", "mps", "tpu"])
+def test_a_device_that_is_not_there_is_our_error(tmp_path, accelerator):
     mdata = good()
     trained(mdata).save(tmp_path / "m")
-    for arguments in ({"accelerator": "gpu"}, {"accelerator": "tpu"}, {"accelerator": "gpu", "device": 3}):
-        with pytest.raises(ScmambaError, match="cannot be used on this machine"):
-            SCMAMBA.load(tmp_path / "m", mdata, **arguments)
+    refused = pytest.raises(ScmambaError, match=r"accelerator='\w+' .* cannot be used on this machine")
+    for arguments in ({}, {"device": 3}):
+        with refused:
+            SCMAMBA.load(tmp_path / "m", mdata, accelerator=accelerator, **arguments)
+    reference = SCMAMBA.load(tmp_path / "m", mdata)
+    with refused:
+        reference.train(accelerator=accelerator)
+    with refused:
+        SCMAMBA.load_query_data(mdata, reference, accelerator=accelerator)
     with pytest.raises(ScmambaError, match="no data to save"):
         SCMAMBA.load(tmp_path / "m", adata=False).save(tmp_path / "again", save_anndata=True)
     before = mdata.obs.copy()
-    with pytest.raises(ScmambaError, match="accelerator='gpu' .* cannot be used on this machine"):
-        workflow.integrate(mdata, accelerator="gpu")
+    with refused:
+        workflow.integrate(mdata, accelerator=accelerator)
     pd.testing.assert_frame_equal(mdata.obs, before)
 
 
@@ -119,7 +126,7 @@ def test_what_no_file_can_hold_is_named_before_training(tmp_path, case):
     with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning) as warned:
         patch.setattr(SCMAMBA, "train", stop)
         with pytest.raises(InterruptedError):
-            workflow.integrate(mdata, umap=False, model_kwargs=TINY)
+            workflow.integrate(mdata, umap=False)
     assert any(f"del {entry}" in str(warning.message) for warning in warned)
     SCMAMBA.setup_mudata(mdata)
     with pytest.raises(ScmambaError, match="cannot be written into a file"):
@@ -187,3 +194,13 @@ def test_a_full_disk_leaves_what_can_be_loaded(tmp_path, exists, with_data, fits
         np.testing.assert_allclose(loaded.get_latent_representation(), first, atol=1e-6)
     elif fits:  # weights without their data are better than neither
         np.testing.assert_allclose(SCMAMBA.load(folder, mdata).get_latent_representation(), now, atol=1e-6)
+
+
+def test_data_of_an_earlier_save_do_not_stay_beside_new_weights(tmp_path):
+    trained(good()).save(tmp_path / "m", save_anndata=True)
+    other = mudata_of({"rna": poisson(N, 25, seed=1), "atac": poisson(N, 15, seed=1)})
+    model = trained(other)
+    model.save(tmp_path / "m", overwrite=True)
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["model.pt"]
+    z = SCMAMBA.load(tmp_path / "m", other).get_latent_representation()
+    np.testing.assert_allclose(z, model.get_latent_representation(), atol=1e-6)

@@ -11,6 +11,8 @@ from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.io.model_json import _is_of, read_description
 from scmamba_scvi.pp import FeatureLayout
 
+LAYOUT = {"patch_size": 2, "slots": [0, 1], "patch_names": ["a"], "n_placed": 2, "ordered": True}
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
@@ -55,6 +57,10 @@ def test_configuration_and_layouts_come_back_as_objects(exported):
         ({"reference_batches": 7}, "cannot have 7 batches"),
         ({"match_temperatures": {"rna atac": 0.0}}, "a temperature is not above 0"),
         ({"is_trained": 1}, "'is_trained' cannot be 1"),
+        ({"layouts": {"rna": LAYOUT | {"patch_size": 2.0}}}, "'layouts' cannot be"),
+        ({"layouts": {"rna": LAYOUT | {"ordered": "yes"}}}, "'layouts' cannot be"),
+        ({"layouts": {"rna": {"slots": [0]}}}, "'layouts' cannot be"),
+        ({"classifier": {"labels_key": "x", "heads": {"rna": {"classes": ["a", 2]}}}}, "'classifier' cannot be"),
         ({"features": {"rna": ["a"], "atac": ["b"]}}, "features and layout of rna do not belong to each other"),
     ],
 )

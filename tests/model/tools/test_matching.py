@@ -6,6 +6,7 @@ import pytest
 import scvi
 from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
+from shapes import pairs_of_vectors, unit
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
@@ -15,16 +16,6 @@ from scmamba_scvi.metrics import true_match_ranks
 from scmamba_scvi.model.fitting.calibration import fit_temperature
 from scmamba_scvi.model.tools import matching
 from scmamba_scvi.model.tools.matching import assign
-
-
-def unit(x):
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-
-def pairs(n, noise=0.5, seed=0, z=16):
-    rng = np.random.default_rng(seed)
-    cells = rng.normal(size=(n, z))
-    return (unit(cells + noise * rng.normal(size=(n, z))) for _ in range(2))
 
 
 def rows(mdata, cells):
@@ -63,7 +54,7 @@ def test_temperature_is_the_one_of_known_truth():
 
 @pytest.mark.parametrize(("n", "m"), [(60, 60), (40, 57), (57, 40), (1, 9), (9, 1), (3, 0)])
 def test_no_reference_is_given_twice_and_the_sum_of_cosines_is_the_largest(n, m):
-    (x, _), (_, y) = pairs(n), pairs(max(m, 1), seed=1)
+    (x, _), (_, y) = pairs_of_vectors(n), pairs_of_vectors(max(m, 1), seed=1)
     y = y[:m]
     found = assign(x, y)
     given = found[found >= 0]
@@ -73,7 +64,7 @@ def test_no_reference_is_given_twice_and_the_sum_of_cosines_is_the_largest(n, m)
 
 
 def test_more_pairs_than_fit_into_memory_are_refused_with_what_to_do_instead(monkeypatch):
-    x, y = pairs(50)
+    x, y = pairs_of_vectors(50)
     monkeypatch.setattr(matching, "MAX_PAIRS", 2499)
     with pytest.raises(
         ScmambaError, match="at most 2,499 pairs, and 50 times 50 are more: match the cells of one type"

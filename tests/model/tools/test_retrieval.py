@@ -6,18 +6,9 @@ import sys
 import numpy as np
 import pytest
 from scipy.special import softmax
+from shapes import pairs_of_vectors, unit
 
 from scmamba_scvi.model.tools.retrieval import log_evidence, nearest_references
-
-
-def unit(x):
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-
-def pairs(n, noise=0.5, seed=0, z=16):
-    rng = np.random.default_rng(seed)
-    cells = rng.normal(size=(n, z))
-    return (unit(cells + noise * rng.normal(size=(n, z))) for _ in range(2))
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(7, 5, 5), (300, 200, 1), (120, 6000, 10)])
@@ -43,7 +34,7 @@ def test_an_excluded_reference_neither_matches_nor_counts():
 
 
 def test_evidence_is_pointwise_mutual_information():
-    x, y = pairs(50)
+    x, y = pairs_of_vectors(50)
     cosine = x.astype(np.float64) @ y.T.astype(np.float64)
     ratio = np.exp(cosine / 0.2)
     want = cosine.diagonal() / 0.2 - (np.log(ratio.mean(0)) + np.log(ratio.mean(1))) / 2

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+from differentiation import simulate_differentiation
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from scmamba_scvi import SCMAMBA, pl
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.data import simulate_differentiation
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import pseudotime_consistency, trajectory_conservation
 

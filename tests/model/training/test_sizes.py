@@ -17,18 +17,20 @@ from scmamba_scvi.model.training.sizes import choose_sizes
             {"batch_size": 64, "size": 1024}, "more than the 900 training cells: .* at most 896", id="too many"
         ),
         pytest.param(
-            {"batch_size": 64, "size": 192, "n_ranks": 2},
+            {"batch_size": 64, "size": 192, "world_size": 2},
             "on each of 2 devices: choose 128 or 256",
             id="several devices",
         ),
         pytest.param({"batch_size": 1, "size": 64}, "batch_size=1 is too few cells", id="no minibatch"),
-        pytest.param({"batch_size": 300, "size": None, "n_ranks": 2}, "choose 2 to 225", id="two devices, too large"),
+        pytest.param(
+            {"batch_size": 300, "size": None, "world_size": 2}, "choose 2 to 225", id="two devices, too large"
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(arguments, message):
-    options = {"n_ranks": 1, **arguments}
+    options = {"world_size": 1, **arguments}
     with pytest.raises(ScmambaError, match=message):
-        choose_sizes(1000, 900, options["batch_size"], options["size"], None, None, options["n_ranks"])
+        choose_sizes(1000, 900, options["batch_size"], options["size"], None, None, options["world_size"])
 
 
 def test_a_stage_has_about_300_steps_between_3_and_100_epochs():

@@ -5,28 +5,7 @@ import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.data import convert_mudata, open_mudata, simulate_multiome
 from scmamba_scvi.model.training.streaming import StreamedLoader
-
-
-@pytest.fixture(scope="module")
-def mdata():
-    mdata = simulate_multiome(n_cells=500, n_genes=80, n_peaks=200, seed=3)
-    # accessibility has cells in another order, and lacks some
-    keep = np.random.default_rng(0).permutation(500)[:460]
-    atac = mdata["atac"][keep].copy()
-    return type(mdata)({"rna": mdata["rna"], "atac": atac})
-
-
-@pytest.fixture(scope="module", params=["h5mu", "zarr", "dense h5mu"])
-def opened(request, mdata, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("disk")
-    if request.param == "dense h5mu":
-        mdata = mdata.copy()
-        mdata["rna"].X = mdata["rna"].X.toarray()
-    mdata.write_h5mu(folder / "m.h5mu")
-    path = folder / "m.h5mu"
-    return open_mudata(convert_mudata(path, folder / "m.zarr") if request.param == "zarr" else path)
 
 
 def dataset_of(mdata):

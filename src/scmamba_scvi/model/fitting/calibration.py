@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from ..._keys import KINDS
 from ...metrics.distances import as_matrix
 from .._base import ModelBase
 from .._module import SCMAMBAModule
-from ..inputs.matrices import ModalityMatrix
 from ..inputs.sampling import sample
-from .embedded import embed
+from .held_out import HeldOut
 
 #: Held-out pairs that the temperature is fitted to: one number needs no more, and all their cosines are in memory at once.
 MAX_PAIRS = 2_000
@@ -24,18 +23,20 @@ MIN_PAIRS = 10
 
 
 @torch.inference_mode()
-def calibrate(
-    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], held_out: np.ndarray, seed: int
-) -> dict[str, float]:
-    """Temperature of each pair of kinds of which at least `MIN_PAIRS` cells were not trained on."""
-    module.eval()
-    present = {kind: matrix.present(held_out) for kind, matrix in matrices.items()}
+def calibrate(module: SCMAMBAModule, held_out: HeldOut, seed: int) -> dict[str, float]:
+    """Temperature of each pair of kinds that at least `MIN_PAIRS` of the cells have, which were not trained on."""
+
+    def aligned(z: Tensor, kind: str) -> np.ndarray:
+        return (z if module.alignment is None else module.alignment(z.to(module.device), kind).cpu()).numpy()
+
     temperatures = {}
-    for a, b in itertools.combinations(present, 2):
-        pairs = sample(held_out[present[a] & present[b]], MAX_PAIRS, seed)
+    for a, b in itertools.combinations(held_out, 2):
+        both = (held_out[a][1] & held_out[b][1]).numpy()
+        pairs = sample(np.flatnonzero(both), MAX_PAIRS, seed)
         if len(pairs) >= MIN_PAIRS:
-            x, y = (embed(module, matrices[kind], kind, pairs).numpy() for kind in (a, b))
-            temperatures[pair_key(a, b)] = fit_temperature(x, y)
+            temperatures[pair_key(a, b)] = fit_temperature(
+                *(aligned(held_out[kind][0][pairs], kind) for kind in (a, b))
+            )
     return temperatures
 
 

@@ -6,6 +6,7 @@ import warnings
 from functools import partial
 
 import numpy as np
+import torch
 from scvi import settings
 
 from ..._keys import BATCH_KEY, x_key
@@ -16,6 +17,7 @@ from ..inputs.matrices import ModalityMatrix
 from ..inputs.sampling import is_paired, sample, sample_chunks, sample_with_pairs
 from .alignment import fit_alignment
 from .calibration import calibrate
+from .held_out import embed_all
 from .initialization import MAX_CELLS, decompose, fit_values, initialize_linear_branch
 from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, initialize_joint
 
@@ -71,15 +73,17 @@ class FittingMixin(ModelBase):
                 UserWarning, stacklevel=3,
             )  # fmt: skip
 
-    def _align_modalities(self, cells: np.ndarray, held_out: np.ndarray) -> None:
-        """Bring the modalities together as cells show that training did not see; a query leaves the reference as it is."""
-        if self.module.alignment is None or self.is_query_:
-            return
-        fit_alignment(self.module, self._matrices(), cells, held_out, settings.seed or 0)
+    @torch.inference_mode()
+    def _fit_to_validation(self, cells: np.ndarray, held_out: np.ndarray) -> None:
+        """Bring the modalities together, and fit the temperatures of matches, as cells show that training did not see.
 
-    def _calibrate_matching(self, held_out: np.ndarray) -> None:
-        """Fit the temperatures of matches to cells that training did not see."""
-        self.match_temperatures_ = calibrate(self.module, self._matrices(), held_out, settings.seed or 0)
+        The model of a query leaves the alignment of the reference as it is.
+        """
+        seed, matrices = settings.seed or 0, self._matrices()
+        embedded = embed_all(self.module, matrices, held_out)
+        if self.module.alignment is not None and not self.is_query_:
+            fit_alignment(self.module, matrices, cells, embedded, seed)
+        self.match_temperatures_ = calibrate(self.module, embedded, seed)
 
     def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[dict[str, ModalityMatrix], np.ndarray, np.ndarray]:
         """Training cells that several passes are made over: counts, positions in the counts, and in the MuData."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import numbers
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from ...errors import ScmambaError
@@ -24,18 +23,6 @@ def check_fraction(name: str, value: Any, *, zero: bool) -> None:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
         raise ScmambaError(f"{name} is a fraction of the cells, between 0 and 1; got {value!r}.")
-
-
-@contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Within the block, errors of Lightning and scvi-tools become a `ScmambaError` that says ``what`` and quotes them."""
-    try:
-        yield
-    except ScmambaError:
-        raise
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        raise ScmambaError(f"{what}: {reason}") from error
 
 
 def near(name: object, known: Iterable[object]) -> list[str]:

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
+from .disk import RowsOnDisk, as_csr
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
 BLOCK = 2048
@@ -122,12 +123,8 @@ def check_names(adata: AnnData, where: str) -> None:
 
 def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool) -> None:
     """Values are finite, not negative and, where counts are needed, whole numbers."""
-    if layer is not None and layer not in adata.layers:
-        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers)
     where = f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
-    x = adata.X if layer is None else adata.layers[layer]
-    if x is None:
-        raise ScmambaError(f"{where} is empty. Name the layer that holds counts: layers={{{kind!r}: ...}}.")
+    x = matrix_of(adata, kind, key, layer)
     check_storage(x, where)
     if sparse.issparse(x):
         check_compressed(x, where)
@@ -152,6 +149,16 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
         warn(f"{where}: {empty} are zero throughout. They are kept.")
 
 
+def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:
+    """The matrix that holds the counts."""
+    if layer is not None and layer not in adata.layers:
+        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers)
+    x = adata.X if layer is None else adata.layers[layer]
+    if x is None:
+        raise ScmambaError(f"mdata[{key!r}].X is empty. Name the layer that holds counts: layers={{{kind!r}: ...}}.")
+    return x
+
+
 def check_storage(x: Any, where: str) -> None:
     """The matrix is of a kind whose rows can be read, and holds numbers."""
     if isinstance(x, np.ma.MaskedArray):
@@ -161,10 +168,6 @@ def check_storage(x: Any, where: str) -> None:
     known = sparse.issparse(x) or isinstance(x, np.ndarray | CSRDataset)
     if not known and not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
         raise ScmambaError(f"{where} is a {type(x).__name__}: store it as scipy CSR or a numpy array.")
-    if x.dtype == np.float16 and (sparse.issparse(x) or isinstance(x, CSRDataset)):
-        raise ScmambaError(
-            f"{where} is sparse with values of type float16, which scipy cannot read: store it as float32."
-        )
     if np.dtype(x.dtype).kind not in "biuf":
         raise ScmambaError(f"{where} has values of type {x.dtype}: counts must be numbers.")
 
@@ -175,7 +178,7 @@ def check_compressed(x: Any, where: str) -> None:
         return
     try:
         # scipy's check shortens and converts arrays of the matrix: a second one, around the user's arrays, takes that
-        checked = type(x)(x.shape, dtype=x.dtype)
+        checked = type(x)(x.shape)
         checked.data, checked.indices, checked.indptr = x.data, x.indices, x.indptr
         checked.check_format(full_check=True)
     except (ValueError, IndexError) as error:
@@ -183,11 +186,9 @@ def check_compressed(x: Any, where: str) -> None:
 
 
 def _blocks(x: Any) -> Iterator[tuple[int, Any]]:
-    if sparse.issparse(x) and x.format != "csr":
-        x = x.tocsr()
+    x = as_csr(x) if sparse.issparse(x) else x if isinstance(x, np.ndarray) else RowsOnDisk(x)
     for first in range(0, x.shape[0], BLOCK):
-        block = x[first : first + BLOCK]
-        yield first, block if sparse.issparse(block) else np.asarray(block)
+        yield first, x[first : first + BLOCK]
 
 
 def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str] | None:

@@ -18,14 +18,7 @@ from ...errors import ScmambaError
 class ColumnField(CategoricalObsField):
     """Codes of the categories of a column, in ``mdata.obs``; without a column, zero for every cell.
 
-    Parameters
-    ----------
-    registry_key
-        What the column is for: ``"batch"`` or ``"labels"``.
-    column
-        Its name, or `None`.
-    missing
-        Category of cells without a value; `None`: every cell has one.
+    ``missing`` is the category of cells without a value; `None`: every cell has one.
     """
 
     def __init__(self, registry_key: str, column: str | None, missing: str | None = None) -> None:
@@ -46,13 +39,7 @@ class ColumnField(CategoricalObsField):
         """Nothing: `categories` raised before anything was written."""
 
     def categories(self, mdata: MuData, known: Sequence[Any]) -> list[Any]:
-        """The ``known`` categories, then those that only ``mdata`` has.
-
-        Raises
-        ------
-        ScmambaError
-            There is no such column, a cell has no value, or values of several types cannot be compared.
-        """
+        """The ``known`` categories, then those that only ``mdata`` has; raises if these are not to be had."""
         if self.column is None:
             return list(known)
         argument = f"{self.registry_key}_key"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from anndata.abc import CSRDataset
+from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 #: Rows between two that are wanted, up to which both are read in one span: a second read would cost as much.
@@ -13,13 +13,7 @@ MAX_GAP = 8
 
 
 class RowsOnDisk:
-    """A matrix ``(cells, f)`` in a file, sparse by rows or dense, of which rows are read.
-
-    Parameters
-    ----------
-    x
-        anndata's `CSRDataset`, or an array with shape, dtype and slices as h5py and zarr have them.
-    """
+    """A matrix ``(cells, f)`` in a file of which rows are read: a `CSRDataset`, or an array of h5py or zarr."""
 
     def __init__(self, x: Any) -> None:
         self.shape = tuple(int(n) for n in x.shape)
@@ -35,6 +29,10 @@ class RowsOnDisk:
         if self._dense is not None:
             return self.shape[1] * np.dtype(self._dense.dtype).itemsize
         return self._indptr[-1] / max(1, self.shape[0]) * (self._data.dtype.itemsize + self._indices.dtype.itemsize)
+
+    def __getitem__(self, rows: slice) -> sparse.csr_matrix | np.ndarray:
+        start, stop, _ = rows.indices(self.shape[0])
+        return self._span(start, stop)
 
     def read(self, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
         """The rows, in the order asked for and also repeated: CSR, or an array if stored dense."""
@@ -52,5 +50,25 @@ class RowsOnDisk:
         if self._dense is not None:
             return np.asarray(self._dense[int(start) : int(stop)])
         first, last = int(self._indptr[start]), int(self._indptr[stop])
-        parts = (self._data[first:last], self._indices[first:last], self._indptr[start : stop + 1] - first)
+        values = _for_scipy(self._data[first:last])
+        parts = (values, self._indices[first:last], self._indptr[start : stop + 1] - first)
         return sparse.csr_matrix(parts, shape=(stop - start, self.shape[1]))
+
+
+def in_memory(x: Any) -> Any:
+    """A matrix, which may be in a file, as scipy sparse or numpy."""
+    if isinstance(x, CSRDataset | CSCDataset):
+        stored = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[x.format]
+        parts = (x.group[name][...] for name in ("data", "indices", "indptr"))
+        return stored((_for_scipy(next(parts)), *parts), shape=x.shape)
+    return x if sparse.issparse(x) or isinstance(x, np.ndarray) else np.asarray(x)
+
+
+def as_csr(x: Any) -> Any:
+    """A sparse matrix by rows; not copied if it is one that scipy can compute with."""
+    x = _for_scipy(x)
+    return x if x.format == "csr" else x.tocsr()
+
+
+def _for_scipy(values: Any) -> Any:
+    return values.astype(np.float32) if values.dtype == np.float16 else values  # scipy has no float16

@@ -31,13 +31,7 @@ def places_to_keep(var: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def build_of(mdata: MuData, modalities: Mapping[str, str], genome: str | None) -> str | None:
-    """Genome build of the data: the one that ``genome`` names, else the one that the data name.
-
-    Raises
-    ------
-    ScmambaError
-        The caller and the data, or two modalities, name different builds.
-    """
+    """Genome build of the data: the one that ``genome`` names, else the one that the data name; raises if they differ."""
     stated = None if genome is None else canonical_build(genome)
     found = {} if stated is None else {"genome": stated}
     if (build := recorded_build(mdata.uns, None, "mdata.uns", stated)) is not None:

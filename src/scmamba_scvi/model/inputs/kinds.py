@@ -12,13 +12,7 @@ from ...errors import ScmambaError, UnknownNameError
 
 
 def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
-    """Dict from kind to key of ``mdata.mod``, in the order of `KINDS`; checked if given, recognised if not.
-
-    Raises
-    ------
-    ScmambaError
-        Fewer than two modalities, a key that ``mdata`` lacks, two modalities of one kind, or none recognised.
-    """
+    """Dict from kind to key of ``mdata.mod``, in the order of `KINDS`; checked if given, recognised if not."""
     if modalities is not None and not isinstance(modalities, Mapping):
         raise ScmambaError(f"modalities must be a dict from kind to key of mdata.mod, got {modalities!r}.")
     found = _recognise_kinds(mdata) if modalities is None else dict(modalities)

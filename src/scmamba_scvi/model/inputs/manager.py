@@ -96,13 +96,7 @@ class MultiModalManager(AnnDataManager):
         self._cells_at_setup[""] = adata.obs_names
 
     def matrix(self, kind: str) -> ModalityMatrix:
-        """Counts of one kind of modality, by cell of the MuData.
-
-        Raises
-        ------
-        ScmambaError
-            Features or cells are not those that were set up.
-        """
+        """Counts of one kind of modality, by cell of the MuData; raises if features or cells are not those at setup."""
         key = self._setup_args["modalities"][kind]
         modality: AnnData = self.adata.mod[key]
         for where, names, before in (

@@ -11,26 +11,19 @@ from scipy import sparse
 from torch import Tensor
 
 from ...ops.csr import csr
-from .disk import RowsOnDisk
+from .disk import RowsOnDisk, as_csr
 
 
 class ModalityMatrix:
     """Rows of one modality's counts by cell of the MuData, columns in the order the model knows.
 
-    Parameters
-    ----------
-    x
-        Counts as AnnData holds them: scipy sparse, numpy, or in a file, from which rows are read when needed. Never copied
-        as a whole, except a sparse matrix stored by columns.
-    rows
-        Row of ``x`` for each cell of the MuData, -1 where the cell lacks the modality.
-    columns
-        Position in the model of each column of ``x``; `None` if the order is the same.
+    ``x`` is as AnnData holds it: scipy sparse, numpy, or in a file, from which rows are read when needed. It is never copied
+    as a whole, except a sparse matrix that is stored by columns or holds float16. ``rows`` are those of the cells of the
+    MuData, -1 where a cell lacks the modality; ``columns`` positions in the model, `None` if the order is the same.
     """
 
     def __init__(self, x: Any, rows: np.ndarray, columns: np.ndarray | None) -> None:
-        if sparse.issparse(x) and x.format != "csr":
-            x = x.tocsr()
+        x = as_csr(x) if sparse.issparse(x) else x
         in_memory = sparse.issparse(x) or isinstance(x, np.ndarray)
         # unsorted or repeated columns are put in order in each minibatch, so that the user's matrix stays as it is
         self._may_be_unsorted = not in_memory or (sparse.issparse(x) and not x.has_canonical_format)

@@ -25,16 +25,8 @@ def sample_with_pairs(
 ) -> np.ndarray:
     """All ``cells``, or ``at_most`` of them, half of which have several modalities if there are that many.
 
-    Where such cells are rare, a plain sample would hold hardly any, and only they tell what modalities share.
-
-    Parameters
-    ----------
-    cells, paired
-        Cells, and which of them have several modalities, ``(n,)``.
-    at_most
-        Size of the sample.
-    draw
-        Sample of some cells, of a given size.
+    Where such cells are rare, a plain sample would hold hardly any, and only they tell what modalities share. ``draw``
+    samples some cells, of a given number.
     """
     n_pairs = at_most // 2
     if len(cells) <= at_most or paired.mean() * at_most >= n_pairs:  # a plain sample has enough

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import scvi
 import torch
 from safetensors import SafetensorError
 
-from ..._compat import package_version, scvi_constants
+from ..._compat import package_version, reason_of, scvi_constants
 from ..._files import atomic_write, sync_folder, temporary_folder
 from ..._keys import BATCH_KEY, LABELS_KEY, x_key
 from ...config import ModelConfig
@@ -39,60 +39,100 @@ LEARNED: Final = (
 )  # fmt: skip
 
 
-def write_export(model: ModelBase, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write the model into a folder, completely or not at all.
+class ExportMixin(ModelBase):
+    """`export` and `from_export`."""
 
-    A new folder is written under a temporary name beside its place and then moved. An export that exists is replaced in
-    one step, that of its ``model.json``, which names the file of the weights; other files in the folder stay.
-    """
-    directory = folder_of(directory)
-    exists = directory.exists()
-    if exists and not overwrite:
-        raise ScmambaError(f"{directory} exists. Choose another folder or pass overwrite=True.")
-    if exists and not (directory / MODEL_FILE).is_file() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ScmambaError(f"{directory} is not an exported model, so it is not overwritten: choose another folder.")
-    try:
-        with temporary_folder(directory) as unfinished:
-            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
-            safetensors.torch.save_file(weights, unfinished / WEIGHTS_FILE)
-            described = {**describe(model), "weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
-            if exists:
-                _replace_export(unfinished / WEIGHTS_FILE, described, directory)
-            else:
-                _write_description(unfinished / MODEL_FILE, {**described, "weights_file": WEIGHTS_FILE})
-                unfinished.chmod(0o755)
-                os.replace(unfinished, directory)
-                sync_folder(directory.parent)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise ScmambaError(
-            f"The model cannot be written into {directory}: {reason}. What was there is as it was."
-        ) from error
+    def export(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model as safetensors and JSON, the format for files that go to others: reading it runs no code.
 
+        Parameters
+        ----------
+        directory
+            Folder to create; afterwards it is complete, or as it was.
+        overwrite
+            Replace an existing export; other files in the folder stay.
 
-def read_export(cls: type[ModelBase], directory: str | os.PathLike[str], mdata: MuData | None = None) -> ModelBase:
-    """Model from a folder that `write_export` made; runs no code from its files and checks all that they say.
+        Raises
+        ------
+        ScmambaError
+            The folder exists and is not to be overwritten, holds something else, or cannot be written.
 
-    A file cannot make this allocate more memory than its own size accounts for. ``mdata`` is looked at last.
-    """
-    directory = folder_of(directory)
-    described = read_description(directory / MODEL_FILE)
-    config, layouts = described["config"], described["layouts"]
-    path = directory / described["weights_file"]
-    check_weights(path, described["weights_sha256"], config, layouts, len(described["categories"][BATCH_KEY]))
-    weights = safetensors.torch.load_file(path)
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ScmambaError(f"{path} holds values that are not finite, in {name!r}.")
-    registry = _registry(cls, described)
-    if mdata is not None:
-        cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
-    model = cls(mdata, preset=described["preset"], layouts=layouts, registry=registry, config=config)
-    model.module.load_state_dict(weights)
-    model.module.eval()
-    for name in LEARNED:
-        setattr(model, f"{name}_", described[name])
-    return model
+        Examples
+        --------
+        >>> model.export("exported", overwrite=True)
+        >>> sorted(path.suffix for path in pathlib.Path("exported").iterdir())
+        ['.json', '.safetensors']
+        """
+        directory = folder_of(directory)
+        exists = directory.exists()
+        if exists and not overwrite:
+            raise ScmambaError(f"{directory} exists. Choose another folder or pass overwrite=True.")
+        if exists and not (directory / MODEL_FILE).is_file() and (not directory.is_dir() or any(directory.iterdir())):
+            raise ScmambaError(
+                f"{directory} is not an exported model, so it is not overwritten: choose another folder."
+            )
+        try:
+            with temporary_folder(directory) as unfinished:
+                weights = {
+                    name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()
+                }
+                safetensors.torch.save_file(weights, unfinished / WEIGHTS_FILE)
+                described = {**describe(self), "weights_sha256": _sha256(unfinished / WEIGHTS_FILE)}
+                if exists:
+                    _replace_export(unfinished / WEIGHTS_FILE, described, directory)
+                else:
+                    _write_description(unfinished / MODEL_FILE, {**described, "weights_file": WEIGHTS_FILE})
+                    unfinished.chmod(0o755)
+                    os.replace(unfinished, directory)
+                    sync_folder(directory.parent)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or reason_of(error)
+            raise ScmambaError(
+                f"The model cannot be written into {directory}: {reason}. What was there is as it was."
+            ) from error
+
+    @classmethod
+    def from_export(cls, directory: str | os.PathLike[str], mdata: MuData | None = None) -> Self:
+        """Model from a folder that :meth:`export` made; safe for files from anyone.
+
+        It runs no code from the files, checks all that they say, and takes no more memory than their size accounts for.
+
+        Parameters
+        ----------
+        directory
+            The folder.
+        mdata
+            Data to attach; :meth:`setup_mudata` is not needed. `None`: pass data to the methods that need them.
+
+        Raises
+        ------
+        ScmambaError
+            A file is missing, damaged, of another format or version, or does not fit the network it describes.
+
+        Examples
+        --------
+        >>> model.export("exported", overwrite=True)
+        >>> SCMAMBA.from_export("exported").get_latent_representation(mdata).shape
+        (300, 64)
+        """
+        directory = folder_of(directory)
+        described = read_description(directory / MODEL_FILE)
+        config, layouts = described["config"], described["layouts"]
+        path = directory / described["weights_file"]
+        check_weights(path, described["weights_sha256"], config, layouts, len(described["categories"][BATCH_KEY]))
+        weights = safetensors.torch.load_file(path)
+        for name, tensor in weights.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise ScmambaError(f"{path} holds values that are not finite, in {name!r}.")
+        registry = _registry(cls, described)
+        if mdata is not None:
+            cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
+        model = cls(mdata, preset=described["preset"], layouts=layouts, registry=registry, config=config)
+        model.module.load_state_dict(weights)
+        model.module.eval()
+        for name in LEARNED:
+            setattr(model, f"{name}_", described[name])
+        return model
 
 
 def folder_of(directory: Any) -> Path:
@@ -133,15 +173,10 @@ def describe(model: ModelBase) -> dict[str, Any]:
 def check_weights(
     path: Path, sha256: str, config: ModelConfig, layouts: Mapping[str, FeatureLayout], n_batches: int
 ) -> None:
-    """Check that the file is the one described, and that its names, shapes and types are those of the network.
+    """Raise unless the file is the one described, and its names, shapes and types are those of the network.
 
     The network is built on the meta device, without memory for its values, so that a description cannot ask for more
     memory than the file accounts for.
-
-    Raises
-    ------
-    ScmambaError
-        The file is missing, damaged or another one, or its tensors do not fit.
     """
     if not path.is_file():
         raise ScmambaError(f"{path.parent} is not an exported model: it has no {path.name}.")
@@ -156,7 +191,7 @@ def check_weights(
         with torch.device("meta"):
             network = SCMAMBAModule(config, layouts, n_batches).state_dict()
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise ScmambaError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise ScmambaError(f"{path} cannot be read: {reason_of(error)}") from error
     dtypes = {torch.int64: "I64", torch.float32: "F32"}
     needed = {name: f"{dtypes[tensor.dtype]} {tuple(tensor.shape)}" for name, tensor in network.items()}
     for name in sorted(found.keys() | needed.keys()):

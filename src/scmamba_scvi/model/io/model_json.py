@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..._compat import reason_of
 from ..._keys import BATCH_KEY, KINDS, LABELS_KEY
 from ...config import ModelConfig
 from ...errors import ScmambaError
@@ -32,6 +33,9 @@ SETUP_ARGUMENTS: Final[dict[str, Any]] = {
     "modalities": {...: str}, "layers": {...: (str, NoneType)}, "batch_key": (str, NoneType),
     "labels_key": (str, NoneType), "unlabeled_category": str, "require_counts": bool, "genome": (str, NoneType),
 }  # fmt: skip
+#: The same of what `LinearClassifier.to_dict` and `FeatureLayout.to_dict` give.
+HEAD: Final = {"classes": [str], "weight": [list], "bias": [float, int], "temperature": (float, int)}
+LAYOUT: Final = {"patch_size": int, "slots": [int], "patch_names": [str], "n_placed": int, "ordered": bool}
 #: Types of the entries of ``model.json``: ``[a, b]`` is a list of values of types ``a`` or ``b``, ``{...: a}`` a dict of
 #: any keys, another dict has exactly the keys named, a tuple lists alternatives.
 ENTRIES: Final[dict[str, Any]] = {
@@ -47,25 +51,20 @@ ENTRIES: Final[dict[str, Any]] = {
     "preset": str,
     "config": dict,
     "match_temperatures": {...: (float, int)},
-    "classifier": ({"labels_key": str, "heads": {...: dict}}, NoneType),
+    "classifier": ({"labels_key": str, "heads": {...: HEAD}}, NoneType),
     "places": {...: ({"chroms": [str], "chrom": [int], "start": [int], "end": [int]}, NoneType)},
     "setup_args": SETUP_ARGUMENTS,
     "features": {...: [str]},
-    "layouts": {...: dict},
+    "layouts": {...: LAYOUT},
     "categories": {BATCH_KEY: [str, int, float, bool], LABELS_KEY: [str, int, float, bool]},
     "original_keys": {BATCH_KEY: (str, NoneType), LABELS_KEY: (str, NoneType)},
 }
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Entries of ``model.json``, each of its type and consistent with the others.
+    """Entries of ``model.json``, each of its type and consistent with the others; raises if that is not so.
 
     ``config`` is a `ModelConfig`, ``layouts`` holds `FeatureLayout`.
-
-    Raises
-    ------
-    ScmambaError
-        The file is missing, damaged, too large, of another format or version, or an entry is not what it should be.
     """
     if not path.is_file():  # reading a pipe would wait forever
         raise ScmambaError(f"{path.parent} is not an exported model: it has no {path.name}.")
@@ -81,7 +80,7 @@ def read_description(path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise ScmambaError(f"{path} cannot be read: it lacks {error}.") from error
     except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ScmambaError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise ScmambaError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 def _check_version(described: Any) -> None:

@@ -1,25 +1,22 @@
-"""Models as files: scvi-tools' format for your own, safetensors and JSON for files that are passed on."""
+"""Models as files in scvi-tools' format; what `ExportMixin` writes is for files that are passed on."""
 
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any, Self
 
 from mudata import MuData
 
-from ..._compat import device_of
-from ..._files import check_content, check_folder, replace_by, temporary_folder, write_h5mu
+from ..._compat import device_of, explained
+from ..._files import check_content, check_folder, check_result, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
-from .._base import ModelBase
-from .export import folder_of, read_export, write_export
+from .export import ExportMixin, folder_of
 from .model_json import MODEL_FILE
 
 
-class SavingMixin(ModelBase):
-    """`save`, `load`, `export` and `from_export`."""
+class SavingMixin(ExportMixin):
+    """`save` and `load`."""
 
     def save(
         self,
@@ -34,16 +31,12 @@ class SavingMixin(ModelBase):
 
         Parameters
         ----------
-        dir_path
-            Folder to create.
-        prefix
-            Of the names of the files.
+        dir_path, prefix, save_kwargs, **anndata_write_kwargs
+            As in :meth:`scvi.model.base.BaseModelClass.save`.
         overwrite
-            Replace what an earlier call wrote there; where that fails, the earlier files stay.
+            Replace what an earlier call wrote there, its data too; where that fails, the earlier files stay.
         save_anndata
             Save the MuData too.
-        save_kwargs, **anndata_write_kwargs
-            As in :meth:`scvi.model.base.BaseModelClass.save`.
 
         Raises
         ------
@@ -62,25 +55,23 @@ class SavingMixin(ModelBase):
         if save_anndata and self.adata is None:
             raise ScmambaError("This model has no data to save: leave save_anndata out.")
         if save_anndata:
-            check_content(self.adata)
-        try:
-            with temporary_folder(folder) as unfinished:
-                super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
-                weights = list(unfinished.iterdir())
-                try:
-                    if save_anndata:
-                        write_h5mu(self.adata, unfinished / data.name, **anndata_write_kwargs)
-                        weights.append(unfinished / data.name)
-                finally:
-                    # weights alone are better than nothing, but not beside the data of an earlier save
-                    if len(weights) > 1 or not save_anndata or not data.exists():
-                        folder.mkdir(exist_ok=True)
-                        for file in weights:
-                            replace_by(file, folder / file.name)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ScmambaError(
-                f"The model cannot be saved into {dir_path}: {' '.join(str(error).split())[:300]}"
-            ) from error
+            # how small compression makes them is not known
+            check_content(self.adata) if "compression" in anndata_write_kwargs else check_result(self.adata, folder)
+        with explained(f"The model cannot be saved into {dir_path}"), temporary_folder(folder) as unfinished:
+            super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
+            weights = list(unfinished.iterdir())
+            try:
+                if save_anndata:
+                    write_h5mu(self.adata, unfinished / data.name, **anndata_write_kwargs)
+                    weights.append(unfinished / data.name)
+            finally:
+                # weights alone are better than nothing, but not beside the data of an earlier save
+                if len(weights) > 1 or not save_anndata or not data.exists():
+                    folder.mkdir(exist_ok=True)
+                    for file in weights:
+                        replace_by(file, folder / file.name)
+                    if not save_anndata:  # those of an earlier save may be others
+                        data.unlink(missing_ok=True)
 
     @classmethod
     def load(
@@ -101,11 +92,9 @@ class SavingMixin(ModelBase):
 
         Parameters
         ----------
-        dir_path
-            The folder.
         adata
             MuData with the model's features in any order. `None`: the one saved with the model. `False`: no data.
-        accelerator, device, **kwargs
+        dir_path, accelerator, device, **kwargs
             As in :meth:`scvi.model.base.BaseModelClass.load`.
 
         Raises
@@ -122,66 +111,9 @@ class SavingMixin(ModelBase):
         if adata is not None and adata is not False and not isinstance(adata, MuData):
             raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
         device_of(accelerator, device)  # raises if it is not there
-        try:
+        # torch and pickle raise half a dozen types on files that are cut off, or that hold something else
+        with explained(f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model"):
             return super().load(os.fspath(dir_path), adata, accelerator=accelerator, device=device, **kwargs)
-        except ScmambaError:
-            raise
-        except (
-            OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError, ImportError,
-            pickle.UnpicklingError, zipfile.BadZipFile,
-        ) as error:  # fmt: skip
-            # torch and pickle raise these on files that are cut off, or that hold something else
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise ScmambaError(
-                f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model: {reason}"
-            ) from error
-
-    def export(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the model as safetensors and JSON, the format for files that go to others: reading it runs no code.
-
-        Parameters
-        ----------
-        directory
-            Folder to create; afterwards it is complete, or as it was.
-        overwrite
-            Replace an existing export.
-
-        Raises
-        ------
-        ScmambaError
-            The folder exists and is not to be overwritten, holds something else, or cannot be written.
-
-        Examples
-        --------
-        >>> model.export("exported", overwrite=True)
-        >>> sorted(path.suffix for path in pathlib.Path("exported").iterdir())
-        ['.json', '.safetensors']
-        """
-        write_export(self, directory, overwrite=overwrite)
-
-    @classmethod
-    def from_export(cls, directory: str | os.PathLike[str], mdata: MuData | None = None) -> Self:
-        """Model from a folder that :meth:`export` made; safe for files from anyone.
-
-        Parameters
-        ----------
-        directory
-            The folder.
-        mdata
-            Data to attach; :meth:`setup_mudata` is not needed. `None`: pass data to the methods that need them.
-
-        Raises
-        ------
-        ScmambaError
-            A file is missing, damaged, of another format or version, or does not fit the network it describes.
-
-        Examples
-        --------
-        >>> model.export("exported", overwrite=True)
-        >>> SCMAMBA.from_export("exported").get_latent_representation(mdata).shape
-        (300, 64)
-        """
-        return read_export(cls, directory, mdata)
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:

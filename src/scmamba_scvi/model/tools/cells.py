@@ -19,21 +19,11 @@ from .._base import ModelBase
 
 @dataclass(frozen=True)
 class ModalityEmbedding:
-    """Embedding of one modality, for the cells that have it.
+    """Embedding of one modality, for the cells that have it."""
 
-    Attributes
-    ----------
-    names
-        ``(n,)`` every cell of the data, in their order.
-    has
-        ``(n,)`` bool, the cells that have the modality.
-    z
-        ``(m, z)`` float32 unit vectors of these, in the order of ``names[has]``.
-    """
-
-    names: pd.Index
-    has: np.ndarray
-    z: np.ndarray
+    names: pd.Index  # (n,) every cell of the data, in their order
+    has: np.ndarray  # (n,) bool, the cells that have the modality
+    z: np.ndarray  # (m, z) float32 unit vectors of these, in the order of names[has]
 
 
 def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:

@@ -36,10 +36,9 @@ class ClassifierMixin(EmbeddingMixin):
     ) -> None:
         """Learn labels from the joint embedding, which stays as it is.
 
-        There is a logistic regression for every set of modalities that cells may have: cells of RNA alone lie elsewhere
-        in the embedding than cells with all modalities, and a regression of their own, trained on the same cells embedded
-        from RNA alone, labels more of them correctly. Each is calibrated by a temperature on cells that it has not seen
-        (five-fold, every label spread over the folds; [Guo17]_). :meth:`save` and :meth:`export` keep the classifier;
+        There is a logistic regression for every set of modalities that cells may have, trained on cells embedded from these
+        alone: cells of RNA alone lie elsewhere in the embedding than cells with all modalities. Each is calibrated by a
+        temperature on cells that it has not seen (five-fold; [Guo17]_). :meth:`save` and :meth:`export` keep the classifier;
         training the model again discards it.
 
         Parameters
@@ -52,17 +51,15 @@ class ClassifierMixin(EmbeddingMixin):
             Label of cells whose type is not known; cells with a missing value are taken so, too. `None`: the one of
             `setup_mudata`.
         balance
-            Cells are weighted by the frequency of their label to the power ``-balance``. With 0 all cells weigh the same,
-            which favours frequent types; with 1 all types weigh the same, which costs accuracy on frequent types. 0.5
-            lies between the two.
+            Cells are weighted by the frequency of their label to the power ``-balance``: with 0 all cells weigh the same,
+            which favours frequent types; with 1 all types do, which costs accuracy on frequent types.
         batch_size
             Cells of a minibatch; changes speed only.
 
         Raises
         ------
         ScmambaError
-            No such column, fewer than two labels, a label with a single cell, ``balance`` outside 0 to 1, or the model is
-            not trained.
+            No such column, fewer than two labels or a label with a single cell, or the model is not trained.
 
         References
         ----------

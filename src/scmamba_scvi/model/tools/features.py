@@ -14,15 +14,7 @@ from ..inputs.arguments import near
 def feature_positions(known: np.ndarray, names: Sequence[str] | str, what: str, argument: str) -> np.ndarray:
     """Positions among the ``known`` features of those that ``names`` lists, in the order of ``names``.
 
-    Parameters
-    ----------
-    what, argument
-        What a feature, and the argument that names them, are called in errors.
-
-    Raises
-    ------
-    ScmambaError
-        ``names`` is empty, or lists a feature that is not known, or one twice.
+    An empty list, a feature that is not known and one named twice are errors, which call them ``what`` and ``argument``.
     """
     asked, index = pd.Index([names] if isinstance(names, str) else names), pd.Index(known)
     if not len(asked):

@@ -49,15 +49,12 @@ class ImportanceMixin(EmbeddingMixin):
 
         A group's direction leads from the mean of the other cells to its own mean, in the joint embedding as ``modality``
         alone gives it. Integrated gradients from an empty cell tell what each value of a cell adds to its position along
-        that direction. This is averaged over cells of the group, less the average over other cells, so that features
-        that all cells have cancel.
+        that direction. This is averaged over cells of the group, less the average over other cells.
 
         Rank features by ``importance``, not by ``score``: known markers of simulated types come before other features
-        more often so. By the difference of means between the group and the other cells they do so more often still
-        (docs/after-integration-results.md, measured by ``benchmarks/region_importance.py``).
-
-        So this explains the model, not the cells: to find markers, take the difference of means. Types that the modality
-        alone cannot tell apart share their explanation.
+        more often so, and more often still by the difference of means between the group and the other cells
+        (``benchmarks/region_importance.py``). So this explains the model, not the cells: to find markers, take the
+        difference of means. Types that the modality alone cannot tell apart share their explanation.
 
         Parameters
         ----------
@@ -91,8 +88,8 @@ class ImportanceMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            No such column or group, fewer than two groups, a group with fewer than 5 cells that have the modality,
-            ``max_cells``, ``n_steps`` or ``batch_size`` below 1, or the model is not trained.
+            No such column or group, fewer than two groups, a group with fewer than 5 cells that have the modality, or the
+            model is not trained.
 
         See Also
         --------

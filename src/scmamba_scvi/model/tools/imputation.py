@@ -85,8 +85,8 @@ class ImputationMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            Names of features are missing, unknown or repeated; the model or the data lack the modality; ``values`` is
-            unknown; there are fewer than ``k`` reference cells besides the cell itself; or the model is not trained.
+            Features are missing, unknown or repeated; the model or the data lack the modality; there are fewer than ``k``
+            reference cells besides the cell itself; or the model is not trained.
 
         Examples
         --------

@@ -23,22 +23,12 @@ FLOOR = -8.0
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """Probabilities of ``c`` labels from an embedding, ``softmax((z @ weight + bias) / temperature)``.
+    """Probabilities of ``c`` labels from an embedding, ``softmax((z @ weight + bias) / temperature)``."""
 
-    Attributes
-    ----------
-    classes
-        ``(c,)`` labels.
-    weight, bias
-        ``(z, c)`` and ``(c,)`` float64.
-    temperature
-        Above 1 where the regression alone would be overconfident.
-    """
-
-    classes: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
-    temperature: float
+    classes: np.ndarray  # (c,) labels
+    weight: np.ndarray  # (z, c) float64
+    bias: np.ndarray  # (c,) float64
+    temperature: float  # above 1 where the regression alone would be overconfident
 
     def log_proba(self, z: np.ndarray) -> np.ndarray:
         """Log probabilities ``(n, c)``."""
@@ -53,45 +43,26 @@ class LinearClassifier:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LinearClassifier:
-        """LinearClassifier that `to_dict` described.
-
-        Raises
-        ------
-        ScmambaError
-            ``values`` are not those of a classifier: they may come from a file of somebody else.
-        """
+        """What `to_dict` described, which may come from a file of somebody else; a `ScmambaError` where it does not fit."""
         try:
-            classifier = cls(
-                np.asarray(values["classes"], dtype=object),
-                np.asarray(values["weight"], dtype=np.float64),
-                np.asarray(values["bias"], dtype=np.float64),
-                float(values["temperature"]),
-            )
+            classes = np.asarray(values["classes"], dtype=object)
+            weight, bias = (np.asarray(values[name], dtype=np.float64) for name in ("weight", "bias"))
+            found = cls(classes, weight, bias, float(values["temperature"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ScmambaError(f"The classifier of this model cannot be read: {error}.") from error
-        classes, weight, bias = classifier.classes, classifier.weight, classifier.bias
-        fits = weight.ndim == 2 and weight.shape[1:] == bias.shape == classes.shape and classifier.temperature > 0
-        finite = np.isfinite(weight).all() and np.isfinite(bias).all()
-        if not fits or not finite or not all(isinstance(label, str) for label in classes):
+        fits = weight.ndim == 2 and weight.shape[1:] == bias.shape == classes.shape and found.temperature > 0
+        if not fits or not np.isfinite(weight).all() or not np.isfinite(bias).all():
             raise ScmambaError(
-                "The classifier of this model is damaged: labels are not text, or its numbers are not finite or do not fit its labels."
+                "The classifier of this model is damaged: its numbers are not finite or do not fit its labels."
             )
-        return classifier
+        return found
 
 
 def fit_linear_classifier(z: np.ndarray, labels: np.ndarray, balance: float, seed: int) -> LinearClassifier:
-    """Logistic regression with a temperature from cells held out of it.
+    """Logistic regression of ``labels`` ``(n,)`` on embeddings ``(n, z)``, with a temperature from cells held out of it.
 
-    Parameters
-    ----------
-    z
-        Embeddings ``(n, z)``.
-    labels
-        Of each cell ``(n,)``: two labels or more, every one of at least two cells.
-    balance
-        Cells are weighted by the frequency of their label to the power ``-balance``.
-    seed
-        Of the folds.
+    There are two labels or more, every one of at least two cells. Cells are weighted by the frequency of their label to the
+    power ``-balance``; ``seed`` is that of the folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold

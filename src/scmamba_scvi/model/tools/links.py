@@ -45,12 +45,11 @@ class LinksMixin(EmbeddingMixin):
     ) -> pd.DataFrame:
         """Peaks near each gene, by how closely their vector and the gene's agree in the space that modalities share.
 
-        The vector of a feature is the covariance, over the cells that have its modality, of its value with the cells'
-        embedding of this modality: it points to where the cells lie that have the feature. Genes and peaks each take the
-        embedding of their own modality, so that no cell needs both. A pair's correlation is the cosine of its two vectors. It is
-        compared with a background, the cosines of the same gene with peaks of all other chromosomes that about as many
-        cells have: where cells differ in many features at once, any gene correlates with any peak, and rarely seen peaks
-        have noisier vectors.
+        The vector of a feature is the covariance of its value with the cells' embedding of its modality: it points to where
+        the cells lie that have the feature, and no cell needs both modalities. The cosine of a pair's two vectors is compared
+        with a background, the cosines of the same gene with peaks of all other chromosomes that about as many cells have:
+        where cells differ in many features at once, any gene correlates with any peak, and rarely seen peaks have noisier
+        vectors.
 
         Parameters
         ----------
@@ -70,19 +69,13 @@ class LinksMixin(EmbeddingMixin):
         One row per pair, in falling order of z. Memory grows with the features and with the pairs, never with genes
         times peaks.
 
-        ``gene``, ``peak``, ``chrom``
-            Names.
-        ``distance``
-            Bases from the start of transcription to the centre of the peak, negative upstream.
-        ``correlation``
-            Cosine of the two vectors, -1 to 1.
-        ``z``
-            Distance of the correlation from the mean of the background, in standard deviations of the background.
-        ``p``
-            Probability of a z as high by chance, if the background is normal; one-sided, as a link is a peak that is
-            open where the gene is active.
-        ``q``
-            Fraction of false links expected among all pairs with this q or a lower one [Benjamini95]_.
+        - ``gene``, ``peak``, ``chrom``: names.
+        - ``distance``: bases from the start of transcription to the centre of the peak, negative upstream.
+        - ``correlation``: cosine of the two vectors, -1 to 1.
+        - ``z``: distance of the correlation from the mean of the background, in its standard deviations.
+        - ``p``: probability of a z as high by chance, if the background is normal; one-sided, as a link is a peak that is
+          open where the gene is active.
+        - ``q``: fraction of false links expected among all pairs with this q or a lower one [Benjamini95]_.
 
         Pairs whose gene or peak no cell has, or whose background has fewer than 20 peaks, are NaN and come last.
         Neighbouring genes that go up in the same cells are linked to the same peaks; which of them a peak regulates
@@ -91,8 +84,8 @@ class LinksMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            The model or the data lack genes or peaks, no gene or no peak has coordinates, one of ``genes`` is unknown or
-            has none, or the model is not trained.
+            There are no genes or no peaks, or none with coordinates; one of ``genes`` is unknown or has none; the model is
+            not trained.
 
         References
         ----------
@@ -212,14 +205,7 @@ def _pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gene and peak of every pair on one chromosome with at most ``max_distance`` between them, ``(m,)`` each.
 
-    Parameters
-    ----------
-    genes
-        Positions of the genes asked for.
-    start, centre
-        Start of transcription of every gene, centre of every peak.
-    chrom_of_gene, chrom_of_peak
-        Number of the chromosome of every gene and peak.
+    ``genes`` are the positions of those asked for; the other arrays have an entry for every gene, or for every peak.
     """
     # chromosomes one behind the other, so far apart that no window reaches into the next
     longest = max(start.max(), centre.max())
@@ -257,15 +243,7 @@ def _compare(
 
     Mean and variance of a gene's cosines with a set of peaks follow from the mean ``(z,)`` and the second moment
     ``(z, z)`` of the peaks' vectors, so the background is exact, over all peaks of the set, without a cosine for each.
-
-    Parameters
-    ----------
-    gene_vectors, peak_vectors
-        Unit vectors ``(f, z)``; zeros where a feature has none.
-    gene, peak
-        Pairs ``(m,)``.
-    chrom, classes
-        Chromosome and class of each peak.
+    Vectors are unit vectors ``(f, z)``, zeros where a feature has none; ``chrom`` and ``classes`` are those of each peak.
     """
     cosine, z_score = np.full((2, len(gene)), np.nan)
 

@@ -35,11 +35,10 @@ class MappingMixin(FittingMixin):
     ) -> MuData:
         """Bring new data to the features of a model, in a new object; the data stay as they are.
 
-        Genes and proteins are found by name. Peaks are found by name, and those of other names by overlap: each counts
-        for the peak of the model with which it shares most bases, so every count is used once. Features that the model
-        does not know are ignored. Features that the query lacks are zero, and ``var["in_query"]`` marks them as `False`;
-        where the joint embedding is corrected for batches, their absence is part of the query batch's offset, which
-        `load_query_data` estimates.
+        Features are found by name. Peaks of other names are found by overlap: each counts for the peak of the model with
+        which it shares most bases, so every count is used once. Features that the model does not know are ignored, those
+        that the query lacks are zero and `False` in ``var["in_query"]``; where the joint embedding is corrected for
+        batches, their absence is part of the query batch's offset, which `load_query_data` estimates.
 
         Parameters
         ----------
@@ -59,19 +58,15 @@ class MappingMixin(FittingMixin):
 
         Returns
         -------
-        MuData with the model's keys and features, those of ``model.get_var_names()``. ``uns["query_mapping"]`` says per modality how many of the model's features were found (``found``, as a fraction
-        ``coverage``), how many of the query's were matched ``by_name`` and ``by_overlap`` or ``ignored``, and which
-        fraction of the counts was kept (``counts_kept``).
+        MuData with the model's keys and features, those of ``model.get_var_names()``. ``uns["query_mapping"]`` says per
+        modality how many of the model's features were found (``found``, as a fraction ``coverage``), how many of the query's
+        were matched ``by_name`` and ``by_overlap`` or ``ignored``, and which fraction of the counts was ``counts_kept``.
 
         Raises
         ------
         ScmambaError
             The data have no modality of the model, too few of its features, or another genome build; or fewer than half
             of the peaks of either side overlap one of the other, so that another build is likely.
-
-        See Also
-        --------
-        scvi.model.base.ArchesMixin : the method of this name in scvi-tools.
 
         Examples
         --------
@@ -98,11 +93,10 @@ class MappingMixin(FittingMixin):
         needed for this, and its embedding does not move. A query without the batch column is taken as one batch.
 
         :meth:`train` of the result adapts the biases of the modality-specific embeddings and the network's fraction in them,
-        and nothing else: embeddings of features, blocks, heads, value weights, batch statistics and the maps of the joint
-        embedding are frozen. Reference cells embedded by the adapted model keep a mean cosine of more than 0.99 to their
-        embedding before, on simulated cells with strong batches (``tests/model/tools/test_mapping.py``); the head is frozen
-        because they moved farther when it was adapted too. If held-out retrieval among the query's cells does not
-        improve, the weights from before training are kept.
+        and nothing else. Reference cells embedded by the adapted model keep a mean cosine of more than 0.99 to their
+        embedding before, on simulated cells with strong batches (``tests/model/tools/test_mapping.py``); they moved farther
+        when the head was adapted too. If held-out retrieval among the query's cells does not improve, the weights from
+        before training are kept.
 
         An offset removes what shifts a whole batch. Other differences stay: with strong batch effects, a query lies
         farther from the reference than if both had been trained on together.

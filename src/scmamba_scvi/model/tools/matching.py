@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -27,21 +27,6 @@ MAX_PAIRS: Final = 10_000**2
 class CellMatches:
     """The ``k`` best references of each query cell, best first; ``n`` query cells, ``m`` reference cells.
 
-    Attributes
-    ----------
-    query_names, reference_names
-        ``(n,)`` and ``(m,)`` names of all cells of the data, in their order.
-    indices
-        ``(n, k)`` int64 positions in ``reference_names``; -1 for query cells that lack the modality.
-    scores
-        ``(n, k)`` float32 cosines of the two embeddings, NaN for the same cells.
-    confidence
-        ``(n, k)`` float32 probability that this reference is the true match, given that the true match is among the
-        references.
-    assignment
-        ``(n,)`` int64 positions of the references that a one-to-one assignment gives, -1 for cells that got none; `None`
-        if it was not asked for.
-
     Examples
     --------
     >>> found = model.match_cells(k=2)
@@ -49,11 +34,16 @@ class CellMatches:
     ((300, 2), True)
     """
 
+    #: ``(n,)`` names of all query cells, and ``(m,)`` of all reference cells, in their order.
     query_names: pd.Index
     reference_names: pd.Index
+    #: ``(n, k)`` int64 positions in ``reference_names``; -1 for query cells that lack the modality.
     indices: np.ndarray
+    #: ``(n, k)`` float32 cosines of the two embeddings, NaN for query cells that lack the modality.
     scores: np.ndarray
+    #: ``(n, k)`` float32 probability that this is the true match, given that the true match is among the references.
     confidence: np.ndarray
+    #: ``(n,)`` int64 positions of a one-to-one assignment, -1 for cells that got none; `None` if it was not asked for.
     assignment: np.ndarray | None = None
 
     def to_frame(self) -> pd.DataFrame:
@@ -65,15 +55,11 @@ class CellMatches:
         [1, 2, 1, 2]
         """
         n, k = self.indices.shape
-        return pd.DataFrame(
-            {
-                "query": np.repeat(self.query_names.to_numpy(), k),
-                "rank": np.tile(np.arange(1, k + 1), n),
-                "reference": self._names_at(self.indices).ravel(),
-                "score": self.scores.ravel(),
-                "confidence": self.confidence.ravel(),
-            }
-        )
+        return pd.DataFrame({
+            "query": np.repeat(self.query_names.to_numpy(), k), "rank": np.tile(np.arange(1, k + 1), n),
+            "reference": self._names_at(self.indices).ravel(), "score": self.scores.ravel(),
+            "confidence": self.confidence.ravel(),
+        })  # fmt: skip
 
     def to_series(self) -> pd.Series:
         """Name of the reference that the one-to-one assignment gives each query cell, `None` where it gives none.
@@ -144,8 +130,8 @@ class MatchingMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            An unknown modality, one that the data lack, or the same one twice; more neighbours than reference cells;
-            ``k`` below 1; too many pairs for ``one_to_one``; or the model is not trained.
+            A modality is unknown, missing or named twice; ``k`` is not between 1 and the reference cells; there are too many
+            pairs for ``one_to_one``; the model is not trained.
 
         References
         ----------
@@ -181,13 +167,9 @@ class MatchingMixin(EmbeddingMixin):
         position = np.append(np.flatnonzero(references.has), -1)
         assignment = position[assign(queries.z, references.z)] if one_to_one else None
         best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
+        found = ((position[best.indices], -1), (best.cosine, np.nan), (best.confidence, np.nan), (assignment, -1))
         return CellMatches(
-            queries.names,
-            references.names,
-            _at_rows(queries.has, position[best.indices], -1),
-            _at_rows(queries.has, best.cosine, np.nan),
-            _at_rows(queries.has, best.confidence, np.nan),
-            None if assignment is None else _at_rows(queries.has, assignment, -1),
+            queries.names, references.names, *(_at_rows(queries.has, values, fill) for values, fill in found)
         )
 
 
@@ -203,10 +185,7 @@ def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:
 def assign(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Position of the reference given to each query, ``(n,)`` int64, -1 where none is left; none is given twice.
 
-    Parameters
-    ----------
-    queries, references
-        ``(n, z)`` and ``(m, z)`` unit vectors; the sum of the cosines of the pairs is the largest possible.
+    The sum of the cosines of the pairs is the largest possible.
     """
     if len(queries) * len(references) > MAX_PAIRS:
         raise ScmambaError(
@@ -219,8 +198,10 @@ def assign(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
     return out
 
 
-def _at_rows(rows: np.ndarray, values: np.ndarray, fill: float) -> np.ndarray:
+def _at_rows(rows: np.ndarray, values: np.ndarray | None, fill: float) -> Any:
     """``values (m, ...)`` at the ``rows (n,)`` that are true, ``fill`` at the others."""
+    if values is None:
+        return None
     out = np.full((len(rows), *values.shape[1:]), fill, dtype=values.dtype)
     out[rows] = values
     return out

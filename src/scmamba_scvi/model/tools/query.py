@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
 from scipy import sparse
 
@@ -18,6 +17,8 @@ from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import Coordinates, parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
+from ..inputs.checks import matrix_of
+from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
 from ..inputs.kinds import kind_of_modality
 from .cells import copy_batch, kind_of_features
@@ -60,7 +61,7 @@ def prepare_query(
     mods, reports = {}, {}
     for kind, key in kinds.items():
         source, known = mdata.mod[key], pd.Index(model.feature_names(kind)).astype(str)
-        counts = _counts(source, query_layers.get(kind), key)
+        counts = in_memory(matrix_of(source, kind, key, query_layers.get(kind)))
         by_name = known.get_indexer(source.var_names)
         target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
         found = np.isin(np.arange(len(known)), target)
@@ -143,18 +144,6 @@ def _apply(counts, target: np.ndarray, n_model: int) -> tuple[object, float]:
     out = counts @ select
     total = float(counts.sum())
     return (out.tocsr() if sparse.issparse(out) else out), float(out.sum()) / total if total else 1.0
-
-
-def _counts(adata: AnnData, layer: str | None, key: str):
-    """The matrix of counts in memory, scipy sparse or numpy."""
-    if layer is not None and layer not in adata.layers:
-        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers)
-    x = adata.X if layer is None else adata.layers[layer]
-    if x is None:
-        raise ScmambaError(f"mdata[{key!r}].X is empty. Name the layer that holds counts: layers={{...}}.")
-    if isinstance(x, CSRDataset | CSCDataset):
-        x = x.to_memory()
-    return x if sparse.issparse(x) or isinstance(x, np.ndarray) else np.asarray(x)
 
 
 def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:

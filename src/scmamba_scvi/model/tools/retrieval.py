@@ -13,21 +13,11 @@ from ...metrics.distances import as_matrix, distance_blocks, prepare
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The best references of each query, best first.
+    """The best references of each query, best first."""
 
-    Attributes
-    ----------
-    indices
-        ``(n, k)`` int64 positions among the references.
-    cosine
-        ``(n, k)`` float32.
-    confidence
-        ``(n, k)`` float32, ``exp(cosine / t)`` as a fraction of the sum over all references.
-    """
-
-    indices: np.ndarray
-    cosine: np.ndarray
-    confidence: np.ndarray
+    indices: np.ndarray  # (n, k) int64 positions among the references
+    cosine: np.ndarray  # (n, k) float32
+    confidence: np.ndarray  # (n, k) float32, exp(cosine / t) as a fraction of the sum over all references
 
 
 def nearest_references(
@@ -38,20 +28,10 @@ def nearest_references(
     exclude: np.ndarray | None = None,
     device: str | torch.device | None = None,
 ) -> Neighbors:
-    """Exact search for the ``k`` nearest references of each query.
+    """Exact search for the ``k`` nearest references of each query, among unit vectors ``(n, z)`` and ``(m, z)``.
 
-    Memory is that of the vectors, of the result and of one block of distances.
-
-    Parameters
-    ----------
-    queries, references
-        ``(n, z)`` and ``(m, z)`` unit vectors.
-    k
-        At most ``m``.
-    temperature
-        ``t`` of the confidence.
-    exclude
-        ``(n,)`` position of the one reference that does not count for each query, -1 for none.
+    Memory is that of the vectors, of the result and of one block of distances. ``temperature`` is the ``t`` of the
+    confidence; ``exclude`` ``(n,)`` is the one reference that does not count for each query, -1 for none.
     """
     # one result, written in place: small arrays allocated between the large blocks would fragment the memory
     found = Neighbors(*(np.zeros((len(queries), k), dtype) for dtype in (np.int64, np.float32, np.float32)))

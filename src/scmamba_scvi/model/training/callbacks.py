@@ -47,15 +47,10 @@ class KeepWeights(Callback):
     """Remembers the weights with the best held-out score, the initial ones included, and puts them back.
 
     The initial weights count because on few cells, training may not improve on them. Lightning's sanity check scores
-    them, as it is the validation of every later epoch.
+    them, as it is the validation of every later epoch. With ``monitor=None`` nothing tells which weights are the best: the
+    last are kept, and those from the start of an epoch put back where it fails.
 
-    Parameters
-    ----------
-    monitor, mode
-        Name of the score, and ``"min"`` or ``"max"``. `None`: nothing tells which weights are the best; the last are
-        kept, and those from the start of an epoch put back where it fails.
-    report
-        File into which the first rank writes what it found: the process that started the ranks may not be one of them.
+    The first rank writes what it found into the file ``report``: the process that started the ranks may not be one of them.
     """
 
     def __init__(self, monitor: str | None, mode: str, report: Path | None = None) -> None:
@@ -131,15 +126,7 @@ class EarlyStopping(LoudEarlyStopping):
 
 
 class ProgressBar(scvi_progress_bar()):  # type: ignore[misc]
-    """That of scvi-tools, with epochs counted over all stages and trainings, as in the history.
-
-    Parameters
-    ----------
-    stage
-        Shown before the number of the epoch.
-    before
-        Epochs in the history when the stage begins.
-    """
+    """That of scvi-tools, with epochs counted over all stages and trainings, ``before`` of which are in the history."""
 
     def __init__(self, stage: str, before: int, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate)

@@ -22,11 +22,8 @@ def count_devices(
 ) -> int:
     """Number of devices that train together, on all machines.
 
-    Raises
-    ------
-    ScmambaError
-        For several devices, ``strategy`` is not DDP, which gives each of them the whole model; or it spawns its
-        processes, to which scvi-tools' registry of a MuData cannot be sent.
+    Of several, each has the whole model (DDP); a strategy that spawns its processes is refused, since scvi-tools' registry
+    of a MuData cannot be sent to them.
     """
     total = n_devices(accelerator, devices) * num_nodes
     if total == 1 or strategy == "auto" or isinstance(strategy, DDPStrategy):
@@ -48,16 +45,11 @@ def is_first_process() -> bool:
 
 @contextmanager
 def distributed_trainer(world_size: int, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    """Arguments of the trainer of ``world_size`` devices, and a file in which the first process can leave what it found.
+    """Further arguments of the trainer of several devices, and a temporary file for what the first process found.
 
     scvi-tools would write the history into the working directory; here it goes into a temporary folder, unless the user
     named one among the arguments ``given``. Its warning that early stopping is off is not true of ours: every process has
     the scores of all cells.
-
-    Yields
-    ------
-    For one device no argument and `None`; else the arguments to add, and the path of a file that is deleted together
-    with its folder afterwards.
     """
     if world_size == 1:
         yield {}, None

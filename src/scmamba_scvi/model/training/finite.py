@@ -35,15 +35,9 @@ def first_non_finite(module: nn.Module) -> tuple[str, str | None] | None:
 def loss_error(
     module: nn.Module, z: Mapping[str, Tensor], names: Sequence[str], epoch: int, batch_idx: int
 ) -> NonFiniteError:
-    """Why the loss of a minibatch is not finite.
+    """Why the loss of a minibatch with embeddings ``z`` ``(n, z)`` per kind is not finite.
 
-    Parameters
-    ----------
-    z
-        Embeddings ``(n, z)`` per kind of modality.
-    names
-        Of the cells of the minibatch ``(n,)``. On several devices only of this process's, fewer than the rows of ``z``:
-        the error then names all of them.
+    ``names`` are those of its cells; on several devices of this process's alone, and the error then names all of them.
     """
     where = f"The loss is not finite in epoch {epoch + 1}, minibatch {batch_idx + 1}"
     weights = first_non_finite(module)

@@ -16,17 +16,16 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from scvi.train import TrainRunner
 
-from ..._compat import device_of, devices_docstring, limited_threads, quiet_lightning
+from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig, resolve_train_config
 from ...errors import ScmambaError
+from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
-from ..inputs.arguments import explained
 from ..inputs.manager import n_modalities_of_cells
 from .arguments import check_training
 from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StageResult, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
-from .held_out import can_be_scored
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
 from .sizes import SAME_NAMES, TrainingSizes, choose_sizes, count_training_cells
@@ -66,7 +65,7 @@ class Run:
     def describe(self) -> str:
         """What is logged when training begins."""
         device = self.device
-        where = str(device) if self.sizes.n_ranks == 1 else f"{self.sizes.n_ranks} {device.type} devices"
+        where = str(device) if self.sizes.world_size == 1 else f"{self.sizes.world_size} {device.type} devices"
         stages = ", then ".join(f"{STAGES[stage].lower()} {n_epochs}" for stage, n_epochs in self.stages.items())
         n_train, n_paired = self.splitter.n_train, self.splitter.n_paired
         paired = f" ({n_paired:,} of them have several modalities)" if n_paired < n_train else ""
@@ -137,10 +136,9 @@ class ContrastiveTrainingMixin(FittingMixin):
             Cells of a minibatch on one device; each is compared with all others. `None`: 512, or a quarter of the training
             cells if there are fewer than 2,048.
         contrastive_batch_size
-            Cells that the loss compares with each other: a multiple of ``batch_size`` and of the number of devices, at
-            most the training cells. Only ``batch_size`` of them have activations in memory at a time on a device, for
-            which every cell is read twice (gradient caching, arXiv 2101.06983). Loss, gradient and batch statistics are
-            those of one minibatch of this size. `None`: ``batch_size`` on every device.
+            Cells that the loss compares with each other: a multiple of ``batch_size`` and of the number of devices. Only
+            ``batch_size`` of them have activations in memory at a time on a device, for which every cell is read twice
+            (gradient caching, arXiv 2101.06983); the result is that of one minibatch. `None`: ``batch_size`` on every device.
         early_stopping
             End a stage when held-out cells have not been scored better for a while. The best weights are kept in any case.
         early_stopping_monitor
@@ -165,27 +163,25 @@ class ContrastiveTrainingMixin(FittingMixin):
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir
-            Folder for ``training.ckpt``, written after every epoch: weights, optimizer, schedule, random state of torch, order
-            of cells, history. For one device. If a save fails, a warning says so, training goes on, and the file stays as it
-            was. `None`: nothing is written, and a process that is killed loses the training.
+            Folder for ``training.ckpt``, which is written after every epoch and holds all that ``resume`` needs. For one
+            device. If a save fails, a warning says so, training goes on, and the file stays as it was.
         resume
             Continue from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
             interrupted. Model, data and arguments must be the ones that it began with.
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``.
-            The state of a callback (its ``state_dict``) begins anew with each stage; callbacks that write checkpoints keep
-            the best of both. With ``num_nodes`` and ``strategy``, several devices train together (``"ddp"`` unless another
-            strategy of this kind is named): the loss compares the cells of all of them, and held-out retrieval is among
-            all held-out cells.
+            For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``,
+            whose state begins anew with each stage (callbacks that write checkpoints keep the best of both). With
+            ``num_nodes`` and ``strategy`` (of the kind ``"ddp"``), several devices train together: the loss compares the
+            cells of all of them.
 
         Raises
         ------
         ScmambaError
             Too few cells, or sizes that do not fit them or each other.
         NonFiniteError
-            The loss or the weights are no longer finite; the model then keeps its last good weights.
+            The loss or the weights are no longer finite; the last good weights are kept.
         ResumeError
-            The checkpoint is damaged, belongs to another training, or is there although ``resume`` is not set.
+            The checkpoint is damaged, of another training, or there although ``resume`` is not set.
 
         Examples
         --------
@@ -207,10 +203,10 @@ class ContrastiveTrainingMixin(FittingMixin):
         config = resolve_train_config(**(plan_kwargs or {}))
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
-            n_ranks = count_devices(accelerator, devices, **ranks)
-        self._check_can_train(config, checkpoint_dir, resume, n_ranks)
+            world_size = count_devices(accelerator, devices, **ranks)
+        self._check_can_train(config, checkpoint_dir, resume, world_size)
         split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
-        sizes, splitter = self._size_and_split(config, n_ranks, counts, {**split, **(datasplitter_kwargs or {})})
+        sizes, splitter = self._size_and_split(config, world_size, counts, {**split, **(datasplitter_kwargs or {})})
         scored = self._can_score(splitter, early_stopping_monitor)
         stopping = {
             "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode, "patience": sizes.patience,
@@ -239,7 +235,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             logger.info(describe_result(self.training_summary_))
 
     def _check_can_train(
-        self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, n_ranks: int
+        self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, world_size: int
     ) -> None:
         """Check that data, folder and devices allow what is asked for, before anything is changed."""
         if self._corrects_batches and BATCH_KEY not in self.adata_manager.data_registry:
@@ -249,20 +245,20 @@ class ContrastiveTrainingMixin(FittingMixin):
             )
         if resume and checkpoint_dir is None:
             raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
-        if n_ranks > 1 and checkpoint_dir is not None:
+        if world_size > 1 and checkpoint_dir is not None:
             raise ScmambaError(
-                f"checkpoint_dir is for training on one device, this would be on {n_ranks}, whose processes would all "
+                f"checkpoint_dir is for training on one device, this would be on {world_size}, whose processes would all "
                 f"write the same file: leave checkpoint_dir out, or pass devices=1, num_nodes=1."
             )
 
     def _size_and_split(
-        self, config: TrainConfig, n_ranks: int, counts: Mapping[str, int | None], split: Mapping[str, Any]
+        self, config: TrainConfig, world_size: int, counts: Mapping[str, int | None], split: Mapping[str, Any]
     ) -> tuple[TrainingSizes, PairedSplitter]:
         """Sizes that follow from the cells to train on, and the split of the cells."""
         n_modalities = n_modalities_of_cells(self.adata_manager)
         n_paired, n_cells = int((n_modalities > 1).sum()), int((n_modalities > 0).sum())
         n_train = count_training_cells(n_cells, split["train_size"], split.get("external_indexing"))
-        sizes = choose_sizes(n_paired, n_train, **counts, n_ranks=n_ranks)
+        sizes = choose_sizes(n_paired, n_train, **counts, world_size=world_size)
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells,
             cells_per_step=sizes.cells_per_step, buffer_mb=config.buffer_mb, batch_size=sizes.batch_size, **split,
@@ -337,8 +333,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 }  # fmt: skip
                 with self._as_trained():
                     self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
-                    self._align_modalities(run.splitter.train_idx, run.splitter.val_idx)
-                    self._calibrate_matching(run.splitter.val_idx)
+                    self._fit_to_validation(run.splitter.train_idx, run.splitter.val_idx)
 
     def _run_stage(
         self,
@@ -350,7 +345,7 @@ class ContrastiveTrainingMixin(FittingMixin):
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
         before = epochs_of(self.history_ if self.is_trained_ else None)
-        with quiet_lightning(), distributed_trainer(run.sizes.n_ranks, run.trainer) as (of_ranks, report):
+        with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (of_ranks, report):
             keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode, report)
             trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
             if checkpoint is not None:
@@ -359,7 +354,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             plan = self._training_plan_cls(self.module, config=run.config, micro_batch_size=run.sizes.micro_batch_size)
             with explained("train() cannot make a trainer of these arguments"):
                 runner = self._train_runner_cls(self, training_plan=plan, data_splitter=run.splitter, **trainer)
-            if run.sizes.n_ranks > 1:
+            if run.sizes.world_size > 1:
                 runner.device = runner.trainer.strategy.root_device  # of this rank
             if checkpoint is not None:
                 runner.trainer.callbacks.append(checkpoint)

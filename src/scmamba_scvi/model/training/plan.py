@@ -10,22 +10,16 @@ from scvi.train import TrainingPlan
 from ..._keys import CELLS_KEY
 from ...config import TrainConfig
 from ...errors import ScmambaError
+from ..fitting.held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
 from .activations import set_checkpointing
 from .finite import loss_error, weights_error
-from .held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
 
 
 class ContrastivePlan(TrainingPlan):
     """AdamW, slower for the weights of the spectral initialization; held-out retrieval is scored after each epoch.
 
-    scvi-tools' stock plan logs the parts of an ELBO, which this model does not have.
-
-    Parameters
-    ----------
-    config
-        Learning rates, schedule and the rest of the options.
-    micro_batch_size
-        Cells whose activations are in memory together; `None`: the minibatch as the loader gives it.
+    scvi-tools' stock plan logs the parts of an ELBO, which this model does not have. ``micro_batch_size`` cells have their
+    activations in memory together; `None`: the minibatch as the loader gives it.
     """
 
     def __init__(self, module, *, config: TrainConfig, micro_batch_size: int | None = None, **kwargs) -> None:
@@ -174,12 +168,5 @@ class ContrastivePlan(TrainingPlan):
         return [group for group in groups.values() if group["params"]]
 
     def _log(self, name: str, value, batch_size: int, *, prog_bar: bool = False) -> None:
-        self.log(
-            name,
-            value,
-            on_step=False,
-            on_epoch=True,
-            prog_bar=prog_bar,
-            batch_size=batch_size,
-            sync_dist=self.use_sync_dist,
-        )
+        of_epoch = {"on_step": False, "on_epoch": True, "sync_dist": self.use_sync_dist}
+        self.log(name, value, prog_bar=prog_bar, batch_size=batch_size, **of_epoch)

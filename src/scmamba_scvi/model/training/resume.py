@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scvi import settings
 
-from ..._compat import warn
+from ..._compat import reason_of, warn
 from ..._files import atomic_write, remove_unfinished
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig
@@ -42,46 +42,22 @@ class TrainingCheckpoint(Checkpoint):
     """Saves a Lightning checkpoint at the start of a stage and after every epoch but its last, and continues from it.
 
     Lightning restores weights, optimizer, schedule, epochs and the state of callbacks. Added are the random state, the
-    history, and what the finished stages found.
+    history, and what the finished stages found. The model and the splitter get from the file what is theirs; ``identity``,
+    of `training_identity`, must be that of the file.
 
     Append it to the callbacks of an existing trainer: it must come after early stopping, and a trainer without
     checkpoints of its own refuses it.
-
-    Parameters
-    ----------
-    model
-        Gets the history and the state of training from the file.
-    splitter
-        Gets the seed of the order of cells from the file.
-    folder
-        Created if it does not exist.
-    resume
-        Continue from the file if there is one.
-    identity
-        What must be equal to continue, see `training_identity`.
-
-    Attributes
-    ----------
-    summaries
-        What each finished stage found.
-    state
-        What is to be restored; `None` if there is nothing, and once it is restored.
-
-    Raises
-    ------
-    ResumeError
-        There is a checkpoint but ``resume`` is not set, it cannot be read, or it is of another training.
-    ScmambaError
-        The folder cannot be created.
     """
+
+    summaries: list[dict[str, Any]]  # what each finished stage found
+    state: dict[str, Any] | None  # what is to be restored; None if there is nothing, and once it is restored
 
     def __init__(
         self, model: ModelBase, splitter: PairedSplitter, folder: Path, resume: bool, identity: Mapping[str, str]
     ) -> None:
         self.model, self.splitter, self.identity = model, splitter, dict(identity)
         self.path = folder / FILE
-        self.summaries: list[dict[str, Any]] = []
-        self.state: dict[str, Any] | None = None
+        self.summaries, self.state = [], None
         if not self.path.exists():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +155,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = AtomicCheckpointIO().load_checkpoint(path)
     except Exception as error:
-        raise ResumeError(f"{path} cannot be read, it may be damaged: {' '.join(str(error).split())[:200]}") from error
+        raise ResumeError(f"{path} cannot be read, it may be damaged: {reason_of(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ResumeError(f"{path} is not the checkpoint of a training with this release of scmamba-scvi.")
     return state
@@ -188,14 +164,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def training_identity(
     model: ModelBase, splitter: PairedSplitter, config: TrainConfig, sizes: TrainingSizes, options: Mapping[str, Any]
 ) -> dict[str, str]:
-    """What must be equal for the same losses to follow, each under the name that an error uses for it.
+    """What must be equal for the same losses to follow, as text or a digest, each under the name that an error uses for it.
 
-    Values are text, or a digest where they are long. All counts are read once.
-
-    Parameters
-    ----------
-    options
-        Further arguments of `train`; those in `COMPARED` count.
+    Of ``options``, further arguments of `train`, those in `COMPARED` count. All counts are read once.
     """
     manager = model.adata_manager
     identity = {

@@ -15,14 +15,7 @@ from .prefetch import Loader
 class PartOfMinibatch(Sampler[list[int]]):
     """One process's part of every minibatch; the parts of all processes together are the minibatch.
 
-    Every process takes the same number of steps, and no cell is read by two. All must draw the same minibatches.
-
-    Parameters
-    ----------
-    minibatches
-        Sampler of the whole minibatches, with a generator that is the same in all processes.
-    rank, world_size
-        Number of this process, and of all.
+    Every process takes the same number of steps, and no cell is read by two. All must draw the same ``minibatches``.
     """
 
     def __init__(self, minibatches: BatchSampler, rank: int, world_size: int) -> None:

@@ -34,7 +34,7 @@ class TrainingSizes:
 
     batch_size: int  # cells whose activations are in memory together on one device
     cells_per_step: int  # that the loss compares with each other, on all devices together
-    n_ranks: int  # devices, each with a process of its own
+    world_size: int  # devices, each with a process of its own
     max_epochs: int
     patience: int  # epochs without a better score before a stage ends
     epochs_given: bool  # by the user, for all stages together
@@ -42,7 +42,7 @@ class TrainingSizes:
     @property
     def micro_batch_size(self) -> int | None:
         """``batch_size`` if a device reads its cells of a step in parts, else `None`."""
-        return self.batch_size if self.cells_per_step > self.batch_size * self.n_ranks else None
+        return self.batch_size if self.cells_per_step > self.batch_size * self.world_size else None
 
     def stages(self, *, linear_first: bool) -> dict[str, int]:
         """Epochs at most of each stage: the linear branch alone, then the full network."""
@@ -55,7 +55,7 @@ class TrainingSizes:
         """Cells of a minibatch, in words."""
         if self.cells_per_step == self.batch_size:
             return f"minibatches of {self.cells_per_step}"
-        each = " on each device" if self.n_ranks > 1 else ""
+        each = " on each device" if self.world_size > 1 else ""
         return f"minibatches of {self.cells_per_step} ({self.batch_size} at a time{each})"
 
 
@@ -75,9 +75,9 @@ def choose_sizes(
     contrastive_batch_size: int | None,
     max_epochs: int | None,
     early_stopping_patience: int | None = None,
-    n_ranks: int = 1,
+    world_size: int = 1,
 ) -> TrainingSizes:
-    """Minibatch, epochs and patience for ``n_train`` training cells, on ``n_ranks`` devices.
+    """Minibatch, epochs and patience for ``n_train`` training cells, on ``world_size`` devices.
 
     Raises
     ------
@@ -94,30 +94,30 @@ def choose_sizes(
             f"batch_size={batch_size} is too few cells to compare: choose 2 to {n_train // 2:,}, or None."
         )
     if contrastive_batch_size is None:
-        most = n_train // 2 // n_ranks
+        most = n_train // 2 // world_size
         if batch_size is not None and batch_size > most:
-            devices = "" if n_ranks == 1 else f" on each of {n_ranks} devices"
+            devices = "" if world_size == 1 else f" on each of {world_size} devices"
             raise ScmambaError(
                 f"batch_size={batch_size}{devices} does not fit {n_train:,} training cells: choose 2 to {most:,}, or None."
             )
-        batch_size = batch_size or max(2, min(512, n_train // 4 // n_ranks))
-        cells_per_step = batch_size * n_ranks
+        batch_size = batch_size or max(2, min(512, n_train // 4 // world_size))
+        cells_per_step = batch_size * world_size
     else:
-        check_contrastive_batch_size(contrastive_batch_size, batch_size, n_ranks, n_train)
+        check_contrastive_batch_size(contrastive_batch_size, batch_size, world_size, n_train)
         cells_per_step = contrastive_batch_size
-        batch_size = batch_size or max(2, min(512, n_train // 4, cells_per_step // n_ranks))
+        batch_size = batch_size or max(2, min(512, n_train // 4, cells_per_step // world_size))
     steps = max(1, n_train // cells_per_step)
     return TrainingSizes(
         batch_size=batch_size,
         cells_per_step=cells_per_step,
-        n_ranks=n_ranks,
+        world_size=world_size,
         max_epochs=max_epochs if max_epochs is not None else min(100, max(3, math.ceil(STEPS / steps))),
         patience=early_stopping_patience or max(3, math.ceil(PATIENCE_STEPS / steps)),
         epochs_given=max_epochs is not None,
     )
 
 
-def check_contrastive_batch_size(size: int, batch_size: int | None, n_ranks: int, n_train: int) -> None:
+def check_contrastive_batch_size(size: int, batch_size: int | None, world_size: int, n_train: int) -> None:
     """A multiple of the cells that all devices read together, and at most the training cells.
 
     Raises
@@ -125,9 +125,9 @@ def check_contrastive_batch_size(size: int, batch_size: int | None, n_ranks: int
     ScmambaError
         Names the nearest sizes that are possible.
     """
-    part = (batch_size or 2) * n_ranks
+    part = (batch_size or 2) * world_size
     of = f"batch_size={batch_size}" if batch_size else "two cells"
-    each = of if n_ranks == 1 else f"{of} on each of {n_ranks} devices"
+    each = of if world_size == 1 else f"{of} on each of {world_size} devices"
     if size > n_train:
         raise ScmambaError(
             f"contrastive_batch_size={size} is more than the {n_train:,} training cells: choose at most "

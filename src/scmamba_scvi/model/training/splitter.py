@@ -20,23 +20,8 @@ from .streaming import FRACTION_OF_BUFFER, StreamedLoader
 class PairedSplitter(DataSplitter):
     """Training and validation cells; validation cells have at least two modalities, so that retrieval can be scored.
 
-    Parameters
-    ----------
-    max_validation_cells
-        Enough to tell 0.08 from 0.09 FOSCTTM; more only cost training cells and time.
-    batch_size
-        Cells that one process reads together.
-    cells_per_step
-        Cells of a training step of all processes together; `None`: ``batch_size``.
-    buffer_mb
-        Memory for counts that are read from a file.
-    **kwargs
-        Of scvi-tools' `DataSplitter`.
-
-    Attributes
-    ----------
-    seed
-        The order of the training cells in an epoch follows from it. Drawn by torch's own generator.
+    ``batch_size`` counts the cells that one process reads together, ``cells_per_step`` those of a training step of all
+    processes (`None`: ``batch_size``). ``seed`` is drawn by torch's own generator; the order of the cells follows from it.
     """
 
     def __init__(

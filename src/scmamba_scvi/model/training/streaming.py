@@ -22,20 +22,8 @@ class StreamedLoader:
     Chunks of `CELLS_PER_CHUNK` neighbouring cells fill a buffer in random order, minibatches are drawn from it at random,
     and while they are used the next buffer is read in the background.
 
-    Parameters
-    ----------
-    dataset
-        Of all cells, on disk.
-    cells
-        ``(n,)`` positions to draw from.
-    batch_size
-        Cells of a minibatch of all processes together; the last cells that do not fill one wait for the next epoch.
-    buffer_mb
-        Memory for counts, in MB.
-    generator
-        Draws the order; `None`: torch's own, which the seed of a run sets.
-    rank, world_size
-        Number of this process, and of all; each reads its part of every minibatch.
+    ``batch_size`` counts the cells of all processes, each of which reads its part of every minibatch; the last cells that do
+    not fill one wait for the next epoch. ``generator`` draws the order; `None`: torch's own.
     """
 
     def __init__(

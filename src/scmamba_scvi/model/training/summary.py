@@ -31,17 +31,8 @@ def epochs_of(history: Mapping[str, Sized] | None) -> int:
 
 
 def best_of(results: Sequence[StageResult], history: Mapping[str, Sized] | None) -> dict[str, Any]:
-    """Score and epoch of the weights that are kept, and the scores before the first step.
+    """Score and epoch of the weights that are kept, and the scores before the first step, from what each stage found.
 
-    Parameters
-    ----------
-    results
-        What each stage of this training found.
-    history
-        Of the model; it begins with the epochs of earlier calls of `train`.
-
-    Returns
-    -------
     ``best_epoch`` is the row of ``history``, counted from 0 over all calls and stages; `None`: before the first step.
     """
     summary: dict[str, Any] = {"best_epoch": None, "best": None, "start": results[0].start if results else {}}

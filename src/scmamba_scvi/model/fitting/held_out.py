@@ -1,4 +1,4 @@
-"""How well held-out cells find their true matches, over the cells of all ranks."""
+"""Embeddings of held-out cells, and how well they find their true matches, over the cells of all ranks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from torch import Tensor
 
 from ...metrics import modality_gap, true_match_ranks
 from ...nn.distributed import gather_rows
+from .._module import SCMAMBAModule
+from ..inputs.matrices import ModalityMatrix, in_parts
 
 #: Per modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
 HeldOut = dict[str, tuple[Tensor, Tensor]]
+
+
+def embed_all(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> HeldOut:
+    """Per kind, embeddings before alignment ``(n, z)`` and who has it ``(n,)``, on the CPU; rows of cells without it are zero."""
+    module.eval()
+    found = {}
+    for kind, matrix in matrices.items():
+        present = torch.from_numpy(matrix.present(cells))
+        parts = [torch.zeros(0, module.config.n_latent)]
+        for part in in_parts(cells, 512):
+            has = torch.from_numpy(matrix.present(part)).to(module.device)
+            parts.append(module.encode(matrix.read(part).to(module.device), kind, has).float().cpu())
+        found[kind] = torch.cat(parts), present
+    return found
 
 
 def can_be_scored(present: Iterable[np.ndarray]) -> bool:

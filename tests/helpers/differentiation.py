@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from mudata import MuData
 
-from ..errors import ScmambaError
-from ._cells import Cells, draw_presence, make_obs
-from ._programs import N_STATES, Structure
-from ._simulate import complete_arguments, make_multiome
+from scmamba_scvi.data._cells import Cells, draw_presence, make_obs
+from scmamba_scvi.data._programs import N_STATES, Structure
+from scmamba_scvi.data._simulate import complete_arguments, make_multiome
 
 #: Time at which the path divides.
 FORK: Final = 0.4
@@ -19,54 +18,21 @@ FORK: Final = 0.4
 STAGES: Final = ("start", "fork", "end_1", "end_2")
 
 
-def simulate_differentiation(
-    n_cells: int = 1500,
-    n_genes: int = 1000,
-    n_peaks: int = 3000,
-    n_batches: int = 1,
-    seed: int = 0,
-    *,
-    rna_counts: float | None = None,
-    atac_counts: float | None = None,
-    batch_strength: float = 0.15,
-    state_strength: float = 0.3,
-    paired_fraction: float = 1.0,
-) -> MuData:
-    """Cells with gene expression and accessibility along a path that divides in two.
+def simulate_differentiation(n_cells: int, n_genes: int, n_peaks: int, seed: int = 0) -> MuData:
+    """Cells with gene expression and accessibility along a path that divides in two, otherwise as `simulate_multiome`.
 
-    Time is uniform in 0 to 1. Up to 0.4 all cells change from the program of the start to that of the fork; then each
-    goes on to the program of one of two ends. Genes, peaks, batches and counts are as in :func:`simulate_multiome`.
-
-    Parameters
-    ----------
-    n_cells, n_genes, n_peaks, n_batches, seed, rna_counts, atac_counts, batch_strength, paired_fraction
-        As in :func:`simulate_multiome`.
-    state_strength
-        As there: how much cells of the same time differ.
-
-    Returns
-    -------
-    As :func:`simulate_multiome`, with ``obs["pseudotime"]``, ``obs["branch"]`` (``trunk``, ``branch_1``, ``branch_2``),
-    and as ``cell_type`` the nearest of ``start``, ``fork``, ``end_1``, ``end_2``.
-
-    Raises
-    ------
-    ScmambaError
-        As :func:`simulate_multiome`, and fewer than 20 cells.
-
-    Examples
-    --------
-    >>> mdata = data.simulate_differentiation(n_cells=100, n_genes=50, n_peaks=80)
-    >>> mdata["rna"].shape, mdata["atac"].shape
-    ((100, 50), (100, 80))
+    Time, ``obs["pseudotime"]``, is uniform in 0 to 1. Up to 0.4 all cells (``obs["branch"]`` is ``trunk``) change from the
+    program of the start to that of the fork; then each goes on to the program of one of two ends. ``obs["cell_type"]`` is
+    the nearest of ``start``, ``fork``, ``end_1``, ``end_2``.
     """
-    arguments = complete_arguments(locals())
-    if n_cells < 20:
-        raise ScmambaError(f"{n_cells} cells are too few for a path that divides: raise n_cells to at least 20.")
+    arguments = complete_arguments({
+        "n_cells": n_cells, "n_genes": n_genes, "n_peaks": n_peaks, "rna_counts": None, "atac_counts": None,
+        "batch_strength": 0.15, "state_strength": 0.3, "paired_fraction": 1.0,
+    })  # fmt: skip
     rng = np.random.default_rng(seed)
     time, branch = rng.random(n_cells), rng.integers(2, size=n_cells)
-    cells = _draw_cells(rng, _stage_fractions(time, branch), n_batches)
-    has = draw_presence(rng, n_cells, paired_fraction, ("rna", "atac"))
+    cells = _draw_cells(rng, _stage_fractions(time, branch), 1)
+    has = draw_presence(rng, n_cells, 1.0, ("rna", "atac"))
     mdata = make_multiome(rng, cells, has, arguments)
     rows = cells.obs.index.get_indexer(mdata.obs_names)
     mdata.obs["pseudotime"] = time[rows]
