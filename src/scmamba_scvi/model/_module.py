@@ -190,7 +190,7 @@ class SCMAMBAModule(BaseModuleClass):
         if gather:
             hidden, present = _of_all_ranks(hidden, present)
         z = {kind: self._across_cells(hidden[kind], kind, here) for kind, here in present.items()}
-        outputs = {"z": z, "present": present}
+        outputs: dict[str, dict] = {"z": z, "present": present}
         return (outputs, {}, self.loss(tensors, outputs, **(loss_kwargs or {}))) if compute_loss else (outputs, {})
 
     def _all_per_cell(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -160,7 +160,8 @@ class Encoder(nn.Module):
             # the difference: bf16 copies of weights, which autocast makes, are no activations of a cell
             kept = [(saved_bytes(b, b, four) - saved_bytes(b, b, two)) // 2 for b in self.network.blocks]
         of_input = position.numel() * position.element_size()
-        kept[:1] = [n_bytes + 3 * of_input for n_bytes in kept[:1]]  # tokens, their bf16 copy and gradient, patch embeddings
+        # before the first block: tokens, their bf16 copy and gradient, and what they were projected from
+        kept[:1] = [n_bytes + 3 * of_input for n_bytes in kept[:1]]
         return [(n_bytes, of_input) for n_bytes in kept]
 
     def spectral_parameters(self) -> list[nn.Parameter]:

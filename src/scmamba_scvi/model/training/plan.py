@@ -27,7 +27,9 @@ class ContrastivePlan(TrainingPlan):
         self.train_config = config
         self.micro_batch_size = micro_batch_size
         self._cells = torch.empty(0, dtype=torch.int64)  # positions in obs of the current minibatch
-        self._steps: dict[str, list[Tensor]] = {}  # of this epoch; Lightning's means cost a GPU many launches per step
+        self._steps: dict[
+            str, list[torch.Tensor]
+        ] = {}  # of this epoch; Lightning's means cost a GPU many launches a step
         self._held_out: list[HeldOut] = []
 
     # the base class would set up metrics of an ELBO, and pass arguments of a variational module
