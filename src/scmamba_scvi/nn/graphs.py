@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,9 @@ class NetworkGraph:
         sample = torch.zeros(shape, device=device, requires_grad=True)
         self._shape, self._device = torch.Size(shape), device
         with torch.autocast("cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), False):
-            self._call: Callable[[Tensor], Tensor] = torch.cuda.make_graphed_callables(_Network(network), (sample,))
+            self._call = cast(
+                Callable[[Tensor], Tensor], torch.cuda.make_graphed_callables(_Network(network), (sample,))
+            )
 
     def takes(self, x: Tensor) -> bool:
         """Whether the graph computes what the network makes of ``x``."""
