@@ -1,0 +1,260 @@
+"""What a user waits for on a GPU: whole calls, transfers included, and whether bf16 costs quality.
+
+    python benchmarks/gpu_calls.py                       # on a machine with a CUDA device, about two minutes
+    python benchmarks/gpu_calls.py --parts calls         # one part: calls, large or precision
+    python benchmarks/gpu_calls.py --device cpu --tiny   # that the script runs, on random data of no size
+
+Counts are random with 15 cell types, 29,095 genes and 107,194 peaks, of which a cell has 7 %; part "precision" reads
+SNARE-seq. Writes benchmarks/results/gpu_calls.json after each measurement; `speed.py --page` makes the page of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+from harness import command
+from harness.paths import RESULTS
+from harness.performance_page import machine
+
+#: Cells, genes and peaks of the whole calls, and of a step at the size of the fetal atlas (Domcke et al. 2020).
+CALLS, LARGE = (10_000, 29_095, 107_194), (256, 36_601, 1_154_464)
+TINY = (200, 300, 700)
+#: Fraction of the features that a cell has.
+DENSITY = {CALLS: 0.07, LARGE: 0.02, TINY: 0.1}
+N_TYPES = 15
+SEEDS = (0, 1, 2)
+
+
+def main(argv: list[str] | None = None) -> None:
+    import scvi
+
+    parser = command.parser(__doc__, page="docs/performance.md")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal; writes nothing")
+    arguments = parser.parse_args(argv)
+    warnings.simplefilter("ignore")
+    scvi.settings.verbosity = logging.ERROR
+    path = RESULTS / "gpu_calls.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    for part in arguments.parts:
+        for found in PARTS[part](arguments.device, arguments.tiny):
+            print(" ".join(f"{key}={value}" for key, value in found.items()), flush=True)
+            if not arguments.tiny:
+                rows = [row for row in rows if row["what"] != found["what"]] + [found]
+                path.write_text(json.dumps({**machine(), "rows": rows}, indent=1) + "\n")
+
+
+def calls(device: str, tiny: bool):
+    """`train` with the defaults, from the call to the joint embedding; embedding by the API of two larger presets."""
+    import numpy as np
+
+    from scmamba_scvi import SCMAMBA
+    from scmamba_scvi.metrics import foscttm
+
+    shape = TINY if tiny else CALLS
+    mdata = random_multiome(shape, device)
+    accelerator, epochs = ("gpu", None) if device == "cuda" else ("cpu", 4)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    parts = timed_parts()
+    trained = seconds(lambda: model.train(accelerator=accelerator, max_epochs=epochs, enable_progress_bar=False))
+    embedded = seconds(model.get_latent_representation)
+    cells = np.arange(min(2_000, mdata.n_obs))
+    score = foscttm(*(model.get_latent_representation(modality=kind, indices=cells) for kind in ("rna", "atac")))
+    yield {
+        "what": "defaults: train() to the joint embedding", "cells": mdata.n_obs, "s": round(trained + embedded, 2),
+        "train_s": round(trained, 2), "embed_s": round(embedded, 2), "epochs": len(model.history["train_loss"]),
+        "foscttm": round(float(np.mean(score)), 4), **{f"{name}_s": round(s, 2) for name, s in parts.items()},
+    }  # fmt: skip
+    for preset in ("small",) if tiny else ("base", "paper"):
+        model = untrained(mdata, preset, device)
+        model.get_latent_representation(indices=np.arange(min(1_024, mdata.n_obs)))  # compiles
+        took = seconds(model.get_latent_representation)
+        yield {
+            "what": f"{preset}: get_latent_representation", "cells": mdata.n_obs, "s": round(took, 2),
+            "cells_per_s": round(mdata.n_obs / took),
+        }  # fmt: skip
+
+
+def large(device: str, tiny: bool):
+    """A training step of the published network with 14 and 16 blocks on 1.15 million peaks."""
+    import torch
+
+    from scmamba_scvi.config import TrainConfig
+    from scmamba_scvi.model.training.activations import set_checkpointing
+    from scmamba_scvi.model.training.plan import ContrastivePlan
+
+    n_cells = 8 if tiny else 64
+    mdata = random_multiome(TINY if tiny else LARGE, device)
+    model = untrained(mdata, "paper", device, n_layers={"rna": 2, "atac": 2} if tiny else {"rna": 14, "atac": 16})
+    module = model.module.train()
+    minibatch = model.adata_manager.create_torch_dataset()[list(range(n_cells))]
+    minibatch = {name: tensor.to(device) for name, tensor in minibatch.items()}
+    optimizer = torch.optim.AdamW(ContrastivePlan(module, config=TrainConfig())._parameter_groups(), fused=True)
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16):
+            loss = module(minibatch)[2].loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    with torch.autocast(device, torch.bfloat16):
+        set_checkpointing(module, None, n_cells)
+    first = seconds(step)
+    took = sorted(seconds(step) for _ in range(5))[2]
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
+    yield {
+        "what": "paper, 14 + 16 blocks, 1.15 million peaks: step", "cells": n_cells, "s": round(took, 3), "first_s": round(first, 1),
+        "cells_per_s": round(n_cells / took), "peak_gb": round(peak, 1),
+    }  # fmt: skip
+
+
+def precision(device: str, tiny: bool):
+    """SNARE-seq held out, trained and embedded in bf16 and in float32."""
+    import statistics
+
+    import scvi
+    from harness.scores import matching_and_votes
+    from harness.sets import SETS, split
+
+    from scmamba_scvi import SCMAMBA
+
+    reason = SETS["snareseq_mouse_cortex"].missing()
+    if reason:
+        print(f"precision: skipped, {reason}", flush=True)
+        return
+    task, truth = split(SETS["snareseq_mouse_cortex"])
+    for name in ("bf16-mixed", "32-true"):
+        scores, took = [], []
+        for seed in SEEDS[:1] if tiny else SEEDS:
+            scvi.settings.seed = seed
+            SCMAMBA.setup_mudata(task.train, modalities=task.keys)
+            model = SCMAMBA(task.train)
+            options = {"accelerator": "gpu" if device == "cuda" else "cpu", "max_epochs": 2 if tiny else None}
+            took.append(seconds(partial(model.train, precision=name, enable_progress_bar=False, **options)))
+            embeddings = {
+                label: tuple(model.get_latent_representation(cells, modality=kind) for cells in (task.train, task.test))
+                for label, kind in {"joint": None, **{kind: kind for kind in model.kinds}}.items()
+            }
+            scores.append(matching_and_votes(embeddings, truth))
+        spread = statistics.stdev if len(scores) > 1 else lambda values: 0.0
+        yield {
+            "what": f"SNARE-seq held out, {name}", "seeds": len(scores), "s": round(statistics.mean(took), 1),
+            "scores": {k: [round(f([s[k] for s in scores]), 4) for f in (statistics.mean, spread)] for k in scores[0]},
+        }  # fmt: skip
+
+
+PARTS: dict[str, Callable] = {"calls": calls, "large": large, "precision": precision}
+
+
+def untrained(mdata, preset: str, device: str, **options):
+    """A model that can embed, with fitted value transforms and random weights, and gates that let the network through."""
+    import numpy as np
+
+    from scmamba_scvi import SCMAMBA
+    from scmamba_scvi.model.fitting.initialization import fit_values
+
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, preset=preset, **options)
+    model.to_device(device)
+    fit_values(model.module, model._matrices(), np.arange(mdata.n_obs))
+    model.is_initialized_ = model.is_trained_ = True
+    model.training_summary_ = {"precision": "bf16-mixed"}
+    for encoder in model.module.encoders.values():
+        if encoder.gate is not None:
+            encoder.gate.data.fill_(0.1)
+    return model
+
+
+def timed_parts() -> dict[str, float]:
+    """Seconds of what `train` does before and after its steps, by the name of the function, filled while it runs."""
+    from scmamba_scvi.model.fitting import mixin
+
+    found: dict[str, float] = {}
+
+    def timed(name: str, function: Callable) -> Callable:
+        def call(*args, **kwargs):
+            result: list = []
+            found[name] = found.get(name, 0.0) + seconds(lambda: result.append(function(*args, **kwargs)))
+            print(f"{name}_s={found[name]:.2f}", flush=True)
+            return result[0]
+
+        return call
+
+    for name in (
+        "fit_values",
+        "decompose",
+        "initialize_linear_branch",
+        "initialize_joint",
+        "fit_joint",
+        "fit_alignment",
+    ):
+        setattr(mixin, name, timed(name, getattr(mixin, name)))
+    return found
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Seconds of the clock until the device is done."""
+    import torch
+
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    synchronize()
+    begun = time.perf_counter()
+    call()
+    synchronize()
+    return time.perf_counter() - begun
+
+
+def random_multiome(shape: tuple[int, int, int], device: str):
+    """A MuData of random counts whose features are more or less frequent by cell type."""
+    import anndata
+    import mudata
+    import pandas as pd
+    import torch
+
+    n_cells, n_genes, n_peaks = shape
+    generator = torch.Generator(device).manual_seed(0)
+    types = torch.randint(0, N_TYPES, (n_cells,), device=device, generator=generator)
+    cells = pd.DataFrame({"cell_type": types.cpu().numpy().astype(str)}, index=[f"cell{i}" for i in range(n_cells)])
+    names = {
+        "rna": [f"gene{i}" for i in range(n_genes)],
+        "atac": [f"chr{1 + i * 22 // n_peaks}:{1000 * i + 1}-{1000 * i + 500}" for i in range(n_peaks)],
+    }
+    modalities = {
+        key: anndata.AnnData(
+            _counts(types, len(features), DENSITY[shape], generator),
+            obs=cells[[]].copy(),
+            var=pd.DataFrame(index=features),
+        )
+        for key, features in names.items()
+    }
+    with mudata.set_options(pull_on_update=False):
+        mdata = mudata.MuData(modalities)
+    mdata.obs["cell_type"] = cells["cell_type"]
+    return mdata
+
+
+def _counts(types, n_features: int, density: float, generator):
+    import torch
+    from scipy import sparse
+
+    rate = density * torch.exp(0.7 * torch.randn(N_TYPES, n_features, generator=generator, device=types.device))
+    blocks = []
+    for some in types.split(500):
+        counts = torch.rand(len(some), n_features, generator=generator, device=types.device) < rate[some]
+        counts = counts * (1 + torch.rand(counts.shape, generator=generator, device=types.device).lt(0.3).int())
+        part = counts.float().to_sparse_csr()
+        arrays = (part.values(), part.col_indices().int(), part.crow_indices().int())
+        blocks.append(sparse.csr_matrix(tuple(a.cpu().numpy() for a in arrays), shape=counts.shape))
+    return sparse.vstack(blocks, format="csr")
+
+
+if __name__ == "__main__":
+    main()
