@@ -17,7 +17,7 @@ from shapes import TINY, mudata_of, poisson
 from torch.nn.parallel import DistributedDataParallel
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.data import convert_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.training.distributed import count_devices, distributed_trainer
 from scmamba_scvi.nn.gradient_caching import split_minibatch
@@ -157,9 +157,10 @@ import sys
 import numpy as np, torch
 from lightning.pytorch.callbacks import Callback
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.data import open_mudata, simulate_multiome
 
 devices, batch_size, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+store = sys.argv[4] if len(sys.argv) > 4 else None
 
 class Reads(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -167,6 +168,8 @@ class Reads(Callback):
 
 reads = []
 mdata = simulate_multiome(n_cells=400, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+if store is not None:
+    mdata = open_mudata(store)
 mdata.obs["number"] = np.arange(400).astype(str)
 SCMAMBA.setup_mudata(mdata, labels_key="number")
 torch.manual_seed(0)
@@ -189,8 +192,8 @@ def launch(folder, script, n_processes, *arguments):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
 
 
-def run(folder, devices, batch_size):
-    done = launch(folder, SCRIPT, devices, devices, batch_size, devices)
+def run(folder, devices, batch_size, *store):
+    done = launch(folder, SCRIPT, devices, devices, batch_size, devices, *store)
     assert done.returncode == 0, done.stderr[-3000:]
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split()), [
         torch.load(folder / f"{devices}-{i}.pt", weights_only=False) for i in range(devices)
@@ -216,6 +219,22 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path):
     assert epochs[0] == epochs[1] == [(linear, epoch) for linear, epoch, _ in one["reads"]]
     for (*_, first), (*_, second) in zip(two[0]["reads"], two[1]["reads"], strict=True):
         assert len(first) == len(second) == 180 and len(torch.cat([first, second]).unique()) == 360
+
+
+@pytest.mark.slow
+def test_two_processes_each_read_their_part_of_a_store_and_start_from_what_the_first_found(tmp_path):
+    path = tmp_path / "cells.h5mu"
+    simulate_multiome(n_cells=400, n_genes=150, n_peaks=400, n_cell_types=3, seed=1).write_h5mu(path)
+    store = convert_mudata(path, tmp_path / "cells.zarr")
+    _, (one,) = run(tmp_path, 1, 180, store)
+    _, two = run(tmp_path, 2, 60, store)
+    for name, score in one["summary"]["start"].items():
+        for of_rank in two:  # the second process has fitted nothing itself
+            assert name == "validation_loss" or of_rank["summary"]["start"][name] == pytest.approx(score, abs=1e-5)
+    np.testing.assert_allclose(two[0]["history"]["train_loss"], one["history"]["train_loss"], atol=2e-4)
+    np.testing.assert_allclose(two[0]["joint"], two[1]["joint"], atol=1e-5)
+    for (*_, first), (*_, second) in zip(two[0]["reads"], two[1]["reads"], strict=True):
+        assert len(torch.cat([first, second]).unique()) == 360
 
 
 REFUSED = """
