@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
     "sphinx_design",
@@ -111,6 +112,24 @@ def _resolve_short_name(app, env, node, content):
     return None
 
 
+def _returns_as_prose(app, what, name, obj, options, lines):
+    """Make a field of a section "Returns" in prose, before napoleon takes each of its lines for the name of a value."""
+    under = [i for i, line in enumerate(lines) if line.strip() and not line.strip("-")]
+    starts = [i - 1 for i in under]
+    at = next((i for i in starts if lines[i] == "Returns"), None)
+    if at is None:
+        return
+    end = next((i for i in starts if i > at), len(lines))
+    body = list(lines[at + 2 : end])
+    while body and not body[-1].strip():
+        body.pop()
+    described = [i for i in range(1, len(body)) if body[i][:1] == " " and body[i - 1][:1] not in (" ", "")]
+    for i in reversed(described):  # a list of names with their descriptions stands apart from what is before it
+        body.insert(i - 1, "")
+    lines[at:end] = [f":returns: {body[0]}", *(f"    {line}" if line else "" for line in body[1:]), ""]
+
+
 def setup(app):
-    """Ask `_resolve_short_name` before intersphinx, whose priority is 500."""
+    """Ask `_resolve_short_name` before intersphinx, and `_returns_as_prose` before napoleon; the priority of both is 500."""
     app.connect("missing-reference", _resolve_short_name, priority=100)
+    app.connect("autodoc-process-docstring", _returns_as_prose, priority=100)
