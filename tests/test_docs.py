@@ -8,6 +8,7 @@ import inspect
 import logging
 import pathlib
 import re
+import runpy
 import warnings
 
 import pytest
@@ -142,6 +143,22 @@ def test_examples_run(namespace, monkeypatch):
         plt.close("all")
     assert not report, "".join(report)
     assert n_run > 80  # there are over a hundred: the finder has not lost most of them
+
+
+def test_sections_returns_are_shown_whole():
+    """Prose goes into one field, which napoleon would cut at the end of each line and at each colon."""
+    conf = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    n_prose = 0
+    for name, value in documented().items():
+        lines = (inspect.getdoc(function_of(value)) or "").splitlines()
+        before = " ".join("\n".join(lines).partition("Returns\n-------\n")[2].split())
+        conf["_returns_as_prose"](None, "function", name, value, None, lines)
+        assert "Returns" not in lines
+        if before:
+            text = " ".join("\n".join(lines).partition(":returns: ")[2].split())
+            assert text.split("Raises ---")[0] == before.split("Raises ---")[0], name
+            n_prose += 1
+    assert n_prose > 40
 
 
 def test_every_module_of_the_interface_is_there_after_importing_the_package_alone():
