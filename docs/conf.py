@@ -112,24 +112,37 @@ def _resolve_short_name(app, env, node, content):
     return None
 
 
-def _returns_as_prose(app, what, name, obj, options, lines):
-    """Make a field of a section "Returns" in prose, before napoleon takes each of its lines for the name of a value."""
-    under = [i for i, line in enumerate(lines) if line.strip() and not line.strip("-")]
-    starts = [i - 1 for i in under]
+#: Stands for the text of a section "Returns" while napoleon works.
+_RETURNED = "RETURNED"
+_texts: list[list[str]] = []
+
+
+def _take_out_returns(app, what, name, obj, options, lines):
+    """Keep a section "Returns" in prose from napoleon, which takes each of its lines for the name of a value."""
+    starts = [i - 1 for i, line in enumerate(lines) if line.strip() and not line.strip("-")]
     at = next((i for i in starts if lines[i] == "Returns"), None)
-    if at is None:
+    _texts.clear()
+    if at is not None:
+        end = next((i for i in starts if i > at), len(lines))
+        _texts.append("\n".join(lines[at + 2 : end]).strip().split("\n"))
+        lines[at + 2 : end] = [_RETURNED, ""]
+
+
+def _put_in_returns(app, what, name, obj, options, lines):
+    """Put the text where napoleon put what stood for it."""
+    at = next((i for i, line in enumerate(lines) if _RETURNED in line), None)
+    if at is None or not _texts:
         return
-    end = next((i for i in starts if i > at), len(lines))
-    body = list(lines[at + 2 : end])
-    while body and not body[-1].strip():
-        body.pop()
-    described = [i for i in range(1, len(body)) if body[i][:1] == " " and body[i - 1][:1] not in (" ", "")]
-    for i in reversed(described):  # a list of names with their descriptions stands apart from what is before it
-        body.insert(i - 1, "")
-    lines[at:end] = [f":returns: {body[0]}", *(f"    {line}" if line else "" for line in body[1:]), ""]
+    first, *rest = _texts.pop()
+    # a list of names with their descriptions stands apart from the paragraph before it
+    described = [i for i in range(1, len(rest)) if rest[i][:1] == " " and rest[i - 1][:1] not in (" ", "")]
+    for i in reversed(described):
+        rest.insert(i - 1, "")
+    lines[at : at + 1] = [f":returns: {first}", *(f"    {line}" if line else "" for line in rest), ""]
 
 
 def setup(app):
-    """Ask `_resolve_short_name` before intersphinx, and `_returns_as_prose` before napoleon; the priority of both is 500."""
+    """Ask `_resolve_short_name` before intersphinx, and look at docstrings before and after napoleon; its priority is 500."""
     app.connect("missing-reference", _resolve_short_name, priority=100)
-    app.connect("autodoc-process-docstring", _returns_as_prose, priority=100)
+    app.connect("autodoc-process-docstring", _take_out_returns, priority=100)
+    app.connect("autodoc-process-docstring", _put_in_returns, priority=501)
