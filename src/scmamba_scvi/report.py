@@ -46,7 +46,9 @@ APART, APART_BATCH = 0.25, 0.6
 #: batch. Groups that are named.
 CELLS_OF_GROUP, MAX_CELLS, NEIGHBORS, NAMED = 20, 5_000, 30, 8
 #: What is looked at, for a page that found nothing.
-CHECKS: Final = "match scores, modalities that lie apart, number of pairs, batches that lie apart, coordinates of features"
+CHECKS: Final = (
+    "match scores, modalities that lie apart, number of pairs, batches that lie apart, coordinates of features"
+)
 #: Pixels of an inch on the screen and in the file: sharp also where a screen has two points per pixel.
 SCREEN, DPI = 96, 192
 #: What a score is, for readers who do not know it, by the beginning of its name.
