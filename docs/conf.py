@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
     "sphinx_design",
@@ -111,6 +112,37 @@ def _resolve_short_name(app, env, node, content):
     return None
 
 
+#: Stands for the text of a section "Returns" while napoleon works.
+_RETURNED = "RETURNED"
+_texts: list[list[str]] = []
+
+
+def _take_out_returns(app, what, name, obj, options, lines):
+    """Keep a section "Returns" in prose from napoleon, which takes each of its lines for the name of a value."""
+    starts = [i - 1 for i, line in enumerate(lines) if line.strip() and not line.strip("-")]
+    at = next((i for i in starts if lines[i] == "Returns"), None)
+    _texts.clear()
+    if at is not None:
+        end = next((i for i in starts if i > at), len(lines))
+        _texts.append("\n".join(lines[at + 2 : end]).strip().split("\n"))
+        lines[at + 2 : end] = [_RETURNED, ""]
+
+
+def _put_in_returns(app, what, name, obj, options, lines):
+    """Put the text where napoleon put what stood for it."""
+    at = next((i for i, line in enumerate(lines) if _RETURNED in line), None)
+    if at is None or not _texts:
+        return
+    first, *rest = _texts.pop()
+    # a list of names with their descriptions stands apart from the paragraph before it
+    described = [i for i in range(1, len(rest)) if rest[i][:1] == " " and rest[i - 1][:1] not in (" ", "")]
+    for i in reversed(described):
+        rest.insert(i - 1, "")
+    lines[at : at + 1] = [f":returns: {first}", *(f"    {line}" if line else "" for line in rest), ""]
+
+
 def setup(app):
-    """Ask `_resolve_short_name` before intersphinx, whose priority is 500."""
+    """Ask `_resolve_short_name` before intersphinx, and look at docstrings before and after napoleon; its priority is 500."""
     app.connect("missing-reference", _resolve_short_name, priority=100)
+    app.connect("autodoc-process-docstring", _take_out_returns, priority=100)
+    app.connect("autodoc-process-docstring", _put_in_returns, priority=501)

@@ -8,6 +8,7 @@ import inspect
 import logging
 import pathlib
 import re
+import runpy
 import warnings
 
 import pytest
@@ -142,6 +143,26 @@ def test_examples_run(namespace, monkeypatch):
         plt.close("all")
     assert not report, "".join(report)
     assert n_run > 80  # there are over a hundred: the finder has not lost most of them
+
+
+def test_sections_returns_are_shown_whole():
+    """Prose goes into one field, which napoleon would cut at the end of each line and at each colon."""
+    from sphinx.ext.napoleon import Config, NumpyDocstring
+
+    conf = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    options = {name: conf[name] for name in ("napoleon_google_docstring", "napoleon_use_rtype")}
+    n_returns = 0
+    for name, value in documented().items():
+        lines = (inspect.getdoc(function_of(value)) or "").splitlines()
+        written = "\n".join(lines).partition("Returns\n-------\n")[2]
+        conf["_take_out_returns"](None, "function", name, value, None, lines)
+        lines = NumpyDocstring(lines, Config(**options), what="function").lines()
+        conf["_put_in_returns"](None, "function", name, value, None, lines)
+        shown = " ".join("\n".join(lines).partition(":returns: ")[2].split())
+        written = " ".join(re.split(r"\n\w+\n-+\n", written)[0].split())
+        assert shown.startswith(written) and bool(shown) == bool(written), name
+        n_returns += bool(shown)
+    assert n_returns > 40
 
 
 def test_every_module_of_the_interface_is_there_after_importing_the_package_alone():

@@ -3,16 +3,19 @@
 import base64
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import mudata
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.report import write_report
+from scmamba_scvi.report import _unmixed, write_report
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +46,14 @@ def test_a_column_that_only_a_modality_has_is_drawn(model, tmp_path):
     for data in (mdata, *mdata.mod.values()):
         data.obsm["X_umap_scmamba"] = np.random.default_rng(0).normal(size=(data.n_obs, 2))
     mdata["rna"].obs["donor"] = np.where(np.arange(mdata["rna"].n_obs) % 2, "a", "b")
-    widths = []
-    for labels_key in (None, "donor"):
-        page = write_report(model, tmp_path / "report.html", labels_key=labels_key).read_text()
-        png = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', page)[1])
-        widths.append(int.from_bytes(png[16:20], "big"))
+    panels = [
+        re.findall(r'alt="Embedding: ([^"]*)"', write_report(model, tmp_path / "r.html", labels_key=key).read_text())
+        for key in (None, "donor")
+    ]
     for data in (mdata, *mdata.mod.values()):
         del data.obsm["X_umap_scmamba"]
     del mdata["rna"].obs["donor"]
-    assert widths[1] > widths[0]  # one panel more
+    assert panels == [["modality"], ["modality", "donor"]]
 
 
 def test_types_in_which_the_modalities_lie_apart_are_named(model, tmp_path):
@@ -64,7 +66,31 @@ def test_types_in_which_the_modalities_lie_apart_are_named(model, tmp_path):
     finally:
         alignment.offset_rna.copy_(before)
     largest = model.adata.obs["cell_type"].value_counts().index[0]
-    assert re.search(rf"rna and atac lie apart in .*{largest} \(0%\)", page)
+    assert re.search(rf"rna and atac lie apart in type .*{largest} \(0%\)", page)
+
+
+def test_few_pairs_are_counted(model, tmp_path):
+    assert "Only 200 cells have two modalities." in write_report(model, tmp_path / "r.html").read_text()
+
+
+def test_batches_that_lie_apart_are_named():
+    """Three batches on one place and a fourth beside it; then all on one place."""
+    rng = np.random.default_rng(0)
+    batches = rng.permutation(np.repeat(["a", "b", "c", "d"], 100))
+    mdata = SimpleNamespace(obs=pd.DataFrame({"run": batches}), n_obs=400, mod={})
+    for shift, expected in ((9.0, ["Of 'run', these lie apart: d (100%)."]), (0.0, [])):
+        z = rng.normal(size=(400, 3)) + shift * (batches == "d")[:, None]
+        model = SimpleNamespace(batch_key="run", get_latent_representation=lambda _, cells, z=z: z[cells])
+        assert [what for what, _ in _unmixed(mdata, model)] == expected
+
+
+def test_the_page_says_when_how_and_with_what_it_was_made(model, tmp_path):
+    page = Page(write_report(model, tmp_path / "r.html", command="scmamba-scvi integrate 'a b.h5mu'").read_text())
+    assert page.texts["code"] == ["scmamba-scvi integrate 'a b.h5mu'"]
+    versions = page.texts["td"][-1 - 2 * len(model.config.to_dict())]
+    assert f"torch {torch.__version__}" in versions and "scvi-tools" in versions
+    assert "Command" not in Page(write_report(model, tmp_path / "r.html").read_text()).texts["th"]
+    assert "prefers-color-scheme: dark" in page.texts["style"][0] and "@media print" in page.texts["style"][0]
 
 
 def test_an_untrained_model_has_nothing_to_report(model, tmp_path):
@@ -84,7 +110,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attributes]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "wbr"):
             self.open.append(tag)
             self.texts.setdefault(tag, []).append("")
 
@@ -131,14 +157,14 @@ def test_the_command_writes_a_page_with_every_section(written):
         "What to know", "Data", "Validation cells", "Embedding", "Do the modalities agree?", "Training", "How it was run",
     ]  # fmt: skip
     about = " ".join(" ".join(page.texts["p"]).split())
-    assert "No weight was fitted to these cells, but they chose the epoch" in about and "never saw" not in about
+    assert "No weight was fitted to them, but they chose the epoch" in about and "never saw" not in about
     assert {"FOSCTTM, validation cells"} <= set(page.texts["span"])
     # what was found stands in the tables, not only their headings
     cells = page.texts["td"]
     assert {"FOSCTTM", "recall@10", "ARI", "300", "200", "600", "n_latent"} <= set(cells)
     assert "8" in cells[cells.index("n_latent") + 1] and "Preset small, 8 dimensions" in " ".join(page.texts["p"])
     images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
-    assert len(images) == 3
+    assert len(images) == 4 + 2 + 3  # panels of the embedding, of the agreement and of training
     assert all(base64.b64decode(image.split(",")[1]).startswith(b"\x89PNG") for image in images)
 
 
@@ -156,6 +182,6 @@ def test_the_page_of_the_command_needs_nothing_but_itself(written):
 
 def test_names_that_are_markup_are_text(written):
     page = Page(written[0].read_text(encoding="utf-8"))
-    assert not {"u", "i"} & set(page.tags) and page.tags.count("img") == 3
+    assert not {"u", "i"} & set(page.tags) and page.tags.count("img") == 9
     assert f"rna ({MARKUP['rna']})" in page.texts["td"] and f"atac ({MARKUP['atac']})" in page.texts["td"]
     assert f"batches of {MARKUP['batch']!r} taken out" in " ".join(page.texts["p"])

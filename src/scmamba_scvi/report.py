@@ -6,14 +6,19 @@ import base64
 import io
 import itertools
 import os
+import platform
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox, BboxBase
 
 from . import pl
 from ._columns import has_obs_column, obs_column
@@ -22,20 +27,30 @@ from ._files import atomic_write
 from ._keys import CLUSTER_KEY, UMAP_KEY
 from .errors import ScmambaError
 from .metrics import other_modality
+from .metrics.graph import nearest
 from .workflow import validation_scores
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from mudata import MuData
 
     from .model import SCMAMBA
 
 #: The page advises what to try where the FOSCTTM, or the fraction of cells whose modalities do not fit each other, is
-#: above these, or the fraction of features that have a place on the genome is below.
-POOR_FOSCTTM, MANY_DISAGREE, FEW_PLACED = 0.25, 0.2, 0.8
-#: Below this fraction of neighbours of the other modality (0.5 is a perfect mix) modalities lie apart; groups of fewer cells
-#: are not looked at, and of more cells in all, a sample.
-APART, CELLS_OF_GROUP, MAX_CELLS = 0.25, 20, 5_000
-DPI: Final = 110
+#: above these, or the fraction of features that have a place on the genome, or the number of pairs, is below.
+POOR_FOSCTTM, MANY_DISAGREE, FEW_PLACED, FEW_PAIRS = 0.25, 0.2, 0.8, 500
+#: Below this fraction of neighbours of the other modality (0.5 is a perfect mix) modalities lie apart. A batch lies apart
+#: where this fraction of the way from chance to 1 of its neighbours are of itself.
+APART, APART_BATCH = 0.25, 0.6
+#: Groups of fewer cells are not looked at; of more cells in all, a sample. Neighbours of a cell that are asked for their
+#: batch. Groups that are named.
+CELLS_OF_GROUP, MAX_CELLS, NEIGHBORS, NAMED = 20, 5_000, 30, 8
+#: What is looked at, for a page that found nothing.
+CHECKS: Final = (
+    "match scores, modalities that lie apart, number of pairs, batches that lie apart, coordinates of features"
+)
+#: Pixels of an inch on the screen and in the file: sharp also where a screen has two points per pixel.
+SCREEN, DPI = 96, 192
 #: What a score is, for readers who do not know it, by the beginning of its name.
 ABOUT: Final = {
     "FOSCTTM": "fraction of cells that are closer than the true match; 0 is perfect",
@@ -52,6 +67,7 @@ def write_report(
     *,
     labels_key: str | None = None,
     title: str = "Integration of single cells",
+    command: str | None = None,
 ) -> Path:
     """Write a page about a trained model and its cells, as one HTML file that opens without a network.
 
@@ -65,6 +81,8 @@ def write_report(
         Column of ``obs`` with known cell types, which colour a panel and are compared with the clusters.
     title
         Title of the page.
+    command
+        What was typed to make the model, which the page repeats.
 
     Returns
     -------
@@ -92,13 +110,19 @@ def write_report(
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         title=title,
-        subtitle=f"{', '.join(model.kinds)} in one embedding, by scmamba-scvi {package_version()}",
+        subtitle=f"{', '.join(model.kinds)} in one embedding",
         headline=_headline(mdata, model, scores),
-        notes=[*_lie_apart(mdata, model, labels_key), *_notes(model, scores, agreement)],
+        notes=[
+            *_lie_apart(mdata, model, labels_key),
+            *_unmixed(mdata, model),
+            *_notes(mdata, model, scores, agreement),
+        ],
+        checks=CHECKS,
         data=[(kind, key, mdata[key].shape, model.layouts[kind].summary()) for kind, key in model.kinds.items()],
         scores=[(next(a for n, a in ABOUT.items() if row.Index.startswith(n)), row) for row in scores.itertuples()],
         figures=_figures(mdata, model, labels_key, agreement),
         run=_describe_run(model),
+        origin=_origin(command),
         settings=model.config.to_dict(),
     )
     path = Path(path)
@@ -107,7 +131,9 @@ def write_report(
     return path
 
 
-def _notes(model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None) -> list[tuple[str, str]]:
+def _notes(
+    mdata: MuData, model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None
+) -> list[tuple[str, str]]:
     """What a reader should know, each with what to try next."""
     found = []
     for name, row in scores.iterrows():
@@ -117,6 +143,14 @@ def _notes(model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None)
                 "Check that both modalities hold raw counts of the same cells under the same names, then try more cells or "
                 "deeper sequencing: cells with a few hundred counts cannot be told apart within a type.",
             ))  # fmt: skip
+    names, kinds = mdata.obs_names, model.kinds.values()
+    pairs = int((np.sum([names.isin(mdata[key].obs_names) for key in kinds], axis=0) > 1).sum())
+    if pairs < FEW_PAIRS:
+        found.append((
+            f"Only {pairs:,} cells have two modalities.",
+            "What belongs together is learned from these. More of them help most; with so few, encoder='linear' is as good "
+            "and quicker.",
+        ))  # fmt: skip
     summary = getattr(model, "training_summary_", {})
     if summary.get("interrupted"):
         found.append(("Training was interrupted.", "The best weights so far were kept; train again for final results."))
@@ -128,7 +162,7 @@ def _notes(model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None)
             ))  # fmt: skip
     if agreement is not None and (low := float((agreement["evidence"] <= 0).mean())) > MANY_DISAGREE:
         found.append((
-            f"In {low:.0%} of the cells the modalities fit each other no better than those of two different cells.",
+            f"In {low:.0%} of the cells the two modalities fit no better than those of two cells drawn at random.",
             "Check whether these are doublets or cells with few counts (pl.modality_agreement), and filter them before "
             "training again.",
         ))  # fmt: skip
@@ -141,25 +175,70 @@ def _notes(model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None)
 
 
 def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterator[tuple[str, str]]:
-    """Two modalities that lie apart, or the types (or clusters) in which they do, and what to try."""
-    by = labels_key or (CLUSTER_KEY if CLUSTER_KEY in mdata.obs else None)
-    groups = pd.Series("all cells", mdata.obs_names) if by is None else obs_column(mdata, by, "labels_key").astype(str)
+    """Two modalities that lie apart, with the types and the clusters in which they do, and what to try."""
+    groupings = {
+        what: obs_column(mdata, key, what).astype(str).to_numpy()
+        for what, key in {"type": labels_key, "cluster": CLUSTER_KEY}.items()
+        if key is not None and has_obs_column(mdata, key)
+    }
     for a, b in itertools.combinations(model.kinds, 2):
         has_both = np.all([mdata.obs_names.isin(mdata[model.kinds[kind]].obs_names) for kind in (a, b)], axis=0)
-        cells = np.random.default_rng(0).permutation(np.flatnonzero(has_both))[:MAX_CELLS]
+        cells = _sample(np.flatnonzero(has_both))
         if len(cells) < CELLS_OF_GROUP:
             continue
         mixed = other_modality(*(model.get_latent_representation(mdata, cells, modality=kind) for kind in (a, b)))
-        of_group = pd.Series(mixed).groupby(groups.to_numpy()[cells]).agg(["mean", "size"])
-        apart = of_group.loc[(of_group["mean"] < APART) & (of_group["size"] >= CELLS_OF_GROUP), "mean"].sort_values()
-        if not apart.empty:
-            where = ", ".join(f"{name} ({value:.0%})" for name, value in apart.items())
+        groups = {what: _means(mixed, of_cells[cells]) for what, of_cells in groupings.items()}
+        apart = {what: means[means < APART].sort_values() for what, means in groups.items()}
+        if mixed.mean() < APART or any(map(len, apart.values())):
+            where = [f"{what} {_named(means)}" for what, means in apart.items() if len(means)]
             yield (
-                f"{a} and {b} lie apart in {where}: so many of the 15 nearest cells are of the other modality, where 50% is a "
-                f"perfect mix. Over all cells it is {mixed.mean():.0%}.",
-                "Cluster and compare cells in the joint embedding, as the panels of clusters do. Modalities are brought "
-                "together by what validation cells show: more cells with both modalities help.",
+                f"{a} and {b} lie apart{' in ' if where else ''}{'; '.join(where)}.",
+                f"In percent: how many of the 15 nearest cells are of the other modality. 50% is a perfect mix, and "
+                f"over all cells it is {mixed.mean():.0%}. Cluster and compare cells in the joint embedding, as the panels of "
+                f"clusters do. More cells with both modalities help.",
             )  # fmt: skip
+
+
+def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:
+    """Batches whose cells have neighbours of their own batch, and what to try."""
+    if model.batch_key is None:
+        return
+    batches = obs_column(mdata, model.batch_key, "batch_key").astype(str).to_numpy()
+    cells = _sample(np.arange(mdata.n_obs))
+    joint, batches = model.get_latent_representation(mdata, cells), batches[cells]
+    n_neighbors = min(NEIGHBORS, len(cells) // 4)
+    if n_neighbors < 1 or len(set(batches)) < 2:
+        return
+    own = np.concatenate([
+        (batches[found] == batches[rows, None]).mean(axis=1)
+        for rows, found in nearest(joint, n_neighbors, np.arange(len(cells)), 0)
+    ])  # fmt: skip
+    means = _means(own, batches)
+    share = pd.Series(batches).value_counts(normalize=True).reindex(means.index)
+    apart = means[(means - share) / (1 - share) > APART_BATCH].sort_values(ascending=False)
+    if len(apart):
+        yield (
+            f"Of {model.batch_key!r}, these lie apart: {_named(apart)}.",
+            f"In percent: how many of the {n_neighbors} nearest cells in the joint embedding are of the same batch. Look whether "
+            f"the batch has types of its own, which should stay apart. If not, check that the column names the smallest unit "
+            f"that was processed apart; an effect that differs between types is not removed, and Harmony on the embedding may.",
+        )  # fmt: skip
+
+
+def _sample(cells: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).permutation(cells)[:MAX_CELLS]
+
+
+def _means(values: np.ndarray, groups: np.ndarray) -> pd.Series:
+    """Mean of each group that has enough cells."""
+    of_group = pd.Series(values).groupby(groups).agg(["mean", "size"])
+    return of_group.loc[of_group["size"] >= CELLS_OF_GROUP, "mean"]
+
+
+def _named(means: pd.Series) -> str:
+    """The first groups with their percentages, and how many more there are."""
+    names = ", ".join(f"{name} ({value:.0%})" for name, value in means.head(NAMED).items())
+    return names + (f" and {len(means) - NAMED} more" if len(means) > NAMED else "")
 
 
 def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple[str, str]]:
@@ -181,6 +260,16 @@ def _describe_run(model: SCMAMBA) -> str:
     return f"{text} Best weights: {'before the first step' if epoch is None else f'epoch {epoch + 1}'}."
 
 
+def _origin(command: str | None) -> dict[str, str]:
+    """When, how and with which versions."""
+    versions = [f"{name} {version(name)}" for name in ("scvi-tools", "torch", "mudata")]
+    return {
+        "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
+        **({} if command is None else {"Command": command}),
+        "Versions": ", ".join([f"scmamba-scvi {package_version()}", *versions, f"Python {platform.python_version()}"]),
+    }
+
+
 def _figures(
     mdata: MuData, model: SCMAMBA, labels_key: str | None, agreement: pd.DataFrame | None
 ) -> list[dict[str, Any]]:
@@ -194,30 +283,49 @@ def _figures(
         ]
         figures.append(_figure(
             "Embedding",
-            "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality: where "
-            "the colours mix, the modalities agree.",
+            "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality, in a plane "
+            "of their own: where the colours mix, the modalities agree.",
             lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
         ))  # fmt: skip
     if agreement is not None and np.isfinite(agreement["evidence"]).any():
         figures.append(_figure(
             "Do the modalities agree?",
-            "Evidence that the modalities of a cell belong together; below zero they fit no better than those of two "
-            "different cells.",
+            "Above zero, the two modalities of a cell fit each other better than those of two cells drawn at random. A cell at "
+            "or below zero may be a doublet, or have few counts.",
             lambda figure: pl.modality_agreement(agreement["evidence"], mdata if embedded else None, figure=figure),
         ))  # fmt: skip
     if getattr(model, "history", None):
         figures.append(_figure(
             "Training",
-            "The loss, and the scores of the validation cells, by epoch; the weights of the best epoch are kept.",
+            "The loss, and the scores of the validation cells, by epoch. The second stage begins with the best weights of the "
+            "first, so the loss may step back up. The weights of the best epoch are kept.",
             lambda figure: pl.training(model, figure=figure),
         ))  # fmt: skip
     return figures
 
 
-def _figure(title: str, about: str, draw: Callable[[Figure], object]) -> dict[str, Any]:
-    """A figure as text, and its width in pixels."""
-    figure, file = Figure(), io.BytesIO()
-    draw(figure)
-    figure.savefig(file, format="png", dpi=DPI)
-    png = base64.b64encode(file.getvalue()).decode("ascii")
-    return {"title": title, "about": about, "width": round(figure.get_size_inches()[0] * DPI), "png": png}
+def _figure(title: str, about: str, draw: Callable[[Figure], list[Axes]]) -> dict[str, Any]:
+    """A figure, cut into its panels, so that a phone can put them below each other."""
+    figure = Figure()
+    canvas = FigureCanvasAgg(figure)
+    axes = draw(figure)
+    canvas.draw()  # the layout is made then
+    boxes = [[_extent(ax)] for ax in axes]
+    for beside in map(_extent, [ax for ax in figure.axes if ax not in axes]):
+        left = [box[0].x0 <= beside.x0 for box in boxes]  # a colour bar goes with the panel on its left
+        boxes[int(np.flatnonzero(left)[-1])].append(beside)
+    panels = []
+    for ax, parts in zip(axes, boxes, strict=True):
+        box = Bbox.union(parts).transformed(figure.dpi_scale_trans.inverted()).padded(0.04)  # inches
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=DPI, bbox_inches=box)
+        png = base64.b64encode(file.getvalue()).decode("ascii")
+        panels.append({"title": ax.get_title(), "width": round(box.width * SCREEN), "png": png})
+    return {"title": title, "about": about, "panels": panels}
+
+
+def _extent(ax: Axes) -> BboxBase:
+    """All that belongs to the axes, with their labels and legends, in pixels."""
+    box = ax.get_tightbbox()
+    assert box is not None  # it holds text
+    return box

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import gzip
+import shutil
+
+import anndata as ad
+import numpy as np
+import pandas as pd
 import pooch
 import pytest
+from scipy import sparse
 from tenx import write_10x
 
-from scmamba_scvi.data import fetch_pbmc_multiome
-from scmamba_scvi.data._download import PBMC_URL
-from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.data import fetch_bone_marrow, fetch_pbmc_multiome
+from scmamba_scvi.data._download import BONE_MARROW_URL, PBMC_URL
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
 @pytest.fixture
@@ -16,6 +23,21 @@ def file_of_10x(tmp_path):
     return path
 
 
+@pytest.fixture
+def file_of_geo(tmp_path):
+    """A file as GEO has it: counts in a layer, types of features in var, names of columns of its own."""
+    n = 40
+    counts = sparse.random(n, 12, 0.5, format="csr", random_state=0, data_rvs=lambda k: np.arange(1, k + 1.0))
+    obs = pd.DataFrame(
+        {"cell_type": ["HSC"] * n, "batch": ["s1d1"] * n, "Site": "site1", "DonorID": 15078, "phase": "G1"},
+        index=[f"cell{i}" for i in range(n)],
+    )
+    var = pd.DataFrame({"feature_types": ["GEX"] * 8 + ["ADT"] * 4, "gene_id": "x"}, index=[f"f{i}" for i in range(12)])
+    path = tmp_path / "geo.h5ad"
+    ad.AnnData(counts / 7, obs=obs, var=var, layers={"counts": counts}).write_h5ad(path)
+    return path, counts
+
+
 def test_a_file_downloaded_by_hand_is_found_by_path_or_folder(file_of_10x, tmp_path):
     assert fetch_pbmc_multiome(file_of_10x).n_obs == 4
     (tmp_path / "kept").mkdir()
@@ -23,13 +45,62 @@ def test_a_file_downloaded_by_hand_is_found_by_path_or_folder(file_of_10x, tmp_p
     assert fetch_pbmc_multiome(tmp_path / "kept").n_obs == 4
 
 
-def test_without_a_network_the_error_says_what_to_get_and_where_to_put_it(tmp_path, monkeypatch):
+def test_cells_of_bone_marrow_are_drawn_with_their_raw_counts(file_of_geo):
+    path, counts = file_of_geo
+    mdata = fetch_bone_marrow("cite", path, n_cells=10, seed=1)
+    rows = [int(name.removeprefix("cell")) for name in mdata.obs_names]
+    assert len(rows) == 10 and rows != list(range(10))
+    np.testing.assert_array_equal(mdata["rna"].X.toarray(), counts[rows, :8].toarray())
+    np.testing.assert_array_equal(mdata["protein"].X.toarray(), counts[rows, 8:].toarray())
+    assert {"cell_type", "batch", "site", "donor"} <= set(mdata["rna"].obs)
+    assert fetch_bone_marrow("cite", path, n_cells=None).n_obs == 40
+
+
+def test_a_packed_download_is_unpacked_once(file_of_geo, tmp_path, monkeypatch):
+    name = BONE_MARROW_URL.format(assay="cite").rpartition("/")[2]
+    calls = []
+
+    def download(url, known_hash, fname, path, processor):
+        calls.append(url)
+        packed = path / fname
+        with open(file_of_geo[0], "rb") as source, gzip.open(packed, "wb") as target:
+            shutil.copyfileobj(source, target)
+        return processor(str(packed), "download", None)
+
+    monkeypatch.setattr(pooch, "retrieve", download)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for _ in range(2):
+        assert fetch_bone_marrow("cite", folder).n_obs == 40
+    assert len(calls) == 1 and calls[0].endswith(name)
+
+
+def test_the_folder_of_the_benchmarks_comes_before_a_download(tmp_path, monkeypatch):
+    from scmamba_scvi.data import simulate_citeseq
+
+    (tmp_path / "bmmc_cite_5k").mkdir()
+    simulate_citeseq(n_cells=20, n_genes=30, n_proteins=5, seed=0).write_h5mu(
+        tmp_path / "bmmc_cite_5k/bmmc_cite_5k.h5mu"
+    )
+    monkeypatch.setenv("SCMAMBA_DATA", str(tmp_path))
+    assert fetch_bone_marrow("cite").n_obs == 20
+
+
+@pytest.mark.parametrize(
+    ("fetch", "url"), [(fetch_pbmc_multiome, PBMC_URL), (fetch_bone_marrow, BONE_MARROW_URL.format(assay="multiome"))]
+)
+def test_without_a_network_the_error_says_what_to_get_and_where_to_put_it(fetch, url, tmp_path, monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(pooch, "retrieve", offline)
     with pytest.raises(ScmambaError, match="by hand") as caught:
-        fetch_pbmc_multiome(tmp_path)
+        fetch(path=tmp_path)
     said = str(caught.value)
-    assert PBMC_URL in said
-    assert str(tmp_path / PBMC_URL.rpartition("/")[2]) in said
+    assert url in said
+    assert str(tmp_path / url.rpartition("/")[2].removesuffix(".gz")) in said
+
+
+def test_an_unknown_assay_is_named():
+    with pytest.raises(UnknownNameError, match="multiome"):
+        fetch_bone_marrow("multiom")

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from scmamba_scvi import pl
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.pl._palette import FEW, MISSING
+from scmamba_scvi.pl._palette import FEW, MISSING, modality_colors
 
 
 def embedded(n_types=3, n_batches=2, n=240, seed=0):
@@ -79,6 +79,26 @@ def test_each_cell_stands_once_per_modality_in_mixed_order():
     assert [colors.count(color) for color in FEW[:2]] == [240, 230]
     # neither modality is drawn wholly on top: both are among the last points
     assert set(colors[-30:]) == set(FEW[:2])
+
+
+def test_a_kind_of_modality_has_its_colour_whatever_stands_beside_it():
+    assert modality_colors(["rna", "atac"]) == list(FEW[:2])
+    assert modality_colors(["atac", "gex"]) == [FEW[1], FEW[0]]
+    assert modality_colors(["adt"]) == [FEW[2]]
+    assert modality_colors(["rna", "spliced", "methylation"]) == [FEW[0], *FEW[3:5]]
+    (points,) = draw(embedded(), [], modalities=["atac"])[0].collections
+    assert {to_hex(c).upper() for c in points.get_facecolors()} == {FEW[1]}
+
+
+def test_axes_say_which_plane_they_are_of():
+    axes = draw(embedded(), "cell_type")
+    assert [ax.get_xlabel() for ax in axes] == [
+        "UMAP 1 of the modalities, a plane of their own",
+        "UMAP 1 of the joint embedding",
+    ]
+    mdata = embedded()
+    mdata.obsm["X_pca"] = mdata.obsm["X_umap_scmamba"]
+    assert draw(mdata, "cell_type", basis="X_pca")[0].get_xlabel() == "PCA 1 of the joint embedding"
 
 
 def test_all_panels_share_one_square_plane():

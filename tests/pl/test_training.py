@@ -74,6 +74,22 @@ def test_the_epoch_marked_is_the_one_whose_weights_the_model_kept(best_epoch, mo
     assert marked(pl.training(model, figure=Figure())) == expected
 
 
+def test_the_stages_are_named_and_their_curves_are_not_joined():
+    summary = {"best_epoch": 2, "monitor": "foscttm_validation", "stage_starts": [0, 4]}
+    model = SimpleNamespace(history=history(), validation_indices=np.arange(100), training_summary_=summary)
+    for ax in pl.training(model, figure=Figure()):
+        assert {"← linear branch", "full network, from its best epoch →"} <= {text.get_text() for text in ax.texts}
+        assert [4.5, 4.5] in [list(line.get_xdata()) for line in ax.lines]  # before epoch 5
+        assert not any({4, 5} <= set(line.get_xdata()) for line in ax.lines)
+        assert len({text.get_text() for text in ax.get_legend().get_texts()}) == len(ax.get_legend().get_texts())
+
+
+def test_one_stage_is_not_named():
+    summary = {"best_epoch": 2, "monitor": "foscttm_validation", "stage_starts": [0]}
+    model = SimpleNamespace(history=history(), validation_indices=np.arange(100), training_summary_=summary)
+    assert not any("network" in text.get_text() for ax in pl.training(model, figure=Figure()) for text in ax.texts)
+
+
 def test_without_held_out_cells_only_the_loss_is_drawn():
     (ax,) = pl.training(history(names=("train_loss",)), figure=Figure())
     assert len(ax.lines) == 1

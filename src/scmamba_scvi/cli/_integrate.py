@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+import numpy as np
 import typer
 from rich.table import Table
 
@@ -46,7 +50,8 @@ def demo(
         from ..workflow import integrate as integrate_mudata
 
         mdata = simulate_multiome(n_cells=cells, seed=seed)
-        out.print(f"Simulated {_describe(mdata)}.")
+        _say(f"Simulated, not real: {_describe(mdata)}.")
+        start = time.perf_counter()
         model = integrate_mudata(
             mdata,
             batch_key="batch",
@@ -55,6 +60,7 @@ def demo(
             max_epochs=DEMO_EPOCHS,
             enable_progress_bar=out.is_terminal,
         )
+        _say(f"Integrated in {_minutes(time.perf_counter() - start)}.")
         _print_scores(mdata, model, "cell_type")
         _write_results(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
 
@@ -66,7 +72,7 @@ def integrate(
         list[str] | None,
         typer.Option(
             metavar="KIND=KEY",
-            help="Which modality is which, such as rna=gex; repeat it. Always with the kind, which a key does not tell. "
+            help="Which modality is which, as KIND=KEY, where KIND is rna, atac or protein: rna=gex. Repeat it. "
             "By default they are recognised.",
         ),
     ] = None,
@@ -145,16 +151,18 @@ def integrate(
 
         device_of(accelerator, "auto")  # raises if it is not there
         mdata = read(sources)
-        out.print(f"Read {_describe(mdata)}.")
+        _say(f"Read {', '.join(path.name for path in paths_of(sources))}: {_describe(mdata)}.")
         check_result(mdata, out_file.parent)
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
+        start = time.perf_counter()
         model = workflow.integrate(
             mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
             require_counts=require_counts, genome=genome, preset=preset, n_latent=n_latent, seed=seed, umap=umap,
             model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs, batch_size=batch_size,
             accelerator=accelerator, enable_progress_bar=out.is_terminal,
         )  # fmt: skip
+        _say(f"Integrated in {_minutes(time.perf_counter() - start)}.")
         _print_scores(mdata, model, labels_key)
         print_written(model_dir, "the model into ")
         _write_results(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
@@ -167,6 +175,7 @@ def integrate(
                 report,
                 labels_key=labels_key,
                 title=f"Integration of {', '.join(path.name for path in paths_of(sources))}",
+                command=shlex.join(["scmamba-scvi", *sys.argv[1:]]),
             )
             print_written(report)
 
@@ -226,5 +235,21 @@ def _table(scores: pd.DataFrame) -> Table:
 
 
 def _describe(mdata: MuData) -> str:
-    parts = [f"{data.n_vars:,} features of {key}" for key, data in mdata.mod.items()]
-    return f"{mdata.n_obs:,} cells with {' and '.join(parts) or 'no modality'}"
+    """Cells, how many have each modality where some lack one, and how many have several."""
+    present = [mdata.obs_names.isin(data.obs_names) for data in mdata.mod.values()]
+    parts = [
+        f"{data.n_vars:,} features of {key}" + ("" if has.all() else f" (in {has.sum():,} cells)")
+        for (key, data), has in zip(mdata.mod.items(), present, strict=True)
+    ]
+    pairs = int((np.sum(present, axis=0) > 1).sum()) if present else 0
+    have = "all" if pairs == mdata.n_obs else f"{pairs:,}"
+    return f"{mdata.n_obs:,} cells, {' and '.join(parts) or 'no modality'}; {have} have several modalities"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def _say(text: str) -> None:
+    """A line, which is not broken where it is piped."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)

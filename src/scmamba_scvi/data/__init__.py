@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ._download import fetch_pbmc_multiome
+from ._download import fetch_bone_marrow, fetch_pbmc_multiome
 from ._on_disk import convert_mudata, open_mudata, write_obsm
 from ._read import read
 from ._simulate import simulate_citeseq, simulate_multiome
 
 __all__ = [
     "convert_mudata",
+    "fetch_bone_marrow",
     "fetch_pbmc_multiome",
     "open_mudata",
     "read",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal, get_args
 
+import h5py
+import numpy as np
+from anndata import AnnData
+from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
 
-from ..errors import ScmambaError
+from ..errors import ScmambaError, UnknownNameError
 from ._read import read
 
 #: PBMC from a healthy donor, granulocytes removed, 10x Multiome (10x Genomics, CC BY 4.0); no checksum is published.
@@ -16,6 +20,14 @@ PBMC_URL: Final = (
     "https://cf.10xgenomics.com/samples/cell-arc/2.0.0/pbmc_granulocyte_sorted_10k/"
     "pbmc_granulocyte_sorted_10k_filtered_feature_bc_matrix.h5"
 )
+#: Bone marrow of the NeurIPS 2021 challenge, GEO GSE194122; no checksum is published.
+BONE_MARROW_URL: Final = (
+    "https://ftp.ncbi.nlm.nih.gov/geo/series/GSE194nnn/GSE194122/suppl/"
+    "GSE194122_openproblems_neurips2021_{assay}_BMMC_processed.h5ad.gz"
+)
+#: Columns of ``obs`` that are kept, and their names here.
+BONE_MARROW_COLUMNS: Final = {"cell_type": "cell_type", "batch": "batch", "Site": "site", "DonorID": "donor"}
+Assay = Literal["multiome", "cite"]
 
 
 def fetch_pbmc_multiome(path: str | os.PathLike[str] | None = None) -> MuData:
@@ -43,16 +55,77 @@ def fetch_pbmc_multiome(path: str | os.PathLike[str] | None = None) -> MuData:
     --------
     >>> mdata = data.fetch_pbmc_multiome()  # doctest: +SKIP
     """
+    return read(_downloaded(PBMC_URL, path))
+
+
+def fetch_bone_marrow(
+    assay: Assay = "multiome",
+    path: str | os.PathLike[str] | None = None,
+    *,
+    n_cells: int | None = 5_000,
+    seed: int = 0,
+) -> MuData:
+    """Human bone marrow with cell types, of 10 donors at 4 sites: the data of the notebooks (GEO GSE194122).
+
+    Parameters
+    ----------
+    assay
+        ``"multiome"``, RNA and accessibility, a download of 2.7 GB; or ``"cite"``, RNA and proteins, 0.6 GB.
+    path
+        The file, if it was downloaded by hand, or the folder to keep it in. None: the user's cache folder; where the
+        variable ``SCMAMBA_DATA`` names a folder with ``bmmc_multiome_5k`` and ``bmmc_cite_5k``, the sets of the
+        benchmarks, these are read instead.
+    n_cells
+        So many cells, drawn at random; other cells are not read. None: all, about 70,000 and 90,000.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    MuData of raw counts, with ``cell_type``, ``batch``, ``site`` and ``donor`` in ``obs``.
+
+    Raises
+    ------
+    ScmambaError
+        The file is not there and cannot be downloaded; the message says where to get it and where to put it.
+
+    Notes
+    -----
+    The publisher names no checksum, so the download is not verified.
+
+    Examples
+    --------
+    >>> mdata = data.fetch_bone_marrow("cite")  # doctest: +SKIP
+    """
+    if assay not in get_args(Assay):
+        raise UnknownNameError("assay", assay, get_args(Assay))
+    if path is None and (folder := os.environ.get("SCMAMBA_DATA")):
+        of_benchmarks = Path(folder) / f"bmmc_{assay}_5k" / f"bmmc_{assay}_5k.h5mu"
+        if of_benchmarks.is_file():
+            return read(of_benchmarks)
+    with h5py.File(_downloaded(BONE_MARROW_URL.format(assay=assay), path), "r") as file:
+        counts = sparse_dataset(file["layers/counts"])  # X holds normalised values
+        rows: Any = slice(None)
+        if n_cells is not None and n_cells < counts.shape[0]:
+            rows = np.sort(np.random.default_rng(seed).permutation(counts.shape[0])[:n_cells])
+        obs = read_elem(file["obs"])[list(BONE_MARROW_COLUMNS)].rename(columns=BONE_MARROW_COLUMNS)
+        return read(AnnData(counts[rows], obs=obs.iloc[rows], var=read_elem(file["var"])[["feature_types"]]))
+
+
+def _downloaded(url: str, path: str | os.PathLike[str] | None) -> Path:
+    """The file of ``url``, unpacked, which is downloaded where it is not there yet."""
     import pooch
 
     folder = Path(pooch.os_cache("scmamba-scvi") if path is None else path)
-    file = folder if folder.is_file() else folder / PBMC_URL.rpartition("/")[2]
+    packed = url.rpartition("/")[2]
+    file = folder if folder.is_file() else folder / packed.removesuffix(".gz")
     if not file.is_file():
+        unpack = pooch.Decompress(name=file.name) if packed.endswith(".gz") else None
         try:
-            pooch.retrieve(PBMC_URL, None, fname=file.name, path=folder)
+            pooch.retrieve(url, None, fname=packed, path=folder, processor=unpack)
         except (OSError, ValueError) as error:  # no network, no space, no such folder
             raise ScmambaError(
-                f"The PBMC of 10x Genomics could not be downloaded: {error}. Download {PBMC_URL} by hand and put it at "
-                f"{file}, or pass path='the/downloaded/file.h5'."
+                f"{packed} could not be downloaded: {error}. Download {url} by hand{' and unpack it' if unpack else ''}, "
+                f"and put it at {file}, or pass path='the/downloaded/file'."
             ) from error
-    return read(file)
+    return file

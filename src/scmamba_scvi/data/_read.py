@@ -134,7 +134,8 @@ def _read_file(path: Path) -> MuData | AnnData:
     if "mod" in parts:
         import mudata
 
-        return mudata.read_h5mu(path)
+        with without_pulling():
+            return mudata.read_h5mu(path)
     if {"X", "obs", "var"} <= parts or {"obs", "var", "layers"} <= parts:
         import anndata
 
@@ -156,7 +157,8 @@ def _read_folder(path: Path) -> MuData | AnnData:
         import mudata
         import zarr
 
-        return mudata.read_zarr(path) if "mod" in zarr.open_group(path, mode="r") else anndata.io.read_zarr(path)
+        with without_pulling():
+            return mudata.read_zarr(path) if "mod" in zarr.open_group(path, mode="r") else anndata.io.read_zarr(path)
     if any((path / name).exists() for name in ("matrix.mtx.gz", "matrix.mtx")):
         return _read_mtx(path)
     # the folder that Cell Ranger calls outs

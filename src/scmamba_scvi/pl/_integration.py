@@ -18,7 +18,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
 from ._labels import OUTLINE, as_categorical, shorten, spread
-from ._palette import MISSING, palette
+from ._palette import MISSING, modality_colors, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ NUMBERED_FROM: Final = 9
 SHORT_NAME: Final = 3
 
 # inches
-PANEL, TITLE, LEGEND_GAP = 3.8, 0.32, 0.1
+PANEL, TITLE, LABEL, LEGEND_GAP = 3.8, 0.32, 0.22, 0.1
 FONT_SIZE: Final = 8.5
 #: Entries of a legend that fit beside a panel.
 LEGEND_ROWS: Final = 23
@@ -48,11 +48,13 @@ LEGEND_ROWS: Final = 23
 
 @dataclass(frozen=True)
 class _Panel:
-    """Points ``(n, 2)`` and the values ``(n,)`` that colour them."""
+    """Points ``(n, 2)`` of a plane and the values ``(n,)`` that colour them; `None`: colours of the usual palette."""
 
     title: str
+    plane: str
     xy: np.ndarray
     values: pd.Series
+    colors: list[str] | None = None
 
 
 def integration(
@@ -72,7 +74,8 @@ def integration(
     ----------
     mdata
         With ``obsm[basis]``, coordinates ``(n_cells, 2)`` of the joint embedding. The panel of modalities needs the
-        same key in each modality; their coordinates share a plane, which is not that of the joint embedding.
+        same key in each modality; their coordinates share a plane, which is not that of the joint embedding. A kind of
+        modality has the same colour in every figure.
         :func:`scmamba_scvi.workflow.integrate` writes both.
     color
         Columns of ``mdata.obs`` or of a modality's ``obs``, one panel each; numbers get a colour bar. ``None`` looks
@@ -116,6 +119,9 @@ def integration(
         ax.set(xlim=(center[0] - half, center[0] + half), ylim=(center[1] - half, center[1] + half))
         style_plane(ax)
         ax.set_title(shorten(panel.title, 48), fontsize=FONT_SIZE + 2, pad=5)
+        axis = basis.removeprefix("X_").removesuffix("_scmamba").upper()
+        ax.set_xlabel(f"{axis} 1 of {panel.plane}", fontsize=FONT_SIZE - 1, labelpad=3, color="0.35")
+        ax.set_ylabel(f"{axis} 2", fontsize=FONT_SIZE - 1, labelpad=3, color="0.35")
         _draw(ax, panel, size, alpha)
         axes.append(ax)
     _arrange(figure, axes, ncols or (len(axes) if len(axes) <= 3 else -(-len(axes) // 2)))
@@ -135,11 +141,13 @@ def _panels(
     if modalities:  # each cell once per modality
         xy = [coordinates(mdata[key], basis, f"mdata[{key!r}]") for key in modalities]
         names = np.repeat(modalities, [len(part) for part in xy])
-        panels.append(_Panel("modality", np.concatenate(xy), pd.Series(pd.Categorical(names, categories=modalities))))
+        values = pd.Series(pd.Categorical(names, categories=modalities))
+        plane = "the modalities, a plane of their own"
+        panels.append(_Panel("modality", plane, np.concatenate(xy), values, modality_colors(modalities)))
     if color is None:
         color = [found for group in USUAL_COLUMNS if (found := _usual(mdata, group)) is not None]
     for name in [color] if isinstance(color, str) else color:
-        panels.append(_Panel(name, joint, obs_column(mdata, name, "column to colour by")))
+        panels.append(_Panel(name, "the joint embedding", joint, obs_column(mdata, name, "column to colour by")))
         n = _n_categories(panels[-1].values)
         if n > MAX_CATEGORIES:
             raise ScmambaError(
@@ -191,7 +199,7 @@ def _draw(ax: Axes, panel: _Panel, size: float | None, alpha: float | None) -> N
         bar.collections[-1].set_alpha(1)
         return
     groups = as_categorical(values)
-    colors = [*palette(len(groups.categories)), MISSING]  # missing has code -1, the last
+    colors = [*(panel.colors or palette(len(groups.categories))), MISSING]  # missing has code -1, the last
     known = groups.codes >= 0
     order = np.concatenate([order[~known[order]], order[known[order]]])  # grey lies below
     scatter(*xy[order].T, c=np.array(colors)[groups.codes[order]])
@@ -239,12 +247,13 @@ def _arrange(figure: Figure, axes: Sequence[Axes], ncols: int) -> None:
     legends = [ax.get_legend() for ax in axes]
     # inches right of a panel that its legend or colour bar needs
     beside = [0.75 if of is None else of.get_window_extent().width / figure.dpi + 2 * LEGEND_GAP for of in legends]
-    ends = np.cumsum([MARGIN + PANEL + max(beside[c::ncols], default=0.0) for c in range(ncols)])
+    ends = np.cumsum([MARGIN + LABEL + PANEL + max(beside[c::ncols], default=0.0) for c in range(ncols)])
     rows = -(-len(axes) // ncols)
-    width, height = ends[-1] + MARGIN, rows * (PANEL + TITLE + MARGIN) + MARGIN
+    row_height = TITLE + PANEL + LABEL + MARGIN
+    width, height = ends[-1] + MARGIN, rows * row_height + MARGIN
     figure.set_size_inches(width, height)
     for i, ax in enumerate(axes):
         row, column = divmod(i, ncols)
-        left = MARGIN + (ends[column - 1] if column else 0.0)
-        bottom = height - (row + 1) * (PANEL + TITLE + MARGIN)
+        left = MARGIN + LABEL + (ends[column - 1] if column else 0.0)
+        bottom = height - (row + 1) * row_height + LABEL
         ax.set_position((left / width, bottom / height, PANEL / width, PANEL / height))

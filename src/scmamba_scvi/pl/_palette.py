@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
+
+from .._keys import KINDS, MODALITY_NAMES
 
 #: Okabe & Ito's colours for all kinds of colour vision, strongest contrast first, without black, which is for text.
 FEW: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
@@ -25,3 +28,11 @@ _MORE: Final = """
 def palette(n: int) -> list[str]:
     """``n`` colours, at most 100, which begin every longer palette."""
     return [*FEW, *(f"#{color}" for color in _MORE.split())][:n]
+
+
+def modality_colors(keys: Sequence[str]) -> list[str]:
+    """A colour per key of ``mdata.mod``: that of its kind, whatever stands beside it; others get the next ones."""
+    kinds = [next((kind for kind, names in MODALITY_NAMES.items() if key.lower() in names), key) for key in keys]
+    others = [kind for kind in dict.fromkeys(kinds) if kind not in KINDS]
+    color = dict(zip([*KINDS, *others], palette(len(KINDS) + len(others)), strict=True))
+    return [color[kind] for kind in kinds]

@@ -80,9 +80,11 @@ def region_importance(
             ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.95", lw=0, zorder=-1)
     # the longest first; a name that would touch another one is left out
     whole, middles = lengths.sum(), offsets + lengths / 2
+    names = pd.Series({chrom: len(chrom.removeprefix("chr")) for chrom in lengths.index})  # contigs have long ones
     named: list[str] = []
     for chrom in lengths.sort_values(ascending=False, kind="stable").index:
-        if ((middles[named] - middles[chrom]).abs() >= CHROMOSOME * whole).all():
+        room = CHROMOSOME * whole * (names[named] + names[chrom]).clip(lower=4) / 4
+        if ((middles[named] - middles[chrom]).abs() >= room).all():
             named.append(chrom)
     ticks = [chrom.removeprefix("chr") for chrom in named]
     axes[-1].set_xticks(middles[named].tolist(), ticks, fontsize=FONT_SIZE - 1)

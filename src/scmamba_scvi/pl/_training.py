@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 LOSS: Final = "loss"
 #: Curves of the panel of losses, and their names in the history.
 LOSSES: Final = {"train": "train_loss", "held out": "validation_loss"}
+#: Names of the stages, where there are two.
+STAGES: Final = ("← linear branch", "full network, from its best epoch →")
 COLORS: Final = {"train": FEW[0], "held out": FEW[3]}
 
 
@@ -32,13 +35,14 @@ def training(
 ) -> list[Axes]:
     """Draw the loss and the held-out retrieval of every epoch, with the epoch of the weights kept and the chance level.
 
-    Epochs are counted from 1 over both stages of training, as `train` prints them: row 0 of the history is epoch 1.
+    Epochs are counted from 1 over both stages of training, as `train` prints them: row 0 of the history is epoch 1. A line
+    marks where the second stage begins: with the best weights of the first, so that the loss may step back up.
 
     Parameters
     ----------
     model_or_history
-        A trained model or its ``history``: a dict from name to a DataFrame with one row per epoch. A model knows which
-        epoch's weights it kept; for a history, that of the lowest FOSCTTM is marked.
+        A trained model or its ``history``: a dict from name to a DataFrame with one row per epoch. A model knows its stages
+        and which epoch's weights it kept; for a history, the epoch of the lowest FOSCTTM is marked.
     n_validation
         Number of held-out cells, for the chance line of recall; ``None`` takes it from the model.
     figure
@@ -75,10 +79,14 @@ def training(
         if key in curves:
             panels.append((f"held-out {name} ({better} is better)", {"held out": curves[key]}, chance))
     figure = figure_or_new(figure, 3.6 * len(panels), 3.0)
-    best = _best_epoch(getattr(model_or_history, "training_summary_", None), curves)
+    summary = getattr(model_or_history, "training_summary_", None)
+    best = _best_epoch(summary, curves)
+    starts = [row + 1 for row in (summary or {}).get("stage_starts", [])]
     axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for ax, (title, series, chance) in zip(axes, panels, strict=True):
-        _draw(ax, title, series, chance, best)
+        _draw(ax, title, series, chance, best, starts)
+        if len(starts) == len(STAGES):
+            _name_stages(ax, starts[-1])
     return axes
 
 
@@ -97,11 +105,16 @@ def _best_epoch(summary: Mapping[str, Any] | None, curves: Mapping[str, pd.Serie
     return None if epoch is None or monitored is None else epoch + 1
 
 
-def _draw(ax: Axes, title: str, series: Mapping[str, pd.Series], chance: float | None, best: int | None) -> None:
+def _draw(
+    ax: Axes, title: str, series: Mapping[str, pd.Series], chance: float | None, best: int | None, starts: Sequence[int]
+) -> None:
     for label, curve in series.items():
-        # a single epoch is a point, and a line through one point is invisible
-        size = 2.5 if len(curve) > 1 else 5
-        ax.plot(curve.index, curve, color=COLORS[label], lw=1.6, marker="o", ms=size, label=label if len(series) > 1 else None)  # fmt: skip
+        stages = [part for _, part in curve.groupby(np.searchsorted(starts, curve.index, side="right"))]
+        for i, part in enumerate(stages):  # not joined: the next stage begins with other weights
+            # a single epoch is a point, and a line through one point is invisible
+            size = 2.5 if len(part) > 1 else 5
+            named = label if len(series) > 1 and not i else None
+            ax.plot(part.index, part, color=COLORS[label], lw=1.6, marker="o", ms=size, label=named)
     highest = max(float(curve.max()) for curve in series.values())
     # a chance line far above the curve would press it flat, and is written instead
     far = chance is not None and chance > 2.5 * highest
@@ -117,9 +130,16 @@ def _draw(ax: Axes, title: str, series: Mapping[str, pd.Series], chance: float |
                 fontsize=FONT_SIZE - 1, path_effects=OUTLINE)  # fmt: skip
     if title != LOSS:
         ax.set_ylim(0, max(1.12 * (1.2 * highest if far else max(highest, chance or 0.0)), 1e-3))
-    ax.set_title(title, fontsize=FONT_SIZE + 0.5)
+    ax.set_title(title, fontsize=FONT_SIZE + 0.5, pad=16 if len(starts) == len(STAGES) else None)
     ax.set_xlabel("epoch", fontsize=FONT_SIZE)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     style_axes(ax)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=FONT_SIZE - 1, frameon=False)
+
+
+def _name_stages(ax: Axes, second: int) -> None:
+    """A line before the first epoch of the second stage, and the names of both above the panel."""
+    ax.axvline(second - 0.5, color="0.75", lw=1, zorder=0)
+    for name, x, side in zip(STAGES, (0, 1), ("left", "right"), strict=True):
+        ax.text(x, 1.015, name, transform=ax.transAxes, ha=side, va="bottom", fontsize=FONT_SIZE - 1.5, color="0.4")

@@ -126,7 +126,10 @@ class EarlyStopping(LoudEarlyStopping):
 
 
 class ProgressBar(scvi_progress_bar()):  # type: ignore[misc]
-    """That of scvi-tools, with epochs counted over all stages and trainings, ``before`` of which are in the history."""
+    """That of scvi-tools, with epochs counted over all stages and trainings, ``before`` of which are in the history.
+
+    The bar of a stage makes room for that of the next, so that one is seen.
+    """
 
     def __init__(self, stage: str, before: int, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate)
@@ -136,6 +139,7 @@ class ProgressBar(scvi_progress_bar()):  # type: ignore[misc]
         """Begin at the first epoch of this stage."""
         bar = super().init_train_tqdm(trainer)
         bar.total, bar.n, bar.initial = self.before + (trainer.max_epochs or 0), self.before, self.before
+        bar.last_print_n, bar.leave = self.before, False
         return bar
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:

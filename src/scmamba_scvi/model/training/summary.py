@@ -34,10 +34,13 @@ def best_of(results: Sequence[StageResult], history: Mapping[str, Sized] | None)
     """Score and epoch of the weights that are kept, and the scores before the first step, from what each stage found.
 
     ``best_epoch`` is the row of ``history``, counted from 0 over all calls and stages; `None`: before the first step.
+    ``stage_starts`` are the rows at which the stages begin.
     """
     summary: dict[str, Any] = {"best_epoch": None, "best": None, "start": results[0].start if results else {}}
+    summary["stage_starts"] = []
     before = max(0, epochs_of(history) - sum(result.n_epochs for result in results))
     for result in results:
+        summary["stage_starts"].append(before)
         summary["best"] = result.best if result.best is not None else summary["best"]
         if result.best_epoch is not None:
             summary["best_epoch"] = before + result.best_epoch
