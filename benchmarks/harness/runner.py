@@ -28,7 +28,7 @@ from .sets import DataSet, Task, Truth, all_cells, split
 CACHE = ROOT / "benchmarks" / ".cache"
 VERSIONS = (
     "scmamba-scvi", "scvi-tools", "torch", "scanpy", "anndata", "numpy", "scikit-learn", "scglue", "harmonypy", "muon",
-    "mofapy2", "snapatac2",
+    "mofapy2", "snapatac2", "scanorama", "scalex", "scib-metrics",
 )  # fmt: skip
 #: Lines that agree in these are results of the same thing: the newer one replaces the older.
 IDENTITY = ("method", "set", "seed")
