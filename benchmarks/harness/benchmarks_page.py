@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import all_cells_page, learning, methods, opening, summary, tables, variants, verdicts
+from . import (
+    all_cells_page,
+    held_out_batches,
+    learning,
+    methods,
+    opening,
+    summary,
+    tables,
+    trajectory,
+    variants,
+    verdicts,
+)
 from .markdown import machines, read_findings
 from .paths import DOCS, FIGURES, RESULTS
 from .runner import read
@@ -46,7 +57,10 @@ def page_lines() -> list[str]:
     ]  # fmt: skip
     for name in SETS:
         lines += _set_section(name, quality)
-    lines += [*all_cells_page.section(all_cells), *learning.section(curves)]
+    lines += [
+        *all_cells_page.section(all_cells), *trajectory.section(_read("trajectory")),
+        *held_out_batches.section(_read("held_out_batches")), *learning.section(curves),
+    ]  # fmt: skip
     lines += ["## What each part is worth", "", findings["ablation"], ""]
     for name in SETS:
         lines += _ablation_section(name, ablation)

@@ -71,7 +71,7 @@ def run(
         for method in methods:
             reason = method.missing(dataset, task.keys, task.train.n_obs)
             if reason:
-                _keep(results, {"method": method.name, "set": dataset.name, "seed": None, "skipped": reason})
+                keep(results, {"method": method.name, "set": dataset.name, "seed": None, "skipped": reason})
                 continue
             for seed in seeds or range(method.n_seeds):
                 done = {tuple(r[k] for k in IDENTITY) for r in read(results) if "scores" in r}
@@ -80,7 +80,7 @@ def run(
                 fit, path = _fit_in_a_process(dataset, registry, method.name, seed, CACHE / results.stem, track)
                 if path is not None:
                     fit["scores"] = track.score(_load(path), truth)
-                _keep(results, {"method": method.name, "set": dataset.name, "seed": seed, **fit})
+                keep(results, {"method": method.name, "set": dataset.name, "seed": seed, **fit})
 
 
 def rescore(results: Path, datasets: Iterable[DataSet], *, track: Track = HELD_OUT) -> None:
@@ -91,11 +91,17 @@ def rescore(results: Path, datasets: Iterable[DataSet], *, track: Track = HELD_O
             continue
         _, truth = track.split(dataset)
         for line in lines:
-            path = _path(CACHE / results.stem, line["set"], line["method"], line["seed"])
-            if not path.exists():
+            embeddings = kept_embeddings(results, line)
+            if embeddings is None:
                 print(f"{dataset.name}, {line['method']}: its embedding is no longer there", file=sys.stderr)
                 continue
-            _keep(results, {**line, "scores": track.score(_load(path), truth)})
+            keep(results, {**line, "scores": track.score(embeddings, truth)})
+
+
+def kept_embeddings(results: Path, line: dict) -> Embeddings | None:
+    """What the fit of a line made of the cells, or None where it is no longer there."""
+    path = _path(CACHE / results.stem, line["set"], line["method"], line["seed"])
+    return _load(path) if path.exists() else None
 
 
 def read(results: Path) -> list[dict]:
@@ -103,7 +109,7 @@ def read(results: Path) -> list[dict]:
     return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
-def _keep(results: Path, result: dict) -> None:
+def keep(results: Path, result: dict) -> None:
     """Write a line in place of an older one with the same identity, and print it."""
     kept = [r for r in read(results) if any(r[k] != result[k] for k in IDENTITY)]
     results.parent.mkdir(parents=True, exist_ok=True)

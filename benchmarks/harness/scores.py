@@ -52,6 +52,16 @@ SCORES = {
         Score("batch ASW", "one minus the silhouette of the batch within each cell type"),
         Score("ARI spread", "standard deviation of ARI over the seeds of Leiden", lower_is_better=True, counted=False),
         Score("NMI spread", "likewise of NMI", lower_is_better=True, counted=False),
+        Score("stage order", "Spearman's correlation of pseudotime with the stages of a lineage", counted=False),
+        Score("trajectory conservation", "pseudotime against that of each modality alone, 0.5 is chance", counted=False),
+        Score("pseudotime consistency", "Pearson's correlation of the pseudotimes of both modalities", counted=False),
+        Score("neighbourhood overlap", "fraction of points with their true match among the 50 nearest of both modalities", counted=False),
+        Score("cells reached", "fraction of the lineage that is connected to its first cell", counted=False),
+        Score("kNN: accuracy", "cells of new donors named rightly by the 15 nearest training cells", counted=False),
+        Score("kNN: macro F1", "the same, mean over cell types", counted=False),
+        Score("regression: accuracy", "named rightly by a logistic regression on the embedding", counted=False),
+        Score("regression: macro F1", "the same, mean over cell types", counted=False),
+        Score("kNN from RNA alone: accuracy", "the same votes for new cells of which RNA alone is known", counted=False),
     )
 }  # fmt: skip
 COUNTED = tuple(s.name for s in SCORES.values() if s.counted)
