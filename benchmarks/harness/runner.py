@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import platform
-import resource
 import sys
 import time
 import traceback
@@ -20,7 +19,7 @@ import numpy as np
 
 from .methods import Embeddings, Method
 from .paths import ROOT
-from .process import ProcessEndedError, in_process
+from .process import MB, ProcessEndedError, in_process, peak_rss
 from .scores import score, score_all
 from .sets import DataSet, Task, Truth, all_cells, split
 
@@ -146,7 +145,7 @@ def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path, trac
     warnings.simplefilter("ignore")
     try:
         task, _ = track.split(dataset)
-        before = _peak_mb()
+        before = peak_rss() / MB
         begun, cpu_begun = time.perf_counter(), time.process_time()
         fitted = _method(registry, name).fit(task, seed)
         seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
@@ -156,7 +155,7 @@ def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path, trac
     arrays = {f"{name}|{i}": part for name, parts in fitted.embeddings.items() for i, part in enumerate(parts)}
     np.savez(path, names=json.dumps(list(fitted.embeddings)), **arrays)
     return {
-        "fit_s": round(seconds, 2), "fit_cpu_s": round(cpu_seconds, 2), "peak_mb": round(_peak_mb()), "data_mb": round(before),
+        "fit_s": round(seconds, 2), "fit_cpu_s": round(cpu_seconds, 2), "peak_mb": round(peak_rss() / MB), "data_mb": round(before),
         "cells": task.train.n_obs, "notes": fitted.notes, "machine": machine(),
     }  # fmt: skip
 
@@ -179,12 +178,6 @@ def _versions() -> Iterable[tuple[str, str]]:
             yield name, version(name)
         except PackageNotFoundError:
             continue
-
-
-def _peak_mb() -> float:
-    """Highest memory of this process so far; Linux counts kilobytes, macOS bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _path(folder: Path, dataset: str, method: str, seed: int) -> Path:
