@@ -36,17 +36,17 @@ def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
     """Labels of the training cells name the others; those that only the others have count as wrong."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import accuracy_score, f1_score
-    from sklearn.neighbors import KNeighborsClassifier
     from sklearn.preprocessing import StandardScaler
 
     of_train, of_test = truth.labels
     train, test = embeddings["joint"]
-    votes = KNeighborsClassifier(N_NEIGHBORS).fit(train, of_train)
     scale = StandardScaler(with_std=train.shape[1] <= MANY).fit(train)
     regression = LogisticRegression(max_iter=500).fit(scale.transform(train), of_train)
-    named = {"kNN": votes.predict(test), "regression": regression.predict(scale.transform(test))}
+    named = {"regression": regression.predict(scale.transform(test))}
+    if train.shape[1] <= MANY:
+        named["kNN"] = _votes(train, of_train, test)
     if "rna" in embeddings:  # what a cell of which RNA alone was measured is named
-        named["kNN from RNA alone"] = votes.predict(embeddings["rna"][1])
+        named["kNN from RNA alone"] = _votes(embeddings["rna"][0], of_train, embeddings["rna"][1])
     found = {}
     for name, of in named.items():
         found[f"{name}: accuracy"] = float(accuracy_score(of_test, of))
@@ -56,7 +56,13 @@ def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
     return found
 
 
-#: Embeddings of more dimensions are expression, which is scaled already.
+def _votes(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(N_NEIGHBORS).fit(train, labels).predict(test)
+
+
+#: Embeddings of more dimensions are expression: scaled already, and too many for distances.
 MANY = 500
 TRACK = Track(new_donors, score)
 METHODS: dict[str, Method] = {
@@ -75,7 +81,8 @@ def section(results: pd.DataFrame) -> list[str]:
     lines = [
         "## Cells of donors that no method saw", "",
         "Every method is fitted on the other donors, and cells of the new ones are named by the 15 nearest training cells or by a",
-        "logistic regression on the embedding. In the last column the new cells come with RNA alone, and the reference with both.",
+        "logistic regression on the embedding. In the last column the new cells come with RNA alone, and the neighbours are those in the",
+        "embedding of RNA that a method fitted on both.",
         "scGPT and CellPLM need weights that have to be downloaded: not run here. `predict` of this package has a page of its own,",
         "{doc}`after-integration-results`.", "",
     ]  # fmt: skip
