@@ -61,7 +61,8 @@ SCORES = {
         Score("kNN: macro F1", "the same, mean over cell types", counted=False),
         Score("regression: accuracy", "named rightly by a logistic regression on the embedding", counted=False),
         Score("regression: macro F1", "the same, mean over cell types", counted=False),
-        Score("kNN from RNA alone: accuracy", "the same votes for new cells of which RNA alone is known", counted=False),
+        Score("kNN from RNA alone: macro F1", "votes among embeddings of RNA, mean over cell types", counted=False),
+        Score("kNN from RNA alone: accuracy", "such votes among embeddings of RNA, for new cells of which RNA alone is known", counted=False),
     )
 }  # fmt: skip
 COUNTED = tuple(s.name for s in SCORES.values() if s.counted)
