@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from .all_cells import METHODS
 from .looks import looks_of
 from .markdown import header, row
-from .methods import METHODS, Embeddings
+from .methods import Embeddings
 from .paths import FIGURES
 from .runner import Track
 from .scores import N_NEIGHBORS
@@ -51,7 +52,7 @@ def section(results: pd.DataFrame) -> list[str]:
         return [*lines, "Not yet measured.", ""]
     sizes = sorted(scored["n"].unique())
     lines += header(
-        ["method", *(f"s, {n:,} cells" for n in sizes), "slope", *(f"MB, {n:,}" for n in sizes), "kNN accuracy"]
+        ["method", *(f"s, {n:,} cells" for n in sizes), "slope", *(f"MB, {n:,}" for n in sizes), "kNN, most cells"]
     )
     order = scored.groupby("method")["fit_cpu_s"].max().sort_values().index
     for method in order:
@@ -86,7 +87,8 @@ def draw(all_cells_results: pd.DataFrame) -> None:
     if "fit_s" not in all_cells_results:
         return
     scored = all_cells_results[all_cells_results["fit_s"].notna() & all_cells_results["kNN accuracy"].notna()]
-    names = [name for name in SETS if name in set(scored["set"])]
+    n_methods = scored.groupby("set")["method"].nunique()
+    names = [name for name in SETS if n_methods.get(name, 0) > 1]
     figure = Figure(figsize=(4.2 * len(names), 4.6), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     methods = list(dict.fromkeys(scored["method"]))
@@ -96,6 +98,8 @@ def draw(all_cells_results: pd.DataFrame) -> None:
         for method, seconds, accuracy in means.itertuples():
             handles[method] = axis.plot(max(seconds, 0.1), accuracy, ls="", mec="white", mew=0.7, **looks[method])[0]
         axis.set(title=name, xlabel="CPU seconds", xscale="log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(0.1)
     axes[0].set_ylabel("kNN accuracy of the joint embedding")

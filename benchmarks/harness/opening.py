@@ -23,8 +23,9 @@ def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
         *_table(held_out, all_cells), "",
         "Mouse cortex is SNARE-seq, marrow bone marrow of several donors. *Overall* is the paper's score of held-out cells: 0.6 of four scores of",
         "cell types and 0.4 of four scores of how well the modalities lie together, each from 0 for the worst to 1 for the best method of",
-        "the set; a method that embeds no new cells, or both modalities as one, has none. *Types* is what the figure shows. *Pairs* is the",
-        "fraction of held-out cells whose own partner is among the 10 nearest cells of the other modality.", "",
+        "the set. *Types* is what the figure shows. *Pairs* is the",
+        "fraction of held-out cells whose own partner is among the 10 nearest cells of the other modality. A dash: a method that embeds no",
+        "new cells, or both modalities as one, or is made for others, or was not run on all cells; {doc}`benchmarks-results` says which.", "",
         *_losses("Held-out cells", verdicts.compare(held_out)), *_losses("All cells", verdicts.compare(all_cells, held_out)),
         f"Differences of more than {verdicts.N_DEVIATIONS} standard deviations over seeds count; with one seed, of the median set.", "",
     ]  # fmt: skip
