@@ -1,4 +1,4 @@
-"""From lines of results to docs/benchmarks.md and its figure. What the numbers mean in words is in findings.md."""
+"""From lines of results to docs/benchmarks.md, docs/benchmarks-results.md and their figures. What the numbers mean in words is in findings.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import all_cells_page, learning, methods, opening, summary, tables, variants, verdicts
+from . import (
+    all_cells_page,
+    cost,
+    held_out_batches,
+    learning,
+    methods,
+    opening,
+    summary,
+    tables,
+    trajectory,
+    variants,
+    verdicts,
+)
+from .looks import looks_of
 from .markdown import machines, read_findings
 from .paths import DOCS, FIGURES, RESULTS
 from .runner import read
@@ -14,7 +27,7 @@ from .scores import SCORES
 from .sets import SETS
 from .tables import frame
 
-PAGE = DOCS / "benchmarks.md"
+PAGE, ALL_ROWS = DOCS / "benchmarks.md", DOCS / "benchmarks-results.md"
 
 MAIN = ("FOSCTTM", "recall@10", "kNN accuracy", "ARI", "NMI", "batch mixing", "batch ASW")
 MORE = (
@@ -25,19 +38,30 @@ ABLATED = ("FOSCTTM", "recall@10", "kNN accuracy", "ARI", "NMI")
 
 
 def write_page() -> None:
-    """The page and its figures, from the results that are there."""
+    """Both pages and their figures, from the results that are there."""
     _draw(_read("quality"))
     learning.draw(_read("learning_curve"))
+    cost.draw(_read("all_cells"))
     PAGE.write_text("\n".join(page_lines()))
+    ALL_ROWS.write_text("\n".join(row_lines()))
 
 
 def page_lines() -> list[str]:
-    """Lines of the page: the comparison with other methods, all cells, fewer training cells, then the ablation."""
-    quality, ablation, all_cells, curves = map(_read, ("quality", "ablation", "all_cells", "learning_curve"))
-    findings = read_findings()
+    """Lines of the page that people read first: a figure, a table, what they mean, and where the rest is."""
+    return [
+        "# Benchmarks", "", *opening.section(_read("quality"), _read("all_cells")),
+        "## In short", "", read_findings()["quality"], "",
+        "{doc}`benchmarks-results` has the protocol, every method on every set, and what each part of the model is worth.", "",
+    ]  # fmt: skip
+
+
+def row_lines() -> list[str]:
+    """Lines of the page behind it: held-out cells, all cells, a lineage, new donors, costs, fewer cells, the ablation."""
+    names = ("quality", "ablation", "all_cells", "trajectory", "held_out_batches", "cost", "learning_curve")
+    found = {name: _read(name) for name in names}
+    quality, findings = found["quality"], read_findings()
     lines = [
-        "# Benchmarks", "", *_older(quality), *opening.section(quality),
-        "## In short", "", findings["quality"], "",
+        "# Benchmarks: all results", "", "{doc}`benchmarks` has them in short.", "", *_older(quality),
         "![Matching against cell types, one panel per data set](_static/benchmarks.png)", "",
         *verdicts.section(quality, list(methods.METHODS)),
         "## Protocol", "", findings["protocol"], "",
@@ -46,15 +70,14 @@ def page_lines() -> list[str]:
     ]  # fmt: skip
     for name in SETS:
         lines += _set_section(name, quality)
-    lines += [*all_cells_page.section(all_cells), *learning.section(curves)]
-    lines += ["## What each part is worth", "", findings["ablation"], ""]
+    lines += [
+        *all_cells_page.section(found["all_cells"]), *trajectory.section(found["trajectory"]),
+        *held_out_batches.section(found["held_out_batches"]), *cost.section(found["cost"]),
+        *learning.section(found["learning_curve"]), "## What each part is worth", "", findings["ablation"], "",
+    ]  # fmt: skip
     for name in SETS:
-        lines += _ablation_section(name, ablation)
-    fitted = [
-        results.loc[results["fit_s"].notna(), "machine"]
-        for results in (quality, ablation, all_cells, curves)
-        if len(results)
-    ]
+        lines += _ablation_section(name, found["ablation"])
+    fitted = [results.loc[results["fit_s"].notna(), "machine"] for results in found.values() if "fit_s" in results]
     return lines + machines(pd.concat(fitted))
 
 
@@ -120,7 +143,7 @@ def _draw(quality: pd.DataFrame) -> None:
     figure = Figure(figsize=(4.2 * n_columns, 3.4 * n_rows + 1.4), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    looks = _looks([m for m in methods.METHODS if m in set(scored["method"])])
+    looks = looks_of([m for m in methods.METHODS if m in set(scored["method"])])
     handles = {}
     for i, (axis, name) in enumerate(zip(axes, names, strict=False)):
         means = scored[scored["set"] == name].groupby("method", sort=False)[["FOSCTTM", "kNN accuracy"]].mean()
@@ -143,17 +166,3 @@ def _draw(quality: pd.DataFrame) -> None:
     figure.legend([handles[m] for m in ordered], ordered, loc="outside lower center", ncols=4, frameon=False)
     FIGURES.mkdir(exist_ok=True)
     figure.savefig(FIGURES / "benchmarks.png", dpi=120)
-
-
-def _looks(names: list[str]) -> dict[str, dict[str, object]]:
-    """The default of this package as a large black star in front; the others differ by colour and marker."""
-    from matplotlib import colormaps
-
-    palette, markers = colormaps["tab20"].colors, "sDo^v<>Php"
-    looks = {}
-    for i, name in enumerate(names):
-        color = palette[(2 * i) % 20 + (i >= 10)]
-        looks[name] = {"color": color, "marker": markers[i % len(markers)], "ms": 8, "zorder": 2}
-    if verdicts.OURS in looks:
-        looks[verdicts.OURS] = {"color": "black", "marker": "*", "ms": 15, "zorder": 3}
-    return looks

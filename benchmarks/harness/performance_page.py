@@ -110,8 +110,8 @@ def _metrics(found: dict) -> list[str]:
     return [
         "## Scores", "",
         f"`metrics_cost.py`, {_threads(found)}. Embeddings of {found['dimensions']} dimensions with {found['types']} cell types, each task in a process of its own;",
-        "memory is that of the whole process, before (with torch and the data) and at its peak.", "",
-        *header(["task", "cells", "seconds", "MB before", "MB at peak"], n_left=2),
+        "seconds are those that it computed, memory is that of the whole process, before (with torch and the data) and at its peak.", "",
+        *header(["task", "cells", "CPU seconds", "MB before", "MB at peak"], n_left=2),
         *(row([str(task[key]) for key in ("task", "cells", "seconds", "before_mb", "peak_mb")]) for task in found["tasks"]),
         *_measured_on(found),
     ]  # fmt: skip

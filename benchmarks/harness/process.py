@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -64,3 +66,17 @@ def rss() -> int:
     """Resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_rss() -> int:
+    """Highest resident memory of this process so far, in bytes.
+
+    Linux' own record of this program: `getrusage` also has what the parent held when it started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), flags=re.MULTILINE)[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import platform
-import resource
 import sys
 import time
 import traceback
@@ -20,7 +19,7 @@ import numpy as np
 
 from .methods import Embeddings, Method
 from .paths import ROOT
-from .process import ProcessEndedError, in_process
+from .process import MB, ProcessEndedError, in_process, peak_rss
 from .scores import score, score_all
 from .sets import DataSet, Task, Truth, all_cells, split
 
@@ -28,7 +27,7 @@ from .sets import DataSet, Task, Truth, all_cells, split
 CACHE = ROOT / "benchmarks" / ".cache"
 VERSIONS = (
     "scmamba-scvi", "scvi-tools", "torch", "scanpy", "anndata", "numpy", "scikit-learn", "scglue", "harmonypy", "muon",
-    "mofapy2", "snapatac2",
+    "mofapy2", "snapatac2", "scanorama", "scalex", "scib-metrics",
 )  # fmt: skip
 #: Lines that agree in these are results of the same thing: the newer one replaces the older.
 IDENTITY = ("method", "set", "seed")
@@ -71,7 +70,7 @@ def run(
         for method in methods:
             reason = method.missing(dataset, task.keys, task.train.n_obs)
             if reason:
-                _keep(results, {"method": method.name, "set": dataset.name, "seed": None, "skipped": reason})
+                keep(results, {"method": method.name, "set": dataset.name, "seed": None, "skipped": reason})
                 continue
             for seed in seeds or range(method.n_seeds):
                 done = {tuple(r[k] for k in IDENTITY) for r in read(results) if "scores" in r}
@@ -80,7 +79,7 @@ def run(
                 fit, path = _fit_in_a_process(dataset, registry, method.name, seed, CACHE / results.stem, track)
                 if path is not None:
                     fit["scores"] = track.score(_load(path), truth)
-                _keep(results, {"method": method.name, "set": dataset.name, "seed": seed, **fit})
+                keep(results, {"method": method.name, "set": dataset.name, "seed": seed, **fit})
 
 
 def rescore(results: Path, datasets: Iterable[DataSet], *, track: Track = HELD_OUT) -> None:
@@ -91,11 +90,17 @@ def rescore(results: Path, datasets: Iterable[DataSet], *, track: Track = HELD_O
             continue
         _, truth = track.split(dataset)
         for line in lines:
-            path = _path(CACHE / results.stem, line["set"], line["method"], line["seed"])
-            if not path.exists():
+            embeddings = kept_embeddings(results, line)
+            if embeddings is None:
                 print(f"{dataset.name}, {line['method']}: its embedding is no longer there", file=sys.stderr)
                 continue
-            _keep(results, {**line, "scores": track.score(_load(path), truth)})
+            keep(results, {**line, "scores": track.score(embeddings, truth)})
+
+
+def kept_embeddings(results: Path, line: dict) -> Embeddings | None:
+    """What the fit of a line made of the cells, or None where it is no longer there."""
+    path = _path(CACHE / results.stem, line["set"], line["method"], line["seed"])
+    return _load(path) if path.exists() else None
 
 
 def read(results: Path) -> list[dict]:
@@ -103,7 +108,7 @@ def read(results: Path) -> list[dict]:
     return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
-def _keep(results: Path, result: dict) -> None:
+def keep(results: Path, result: dict) -> None:
     """Write a line in place of an older one with the same identity, and print it."""
     kept = [r for r in read(results) if any(r[k] != result[k] for k in IDENTITY)]
     results.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +145,7 @@ def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path, trac
     warnings.simplefilter("ignore")
     try:
         task, _ = track.split(dataset)
-        before = _peak_mb()
+        before = peak_rss() / MB
         begun, cpu_begun = time.perf_counter(), time.process_time()
         fitted = _method(registry, name).fit(task, seed)
         seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
@@ -150,7 +155,7 @@ def _fit(dataset: DataSet, registry: str, name: str, seed: int, path: Path, trac
     arrays = {f"{name}|{i}": part for name, parts in fitted.embeddings.items() for i, part in enumerate(parts)}
     np.savez(path, names=json.dumps(list(fitted.embeddings)), **arrays)
     return {
-        "fit_s": round(seconds, 2), "fit_cpu_s": round(cpu_seconds, 2), "peak_mb": round(_peak_mb()), "data_mb": round(before),
+        "fit_s": round(seconds, 2), "fit_cpu_s": round(cpu_seconds, 2), "peak_mb": round(peak_rss() / MB), "data_mb": round(before),
         "cells": task.train.n_obs, "notes": fitted.notes, "machine": machine(),
     }  # fmt: skip
 
@@ -173,12 +178,6 @@ def _versions() -> Iterable[tuple[str, str]]:
             yield name, version(name)
         except PackageNotFoundError:
             continue
-
-
-def _peak_mb() -> float:
-    """Highest memory of this process so far; Linux counts kilobytes, macOS bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _path(folder: Path, dataset: str, method: str, seed: int) -> Path:

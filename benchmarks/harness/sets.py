@@ -32,6 +32,8 @@ class DataSet:
     ignored_labels: tuple[str, ...] = ()  # labels that mean "not known"
     batch_key: str | None = None
     n_train: int | None = None  # training cells to keep, for learning curves
+    stage_key: str | None = None  # stages of a lineage from 0 upwards, -1 elsewhere
+    new_donors: tuple[str, ...] = ()  # batches of donors who have no other batch, about a fifth of the cells or more
 
     def missing(self) -> str | None:
         """The reason why the set cannot be read on this machine, or None."""
@@ -90,6 +92,13 @@ def all_cells(dataset: DataSet) -> tuple[Task, Truth]:
     return _separate(dataset, whole, whole[:N_EMBEDDED_AGAIN].copy())
 
 
+def new_donors(dataset: DataSet) -> tuple[Task, Truth]:
+    """The batches of some donors held out, all others to fit."""
+    whole = dataset.load()
+    new = whole.obs[dataset.batch_key].isin(dataset.new_donors).to_numpy()
+    return _separate(dataset, whole[~new].copy(), whole[new].copy())
+
+
 def _separate(dataset: DataSet, train: MuData, test: MuData) -> tuple[Task, Truth]:
     truth = Truth(
         *(_columns(train, test, key) for key in (dataset.label_key, dataset.batch_key)), dataset.ignored_labels
@@ -134,10 +143,12 @@ SETS: dict[str, DataSet] = {
         DataSet(
             "bmmc_multiome_5k", "10x Multiome, bone marrow: 5,000 cells of 22 types in 13 batches, 4,000 genes, 20,001 peaks",
             DATA / "bmmc_multiome_5k/bmmc_multiome_5k.h5mu", label_key="cell_type", batch_key="batch",
+            stage_key="erythroid_stage", new_donors=("s4d8", "s4d9"),
         ),
         DataSet(
             "bmmc_cite_5k", "CITE-seq, bone marrow: 5,000 cells of 44 types in 12 batches, 4,000 genes, 134 proteins",
             DATA / "bmmc_cite_5k/bmmc_cite_5k.h5mu", label_key="cell_type", batch_key="batch",
+            stage_key="erythroid_stage", new_donors=("s3d7", "s4d8", "s4d9"),
         ),
         DataSet(
             "bmmc_cite_starter", "CITE-seq, bone marrow: 600 cells of 41 types in 2 batches, 1,000 genes, 134 proteins",

@@ -13,13 +13,16 @@ OURS = "scmamba-scvi"
 N_DEVIATIONS = 2
 
 
-def compare(results: pd.DataFrame) -> pd.DataFrame:
-    """A row per (rival, set, score) that both have: difference, positive where ours is better, and the margin."""
-    scored = results[results["fit_s"].notna()]
+def compare(results: pd.DataFrame, seeded: pd.DataFrame | None = None) -> pd.DataFrame:
+    """A row per (rival, set, score) that both have: difference, positive where ours is better, and the margin.
+
+    ``seeded`` are results from which the usual spread over seeds is taken, where ``results`` have one seed each.
+    """
+    scored, others = (of[of["fit_s"].notna()] for of in (results, results if seeded is None else seeded))
     rows = []
     for score in [s for s in COUNTED if s in scored]:
         values = scored.assign(value=SCORES[score].quality(scored[score]))
-        usual = _usual_spread(values)
+        usual = _usual_spread(others.assign(value=SCORES[score].quality(others[score])))
         for name, of_set in values.groupby("set", sort=False):
             by_method = of_set.groupby("method", sort=False)["value"].agg(["mean", "std", "count"])
             if OURS not in by_method.index or np.isnan(by_method.at[OURS, "mean"]):
@@ -28,8 +31,8 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
             for name_of_rival, rival in by_method.drop(OURS).iterrows():
                 if np.isnan(rival["mean"]):
                     continue
-                seeded = [method["std"] for method in (ours, rival) if method["count"] > 1]
-                spread = max(seeded) if seeded else usual
+                own = [method["std"] for method in (ours, rival) if method["count"] > 1]
+                spread = max(own) if own else usual
                 rows.append((name_of_rival, name, score, ours["mean"] - rival["mean"], N_DEVIATIONS * spread))
     return pd.DataFrame(rows, columns=["method", "set", "score", "gain", "margin"])
 

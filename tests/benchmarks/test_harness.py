@@ -12,7 +12,10 @@ import pytest
 
 @pytest.fixture(scope="module")
 def harness(load):
-    for name in ("benchmarks_page", "methods.genome", "process", "runner", "scores", "sets", "variants"):
+    for name in (
+        "benchmarks_page", "held_out_batches", "methods.gene_activity", "methods.genome", "opening", "process", "runner",
+        "scores", "sets", "trajectory", "variants",
+    ):  # fmt: skip
         load(f"harness.{name}")
     return load("harness")
 
@@ -167,3 +170,84 @@ def test_the_table_marks_the_best_of_each_score_and_keeps_every_method(harness):
     assert "FOSCTTM ↓" in table[0]
     assert table[2].startswith("| good | 2 | **0.105** ± 0.007 | 0.700")
     assert table[3].startswith("| bad | 2 | 0.405 ± 0.007 | **0.900**")
+
+
+def test_a_process_has_its_own_peak_of_memory_and_not_that_of_its_parent(harness):
+    held = np.ones(40_000_000)  # 320 MB
+    ours, its = harness.process.peak_rss(), harness.process.in_process(harness.process.peak_rss)
+    assert its < held.nbytes < ours
+
+
+def test_gene_activity_is_the_counts_of_a_genes_peaks(harness, task_and_truth):
+    task, _ = task_and_truth
+    task = dataclasses.replace(task, train=task.train.copy())
+    task.train["rna"].var["chrom"] = [
+        "",
+        *task.train["rna"].var["chrom"].astype(str)[1:],
+    ]  # on no chromosome, so without peaks
+    rna, atac = task.train["rna"], task.train["atac"]
+    on_gene = harness.methods.genome.genes_by_peaks(rna.var, atac.var).toarray()
+    used = on_gene.any(axis=1)
+    counts = harness.methods.gene_activity.counts_on_genes(task)
+    assert 0 < used.sum() < len(used)
+    np.testing.assert_array_equal(counts["rna"][0].toarray(), rna.X.toarray()[:, used])
+    np.testing.assert_array_equal(counts["atac"][0].toarray(), atac.X.toarray() @ on_gene[used].T)
+    assert counts["atac"][1].shape == (task.test.n_obs, used.sum())
+
+
+def test_cells_of_new_donors_are_those_of_their_batches(harness, dataset):
+    some = dataset.load().obs["batch"].astype(str).iloc[0]
+    task, truth = harness.sets.new_donors(dataclasses.replace(dataset, new_donors=(some,)))
+    assert set(truth.batches[1]) == {some} and some not in truth.batches[0]
+    assert task.train.n_obs + task.test.n_obs == dataset.load().n_obs
+
+
+def test_scores_of_new_donors_count_what_is_named_rightly(harness):
+    rng = np.random.default_rng(0)
+    types = rng.integers(3, size=200)
+    cells = 8 * np.eye(3)[types] + rng.normal(size=(200, 3))
+    names = types.astype(str)
+    truth = harness.sets.Truth((names[:150], names[150:]), None)
+    found = harness.held_out_batches.score({"joint": (cells[:150], cells[150:])}, truth)
+    assert found["kNN: accuracy"] == found["regression: accuracy"] == 1
+    assert "kNN from RNA alone: accuracy" not in found
+    shuffled = rng.permutation(cells[150:])
+    found = harness.held_out_batches.score({"joint": (cells[:150], cells[150:]), "rna": (cells[:150], shuffled)}, truth)
+    assert found["kNN from RNA alone: accuracy"] < 0.6
+    assert set(found) <= set(harness.scores.SCORES)
+
+
+def test_a_lineage_is_scored_by_the_order_of_its_stages(harness, task_and_truth):
+    task, _ = task_and_truth
+    stages = np.where(np.arange(task.train.n_obs) < 200, np.arange(task.train.n_obs) // 50, -1)
+    lineage = harness.trajectory.Lineage.of(task, stages)
+    assert stages[lineage.rows[lineage.root]] == 0 and len(lineage.rows) == 200
+    rng = np.random.default_rng(0)
+    line = np.c_[stages + rng.random(len(stages)), 0.01 * rng.random(len(stages))]
+    both = {name: (line + 0.01 * rng.random(line.shape), None) for name in ("rna", "atac", "joint")}
+    # whichever cell of the first stage is the root, later stages lie farther from it
+    found = lineage.score(both)
+    assert found["stage order"] > 0.9 and found["pseudotime consistency"] > 0.95
+    assert found["cells reached"] == 1 and set(found) <= set(harness.scores.SCORES)
+    shuffled = lineage.score({"joint": (rng.permutation(line), None)})
+    assert abs(shuffled["stage order"]) < 0.4
+    assert "pseudotime consistency" not in shuffled
+
+
+def test_the_first_page_names_who_is_better(harness):
+    def line(method, name, seed, value):
+        scores = {"kNN accuracy": value, "recall@10": value, "FOSCTTM": 0.1, "other modality": 0.5}
+        return {"method": method, "set": name, "seed": seed, "fit_s": 1.0, "scores": scores}
+
+    held_out, all_cells = (
+        harness.tables.frame([
+            *(line("scmamba-scvi", "bmmc_cite_5k", seed, 0.80 + 0.01 * seed) for seed in (0, 1)), line("CCA", "bmmc_cite_5k", 0, cca),
+        ])
+        for cca in (0.5, 0.9)
+    )  # fmt: skip
+    text = harness.opening.section(held_out, all_cells)
+    rows = [one for one in text if one.startswith("| ")]
+    assert len(rows) - 2 <= 8 and len([one for one in text if one.startswith("![")]) == 1
+    lost = {one.split("**")[1]: one for one in text if one.startswith("- **")}
+    assert "CCA in" in lost["All cells, marrow, CITE"] and "kNN accuracy (0.095)" in lost["All cells, marrow, CITE"]
+    assert "no method is better" in lost["Held-out cells, marrow, CITE"]

@@ -10,6 +10,11 @@ def lines_of_benchmarks(load):
     return page.PAGE, page.page_lines()
 
 
+def lines_of_all_results(load):
+    page = load("harness.benchmarks_page")
+    return page.ALL_ROWS, page.row_lines()
+
+
 def lines_after_integration(load):
     page = load("harness.after_page")
     return page.PAGE, page.page_lines(load("harness.paths").RESULTS)
@@ -26,7 +31,8 @@ def lines_of_paper_preset(load):
 
 
 @pytest.mark.parametrize(
-    "lines_of", [lines_of_benchmarks, lines_after_integration, lines_of_performance, lines_of_paper_preset]
+    "lines_of",
+    [lines_of_benchmarks, lines_of_all_results, lines_after_integration, lines_of_performance, lines_of_paper_preset],
 )
 def test_a_page_is_what_the_results_give(load, lines_of):
     page, lines = lines_of(load)

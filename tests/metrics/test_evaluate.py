@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 
 import anndata as ad
@@ -545,3 +546,53 @@ def shuffled_but_as_long():
 def test_input_that_cannot_be_scored_is_refused(data, arguments, error, message):
     with pytest.raises(error, match=message):
         evaluate_integration(data() if callable(data) else data, progress=False, **arguments)
+
+
+# -- the scores of scib-metrics ---------------------------------------
+
+
+@pytest.mark.slow  # jax compiles every score
+def test_the_panel_of_scib_is_what_its_benchmarker_gives():
+    bench = pytest.importorskip("scib_metrics.benchmark")
+    good, labels, batches = integrated()
+    bad = np.random.default_rng(1).normal(size=(N, Z))
+    found = evaluate_integration(
+        None, {"good": good, "bad": bad}, label_key=labels, batch_key=batches, panel="scib", progress=False
+    )
+    assert list(found.index) == ["good", "bad"]
+    assert (
+        found.loc["good", ("Aggregate score", "Bio conservation")]
+        > 0.8
+        > 0.6
+        > found.loc["bad", ("Aggregate score", "Bio conservation")]
+    )
+    cells = ad.AnnData(
+        obs=pd.DataFrame({"t": labels, "b": batches}, dtype="category"), obsm={"z": good["joint"].astype("f4")}
+    )
+    theirs = bench.Benchmarker(
+        cells, "b", "t", ["z"], batch_correction_metrics=None, pre_integrated_embedding_obsm_key="z", progress_bar=False
+    )  # fmt: skip
+    theirs.benchmark()
+    expected = theirs.get_results(min_max_scale=False).loc["z"]
+    for name, value in found.loc["good", "Bio conservation"].items():
+        assert value == pytest.approx(expected[name], abs=1e-3), name
+
+
+def test_the_panel_of_scib_names_what_it_cannot_use(monkeypatch):
+    parts, labels, _ = integrated()
+    with pytest.raises(UnknownNameError, match="panel"):
+        evaluate_integration(None, {"m": parts}, label_key=labels, panel="scbi")
+    with pytest.raises(ScmambaError, match="takes no metrics, device"):
+        evaluate_integration(None, {"m": parts}, label_key=labels, panel="scib", metrics="ARI", device="cpu")
+    monkeypatch.setitem(sys.modules, "scib_metrics.benchmark", None)  # as if it were not installed
+    with pytest.raises(ScmambaError, match=r"scmamba-scvi\[benchmark\]"):
+        evaluate_integration(None, {"m": parts}, label_key=labels, panel="scib")
+
+
+def test_the_panel_of_scib_needs_joint_embeddings_and_labels():
+    pytest.importorskip("scib_metrics")
+    parts, labels, _ = integrated()
+    with pytest.raises(ScmambaError, match="joint embeddings, which 'm' lacks"):
+        evaluate_integration(None, {"m": {"rna": parts["rna"]}}, label_key=labels, panel="scib")
+    with pytest.raises(ScmambaError, match="0 of 320 have them"):
+        evaluate_integration(None, {"m": parts}, panel="scib")

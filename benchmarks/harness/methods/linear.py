@@ -89,13 +89,19 @@ def values(task: Task, kind: str, lsi: str = "unit"):
     if kind == "protein":
         return tuple(_centred_log_ratio(m.toarray()) for m in (train, test))
     if kind == "rna":
-        return tuple((sparse.diags(1e4 / _sums(m)) @ m).log1p() for m in (train, test))
+        return tuple(map(log_normalise, (train, test)))
     present = np.asarray((train > 0).sum(0)).ravel()
     idf = sparse.diags(np.log1p(train.shape[0] / np.maximum(present, 1)))
     if lsi == "unit":
         weighted = [(m > 0).astype(np.float64) @ idf for m in (train, test)]
         return tuple(sparse.diags(1 / np.sqrt(_sums(m.multiply(m)))) @ m for m in weighted)
     return tuple((sparse.diags(1e4 / _sums(m)) @ m @ idf).log1p() for m in (train, test))
+
+
+def log_normalise(counts) -> sparse.csr_matrix:
+    """Counts as parts of 10,000 per cell, then the logarithm of one plus these."""
+    counts = sparse.csr_matrix(counts, dtype=np.float64)
+    return sparse.csr_matrix(sparse.diags(1e4 / _sums(counts)) @ counts).log1p()
 
 
 def _centred_log_ratio(x: np.ndarray) -> np.ndarray:

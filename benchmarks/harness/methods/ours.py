@@ -89,7 +89,7 @@ METHODS = [
         max_cells=1_000,
     ),
     Method(
-        "scCLIP-like", "transformer blocks on shared projections of patches, mean pooling, contrastive loss alone",
+        "scCLIP (our version)", "transformer blocks on shared projections of patches, mean pooling, contrastive loss alone",
         scmamba(**{**PAPER_SHAPE, "attention_layers": (0, 1), "pooling": "mean", "pool_norm": "none"},
                 cosine_weight=0.0, learn_temperature=True, temperature=0.07),
         n_seeds=1,

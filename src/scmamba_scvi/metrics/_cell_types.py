@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
@@ -9,6 +11,9 @@ from ..errors import ScmambaError
 from ._labels import Labels, label_codes
 from .distances import Matrix, as_matrix, query_rows, resolve_k
 from .graph import break_ties, nearest
+
+#: Of fewer neighbours the precision of a cell has few values.
+FEWEST_NEIGHBORS: Final = 10
 
 
 def knn_accuracy(
@@ -76,7 +81,7 @@ def mean_average_precision(
     Parameters
     ----------
     neighbor_frac
-        Neighbours of a cell as a fraction of all cells, at least one; the paper's 1 %.
+        Neighbours of a cell as a fraction of all cells; the paper's 1 %, but at least 10, or all there are.
     n_neighbors
         Their number instead. The cell itself is never one of them.
     x, cell_type, max_queries, random_state
@@ -100,7 +105,10 @@ def mean_average_precision(
     """
     x = as_matrix(x)
     codes = label_codes(cell_type, len(x), "cell_type")
-    k = resolve_k(n_neighbors, neighbor_frac, len(x))
+    k = n_neighbors
+    if k is None:
+        k = min(max(FEWEST_NEIGHBORS, resolve_k(None, neighbor_frac, len(x))), len(x) - 1)
+    k = resolve_k(k, None, len(x))
     precision = []
     for rows, found in nearest(x, k, query_rows(len(x), max_queries, random_state), random_state):
         match = codes[found] == codes[rows, None]  # (b, k)

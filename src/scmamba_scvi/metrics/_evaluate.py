@@ -13,6 +13,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ._embedded import BioOn, Embedded
 from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_inputs
 from ._panel import METRICS, Metric
+from ._scib import scib_scores
 from ._summary import BIO, OMICS, overall_scores
 
 #: Group of the columns that summarise others.
@@ -26,6 +27,7 @@ def evaluate_integration(
     label_key: Column = None,
     batch_key: Column = None,
     metrics: Literal["all"] | str | Sequence[str] = "all",
+    panel: Literal["paper", "scib"] = "paper",
     paired: bool = True,
     bio_on: BioOn = "joint",
     cells: Any = None,
@@ -59,6 +61,9 @@ def evaluate_integration(
         Batches, likewise.
     metrics
         ``"all"``, or names from :data:`METRICS`.
+    panel
+        ``"scib"`` runs the Benchmarker of scib-metrics (extra ``benchmark``) on the joint embeddings instead, all of its
+        scores but PCR; without ``batch_key`` those of cell types alone. :doc:`/ecosystem` says how its scores differ.
     paired
         Whether a cell of one modality and the cell of the same name (without data: the same row) of another are one
         cell. If not, scores of true matches are left out. Without data, matrices of different cells
@@ -87,7 +92,8 @@ def evaluate_integration(
     ``batch`` as in :data:`METRICS`, which says what each score is and whether higher is better (it is but for FOSCTTM,
     median rank and modality gap), then ``overall``: the paper's means of the bio and omics scores that
     ``METRICS[name].in_summary`` marks, unscaled, and their sum weighted by 0.6 and 0.4; a mean needs all its scores. A
-    score that a method has no data for is NaN; one that no method has data for has no column.
+    score that a method has no data for is NaN; one that no method has data for has no column. With ``panel="scib"`` groups
+    and names are the Benchmarker's, not scaled.
 
     Raises
     ------
@@ -122,7 +128,19 @@ def evaluate_integration(
     wanted = _requested(metrics)
     if bio_on not in get_args(BioOn):
         raise UnknownNameError("bio_on", bio_on, get_args(BioOn))
+    if panel not in ("paper", "scib"):
+        raise UnknownNameError("panel", panel, ("paper", "scib"))
     inputs = read_inputs(data, embeddings, label_key, batch_key).choose(cells, max_cells, random_state)
+    if panel == "scib":
+        given = {
+            "metrics": metrics != "all",
+            "paired": not paired,
+            "bio_on": bio_on != "joint",
+            "device": device is not None,
+        }
+        if any(given.values()):
+            raise ScmambaError(f"panel='scib' takes no {', '.join(name for name, there in given.items() if there)}.")
+        return scib_scores(inputs, progress)
     values: dict[str, dict[str, float]] = {}
     left_out: dict[tuple[str, str], list[str]] = {}  # (reason, score) -> methods
     with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:

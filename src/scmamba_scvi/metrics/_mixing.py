@@ -12,7 +12,7 @@ from ._labels import Labels, label_codes
 from .distances import Matrix, as_matrix, query_rows, resolve_k
 from .graph import nearest
 
-#: Of fewer neighbours the entropy is coarse.
+#: Of fewer neighbours scores of mixing are coarse.
 FEWEST_NEIGHBORS: Final = 15
 #: Neighbours have to be near: among more of the rows than this even modalities that lie apart look mixed.
 LARGEST_FRACTION: Final = 0.25
@@ -114,7 +114,8 @@ def seurat_alignment(
     Parameters
     ----------
     neighbor_frac
-        Neighbours of a cell as a fraction of the cells kept, at least one; the paper's 1 %.
+        Neighbours of a cell as a fraction of the cells kept, so that scores of few and of many cells compare; the paper's
+        1 %, but at least 15, or all there are.
     n_repeats
         How often cells are drawn, as many of every modality as the smallest has. Modalities of equal size need no draw and
         are scored once.
@@ -150,7 +151,7 @@ def seurat_alignment(
     for _ in range(1 if sizes.min() == sizes.max() else n_repeats):
         drawn = [rng.choice(np.flatnonzero(codes == code), sizes.min(), replace=False) for code in range(len(sizes))]
         kept = np.sort(np.concatenate(drawn))
-        k = resolve_k(None, neighbor_frac, len(kept))
+        k = min(max(FEWEST_NEIGHBORS, resolve_k(None, neighbor_frac, len(kept))), len(kept) - 1)
         rows, counts = _counts(x[kept], codes[kept], k, max_queries, random_state)
         own = counts[np.arange(len(rows)), codes[kept][rows]].mean()
         even = k / len(sizes)

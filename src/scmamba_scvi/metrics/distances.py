@@ -6,9 +6,8 @@ any device.
 
 Precision
 ---------
-Squared distances come from a matrix product, ``|q|^2 - 2 q.p + |p|^2``, with an error of a few units in the last place
-of ``|q|^2``. Below `FLOAT64_BELOW` rows, and wherever float32 could not tell near neighbours apart, the product is in
-float64.
+Squared distances come from a matrix product, ``|q|^2 - 2 q.p + |p|^2``, in float64, with an error of a few units in the last
+place of ``|q|^2``.
 
 Ties
 ----
@@ -32,10 +31,8 @@ from ..errors import ScmambaError
 #: An embedding: cells in rows, dimensions in columns.
 Matrix: TypeAlias = np.ndarray | Tensor
 
-#: Below this many rows distances are computed in float64, from it on in float32 where possible, which is twice as fast.
-FLOAT64_BELOW = 5_000
-#: Entries of the distance matrix that exist at a time: 8 MB in float32, which fits the caches of a core.
-BLOCK_ENTRIES = 2**21
+#: Entries of the distance matrix that exist at a time: 8 MB, which fits the caches of a core.
+BLOCK_ENTRIES = 2**20
 #: Bound on the rounding of a squared distance in units of ``eps * |q|^2``, with room for sums over many dimensions.
 ROUNDING = 48
 
@@ -70,25 +67,10 @@ def as_matrix(values: Any, name: str = "x", device: str | torch.device | None = 
 
 
 def prepare(*sets: Tensor) -> tuple[Tensor, ...]:
-    """Float64 matrices, centred together, in the precision that their distances need."""
+    """The matrices, centred together."""
     # differences of squares lose digits when the cloud is far from the origin
     centre = torch.stack([x.mean(dim=0) for x in sets]).mean(dim=0)
-    centred = tuple(x - centre for x in sets)
-    dtype = torch.float64 if _needs_float64(torch.cat(centred)) else torch.float32
-    return tuple(x.to(dtype) for x in centred)
-
-
-def _needs_float64(x: Tensor) -> bool:
-    """Whether float32 would blur the distance of a typical cell to its fifth neighbour."""
-    n = len(x)
-    # a process may allow float32 products in TF32 or bfloat16, which is good for training and too coarse here
-    if n < FLOAT64_BELOW or torch.get_float32_matmul_precision() != "highest":
-        return True
-    some = x[:: max(1, n // 64)]
-    square = (some * some).sum(dim=1)
-    fifth = torch.cat([block.kthvalue(6, dim=1).values for _, block in distance_blocks(some, x)])
-    blur = ROUNDING * torch.finfo(torch.float32).eps * square
-    return bool((blur > 0.01 * fifth).double().mean() > 0.5)
+    return tuple(x - centre for x in sets)
 
 
 def query_rows(n: int, max_queries: int | None, random_state: int) -> np.ndarray:

@@ -1,0 +1,38 @@
+"""What each method costs beside what it gives: seconds, memory and kNN accuracy on 1,000 to 30,000 simulated cells.
+
+Every method embeds all cells, as in all_cells.py, each fit in a process of its own.
+
+    python benchmarks/cost.py                                   # 1,000, 3,000 and 10,000 cells
+    python benchmarks/cost.py --cells 30000 --methods scmamba-scvi "weighted CCA"
+    python benchmarks/cost.py --page                            # only figure and page from the results
+
+Writes benchmarks/results/cost.jsonl and docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+from harness import benchmarks_page, command, cost, paths
+from harness.all_cells import METHODS
+from harness.runner import run
+
+RESULTS = paths.RESULTS / "cost.jsonl"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = command.parser(__doc__, page="docs/benchmarks.md")
+    parser.add_argument("--cells", type=int, nargs="+", default=[1_000, 3_000, 10_000], help="numbers of cells")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help="their names"
+    )
+    parser.add_argument("--again", action="store_true", help="repeat what has a result")
+    arguments = parser.parse_args(argv)
+    if not arguments.page:
+        run(
+            RESULTS, map(cost.simulated, arguments.cells), "harness.all_cells", arguments.methods, [0],
+            again=arguments.again, track=cost.TRACK,
+        )  # fmt: skip
+    benchmarks_page.write_page()
+
+
+if __name__ == "__main__":
+    main()

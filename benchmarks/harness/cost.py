@@ -1,0 +1,110 @@
+"""Time and memory against cells: the sets, their section of the page, and the figure of quality against seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .all_cells import METHODS
+from .looks import looks_of
+from .markdown import header, row
+from .methods import Embeddings
+from .paths import FIGURES
+from .runner import Track
+from .scores import N_NEIGHBORS
+from .sets import SETS, DataSet, Truth, all_cells
+
+#: About what 10x Multiome shows of each cell.
+FEATURES = {"n_genes": 10_000, "n_peaks": 50_000, "rna_counts": 1_000, "atac_counts": 2_000, "n_cell_types": 12}
+PREFIX = "simulated multiome, cells "
+
+
+def simulated(n_cells: int) -> DataSet:
+    """A set of so many cells."""
+    return DataSet(
+        f"{PREFIX}{n_cells}", "simulated RNA + ATAC", simulate=("simulate_multiome", {"n_cells": n_cells, **FEATURES}),
+        label_key="cell_type", batch_key="batch",
+    )  # fmt: skip
+
+
+def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
+    """The one score that says that a method has done its work."""
+    from scmamba_scvi import metrics
+
+    return {"kNN accuracy": metrics.knn_accuracy(embeddings["joint"][0], truth.labels[0], N_NEIGHBORS)}
+
+
+TRACK = Track(all_cells, score)
+
+
+def section(results: pd.DataFrame) -> list[str]:
+    """Seconds and megabytes of each method at each number of cells, and how they grow."""
+    lines = [
+        "## What it costs", "",
+        "![Cell types found, against CPU seconds of the fit](_static/quality_and_cost.png)", "",
+        f"Simulated cells of {FEATURES['n_genes']:,} genes and {FEATURES['n_peaks']:,} peaks with {FEATURES['rna_counts']:,} and",
+        f"{FEATURES['atac_counts']:,} counts each. Every fit and its embedding of all cells ran in a process of its own on one thread. Seconds are",
+        "those that the process computed; others used the machine at the time, so those of the clock say less and are in brackets.",
+        "MB is the peak of the process, with its libraries and the data. The slope is the exponent of growth: 1 is linear.", "",
+    ]  # fmt: skip
+    scored = _scored(results)
+    if scored is None:
+        return [*lines, "Not yet measured.", ""]
+    sizes = sorted(scored["n"].unique())
+    lines += header(
+        ["method", *(f"s, {n:,} cells" for n in sizes), "slope", *(f"MB, {n:,}" for n in sizes), "kNN, most cells"]
+    )
+    order = scored.groupby("method")["fit_cpu_s"].max().sort_values().index
+    for method in order:
+        of_method = scored[scored["method"] == method].set_index("n")
+        seconds = [
+            f"{of_method.at[n, 'fit_cpu_s']:,.0f} ({of_method.at[n, 'fit_s']:,.0f})" if n in of_method.index else "–"
+            for n in sizes
+        ]
+        memory = [f"{of_method.at[n, 'peak_mb']:,.0f}" if n in of_method.index else "–" for n in sizes]
+        lines.append(row([method, *seconds, _slope(of_method), *memory, f"{of_method['kNN accuracy'].iloc[-1]:.3f}"]))
+    unmeasured = [m for m in METHODS if m not in set(order)]
+    return [*lines, "", f"Not run at these sizes: {', '.join(unmeasured)}.", ""] if unmeasured else [*lines, ""]
+
+
+def _scored(results: pd.DataFrame) -> pd.DataFrame | None:
+    if "fit_s" not in results or not results["fit_s"].notna().any():
+        return None
+    scored = results[results["fit_s"].notna()]
+    return scored.assign(n=scored["set"].str.removeprefix(PREFIX).astype(int)).sort_values("n")
+
+
+def _slope(of_method: pd.DataFrame) -> str:
+    if len(of_method) < 2:
+        return "–"
+    return f"{np.polyfit(np.log(of_method.index), np.log(of_method['fit_cpu_s'].clip(lower=0.1)), 1)[0]:.1f}"
+
+
+def draw(all_cells_results: pd.DataFrame) -> None:
+    """Cell types found against CPU seconds, a panel for each real set of which all cells were embedded."""
+    from matplotlib.figure import Figure
+
+    if "fit_s" not in all_cells_results:
+        return
+    scored = all_cells_results[all_cells_results["fit_s"].notna() & all_cells_results["kNN accuracy"].notna()]
+    n_methods = scored.groupby("set")["method"].nunique()
+    names = [name for name in SETS if n_methods.get(name, 0) > 1]
+    figure = Figure(figsize=(4.2 * len(names), 4.6), layout="constrained")
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    methods = list(dict.fromkeys(scored["method"]))
+    looks, handles = looks_of(methods), {}
+    for axis, name in zip(axes, names, strict=True):
+        means = scored[scored["set"] == name].groupby("method", sort=False)[["fit_cpu_s", "kNN accuracy"]].mean()
+        for method, seconds, accuracy in means.itertuples():
+            handles[method] = axis.plot(max(seconds, 0.1), accuracy, ls="", mec="white", mew=0.7, **looks[method])[0]
+        axis.set(title=name, xlabel="CPU seconds", xscale="log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(0.1)
+    axes[0].set_ylabel("kNN accuracy of the joint embedding")
+    figure.legend(
+        [handles[m] for m in methods], methods, loc="outside lower center", ncols=min(5, len(methods)), frameon=False
+    )  # fmt: skip
+    FIGURES.mkdir(exist_ok=True)
+    figure.savefig(FIGURES / "quality_and_cost.png", dpi=120)

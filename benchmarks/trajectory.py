@@ -1,0 +1,58 @@
+"""The erythroid lineage of bone marrow, whose stages are known, in every joint embedding of all cells that was kept.
+
+`all_cells.py` makes and keeps the embeddings; nothing is fitted here. Diffusion pseudotime of the cells of the lineage starts
+at one stem cell, the same for every method.
+
+    python benchmarks/trajectory.py                             # every embedding that is there
+    python benchmarks/trajectory.py --sets bmmc_cite_5k
+    python benchmarks/trajectory.py --page                      # only write the page from the results
+
+Writes benchmarks/results/trajectory.jsonl and docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from harness import benchmarks_page, command, paths
+from harness.runner import keep, kept_embeddings, read
+from harness.sets import SETS, all_cells
+from harness.trajectory import Lineage
+
+FITTED = paths.RESULTS / "all_cells.jsonl"
+RESULTS = paths.RESULTS / "trajectory.jsonl"
+DEFAULT_SETS = ["bmmc_multiome_5k", "bmmc_cite_5k"]
+
+
+def measure(name: str) -> None:
+    """A line for each kept embedding of a set."""
+    dataset = SETS[name]
+    if dataset.missing():
+        print(f"{name}: skipped, {dataset.missing()}", file=sys.stderr)
+        return
+    stages = dataset.load().obs[dataset.stage_key].to_numpy()
+    lineage = Lineage.of(all_cells(dataset)[0], stages)
+    for line in read(FITTED):
+        if line["set"] != name or "scores" not in line:
+            continue
+        embeddings = kept_embeddings(FITTED, line)
+        if embeddings is None:
+            print(f"{name}, {line['method']}: its embedding is not there; run all_cells.py --again", file=sys.stderr)
+            continue
+        keep(RESULTS, {**line, "cells": len(lineage.rows), "scores": lineage.score(embeddings)})
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = command.parser(__doc__, page="docs/benchmarks.md")
+    command.add_sets(parser, DEFAULT_SETS)
+    arguments = parser.parse_args(argv)
+    if not arguments.page:
+        warnings.simplefilter("ignore")
+        for name in arguments.sets:
+            measure(name)
+    benchmarks_page.write_page()
+
+
+if __name__ == "__main__":
+    main()
