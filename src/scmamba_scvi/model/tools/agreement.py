@@ -46,11 +46,13 @@ class AgreementMixin(EmbeddingMixin):
         One row per cell, in the order and under the names of ``adata``; cells with fewer than two of the modalities are
         NaN, with one warning, and so are those whose two modalities are shared by fewer than 10 cells.
 
-        - ``cosine`` of the two embeddings, -1 to 1; it depends on the cell alone. Cells of common types, of types with few
-          markers and shallow cells score lower than others, so compare within types.
-        - ``evidence``, ``log(exp(cosine / t) / mean)`` with the ``t`` of :meth:`match_cells` and the mean over all cells of
-          ``adata`` as matches: the logarithm of how many times better the two embeddings of the cell fit each other than
-          those of different cells. At 0 and below they fit no better. It finds swapped cells best on most sets.
+        ``cosine``
+            Of the two embeddings, -1 to 1; it depends on the cell alone. Cells of common types, of types with few markers
+            and shallow cells score lower than others, so compare within types.
+        ``evidence``
+            ``log(exp(cosine / t) / mean)`` with the ``t`` of :meth:`match_cells` and the mean over all cells of ``adata`` as
+            matches: the logarithm of how many times better the two embeddings of the cell fit each other than those of
+            different cells. At 0 and below they fit no better. It finds swapped cells best on most sets.
 
         Raises
         ------

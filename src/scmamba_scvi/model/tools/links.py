@@ -69,13 +69,19 @@ class LinksMixin(EmbeddingMixin):
         One row per pair, in falling order of z. Memory grows with the features and with the pairs, never with genes
         times peaks.
 
-        - ``gene``, ``peak``, ``chrom``: names.
-        - ``distance``: bases from the start of transcription to the centre of the peak, negative upstream.
-        - ``correlation``: cosine of the two vectors, -1 to 1.
-        - ``z``: distance of the correlation from the mean of the background, in its standard deviations.
-        - ``p``: probability of a z as high by chance, if the background is normal; one-sided, as a link is a peak that is
-          open where the gene is active.
-        - ``q``: fraction of false links expected among all pairs with this q or a lower one [Benjamini95]_.
+        ``gene``, ``peak``, ``chrom``
+            Names.
+        ``distance``
+            Bases from the start of transcription to the centre of the peak, negative upstream.
+        ``correlation``
+            Cosine of the two vectors, -1 to 1.
+        ``z``
+            Distance of the correlation from the mean of the background, in its standard deviations.
+        ``p``
+            Probability of a z as high by chance, if the background is normal; one-sided, as a link is a peak that is
+            open where the gene is active.
+        ``q``
+            Fraction of false links expected among all pairs with this q or a lower one [Benjamini95]_.
 
         Pairs whose gene or peak no cell has, or whose background has fewer than 20 peaks, are NaN and come last.
         Neighbouring genes that go up in the same cells are linked to the same peaks; which of them a peak regulates
