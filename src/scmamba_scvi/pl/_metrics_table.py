@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import pandas as pd
@@ -149,7 +149,7 @@ def _draw_single(ax: Axes, scores: pd.Series, lower: Collection[str], title: str
     notes.append(write(left, 0.1, head, va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
     right = max(BARS + 0.6, *(left + text.get_window_extent().width / ax.figure.dpi for text in notes))
     ax.set(xlim=(left, right), ylim=(y, 0))
-    fit_figure(ax.figure, ax, right - left, -y)
+    fit_figure(cast("Figure", ax.figure), ax, right - left, -y)
     return ax
 
 
