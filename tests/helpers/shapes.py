@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scmamba_scvi import SCMAMBA
-
 #: Options of `SCMAMBA`, for tests in which only the parts of the network matter.
 TINY = {"n_latent": 4, "d_feature": 4, "d_model": 8, "headdim": 8, "d_state": 4, "d_mlp": 8, "d_head": 8}
 #: Arguments of a short training.
@@ -59,6 +57,8 @@ def small(n=60, seed=0):
 
 def fitted(mdata, batch_key=None, **options):
     """A `TINY` model after two epochs."""
+    from scmamba_scvi import SCMAMBA  # here: `pretended_gpu` comes before the package where it is used
+
     SCMAMBA.setup_mudata(mdata, batch_key=batch_key)
     model = SCMAMBA(mdata, **{**TINY, **options})
     model.train(**QUICK)
@@ -67,6 +67,8 @@ def fitted(mdata, batch_key=None, **options):
 
 def two_models():
     """Two models of the same data with different weights; only the first is trained."""
+    from scmamba_scvi import SCMAMBA  # here: `pretended_gpu` comes before the package where it is used
+
     mdata = mudata_of({"rna": poisson(40, 30), "atac": poisson(40, 20)})
     SCMAMBA.setup_mudata(mdata)
     both = [SCMAMBA(mdata, **TINY), SCMAMBA(mdata, **TINY)]
