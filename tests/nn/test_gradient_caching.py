@@ -86,7 +86,7 @@ def test_both_readings_hide_the_same_input(mdata, options):
     found = gradients(module)
     torch.manual_seed(5)
     parts = [module._all_per_cell(part) for part in split_minibatch(batch, 48)]
-    present = {kind: batch[f"present_{kind}"] for kind in module.kinds}
+    present = {kind: batch.get(f"present_{kind}") for kind in module.kinds}
     z = {k: module._across_cells(torch.cat([part[k] for part in parts]), k, here) for k, here in present.items()}
     direct = module.loss(batch, {"z": z, "present": present}).loss
     direct.backward()
