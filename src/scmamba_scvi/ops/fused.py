@@ -71,7 +71,7 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if x.device.type == "cpu":
         return _CausalConvSilu.apply(x, weight, bias)
     kernels = _kernels_for(x)
-    if kernels:
+    if kernels and weight.shape[-1] <= kernels.MAX_WIDTH:
         return kernels.causal_conv_silu(x, weight, bias)
     # elsewhere torch's own gradient of the convolution is fast
     return F.silu(_convolve(x, weight.to(x.dtype), bias.to(x.dtype))[:, : x.shape[1]])
