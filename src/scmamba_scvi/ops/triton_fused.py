@@ -26,7 +26,7 @@ N_PROGRAMS: Final = 1024
 ELEMENTS: Final = 4096
 #: Tokens and channels of one program of the convolution, which is one warp: the longer the run, the fewer tokens are read
 #: twice; with more channels each thread needs more registers, and there are fewer to wait for memory at the same time.
-RUN, CHANNELS = 64, 128
+RUN, CHANNELS = 128, 128
 #: Longest convolution that the kernels know; the shorter ones have weights of zero.
 MAX_WIDTH: Final = 4
 
