@@ -87,3 +87,4 @@ def coefficient_alpha(values: Iterable[Tensor], components: Tensor) -> Tensor:
     apart = feature.clamp_min(0) @ components.double().square()  # variance of the scores if features were independent
     alpha = (1 - apart / score.clamp_min(torch.finfo(torch.float64).tiny)) * f / max(1, f - 1)
     return torch.where(score > 0, alpha, 0.0).clamp(0, 1).float()
+

@@ -301,3 +301,4 @@ def _inverse_sqrt(covariance: Tensor, ridge: float) -> Tensor:
     floor = covariance.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
     values, vectors = torch.linalg.eigh(covariance + ridge * floor * torch.eye(size, dtype=covariance.dtype))
     return vectors * values.rsqrt() @ vectors.T
+

@@ -16,15 +16,11 @@ FRACTION = 0.8
 def set_checkpointing(module: SCMAMBAModule, asked: bool | None, n_cells: int) -> None:
     """Checkpoint all blocks or none; `None`: as few blocks as make the activations of ``n_cells`` cells fit into a GPU."""
     encoders = cast(list[Encoder], list(module.encoders.values()))
-    kept = [
-        encoder.activation_bytes() if asked is None and module.device.type == "cuda" else [] for encoder in encoders
-    ]
+    kept = [encoder.activation_bytes() if asked is None and module.device.type == "cuda" else [] for encoder in encoders]
     n_checkpointed = 0
     if any(kept):
         free = torch.cuda.mem_get_info(module.device)[0] - bytes_to_allocate(module)
-        n_checkpointed = fewest_that_fit(
-            [block for of_encoder in kept for block in of_encoder], n_cells, FRACTION * free
-        )
+        n_checkpointed = fewest_that_fit([block for of_encoder in kept for block in of_encoder], n_cells, FRACTION * free)
     for encoder, of_encoder in zip(encoders, kept, strict=True):
         # `True`: more than any network has
         of_this = 10**6 if asked else min(n_checkpointed, len(of_encoder))
