@@ -229,12 +229,12 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     if arguments.gpu:
-        from harness.gpu_steps import measure
+        from harness.gpu_steps import FEATURES, N_CELLS, measure
 
         rows = measure(tiny=arguments.tiny, with_profile=arguments.profile, report=_line)
         if arguments.tiny:
             return
-        _keep("gpu", {**machine(), "rows": rows})
+        _keep("gpu", {**machine(), "batch_size": N_CELLS, "features": FEATURES, "rows": rows})
     elif arguments.memory:
         _keep("memory", measure_memory(arguments.batch_size))
     elif arguments.published:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+from scmamba_scvi import __version__
 
 from .markdown import header, row
 from .paths import DOCS, RESULTS
@@ -29,7 +31,7 @@ def page_lines() -> list[str]:
         path = RESULTS / f"{name}.json"
         if path.exists():
             lines += ["", *section(json.loads(path.read_text()))]
-    return [*lines, "", "## On a GPU", "", "Not yet measured."]
+    return lines if (RESULTS / "gpu.json").exists() else [*lines, "", "## On a GPU", "", "Not yet measured."]
 
 
 # runner.py has another one: the stored results of fits have its keys. These stand among the results themselves, where
@@ -42,8 +44,16 @@ def machine() -> dict[str, object]:
         "processor": platform.machine(), "cores": os.cpu_count(), "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "versions": {n: version(n) for n in ("scmamba-scvi", "scvi-tools", "torch", "anndata", "numpy", "scipy")},
+        "versions": {"scmamba-scvi": __version__, **dict(_versions())},
     }  # fmt: skip
+
+
+def _versions() -> Iterable[tuple[str, str]]:
+    for name in ("scvi-tools", "torch", "triton", "anndata", "numpy", "scipy"):
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:  # triton comes with torch for CUDA alone
+            continue
 
 
 def _measured_on(found: dict) -> list[str]:
@@ -184,8 +194,27 @@ def _larger_than_memory(found: dict) -> list[str]:
     return [*lines, *_measured_on(found)]
 
 
+def _gpu(found: dict) -> list[str]:
+    genes, peaks = found["features"].values()
+    lines = [
+        "## On a GPU", "",
+        f"`speed.py --gpu`, on one {found['gpu'] or 'CPU'}. A training step and the embedding of a minibatch of {found['batch_size']} cells with {genes:,} genes and",
+        f"{peaks:,} peaks, in bfloat16 where autocast allows it; random input that is on the device already. Medians; memory is the peak",
+        "of what torch has allocated. The first run also compiles kernels. \"Without\" is plain torch instead of one of the kernels.", "",
+        *header(["preset", "what", "kernels", "ms", "cells/s", "GB at peak", "first run s"], n_left=3),
+    ]  # fmt: skip
+    for one in found["rows"]:
+        if "kernel" in one:  # a line of a profile
+            continue
+        what = {"step": "training", "embed": "embedding"}[one["what"]]
+        kernels = f"without `{one['without']}`" if one["without"] else "all"
+        cost = [one["note"]] if "note" in one else [f"{one['ms']:,.1f}", f"{one['cells_per_s']:,}", str(one["peak_gb"]), str(one["first_s"])]  # fmt: skip
+        lines.append(row([one["preset"], what, kernels, *cost, *[""] * (4 - len(cost))]))
+    return [*lines, *_measured_on(found)]
+
+
 #: Name of a file of results -> its section, in the order of the page.
 SECTIONS: dict[str, Callable[[dict], list[str]]] = {
     "speed": _speed, "memory": _memory, "metrics": _metrics, "scan": _scan, "scaling": _scaling,
-    "larger_than_memory": _larger_than_memory,
+    "larger_than_memory": _larger_than_memory, "gpu": _gpu,
 }  # fmt: skip

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 
@@ -10,14 +8,11 @@ from scmamba_scvi.ops import backend, mamba_ssm
 from scmamba_scvi.ops.backend import (
     BACKENDS,
     available_backends,
-    candidates,
     choose_backend,
     explain_backend,
     load_triton,
-    measured,
     ssd,
 )
-from scmamba_scvi.ops.fastest import Case
 from scmamba_scvi.ops.ssd import ssd_recurrent
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,7 +45,7 @@ def test_every_backend_that_runs_here_gives_the_same_values_and_gradients(name, 
         y = ssd(*leaves, backend=chosen)
         results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
     # mamba-ssm's kernels multiply in TF32
-    tolerance = 1e-2 if "mamba_ssm" in (name, choose_backend(leaves[0], leaves[3])) else 1e-4
+    tolerance = 1e-2 if "mamba_ssm" in (name, choose_backend(leaves[0])) else 1e-4
     for a, b in zip(*results, strict=True):
         assert (a - b).norm() <= tolerance * b.norm() + 1e-5
 
@@ -60,69 +55,31 @@ def test_unknown_backend_is_answered_with_the_known_ones():
         ssd(*inputs(), backend="toch")
 
 
-def test_auto_is_plain_torch_on_a_cpu_and_measures_nothing(monkeypatch):
-    monkeypatch.setattr(backend, "_MEASURED", found := {})
-    x, _, _, B, *_ = inputs()
-    assert choose_backend(x, B) == "torch"
-    ssd(*inputs())
-    assert found == {}
+def test_auto_is_plain_torch_on_a_cpu():
+    assert choose_backend(inputs()[0]) == "torch"
     assert available_backends("cpu") == ["recurrent", "torch"]
     assert explain_backend("cpu").startswith("torch")
 
 
-@pytest.fixture
-def kernels(monkeypatch):
-    """Sets what can be imported: a function or a reason per name."""
+def test_a_compiler_takes_auto_and_the_search_for_kernels_as_they_are():
+    def scan(*inputs):
+        return ssd(*inputs) * (1 + backend._is_importable())
 
-    def install(**found):
-        for name, what in found.items():
-            monkeypatch.setitem(backend._KERNELS, name, lambda w=what: (None, w) if isinstance(w, str) else (w, ""))
-
-    backend._warn_once.cache_clear()
-    yield install
-    backend._warn_once.cache_clear()
+    compiled = torch.compile(scan, fullgraph=True, backend="eager", dynamic=False)
+    torch.testing.assert_close(compiled(*inputs()), scan(*inputs()))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "precision", "expected"),
-    [
-        pytest.param(torch.bfloat16, "highest", ["triton", "mamba_ssm", "torch"], id="bf16"),
-        pytest.param(torch.float32, "high", ["triton", "mamba_ssm", "torch"], id="tf32_is_allowed"),
-        pytest.param(torch.float32, "highest", ["triton", "torch"], id="tf32_is_not_allowed"),
-        pytest.param(torch.float64, "highest", ["torch"], id="float64"),
-    ],
-)
-def test_candidates_follow_what_is_computed(kernels, dtype, precision, expected):
-    kernels(triton=ssd_recurrent, mamba_ssm=ssd_recurrent)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        assert candidates(dtype) == expected
-        # a compiler asks once and keeps the answer
-        compiled = torch.compile(lambda x: x * len(candidates(x.dtype)), fullgraph=True, backend="eager")
-        assert compiled(torch.ones(1, dtype=dtype)) == len(expected)
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert available_backends("cuda") == list(BACKENDS)
-    assert "fastest of triton, mamba_ssm and torch" in explain_backend("cuda")
+def test_what_cuda_would_use_is_explained(monkeypatch):
+    monkeypatch.setattr(backend, "load_triton", lambda: (ssd_recurrent, ""))
+    assert explain_backend("cuda") == "triton (the kernels of this package)"
+    monkeypatch.setattr(backend, "load_triton", lambda: (None, "libfoo is missing"))
+    assert explain_backend("cuda") == "torch (the chunked scan in plain torch; libfoo is missing)"
 
 
-def test_kernels_that_cannot_be_imported_are_named_once(kernels):
-    kernels(triton="libfoo is missing", mamba_ssm="not there")
-    with pytest.warns(UserWarning, match="plain torch, which is slow on a GPU: libfoo is missing; not there"):
-        assert candidates(torch.bfloat16) == ["torch"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert candidates(torch.bfloat16) == ["torch"]
-    assert "libfoo is missing" in explain_backend("cuda")
-
-
-def test_an_installed_package_whose_kernels_fail_is_named(kernels, monkeypatch, tmp_path):
-    (tmp_path / "mamba_ssm.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    kernels(triton=ssd_recurrent, mamba_ssm="undefined symbol")
-    with pytest.warns(UserWarning, match="runs without ssd_backend='mamba_ssm': undefined symbol"):
-        assert candidates(torch.bfloat16) == ["triton", "torch"]
+def test_available_on_cuda_is_what_can_be_imported(monkeypatch):
+    monkeypatch.setitem(backend._KERNELS, "triton", lambda: (ssd_recurrent, ""))
+    monkeypatch.setitem(backend._KERNELS, "mamba_ssm", lambda: (None, "libfoo is missing"))
+    assert available_backends("cuda") == ["recurrent", "torch", "triton"]
 
 
 def test_forced_kernels_name_the_reason_they_cannot_run(monkeypatch):
@@ -146,21 +103,6 @@ def test_our_kernels_refuse_a_cpu(monkeypatch):
         ssd(*inputs(), backend="triton")
 
 
-def no_memory(*args, **kwargs):
-    raise torch.OutOfMemoryError("CUDA out of memory")
-
-
-def test_what_was_measured_is_remembered_and_too_little_memory_is_no_error(kernels, monkeypatch):
-    monkeypatch.setattr(backend, "_MEASURED", {})
-    case = Case(torch.device("cpu"), torch.float32, 5, 1, 4, 4, False)
-    first = measured(["recurrent", "torch"], case)
-    assert first in ("recurrent", "torch")
-    monkeypatch.setitem(BACKENDS, "torch", no_memory)
-    assert measured(["recurrent", "torch"], case) == first
-    with pytest.warns(UserWarning, match="Too little memory.*ssd_backend='recurrent' is used"):
-        assert measured(["recurrent", "torch"], case._replace(c=6)) == "recurrent"
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("c", [1, 65, 200])
 @pytest.mark.parametrize("name", ["torch", "triton", "mamba_ssm"])
@@ -178,9 +120,7 @@ def test_kernels_agree_with_the_recurrence_on_a_gpu(name, c, dtype):
 
 
 @pytest.mark.gpu
-def test_auto_measures_once_per_shape_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(backend, "_MEASURED", found := {})
-    for c in (20, 20, 70):
-        ssd(*inputs(c, p=32, s=16, device="cuda"))
-    assert len(found) == 2
-    assert set(found.values()) <= set(BACKENDS)
+def test_auto_is_our_kernels_on_a_gpu():
+    require("triton")
+    assert choose_backend(inputs(20, device="cuda")[0]) == "triton"
+    assert choose_backend(inputs(20, device="cuda")[0].double()) == "torch"

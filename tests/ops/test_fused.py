@@ -141,7 +141,7 @@ def test_a_failing_kernel_is_named_once_and_not_used(monkeypatch):
     fused.load_kernels.cache_clear()
     with pytest.warns(
         UserWarning,
-        match="in torch.float32 run without kernels on cpu, slowly: .*(no C compiler|No module named 'triton')",
+        match="on cpu in torch.float32, which is slow on a GPU: .*(no C compiler|No module named 'triton')",
     ):
         assert fused.load_kernels(torch.device("cpu"), torch.float32) is None
     with warnings.catch_warnings():

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from scmamba_scvi.nn.memory import saved_bytes
+from scmamba_scvi.ops import fused
 from scmamba_scvi.ops.isolated_autograd import isolated_autograd
 
 CPU = torch.device("cpu")
@@ -41,3 +44,23 @@ def test_an_error_inside_leaves_the_caller_as_it_was():
     with pytest.raises(ZeroDivisionError), torch.no_grad(), isolated_autograd(CPU, grad=True):
         raise ZeroDivisionError
     assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+
+
+def check_kernels():
+    assert fused._fault(fused, torch.device("cpu"), torch.float32) == ""
+
+
+def test_what_is_done_on_first_use_is_not_part_of_the_pass_that_it_happens_in():
+    first_use = [check_kernels, check_kernels]
+
+    def layer(x):
+        if first_use:
+            first_use.pop()()
+        return x.sin()
+
+    x = torch.randn(3, requires_grad=True)
+    assert saved_bytes(torch.nn.Identity(), lambda x: layer(x + 0), x) == 12
+    # the second pass of a checkpoint is no first use any more
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(x.grad, x.detach().cos())
+    assert not first_use

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import warnings
 from collections.abc import Callable
 from typing import Final
 
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
-from .fastest import Case, fastest
+from .fused import load_kernels
 from .mamba_ssm import load_mamba_ssm, ssd_mamba_ssm
 from .ssd import ssd_chunked, ssd_recurrent
 
@@ -34,8 +32,6 @@ BACKENDS: Final[dict[str, Callable[..., Tensor]]] = {
     "triton": ssd_triton,
     "mamba_ssm": ssd_mamba_ssm,
 }
-#: The fastest back-end by case, as `fastest` measured it in this process.
-_MEASURED: Final[dict[Case, str]] = {}
 
 
 def ssd(
@@ -50,8 +46,8 @@ def ssd(
     chunk_size
         Tokens per chunk; `None` chooses for the back-end and the shapes. Changes speed, not results.
     backend
-        A name of `BACKENDS`, or ``"auto"``: plain torch, except on CUDA, where the kernels that can be imported and
-        plain torch are compared once per shape and the fastest of those that agree is kept.
+        A name of `BACKENDS`, or ``"auto"``: the kernels of this package on CUDA, plain torch elsewhere, for float64, and
+        where triton does not work.
 
     Returns
     -------
@@ -60,8 +56,8 @@ def ssd(
     Raises
     ------
     ScmambaError
-        The back-end does not exist, or cannot run here, with the reason. If ``"auto"`` cannot use kernels that are
-        installed, one warning says why.
+        The back-end does not exist, or cannot run here, with the reason. If ``"auto"`` cannot use kernels on CUDA, one
+        warning says why.
 
     Examples
     --------
@@ -71,7 +67,7 @@ def ssd(
     torch.Size([2, 10, 1, 8])
     """
     if check_backend(backend) == "auto":
-        backend = choose_backend(x, B, training=any(t.requires_grad for t in (x, dt, A, B, C, D)))
+        backend = choose_backend(x)
     return BACKENDS[backend](x, dt, A, B, C, D, chunk_size=chunk_size)
 
 
@@ -82,42 +78,22 @@ def check_backend(name: str) -> str:
     return name
 
 
-def choose_backend(x: Tensor, B: Tensor, *, training: bool = False) -> str:
-    """The name of `BACKENDS` that ``"auto"`` means for inputs ``x`` ``(n, c, h, p)`` and ``B`` ``(n, c, s)``."""
-    if x.device.type != "cuda":
+def choose_backend(x: Tensor) -> str:
+    """The name of `BACKENDS` that ``"auto"`` means for inputs ``x``.
+
+    On CUDA the kernels of this package, if those of its other layers were found to work there; mamba-ssm's where they are
+    named, and nowhere else.
+    """
+    if x.device.type != "cuda" or x.dtype == torch.float64:  # which no kernel computes in
         return "torch"
-    names = candidates(x.dtype)
-    if len(names) == 1 or torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
-        return names[0]  # a graph has no place for a measurement
-    return measured(names, Case.of(x, B, training and torch.is_grad_enabled()))
-
-
-def measured(names: list[str], case: Case) -> str:
-    """The fastest of ``names`` for ``case``, measured once; the first of them if memory does not suffice to measure."""
-    if case not in _MEASURED:
-        try:
-            _MEASURED[case] = fastest({name: BACKENDS[name] for name in names}, "torch", case)
-        except torch.OutOfMemoryError:
-            _warn_once(f"Too little memory to compare implementations of the scan: ssd_backend={names[0]!r} is used.")
-            _MEASURED[case] = names[0]
-    return _MEASURED[case]
+    if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():  # a graph has no place for a check
+        return "triton" if _is_importable() else "torch"
+    return "triton" if load_kernels(x.device, x.dtype) else "torch"
 
 
 @torch.compiler.assume_constant_result
-def candidates(dtype: torch.dtype) -> list[str]:
-    """What ``"auto"`` chooses from on CUDA, in the order of preference where nothing can be measured."""
-    names, reasons = _load_kernels()
-    if not names:
-        reason = "; ".join(reasons.values())
-        _warn_once(f"The scan runs in plain torch, which is slow on a GPU: {reason}. Install triton.")
-    for name, reason in reasons.items() if names else ():
-        if importlib.util.find_spec(name) is not None:  # a package that nobody installed is not missed
-            _warn_once(f"The scan runs without ssd_backend={name!r}: {reason}.")
-    if dtype == torch.float64:  # which no kernel computes in
-        names = []
-    if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
-        names = [name for name in names if name != "mamba_ssm"]  # its kernels multiply in TF32 whatever torch is told
-    return [*names, "torch"]
+def _is_importable() -> bool:
+    return load_triton()[0] is not None
 
 
 @functools.cache
@@ -142,8 +118,8 @@ def available_backends(device: torch.device | str = "cpu") -> list[str]:
     >>> available_backends("cpu")
     ['recurrent', 'torch']
     """
-    kernels = _load_kernels()[0] if torch.device(device).type == "cuda" else []
-    return [name for name in BACKENDS if name not in _KERNELS or name in kernels]
+    on_cuda = torch.device(device).type == "cuda"
+    return [name for name in BACKENDS if name not in _KERNELS or on_cuda and _KERNELS[name]()[0] is not None]
 
 
 def explain_backend(device: torch.device | str = "cpu") -> str:
@@ -157,21 +133,7 @@ def explain_backend(device: torch.device | str = "cpu") -> str:
     device = torch.device(device)
     if device.type != "cuda":
         return f"torch (the chunked scan in plain torch; kernels need CUDA, this is {device.type})"
-    names, reasons = _load_kernels()
-    missing = "; ".join(reason.rstrip(".") for reason in reasons.values())
-    if not names:
-        return f"torch (the chunked scan in plain torch; {missing})"
-    meaning = f"the fastest of {', '.join(names)} and torch, measured once per shape"
-    return f"{meaning} ({missing})" if missing else meaning
-
-
-def _load_kernels() -> tuple[list[str], dict[str, str]]:
-    """Names of the kernels that can be imported, in the order of preference, and the reasons why the others cannot."""
-    loaded = {name: load() for name, load in _KERNELS.items()}
-    names = [name for name, (kernel, _) in loaded.items() if kernel is not None]
-    return names, {name: reason for name, (kernel, reason) in loaded.items() if kernel is None}
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    warnings.warn(message, stacklevel=2)
+    kernel, reason = load_triton()
+    if kernel is None:
+        return f"torch (the chunked scan in plain torch; {reason})"
+    return "triton (the kernels of this package)"

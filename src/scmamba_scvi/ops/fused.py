@@ -15,6 +15,7 @@ All of them compute in float32 (float64 for float64 input) and return the dtype 
 from __future__ import annotations
 
 import functools
+import logging
 import warnings
 from types import ModuleType
 
@@ -24,6 +25,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .isolated_autograd import isolated_autograd
+
+logger = logging.getLogger(f"scvi.{__name__}")
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
@@ -71,7 +74,7 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if x.device.type == "cpu":
         return _CausalConvSilu.apply(x, weight, bias)
     kernels = _kernels_for(x)
-    if kernels:
+    if kernels and weight.shape[-1] <= kernels.MAX_WIDTH:
         return kernels.causal_conv_silu(x, weight, bias)
     # elsewhere torch's own gradient of the convolution is fast
     return F.silu(_convolve(x, weight.to(x.dtype), bias.to(x.dtype))[:, : x.shape[1]])
@@ -88,6 +91,7 @@ def load_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
 
     A GPU without bfloat16 may have kernels for float32 alone.
     """
+    logger.info("Kernels are compiled for %s in %s: the first step takes some seconds longer.", device, dtype)
     try:
         from . import triton_fused
 
@@ -97,7 +101,7 @@ def load_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     if not fault:
         return triton_fused
     warnings.warn(
-        f"Norms, gates and convolutions in {dtype} run without kernels on {device}, slowly: {fault}.", stacklevel=2
+        f"Layers and scan run in plain torch on {device} in {dtype}, which is slow on a GPU: {fault}.", stacklevel=2
     )
     return None
 

@@ -24,8 +24,11 @@ from torch.autograd.function import once_differentiable
 N_PROGRAMS: Final = 1024
 #: Numbers of a tensor that one program handles together where rows are apart.
 ELEMENTS: Final = 4096
-#: Tokens and channels of one program of the convolution.
-TOKENS, CHANNELS = 64, 64
+#: Tokens and channels of one program of the convolution, which is one warp: the longer the run, the fewer tokens are read
+#: twice; with more channels each thread needs more registers, and there are fewer to wait for memory at the same time.
+RUN, CHANNELS = 128, 128
+#: Longest convolution that the kernels know; the shorter ones have weights of zero.
+MAX_WIDTH: Final = 4
 
 
 @triton.jit
@@ -110,61 +113,114 @@ def _swiglu_backward(dy_ptr, ab_ptr, dab_ptr, n_rows, ab_row, d: tl.constexpr, D
 
 
 @triton.jit
-def _tile(c, m: tl.constexpr, T: tl.constexpr, M: tl.constexpr):
-    """Cell, tokens ``(T, 1)`` and channels ``(1, M)`` of this program of the convolution, and the mask of channels."""
-    blocks = tl.cdiv(c, T)
-    cell = (tl.program_id(0) // blocks).to(tl.int64)
-    token = (tl.program_id(0) % blocks) * T + tl.arange(0, T)[:, None]
-    channel = tl.program_id(1) * M + tl.arange(0, M)[None, :]
-    return cell, token, channel, channel < m
+def _run(c, m: tl.constexpr, RUN: tl.constexpr, M: tl.constexpr):
+    """Cell, first token and one after the last, channels ``(M,)`` of this program of the convolution, and their mask."""
+    runs = tl.cdiv(c, RUN)
+    first, channel = tl.program_id(0) % runs * RUN, tl.program_id(1) * M + tl.arange(0, M)
+    return (tl.program_id(0) // runs).to(tl.int64), first, tl.minimum(first + RUN, c), channel, channel < m
 
 
 @triton.jit
-def _taps(x_ptr, weight_ptr, token, channel, is_channel, c, x_c, WIDTH: tl.constexpr, DIRECTION: tl.constexpr):
-    """``sum over lags of weight[lag] x[token - lag]``; with ``DIRECTION`` -1 of ``weight[lag] x[token + lag]``."""
-    total = (token * 0 + channel * 0).to(tl.float32)
-    for lag in tl.static_range(WIDTH):
-        at = token - DIRECTION * lag
-        x = tl.load(x_ptr + at * x_c + channel, (at >= 0) & (at < c) & is_channel, 0.0).to(tl.float32)
-        total += x * tl.load(weight_ptr + channel * WIDTH + (WIDTH - 1 - lag), is_channel, 0.0).to(tl.float32)
-    return total
+def _weights(weight_ptr, channel, is_channel, WIDTH: tl.constexpr, LAG: tl.constexpr):
+    """Weights of the token ``LAG`` before, zero if the convolution does not reach that far."""
+    at = weight_ptr + channel * WIDTH + (WIDTH - 1 - LAG)
+    return tl.load(at, is_channel & (LAG < WIDTH), 0.0).to(tl.float32)
+
+
+@triton.jit
+def _token(x_ptr, token, x_c, channel, is_channel, c):
+    """Channels of one token, zero outside the sequence."""
+    return tl.load(x_ptr + token * x_c + channel, is_channel & (token >= 0) & (token < c), 0.0).to(tl.float32)
 
 
 @triton.jit
 def _conv(
     x_ptr, weight_ptr, bias_ptr, y_ptr, c, x_n, x_c,
-    m: tl.constexpr, WIDTH: tl.constexpr, T: tl.constexpr, M: tl.constexpr, BACKWARD: tl.constexpr,
+    m: tl.constexpr, WIDTH: tl.constexpr, RUN: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Causal convolution and silu; with ``BACKWARD`` from the gradient of the convolution's output to that of its input."""
-    cell, token, channel, is_channel = _tile(c, m, T, M)
-    if BACKWARD:
-        y = _taps(x_ptr + cell * x_n, weight_ptr, token, channel, is_channel, c, x_c, WIDTH, -1)
-    else:
-        y = _taps(x_ptr + cell * x_n, weight_ptr, token, channel, is_channel, c, x_c, WIDTH, 1)
-        y = _silu(y + tl.load(bias_ptr + channel, is_channel, 0.0).to(tl.float32))
-    tl.store(y_ptr + cell * c * m + token * m + channel, y.to(y_ptr.dtype.element_ty), (token < c) & is_channel)
+    """Convolution and silu from token to token, four at a time; the last three are kept in registers."""
+    cell, first, end, channel, is_channel = _run(c, m, RUN, M)
+    x_ptr, y_ptr = x_ptr + cell * x_n, y_ptr + cell * c * m
+    w0 = _weights(weight_ptr, channel, is_channel, WIDTH, 0)
+    w1 = _weights(weight_ptr, channel, is_channel, WIDTH, 1)
+    w2 = _weights(weight_ptr, channel, is_channel, WIDTH, 2)
+    w3 = _weights(weight_ptr, channel, is_channel, WIDTH, 3)
+    bias = tl.load(bias_ptr + channel, is_channel, 0.0).to(tl.float32)
+    x1 = _token(x_ptr, first - 1, x_c, channel, is_channel, c)
+    x2 = _token(x_ptr, first - 2, x_c, channel, is_channel, c)
+    x3 = _token(x_ptr, first - 3, x_c, channel, is_channel, c)
+    for token in range(first, end, 4):
+        # all loads before the stores, which they would otherwise have to wait for
+        a = _token(x_ptr, token, x_c, channel, is_channel, c)
+        b = _token(x_ptr, token + 1, x_c, channel, is_channel, c)
+        d = _token(x_ptr, token + 2, x_c, channel, is_channel, c)
+        e = _token(x_ptr, token + 3, x_c, channel, is_channel, c)
+        dtype: tl.constexpr = y_ptr.dtype.element_ty
+        to = y_ptr + token * m + channel
+        tl.store(to, _silu(bias + w0 * a + w1 * x1 + w2 * x2 + w3 * x3).to(dtype), is_channel)
+        tl.store(to + m, _silu(bias + w0 * b + w1 * a + w2 * x1 + w3 * x2).to(dtype), is_channel & (token + 1 < end))
+        tl.store(to + 2 * m, _silu(bias + w0 * d + w1 * b + w2 * a + w3 * x1).to(dtype), is_channel & (token + 2 < end))
+        tl.store(to + 3 * m, _silu(bias + w0 * e + w1 * d + w2 * b + w3 * a).to(dtype), is_channel & (token + 3 < end))
+        x1, x2, x3 = e, d, b
 
 
 @triton.jit
-def _conv_gradient(
-    dy_ptr, x_ptr, weight_ptr, bias_ptr, dsum_ptr, dweight_ptr, dbias_ptr, c, x_n, x_c,
-    m: tl.constexpr, WIDTH: tl.constexpr, T: tl.constexpr, M: tl.constexpr,
+def _conv_backward(
+    dy_ptr, x_ptr, weight_ptr, bias_ptr, dx_ptr, parts_ptr, c, dy_n, dy_c, x_n, x_c, dx_n, dx_c,
+    m: tl.constexpr, WIDTH: tl.constexpr, RUN: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the convolution's output, ``(n, c, m)``, and this program's part of the gradients of weight and bias."""
-    cell, token, channel, is_channel = _tile(c, m, T, M)
-    total = _taps(x_ptr + cell * x_n, weight_ptr, token, channel, is_channel, c, x_c, WIDTH, 1)
-    total += tl.load(bias_ptr + channel, is_channel, 0.0).to(tl.float32)
-    at = cell * c * m + token * m + channel
-    inside = (token < c) & is_channel
-    dsum = tl.load(dy_ptr + at, inside, 0.0).to(tl.float32) * _silu_gradient(total)
-    tl.store(dsum_ptr + at, dsum.to(dsum_ptr.dtype.element_ty), inside)
-    part, columns = tl.program_id(0), tl.program_id(1) * M + tl.arange(0, M)
-    tl.store(dbias_ptr + part * m + columns, tl.sum(dsum, 0), columns < m)
-    for lag in tl.static_range(WIDTH):
-        before = token - lag
-        x = tl.load(x_ptr + cell * x_n + before * x_c + channel, (before >= 0) & inside, 0.0).to(tl.float32)
-        to = dweight_ptr + (part * m + columns) * WIDTH + (WIDTH - 1 - lag)
-        tl.store(to, tl.sum(dsum * x, 0), columns < m)
+    """Gradient of the input, and this program's part of those of weight and bias, ``(programs, 5, m)``.
+
+    With ``s`` the gradient before silu, known up to a token, that of the input is known up to three tokens before it.
+    """
+    cell, first, end, channel, is_channel = _run(c, m, RUN, M)
+    dy_ptr, x_ptr, dx_ptr = dy_ptr + cell * dy_n, x_ptr + cell * x_n, dx_ptr + cell * dx_n
+    w0 = _weights(weight_ptr, channel, is_channel, WIDTH, 0)
+    w1 = _weights(weight_ptr, channel, is_channel, WIDTH, 1)
+    w2 = _weights(weight_ptr, channel, is_channel, WIDTH, 2)
+    w3 = _weights(weight_ptr, channel, is_channel, WIDTH, 3)
+    bias = tl.load(bias_ptr + channel, is_channel, 0.0).to(tl.float32)
+    x1 = _token(x_ptr, first - 1, x_c, channel, is_channel, c)
+    x2 = _token(x_ptr, first - 2, x_c, channel, is_channel, c)
+    x3 = _token(x_ptr, first - 3, x_c, channel, is_channel, c)
+    s1 = tl.zeros((M,), tl.float32)
+    s2, s3, dbias, dw0, dw1, dw2, dw3 = s1, s1, s1, s1, s1, s1, s1
+    for token in range(first, end + 3, 4):
+        a = _token(x_ptr, token, x_c, channel, is_channel, c)
+        b = _token(x_ptr, token + 1, x_c, channel, is_channel, c)
+        d = _token(x_ptr, token + 2, x_c, channel, is_channel, c)
+        e = _token(x_ptr, token + 3, x_c, channel, is_channel, c)
+        sa = _token(dy_ptr, token, dy_c, channel, is_channel, c)
+        sb = _token(dy_ptr, token + 1, dy_c, channel, is_channel, c)
+        sd = _token(dy_ptr, token + 2, dy_c, channel, is_channel, c)
+        se = _token(dy_ptr, token + 3, dy_c, channel, is_channel, c)
+        sa *= _silu_gradient(bias + w0 * a + w1 * x1 + w2 * x2 + w3 * x3)
+        sb *= _silu_gradient(bias + w0 * b + w1 * a + w2 * x1 + w3 * x2)
+        sd *= _silu_gradient(bias + w0 * d + w1 * b + w2 * a + w3 * x1)
+        se *= _silu_gradient(bias + w0 * e + w1 * d + w2 * b + w3 * a)
+        dtype: tl.constexpr = dx_ptr.dtype.element_ty
+        to = dx_ptr + (token - 3) * dx_c + channel
+        later = is_channel & (token > first)
+        tl.store(to, (w0 * s3 + w1 * s2 + w2 * s1 + w3 * sa).to(dtype), later)
+        tl.store(to + dx_c, (w0 * s2 + w1 * s1 + w2 * sa + w3 * sb).to(dtype), later & (token - 2 < end))
+        tl.store(to + 2 * dx_c, (w0 * s1 + w1 * sa + w2 * sb + w3 * sd).to(dtype), later & (token - 1 < end))
+        tl.store(to + 3 * dx_c, (w0 * sa + w1 * sb + w2 * sd + w3 * se).to(dtype), is_channel & (token < end))
+        s1, s2, s3 = se, sd, sb
+        # the gradients of the weights from the tokens beyond the run belong to the next program
+        sa, sb = tl.where(token < end, sa, 0.0), tl.where(token + 1 < end, sb, 0.0)
+        sd, se = tl.where(token + 2 < end, sd, 0.0), tl.where(token + 3 < end, se, 0.0)
+        dbias += sa + sb + sd + se
+        dw0 += sa * a + sb * b + sd * d + se * e
+        dw1 += sa * x1 + sb * a + sd * b + se * d
+        dw2 += sa * x2 + sb * x1 + sd * a + se * b
+        dw3 += sa * x3 + sb * x2 + sd * x1 + se * a
+        x1, x2, x3 = e, d, b
+    to = parts_ptr + tl.program_id(0) * (5 * m) + channel
+    tl.store(to, dw3, is_channel)
+    tl.store(to + m, dw2, is_channel)
+    tl.store(to + 2 * m, dw1, is_channel)
+    tl.store(to + 3 * m, dw0, is_channel)
+    tl.store(to + 4 * m, dbias, is_channel)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
@@ -256,26 +312,23 @@ class _CausalConvSilu(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias)
         y = x.new_empty(x.shape)
         with torch.cuda.device(x.get_device()):
-            _conv[_tile_grid(x)](
-                x, weight, bias, y, x.shape[1], *x.stride()[:2], **_tile_options(weight), BACKWARD=False
-            )
+            _conv[_run_grid(x)](x, weight, bias, y, x.shape[1], *x.stride()[:2], **_run_options(weight))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight, bias = ctx.saved_tensors
-        (_, c, m), grid = x.shape, _tile_grid(x)
-        dsum, dx = x.new_empty(x.shape), x.new_empty(x.shape)
-        dweight = weight.new_empty(grid[0], *weight.shape, dtype=torch.float32)
-        dbias = weight.new_empty(grid[0], m, dtype=torch.float32)
-        sizes = _tile_options(weight)
+        grid, dy, dx = _run_grid(x), dy if dy.stride(-1) == 1 else dy.contiguous(), x.new_empty(x.shape)
+        parts = weight.new_empty(grid[0], MAX_WIDTH + 1, x.shape[-1], dtype=torch.float32)
         with torch.cuda.device(x.get_device()):
-            _conv_gradient[grid](
-                dy.contiguous(), x, weight, bias, dsum, dweight, dbias, c, *x.stride()[:2], **sizes
+            _conv_backward[grid](
+                dy, x, weight, bias, dx, parts, x.shape[1], *dy.stride()[:2], *x.stride()[:2], *dx.stride()[:2],
+                **_run_options(weight),
             )  # fmt: skip
-            _conv[grid](dsum, weight, bias, dx, c, *dsum.stride()[:2], **sizes, BACKWARD=True)
-        return dx, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(bias.dtype)
+        sums = parts.sum(0)
+        dweight = sums[MAX_WIDTH - weight.shape[-1] : MAX_WIDTH].t().unsqueeze(1)
+        return dx, dweight.to(weight.dtype), sums[-1].to(bias.dtype)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -294,11 +347,11 @@ def _row_grid(rows: Tensor, x: Tensor) -> tuple[int]:
     return (triton.cdiv(len(rows), _row_options(x)["R"]),)
 
 
-def _tile_grid(x: Tensor) -> tuple[int, int]:
+def _run_grid(x: Tensor) -> tuple[int, int]:
     n, c, m = x.shape
-    return n * triton.cdiv(c, TOKENS), triton.cdiv(m, CHANNELS)
+    return n * triton.cdiv(c, RUN), triton.cdiv(m, CHANNELS)
 
 
-def _tile_options(weight: Tensor) -> dict[str, int]:
+def _run_options(weight: Tensor) -> dict[str, int]:
     m, _, width = weight.shape
-    return {"m": m, "WIDTH": width, "T": TOKENS, "M": CHANNELS}
+    return {"m": m, "WIDTH": width, "RUN": RUN, "M": CHANNELS, "num_warps": 1}
