@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
@@ -150,12 +150,7 @@ def _draw_single(figure: Figure, ax: Axes, scores: pd.Series, lower: Collection[
     notes.append(write(left, 0.1, head, va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
     right = max(BARS + 0.6, *(left + text.get_window_extent().width / figure.dpi for text in notes))
     ax.set(xlim=(left, right), ylim=(y, 0))
-<<<<<<< HEAD
-    fit_figure(cast("Figure", ax.figure), ax, right - left, -y)
-    return ax
-=======
     fit_figure(figure, ax, right - left, -y)
->>>>>>> h-show
 
 
 def _checked(scores: pd.DataFrame) -> pd.DataFrame:
