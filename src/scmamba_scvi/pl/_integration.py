@@ -6,11 +6,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from mudata import MuData
 
 from .._columns import obs_column
 from .._keys import UMAP_KEY
@@ -19,11 +22,6 @@ from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
 from ._labels import OUTLINE, as_categorical, shorten, spread
 from ._palette import MISSING, modality_colors, palette
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from mudata import MuData
 
 #: Columns drawn when none is named: the first of each group that ``obs`` has.
 USUAL_COLUMNS: Final = (

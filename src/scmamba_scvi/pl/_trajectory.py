@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mudata import MuData
 
 from .._columns import obs_column
 from .._keys import UMAP_KEY
@@ -15,11 +18,6 @@ from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, style_color_bar
 from ._cells import aligned, coordinates, draw_values
 from ._labels import OUTLINE, shorten, spread
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from mudata import MuData
 
 #: Inches of a panel with its title, and of the panel alone.
 SIDE, PANEL = 4.2, 3.8
