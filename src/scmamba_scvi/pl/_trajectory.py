@@ -34,7 +34,6 @@ def trajectory(
     connectivities: pd.DataFrame | None = None,
     groupby: str | None = None,
     basis: str = UMAP_KEY,
-    min_connectivity: float = MIN_CONNECTIVITY,
     figure: Figure | None = None,
 ) -> list[Axes]:
     """Draw the cells coloured by pseudotime, one panel per embedding, and lines between the groups that are joined.
@@ -48,13 +47,11 @@ def trajectory(
         the names of cells.
     connectivities
         Groups by groups, such as those of PAGA: the stronger, the wider the
-        line. `None`: no lines.
+        line; those below 0.1 are not drawn. `None`: no lines.
     groupby
         Column of ``obs`` with these groups; needed with ``connectivities``, and must have cells of each.
     basis
         Key of ``mdata.obsm``.
-    min_connectivity
-        Weaker joins are not drawn.
     figure
         Draw into this empty figure, which is given the size needed; `None` makes one with pyplot.
 
@@ -80,7 +77,7 @@ def trajectory(
         ax.set_title(str(name), fontsize=FONT_SIZE + 1)
         for a, b in itertools.combinations(centers, 2):
             weight = float(connectivities.loc[a, b])
-            if weight >= min_connectivity:
+            if weight >= MIN_CONNECTIVITY:
                 width = 0.6 + 3 * min(weight, 1)  # points
                 ends = np.array([centers[a], centers[b]])
                 ax.plot(*ends.T, color="0.15", lw=width, alpha=0.75, solid_capstyle="round")
