@@ -173,6 +173,11 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def for_scipy(values: Any) -> Any:
+    """An array or a sparse matrix of values that scipy can compute with: it has no float16."""
+    return values.astype("float32") if values.dtype == "float16" else values
+
+
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
     """Within the block, these loggers pass on errors only; their levels are restored afterwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
 
@@ -26,7 +27,7 @@ class UnknownNameError(ScmambaError):
 
     def __reduce__(self) -> tuple:
         # pickle would pass the message to __init__, which takes other arguments; worker processes pickle their errors
-        return _from_message, (type(self), str(self))
+        return copyreg.__newobj__, (type(self), str(self))  # type: ignore[attr-defined]  # typeshed lacks it
 
 
 class NonFiniteError(ScmambaError):
@@ -54,9 +55,3 @@ class NonFiniteError(ScmambaError):
 
 class ResumeError(ScmambaError):
     """Training cannot be resumed: its checkpoint is damaged, or the model or the data differ from those it began with."""
-
-
-def _from_message(cls: type[ScmambaError], message: str) -> ScmambaError:
-    error = cls.__new__(cls)
-    ScmambaError.__init__(error, message)
-    return error

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import silhouette_samples, silhouette_score
 
-from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import cell_type_asw, distances, omics_asw
 
 
@@ -50,15 +50,13 @@ def test_scores_agree_with_scglue(stacked):
     assert omics_asw(x, omics, types) == pytest.approx(metrics.avg_silhouette_width_batch(x, omics, types), abs=1e-6)
 
 
-@pytest.mark.parametrize("single_modality", ["skip", "one"])
-def test_a_type_of_one_modality_is_left_out_or_counts_one(stacked, single_modality):
+def test_a_type_of_one_modality_is_left_out(stacked):
     x, types, omics = stacked
     kept = (types != 3) | (omics == "rna")  # type 3 has no atac
     kept[np.flatnonzero(types == 2)] = False
     kept[[np.flatnonzero((types == 2) & (omics == o))[0] for o in ("rna", "atac")]] = True  # type 2: one cell of each
     mixed = omics_asw(x[types < 2], omics[types < 2], types[types < 2])
-    expected = mixed if single_modality == "skip" else (2 * mixed + 2) / 4
-    assert omics_asw(x[kept], omics[kept], types[kept], single_modality=single_modality) == pytest.approx(expected)
+    assert omics_asw(x[kept], omics[kept], types[kept]) == pytest.approx(mixed)
 
 
 def test_labels_that_occur_once_have_silhouette_zero(stacked):
@@ -142,8 +140,3 @@ AB = ["a", "b"] * 3
 def test_input_that_cannot_be_scored_is_refused(call, message):
     with pytest.raises(ScmambaError, match=message):
         call()
-
-
-def test_an_unknown_choice_is_answered_with_the_known_ones():
-    with pytest.raises(UnknownNameError, match="'skip', 'one'"):
-        omics_asw(X, AB, AB, single_modality="half")

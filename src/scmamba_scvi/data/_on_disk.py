@@ -18,7 +18,7 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import explained, without_pulling
+from .._compat import explained, for_scipy, without_pulling
 from .._files import check_is_there
 from ..errors import ScmambaError
 from ._row_blocks import is_sparse, row_blocks, write_rows
@@ -59,9 +59,7 @@ def read_widened(path: Path) -> MuData | AnnData:
         if not is_sparse(part) or part["data"].dtype != np.float16:
             return read(part)
         values, *rest = (part[array][...] for array in ("data", "indices", "indptr"))
-        return getattr(sparse, iospec.encoding_type)(
-            (values.astype(np.float32), *rest), shape=tuple(part.attrs["shape"])
-        )
+        return getattr(sparse, iospec.encoding_type)((for_scipy(values), *rest), shape=tuple(part.attrs["shape"]))
 
     root = zarr.open_group(path, mode="r") if path.is_dir() else h5py.File(path, "r")
     if "mod" not in root:

@@ -9,6 +9,7 @@ import numpy as np
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
+from .._compat import for_scipy
 from ..errors import ScmambaError
 
 #: Stored values per chunk of a zarr array: a chunk is the least that can be read, about 1 MB here.
@@ -49,7 +50,7 @@ def _blocks_of_dense(element: Any) -> Iterator[Any]:
     dense = np.count_nonzero(first) * 2 > first.size
     for start in range(0, max(1, element.shape[0]), n_rows):
         block = np.asarray(element[start : start + n_rows])
-        yield block if dense else sparse.csr_matrix(_for_scipy(block))
+        yield block if dense else sparse.csr_matrix(for_scipy(block))
 
 
 def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:
@@ -65,13 +66,9 @@ def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:
         stop = min(max(stop, start + 1), n_cells)
         first, last = int(indptr[start]), int(indptr[stop])
         parts = (
-            _for_scipy(element["data"][first:last]),
+            for_scipy(element["data"][first:last]),
             element["indices"][first:last],
             indptr[start : stop + 1] - first,
         )
         yield sparse.csr_matrix(parts, shape=(stop - start, n_features))
         start = stop
-
-
-def _for_scipy(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32) if values.dtype == np.float16 else values  # scipy has no float16

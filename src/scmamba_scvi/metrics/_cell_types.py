@@ -105,10 +105,7 @@ def mean_average_precision(
     """
     x = as_matrix(x)
     codes = label_codes(cell_type, len(x), "cell_type")
-    k = n_neighbors
-    if k is None:
-        k = min(max(FEWEST_NEIGHBORS, resolve_k(None, neighbor_frac, len(x))), len(x) - 1)
-    k = resolve_k(k, None, len(x))
+    k = resolve_k(n_neighbors, neighbor_frac, len(x), FEWEST_NEIGHBORS)
     precision = []
     for rows, found in nearest(x, k, query_rows(len(x), max_queries, random_state), random_state):
         match = codes[found] == codes[rows, None]  # (b, k)

@@ -151,7 +151,7 @@ def seurat_alignment(
     for _ in range(1 if sizes.min() == sizes.max() else n_repeats):
         drawn = [rng.choice(np.flatnonzero(codes == code), sizes.min(), replace=False) for code in range(len(sizes))]
         kept = np.sort(np.concatenate(drawn))
-        k = min(max(FEWEST_NEIGHBORS, resolve_k(None, neighbor_frac, len(kept))), len(kept) - 1)
+        k = resolve_k(None, neighbor_frac, len(kept), FEWEST_NEIGHBORS)
         rows, counts = _counts(x[kept], codes[kept], k, max_queries, random_state)
         own = counts[np.arange(len(rows)), codes[kept][rows]].mean()
         even = k / len(sizes)

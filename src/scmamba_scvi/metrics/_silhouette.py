@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError
 from ._labels import Labels, label_codes
 from .distances import Matrix, as_matrix, distance_sums, prepare, query_rows
 
@@ -55,7 +53,6 @@ def omics_asw(
     x: Matrix,
     omics: Labels,
     cell_type: Labels,
-    single_modality: Literal["skip", "one"] = "skip",
     *,
     device: str | torch.device | None = None,
 ) -> float:
@@ -65,24 +62,20 @@ def omics_asw(
 
     Parameters
     ----------
-    single_modality
-        How to count a type of which there is one modality only, or one cell of each: ``"skip"`` leaves it out, since it
-        cannot be mixed; ``"one"`` counts it as perfectly mixed, as the authors' code does for types of one modality.
     x, omics, cell_type, device
         As in :func:`omics_entropy_mixing` and :func:`cell_type_asw`.
 
     Notes
     -----
     Equation 13 lacks a parenthesis: it is the mean of ``1 - |s|``. Silhouettes are computed among the cells of a type.
-    The only cell of a modality in a type has silhouette 0.
+    The only cell of a modality in a type has silhouette 0. A type of which there is one modality only, or one cell of
+    each, is left out, since it cannot be mixed; the authors' code counts types of one modality as perfectly mixed.
 
     Examples
     --------
     >>> metrics.omics_asw(np.array([[0.0], [1.0], [0.0], [1.0]]), ["rna", "rna", "atac", "atac"], list("TTTT"))
     0.5
     """
-    if single_modality not in ("skip", "one"):
-        raise UnknownNameError("single_modality", single_modality, ("skip", "one"))
     x = as_matrix(x, "x", device)
     modality = label_codes(omics, len(x), "omics")
     types = label_codes(cell_type, len(x), "cell_type", at_least=1)
@@ -91,7 +84,6 @@ def omics_asw(
         members = np.flatnonzero(types == code)
         codes = np.unique(modality[members], return_inverse=True)[1]
         if not 1 < codes.max() + 1 < len(codes):
-            scores += [1.0] if single_modality == "one" else []
             continue
         inside = x[torch.as_tensor(members, device=x.device)]
         scores.append(float((1 - _silhouettes(inside, codes, np.arange(len(codes))).abs()).mean()))

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from mudata import MuData
 
 from .._keys import UMAP_KEY
 from ..errors import ScmambaError
 from ._canvas import style_plane
 from ._palette import MISSING
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from matplotlib.axes import Axes
-    from matplotlib.collections import PathCollection
-    from mudata import MuData
 
 Table = TypeVar("Table", pd.Series, pd.DataFrame)
 

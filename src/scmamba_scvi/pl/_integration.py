@@ -6,11 +6,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from mudata import MuData
 
 from .._columns import obs_column
 from .._keys import UMAP_KEY
@@ -19,11 +22,6 @@ from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
 from ._labels import OUTLINE, as_categorical, shorten, spread
 from ._palette import MISSING, modality_colors, palette
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from mudata import MuData
 
 #: Columns drawn when none is named: the first of each group that ``obs`` has.
 USUAL_COLUMNS: Final = (
@@ -63,9 +61,6 @@ def integration(
     *,
     modalities: bool | Sequence[str] = True,
     basis: str = UMAP_KEY,
-    ncols: int | None = None,
-    size: float | None = None,
-    alpha: float | None = None,
     figure: Figure | None = None,
 ) -> list[Axes]:
     """Draw the embedding side by side, coloured by modality, cell type, batch and cluster.
@@ -84,16 +79,13 @@ def integration(
         Whether to start with a panel that shows each cell once per modality; or the modalities to show.
     basis
         Key of ``obsm``, such as ``"X_umap"`` for coordinates from scanpy.
-    ncols
-        Panels in a row. ``None``: up to three in one row, more in two rows.
-    size, alpha
-        Area in square points and opacity of a cell; ``None`` follows the number of cells.
     figure
         Draw into this empty figure, which is given the size needed; ``None`` makes one with pyplot.
 
     Returns
     -------
-    One ``Axes`` per panel; ``axes[0].figure.savefig(...)`` saves them. Points are rasterised in vector formats.
+    One ``Axes`` per panel, up to three in one row, more in two; ``axes[0].figure.savefig(...)`` saves them. Size and
+    opacity of a cell follow their number; points are rasterised in vector formats.
 
     Raises
     ------
@@ -122,9 +114,9 @@ def integration(
         axis = basis.removeprefix("X_").removesuffix("_scmamba").upper()
         ax.set_xlabel(f"{axis} 1 of {panel.plane}", fontsize=FONT_SIZE - 1, labelpad=3, color="0.35")
         ax.set_ylabel(f"{axis} 2", fontsize=FONT_SIZE - 1, labelpad=3, color="0.35")
-        _draw(ax, panel, size, alpha)
+        _draw(ax, panel)
         axes.append(ax)
-    _arrange(figure, axes, ncols or (len(axes) if len(axes) <= 3 else -(-len(axes) // 2)))
+    _arrange(figure, axes, len(axes) if len(axes) <= 3 else -(-len(axes) // 2))
     return axes
 
 
@@ -180,11 +172,10 @@ def _n_categories(values: pd.Series) -> int:
     return 1 if _is_continuous(values) else values.nunique()
 
 
-def _draw(ax: Axes, panel: _Panel, size: float | None, alpha: float | None) -> None:
+def _draw(ax: Axes, panel: _Panel) -> None:
     xy, values = panel.xy, panel.values
     n = len(xy)
-    size = size if size is not None else float(np.clip(45_000 / n, 0.6, 28))
-    alpha = alpha if alpha is not None else float(np.clip(1.15 - 0.1 * np.log10(n), 0.6, 0.9))
+    size, alpha = float(np.clip(45_000 / n, 0.6, 28)), float(np.clip(1.15 - 0.1 * np.log10(n), 0.6, 0.9))
     # in random order, so that no group covers the others because it comes last
     order = np.random.default_rng(0).permutation(n)
     scatter = partial(ax.scatter, s=size, alpha=alpha, linewidths=0, rasterized=True, plotnonfinite=True)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
 from ._labels import shorten
 from ._palette import FEW
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: Scores of :func:`scmamba_scvi.metrics.evaluate_integration` where lower is better.
 LOWER_IS_BETTER: Final = frozenset({"FOSCTTM", "median rank", "modality gap"})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mudata import MuData
 
 from .._keys import UMAP_KEY
 from ..errors import ScmambaError
@@ -13,11 +16,6 @@ from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_color_bar
 from ._cells import aligned, coordinates, draw_values, point_size
 from ._labels import OUTLINE
 from ._palette import FEW
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from mudata import MuData
 
 #: Inches of a panel.
 WIDTH, HEIGHT = 4.0, 3.4

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, write_above
 from ._cells import check_columns
 from ._palette import FEW
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: Inches.
 WIDTH, HEIGHT = 6.4, 3.8

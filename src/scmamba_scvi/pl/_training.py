@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..config import TrainConfig
@@ -14,10 +16,6 @@ from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes
 from ._labels import OUTLINE
 from ._palette import FEW
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LOSS: Final = "loss"
 #: Curves of the panel of losses, and their names in the history.

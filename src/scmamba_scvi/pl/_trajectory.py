@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mudata import MuData
 
 from .._columns import obs_column
 from .._keys import UMAP_KEY
@@ -15,11 +18,6 @@ from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, style_color_bar
 from ._cells import aligned, coordinates, draw_values
 from ._labels import OUTLINE, shorten, spread
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from mudata import MuData
 
 #: Inches of a panel with its title, and of the panel alone.
 SIDE, PANEL = 4.2, 3.8
@@ -36,7 +34,6 @@ def trajectory(
     connectivities: pd.DataFrame | None = None,
     groupby: str | None = None,
     basis: str = UMAP_KEY,
-    min_connectivity: float = MIN_CONNECTIVITY,
     figure: Figure | None = None,
 ) -> list[Axes]:
     """Draw the cells coloured by pseudotime, one panel per embedding, and lines between the groups that are joined.
@@ -50,13 +47,11 @@ def trajectory(
         the names of cells.
     connectivities
         Groups by groups, such as those of PAGA: the stronger, the wider the
-        line. `None`: no lines.
+        line; those below 0.1 are not drawn. `None`: no lines.
     groupby
         Column of ``obs`` with these groups; needed with ``connectivities``, and must have cells of each.
     basis
         Key of ``mdata.obsm``.
-    min_connectivity
-        Weaker joins are not drawn.
     figure
         Draw into this empty figure, which is given the size needed; `None` makes one with pyplot.
 
@@ -82,7 +77,7 @@ def trajectory(
         ax.set_title(str(name), fontsize=FONT_SIZE + 1)
         for a, b in itertools.combinations(centers, 2):
             weight = float(connectivities.loc[a, b])
-            if weight >= min_connectivity:
+            if weight >= MIN_CONNECTIVITY:
                 width = 0.6 + 3 * min(weight, 1)  # points
                 ends = np.array([centers[a], centers[b]])
                 ax.plot(*ends.T, color="0.15", lw=width, alpha=0.75, solid_capstyle="round")

@@ -9,10 +9,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from mudata import MuData
 
 from .._keys import MODALITY_NAMES
 from ..errors import ScmambaError, UnknownNameError
@@ -26,10 +28,6 @@ from .coordinates import (
     natural_order,
     parse_coordinates,
 )
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from mudata import MuData
 
 logger = logging.getLogger(__name__)
 

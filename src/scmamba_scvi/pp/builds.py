@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import pandas as pd
 
 from ..errors import ScmambaError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Spellings of each build's name, in lower case; the key is the one used here.
 SPELLINGS: Final = {

@@ -84,9 +84,9 @@ def test_probabilities_come_true(annotated):
     hard = model.predict(indices=hidden)
     assert (p.idxmax(axis=1).to_numpy() == hard).all()
     assert p.max(axis=1).mean() == pytest.approx((hard == truth[hidden]).mean(), abs=0.04)
-    cautious = model.predict(indices=hidden, threshold=0.9, unsure="?")
-    np.testing.assert_array_equal(cautious == "?", (p.max(axis=1) < 0.9).to_numpy())
-    kept = cautious != "?"
+    cautious = model.predict(indices=hidden, threshold=0.9)
+    np.testing.assert_array_equal(cautious == "unsure", (p.max(axis=1) < 0.9).to_numpy())
+    kept = cautious != "unsure"
     assert (cautious[kept] == truth[hidden][kept]).mean() > (hard == truth[hidden]).mean()
 
 
@@ -154,7 +154,6 @@ def one_cell_of_a_type(labels):
         pytest.param(one_cell_of_a_type, {"labels_key": "label"}, ScmambaError, "'rare'. Merge them.*replace", id="one cell"),
         pytest.param(lambda x: np.full(len(x), "T"), {"labels_key": "label"}, ScmambaError, "two labels; 'label' has", id="one label"),
         pytest.param(lambda x: np.full(len(x), "Unknown"), {"labels_key": "label"}, ScmambaError, "0 labelled cells", id="no label"),
-        pytest.param(None, {"labels_key": "cell_type", "balance": 2}, ScmambaError, "balance must be", id="balance"),
     ],
 )  # fmt: skip
 def test_labels_that_cannot_be_learned_are_named(plain, change, arguments, error, message):

@@ -15,11 +15,11 @@ def test_classifier_is_the_regression_of_scikit_learn(n_labels):
     rng = np.random.default_rng(0)
     y = np.array(list("abcde"))[rng.integers(n_labels, size=400)]
     z = rng.normal(size=(5, 6))[[ord(c) - 97 for c in y]] * 0.3 + 0.2 * rng.normal(size=(400, 6)) + 1
-    fitted = linear_classifier.fit_linear_classifier(z, y, balance=1.0, seed=0)
+    fitted = linear_classifier.fit_linear_classifier(z, y, seed=0)
     x = (z - z.mean(0)) / np.sqrt(z.var(0).mean())
     counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
     want = LogisticRegression(C=linear_classifier.PENALTY_C, max_iter=1000).fit(
-        x, y, sample_weight=[400 / counts[c] for c in y]
+        x, y, sample_weight=[np.sqrt(400 / counts[c]) for c in y]
     )
     logits = np.log(want.predict_proba(x))
     np.testing.assert_allclose(np.exp(fitted.log_proba(z)), softmax(logits / fitted.temperature, axis=1), atol=1e-3)
@@ -28,7 +28,7 @@ def test_classifier_is_the_regression_of_scikit_learn(n_labels):
 def test_random_labels_are_predicted_without_confidence():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(60, 40)), np.repeat(["a", "b", "c"], 20)
-    fitted = linear_classifier.fit_linear_classifier(z, y, 0.5, 0)
+    fitted = linear_classifier.fit_linear_classifier(z, y, 0)
     assert fitted.temperature > 2
     assert np.exp(fitted.log_proba(rng.normal(size=(200, 40)))).max(1).mean() < 0.6
 

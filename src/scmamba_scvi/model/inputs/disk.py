@@ -8,6 +8,8 @@ import numpy as np
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
+from ..._compat import for_scipy
+
 #: Rows between two that are wanted, up to which both are read in one span: a second read would cost as much.
 MAX_GAP = 8
 
@@ -50,7 +52,7 @@ class RowsOnDisk:
         if self._dense is not None:
             return np.asarray(self._dense[int(start) : int(stop)])
         first, last = int(self._indptr[start]), int(self._indptr[stop])
-        values = _for_scipy(self._data[first:last])
+        values = for_scipy(self._data[first:last])
         parts = (values, self._indices[first:last], self._indptr[start : stop + 1] - first)
         return sparse.csr_matrix(parts, shape=(stop - start, self.shape[1]))
 
@@ -60,15 +62,11 @@ def in_memory(x: Any) -> Any:
     if isinstance(x, CSRDataset | CSCDataset):
         stored = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[x.format]
         parts = (x.group[name][...] for name in ("data", "indices", "indptr"))
-        return stored((_for_scipy(next(parts)), *parts), shape=x.shape)
+        return stored((for_scipy(next(parts)), *parts), shape=x.shape)
     return x if sparse.issparse(x) or isinstance(x, np.ndarray) else np.asarray(x)
 
 
 def as_csr(x: Any) -> Any:
     """A sparse matrix by rows; not copied if it is one that scipy can compute with."""
-    x = _for_scipy(x)
+    x = for_scipy(x)
     return x if x.format == "csr" else x.tocsr()
-
-
-def _for_scipy(values: Any) -> Any:
-    return values.astype(np.float32) if values.dtype == np.float16 else values  # scipy has no float16

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 import scvi
 import torch
+from mudata import MuData
 from safetensors import SafetensorError
 
 from ..._compat import package_version, reason_of, scvi_constants
@@ -27,10 +28,6 @@ from .._base import ModelBase
 from .._module import SCMAMBAModule
 from ..inputs.columns import as_plain
 from .model_json import FORMAT, FORMAT_VERSION, MODEL_FILE, WEIGHTS_FILE, WEIGHTS_NAME, read_description
-
-if TYPE_CHECKING:
-    from mudata import MuData
-
 
 _C = scvi_constants()
 #: Entries that are attributes of the model, without the underscore at their end.

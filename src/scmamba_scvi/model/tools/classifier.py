@@ -31,14 +31,14 @@ class ClassifierMixin(EmbeddingMixin):
         *,
         labels_key: str | None = None,
         unlabeled_category: str | None = None,
-        balance: float = 0.5,
         batch_size: int | None = None,
     ) -> None:
         """Learn labels from the joint embedding, which stays as it is.
 
         There is a logistic regression for every set of modalities that cells may have, trained on cells embedded from these
         alone: cells of RNA alone lie elsewhere in the embedding than cells with all modalities. Each is calibrated by a
-        temperature on cells that it has not seen (five-fold; [Guo17]_). :meth:`save` and :meth:`export` keep the classifier;
+        temperature on cells that it has not seen (five-fold; [Guo17]_). Cells are weighted by one over the root of the
+        frequency of their label, between equal weights of all cells, which favour frequent types, and of all types. :meth:`save` and :meth:`export` keep the classifier;
         training the model again discards it.
 
         Parameters
@@ -50,9 +50,6 @@ class ClassifierMixin(EmbeddingMixin):
         unlabeled_category
             Label of cells whose type is not known; cells with a missing value are taken so, too. `None`: the one of
             `setup_mudata`.
-        balance
-            Cells are weighted by the frequency of their label to the power ``-balance``: with 0 all cells weigh the same,
-            which favours frequent types; with 1 all types do, which costs accuracy on frequent types.
         batch_size
             Cells of a minibatch; changes speed only.
 
@@ -72,10 +69,6 @@ class ClassifierMixin(EmbeddingMixin):
         ['type_1', 'type_2', 'type_3']
         """
         self._check_trained()
-        if not 0 <= balance <= 1:
-            raise ScmambaError(
-                f"balance must be between 0 (cells weigh the same) and 1 (types weigh the same); got {balance}."
-            )
         setup = self.registry_[_C._SETUP_ARGS_KEY]
         labels_key = setup["labels_key"] if labels_key is None else labels_key
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
@@ -85,7 +78,7 @@ class ClassifierMixin(EmbeddingMixin):
             kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
             for n_kinds in range(len(kinds), 0, -1):
                 for subset in itertools.combinations(kinds, n_kinds):
-                    found = self._fit_classifier(mdata, subset, labels, balance, batch_size)
+                    found = self._fit_classifier(mdata, subset, labels, batch_size)
                     if found is not None:
                         heads["+".join(subset)] = found.to_dict()
         if not heads:
@@ -102,7 +95,6 @@ class ClassifierMixin(EmbeddingMixin):
         modality: str | None = None,
         soft: bool = False,
         threshold: float = 0.0,
-        unsure: str = "unsure",
         batch_size: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Labels of cells, each predicted from the modalities that were measured in it.
@@ -118,10 +110,8 @@ class ClassifierMixin(EmbeddingMixin):
         soft
             Probabilities instead of labels.
         threshold
-            Cells whose best label is less probable than this get the label ``unsure``. Probabilities are calibrated for
+            Cells whose best label is less probable than this get the label ``"unsure"``. Probabilities are calibrated for
             cells like those that had labels: a cell of a type that none of them had may get a label with confidence.
-        unsure
-            Label of cells below ``threshold``.
         batch_size
             Cells of a minibatch; changes speed only.
 
@@ -161,10 +151,10 @@ class ClassifierMixin(EmbeddingMixin):
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
             warn(f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.")
-        return found if soft else _most_probable(found, threshold, unsure)
+        return found if soft else _most_probable(found, threshold)
 
     def _fit_classifier(
-        self, mdata: MuData, subset: Sequence[str], labels: pd.Series, balance: float, batch_size: int | None
+        self, mdata: MuData, subset: Sequence[str], labels: pd.Series, batch_size: int | None
     ) -> LinearClassifier | None:
         """Of cells that have all of ``subset``, embedded from these alone; `None` if fewer than two labels have two cells."""
         known = labels.dropna()
@@ -183,7 +173,7 @@ class ClassifierMixin(EmbeddingMixin):
         with restricted_to(self, mdata, subset) as part:
             cells = part.obs_names.get_indexer(known.index)
             z = self.get_latent_representation(part, indices=cells, batch_size=batch_size)
-        return fit_linear_classifier(z, known.to_numpy(), balance, settings.seed or 0)
+        return fit_linear_classifier(z, known.to_numpy(), settings.seed or 0)
 
     def _probabilities(
         self, heads: Mapping[str, LinearClassifier], mdata: MuData, cells: np.ndarray, batch_size: int | None
@@ -241,10 +231,10 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
     return labels
 
 
-def _most_probable(found: pd.DataFrame, threshold: float, unsure: str) -> np.ndarray:
-    """Most probable label of each cell, ``unsure`` below the threshold, `None` where no probability is known."""
+def _most_probable(found: pd.DataFrame, threshold: float) -> np.ndarray:
+    """Most probable label of each cell, ``"unsure"`` below the threshold, `None` where no probability is known."""
     values = found.fillna(-1.0).to_numpy()
     out = found.columns.to_numpy(dtype=object)[values.argmax(axis=1)]
-    out[values.max(axis=1) < threshold] = unsure
+    out[values.max(axis=1) < threshold] = "unsure"
     out[found.isna().any(axis=1)] = None
     return out

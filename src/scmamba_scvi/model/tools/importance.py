@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,12 @@ from ..._columns import obs_column
 from ...errors import ScmambaError, UnknownNameError
 from ...nn.attribution import integrated_gradients
 from ...ops.csr import is_csr
+from ...pp import FeatureLayout
 from ..inputs.arguments import check_count
 from ..inputs.matrices import in_parts
 from ..inputs.sampling import sample
 from .cells import as_mudata, key_of, kind_of
 from .embedding import EmbeddingMixin
-
-if TYPE_CHECKING:
-    from ...pp import FeatureLayout
 
 #: The mean of fewer cells says more about these cells than about their group.
 MIN_CELLS = 5

@@ -58,11 +58,11 @@ class LinearClassifier:
         return found
 
 
-def fit_linear_classifier(z: np.ndarray, labels: np.ndarray, balance: float, seed: int) -> LinearClassifier:
+def fit_linear_classifier(z: np.ndarray, labels: np.ndarray, seed: int) -> LinearClassifier:
     """Logistic regression of ``labels`` ``(n,)`` on embeddings ``(n, z)``, with a temperature from cells held out of it.
 
-    There are two labels or more, every one of at least two cells. Cells are weighted by the frequency of their label to the
-    power ``-balance``; ``seed`` is that of the folds.
+    There are two labels or more, every one of at least two cells. Cells are weighted by one over the root of the frequency
+    of their label; ``seed`` is that of the folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
@@ -70,7 +70,7 @@ def fit_linear_classifier(z: np.ndarray, labels: np.ndarray, balance: float, see
     classes, codes, counts = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
     mean, scale = z.mean(axis=0, dtype=np.float64), max(np.sqrt(z.var(axis=0, dtype=np.float64).mean()), 1e-12)
     x = (z - mean) / scale
-    weight = ((counts / len(codes)) ** -balance)[codes]
+    weight = np.sqrt(len(codes) / counts)[codes]
 
     def fit(cells: np.ndarray) -> LinearClassifier:
         found = LogisticRegression(C=PENALTY_C, max_iter=1000).fit(x[cells], codes[cells], sample_weight=weight[cells])
