@@ -15,6 +15,7 @@ import torch
 
 from scmamba_scvi import nn
 from scmamba_scvi.config import ModelConfig, resolve_config
+from scmamba_scvi.nn import block, mamba2
 from scmamba_scvi.nn.mamba2 import Mamba2
 from scmamba_scvi.ops import fused
 
@@ -29,6 +30,7 @@ KERNELS = {
     "gated_rms_norm": fused._GatedRMSNorm.apply,
     "swiglu": fused._SwiGLU.apply,
     "causal_conv_silu": None,
+    "joined_steps": None,
 }
 
 
@@ -45,10 +47,14 @@ def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]
     """Within the block, plain torch in place of one of `KERNELS`."""
     mixers = [module for module in encoders.modules() if isinstance(module, Mamba2)]
     backend, chosen = mixers[0].ssd_backend, fused._kernels_for
+    joined = mamba2.load_mixer, block.swiglu_linear
+    if kernel not in (None, "scan", "rms_norm"):  # layer by layer, each with its own step of autograd
+        mamba2.load_mixer = lambda *args: None
+        block.swiglu_linear = lambda ab, weight: torch.nn.functional.linear(fused.swiglu(ab), weight)
     if kernel == "scan":
         for mixer in mixers:
             mixer.ssd_backend = "torch"
-    elif kernel is not None:
+    elif kernel not in (None, "joined_steps"):
 
         def others(x):
             found = chosen(x)
@@ -59,6 +65,7 @@ def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]
         yield
     finally:
         fused._kernels_for = chosen
+        mamba2.load_mixer, block.swiglu_linear = joined
         for mixer in mixers:
             mixer.ssd_backend = backend
 

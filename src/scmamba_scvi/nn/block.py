@@ -7,12 +7,12 @@ import abc
 import torch
 from torch import Tensor, nn
 
-from ..ops.fused import swiglu
+from ..ops.fused import swiglu, swiglu_linear
 from .norms import RMSNorm
 
 
 class Branch(nn.Module, abc.ABC):
-    """A residual branch ``out_proj(hidden(x))``; `Block` calls the two apart, to scale the weights of the second."""
+    """A residual branch ``out_proj(hidden(x))``; `Block` scales the weights of the second."""
 
     out_proj: nn.Linear
 
@@ -20,9 +20,13 @@ class Branch(nn.Module, abc.ABC):
     def hidden(self, x: Tensor) -> Tensor:
         """Everything before the last linear map."""
 
+    def project(self, x: Tensor, weight: Tensor) -> Tensor:
+        """``(..., d)`` to ``(..., d)`` with ``weight`` in place of that of the last linear map."""
+        return nn.functional.linear(self.hidden(x), weight)
+
     def forward(self, x: Tensor) -> Tensor:
         """``(..., d)`` to ``(..., d)``."""
-        return self.out_proj(self.hidden(x))
+        return self.project(x, self.out_proj.weight)
 
 
 class GatedMLP(Branch):
@@ -49,6 +53,10 @@ class GatedMLP(Branch):
     def hidden(self, x: Tensor) -> Tensor:
         """Everything before the last linear map, ``(..., d)`` to ``(..., d_hidden)``."""
         return swiglu(self.in_proj(x))
+
+    def project(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `Branch.project`."""
+        return swiglu_linear(self.in_proj(x), weight)
 
 
 class Block(nn.Module):
@@ -95,18 +103,20 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, last_only: bool = False) -> Tensor:
         """``(n, c, d)`` to ``(n, c, d)``; with ``last_only`` to what that is for the last token, ``(n, 1, d)``."""
-        hidden = self.mixer.hidden(self.norm(x))
+        weight = _scaled(self.mixer, self.scale)
         if last_only:  # what follows treats every token by itself
-            x, hidden = x[:, -1:], hidden[:, -1:]
-        x = self._add(x, hidden, self.mixer, self.scale)
+            hidden = self.mixer.hidden(self.norm(x))[:, -1:]
+            x = x[:, -1:] + self.dropout(nn.functional.linear(hidden, weight))
+        else:
+            x = x + self.dropout(self.mixer.project(self.norm(x), weight))
         if self.mlp is None or self.norm2 is None:
             return x
-        return self._add(x, self.mlp.hidden(self.norm2(x)), self.mlp, self.scale2)
+        return x + self.dropout(self.mlp.project(self.norm2(x), _scaled(self.mlp, self.scale2)))
 
-    def _add(self, x: Tensor, hidden: Tensor, branch: Branch, scale: Tensor | None) -> Tensor:
-        # scaling the last weights instead of the tokens saves a pass over the tokens
-        weight = branch.out_proj.weight if scale is None else branch.out_proj.weight * scale[:, None]
-        return x + self.dropout(nn.functional.linear(hidden, weight))
+
+def _scaled(branch: Branch, scale: Tensor | None) -> Tensor:
+    """The last weights of a branch: to scale them instead of the tokens saves a pass over the tokens."""
+    return branch.out_proj.weight if scale is None else branch.out_proj.weight * scale[:, None]
 
 
 def _layer_scale(d_model: int, initial: float | None) -> nn.Parameter | None:

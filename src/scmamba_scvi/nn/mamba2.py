@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ScmambaError
-from ..ops.backend import check_backend, ssd
+from ..ops.backend import check_backend, load_mixer, ssd
 from ..ops.fused import causal_conv_silu
 from .block import Branch
-from .norms import GatedRMSNorm
+from .norms import EPS, GatedRMSNorm
 
 #: Step sizes start log-uniform in `DT_RANGE`, not below the floor, and decay rates uniform in `A_RANGE`: a state then
 #: forgets within one to a thousand tokens. The values are the published ones.
@@ -97,8 +97,24 @@ class Mamba2(Branch):
 
     def hidden(self, x: Tensor) -> Tensor:
         """Everything before the output projection, ``(n, c, d)`` to ``(n, c, i)``."""
+        return self._gated(self.in_proj(x))
+
+    def project(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `Branch.project`."""
+        zxBCdt = self.in_proj(x)
+        width = self.conv1d.weight.shape[-1]
+        mixer = None if self.bidirectional else load_mixer(zxBCdt, self.ssd_backend, width)
+        if mixer is None:
+            return F.linear(self._gated(zxBCdt), weight)
+        return mixer(
+            zxBCdt, self.conv1d.weight, self.conv1d.bias, self.dt_bias, -torch.exp(self.A_log.float()), self.D.float(),
+            self.norm.weight, weight.to(zxBCdt.dtype), EPS, self.chunk_size or 0,
+        )  # fmt: skip
+
+    def _gated(self, zxBCdt: Tensor) -> Tensor:
+        """``(n, c, 2i + 2s + h)`` to ``(n, c, i)``."""
         # order z, x, B, C, dt
-        z, xBC, dt = self.in_proj(x).split([self.d_inner, self.d_inner + 2 * self.d_state, self.n_heads], -1)
+        z, xBC, dt = zxBCdt.split([self.d_inner, self.d_inner + 2 * self.d_state, self.n_heads], -1)
         dt = F.softplus(dt.float() + self.dt_bias)  # (n, c, h)
         y = self._mix(xBC, dt)
         if self.bidirectional:

@@ -91,6 +91,18 @@ def choose_backend(x: Tensor) -> str:
     return "triton" if load_kernels(x.device, x.dtype) else "torch"
 
 
+def load_mixer(x: Tensor, backend: str, width: int) -> Callable[..., Tensor] | None:
+    """`scmamba_scvi.ops.triton_mixer.mixer` for a projection ``x``, or `None` where not all of its kernels are used."""
+    if torch.compiler.is_compiling() or x.device.type != "cuda" or x.dtype == torch.float64:
+        return None
+    kernels = load_kernels(x.device, x.dtype)
+    if kernels is None or backend not in ("auto", "triton") or width > kernels.MAX_WIDTH:
+        return None
+    from .triton_mixer import mixer
+
+    return mixer
+
+
 @torch.compiler.assume_constant_result
 def _is_importable() -> bool:
     return load_triton()[0] is not None

@@ -59,6 +59,15 @@ def swiglu(ab: Tensor) -> Tensor:
     return kernels.swiglu(ab) if kernels else _SwiGLU.apply(ab)
 
 
+def swiglu_linear(ab: Tensor, weight: Tensor) -> Tensor:
+    """``linear(swiglu(ab), weight)``, ``(..., 2 m)`` to ``(..., d)``; with kernels the factor of the product is not kept."""
+    if torch.compiler.is_compiling() or not _kernels_for(ab):
+        return F.linear(swiglu(ab), weight)
+    from . import triton_mixer
+
+    return triton_mixer.swiglu_linear(ab, weight.to(ab.dtype))
+
+
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Depthwise causal convolution along the tokens of ``x`` ``(n, c, m)``, then silu, ``(n, c, m)``.
 

@@ -65,7 +65,7 @@ def _norm(
 
 @triton.jit
 def _norm_backward(
-    dy_ptr, x_ptr, z_ptr, weight_ptr, dx_ptr, dz_ptr, dweight_ptr, n_rows, x_row, z_row, eps,
+    dy_ptr, x_ptr, z_ptr, weight_ptr, dx_ptr, dz_ptr, dweight_ptr, n_rows, x_row, z_row, dz_row, eps,
     d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     """Each program takes every so many-th block of rows, and writes the sum of its part of the weight's gradient."""
@@ -87,7 +87,7 @@ def _norm_backward(
         along = tl.sum(dy * normal, 1)[:, None] / d
         dvalue = (dy - normal * along) * scale
         if GATED:
-            tl.store(dz_ptr + row * d + at, (dvalue * x * _silu_gradient(z)).to(dz_ptr.dtype.element_ty), inside)
+            tl.store(dz_ptr + row * dz_row + at, (dvalue * x * _silu_gradient(z)).to(dz_ptr.dtype.element_ty), inside)
             dvalue *= _silu(z)
         tl.store(dx_ptr + row * d + at, dvalue.to(dx_ptr.dtype.element_ty), inside)
     tl.store(dweight_ptr + tl.program_id(0) * d + columns, tl.sum(dweight, 0), columns < d)
@@ -243,66 +243,97 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _CausalConvSilu.apply(x, weight, bias)
 
 
+def norm_values(x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """`rms_norm`, with ``z`` `gated_rms_norm`, without a gradient."""
+    rows, y = _rows(x), x.new_empty(x.shape, dtype=dtype)
+    gate = rows if z is None else _rows(z)
+    with torch.cuda.device(x.get_device()):
+        _norm[_row_grid(rows, y)](
+            rows, gate, weight, y, len(rows), rows.stride(0), gate.stride(0), eps, **_row_options(y), GATED=z is not None
+        )  # fmt: skip
+    return y
+
+
+def norm_gradients(
+    dy: Tensor, x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dz: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and the weight; that of z is written to ``dz``, which may be a slice of a wider tensor."""
+    rows, dx = _rows(x), x.new_empty(x.shape)
+    gate, dgate = (rows, dx.flatten(0, -2)) if z is None or dz is None else (_rows(z), dz.flatten(0, -2))
+    options = _row_options(x, ELEMENTS // 2)  # there are more of them to hold at once
+    parts = weight.new_empty(min(N_PROGRAMS, triton.cdiv(len(rows), options["R"])), x.shape[-1], dtype=torch.float32)
+    with torch.cuda.device(x.get_device()):
+        _norm_backward[(len(parts),)](
+            dy.contiguous(), rows, gate, weight, dx, dgate, parts, len(rows), rows.stride(0), gate.stride(0),
+            dgate.stride(0), eps, **options, GATED=z is not None,
+        )  # fmt: skip
+    return dx, parts.sum(0).to(weight.dtype)
+
+
+def swiglu_values(ab: Tensor) -> Tensor:
+    """`swiglu` without a gradient."""
+    rows, y = _rows(ab), ab.new_empty(*ab.shape[:-1], ab.shape[-1] // 2)
+    with torch.cuda.device(ab.get_device()):
+        _swiglu[_row_grid(rows, y)](rows, y, len(rows), rows.stride(0), **_row_options(y))
+    return y
+
+
+def swiglu_gradient(dy: Tensor, ab: Tensor) -> Tensor:
+    """Gradient of ``ab``."""
+    rows, dab = _rows(ab), ab.new_empty(ab.shape)
+    with torch.cuda.device(ab.get_device()):
+        _swiglu_backward[_row_grid(rows, dy)](dy.contiguous(), rows, dab, len(rows), rows.stride(0), **_row_options(dy))
+    return dab
+
+
+def conv_values(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`causal_conv_silu` without a gradient; rows of x and the weight are dense."""
+    y = x.new_empty(x.shape)
+    with torch.cuda.device(x.get_device()):
+        _conv[_run_grid(x)](x, weight, bias, y, x.shape[1], *x.stride()[:2], **_run_options(weight))
+    return y
+
+
+def conv_gradients(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias; that of x is written to ``dx``. All may be slices with dense rows."""
+    grid = _run_grid(x)
+    parts = weight.new_empty(grid[0], MAX_WIDTH + 1, x.shape[-1], dtype=torch.float32)
+    with torch.cuda.device(x.get_device()):
+        _conv_backward[grid](
+            dy, x, weight, bias, dx, parts, x.shape[1], *dy.stride()[:2], *x.stride()[:2], *dx.stride()[:2],
+            **_run_options(weight),
+        )  # fmt: skip
+    sums = parts.sum(0)
+    dweight = sums[MAX_WIDTH - weight.shape[-1] : MAX_WIDTH].t().unsqueeze(1)
+    return dweight.to(weight.dtype), sums[-1].to(bias.dtype)
+
+
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(x, z, weight)
         ctx.eps = eps
-        rows, y = _rows(x), x.new_empty(x.shape, dtype=dtype)
-        gate = rows if z is None else _rows(z)
-        with torch.cuda.device(x.get_device()):
-            _norm[_row_grid(rows, y)](
-                rows,
-                gate,
-                weight,
-                y,
-                len(rows),
-                rows.stride(0),
-                gate.stride(0),
-                eps,
-                **_row_options(y),
-                GATED=z is not None,
-            )
-        return y
+        return norm_values(x, z, weight, eps, dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, z, weight = ctx.saved_tensors
-        rows, dx, dz = _rows(x), x.new_empty(x.shape), None if z is None else z.new_empty(z.shape)
-        gate = rows if z is None else _rows(z)
-        options = _row_options(x, ELEMENTS // 2)  # there are more of them to hold at once
-        parts = weight.new_empty(
-            min(N_PROGRAMS, triton.cdiv(len(rows), options["R"])), x.shape[-1], dtype=torch.float32
-        )
-        with torch.cuda.device(x.get_device()):
-            _norm_backward[(len(parts),)](
-                dy.contiguous(), rows, gate, weight, dx, dx if dz is None else dz, parts, len(rows), rows.stride(0),
-                gate.stride(0), ctx.eps, **options, GATED=z is not None,
-            )  # fmt: skip
-        return dx, dz, parts.sum(0).to(weight.dtype), None, None
+        dz = None if z is None else z.new_empty(z.shape)
+        dx, dweight = norm_gradients(dy, x, z, weight, ctx.eps, dz)
+        return dx, dz, dweight, None, None
 
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ab: Tensor) -> Tensor:
         ctx.save_for_backward(ab)
-        rows, m = _rows(ab), ab.shape[-1] // 2
-        y = ab.new_empty(*ab.shape[:-1], m)
-        with torch.cuda.device(ab.get_device()):
-            _swiglu[_row_grid(rows, y)](rows, y, len(rows), rows.stride(0), **_row_options(y))
-        return y
+        return swiglu_values(ab)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Tensor:
-        (ab,) = ctx.saved_tensors
-        rows, dab = _rows(ab), ab.new_empty(ab.shape)
-        with torch.cuda.device(ab.get_device()):
-            _swiglu_backward[_row_grid(rows, dy)](
-                dy.contiguous(), rows, dab, len(rows), rows.stride(0), **_row_options(dy)
-            )
-        return dab
+        return swiglu_gradient(dy, *ctx.saved_tensors)
 
 
 class _CausalConvSilu(torch.autograd.Function):
@@ -310,25 +341,14 @@ class _CausalConvSilu(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x, weight = x if x.stride(-1) == 1 else x.contiguous(), weight.contiguous()
         ctx.save_for_backward(x, weight, bias)
-        y = x.new_empty(x.shape)
-        with torch.cuda.device(x.get_device()):
-            _conv[_run_grid(x)](x, weight, bias, y, x.shape[1], *x.stride()[:2], **_run_options(weight))
-        return y
+        return conv_values(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight, bias = ctx.saved_tensors
-        grid, dy, dx = _run_grid(x), dy if dy.stride(-1) == 1 else dy.contiguous(), x.new_empty(x.shape)
-        parts = weight.new_empty(grid[0], MAX_WIDTH + 1, x.shape[-1], dtype=torch.float32)
-        with torch.cuda.device(x.get_device()):
-            _conv_backward[grid](
-                dy, x, weight, bias, dx, parts, x.shape[1], *dy.stride()[:2], *x.stride()[:2], *dx.stride()[:2],
-                **_run_options(weight),
-            )  # fmt: skip
-        sums = parts.sum(0)
-        dweight = sums[MAX_WIDTH - weight.shape[-1] : MAX_WIDTH].t().unsqueeze(1)
-        return dx, dweight.to(weight.dtype), sums[-1].to(bias.dtype)
+        dx = x.new_empty(x.shape)
+        return dx, *conv_gradients(dy if dy.stride(-1) == 1 else dy.contiguous(), x, weight, bias, dx)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,0 +1,77 @@
+"""Layers that include their linear map, with kernels: the numbers are those of the same layers one by one in plain torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scmamba_scvi import nn
+from scmamba_scvi.nn.memory import saved_bytes
+from scmamba_scvi.nn.norms import EPS
+
+pytest.importorskip("triton", reason="triton is not installed: its kernels are not compared with plain torch")
+
+from scmamba_scvi.ops.triton_mixer import mixer as mixer_kernels
+from scmamba_scvi.ops.triton_mixer import swiglu_linear
+from scmamba_scvi.ops.triton_ssd import INTERPRETED
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+if DEVICE == "cuda" and not torch.cuda.is_available():
+    pytest.skip("triton was imported without its interpreter and there is no CUDA device", allow_module_level=True)
+DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+
+
+def gradients(y, leaves):
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    return [y.detach(), *torch.autograd.grad(y, leaves, weights)]
+
+
+def assert_near(found, expected, tolerance):
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        assert (a.float() - b.float()).norm() <= tolerance * b.float().norm()
+
+
+def fused(mixer, zxBCdt):
+    weight = mixer.out_proj.weight.to(zxBCdt.dtype)
+    return mixer_kernels(
+        zxBCdt, mixer.conv1d.weight, mixer.conv1d.bias, mixer.dt_bias, -mixer.A_log.exp(), mixer.D, mixer.norm.weight,
+        weight, EPS, mixer.chunk_size or 0,
+    )  # fmt: skip
+
+
+def example(c, d_conv, dtype=torch.float32):
+    torch.manual_seed(0)
+    mixer = nn.Mamba2(16, d_state=16, headdim=16, d_conv=d_conv, chunk_size=16, ssd_backend="torch").to(DEVICE)
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return mixer, mixer.in_proj(torch.randn(2, c, 16, device=DEVICE)).detach().to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize(("c", "d_conv"), [(21, 4), (5, 2)])
+@DTYPES
+def test_the_mixer_is_its_layers_one_by_one(c, d_conv, dtype, tolerance):
+    mixer, zxBCdt = example(c, d_conv, dtype)
+    leaves = [zxBCdt, *(p for name, p in mixer.named_parameters() if name != "in_proj.weight")]
+    plain = zxBCdt.float()  # what rounding of single steps adds is in the tolerance
+    expected = gradients(torch.nn.functional.linear(mixer._gated(plain), mixer.out_proj.weight), leaves)
+    assert_near(gradients(fused(mixer, zxBCdt), leaves), expected, tolerance)
+
+
+def test_the_mixer_keeps_its_input_and_what_it_scanned_alone():
+    mixer, zxBCdt = example(21, 4)
+    scanned, decays = 2 * 21 * 32 * 4, 2 * 2 * 4
+    assert saved_bytes(mixer, lambda x: fused(mixer, x), zxBCdt) == scanned + decays
+
+
+@DTYPES
+def test_a_gated_mlp_with_its_last_map(dtype, tolerance):
+    g = torch.Generator().manual_seed(0)
+    ab, weight = torch.randn(2, 5, 48, generator=g), torch.randn(7, 24, generator=g)
+    ab, weight = (t.to(DEVICE).to(dtype).requires_grad_() for t in (ab, weight))
+    a, b = ab.float().chunk(2, -1)
+    expected = gradients((a * torch.nn.functional.silu(b)) @ weight.float().t(), [ab, weight])
+    found = gradients(swiglu_linear(ab, weight), [ab, weight])
+    assert_near(found, expected, tolerance)
+    assert saved_bytes(torch.nn.Identity(), swiglu_linear, ab, weight) == 0
