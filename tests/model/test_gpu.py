@@ -1,4 +1,4 @@
-"""What a GPU computes is what the CPU computes, it says what it needs, and networks launched as graphs learn the same."""
+"""What a GPU computes is what the CPU computes, and training says what memory it needs."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import foscttm
 from scmamba_scvi.model.training.activations import activation_bytes, bytes_to_allocate
-from scmamba_scvi.nn import encoder as encoders
 
 pytestmark = pytest.mark.gpu
 
@@ -28,30 +27,36 @@ def mdata():
     return data
 
 
-def test_training_start_joint_fit_and_alignment_give_what_the_cpu_gives(mdata, monkeypatch):
-    monkeypatch.setattr(encoders, "MAX_SIZE", 0)  # graphs below
-    on_cpu, on_gpu = (trained(mdata, accelerator, mask_rate=0.0) for accelerator in ("cpu", "gpu"))
-    for kind in ("joint", "rna", "atac"):
-        a, b = (model.get_latent_representation(modality=kind) for model in (on_cpu, on_gpu))
-        if kind == "joint":  # up to the signs of its directions, which no distance depends on
-            a, b = a @ a.T, b @ b.T
-        assert np.abs(a - b).max() < 0.05
-    scores = [
-        np.mean(foscttm(*(model.get_latent_representation(modality=kind) for kind in ("rna", "atac"))))
-        for model in (on_cpu, on_gpu)
-    ]
-    assert abs(scores[0] - scores[1]) < 0.003
+def cosines(model):
+    """Between the modalities of all cells, which do not depend on the signs of directions."""
+    rna, atac = (model.get_latent_representation(modality=kind) for kind in ("rna", "atac"))
+    return rna @ atac.T
 
 
-def test_networks_launched_as_graphs_learn_the_same(mdata, monkeypatch):
-    losses = []
-    for size in (0, encoders.MAX_SIZE):
-        monkeypatch.setattr(encoders, "MAX_SIZE", size)
-        model = trained(mdata, "gpu", mask_rate=0.0, gate_init=0.5)
-        losses.append(model.history["train_loss"].to_numpy(float))
-        assert all(encoder.network.graph is None for encoder in model.module.encoders.values())
-    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
-    assert losses[0][0] != losses[0][-1]
+def test_the_start_is_that_of_the_cpu(mdata):
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = SCMAMBA(mdata, align=False)
+        model.to_device(device)
+        model._initialize(np.arange(500))
+        model._fit_joint_embedding(np.arange(500))
+        model.is_trained_ = True
+        found.append((cosines(model), model.get_latent_representation()))
+    (on_cpu, joint), (on_gpu, other) = found
+    assert np.abs(on_cpu - on_gpu).max() < 0.01
+    # counts are split with other random numbers there, for weights between 0 and 1
+    assert np.corrcoef((joint @ joint.T).ravel(), (other @ other.T).ravel())[0, 1] > 0.98
+
+
+def test_a_training_matches_cells_as_on_the_cpu(mdata):
+    scores = []
+    for accelerator in ("cpu", "gpu"):
+        model = trained(mdata, accelerator)
+        rna, atac = (model.get_latent_representation(modality=kind) for kind in ("rna", "atac"))
+        assert np.isfinite(model.get_latent_representation()).all()
+        scores.append(np.mean(foscttm(rna, atac)))
+    assert abs(scores[0] - scores[1]) < 0.01
 
 
 def test_bf16_and_float32_embeddings_match_cells_alike(mdata):
@@ -68,7 +73,7 @@ def test_bf16_and_float32_embeddings_match_cells_alike(mdata):
     assert abs(scores[0] - scores[1]) < 0.002
 
 
-@pytest.mark.parametrize(("preset", "n_cells"), [("base", 256), ("paper", 48)])
+@pytest.mark.parametrize(("preset", "n_cells"), [("base", 256), ("paper", 128)])
 def test_the_memory_of_a_step_is_estimated_within_15_percent(preset, n_cells):
     data = simulate_multiome(n_cells=300, n_genes=6_000, n_peaks=30_000, seed=0)
     SCMAMBA.setup_mudata(data)

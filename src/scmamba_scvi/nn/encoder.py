@@ -14,7 +14,6 @@ from ..config import ModelConfig
 from ..ops.csr import mask_inputs
 from .attention import Attention
 from .block import Block
-from .graphs import MAX_SIZE, NetworkGraph
 from .mamba2 import Mamba2
 from .memory import saved_bytes
 from .norms import RMSNorm
@@ -136,20 +135,6 @@ class Encoder(nn.Module):
         if isinstance(self.network, SequenceNetwork):
             self.network.n_checkpointed = n_blocks
 
-    def record_graph(self, n_cells: int) -> None:
-        """Launch the network as a whole in a training with minibatches of ``n_cells``, if it is small and all of it is trained."""
-        if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
-            return
-        position = self.embedding.position
-        is_trained = all(parameter.requires_grad for parameter in self.network.parameters())
-        if is_trained and not self.network.n_checkpointed and n_cells * position.numel() <= MAX_SIZE:
-            self.network.graph = NetworkGraph(self.network, (n_cells, *position.shape))
-
-    def drop_graph(self) -> None:
-        """Launch kernels one by one again."""
-        if isinstance(self.network, SequenceNetwork):
-            self.network.graph = None
-
     def activation_bytes(self) -> list[tuple[int, int]]:
         """Per block, bytes that it keeps for one cell in training, and bytes of its input; draws no random numbers."""
         if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
@@ -194,13 +179,9 @@ class SequenceNetwork(nn.Module):
         self.pooling = config.pooling
         #: first blocks whose activations are computed again in the backward pass instead of kept
         self.n_checkpointed = 0
-        #: takes the place of `forward` where it can, while a training lasts
-        self.graph: NetworkGraph | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
-        if self.graph is not None and self.training and self.graph.takes(tokens):
-            return self.graph(tokens)
         return in_slices(self._pooled, tokens)
 
     def _pooled(self, h: Tensor) -> Tensor:

@@ -366,9 +366,6 @@ class ContrastiveTrainingMixin(FittingMixin):
                 if keep.has_weights:
                     self._finish(run)
                 raise
-            finally:
-                for encoder in self.module.encoders.values():
-                    encoder.drop_graph()
             keep.result.n_epochs = runner.trainer.current_epoch
             keep.read_report()
 

@@ -49,9 +49,6 @@ class ContrastivePlan(TrainingPlan):
         n_cells = self.micro_batch_size or self.trainer.datamodule.max_cells_of_process
         with self.trainer.precision_plugin.forward_context():
             set_checkpointing(self.module, self.train_config.checkpoint_activations, n_cells)
-            is_alone = self.trainer.world_size == 1 and self.micro_batch_size is None and not self.module.config.compile
-            for encoder in self.module.encoders.values() if is_alone and self.device.type == "cuda" else ():
-                encoder.record_graph(n_cells)
 
     def training_step(self, batch, batch_idx):
         """Loss of one minibatch, of all processes together."""
