@@ -1,5 +1,7 @@
 """Run the notebooks of this folder in place and store their outputs, without traces of the run.
 
+They show real cells: `SCMAMBA_DATA` names the folder with the data sets of the benchmarks; without it they are downloaded.
+
 ``python notebooks/execute.py`` runs all of them, ``python notebooks/execute.py quickstart atlas`` those that are named.
 Text, tables and figures are stored. Progress bars, warnings, counters, times and the name of the kernel are not, so that
 a second run changes a file only where a result has changed.
@@ -19,7 +21,7 @@ from nbclient import NotebookClient
 HERE = Path(__file__).parent
 #: Forms of an output that are stored; the others would only take space.
 KEPT = ("image/png", "text/html", "text/plain")
-TIMEOUT = 300  # seconds that a cell may take
+TIMEOUT = 3600  # seconds that a cell may take
 #: Log lines of libraries, and the codes of colours.
 CHATTER = re.compile(r"^(Monitored metric|\x1b\[34mINFO|INFO) .*\n(?:  +\S.*\n)*|\x1b\[[0-9;]*m", flags=re.MULTILINE)
 

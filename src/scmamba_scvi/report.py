@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
 
 from . import pl
 from ._columns import has_obs_column, obs_column
@@ -46,7 +46,9 @@ APART, APART_BATCH = 0.25, 0.6
 #: batch. Groups that are named.
 CELLS_OF_GROUP, MAX_CELLS, NEIGHBORS, NAMED = 20, 5_000, 30, 8
 #: What is looked at, for a page that found nothing.
-CHECKS: Final = "match scores, modalities that lie apart, number of pairs, batches that lie apart, coordinates of features"
+CHECKS: Final = (
+    "match scores, modalities that lie apart, number of pairs, batches that lie apart, coordinates of features"
+)
 #: Pixels of an inch on the screen and in the file: sharp also where a screen has two points per pixel.
 SCREEN, DPI = 96, 192
 #: What a score is, for readers who do not know it, by the beginning of its name.
@@ -110,7 +112,11 @@ def write_report(
         title=title,
         subtitle=f"{', '.join(model.kinds)} in one embedding",
         headline=_headline(mdata, model, scores),
-        notes=[*_lie_apart(mdata, model, labels_key), *_unmixed(mdata, model), *_notes(model, scores, agreement)],
+        notes=[
+            *_lie_apart(mdata, model, labels_key),
+            *_unmixed(mdata, model),
+            *_notes(mdata, model, scores, agreement),
+        ],
         checks=CHECKS,
         data=[(kind, key, mdata[key].shape, model.layouts[kind].summary()) for kind, key in model.kinds.items()],
         scores=[(next(a for n, a in ABOUT.items() if row.Index.startswith(n)), row) for row in scores.itertuples()],
@@ -125,7 +131,9 @@ def write_report(
     return path
 
 
-def _notes(model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None) -> list[tuple[str, str]]:
+def _notes(
+    mdata: MuData, model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None
+) -> list[tuple[str, str]]:
     """What a reader should know, each with what to try next."""
     found = []
     for name, row in scores.iterrows():
@@ -135,7 +143,8 @@ def _notes(model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None)
                 "Check that both modalities hold raw counts of the same cells under the same names, then try more cells or "
                 "deeper sequencing: cells with a few hundred counts cannot be told apart within a type.",
             ))  # fmt: skip
-    pairs = int((sum(model.adata.obs_names.isin(model.adata[key].obs_names) for key in model.kinds.values()) > 1).sum())
+    names, kinds = mdata.obs_names, model.kinds.values()
+    pairs = int((np.sum([names.isin(mdata[key].obs_names) for key in kinds], axis=0) > 1).sum())
     if pairs < FEW_PAIRS:
         found.append((
             f"Only {pairs:,} cells have two modalities.",
@@ -301,11 +310,10 @@ def _figure(title: str, about: str, draw: Callable[[Figure], list[Axes]]) -> dic
     canvas = FigureCanvasAgg(figure)
     axes = draw(figure)
     canvas.draw()  # the layout is made then
-    boxes = [[ax.get_tightbbox()] for ax in axes]
-    for beside in figure.axes:  # a colour bar goes with the panel on its left
-        if beside not in axes:
-            left = [box[0].x0 <= beside.get_tightbbox().x0 for box in boxes]
-            boxes[int(np.flatnonzero(left)[-1])].append(beside.get_tightbbox())
+    boxes = [[_extent(ax)] for ax in axes]
+    for beside in map(_extent, [ax for ax in figure.axes if ax not in axes]):
+        left = [box[0].x0 <= beside.x0 for box in boxes]  # a colour bar goes with the panel on its left
+        boxes[int(np.flatnonzero(left)[-1])].append(beside)
     panels = []
     for ax, parts in zip(axes, boxes, strict=True):
         box = Bbox.union(parts).transformed(figure.dpi_scale_trans.inverted()).padded(0.04)  # inches
@@ -314,3 +322,10 @@ def _figure(title: str, about: str, draw: Callable[[Figure], list[Axes]]) -> dic
         png = base64.b64encode(file.getvalue()).decode("ascii")
         panels.append({"title": ax.get_title(), "width": round(box.width * SCREEN), "png": png})
     return {"title": title, "about": about, "panels": panels}
+
+
+def _extent(ax: Axes) -> BboxBase:
+    """All that belongs to the axes, with their labels and legends, in pixels."""
+    box = ax.get_tightbbox()
+    assert box is not None  # it holds text
+    return box

@@ -79,7 +79,9 @@ def test_the_folder_of_the_benchmarks_comes_before_a_download(tmp_path, monkeypa
     from scmamba_scvi.data import simulate_citeseq
 
     (tmp_path / "bmmc_cite_5k").mkdir()
-    simulate_citeseq(n_cells=20, n_genes=30, n_proteins=5, seed=0).write_h5mu(tmp_path / "bmmc_cite_5k/bmmc_cite_5k.h5mu")
+    simulate_citeseq(n_cells=20, n_genes=30, n_proteins=5, seed=0).write_h5mu(
+        tmp_path / "bmmc_cite_5k/bmmc_cite_5k.h5mu"
+    )
     monkeypatch.setenv("SCMAMBA_DATA", str(tmp_path))
     assert fetch_bone_marrow("cite").n_obs == 20
 
