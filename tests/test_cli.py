@@ -105,6 +105,17 @@ def test_scores_are_printed_beside_chance_and_say_whose_they_are(integrated):
         assert word in output
 
 
+def test_what_was_read_and_how_long_it_took_stand_on_one_line_each(integrated):
+    lines = integrated[1].splitlines()
+    (read,) = [line for line in lines if line.startswith("Read ")]
+    assert read == (
+        "Read multiome.h5mu: 300 cells, 200 features of rna and 600 features of atac (in 280 cells); "
+        "280 have several modalities."
+    )
+    assert sum(line.startswith("Integrated in ") for line in lines) == 1
+    assert [line.split(" ")[0] for line in lines if line.startswith("Wrote")] == ["Wrote"] * 4
+
+
 @pytest.mark.usefixtures("integrated")
 def test_the_input_and_its_folder_are_never_changed(simulated, input_bytes):
     assert simulated.read_bytes() == input_bytes

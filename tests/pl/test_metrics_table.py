@@ -170,6 +170,22 @@ def test_a_file_written_as_csv_draws_the_same(tmp_path):
     assert texts(draw(read)) == texts(draw(scores))
 
 
+def test_one_method_is_a_list_of_its_scores_with_bars_of_their_length():
+    scores = scores_of(["only"])
+    scores.loc["only", ("single-cell", "median rank")] = 17.0
+    ax = draw(scores)
+    written = texts(ax)
+    assert written.index("ARI") < written.index("FOSCTTM ↓") and "17.000" in written and "only" in written
+    bars = [patch for patch in ax.patches if patch.get_facecolor()[:3] != (0.94,) * 3]
+    of_score = {
+        score: bar.get_width()
+        for score, bar in zip(scores.drop(columns=("single-cell", "median rank")), bars, strict=True)
+    }
+    full = max(patch.get_width() for patch in ax.patches)
+    for score, width in of_score.items():
+        assert width == pytest.approx(full * scores.loc["only", score])
+
+
 def test_nothing_is_changed():
     scores = scores_of()[::-1]
     before, settings = scores.copy(), copy.deepcopy(dict(matplotlib.rcParams))

@@ -36,6 +36,8 @@ NAME_LENGTH: Final = 44
 ROW, COLUMN, BAR, GAP, NAME_GAP = 0.44, 0.73, 0.9, 0.2, 0.12
 #: Inches: height of a line of a header.
 LINE: Final = 0.145
+#: Inches, for one method: height of a row, and length of the bar of a score of 1.
+LIST_ROW, BARS = 0.22, 2.2
 
 
 def metrics_table(
@@ -49,7 +51,8 @@ def metrics_table(
     """Draw a table of scores: methods in rows, scores in groups of columns, summaries as bars.
 
     Within a column, colour runs from the worst method (pale) to the best (full); where they differ by less than 0.05 it
-    stays near the middle. An arrow marks scores where lower is better, a dash what was not scored.
+    stays near the middle. An arrow marks scores where lower is better, a dash what was not scored. With one method there is
+    nothing to compare: each score has a row, and a bar from 0 to 1.
 
     Parameters
     ----------
@@ -89,6 +92,8 @@ def metrics_table(
     figure = figure_or_new(figure)
     ax = figure.add_axes((0, 0, 1, 1), label="metrics table")
     ax.set_axis_off()
+    if len(table) == 1:
+        return _draw_single(ax, table.iloc[0], lower, title)
     n = len(table)
     names = [" ".join(str(name).split()) for _, name in table]
     header = n * ROW + max(name.count(" ") + 1 for name in names) * LINE + 0.08
@@ -117,7 +122,7 @@ def metrics_table(
     left = -NAME_GAP - max(text.get_window_extent().width for text in methods) / figure.dpi
     for i in range(n + 1):
         ax.plot([left, right], [i * ROW] * 2, color="0.4" if i == n else "0.9", lw=0.8 if i == n else 0.6)
-    caption = ["Colour: worst (pale) to best method of a column."] if n > 1 else []
+    caption = ["Colour: worst (pale) to best method of a column."]
     caption += ["↓ lower is better."] if any(name in lower for _, name in table) else []
     caption += ["– not scored."] if table.isna().any(axis=None) else []
     text = ("  " if table.shape[1] > 4 else "\n").join(caption)
@@ -128,6 +133,36 @@ def metrics_table(
     right = max(right, *(left + line.get_window_extent().width / figure.dpi for line in lines))
     ax.set(xlim=(left, right), ylim=(0, header + 0.3))  # inches
     fit_figure(figure, ax, right - left, header + 0.3)
+    return ax
+
+
+def _draw_single(ax: Axes, scores: pd.Series, lower: Collection[str], title: str | None) -> Axes:
+    """The scores of one method below each other, in inches; bars are for scores between 0 and 1."""
+    write = partial(ax.text, fontsize=FONT_SIZE, va="center")
+    y, groups = 0.0, list(dict.fromkeys(group for group, _ in scores.index))
+    names = []
+    for group in groups:
+        hue = HUES.get(group, FEW[0])
+        y -= LINE
+        if group:
+            names.append(write(-NAME_GAP, y, group, ha="right", weight="bold", color=_shade(hue, 0.99)))
+            y -= LIST_ROW
+        for name, value in scores[group].items():
+            names.append(write(-NAME_GAP, y, f"{name}{' ↓' if name in lower else ''}", ha="right"))
+            if 0 <= value <= 1:
+                ax.add_patch(Rectangle((0, y - 0.08), BARS, 0.16, color="0.94", lw=0))
+                ax.add_patch(Rectangle((0, y - 0.08), BARS * value, 0.16, color=hue, lw=0))
+            write(BARS + 0.08, y, "–" if np.isnan(value) else f"{value:.3f}")
+            y -= LIST_ROW
+    left = -NAME_GAP - max(text.get_window_extent().width for text in names) / ax.figure.dpi
+    caption = ["↓ lower is better"] if any(name in lower for _, name in scores.index) else []
+    caption += ["– not scored"] if scores.isna().any() else []
+    notes = [write(left, y - 0.05, ", ".join(caption), va="top", fontsize=FONT_SIZE - 2, color="0.45")]
+    head = title or shorten(str(scores.name), NAME_LENGTH)
+    notes.append(write(left, 0.1, head, va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
+    right = max(BARS + 0.6, *(left + text.get_window_extent().width / ax.figure.dpi for text in notes))
+    ax.set(xlim=(left, right), ylim=(y, 0))
+    fit_figure(ax.figure, ax, right - left, -y)
     return ax
 
 
