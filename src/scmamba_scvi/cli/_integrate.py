@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -241,7 +240,7 @@ def _describe(mdata: MuData) -> str:
         f"{data.n_vars:,} features of {key}" + ("" if has.all() else f" (in {has.sum():,} cells)")
         for (key, data), has in zip(mdata.mod.items(), present, strict=True)
     ]
-    pairs = int((np.sum(present, axis=0) > 1).sum()) if present else 0
+    pairs = int((sum(has.astype(int) for has in present) > 1).sum()) if present else 0
     have = "all" if pairs == mdata.n_obs else f"{pairs:,}"
     return f"{mdata.n_obs:,} cells, {' and '.join(parts) or 'no modality'}; {have} have several modalities"
 

@@ -93,7 +93,8 @@ def metrics_table(
     ax = figure.add_axes((0, 0, 1, 1), label="metrics table")
     ax.set_axis_off()
     if len(table) == 1:
-        return _draw_single(ax, table.iloc[0], lower, title)
+        _draw_single(figure, ax, table.iloc[0], lower, title)
+        return ax
     n = len(table)
     names = [" ".join(str(name).split()) for _, name in table]
     header = n * ROW + max(name.count(" ") + 1 for name in names) * LINE + 0.08
@@ -136,7 +137,7 @@ def metrics_table(
     return ax
 
 
-def _draw_single(ax: Axes, scores: pd.Series, lower: Collection[str], title: str | None) -> Axes:
+def _draw_single(figure: Figure, ax: Axes, scores: pd.Series, lower: Collection[str], title: str | None) -> None:
     """The scores of one method below each other, in inches; bars are for scores between 0 and 1."""
     write = partial(ax.text, fontsize=FONT_SIZE, va="center")
     y, groups = 0.0, list(dict.fromkeys(group for group, _ in scores.index))
@@ -154,16 +155,15 @@ def _draw_single(ax: Axes, scores: pd.Series, lower: Collection[str], title: str
                 ax.add_patch(Rectangle((0, y - 0.08), BARS * value, 0.16, color=hue, lw=0))
             write(BARS + 0.08, y, "–" if np.isnan(value) else f"{value:.3f}")
             y -= LIST_ROW
-    left = -NAME_GAP - max(text.get_window_extent().width for text in names) / ax.figure.dpi
+    left = -NAME_GAP - max(text.get_window_extent().width for text in names) / figure.dpi
     caption = ["↓ lower is better"] if any(name in lower for _, name in scores.index) else []
     caption += ["– not scored"] if scores.isna().any() else []
     notes = [write(left, y - 0.05, ", ".join(caption), va="top", fontsize=FONT_SIZE - 2, color="0.45")]
     head = title or shorten(str(scores.name), NAME_LENGTH)
     notes.append(write(left, 0.1, head, va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
-    right = max(BARS + 0.6, *(left + text.get_window_extent().width / ax.figure.dpi for text in notes))
+    right = max(BARS + 0.6, *(left + text.get_window_extent().width / figure.dpi for text in notes))
     ax.set(xlim=(left, right), ylim=(y, 0))
-    fit_figure(ax.figure, ax, right - left, -y)
-    return ax
+    fit_figure(figure, ax, right - left, -y)
 
 
 def _checked(scores: pd.DataFrame) -> pd.DataFrame:
