@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from scmamba_scvi.nn.joint import JointEmbedding, subsets
+from scmamba_scvi.nn.joint import JointEmbedding, _second_moments, subsets
 from scmamba_scvi.nn.spectral import truncated_svd
 
 N, Z = 400, 6
@@ -116,6 +116,26 @@ def test_modalities_that_never_meet_are_joined_over_a_third():
     joint, features, _ = fitted(values, embeddings, present)
     z = joint(features, present, torch.zeros(N, dtype=torch.long))
     torch.testing.assert_close(z.norm(dim=1), torch.ones(N))
+
+
+def test_cells_of_two_assays_keep_their_place_where_one_assay_varies_less():
+    """Moments over different cells: those of RNA are of both assays, those of RNA with ATAC of one."""
+    values, embeddings = data()
+    first = torch.arange(N) < N // 2
+    everywhere = {kind: torch.ones(N, dtype=torch.bool) for kind in values}
+    shrunk = {k: torch.where(first[:, None] | (k != "rna"), x, 0.5 * x) for k, x in values.items()}
+    weaker = {k: torch.where(first[:, None] | (k != "rna"), z, 0.5 * z) for k, z in embeddings.items()}
+    present = {"rna": everywhere["rna"], "atac": first, "protein": ~first}
+    joint, features, _ = fitted(shrunk, weaker, present)
+    moments = _second_moments(features, present)
+    assert torch.linalg.eigvalsh(moments)[0] > -1e-9
+    batch = torch.zeros(N, dtype=torch.long)
+    whole, _, _ = fitted(values, embeddings)
+    expected = whole({k: whole.features(values[k], embeddings[k], k) for k in values}, everywhere, batch)
+    for cells in (first, ~first):
+        found = joint(features, present, batch)
+        agree = np.corrcoef(cosines(found[cells]).ravel(), cosines(expected[cells]).ravel())[0, 1]
+        assert agree > 0.8
 
 
 def test_offsets_of_batches_are_taken_out_and_unknown_batches_left_alone():

@@ -211,14 +211,20 @@ def subsets(kinds: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _second_moments(features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-    """Of the features of all M modalities, each pair over the cells that have both, ``(2 z M, 2 z M)``."""
+    """Of the features of all M modalities, each pair over the cells that have both, ``(2 z M, 2 z M)``.
+
+    Pairs over different cells need not fit each other: where they do not, this is the nearest matrix that moments can be,
+    without negative eigenvalues, which the ridge prediction would divide by.
+    """
     rows = []
     for a, b in itertools.product(features, repeat=2):
         both = present[a] & present[b]
         moment = features[a][both].double().T @ features[b][both].double() / both.sum().clamp_min(1)
         rows.append(moment.cpu())  # where linear algebra of small matrices is fast
     n = len(features)
-    return torch.cat([torch.cat(rows[i * n : (i + 1) * n], dim=1) for i in range(n)])
+    moments = torch.cat([torch.cat(rows[i * n : (i + 1) * n], dim=1) for i in range(n)])
+    values, vectors = torch.linalg.eigh(moments)
+    return (vectors * values.clamp_min(0)) @ vectors.T
 
 
 def _ridge_prediction(moments: Tensor, rows: Tensor, whole: Tensor) -> Tensor:
