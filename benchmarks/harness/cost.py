@@ -52,7 +52,13 @@ def section(results: pd.DataFrame) -> list[str]:
         return [*lines, "Not yet measured.", ""]
     sizes = sorted(scored["n"].unique())
     lines += header(
-        ["method", *(f"s, {n:,} cells" for n in sizes), "slope", *(f"MB, {n:,}" for n in sizes), "kNN, most cells"]
+        [
+            "method",
+            *(f"s, {n:,} cells" for n in sizes),
+            "slope",
+            *(f"MB, {n:,}" for n in sizes),
+            *(f"kNN, {n:,}" for n in sizes),
+        ]
     )
     order = scored.groupby("method")["fit_cpu_s"].max().sort_values().index
     for method in order:
@@ -61,8 +67,11 @@ def section(results: pd.DataFrame) -> list[str]:
             f"{of_method.at[n, 'fit_cpu_s']:,.0f} ({of_method.at[n, 'fit_s']:,.0f})" if n in of_method.index else "–"
             for n in sizes
         ]
-        memory = [f"{of_method.at[n, 'peak_mb']:,.0f}" if n in of_method.index else "–" for n in sizes]
-        lines.append(row([method, *seconds, _slope(of_method), *memory, f"{of_method['kNN accuracy'].iloc[-1]:.3f}"]))
+        memory, found = (
+            [f"{of_method.at[n, column]:{form}}" if n in of_method.index else "–" for n in sizes]
+            for column, form in (("peak_mb", ",.0f"), ("kNN accuracy", ".3f"))
+        )
+        lines.append(row([method, *seconds, _slope(of_method), *memory, *found]))
     unmeasured = [m for m in METHODS if m not in set(order)]
     return [*lines, "", f"Not run at these sizes: {', '.join(unmeasured)}.", ""] if unmeasured else [*lines, ""]
 

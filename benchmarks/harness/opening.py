@@ -9,7 +9,7 @@ from .markdown import header, row
 from .summary import summary
 
 #: At most eight.
-FRONT = ("scmamba-scvi", "SnapATAC2", "WNN", "MultiVI", "totalVI", "weighted CCA", "CCA", "RNA PCA")
+FRONT = ("scmamba-scvi", "SnapATAC2", "WNN", "MultiVI", "Harmony on gene activity", "weighted CCA", "CCA", "RNA PCA")
 #: Short names of the real sets with labels that have thousands of cells.
 SHORT = {"snareseq_mouse_cortex": "cortex", "bmmc_multiome_5k": "marrow, Multiome", "bmmc_cite_5k": "marrow, CITE"}
 
