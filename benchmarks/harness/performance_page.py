@@ -213,8 +213,60 @@ def _gpu(found: dict) -> list[str]:
     return [*lines, *_measured_on(found)]
 
 
+def _gpu_calls(found: dict) -> list[str]:
+    lines = [
+        "### Whole calls", "",
+        f"`gpu_calls.py`, on one {found['gpu'] or 'CPU'}. Calls include all transfers; a step begins with its minibatch on the device.", "",
+        *header(["what", "cells", "s", "cells/s", "GB at peak"], n_left=1),
+    ]  # fmt: skip
+    for one in found["rows"]:
+        keys = ("cells", "s", "cells_per_s", "peak_gb")
+        lines.append(row([one["what"], *(f"{one[key]:,}" if key in one else "" for key in keys)]))
+    whats = {one["what"] for one in found["rows"]}
+    missing = [what for what in GPU_CALLS if not any(measured.startswith(what) for measured in whats)]
+    return [*lines, *(["", f"Not yet measured: {', '.join(missing)}."] if missing else []), *_measured_on(found)]
+
+
+#: Beginnings of what `gpu_calls.py` measures.
+GPU_CALLS = (
+    "defaults: train()", "base: get_latent_representation", "paper: get_latent_representation", "paper, 14 + 16 blocks",
+    "SNARE-seq held out, bf16-mixed", "SNARE-seq held out, 32-true",
+)  # fmt: skip
+
+
+def _ten_million(found: dict) -> list[str]:
+    lines = [
+        "## Ten million cells: an estimate", "",
+        f"`ten_million_cells.py` reckons {found['cells']:,} cells x {found['features']:,} features from slopes that others measured, preset `small`:",
+        f"{found['file_kb_per_cell']} kB per cell in the file, at most {found['read_ms_per_cell']} ms to read it, {found['step_ms_per_cell']} ms in a training step and",
+        f"{found['embed_ms_per_cell']} ms to embed it on a GPU; {found['passes']} passes over the data, as `train` takes by default. Reading runs beside",
+        "the steps. Nothing of this size was run; bandwidths between GPUs are those of data sheets.", "",
+        *header(["GPUs", "start h", "reading h", "steps h", "exchange h", "embedding h", "whole h", "GB on a GPU", "GB of each process", "TB read"], n_left=0),
+    ]  # fmt: skip
+    keys = (
+        "devices",
+        "start_h",
+        "reading_h",
+        "steps_h",
+        "exchange_h",
+        "embedding_h",
+        "whole_h",
+        "gpu_gb",
+        "host_gb",
+        "read_tb",
+    )
+    lines += [row([str(one[key]) for key in keys]) for one in found["rows"]]
+    return [
+        *lines, "",
+        "Reading breaks first: one process cannot decompress as fast as a GPU trains. Every process reads only its own part, so that",
+        "several GPUs divide it; on one, fewer passes would do, as 300 steps are the least that training needs. The gradient of the",
+        "feature embeddings, dense and exchanged in every step, is what limits many machines. Held-out cells and the sample of the",
+        "start have a fixed size.",
+    ]  # fmt: skip
+
+
 #: Name of a file of results -> its section, in the order of the page.
 SECTIONS: dict[str, Callable[[dict], list[str]]] = {
     "speed": _speed, "memory": _memory, "metrics": _metrics, "scan": _scan, "scaling": _scaling,
-    "larger_than_memory": _larger_than_memory, "gpu": _gpu,
+    "larger_than_memory": _larger_than_memory, "gpu": _gpu, "gpu_calls": _gpu_calls, "ten_million_cells": _ten_million,
 }  # fmt: skip
