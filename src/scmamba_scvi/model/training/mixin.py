@@ -299,7 +299,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             identity = training_identity(self, run.splitter, run.config, run.sizes, options)
             checkpoint = TrainingCheckpoint(self, run.splitter, Path(checkpoint_dir), resume, identity)
         if checkpoint is None or checkpoint.state is None:
-            if run.device.type == "cuda":
+            # several processes may be forked later, which none can be that has used a GPU
+            if run.device.type == "cuda" and run.sizes.world_size == 1:
                 self.to_device(run.device)
             if is_first_process():
                 self._initialize(run.splitter.train_idx, run.config.buffer_mb)
