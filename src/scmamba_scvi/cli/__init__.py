@@ -1,7 +1,5 @@
 """The command ``scmamba-scvi``: parse, call the library, print. Heavy imports are inside the commands."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Final
 

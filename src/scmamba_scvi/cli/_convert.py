@@ -1,7 +1,5 @@
 """``convert``: rewrite files as one MuData, as ``.zarr`` so that it can be used without fitting into memory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,15 +1,17 @@
 """Any file that a lab has, as a MuData: recognised by what is in it, read by scanpy, anndata or mudata, and checked."""
 
-from __future__ import annotations
-
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import anndata
 import h5py
+import mudata
 import numpy as np
 import pandas as pd
+import zarr
 from anndata import AnnData
 from anndata.utils import make_index_unique
 from mudata import MuData
@@ -132,27 +134,20 @@ def _read_file(path: Path) -> MuData | AnnData:
     with h5py.File(path, "r") as file:
         parts = set(file)
     if "mod" in parts:
-        import mudata
-
         with without_pulling():
             return mudata.read_h5mu(path)
     if {"X", "obs", "var"} <= parts or {"obs", "var", "layers"} <= parts:
-        import anndata
-
         return anndata.io.read_h5ad(path)
     if "matrix" in parts:
         import scanpy as sc
 
-        return _without_warning_of_names(lambda: sc.read_10x_h5(path, gex_only=False))
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `_parts_of` numbers them
+            return sc.read_10x_h5(path, gex_only=False)
     raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {_readable()}.")
 
 
 def _read_folder(path: Path) -> MuData | AnnData:
     if (path / ".zgroup").exists() or (path / "zarr.json").exists():
-        import anndata
-        import mudata
-        import zarr
-
         with without_pulling():
             return mudata.read_zarr(path) if "mod" in zarr.open_group(path, mode="r") else anndata.io.read_zarr(path)
     if any((path / name).exists() for name in ("matrix.mtx.gz", "matrix.mtx")):
@@ -171,7 +166,8 @@ def _read_mtx(path: Path) -> AnnData:
     """A folder of Cell Ranger; ARC writes the place of each feature into the fourth to sixth column."""
     import scanpy as sc
 
-    adata = _without_warning_of_names(lambda: sc.read_10x_mtx(path, gex_only=False))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `_parts_of` numbers them
+        adata = sc.read_10x_mtx(path, gex_only=False)
     adata.X = sparse.csr_matrix(adata.X)
     table = next(path / name for name in ("features.tsv.gz", "features.tsv", "genes.tsv") if (path / name).exists())
     columns = pd.read_csv(table, sep="\t", header=None, dtype={3: str})
@@ -263,15 +259,6 @@ def _kind_of_name(name: str) -> str | None:
     return next(
         (kind for kind, names in MODALITY_NAMES.items() if name.lower() in names or set(words) & set(names)), None
     )
-
-
-def _without_warning_of_names(read_file) -> AnnData:
-    """Read without anndata's warning that names repeat: they are made unique within each modality."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Variable names are not unique")
-        return read_file()
 
 
 def check_declared_sizes(path: Path) -> None:

@@ -1,7 +1,5 @@
 """In which cells do the modalities disagree, and where are these cells in the embedding?"""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How training went: the loss, and how well held-out cells find their true matches."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """Cells coloured by their pseudotime."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np
