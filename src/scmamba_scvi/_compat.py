@@ -1,7 +1,5 @@
 """What depends on the inside of other packages: their private names, optional packages, versions, and loggers."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.util
@@ -13,6 +11,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
@@ -119,8 +118,6 @@ def share_data(source: Any, target: Any) -> None:
 
 def package_version() -> str:
     """Version of this package as installed, or ``"0+unknown"`` for a source tree that is only on the path."""
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         return version("scmamba-scvi")
     except PackageNotFoundError:

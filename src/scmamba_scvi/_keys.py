@@ -18,8 +18,6 @@ Dimensions
 ====  =========================================================================
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal, get_args
 
 #: Kinds of modality.

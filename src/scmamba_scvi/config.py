@@ -1,7 +1,5 @@
 """Options of the network and of training: two frozen dataclasses and one table of presets."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from types import NoneType

@@ -1,7 +1,5 @@
 """Errors that this package raises."""
 
-from __future__ import annotations
-
 import copyreg
 import difflib
 from collections.abc import Iterable

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ._columns import obs_column
 from ._compat import device_of, limited_threads, quiet
@@ -302,7 +303,6 @@ def _restoring(mdata: MuData) -> Iterator[None]:
 def _seeded(seed: int) -> Iterator[None]:
     """Run with scvi-tools' seed set, and restore every generator and setting that this changes."""
     import scvi
-    import torch
 
     environment = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS")}
     before = scvi.settings.seed, random.getstate(), np.random.get_state()

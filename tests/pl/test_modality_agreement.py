@@ -63,7 +63,7 @@ def test_embedding_is_aligned_by_name_and_low_cells_are_on_top(cells):
 
 def test_no_threshold_marks_nothing(cells):
     mdata, values = cells
-    histogram, embedding = draw(values.to_numpy(), mdata, threshold=None, name="cosine")
+    histogram, embedding = draw(values.rename("cosine"), mdata, threshold=None)
     assert not histogram.texts and histogram.get_xlabel() == "cosine"
     assert len(embedding.collections) == 2
     (alone,) = draw(values, threshold=-100)

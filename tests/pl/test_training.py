@@ -32,7 +32,7 @@ def levels(ax):
 
 
 def test_loss_and_retrieval_with_chance_and_best_epoch():
-    axes = pl.training(history(), n_validation=200, figure=Figure())
+    axes = pl.training(SimpleNamespace(history=history(), validation_indices=range(200)), figure=Figure())
     assert [title.split(" (")[0] for title in titles(axes)] == ["loss", "held-out FOSCTTM", "held-out recall@10"]
     assert levels(axes[1]) == [0.5] and levels(axes[2]) == [0.05]
     for ax in axes:

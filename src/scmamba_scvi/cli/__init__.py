@@ -1,8 +1,5 @@
 """The command ``scmamba-scvi``: parse, call the library, print. Heavy imports are inside the commands."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
@@ -22,13 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-COMMANDS: Final[dict[str, Callable[..., None]]] = {
-    "demo": demo,
-    "integrate": integrate,
-    "evaluate": evaluate,
-    "convert": convert,
-    "doctor": doctor,
-}
+COMMANDS: Final = {command.__name__: command for command in (demo, integrate, evaluate, convert, doctor)}
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 

@@ -1,7 +1,5 @@
 """Options that name pairs, and messages of the library in the words of the command line."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a command prints and how it exits: results go to stdout, notes and errors to stderr."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

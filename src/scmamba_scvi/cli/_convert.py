@@ -1,13 +1,11 @@
 """``convert``: rewrite files as one MuData, as ``.zarr`` so that it can be used without fitting into memory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .._files import check_result, temporary_folder
+from .._files import temporary_folder
 from ..errors import ScmambaError
 from ._arguments import FILES, parse_files, paths_of
 from ._console import out, reporting
@@ -47,7 +45,6 @@ def convert(
             convert_mudata(first, target, overwrite=overwrite)
         else:
             mdata = read(sources)
-            check_result(mdata, target.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary_folder(target.parent) as folder:
                 file = folder / "cells.h5mu" if is_folder else target

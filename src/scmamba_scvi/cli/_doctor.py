@@ -1,8 +1,8 @@
 """``doctor``: what is installed, and what would run here."""
 
-from __future__ import annotations
-
 import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from rich.table import Table
@@ -23,9 +23,6 @@ def doctor() -> None:
 
         scmamba-scvi doctor
     """
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
     table = Table("package", "version", box=None, header_style="bold")
     table.add_row("python", f"{platform.python_version()} ({platform.platform(terse=True)})")
     for name in PACKAGES:

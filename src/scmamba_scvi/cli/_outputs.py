@@ -1,7 +1,5 @@
 """Files that a command writes: checked before the work starts, and written whole or not at all."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Data sets of raw counts as MuData: simulated with known truth, downloaded once, or left in a file on disk."""
 
-from __future__ import annotations
-
 from ._download import fetch_bone_marrow, fetch_pbmc_multiome
 from ._on_disk import convert_mudata, open_mudata, write_obsm
 from ._read import read

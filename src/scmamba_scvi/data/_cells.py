@@ -1,7 +1,5 @@
 """The truth about simulated cells: their types, batches and states, and which modalities were measured."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Final
 

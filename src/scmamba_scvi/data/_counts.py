@@ -1,7 +1,5 @@
 """Counts of simulated cells, from the programs that each cell mixes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -1,13 +1,12 @@
 """Public data sets, downloaded once and kept."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import h5py
 import numpy as np
+import pooch
 from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
@@ -114,8 +113,6 @@ def fetch_bone_marrow(
 
 def _downloaded(url: str, path: str | os.PathLike[str] | None) -> Path:
     """The file of ``url``, unpacked, which is downloaded where it is not there yet."""
-    import pooch
-
     folder = Path(pooch.os_cache("scmamba-scvi") if path is None else path)
     packed = url.rpartition("/")[2]
     file = folder if folder.is_file() else folder / packed.removesuffix(".gz")

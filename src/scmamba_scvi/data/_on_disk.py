@@ -1,7 +1,5 @@
 """MuData files larger than memory: open them with their matrices left on disk, rewrite them for that, add to them."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A program is a distribution over features (a topic of an admixture). A cell is a
 modalities up to fixed weights: only this links the profiles of a cell in two modalities.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Final
 

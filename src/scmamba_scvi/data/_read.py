@@ -1,15 +1,17 @@
 """Any file that a lab has, as a MuData: recognised by what is in it, read by scanpy, anndata or mudata, and checked."""
 
-from __future__ import annotations
-
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import anndata
 import h5py
+import mudata
 import numpy as np
 import pandas as pd
+import zarr
 from anndata import AnnData
 from anndata.utils import make_index_unique
 from mudata import MuData
@@ -87,7 +89,7 @@ def read(
     ['rna', 'atac']
     """
     if isinstance(paths, Mapping):
-        return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
+        return _assembled({str(name): _one_modality(Path(path), str(name))[1] for name, path in paths.items()})
     if isinstance(paths, AnnData):
         return _split(paths.copy(), Path("adata"))
     if isinstance(paths, str | os.PathLike):
@@ -98,8 +100,8 @@ def read(
         return read(files[0])
     modalities: dict[str, AnnData] = {}
     for file in files:
-        adata = _one_modality(file, None)
-        name = _kind_of(adata) or _kind_of_name(file.name)
+        kind, adata = _one_modality(file, None)
+        name = kind if kind in KINDS else _kind_of_name(file.name)
         if name is None or name in modalities:
             doubt = f"{file} does not say which" if name is None else f"{file} is a second one of {name!r}"
             raise ScmambaError(f"Each file must be of another modality, and {doubt}: name them, {_example(files[0])}.")
@@ -132,31 +134,20 @@ def _read_file(path: Path) -> MuData | AnnData:
     with h5py.File(path, "r") as file:
         parts = set(file)
     if "mod" in parts:
-        import mudata
-
         with without_pulling():
             return mudata.read_h5mu(path)
     if {"X", "obs", "var"} <= parts or {"obs", "var", "layers"} <= parts:
-        import anndata
-
         return anndata.io.read_h5ad(path)
     if "matrix" in parts:
         import scanpy as sc
 
-        return _without_warning_of_names(lambda: sc.read_10x_h5(path, gex_only=False))
-    if len(parts) == 1 and _is_legacy_10x(path):
-        raise ScmambaError(
-            f"{path} is of Cell Ranger 2, which counted genes only. A second modality is needed: {_example(path)}."
-        )
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `_parts_of` numbers them
+            return sc.read_10x_h5(path, gex_only=False)
     raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {_readable()}.")
 
 
 def _read_folder(path: Path) -> MuData | AnnData:
     if (path / ".zgroup").exists() or (path / "zarr.json").exists():
-        import anndata
-        import mudata
-        import zarr
-
         with without_pulling():
             return mudata.read_zarr(path) if "mod" in zarr.open_group(path, mode="r") else anndata.io.read_zarr(path)
     if any((path / name).exists() for name in ("matrix.mtx.gz", "matrix.mtx")):
@@ -175,7 +166,8 @@ def _read_mtx(path: Path) -> AnnData:
     """A folder of Cell Ranger; ARC writes the place of each feature into the fourth to sixth column."""
     import scanpy as sc
 
-    adata = _without_warning_of_names(lambda: sc.read_10x_mtx(path, gex_only=False))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `_parts_of` numbers them
+        adata = sc.read_10x_mtx(path, gex_only=False)
     adata.X = sparse.csr_matrix(adata.X)
     table = next(path / name for name in ("features.tsv.gz", "features.tsv", "genes.tsv") if (path / name).exists())
     columns = pd.read_csv(table, sep="\t", header=None, dtype={3: str})
@@ -186,15 +178,15 @@ def _read_mtx(path: Path) -> AnnData:
     return adata
 
 
-def _one_modality(path: Path, name: str | None) -> AnnData:
-    """The modality ``name`` of a file; the only one where ``name`` is `None` or the file holds just one."""
+def _one_modality(path: Path, name: str | None) -> tuple[str, AnnData]:
+    """The modality ``name`` of a file, or the only one where ``name`` is `None` or the file holds just one; with its name."""
     found = _read_one(path)
     parts = dict(found.mod) if isinstance(found, MuData) else _parts_of(found)
     if name is not None and name in parts:
-        return parts[name]
+        return name, parts[name]
     if len(parts) != 1:
         raise ScmambaError(f"{path} holds {list(parts)}: pass it alone, read({str(path)!r}), or name one of these.")
-    return next(iter(parts.values()))
+    return next(iter(parts.items()))
 
 
 def _split(adata: AnnData, path: Path) -> MuData:
@@ -262,26 +254,11 @@ def _assembled(modalities: Mapping[str, AnnData]) -> MuData:
         return MuData({name: modalities[name] for name in order})
 
 
-def _kind_of(adata: AnnData) -> str | None:
-    column = next((name for name in TYPE_COLUMNS if name in adata.var), None)
-    types = set() if column is None else set(adata.var[column].astype(str))
-    return FEATURE_TYPES.get(types.pop()) if len(types) == 1 else None
-
-
 def _kind_of_name(name: str) -> str | None:
     words = name.lower().replace(".", "_").replace("-", "_").split("_")
     return next(
         (kind for kind, names in MODALITY_NAMES.items() if name.lower() in names or set(words) & set(names)), None
     )
-
-
-def _without_warning_of_names(read_file) -> AnnData:
-    """Read without anndata's warning that names repeat: they are made unique within each modality."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Variable names are not unique")
-        return read_file()
 
 
 def check_declared_sizes(path: Path) -> None:
@@ -298,12 +275,6 @@ def check_declared_sizes(path: Path) -> None:
 
     with h5py.File(path, "r") as file:
         file.visititems(check)
-
-
-def _is_legacy_10x(path: Path) -> bool:
-    with h5py.File(path, "r") as file:
-        group = next(iter(file.values()))
-        return isinstance(group, h5py.Group) and {"genes", "gene_names", "barcodes"} <= set(group)
 
 
 def _readable() -> str:

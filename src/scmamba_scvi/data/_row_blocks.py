@@ -1,7 +1,5 @@
 """Matrices of a file read and written a block of rows at a time, so that none is ever held in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sparse counts of cells that mix programs, sampled without a dense matrix of rates."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Multimodal cells with known truth: types, states, batches, and peaks that follow their genes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

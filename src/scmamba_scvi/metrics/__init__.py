@@ -5,8 +5,6 @@ that is empty or not finite, for labels that are missing, of another number than
 the same, and for a number of neighbours that is not 1 to ``n - 1``. What a function says under "Raises" comes on top.
 """
 
-from __future__ import annotations
-
 from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precision
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._evaluate import evaluate_integration

@@ -1,11 +1,10 @@
 """Are the nearest neighbours of a cell of its type?"""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
+from sklearn.neighbors import NearestNeighbors
 
 from ..errors import ScmambaError
 from ._labels import Labels, label_codes
@@ -148,8 +147,6 @@ def graph_connectivity(
     >>> metrics.graph_connectivity(np.array([[0.0], [1.0], [8.0], [9.0]]), list("TTTT"), n_neighbors=1)
     0.5
     """
-    from sklearn.neighbors import NearestNeighbors
-
     x = as_matrix(x)
     codes = label_codes(cell_type, len(x), "cell_type", at_least=1)
     k = resolve_k(n_neighbors, None, len(x))

@@ -1,13 +1,12 @@
 """Do clusters of the embedding recover the cell types?"""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ..errors import ScmambaError
 from ._labels import Labels, label_codes
@@ -78,7 +77,6 @@ def leiden_ari_nmi(
     1.0
     """
     import scanpy as sc
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     x = as_matrix(x)
     types = label_codes(cell_type, len(x), "cell_type")

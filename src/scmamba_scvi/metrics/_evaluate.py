@@ -1,13 +1,13 @@
 """All scores of an integration at once: methods in rows, scores in groups of columns."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
 import pandas as pd
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from ..errors import ScmambaError, UnknownNameError
 from ._embedded import BioOn, Embedded
@@ -122,9 +122,6 @@ def evaluate_integration(
     >>> scores.index.tolist(), scores.columns.tolist()
     (['first'], [('bio', 'ARI')])
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     wanted = _requested(metrics)
     if bio_on not in get_args(BioOn):
         raise UnknownNameError("bio_on", bio_on, get_args(BioOn))

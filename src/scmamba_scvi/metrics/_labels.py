@@ -1,7 +1,5 @@
 """Labels of cells as integer codes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 

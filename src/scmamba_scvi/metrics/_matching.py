@@ -5,8 +5,6 @@ come from one number per cell: how many cells are closer to it than its true mat
 pass over the distances, take :func:`true_match_ranks` once and call its methods.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,10 +1,9 @@
 """Do neighbours that two modalities have in common lead from a cell to its true match?"""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np
+from sklearn.neighbors import NearestNeighbors
 
 from ..errors import ScmambaError
 from ._matching import check_pairs
@@ -50,8 +49,6 @@ def matching_score(
     >>> metrics.matching_score(np.eye(4), np.eye(4))
     1.0
     """
-    from sklearn.neighbors import NearestNeighbors
-
     x, y = check_pairs(x, y)
     n, k = len(x), n_neighbors
     if not 1 <= k <= n:

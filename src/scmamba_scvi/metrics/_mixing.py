@@ -1,7 +1,5 @@
 """Are the modalities, or the batches, mixed around a cell?"""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The table of scores that :func:`~scmamba_scvi.metrics.evaluate_integration` can compute."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The scores of scib-metrics, by its own Benchmarker."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

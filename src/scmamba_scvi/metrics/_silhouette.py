@@ -1,7 +1,5 @@
 """How much nearer is a cell to its own group than to the next one?"""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

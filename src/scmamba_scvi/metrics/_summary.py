@@ -1,7 +1,5 @@
 """One number for a table of scores."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final, Literal
 

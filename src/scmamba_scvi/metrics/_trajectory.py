@@ -1,11 +1,10 @@
 """Is the order of cells along a process kept?"""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 
 import numpy as np
+from scipy.stats import pearsonr, spearmanr
 
 from ..errors import ScmambaError
 from .distances import Matrix, as_matrix, resolve_k
@@ -100,8 +99,6 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     >>> metrics.trajectory_conservation(np.array([0.0, 0.3, 1.0]), np.array([0.0, 0.5, 0.9]))
     1.0
     """
-    from scipy.stats import spearmanr
-
     a, b = _of_common_cells(before, after, "before", "after")
     return float((spearmanr(a, b).statistic + 1) / 2)
 
@@ -117,8 +114,6 @@ def pseudotime_consistency(a: np.ndarray, b: np.ndarray) -> float:
     >>> round(metrics.pseudotime_consistency(np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.6, 1.1])), 6)
     1.0
     """
-    from scipy.stats import pearsonr
-
     return float(pearsonr(*_of_common_cells(a, b, "a", "b")).statistic)
 
 

@@ -16,8 +16,6 @@ Distances that differ by less than that error are ties. Counts add half of the t
 rows, and an embedding that puts all cells at one point scores as chance does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias

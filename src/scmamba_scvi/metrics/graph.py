@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from sklearn.neighbors import NearestNeighbors
 
 from .distances import Matrix, as_matrix
 
@@ -25,8 +26,6 @@ def nearest(x: Matrix, k: int, rows: np.ndarray, random_state: int = 0) -> Itera
     A row, told by its index, is never its own neighbour; ``random_state`` orders ties. Yields positions of rows ``(b,)`` and
     of their neighbours ``(b, k)``.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     points = break_ties(x, random_state)
     search = NearestNeighbors(n_neighbors=k + 1).fit(points)
     for start in range(0, len(rows), BLOCK_ROWS):

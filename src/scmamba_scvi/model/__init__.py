@@ -1,7 +1,5 @@
 """The subpackage that knows scvi-tools, Lightning and MuData; `docs/architecture.md` says what each file is for."""
 
-from __future__ import annotations
-
 from ._model import SCMAMBA
 from ._module import SCMAMBAModule
 from .tools.matching import CellMatches

@@ -1,7 +1,5 @@
 """What the capabilities of a model may rely on: its network, names, keys and coordinates, each declared once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Self
 

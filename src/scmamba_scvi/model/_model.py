@@ -1,7 +1,5 @@
 """SCMAMBA, the model that the user holds: setup and construction. Its other methods come from mixins."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """Carries a minibatch to the encoders and the loss; does no maths of its own."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import cast

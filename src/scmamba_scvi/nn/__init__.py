@@ -1,7 +1,5 @@
 """The network, in torch alone: tokens from counts, Mamba2 blocks, pooling, the loss, and the initialization."""
 
-from __future__ import annotations
-
 from .alignment import Alignment
 from .attention import Attention
 from .block import Block, GatedMLP

@@ -4,8 +4,6 @@ A contrastive loss asks for true matches to be nearer than other cells, not for 
 counts of one modality say less than those of another, so that its embeddings lie nearer to their mean.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Causal self-attention, for the few blocks of the published network that use it."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

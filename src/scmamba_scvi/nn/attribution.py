@@ -1,7 +1,5 @@
 """Which values of a cell a score of it comes from: integrated gradients along the line from an empty cell."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One layer of the network: a mixer across tokens, then a gated MLP within each token, both residual."""
 
-from __future__ import annotations
-
 import abc
 
 import torch

@@ -1,7 +1,5 @@
 """Rows of all processes gathered, with gradients: a loss over them is that of one large minibatch."""
 
-from __future__ import annotations
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F

@@ -10,8 +10,6 @@ Micro-batches end before everything that looks at cells together. Batch statisti
 loss, not of a micro-batch, and running statistics are updated once: the gradient is that of one large minibatch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 
 import torch

@@ -5,8 +5,6 @@ embeddings tells cell types apart less well than the better modality alone. The 
 components of each modality, weighted by how reliably they are measured.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 

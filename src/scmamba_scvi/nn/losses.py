@@ -1,7 +1,5 @@
 """The contrastive objective (paper, equations 7-9): pure functions of embeddings and a scale."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """The Mamba2 mixer (Dao & Gu 2024, arXiv 2405.21060, section 7), with mamba-ssm's names of parameters."""
 
-from __future__ import annotations
-
 import math
 
 import torch

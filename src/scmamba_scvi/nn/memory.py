@@ -1,7 +1,5 @@
 """What a network keeps for its backward pass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

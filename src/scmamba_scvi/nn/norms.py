@@ -1,7 +1,5 @@
 """Root mean square normalization, plain and gated."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

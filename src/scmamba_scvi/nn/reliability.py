@@ -1,7 +1,5 @@
 """How much of a component is signal: its split-half reliability."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

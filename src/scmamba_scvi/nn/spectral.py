@@ -6,8 +6,6 @@ two-modality case reduces exactly. Each variate is scaled by its canonical corre
 between the modalities, without which cells are matched far worse ("CCA" beside "weighted CCA" in docs/benchmarks.md).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping

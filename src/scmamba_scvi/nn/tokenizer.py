@@ -1,7 +1,5 @@
 """Counts of a cell to a sequence of patches along the genome (paper, section 4.1.1)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -3,8 +3,6 @@
 What cannot be drawn is a :class:`~scmamba_scvi.errors.ScmambaError` that names what is missing or unknown.
 """
 
-from __future__ import annotations
-
 from ._confusion import confusion
 from ._integration import integration
 from ._metrics_table import metrics_table

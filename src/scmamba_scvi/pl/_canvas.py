@@ -1,7 +1,5 @@
 """What all figures have in common: the figure to draw into, its size, and how axes and planes look."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from matplotlib.axes import Axes

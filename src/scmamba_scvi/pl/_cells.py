@@ -1,7 +1,5 @@
 """Cells as points: where they lie, which values are theirs, and how large they are drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeVar

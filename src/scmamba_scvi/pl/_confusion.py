@@ -1,7 +1,5 @@
 """Which cell types are mistaken for which?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, Literal
@@ -11,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
@@ -134,9 +134,6 @@ def _ordered(counts: pd.DataFrame, order: str | Sequence[str]) -> pd.DataFrame:
 
 def _by_similarity(counts: pd.DataFrame) -> list[str]:
     """Rows in the order of the leaves of a tree that joins labels whose cells are predicted alike."""
-    from scipy.cluster.hierarchy import leaves_list, linkage
-    from scipy.spatial.distance import squareform
-
     profiles = counts.to_numpy() / counts.to_numpy().sum(axis=1, keepdims=True)
     near = squareform(profiles @ profiles.T, checks=False)
     if len(counts) < 3 or np.ptp(near) < 1e-9:

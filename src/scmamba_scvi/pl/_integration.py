@@ -1,7 +1,5 @@
 """The joint embedding, drawn once per question: which modality, which cell type, which batch, which cluster?"""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Names in a figure: in the order people expect, short enough, and not on top of each other."""
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

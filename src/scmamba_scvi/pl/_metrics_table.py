@@ -1,7 +1,5 @@
 """A table of the scores of several methods: which one is good at what?"""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from functools import partial
 from typing import Final

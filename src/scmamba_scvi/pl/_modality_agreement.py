@@ -1,7 +1,5 @@
 """In which cells do the modalities disagree, and where are these cells in the embedding?"""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np
@@ -28,7 +26,6 @@ def modality_agreement(
     *,
     threshold: float | None = 0.0,
     basis: str = UMAP_KEY,
-    name: str | None = None,
     figure: Figure | None = None,
 ) -> list[Axes]:
     """Draw a histogram of the agreement of the modalities and, beside it, the embedding coloured by it.
@@ -37,7 +34,8 @@ def modality_agreement(
     ----------
     agreement
         A column of what :meth:`scmamba_scvi.SCMAMBA.get_modality_agreement` gives, ``"evidence"`` or ``"cosine"``.
-        A ``Series`` is aligned with ``mdata`` by the names of cells; an array must be in the order of ``mdata``.
+        A ``Series`` is aligned with ``mdata`` by the names of cells, and its name is that of the axis; an array must be in
+        the order of ``mdata``.
     mdata
         With ``obsm[basis]``, coordinates ``(n_cells, 2)``. `None`: the histogram alone.
     threshold
@@ -45,8 +43,6 @@ def modality_agreement(
         than those of two different cells; for cosines choose your own; `None`: no mark.
     basis
         Key of ``mdata.obsm``.
-    name
-        What the axis is called; `None`: the name of the ``Series``.
     figure
         Draw into this empty figure, which is given the size needed; `None` makes one with pyplot.
 
@@ -70,7 +66,7 @@ def modality_agreement(
         elif len(values) != mdata.n_obs:
             raise ScmambaError(f"agreement has {len(values):,} values for {mdata.n_obs:,} cells of mdata.")
     figure = figure_or_new(figure, WIDTH if mdata is None else 2.15 * WIDTH, HEIGHT)
-    label = name or (str(values.name) if values.name is not None else "agreement")
+    label = "agreement" if values.name is None else str(values.name)
     axes = figure.subplots(1, 1 if mdata is None else 2, squeeze=False)[0]
     _draw_histogram(axes[0], values.to_numpy(), threshold, label)
     if mdata is not None:

@@ -1,7 +1,5 @@
 """Colours for categories: safe for every kind of colour vision while they are few, as different as possible when many."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

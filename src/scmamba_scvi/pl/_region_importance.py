@@ -1,7 +1,5 @@
 """Importance along the whole genome, chromosomes side by side on one axis."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Final

@@ -1,7 +1,5 @@
 """Pairs of a peak and a gene: the strength of each link against its distance, and what chance gives."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How training went: the loss, and how well held-out cells find their true matches."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -28,7 +26,6 @@ COLORS: Final = {"train": FEW[0], "held out": FEW[3]}
 def training(
     model_or_history: Any,
     *,
-    n_validation: int | None = None,
     figure: Figure | None = None,
 ) -> list[Axes]:
     """Draw the loss and the held-out retrieval of every epoch, with the epoch of the weights kept and the chance level.
@@ -39,10 +36,8 @@ def training(
     Parameters
     ----------
     model_or_history
-        A trained model or its ``history``: a dict from name to a DataFrame with one row per epoch. A model knows its stages
-        and which epoch's weights it kept; for a history, the epoch of the lowest FOSCTTM is marked.
-    n_validation
-        Number of held-out cells, for the chance line of recall; ``None`` takes it from the model.
+        A trained model or its ``history``: a dict from name to a DataFrame with one row per epoch. A model knows its stages,
+        which epoch's weights it kept and the chance of recall; for a history, the epoch of the lowest FOSCTTM is marked.
     figure
         Draw into this empty figure; ``None`` makes one with pyplot.
 
@@ -67,8 +62,8 @@ def training(
         raise ScmambaError(
             f"There is no training to draw: train the model first (history has {sorted(curves) or 'no entries'})."
         )
-    if n_validation is None and (indices := getattr(model_or_history, "validation_indices", None)) is not None:
-        n_validation = min(len(indices), TrainConfig.max_validation_cells)
+    indices = getattr(model_or_history, "validation_indices", None)
+    n_validation = 0 if indices is None else min(len(indices), TrainConfig.max_validation_cells)
 
     panels: list[tuple[str, dict[str, pd.Series], float | None]] = [(LOSS, losses, None)]
     chance_of_recall = min(10 / n_validation, 1.0) if n_validation else None

@@ -1,7 +1,5 @@
 """Steps before the network: features to patches along the genome, counts to the values that the network reads."""
 
-from __future__ import annotations
-
 from ._genome import annotate_genome
 from ._layout import FeatureLayout, feature_layout
 from .values import VALUE_TRANSFORMS, ValueTransform, value_transform

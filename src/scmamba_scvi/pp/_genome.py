@@ -1,7 +1,5 @@
 """Coordinates of genes, from an annotation of the genome."""
 
-from __future__ import annotations
-
 import gzip
 import itertools
 import logging

@@ -137,10 +137,9 @@ class FeatureLayout:
         """
         try:
             slots, names = np.asarray(saved["slots"]), tuple(saved["patch_names"])
-            layout = cls(**{**saved, "slots": slots, "patch_names": names})
+            return cls(**{**saved, "slots": slots, "patch_names": names})
         except (KeyError, TypeError, ValueError) as error:
             raise ScmambaError(f"The saved layout cannot be read: {error}.") from error
-        return layout
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FeatureLayout) and self.to_dict() == other.to_dict()

@@ -1,7 +1,5 @@
 """Genome builds that data name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, Final

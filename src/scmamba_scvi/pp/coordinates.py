@@ -1,7 +1,5 @@
 """Genome coordinates of features, read from the columns or the names of ``var``."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Matching of intervals: which interval of a reference each interval of a query overlaps most."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .coordinates import Coordinates, chromosome_key

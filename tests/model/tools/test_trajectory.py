@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from scmamba_scvi import SCMAMBA, pl
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import pseudotime_consistency, trajectory_conservation
 
 
@@ -103,16 +103,11 @@ def test_figure(path):
     time.iloc[:7, 0] = np.nan
     mdata = mdata.copy()
     mdata.obsm["X_umap_scmamba"] = model.get_latent_representation()[:, :2]
-    joins = connectivities(*path)
-    axes = pl.trajectory(mdata, time, connectivities=joins, groupby="cell_type", figure=Figure())
+    axes = pl.trajectory(mdata, time, figure=Figure())
     assert [ax.get_title() for ax in axes] == ["joint", "rna", "atac"]
     grey, coloured = axes[0].collections[:2]
     assert len(grey.get_offsets()) == 7 and len(coloured.get_offsets()) == mdata.n_obs - 7
-    n_joins = int((np.triu(joins.to_numpy(), 1) >= 0.1).sum())
-    lines = [line for line in axes[0].lines if len(line.get_xdata()) == 2]
-    assert len(lines) == n_joins >= 3
-    with pytest.raises(UnknownNameError, match="groupby"):
-        pl.trajectory(mdata, time, connectivities=joins, groupby="nothing", figure=Figure())
+    np.testing.assert_array_equal(coloured.get_array(), time["joint"].dropna())
     with pytest.raises(ScmambaError, match="no 'X_tsne'"):
         pl.trajectory(mdata, time, basis="X_tsne", figure=Figure())
 

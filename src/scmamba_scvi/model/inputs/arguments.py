@@ -1,7 +1,5 @@
 """Checks of arguments, before anything is computed or written."""
 
-from __future__ import annotations
-
 import difflib
 import numbers
 from collections.abc import Iterable

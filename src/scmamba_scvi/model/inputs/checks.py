@@ -1,7 +1,5 @@
 """Checks of a MuData before any work; errors name what is wrong, where, and what to do."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Batches and labels as numbers, from a column of cells wherever the data have it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

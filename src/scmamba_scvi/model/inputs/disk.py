@@ -1,7 +1,5 @@
 """Rows of a matrix in a file, read in spans of neighbouring rows: single rows are slow to find and to decompress."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Coordinates of a model's features and their genome build: kept with the model, to be compared with new data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

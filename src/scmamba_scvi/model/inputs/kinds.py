@@ -1,7 +1,5 @@
 """Which modality of a MuData is RNA, accessibility or protein."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from anndata import AnnData

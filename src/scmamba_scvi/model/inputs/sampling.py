@@ -1,7 +1,5 @@
 """Random choices among cells, for what takes too long on all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

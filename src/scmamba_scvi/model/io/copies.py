@@ -1,7 +1,5 @@
 """Deep copies and pickles of a model: network, fitted values and registry; data are shared or left out."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, Self, TypeVar
 

@@ -1,7 +1,5 @@
 """Models as files that can be read without running their code: weights in safetensors, everything else in JSON."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """``model.json`` of an exported model. It may come from anyone, so every entry is checked before it is used."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Models as files in scvi-tools' format; what `ExportMixin` writes is for files that are passed on."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """Do the modalities of a cell describe the same cell?"""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The cells that a method is called with: the model's own MuData, another one, or an AnnData of one modality."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

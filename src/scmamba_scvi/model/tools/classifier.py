@@ -1,7 +1,5 @@
 """Cell types on the frozen joint embedding: learned from labelled cells, predicted for cells of any set of modalities."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Features that the user names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which regions of the genome, and which features, place a group of cells where it is in the embedding."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np

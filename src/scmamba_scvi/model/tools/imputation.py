@@ -1,7 +1,5 @@
 """Values of a modality that a cell lacks, averaged over its nearest cells that were measured in it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 
 from ...errors import ScmambaError
 
@@ -64,9 +66,6 @@ def fit_linear_classifier(z: np.ndarray, labels: np.ndarray, seed: int) -> Linea
     There are two labels or more, every one of at least two cells. Cells are weighted by one over the root of the frequency
     of their label; ``seed`` is that of the folds.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
-
     classes, codes, counts = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
     mean, scale = z.mean(axis=0, dtype=np.float64), max(np.sqrt(z.var(axis=0, dtype=np.float64).mean()), 1e-12)
     x = (z - mean) / scale

@@ -1,7 +1,5 @@
 """Which peaks go with which genes: vectors of features in the space that modalities share, compared near each gene."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from mudata import MuData
+from scipy.stats import false_discovery_control, norm
 
 from ..._compat import warn
 from ...errors import ScmambaError
@@ -108,8 +107,6 @@ class LinksMixin(EmbeddingMixin):
         >>> links.columns[:4].tolist()
         ['gene', 'peak', 'chrom', 'distance']
         """
-        from scipy.stats import false_discovery_control, norm
-
         self._check_trained()
         check_count("max_distance", max_distance, 0)
         refuse_anndata(adata)

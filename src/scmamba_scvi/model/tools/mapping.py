@@ -1,7 +1,5 @@
 """New cells in the embedding of a model that was trained on others."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which cell of another modality is the true match of a cell, or the nearest to it?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """New data brought to the features of a model: genes by name, peaks by name or by overlap, missing ones zero and marked."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 

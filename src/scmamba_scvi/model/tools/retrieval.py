@@ -1,7 +1,5 @@
 """Nearest neighbours between two sets of unit vectors, a block at a time, and what their cosines are worth."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Order of cells along a process, in the joint embedding and in that of each modality."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Checks of the arguments of `train`, before anything is computed or written."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import os

@@ -1,7 +1,5 @@
 """What happens around the steps of training: equal initialization, the best weights, early stopping, progress, Ctrl-C."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import signal

@@ -1,7 +1,5 @@
 """Training on several devices, one process for each: how Lightning's trainer is set up."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Where a value that is not finite came from: modality and cells, for the error that stops training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Final
 

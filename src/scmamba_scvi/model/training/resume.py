@@ -1,7 +1,5 @@
 """The checkpoint of a training: a process that was killed continues from the last epoch that it finished."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import hashlib

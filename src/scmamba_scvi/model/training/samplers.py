@@ -1,7 +1,5 @@
 """Which cells a minibatch consists of, and in which order they are read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Sizes that follow from the number of cells and features: patches, minibatch, epochs."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which cells are trained on and which are held out, and the loaders of their minibatches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

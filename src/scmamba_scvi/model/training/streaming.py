@@ -1,7 +1,5 @@
 """Minibatches of cells whose counts are in a file, through a buffer in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 

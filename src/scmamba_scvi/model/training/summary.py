@@ -1,7 +1,5 @@
 """What a training found: `training_summary_`, and the line that is logged about it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Final, NamedTuple
 
