@@ -147,6 +147,7 @@ def test_examples_run(namespace, monkeypatch):
 
 def test_sections_returns_are_shown_whole():
     """Prose goes into one field, which napoleon would cut at the end of each line and at each colon."""
+    pytest.importorskip("sphinx", reason="sphinx is installed by `make docs`")
     from sphinx.ext.napoleon import Config, NumpyDocstring
 
     conf = runpy.run_path(str(ROOT / "docs" / "conf.py"))

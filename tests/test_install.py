@@ -67,7 +67,7 @@ def test_every_dependency_is_imported_somewhere_and_every_import_is_a_dependency
     imported = {name for file in Path(scmamba_scvi.__file__).parent.rglob("*.py") for name in imports_of(file)}
     # not imported here: scanpy imports them in its neighbours, UMAP and Leiden, which we call
     behind_scanpy = {"igraph", "pynndescent", "umap-learn"}
-    optional = {"mamba_ssm", "causal_conv1d", "triton"}
+    optional = {"mamba_ssm", "scib_metrics", "triton"}
     brought_by_others = {"h5py", "lightning"}  # by anndata and scvi-tools, whose interfaces they are part of
     modules = {module_of.get(name, name) for name in named - behind_scanpy}
     assert modules <= imported, modules - imported
