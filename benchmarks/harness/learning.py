@@ -62,12 +62,15 @@ def draw(results: pd.DataFrame) -> None:
     for j, name in enumerate(names):
         for i, score in enumerate(SHOWN):
             axis = axes[i, j]
+            sizes = sorted(set(curves.loc[curves["whole"] == name, "cells"]))
             for method, color in zip(METHODS, ("black", "tab:blue", "tab:orange"), strict=True):
                 of_method = curves[(curves["whole"] == name) & (curves["method"] == method)]
                 if score in of_method:
                     means = of_method.groupby("cells")[score].mean()
                     axis.plot(means.index, means, marker="o", ms=4, color=color, label=method)
             axis.set(xscale="log", ylabel=score if j == 0 else "", title=name if i == 0 else "")
+            axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axis.minorticks_off()
             axis.spines[["top", "right"]].set_visible(False)
         axes[-1, j].set_xlabel("training cells")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
