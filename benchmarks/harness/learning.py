@@ -71,6 +71,7 @@ def draw(results: pd.DataFrame) -> None:
             axis.set(xscale="log", ylabel=score if j == 0 else "", title=name if i == 0 else "")
             axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
             axis.minorticks_off()
+            axis.tick_params(axis="x", labelrotation=45)
             axis.spines[["top", "right"]].set_visible(False)
         axes[-1, j].set_xlabel("training cells")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
