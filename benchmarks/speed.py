@@ -50,7 +50,7 @@ def training_step(shape: tuple[int, int, int], preset: str, batch_size: int, dev
     mdata = simulate_multiome(n_cells=n_cells, n_genes=n_genes, n_peaks=n_peaks, seed=0)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, preset=preset, **options)
-    model._initialize(np.arange(n_cells))
+    model._initialize(np.arange(n_cells), np.arange(0))
     dataset = model.adata_manager.create_torch_dataset()
     model.to_device(device)
     batch = {name: tensor.to(device) for name, tensor in dataset[list(range(batch_size))].items()}

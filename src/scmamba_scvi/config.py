@@ -83,7 +83,7 @@ class ModelConfig:
     # -- joint embedding
     # "shared+own": the modality-specific embeddings beside the reliable components of each modality; "shared": their mean
     joint: Literal["shared+own", "shared"] = "shared+own"
-    joint_shared_weight: Weight = 0.5  # of the embeddings beside the components; only read by "shared+own"
+    joint_shared_weight: Weight = 0.7  # of the embeddings beside the components; only read by "shared+own"
     correct_batches: bool = True  # subtract batch offsets; needs a batch_key and "shared+own"
     # -- value transforms
     values: PerKind[str] = dataclasses.field(

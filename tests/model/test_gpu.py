@@ -39,7 +39,7 @@ def test_the_start_is_that_of_the_cpu(mdata):
         torch.manual_seed(0)
         model = SCMAMBA(mdata, align=False)
         model.to_device(device)
-        model._initialize(np.arange(500))
+        model._initialize(np.arange(500), np.arange(0))
         model._fit_joint_embedding(np.arange(500))
         model.is_trained_ = True
         found.append((cosines(model), model.get_latent_representation()))
@@ -78,7 +78,7 @@ def test_the_memory_of_a_step_is_estimated_within_15_percent(preset, n_cells):
     data = simulate_multiome(n_cells=300, n_genes=6_000, n_peaks=30_000, seed=0)
     SCMAMBA.setup_mudata(data)
     model = SCMAMBA(data, preset=preset)
-    model._initialize(np.arange(300))
+    model._initialize(np.arange(300), np.arange(0))
     model.to_device("cuda")
     module = model.module.train()
     dataset = model.adata_manager.create_torch_dataset()

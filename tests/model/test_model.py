@@ -262,7 +262,7 @@ def test_untrained_embeddings_equal_the_spectral_solution(mdata):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, spectral_weights="in-sample")
     cells = np.arange(mdata.n_obs)
-    model._initialize(cells)
+    model._initialize(cells, np.arange(0))
     values, svds = {}, {}
     for kind in ("rna", "atac"):
         blocks = list(iterate_blocks(model.adata_manager.matrix(kind), cells))
@@ -283,7 +283,7 @@ def test_weights_from_held_out_cells_fall_to_nearly_zero_for_chance_correlations
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, spectral_weights="held-out")
     cells = np.arange(mdata.n_obs)
-    model._initialize(cells)
+    model._initialize(cells, np.arange(0))
     matrices = {kind: model.adata_manager.matrix(kind) for kind in ("rna", "atac")}
     weights = direction_weights(model.module, matrices, cells, 30, seed=0)
     assert (weights.diff() <= 0).all() and weights.min() >= 0 and weights.max() <= 1
@@ -324,7 +324,7 @@ def test_best_weights_are_kept(mdata):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
     with torch.no_grad():
-        model._initialize(np.arange(mdata.n_obs))
+        model._initialize(np.arange(mdata.n_obs), np.arange(0))
     start = {k: v.clone() for k, v in model.module.encoders.state_dict().items()}
     model.train(max_epochs=3, enable_progress_bar=False, plan_kwargs={"lr": 1.0, "spectral_lr": 10.0})
     assert model.training_summary_["best_epoch"] is None

@@ -67,7 +67,7 @@ def test_cells_with_one_modality_change_what_is_fitted_to_it(kind):
         scvi.settings.seed = 0
         SCMAMBA.setup_mudata(train)
         model = SCMAMBA(train, encoder="linear")
-        model._initialize(np.arange(train.n_obs))
+        model._initialize(np.arange(train.n_obs), np.arange(0))
         models.append(model.module)
     other = "atac" if kind == "rna" else "rna"
     assert not np.allclose(models[0].values[kind].weight, models[1].values[kind].weight)

@@ -98,7 +98,7 @@ class Work:
     def started(self, on, **options):
         model = self.model(**options)
         model.module.to(on)
-        model._initialize(np.arange(N_TRAIN))
+        model._initialize(np.arange(N_TRAIN), np.arange(0))
         return model
 
     def fitted(self, on):

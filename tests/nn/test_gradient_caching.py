@@ -34,7 +34,7 @@ def module_and_batch(mdata, **options):
     SCMAMBA.setup_mudata(mdata)
     torch.manual_seed(0)
     model = SCMAMBA(mdata, n_latent=16, **options)
-    model._initialize(np.arange(mdata.n_obs))
+    model._initialize(np.arange(mdata.n_obs), np.arange(0))
     for encoder in model.module.encoders.values():
         if encoder.gate is not None:
             encoder.gate.data.fill_(0.5)

@@ -9,6 +9,7 @@ from scmamba_scvi.nn.joint import JointEmbedding, _second_moments, subsets
 from scmamba_scvi.nn.spectral import truncated_svd
 
 N, Z = 400, 6
+TRUSTED = {"rna": torch.linspace(1, 0.2, Z), "atac": torch.linspace(0.9, 0, Z), "protein": torch.ones(Z)}
 
 
 def data(seed=0, kinds=("rna", "atac", "protein")):
@@ -28,9 +29,10 @@ def data(seed=0, kinds=("rna", "atac", "protein")):
 def fitted(values, embeddings, present=None, shared_weight=0.5):
     joint = JointEmbedding({k: x.shape[1] for k, x in values.items()}, Z, n_batches=1)
     present = present or {k: torch.ones(N, dtype=torch.bool) for k in values}
-    for kind, x in values.items():
-        svd = truncated_svd(lambda x=x[present[kind]]: [x], x.shape[1], Z, n_passes=40)
-        joint.set_components(kind, svd, torch.linspace(1, 0.2, Z))
+    svds = {
+        k: truncated_svd(lambda x=x[present[k]]: [x], x.shape[1], Z, n_passes=40) for k, x in values.items()
+    }
+    joint.set_components(svds, TRUSTED)
     features = {k: joint.features(values[k], embeddings[k], k) for k in values}
     joint.fit_maps(features, present, shared_weight)
     return joint, features, present
@@ -45,11 +47,11 @@ def cosines(z):
 def test_equals_its_definition(kinds, shared_weight):
     values, embeddings = data(kinds=kinds)
     joint, features, present = fitted(values, embeddings, shared_weight=shared_weight)
-    trusted = np.linspace(1, 0.2, Z)
+    length = np.sqrt(sum(float(TRUSTED[kind].square().sum()) for kind in kinds) / len(kinds))
     blocks = []
-    for x in values.values():
+    for kind, x in values.items():
         scores = PCA(Z, svd_solver="full").fit_transform(x.double().numpy())
-        blocks.append(scores / scores.std(0) * trusted / np.linalg.norm(trusted))
+        blocks.append(scores / scores.std(0) * TRUSTED[kind].numpy() / length)
     total = sum(v.double().numpy() for v in embeddings.values())
     blocks.append(shared_weight * total / np.sqrt((total**2).sum(1).mean()))
     t = np.hstack(blocks)
@@ -60,11 +62,13 @@ def test_equals_its_definition(kinds, shared_weight):
     np.testing.assert_allclose(cosines(found), cosines(expected), atol=2e-3)  # signs of directions are free
 
 
-def test_own_components_have_mean_square_one():
+def test_a_modality_weighs_as_much_as_its_reliable_components():
     values, embeddings = data()
-    joint, features, _ = fitted(values, embeddings)
-    for x in features.values():
-        assert float(x[:, :Z].square().sum(1).mean()) == pytest.approx(1, abs=1e-4)
+    _, features, _ = fitted(values, embeddings)
+    total = sum(float(trusted.square().sum()) for trusted in TRUSTED.values())
+    for kind, x in features.items():
+        expected = len(values) * float(TRUSTED[kind].square().sum()) / total
+        assert float(x[:, :Z].square().sum(1).mean()) == pytest.approx(expected, abs=1e-4)
 
 
 def test_every_choice_of_modalities_predicts_the_whole():
@@ -154,8 +158,8 @@ def test_components_without_variance_and_without_trust_say_nothing():
     x[:, 0] = torch.randn(50, generator=torch.Generator().manual_seed(0))
     joint = JointEmbedding({"rna": 8}, Z, n_batches=1)
     svd = truncated_svd(lambda: [x], 8, Z)
-    joint.set_components("rna", svd, torch.ones(Z))
+    joint.set_components({"rna": svd}, {"rna": torch.ones(Z)})
     own = joint.features(x, torch.zeros(50, Z), "rna")[:, :Z]
     assert torch.isfinite(own).all() and float(own.square().sum(1).mean()) == pytest.approx(1, abs=1e-3)
-    joint.set_components("rna", svd, torch.zeros(Z))
+    joint.set_components({"rna": svd}, {"rna": torch.zeros(Z)})
     assert (joint.features(x, torch.zeros(50, Z), "rna")[:, :Z] == 0).all()

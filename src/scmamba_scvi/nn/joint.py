@@ -27,7 +27,7 @@ class JointEmbedding(nn.Module):
 
     For a cell with all modalities it is ``unit(R.T @ [own_1, ..., own_M, a * (shared_1 + ... + shared_M) / g])``:
     ``shared_m`` the embedding of one modality; ``own_m`` its components, each scaled to variance 1 and by its reliability,
-    all together of mean square 1; ``g`` the root mean square of the sum; ``R`` the leading directions of these vectors over
+    those of all modalities together of mean square ``M``; ``g`` the root mean square of the sum; ``R`` the leading directions of these vectors over
     the training cells. For a cell that lacks modalities it is the ridge prediction of that from what the cell has.
 
     Parameters
@@ -58,16 +58,24 @@ class JointEmbedding(nn.Module):
             self.register_buffer(f"map_{'_'.join(some)}", torch.zeros(2 * n_latent * len(some), n_latent))
 
     @torch.no_grad()
-    def set_components(self, kind: str, svd: TruncatedSVD, reliability: Tensor) -> None:
-        """Take the components of one modality, ``reliability`` ``(k,)`` being between 0 and 1."""
+    def set_components(self, svds: Mapping[str, TruncatedSVD], reliabilities: Mapping[str, Tensor]) -> None:
+        """Take the components of every modality; reliabilities ``(k,)`` are between 0 and 1.
+
+        No modality is scaled for itself: one with few components that can be trusted has less to say about a cell.
+        """
         tiny = torch.finfo(torch.float32).tiny
-        k = min(self.n_latent, svd.components.shape[1])
-        spread, trusted = svd.scores[:, :k].double().std(0, correction=0).float(), reliability[:k].cpu()
-        # a component without variance gets no weight
-        trusted = torch.where(spread > 0, trusted, 0.0)
-        scale = (trusted / spread.clamp_min(tiny) / trusted.norm().clamp_min(tiny)).to(svd.components.device)
-        self.get_buffer(f"components_{kind}").zero_()[:, :k] = svd.components[:, :k] * scale
-        self.get_buffer(f"mean_{kind}").zero_()[:k] = svd.mean @ svd.components[:, :k] * scale
+        scales = {}
+        for kind, svd in svds.items():
+            spread = svd.scores[:, : self.n_latent].double().std(0, correction=0).float()
+            # a component without variance gets no weight
+            trusted = torch.where(spread > 0, reliabilities[kind][: self.n_latent].cpu(), 0.0)
+            scales[kind] = trusted, spread
+        total = torch.cat([trusted for trusted, _ in scales.values()]).norm().clamp_min(tiny)
+        for kind, (trusted, spread) in scales.items():
+            svd, k = svds[kind], len(trusted)
+            scale = (trusted / spread.clamp_min(tiny) / total * len(svds) ** 0.5).to(svd.components.device)
+            self.get_buffer(f"components_{kind}").zero_()[:, :k] = svd.components[:, :k] * scale
+            self.get_buffer(f"mean_{kind}").zero_()[:k] = svd.mean @ svd.components[:, :k] * scale
 
     def features(self, values: Tensor, shared: Tensor, kind: str) -> Tensor:
         """Components and embedding of cells that have the modality: ``(n, f)`` and ``(n, z)`` to ``(n, 2 z)``."""

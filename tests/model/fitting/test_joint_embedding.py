@@ -4,6 +4,7 @@ import mudata
 import numpy as np
 import pytest
 import scvi
+import torch
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
@@ -97,6 +98,15 @@ def test_a_second_training_keeps_the_components_and_fits_the_maps_again():
     model.train(**QUICK, train_size=1.0, early_stopping=False, plan_kwargs={"spectral_lr": 0.05})
     assert (model.module.joint.components_rna == components).all()
     assert not np.allclose(model.module.joint.map_rna_atac.numpy(), maps.numpy())
+
+
+def test_components_of_noise_weigh_little():
+    """Six types have at most five directions apart; the other components describe noise of the cells they were fitted to."""
+    module = model_of(mdata := simulate_multiome(**SIZES)).module
+    for kind in ("rna", "atac"):
+        values = module.transform(torch.from_numpy(mdata[kind].X.toarray()), kind)
+        weights = module.joint.features(values, torch.zeros(len(values), 64), kind)[:, :64].std(0)
+        assert weights[10:].mean() < 0.3 * weights[:3].mean(), kind
 
 
 def test_cells_of_a_single_type_are_embedded():

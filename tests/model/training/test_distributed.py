@@ -73,7 +73,7 @@ def test_loss_and_gradients_of_two_processes_with_64_cells_are_those_of_128(tmp_
         SCMAMBA.setup_mudata(mdata)
         torch.manual_seed(0)
         model = SCMAMBA(mdata, n_latent=16, **WITHOUT_CHANCE, **options)
-        model._initialize(np.arange(mdata.n_obs))
+        model._initialize(np.arange(mdata.n_obs), np.arange(0))
         for encoder in model.module.encoders.values():
             if encoder.gate is not None:
                 encoder.gate.data.fill_(0.0 if name == "linear first" else 0.5)
@@ -90,7 +90,7 @@ def test_few_cells_of_one_process_have_a_modality(tmp_path, n_cells):
     mdata = mudata_of({kind: poisson(128, 30, seed=i) for i, kind in enumerate(("rna", "atac", "protein"))})
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, **{**TINY, **WITHOUT_CHANCE}, layer_scale=1.0, gate_init=0.5)
-    model._initialize(np.arange(128))
+    model._initialize(np.arange(128), np.arange(0))
     batch = model.adata_manager.create_torch_dataset()[np.arange(128)]
     has_atac = torch.arange(128) < n_cells
     counts = batch["X_atac"].to_dense() * has_atac[:, None]

@@ -20,6 +20,8 @@ from .initialization import MAX_CELLS
 CELLS_PER_CLUSTER = 50
 #: The offset of a batch that came after training is a mean over its cells: of fewer it would describe just these cells.
 MIN_CELLS_OF_BATCH = 20
+#: Of fewer cells, the reliability of a component is hardly better known than without measuring it.
+MIN_CELLS_OF_RELIABILITY = 20
 #: Rounds of clustering and of comparing batches within clusters; the offsets change little after the third.
 N_ROUNDS = 5
 
@@ -28,26 +30,38 @@ def initialize_joint(
     module: SCMAMBAModule,
     matrices: Mapping[str, ModalityMatrix],
     cells: np.ndarray,
+    held_out: np.ndarray,
     svds: Mapping[str, TruncatedSVD],
     seed: int,
     known_counts: bool,
 ) -> None:
-    """Give the joint embedding the components of every modality, each weighted by its reliability on ``cells``.
+    """Give the joint embedding the components of every modality, each weighted by its reliability.
 
-    ``known_counts``: all values were checked to be counts when the data were set up, which saves a pass over them.
+    Parameters
+    ----------
+    cells, svds
+        Training cells and their components, of `decompose`.
+    held_out
+        Cells on which reliability is measured; ``cells`` where fewer than `MIN_CELLS_OF_RELIABILITY` of them have the
+        modality. A component holds some of the noise of the cells that it was fitted to, and both halves of such a cell have
+        their part of it: most components of accessibility look reliable there and are not.
+    known_counts
+        All values were checked to be counts when the data were set up, which saves a pass over them.
     """
+    reliabilities = {}
     for kind, matrix in matrices.items():
         components = svds[kind].components
-        if known_counts or all(are_counts(block) for block in iterate_blocks(matrix, cells)):
+        measured = held_out if matrix.present(held_out).sum() >= MIN_CELLS_OF_RELIABILITY else cells
+        if known_counts or all(are_counts(block) for block in iterate_blocks(matrix, measured)):
             generator = torch.Generator(module.device).manual_seed(seed)
-            blocks = (block.to(module.device) for block in iterate_blocks(matrix, cells))
+            blocks = (block.to(module.device) for block in iterate_blocks(matrix, measured))
             halves = (split_counts(block, generator) for block in blocks)
             transformed = ((module.transform(a, kind), module.transform(b, kind)) for a, b in halves)
-            reliability = split_half_reliability(transformed, components)
+            reliabilities[kind] = split_half_reliability(transformed, components)
         else:
-            values = (module.transform(block, kind) for block in iterate_blocks(matrix, cells))
-            reliability = coefficient_alpha(values, components)
-        _joint(module).set_components(kind, svds[kind], reliability)
+            values = (module.transform(block, kind) for block in iterate_blocks(matrix, measured))
+            reliabilities[kind] = coefficient_alpha(values, components)
+    _joint(module).set_components(svds, reliabilities)
 
 
 @torch.inference_mode()

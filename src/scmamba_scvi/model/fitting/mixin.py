@@ -25,8 +25,13 @@ from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, ini
 class FittingMixin(ModelBase):
     """Value transforms, spectral initialization and joint embedding of a model whose module is an `SCMAMBAModule`."""
 
-    def _initialize(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
-        """Fit what must be known before the first step of training; once in the life of a model."""
+    def _initialize(
+        self, cells: np.ndarray, held_out: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb
+    ) -> None:
+        """Fit what must be known before the first step of training; once in the life of a model.
+
+        ``cells`` are those to train on, ``held_out`` those of validation.
+        """
         if self.is_initialized_:
             return
         seed = settings.seed or 0
@@ -34,14 +39,13 @@ class FittingMixin(ModelBase):
         fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
         is_spectral = self.config.spectral and self.config.linear_branch
         if is_spectral or self.module.joint is not None:
-            matrices, cells, _ = self._sample(cells, buffer_mb)
+            matrices, cells, chosen = self._sample(cells, buffer_mb)
             svds = decompose(self.module, matrices, cells, seed)
             if is_spectral:
                 initialize_linear_branch(self.module, matrices, cells, svds, seed)
             if self.module.joint is not None:
-                initialize_joint(
-                    self.module, matrices, cells, svds, seed, known_counts=self.adata_manager.requires_counts
-                )
+                known_counts = self.adata_manager.requires_counts
+                initialize_joint(self.module, self._matrices(), chosen, held_out, svds, seed, known_counts)
         self.is_initialized_ = True
 
     def _fit_joint_embedding(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:

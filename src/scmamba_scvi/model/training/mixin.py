@@ -303,7 +303,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             if run.device.type == "cuda" and run.sizes.world_size == 1:
                 self.to_device(run.device)
             if is_first_process():
-                self._initialize(run.splitter.train_idx, run.config.buffer_mb)
+                self._initialize(run.splitter.train_idx, run.splitter.val_idx, run.config.buffer_mb)
             self.is_initialized_ = True  # the other processes get weights and buffers of the first, see `EqualStart`
         return checkpoint
 
