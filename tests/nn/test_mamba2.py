@@ -123,10 +123,10 @@ def test_cells_do_not_see_each_other():
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_chunks_and_backends_change_nothing_but_speed(bidirectional):
+def test_chunks_change_nothing_but_speed(bidirectional):
     u = tokens(c=40)
     results = []
-    for options in ({"ssd_backend": "recurrent"}, {"chunk_size": 7}, {"chunk_size": 64}, {}):
+    for options in ({"chunk_size": 7}, {"chunk_size": 64}, {}):
         mixer = make_mixer(bidirectional=bidirectional, **options)
         y = mixer(u)
         results.append([y, *torch.autograd.grad(y.square().sum(), list(mixer.parameters()))])

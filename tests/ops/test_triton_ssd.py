@@ -139,12 +139,6 @@ def test_results_are_the_same_every_time():
     assert all(torch.equal(a, b) for a, b in zip(results(ssd_triton, inputs), results(ssd_triton, inputs), strict=True))
 
 
-def test_a_compiler_takes_it_without_a_break():
-    inputs = make_inputs(20)
-    function = torch.compile(lambda *args: 2 * ssd_triton(*args), fullgraph=True, backend="aot_eager")
-    assert_same(results(function, inputs), results(lambda *args: 2 * ssd_triton(*args), inputs), 1e-6)
-
-
 def test_float64_is_refused():
     with pytest.raises(ScmambaError, match="float32, bfloat16 or float16, got torch.float64"):
         ssd_triton(*(t.double() for t in make_inputs(5)))

@@ -172,9 +172,6 @@ class SequenceNetwork(nn.Module):
         attention = config.of_kind("attention_layers", kind)
         n_layers = config.of_kind("n_layers", kind)
         self.blocks = nn.ModuleList(_block(config, is_attention=i in attention) for i in range(n_layers))
-        if config.compile:
-            for block in self.blocks:
-                block.compile(fullgraph=True)
         self.norm = RMSNorm(config.d_model)
         self.pooling = config.pooling
         #: first blocks whose activations are computed again in the backward pass instead of kept

@@ -30,8 +30,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..errors import ScmambaError
+from .triton_fused import dense_rows
 
 #: Channels of one program, forward and backward.
 MAX_BLOCK: Final = (128, 64)
@@ -284,7 +286,7 @@ def ssd_triton(
             f"ssd_backend='triton' computes in float32, bfloat16 or float16, got {x.dtype}. Pass ssd_backend='torch'."
         )
     A, D = A.float().contiguous(), D.float().contiguous()
-    return _ssd(x, dt.float(), A, B.to(x.dtype), C.to(x.dtype), D, chunk_size or 0)
+    return _Scan.apply(x, dt.float(), A, B.to(x.dtype), C.to(x.dtype), D, chunk_size or 0)
 
 
 def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int = 0) -> Tensor:
@@ -339,52 +341,23 @@ def scan_gradients(
     return ddt.sum(2).transpose(1, 2), dA.sum((0, 1, 3)), dD.sum((0, 1, 3))
 
 
-# Operators of torch rather than an autograd function: `torch.compile` takes them as they are.
-@torch.library.custom_op(
-    "scmamba_scvi::ssd",
-    mutates_args=(),
-    schema="(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, int longest) -> Tensor",
-)
-def _ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int) -> Tensor:
-    x, B, C = (_dense_rows(t) for t in (x, B, C))
-    return scan(x, dt, A, B, C, D, longest)
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, dt, A, B, C, D)
+        ctx.longest = longest
+        return scan(dense_rows(x), dt, A, dense_rows(B), dense_rows(C), D, longest)
 
-
-@torch.library.custom_op(
-    "scmamba_scvi::ssd_backward",
-    mutates_args=(),
-    schema="(Tensor dy, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, int longest)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def _ssd_backward(
-    dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int
-) -> tuple[Tensor, ...]:
-    x, B, C = (_dense_rows(t) for t in (x, B, C))
-    dx, dB, dC = (t.new_empty(t.shape) for t in (x, B, C))
-    ddt, dA, dD = scan_gradients(dy.to(x.dtype).contiguous(), x, dt, A, B, C, D, (dx, dB, dC), longest)
-    return dx, ddt.contiguous(), dA, dB, dC, dD
-
-
-@_ssd.register_fake
-def _(x, dt, A, B, C, D, longest):
-    return x.new_empty(x.shape)
-
-
-@_ssd_backward.register_fake
-def _(dy, x, dt, A, B, C, D, longest):
-    return tuple(t.new_empty(t.shape) for t in (x, dt, A, B, C, D))
-
-
-def _keep_inputs(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    *tensors, ctx.longest = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_ssd_backward(dy, *ctx.saved_tensors, ctx.longest), None
-
-
-_ssd.register_autograd(_backward, setup_context=_keep_inputs)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, dt, A, B, C, D = ctx.saved_tensors
+        x, B, C = (dense_rows(t) for t in (x, B, C))
+        dx, dB, dC = into = [t.new_empty(t.shape) for t in (x, B, C)]
+        ddt, dA, dD = scan_gradients(dy.contiguous(), x, dt, A, B, C, D, into, ctx.longest)
+        return dx, ddt, dA, dB, dC, dD, None
 
 
 def _sizes(x: Tensor, B: Tensor, longest: int, *, backward: bool) -> dict[str, Any]:
@@ -408,8 +381,3 @@ def _power_of_two(length: int) -> int:
 def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[int, ...]:
     """In the order of the kernels' arguments."""
     return (*x.stride()[:3], *dt.stride(), *B.stride()[:2], *C.stride()[:2])
-
-
-def _dense_rows(t: Tensor) -> Tensor:
-    """``t`` itself if its last axis is dense in memory."""
-    return t if t.stride(-1) == 1 else t.contiguous()
