@@ -14,27 +14,29 @@ from torch import Tensor
 
 def norm_values(x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """`rms_norm`, with ``z`` `gated_rms_norm`, in ``dtype``."""
-    value = _at_least_float32(x) if z is None else F.silu(_at_least_float32(z)).mul_(x)
-    return (value * _inverse_rms(value, eps)).mul_(weight).to(dtype)
+    if z is None:
+        x = _at_least_float32(x)
+        return (x * _inverse_rms(x, eps)).mul_(weight).to(dtype)
+    value = F.silu(_at_least_float32(z)).mul_(x)
+    return value.mul_(_inverse_rms(value, eps)).mul_(weight).to(dtype)
 
 
 def norm_gradients(
     dy: Tensor, x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dz: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and the weight; that of z is written to ``dz``."""
-    dy, xf = _at_least_float32(dy), _at_least_float32(x)
-    gate = None if z is None else F.silu(_at_least_float32(z))
-    value = xf if gate is None else gate * xf
+    if z is None or dz is None:
+        xf = _at_least_float32(x)
+        scale = _inverse_rms(xf, eps)
+        dx, dweight = _norm_gradients(dy, xf * scale, weight, scale)
+        return dx.to(x.dtype), dweight
+    zf = _at_least_float32(z)
+    gate = F.silu(zf)
+    value = gate * x
     scale = _inverse_rms(value, eps)
-    normal = value * scale
-    product = (dy * normal).flatten(0, -2)
-    dweight = product.sum(0)
-    along = torch.mv(product, weight.to(product.dtype)).div_(-normal.shape[-1]).view(scale.shape)
-    dvalue = torch.mul(dy, weight, out=product.view(dy.shape)).addcmul_(normal, along).mul_(scale)
-    if z is not None and gate is not None and dz is not None:
-        dz.copy_(torch.ops.aten.silu_backward(dvalue * xf, _at_least_float32(z)))
-        dvalue.mul_(gate)
-    return dvalue.to(x.dtype), dweight.to(weight.dtype)
+    dvalue, dweight = _norm_gradients(dy, value.mul_(scale), weight, scale)
+    dz.copy_(torch.ops.aten.silu_backward(torch.mul(dvalue, x, out=value), zf))
+    return dvalue.mul_(gate).to(x.dtype), dweight
 
 
 def swiglu_values(ab: Tensor) -> Tensor:
@@ -85,3 +87,12 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def _inverse_rms(x: Tensor, eps: float) -> Tensor:
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1), reads x once and writes nothing of its size
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _norm_gradients(dy: Tensor, normal: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``normal * weight``, ``normal = x * scale``, with respect to ``x`` (a new tensor) and ``weight``."""
+    dy = _at_least_float32(dy)
+    product = (dy * normal).flatten(0, -2)
+    dweight = product.sum(0).to(weight.dtype)
+    along = torch.mv(product, weight.to(product.dtype)).div_(-normal.shape[-1]).view(scale.shape)
+    return torch.mul(dy, weight, out=product.view(dy.shape)).addcmul_(normal, along).mul_(scale), dweight
