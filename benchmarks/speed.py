@@ -114,7 +114,6 @@ def measure_published(batch_size: int = 16, rounds: int = 3) -> dict[str, object
     shared by all patches, last token. Its scan by mamba-ssm's kernels is timed only where they can be imported.
     """
     import torch
-
     from harness import mamba_ssm
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

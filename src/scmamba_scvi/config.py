@@ -253,7 +253,7 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     """
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
-    _check_names("model option", overrides, ModelConfig)
+    check_names("model option", overrides, ModelConfig)
     config = ModelConfig(**PRESETS[preset])
     for name, value in overrides.items():
         default = getattr(config, name)
@@ -262,26 +262,8 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     return dataclasses.replace(config, **overrides)
 
 
-def resolve_train_config(**overrides: Any) -> TrainConfig:
-    """Training configuration with ``overrides`` applied.
-
-    Raises
-    ------
-    UnknownNameError
-        For an option that does not exist.
-    ScmambaError
-        For a value that cannot be used.
-
-    Examples
-    --------
-    >>> config.resolve_train_config(linear_first=False).linear_first
-    False
-    """
-    _check_names("training option", overrides, TrainConfig)
-    return TrainConfig(**overrides)
-
-
-def _check_names(what: str, names: Iterable[str], config_class: type[ModelConfig | TrainConfig]) -> None:
+def check_names(what: str, names: Iterable[str], config_class: type[ModelConfig | TrainConfig]) -> None:
+    """Answer a name that is no option of this configuration with the known ones."""
     known = [field.name for field in dataclasses.fields(config_class)]
     for name in names:
         if name not in known:

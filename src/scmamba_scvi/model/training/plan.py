@@ -124,7 +124,7 @@ class ContrastivePlan(TrainingPlan):
         optimizer = torch.optim.AdamW(groups, fused=True)
         # it need not undo the scaling of fp16 gradients: Lightning does so before they are clipped, and refuses to clip
         # gradients, of bf16 too, for an optimizer that would
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer._step_supports_amp_scaling = False
         steps = max(2, int(self.trainer.estimated_stepping_batches))
         # a warm-up of one step begins and ends at the same step, and OneCycleLR divides by its length
         warmup = self.train_config.warmup if self.train_config.warmup * steps > 1 else 0.0
