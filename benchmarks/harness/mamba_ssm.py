@@ -26,10 +26,10 @@ def register() -> bool:
 def in_our_layout(kernel):
     """``mamba_chunk_scan_combined`` with our arguments: its B and C have an axis of groups, here of length one."""
 
-    def scan(x, dt, A, B, C, D, *, chunk_size=None):
+    def scan(x, dt, A, B, C, D):
         B, C = (t.to(x.dtype).unsqueeze(2) for t in (B, C))  # (n, c, 1, s)
         # the longest is its default, for which it is tuned
-        chunk_size = chunk_size or min(max(1 << (x.shape[1] - 1).bit_length(), 64), 256)
+        chunk_size = min(max(1 << (x.shape[1] - 1).bit_length(), 64), 256)
         return kernel(x, dt.float(), A.float(), B, C, chunk_size, D=D.float(), dt_softplus=False)
 
     return scan

@@ -13,31 +13,25 @@ from .fused import kernels_for
 from .ssd import ssd_chunked
 
 
-def ssd_triton(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
-) -> Tensor:
+def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """The scan by the kernels of `scmamba_scvi.ops.triton_ssd`, which are imported on first use."""
     kernel, reason = load_triton()
     if kernel is None:
         raise ScmambaError(f"ssd_backend='triton' cannot be used: {reason}. Pass ssd_backend='torch' or 'auto'.")
-    return kernel(x, dt, A, B, C, D, chunk_size=chunk_size)
+    return kernel(x, dt, A, B, C, D)
 
 
 #: Implementations of the scan by name; one signature, results equal up to rounding.
 BACKENDS: Final[dict[str, Callable[..., Tensor]]] = {"torch": ssd_chunked, "triton": ssd_triton}
 
 
-def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None, backend: str = "auto"
-) -> Tensor:  # fmt: skip
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, backend: str = "auto") -> Tensor:
     """The selective scan of Mamba2, see `scmamba_scvi.ops.ssd` for the equations.
 
     Parameters
     ----------
     x, dt, A, B, C, D
         ``(n, c, h, p)``, ``(n, c, h)``, ``(h,)``, ``(n, c, s)`` twice and ``(h,)``; their meanings stand there too.
-    chunk_size
-        Tokens per chunk; `None` chooses for the back-end and the shapes. Changes speed, not results.
     backend
         A name of `BACKENDS`, or ``"auto"``: the kernels of this package on CUDA, plain torch elsewhere, for float64, and
         where triton does not work.
@@ -61,7 +55,7 @@ def ssd(
     """
     if check_backend(backend) == "auto":
         backend = choose_backend(x)
-    return BACKENDS[backend](x, dt, A, B, C, D, chunk_size=chunk_size)
+    return BACKENDS[backend](x, dt, A, B, C, D)
 
 
 def check_backend(name: str) -> str:

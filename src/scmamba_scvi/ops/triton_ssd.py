@@ -268,14 +268,11 @@ def _gradients_of_bringing(
     tl.store(dB_ptr + cell * dB_n + row * dB_c + dim[None, :], dB.to(B.dtype), is_row & is_dim)
 
 
-def ssd_triton(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
-) -> Tensor:
+def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """The scan by the kernels of this file; arguments and result as in `scmamba_scvi.ops.ssd`.
 
-    ``x``, ``B`` and ``C`` may be slices of a wider tensor: nothing is copied. ``chunk_size`` is the largest number of tokens
-    per chunk, rounded up to a power of two of at least 16; `None` and more than `MAX_CHUNK` are `MAX_CHUNK`. Tensors that are
-    not on a CUDA device, or of float64, are refused.
+    ``x``, ``B`` and ``C`` may be slices of a wider tensor: nothing is copied. Tensors that are not on a CUDA
+    device, or of float64, are refused.
     """
     if x.device.type != "cuda" and not INTERPRETED:
         raise ScmambaError(
@@ -286,12 +283,12 @@ def ssd_triton(
             f"ssd_backend='triton' computes in float32, bfloat16 or float16, got {x.dtype}. Pass ssd_backend='torch'."
         )
     A, D = A.float().contiguous(), D.float().contiguous()
-    return _Scan.apply(x, dt.float(), A, B.to(x.dtype), C.to(x.dtype), D, chunk_size or 0)
+    return _Scan.apply(x, dt.float(), A, B.to(x.dtype), C.to(x.dtype), D)
 
 
-def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int = 0) -> Tensor:
+def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Outputs ``(n, c, h, p)`` without a gradient; dt, A and D in float32, rows of x, B and C dense."""
-    y, sizes = x.new_empty(x.shape), _sizes(x, B, longest, backward=False)
+    y, sizes = x.new_empty(x.shape), _sizes(x, B, backward=False)
     (n, c, h, p), q = x.shape, sizes["Q"]
     with torch.cuda.device(x.get_device()):
         _forward[(n * h * triton.cdiv(p, sizes["P"]),)](
@@ -309,13 +306,12 @@ def scan_gradients(
     C: Tensor,
     D: Tensor,
     into: Sequence[Tensor],
-    longest: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `scan`: of x, B and C written to the three tensors ``into``, of dt, A and D returned in float32.
 
     ``dy`` is dense; rows of ``into`` are dense, those of B and C have the same strides.
     """
-    (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, longest, backward=True), into
+    (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, backward=True), into
     Q, P, S = (sizes[name] for name in "QPS")
     blocks, k = triton.cdiv(p, P), triton.cdiv(c, Q)
     d_bits, ddt = dt.new_empty(2, n, h, blocks, c)
@@ -343,28 +339,24 @@ def scan_gradients(
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
         ctx.save_for_backward(x, dt, A, B, C, D)
-        ctx.longest = longest
-        return scan(dense_rows(x), dt, A, dense_rows(B), dense_rows(C), D, longest)
+        return scan(dense_rows(x), dt, A, dense_rows(B), dense_rows(C), D)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
         x, dt, A, B, C, D = ctx.saved_tensors
         x, B, C = (dense_rows(t) for t in (x, B, C))
         dx, dB, dC = into = [t.new_empty(t.shape) for t in (x, B, C)]
-        ddt, dA, dD = scan_gradients(dy.contiguous(), x, dt, A, B, C, D, into, ctx.longest)
-        return dx, ddt, dA, dB, dC, dD, None
+        ddt, dA, dD = scan_gradients(dy.contiguous(), x, dt, A, B, C, D, into)
+        return dx, ddt, dA, dB, dC, dD
 
 
-def _sizes(x: Tensor, B: Tensor, longest: int, *, backward: bool) -> dict[str, Any]:
+def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
     """What the kernels are compiled for."""
     (_, c, h, p), s = x.shape, B.shape[-1]
-    limit = MAX_CHUNK[x.element_size()][backward]
-    q = _power_of_two(min(c, longest or limit, limit))
+    q = _power_of_two(min(c, MAX_CHUNK[x.element_size()][backward]))
     return {
         "h": h, "p": p, "s": s, "Q": q, "P": min(_power_of_two(p), MAX_BLOCK[backward]), "S": _power_of_two(s),
         "ONE_CHUNK": c <= q,
