@@ -15,12 +15,12 @@ import statistics
 import time
 
 import torch
-from harness import command
+from harness import command, mamba_ssm
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB
 
-from scmamba_scvi.ops.backend import BACKENDS, available_backends
+from scmamba_scvi.ops.backend import BACKENDS
 
 #: Name -> tokens, heads, dimensions of a head, state dimensions; and cells on a GPU and on a CPU.
 SHAPES = {
@@ -80,13 +80,14 @@ def measure_one(name, inputs, weights, device, rounds):
 def measure(rounds: int) -> dict[str, object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if device == "cuda":
+        mamba_ssm.register()
+    backends = list(BACKENDS) if device == "cuda" else ["torch"]
     found = {"device": device, "dtype": str(dtype).removeprefix("torch."), **machine(), "rows": []}
     for name, (shape, on_gpu, on_cpu) in SHAPES.items():
         n = on_gpu if device == "cuda" else on_cpu
         inputs, weights = make_inputs(shape, n, device, dtype)
-        for backend in available_backends(device):
-            if backend == "recurrent":
-                continue  # the slow reference of the tests
+        for backend in backends:
             cost = measure_one(backend, inputs, weights, device, rounds)
             found["rows"].append({"shape": name, "cells": n, "backend": backend, **cost})
             print(found["rows"][-1], flush=True)

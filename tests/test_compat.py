@@ -1,7 +1,6 @@
 """Private names of other packages are still where `_compat` looks for them, and its helpers keep their word."""
 
 import logging
-import sys
 import warnings
 
 import numpy as np
@@ -21,18 +20,6 @@ def test_private_names_of_scvi_tools_exist():
                  "_SETUP_ARGS_KEY", "_SETUP_METHOD_NAME", "_MODEL_NAME_KEY", "_SCVI_VERSION_KEY", "_SCVI_UUID_KEY"):  # fmt: skip
         assert isinstance(getattr(constants, name), str)
     assert callable(_compat.devices_docstring())
-
-
-def test_a_submodule_is_imported_without_running_its_package(tmp_path, monkeypatch):
-    package = tmp_path / "needs_the_moon"
-    package.mkdir()
-    (package / "__init__.py").write_text("import a_package_nobody_has")
-    (package / "part.py").write_text("answer = 42")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert _compat.import_without_package("needs_the_moon.part").answer == 42
-    assert "needs_the_moon" not in sys.modules  # whoever imports it later runs its __init__
-    with pytest.raises(ImportError):
-        _compat.import_without_package("needs_the_sun.part")
 
 
 def test_quiet_puts_levels_back():

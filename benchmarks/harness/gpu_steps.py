@@ -17,36 +17,33 @@ from scmamba_scvi import nn
 from scmamba_scvi.config import ModelConfig, resolve_config
 from scmamba_scvi.nn import block, mamba2
 from scmamba_scvi.nn.mamba2 import Mamba2
-from scmamba_scvi.ops import fused
+from scmamba_scvi.ops import fused, plain_layers
 
 #: Cells of a minibatch.
 N_CELLS = 512
 #: Genes and peaks, and the fraction of them that a cell has.
 FEATURES, DENSITY = {"rna": 29_095, "atac": 107_194}, 0.07
-#: Kernels and what stands in for them.
-KERNELS = {
-    "scan": None,
-    "rms_norm": lambda x, weight, eps, dtype: fused._RMSNorm.apply(x, weight, eps, dtype),
-    "gated_rms_norm": fused._GatedRMSNorm.apply,
-    "swiglu": fused._SwiGLU.apply,
-    "causal_conv_silu": None,
-    "joined_steps": None,
-}
+#: Kernels that are switched off; of the two norms, the one that is not gated and the one that is.
+KERNELS = ("scan", "rms_norm", "gated_rms_norm", "swiglu", "causal_conv_silu", "joined_steps")
 
 
-def plain_conv(x, weight, bias):
-    y = fused._convolve(x, weight.to(x.dtype), bias.to(x.dtype))[:, : x.shape[1]]
-    return torch.nn.functional.silu(y)
+#: Functions of `plain_layers`, of which there are kernels.
+LAYERS = ("norm_values", "norm_gradients", "swiglu_values", "swiglu_gradient", "conv_values", "conv_gradients")
 
 
-KERNELS["causal_conv_silu"] = plain_conv
+def is_layer(kernel: str, name: str, arguments: tuple) -> bool:
+    """Whether the function ``name`` of `plain_layers`, called with ``arguments``, belongs to ``kernel``."""
+    if name.startswith("norm"):
+        z = arguments[1] if name == "norm_values" else arguments[2]
+        return kernel == ("rms_norm" if z is None else "gated_rms_norm")
+    return name.startswith({"swiglu": "swiglu", "causal_conv_silu": "conv"}.get(kernel, "none"))
 
 
 @contextlib.contextmanager
 def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]:
     """Within the block, plain torch in place of one of `KERNELS`."""
     mixers = [module for module in encoders.modules() if isinstance(module, Mamba2)]
-    backend, chosen = mixers[0].ssd_backend, fused._kernels_for
+    backend, chosen = mixers[0].ssd_backend, fused.layers_for
     joined = mamba2.load_mixer, block.swiglu_linear
     if kernel not in (None, "scan", "rms_norm"):  # layer by layer, each with its own step of autograd
         mamba2.load_mixer = lambda *args: None
@@ -56,15 +53,22 @@ def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]
             mixer.ssd_backend = "torch"
     elif kernel not in (None, "joined_steps"):
 
-        def others(x):
-            found = chosen(x)
-            return found and types.SimpleNamespace(**{**vars(found), kernel: KERNELS[kernel]})
+        def others(x, width=1):
+            found = chosen(x, width)
 
-        fused._kernels_for = others
+            def layer(name):
+                def call(*arguments):
+                    return getattr(plain_layers if is_layer(kernel, name, arguments) else found, name)(*arguments)
+
+                return call
+
+            return types.SimpleNamespace(**{name: layer(name) for name in LAYERS})
+
+        fused.layers_for = others
     try:
         yield
     finally:
-        fused._kernels_for = chosen
+        fused.layers_for = chosen
         mamba2.load_mixer, block.swiglu_linear = joined
         for mixer in mixers:
             mixer.ssd_backend = backend

@@ -1,8 +1,6 @@
 """What depends on the inside of other packages: their private names, optional packages, versions, and loggers."""
 
 import contextlib
-import importlib
-import importlib.util
 import logging
 import pickle
 import sys
@@ -122,25 +120,6 @@ def package_version() -> str:
         return version("scmamba-scvi")
     except PackageNotFoundError:
         return "0+unknown"
-
-
-def import_without_package(name: str) -> ModuleType:
-    """Import the submodule ``name`` without running the ``__init__`` of its top-level package.
-
-    That of mamba-ssm imports language models and kernels of other architectures, whose dependencies the scan does not
-    need.
-    """
-    package = name.partition(".")[0]
-    if package in sys.modules:
-        return importlib.import_module(name)
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        raise ModuleNotFoundError(f"No module named {package!r}")
-    sys.modules[package] = importlib.util.module_from_spec(spec)
-    try:
-        return importlib.import_module(name)
-    finally:
-        del sys.modules[package]  # a later import of the package runs its __init__ as usual
 
 
 def warn(message: str) -> None:

@@ -100,9 +100,8 @@ class ModelConfig:
     negatives: Literal["both", "other"] = "both"
     contrastive_weight: Weight = 1.0
     cosine_weight: Weight = 0.0  # the paper has 1: matches are found less often with it
-    # -- how it is computed: results are equal up to rounding
+    # -- how it is computed: results are equal up to rounding; not saved, a model that is loaded has the default
     ssd_backend: str = "auto"
-    compile: bool = False  # torch.compile of every block: a minute at the first step, fewer passes over memory on CUDA
 
     def __post_init__(self) -> None:
         _check_options(self)
@@ -178,14 +177,14 @@ class ModelConfig:
         return dataclasses.asdict(self)
 
     def architecture(self) -> dict[str, Any]:
-        """Plain values of all options but those of how it is computed (`RUNTIME`): what is saved with a model.
+        """Plain values of all options but ``ssd_backend``, how it is computed on this machine: what is saved with a model.
 
         Examples
         --------
-        >>> "compile" in config.ModelConfig(compile=True).architecture()
+        >>> "ssd_backend" in config.ModelConfig(ssd_backend="torch").architecture()
         False
         """
-        return {name: value for name, value in self.to_dict().items() if name not in RUNTIME}
+        return {name: value for name, value in self.to_dict().items() if name != "ssd_backend"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,8 +216,6 @@ class TrainConfig:
         _check_options(self)
 
 
-#: Options of how the network is computed on this machine. They are not saved: a model that is loaded has the defaults.
-RUNTIME: Final = frozenset({"ssd_backend", "compile"})
 #: Differences from the defaults above.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # a laptop: short sequences, narrow network
@@ -256,7 +253,7 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     """
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
-    _check_names("model option", overrides, ModelConfig)
+    check_names("model option", overrides, ModelConfig)
     config = ModelConfig(**PRESETS[preset])
     for name, value in overrides.items():
         default = getattr(config, name)
@@ -265,26 +262,8 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     return dataclasses.replace(config, **overrides)
 
 
-def resolve_train_config(**overrides: Any) -> TrainConfig:
-    """Training configuration with ``overrides`` applied.
-
-    Raises
-    ------
-    UnknownNameError
-        For an option that does not exist.
-    ScmambaError
-        For a value that cannot be used.
-
-    Examples
-    --------
-    >>> config.resolve_train_config(linear_first=False).linear_first
-    False
-    """
-    _check_names("training option", overrides, TrainConfig)
-    return TrainConfig(**overrides)
-
-
-def _check_names(what: str, names: Iterable[str], config_class: type[ModelConfig | TrainConfig]) -> None:
+def check_names(what: str, names: Iterable[str], config_class: type[ModelConfig | TrainConfig]) -> None:
+    """Answer a name that is no option of this configuration with the known ones."""
     known = [field.name for field in dataclasses.fields(config_class)]
     for name in names:
         if name not in known:

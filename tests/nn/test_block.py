@@ -90,17 +90,6 @@ def test_the_last_token_alone_is_that_of_the_whole_block(mixer, c):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("last_only", [False, True])
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_a_compiler_takes_the_block_without_a_break(mixer, last_only):
-    block, x = make(mixer, d_mlp=16, layer_scale=0.5), tokens(c=40)
-    parameters = list(block.parameters())
-    expected = values_and_gradients(lambda x: block(x, last_only), x, parameters)
-    block.compile(fullgraph=True, backend="eager")
-    for a, b in zip(values_and_gradients(lambda x: block(x, last_only), x, parameters), expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
 def test_under_autocast_norms_are_written_in_the_dtype_of_the_products_that_follow():
     block, seen = make(d_mlp=16), {}
     for name in ("norm", "norm2"):

@@ -62,25 +62,6 @@ def test_the_last_block_computes_only_what_is_pooled(n_layers):
     assert flops(make(n_layers=n_layers, pooling="last")) < flops(make(n_layers=n_layers)) - per_block / 2
 
 
-def test_compiled_blocks_keep_their_names_and_are_compiled():
-    plain, compiled = make(), make(compile=True)
-    assert compiled.state_dict().keys() == plain.state_dict().keys()
-    with torch.compiler.set_stance("fail_on_recompile"):
-        plain(tokens())
-        with pytest.raises(RuntimeError, match="[Rr]ecompil"):
-            compiled(tokens())
-
-
-@pytest.mark.slow
-def test_compiled_blocks_give_the_same_embedding_and_gradients():
-    results = []
-    for network in (make(), make(compile=True)):
-        z = network(tokens())
-        results.append([z, *torch.autograd.grad(z.square().sum(), list(network.parameters()), materialize_grads=True)])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("as_sparse", [False, True], ids=["dense", "sparse"])
 def test_inputs_are_masked_in_training_only(as_sparse):
     torch.manual_seed(0)

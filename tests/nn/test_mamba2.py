@@ -54,10 +54,9 @@ def published_mixer(mixer, u):
     return out
 
 
-@pytest.mark.parametrize("c", [1, 2, 11, 40])
-@pytest.mark.parametrize("chunk_size", [None, 8])
-def test_output_is_that_of_the_published_equations(c, chunk_size):
-    mixer, u = make_mixer(chunk_size=chunk_size), tokens(c=c)
+@pytest.mark.parametrize("c", [1, 2, 11, 40, 90])
+def test_output_is_that_of_the_published_equations(c):
+    mixer, u = make_mixer(), tokens(c=c)
     expected = published_mixer(mixer, u.double().numpy())
     np.testing.assert_allclose(mixer(u).detach().numpy(), expected, rtol=1e-3, atol=1e-5)
 
@@ -120,19 +119,6 @@ def test_reversing_the_tokens_reverses_a_bidirectional_mixer():
 def test_cells_do_not_see_each_other():
     mixer, u = make_mixer(), tokens(n=3)
     torch.testing.assert_close(mixer(u)[1:2], mixer(u[1:2]), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_chunks_and_backends_change_nothing_but_speed(bidirectional):
-    u = tokens(c=40)
-    results = []
-    for options in ({"ssd_backend": "recurrent"}, {"chunk_size": 7}, {"chunk_size": 64}, {}):
-        mixer = make_mixer(bidirectional=bidirectional, **options)
-        y = mixer(u)
-        results.append([y, *torch.autograd.grad(y.square().sum(), list(mixer.parameters()))])
-    for other in results[1:]:
-        for a, b in zip(other, results[0], strict=True):
-            assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6
 
 
 def test_autocast_stays_close_and_finite():

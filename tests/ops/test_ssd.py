@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from recurrence import ssd_recurrent
 
 from scmamba_scvi.nn.memory import saved_bytes
-from scmamba_scvi.ops.ssd import choose_chunk_size, ssd_chunked, ssd_recurrent
+from scmamba_scvi.ops.ssd import choose_chunk_size, ssd_chunked
 
 NAMES = ("x", "dt", "A", "B", "C", "D")
 

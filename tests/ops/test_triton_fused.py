@@ -11,12 +11,12 @@ import warnings
 import pytest
 import torch
 
-from scmamba_scvi.ops import fused
+from scmamba_scvi.ops import fused, plain_layers
+from scmamba_scvi.ops.fused import causal_conv_silu, gated_rms_norm, rms_norm, swiglu
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels are not compared with plain torch")
 
 from scmamba_scvi.ops import triton_fused, triton_ssd
-from scmamba_scvi.ops.triton_fused import causal_conv_silu, gated_rms_norm, rms_norm, swiglu
 
 DEVICE = "cpu" if triton_ssd.INTERPRETED else "cuda"
 if DEVICE == "cuda" and not torch.cuda.is_available():
@@ -24,32 +24,37 @@ if DEVICE == "cuda" and not torch.cuda.is_available():
 EPS = 1e-5
 
 CASES = {
-    "norm": (
-        lambda x, w: rms_norm(x, w, EPS), lambda x, w: fused._RMSNorm.apply(x, w, EPS, x.dtype),
-        [(2, 5, 24), (24,)],
-    ),
-    "norm_of_a_matrix": (
-        lambda x, w: rms_norm(x, w, EPS), lambda x, w: fused._RMSNorm.apply(x, w, EPS, x.dtype),
-        [(7, 16), (16,)],
-    ),
-    "gated_norm": (
-        lambda x, z, w: gated_rms_norm(x, z, w, EPS), lambda x, z, w: fused._GatedRMSNorm.apply(x, z, w, EPS),
-        [(2, 5, 24), (2, 5, 24), (24,)],
-    ),
-    "swiglu": (swiglu, fused._SwiGLU.apply, [(2, 5, 24)]),
-    "conv": (causal_conv_silu, fused._CausalConvSilu.apply, [(2, 70, 80), (80, 1, 4), (80,)]),
-    "conv_of_fewer_tokens_than_taps": (causal_conv_silu, fused._CausalConvSilu.apply, [(2, 2, 8), (8, 1, 4), (8,)]),
-    "conv_of_several_runs": (causal_conv_silu, fused._CausalConvSilu.apply, [(1, 131, 8), (8, 1, 4), (8,)]),
-    "conv_of_one_run_to_the_last_token": (causal_conv_silu, fused._CausalConvSilu.apply, [(1, 128, 8), (8, 1, 3), (8,)]),
-    "conv_of_width_one": (causal_conv_silu, fused._CausalConvSilu.apply, [(1, 5, 8), (8, 1, 1), (8,)]),
-}  # fmt: skip
-each_case = pytest.mark.parametrize(("kernel", "plain", "shapes"), CASES.values(), ids=CASES)
+    "norm": (lambda x, w: rms_norm(x, w, EPS), [(2, 5, 24), (24,)]),
+    "norm_of_a_matrix": (lambda x, w: rms_norm(x, w, EPS), [(7, 16), (16,)]),
+    "gated_norm": (lambda x, z, w: gated_rms_norm(x, z, w, EPS), [(2, 5, 24), (2, 5, 24), (24,)]),
+    "swiglu": (swiglu, [(2, 5, 24)]),
+    "conv": (causal_conv_silu, [(2, 70, 80), (80, 1, 4), (80,)]),
+    "conv_of_fewer_tokens_than_taps": (causal_conv_silu, [(2, 2, 8), (8, 1, 4), (8,)]),
+    "conv_of_several_runs": (causal_conv_silu, [(1, 131, 8), (8, 1, 4), (8,)]),
+    "conv_of_one_run_to_the_last_token": (causal_conv_silu, [(1, 128, 8), (8, 1, 3), (8,)]),
+    "conv_of_width_one": (causal_conv_silu, [(1, 5, 8), (8, 1, 1), (8,)]),
+}
+each_case = pytest.mark.parametrize(("layer", "shapes"), CASES.values(), ids=CASES)
 
 
 def make_leaves(shapes, dtype=torch.float32):
     g = torch.Generator().manual_seed(0)
     first, *rest = (torch.randn(shape, generator=g).to(DEVICE) for shape in shapes)
     return [t.requires_grad_() for t in (first.to(dtype), *rest)]
+
+
+@pytest.fixture
+def by_both(monkeypatch):
+    """Results of a function with the kernels, and with plain torch."""
+
+    def results(function):
+        found = []
+        for layers in (triton_fused, plain_layers):
+            monkeypatch.setattr(fused, "layers_for", lambda x, width=1, layers=layers: layers)
+            found.append(function())
+        return zip(*found, strict=True)
+
+    return results
 
 
 def results(function, leaves):
@@ -60,34 +65,35 @@ def results(function, leaves):
 
 @each_case
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_values_and_gradients_are_those_of_plain_torch(kernel, plain, shapes, dtype, tolerance):
+def test_values_and_gradients_are_those_of_plain_torch(by_both, layer, shapes, dtype, tolerance):
     leaves = make_leaves(shapes, dtype)
-    for a, b in zip(results(kernel, leaves), results(plain, leaves), strict=True):
+    for a, b in by_both(lambda: results(layer, leaves)):
         assert a.dtype is b.dtype and a.shape == b.shape
         assert (a.float() - b.float()).norm() <= tolerance * b.float().norm()
 
 
 @each_case
-def test_slices_of_a_wider_tensor_and_expanded_gradients_give_the_same(kernel, plain, shapes):
+def test_slices_of_a_wider_tensor_and_expanded_gradients_give_the_same(by_both, layer, shapes):
     leaves = make_leaves([(*shapes[0][:-1], shapes[0][-1] + 5), *shapes[1:]])
 
-    def of_slice(function):
-        y = function(leaves[0][..., 2:-3], *leaves[1:])
+    def of_slice():
+        y = layer(leaves[0][..., 2:-3], *leaves[1:])
         return y, *torch.autograd.grad(y.sum(), leaves)
 
-    for a, b in zip(of_slice(kernel), of_slice(plain), strict=True):
+    for a, b in by_both(of_slice):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_more_rows_than_programs_all_count(monkeypatch):
+def test_more_rows_than_programs_all_count(monkeypatch, by_both):
     monkeypatch.setattr(triton_fused, "N_PROGRAMS", 3)
-    kernel, plain, shapes = CASES["gated_norm"]
+    layer, shapes = CASES["gated_norm"]
     leaves = make_leaves(shapes)
-    for a, b in zip(results(kernel, leaves), results(plain, leaves), strict=True):
+    for a, b in by_both(lambda: results(layer, leaves)):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_a_norm_is_written_in_the_dtype_asked_for_and_its_gradient_in_that_of_the_input():
+def test_a_norm_is_written_in_the_dtype_asked_for_and_its_gradient_in_that_of_the_input(monkeypatch):
+    monkeypatch.setattr(fused, "layers_for", lambda x: triton_fused)
     x, weight = make_leaves([(2, 5, 24), (24,)])
     y = rms_norm(x, weight, EPS, torch.bfloat16)
     y.float().sum().backward()
@@ -99,8 +105,9 @@ def kernels_with(**changes):
     return types.SimpleNamespace(**{**vars(triton_fused), **changes})
 
 
-def no_gradient_of_bias(x, weight, bias):
-    return causal_conv_silu(x, weight, bias.detach())
+def no_gradient_of_bias(*arguments):
+    dweight, dbias = triton_fused.conv_gradients(*arguments)
+    return dweight, 0 * dbias
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -109,7 +116,7 @@ def test_the_check_of_kernels_passes_right_ones_and_names_a_wrong_one(dtype):
     assert fused._fault(triton_fused, device, dtype) == ""
     with torch.inference_mode():
         assert fused._fault(triton_fused, device, dtype) == ""
-    wrong = kernels_with(causal_conv_silu=no_gradient_of_bias)
+    wrong = kernels_with(conv_gradients=no_gradient_of_bias)
     assert "convolution gives other numbers" in fused._fault(wrong, device, dtype)
 
 

@@ -76,10 +76,11 @@ def test_values_and_gradients_are_those_of_plain_torch(c, h, p, s, dtype, tolera
     assert_same(found, expected, tolerance)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 16, 20, 500])
-def test_the_chunk_changes_nothing(chunk_size):
+@pytest.mark.parametrize("longest", [16, 64])
+def test_the_chunk_changes_nothing(monkeypatch, longest):
+    monkeypatch.setattr(triton_ssd, "MAX_CHUNK", {4: (longest, longest)})
     inputs = make_inputs(50, h=2)
-    found = results(lambda *args: ssd_triton(*args, chunk_size=chunk_size), inputs)
+    found = results(ssd_triton, inputs)
     assert_same(found, results(ssd_chunked, inputs), 2e-5)
 
 
@@ -139,12 +140,6 @@ def test_results_are_the_same_every_time():
     assert all(torch.equal(a, b) for a, b in zip(results(ssd_triton, inputs), results(ssd_triton, inputs), strict=True))
 
 
-def test_a_compiler_takes_it_without_a_break():
-    inputs = make_inputs(20)
-    function = torch.compile(lambda *args: 2 * ssd_triton(*args), fullgraph=True, backend="aot_eager")
-    assert_same(results(function, inputs), results(lambda *args: 2 * ssd_triton(*args), inputs), 1e-6)
-
-
 def test_float64_is_refused():
     with pytest.raises(ScmambaError, match="float32, bfloat16 or float16, got torch.float64"):
         ssd_triton(*(t.double() for t in make_inputs(5)))
@@ -158,7 +153,7 @@ from triton.compiler import ASTSource
 from scmamba_scvi.ops import triton_ssd as T
 
 def build(kernel, c, p, s, dtype, backward, **more):
-    sizes = T._sizes(torch.empty(1, c, 8, p, dtype=dtype), torch.empty(1, c, s), 0, backward=backward)
+    sizes = T._sizes(torch.empty(1, c, 8, p, dtype=dtype), torch.empty(1, c, s), backward=backward)
     options = {key: sizes.pop(key) for key in ("num_warps", "num_stages")}
     constants = {name: size for name, size in (sizes | more).items() if name in kernel.arg_names}
     number = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}[dtype]

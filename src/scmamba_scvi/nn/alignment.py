@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .spectral import power, ridged
+
 #: Training cells that are remembered; 500 match worse (FOSCTTM .074), all 6,000 no better (both .072) than 2,000.
 N_MEMORY = 2_048
 #: Of the cosines with remembered cells; a cell is moved towards a few tens of them. From 0.03 to 0.1 little changes.
@@ -117,16 +119,9 @@ def _to_moments(x: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Te
     """Map ``(z, z)`` and offset ``(z,)`` that give ``x`` ``(n, z)`` this mean and, up to shrinkage, this covariance."""
     shrinkage = 2 * x.shape[1] / (2 * x.shape[1] + len(x))
     own = (1 - shrinkage) * _covariance(x) + shrinkage * covariance
-    matrix = _power(own, -0.5) @ _power(covariance, 0.5)
+    matrix = power(own, -0.5) @ power(covariance, 0.5)
     return matrix, mean - x.mean(0) @ matrix
 
 
 def _covariance(x: Tensor) -> Tensor:
-    covariance = torch.cov(x.T)
-    ridge = RIDGE * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    return covariance + ridge * torch.eye(len(covariance), dtype=x.dtype, device=x.device)
-
-
-def _power(covariance: Tensor, exponent: float) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values**exponent @ vectors.T
+    return ridged(torch.cov(x.T), RIDGE)

@@ -17,7 +17,6 @@ from .block import Block
 from .mamba2 import Mamba2
 from .memory import saved_bytes
 from .norms import RMSNorm
-from .spectral import LinearInitialization
 from .tokenizer import FeatureEmbedding, PatchTokenizer
 
 #: Root mean square of the feature embeddings that hold the spectral initialization. AdamW moves every entry by about the
@@ -116,9 +115,9 @@ class Encoder(nn.Module):
         return (0 if self.linear_branch is None else self.n_latent) + (self._width if self.runs_network else 0)
 
     @torch.no_grad()
-    def initialize_from(self, initialization: LinearInitialization) -> None:
-        """Make the untrained encoder equal to ``initialization``, up to the length of vectors before they are normalized."""
-        directions, branch = initialization.weight.to(self.embedding.weight.device), self.linear_branch
+    def initialize_from(self, directions: Tensor, mean: Tensor) -> None:
+        """Make the untrained encoder ``(x - mean) @ directions``, up to the length of vectors before they are normalized."""
+        branch = self.linear_branch
         assert branch is not None, "nothing else can hold it"
         n_found = directions.shape[1]
         rms = directions.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
@@ -128,7 +127,7 @@ class Encoder(nn.Module):
         branch.weight.zero_()
         branch.weight[:n_found, :n_found] = torch.eye(n_found, device=branch.weight.device) * (rms / SPECTRAL_RMS)
         branch.bias.zero_()
-        branch.bias[:n_found] = -initialization.offset
+        branch.bias[:n_found] = -mean @ directions
 
     def checkpoint_activations(self, n_blocks: int) -> None:
         """In training, keep only the input of the first ``n_blocks``, and compute the rest again in the backward pass."""
@@ -172,9 +171,6 @@ class SequenceNetwork(nn.Module):
         attention = config.of_kind("attention_layers", kind)
         n_layers = config.of_kind("n_layers", kind)
         self.blocks = nn.ModuleList(_block(config, is_attention=i in attention) for i in range(n_layers))
-        if config.compile:
-            for block in self.blocks:
-                block.compile(fullgraph=True)
         self.norm = RMSNorm(config.d_model)
         self.pooling = config.pooling
         #: first blocks whose activations are computed again in the backward pass instead of kept

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.csr import product
-from .spectral import TruncatedSVD
+from .spectral import TruncatedSVD, ridged
 
 #: Ridge of the prediction of the joint embedding from some of the modalities, as a fraction of the mean variance.
 RIDGE = 1e-2
@@ -222,31 +222,21 @@ def _second_moments(features: Mapping[str, Tensor], present: Mapping[str, Tensor
     Pairs over different cells need not fit each other: where they do not, this is the nearest matrix that moments can be,
     without negative eigenvalues, which the ridge prediction would divide by.
     """
-    rows = []
-    for a, b in itertools.product(features, repeat=2):
-        both = present[a] & present[b]
-        moment = features[a][both].double().T @ features[b][both].double() / both.sum().clamp_min(1)
-        rows.append(moment.cpu())  # where linear algebra of small matrices is fast
-    n = len(features)
-    moments = torch.cat([torch.cat(rows[i * n : (i + 1) * n], dim=1) for i in range(n)])
+    x = torch.cat([torch.where(present[k][:, None], f.double(), 0.0) for k, f in features.items()], dim=1)
+    has = torch.cat([present[k][:, None].expand_as(f) for k, f in features.items()], dim=1).double()
+    moments = (x.T @ x / (has.T @ has).clamp_min(1)).cpu()  # where linear algebra of small matrices is fast
     values, vectors = torch.linalg.eigh(moments)
     return (vectors * values.clamp_min(0)) @ vectors.T
 
 
 def _ridge_prediction(moments: Tensor, rows: Tensor, whole: Tensor) -> Tensor:
     """Map from the features ``rows`` that predicts what ``whole`` makes of all features, ``(len(rows), z)``."""
-    own = moments[rows][:, rows]
-    ridge = RIDGE * own.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    return torch.linalg.solve(own + ridge * torch.eye(len(rows)), moments[rows] @ whole)
+    return torch.linalg.solve(ridged(moments[rows][:, rows], RIDGE), moments[rows] @ whole)
 
 
 def _target_map(n_kinds: int, n_latent: int, shared_weight: float, moments: Tensor) -> Tensor:
     """Map of features ``(own_1, shared_1, own_2, ...)`` to ``(own_1, ..., own_M, shared)``, ``(z (M + 1), 2 z M)``."""
-    eye, zero = torch.eye(n_latent).double(), torch.zeros(n_latent, n_latent).double()
-    own = [
-        torch.cat([piece for other in range(n_kinds) for piece in (eye if other == kind else zero, zero)], dim=1)
-        for kind in range(n_kinds)
-    ]
-    shared = torch.cat([zero, eye] * n_kinds, dim=1)
+    eye, is_own = torch.eye(n_latent).double(), torch.eye(2 * n_kinds).double()[::2]
+    own, shared = torch.kron(is_own, eye), torch.kron(1 - is_own.sum(0, keepdim=True), eye)
     mean_square = (shared @ moments @ shared.T).trace().clamp_min(torch.finfo(torch.float32).tiny)
-    return torch.cat([*own, shared_weight * shared / mean_square.sqrt()])
+    return torch.cat([own, shared_weight * shared / mean_square.sqrt()])

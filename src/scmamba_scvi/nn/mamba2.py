@@ -36,8 +36,6 @@ class Mamba2(Branch):
     bidirectional
         Run convolution and scan in both directions with the same parameters and average them, before gate and norm.
         No parameter is added, and reversing the sequence reverses the output.
-    chunk_size
-        Tokens per chunk of the scan; `None` chooses from the shapes. Changes speed, not results.
     ssd_backend
         ``"auto"`` or a name of `scmamba_scvi.ops.backend.BACKENDS`; kept as the attribute of the same name.
 
@@ -69,7 +67,6 @@ class Mamba2(Branch):
         expand: int = 2,
         headdim: int = 64,
         bidirectional: bool = False,
-        chunk_size: int | None = None,
         ssd_backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -79,7 +76,7 @@ class Mamba2(Branch):
             raise ScmambaError(
                 f"expand * d_model = {self.d_inner} must be a multiple of headdim = {headdim}: change one of the three."
             )
-        self.bidirectional, self.chunk_size = bidirectional, chunk_size
+        self.bidirectional = bidirectional
         self.ssd_backend = check_backend(ssd_backend)
 
         n_conv = self.d_inner + 2 * d_state  # channels of x, B and C
@@ -106,7 +103,7 @@ class Mamba2(Branch):
             return F.linear(self._gated(zxBCdt), weight)
         return mixer(
             zxBCdt, self.conv1d.weight, self.conv1d.bias, self.dt_bias, -torch.exp(self.A_log.float()), self.D.float(),
-            self.norm.weight, weight.to(zxBCdt.dtype), EPS, self.chunk_size or 0,
+            self.norm.weight, weight.to(zxBCdt.dtype), EPS,
         )  # fmt: skip
 
     def _gated(self, zxBCdt: Tensor) -> Tensor:
@@ -121,16 +118,12 @@ class Mamba2(Branch):
 
     def _mix(self, xBC: Tensor, dt: Tensor) -> Tensor:
         """Convolution and scan in the order of the tokens, ``(n, c, i + 2s)`` and ``(n, c, h)`` to ``(n, c, i)``."""
-        x, B, C = self._convolve(xBC)
-        A = -torch.exp(self.A_log.float())  # (h,)
-        return ssd(x, dt, A, B, C, self.D, chunk_size=self.chunk_size, backend=self.ssd_backend).flatten(2)
-
-    def _convolve(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Short convolution and its three parts, ``(n, c, h, p)`` and twice ``(n, c, s)``."""
         assert self.conv1d.bias is not None
         xBC = causal_conv_silu(xBC, self.conv1d.weight, self.conv1d.bias)
         x, B, C = xBC.split([self.d_inner, self.d_state, self.d_state], -1)
-        return x.unflatten(-1, (self.n_heads, self.headdim)), B, C
+        x = x.unflatten(-1, (self.n_heads, self.headdim))  # (n, c, h, p)
+        A = -torch.exp(self.A_log.float())  # (h,)
+        return ssd(x, dt, A, B, C, self.D, backend=self.ssd_backend).flatten(2)
 
 
 def _initial_dt_bias(n_heads: int) -> Tensor:

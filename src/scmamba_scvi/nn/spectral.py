@@ -37,19 +37,6 @@ class TruncatedSVD:
     scores: Tensor  # (cells, k)
 
 
-@dataclasses.dataclass(frozen=True)
-class LinearInitialization:
-    """Linear map of one modality to the shared space: ``z = (x - mean) @ weight``."""
-
-    weight: Tensor  # (f, z)
-    mean: Tensor  # (f,)
-
-    @property
-    def offset(self) -> Tensor:
-        """What the mean cell maps to, ``(z,)``."""
-        return self.mean @ self.weight
-
-
 def truncated_svd(
     blocks: Blocks,
     n_features: int,
@@ -113,7 +100,7 @@ def canonical_directions(
     """
     kinds = list(scores)
     s = {k: scores[k].double() for k in kinds}
-    whitening = {k: _inverse_sqrt(_covariance(s[k][present[k]], s[k][present[k]]), ridge) for k in kinds}
+    whitening = {k: power(ridged(_covariance(s[k][present[k]], s[k][present[k]]), ridge), -0.5) for k in kinds}
     agreement, vectors = torch.linalg.eigh(_whitened_covariance(s, present, whitening))
     n_components = min(n_components, *(v.shape[1] for v in s.values()))
     correlations = ((agreement.flip(0)[:n_components] - 1) / (len(kinds) - 1)).clamp(0, 1)
@@ -128,8 +115,8 @@ def linear_initialization(
     present: Mapping[str, Tensor],
     n_latent: int,
     weights: Tensor | None = None,
-) -> dict[str, LinearInitialization]:
-    """Linear map of every modality to the shared space: `canonical_directions`, each times its weight.
+) -> dict[str, Tensor]:
+    """Linear map ``(f, z)`` of every modality, minus its mean, to the shared space: `canonical_directions` times their weights.
 
     Parameters
     ----------
@@ -147,10 +134,7 @@ def linear_initialization(
     if weights is not None:
         correlations = weights[: len(correlations)]
         maps = {k: m[:, : len(correlations)] for k, m in maps.items()}
-    return {
-        k: LinearInitialization(svd.components @ (maps[k] * correlations).to(svd.components.device), svd.mean)
-        for k, svd in svds.items()
-    }
+    return {k: svd.components @ (maps[k] * correlations).to(svd.components.device) for k, svd in svds.items()}
 
 
 def held_out_correlations(
@@ -293,9 +277,13 @@ def _covariance(a: Tensor, b: Tensor) -> Tensor:
     return (a - a.mean(0)).T @ (b - b.mean(0)) / len(a)
 
 
-def _inverse_sqrt(covariance: Tensor, ridge: float) -> Tensor:
-    size = len(covariance)
-    # the smallest positive number keeps a modality without any variance finite: all its directions then weigh nothing
-    floor = covariance.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    values, vectors = torch.linalg.eigh(covariance + ridge * floor * torch.eye(size, dtype=covariance.dtype))
-    return vectors * values.rsqrt() @ vectors.T
+def ridged(moments: Tensor, ridge: float) -> Tensor:
+    """Second moments ``(k, k)`` with ``ridge`` times their mean added to the diagonal; finite without any variance too."""
+    mean = moments.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    return moments + ridge * mean * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+
+
+def power(moments: Tensor, exponent: float) -> Tensor:
+    """Power of a symmetric, positive definite matrix ``(k, k)``."""
+    values, vectors = torch.linalg.eigh(moments)
+    return vectors * values**exponent @ vectors.T

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -10,41 +9,29 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
-from .fused import load_kernels
-from .mamba_ssm import load_mamba_ssm, ssd_mamba_ssm
-from .ssd import ssd_chunked, ssd_recurrent
+from .fused import kernels_for
+from .ssd import ssd_chunked
 
 
-def ssd_triton(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
-) -> Tensor:
+def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """The scan by the kernels of `scmamba_scvi.ops.triton_ssd`, which are imported on first use."""
     kernel, reason = load_triton()
     if kernel is None:
         raise ScmambaError(f"ssd_backend='triton' cannot be used: {reason}. Pass ssd_backend='torch' or 'auto'.")
-    return kernel(x, dt, A, B, C, D, chunk_size=chunk_size)
+    return kernel(x, dt, A, B, C, D)
 
 
 #: Implementations of the scan by name; one signature, results equal up to rounding.
-BACKENDS: Final[dict[str, Callable[..., Tensor]]] = {
-    "recurrent": ssd_recurrent,
-    "torch": ssd_chunked,
-    "triton": ssd_triton,
-    "mamba_ssm": ssd_mamba_ssm,
-}
+BACKENDS: Final[dict[str, Callable[..., Tensor]]] = {"torch": ssd_chunked, "triton": ssd_triton}
 
 
-def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None, backend: str = "auto"
-) -> Tensor:  # fmt: skip
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, backend: str = "auto") -> Tensor:
     """The selective scan of Mamba2, see `scmamba_scvi.ops.ssd` for the equations.
 
     Parameters
     ----------
     x, dt, A, B, C, D
         ``(n, c, h, p)``, ``(n, c, h)``, ``(h,)``, ``(n, c, s)`` twice and ``(h,)``; their meanings stand there too.
-    chunk_size
-        Tokens per chunk; `None` chooses for the back-end and the shapes. Changes speed, not results.
     backend
         A name of `BACKENDS`, or ``"auto"``: the kernels of this package on CUDA, plain torch elsewhere, for float64, and
         where triton does not work.
@@ -68,7 +55,7 @@ def ssd(
     """
     if check_backend(backend) == "auto":
         backend = choose_backend(x)
-    return BACKENDS[backend](x, dt, A, B, C, D, chunk_size=chunk_size)
+    return BACKENDS[backend](x, dt, A, B, C, D)
 
 
 def check_backend(name: str) -> str:
@@ -79,23 +66,13 @@ def check_backend(name: str) -> str:
 
 
 def choose_backend(x: Tensor) -> str:
-    """The name of `BACKENDS` that ``"auto"`` means for inputs ``x``.
-
-    On CUDA the kernels of this package, if those of its other layers were found to work there; mamba-ssm's where they are
-    named, and nowhere else.
-    """
-    if x.device.type != "cuda" or x.dtype == torch.float64:  # which no kernel computes in
-        return "torch"
-    if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():  # a graph has no place for a check
-        return "triton" if _is_importable() else "torch"
-    return "triton" if load_kernels(x.device, x.dtype) else "torch"
+    """The name of `BACKENDS` that ``"auto"`` means for inputs ``x``: our kernels, if those of the other layers work there."""
+    return "torch" if kernels_for(x) is None else "triton"
 
 
 def load_mixer(x: Tensor, backend: str, width: int) -> Callable[..., Tensor] | None:
     """`scmamba_scvi.ops.triton_mixer.mixer` for a projection ``x``, or `None` where not all of its kernels are used."""
-    if torch.compiler.is_compiling() or x.device.type != "cuda" or x.dtype == torch.float64:
-        return None
-    kernels = load_kernels(x.device, x.dtype)
+    kernels = kernels_for(x)
     if kernels is None or backend not in ("auto", "triton") or width > kernels.MAX_WIDTH:
         return None
     from .triton_mixer import mixer
@@ -103,35 +80,13 @@ def load_mixer(x: Tensor, backend: str, width: int) -> Callable[..., Tensor] | N
     return mixer
 
 
-@torch.compiler.assume_constant_result
-def _is_importable() -> bool:
-    return load_triton()[0] is not None
-
-
-@functools.cache
 def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
-    """The scan by our own kernels and an empty string, or `None` and the reason; looked for once per process."""
+    """The scan by our own kernels and an empty string, or `None` and the reason."""
     try:
         from . import triton_ssd
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         return None, f"triton cannot be imported ({type(error).__name__}: {error})"
     return triton_ssd.ssd_triton, ""
-
-
-#: Loaders of kernels by the name of the back-end, which is also that of the package it needs.
-_KERNELS: Final = {"triton": load_triton, "mamba_ssm": load_mamba_ssm}
-
-
-def available_backends(device: torch.device | str = "cpu") -> list[str]:
-    """Names of `BACKENDS` that can run on ``device``.
-
-    Examples
-    --------
-    >>> available_backends("cpu")
-    ['recurrent', 'torch']
-    """
-    on_cuda = torch.device(device).type == "cuda"
-    return [name for name in BACKENDS if name not in _KERNELS or on_cuda and _KERNELS[name]()[0] is not None]
 
 
 def explain_backend(device: torch.device | str = "cpu") -> str:

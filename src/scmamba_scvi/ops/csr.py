@@ -52,19 +52,9 @@ def bag_offsets(bag: Tensor, n_bags: int) -> Tensor:
 
 
 def select_rows(x: Tensor, keep: Tensor | None) -> Tensor:
-    """Rows of ``x`` where the mask ``keep`` holds; the rows left out must be empty if ``x`` is sparse. `None`: all rows."""
+    """Rows of ``x``, dense or CSR, where the mask ``keep`` holds; `None`: all rows."""
     if keep is None:
         return x
-    if not is_csr(x):
-        return x[keep]
-    if bool(keep.all()):
-        return x
-    crow = F.pad(row_lengths(x)[keep].cumsum(0), (1, 0)).to(x.col_indices().dtype)
-    return csr(crow, x.col_indices(), x.values(), (crow.numel() - 1, x.shape[1]))
-
-
-def take_rows(x: Tensor, keep: Tensor) -> Tensor:
-    """Rows of ``x`` where the mask ``keep`` holds, dense or CSR; stored values of the others are dropped."""
     if not is_csr(x):
         return x[keep]
     lengths = row_lengths(x)

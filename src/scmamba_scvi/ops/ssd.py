@@ -1,6 +1,6 @@
-"""The selective scan of Mamba2 (state space duality), in plain torch: a sequential form and a chunked one.
+"""The selective scan of Mamba2 (state space duality), in plain torch.
 
-Both compute, for every cell and head, with state ``H`` of shape ``(p, s)`` and ``H_0 = 0``,
+It computes, for every cell and head, with state ``H`` of shape ``(p, s)`` and ``H_0 = 0``,
 
     H_t = exp(dt_t A) H_{t-1} + dt_t x_t B_t^T        y_t = H_t C_t + D x_t
 
@@ -33,39 +33,10 @@ SMALLEST_LOG2_DECAY = -100.0
 MIN_CHUNK, MAX_CHUNK = 16, 256
 
 
-def ssd_recurrent(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
-) -> Tensor:
-    """The recurrence as it is written, one token after the other: slow, and the reference for tests.
-
-    Arguments are explained at the head of this module; ``chunk_size`` is not used, as all back-ends have one signature. The
-    result is ``(n, c, h, p)`` in the dtype of ``x``.
-
-    Examples
-    --------
-    >>> x, dt, A, D = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1), -torch.ones(1), torch.ones(1)
-    >>> B, C = torch.randn(2, 2, 10, 4)
-    >>> torch.allclose(ssd_recurrent(x, dt, A, B, C, D), ssd_chunked(x, dt, A, B, C, D), atol=1e-5)
-    True
-    """
-    n, c, h, p = x.shape
-    acc = _accumulator_dtype(x)
-    xf, dtf, Bf, Cf = (t.to(acc) for t in (x, dt, B, C))
-    decay = torch.exp(dtf * A.to(acc))  # (n, c, h)
-    state = xf.new_zeros(n, h, p, B.shape[-1])
-    outputs = []
-    for t in range(c):
-        entering = torch.einsum("nh,nhp,ns->nhps", dtf[:, t], xf[:, t], Bf[:, t])
-        state = decay[:, t, :, None, None] * state + entering
-        outputs.append(torch.einsum("nhps,ns->nhp", state, Cf[:, t]))
-    y = torch.stack(outputs, 1) + D.to(acc)[:, None] * xf
-    return y.to(x.dtype)
-
-
 def ssd_chunked(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
 ) -> Tensor:
-    """The same numbers by matrix products: attention-like inside chunks of ``q`` tokens, a recurrence between them.
+    """The recurrence by matrix products: attention-like inside chunks of ``q`` tokens, one step after the other between them.
 
     Every exponential is of a sum of ``dt A`` over the tokens between two positions, hence never of a positive number:
     nothing overflows, however fast the state decays. Exponentials, cumulative sums and states are float32 (float64 for
@@ -113,8 +84,7 @@ def choose_chunk_size(c: int, p: int, s: int) -> int:
 
     # the lengths that cut the sequence evenly, so that there is little padding
     lengths = {-(-c // k) for k in range(1, -(-c // MIN_CHUNK) + 1) if c <= k * MAX_CHUNK}
-    # pairs, because the compiler of torch 2.6 has no `min` with a key; of equal costs the shorter chunk is taken
-    return min([(cost(length), length) for length in lengths])[1]
+    return min(lengths, key=lambda length: (cost(length), length))  # of equal costs the shorter chunk
 
 
 def _accumulator_dtype(x: Tensor) -> torch.dtype:

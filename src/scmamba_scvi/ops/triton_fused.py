@@ -1,4 +1,4 @@
-"""The element-wise layers of `scmamba_scvi.ops.fused` as kernels: one pass over memory forward, one or two backward.
+"""The functions of `scmamba_scvi.ops.plain_layers` as kernels: one pass over memory forward, one or two backward.
 
 Norms, gates and the short convolution take a GPU as long as it takes to read and write their tensors. Composed of single
 operations, they read and write them ten times, in float32. Here everything is float32 in registers and the dtype of the
@@ -12,13 +12,12 @@ environment at that time the kernels run on a CPU, slowly, for tests.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 #: At most so many programs share the rows of a norm in its backward pass; each sums its part of the weight's gradient.
 N_PROGRAMS: Final = 1024
@@ -223,28 +222,8 @@ def _conv_backward(
     tl.store(to + 4 * m, dbias, is_channel)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
-    """See `scmamba_scvi.ops.fused.rms_norm`."""
-    return _Norm.apply(x, None, weight, eps, dtype or x.dtype)
-
-
-def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """See `scmamba_scvi.ops.fused.gated_rms_norm`."""
-    return _Norm.apply(x, z, weight, eps, x.dtype)
-
-
-def swiglu(ab: Tensor) -> Tensor:
-    """See `scmamba_scvi.ops.fused.swiglu`."""
-    return _SwiGLU.apply(ab)
-
-
-def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See `scmamba_scvi.ops.fused.causal_conv_silu`."""
-    return _CausalConvSilu.apply(x, weight, bias)
-
-
 def norm_values(x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """`rms_norm`, with ``z`` `gated_rms_norm`, without a gradient."""
+    """`rms_norm`, with ``z`` `gated_rms_norm`, in ``dtype``."""
     rows, y = _rows(x), x.new_empty(x.shape, dtype=dtype)
     gate = rows if z is None else _rows(z)
     with torch.cuda.device(x.get_device()):
@@ -271,7 +250,7 @@ def norm_gradients(
 
 
 def swiglu_values(ab: Tensor) -> Tensor:
-    """`swiglu` without a gradient."""
+    """`swiglu`."""
     rows, y = _rows(ab), ab.new_empty(*ab.shape[:-1], ab.shape[-1] // 2)
     with torch.cuda.device(ab.get_device()):
         _swiglu[_row_grid(rows, y)](rows, y, len(rows), rows.stride(0), **_row_options(y))
@@ -287,16 +266,16 @@ def swiglu_gradient(dy: Tensor, ab: Tensor) -> Tensor:
 
 
 def conv_values(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`causal_conv_silu` without a gradient; rows of x and the weight are dense."""
-    y = x.new_empty(x.shape)
+    """`causal_conv_silu`."""
+    x, y = dense_rows(x), x.new_empty(x.shape)
     with torch.cuda.device(x.get_device()):
         _conv[_run_grid(x)](x, weight, bias, y, x.shape[1], *x.stride()[:2], **_run_options(weight))
     return y
 
 
 def conv_gradients(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias; that of x is written to ``dx``. All may be slices with dense rows."""
-    grid = _run_grid(x)
+    """Gradients of weight and bias; that of x is written to ``dx``, which may be a slice with dense rows."""
+    dy, x, grid = dense_rows(dy), dense_rows(x), _run_grid(x)
     parts = weight.new_empty(grid[0], MAX_WIDTH + 1, x.shape[-1], dtype=torch.float32)
     with torch.cuda.device(x.get_device()):
         _conv_backward[grid](
@@ -308,53 +287,14 @@ def conv_gradients(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, dx: Tens
     return dweight.to(weight.dtype), sums[-1].to(bias.dtype)
 
 
-class _Norm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(x, z, weight)
-        ctx.eps = eps
-        return norm_values(x, z, weight, eps, dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, z, weight = ctx.saved_tensors
-        dz = None if z is None else z.new_empty(z.shape)
-        dx, dweight = norm_gradients(dy, x, z, weight, ctx.eps, dz)
-        return dx, dz, dweight, None, None
-
-
-class _SwiGLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, ab: Tensor) -> Tensor:
-        ctx.save_for_backward(ab)
-        return swiglu_values(ab)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        return swiglu_gradient(dy, *ctx.saved_tensors)
-
-
-class _CausalConvSilu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x, weight = x if x.stride(-1) == 1 else x.contiguous(), weight.contiguous()
-        ctx.save_for_backward(x, weight, bias)
-        return conv_values(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight, bias = ctx.saved_tensors
-        dx = x.new_empty(x.shape)
-        return dx, *conv_gradients(dy if dy.stride(-1) == 1 else dy.contiguous(), x, weight, bias, dx)
-
-
 def _rows(x: Tensor) -> Tensor:
     """``(..., d)`` as a matrix with dense rows; a slice of a wider tensor is not copied."""
-    rows = x.flatten(0, -2) if x.ndim > 2 else x
-    return rows if rows.stride(-1) == 1 else rows.contiguous()
+    return dense_rows(x.flatten(0, -2))
+
+
+def dense_rows(x: Tensor) -> Tensor:
+    """``x`` itself if its last axis is dense in memory."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _row_options(x: Tensor, elements: int = ELEMENTS) -> dict[str, int]:

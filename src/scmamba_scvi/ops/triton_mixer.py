@@ -36,19 +36,19 @@ class _Mixer(torch.autograd.Function):
     """Mamba2 between its input projection ``zxBCdt`` and the end of its output projection.
 
     ``weight`` is that of the output projection, in the dtype of ``zxBCdt``, ``A`` the decay rates, both in float32 with
-    ``D`` and ``dt_bias``; ``longest`` as in `scmamba_scvi.ops.triton_ssd.scan`.
+    ``D`` and ``dt_bias``.
     """
 
     @staticmethod
     def forward(
         ctx: Any, zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor,
-        norm_weight: Tensor, weight: Tensor, eps: float, longest: int,
+        norm_weight: Tensor, weight: Tensor, eps: float,
     ) -> Tensor:  # fmt: skip
         z, xBC, raw = _parts(zxBCdt, norm_weight, D)
         x, B, C = _parts_of_scan(conv_values(xBC, conv_weight, conv_bias), norm_weight, D)
-        y = scan(x, F.softplus(raw.float() + dt_bias), A, B, C, D, longest).flatten(2)
+        y = scan(x, F.softplus(raw.float() + dt_bias), A, B, C, D).flatten(2)
         ctx.save_for_backward(zxBCdt, y, conv_weight, conv_bias, dt_bias, A, D, norm_weight, weight)
-        ctx.eps, ctx.longest = eps, longest
+        ctx.eps = eps
         return F.linear(norm_values(y, z, norm_weight, eps, y.dtype), weight)
 
     @staticmethod
@@ -64,11 +64,11 @@ class _Mixer(torch.autograd.Function):
         x, B, C = _parts_of_scan(convolved, norm_weight, D)
         dconvolved = convolved.new_empty(convolved.shape)
         into = _parts_of_scan(dconvolved, norm_weight, D)
-        ddt, dA, dD = scan_gradients(dy.view_as(x), x, F.softplus(steps), A, B, C, D, into, ctx.longest)
+        ddt, dA, dD = scan_gradients(dy.view_as(x), x, F.softplus(steps), A, B, C, D, into)
         dconv_weight, dconv_bias = conv_gradients(dconvolved, xBC, conv_weight, conv_bias, dxBC)
         dsteps = ddt * torch.sigmoid(steps)
         draw.copy_(dsteps)
-        return gradient, dconv_weight, dconv_bias, dsteps.sum((0, 1)), dA, dD, dnorm, dweight, None, None
+        return gradient, dconv_weight, dconv_bias, dsteps.sum((0, 1)), dA, dD, dnorm, dweight, None
 
 
 swiglu_linear, mixer = _SwiGLULinear.apply, _Mixer.apply

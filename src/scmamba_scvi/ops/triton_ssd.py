@@ -30,8 +30,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..errors import ScmambaError
+from .triton_fused import dense_rows
 
 #: Channels of one program, forward and backward.
 MAX_BLOCK: Final = (128, 64)
@@ -266,14 +268,11 @@ def _gradients_of_bringing(
     tl.store(dB_ptr + cell * dB_n + row * dB_c + dim[None, :], dB.to(B.dtype), is_row & is_dim)
 
 
-def ssd_triton(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int | None = None
-) -> Tensor:
+def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """The scan by the kernels of this file; arguments and result as in `scmamba_scvi.ops.ssd`.
 
-    ``x``, ``B`` and ``C`` may be slices of a wider tensor: nothing is copied. ``chunk_size`` is the largest number of tokens
-    per chunk, rounded up to a power of two of at least 16; `None` and more than `MAX_CHUNK` are `MAX_CHUNK`. Tensors that are
-    not on a CUDA device, or of float64, are refused.
+    ``x``, ``B`` and ``C`` may be slices of a wider tensor: nothing is copied. Tensors that are not on a CUDA
+    device, or of float64, are refused.
     """
     if x.device.type != "cuda" and not INTERPRETED:
         raise ScmambaError(
@@ -284,12 +283,12 @@ def ssd_triton(
             f"ssd_backend='triton' computes in float32, bfloat16 or float16, got {x.dtype}. Pass ssd_backend='torch'."
         )
     A, D = A.float().contiguous(), D.float().contiguous()
-    return _ssd(x, dt.float(), A, B.to(x.dtype), C.to(x.dtype), D, chunk_size or 0)
+    return _Scan.apply(x, dt.float(), A, B.to(x.dtype), C.to(x.dtype), D)
 
 
-def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int = 0) -> Tensor:
+def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Outputs ``(n, c, h, p)`` without a gradient; dt, A and D in float32, rows of x, B and C dense."""
-    y, sizes = x.new_empty(x.shape), _sizes(x, B, longest, backward=False)
+    y, sizes = x.new_empty(x.shape), _sizes(x, B, backward=False)
     (n, c, h, p), q = x.shape, sizes["Q"]
     with torch.cuda.device(x.get_device()):
         _forward[(n * h * triton.cdiv(p, sizes["P"]),)](
@@ -307,13 +306,12 @@ def scan_gradients(
     C: Tensor,
     D: Tensor,
     into: Sequence[Tensor],
-    longest: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `scan`: of x, B and C written to the three tensors ``into``, of dt, A and D returned in float32.
 
     ``dy`` is dense; rows of ``into`` are dense, those of B and C have the same strides.
     """
-    (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, longest, backward=True), into
+    (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, backward=True), into
     Q, P, S = (sizes[name] for name in "QPS")
     blocks, k = triton.cdiv(p, P), triton.cdiv(c, Q)
     d_bits, ddt = dt.new_empty(2, n, h, blocks, c)
@@ -339,59 +337,26 @@ def scan_gradients(
     return ddt.sum(2).transpose(1, 2), dA.sum((0, 1, 3)), dD.sum((0, 1, 3))
 
 
-# Operators of torch rather than an autograd function: `torch.compile` takes them as they are.
-@torch.library.custom_op(
-    "scmamba_scvi::ssd",
-    mutates_args=(),
-    schema="(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, int longest) -> Tensor",
-)
-def _ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int) -> Tensor:
-    x, B, C = (_dense_rows(t) for t in (x, B, C))
-    return scan(x, dt, A, B, C, D, longest)
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+        ctx.save_for_backward(x, dt, A, B, C, D)
+        return scan(dense_rows(x), dt, A, dense_rows(B), dense_rows(C), D)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+        x, dt, A, B, C, D = ctx.saved_tensors
+        x, B, C = (dense_rows(t) for t in (x, B, C))
+        dx, dB, dC = into = [t.new_empty(t.shape) for t in (x, B, C)]
+        ddt, dA, dD = scan_gradients(dy.contiguous(), x, dt, A, B, C, D, into)
+        return dx, ddt, dA, dB, dC, dD
 
 
-@torch.library.custom_op(
-    "scmamba_scvi::ssd_backward",
-    mutates_args=(),
-    schema="(Tensor dy, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, int longest)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def _ssd_backward(
-    dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, longest: int
-) -> tuple[Tensor, ...]:
-    x, B, C = (_dense_rows(t) for t in (x, B, C))
-    dx, dB, dC = (t.new_empty(t.shape) for t in (x, B, C))
-    ddt, dA, dD = scan_gradients(dy.to(x.dtype).contiguous(), x, dt, A, B, C, D, (dx, dB, dC), longest)
-    return dx, ddt.contiguous(), dA, dB, dC, dD
-
-
-@_ssd.register_fake
-def _(x, dt, A, B, C, D, longest):
-    return x.new_empty(x.shape)
-
-
-@_ssd_backward.register_fake
-def _(dy, x, dt, A, B, C, D, longest):
-    return tuple(t.new_empty(t.shape) for t in (x, dt, A, B, C, D))
-
-
-def _keep_inputs(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    *tensors, ctx.longest = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_ssd_backward(dy, *ctx.saved_tensors, ctx.longest), None
-
-
-_ssd.register_autograd(_backward, setup_context=_keep_inputs)
-
-
-def _sizes(x: Tensor, B: Tensor, longest: int, *, backward: bool) -> dict[str, Any]:
+def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
     """What the kernels are compiled for."""
     (_, c, h, p), s = x.shape, B.shape[-1]
-    limit = MAX_CHUNK[x.element_size()][backward]
-    q = _power_of_two(min(c, longest or limit, limit))
+    q = _power_of_two(min(c, MAX_CHUNK[x.element_size()][backward]))
     return {
         "h": h, "p": p, "s": s, "Q": q, "P": min(_power_of_two(p), MAX_BLOCK[backward]), "S": _power_of_two(s),
         "ONE_CHUNK": c <= q,
@@ -408,8 +373,3 @@ def _power_of_two(length: int) -> int:
 def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[int, ...]:
     """In the order of the kernels' arguments."""
     return (*x.stride()[:3], *dt.stride(), *B.stride()[:2], *C.stride()[:2])
-
-
-def _dense_rows(t: Tensor) -> Tensor:
-    """``t`` itself if its last axis is dense in memory."""
-    return t if t.stride(-1) == 1 else t.contiguous()

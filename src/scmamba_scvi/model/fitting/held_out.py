@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from ...metrics import modality_gap, true_match_ranks
 from ...nn.distributed import gather_rows
 from .._module import SCMAMBAModule
-from ..inputs.matrices import ModalityMatrix, in_parts
+from ..inputs.matrices import ModalityMatrix
 
 #: Per modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
 HeldOut = dict[str, tuple[Tensor, Tensor]]
@@ -20,15 +20,26 @@ HeldOut = dict[str, tuple[Tensor, Tensor]]
 
 def embed_all(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> HeldOut:
     """Per kind, embeddings before alignment ``(n, z)`` and who has it ``(n,)``, on the CPU; rows of cells without it are zero."""
+    found = apply_to_cells(module.encode, module, matrices, cells)
+    return {kind: (z.cpu(), present.cpu()) for kind, (z, present) in found.items()}
+
+
+def apply_to_cells(
+    function: Callable[[Tensor, str, Tensor], Tensor],
+    module: SCMAMBAModule,
+    matrices: Mapping[str, ModalityMatrix],
+    cells: np.ndarray,
+) -> HeldOut:
+    """Per kind, ``function(counts, kind, present)`` of the module in evaluation ``(n, m)``, and who has it ``(n,)``."""
     module.eval()
     found = {}
     for kind, matrix in matrices.items():
-        present = torch.from_numpy(matrix.present(cells))
-        parts = [torch.zeros(0, module.config.n_latent)]
-        for part in in_parts(cells, 512):
+        parts = []
+        for part in np.split(cells, range(512, len(cells), 512)):  # one, of no cells, if there are none
             has = torch.from_numpy(matrix.present(part)).to(module.device)
-            parts.append(module.encode(matrix.read(part).to(module.device), kind, has).float().cpu())
-        found[kind] = torch.cat(parts), present
+            parts.append((function(matrix.read(part).to(module.device), kind, has).float(), has))
+        z, present = zip(*parts, strict=True)
+        found[kind] = torch.cat(z), torch.cat(present)
     return found
 
 

@@ -80,8 +80,8 @@ def initialize_linear_branch(
             )  # fmt: skip
             weights = None
     found = linear_initialization(svds, present, module.config.n_latent, weights)
-    for kind, initialization in found.items():
-        module.encoders[kind].initialize_from(initialization)
+    for kind, directions in found.items():
+        module.encoders[kind].initialize_from(directions, svds[kind].mean)
 
 
 def direction_weights(

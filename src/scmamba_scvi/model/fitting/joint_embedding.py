@@ -12,8 +12,9 @@ from ...nn.joint import N_CLUSTERS, JointEmbedding
 from ...nn.reliability import are_counts, coefficient_alpha, split_counts, split_half_reliability
 from ...nn.spectral import TruncatedSVD
 from .._module import SCMAMBAModule
-from ..inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
+from ..inputs.matrices import ModalityMatrix, iterate_blocks
 from ..inputs.sampling import sample
+from .held_out import apply_to_cells
 from .initialization import MAX_CELLS
 
 #: Cells of a cluster on average: enough for the mean of each batch in it.
@@ -139,16 +140,8 @@ def _features(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What the joint embedding reads of the cells ``(n, 2 z)``, and who has each modality ``(n,)``."""
-    module.eval()
-    features, present = {}, {}
-    for kind, matrix in matrices.items():
-        present[kind] = torch.from_numpy(matrix.present(cells)).to(module.device)
-        parts = []
-        for part in in_parts(cells, 512):
-            has_it = torch.from_numpy(matrix.present(part)).to(module.device)
-            parts.append(module.joint_features(matrix.read(part).to(module.device), kind, has_it).float())
-        features[kind] = torch.cat(parts)
-    return features, present
+    found = apply_to_cells(module.joint_features, module, matrices, cells)
+    return {kind: x for kind, (x, _) in found.items()}, {kind: present for kind, (_, present) in found.items()}
 
 
 def _clusters(z: Tensor, seed: int) -> Tensor:

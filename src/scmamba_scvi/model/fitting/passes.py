@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ops.csr import take_rows
+from ...ops.csr import select_rows
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix, iterate_blocks
 
@@ -49,7 +49,7 @@ class Values:
             return
         keep = chosen[torch.from_numpy(self._matrix.present(self._cells))].to(self._module.device)
         for block, rows in zip(self._kept, keep.split(GPU_BLOCK), strict=True):
-            yield take_rows(block, rows)
+            yield select_rows(block, rows)
 
     def _read(self, cells: np.ndarray, block_size: int) -> Iterator[Tensor]:
         for block in iterate_blocks(self._matrix, cells, block_size):

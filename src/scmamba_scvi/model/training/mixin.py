@@ -18,7 +18,7 @@ from scvi.train import TrainRunner
 
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning
 from ..._keys import BATCH_KEY
-from ...config import TrainConfig, resolve_train_config
+from ...config import TrainConfig, check_names
 from ...errors import ScmambaError
 from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
@@ -200,7 +200,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             counts, train_size, validation_size, plan_kwargs, datasplitter_kwargs, checkpoint_dir, early_stopping_monitor,
             trainer_kwargs, known=inspect.signature(self.train).parameters, n_cells=self.adata.n_obs,
         )  # fmt: skip
-        config = resolve_train_config(**(plan_kwargs or {}))
+        check_names("training option", plan_kwargs or {}, TrainConfig)
+        config = TrainConfig(**(plan_kwargs or {}))
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
             world_size = count_devices(accelerator, devices, **ranks)

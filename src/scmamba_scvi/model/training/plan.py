@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from lightning.pytorch.plugins import MixedPrecision, Precision
-from lightning.pytorch.utilities import GradClipAlgorithmType
 from scvi.train import TrainingPlan
 
 from ..._keys import CELLS_KEY
@@ -122,9 +120,11 @@ class ContrastivePlan(TrainingPlan):
     def configure_optimizers(self):
         """AdamW, warm-up then cosine, step by step."""
         groups = self._parameter_groups()
-        # fused: one pass over parameters and moments instead of ten, as the feature embeddings are large; but it would
-        # undo the scaling of fp16 gradients itself, after they were clipped
-        optimizer = torch.optim.AdamW(groups, fused=not self._scales_gradients)
+        # fused: one pass over parameters and moments instead of ten, as the feature embeddings are large
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        # it need not undo the scaling of fp16 gradients: Lightning does so before they are clipped, and refuses to clip
+        # gradients, of bf16 too, for an optimizer that would
+        optimizer._step_supports_amp_scaling = False
         steps = max(2, int(self.trainer.estimated_stepping_batches))
         # a warm-up of one step begins and ends at the same step, and OneCycleLR divides by its length
         warmup = self.train_config.warmup if self.train_config.warmup * steps > 1 else 0.0
@@ -132,22 +132,6 @@ class ContrastivePlan(TrainingPlan):
             optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=warmup, cycle_momentum=False,
         )  # fmt: skip
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip, under bf16 too: Lightning refuses a fused optimizer in mixed precision even if no gradient is scaled."""
-        if self._scales_gradients:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        Precision.clip_gradients(
-            self.trainer.precision_plugin, optimizer, gradient_clip_val or 0.0,
-            gradient_clip_algorithm or GradClipAlgorithmType.NORM,
-        )  # fmt: skip
-
-    @property
-    def _scales_gradients(self) -> bool:
-        """Whether the loss is scaled, as it is under fp16, so that small gradients do not vanish."""
-        plugin = self.trainer.precision_plugin
-        return isinstance(plugin, MixedPrecision) and plugin.scaler is not None
 
     def _parameter_groups(self) -> list[dict]:
         config = self.train_config

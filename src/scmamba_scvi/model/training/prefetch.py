@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -83,13 +84,7 @@ def read_ahead(items: Iterable) -> Iterator:
 
 def prefetched(items: Iterable, send: Callable, receive: Callable) -> Iterator:
     """``receive(send(item))`` of each item; the next item is sent before one is received and given out."""
-    sent = None
-    for item in items:
-        following = send(item)
-        if sent is not None:
-            yield receive(sent)
-        sent = following
-    if sent is not None:
+    for sent, _ in itertools.pairwise(itertools.chain(map(send, items), [None])):
         yield receive(sent)
 
 

@@ -1,7 +1,6 @@
 """Minibatches of cells whose counts are in a file, through a buffer in memory."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from ..inputs.manager import MultiModalDataset
 from ..inputs.sampling import chunks
+from .prefetch import read_ahead
 
 #: Fraction of the memory that one buffer takes: a second one is filled meanwhile, from parts that take memory as well.
 FRACTION_OF_BUFFER = 0.25
@@ -43,14 +43,9 @@ class StreamedLoader:
         return len(self._cells) // self._size
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        plan = self._plan()
-        with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-            following = pool.submit(self._read, next(plan, []))
-            while (found := following.result()) is not None:
-                minibatches, buffer = found
-                following = pool.submit(self._read, next(plan, []))
-                for cells in minibatches:
-                    yield buffer[cells]
+        for minibatches, buffer in read_ahead(map(self._read, self._plan())):
+            for cells in minibatches:
+                yield buffer[cells]
 
     def _plan(self) -> Iterator[list[np.ndarray]]:
         """Cells of the minibatches of each buffer, of this process."""
@@ -62,10 +57,8 @@ class StreamedLoader:
             cells = cells[self._shuffled(len(cells))].reshape(-1, self._size)
             yield [np.array_split(row, self._world_size)[self._rank] for row in cells]
 
-    def _read(self, minibatches: list[np.ndarray]) -> tuple[list[np.ndarray], MultiModalDataset] | None:
-        """Positions in the buffer of each minibatch, and the buffer; `None` after the last buffer."""
-        if not minibatches:
-            return None
+    def _read(self, minibatches: list[np.ndarray]) -> tuple[list[np.ndarray], MultiModalDataset]:
+        """Positions in the buffer of each minibatch, and the buffer."""
         cells = np.sort(np.concatenate(minibatches))
         return [np.searchsorted(cells, part) for part in minibatches], self._dataset.loaded(cells)
 
