@@ -10,7 +10,6 @@ from scmamba_scvi.metrics.distances import (
     as_matrix,
     count_closer,
     distance_blocks,
-    distance_sums,
     medoid,
     prepare,
     query_rows,
@@ -41,13 +40,6 @@ def test_closer_points_and_ties_are_counted_without_the_excluded(clouds):
     exact[:, 9] = torch.inf
     torch.testing.assert_close(closer, (exact < exact[:, 4:5]).sum(1).double())
     assert (ties == 1).all()  # the point at the radius itself
-
-
-def test_sums_are_those_of_each_label(clouds):
-    _, points = clouds
-    codes, rows = torch.arange(31) % 3, np.array([0, 30, 7])
-    expected = torch.cdist(points, points)[rows] @ torch.nn.functional.one_hot(codes).double()
-    torch.testing.assert_close(distance_sums(points, codes, 3, rows), expected)
 
 
 def test_the_medoid_has_the_least_total_distance():
