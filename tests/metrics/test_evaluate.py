@@ -536,7 +536,7 @@ def shuffled_but_as_long():
         pytest.param(twenty, {"embeddings": {"m": X}, "metrics": []}, ScmambaError, "metrics is empty", id="no_metric"),
         pytest.param(twenty, {"embeddings": {"m": X}, "metrics": ["FOSCTTM"]}, ScmambaError, "Nothing could be scored.*FOSCTTM",
                      id="nothing_left"),
-        pytest.param(twenty, {"embeddings": {"m": {"rna": X[:1], "atac": X[:1]}}, "metrics": "FOSCTTM"}, ScmambaError, "Nothing could be scored",
+        pytest.param(lambda: cells({"": X[:1]}), {"embeddings": {"m": {"rna": X[:1], "atac": X[:1]}}, "metrics": "FOSCTTM"}, ScmambaError, "Nothing could be scored",
                      id="one_cell"),
         pytest.param(twenty, {"embeddings": {"m": X}, "max_cells": 1}, ScmambaError, "at least 2", id="max_cells_of_one"),
         pytest.param(twenty, {"embeddings": {"m": X}, "cells": [20]}, ScmambaError, "0 to 19", id="cell_out_of_range"),
