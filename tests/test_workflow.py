@@ -63,7 +63,7 @@ def test_an_error_after_training_leaves_the_data_as_they_were(monkeypatch):
         assert mdata.obsm["X_scmamba"].shape[1] > 1
         raise MemoryError
 
-    monkeypatch.setattr(workflow, "write_clusters", full)
+    monkeypatch.setattr(workflow, "_graph", full)
     with pytest.raises(MemoryError):
         workflow.integrate(mdata, batch_key="batch", **FAST)
     assert content(mdata) == before

@@ -95,8 +95,7 @@ def integration(
     Examples
     --------
     >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
-    >>> scmamba_scvi.workflow.write_umap(mdata, ["rna", "atac"])
-    >>> axes = pl.integration(mdata, color=["cell_type", "batch"])
+    >>> axes = pl.integration(mdata, color=["cell_type", "batch"], basis="X_scmamba")  # its first two dimensions
     """
     panels = _panels(mdata, color, modalities, basis)
     figure = figure_or_new(figure)
