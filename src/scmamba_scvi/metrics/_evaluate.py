@@ -44,13 +44,13 @@ def evaluate_integration(
         From method to what it made of the cells:
 
         - a key: ``obsm[key]`` of the MuData is the joint embedding, that of a modality is the modality's. ``None`` is
-          ``{"scmamba-scvi": "X_scmamba"}``; in a list of keys, each method is called by its key;
+          ``{"scmamba-scvi": "X_scmamba"}``, and a key alone is also the method's name;
         - a dict from ``"joint"`` and from modalities to a key, a matrix ``(n, z)``, or a table indexed by names of
           cells; all modalities in one space. Any part may be absent;
         - a matrix or table: the joint embedding.
 
-        A matrix has the rows of the data, NaN for cells without the modality, or those of the modality itself. Those of
-        a model are ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``.
+        A matrix has the rows of the data, NaN for cells without the modality, as those of a model:
+        ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``.
     label_key
         Cell types: a column of ``obs`` (of the data, or of a modality), or the values themselves, one per cell or a
         ``Series`` indexed by name. Cells without one count in the scores that need none.

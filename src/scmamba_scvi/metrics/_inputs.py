@@ -5,7 +5,7 @@ Nothing here imports mudata: a MuData is recognised by ``mod``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -24,7 +24,7 @@ DEFAULT: Final = {"scmamba-scvi": OBSM_KEY}
 
 #: A key of ``obsm``, a matrix, or a table with names of cells.
 Embedding: TypeAlias = str | np.ndarray | pd.DataFrame
-Embeddings: TypeAlias = str | Sequence[str] | Mapping[str, Embedding | Mapping[str, Embedding]]
+Embeddings: TypeAlias = str | Mapping[str, Embedding | Mapping[str, Embedding]]
 Column: TypeAlias = str | Labels | None
 #: Method and part.
 Key: TypeAlias = tuple[str, str]
@@ -112,12 +112,9 @@ def _parts(data: Any, embeddings: Embeddings | None) -> dict[Key, Embedding]:
     elif isinstance(embeddings, str):
         embeddings = {embeddings: embeddings}
     elif not isinstance(embeddings, Mapping):
-        if not isinstance(embeddings, Iterable) or not all(isinstance(key, str) for key in embeddings):
-            raise ScmambaError(
-                f"embeddings must be keys of obsm, or a dict from method to key or matrix; got "
-                f"{type(embeddings).__name__}."
-            )
-        embeddings = {key: key for key in embeddings}
+        raise ScmambaError(
+            f"embeddings must be a key of obsm, or a dict from method to key or matrix; got {type(embeddings).__name__}."
+        )
     if not embeddings:
         raise ScmambaError("embeddings is empty: name at least one method.")
     given: dict[Key, Embedding] = {}
@@ -141,7 +138,7 @@ def _keys(*holders: Any) -> list[str]:
 
 
 def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
-    """One embedding, given as a key, a table with names, or a matrix with the rows of the data or of the modality."""
+    """One embedding, given as a key, a table with names, or a matrix with the rows of the data."""
     called, part = display_name(*key), key[1]
     modality = getattr(data, "mod", {}).get(part)
     if isinstance(given, str):
@@ -160,17 +157,12 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
             raise ScmambaError(f"Names of cells of the embedding {called} are not unique.")
         return pd.DataFrame(_matrix(given, called), given.index)
     x = _matrix(given, called)
-    n = len(x)
-    fitting = [holder.obs_names for holder in (data, modality) if holder is not None and holder.n_obs == n]
-    if not fitting:
-        sizes = f"{data.n_obs:,}" + ("" if modality is None else f" (or {modality.n_obs:,} for {part!r})")
-        raise ScmambaError(f"{called} has {n:,} rows for {sizes} cells: one row per cell is needed.")
-    if not fitting[0].equals(fitting[-1]):
+    if len(x) != data.n_obs:
         raise ScmambaError(
-            f"{called} has {n:,} rows, and the data and the modality {part!r} both have that many cells, in different "
-            f"orders: give a DataFrame indexed by names of cells, or put the matrix into obsm."
+            f"{called} has {len(x):,} rows for {data.n_obs:,} cells: give a row per cell of the data, NaN where a cell lacks "
+            f"the modality, or a DataFrame indexed by names of cells."
         )
-    table = pd.DataFrame(x, fitting[0])
+    table = pd.DataFrame(x, data.obs_names)
     # a row of NaN for a cell that lacks the modality is no fault
     return table if modality is None else table[table.notna().all(axis=1) | table.index.isin(modality.obs_names)]
 
