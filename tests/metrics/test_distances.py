@@ -62,20 +62,20 @@ def test_queries_are_all_rows_or_a_sorted_draw_without_repeats():
 
 
 @pytest.mark.parametrize(
-    ("n_neighbors", "fraction", "k"),
-    [(5, None, 5), (None, 0.01, 2), (None, 0.001, 1), (7, 0.5, 7)],
+    ("n_neighbors", "n", "least", "k"),
+    [(5, 150, 1, 5), (None, 150, 1, 2), (None, 150, 10, 10), (None, 2_000, 10, 20), (None, 6, 10, 5), (None, 2, 1, 1)],
 )
-def test_neighbours_are_a_number_or_a_fraction_of_at_least_one(n_neighbors, fraction, k):
-    assert resolve_k(n_neighbors, fraction, 150) == k
+def test_neighbours_are_a_number_or_one_in_a_hundred_cells(n_neighbors, n, least, k):
+    assert resolve_k(n_neighbors, n, least) == k
 
 
 @pytest.mark.parametrize(
-    ("n_neighbors", "fraction", "message"),
-    [(0, None, "1 to 9 neighbours"), (10, None, "10 were asked"), (None, 1.5, "neighbor_frac"), (None, None, "frac")],
+    ("n_neighbors", "message"),
+    [(0, "1 to 9 neighbours"), (10, "10 were asked")],
 )
-def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, fraction, message):
+def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, message):
     with pytest.raises(ScmambaError, match=message):
-        resolve_k(n_neighbors, fraction, 10)
+        resolve_k(n_neighbors, 10)
 
 
 @pytest.mark.parametrize(

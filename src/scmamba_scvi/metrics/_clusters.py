@@ -80,7 +80,7 @@ def leiden_ari_nmi(
 
     x = as_matrix(x)
     types = label_codes(cell_type, len(x), "cell_type")
-    k = resolve_k(n_neighbors, None, len(x))
+    k = resolve_k(n_neighbors, len(x))
     wanted = np.asarray(resolutions, dtype=float).ravel()
     if wanted.size == 0 or not (wanted > 0).all():
         raise ScmambaError(f"resolutions must hold at least one number, all above 0; got {resolutions}.")

@@ -57,7 +57,7 @@ def diffusion_pseudotime(
     n = len(x)
     if not isinstance(root, int | np.integer) or not 0 <= root < n:
         raise ScmambaError(f"root must be the position of a cell, 0 to {n - 1}; got {root!r}.")
-    k = resolve_k(n_neighbors, None, n)
+    k = resolve_k(n_neighbors, n)
     if not 1 <= n_dcs < n - 1:
         raise ScmambaError(f"n_dcs must be between 1 and the number of cells minus two, {n - 2}; got {n_dcs}.")
     if (x - x[0]).abs().max() <= 1e-12 * x.abs().max():

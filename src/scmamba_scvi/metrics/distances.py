@@ -131,16 +131,12 @@ def medoid(x: Matrix) -> int:
     return int(np.concatenate(list(blocks)).argmin())
 
 
-def resolve_k(n_neighbors: int | None, fraction: float | None, n: int, least: int = 1) -> int:
+def resolve_k(n_neighbors: int | None, n: int, least: int = 1) -> int:
     """Number of neighbours, between 1 and ``n - 1``, as the cell itself is none.
 
-    It is given, or a ``fraction`` of ``n`` cells, but at least ``least``, or all there are.
+    `None`: one in a hundred of ``n`` cells, but at least ``least``, or all there are.
     """
-    k = n_neighbors
-    if k is None:
-        if fraction is None or not 0 < fraction < 1:
-            raise ScmambaError(f"neighbor_frac must be between 0 and 1; got {fraction}.")
-        k = min(max(least, math.floor(fraction * n + 0.5)), n - 1)
+    k = min(max(least, math.floor(0.01 * n + 0.5)), n - 1) if n_neighbors is None else n_neighbors
     if not 1 <= k < n:
         raise ScmambaError(
             f"Each of {n:,} cells can have 1 to {n - 1:,} neighbours other than itself; {k:,} were asked for."
