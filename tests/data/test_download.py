@@ -70,10 +70,10 @@ def test_a_packed_download_is_unpacked_once(file_of_geo, tmp_path, monkeypatch):
 
 
 def test_the_folder_of_the_benchmarks_comes_before_a_download(tmp_path, monkeypatch):
-    from scmamba_scvi.data import simulate_citeseq
+    from scmamba_scvi.data import simulate_multiome
 
     (tmp_path / "bmmc_cite_5k").mkdir()
-    simulate_citeseq(n_cells=20, n_genes=30, n_proteins=5, seed=0).write_h5mu(
+    simulate_multiome(n_peaks=0, n_cells=20, n_genes=30, n_proteins=5, seed=0).write_h5mu(
         tmp_path / "bmmc_cite_5k/bmmc_cite_5k.h5mu"
     )
     monkeypatch.setenv("SCMAMBA_DATA", str(tmp_path))

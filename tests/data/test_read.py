@@ -12,7 +12,7 @@ from scipy import sparse
 from tenx import BARCODES, X, write_10x, write_10x_folder
 
 import scmamba_scvi
-from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 
 read = scmamba_scvi.read
@@ -76,7 +76,7 @@ def test_a_multiome_in_each_form_is_the_same(tmp_path, multiome, form):
 
 
 def test_proteins_in_obsm_become_a_modality(tmp_path):
-    mdata = simulate_citeseq(n_cells=40, n_genes=30, n_proteins=6, seed=0)
+    mdata = simulate_multiome(n_peaks=0, n_cells=40, n_genes=30, n_proteins=6, seed=0)
     adata = mdata["rna"].copy()
     counts = mdata["protein"].X
     counts = counts.toarray() if sparse.issparse(counts) else counts

@@ -3,14 +3,13 @@
 from ._download import fetch_bone_marrow
 from ._on_disk import convert_mudata, open_mudata, write_obsm
 from ._read import read
-from ._simulate import simulate_citeseq, simulate_multiome
+from ._simulate import simulate_multiome
 
 __all__ = [
     "convert_mudata",
     "fetch_bone_marrow",
     "open_mudata",
     "read",
-    "simulate_citeseq",
     "simulate_multiome",
     "write_obsm",
 ]

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from scmamba_scvi import SCMAMBA, pl
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.model.tools.links import _classes, _compare, _pairs
 
@@ -230,7 +230,7 @@ def test_data_that_cannot_be_linked_are_named(linked):
 
 
 def test_a_model_without_peaks_is_refused():
-    mdata = simulate_citeseq(n_cells=100, n_genes=60, n_proteins=10, n_cell_types=2, seed=0)
+    mdata = simulate_multiome(n_peaks=0, n_cells=100, n_genes=60, n_proteins=10, n_cell_types=2, seed=0)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, encoder="linear")
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
