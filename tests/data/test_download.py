@@ -41,7 +41,7 @@ def test_a_file_downloaded_by_hand_is_found_by_path_or_folder(file_of_geo, tmp_p
 
 def test_cells_of_bone_marrow_are_drawn_with_their_raw_counts(file_of_geo):
     path, counts = file_of_geo
-    mdata = fetch_bone_marrow("cite", path, n_cells=10, seed=1)
+    mdata = fetch_bone_marrow("cite", path, n_cells=10)
     rows = [int(name.removeprefix("cell")) for name in mdata.obs_names]
     assert len(rows) == 10 and rows != list(range(10))
     np.testing.assert_array_equal(mdata["rna"].X.toarray(), counts[rows, :8].toarray())

@@ -29,7 +29,6 @@ def fetch_bone_marrow(
     path: str | os.PathLike[str] | None = None,
     *,
     n_cells: int | None = 5_000,
-    seed: int = 0,
 ) -> MuData:
     """Human bone marrow with cell types, of 10 donors at 4 sites: the data of the notebooks (GEO GSE194122).
 
@@ -42,9 +41,7 @@ def fetch_bone_marrow(
         variable ``SCMAMBA_DATA`` names a folder with ``bmmc_multiome_5k`` and ``bmmc_cite_5k``, the sets of the
         benchmarks, these are read instead.
     n_cells
-        So many cells, drawn at random; other cells are not read. None: all, about 70,000 and 90,000.
-    seed
-        Of the draw.
+        So many cells, drawn at random, the same in each call; other cells are not read. None: all, about 70,000 and 90,000.
 
     Returns
     -------
@@ -73,7 +70,7 @@ def fetch_bone_marrow(
         counts = sparse_dataset(file["layers/counts"])  # X holds normalised values
         rows: Any = slice(None)
         if n_cells is not None and n_cells < counts.shape[0]:
-            rows = np.sort(np.random.default_rng(seed).permutation(counts.shape[0])[:n_cells])
+            rows = np.sort(np.random.default_rng(0).permutation(counts.shape[0])[:n_cells])
         obs = read_elem(file["obs"])[list(BONE_MARROW_COLUMNS)].rename(columns=BONE_MARROW_COLUMNS)
         return read(AnnData(counts[rows], obs=obs.iloc[rows], var=read_elem(file["var"])[["feature_types"]]))
 

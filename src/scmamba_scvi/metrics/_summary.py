@@ -15,11 +15,7 @@ BIO: Final = tuple(m.name for m in METRICS.values() if m.group == "bio" and m.in
 OMICS: Final = tuple(m.name for m in METRICS.values() if m.group == "omics" and m.in_summary)
 
 
-def overall_scores(
-    scores: pd.DataFrame,
-    scale: Literal["minmax"] | None = None,
-    weights: tuple[float, float] = (0.6, 0.4),
-) -> pd.DataFrame:
+def overall_scores(scores: pd.DataFrame, scale: Literal["minmax"] | None = None) -> pd.DataFrame:
     """Biology conservation, omics alignment and overall score of each method (equations 19 to 22).
 
     Higher is better; 0 to 1 if every score is.
@@ -35,12 +31,10 @@ def overall_scores(
         with. ``"minmax"`` is the paper's equation 22: each score from 0 for the worst to 1 for the best method of the
         table; numbers from different tables do not compare. A score on which all methods tie (to 1e-9), for which
         the equation is 0/0, becomes 0.5 for each.
-    weights
-        Of biology conservation and omics alignment.
 
     Returns
     -------
-    Columns ``bio``, ``omics``, ``overall``, index as in ``scores``. A method that lacks a score which others have gets
+    Columns ``bio``, ``omics`` and, of these with weights 0.6 and 0.4, ``overall``, index as in ``scores``. A method that lacks a score which others have gets
     ``NaN`` for the part and overall: averaging the remaining scores would reward a missing one.
 
     Examples
@@ -59,7 +53,7 @@ def overall_scores(
             )
         parts = {name: values.apply(_minmax) for name, values in parts.items()}
     out = pd.DataFrame({name: values.mean(axis=1, skipna=False) for name, values in parts.items()})
-    out["overall"] = weights[0] * out["bio"] + weights[1] * out["omics"]
+    out["overall"] = 0.6 * out["bio"] + 0.4 * out["omics"]
     return out
 
 

@@ -31,8 +31,6 @@ NAME_LENGTH: Final = 44
 ROW, COLUMN, BAR, GAP, NAME_GAP = 0.44, 0.73, 0.9, 0.2, 0.12
 #: Inches: height of a line of a header.
 LINE: Final = 0.145
-#: Inches, for one method: height of a row, and length of the bar of a score of 1.
-LIST_ROW, BARS = 0.22, 2.2
 
 
 def metrics_table(
@@ -57,7 +55,7 @@ def metrics_table(
 
     Returns
     -------
-    The ``Axes``, in inches.
+    The ``Axes``.
 
     Examples
     --------
@@ -68,12 +66,11 @@ def metrics_table(
     table = _checked(scores)
     if (OVERALL, OVERALL) in table:
         table = table.sort_values([(OVERALL, OVERALL)], ascending=False, na_position="last", kind="stable")
+    if len(table) == 1:
+        return _draw_single(figure, table.iloc[0])
     figure = figure_or_new(figure)
     ax = figure.add_axes((0, 0, 1, 1), label="metrics table")
     ax.set_axis_off()
-    if len(table) == 1:
-        _draw_single(figure, ax, table.iloc[0])
-        return ax
     n = len(table)
     names = [" ".join(str(name).split()) for _, name in table]
     header = n * ROW + max(name.count(" ") + 1 for name in names) * LINE + 0.08
@@ -108,33 +105,22 @@ def metrics_table(
     return ax
 
 
-def _draw_single(figure: Figure, ax: Axes, scores: pd.Series) -> None:
-    """The scores of one method below each other, in inches; bars are for scores between 0 and 1."""
-    write = partial(ax.text, fontsize=FONT_SIZE, va="center")
-    y, groups = 0.0, list(dict.fromkeys(group for group, _ in scores.index))
-    names = []
-    for group in groups:
-        hue = HUES.get(group, FEW[0])
-        y -= LINE
-        if group:
-            names.append(write(-NAME_GAP, y, group, ha="right", weight="bold", color=_shade(hue, 0.99)))
-            y -= LIST_ROW
-        for name, value in scores[group].items():
-            names.append(write(-NAME_GAP, y, f"{name}{' ↓' if name in LOWER_IS_BETTER else ''}", ha="right"))
-            if 0 <= value <= 1:
-                ax.add_patch(Rectangle((0, y - 0.08), BARS, 0.16, color="0.94", lw=0))
-                ax.add_patch(Rectangle((0, y - 0.08), BARS * value, 0.16, color=hue, lw=0))
-            write(BARS + 0.08, y, "–" if np.isnan(value) else f"{value:.3f}")
-            y -= LIST_ROW
-    left = -NAME_GAP - max(text.get_window_extent().width for text in names) / figure.dpi
-    caption = ["↓ lower is better"] if any(name in LOWER_IS_BETTER for _, name in scores.index) else []
-    caption += ["– not scored"] if scores.isna().any() else []
-    notes = [write(left, y - 0.05, ", ".join(caption), va="top", fontsize=FONT_SIZE - 2, color="0.45")]
-    head = shorten(str(scores.name), NAME_LENGTH)
-    notes.append(write(left, 0.1, head, va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
-    right = max(BARS + 0.6, *(left + text.get_window_extent().width / figure.dpi for text in notes))
-    ax.set(xlim=(left, right), ylim=(y, 0))
-    fit_figure(figure, ax, right - left, -y)
+def _draw_single(figure: Figure | None, scores: pd.Series) -> Axes:
+    """The scores of one method below each other, with bars for those between 0 and 1, in the colours of their groups."""
+    ax = figure_or_new(figure, 4.6, 0.9 + 0.24 * len(scores)).subplots()
+    hues = [HUES.get(group, FEW[0]) for group, _ in scores.index]
+    inside = scores.between(0, 1)
+    whole = ax.barh(range(len(scores)), 1, color="0.94")
+    ax.barh(range(len(scores)), scores.where(inside, 0), color=hues)
+    ax.bar_label(whole, ["–" if np.isnan(value) else f"{value:.3f}" for value in scores], padding=4, fontsize=FONT_SIZE)
+    names = [f"{group}: {name}{' ↓' * (name in LOWER_IS_BETTER)}".removeprefix(": ") for group, name in scores.index]
+    ax.set_yticks(range(len(scores)), names, fontsize=FONT_SIZE)
+    ax.set(xlim=(0, 1.2), xticks=[], ylim=(len(scores) - 0.4, -0.6))
+    ax.set_xlabel("↓ lower is better, – not scored", fontsize=FONT_SIZE - 2, color="0.45", loc="left")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title(shorten(str(scores.name), NAME_LENGTH), fontsize=FONT_SIZE + 2, weight="bold", loc="left")
+    return ax
 
 
 def _checked(scores: pd.DataFrame) -> pd.DataFrame:

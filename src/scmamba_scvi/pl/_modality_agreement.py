@@ -106,10 +106,12 @@ def _draw_embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: flo
     # a few cells are drawn as discs, a hundred thousand as a density
     size = float(np.clip(30_000 / len(xy), 0.6, 22))
     scatter = partial(ax.scatter, rasterized=True)
-    scatter(*xy[~known].T, s=size, c=MISSING, linewidths=0)
-    drawn = scatter(*xy[order].T, s=size, c=values[order], linewidths=0, cmap="cividis", vmin=low, vmax=high)
+    scatter(xy[~known, 0], xy[~known, 1], s=size, c=MISSING, linewidths=0)
+    drawn = scatter(
+        xy[order, 0], xy[order, 1], s=size, c=values[order], linewidths=0, cmap="cividis", vmin=low, vmax=high
+    )
     if threshold is not None and (marked := known & (values < threshold)).any():
-        scatter(*xy[marked].T, s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7)
+        scatter(xy[marked, 0], xy[marked, 1], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7)
     style_plane(ax)
     ax.set_aspect("equal", adjustable="datalim")
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both")

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
-from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.errors import ScmambaError
 
 
 def with_swapped(mdata, key, fraction, seed=0):
@@ -104,14 +104,10 @@ def test_errors_name_what_is_wrong(trained):
     mdata = trained.adata
     with pytest.raises(ScmambaError, match="One AnnData holds one modality"):
         trained.get_modality_agreement(mdata["rna"])
-    with pytest.raises(UnknownNameError, match="modality 'protein'"):
-        trained.get_modality_agreement(modalities=("rna", "protein"))
-    with pytest.raises(ScmambaError, match="needs two modalities, found .'rna'."):
-        trained.get_modality_agreement(modalities=("rna", "rna"))
     with without_pulling():
         one = mudata.MuData({"rna": mdata["rna"].copy()})
         few = mudata.MuData({k: v[:5].copy() for k, v in mdata.mod.items()})
-    with pytest.raises(ScmambaError, match="needs two modalities"):
+    with pytest.raises(ScmambaError, match="needs two modalities, found .'rna'."):
         trained.get_modality_agreement(one)
     few.obs["batch"] = mdata.obs["batch"].reindex(few.obs_names)
     with pytest.raises(ScmambaError, match="Fewer than 10 cells"):
