@@ -52,7 +52,7 @@ def test_pairs_are_the_cells_that_two_modalities_have_in_common():
 def test_clusters_are_computed_once_on_the_labelled_cells():
     e = embedded()
     known = e.labels != None  # noqa: E711  of objects
-    assert e.leiden.table.equals(leiden_ari_nmi(e.joint[known], e.labels[known]).table)
+    assert e.leiden == leiden_ari_nmi(e.joint[known], e.labels[known])
     assert e.leiden is e.leiden
 
 

@@ -40,11 +40,8 @@ def test_minmax_scales_each_score_and_puts_ties_in_the_middle(table):
     assert (every_tie == 0.5).all().all()
 
 
-def test_parts_can_be_named_by_a_level_of_the_columns(table):
-    grouped = table.set_axis(
-        pd.MultiIndex.from_tuples([("bio", "ARI"), ("bio", "own"), ("omics", "x"), ("omics", "y"), ("pairs", "f")]),
-        axis=1,
-    )
+def test_scores_may_stand_below_their_groups(table):
+    grouped = pd.concat({"group": table}, axis=1)
     pd.testing.assert_frame_equal(overall_scores(grouped), overall_scores(table))
 
 

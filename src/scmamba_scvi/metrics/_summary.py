@@ -23,9 +23,8 @@ def overall_scores(scores: pd.DataFrame, scale: Literal["minmax"] | None = None)
     Parameters
     ----------
     scores
-        One row per method, one column per score, all "higher is better". With two levels of columns the first is the
-        part of a score, ``"bio"`` or ``"omics"``; with one level, parts have the columns that :data:`METRICS` marks.
-        Other columns are not used, nor are those without any value.
+        One row per method, one column per score, all "higher is better", below their groups or not. Used are those that
+        :data:`METRICS` marks, if they have any value.
     scale
         ``None`` averages the scores as they are, so that a method's number does not depend on what it is compared
         with. ``"minmax"`` is the paper's equation 22: each score from 0 for the worst to 1 for the best method of the
@@ -45,6 +44,8 @@ def overall_scores(scores: pd.DataFrame, scale: Literal["minmax"] | None = None)
     """
     if scale not in (None, "minmax"):
         raise UnknownNameError("scale", scale, ("minmax", None))
+    if scores.columns.nlevels > 1:
+        scores = scores.droplevel(0, axis=1)
     parts = {"bio": _part(scores, "bio", BIO), "omics": _part(scores, "omics", OMICS)}
     if scale == "minmax":
         if len(scores) < 2:
@@ -65,10 +66,7 @@ def _minmax(values: pd.Series) -> pd.Series:
 
 def _part(scores: pd.DataFrame, name: str, wanted: Sequence[str]) -> pd.DataFrame:
     """The columns of one part that hold any value."""
-    if scores.columns.nlevels > 1:
-        columns = [column for column in scores.columns if column[0] == name]
-    else:
-        columns = [column for column in wanted if column in scores.columns]
+    columns = [column for column in wanted if column in scores.columns]
     try:
         values = scores[columns].astype(float).dropna(axis=1, how="all")
     except (TypeError, ValueError) as error:
