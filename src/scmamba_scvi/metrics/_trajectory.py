@@ -34,7 +34,7 @@ def diffusion_pseudotime(
     Returns
     -------
     Float64 ``(n,)``, 0 at the root and 1 at the farthest cell. Cells that no path of the graph connects to the root are
-    ``NaN``, and a warning says how many.
+    ``NaN``; more neighbours may connect them.
 
     References
     ----------
@@ -67,12 +67,6 @@ def diffusion_pseudotime(
     if reached.sum() < 2 or np.ptp(time[reached]) == 0:
         raise ScmambaError(
             f"No other cell is both connected to the root, cell {root}, and apart from it: choose another root."
-        )
-    if not reached.all():
-        warnings.warn(
-            f"{n - reached.sum():,} of {n:,} cells are not connected to the root and have no pseudotime (NaN); "
-            f"more neighbours than {k} may connect them.",
-            stacklevel=2,
         )
     return np.where(reached, time, np.nan)
 

@@ -75,10 +75,7 @@ class TrajectoryMixin(EmbeddingMixin):
         out = pd.DataFrame(np.nan, index=names, columns=list(found))
         for name, z in found.items():
             has = np.isfinite(z).all(axis=1)
-            with warnings.catch_warnings():
-                # reported below, by the name of the embedding
-                warnings.filterwarnings("ignore", message=".*not connected", category=UserWarning)
-                time = diffusion_pseudotime(z[has], int(has[:root_cell].sum()), n_neighbors=n_neighbors)
+            time = diffusion_pseudotime(z[has], int(has[:root_cell].sum()), n_neighbors=n_neighbors)
             out.loc[has, name] = time
             if np.isnan(time).any():
                 warn(
