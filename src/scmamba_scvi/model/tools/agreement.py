@@ -77,25 +77,16 @@ class AgreementMixin(EmbeddingMixin):
                 continue
             x, y = (of_kind.z[both[of_kind.has]] for of_kind in (found[a], found[b]))
             evidence = log_evidence(x, y, match_temperature(self, a, b)[0], self.module.device)
-            part = np.full((len(names), 2), np.nan)
-            part[both] = np.column_stack([(x * y).sum(axis=1), evidence])
-            parts.append(part)
+            columns = {"cosine": (x * y).sum(axis=1, dtype=np.float64), "evidence": evidence}
+            parts.append(pd.DataFrame(columns, index=np.flatnonzero(both)))
         if not parts:
             raise ScmambaError(
                 f"Fewer than {MIN_CELLS} cells have two of {kinds}: too few to compare a cell with others."
             )
-        return _mean_of_known(parts, names)
-
-
-def _mean_of_known(parts: list[np.ndarray], names: pd.Index) -> pd.DataFrame:
-    """Mean of ``(n, 2)`` over the pairs of modalities that a cell has; warn of cells that have none."""
-    stacked = np.stack(parts)
-    known = np.isfinite(stacked[..., 0]).any(axis=0)
-    if not known.all():
-        warn(
-            f"{int((~known).sum()):,} of {len(names):,} cells have fewer than two modalities, or two that fewer "
-            f"than {MIN_CELLS} cells share: their agreement is NaN."
-        )
-    mean = np.full((len(names), 2), np.nan)
-    mean[known] = np.nanmean(stacked[:, known], axis=0)
-    return pd.DataFrame(mean, index=names, columns=["cosine", "evidence"])
+        mean = pd.concat(parts).groupby(level=0).mean().reindex(range(len(names)))
+        if (n_missing := int(mean["cosine"].isna().sum())) > 0:
+            warn(
+                f"{n_missing:,} of {len(names):,} cells have fewer than two modalities, or two that fewer than {MIN_CELLS} "
+                f"cells share: their agreement is NaN."
+            )
+        return mean.set_axis(names)
