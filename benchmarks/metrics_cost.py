@@ -78,7 +78,7 @@ def everything(n_pairs: int) -> Callable[[], object]:
 #: Name -> what is measured, the number of cells and what they are, and the seconds and megabytes that should be enough.
 TASKS = {
     "FOSCTTM, recall and the whole overlap curve": (true_matches, 20_000, "pairs", 30, 1000),
-    "cell-type ASW": (silhouette, 20_000, "rows", 5, None),
+    "cell-type ASW": (silhouette, 20_000, "rows", 10, 2000),
     "evaluate_integration, every score": (everything, 10_000, "pairs", 240, None),
 }
 

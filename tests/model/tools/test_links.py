@@ -239,13 +239,13 @@ def test_a_model_without_peaks_is_refused():
 
 
 def test_figure(table):
-    ax = pl.region_links(table, q=0.5, n_labels=3, figure=Figure())
+    ax = pl.region_links(table, q=0.5, figure=Figure())
     grey, coloured = ax.collections[:2]
     known = table.dropna()
     assert len(coloured.get_offsets()) == (known["q"] <= 0.5).sum() > 0
     assert len(grey.get_offsets()) + len(coloured.get_offsets()) == len(known)
     assert f"{len(coloured.get_offsets()):,} of {len(known):,} pairs" in ax.get_legend().get_texts()[0].get_text()
-    assert len(ax.texts) == 3 and ax.texts[0].get_text() == table["gene"][0]
+    assert 0 < len(ax.texts) <= 4 and ax.texts[0].get_text() == table["gene"][0]
     (line,) = (line for line in ax.lines if line.get_label() == "mean of pairs")
     at, mean = line.get_data()
     assert mean[np.abs(at).argmin()] > mean[[0, -1]].max()  # near pairs agree better than far ones
