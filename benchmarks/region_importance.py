@@ -1,10 +1,10 @@
-"""Known markers of simulated types among all features, ranked by `get_region_importance`: by importance, and by score.
+"""Known markers of simulated types among all features, ranked by `get_region_importance`.
 
     python benchmarks/region_importance.py
     python benchmarks/region_importance.py --sets multiome_weak_batches --seeds 0
 
-For each type the AUROC of its markers among all features; mean over types, and the lowest of them. Beside both columns of
-the table stands the difference of mean log counts between the cells of the type and all others, which needs no model. The
+For each type the AUROC of its markers among all features; mean over types, and the lowest of them. Beside the importance
+stands the difference of mean log counts between the cells of the type and all others, which needs no model. The
 sets are simulated, since nothing else has markers that are known. Writes benchmarks/results/region_importance.json.
 """
 
@@ -35,7 +35,7 @@ def measure(name: str, seed: int) -> dict[str, object]:
     for kind, key in model.kinds.items():
         table = model.get_region_importance(groupby=dataset.label_key, modality=kind)
         of_cell, marker_of = types.reindex(mdata[key].obs_names), mdata[key].var["marker_of"]
-        found: dict[str, list[float]] = {"importance": [], "score": [], "difference of means": []}
+        found: dict[str, list[float]] = {"importance": [], "difference of means": []}
         for group, part in table.groupby("group"):
             part = part.set_index("name")
             part["difference of means"] = difference_of_means(mdata[key], (of_cell == group).to_numpy())

@@ -13,7 +13,7 @@ from scmamba_scvi.data import fetch_bone_marrow
 mdata = fetch_bone_marrow("multiome")
 model = workflow.integrate(mdata, batch_key="batch")
 print(workflow.validation_scores(mdata, model).round(3))
-axes = pl.integration(mdata, ["cell_type", "site", "leiden_scmamba"], ncols=2, figure=Figure())
+axes = pl.integration(mdata, ["cell_type", "site", "leiden_scmamba"], figure=Figure())
 titles = ["RNA and ATAC of each cell", "22 cell types", "4 sites, 13 batches", "clusters"]
 for ax, title in zip(axes, titles, strict=True):
     ax.set_title(title, fontsize=ax.title.get_fontsize())

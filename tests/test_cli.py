@@ -324,7 +324,8 @@ def test_other_formats_give_the_same_result(tmp_path, form):
 @pytest.mark.parametrize(
     ("sources", "says"),
     [
-        pytest.param(["rna={0}", "{0}"], "every file or of none", id="one_is_not_named"),
+        pytest.param(["rna={0}", "{0}"], "modality of every file", id="one_is_not_named"),
+        pytest.param(["{0}", "{0}"], "modality of every file", id="none_is_named"),
         pytest.param(["rna={0}", "rna={0}"], "Each modality takes one file", id="one_modality_twice"),
         pytest.param(["rna={0}", "atac=no.h5ad"], "There is no file no.h5ad", id="one_is_not_there"),
     ],
@@ -519,7 +520,7 @@ def test_convert_writes_a_file_that_opens_on_disk(simulated, tmp_path):
     assert open_mudata(tmp_path / "m.zarr").obs_names.equals(mudata.read_h5mu(simulated).obs_names)
     again = run("convert", simulated, "-o", tmp_path / "m.zarr")
     assert again.exit_code == 2
-    assert "These exist" in again.stderr
+    assert "m.zarr exists" in again.stderr and "--overwrite" in again.stderr
     assert run("convert", simulated, "-o", tmp_path / "m.zarr", "--overwrite").exit_code == 0
     absent = run("convert", tmp_path / "absent.h5mu", "-o", tmp_path / "b.zarr")
     assert absent.exit_code == 2

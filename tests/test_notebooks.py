@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.data import simulate_multiome
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 TYPES = ["HSC", "MK/E prog", "Proerythroblast", "Erythroblast", "Normoblast", "Naive CD20+ B", "CD14+ Mono"]
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     options = {"n_cells": 420, "n_genes": 120, "n_cell_types": len(TYPES), "n_batches": 3, "seed": 0}
     multiome = simulate_multiome(n_peaks=300, **options)
-    cite = simulate_citeseq(n_proteins=20, **options)
+    cite = simulate_multiome(n_peaks=0, n_proteins=20, **options)
     cite.mod["prot"] = cite.mod.pop("protein")
     for name, mdata in {"multiome": multiome, "cite": cite}.items():
         rng = np.random.default_rng(1)

@@ -187,7 +187,7 @@ def _region_importance(found: dict) -> list[str]:
 
     return [
         "## Which regions matter", "",
-        "AUROC of the known markers of a simulated type among all features, ranked by a column of `get_region_importance`, or by",
+        "AUROC of the known markers of a simulated type among all features, ranked by `get_region_importance`, or by",
         "the difference of mean log counts between the cells of the type and the others: mean over types, and lowest of them.",
         "Models are fitted on all cells.", "",
         *table(rows_of(found, each), ["set", "types", "features", "ranked by"], {"mean": "mean", "lowest": "lowest"}),

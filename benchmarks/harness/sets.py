@@ -133,6 +133,7 @@ def _simulated(name: str, about: str, function: str, **arguments: Any) -> DataSe
 
 _SIZES = {"n_cells": 5_000, "n_genes": 2_000, "rare_fraction": 0.01}
 _MULTIOME = {**_SIZES, "n_peaks": 10_000, "n_cell_types": 12}
+_CITESEQ = {**_SIZES, "n_peaks": 0, "n_proteins": 50, "n_cell_types": 12}
 SETS: dict[str, DataSet] = {
     d.name: d
     for d in (
@@ -180,11 +181,11 @@ SETS: dict[str, DataSet] = {
         ),
         _simulated(
             "citeseq_weak_batches", "simulated RNA + protein: 5,000 cells of 12 types, 50 proteins, weak batch effects",
-            "simulate_citeseq", **_SIZES, n_proteins=50, n_cell_types=12, batch_strength=0.15,
+            "simulate_multiome", **_CITESEQ, batch_strength=0.15,
         ),
         _simulated(
             "citeseq_strong_batches", "the same with strong batch effects",
-            "simulate_citeseq", **_SIZES, n_proteins=50, n_cell_types=12, batch_strength=0.6,
+            "simulate_multiome", **_CITESEQ, batch_strength=0.6,
         ),
     )
 }  # fmt: skip

@@ -56,8 +56,8 @@ class Lineage:
         if set(self.alone) <= set(points):
             x, y = (kind for kind in self.alone)
             found["pseudotime consistency"] = metrics.pseudotime_consistency(time[x], time[y])
-            overlap = metrics.neighborhood_overlap(points[x], points[y], [N_NEIGHBORS])
-            found["neighbourhood overlap"] = float(overlap[0])
+            ranks = metrics.true_match_ranks(points[x], points[y], among="both")
+            found["neighbourhood overlap"] = float(ranks.recall(N_NEIGHBORS)[0])
         return found
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,8 @@ def integrate(
     >>> mdata.obsm["X_scmamba"].shape, "leiden_scmamba" in mdata.obs
     ((300, 64), True)
     """
+    import scanpy as sc
+
     from .model import SCMAMBA
 
     for name in sorted({"n_latent", "preset"} & set(model_kwargs or ())):
@@ -128,10 +130,14 @@ def integrate(
         write_embeddings(mdata, model)
         mdata.obs[VALIDATION_KEY] = np.isin(np.arange(mdata.n_obs), model.validation_indices)
         logger.info("Clustering %s cells.", f"{mdata.n_obs:,}")
-        write_clusters(mdata, seed=seed)
+        cells = _graph(mdata.obsm[OBSM_KEY], seed)
+        sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
+        mdata.obs[CLUSTER_KEY] = pd.Categorical(cells.obs["leiden"])
         if umap:
             logger.info("Fitting UMAP coordinates.")
-            write_umap(mdata, list(model.kinds.values()), seed=seed)
+            _write_umap([mdata], seed)
+            # together, as they share one space, so that their panels can be compared
+            _write_umap([mdata[key] for key in model.kinds.values()], seed)
     return model
 
 
@@ -152,41 +158,8 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
         mdata[key].obsm[OBSM_KEY] = of_all_cells[rows]
 
 
-def write_clusters(mdata: MuData, *, resolution: float = 1.0, seed: int = 0) -> None:
-    """Write Leiden clusters of the joint embedding into ``mdata.obs["leiden_scmamba"]``.
-
-    Examples
-    --------
-    >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
-    >>> scmamba_scvi.workflow.write_clusters(mdata, resolution=0.5)
-    """
-    import scanpy as sc
-
-    cells = _graph(mdata.obsm[OBSM_KEY], seed)
-    sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
-    mdata.obs[CLUSTER_KEY] = pd.Categorical(cells.obs["leiden"])
-
-
-def write_umap(mdata: MuData, keys: list[str], *, seed: int = 0) -> None:
-    """Write UMAP coordinates into ``obsm["X_umap_scmamba"]`` of the MuData and of the modalities ``keys``.
-
-    The embeddings of the modalities share one space and are fitted together, so that their panels can be compared. The
-    joint embedding is a space of its own and is fitted alone.
-
-    Examples
-    --------
-    >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
-    >>> scmamba_scvi.workflow.write_umap(mdata, ["rna", "atac"])
-    """
-    for parts in ([mdata], [mdata[key] for key in keys]):
-        stacked = np.concatenate([part.obsm[OBSM_KEY] for part in parts])
-        ends = np.cumsum([part.n_obs for part in parts])
-        for part, xy in zip(parts, np.split(_umap(stacked, seed), ends[:-1]), strict=True):
-            part.obsm[UMAP_KEY] = xy
-
-
-def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None, k: int = 10) -> pd.DataFrame:
-    """Score how well the true matches of the validation cells are found, beside what chance would give.
+def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None) -> pd.DataFrame:
+    """FOSCTTM, recall among the 10 nearest and, with labels, ARI of the validation cells, beside what chance would give.
 
     No weight was fitted to these cells, but they chose the epoch, the stage and the temperature of the confidences: on
     new cells scores are a little worse. To score cells that chose nothing, leave some out of both parts,
@@ -200,8 +173,6 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
     labels_key
         Column of ``mdata.obs`` with known cell types; adds the ARI of :func:`~scmamba_scvi.metrics.leiden_ari_nmi` on
         the joint embedding.
-    k
-        Neighbours among which the true match must be.
 
     Returns
     -------
@@ -234,7 +205,7 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
         if n < 2:
             continue
         pair = f" {kind_x}-{kind_y}" if len(embeddings) > 2 else ""
-        ranks, at = true_match_ranks(x[paired], y[paired]), min(k, n)
+        ranks, at = true_match_ranks(x[paired], y[paired]), min(10, n)
         rows[f"FOSCTTM{pair}"] = (float(np.mean(ranks.fractions)), (n - 1) / (2 * n), 0.0, n)
         rows[f"recall@{at}{pair}"] = (float(ranks.recall(at)[0]), at / n, 1.0, n)
     if labels_key is not None:
@@ -266,16 +237,19 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     write_h5mu(mdata, Path(path))
 
 
-def _umap(embedding: np.ndarray, seed: int) -> np.ndarray:
-    """Coordinates ``(n, 2)``, NaN for cells without an embedding."""
+def _write_umap(parts: Sequence[MuData | AnnData], seed: int) -> None:
+    """Fit the embeddings of ``parts`` together and write their coordinates, NaN for cells without an embedding."""
     import scanpy as sc
 
-    usable = np.isfinite(embedding).all(axis=1)
-    points = _graph(embedding[usable], seed)
+    stacked = np.concatenate([part.obsm[OBSM_KEY] for part in parts])
+    usable = np.isfinite(stacked).all(axis=1)
+    points = _graph(stacked[usable], seed)
     sc.tl.umap(points, random_state=seed)
-    coordinates = np.full((len(embedding), 2), np.nan, dtype=np.float32)
+    coordinates = np.full((len(stacked), 2), np.nan, dtype=np.float32)
     coordinates[usable] = points.obsm["X_umap"]  # where scanpy writes them
-    return coordinates
+    ends = np.cumsum([part.n_obs for part in parts])
+    for part, xy in zip(parts, np.split(coordinates, ends[:-1]), strict=True):
+        part.obsm[UMAP_KEY] = xy
 
 
 def _graph(x: np.ndarray, seed: int) -> AnnData:

@@ -9,18 +9,10 @@ import pandas as pd
 import pooch
 import pytest
 from scipy import sparse
-from tenx import write_10x
 
-from scmamba_scvi.data import fetch_bone_marrow, fetch_pbmc_multiome
-from scmamba_scvi.data._download import BONE_MARROW_URL, PBMC_URL
+from scmamba_scvi.data import fetch_bone_marrow
+from scmamba_scvi.data._download import BONE_MARROW_URL
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-
-
-@pytest.fixture
-def file_of_10x(tmp_path):
-    path = tmp_path / "filtered_feature_bc_matrix.h5"
-    write_10x(path)
-    return path
 
 
 @pytest.fixture
@@ -38,16 +30,18 @@ def file_of_geo(tmp_path):
     return path, counts
 
 
-def test_a_file_downloaded_by_hand_is_found_by_path_or_folder(file_of_10x, tmp_path):
-    assert fetch_pbmc_multiome(file_of_10x).n_obs == 4
+def test_a_file_downloaded_by_hand_is_found_by_path_or_folder(file_of_geo, tmp_path):
+    path, _ = file_of_geo
+    assert fetch_bone_marrow("cite", path).n_obs == 40
     (tmp_path / "kept").mkdir()
-    file_of_10x.rename(tmp_path / "kept" / PBMC_URL.rpartition("/")[2])
-    assert fetch_pbmc_multiome(tmp_path / "kept").n_obs == 4
+    name = BONE_MARROW_URL.format(assay="cite").rpartition("/")[2].removesuffix(".gz")
+    path.rename(tmp_path / "kept" / name)
+    assert fetch_bone_marrow("cite", tmp_path / "kept").n_obs == 40
 
 
 def test_cells_of_bone_marrow_are_drawn_with_their_raw_counts(file_of_geo):
     path, counts = file_of_geo
-    mdata = fetch_bone_marrow("cite", path, n_cells=10, seed=1)
+    mdata = fetch_bone_marrow("cite", path, n_cells=10)
     rows = [int(name.removeprefix("cell")) for name in mdata.obs_names]
     assert len(rows) == 10 and rows != list(range(10))
     np.testing.assert_array_equal(mdata["rna"].X.toarray(), counts[rows, :8].toarray())
@@ -76,26 +70,25 @@ def test_a_packed_download_is_unpacked_once(file_of_geo, tmp_path, monkeypatch):
 
 
 def test_the_folder_of_the_benchmarks_comes_before_a_download(tmp_path, monkeypatch):
-    from scmamba_scvi.data import simulate_citeseq
+    from scmamba_scvi.data import simulate_multiome
 
     (tmp_path / "bmmc_cite_5k").mkdir()
-    simulate_citeseq(n_cells=20, n_genes=30, n_proteins=5, seed=0).write_h5mu(
+    simulate_multiome(n_peaks=0, n_cells=20, n_genes=30, n_proteins=5, seed=0).write_h5mu(
         tmp_path / "bmmc_cite_5k/bmmc_cite_5k.h5mu"
     )
     monkeypatch.setenv("SCMAMBA_DATA", str(tmp_path))
     assert fetch_bone_marrow("cite").n_obs == 20
 
 
-@pytest.mark.parametrize(
-    ("fetch", "url"), [(fetch_pbmc_multiome, PBMC_URL), (fetch_bone_marrow, BONE_MARROW_URL.format(assay="multiome"))]
-)
-def test_without_a_network_the_error_says_what_to_get_and_where_to_put_it(fetch, url, tmp_path, monkeypatch):
+def test_without_a_network_the_error_says_what_to_get_and_where_to_put_it(tmp_path, monkeypatch):
+    url = BONE_MARROW_URL.format(assay="multiome")
+
     def offline(*args, **kwargs):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(pooch, "retrieve", offline)
     with pytest.raises(ScmambaError, match="by hand") as caught:
-        fetch(path=tmp_path)
+        fetch_bone_marrow(path=tmp_path)
     said = str(caught.value)
     assert url in said
     assert str(tmp_path / url.rpartition("/")[2].removesuffix(".gz")) in said

@@ -7,7 +7,7 @@ from mudata import MuData, read_h5mu
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
-from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 
 
@@ -18,7 +18,7 @@ def multiome() -> MuData:
 
 @pytest.fixture(scope="module")
 def citeseq() -> MuData:
-    return simulate_citeseq()
+    return simulate_multiome(n_peaks=0, n_proteins=50)
 
 
 def rates(adata) -> np.ndarray:
@@ -36,11 +36,14 @@ def same(a: MuData, b: MuData) -> bool:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("simulate", [simulate_multiome, simulate_citeseq])
-def test_the_seed_decides_everything(simulate):
+@pytest.mark.parametrize(("n_peaks", "n_proteins"), [(40, 0), (0, 40), (40, 40)])
+def test_the_seed_decides_everything(n_peaks, n_proteins):
+    def simulate(seed):
+        return simulate_multiome(200, 300, n_peaks, n_proteins=n_proteins, seed=seed)
+
     before = np.random.get_state()[1].copy()
-    assert same(simulate(200, 300, 40, seed=5), simulate(200, 300, 40, seed=5))
-    assert not same(simulate(200, 300, 40, seed=5), simulate(200, 300, 40, seed=6))
+    assert same(simulate(5), simulate(5))
+    assert not same(simulate(5), simulate(6))
     assert np.array_equal(before, np.random.get_state()[1])  # the global generator is not touched
 
 
@@ -149,10 +152,11 @@ def test_states_are_seen_in_both_modalities():
 
 @pytest.mark.parametrize("kind", ["rna", "atac", "protein"])
 def test_batches_differ_as_much_as_asked(kind):
-    simulate, args = (simulate_citeseq, (1000, 500, 30)) if kind == "protein" else (simulate_multiome, (1000, 500, 500))
+    n_peaks, n_proteins = (0, 30) if kind == "protein" else (500, 0)
 
     def distance(strength):
-        adata = simulate(*args, n_cell_types=1, batch_strength=strength)[kind]
+        mdata = simulate_multiome(1000, 500, n_peaks, 1, n_proteins=n_proteins, batch_strength=strength)
+        adata = mdata[kind]
         first = (adata.obs["batch"] == "batch_1").to_numpy()
         a, b = (np.asarray(adata.X[rows].sum(0)).ravel() for rows in (first, ~first))
         seen = (a > 50) & (b > 50)
@@ -171,14 +175,17 @@ def test_library_sizes_are_as_asked_and_hardly_shared():
     assert 0.0 < np.corrcoef(np.log(depth["rna"]), np.log(depth["atac"]))[0, 1] < 0.4
 
 
-@pytest.mark.parametrize("simulate", [simulate_multiome, simulate_citeseq])
+@pytest.mark.parametrize(("n_peaks", "n_proteins"), [(100, 0), (0, 100), (100, 20)])
 @pytest.mark.parametrize("paired_fraction", [0.0, 0.25, 1.0])
-def test_the_share_of_paired_cells_is_as_asked_and_the_rest_is_split_evenly(simulate, paired_fraction):
-    mdata = simulate(400, 200, 100, paired_fraction=paired_fraction)
-    assert mdata.n_obs == 400
-    a, b = (mod.obs_names for mod in mdata.mod.values())
-    assert len(a.intersection(b)) == 400 * paired_fraction
-    assert len(a) == len(b) == 200 * (1 + paired_fraction)
+def test_the_fraction_of_whole_cells_is_as_asked_and_the_rest_is_split_evenly(n_peaks, n_proteins, paired_fraction):
+    mdata = simulate_multiome(480, 200, n_peaks, n_proteins=n_proteins, paired_fraction=paired_fraction)
+    assert mdata.n_obs == 480
+    n_kinds = len(mdata.mod)
+    assert n_kinds == 1 + (n_peaks > 0) + (n_proteins > 0)
+    of_cell = np.sum([mdata.obs_names.isin(mod.obs_names) for mod in mdata.mod.values()], axis=0)
+    assert (of_cell == n_kinds).sum() == 480 * paired_fraction and set(of_cell) <= {1, n_kinds}
+    alone = 480 * (1 - paired_fraction) / n_kinds
+    assert [mod.n_obs for mod in mdata.mod.values()] == [480 * paired_fraction + alone] * n_kinds
     for mod in mdata.mod.values():
         assert (mdata.obs.loc[mod.obs_names, "cell_type"].to_numpy() == mod.obs["cell_type"].to_numpy()).all()
 
@@ -211,6 +218,7 @@ def test_every_type_and_batch_has_cells_at_small_and_odd_sizes(sizes):
     ("arguments", "says"),
     [
         pytest.param({"n_genes": 0}, "n_genes must be at least 1, got 0", id="no_genes"),
+        pytest.param({"n_peaks": 0}, "n_peaks and n_proteins are 0", id="one_modality"),
         pytest.param({"n_cells": 5}, "5 cells do not fill 8 types", id="fewer_cells_than_types"),
         pytest.param({"rare_fraction": 0.2}, r"at most 1 / n_cell_types = 0.125", id="rarest_type_above_its_fraction"),
         pytest.param({"rare_fraction": 0.0}, "rare_fraction", id="rarest_type_without_cells"),
@@ -227,7 +235,7 @@ def test_arguments_out_of_range_are_refused(arguments, says):
 
 def test_more_proteins_than_genes_are_refused():
     with pytest.raises(ScmambaError, match="60 proteins need as many genes, n_genes is 50"):
-        simulate_citeseq(n_genes=50, n_proteins=60)
+        simulate_multiome(n_genes=50, n_peaks=0, n_proteins=60)
 
 
 @pytest.mark.slow

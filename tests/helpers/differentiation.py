@@ -26,7 +26,8 @@ def simulate_differentiation(n_cells: int, n_genes: int, n_peaks: int, seed: int
     the nearest of ``start``, ``fork``, ``end_1``, ``end_2``.
     """
     arguments = complete_arguments({
-        "n_cells": n_cells, "n_genes": n_genes, "n_peaks": n_peaks, "rna_counts": None, "atac_counts": None,
+        "n_cells": n_cells, "n_genes": n_genes, "n_peaks": n_peaks, "n_cell_types": len(STAGES), "n_batches": 1,
+        "n_proteins": 0, "rna_counts": None, "atac_counts": None, "protein_counts": None, "rare_fraction": 0.01,
         "batch_strength": 0.15, "state_strength": 0.3, "paired_fraction": 1.0,
     })  # fmt: skip
     rng = np.random.default_rng(seed)

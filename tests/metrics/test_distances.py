@@ -10,7 +10,6 @@ from scmamba_scvi.metrics.distances import (
     as_matrix,
     count_closer,
     distance_blocks,
-    distance_sums,
     medoid,
     prepare,
     query_rows,
@@ -43,13 +42,6 @@ def test_closer_points_and_ties_are_counted_without_the_excluded(clouds):
     assert (ties == 1).all()  # the point at the radius itself
 
 
-def test_sums_are_those_of_each_label(clouds):
-    _, points = clouds
-    codes, rows = torch.arange(31) % 3, np.array([0, 30, 7])
-    expected = torch.cdist(points, points)[rows] @ torch.nn.functional.one_hot(codes).double()
-    torch.testing.assert_close(distance_sums(points, codes, 3, rows), expected)
-
-
 def test_the_medoid_has_the_least_total_distance():
     x = np.random.default_rng(1).normal(size=(40, 4)) ** 3
     assert medoid(x) == np.linalg.norm(x[:, None] - x, axis=2).sum(0).argmin()
@@ -70,20 +62,20 @@ def test_queries_are_all_rows_or_a_sorted_draw_without_repeats():
 
 
 @pytest.mark.parametrize(
-    ("n_neighbors", "fraction", "k"),
-    [(5, None, 5), (None, 0.01, 2), (None, 0.001, 1), (7, 0.5, 7)],
+    ("n_neighbors", "n", "least", "k"),
+    [(5, 150, 1, 5), (None, 150, 1, 2), (None, 150, 10, 10), (None, 2_000, 10, 20), (None, 6, 10, 5), (None, 2, 1, 1)],
 )
-def test_neighbours_are_a_number_or_a_fraction_of_at_least_one(n_neighbors, fraction, k):
-    assert resolve_k(n_neighbors, fraction, 150) == k
+def test_neighbours_are_a_number_or_one_in_a_hundred_cells(n_neighbors, n, least, k):
+    assert resolve_k(n_neighbors, n, least) == k
 
 
 @pytest.mark.parametrize(
-    ("n_neighbors", "fraction", "message"),
-    [(0, None, "1 to 9 neighbours"), (10, None, "10 were asked"), (None, 1.5, "neighbor_frac"), (None, None, "frac")],
+    ("n_neighbors", "message"),
+    [(0, "1 to 9 neighbours"), (10, "10 were asked")],
 )
-def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, fraction, message):
+def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, message):
     with pytest.raises(ScmambaError, match=message):
-        resolve_k(n_neighbors, fraction, 10)
+        resolve_k(n_neighbors, 10)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def embedded(**change) -> Embedded:
     labels[10] = None
     given = {
         "joint": rng.normal(size=(50, 3)), "modalities": {"rna": x, "atac": y}, "labels": labels,
-        "batches": np.full(50, None, dtype=object), "paired": True, "bio_on": "joint", "random_state": 0, "device": None,
+        "batches": np.full(50, None, dtype=object), "random_state": 0, "device": None,
     }  # fmt: skip
     return Embedded(**(given | change))
 
@@ -31,8 +31,7 @@ def test_modalities_are_stacked_without_cells_that_lack_them():
 
 def test_cell_types_are_scored_on_the_joint_embedding_or_on_the_modalities():
     assert embedded().cells.modality.tolist() == ["joint"] * 50
-    assert len(embedded(bio_on="modalities").cells.x) == len(embedded(joint=None).cells.x) == 93
-    assert len(embedded(bio_on="modalities", modalities={}).cells.x) == 50  # there is nothing else
+    assert len(embedded(joint=None).cells.x) == 93
 
 
 def test_points_with_labels_carry_those_of_their_cells():
@@ -53,7 +52,7 @@ def test_pairs_are_the_cells_that_two_modalities_have_in_common():
 def test_clusters_are_computed_once_on_the_labelled_cells():
     e = embedded()
     known = e.labels != None  # noqa: E711  of objects
-    assert e.leiden.table.equals(leiden_ari_nmi(e.joint[known], e.labels[known]).table)
+    assert e.leiden == leiden_ari_nmi(e.joint[known], e.labels[known])
     assert e.leiden is e.leiden
 
 
@@ -68,7 +67,6 @@ def test_above_the_limit_neighbours_of_a_sample_are_searched(monkeypatch):
     [
         pytest.param({"modalities": {}}, "stacked", "no embeddings of two modalities", id="no_modalities"),
         pytest.param({"modalities": {}}, "pairs", "no embeddings of two modalities", id="nothing_to_pair"),
-        pytest.param({"paired": False}, "pairs", "paired=False", id="unpaired"),
         pytest.param({}, "in_batches", "no batch_key", id="no_batches"),
         pytest.param(
             {"modalities": {"rna": np.r_[[[1.0]], [[np.nan]]], "atac": np.r_[[[np.nan]], [[1.0]]]}}, "pairs",

@@ -57,16 +57,6 @@ def test_tables_are_aligned_by_name_and_rows_that_are_not_finite_are_counted(mda
     assert inputs.unusable == {("m", "joint"): 1}
 
 
-def test_without_data_rows_or_names_say_which_cell_is_which():
-    by_row = read_inputs(None, {"m": {"rna": JOINT, "atac": JOINT + 1}}, ["a", "b"] * 6, None)
-    assert len(by_row.cells) == N and by_row.labels.tolist() == ["a", "b"] * 6
-    first, second = (pd.DataFrame(JOINT[rows], index=[f"c{i}" for i in rows]) for rows in ([0, 1], [1, 2]))
-    by_name = read_inputs(None, {"m": {"rna": first, "atac": second}}, pd.Series({"c2": "x"}), None)
-    assert by_name.cells.tolist() == ["c0", "c1", "c2"]
-    assert by_name.labels.tolist() == [None, None, "x"]
-    assert np.isnan(by_name.methods["m"]["atac"][0]).all()
-
-
 @pytest.mark.parametrize("how", ["positions", "mask", "names"])
 def test_cells_are_chosen_by_position_mask_or_name(mdata, how):
     inputs = read_inputs(mdata, "X_e", "cell_type", None)

@@ -22,7 +22,7 @@ def embedded(n=60, **change):
     x = 5 * np.eye(3, 4)[types] + rng.normal(size=(n, 4))
     parts = {"rna": x, "atac": x + 0.1 * rng.normal(size=x.shape)}
     given = {"joint": x, "modalities": parts, "labels": np.array([f"t{t}" for t in types], dtype=object),
-             "batches": np.full(n, None, dtype=object), "paired": True, "bio_on": "joint", "random_state": 0, "device": None}  # fmt: skip
+             "batches": np.full(n, None, dtype=object), "random_state": 0, "device": None}  # fmt: skip
     return Embedded(**(given | change))
 
 
@@ -47,7 +47,6 @@ def test_a_metric_of_modalities_is_its_function_on_all_rows():
         pytest.param("recall@10", {"n": 9}, "of 9 cells each is among the 10 nearest", id="few_cells"),
         pytest.param("omics mixing", {"n": 20}, "15 neighbours need 60 rows; got 40", id="few_rows"),
         pytest.param("modality gap", {"modalities": {}}, "no embeddings of two", id="no_modalities"),
-        pytest.param("FOSCTTM", {"paired": False}, "paired=False", id="unpaired"),
     ],
 )
 def test_what_the_data_lack_is_said(name, change, message):

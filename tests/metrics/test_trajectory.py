@@ -63,8 +63,7 @@ def test_order_of_cells_does_not_matter(curve):
 
 def test_cells_without_a_path_to_the_root_have_no_pseudotime(curve):
     x, place = curve
-    with pytest.warns(UserWarning, match="150 of 300 cells are not connected"):
-        time = diffusion_pseudotime(np.concatenate([x, x + 50]), 0, n_neighbors=12)
+    time = diffusion_pseudotime(np.concatenate([x, x + 50]), 0, n_neighbors=12)
     assert np.isnan(time[150:]).all() and np.isfinite(time[:150]).all()
     with pytest.warns(UserWarning, match="150 of 300 cells lack a pseudotime"):
         assert trajectory_conservation(np.tile(place, 2), time) == trajectory_conservation(place, time[:150])
@@ -102,7 +101,6 @@ X = np.random.default_rng(4).normal(size=(40, 3))
         pytest.param(lambda: diffusion_pseudotime(X, -1), "0 to 39", id="root_from_the_end"),
         pytest.param(lambda: diffusion_pseudotime(X, "HSC"), "position of a cell", id="root_by_name"),
         pytest.param(lambda: diffusion_pseudotime(X[:20], 0), "1 to 19 neighbours", id="few_cells"),
-        pytest.param(lambda: diffusion_pseudotime(X, 0, n_dcs=39), "n_dcs .* 38", id="many_components"),
         pytest.param(lambda: diffusion_pseudotime(np.full((40, 3), 0.1), 0), "at one point", id="all_at_one_point"),
         pytest.param(lambda: trajectory_conservation([1, 2, 3], [1, 2]), r"\(3,\) and \(2,\)", id="lengths"),
         pytest.param(lambda: trajectory_conservation([1, 2, np.nan], [1, 2, 3]), "2 of 3 cells", id="two_left"),

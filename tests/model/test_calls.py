@@ -107,7 +107,6 @@ def test_joint_is_understood_where_there_is_a_joint_embedding(with_classifier):
         ("match_cells", {"query_modality": "joint"}),
         ("impute", {"modality": "joint"}),
         ("impute_blocks", {"modality": "joint"}),
-        ("get_modality_agreement", {"modalities": ("rna", "joint")}),
         ("get_region_importance", {"modality": "joint"}),
     ],
 )

@@ -15,7 +15,7 @@ from scipy import sparse
 from shapes import rebuilt
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import foscttm
 from scmamba_scvi.model.fitting.initialization import direction_weights
@@ -243,7 +243,7 @@ def test_cells_that_are_not_held_out_are_trained_on_unless_a_fraction_is_given(m
 
 def test_three_modalities_are_embedded_together(quick):
     a = simulate_multiome(n_cells=200, n_genes=120, n_peaks=300, n_cell_types=3, seed=4)
-    b = simulate_citeseq(n_cells=200, n_genes=120, n_proteins=20, n_cell_types=3, seed=4)
+    b = simulate_multiome(n_peaks=0, n_cells=200, n_genes=120, n_proteins=20, n_cell_types=3, seed=4)
     protein = b["protein"].copy()
     protein.obs_names = a.obs_names
     mdata = mudata.MuData({"rna": a["rna"], "atac": a["atac"], "adt": protein})

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scmamba_scvi.pl._canvas import MARGIN, figure_or_new, fit_figure, style_axes, style_color_bar, style_plane
+from scmamba_scvi.pl._canvas import MARGIN, figure_or_new, fit_figure, style_axes, style_plane
 
 
 def test_a_figure_that_is_given_is_used_and_sized():
@@ -43,10 +43,3 @@ def test_planes_have_no_ticks_and_axes_no_box():
     assert not len(plane.get_xticks()) and not len(plane.get_yticks())
     style_axes(axes)
     assert {name for name, spine in axes.spines.items() if spine.get_visible()} == {"left", "bottom"}
-
-
-def test_a_colour_bar_is_labelled():
-    ax = Figure().subplots()
-    bar = ax.figure.colorbar(ax.scatter([0, 1], [0, 1], c=[0, 1]))
-    style_color_bar(bar, "pseudotime")
-    assert bar.ax.get_ylabel() == "pseudotime" and not bar.outline.get_visible()

@@ -20,6 +20,15 @@ def history(n=6, names=("train_loss", "validation_loss", "foscttm_validation", "
     return {name: pd.DataFrame({name: values.get(name, np.linspace(5, 1, n))}, index=index) for name in names}
 
 
+def model_of(curves=None, n_validation=100, **summary):
+    """What is read of a trained model."""
+    known = {"best_epoch": 2, "monitor": "foscttm_validation", "stage_starts": [0]}
+    return SimpleNamespace(
+        history=history() if curves is None else curves, validation_indices=np.arange(n_validation),
+        training_summary_=known | summary,
+    )  # fmt: skip
+
+
 def titles(axes):
     return [ax.get_title() for ax in axes]
 
@@ -32,7 +41,7 @@ def levels(ax):
 
 
 def test_loss_and_retrieval_with_chance_and_best_epoch():
-    axes = pl.training(SimpleNamespace(history=history(), validation_indices=range(200)), figure=Figure())
+    axes = pl.training(model_of(n_validation=200), figure=Figure())
     assert [title.split(" (")[0] for title in titles(axes)] == ["loss", "held-out FOSCTTM", "held-out recall@10"]
     assert levels(axes[1]) == [0.5] and levels(axes[2]) == [0.05]
     for ax in axes:
@@ -42,14 +51,13 @@ def test_loss_and_retrieval_with_chance_and_best_epoch():
 def test_chance_that_is_far_away_is_written_and_leaves_the_curve_its_room():
     near = history()
     near["foscttm_validation"] /= 10
-    ax = pl.training(near, figure=Figure())[1]
+    ax = pl.training(model_of(near), figure=Figure())[1]
     assert not levels(ax) and ax.get_ylim()[1] < 0.1
     assert [text.get_text() for text in ax.texts] == ["chance: 0.50, far above"]
 
 
 def test_a_model_brings_its_history_and_its_number_of_held_out_cells():
-    model = SimpleNamespace(history=history(), validation_indices=np.arange(100))
-    assert levels(pl.training(model, figure=Figure())[2]) == [0.1]
+    assert levels(pl.training(model_of(), figure=Figure())[2]) == [0.1]
 
 
 def marked(axes):
@@ -69,15 +77,12 @@ def marked(axes):
 def test_the_epoch_marked_is_the_one_whose_weights_the_model_kept(best_epoch, monitor, expected):
     curves = history()
     curves["foscttm_validation"].iloc[3] = curves["foscttm_validation"].iloc[2]
-    summary = {"best_epoch": best_epoch, "monitor": monitor}
-    model = SimpleNamespace(history=curves, validation_indices=np.arange(100), training_summary_=summary)
+    model = model_of(curves, best_epoch=best_epoch, monitor=monitor)
     assert marked(pl.training(model, figure=Figure())) == expected
 
 
 def test_the_stages_are_named_and_their_curves_are_not_joined():
-    summary = {"best_epoch": 2, "monitor": "foscttm_validation", "stage_starts": [0, 4]}
-    model = SimpleNamespace(history=history(), validation_indices=np.arange(100), training_summary_=summary)
-    for ax in pl.training(model, figure=Figure()):
+    for ax in pl.training(model_of(stage_starts=[0, 4]), figure=Figure()):
         assert {"← linear branch", "full network, from its best epoch →"} <= {text.get_text() for text in ax.texts}
         assert [4.5, 4.5] in [list(line.get_xdata()) for line in ax.lines]  # before epoch 5
         assert not any({4, 5} <= set(line.get_xdata()) for line in ax.lines)
@@ -85,25 +90,23 @@ def test_the_stages_are_named_and_their_curves_are_not_joined():
 
 
 def test_one_stage_is_not_named():
-    summary = {"best_epoch": 2, "monitor": "foscttm_validation", "stage_starts": [0]}
-    model = SimpleNamespace(history=history(), validation_indices=np.arange(100), training_summary_=summary)
-    assert not any("network" in text.get_text() for ax in pl.training(model, figure=Figure()) for text in ax.texts)
+    assert not any("network" in text.get_text() for ax in pl.training(model_of(), figure=Figure()) for text in ax.texts)
 
 
 def test_without_held_out_cells_only_the_loss_is_drawn():
-    (ax,) = pl.training(history(names=("train_loss",)), figure=Figure())
+    (ax,) = pl.training(model_of(history(names=("train_loss",))), figure=Figure())
     assert len(ax.lines) == 1
 
 
 def test_one_epoch_is_a_visible_point():
-    ax = pl.training(history(n=1), figure=Figure())[0]
+    ax = pl.training(model_of(history(n=1)), figure=Figure())[0]
     assert ax.lines[0].get_marker() == "o"
 
 
 def test_epochs_are_counted_from_1_and_left_out_without_a_value():
     table = history()
     table["validation_loss"].iloc[1] = np.nan
-    ax = pl.training(table, figure=Figure())[0]
+    ax = pl.training(model_of(table), figure=Figure())[0]
     assert list(ax.lines[1].get_xdata()) == [1, 3, 4, 5, 6]
 
 
@@ -112,9 +115,9 @@ def test_epochs_are_counted_from_1_and_left_out_without_a_value():
     [
         pytest.param({}, id="empty"),
         pytest.param({"lr": pd.DataFrame({"lr": [1.0]})}, id="no_loss"),
-        pytest.param(SimpleNamespace(history=None), id="model_that_is_not_trained"),
+        pytest.param(None, id="model_that_is_not_trained"),
     ],
 )
 def test_without_training_there_is_nothing_to_draw(bad):
     with pytest.raises(ScmambaError, match="train the model first"):
-        pl.training(bad, figure=Figure())
+        pl.training(SimpleNamespace(history=bad), figure=Figure())

@@ -55,22 +55,22 @@ def parse_pairs(
     return pairs or None
 
 
-def parse_files(texts: Sequence[str]) -> list[Path] | dict[str, Path]:
-    """Files, or a dict from modality to file where they are written as ``rna=a.h5ad``; all must be there."""
+def parse_files(texts: Sequence[str]) -> Path | dict[str, Path]:
+    """A file, or a dict from modality to file where they are written as ``rna=a.h5ad``; all must be there."""
     named = [text.partition("=") for text in texts if "=" in text and not Path(text).exists()]
-    if named and len(named) < len(texts):
-        raise ScmambaError("Name the modality of every file or of none: rna=a.h5ad atac=b.h5ad.")
+    if len(named) < len(texts) != 1:
+        raise ScmambaError("Name the modality of every file: rna=a.h5ad atac=b.h5ad.")
     if len({name for name, _, _ in named}) < len(named):
         raise ScmambaError(f"Each modality takes one file; got {', '.join(texts)}.")
-    found = {name: Path(path) for name, _, path in named} or [Path(text) for text in texts]
+    found = {name: Path(path) for name, _, path in named} or Path(texts[0])
     for path in paths_of(found):
         check_is_there(path)
     return found
 
 
-def paths_of(files: Sequence[Path] | Mapping[str, Path]) -> list[Path]:
+def paths_of(files: Path | Mapping[str, Path]) -> list[Path]:
     """The paths that `parse_files` found."""
-    return list(files.values()) if isinstance(files, Mapping) else list(files)
+    return list(files.values()) if isinstance(files, Mapping) else [files]
 
 
 def in_options(message: str) -> str:

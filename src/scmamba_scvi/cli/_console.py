@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final
 
 import typer
 from rich.console import Console
@@ -56,14 +56,7 @@ def print_written(path: Path, what: str = "") -> None:
 def _plain_log_and_warnings() -> Iterator[None]:
     """Print our own log and warnings as plain lines; silence those that libraries address to programmers."""
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
         if PACKAGE in Path(filename).parents and issubclass(category, UserWarning):
             err.print("[yellow]Note:[/yellow]", end=" ")
             err.print(in_options(str(message)), markup=False, highlight=False, soft_wrap=True)

@@ -107,7 +107,7 @@ def evaluate(
         with atomic_write(csv) as unfinished:
             scores.to_csv(unfinished)
         print_written(csv)
-        save_figure(lambda figure: pl.metrics_table(scores, lower_is_better=lower, figure=figure), png)
+        save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)
 
 
 def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .._files import atomic_write, check_writable, unfinished_path
+from .._files import atomic_write, check_folder, check_writable, unfinished_path
 from ..errors import ScmambaError
 from ._console import print_written
 
@@ -27,13 +27,10 @@ def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: boo
         if len(os.fsencode(unfinished_path(file).name)) > LONGEST_NAME:
             raise ScmambaError(f"The name {file.name} is too long for a file.")
     existing = [str(file) for file in files if file.exists()]
-    if folder is not None:
-        if folder.exists() and not folder.is_dir():
-            raise ScmambaError(f"{folder} is a file; a folder is to be written there.")
-        if folder.is_dir() and any(folder.iterdir()):
-            existing.append(str(folder))
     if existing and not overwrite:
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
+    if folder is not None:
+        check_folder(folder, overwrite)
     for parent in {output.parent for output in outputs}:
         check_writable(parent)
 

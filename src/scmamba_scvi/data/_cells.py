@@ -1,6 +1,7 @@
 """The truth about simulated cells: their types, batches and states, and which modalities were measured."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -51,14 +52,14 @@ def draw_cells(
 
 
 def draw_presence(
-    rng: np.random.Generator, n_cells: int, paired_fraction: float, kinds: tuple[str, str]
+    rng: np.random.Generator, n_cells: int, paired_fraction: float, kinds: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Which cells have each modality, bool ``(n,)``; every cell has at least one."""
+    """Which cells have each modality, bool ``(n,)``: all of them, or one."""
     order = rng.permutation(n_cells)
     single = order[round(paired_fraction * n_cells) :]
     has = {kind: np.ones(n_cells, dtype=bool) for kind in kinds}
-    has[kinds[1]][single[::2]] = False
-    has[kinds[0]][single[1::2]] = False
+    for i, kind in enumerate(kinds):
+        has[kind][single] = np.arange(len(single)) % len(kinds) == i
     return has
 
 

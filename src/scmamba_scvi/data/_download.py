@@ -1,4 +1,4 @@
-"""Public data sets, downloaded once and kept."""
+"""A public data set, downloaded once and kept."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,6 @@ from mudata import MuData
 from ..errors import ScmambaError, UnknownNameError
 from ._read import read
 
-#: PBMC from a healthy donor, granulocytes removed, 10x Multiome (10x Genomics, CC BY 4.0); no checksum is published.
-PBMC_URL: Final = (
-    "https://cf.10xgenomics.com/samples/cell-arc/2.0.0/pbmc_granulocyte_sorted_10k/"
-    "pbmc_granulocyte_sorted_10k_filtered_feature_bc_matrix.h5"
-)
 #: Bone marrow of the NeurIPS 2021 challenge, GEO GSE194122; no checksum is published.
 BONE_MARROW_URL: Final = (
     "https://ftp.ncbi.nlm.nih.gov/geo/series/GSE194nnn/GSE194122/suppl/"
@@ -29,40 +24,11 @@ BONE_MARROW_COLUMNS: Final = {"cell_type": "cell_type", "batch": "batch", "Site"
 Assay = Literal["multiome", "cite"]
 
 
-def fetch_pbmc_multiome(path: str | os.PathLike[str] | None = None) -> MuData:
-    """About 12,000 PBMC with RNA and accessibility, published by 10x Genomics; no labels.
-
-    Parameters
-    ----------
-    path
-        The file, if it was downloaded by hand, or the folder to keep it in. None: the user's cache folder.
-
-    Returns
-    -------
-    MuData with modalities ``rna`` and ``atac``, see :func:`scmamba_scvi.data.read`.
-
-    Raises
-    ------
-    ScmambaError
-        The file is not there and cannot be downloaded; the message says where to get it and where to put it.
-
-    Notes
-    -----
-    The publisher names no checksum, so the download is not verified.
-
-    Examples
-    --------
-    >>> mdata = data.fetch_pbmc_multiome()  # doctest: +SKIP
-    """
-    return read(_downloaded(PBMC_URL, path))
-
-
 def fetch_bone_marrow(
     assay: Assay = "multiome",
     path: str | os.PathLike[str] | None = None,
     *,
     n_cells: int | None = 5_000,
-    seed: int = 0,
 ) -> MuData:
     """Human bone marrow with cell types, of 10 donors at 4 sites: the data of the notebooks (GEO GSE194122).
 
@@ -75,9 +41,7 @@ def fetch_bone_marrow(
         variable ``SCMAMBA_DATA`` names a folder with ``bmmc_multiome_5k`` and ``bmmc_cite_5k``, the sets of the
         benchmarks, these are read instead.
     n_cells
-        So many cells, drawn at random; other cells are not read. None: all, about 70,000 and 90,000.
-    seed
-        Of the draw.
+        So many cells, drawn at random, the same in each call; other cells are not read. None: all, about 70,000 and 90,000.
 
     Returns
     -------
@@ -106,7 +70,7 @@ def fetch_bone_marrow(
         counts = sparse_dataset(file["layers/counts"])  # X holds normalised values
         rows: Any = slice(None)
         if n_cells is not None and n_cells < counts.shape[0]:
-            rows = np.sort(np.random.default_rng(seed).permutation(counts.shape[0])[:n_cells])
+            rows = np.sort(np.random.default_rng(0).permutation(counts.shape[0])[:n_cells])
         obs = read_elem(file["obs"])[list(BONE_MARROW_COLUMNS)].rename(columns=BONE_MARROW_COLUMNS)
         return read(AnnData(counts[rows], obs=obs.iloc[rows], var=read_elem(file["var"])[["feature_types"]]))
 
@@ -117,12 +81,11 @@ def _downloaded(url: str, path: str | os.PathLike[str] | None) -> Path:
     packed = url.rpartition("/")[2]
     file = folder if folder.is_file() else folder / packed.removesuffix(".gz")
     if not file.is_file():
-        unpack = pooch.Decompress(name=file.name) if packed.endswith(".gz") else None
         try:
-            pooch.retrieve(url, None, fname=packed, path=folder, processor=unpack)
+            pooch.retrieve(url, None, fname=packed, path=folder, processor=pooch.Decompress(name=file.name))
         except (OSError, ValueError) as error:  # no network, no space, no such folder
             raise ScmambaError(
-                f"{packed} could not be downloaded: {error}. Download {url} by hand{' and unpack it' if unpack else ''}, "
-                f"and put it at {file}, or pass path='the/downloaded/file'."
+                f"{packed} could not be downloaded: {error}. Download {url} by hand and unpack it, and put it at {file}, or "
+                f"pass path='the/downloaded/file'."
             ) from error
     return file

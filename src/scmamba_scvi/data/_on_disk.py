@@ -1,7 +1,6 @@
 """MuData files larger than memory: open them with their matrices left on disk, rewrite them for that, add to them."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from mudata import MuData
 from scipy import sparse
 
 from .._compat import explained, for_scipy, without_pulling
-from .._files import check_is_there
+from .._files import check_is_there, temporary_folder
 from ..errors import ScmambaError
 from ._row_blocks import is_sparse, row_blocks, write_rows
 
@@ -111,30 +110,22 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
             f"{target} exists: choose another name" + ("." if overwrite else ", or pass overwrite=True.")
         )
     from_root = _open(source, "r")
-    part, replaced = (target.with_name(f".{target.name}.{ending}") for ending in ("part", "replaced"))
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with temporary_folder(target.parent) as folder:
         with explained(f"{source} cannot be converted to {target}"):
-            _copy(from_root, zarr.open_group(part, mode="w", zarr_format=2))
+            _copy(from_root, zarr.open_group(folder / "new", mode="w", zarr_format=2))
         with explained(f"{target} cannot be replaced"):
             if target.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
-                os.replace(target, replaced)
+                os.replace(target, folder / "old")
             try:
-                os.replace(part, target)
+                os.replace(folder / "new", target)
             except OSError:
-                if replaced.exists():
-                    os.replace(replaced, target)
+                if (folder / "old").exists():
+                    os.replace(folder / "old", target)
                 raise
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target
 
 
-def write_obsm(
-    path: str | os.PathLike[str], key: str, values: np.ndarray, *, obs_names: Any, overwrite: bool = True
-) -> None:
+def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, obs_names: Any) -> None:
     """Add a matrix with a row per cell to ``obsm`` of a MuData in a file; nothing else of the file is written.
 
     Parameters
@@ -142,18 +133,16 @@ def write_obsm(
     path
         ``.h5mu`` or ``.zarr``. A ``.h5mu`` must not be open: drop the MuData of `open_mudata` first.
     key
-        Name in ``obsm``, such as ``"X_scmamba"``.
+        Name in ``obsm``, such as ``"X_scmamba"``; what has this name is replaced.
     values
         ``(n_cells, z)``.
     obs_names
         Name of the cell of each row, in any order; they are compared with those of the file.
-    overwrite
-        Replace what has this name.
 
     Raises
     ------
     ScmambaError
-        The cells are not those of the file, ``key`` is taken and ``overwrite=False``, or the file cannot be written.
+        The cells are not those of the file, or the file cannot be written.
 
     Examples
     --------
@@ -173,10 +162,7 @@ def write_obsm(
                     f"The cells are not those of {path}: {len(names):,} names for {len(known):,} cells, "
                     f"{len(names.intersection(known)):,} of them the same."
                 )
-            obsm = root.require_group("obsm")
-            if key in obsm and not overwrite:
-                raise ScmambaError(f"obsm[{key!r}] exists in {path}: choose another name, or pass overwrite=True.")
-            write_elem(obsm, key, values[rows])
+            write_elem(root.require_group("obsm"), key, values[rows])
     finally:
         if hasattr(root, "close"):
             root.close()

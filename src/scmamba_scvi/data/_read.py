@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -48,9 +48,7 @@ ELSEWHERE: Final = {
 }  # fmt: skip
 
 
-def read(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]] | AnnData,
-) -> MuData:
+def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | AnnData) -> MuData:
     """Any file of counts in several modalities, as a MuData.
 
     What a file is follows from its content:
@@ -65,8 +63,7 @@ def read(
     Parameters
     ----------
     paths
-        A path; or a dict from modality to path. Without a dict, the features of several files must tell their modality. An
-        AnnData that is in memory is taken as one from a file, and stays as it is.
+        A path; or a dict from modality to path. An AnnData that is in memory is taken as one from a file, and stays as it is.
 
     Returns
     -------
@@ -89,24 +86,15 @@ def read(
     ['rna', 'atac']
     """
     if isinstance(paths, Mapping):
-        return _assembled({str(name): _one_modality(Path(path), str(name))[1] for name, path in paths.items()})
+        return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
     if isinstance(paths, AnnData):
         return _split(paths.copy(), Path("adata"))
-    if isinstance(paths, str | os.PathLike):
-        found = _read_one(Path(paths))
-        return found if isinstance(found, MuData) else _split(found, Path(paths))
-    files = [Path(path) for path in paths]
-    if len(files) == 1:
-        return read(files[0])
-    modalities: dict[str, AnnData] = {}
-    for file in files:
-        kind, adata = _one_modality(file, None)
-        name = kind if kind in KINDS else _kind_of_name(file.name)
-        if name is None or name in modalities:
-            doubt = f"{file} does not say which" if name is None else f"{file} is a second one of {name!r}"
-            raise ScmambaError(f"Each file must be of another modality, and {doubt}: name them, {_example(files[0])}.")
-        modalities[name] = adata
-    return _assembled(modalities)
+    if not isinstance(paths, str | os.PathLike):
+        raise ScmambaError(
+            f"read takes a path, or a dict from modality to path, read({{'rna': ..., 'atac': ...}}); got {paths!r}."
+        )
+    found = _read_one(Path(paths))
+    return found if isinstance(found, MuData) else _split(found, Path(paths))
 
 
 def _read_one(path: Path) -> MuData | AnnData:
@@ -178,15 +166,13 @@ def _read_mtx(path: Path) -> AnnData:
     return adata
 
 
-def _one_modality(path: Path, name: str | None) -> tuple[str, AnnData]:
-    """The modality ``name`` of a file, or the only one where ``name`` is `None` or the file holds just one; with its name."""
+def _one_modality(path: Path, name: str) -> AnnData:
+    """The modality ``name`` of a file, or the only one that it holds."""
     found = _read_one(path)
     parts = dict(found.mod) if isinstance(found, MuData) else _parts_of(found)
-    if name is not None and name in parts:
-        return name, parts[name]
-    if len(parts) != 1:
+    if name not in parts and len(parts) != 1:
         raise ScmambaError(f"{path} holds {list(parts)}: pass it alone, read({str(path)!r}), or name one of these.")
-    return next(iter(parts.items()))
+    return parts[name] if name in parts else next(iter(parts.values()))
 
 
 def _split(adata: AnnData, path: Path) -> MuData:

@@ -12,8 +12,6 @@ from ._matching import (
     TrueMatchRanks,
     foscttm,
     modality_gap,
-    neighborhood_overlap,
-    recall_at_k,
     true_match_ranks,
 )
 from ._matching_score import matching_score
@@ -38,14 +36,12 @@ __all__ = [
     "matching_score",
     "mean_average_precision",
     "modality_gap",
-    "neighborhood_overlap",
     "omics_asw",
     "omics_entropy_mixing",
     "other_modality",
     "overall_scores",
     "true_match_ranks",
     "pseudotime_consistency",
-    "recall_at_k",
     "seurat_alignment",
     "trajectory_conservation",
 ]

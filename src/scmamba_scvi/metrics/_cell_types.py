@@ -53,7 +53,7 @@ def knn_accuracy(
     """
     x = as_matrix(x)
     codes = label_codes(cell_type, len(x), "cell_type")
-    k = resolve_k(n_neighbors, None, len(x))
+    k = resolve_k(n_neighbors, len(x))
     # ties: each place weighs more than all later places together, and all places together less than one vote
     weight = 1 + 0.5 ** np.arange(1.0, k + 1)
     correct = []
@@ -67,9 +67,8 @@ def knn_accuracy(
 def mean_average_precision(
     x: Matrix,
     cell_type: Labels,
-    *,
-    neighbor_frac: float = 0.01,
     n_neighbors: int | None = None,
+    *,
     max_queries: int | None = None,
     random_state: int = 0,
 ) -> float:
@@ -79,10 +78,8 @@ def mean_average_precision(
 
     Parameters
     ----------
-    neighbor_frac
-        Neighbours of a cell as a fraction of all cells; the paper's 1 %, but at least 10, or all there are.
     n_neighbors
-        Their number instead. The cell itself is never one of them.
+        Neighbours of a cell, itself not counted; ``None``: the paper's 1 % of the cells, but at least 10, or all there are.
     x, cell_type, max_queries, random_state
         As in :func:`knn_accuracy`.
 
@@ -104,7 +101,7 @@ def mean_average_precision(
     """
     x = as_matrix(x)
     codes = label_codes(cell_type, len(x), "cell_type")
-    k = resolve_k(n_neighbors, neighbor_frac, len(x), FEWEST_NEIGHBORS)
+    k = resolve_k(n_neighbors, len(x), FEWEST_NEIGHBORS)
     precision = []
     for rows, found in nearest(x, k, query_rows(len(x), max_queries, random_state), random_state):
         match = codes[found] == codes[rows, None]  # (b, k)
@@ -149,7 +146,7 @@ def graph_connectivity(
     """
     x = as_matrix(x)
     codes = label_codes(cell_type, len(x), "cell_type", at_least=1)
-    k = resolve_k(n_neighbors, None, len(x))
+    k = resolve_k(n_neighbors, len(x))
     types = [own for code in range(codes.max() + 1) if len(own := np.flatnonzero(codes == code)) > 1]
     if not types:
         raise ScmambaError(f"cell_type has {len(x):,} labels for {len(x):,} cells: no type has two cells to connect.")

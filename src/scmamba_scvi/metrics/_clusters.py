@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ..errors import ScmambaError
@@ -20,23 +19,18 @@ N_SEEDS = 5
 
 
 class LeidenScores(NamedTuple):
-    """Best scores over all resolutions, their standard deviations over seeds, and the table they are taken from.
-
-    ``table`` has one row per resolution (index ``resolution``) and columns ``ari``, ``nmi``, ``n_clusters``, means over
-    seeds, ``ari_std`` and ``nmi_std``.
+    """Best scores over all resolutions, means over seeds, and their standard deviations over seeds.
 
     Examples
     --------
-    >>> scores = metrics.leiden_ari_nmi(np.repeat(np.eye(2), 20, axis=0), ["T"] * 20 + ["B"] * 20)
-    >>> scores.table.columns.tolist()
-    ['ari', 'nmi', 'n_clusters', 'ari_std', 'nmi_std']
+    >>> metrics.leiden_ari_nmi(np.repeat(np.eye(2), 20, axis=0), ["T"] * 20 + ["B"] * 20)
+    LeidenScores(ari=1.0, nmi=1.0, ari_std=0.0, nmi_std=0.0)
     """
 
     ari: float
     nmi: float
     ari_std: float
     nmi_std: float
-    table: pd.DataFrame
 
 
 def leiden_ari_nmi(
@@ -80,7 +74,7 @@ def leiden_ari_nmi(
 
     x = as_matrix(x)
     types = label_codes(cell_type, len(x), "cell_type")
-    k = resolve_k(n_neighbors, None, len(x))
+    k = resolve_k(n_neighbors, len(x))
     wanted = np.asarray(resolutions, dtype=float).ravel()
     if wanted.size == 0 or not (wanted > 0).all():
         raise ScmambaError(f"resolutions must hold at least one number, all above 0; got {resolutions}.")
@@ -92,10 +86,8 @@ def leiden_ari_nmi(
         sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
         clusters = cells.obs["leiden"].cat.codes.to_numpy()
         nmi = normalized_mutual_info_score(types, clusters, average_method="arithmetic")
-        rows.append((resolution, adjusted_rand_score(types, clusters), nmi, clusters.max() + 1))
-    by_resolution = pd.DataFrame(rows, columns=["resolution", "ari", "nmi", "n_clusters"]).groupby("resolution")
-    table = by_resolution.mean().join(by_resolution[["ari", "nmi"]].std(ddof=0).add_suffix("_std"))
-    best_ari, best_nmi = (table.loc[table[name].idxmax()] for name in ("ari", "nmi"))
-    return LeidenScores(
-        float(best_ari["ari"]), float(best_nmi["nmi"]), float(best_ari["ari_std"]), float(best_nmi["nmi_std"]), table
-    )
+        rows.append((adjusted_rand_score(types, clusters), nmi))
+    scores = np.array(rows).reshape(len(wanted), n_seeds, 2)
+    mean, spread = scores.mean(axis=1), scores.std(axis=1)  # (resolutions, 2)
+    best = mean.argmax(axis=0)
+    return LeidenScores(*map(float, mean[best, [0, 1]]), *map(float, spread[best, [0, 1]]))

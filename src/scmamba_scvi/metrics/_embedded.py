@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,6 @@ import torch
 from ..errors import ScmambaError
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._matching import TrueMatchRanks, true_match_ranks
-
-#: What scores of cell types and batches are computed on.
-BioOn: TypeAlias = Literal["joint", "modalities"]
 
 #: Up to this many rows the neighbours of all of them are searched; above, those of `N_QUERIES` drawn at random, still
 #: among all. This estimates the same number in a time that does not grow with the square of the rows.
@@ -63,18 +60,12 @@ class Embedded:
         The same for each modality.
     labels, batches
         Objects ``(n,)``, ``None`` where missing, which may be everywhere.
-    paired
-        Whether row ``i`` of two modalities is the same cell.
-    bio_on
-        Embedding for scores of cell types and batches, if there are both.
     """
 
     joint: np.ndarray | None
     modalities: dict[str, np.ndarray]
     labels: np.ndarray
     batches: np.ndarray
-    paired: bool
-    bio_on: BioOn
     random_state: int
     device: str | torch.device | None
 
@@ -87,10 +78,8 @@ class Embedded:
 
     @cached_property
     def cells(self) -> Points:
-        """The embedding for scores of cell types and batches: joint, or the modalities, see ``bio_on``."""
-        if self.joint is None or (self.bio_on == "modalities" and self.modalities):
-            return _points(self.modalities)
-        return _points({"joint": self.joint})
+        """The embedding for scores of cell types and batches: joint, or the modalities if there is none."""
+        return _points(self.modalities if self.joint is None else {"joint": self.joint})
 
     def labelled(self, points: Points) -> tuple[Points, np.ndarray]:
         """The points whose cell has a label, and their labels."""
@@ -106,8 +95,6 @@ class Embedded:
         """For each two modalities with at least two common cells, their embeddings of these cells."""
         if len(self.modalities) < 2:
             raise ScmambaError("no embeddings of two modalities")
-        if not self.paired:
-            raise ScmambaError("paired=False")
         pairs = []
         for x, y in itertools.combinations(self.modalities.values(), 2):
             rows = np.intersect1d(_finite(x), _finite(y), assume_unique=True)

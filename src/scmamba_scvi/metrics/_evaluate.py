@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import pandas as pd
 import torch
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..errors import ScmambaError, UnknownNameError
-from ._embedded import BioOn, Embedded
+from ._embedded import Embedded
 from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_inputs
 from ._panel import METRICS, Metric
 from ._scib import scib_scores
@@ -21,15 +21,13 @@ OVERALL: Final = "overall"
 
 
 def evaluate_integration(
-    data: Any = None,
+    data: Any,
     embeddings: Embeddings | None = None,
     *,
     label_key: Column = None,
     batch_key: Column = None,
     metrics: Literal["all"] | str | Sequence[str] = "all",
     panel: Literal["paper", "scib"] = "paper",
-    paired: bool = True,
-    bio_on: BioOn = "joint",
     cells: Any = None,
     max_cells: int | None = None,
     random_state: int = 0,
@@ -41,19 +39,18 @@ def evaluate_integration(
     Parameters
     ----------
     data
-        A ``MuData`` (or an ``AnnData``), with embeddings in ``obsm``; or ``None`` where ``embeddings`` holds the
-        matrices themselves.
+        A ``MuData`` (or an ``AnnData``) of the cells, with embeddings in ``obsm``.
     embeddings
         From method to what it made of the cells:
 
         - a key: ``obsm[key]`` of the MuData is the joint embedding, that of a modality is the modality's. ``None`` is
-          ``{"scmamba-scvi": "X_scmamba"}``; in a list of keys, each method is called by its key;
+          ``{"scmamba-scvi": "X_scmamba"}``, and a key alone is also the method's name;
         - a dict from ``"joint"`` and from modalities to a key, a matrix ``(n, z)``, or a table indexed by names of
           cells; all modalities in one space. Any part may be absent;
         - a matrix or table: the joint embedding.
 
-        A matrix has the rows of the data, NaN for cells without the modality, or those of the modality itself. Those of
-        a model are ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``.
+        A matrix has the rows of the data, NaN for cells without the modality, as those of a model:
+        ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``.
     label_key
         Cell types: a column of ``obs`` (of the data, or of a modality), or the values themselves, one per cell or a
         ``Series`` indexed by name. Cells without one count in the scores that need none.
@@ -64,14 +61,6 @@ def evaluate_integration(
     panel
         ``"scib"`` runs the Benchmarker of scib-metrics (extra ``benchmark``) on the joint embeddings instead, all of its
         scores but PCR; without ``batch_key`` those of cell types alone. :doc:`/ecosystem` says how its scores differ.
-    paired
-        Whether a cell of one modality and the cell of the same name (without data: the same row) of another are one
-        cell. If not, scores of true matches are left out. Without data, matrices of different cells
-        are given as tables that name them, labels and batches as ``Series``.
-    bio_on
-        What scores of cell types and batches (groups ``bio`` and ``batch``) are computed on: ``"joint"``, the joint
-        embedding, which is what users cluster, or the stacked modalities if there is none; ``"modalities"``, these
-        in any case, as in section 4.2.1 of the paper.
     cells
         Score only these cells: positions, a mask or names, such as ``model.validation_indices``. Scores of true
         matches on cells that a method was trained on say little.
@@ -83,8 +72,7 @@ def evaluate_integration(
     progress
         Show a bar.
     device
-        Where to compute scores of true matches and silhouettes: ``None`` the CPU, ``"auto"`` a CUDA device if there is
-        one. Neighbours are searched on the CPU, by scikit-learn.
+        Where to compute scores of true matches: ``None`` the CPU, ``"auto"`` a CUDA device if there is one.
 
     Returns
     -------
@@ -111,7 +99,8 @@ def evaluate_integration(
     Notes
     -----
     Cells are aligned by name, so that modalities may hold different cells in different orders; rows that are not finite
-    are left out. Distances are Euclidean on the embeddings as given. With more than two modalities, scores of two are
+    are left out. Scores of cell types and batches (groups ``bio`` and ``batch``) are of the joint embedding, which is what
+    users cluster, and of the stacked modalities, as in section 4.2.1 of the paper, where a method has none. Distances are Euclidean on the embeddings as given. With more than two modalities, scores of two are
     averaged over the pairs of modalities that share cells; scores of mixing take all at once. Neighbourhoods have the
     default sizes of the single scores. Above 50,000 rows, neighbours are searched for 20,000 of them, still among all.
 
@@ -123,18 +112,11 @@ def evaluate_integration(
     (['first'], [('bio', 'ARI')])
     """
     wanted = _requested(metrics)
-    if bio_on not in get_args(BioOn):
-        raise UnknownNameError("bio_on", bio_on, get_args(BioOn))
     if panel not in ("paper", "scib"):
         raise UnknownNameError("panel", panel, ("paper", "scib"))
     inputs = read_inputs(data, embeddings, label_key, batch_key).choose(cells, max_cells, random_state)
     if panel == "scib":
-        given = {
-            "metrics": metrics != "all",
-            "paired": not paired,
-            "bio_on": bio_on != "joint",
-            "device": device is not None,
-        }
+        given = {"metrics": metrics != "all", "device": device is not None}
         if any(given.values()):
             raise ScmambaError(f"panel='scib' takes no {', '.join(name for name, there in given.items() if there)}.")
         return scib_scores(inputs, progress)
@@ -144,7 +126,7 @@ def evaluate_integration(
         task = bar.add_task("", total=len(inputs.methods) * len(wanted))
         for method, parts in inputs.methods.items():
             joint = parts.pop(JOINT, None)
-            embedded = Embedded(joint, parts, inputs.labels, inputs.batches, paired, bio_on, random_state, device)
+            embedded = Embedded(joint, parts, inputs.labels, inputs.batches, random_state, device)
             values[method] = {}
             for metric in wanted:
                 bar.update(task, description=f"{method}: {metric.name}")

@@ -5,7 +5,7 @@ Nothing here imports mudata: a MuData is recognised by ``mod``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -24,7 +24,7 @@ DEFAULT: Final = {"scmamba-scvi": OBSM_KEY}
 
 #: A key of ``obsm``, a matrix, or a table with names of cells.
 Embedding: TypeAlias = str | np.ndarray | pd.DataFrame
-Embeddings: TypeAlias = str | Sequence[str] | Mapping[str, Embedding | Mapping[str, Embedding]]
+Embeddings: TypeAlias = str | Mapping[str, Embedding | Mapping[str, Embedding]]
 Column: TypeAlias = str | Labels | None
 #: Method and part.
 Key: TypeAlias = tuple[str, str]
@@ -69,14 +69,10 @@ class Inputs:
 def read_inputs(data: Any, embeddings: Embeddings | None, label_key: Column, batch_key: Column) -> Inputs:
     """Collect and align all that is scored; every fault of the input is reported here, before anything is computed."""
     given = _parts(data, embeddings)
-    if data is None:
-        tables = _without_data(given)
-        cells = pd.Index(list(dict.fromkeys(name for table in tables.values() for name in table.index)))
-    else:
-        cells = pd.Index(data.obs_names)
-        if not cells.is_unique:
-            raise ScmambaError("Names of cells (obs_names) are not unique: call obs_names_make_unique() first.")
-        tables = {key: _of_data(data, key, x) for key, x in given.items()}
+    cells = pd.Index(data.obs_names)
+    if not cells.is_unique:
+        raise ScmambaError("Names of cells (obs_names) are not unique: call obs_names_make_unique() first.")
+    tables = {key: _of_data(data, key, x) for key, x in given.items()}
     methods: dict[str, dict[str, np.ndarray]] = {}
     unusable = {}
     for (method, part), table in tables.items():
@@ -106,31 +102,24 @@ def display_name(method: str, part: str) -> str:
 
 def _parts(data: Any, embeddings: Embeddings | None) -> dict[Key, Embedding]:
     """What was given for each method and part."""
-    if data is not None and not (hasattr(data, "obsm") and hasattr(data, "obs_names")):
+    if not (hasattr(data, "obsm") and hasattr(data, "obs_names")):
         raise ScmambaError(
-            f"data must be a MuData, an AnnData or None; got {type(data).__name__}. Of a model, score what "
+            f"data must be a MuData or an AnnData; got {type(data).__name__}. Of a model, score what "
             f"get_latent_representation() gives."
         )
     if embeddings is None:
-        embeddings = {} if data is None else DEFAULT
+        embeddings = DEFAULT
     elif isinstance(embeddings, str):
         embeddings = {embeddings: embeddings}
     elif not isinstance(embeddings, Mapping):
-        if not isinstance(embeddings, Iterable) or not all(isinstance(key, str) for key in embeddings):
-            raise ScmambaError(
-                f"embeddings must be keys of obsm, or a dict from method to key or matrix; got "
-                f"{type(embeddings).__name__}."
-            )
-        embeddings = {key: key for key in embeddings}
-    if not embeddings:
         raise ScmambaError(
-            "Without data, give embeddings such as {'method': {'rna': x, 'atac': y}}."
-            if data is None
-            else "embeddings is empty: name at least one method."
+            f"embeddings must be a key of obsm, or a dict from method to key or matrix; got {type(embeddings).__name__}."
         )
+    if not embeddings:
+        raise ScmambaError("embeddings is empty: name at least one method.")
     given: dict[Key, Embedding] = {}
     for method, parts in embeddings.items():
-        if isinstance(parts, str) and data is not None:
+        if isinstance(parts, str):
             holders, key = {JOINT: data, **getattr(data, "mod", {})}, parts
             parts = {part: key for part, holder in holders.items() if key in holder.obsm}
             if not parts:
@@ -149,14 +138,14 @@ def _keys(*holders: Any) -> list[str]:
 
 
 def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
-    """One embedding, given as a key, a table with names, or a matrix with the rows of the data or of the modality."""
+    """One embedding, given as a key, a table with names, or a matrix with the rows of the data."""
     called, part = display_name(*key), key[1]
     modality = getattr(data, "mod", {}).get(part)
     if isinstance(given, str):
         holders = [data] if modality is None else [modality, data]
         for holder in holders:
             if given in holder.obsm:
-                return _table(holder.obsm[given], holder.obs_names, called)
+                return pd.DataFrame(_matrix(holder.obsm[given], called), holder.obs_names)
         raise UnknownNameError(f"key of obsm for {called}", given, _keys(*holders))
     if isinstance(given, pd.DataFrame):
         unknown = given.index[~given.index.isin(data.obs_names)]
@@ -164,45 +153,21 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
             raise ScmambaError(
                 f"{len(unknown):,} of {len(given):,} cells of {called} are not in the data, such as {unknown[0]!r}."
             )
-        return _table(given, given.index, called)
-    table = _table(given, None, called)
-    n = len(table)
-    fitting = [holder.obs_names for holder in (data, modality) if holder is not None and holder.n_obs == n]
-    if not fitting:
-        sizes = f"{data.n_obs:,}" + ("" if modality is None else f" (or {modality.n_obs:,} for {part!r})")
-        raise ScmambaError(f"{called} has {n:,} rows for {sizes} cells: one row per cell is needed.")
-    if not fitting[0].equals(fitting[-1]):
+        if not given.index.is_unique:
+            raise ScmambaError(f"Names of cells of the embedding {called} are not unique.")
+        return pd.DataFrame(_matrix(given, called), given.index)
+    x = _matrix(given, called)
+    if len(x) != data.n_obs:
         raise ScmambaError(
-            f"{called} has {n:,} rows, and the data and the modality {part!r} both have that many cells, in different "
-            f"orders: give a DataFrame indexed by names of cells, or put the matrix into obsm."
+            f"{called} has {len(x):,} rows for {data.n_obs:,} cells: give a row per cell of the data, NaN where a cell lacks "
+            f"the modality, or a DataFrame indexed by names of cells."
         )
-    table = _table(table, fitting[0], called)
+    table = pd.DataFrame(x, data.obs_names)
     # a row of NaN for a cell that lacks the modality is no fault
     return table if modality is None else table[table.notna().all(axis=1) | table.index.isin(modality.obs_names)]
 
 
-def _without_data(given: Mapping[Key, Embedding]) -> dict[Key, pd.DataFrame]:
-    """Tables name their cells; row ``i`` of all matrices is one cell."""
-    for key, x in given.items():
-        if isinstance(x, str):
-            raise ScmambaError(f"{display_name(*key)} is the key {x!r}, but there are no data to look it up in.")
-    tables = {key: _table(x, getattr(x, "index", None), display_name(*key)) for key, x in given.items()}
-    n_named = sum(isinstance(x, pd.DataFrame) for x in given.values())
-    if 0 < n_named < len(given):
-        raise ScmambaError(
-            "Some embeddings are tables with names of cells and some are matrices: give all in one form."
-        )
-    if not n_named and len({len(table) for table in tables.values()}) > 1:
-        listed = ", ".join(f"{display_name(*key)} {len(table):,}" for key, table in tables.items())
-        raise ScmambaError(
-            f"Row i of every matrix must be the same cell, but they have different numbers of rows: {listed}. Give "
-            f"tables indexed by names of cells."
-        )
-    return tables
-
-
-def _table(values: Any, names: pd.Index | None, called: str) -> pd.DataFrame:
-    """Floats ``(m, z)`` under unique names, or numbered."""
+def _matrix(values: Any, called: str) -> np.ndarray:
     try:
         x = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:  # text, or a sparse matrix
@@ -211,9 +176,7 @@ def _table(values: Any, names: pd.Index | None, called: str) -> pd.DataFrame:
     if x.ndim != 2 or 0 in x.shape:
         got = x.shape if x.ndim else type(values).__name__
         raise ScmambaError(f"The embedding {called} must be a dense matrix of numbers, got {got}.")
-    if names is not None and not names.is_unique:
-        raise ScmambaError(f"Names of cells of the embedding {called} are not unique.")
-    return pd.DataFrame(x, index=names)
+    return x
 
 
 def _positions(names: pd.Index, cells: Any) -> np.ndarray:
@@ -242,8 +205,6 @@ def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
     if given is None:
         return np.full(len(cells), None, dtype=object)
     if isinstance(given, str):
-        if data is None:
-            raise ScmambaError(f"{name}={given!r} names a column, but there are no data: give the values themselves.")
         values = obs_column(data, given).astype(object).reindex(cells)
     elif isinstance(given, pd.Series) and given.index.isin(cells).any():
         if not given.index.is_unique:

@@ -52,23 +52,34 @@ class TrueMatchRanks:
     def recall(self, k: int | Sequence[int] | np.ndarray) -> np.ndarray:
         """Fraction of cells whose true match is among the ``k`` nearest, for each ``k``, mean of both directions.
 
-        Among ties the order is random: a cell counts with the fraction of all orders in which its true match is among
-        the ``k``.
+        0 to 1, higher is better; chance is ``k`` over the candidates, of which there must be as many. Among ties the order
+        is random: a cell counts with the fraction of all orders in which its true match is among the ``k``.
+
+        Of ranks ``among="both"`` it is the neighbourhood overlap [Cao20]_: unlike recall in the other modality it falls
+        where the modalities lie apart, since cells of the own modality compete.
+
+        Notes
+        -----
+        The paper gives no formula of the neighbourhood overlap (section 4.2.1) and cites [Cao20]_. Public code counts the
+        cell itself among its ``k``.
+
+        References
+        ----------
+        .. [Cao20] Cao et al., Unsupervised topological alignment for single-cell multi-omics integration,
+           Bioinformatics 2020.
 
         Examples
         --------
-        >>> metrics.true_match_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None]).recall([1, 4]).round(6).tolist()
+        >>> x, y = np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None]
+        >>> metrics.true_match_ranks(x, y).recall([1, 4]).round(6).tolist()
         [0.5, 1.0]
+        >>> metrics.true_match_ranks(x, y, among="both").recall(7).tolist()
+        [1.0]
         """
         k = np.atleast_1d(np.asarray(k, dtype=np.int64))
-        first = self.closer.ravel().astype(np.int64)
-        orders = self.ties.ravel().astype(np.int64) + 1
-        # a cell adds 1 / orders to the curve at each of k = first + 1, ..., first + orders: one step up in its slope and
-        # one step down
-        slope = np.bincount(first + 1, 1 / orders, minlength=self.n_candidates + 2)
-        slope -= np.bincount(first + orders + 1, 1 / orders, minlength=self.n_candidates + 2)
-        curve = np.cumsum(np.cumsum(slope)) / len(first)
-        return np.clip(curve[k], 0.0, 1.0)
+        if k.size == 0 or k.min() < 1 or k.max() > self.n_candidates:
+            raise ScmambaError(f"k must be between 1 and the {self.n_candidates} cells compared; got {k.tolist()}.")
+        return np.array([np.clip((one - self.closer) / (self.ties + 1), 0, 1).mean() for one in k])
 
 
 def true_match_ranks(
@@ -88,7 +99,7 @@ def true_match_ranks(
         ``(n, z)`` embeddings of the same cells, in the same order; Euclidean distances are taken on them as given.
     among
         ``"other"`` compares with the cells of the other modality only (``n`` candidates), ``"both"`` with all cells of
-        both except the cell itself (``2 n - 1`` candidates).
+        both except the cell itself (``2 n - 1`` candidates), see :meth:`TrueMatchRanks.recall`.
     max_queries
         Rank the true matches of this many cells, drawn at random, instead of all; they are still compared with all. An
         unbiased estimate, good enough above 50,000 pairs.
@@ -151,83 +162,6 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     [0.25, 0.25, 0.0, 0.0]
     """
     return true_match_ranks(x, y, device=device).fractions
-
-
-def recall_at_k(
-    x: Matrix,
-    y: Matrix,
-    k: int = 10,
-    *,
-    max_queries: int | None = None,
-    random_state: int = 0,
-    device: str | torch.device | None = None,
-) -> float:
-    """Fraction of cells whose true match is among their ``k`` nearest in the other modality, mean of both directions.
-
-    0 to 1; 1 is perfect, ``k / n`` is chance, higher is better. Other parameters and errors as in
-    :func:`true_match_ranks`; ``k`` must be between 1 and ``n``. Ties of the true match count with the expected fraction
-    over random orders, so that an embedding with all cells at one point scores ``k / n``.
-
-    Examples
-    --------
-    >>> metrics.recall_at_k(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None], k=1)
-    0.5
-    """
-    x, y = check_pairs(x, y, device)
-    if not 1 <= k <= len(x):
-        raise ScmambaError(f"k must be between 1 and the number of cells, {len(x)}; got {k}.")
-    ranks = true_match_ranks(x, y, max_queries=max_queries, random_state=random_state)
-    return float(ranks.recall(k)[0])
-
-
-def neighborhood_overlap(
-    x: Matrix,
-    y: Matrix,
-    k: int | Sequence[int] | np.ndarray | None = None,
-    *,
-    max_queries: int | None = None,
-    random_state: int = 0,
-    device: str | torch.device | None = None,
-) -> np.ndarray:
-    """Neighbourhood overlap: fraction of the ``2 n`` cells with their true match among the ``k`` nearest in both modalities.
-
-    0 to 1, higher is better, rising with ``k`` to 1 at ``k = 2 n - 1``; chance is ``k / (2 n - 1)``. Unlike
-    :func:`recall_at_k` it falls where the modalities lie apart, since cells of the own modality compete.
-
-    Parameters
-    ----------
-    k
-        Numbers of neighbours, each between 1 and ``2 n - 1``, the cell itself never counted. ``None``: all from 1 to
-        1,000, or to ``2 n - 1`` if that is less.
-    x, y, max_queries, random_state, device
-        As in :func:`true_match_ranks`.
-
-    Returns
-    -------
-    Float64 array, one value for each ``k``. The whole curve costs no more than one point, since it is read from ranks.
-
-    Notes
-    -----
-    The paper gives no formula (section 4.2.1, "Neighborhood overlap score"); this is the definition of [Cao20]_,
-    which it cites. Public code counts the cell itself among its ``k``.
-
-    References
-    ----------
-    .. [Cao20] Cao et al., Unsupervised topological alignment for single-cell multi-omics integration,
-       Bioinformatics 2020.
-
-    Examples
-    --------
-    >>> metrics.neighborhood_overlap(np.eye(4), np.eye(4), k=[1, 7]).tolist()
-    [1.0, 1.0]
-    """
-    x, y = check_pairs(x, y, device)
-    most = 2 * len(x) - 1
-    wanted = np.arange(1, min(1000, most) + 1) if k is None else np.atleast_1d(np.asarray(k))
-    if wanted.size == 0 or wanted.min() < 1 or wanted.max() > most:
-        raise ScmambaError(f"k must be between 1 and 2 n - 1 = {most} neighbours of {len(x)} pairs; got {k}.")
-    ranks = true_match_ranks(x, y, among="both", max_queries=max_queries, random_state=random_state)
-    return ranks.recall(wanted)
 
 
 def modality_gap(x: Matrix, y: Matrix) -> float:

@@ -14,14 +14,15 @@ from .graph import nearest
 FEWEST_NEIGHBORS: Final = 15
 #: Neighbours have to be near: among more of the rows than this even modalities that lie apart look mixed.
 LARGEST_FRACTION: Final = 0.25
+#: How often `seurat_alignment` draws cells.
+N_DRAWS: Final = 4
 
 
 def omics_entropy_mixing(
     x: Matrix,
     omics: Labels,
-    *,
-    neighbor_frac: float = 0.01,
     n_neighbors: int | None = None,
+    *,
     max_queries: int | None = None,
     random_state: int = 0,
 ) -> float:
@@ -35,11 +36,9 @@ def omics_entropy_mixing(
         ``(n, z)`` embedding, cells of all modalities stacked.
     omics
         ``(n,)`` modality of each row, or its batch.
-    neighbor_frac
-        Neighbours of a cell, itself not counted, as a fraction of the rows, so that scores of few and of many cells
-        compare; the paper's 1 %, but at least 15.
     n_neighbors
-        Their number instead.
+        Neighbours of a cell, itself not counted. ``None``: the paper's 1 % of the rows, so that scores of few and of many
+        cells compare, but at least 15.
     max_queries, random_state
         As in :func:`knn_accuracy`. The paper averages over 100 draws of 100 cells, which estimates the mean of all.
 
@@ -56,10 +55,7 @@ def omics_entropy_mixing(
     """
     x = as_matrix(x)
     codes = label_codes(omics, len(x), "omics")
-    wanted = n_neighbors
-    if wanted is None:
-        wanted = max(FEWEST_NEIGHBORS, resolve_k(None, neighbor_frac, len(x)))
-    k = resolve_k(wanted, None, len(x))
+    k = resolve_k(n_neighbors, len(x), FEWEST_NEIGHBORS)
     if k > LARGEST_FRACTION * len(x):
         raise ScmambaError(
             f"{k:,} neighbours need {int(k / LARGEST_FRACTION):,} rows; got {len(x):,}: among most of the rows every "
@@ -90,7 +86,7 @@ def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state:
     stacked, modality = np.concatenate([np.asarray(x), np.asarray(y)]), np.repeat([0, 1], [n, len(y)])
     if len(y) != n:
         raise ScmambaError(f"x has {n:,} rows and y has {len(y):,}: both must be of the same cells.")
-    k = resolve_k(n_neighbors, None, len(stacked))
+    k = resolve_k(n_neighbors, len(stacked))
     blocks = nearest(stacked, k, np.arange(len(stacked)), random_state)
     fractions = np.concatenate([(modality[found] != modality[rows, None]).mean(axis=1) for rows, found in blocks])
     return fractions.reshape(2, n).mean(axis=0)
@@ -99,8 +95,7 @@ def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state:
 def seurat_alignment(
     x: Matrix,
     omics: Labels,
-    neighbor_frac: float = 0.01,
-    n_repeats: int = 4,
+    n_neighbors: int | None = None,
     *,
     max_queries: int | None = None,
     random_state: int = 0,
@@ -111,19 +106,17 @@ def seurat_alignment(
 
     Parameters
     ----------
-    neighbor_frac
-        Neighbours of a cell as a fraction of the cells kept, so that scores of few and of many cells compare; the paper's
-        1 %, but at least 15, or all there are.
-    n_repeats
-        How often cells are drawn, as many of every modality as the smallest has. Modalities of equal size need no draw and
-        are scored once.
+    n_neighbors
+        Neighbours of a cell, itself not counted. ``None``: the paper's 1 % of the cells kept, but at least 15, or all there
+        are.
     x, omics, max_queries, random_state
         As in :func:`omics_entropy_mixing`.
 
     Notes
     -----
     The mean in equation 17 is that of the neighbours from the cell's own modality. The score exceeds 1, and is clipped,
-    where cells have fewer of these than of others, as with two copies of one cloud.
+    where cells have fewer of these than of others, as with two copies of one cloud. As many cells of every modality are
+    drawn as the smallest has, four times, unless all are of one size.
 
     References
     ----------
@@ -138,18 +131,16 @@ def seurat_alignment(
     x = as_matrix(x)
     codes = label_codes(omics, len(x), "omics")
     sizes = np.bincount(codes)
-    if n_repeats < 1:
-        raise ScmambaError(f"n_repeats must be at least 1; got {n_repeats}.")
     if sizes.min() < 2:
         raise ScmambaError(
             "A modality of omics has one cell: with one cell of each modality, none has neighbours of its own."
         )
     rng = np.random.default_rng(random_state)
     scores = []
-    for _ in range(1 if sizes.min() == sizes.max() else n_repeats):
+    for _ in range(1 if sizes.min() == sizes.max() else N_DRAWS):
         drawn = [rng.choice(np.flatnonzero(codes == code), sizes.min(), replace=False) for code in range(len(sizes))]
         kept = np.sort(np.concatenate(drawn))
-        k = resolve_k(None, neighbor_frac, len(kept), FEWEST_NEIGHBORS)
+        k = resolve_k(n_neighbors, len(kept), FEWEST_NEIGHBORS)
         rows, counts = _counts(x[kept], codes[kept], k, max_queries, random_state)
         own = counts[np.arange(len(rows)), codes[kept][rows]].mean()
         even = k / len(sizes)

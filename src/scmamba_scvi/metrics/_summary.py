@@ -15,11 +15,7 @@ BIO: Final = tuple(m.name for m in METRICS.values() if m.group == "bio" and m.in
 OMICS: Final = tuple(m.name for m in METRICS.values() if m.group == "omics" and m.in_summary)
 
 
-def overall_scores(
-    scores: pd.DataFrame,
-    scale: Literal["minmax"] | None = None,
-    weights: tuple[float, float] = (0.6, 0.4),
-) -> pd.DataFrame:
+def overall_scores(scores: pd.DataFrame, scale: Literal["minmax"] | None = None) -> pd.DataFrame:
     """Biology conservation, omics alignment and overall score of each method (equations 19 to 22).
 
     Higher is better; 0 to 1 if every score is.
@@ -27,20 +23,17 @@ def overall_scores(
     Parameters
     ----------
     scores
-        One row per method, one column per score, all "higher is better". With two levels of columns the first is the
-        part of a score, ``"bio"`` or ``"omics"``; with one level, parts have the columns that :data:`METRICS` marks.
-        Other columns are not used, nor are those without any value.
+        One row per method, one column per score, all "higher is better", below their groups or not. Used are those that
+        :data:`METRICS` marks, if they have any value.
     scale
         ``None`` averages the scores as they are, so that a method's number does not depend on what it is compared
         with. ``"minmax"`` is the paper's equation 22: each score from 0 for the worst to 1 for the best method of the
         table; numbers from different tables do not compare. A score on which all methods tie (to 1e-9), for which
         the equation is 0/0, becomes 0.5 for each.
-    weights
-        Of biology conservation and omics alignment.
 
     Returns
     -------
-    Columns ``bio``, ``omics``, ``overall``, index as in ``scores``. A method that lacks a score which others have gets
+    Columns ``bio``, ``omics`` and, of these with weights 0.6 and 0.4, ``overall``, index as in ``scores``. A method that lacks a score which others have gets
     ``NaN`` for the part and overall: averaging the remaining scores would reward a missing one.
 
     Examples
@@ -51,6 +44,8 @@ def overall_scores(
     """
     if scale not in (None, "minmax"):
         raise UnknownNameError("scale", scale, ("minmax", None))
+    if scores.columns.nlevels > 1:
+        scores = scores.droplevel(0, axis=1)
     parts = {"bio": _part(scores, "bio", BIO), "omics": _part(scores, "omics", OMICS)}
     if scale == "minmax":
         if len(scores) < 2:
@@ -59,7 +54,7 @@ def overall_scores(
             )
         parts = {name: values.apply(_minmax) for name, values in parts.items()}
     out = pd.DataFrame({name: values.mean(axis=1, skipna=False) for name, values in parts.items()})
-    out["overall"] = weights[0] * out["bio"] + weights[1] * out["omics"]
+    out["overall"] = 0.6 * out["bio"] + 0.4 * out["omics"]
     return out
 
 
@@ -71,10 +66,7 @@ def _minmax(values: pd.Series) -> pd.Series:
 
 def _part(scores: pd.DataFrame, name: str, wanted: Sequence[str]) -> pd.DataFrame:
     """The columns of one part that hold any value."""
-    if scores.columns.nlevels > 1:
-        columns = [column for column in scores.columns if column[0] == name]
-    else:
-        columns = [column for column in wanted if column in scores.columns]
+    columns = [column for column in wanted if column in scores.columns]
     try:
         values = scores[columns].astype(float).dropna(axis=1, how="all")
     except (TypeError, ValueError) as error:

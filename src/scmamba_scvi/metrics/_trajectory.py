@@ -16,10 +16,9 @@ def diffusion_pseudotime(
     root: int,
     *,
     n_neighbors: int = 30,
-    n_dcs: int = 10,
     random_state: int = 0,
 ) -> np.ndarray:
-    """Diffusion pseudotime of each cell from a root [Haghverdi16]_, as scanpy computes it.
+    """Diffusion pseudotime of each cell from a root [Haghverdi16]_, as scanpy computes it, of ten diffusion components.
 
     Parameters
     ----------
@@ -29,15 +28,13 @@ def diffusion_pseudotime(
         Position of the root cell. To compare two embeddings, use the same for both.
     n_neighbors
         Neighbours of a cell in the graph, itself not counted.
-    n_dcs
-        Diffusion components.
     random_state
         Seed of the eigenvectors and of the order of ties.
 
     Returns
     -------
     Float64 ``(n,)``, 0 at the root and 1 at the farthest cell. Cells that no path of the graph connects to the root are
-    ``NaN``, and a warning says how many.
+    ``NaN``; more neighbours may connect them.
 
     References
     ----------
@@ -57,27 +54,19 @@ def diffusion_pseudotime(
     n = len(x)
     if not isinstance(root, int | np.integer) or not 0 <= root < n:
         raise ScmambaError(f"root must be the position of a cell, 0 to {n - 1}; got {root!r}.")
-    k = resolve_k(n_neighbors, None, n)
-    if not 1 <= n_dcs < n - 1:
-        raise ScmambaError(f"n_dcs must be between 1 and the number of cells minus two, {n - 2}; got {n_dcs}.")
+    k = resolve_k(n_neighbors, n)
     if (x - x[0]).abs().max() <= 1e-12 * x.abs().max():
         # ties would give a random graph, and a pseudotime on it that looks like any other
         raise ScmambaError(f"All {n:,} cells are at one point: the embedding has no order to find.")
     cells = neighbor_graph(x, k, random_state)
-    sc.tl.diffmap(cells, n_comps=max(n_dcs, min(15, n - 2), 3), random_state=random_state)
+    sc.tl.diffmap(cells, n_comps=max(min(15, n - 2), 3), random_state=random_state)
     cells.uns["iroot"] = root
-    sc.tl.dpt(cells, n_dcs=n_dcs)
+    sc.tl.dpt(cells, n_dcs=min(10, n - 2))
     time = cells.obs["dpt_pseudotime"].to_numpy(dtype=np.float64)
     reached = np.isfinite(time)
     if reached.sum() < 2 or np.ptp(time[reached]) == 0:
         raise ScmambaError(
             f"No other cell is both connected to the root, cell {root}, and apart from it: choose another root."
-        )
-    if not reached.all():
-        warnings.warn(
-            f"{n - reached.sum():,} of {n:,} cells are not connected to the root and have no pseudotime (NaN); "
-            f"more neighbours than {k} may connect them.",
-            stacklevel=2,
         )
     return np.where(reached, time, np.nan)
 

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from sklearn.metrics import pairwise_distances_chunked
 from torch import Tensor
 
 from ..errors import ScmambaError
@@ -62,6 +63,12 @@ def as_matrix(values: Any, name: str = "x", device: str | torch.device | None = 
             f"{bad:,} of {len(x):,} rows of {name} are not finite: leave out cells that lack a modality."
         )
     return x
+
+
+def centred_array(x: Matrix) -> np.ndarray:
+    """``x`` around the origin, where its distances lose no digits, as a float64 array on the CPU ``(n, z)``."""
+    points = as_matrix(x).cpu().numpy()
+    return points - points.mean(axis=0)
 
 
 def prepare(*sets: Tensor) -> tuple[Tensor, ...]:
@@ -118,38 +125,18 @@ def count_closer(queries: Tensor, points: Tensor, radius: Tensor, exclude: Tenso
     return n_closer, torch.cat(within).double() - n_closer
 
 
-def distance_sums(points: Tensor, codes: Tensor, n_labels: int, rows: np.ndarray) -> Tensor:
-    """Sum of the Euclidean distances from some of the points to all points of each label, ``(m, n_labels)`` float64."""
-    members = torch.nn.functional.one_hot(codes, n_labels).to(points.dtype)  # (n, n_labels)
-    index = torch.as_tensor(rows, device=points.device)
-    # distances that are 0 up to rounding become 0, or cells at one point would seem to be apart
-    rounding = ROUNDING * torch.finfo(points.dtype).eps * (points[index] ** 2).sum(dim=1, keepdim=True)
-    sums = []
-    for block, distances in distance_blocks(points[index], points):
-        distances.masked_fill_(distances <= rounding[block], 0).sqrt_()
-        distances[torch.arange(len(distances), device=distances.device), index[block]] = 0
-        with torch.autocast(points.device.type, enabled=False):
-            sums.append((distances @ members).double())
-    return torch.cat(sums)
-
-
 def medoid(x: Matrix) -> int:
     """Position of the row of ``x`` ``(n, z)`` with the least total distance to the others."""
-    (points,) = prepare(as_matrix(x))
-    one_label = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    return int(distance_sums(points, one_label, 1, np.arange(len(points)))[:, 0].argmin())
+    blocks = pairwise_distances_chunked(centred_array(x), reduce_func=lambda block, _: block.sum(axis=1))
+    return int(np.concatenate(list(blocks)).argmin())
 
 
-def resolve_k(n_neighbors: int | None, fraction: float | None, n: int, least: int = 1) -> int:
+def resolve_k(n_neighbors: int | None, n: int, least: int = 1) -> int:
     """Number of neighbours, between 1 and ``n - 1``, as the cell itself is none.
 
-    It is given, or a ``fraction`` of ``n`` cells, but at least ``least``, or all there are.
+    `None`: one in a hundred of ``n`` cells, but at least ``least``, or all there are.
     """
-    k = n_neighbors
-    if k is None:
-        if fraction is None or not 0 < fraction < 1:
-            raise ScmambaError(f"neighbor_frac must be between 0 and 1; got {fraction}.")
-        k = min(max(least, math.floor(fraction * n + 0.5)), n - 1)
+    k = min(max(least, math.floor(0.01 * n + 0.5)), n - 1) if n_neighbors is None else n_neighbors
     if not 1 <= k < n:
         raise ScmambaError(
             f"Each of {n:,} cells can have 1 to {n - 1:,} neighbours other than itself; {k:,} were asked for."

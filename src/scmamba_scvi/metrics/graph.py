@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from .distances import Matrix, as_matrix
+from .distances import Matrix, centred_array
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,6 +57,5 @@ def break_ties(x: Matrix, random_state: int) -> np.ndarray:
 
     Copies of a cell have the same distances, and a search that takes the first of them makes it a hub.
     """
-    points = as_matrix(x).cpu().numpy()
-    points = points - points.mean(axis=0)
+    points = centred_array(x)
     return points + 1e-7 * (points.std() or 1.0) * np.random.default_rng(random_state).normal(size=points.shape)

@@ -10,7 +10,6 @@ from ._modality_agreement import modality_agreement
 from ._region_importance import region_importance
 from ._region_links import region_links
 from ._training import training
-from ._trajectory import trajectory
 
 __all__ = [
     "confusion",
@@ -20,5 +19,4 @@ __all__ = [
     "region_importance",
     "region_links",
     "training",
-    "trajectory",
 ]

@@ -3,7 +3,6 @@
 from typing import Final
 
 from matplotlib.axes import Axes
-from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
 FONT_SIZE: Final = 9.0
@@ -56,9 +55,3 @@ def style_plane(ax: Axes) -> None:
 def write_above(ax: Axes, name: str, x: float, y: float, side: str) -> None:
     """A small name just above a point."""
     ax.annotate(name, (x, y), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)
-
-
-def style_color_bar(bar: Colorbar, label: str) -> None:
-    bar.set_label(label, fontsize=FONT_SIZE)
-    bar.ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=2)
-    bar.outline.set_visible(False)

@@ -1,22 +1,14 @@
-"""Cells as points: where they lie, which values are theirs, and how large they are drawn."""
+"""What figures draw, looked up and checked: coordinates of cells, and columns of a table."""
 
 from collections.abc import Iterable
-from functools import partial
-from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from mudata import MuData
 
 from .._keys import UMAP_KEY
 from ..errors import ScmambaError
-from ._canvas import style_plane
-from ._palette import MISSING
-
-Table = TypeVar("Table", pd.Series, pd.DataFrame)
 
 
 def coordinates(data: MuData | AnnData, key: str, name: str = "mdata") -> np.ndarray:
@@ -35,31 +27,8 @@ def coordinates(data: MuData | AnnData, key: str, name: str = "mdata") -> np.nda
     return xy[:, :2]
 
 
-def aligned(values: Table, mdata: MuData, name: str) -> Table:
-    """Rows in the order of ``mdata.obs_names``, NaN where ``values`` has none; ``name`` is what an error calls them."""
-    unknown = values.index.difference(mdata.obs_names)
-    if len(unknown):
-        raise ScmambaError(f"{len(unknown):,} cells of {name}, such as {unknown[0]!r}, are not in mdata.")
-    return values.reindex(mdata.obs_names)
-
-
 def check_columns(table: pd.DataFrame, needed: Iterable[str], method: str) -> None:
     """Refuse a table that is not what ``method`` of the model gives."""
     lacking = [name for name in needed if name not in table]
     if lacking:
         raise ScmambaError(f"The table lacks {lacking}; pass what model.{method}() gives.")
-
-
-def draw_values(ax: Axes, xy: np.ndarray, values: np.ndarray, **colors: Any) -> PathCollection:
-    """Cells coloured by a number, the later ones on top, those without one in grey below; ``colors`` as of ``scatter``."""
-    known = np.isfinite(values)
-    scatter = partial(ax.scatter, s=point_size(len(xy)), linewidths=0, rasterized=True)
-    scatter(*xy[~known].T, c=MISSING)
-    style_plane(ax)
-    ax.set_aspect("equal", adjustable="datalim")
-    return scatter(*xy[known].T, c=values[known], **colors)
-
-
-def point_size(n_cells: int) -> float:
-    """Area in square points: a few cells are drawn as discs, a hundred thousand as a density."""
-    return float(np.clip(30_000 / n_cells, 0.6, 22))

@@ -1,8 +1,7 @@
 """Which cell types are mistaken for which?"""
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
 from ._labels import as_categorical, shorten
 from ._palette import FEW
@@ -21,34 +20,19 @@ from ._palette import FEW
 MAX_LABELS: Final = 100
 #: Fractions below this are coloured, but their number is not written.
 WRITTEN_FROM: Final = 0.01
-#: What the numbers are, for each way to normalize.
-NORMALIZED: Final = {
-    "true": "% of the true label", "pred": "% of the predicted label", "all": "% of all cells", None: "number of cells"
-}  # fmt: skip
 
 
-def confusion(
-    y_true: Any,
-    y_pred: Any,
-    *,
-    normalize: Literal["true", "pred", "all"] | None = "true",
-    order: Literal["similar", "name"] | Sequence[str] = "similar",
-    figure: Figure | None = None,
-) -> Axes:
-    """Draw a confusion matrix: true labels in rows, predicted ones in columns.
+def confusion(y_true: Any, y_pred: Any, *, figure: Figure | None = None) -> Axes:
+    """Draw a confusion matrix: true labels in rows, predicted ones in columns, in per cent of the true label.
+
+    Each row sums to 100, and the diagonal is the recall. Labels that are predicted alike stand beside each other, so that
+    families of types become blocks on the diagonal; where nothing is confused, names are in natural order.
 
     Parameters
     ----------
     y_true, y_pred
         ``(n,)`` labels of the same cells; a cell that lacks one of them is left out. Clusters can take the place of
         predictions: if the two sides share no name, columns are ordered to follow the rows.
-    normalize
-        Show per cent of the true label (each row sums to 100: recall on the diagonal), of the predicted one (columns:
-        precision), of all cells, or counts (``None``).
-    order
-        ``"similar"`` puts labels that are predicted alike beside each other, so that families of types become
-        blocks on the diagonal; ``"name"`` is natural order, or that of an ordered ``Categorical``; or the labels
-        themselves in order.
     figure
         Draw into this empty figure, which is given the size needed; ``None`` makes one with pyplot.
 
@@ -61,27 +45,22 @@ def confusion(
     >>> ax = pl.confusion(["T", "T", "B"], ["T", "B", "B"])
     >>> ax.figure.savefig("confusion.png")
     """
-    if normalize not in NORMALIZED:
-        raise UnknownNameError("normalize", normalize, NORMALIZED)
-    counts = _ordered(_counts(y_true, y_pred), order)
+    counts = _ordered(_counts(y_true, y_pred))
     n = counts.to_numpy()
-    totals = {"true": n.sum(axis=1, keepdims=True), "pred": n.sum(axis=0), "all": n.sum(), None: 1}
-    values = n / np.maximum(totals[normalize], 1)
+    values = n / n.sum(axis=1, keepdims=True)
     figure = figure_or_new(figure)
     ax = figure.add_axes((0, 0, 1, 1), label="confusion")
     cell = float(np.clip(11 / max(n.shape), 0.22, 0.62))  # inches
-    full = values.max() if normalize in ("all", None) else 1.0
     colors = LinearSegmentedColormap.from_list("confusion", ["white", "#C6DEEE", FEW[0], "#00344F"])
     # the square root, so that mistakes of a few per cent are seen beside a hundred
-    ax.imshow(values, cmap=colors, norm=PowerNorm(0.5, 0, full), interpolation="nearest", aspect="equal")
-    font_size = float(np.clip(cell * 24 - 0.3 * (normalize is None), 4.6, FONT_SIZE))
+    ax.imshow(values, cmap=colors, norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="equal")
+    font_size = float(np.clip(cell * 24, 4.6, FONT_SIZE))
     for (i, j), value in np.ndenumerate(values):
-        if n[i, j] and (normalize is None or value >= WRITTEN_FROM):
-            text = f"{value:,.0f}" if normalize is None else f"{100 * value:.0f}"
-            color = "white" if value > 0.3 * full else "black"
-            ax.text(j, i, text, ha="center", va="center", fontsize=font_size, color=color)
+        if value >= WRITTEN_FROM:
+            color = "white" if value > 0.3 else "black"
+            ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=font_size, color=color)
     _write_labels(ax, counts, cell)
-    title = NORMALIZED[normalize]
+    title = "% of the true label"
     if found := [name for name in counts.index if name in counts.columns]:
         title += f", {sum(counts.at[name, name] for name in found) / n.sum():.1%} right"
     ax.set_title(title, fontsize=FONT_SIZE, loc="left", pad=18)
@@ -113,21 +92,12 @@ def _counts(y_true: Any, y_pred: Any) -> pd.DataFrame:
     return counts.set_axis(list(counts.index), axis=0).set_axis(list(counts.columns), axis=1)
 
 
-def _ordered(counts: pd.DataFrame, order: str | Sequence[str]) -> pd.DataFrame:
-    """Rows as asked for; columns in the same order, so that right answers are on the diagonal, then the others."""
-    if isinstance(order, str):
-        if order not in ("similar", "name"):
-            raise UnknownNameError("order", order, ("similar", "name"))
-        rows = list(counts.index) if order == "name" else _by_similarity(counts)
-    else:
-        rows = [str(name) for name in order]
-        lacking = [name for name in counts.index if name not in rows]
-        if lacking:
-            raise ScmambaError(f"order lacks {len(lacking)} of the true labels: {', '.join(map(repr, lacking[:5]))}.")
-        rows = list(dict.fromkeys(name for name in rows if name in counts.index))
+def _ordered(counts: pd.DataFrame) -> pd.DataFrame:
+    """Rows by similarity; columns in the same order, so that right answers are on the diagonal, then the others."""
+    rows = _by_similarity(counts)
     columns = [name for name in rows if name in counts.columns]
     others = [name for name in counts.columns if name not in columns]
-    if not columns and order != "name":  # clusters: each below the type that most of its cells have
+    if not columns:  # clusters: each below the type that most of its cells have
         others = list(counts.loc[rows].reset_index(drop=True).idxmax().sort_values(kind="stable").index)
     return counts.loc[rows, columns + others]
 

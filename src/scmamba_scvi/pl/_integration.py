@@ -1,6 +1,5 @@
 """The joint embedding, drawn once per question: which modality, which cell type, which batch, which cluster?"""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +20,6 @@ from ._cells import coordinates
 from ._labels import OUTLINE, as_categorical, shorten, spread
 from ._palette import MISSING, modality_colors, palette
 
-#: Columns drawn when none is named: the first of each group that ``obs`` has.
-USUAL_COLUMNS: Final = (
-    ("cell_type", "celltype", "cell_types", "CellType", "cell_type_fine", "annotation", "labels"),
-    ("batch", "donor", "sample", "Sample"),
-    ("leiden_scmamba", "leiden"),
-)
 #: A column with more categories than this names single cells rather than groups of them.
 MAX_CATEGORIES: Final = 100
 #: From this many categories on, colours alone no longer tell them apart: they are numbered among the cells and in the
@@ -55,7 +48,7 @@ class _Panel:
 
 def integration(
     mdata: MuData,
-    color: str | Sequence[str] | None = None,
+    color: str | Sequence[str] = (),
     *,
     modalities: bool | Sequence[str] = True,
     basis: str = UMAP_KEY,
@@ -71,8 +64,7 @@ def integration(
         modality has the same colour in every figure.
         :func:`scmamba_scvi.workflow.integrate` writes both.
     color
-        Columns of ``mdata.obs`` or of a modality's ``obs``, one panel each; numbers get a colour bar. ``None`` looks
-        for cell type, batch and cluster under their usual names.
+        Columns of ``mdata.obs`` or of a modality's ``obs``, one panel each; numbers get a colour bar.
     modalities
         Whether to start with a panel that shows each cell once per modality; or the modalities to show.
     basis
@@ -95,8 +87,7 @@ def integration(
     Examples
     --------
     >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
-    >>> scmamba_scvi.workflow.write_umap(mdata, ["rna", "atac"])
-    >>> axes = pl.integration(mdata, color=["cell_type", "batch"])
+    >>> axes = pl.integration(mdata, color=["cell_type", "batch"], basis="X_scmamba")  # its first two dimensions
     """
     panels = _panels(mdata, color, modalities, basis)
     figure = figure_or_new(figure)
@@ -118,9 +109,7 @@ def integration(
     return axes
 
 
-def _panels(
-    mdata: MuData, color: str | Sequence[str] | None, modalities: bool | Sequence[str], basis: str
-) -> list[_Panel]:
+def _panels(mdata: MuData, color: str | Sequence[str], modalities: bool | Sequence[str], basis: str) -> list[_Panel]:
     """What to draw; everything wrong with the arguments is found here, before a figure exists."""
     joint, panels = coordinates(mdata, basis), []
     if isinstance(modalities, bool):
@@ -134,40 +123,23 @@ def _panels(
         values = pd.Series(pd.Categorical(names, categories=modalities))
         plane = "the modalities, a plane of their own"
         panels.append(_Panel("modality", plane, np.concatenate(xy), values, modality_colors(modalities)))
-    if color is None:
-        color = [found for group in USUAL_COLUMNS if (found := _usual(mdata, group)) is not None]
     for name in [color] if isinstance(color, str) else color:
         panels.append(_Panel(name, "the joint embedding", joint, obs_column(mdata, name, "column to colour by")))
-        n = _n_categories(panels[-1].values)
-        if n > MAX_CATEGORIES:
+        n = panels[-1].values.nunique()
+        if n > MAX_CATEGORIES and not _is_continuous(panels[-1].values):
             raise ScmambaError(
                 f"{name!r} has {n:,} different values, more than the {MAX_CATEGORIES} a legend can hold: "
                 f"colour by a column of groups, or by one of numbers."
             )
     if not panels:
         raise ScmambaError(
-            f"There is nothing to colour by: no modality has obsm[{basis!r}] and obs has none of the usual columns. "
-            "Name one: color='...'."
+            f"There is nothing to colour by: no modality has obsm[{basis!r}]. Name a column: color='...'."
         )
     return panels
 
 
-def _usual(mdata: MuData, group: Sequence[str]) -> str | None:
-    """The first column of ``group`` that the data have, with at least one value and not too many for a legend."""
-    for name in group:
-        # columns of two modalities that differ are not guessed between
-        with contextlib.suppress(ScmambaError):
-            if 0 < _n_categories(obs_column(mdata, name)) <= MAX_CATEGORIES:
-                return name
-    return None
-
-
 def _is_continuous(values: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-
-
-def _n_categories(values: pd.Series) -> int:
-    return 1 if _is_continuous(values) else values.nunique()
 
 
 def _draw(ax: Axes, panel: _Panel) -> None:

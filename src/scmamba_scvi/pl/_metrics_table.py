@@ -1,6 +1,5 @@
 """A table of the scores of several methods: which one is good at what?"""
 
-from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -11,7 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
 from ._labels import shorten
 from ._palette import FEW
@@ -32,21 +31,16 @@ NAME_LENGTH: Final = 44
 ROW, COLUMN, BAR, GAP, NAME_GAP = 0.44, 0.73, 0.9, 0.2, 0.12
 #: Inches: height of a line of a header.
 LINE: Final = 0.145
-#: Inches, for one method: height of a row, and length of the bar of a score of 1.
-LIST_ROW, BARS = 0.22, 2.2
 
 
 def metrics_table(
     scores: pd.DataFrame,
     *,
-    sort_by: str | None = "overall",
-    lower_is_better: Collection[str] | None = None,
-    title: str | None = None,
     figure: Figure | None = None,
 ) -> Axes:
     """Draw a table of scores: methods in rows, scores in groups of columns, summaries as bars.
 
-    Within a column, colour runs from the worst method (pale) to the best (full); where they differ by less than 0.05 it
+    Methods are in the order of their score ``"overall"``, if there is one, the best first. Within a column, colour runs from the worst method (pale) to the best (full); where they differ by less than 0.05 it
     stays near the middle. An arrow marks scores where lower is better, a dash what was not scored. With one method there is
     nothing to compare: each score has a row, and a bar from 0 to 1.
 
@@ -56,19 +50,12 @@ def metrics_table(
         One row per method. With two levels of columns, as :func:`scmamba_scvi.metrics.evaluate_integration` makes them,
         the first is the group, and columns of the group ``"overall"`` are bars from 0 to 1. A file that the command
         line wrote is read by ``pd.read_csv(file, header=[0, 1], index_col=0)``.
-    sort_by
-        Score by which methods are sorted, best first, those without it last. ``None`` keeps their order, as does
-        ``"overall"`` where there is none.
-    lower_is_better
-        Scores where lower is better; ``None``: FOSCTTM, median rank and modality gap.
-    title
-        Above the table.
     figure
         Draw into this empty figure, which is given the size needed; ``None`` makes one with pyplot.
 
     Returns
     -------
-    The ``Axes``, in inches.
+    The ``Axes``.
 
     Examples
     --------
@@ -76,14 +63,14 @@ def metrics_table(
     >>> scores = metrics.evaluate_integration(mdata, "X_pca", label_key="cell_type", metrics=["MAP", "kNN accuracy"])
     >>> ax = pl.metrics_table(scores)
     """
-    lower = LOWER_IS_BETTER if lower_is_better is None else set(lower_is_better)
-    table = _sorted(_checked(scores), sort_by, lower)
+    table = _checked(scores)
+    if (OVERALL, OVERALL) in table:
+        table = table.sort_values([(OVERALL, OVERALL)], ascending=False, na_position="last", kind="stable")
+    if len(table) == 1:
+        return _draw_single(figure, table.iloc[0])
     figure = figure_or_new(figure)
     ax = figure.add_axes((0, 0, 1, 1), label="metrics table")
     ax.set_axis_off()
-    if len(table) == 1:
-        _draw_single(figure, ax, table.iloc[0], lower, title)
-        return ax
     n = len(table)
     names = [" ".join(str(name).split()) for _, name in table]
     header = n * ROW + max(name.count(" ") + 1 for name in names) * LINE + 0.08
@@ -92,7 +79,7 @@ def metrics_table(
         left = right = right + GAP * (i > 0)
         for name in table[group]:
             width = BAR if group == OVERALL else COLUMN
-            _draw_column(ax, group, str(name), table[group, name].to_numpy(), name in lower, right, width)
+            _draw_column(ax, group, str(name), table[group, name].to_numpy(), right, width)
             right += width
         if group:  # its name above its columns, on a line as long as they are wide
             hue, ends = HUES.get(group, FEW[0]), [left + 0.06, right - 0.06]
@@ -107,46 +94,33 @@ def metrics_table(
     for i in range(n + 1):
         ax.plot([left, right], [i * ROW] * 2, color="0.4" if i == n else "0.9", lw=0.8 if i == n else 0.6)
     caption = ["Colour: worst (pale) to best method of a column."]
-    caption += ["↓ lower is better."] if any(name in lower for _, name in table) else []
+    caption += ["↓ lower is better."] if any(name in LOWER_IS_BETTER for _, name in table) else []
     caption += ["– not scored."] if table.isna().any(axis=None) else []
     text = ("  " if table.shape[1] > 4 else "\n").join(caption)
-    lines = [ax.text(left, -0.1, text, va="top", fontsize=FONT_SIZE - 2, color="0.45", linespacing=1.5)]
-    if title:
-        lines.append(ax.text(left, header + 0.4, title, va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
-    # a table of one narrow column is still as wide as its title and its caption
-    right = max(right, *(left + line.get_window_extent().width / figure.dpi for line in lines))
+    lines = ax.text(left, -0.1, text, va="top", fontsize=FONT_SIZE - 2, color="0.45", linespacing=1.5)
+    # a table of one narrow column is still as wide as its caption
+    right = max(right, left + lines.get_window_extent().width / figure.dpi)
     ax.set(xlim=(left, right), ylim=(0, header + 0.3))  # inches
     fit_figure(figure, ax, right - left, header + 0.3)
     return ax
 
 
-def _draw_single(figure: Figure, ax: Axes, scores: pd.Series, lower: Collection[str], title: str | None) -> None:
-    """The scores of one method below each other, in inches; bars are for scores between 0 and 1."""
-    write = partial(ax.text, fontsize=FONT_SIZE, va="center")
-    y, groups = 0.0, list(dict.fromkeys(group for group, _ in scores.index))
-    names = []
-    for group in groups:
-        hue = HUES.get(group, FEW[0])
-        y -= LINE
-        if group:
-            names.append(write(-NAME_GAP, y, group, ha="right", weight="bold", color=_shade(hue, 0.99)))
-            y -= LIST_ROW
-        for name, value in scores[group].items():
-            names.append(write(-NAME_GAP, y, f"{name}{' ↓' if name in lower else ''}", ha="right"))
-            if 0 <= value <= 1:
-                ax.add_patch(Rectangle((0, y - 0.08), BARS, 0.16, color="0.94", lw=0))
-                ax.add_patch(Rectangle((0, y - 0.08), BARS * value, 0.16, color=hue, lw=0))
-            write(BARS + 0.08, y, "–" if np.isnan(value) else f"{value:.3f}")
-            y -= LIST_ROW
-    left = -NAME_GAP - max(text.get_window_extent().width for text in names) / figure.dpi
-    caption = ["↓ lower is better"] if any(name in lower for _, name in scores.index) else []
-    caption += ["– not scored"] if scores.isna().any() else []
-    notes = [write(left, y - 0.05, ", ".join(caption), va="top", fontsize=FONT_SIZE - 2, color="0.45")]
-    head = title or shorten(str(scores.name), NAME_LENGTH)
-    notes.append(write(left, 0.1, head, va="bottom", fontsize=FONT_SIZE + 2, weight="bold"))
-    right = max(BARS + 0.6, *(left + text.get_window_extent().width / figure.dpi for text in notes))
-    ax.set(xlim=(left, right), ylim=(y, 0))
-    fit_figure(figure, ax, right - left, -y)
+def _draw_single(figure: Figure | None, scores: pd.Series) -> Axes:
+    """The scores of one method below each other, with bars for those between 0 and 1, in the colours of their groups."""
+    ax = figure_or_new(figure, 4.6, 0.9 + 0.24 * len(scores)).subplots()
+    hues = [HUES.get(group, FEW[0]) for group, _ in scores.index]
+    inside = scores.between(0, 1)
+    whole = ax.barh(range(len(scores)), 1, color="0.94")
+    ax.barh(range(len(scores)), scores.where(inside, 0), color=hues)
+    ax.bar_label(whole, ["–" if np.isnan(value) else f"{value:.3f}" for value in scores], padding=4, fontsize=FONT_SIZE)
+    names = [f"{group}: {name}{' ↓' * (name in LOWER_IS_BETTER)}".removeprefix(": ") for group, name in scores.index]
+    ax.set_yticks(range(len(scores)), names, fontsize=FONT_SIZE)
+    ax.set(xlim=(0, 1.2), xticks=[], ylim=(len(scores) - 0.4, -0.6))
+    ax.set_xlabel("↓ lower is better, – not scored", fontsize=FONT_SIZE - 2, color="0.45", loc="left")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title(shorten(str(scores.name), NAME_LENGTH), fontsize=FONT_SIZE + 2, weight="bold", loc="left")
+    return ax
 
 
 def _checked(scores: pd.DataFrame) -> pd.DataFrame:
@@ -169,28 +143,14 @@ def _checked(scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _sorted(table: pd.DataFrame, by: str | None, lower: Collection[str]) -> pd.DataFrame:
-    if by is None:
-        return table
-    # a summary may have the name of a score, and comes after it
-    found = [column for column in table if column[1] == by]
-    if not found:
-        if by == "overall":
-            return table
-        raise UnknownNameError("score to sort by", by, dict.fromkeys(name for _, name in table))
-    return table.sort_values([found[-1]], ascending=by in lower, na_position="last", kind="stable")
-
-
-def _draw_column(
-    ax: Axes, group: str, name: str, values: np.ndarray, lower_is_better: bool, left: float, width: float
-) -> None:
+def _draw_column(ax: Axes, group: str, name: str, values: np.ndarray, left: float, width: float) -> None:
     """A header, a word per line, and for each method a disc or, for summaries, a bar; ``left`` and ``width`` in inches."""
     n, middle, bars = len(values), left + width / 2, group == OVERALL
     at, side = (left + 0.06, "left") if bars else (middle, "center")
-    header = "\n".join(name.split()) + (" ↓" if lower_is_better else "")
+    header = "\n".join(name.split()) + (" ↓" if name in LOWER_IS_BETTER else "")
     ax.text(at, n * ROW + 0.1, header, ha=side, va="baseline", fontsize=FONT_SIZE - 1, linespacing=1.1)
     decimals = 3 if np.nanmin(np.abs(values), initial=np.inf) < 0.0995 else 2
-    for i, (value, good) in enumerate(zip(values, _goodness(values, lower_is_better), strict=True)):
+    for i, (value, good) in enumerate(zip(values, _goodness(values, name in LOWER_IS_BETTER), strict=True)):
         y = (n - i - 0.5) * ROW
         if np.isnan(value):
             ax.text(middle, y, "–", ha="center", va="center", fontsize=FONT_SIZE, color="0.5")

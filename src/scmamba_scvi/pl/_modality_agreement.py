@@ -1,5 +1,6 @@
 """In which cells do the modalities disagree, and where are these cells in the embedding?"""
 
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -10,10 +11,10 @@ from mudata import MuData
 
 from .._keys import UMAP_KEY
 from ..errors import ScmambaError
-from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_color_bar
-from ._cells import aligned, coordinates, draw_values, point_size
+from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_plane
+from ._cells import coordinates
 from ._labels import OUTLINE
-from ._palette import FEW
+from ._palette import FEW, MISSING
 
 #: Inches of a panel.
 WIDTH, HEIGHT = 4.0, 3.4
@@ -21,7 +22,7 @@ N_BINS: Final = 60
 
 
 def modality_agreement(
-    agreement: pd.Series | np.ndarray,
+    agreement: pd.Series,
     mdata: MuData | None = None,
     *,
     threshold: float | None = 0.0,
@@ -33,9 +34,8 @@ def modality_agreement(
     Parameters
     ----------
     agreement
-        A column of what :meth:`scmamba_scvi.SCMAMBA.get_modality_agreement` gives, ``"evidence"`` or ``"cosine"``.
-        A ``Series`` is aligned with ``mdata`` by the names of cells, and its name is that of the axis; an array must be in
-        the order of ``mdata``.
+        A column of what :meth:`scmamba_scvi.SCMAMBA.get_modality_agreement` gives, ``"evidence"`` or ``"cosine"``. It is
+        aligned with ``mdata`` by the names of cells, and its name is that of the axis.
     mdata
         With ``obsm[basis]``, coordinates ``(n_cells, 2)``. `None`: the histogram alone.
     threshold
@@ -55,16 +55,15 @@ def modality_agreement(
     --------
     >>> axes = pl.modality_agreement(model.get_modality_agreement()["evidence"])
     """
-    values = agreement if isinstance(agreement, pd.Series) else pd.Series(np.asarray(agreement, dtype=float).ravel())
-    values = values.astype(float)
+    values = agreement.astype(float)
     if not np.isfinite(values).any():
         raise ScmambaError("agreement holds no finite value; pass a column of model.get_modality_agreement().")
     if mdata is not None:
         xy = coordinates(mdata, basis)
-        if isinstance(agreement, pd.Series):
-            values = aligned(values, mdata, "agreement")
-        elif len(values) != mdata.n_obs:
-            raise ScmambaError(f"agreement has {len(values):,} values for {mdata.n_obs:,} cells of mdata.")
+        unknown = values.index.difference(mdata.obs_names)
+        if len(unknown):
+            raise ScmambaError(f"{len(unknown):,} cells of agreement, such as {unknown[0]!r}, are not in mdata.")
+        values = values.reindex(mdata.obs_names)
     figure = figure_or_new(figure, WIDTH if mdata is None else 2.15 * WIDTH, HEIGHT)
     label = "agreement" if values.name is None else str(values.name)
     axes = figure.subplots(1, 1 if mdata is None else 2, squeeze=False)[0]
@@ -101,10 +100,21 @@ def _draw_histogram(ax: Axes, values: np.ndarray, threshold: float | None, label
 
 def _draw_embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: float | None, label: str) -> None:
     # a few extreme cells must not take up the whole range of colours
-    low, high = np.quantile(values[np.isfinite(values)], [0.01, 0.99])
-    order = np.argsort(-values, kind="stable")  # low values on top
-    drawn = draw_values(ax, xy[order], values[order], cmap="cividis", vmin=low, vmax=high)
-    if threshold is not None and (marked := np.isfinite(values) & (values < threshold)).any():
-        size, (x, y) = 2.2 * point_size(len(xy)), xy[marked].T
-        ax.scatter(x, y, s=size, facecolors="none", edgecolors=FEW[3], linewidths=0.7, rasterized=True)
-    style_color_bar(ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both"), label)
+    known = np.isfinite(values)
+    low, high = np.quantile(values[known], [0.01, 0.99])
+    order = np.argsort(-values, kind="stable")[: known.sum()]  # low values on top
+    # a few cells are drawn as discs, a hundred thousand as a density
+    size = float(np.clip(30_000 / len(xy), 0.6, 22))
+    scatter = partial(ax.scatter, rasterized=True)
+    scatter(xy[~known, 0], xy[~known, 1], s=size, c=MISSING, linewidths=0)
+    drawn = scatter(
+        xy[order, 0], xy[order, 1], s=size, c=values[order], linewidths=0, cmap="cividis", vmin=low, vmax=high
+    )
+    if threshold is not None and (marked := known & (values < threshold)).any():
+        scatter(xy[marked, 0], xy[marked, 1], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7)
+    style_plane(ax)
+    ax.set_aspect("equal", adjustable="datalim")
+    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both")
+    bar.set_label(label, fontsize=FONT_SIZE)
+    bar.ax.tick_params(labelsize=FONT_SIZE - 1, color="0.6", length=2)
+    bar.outline.set_visible(False)

@@ -18,15 +18,15 @@ from ._palette import LINES
 WIDTH, HEIGHT = 11.0, 1.25
 #: Fraction of the width that the name of a peak takes, and that of a chromosome.
 NAME, CHROMOSOME = 0.145, 0.018
-COLUMNS: Final = ("group", "name", "chrom", "start", "end")
+#: Features named per group.
+N_LABELS: Final = 3
+COLUMNS: Final = ("group", "name", "chrom", "start", "end", "importance")
 
 
 def region_importance(
     table: pd.DataFrame,
     groups: Sequence[str] | None = None,
     *,
-    value: str = "importance",
-    n_labels: int = 3,
     figure: Figure | None = None,
 ) -> list[Axes]:
     """Draw which features place groups of cells where they lie, a row per group, chromosomes from left to right.
@@ -37,23 +37,19 @@ def region_importance(
         What :meth:`scmamba_scvi.SCMAMBA.get_region_importance` gives.
     groups
         Rows to draw, in this order. `None`: all.
-    value
-        Column that is drawn, ``"importance"`` or ``"score"``.
-    n_labels
-        Features named per row, those with the highest values.
     figure
         Draw into this empty figure, which is given the size needed; `None` makes one with pyplot.
 
     Returns
     -------
-    One ``Axes`` per group.
+    One ``Axes`` per group, with the names of its most important features.
 
     Examples
     --------
     >>> table = model.get_region_importance(groupby="cell_type", modality="atac", groups=["type_1"])
     >>> axes = pl.region_importance(table)
     """
-    check_columns(table, (*COLUMNS, value), "get_region_importance")
+    check_columns(table, COLUMNS, "get_region_importance")
     known = list(dict.fromkeys(table["group"].astype(str)))
     groups = known if groups is None else [groups] if isinstance(groups, str) else list(groups)
     if unknown := [group for group in groups if group not in known]:
@@ -70,7 +66,7 @@ def region_importance(
     for ax, group, color in zip(axes, groups, itertools.cycle(LINES), strict=False):
         own = placed[placed["group"] == group]
         x = own["chrom"].astype(str).map(offsets).to_numpy() + (own["start"] + own["end"]).to_numpy() / 2
-        _draw_row(ax, x, own[value].to_numpy(dtype=float), own["name"].to_numpy(), color, n_labels)
+        _draw_row(ax, x, own["importance"].to_numpy(dtype=float), own["name"].to_numpy(), color)
         ax.set_ylabel(group, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
         for chrom in offsets.index[1::2]:
             ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.95", lw=0, zorder=-1)
@@ -86,11 +82,11 @@ def region_importance(
     axes[-1].set_xticks(middles[named].tolist(), ticks, fontsize=FONT_SIZE - 1)
     axes[-1].set_xlim(0, whole)
     axes[-1].set_xlabel("chromosome", fontsize=FONT_SIZE)
-    axes[0].set_title(value, fontsize=FONT_SIZE, loc="left")
+    axes[0].set_title("importance", fontsize=FONT_SIZE, loc="left")
     return list(axes)
 
 
-def _draw_row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: str, n_labels: int) -> None:
+def _draw_row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: str) -> None:
     ax.vlines(x, 0, y, color=color, lw=0.7, rasterized=True)
     ax.axhline(0, color="0.6", lw=0.5)
     low, high = min(0.0, float(y.min())), max(0.0, float(y.max()))
@@ -98,7 +94,7 @@ def _draw_row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: 
     taken: list[float] = []
     width = float(x.max()) or 1.0
     for i in np.argsort(-y, kind="stable"):
-        if len(taken) == n_labels or y[i] <= 0:
+        if len(taken) == N_LABELS or y[i] <= 0:
             break
         at = x[i] / width
         side, left = ("left", at) if at < 0.08 else ("right", at - NAME) if at > 0.92 else ("center", at - NAME / 2)

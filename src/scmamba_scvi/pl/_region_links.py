@@ -20,9 +20,11 @@ LINEAR: Final = 1_000
 #: Pairs that a point of the line of means averages, at least, and most points of the line.
 PAIRS_PER_MEAN: Final = 100
 MAX_MEANS: Final = 40
+#: Genes named, those with the highest z.
+N_LABELS: Final = 4
 
 
-def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figure: Figure | None = None) -> Axes:
+def region_links(table: pd.DataFrame, *, q: float = 0.1, figure: Figure | None = None) -> Axes:
     """Draw the z-score of pairs of genes and peaks against the distance between them.
 
     Parameters
@@ -31,15 +33,13 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
         What :meth:`scmamba_scvi.SCMAMBA.get_region_links` gives.
     q
         False discovery rate up to which pairs are coloured.
-    n_labels
-        Genes named, those with the highest z, each once.
     figure
         Draw into this empty figure, which is given the size needed; `None` makes one with pyplot.
 
     Returns
     -------
     The ``Axes``. The grey band is the background, mean and one standard deviation; the line is the mean of the pairs at
-    that distance, with twice its standard error.
+    that distance, with twice its standard error. The genes of the highest z are named.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, n_labels: int = 4, figu
     ax.scatter([], [], s=16, c=FEW[0], alpha=0.8, linewidths=0, label=label)
     _draw_means(ax, distance, z)
     ax.set_ylim(min(z.min(), -1.2) - 0.2, max(z.max(), 1.2) + 0.28 * np.ptp(z))
-    _write_names(ax, known, n_labels)
+    _write_names(ax, known)
     ax.set_xscale("symlog", linthresh=LINEAR)
     farthest = max(float(np.abs(distance).max()), LINEAR)
     steps = [step for step in (1_000, 10_000, 100_000, 1_000_000) if step <= farthest]
@@ -88,12 +88,12 @@ def _draw_means(ax: Axes, distance: np.ndarray, z: np.ndarray) -> None:
     ax.plot(at, mean, color=FEW[3], lw=1.6, marker="o", ms=2.5, label="mean of pairs")
 
 
-def _write_names(ax: Axes, known: pd.DataFrame, n_labels: int) -> None:
+def _write_names(ax: Axes, known: pd.DataFrame) -> None:
     best = known.sort_values("z", ascending=False, kind="stable").drop_duplicates("gene")
     taken: list[tuple[float, float]] = []
     height = float(np.ptp(ax.get_ylim()))
     for gene, distance, z in zip(best["gene"], best["distance"], best["z"], strict=True):
-        if len(taken) == n_labels:
+        if len(taken) == N_LABELS:
             break
         size = abs(distance) / LINEAR
         x = float(np.sign(distance) * (size if size <= 1 else 1 + np.log10(size)))  # on the axis, in decades

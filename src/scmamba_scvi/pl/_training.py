@@ -23,11 +23,7 @@ STAGES: Final = ("← linear branch", "full network, from its best epoch →")
 COLORS: Final = {"train": FEW[0], "held out": FEW[3]}
 
 
-def training(
-    model_or_history: Any,
-    *,
-    figure: Figure | None = None,
-) -> list[Axes]:
+def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
     """Draw the loss and the held-out retrieval of every epoch, with the epoch of the weights kept and the chance level.
 
     Epochs are counted from 1 over both stages of training, as `train` prints them: row 0 of the history is epoch 1. A line
@@ -35,9 +31,8 @@ def training(
 
     Parameters
     ----------
-    model_or_history
-        A trained model or its ``history``: a dict from name to a DataFrame with one row per epoch. A model knows its stages,
-        which epoch's weights it kept and the chance of recall; for a history, the epoch of the lowest FOSCTTM is marked.
+    model
+        A trained model: its ``history``, its stages, which epoch's weights it kept, and how many cells it held out.
     figure
         Draw into this empty figure; ``None`` makes one with pyplot.
 
@@ -54,16 +49,15 @@ def training(
     --------
     >>> axes = pl.training(model)
     """
-    history = getattr(model_or_history, "history", model_or_history)
-    curves = {name: _curve(table) for name, table in history.items()} if isinstance(history, Mapping) else {}
+    curves = {name: _curve(table) for name, table in (model.history or {}).items()}
     curves = {name: curve for name, curve in curves.items() if len(curve)}
     losses = {label: curves[name] for label, name in LOSSES.items() if name in curves}
     if not losses:
         raise ScmambaError(
             f"There is no training to draw: train the model first (history has {sorted(curves) or 'no entries'})."
         )
-    indices = getattr(model_or_history, "validation_indices", None)
-    n_validation = 0 if indices is None else min(len(indices), TrainConfig.max_validation_cells)
+    held_out = model.validation_indices
+    n_validation = 0 if held_out is None else min(len(held_out), TrainConfig.max_validation_cells)
 
     panels: list[tuple[str, dict[str, pd.Series], float | None]] = [(LOSS, losses, None)]
     chance_of_recall = min(10 / n_validation, 1.0) if n_validation else None
@@ -72,9 +66,10 @@ def training(
         if key in curves:
             panels.append((f"held-out {name} ({better} is better)", {"held out": curves[key]}, chance))
     figure = figure_or_new(figure, 3.6 * len(panels), 3.0)
-    summary = getattr(model_or_history, "training_summary_", None)
-    best = _best_epoch(summary, curves)
-    starts = [row + 1 for row in (summary or {}).get("stage_starts", [])]
+    summary = model.training_summary_
+    # None: the weights kept are those before the first step, or were not chosen
+    best = None if summary["best_epoch"] is None or summary["monitor"] not in curves else summary["best_epoch"] + 1
+    starts = [row + 1 for row in summary["stage_starts"]]
     axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for ax, (title, series, chance) in zip(axes, panels, strict=True):
         _draw(ax, title, series, chance, best, starts)
@@ -88,14 +83,6 @@ def _curve(table: pd.DataFrame | pd.Series) -> pd.Series:
     column = table.iloc[:, 0] if isinstance(table, pd.DataFrame) else table
     curve = pd.to_numeric(column, errors="coerce").astype(float).dropna()
     return curve.set_axis(curve.index + 1)
-
-
-def _best_epoch(summary: Mapping[str, Any] | None, curves: Mapping[str, pd.Series]) -> int | None:
-    """Epoch of the weights that were kept; ``None`` if they are those before the first step, or were not chosen."""
-    if summary is None:
-        return int(curves["foscttm_validation"].idxmin()) if "foscttm_validation" in curves else None
-    epoch, monitored = summary["best_epoch"], curves.get(summary["monitor"])
-    return None if epoch is None or monitored is None else epoch + 1
 
 
 def _draw(

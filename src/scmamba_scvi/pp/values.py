@@ -41,7 +41,7 @@ class ValueTransform(nn.Module):
         """Values ``(n, f)`` of counts ``(n, f)``; CSR stays CSR and shares its index arrays."""
         if x.ndim != 2 or x.shape[1] != self.n_features:
             raise ScmambaError(f"Counts of {self.n_features} features are needed, got a matrix {tuple(x.shape)}.")
-        return self._of_csr(x) if is_csr(x) else self._of_dense(x)
+        return self._transform(x)
 
     def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
         """Learn from the training cells, given as row blocks ``(cells, f)``; most transforms have nothing to learn.
@@ -50,31 +50,22 @@ class ValueTransform(nn.Module):
         """
         return self
 
-    def _of_csr(self, x: Tensor) -> Tensor:
-        return x
-
-    def _of_dense(self, x: Tensor) -> Tensor:
+    def _transform(self, x: Tensor) -> Tensor:
         return x
 
 
 class LogNormalized(ValueTransform):
     """Counts scaled to `TARGET_SUM` per cell, then ``log(1 + x)`` (``"log1p"``)."""
 
-    def _of_csr(self, x: Tensor) -> Tensor:
-        return with_values(x, _scaled_log(x, TARGET_SUM))
-
-    def _of_dense(self, x: Tensor) -> Tensor:
-        return _scaled_log(x, TARGET_SUM)
+    def _transform(self, x: Tensor) -> Tensor:
+        return _like(x, _scaled_log(x, TARGET_SUM))
 
 
 class Presence(ValueTransform):
     """1 where something was counted, 0 elsewhere (``"binary"``; accessibility in the paper, section 4.1.1)."""
 
-    def _of_csr(self, x: Tensor) -> Tensor:
-        return with_values(x, (x.values() != 0).to(x.dtype))
-
-    def _of_dense(self, x: Tensor) -> Tensor:
-        return (x != 0).to(x.dtype)
+    def _transform(self, x: Tensor) -> Tensor:
+        return _like(x, (_values(x) != 0).to(x.dtype))
 
 
 class FeatureWeighted(ValueTransform):
@@ -114,30 +105,22 @@ class InverseFrequency(FeatureWeighted):
 
     def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
         """Count the training cells that have each feature: one pass, ``f`` numbers of memory."""
-        n_train, df = 0, torch.zeros(self.n_features, dtype=torch.long)
+        n_train, df = 0, torch.zeros(self.n_features, dtype=torch.double)
         for x in blocks:
-            if is_csr(x):
-                stored = x.values() != 0
-                df += torch.bincount(x.col_indices()[stored], minlength=self.n_features).cpu()
-                n_train += int((_row_sums(x, stored.to(x.dtype)) > 0).sum())
-            else:
-                stored = x != 0
-                df += stored.sum(0).cpu()
-                n_train += int(stored.any(1).sum())
+            seen = (_values(x) != 0).to(x.dtype)
+            df += column_sums(x, seen).cpu()
+            n_train += int((_row_sums(x, seen) > 0).sum())
         if not n_train:
             raise ScmambaError("The idf weights need training cells with counts, but all cells given are empty.")
-        self._store(torch.log1p(n_train / df.clamp(min=1)), n_train)
+        # divided in float32, as the weights are kept
+        self._store(torch.log1p(n_train / df.clamp(min=1).float()), n_train)
         return self
 
-    def _of_csr(self, x: Tensor) -> Tensor:
+    def _transform(self, x: Tensor) -> Tensor:
         # in place on new tensors, since memory bandwidth is the limit on a CPU
-        weights = self._fitted_weight().index_select(0, x.col_indices()).masked_fill_(x.values() == 0, 0.0)
+        weights = _per_feature(x, self._fitted_weight()).masked_fill_(_values(x) == 0, 0.0)
         length = _row_sums(x, weights.square()).sqrt_()
-        return with_values(x, weights.div_(_per_value(x, _positive(length))))
-
-    def _of_dense(self, x: Tensor) -> Tensor:
-        weights = (x != 0) * self._fitted_weight()
-        return weights / _positive(weights.norm(dim=1, keepdim=True))
+        return _like(x, weights.div_(_per_value(x, _positive(length))))
 
 
 class ParetoLog(FeatureWeighted):
@@ -159,10 +142,10 @@ class ParetoLog(FeatureWeighted):
         """Variance due to counting of every feature: one pass, ``f`` numbers of memory."""
         n_train, total = 0, torch.zeros(self.n_features, dtype=torch.double)
         for x in blocks:
-            counts = x.values() if is_csr(x) else x
+            counts = _values(x)
             step = _scaled_log(x, PARETO_SUM) - _scaled_log(x, PARETO_SUM, less=1)
             total += column_sums(x, (counts.clamp(min=0) * step.square()).double()).cpu()
-            n_train += int((_row_sums(x, counts) if is_csr(x) else counts.sum(1)).gt(0).sum())
+            n_train += int((_row_sums(x, counts) > 0).sum())
         if not n_train:
             raise ScmambaError("The weights need training cells with counts, but all cells given are empty.")
         noise = (total / n_train).sqrt()
@@ -172,12 +155,8 @@ class ParetoLog(FeatureWeighted):
         self._store(noise.clamp(min=lowest).rsqrt(), n_train)
         return self
 
-    def _of_csr(self, x: Tensor) -> Tensor:
-        weights = self._fitted_weight().index_select(0, x.col_indices())
-        return with_values(x, _scaled_log(x, PARETO_SUM).mul_(weights))
-
-    def _of_dense(self, x: Tensor) -> Tensor:
-        return _scaled_log(x, PARETO_SUM) * self._fitted_weight()
+    def _transform(self, x: Tensor) -> Tensor:
+        return _like(x, _scaled_log(x, PARETO_SUM).mul_(_per_feature(x, self._fitted_weight())))
 
 
 class QuantileBins(ValueTransform):
@@ -196,16 +175,18 @@ class QuantileBins(ValueTransform):
             raise ScmambaError(f"n_bins must be at least 2, one for zero and one for the rest, got {n_bins}.")
         self.n_bins = n_bins
 
-    def _of_csr(self, x: Tensor) -> Tensor:
+    def _transform(self, x: Tensor) -> Tensor:
+        if not is_csr(x):
+            return self._bins(x)
         lengths, values = row_lengths(x), x.values()
         row = torch.repeat_interleave(lengths, output_size=values.numel())
         place = torch.arange(values.numel(), device=values.device) - x.crow_indices().long()[row]
         width = int(lengths.max()) if len(lengths) else 0
         table = values.new_zeros(x.shape[0], width)  # (n, longest row): a sort of it is a sort within each cell
         table[row, place] = values
-        return with_values(x, self._of_dense(table)[row, place])
+        return with_values(x, self._bins(table)[row, place])
 
-    def _of_dense(self, x: Tensor) -> Tensor:
+    def _bins(self, x: Tensor) -> Tensor:
         if not x.numel():
             return x
         # zeros are sorted to the end, so that the position of a value is the number of non-zero values below it
@@ -231,11 +212,8 @@ class CenteredLogRatio(ValueTransform):
                 f"{MAX_DENSE_FEATURES:,} are allowed. It is meant for proteins: use 'log1p' or 'tfidf' here."
             )
 
-    def _of_csr(self, x: Tensor) -> Tensor:
-        return self._of_dense(x.to_dense())
-
-    def _of_dense(self, x: Tensor) -> Tensor:
-        logs = torch.log1p(x)
+    def _transform(self, x: Tensor) -> Tensor:
+        logs = torch.log1p(x.to_dense())
         return logs - logs.mean(1, keepdim=True)
 
 
@@ -291,22 +269,36 @@ def _scaled_log(x: Tensor, target_sum: float, less: int = 0) -> Tensor:
 
     With ``less``, of counts that are smaller by so many, at the scale of the whole cell.
     """
-    counts = x.values() if is_csr(x) else x
-    sums = _row_sums(x, counts) if is_csr(x) else x.sum(1, keepdim=True)
-    scale = target_sum / _positive(sums)
-    scale = _per_value(x, scale) if is_csr(x) else scale
+    counts = _values(x)
+    scale = _per_value(x, target_sum / _positive(_row_sums(x, counts)))
     return torch.log1p((counts - less).clamp(min=0) * scale if less else counts * scale)
 
 
-def _row_sums(x: Tensor, values: Tensor) -> Tensor:
-    """Sum of each row's ``values (nnz,)``, ``(n,)``."""
+def _values(x: Tensor) -> Tensor:
+    """What is stored of ``x``: ``(nnz,)`` of CSR, else ``(n, f)``; below, ``v`` is a tensor of this shape."""
+    return x.values() if is_csr(x) else x
+
+
+def _like(x: Tensor, v: Tensor) -> Tensor:
+    return with_values(x, v) if is_csr(x) else v
+
+
+def _row_sums(x: Tensor, v: Tensor) -> Tensor:
+    """Sum of ``v`` over each row, ``(n,)`` for CSR, else ``(n, 1)``."""
+    if not is_csr(x):
+        return v.sum(1, keepdim=True)
     # in a fixed order: scattered additions on a GPU would differ in the last digits from run to run
-    return torch.segment_reduce(values, "sum", offsets=x.crow_indices().long(), initial=0.0)
+    return torch.segment_reduce(v, "sum", offsets=x.crow_indices().long(), initial=0.0)
 
 
 def _per_value(x: Tensor, per_row: Tensor) -> Tensor:
-    """``per_row (n,)`` at every stored value, ``(nnz,)``."""
-    return torch.repeat_interleave(per_row, row_lengths(x), output_size=x.values().numel())
+    """What `_row_sums` gives, at every stored value."""
+    return torch.repeat_interleave(per_row, row_lengths(x), output_size=x.values().numel()) if is_csr(x) else per_row
+
+
+def _per_feature(x: Tensor, weight: Tensor) -> Tensor:
+    """``weight (f,)`` at every stored value, in a new tensor."""
+    return weight.index_select(0, x.col_indices()) if is_csr(x) else weight.repeat(len(x), 1)
 
 
 def _positive(divisor: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.data import simulate_citeseq
-from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError
 
 
 def with_swapped(mdata, key, fraction, seed=0):
@@ -28,7 +28,7 @@ def with_swapped(mdata, key, fraction, seed=0):
 @pytest.fixture(scope="module")
 def swapped():
     """A model trained on cells of which 5 % were swapped, without knowing which."""
-    mdata, truth = with_swapped(simulate_citeseq(n_cells=2000, seed=4), "protein", 0.05)
+    mdata, truth = with_swapped(simulate_multiome(n_peaks=0, n_proteins=50, n_cells=2000, seed=4), "protein", 0.05)
     SCMAMBA.setup_mudata(mdata, batch_key="batch")
     model = SCMAMBA(mdata, encoder="linear")
     model.train(max_epochs=4, enable_progress_bar=False, accelerator="cpu")
@@ -48,7 +48,7 @@ def test_damaged_cells_and_doublets_score_low(swapped):
     """Beside intact cells of the training data: permuted protein counts, or half the counts of each of two cells."""
     model, _, truth = swapped
     sound = np.flatnonzero(~truth)[:600]
-    new = simulate_citeseq(n_cells=2000, seed=4)
+    new = simulate_multiome(n_peaks=0, n_proteins=50, n_cells=2000, seed=4)
     doublets = sound[:60]
     others = np.random.default_rng(1).permutation(np.flatnonzero(~truth)[600:])[:60]
     x = {k: sparse.lil_matrix(new[k].X) for k in new.mod}
@@ -104,14 +104,10 @@ def test_errors_name_what_is_wrong(trained):
     mdata = trained.adata
     with pytest.raises(ScmambaError, match="One AnnData holds one modality"):
         trained.get_modality_agreement(mdata["rna"])
-    with pytest.raises(UnknownNameError, match="modality 'protein'"):
-        trained.get_modality_agreement(modalities=("rna", "protein"))
-    with pytest.raises(ScmambaError, match="needs two modalities, found .'rna'."):
-        trained.get_modality_agreement(modalities=("rna", "rna"))
     with without_pulling():
         one = mudata.MuData({"rna": mdata["rna"].copy()})
         few = mudata.MuData({k: v[:5].copy() for k, v in mdata.mod.items()})
-    with pytest.raises(ScmambaError, match="needs two modalities"):
+    with pytest.raises(ScmambaError, match="needs two modalities, found .'rna'."):
         trained.get_modality_agreement(one)
     few.obs["batch"] = mdata.obs["batch"].reindex(few.obs_names)
     with pytest.raises(ScmambaError, match="Fewer than 10 cells"):

@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
@@ -30,7 +30,7 @@ def fitted(mdata, n_test):
 
 @pytest.fixture(scope="module")
 def citeseq():
-    return fitted(simulate_citeseq(n_cells=1500, n_genes=800, n_cell_types=6, seed=3), 400)
+    return fitted(simulate_multiome(n_peaks=0, n_proteins=50, n_cells=1500, n_genes=800, n_cell_types=6, seed=3), 400)
 
 
 def clr(x):

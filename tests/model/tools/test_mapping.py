@@ -187,6 +187,7 @@ def test_names_of_a_build_are_one_build_or_settled_by_the_user(model_and_query, 
             SCMAMBA.prepare_query_mudata(other, model)
     prepared = SCMAMBA.prepare_query_mudata(other, model, genome="GRCh38" if name == "my reference" else None)
     assert prepared.uns["genome"] == "hg38" and SCMAMBA.load_query_data(prepared, model).is_query_
+    assert not SCMAMBA.load_query_data(prepared, model, unfrozen=True).is_query_
 
 
 def test_tiles_without_an_end_are_named(model_and_query):

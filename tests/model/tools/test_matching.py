@@ -10,7 +10,7 @@ from shapes import pairs_of_vectors, unit
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.data import simulate_citeseq
+from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import true_match_ranks
 from scmamba_scvi.model.fitting.calibration import fit_temperature
@@ -26,7 +26,7 @@ def rows(mdata, cells):
 @pytest.fixture(scope="module")
 def citeseq():
     """A model, the cells it was trained on, and cells of the same kind that it never saw."""
-    mdata = simulate_citeseq(n_cells=2000, n_genes=800, n_cell_types=6, seed=3)
+    mdata = simulate_multiome(n_peaks=0, n_proteins=50, n_cells=2000, n_genes=800, n_cell_types=6, seed=3)
     order = np.random.default_rng(0).permutation(mdata.n_obs)
     train, test = rows(mdata, order[:1400]), rows(mdata, order[1400:])
     SCMAMBA.setup_mudata(train, batch_key="batch", labels_key="cell_type")

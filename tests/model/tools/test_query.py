@@ -25,8 +25,6 @@ def test_the_model_s_own_features_are_not_copied():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"modalities": {"smell": "rna"}}, UnknownNameError, "kind of modality 'smell'"),
-        ({"modalities": {"rna": "gex"}}, UnknownNameError, "modality for 'rna' 'gex'"),
         ({"layers": {"protein": None}}, UnknownNameError, "kind of modality in layers"),
         ({"layers": {"rna": "counts"}}, UnknownNameError, "layer of mdata"),
         ({"min_coverage": 2}, ScmambaError, "min_coverage is a fraction"),

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 import scanpy as sc
 from differentiation import simulate_differentiation
-from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from scmamba_scvi import SCMAMBA, pl
+from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import pseudotime_consistency, trajectory_conservation
@@ -95,21 +94,6 @@ def test_new_cells_in_any_order_and_cells_without_a_modality(path):
 def test_roots_and_embeddings_that_cannot_be_used_are_named(path, arguments, message):
     with pytest.raises(ScmambaError, match=message):
         path[0].get_pseudotime(**arguments)
-
-
-def test_figure(path):
-    model, mdata = path
-    time = model.get_pseudotime(root="start", groupby="cell_type")
-    time.iloc[:7, 0] = np.nan
-    mdata = mdata.copy()
-    mdata.obsm["X_umap_scmamba"] = model.get_latent_representation()[:, :2]
-    axes = pl.trajectory(mdata, time, figure=Figure())
-    assert [ax.get_title() for ax in axes] == ["joint", "rna", "atac"]
-    grey, coloured = axes[0].collections[:2]
-    assert len(grey.get_offsets()) == 7 and len(coloured.get_offsets()) == mdata.n_obs - 7
-    np.testing.assert_array_equal(coloured.get_array(), time["joint"].dropna())
-    with pytest.raises(ScmambaError, match="no 'X_tsne'"):
-        pl.trajectory(mdata, time, basis="X_tsne", figure=Figure())
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping as Lightnings
 from logged import logged
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.data import simulate_citeseq, simulate_multiome
+from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import NonFiniteError, ScmambaError, UnknownNameError
 
 HERE = Path(__file__).parent
@@ -106,7 +106,9 @@ def test_the_size_of_the_network_is_the_same_on_every_machine(monkeypatch):
 def three_modalities():
     """MuData in which every two modalities share 40 cells, and no cell has all three."""
     a = simulate_multiome(n_cells=120, n_genes=60, n_peaks=80, n_cell_types=3, seed=4)
-    protein = simulate_citeseq(n_cells=120, n_genes=60, n_proteins=20, n_cell_types=3, seed=4)["protein"].copy()
+    protein = simulate_multiome(n_peaks=0, n_cells=120, n_genes=60, n_proteins=20, n_cell_types=3, seed=4)[
+        "protein"
+    ].copy()
     protein.obs_names = a.obs_names
     rows = np.arange(120)
     mods = {"rna": a["rna"][rows < 80], "atac": a["atac"][(rows < 40) | (rows >= 80)], "adt": protein[rows >= 40]}

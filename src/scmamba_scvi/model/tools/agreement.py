@@ -10,7 +10,7 @@ from mudata import MuData
 from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
-from .cells import as_mudata, embed_modality, kind_of, refuse_anndata
+from .cells import as_mudata, embed_modality, refuse_anndata
 from .embedding import EmbeddingMixin
 from .retrieval import log_evidence
 
@@ -25,7 +25,6 @@ class AgreementMixin(EmbeddingMixin):
         self,
         adata: MuData | AnnData | None = None,
         *,
-        modalities: tuple[str, str] | None = None,
         batch_size: int | None = None,
     ) -> pd.DataFrame:
         """How well the embeddings of a cell's modalities fit each other: low for doublets, swapped and damaged cells.
@@ -33,15 +32,13 @@ class AgreementMixin(EmbeddingMixin):
         Parameters
         ----------
         adata
-            Cells with two modalities or more. `None`: those of the model.
-        modalities
-            The two to compare, kinds or keys of ``mdata.mod``. `None`: the mean over all pairs that a cell has.
+            Cells with two modalities or more, of which the mean over all pairs is taken. `None`: those of the model.
         batch_size
             Cells of a minibatch; changes speed only.
 
         Returns
         -------
-        One row per cell, in the order and under the names of ``adata``; cells with fewer than two of the modalities are
+        One row per cell, in the order and under the names of ``adata``; cells with fewer than two modalities are
         NaN, with one warning, and so are those whose two modalities are shared by fewer than 10 cells.
 
         ``cosine``
@@ -65,7 +62,12 @@ class AgreementMixin(EmbeddingMixin):
         """
         refuse_anndata(adata)
         with as_mudata(self, adata) as mdata:
-            kinds = self._kinds_to_compare(mdata, modalities)
+            kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
+            if len(kinds) < 2:
+                raise ScmambaError(
+                    f"Agreement needs two modalities, found {kinds}: the model knows {list(self.kinds)}, the data hold "
+                    f"{list(mdata.mod)}."
+                )
             found = {kind: embed_modality(self, mdata, kind, batch_size) for kind in kinds}
             names = mdata.obs_names
         parts = []
@@ -75,37 +77,16 @@ class AgreementMixin(EmbeddingMixin):
                 continue
             x, y = (of_kind.z[both[of_kind.has]] for of_kind in (found[a], found[b]))
             evidence = log_evidence(x, y, match_temperature(self, a, b)[0], self.module.device)
-            part = np.full((len(names), 2), np.nan)
-            part[both] = np.column_stack([(x * y).sum(axis=1), evidence])
-            parts.append(part)
+            columns = {"cosine": (x * y).sum(axis=1, dtype=np.float64), "evidence": evidence}
+            parts.append(pd.DataFrame(columns, index=np.flatnonzero(both)))
         if not parts:
             raise ScmambaError(
                 f"Fewer than {MIN_CELLS} cells have two of {kinds}: too few to compare a cell with others."
             )
-        return _mean_of_known(parts, names)
-
-    def _kinds_to_compare(self, mdata: MuData, modalities: tuple[str, str] | None) -> list[str]:
-        if modalities is None:
-            kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
-        else:
-            kinds = list(dict.fromkeys(kind_of(self, name, "modality") for name in modalities))
-        if len(kinds) < 2:
-            raise ScmambaError(
-                f"Agreement needs two modalities, found {kinds}: the model knows {list(self.kinds)}, the data hold "
-                f"{list(mdata.mod)}."
+        mean = pd.concat(parts).groupby(level=0).mean().reindex(range(len(names)))
+        if (n_missing := int(mean["cosine"].isna().sum())) > 0:
+            warn(
+                f"{n_missing:,} of {len(names):,} cells have fewer than two modalities, or two that fewer than {MIN_CELLS} "
+                f"cells share: their agreement is NaN."
             )
-        return kinds
-
-
-def _mean_of_known(parts: list[np.ndarray], names: pd.Index) -> pd.DataFrame:
-    """Mean of ``(n, 2)`` over the pairs of modalities that a cell has; warn of cells that have none."""
-    stacked = np.stack(parts)
-    known = np.isfinite(stacked[..., 0]).any(axis=0)
-    if not known.all():
-        warn(
-            f"{int((~known).sum()):,} of {len(names):,} cells have fewer than two modalities, or two that fewer "
-            f"than {MIN_CELLS} cells share: their agreement is NaN."
-        )
-    mean = np.full((len(names), 2), np.nan)
-    mean[known] = np.nanmean(stacked[:, known], axis=0)
-    return pd.DataFrame(mean, index=names, columns=["cosine", "evidence"])
+        return mean.set_axis(names)

@@ -111,14 +111,11 @@ def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iter
 
 
 @contextlib.contextmanager
-def temporary_mudata(
-    model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData | None = None
-) -> Iterator[MuData]:
+def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData) -> Iterator[MuData]:
     """MuData of ``modalities``, with the batch of each cell if ``source`` has it; scvi-tools drops it after the block."""
     with without_pulling():
         mdata = MuData(modalities)
-    if source is not None:
-        copy_batch(model, source, mdata)
+    copy_batch(model, source, mdata)
     try:
         with quiet("scvi"):  # it logs every registration, and the user did not ask for this one
             yield mdata

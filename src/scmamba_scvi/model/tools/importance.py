@@ -13,7 +13,7 @@ from torch import Tensor
 from ..._columns import obs_column
 from ...errors import ScmambaError, UnknownNameError
 from ...nn.attribution import integrated_gradients
-from ...ops.csr import is_csr
+from ...ops.csr import column_sums
 from ...pp import FeatureLayout
 from ..inputs.arguments import check_count
 from ..inputs.matrices import in_parts
@@ -46,10 +46,9 @@ class ImportanceMixin(EmbeddingMixin):
         alone gives it. Integrated gradients from an empty cell tell what each value of a cell adds to its position along
         that direction. This is averaged over cells of the group, less the average over other cells.
 
-        Rank features by ``importance``, not by ``score``: known markers of simulated types come before other features
-        more often so, and more often still by the difference of means between the group and the other cells
-        (``benchmarks/region_importance.py``). So this explains the model, not the cells: to find markers, take the
-        difference of means. Types that the modality alone cannot tell apart share their explanation.
+        This explains the model, not the cells: known markers of simulated types come before other features, and more often
+        still by the difference of means between the group and the other cells (``benchmarks/region_importance.py``). To
+        find markers, take that. Types that the modality alone cannot tell apart share their explanation.
 
         Parameters
         ----------
@@ -75,10 +74,8 @@ class ImportanceMixin(EmbeddingMixin):
         Returns
         -------
         One row per group and feature or patch, in the order of the genome: ``group``, ``name``, ``chrom``, ``start``,
-        ``end`` (``""`` and -1 where not known), ``importance`` (along the direction, in units of the embedding before it
-        is scaled to length 1) and ``score``, importance over its standard error between cells: how sure it is that there
-        is an effect at all, however small. For patches also ``n_features`` and ``top_feature``, the one with the highest
-        importance.
+        ``end`` (``""`` and -1 where not known) and ``importance``, along the direction, in units of the embedding before it
+        is scaled to length 1. For patches also ``n_features`` and ``top_feature``, the one with the highest importance.
 
         Raises
         ------
@@ -93,7 +90,7 @@ class ImportanceMixin(EmbeddingMixin):
         Examples
         --------
         >>> table = model.get_region_importance(groupby="cell_type", modality="atac", groups=["type_1"])
-        >>> best = table.nlargest(3, "importance")[["name", "importance", "score"]]
+        >>> best = table.nlargest(3, "importance")[["name", "importance"]]
         """
         self._check_trained()
         if level not in ("features", "patches"):
@@ -120,18 +117,13 @@ class ImportanceMixin(EmbeddingMixin):
             inside, outside = (np.flatnonzero(known & cells) for cells in (of_group, ~of_group))
             own, other = (_mean_position(position, values_of(cells)) for cells in (inside, outside))
             direction = torch.nn.functional.normalize(own - other, dim=0)
-            (mean, variance), (mean_outside, variance_outside) = (
+            mean, mean_outside = (
                 _contributions(position, values_of(cells), direction, n_steps, matrix.n_features)
                 for cells in (inside, outside)
             )
-            tables.append(_by_feature(self, kind, group, mean - mean_outside, variance + variance_outside))
+            tables.append(_by_feature(self, kind, group, mean - mean_outside))
         table = pd.concat(tables, ignore_index=True)
-        if level == "patches":
-            table = _by_patch(table, self.layouts[kind])
-        error = np.sqrt(table.pop("variance"))
-        score = (table["importance"] / error.where(error > 0)).fillna(0.0)
-        table.insert(list(table).index("importance") + 1, "score", score)
-        return table
+        return table if level == "features" else _by_patch(table, self.layouts[kind])
 
     def _position(self, kind: str) -> Callable[[Tensor], Tensor]:
         """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives.
@@ -152,23 +144,14 @@ def _mean_position(position: Callable[[Tensor], Tensor], batches: Iterable[Tenso
 
 def _contributions(
     position: Callable[[Tensor], Tensor], batches: Iterable[Tensor], direction: Tensor, n_steps: int, n_features: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What each feature adds to the cells' positions along ``direction``: mean ``(f,)``, and variance of this mean."""
-    total, square = torch.zeros(2, n_features, dtype=torch.double, device=direction.device)
-    n_cells = 0
+) -> np.ndarray:
+    """What each feature adds to the cells' positions along ``direction``, their mean ``(f,)``."""
+    total, n_cells = torch.zeros(n_features, dtype=torch.double, device=direction.device), 0
     for values in batches:
         added = integrated_gradients(lambda x: position(x) @ direction, values, n_steps)
-        if is_csr(added):
-            features, stored = added.col_indices().long(), added.values().double()
-        else:
-            features = torch.arange(n_features, device=added.device).repeat(len(added))
-            stored = added.double().flatten()
-        total.index_add_(0, features, stored)
-        square.index_add_(0, features, stored.square())
+        total += column_sums(added)
         n_cells += len(values)
-    mean = total / n_cells
-    variance = (square / n_cells - mean.square()).clamp_min(0) / n_cells
-    return mean.cpu().numpy(), variance.cpu().numpy()
+    return (total / n_cells).cpu().numpy()
 
 
 def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, groupby: str) -> list[str]:
@@ -190,14 +173,12 @@ def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, 
     return asked
 
 
-def _by_feature(
-    model: ImportanceMixin, kind: str, group: str, importance: np.ndarray, variance: np.ndarray
-) -> pd.DataFrame:
+def _by_feature(model: ImportanceMixin, kind: str, group: str, importance: np.ndarray) -> pd.DataFrame:
     """Table of one group, features in the order of the genome."""
     places, layout = model.coordinates(kind), model.layouts[kind]
     columns = {
         "name": model.feature_names(kind), "chrom": places.names(), "start": places.start, "end": places.end,
-        "importance": importance, "patch": layout.patch_of, "variance": variance,
+        "importance": importance, "patch": layout.patch_of,
     }  # fmt: skip
     table = pd.DataFrame(columns).iloc[np.argsort(layout.slots, kind="stable")]
     table.insert(0, "group", group)
@@ -205,11 +186,11 @@ def _by_feature(
 
 
 def _by_patch(table: pd.DataFrame, layout: FeatureLayout) -> pd.DataFrame:
-    """Sums over the features of each patch; variances are added as if features were independent."""
+    """Sums over the features of each patch."""
     by_patch = table.groupby(["group", "patch"], sort=False)
     sums = by_patch.agg(
         chrom=("chrom", "first"), start=("start", "min"), end=("end", "max"), importance=("importance", "sum"),
-        variance=("variance", "sum"), n_features=("name", "size"),
+        n_features=("name", "size"),
     )  # fmt: skip
     sums["top_feature"] = table.loc[by_patch["importance"].idxmax(), "name"].to_numpy()
     sums = sums.reset_index()

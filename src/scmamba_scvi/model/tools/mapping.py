@@ -26,7 +26,6 @@ class MappingMixin(FittingMixin):
         mdata: MuData | AnnData,
         reference_model: Self | str | Path,
         *,
-        modalities: Mapping[str, str] | None = None,
         layers: Mapping[str, str | None] | None = None,
         genome: str | None = None,
         min_coverage: float = 0.5,
@@ -41,12 +40,10 @@ class MappingMixin(FittingMixin):
         Parameters
         ----------
         mdata
-            Raw counts of at least one of the model's modalities, features in any order; or an AnnData of one modality.
+            Raw counts of at least one of the model's modalities, features in any order; or an AnnData of one modality. Its
+            keys are the model's, or are recognised as in :meth:`setup_mudata`.
         reference_model
             The model, or the folder of one that was saved or exported.
-        modalities
-            From kind to key of ``mdata.mod``. `None`: the model's keys where the data have them, else keys are recognised
-            as in :meth:`setup_mudata`.
         layers
             From kind to layer with raw counts. `None`: those of the model.
         genome
@@ -72,7 +69,7 @@ class MappingMixin(FittingMixin):
         >>> query["rna"].shape, int(query["rna"].var["in_query"].sum())
         ((50, 300), 240)
         """
-        return prepare_query(mdata, _reference(cls, reference_model), modalities, layers, genome, min_coverage)
+        return prepare_query(mdata, _reference(cls, reference_model), layers, genome, min_coverage)
 
     @classmethod
     def load_query_data(

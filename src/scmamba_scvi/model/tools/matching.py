@@ -1,7 +1,7 @@
 """Which cell of another modality is the true match of a cell, or the nearest to it?"""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -161,14 +161,20 @@ class MatchingMixin(EmbeddingMixin):
             )
         if not queries.has.all():
             warn(f"{(~queries.has).sum():,} of {len(queries.has):,} cells lack {query_kind}: they have no match.")
+        assignment = assign(queries.z, references.z) if one_to_one else None  # refuses too many pairs before the search
+        best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
         # the search counts only cells that have the modality, results count all of them; the last entry is for -1
         position = np.append(np.flatnonzero(references.has), -1)
-        assignment = position[assign(queries.z, references.z)] if one_to_one else None
-        best = nearest_references(queries.z, references.z, k, temperature, device=self.module.device)
-        found = ((position[best.indices], -1), (best.cosine, np.nan), (best.confidence, np.nan), (assignment, -1))
+        row = np.where(queries.has, np.cumsum(queries.has) - 1, -1)
+
+        def of_all(values: np.ndarray, fill: float) -> np.ndarray:
+            return np.concatenate([values, np.full((1, *values.shape[1:]), fill, values.dtype)])[row]
+
         return CellMatches(
-            queries.names, references.names, *(_at_rows(queries.has, values, fill) for values, fill in found)
-        )
+            queries.names, references.names, of_all(position[best.indices], -1), of_all(best.cosine, np.nan),
+            of_all(best.confidence, np.nan),
+            None if assignment is None else of_all(position[assignment], -1),
+        )  # fmt: skip
 
 
 def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:
@@ -193,13 +199,4 @@ def assign(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
     out = np.full(len(queries), -1, dtype=np.int64)
     of_query, of_reference = linear_sum_assignment(queries @ references.T, maximize=True)
     out[of_query] = of_reference
-    return out
-
-
-def _at_rows(rows: np.ndarray, values: np.ndarray | None, fill: float) -> Any:
-    """``values (m, ...)`` at the ``rows (n,)`` that are true, ``fill`` at the others."""
-    if values is None:
-        return None
-    out = np.full((len(rows), *values.shape[1:]), fill, dtype=values.dtype)
-    out[rows] = values
     return out

@@ -35,7 +35,6 @@ MIN_OVERLAP: Final = 0.5
 def prepare_query(
     data: MuData | AnnData,
     model: ModelBase,
-    modalities: Mapping[str, str] | None,
     layers: Mapping[str, str | None] | None,
     genome: str | None,
     min_coverage: float,
@@ -44,7 +43,7 @@ def prepare_query(
     if not 0 <= min_coverage <= 1:
         raise ScmambaError(f"min_coverage is a fraction of the model's features, 0 to 1; got {min_coverage}.")
     mdata = _query_as_mudata(model, data)
-    kinds = _kinds_of(model, mdata, modalities)
+    kinds = _kinds_of(model, mdata)
     setup = model.registry_[_C._SETUP_ARGS_KEY]
     build, build_of_model = build_of(mdata, kinds, genome), setup.get("genome")
     if build is not None and build_of_model is not None and build != build_of_model:
@@ -161,15 +160,8 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
         return MuData({model.kinds[kind]: data})
 
 
-def _kinds_of(model: ModelBase, mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
+def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
     """From the model's kinds to the query's keys."""
-    if modalities is not None:
-        for kind, key in modalities.items():
-            if kind not in model.kinds:
-                raise UnknownNameError("kind of modality", kind, model.kinds)
-            if key not in mdata.mod:
-                raise UnknownNameError(f"modality for {kind!r}", key, mdata.mod)
-        return dict(modalities)
     found = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
     for key in mdata.mod:
         known = kind_of_modality(mdata, key)
@@ -177,8 +169,8 @@ def _kinds_of(model: ModelBase, mdata: MuData, modalities: Mapping[str, str] | N
             found.setdefault(known, key)
     if not found:
         raise ScmambaError(
-            f"None of the modalities {list(mdata.mod)} looks like one of the model's, {list(model.kinds)}. Name them: "
-            f"modalities={{{next(iter(model.kinds))!r}: ...}}."
+            f"None of the modalities {list(mdata.mod)} looks like one of the model's, {list(model.kinds)}. Name them "
+            f"so: mudata.MuData({{{next(iter(model.kinds))!r}: ...}})."
         )
     return {kind: found[kind] for kind in model.kinds if kind in found}
 

@@ -28,7 +28,6 @@ class TrajectoryMixin(EmbeddingMixin):
         groupby: str | None = None,
         embeddings: Sequence[str] | None = None,
         n_neighbors: int = 30,
-        n_dcs: int = 10,
         batch_size: int | None = None,
     ) -> pd.DataFrame:
         """Diffusion pseudotime from a root, the same cell for every embedding.
@@ -45,7 +44,7 @@ class TrajectoryMixin(EmbeddingMixin):
             Column of ``obs`` with the groups.
         embeddings
             ``"joint"``, kinds or keys of modalities. `None`: the joint embedding and all modalities that the data have.
-        n_neighbors, n_dcs
+        n_neighbors
             As in :func:`scmamba_scvi.metrics.diffusion_pseudotime`.
         batch_size
             Cells of a minibatch; changes speed only.
@@ -76,10 +75,7 @@ class TrajectoryMixin(EmbeddingMixin):
         out = pd.DataFrame(np.nan, index=names, columns=list(found))
         for name, z in found.items():
             has = np.isfinite(z).all(axis=1)
-            with warnings.catch_warnings():
-                # reported below, by the name of the embedding
-                warnings.filterwarnings("ignore", message=".*not connected", category=UserWarning)
-                time = diffusion_pseudotime(z[has], int(has[:root_cell].sum()), n_neighbors=n_neighbors, n_dcs=n_dcs)
+            time = diffusion_pseudotime(z[has], int(has[:root_cell].sum()), n_neighbors=n_neighbors)
             out.loc[has, name] = time
             if np.isnan(time).any():
                 warn(
