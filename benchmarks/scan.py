@@ -15,12 +15,13 @@ import statistics
 import time
 
 import torch
-from harness import command, mamba_ssm
+from harness import command
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB
 
-from scmamba_scvi.ops.backend import BACKENDS
+from scmamba_scvi.ops.backend import ssd
+from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
 #: Name -> tokens, heads, dimensions of a head, state dimensions; and cells on a GPU and on a CPU.
 SHAPES = {
@@ -62,10 +63,10 @@ def measure_one(name, inputs, weights, device, rounds):
 
     def forward():
         with torch.no_grad():
-            BACKENDS[name](*inputs)
+            ssd(*inputs, backend=name)
 
     def training():
-        torch.autograd.grad(BACKENDS[name](*inputs), inputs, weights)
+        torch.autograd.grad(ssd(*inputs, backend=name), inputs, weights)
 
     row = {"forward_ms": median_ms(forward, device, rounds)}
     if device == "cuda":
@@ -80,9 +81,9 @@ def measure_one(name, inputs, weights, device, rounds):
 def measure(rounds: int) -> dict[str, object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    if device == "cuda":
-        mamba_ssm.register()
-    backends = list(BACKENDS) if device == "cuda" else ["torch"]
+    backends = ["torch", "triton"] if device == "cuda" else ["torch"]
+    if device == "cuda" and load_mamba_ssm()[0]:
+        backends.append("mamba_ssm")
     found = {"device": device, "dtype": str(dtype).removeprefix("torch."), **machine(), "rows": []}
     for name, (shape, on_gpu, on_cpu) in SHAPES.items():
         n = on_gpu if device == "cuda" else on_cpu

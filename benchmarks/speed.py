@@ -114,7 +114,8 @@ def measure_published(batch_size: int = 16, rounds: int = 3) -> dict[str, object
     shared by all patches, last token. Its scan by mamba-ssm's kernels is timed only where they can be imported.
     """
     import torch
-    from harness import mamba_ssm
+
+    from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clock = time.perf_counter if device == "cuda" else time.process_time  # others may use the processor as well
@@ -126,7 +127,7 @@ def measure_published(batch_size: int = 16, rounds: int = 3) -> dict[str, object
     rows = []
     for name, preset, options in cases:
         row: dict[str, object] = {"network": name, "preset": preset}
-        if options.get("ssd_backend") == "mamba_ssm" and not (device == "cuda" and mamba_ssm.register()):
+        if options.get("ssd_backend") == "mamba_ssm" and not (device == "cuda" and load_mamba_ssm()[0]):
             rows.append({**row, "note": "not measured: mamba-ssm cannot be imported or there is no GPU"})
             continue
         step, _, dataset = training_step(PUBLISHED, preset, batch_size, device=device, **options)

@@ -9,6 +9,7 @@ from recurrence import ssd_recurrent
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.ops import backend
 from scmamba_scvi.ops.backend import BACKENDS, choose_backend, explain_backend, load_triton, ssd
+from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -26,6 +27,8 @@ def require(name):
     """Skip, with the reason, what cannot run here; triton's interpreter runs where there is no GPU."""
     if name == "triton" and load_triton()[0] is None:
         pytest.skip(load_triton()[1])
+    if name == "mamba_ssm" and (DEVICE == "cpu" or load_mamba_ssm()[0] is None):
+        pytest.skip("no CUDA device" if DEVICE == "cpu" else load_mamba_ssm()[1])
 
 
 @pytest.mark.parametrize("c", [1, 20, 77])

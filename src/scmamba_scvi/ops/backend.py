@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
 from .fused import kernels_for
+from .mamba_ssm import ssd_mamba_ssm
 from .ssd import ssd_chunked
 
 
@@ -22,7 +23,11 @@ def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 
 
 #: Implementations of the scan by name; one signature, results equal up to rounding.
-BACKENDS: Final[dict[str, Callable[..., Tensor]]] = {"torch": ssd_chunked, "triton": ssd_triton}
+BACKENDS: Final[dict[str, Callable[..., Tensor]]] = {
+    "torch": ssd_chunked,
+    "triton": ssd_triton,
+    "mamba_ssm": ssd_mamba_ssm,
+}
 
 
 def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, backend: str = "auto") -> Tensor:
