@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
 import urllib.request
 from importlib.metadata import version as version_of
+from pathlib import Path
+
+from sphinx.addnodes import desc_signature
 
 project = "scmamba-scvi"
 author = "scmamba-scvi developers"
@@ -30,8 +36,12 @@ nitpicky = True
 nb_execution_mode = "off"
 nb_merge_streams = True
 
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
-autosummary_generate = False
+# a page per name in the tables of api.md
+templates_path = ["_templates"]
+_API = Path(__file__).with_name("api.md").read_text(encoding="utf-8")
+autosummary_context = {"members_of_the_model": re.findall(r"^   (SCMAMBA\.\w+)$", _API, flags=re.MULTILINE)}
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 always_use_bars_union = True
@@ -141,8 +151,22 @@ def _put_in_returns(app, what, name, obj, options, lines):
     lines[at : at + 1] = [f":returns: {first}", *(f"    {line}" if line else "" for line in rest), ""]
 
 
+def _name_source_of_inherited(app, doctree):
+    """Tell viewcode in which class a member is written: it would look for a method of a mixin in the model's own file."""
+    for signature in doctree.findall(desc_signature):
+        module, name = signature.get("module"), signature.get("fullname")
+        if not module or "." not in name:
+            continue
+        cls, _, own = name.rpartition(".")
+        member = getattr(getattr(importlib.import_module(module), cls), own, None)  # None: set when an object is made
+        member = inspect.unwrap(getattr(member, "fget", member))
+        if inspect.isroutine(member):
+            signature["module"], signature["fullname"] = member.__module__, member.__qualname__
+
+
 def setup(app):
-    """Ask `_resolve_short_name` before intersphinx, and look at docstrings before and after napoleon; its priority is 500."""
+    """Come before intersphinx and viewcode, and before and after napoleon; the priority of all is 500."""
+    app.connect("doctree-read", _name_source_of_inherited, priority=100)
     app.connect("missing-reference", _resolve_short_name, priority=100)
     app.connect("autodoc-process-docstring", _take_out_returns, priority=100)
     app.connect("autodoc-process-docstring", _put_in_returns, priority=501)
