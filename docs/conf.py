@@ -8,8 +8,11 @@ import re
 import urllib.request
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import get_type_hints
 
 from sphinx.addnodes import desc_signature
+
+from scmamba_scvi.config import ModelConfig, TrainConfig
 
 project = "scmamba-scvi"
 author = "scmamba-scvi developers"
@@ -166,6 +169,8 @@ def _name_source_of_inherited(app, doctree):
 
 def setup(app):
     """Come before intersphinx and viewcode, and before and after napoleon; the priority of all is 500."""
+    for options in (ModelConfig, TrainConfig):
+        options.__annotations__ = get_type_hints(options)  # without the rules that check their values
     app.connect("doctree-read", _name_source_of_inherited, priority=100)
     app.connect("missing-reference", _resolve_short_name, priority=100)
     app.connect("autodoc-process-docstring", _take_out_returns, priority=100)
