@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import inspect
+import json
 import re
 import urllib.request
 from importlib.metadata import version as version_of
@@ -167,10 +169,24 @@ def _name_source_of_inherited(app, doctree):
             signature["module"], signature["fullname"] = member.__module__, member.__qualname__
 
 
+def _write_thumbnails(app):
+    """Write the last figure of the cell tagged "thumbnail" of each notebook, for the gallery of tutorials.md."""
+    folder = Path(app.srcdir, "generated")
+    folder.mkdir(exist_ok=True)
+    for path in Path(app.srcdir, "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if "thumbnail" in cell["metadata"].get("tags", ()):
+                figures = [
+                    output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {})
+                ]
+                (folder / f"{path.stem}.png").write_bytes(base64.b64decode(figures[-1]))
+
+
 def setup(app):
     """Come before intersphinx and viewcode, and before and after napoleon; the priority of all is 500."""
     for options in (ModelConfig, TrainConfig):
         options.__annotations__ = get_type_hints(options)  # without the rules that check their values
+    app.connect("builder-inited", _write_thumbnails)
     app.connect("doctree-read", _name_source_of_inherited, priority=100)
     app.connect("missing-reference", _resolve_short_name, priority=100)
     app.connect("autodoc-process-docstring", _take_out_returns, priority=100)
