@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 import urllib.request
-from importlib.metadata import version as version_of
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import get_type_hints
 
@@ -19,7 +19,10 @@ from scmamba_scvi.config import ModelConfig, TrainConfig
 project = "scmamba-scvi"
 author = "scmamba-scvi developers"
 copyright = "2026, scmamba-scvi developers"
-version = release = version_of("scmamba-scvi")
+_PACKAGE = metadata("scmamba-scvi")
+version = release = _PACKAGE["Version"]
+#: Entries of [project.urls], once there are addresses.
+_URLS = dict(entry.split(", ", 1) for entry in _PACKAGE.get_all("Project-URL", ()))
 
 extensions = [
     "myst_nb",
@@ -59,6 +62,9 @@ html_static_path = ["_static"]
 html_extra_path = ["_extra"]
 html_css_files = ["custom.css"]
 html_theme_options = {"show_toc_level": 2, "home_page_in_toc": False}
+html_baseurl = _URLS.get("Documentation", "")
+if "Source" in _URLS:
+    html_theme_options |= {"repository_url": _URLS["Source"], "use_repository_button": True, "use_issues_button": True}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
