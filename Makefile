@@ -69,5 +69,5 @@ dist: $(INSTALLED)  ## build wheel and sdist into dist and check their metadata
 	$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## remove VENV, caches and what was built
-	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build docs/generated .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import importlib
+import inspect
+import json
+import re
 import urllib.request
-from importlib.metadata import version as version_of
+from importlib.metadata import metadata
+from pathlib import Path
+from typing import get_type_hints
+
+from sphinx.addnodes import desc_signature
+
+from scmamba_scvi.config import ModelConfig, TrainConfig
 
 project = "scmamba-scvi"
 author = "scmamba-scvi developers"
 copyright = "2026, scmamba-scvi developers"
-version = release = version_of("scmamba-scvi")
+_PACKAGE = metadata("scmamba-scvi")
+version = release = _PACKAGE["Version"]
+#: Entries of [project.urls], once there are addresses.
+_URLS = dict(entry.split(", ", 1) for entry in _PACKAGE.get_all("Project-URL", ()))
 
 extensions = [
     "myst_nb",
@@ -30,8 +44,12 @@ nitpicky = True
 nb_execution_mode = "off"
 nb_merge_streams = True
 
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
-autosummary_generate = False
+# a page per name in the tables of api.md
+templates_path = ["_templates"]
+_API = Path(__file__).with_name("api.md").read_text(encoding="utf-8")
+autosummary_context = {"members_of_the_model": re.findall(r"^   (SCMAMBA\.\w+)$", _API, flags=re.MULTILINE)}
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 always_use_bars_union = True
@@ -44,6 +62,9 @@ html_static_path = ["_static"]
 html_extra_path = ["_extra"]
 html_css_files = ["custom.css"]
 html_theme_options = {"show_toc_level": 2, "home_page_in_toc": False}
+html_baseurl = _URLS.get("Documentation", "")
+if "Source" in _URLS:
+    html_theme_options |= {"repository_url": _URLS["Source"], "use_repository_button": True, "use_issues_button": True}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -141,8 +162,38 @@ def _put_in_returns(app, what, name, obj, options, lines):
     lines[at : at + 1] = [f":returns: {first}", *(f"    {line}" if line else "" for line in rest), ""]
 
 
+def _name_source_of_inherited(app, doctree):
+    """Tell viewcode in which class a member is written: it would look for a method of a mixin in the model's own file."""
+    for signature in doctree.findall(desc_signature):
+        module, name = signature.get("module"), signature.get("fullname")
+        if not module or "." not in name:
+            continue
+        cls, _, own = name.rpartition(".")
+        member = getattr(getattr(importlib.import_module(module), cls), own, None)  # None: set when an object is made
+        member = inspect.unwrap(getattr(member, "fget", member))
+        if inspect.isroutine(member):
+            signature["module"], signature["fullname"] = member.__module__, member.__qualname__
+
+
+def _write_thumbnails(app):
+    """Write the last figure of the cell tagged "thumbnail" of each notebook, for the gallery of tutorials.md."""
+    folder = Path(app.srcdir, "generated")
+    folder.mkdir(exist_ok=True)
+    for path in Path(app.srcdir, "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if "thumbnail" in cell["metadata"].get("tags", ()):
+                figures = [
+                    output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {})
+                ]
+                (folder / f"{path.stem}.png").write_bytes(base64.b64decode(figures[-1]))
+
+
 def setup(app):
-    """Ask `_resolve_short_name` before intersphinx, and look at docstrings before and after napoleon; its priority is 500."""
+    """Come before intersphinx and viewcode, and before and after napoleon; the priority of all is 500."""
+    for options in (ModelConfig, TrainConfig):
+        options.__annotations__ = get_type_hints(options)  # without the rules that check their values
+    app.connect("builder-inited", _write_thumbnails)
+    app.connect("doctree-read", _name_source_of_inherited, priority=100)
     app.connect("missing-reference", _resolve_short_name, priority=100)
     app.connect("autodoc-process-docstring", _take_out_returns, priority=100)
     app.connect("autodoc-process-docstring", _put_in_returns, priority=501)

@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 #: Forms of an output that are stored; the others would only take space.
 KEPT = ("image/png", "text/html", "text/plain")
 TIMEOUT = 3600  # seconds that a cell may take
+TAG = re.compile(r"<[^>]*>")
 #: Log lines of libraries, and the codes of colours.
 CHATTER = re.compile(r"^(Monitored metric|\x1b\[34mINFO|INFO) .*\n(?:  +\S.*\n)*|\x1b\[[0-9;]*m", flags=re.MULTILINE)
 
@@ -46,6 +47,8 @@ def tidy(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
         return None if output.name == "stderr" or not output.text.strip() else output
     if "data" in output:
         output.data = {kind: output.data[kind] for kind in KEPT if kind in output.data}
+        if not TAG.sub("", output.data.get("text/html", "shown as text")).strip():
+            return None  # where a progress bar of rich was
         if "image/png" in output.data:
             output.data = {"image/png": output.data["image/png"]}  # its text form holds an address in memory
         output.metadata = {}

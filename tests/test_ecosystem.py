@@ -49,7 +49,7 @@ def run(folder: Path, code: list[str], last: str) -> str:
 @pytest.mark.slow
 def test_scanpy_and_muon(tmp_path):
     pytest.importorskip("muon")
-    last = "print(rna.obsm['X_umap'].shape, rna.obs['leiden'].notna().all())"
+    last = "print(mdata.obsm['X_umap'].shape, rna.obs['leiden'].notna().all())"
     assert run(tmp_path, blocks("scanpy") + blocks("muon"), last) == "(300, 2) True"
 
 

@@ -43,7 +43,9 @@ _TYPES: Final[dict[type, tuple[tuple[type, ...], str]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network, its initialization and its loss. Options annotated ``PerKind`` also take a dict, from kind of modality to value.
+    """The network, its initialization and its loss.
+
+    Options whose type has a ``Mapping`` also take a dict from kind of modality to value.
 
     Examples
     --------
@@ -52,56 +54,70 @@ class ModelConfig:
     """
 
     # -- architecture
+    #: What reads the patches; ``"linear"`` has the linear branch alone.
     encoder: Literal["mamba", "mlp", "linear"] = "mamba"
-    n_latent: Size = 64  # z
-    patch_embedding: Literal["feature", "shared"] = "feature"  # a vector per feature, or one projection (the paper)
-    patch_size: PerKind[Size | None] = None  # features of a patch; None: so many that max_patches patches are enough
-    max_patches: Size = 24  # only read where patch_size is None
-    d_feature: Size = 64  # e
-    d_model: Size = 64  # d
-    n_layers: PerKind[SizeOrZero] = 1
-    d_state: Size = 32  # s
-    expand: Size = 1  # i = expand * d
-    headdim: Size = 64  # p
-    d_conv: Size = 4
-    d_mlp: Size = 128  # hidden width of the gated MLP of a block
-    bidirectional: bool = False
-    attention_layers: PerKind[Layers] = ()  # indices of blocks that use attention instead of Mamba2
-    attention_heads: Size = 4
+    n_latent: Size = 64  #: Dimensions z of the embedding.
+    #: A vector per feature, or one projection for all patches (the paper).
+    patch_embedding: Literal["feature", "shared"] = "feature"
+    #: Features of a patch. None takes so many that ``max_patches`` patches are enough.
+    patch_size: PerKind[Size | None] = None
+    max_patches: Size = 24  #: Only read where ``patch_size`` is None.
+    d_feature: Size = 64  #: Width e of the vector of a feature.
+    d_model: Size = 64  #: Width d of a token.
+    n_layers: PerKind[SizeOrZero] = 1  #: Number of blocks.
+    d_state: Size = 32  #: Size s of the state of a head of Mamba2.
+    expand: Size = 1  #: Inner width i of Mamba2 is ``expand * d_model``.
+    headdim: Size = 64  #: Width p of a head of Mamba2; divides the inner width.
+    d_conv: Size = 4  #: Tokens that the convolution of Mamba2 reads.
+    d_mlp: Size = 128  #: Hidden width of the gated MLP of a block.
+    bidirectional: bool = False  #: Scan the patches from both ends.
+    attention_layers: PerKind[Layers] = ()  #: Indices of blocks that have attention instead of Mamba2.
+    attention_heads: Size = 4  #: Heads of these blocks.
+    #: How tokens become one vector. It is their mean, the last one (the paper), or the sum of both.
     pooling: Literal["mean", "last", "mean+last"] = "mean"
-    d_head: SizeOrZero = 128  # hidden width of the projection head; 0: one linear layer
-    pool_norm: Literal["batch", "none"] = "batch"  # between pooling and head
+    d_head: SizeOrZero = 128  #: Hidden width of the projection head; 0 is one linear layer.
+    pool_norm: Literal["batch", "none"] = "batch"  #: Normalization between pooling and head.
     # -- initialization
-    linear_branch: bool = True  # linear map from the summed feature embeddings to the latent space, beside the network
-    spectral: bool = True  # initialize the linear branch by the correlation-weighted CCA of the training cells
-    spectral_components: Size | None = None  # None: 2 * n_latent, beside accessibility n_latent; fewer on few cells
-    # how directions are weighted: by their correlations on held-out cells, or on the cells they come from
+    #: A linear map from the summed feature embeddings to the latent space, beside the network.
+    linear_branch: bool = True
+    #: Initialize the linear branch with the correlation-weighted CCA of the training cells.
+    spectral: bool = True
+    #: Components of it. None takes ``2 * n_latent``, of accessibility ``n_latent``, and fewer with few cells.
+    spectral_components: Size | None = None
+    #: Directions are weighted by their correlations on held-out cells, or on the cells they were fitted to.
     spectral_weights: Literal["in-sample", "held-out"] = "held-out"
-    gate_init: float = 0.0  # factor of the network's part of the embedding before training
-    layer_scale: float | None = 0.01  # factor of residual branches before training; None: no LayerScale
-    align: bool = True  # after training, bring the modality-specific embeddings together (`nn.Alignment`)
+    gate_init: float = 0.0  #: Factor of the network's part of the embedding before training.
+    #: Factor of residual branches before training (LayerScale). None has no such parameters.
+    layer_scale: float | None = 0.01
+    #: Bring the modality-specific embeddings together after training, see :class:`scmamba_scvi.nn.Alignment`.
+    align: bool = True
     # -- joint embedding
-    # "shared+own": the modality-specific embeddings beside the reliable components of each modality; "shared": their mean
+    #: ``"shared+own"`` is the modality-specific embeddings beside the reliable components of each modality, ``"shared"``
+    #: the mean of these embeddings.
     joint: Literal["shared+own", "shared"] = "shared+own"
-    joint_shared_weight: Weight = 0.7  # of the embeddings beside the components; only read by "shared+own"
-    correct_batches: bool = True  # subtract batch offsets; needs a batch_key and "shared+own"
+    #: Weight of the embeddings beside the components; only read by ``"shared+own"``.
+    joint_shared_weight: Weight = 0.7
+    #: Subtract batch offsets; needs a ``batch_key`` and ``"shared+own"``.
+    correct_batches: bool = True
     # -- value transforms
+    #: A name of :func:`scmamba_scvi.pp.value_transform` per kind of modality.
     values: PerKind[str] = dataclasses.field(
         default_factory=lambda: {"rna": "pareto", "atac": "tfidf", "protein": "clr"}
     )
-    n_bins: Size = 51  # only read by values="binned"
+    n_bins: Size = 51  #: Only read by ``values="binned"``.
     # -- regularization
-    mask_rate: Fraction = 0.5  # fraction of the input that is masked in a training step
-    dropout: Fraction = 0.1
+    mask_rate: Fraction = 0.5  #: Fraction of the input that is masked in a training step.
+    dropout: Fraction = 0.1  #: Before the projection head, and in ``encoder="mlp"``.
     # -- loss
-    temperature: Positive = 0.07
-    learn_temperature: bool = True
-    # "both": other cells of the own modality are negatives too, so that modalities do not lie apart; "other": the paper
+    temperature: Positive = 0.07  #: Of the contrastive loss, before training.
+    learn_temperature: bool = True  #: Train the temperature too.
+    #: With ``"both"`` other cells of the own modality are negatives too, so that modalities do not lie apart; with
+    #: ``"other"`` (the paper) only those of other modalities.
     negatives: Literal["both", "other"] = "both"
-    contrastive_weight: Weight = 1.0
-    cosine_weight: Weight = 0.0  # the paper has 1: matches are found less often with it
+    contrastive_weight: Weight = 1.0  #: Weight of the contrastive loss.
+    cosine_weight: Weight = 0.0  #: Weight of the cosine term. The paper has 1; fewer true matches are found with it.
     # -- how it is computed: results are equal up to rounding; not saved, a model that is loaded has the default
-    ssd_backend: str = "auto"
+    ssd_backend: str = "auto"  #: See :func:`scmamba_scvi.ops.backend.ssd`.
 
     def __post_init__(self) -> None:
         _check_options(self)
@@ -197,20 +213,18 @@ class TrainConfig:
     0.0003
     """
 
-    lr: Positive = 5e-4  # of the network
-    spectral_lr: Positive = 3e-4  # of the linear branch: low, since they start good
-    linear_first: bool = (
-        True  # train the linear branch alone before the network may add to it; needs linear_branch, gate_init=0
-    )
-    weight_decay: NotNegative = 0.05
-    warmup: Fraction = 0.1  # fraction of the steps with a rising learning rate
-    # compute activations of blocks again in the backward pass instead of keeping them: a third slower, a fraction of the
-    # memory; None: only where the activations of a minibatch do not fit on the GPU
+    lr: Positive = 5e-4  #: Learning rate of the network.
+    spectral_lr: Positive = 3e-4  #: Of the linear branch. It is low, since the branch starts good.
+    #: Train the linear branch alone before the full network; needs ``linear_branch`` and ``gate_init=0``.
+    linear_first: bool = True
+    weight_decay: NotNegative = 0.05  #: Of the network's matrices; biases, norms and the linear branch have none.
+    warmup: Fraction = 0.1  #: Fraction of the steps with a rising learning rate.
+    #: Compute activations of blocks again in the backward pass instead of keeping them. It is a third slower and needs a
+    #: fraction of the memory. None does so only where the activations of a minibatch do not fit on the GPU.
     checkpoint_activations: bool | None = None
-    max_validation_cells: Annotated[int, Rule("at least 0", lambda value: value >= 0)] = (
-        5_000  # enough to tell FOSCTTM 0.08 from 0.09; more only cost training cells
-    )
-    buffer_mb: Positive = 1024.0  # memory for reading counts from a file; data in memory are not copied
+    #: Enough to tell FOSCTTM 0.08 from 0.09; more only cost training cells.
+    max_validation_cells: Annotated[int, Rule("at least 0", lambda value: value >= 0)] = 5_000
+    buffer_mb: Positive = 1024.0  #: Memory for reading counts from a file; data in memory are not copied.
 
     def __post_init__(self) -> None:
         _check_options(self)
