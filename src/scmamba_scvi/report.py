@@ -253,6 +253,10 @@ def _describe_run(model: SCMAMBA) -> str:
     summary = getattr(model, "training_summary_", {})
     size = sum(p.numel() for p in model.module.parameters())
     batches = f"batches of {model.batch_key!r} taken out" if model._corrects_batches else "no batches taken out"
+    removed = [
+        f"{part:.1%} of the variance of {kind}" for kind, part in summary.get("batch_variance_removed", {}).items()
+    ]
+    batches += f" ({', '.join(removed)})" if removed else ""
     text = f"Preset {model.preset_}, {model.config.n_latent} dimensions, {size:,} parameters, {batches}."
     if summary.get("best") is None:  # there were no validation cells, and no epoch is the best
         return text

@@ -46,6 +46,8 @@ def test_batches_are_mixed_and_types_kept(batches):
     mixing = [omics_entropy_mixing(z, batch, n_neighbors=30) for z in (left, corrected)]
     accuracy = [knn_accuracy(z, labels) for z in (left, corrected)]
     assert mixing[0] < 0.5 and mixing[1] > 0.9
+    removed = model.training_summary_["batch_variance_removed"]
+    assert set(removed) == {"rna", "atac"} and all(0.01 < fraction < 0.9 for fraction in removed.values())
     assert accuracy[1] > accuracy[0] - 0.02
 
 

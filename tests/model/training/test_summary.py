@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from scmamba_scvi import SCMAMBA, pl
 from scmamba_scvi.model.training.callbacks import StageResult
-from scmamba_scvi.model.training.summary import best_of, describe_result
+from scmamba_scvi.model.training.summary import best_of, describe_batches, describe_result
 
 
 def stage(best, best_epoch, n_epochs=3):
@@ -36,6 +36,14 @@ def test_the_epoch_is_counted_over_stages_and_trainings(results, earlier, row, s
 def test_a_score_that_was_never_finite_is_named():
     summary = {**best_of([stage(None, None)], {}), "monitor": "recall_at_10_validation"}
     assert describe_result(summary) == "Held-out recall@10 was never finite: the last weights are kept."
+
+
+def test_what_was_taken_out_of_batches_is_said():
+    said = describe_batches({"rna": 0.0712, "atac": 0.031})
+    assert (
+        said
+        == "Differences between batches, taken out of the joint embedding: 7.1% of rna and 3.1% of atac (of the variance)."
+    )
 
 
 def test_summary_history_figure_line_and_progress_bar_agree_after_two_trainings(mdata, capsys):

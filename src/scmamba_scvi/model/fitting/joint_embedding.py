@@ -72,7 +72,7 @@ def fit_joint(
     cells: np.ndarray,
     batches: np.ndarray | None,
     seed: int,
-) -> None:
+) -> dict[str, float]:
     """Fit what depends on the trained encoders.
 
     Parameters
@@ -83,12 +83,16 @@ def fit_joint(
         Number of the batch of each of ``cells``; `None`: batches are not corrected for.
     seed
         Of the clusters.
+
+    Returns
+    -------
+    Per kind, the fraction of the variance of what the joint embedding reads that the batch offsets take out.
     """
     features, present = _features(module, matrices, cells)
     joint, weight = _joint(module), module.config.joint_shared_weight
     if batches is None:
         joint.fit_maps(features, present, weight)
-        return
+        return {}
     # batches that came after the first training count as one
     batch = torch.from_numpy(batches).long().clamp(max=joint.n_batches).to(module.device)
     cluster = torch.zeros_like(batch)  # one for all: the first offsets give every batch the same mean
@@ -103,6 +107,8 @@ def fit_joint(
         z = joint(features, present, batch)
         cluster = _clusters(z, seed + i)
     joint.set_centroids(corrected, present, z, cluster)  # what new batches will be compared with
+    left = {kind: corrected[kind][has].var(0).sum() / features[kind][has].var(0).sum() for kind, has in present.items()}
+    return {kind: 1 - float(fraction) for kind, fraction in left.items()}
 
 
 @torch.inference_mode()

@@ -57,7 +57,8 @@ class FittingMixin(ModelBase):
         batches = None
         if self._corrects_batches:
             batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
-        fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
+        removed = fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
+        self.training_summary_["batch_variance_removed"] = removed
 
     def _place_new_batches(self) -> None:
         """Estimate the batch offsets that the reference does not know."""

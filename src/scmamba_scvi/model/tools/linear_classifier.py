@@ -14,8 +14,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from ...errors import ScmambaError
 
-#: Inverse strength of the penalty, on embeddings of mean variance 1: among 0.01 to 10 the best, or near it, on every set.
-PENALTY_C = 0.1
+#: Inverse strength of the penalty, on embeddings of mean variance 1: among 0.003 to 10 the best, or near it, on every set.
+PENALTY_C = 0.02
 #: Parts of the cells, each predicted by a classifier that was fitted to the others, to choose the temperature.
 N_FOLDS = 5
 #: Log probabilities below this count as this when the temperature is chosen: one cell with a wrong label must not make

@@ -30,7 +30,7 @@ from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
 from .sizes import SAME_NAMES, TrainingSizes, choose_sizes, count_training_cells
 from .splitter import PairedSplitter
-from .summary import SCORES, best_of, describe_result, epochs_of
+from .summary import SCORES, best_of, describe_batches, describe_result, epochs_of
 
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
 logger = logging.getLogger(f"scvi.{__name__}")
@@ -234,6 +234,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             warnings.warn(message, UserWarning, stacklevel=2)
         if scored and is_first_process():
             logger.info(describe_result(self.training_summary_))
+        if is_first_process() and self.training_summary_.get("batch_variance_removed"):
+            logger.info(describe_batches(self.training_summary_["batch_variance_removed"]))
 
     def _check_can_train(
         self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, world_size: int

@@ -46,6 +46,12 @@ def best_of(results: Sequence[StageResult], history: Mapping[str, Sized] | None)
     return summary
 
 
+def describe_batches(removed: Mapping[str, float]) -> str:
+    """What the correction of batches took out of the joint embedding, a fraction of the variance per kind of modality."""
+    parts = " and ".join(f"{fraction:.1%} of {kind}" for kind, fraction in removed.items())
+    return f"Differences between batches, taken out of the joint embedding: {parts} (of the variance)."
+
+
 def describe_result(summary: Mapping[str, Any]) -> str:
     """The line that is logged after training; its epochs are counted from 1, as those of progress bars and figures."""
     label, meaning, _ = SCORES[summary["monitor"]]
