@@ -46,7 +46,7 @@ def truncated_svd(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> TruncatedSVD:
-    """Subspace iteration on the centred Gram matrix with Chebyshev filters, one pass over the data per product.
+    """Subspace iteration on the covariance between cells with Chebyshev filters, one pass over the data per product.
 
     The singular values of accessibility fall off slowly, so that plain iteration leaves directions mixed: it takes 30 passes
     for what filters of degree 3 (Rutishauser 1969; Saad 2011, section 5.3) do in 13.
@@ -66,14 +66,17 @@ def truncated_svd(
     """
     generator = torch.Generator().manual_seed(seed)
     width = min(n_components + OVERSAMPLE, n_features)
-    basis = _orthonormal(torch.randn(n_features, width, generator=generator).to(device))  # (f, k')
-    left = n_passes - 1
+    first = torch.randn(n_features, width, generator=generator).to(device)
+    scores, image, mean = _random_scores(blocks, first)
+    left = n_passes - 2
     while left > 0:
         degree = min(FILTER_DEGREE, left)
-        basis, mean = _filtered(blocks, basis, degree)
+        scores, image = _filtered(blocks, mean, scores, image, degree)
         left -= degree
+    # LAPACK stores by columns, with which products of sparse rows are far slower
+    basis = torch.linalg.qr(image).Q.contiguous()
     scores = torch.cat([product(block, basis) - mean @ basis for block in blocks()])  # (cells, k')
-    _, vectors = torch.linalg.eigh(scores.T.double() @ scores.double())
+    _, vectors = torch.linalg.eigh(_gram(scores))
     leading = vectors.flip(1)[:, :n_components].float()
     return TruncatedSVD(mean, basis @ leading, (scores @ leading).cpu())
 
@@ -205,42 +208,65 @@ def held_out_correlations(
     return torch.stack(correlations).mean(0) if correlations else torch.zeros(n_latent)
 
 
-def _filtered(blocks: Blocks, basis: Tensor, degree: int) -> tuple[Tensor, Tensor]:
-    """Basis ``(f, k')`` after a Chebyshev polynomial of the centred Gram matrix, and the mean cell ``(f,)``.
+def _random_scores(blocks: Blocks, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of the cells in random directions ``(cells, k')``, their image ``(f, k')``, and the mean cell ``(f,)``.
 
-    The polynomial stays within one below the smallest eigenvalue that the basis sees, and rises steeply above it.
+    The image of scores is the transposed centred matrix times the scores. Blocks are never centred, which would fill them.
     """
-    image, mean = _centred_gram(blocks, basis)
-    seen, vectors = torch.linalg.eigh(basis.T.double() @ image.double())
-    # of data of lower rank than the basis, the smallest eigenvalue is a rounding error
-    cut = max(seen[0].item(), torch.finfo(torch.float32).eps * seen[-1].item(), torch.finfo(torch.float32).tiny)
-    rotated = vectors.flip(1).float()  # columns that are nearly eigenvectors keep rounding errors apart
-    before, now = basis @ rotated, image @ rotated * (2 / cut) - basis @ rotated
-    for _ in range(degree - 1):
-        image, _ = _centred_gram(blocks, now)
-        before, now = now, 2 * (image * (2 / cut) - now) - before
-        size = now.norm(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
-        before, now = before / size, now / size  # the recurrence is linear: no column overflows
-    return _orthonormal(now), mean
-
-
-def _centred_gram(blocks: Blocks, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The centred Gram matrix times ``basis``, without centring (and so filling) the sparse blocks; and the mean cell."""
-    gram, total, n_cells = torch.zeros_like(basis), basis.new_zeros(len(basis)), 0
+    parts, image, total = [], torch.zeros_like(directions), directions.new_zeros(len(directions))
     for block in blocks():
-        gram += transposed_product(block, product(block, basis))
+        parts.append(product(block, directions))
+        image += transposed_product(block, parts[-1])
         total += column_sums(block).float()
-        n_cells += block.shape[0]
-    mean = total / n_cells
-    return gram.addr_(mean, mean @ basis, alpha=-n_cells), mean
+    scores = torch.cat(parts)
+    mean = total / len(scores)
+    image.addr_(mean, scores.sum(0), alpha=-1)
+    return scores - mean @ directions, image, mean
 
 
-def _orthonormal(x: Tensor) -> Tensor:
-    """Orthonormal basis of the columns of ``x``, stored by rows.
+def _filtered(blocks: Blocks, mean: Tensor, scores: Tensor, image: Tensor, degree: int) -> tuple[Tensor, Tensor]:
+    """Scores and their image after a Chebyshev polynomial of the covariance between cells, one pass per degree.
 
-    LAPACK stores it by columns, with which products of sparse rows are far slower.
+    The polynomial stays within one below the smallest eigenvalue that the scores see, and rises steeply above it. Scores are
+    as long as the cells: in their coordinates, all but products with the data costs nothing where features are many.
     """
-    return torch.linalg.qr(x).Q.contiguous()
+    rotation, seen = _ritz(scores, image)
+    now, image = scores @ rotation, image @ rotation  # nearly eigenvectors: rounding errors stay apart
+    # of data of lower rank than the scores, the smallest eigenvalue is a rounding error
+    tiny = torch.finfo(torch.float32).tiny
+    cut = max(seen[0].item(), torch.finfo(torch.float32).eps * seen[-1].item(), tiny)
+    before = None
+    for _ in range(degree):
+        offset, parts, next_image, begin = mean @ image, [], torch.zeros_like(image), 0
+        for block in blocks():
+            rows = slice(begin, begin := begin + block.shape[0])
+            part = (product(block, image) - offset) * (2 / cut) - now[rows]
+            if before is not None:
+                part = 2 * part - before[rows]
+            next_image += transposed_product(block, part)
+            parts.append(part)
+        before, now = now, torch.cat(parts)
+        image = next_image.addr_(mean, now.sum(0), alpha=-1)
+        size = now.norm(dim=0).clamp_min(tiny)  # the recurrence is linear: no column overflows
+        before, now, image = before / size, now / size, image.div_(size)
+    return now, image
+
+
+def _ritz(scores: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Map of ``scores`` to orthonormal vectors that are nearly eigenvectors, and their eigenvalues, both rising.
+
+    Columns that depend on others become rounding errors.
+    """
+    lengths, vectors = torch.linalg.eigh(_gram(scores))
+    least = torch.finfo(torch.float32).eps * lengths[-1].item()
+    orthonormal = vectors / lengths.clamp_min(max(least, torch.finfo(torch.float32).tiny)).sqrt()
+    seen, turn = torch.linalg.eigh(orthonormal.T @ _gram(image) @ orthonormal)
+    return (orthonormal @ turn).float(), seen
+
+
+def _gram(x: Tensor) -> Tensor:
+    """``x.T @ x`` in float64."""
+    return sum((part.T @ part for part in map(Tensor.double, x.split(2**16))), start=x.new_zeros((), dtype=torch.double))
 
 
 def _whitened_covariance(
