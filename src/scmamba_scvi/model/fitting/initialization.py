@@ -53,19 +53,7 @@ def initialize_linear_branch(
     svds: Mapping[str, TruncatedSVD],
     seed: int = 0,
 ) -> None:
-    """Set every encoder's linear branch to the correlation-weighted CCA of the training cells.
-
-    Parameters
-    ----------
-    module
-        With fitted value transforms.
-    matrices
-        Counts per kind of modality.
-    cells, svds
-        Training cells and their components, of `decompose`.
-    seed
-        Of the decompositions that weights from held-out cells need.
-    """
+    """Set every encoder's linear branch to the correlation-weighted CCA of the training ``cells``, from their ``svds``."""
     present = {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()}
     weights = None
     if module.config.spectral_weights == "held-out":

@@ -68,16 +68,9 @@ def refuse_anndata(data: object) -> None:
 def as_mudata(
     model: ModelBase, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"
 ) -> Iterator[MuData]:
-    """``data`` as a MuData, for as long as the block runs.
+    """``data``, by default the model's, as a MuData for as long as the block runs; errors call it ``argument``.
 
-    Parameters
-    ----------
-    data
-        `None`: the MuData of the model. An AnnData is wrapped, not copied or changed.
-    kind
-        Kind of modality that an AnnData holds; `None`: the one whose features it shares.
-    argument
-        What ``data`` is called in errors.
+    An AnnData is wrapped, not copied or changed. It holds ``kind``; `None`: the kind whose features it shares.
     """
     data = model.adata if data is None else data
     if data is None:

@@ -22,15 +22,7 @@ class Loader(Protocol):
 
 
 class Prefetcher:
-    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory, and one more is read.
-
-    Parameters
-    ----------
-    loader
-        Gives minibatches as dicts of tensors, dense or CSR, on the CPU.
-    device
-        A CUDA device.
-    """
+    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory, and one more is read."""
 
     def __init__(self, loader: Loader | Iterable[Mapping[str, Tensor]], device: torch.device) -> None:
         self._loader, self._device = loader, device

@@ -77,11 +77,8 @@ def choose_sizes(
 ) -> TrainingSizes:
     """Minibatch, epochs and patience for ``n_train`` training cells, on ``world_size`` devices.
 
-    Raises
-    ------
-    ScmambaError
-        Too few cells to learn from, or a ``batch_size`` of more than half of them: batch statistics and negatives would
-        come from the same cells in every step. A ``contrastive_batch_size`` may be as large as all of them.
+    A ``batch_size`` of more than half of them is refused: batch statistics and negatives would come from the same cells in
+    every step. A ``contrastive_batch_size`` may be as large as all of them.
     """
     if n_paired < MIN_PAIRED_CELLS:
         raise ScmambaError(
@@ -116,13 +113,7 @@ def choose_sizes(
 
 
 def check_contrastive_batch_size(size: int, batch_size: int | None, world_size: int, n_train: int) -> None:
-    """A multiple of the cells that all devices read together, and at most the training cells.
-
-    Raises
-    ------
-    ScmambaError
-        Names the nearest sizes that are possible.
-    """
+    """A multiple of the cells that all devices read together, at most the training cells; an error names the nearest sizes."""
     part = (batch_size or 2) * world_size
     of = f"batch_size={batch_size}" if batch_size else "two cells"
     each = of if world_size == 1 else f"{of} on each of {world_size} devices"

@@ -112,13 +112,7 @@ class PairedSplitter(DataSplitter):
         return rest[:n_train], val, rest[n_train:]
 
     def _cells_of_buffer(self) -> int:
-        """How many cells of a file are in memory together.
-
-        Raises
-        ------
-        ScmambaError
-            Minibatches of a step do not fit.
-        """
+        """How many cells of a file are in memory together; raises if the minibatch of a step does not fit."""
         n_cells = self._dataset.cells_within(FRACTION_OF_BUFFER * self.buffer_mb)
         if n_cells < self.cells_per_step:
             needed = self.cells_per_step / max(1, self._dataset.cells_within(FRACTION_OF_BUFFER * 1024)) * 1024
