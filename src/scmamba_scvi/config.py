@@ -166,16 +166,6 @@ class ModelConfig:
             raise ScmambaError(f"{name} has no value for {kind!r}: add one to {dict(value)}.")
         return value[kind]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values of all options.
-
-        Examples
-        --------
-        >>> config.ModelConfig(n_latent=32).to_dict()["n_latent"]
-        32
-        """
-        return dataclasses.asdict(self)
-
     def architecture(self) -> dict[str, Any]:
         """Plain values of all options but ``ssd_backend``, how it is computed on this machine: what is saved with a model.
 
@@ -184,7 +174,7 @@ class ModelConfig:
         >>> "ssd_backend" in config.ModelConfig(ssd_backend="torch").architecture()
         False
         """
-        return {name: value for name, value in self.to_dict().items() if name != "ssd_backend"}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "ssd_backend"}
 
 
 @dataclasses.dataclass(frozen=True)

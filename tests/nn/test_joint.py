@@ -29,9 +29,7 @@ def data(seed=0, kinds=("rna", "atac", "protein")):
 def fitted(values, embeddings, present=None, shared_weight=0.5):
     joint = JointEmbedding({k: x.shape[1] for k, x in values.items()}, Z, n_batches=1)
     present = present or {k: torch.ones(N, dtype=torch.bool) for k in values}
-    svds = {
-        k: truncated_svd(lambda x=x[present[k]]: [x], x.shape[1], Z, n_passes=40) for k, x in values.items()
-    }
+    svds = {k: truncated_svd(lambda x=x[present[k]]: [x], x.shape[1], Z, n_passes=40) for k, x in values.items()}
     joint.set_components(svds, TRUSTED)
     features = {k: joint.features(values[k], embeddings[k], k) for k in values}
     joint.fit_maps(features, present, shared_weight)

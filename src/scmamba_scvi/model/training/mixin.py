@@ -24,13 +24,13 @@ from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
 from ..inputs.manager import n_modalities_of_cells
 from .arguments import check_training
-from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StageResult, StopOnInterrupt
+from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
 from .sizes import SAME_NAMES, TrainingSizes, choose_sizes, count_training_cells
 from .splitter import PairedSplitter
-from .summary import SCORES, best_of, describe_result, epochs_of
+from .summary import SCORES, describe_result, epochs_of
 
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
 logger = logging.getLogger(f"scvi.{__name__}")
@@ -312,24 +312,24 @@ class ContrastiveTrainingMixin(FittingMixin):
         """Train the stages that are not finished, until one is interrupted, and write `training_summary_`."""
         if is_first_process():
             logger.info(run.describe())
-        results = [] if checkpoint is None else [StageResult(**summary) for summary in checkpoint.summaries]
         # patience that one stage used up must not end the next; checkpoints of both can be compared
         states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
+        keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode)
         on_interrupt = StopOnInterrupt()
         try:
-            for stage in list(run.stages)[len(results) :]:
+            for stage in list(run.stages)[0 if checkpoint is None else checkpoint.n_finished :]:
                 for callback, state in states:
                     callback.load_state_dict(copy.deepcopy(state))
                 with self.module.freezing(networks=stage == "linear", reference=self.is_query_):
-                    self._run_stage(run, stage, results, on_interrupt, checkpoint)
+                    self._run_stage(run, stage, keep, on_interrupt, checkpoint)
                 if on_interrupt.interrupted:
                     break
                 if checkpoint is not None:
-                    checkpoint.summaries.append(dataclasses.asdict(results[-1]))
+                    checkpoint.n_finished += 1
         finally:  # also after an error: the model then has its last good weights, and can be used
             if self.is_trained_:
                 self.training_summary_ = {
-                    **best_of(results, self.history_), "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
+                    **keep.found, "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
                     "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
                     "max_epochs": sum(run.stages.values()), "precision": str(run.trainer["precision"]),
                 }  # fmt: skip
@@ -341,14 +341,14 @@ class ContrastiveTrainingMixin(FittingMixin):
         self,
         run: Run,
         stage: str,
-        results: list[StageResult],
+        keep: KeepWeights,
         on_interrupt: StopOnInterrupt,
         checkpoint: TrainingCheckpoint | None,
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
         before = epochs_of(self.history_ if self.is_trained_ else None)
         with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (of_ranks, report):
-            keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode, report)
+            keep.begin_stage(before, report)
             trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
             if checkpoint is not None:
                 trainer["plugins"] = [*_as_list(trainer.get("plugins")), AtomicCheckpointIO()]
@@ -361,14 +361,12 @@ class ContrastiveTrainingMixin(FittingMixin):
             if checkpoint is not None:
                 runner.trainer.callbacks.append(checkpoint)
             self.module.train()  # a trained module comes back in eval mode
-            results.append(keep.result)
             try:
                 runner()
             except BaseException:
                 if keep.has_weights:
                     self._finish(run)
                 raise
-            keep.result.n_epochs = runner.trainer.current_epoch
             keep.read_report()
 
     def _finish(self, run: Run) -> None:
