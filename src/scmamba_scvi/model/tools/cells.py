@@ -30,7 +30,7 @@ def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
     if kind == "joint":
         raise ScmambaError(f"{argument} must be one modality here, not 'joint': name one of {list(model.kinds)}.")
     if kind not in model.kinds:
-        raise UnknownNameError(argument, modality, dict.fromkeys([*model.kinds, *model.kinds.values()]))
+        raise UnknownNameError(argument, modality, [*model.kinds, *model.kinds.values()])
     return kind
 
 
