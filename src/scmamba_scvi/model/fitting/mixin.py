@@ -61,7 +61,7 @@ class FittingMixin(ModelBase):
 
     def _place_new_batches(self) -> None:
         """Estimate the batch offsets that the reference does not know."""
-        if not self._corrects_batches or self.module.joint is None:
+        if not self._corrects_batches:
             return
         manager = self.adata_manager
         batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()

@@ -70,7 +70,11 @@ class TrainingCheckpoint(Checkpoint):
             self.state = read_checkpoint(self.path)
             self._check_identity(self.state["identity"])
             self.n_finished, splitter.seed = self.state["n_finished"], self.state["order"]
-            model.history_ = frames_of(self.state["history"]) or None
+            history = {
+                name: pd.Series(values, name=name).rename_axis("epoch").to_frame()
+                for name, values in self.state["history"].items()
+            }
+            model.history_ = history or None
             model.is_trained_, model.is_initialized_ = self.state["is_trained"], True
         remove_unfinished(self.path)
 
@@ -205,11 +209,4 @@ def _digest(parts: Iterable[object]) -> str:
 
 def plain_of(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[int, float]]:
     """From names to values by epoch, of the tables of a history."""
-    return {
-        name: {int(epoch): float(value) for epoch, value in frame.iloc[:, 0].items()} for name, frame in history.items()
-    }
-
-
-def frames_of(plain: Mapping[str, Mapping[int, float]]) -> dict[str, pd.DataFrame]:
-    """The tables that `plain_of` was given."""
-    return {name: pd.Series(values, name=name).rename_axis("epoch").to_frame() for name, values in plain.items()}
+    return {name: frame.iloc[:, 0].astype(float).to_dict() for name, frame in history.items()}
