@@ -28,9 +28,9 @@ from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, Stop
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
-from .sizes import SAME_NAMES, TrainingSizes, choose_sizes, count_training_cells
+from .sizes import SAME_NAMES, TRAIN_SIZE, TrainingSizes, choose_sizes
 from .splitter import PairedSplitter
-from .summary import SCORES, describe_result, epochs_of
+from .summary import SCORES, describe_result
 
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
 logger = logging.getLogger(f"scvi.{__name__}")
@@ -258,7 +258,8 @@ class ContrastiveTrainingMixin(FittingMixin):
         """Sizes that follow from the cells to train on, and the split of the cells."""
         n_modalities = n_modalities_of_cells(self.adata_manager)
         n_paired, n_cells = int((n_modalities > 1).sum()), int((n_modalities > 0).sum())
-        n_train = count_training_cells(n_cells, split["train_size"], split.get("external_indexing"))
+        chosen = split.get("external_indexing")
+        n_train = int(n_cells * (split["train_size"] or TRAIN_SIZE)) if chosen is None else len(chosen[0])
         sizes = choose_sizes(n_paired, n_train, **counts, world_size=world_size)
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells,
@@ -346,7 +347,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         checkpoint: TrainingCheckpoint | None,
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
-        before = epochs_of(self.history_ if self.is_trained_ else None)
+        before = len((self.history_ or {}).get("train_loss", ())) if self.is_trained_ else 0
         with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (of_ranks, report):
             keep.begin_stage(before, report)
             trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}

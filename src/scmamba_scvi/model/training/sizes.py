@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 from ...config import ModelConfig
 from ...errors import ScmambaError
@@ -55,15 +54,6 @@ class TrainingSizes:
             return f"minibatches of {self.cells_per_step}"
         each = " on each device" if self.world_size > 1 else ""
         return f"minibatches of {self.cells_per_step} ({self.batch_size} at a time{each})"
-
-
-def count_training_cells(
-    n_cells: int, train_size: float | None, external_indexing: Sequence[Sequence[int]] | None
-) -> int:
-    """Number of cells to train on: those that the caller names, else a fraction of all, rounded down."""
-    if external_indexing is not None:
-        return len(external_indexing[0])
-    return int(n_cells * (TRAIN_SIZE if train_size is None else train_size))
 
 
 def choose_sizes(

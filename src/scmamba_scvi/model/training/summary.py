@@ -1,6 +1,6 @@
 """What a training found: `training_summary_`, and the line that is logged about it."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 
@@ -19,11 +19,6 @@ SCORES: Final[dict[str, Score]] = {
     "modality_gap_validation": Score("modality gap", "0 is best"),
     "validation_loss": Score("loss", "lower is better"),
 }
-
-
-def epochs_of(history: Mapping[str, Sized] | None) -> int:
-    """Epochs that a model was trained for, over all calls of `train`."""
-    return len((history or {}).get("train_loss", ()))
 
 
 def describe_result(summary: Mapping[str, Any]) -> str:
