@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 
 import numpy as np
 import torch
 from scvi import settings
 
+from ..._compat import warn
 from ..._keys import BATCH_KEY, x_key
 from ...config import TrainConfig
 from .._base import ModelBase
@@ -69,11 +69,10 @@ class FittingMixin(ModelBase):
         seed = settings.seed or 0
         small = fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed)
         for number, n_cells in small.items():
-            warnings.warn(
+            warn(
                 f"Batch {self.batches[number]!r} has {n_cells} cells, fewer than the {MIN_CELLS_OF_BATCH} that a batch "
-                f"offset is estimated from: its joint embedding is not corrected.",
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
+                f"offset is estimated from: its joint embedding is not corrected."
+            )
 
     @torch.inference_mode()
     def _fit_to_validation(self, cells: np.ndarray, held_out: np.ndarray) -> None:

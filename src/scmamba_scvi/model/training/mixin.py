@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import logging
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from scvi.train import TrainRunner
 
-from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning
+from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig, check_names
 from ...errors import ScmambaError
@@ -230,8 +229,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             self._forget_classifier()
             self._run(run, checkpoint)
         if self.training_summary_["interrupted"]:
-            message = "Training was interrupted. The model keeps its best weights so far and can be used."
-            warnings.warn(message, UserWarning, stacklevel=2)
+            warn("Training was interrupted. The model keeps its best weights so far and can be used.")
         if scored and is_first_process():
             logger.info(describe_result(self.training_summary_))
 
@@ -270,22 +268,20 @@ class ContrastiveTrainingMixin(FittingMixin):
     def _forget_classifier(self) -> None:
         if self.classifier_ is not None:
             self.classifier_ = None
-            warnings.warn(
+            warn(
                 "The classifier was trained on the embedding before this training, and is dropped: call "
-                "train_classifier again.",
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
+                "train_classifier again."
+            )
 
     def _can_score(self, splitter: PairedSplitter, monitor: str) -> bool:
         """Whether the held-out cells allow the score to be computed; a warning says that there are too few."""
         present = [self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in self.kinds]
         if not splitter.n_val or monitor == "validation_loss" or can_be_scored(present):
             return splitter.n_val > 0
-        warnings.warn(
+        warn(
             f"No score can be computed from {splitter.n_val} held-out cells, as no two of them have the same two "
-            f"modalities: training does not stop early, and the last weights are kept. Raise validation_size.",
-            UserWarning, stacklevel=3,
-        )  # fmt: skip
+            f"modalities: training does not stop early, and the last weights are kept. Raise validation_size."
+        )
         return False
 
     def _begin(
