@@ -64,6 +64,10 @@ def integrated(simulated, input_bytes, tmp_path_factory):
 # -- what integrate writes -------------------------------
 
 
+def test_warnings_of_the_library_are_notes(integrated):
+    assert "Note: mdata['rna'].X: " in integrated[1]
+
+
 def test_everything_is_written_and_nothing_else(integrated):
     folder, output = integrated
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -13,7 +13,7 @@ from scmamba_scvi.errors import ScmambaError, UnknownNameError
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_resolves_and_comes_back_from_its_dict(preset):
     config = resolve_config(preset)
-    assert ModelConfig(**config.to_dict()) == config
+    assert ModelConfig(**dataclasses.asdict(config)) == config
     for kind in ("rna", "atac", "protein"):
         for name in ("values", "n_layers", "patch_size", "attention_layers"):
             config.of_kind(name, kind)
@@ -52,8 +52,8 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
     config = ModelConfig(
         n_latent=np.int64(32), n_layers={"rna": np.int64(1), "atac": 3}, attention_layers=(np.int64(2),)
     )
-    assert json.loads(json.dumps(config.to_dict())) == {
-        **json.loads(json.dumps(ModelConfig().to_dict())),
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == {
+        **json.loads(json.dumps(dataclasses.asdict(ModelConfig()))),
         "n_latent": 32, "n_layers": {"rna": 1, "atac": 3}, "attention_layers": [2],
     }  # fmt: skip
 
@@ -62,7 +62,7 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
     ("options", "message"),
     [
         pytest.param({"n_latent": np.array([32, 64])}, "n_latent must be a whole number, got array", id="array"),
-        pytest.param({"dropout": [0.1]}, r"dropout must be a finite number, got \[0.1\]", id="list"),
+        pytest.param({"dropout": [0.1]}, r"dropout must be a finite number, got \(0.1,\)", id="list"),
         pytest.param({"n_layers": True}, "n_layers must be a whole number, got True", id="True is no number"),
         pytest.param({"temperature": float("nan")}, "temperature must be a finite number, got nan", id="nan"),
         pytest.param({"gate_init": 10**40}, "gate_init must be a finite number, got 1000", id="infinite in float32"),

@@ -17,6 +17,13 @@ def test_a_name_that_is_near_to_none_gets_no_hint():
     assert str(UnknownNameError("key", "zzz", [])) == "Unknown key 'zzz'. Known: none."
 
 
+def test_of_many_names_those_like_it_are_listed():
+    names = [*(f"gene_{i}" for i in range(100)), "max_epochs"]
+    assert str(UnknownNameError("key", "max_epoch", names)).endswith("Known: 'max_epochs' and 100 more.")
+    first = "'gene_0', 'gene_1', 'gene_2', 'gene_3', 'gene_4'"
+    assert str(UnknownNameError("key", "zzz", names)) == f"Unknown key 'zzz'. Known: {first} and 96 more."
+
+
 @pytest.mark.parametrize(
     "error", [UnknownNameError("key", 1, [2]), ResumeError("no"), NonFiniteError("nan", 3, "rna", ["c"])]
 )

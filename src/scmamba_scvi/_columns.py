@@ -37,7 +37,7 @@ def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs
             *(column for _, column in of_modalities),
             *(f"{key}:{column}" for key, column in of_modalities),
         ]
-        raise UnknownNameError(argument, name, dict.fromkeys(known))
+        raise UnknownNameError(argument, name, known)
     # as objects: missing cells would turn whole numbers into fractions, and categories differ between modalities
     columns = {key: column.astype(object).reindex(data.obs_names) for key, column in found.items()}
     (first, joined), *others = columns.items()

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pickle
+import re
 import sys
 import warnings
 import weakref
@@ -123,9 +124,10 @@ def package_version() -> str:
 
 
 def warn(message: str) -> None:
-    """Warn, at the line of the user that led here: outside of this package and of those that call it back."""
+    """Warn, at the line of the user that led here: outside of this package, but its commands, and of those that call it back."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("scmamba_scvi.", "scvi.", "lightning.")):
+    inner = re.compile(r"(scmamba_scvi\.(?!cli\.)|scvi\.|lightning\.)")
+    while frame.f_back and inner.match(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
 

@@ -121,46 +121,30 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_options(self)
-        self._check_initialization()
-        self._check_widths()
-
-    def _check_initialization(self) -> None:
-        """Something has to reach the embedding before training, and the vectors that hold the initialization have to exist."""
         if self.encoder == "linear" and not self.linear_branch:
             raise ScmambaError("encoder='linear' has nothing but the linear branch: leave linear_branch=True.")
         if not self.linear_branch and self.gate_init == 0:
             raise ScmambaError(
                 "gate_init=0 without a linear branch makes every embedding zero: pass gate_init=1 or linear_branch=True."
             )
-        if self.encoder == "mamba" and self.patch_embedding == "shared" and self.spectral and self.linear_branch:
-            raise ScmambaError(
-                "patch_embedding='shared' has no vector per feature to hold the spectral initialization: pass spectral=False or "
-                "patch_embedding='feature'."
-            )
-
-    def _check_widths(self) -> None:
-        """Heads divide the inner width, and features are wide enough for the spectral initialization."""
         d_inner = self.expand * self.d_model
         if d_inner % self.headdim:
+            largest = max(n for n in range(1, self.headdim) if d_inner % n == 0)
             raise ScmambaError(
                 f"expand * d_model = {d_inner} must be a multiple of headdim = {self.headdim}: "
-                f"choose headdim among the divisors, such as {_largest_divisor(d_inner, self.headdim)}."
+                f"choose headdim among the divisors, such as {largest}."
             )
-        if (
-            self.spectral
-            and self.linear_branch
-            and self.patch_embedding == "feature"
-            and self.d_feature < self.n_latent
-        ):
-            raise ScmambaError(
-                f"d_feature = {self.d_feature} must be at least n_latent = {self.n_latent} to hold the spectral initialization: "
-                f"raise d_feature or pass spectral=False."
-            )
-
-    @property
-    def corrects_batches(self) -> bool:
-        """Whether batch offsets are subtracted from the joint embedding, given a ``batch_key``."""
-        return self.correct_batches and self.joint == "shared+own"
+        if self.spectral and self.linear_branch:
+            if self.encoder == "mamba" and self.patch_embedding == "shared":
+                raise ScmambaError(
+                    "patch_embedding='shared' has no vector per feature to hold the spectral initialization: pass "
+                    "spectral=False or patch_embedding='feature'."
+                )
+            if self.patch_embedding == "feature" and self.d_feature < self.n_latent:
+                raise ScmambaError(
+                    f"d_feature = {self.d_feature} must be at least n_latent = {self.n_latent} to hold the spectral "
+                    f"initialization: raise d_feature or pass spectral=False."
+                )
 
     def of_kind(self, name: str, kind: str) -> Any:
         """Value of option ``name`` for modalities of ``kind``.
@@ -182,16 +166,6 @@ class ModelConfig:
             raise ScmambaError(f"{name} has no value for {kind!r}: add one to {dict(value)}.")
         return value[kind]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values of all options.
-
-        Examples
-        --------
-        >>> config.ModelConfig(n_latent=32).to_dict()["n_latent"]
-        32
-        """
-        return dataclasses.asdict(self)
-
     def architecture(self) -> dict[str, Any]:
         """Plain values of all options but ``ssd_backend``, how it is computed on this machine: what is saved with a model.
 
@@ -200,7 +174,7 @@ class ModelConfig:
         >>> "ssd_backend" in config.ModelConfig(ssd_backend="torch").architecture()
         False
         """
-        return {name: value for name, value in self.to_dict().items() if name != "ssd_backend"}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "ssd_backend"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +259,7 @@ def check_names(what: str, names: Iterable[str], config_class: type[ModelConfig 
 
 
 def _check_options(config: ModelConfig | TrainConfig) -> None:
-    """Check every option against its annotation; numbers of numpy and torch, which JSON cannot hold, become Python's."""
+    """Check every option against its annotation; lists become tuples, numbers of numpy and torch, unknown to JSON, Python's."""
     for name, annotation in get_type_hints(type(config), include_extras=True).items():
         value = _plain(getattr(config, name))
         object.__setattr__(config, name, value)
@@ -321,9 +295,5 @@ def _plain(entry: Any) -> Any:
     if isinstance(entry, Mapping):
         return {kind: _plain(value) for kind, value in entry.items()}
     if isinstance(entry, tuple | list):
-        return type(entry)(_plain(value) for value in entry)
+        return tuple(_plain(value) for value in entry)
     return entry.item() if getattr(entry, "ndim", None) == 0 else entry
-
-
-def _largest_divisor(n: int, at_most: int) -> int:
-    return max(k for k in range(1, at_most + 1) if n % k == 0)

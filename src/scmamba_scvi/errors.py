@@ -4,7 +4,7 @@ import copyreg
 import difflib
 from collections.abc import Iterable
 
-#: Names that an error lists.
+#: Names that an error lists; of more, at most five.
 MOST_NAMES = 40
 
 
@@ -13,14 +13,15 @@ class ScmambaError(ValueError):
 
 
 class UnknownNameError(ScmambaError):
-    """A name that is not one of a known set; the message lists the known ones, of many the first."""
+    """A name that is not one of a known set; the message lists the known ones, of many those like it or the first."""
 
     def __init__(self, what: str, name: object, known: Iterable[object]) -> None:
-        names = [str(k) for k in known]
-        close = difflib.get_close_matches(str(name), names, n=1)
+        names = list(dict.fromkeys(map(str, known)))
+        close = difflib.get_close_matches(str(name), names, n=5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-        listed = ", ".join(map(repr, names[:MOST_NAMES])) or "none"
+        shown = names if len(names) <= MOST_NAMES else close or names[:5]
+        more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+        listed = ", ".join(map(repr, shown)) or "none"
         super().__init__(f"Unknown {what} {name!r}.{hint} Known: {listed}{more}.")
 
     def __reduce__(self) -> tuple:

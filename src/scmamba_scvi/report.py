@@ -8,6 +8,7 @@ import itertools
 import os
 import platform
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -123,7 +124,7 @@ def write_report(
         figures=_figures(mdata, model, labels_key, agreement),
         run=_describe_run(model),
         origin=_origin(command),
-        settings=model.config.to_dict(),
+        settings=asdict(model.config),
     )
     path = Path(path)
     with atomic_write(path) as unfinished:
@@ -151,8 +152,7 @@ def _notes(
             "What belongs together is learned from these. More of them help most; with so few, encoder='linear' is as good "
             "and quicker.",
         ))  # fmt: skip
-    summary = getattr(model, "training_summary_", {})
-    if summary.get("interrupted"):
+    if model.training_summary_.get("interrupted"):
         found.append(("Training was interrupted.", "The best weights so far were kept; train again for final results."))
     for kind, layout in model.layouts.items():
         if kind != "protein" and layout.n_placed < FEW_PLACED * layout.n_features:
@@ -183,7 +183,7 @@ def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterato
     }
     for a, b in itertools.combinations(model.kinds, 2):
         has_both = np.all([mdata.obs_names.isin(mdata[model.kinds[kind]].obs_names) for kind in (a, b)], axis=0)
-        cells = _sample(np.flatnonzero(has_both))
+        cells = np.random.default_rng(0).permutation(np.flatnonzero(has_both))[:MAX_CELLS]
         if len(cells) < CELLS_OF_GROUP:
             continue
         mixed = other_modality(*(model.get_latent_representation(mdata, cells, modality=kind) for kind in (a, b)))
@@ -204,7 +204,7 @@ def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:
     if model.batch_key is None:
         return
     batches = obs_column(mdata, model.batch_key, "batch_key").astype(str).to_numpy()
-    cells = _sample(np.arange(mdata.n_obs))
+    cells = np.random.default_rng(0).permutation(mdata.n_obs)[:MAX_CELLS]
     joint, batches = model.get_latent_representation(mdata, cells), batches[cells]
     n_neighbors = min(NEIGHBORS, len(cells) // 4)
     if n_neighbors < 1 or len(set(batches)) < 2:
@@ -223,10 +223,6 @@ def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:
             f"the batch has types of its own, which should stay apart. If not, check that the column names the smallest unit "
             f"that was processed apart; an effect that differs between types is not removed, and Harmony on the embedding may.",
         )  # fmt: skip
-
-
-def _sample(cells: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).permutation(cells)[:MAX_CELLS]
 
 
 def _means(values: np.ndarray, groups: np.ndarray) -> pd.Series:
@@ -250,7 +246,7 @@ def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple
 
 
 def _describe_run(model: SCMAMBA) -> str:
-    summary = getattr(model, "training_summary_", {})
+    summary = model.training_summary_
     size = sum(p.numel() for p in model.module.parameters())
     batches = f"batches of {model.batch_key!r} taken out" if model._corrects_batches else "no batches taken out"
     removed = [
@@ -298,7 +294,7 @@ def _figures(
             "or below zero may be a doublet, or have few counts.",
             lambda figure: pl.modality_agreement(agreement["evidence"], mdata if embedded else None, figure=figure),
         ))  # fmt: skip
-    if getattr(model, "history", None):
+    if model.history:
         figures.append(_figure(
             "Training",
             "The loss, and the scores of the validation cells, by epoch. The second stage begins with the best weights of the "

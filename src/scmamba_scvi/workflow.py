@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import random
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import pandas as pd
 import torch
 
 from ._columns import obs_column
-from ._compat import device_of, limited_threads, quiet
+from ._compat import device_of, limited_threads, quiet, warn
 from ._files import check_content, check_folder, check_result, check_space, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
@@ -117,7 +116,7 @@ def integrate(
         try:
             check_content(mdata)
         except ScmambaError as error:
-            warnings.warn(f"This result cannot be kept in a file. {error}", UserWarning, stacklevel=2)
+            warn(f"This result cannot be kept in a file. {error}")
         model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
         if model_dir is not None:
             check_space(sum(t.nbytes for t in model.module.state_dict().values()), Path(model_dir))

@@ -34,22 +34,21 @@ def reporting() -> Iterator[None]:
         with _plain_log_and_warnings():
             yield
     except KeyboardInterrupt as error:
-        err.print("\n[red]Interrupted.[/red]", end=" ")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        say(str(error), "\n[red]Interrupted.[/red] ", err)
         raise typer.Exit(INTERRUPTED) from None
     except (ValueError, OSError) as error:
         if os.environ.get("SCMAMBA_TRACEBACK"):
             raise
-        err.print("[red]Error:[/red]", end=" ")
-        err.print(in_options(str(error)) or type(error).__name__, markup=False, highlight=False, soft_wrap=True)
+        say(in_options(str(error)) or type(error).__name__, "[red]Error:[/red] ", err)
         if not isinstance(error, ScmambaError):
             err.print("For the traceback, run the command again with SCMAMBA_TRACEBACK=1.", style="dim")
         raise typer.Exit(BAD_INPUT) from None
 
 
-def print_written(path: Path, what: str = "") -> None:
-    """Say which file was written, without breaking its name over lines."""
-    out.print(f"Wrote {what}{path}.", highlight=False, soft_wrap=True)
+def say(text: str, label: str = "", console: Console = out) -> None:
+    """Print a line after a coloured label; it is not broken where it is piped."""
+    console.print(label, end="")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -58,8 +57,7 @@ def _plain_log_and_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
         if PACKAGE in Path(filename).parents and issubclass(category, UserWarning):
-            err.print("[yellow]Note:[/yellow]", end=" ")
-            err.print(in_options(str(message)), markup=False, highlight=False, soft_wrap=True)
+            say(in_options(str(message)), "[yellow]Note:[/yellow] ", err)
 
     # that of training is below scvi-tools' logger
     ours = [logging.getLogger(name) for name in (PACKAGE.name, f"scvi.{PACKAGE.name}")]

@@ -8,7 +8,7 @@ import typer
 from .._files import temporary_folder
 from ..errors import ScmambaError
 from ._arguments import FILES, parse_files, paths_of
-from ._console import out, reporting
+from ._console import reporting, say
 from ._outputs import check_outputs
 
 
@@ -52,4 +52,4 @@ def convert(
                 if is_folder:
                     convert_mudata(file, target, overwrite=overwrite)
         size = sum(part.stat().st_size for part in (target.rglob("*") if is_folder else [target]) if part.is_file())
-        out.print(f"Wrote {target}, {size / 2**20:,.0f} MB.", highlight=False, soft_wrap=True)
+        say(f"Wrote {target}, {size / 2**20:,.0f} MB.")

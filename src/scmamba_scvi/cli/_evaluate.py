@@ -15,7 +15,7 @@ from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
 from ..errors import UnknownNameError
 from ._arguments import parse_pairs
-from ._console import err, out, print_written, reporting
+from ._console import err, out, reporting, say
 from ._outputs import check_outputs, save_figure
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def evaluate(
         csv.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(csv) as unfinished:
             scores.to_csv(unfinished)
-        print_written(csv)
+        say(f"Wrote {csv}.")
         save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -17,7 +17,7 @@ from .._keys import CLUSTER_KEY
 from ..config import resolve_config
 from ..errors import ScmambaError
 from ._arguments import FILES, parse_files, parse_pairs, paths_of
-from ._console import out, print_written, reporting
+from ._console import out, reporting, say
 from ._outputs import check_outputs, save_figure
 
 if TYPE_CHECKING:
@@ -46,21 +46,10 @@ def demo(
     with reporting():
         check_writable(out_dir)
         from ..data import simulate_multiome
-        from ..workflow import integrate as integrate_mudata
 
         mdata = simulate_multiome(n_cells=cells, seed=seed)
-        _say(f"Simulated, not real: {_describe(mdata)}.")
-        start = time.perf_counter()
-        model = integrate_mudata(
-            mdata,
-            batch_key="batch",
-            labels_key="cell_type",
-            seed=seed,
-            max_epochs=DEMO_EPOCHS,
-            enable_progress_bar=out.is_terminal,
-        )
-        _say(f"Integrated in {_minutes(time.perf_counter() - start)}.")
-        _print_scores(mdata, model, "cell_type")
+        say(f"Simulated, not real: {_describe(mdata)}.")
+        model = _integrate(mdata, "cell_type", batch_key="batch", seed=seed, max_epochs=DEMO_EPOCHS)
         _write_results(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
 
 
@@ -143,27 +132,23 @@ def integrate(
             check_is_there(gtf)
         resolve_config("small" if preset == "auto" else preset, n_latent=n_latent)
 
-        from .. import workflow
         from .._compat import device_of
         from ..data import read
         from ..pp import annotate_genome
 
         device_of(accelerator, "auto")  # raises if it is not there
         mdata = read(sources)
-        _say(f"Read {', '.join(path.name for path in paths_of(sources))}: {_describe(mdata)}.")
+        say(f"Read {', '.join(path.name for path in paths_of(sources))}: {_describe(mdata)}.")
         check_result(mdata, out_file.parent)
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
-        start = time.perf_counter()
-        model = workflow.integrate(
-            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
+        model = _integrate(
+            mdata, labels_key, modalities=modalities, layers=layers, batch_key=batch_key,
             require_counts=require_counts, genome=genome, preset=preset, n_latent=n_latent, seed=seed, umap=umap,
             model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs, batch_size=batch_size,
-            accelerator=accelerator, enable_progress_bar=out.is_terminal,
+            accelerator=accelerator,
         )  # fmt: skip
-        _say(f"Integrated in {_minutes(time.perf_counter() - start)}.")
-        _print_scores(mdata, model, labels_key)
-        print_written(model_dir, "the model into ")
+        say(f"Wrote the model into {model_dir}.")
         _write_results(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
         if report is not None:
             from ..report import write_report
@@ -176,7 +161,21 @@ def integrate(
                 title=f"Integration of {', '.join(path.name for path in paths_of(sources))}",
                 command=shlex.join(["scmamba-scvi", *sys.argv[1:]]),
             )
-            print_written(report)
+            say(f"Wrote {report}.")
+
+
+def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA:
+    """Integrate, and print how long it took and the scores of the validation cells."""
+    from .. import workflow
+
+    start = time.perf_counter()
+    model = workflow.integrate(mdata, labels_key=labels_key, enable_progress_bar=out.is_terminal, **options)
+    seconds = time.perf_counter() - start
+    say(f"Integrated in {seconds:.0f} s." if seconds < 100 else f"Integrated in {seconds / 60:.0f} min.")
+    scores = workflow.validation_scores(mdata, model, labels_key)
+    if len(scores):
+        out.print(_table(scores))
+    return model
 
 
 def _figure_paths(folder: Path, integration: bool) -> list[Path]:
@@ -197,7 +196,7 @@ def _write_results(
 
     file.parent.mkdir(parents=True, exist_ok=True)
     write_mudata(mdata, file)
-    print_written(file)
+    say(f"Wrote {file}.")
     columns = [name for name in (*color, CLUSTER_KEY) if name is not None]
     drawings = (
         lambda figure: pl.training(model, figure=figure),
@@ -206,14 +205,6 @@ def _write_results(
     figure_dir.mkdir(parents=True, exist_ok=True)
     for path, draw in zip(_figure_paths(figure_dir, integration), drawings, strict=False):
         save_figure(draw, path)
-
-
-def _print_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> None:
-    from ..workflow import validation_scores
-
-    scores = validation_scores(mdata, model, labels_key)
-    if len(scores):
-        out.print(_table(scores))
 
 
 def _table(scores: pd.DataFrame) -> Table:
@@ -243,12 +234,3 @@ def _describe(mdata: MuData) -> str:
     pairs = int((sum(has.astype(int) for has in present) > 1).sum()) if present else 0
     have = "all" if pairs == mdata.n_obs else f"{pairs:,}"
     return f"{mdata.n_obs:,} cells, {' and '.join(parts) or 'no modality'}; {have} have several modalities"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-
-
-def _say(text: str) -> None:
-    """A line, which is not broken where it is piped."""
-    out.print(text, markup=False, highlight=False, soft_wrap=True)

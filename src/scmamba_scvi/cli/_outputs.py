@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .._files import atomic_write, check_folder, check_writable, unfinished_path
 from ..errors import ScmambaError
-from ._console import print_written
+from ._console import say
 
 #: Bytes of a name that file systems allow.
 LONGEST_NAME = 255
@@ -43,4 +43,4 @@ def save_figure(draw: Callable[..., object], path: Path) -> None:
     draw(figure=figure)
     with atomic_write(path) as unfinished:
         figure.savefig(unfinished, dpi=150)
-    print_written(path)
+    say(f"Wrote {path}.")

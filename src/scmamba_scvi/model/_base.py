@@ -72,7 +72,7 @@ class ModelBase(BaseModelClass):
     @property
     def _corrects_batches(self) -> bool:
         """Whether the joint embedding reads the batch of a cell."""
-        return self.config.corrects_batches and self.batch_key is not None
+        return self.config.correct_batches and self.module.joint is not None and self.batch_key is not None
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, np.ndarray]:
         """Features the model knows, per key of ``mdata.mod``, in its order; ``legacy_mudata_format`` is not read."""

@@ -103,7 +103,7 @@ class SCMAMBA(
             preset = "small" if preset == "auto" else preset
             config = resolve_config(preset, n_latent=n_latent, **overrides)
         else:
-            saved = config.to_dict() if isinstance(config, ModelConfig) else config
+            saved = vars(config) if isinstance(config, ModelConfig) else config
             config = ModelConfig(**{**saved, **overrides})
         self.modalities_ = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
         self.preset_ = preset

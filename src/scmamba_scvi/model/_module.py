@@ -110,14 +110,8 @@ class SCMAMBAModule(BaseModuleClass):
         """Within the block, some parameters have no gradient.
 
         What depends on the stage of training follows from that alone: an encoder does not compute a frozen network whose gate
-        is closed, and a frozen head normalizes by its running statistics.
-
-        Parameters
-        ----------
-        networks
-            Freeze the networks and their gates, so that the linear branches are trained alone.
-        reference
-            Freeze everything but what the model of a query may adapt.
+        is closed, and a frozen head normalizes by its running statistics. ``networks`` freezes the networks and their gates,
+        ``reference`` all but what the model of a query may adapt.
         """
         encoders = self.encoders.values()
         frozen: list[nn.Parameter] = []
@@ -167,21 +161,11 @@ class SCMAMBAModule(BaseModuleClass):
         micro_batch_size: int | None = None,
         gather: bool = False,
     ):
-        """Embeddings and, if asked for, the loss of a minibatch.
+        """Embeddings and, if asked for, the loss of a minibatch of `MultiModalDataset`.
 
-        Parameters
-        ----------
-        tensors
-            Counts and presence per modality, as `MultiModalDataset` gives them.
-        loss_kwargs
-            For `loss`, which reads none: scvi-tools' own training plan passes some.
-        compute_loss
-            Return the loss as a third value.
-        micro_batch_size
-            Cells whose activations are in memory together, see `apply_in_parts`; `None`: all of the minibatch.
-        gather
-            Treat the minibatches of all ranks as one: batch statistics, embeddings and loss are those of one device that
-            has all their cells.
+        At most ``micro_batch_size`` cells have their activations in memory together, see `apply_in_parts`. With ``gather``, the
+        minibatches of all ranks are one: batch statistics, embeddings and loss are those of one device that has all their
+        cells. `loss` reads no ``loss_kwargs``: scvi-tools' own training plan passes some.
         """
         present = {kind: tensors.get(present_key(kind)) for kind in self.kinds if x_key(kind) in tensors}
         hidden = apply_in_parts(self._all_per_cell, tensors, micro_batch_size)

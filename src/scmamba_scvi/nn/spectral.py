@@ -266,7 +266,9 @@ def _ritz(scores: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gram(x: Tensor) -> Tensor:
     """``x.T @ x`` in float64."""
-    return sum((part.T @ part for part in map(Tensor.double, x.split(2**16))), start=x.new_zeros((), dtype=torch.double))
+    return sum(
+        (part.T @ part for part in map(Tensor.double, x.split(2**16))), start=x.new_zeros((), dtype=torch.double)
+    )
 
 
 def _whitened_covariance(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model.inputs.arguments import check_count, check_fraction, near
+from scmamba_scvi.model.inputs.arguments import check_count, check_fraction
 
 
 def test_whole_numbers_of_any_type_count():
@@ -23,8 +23,3 @@ def test_fractions_end_at_one_and_may_begin_at_zero():
     for value, zero in ((0, False), (1.01, True), (-0.1, True), (True, True), ("0.5", True), (float("nan"), True)):
         with pytest.raises(ScmambaError, match="train_size is a fraction of the cells"):
             check_fraction("train_size", value, zero=zero)
-
-
-def test_names_like_the_one_typed_come_first():
-    assert near("max_epoch", ["devices", "max_epochs", "precision"]) == ["max_epochs"]
-    assert near("xyz", map(str, range(9))) == ["0", "1", "2", "3", "4", "..."]

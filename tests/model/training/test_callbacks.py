@@ -27,14 +27,17 @@ class Counter(pl.LightningModule):
         return torch.optim.SGD(self.parameters())
 
 
-def run(scores, mode, monitor="score", epochs=3):
+def run(scores, mode, monitor="score", epochs=3, starts=(0,)):
+    """Train as many stages as there are ``starts``."""
     plan, keep = Counter(scores), KeepWeights(monitor, mode)
     loader = torch.utils.data.DataLoader(torch.zeros(1))
-    pl.Trainer(
-        accelerator="cpu", max_epochs=epochs, callbacks=[keep], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=-1, log_every_n_steps=1,
-    ).fit(plan, loader, loader)  # fmt: skip
-    return plan.module.weight.item(), keep.result
+    for start in starts:
+        keep.begin_stage(start)
+        pl.Trainer(
+            accelerator="cpu", max_epochs=epochs, callbacks=[keep], logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=-1, log_every_n_steps=1,
+        ).fit(plan, loader, loader)  # fmt: skip
+    return plan.module.weight.item(), keep.found
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -49,11 +52,28 @@ def run(scores, mode, monitor="score", epochs=3):
     ],
 )
 def test_the_weights_with_the_best_score_come_back(scores, mode, kept, epoch):
-    weight, result = run(scores, mode)
-    assert (weight, result.best_epoch, result.best, result.n_epochs) == (kept, epoch, scores[kept], 3)
+    weight, found = run(scores, mode)
+    assert (weight, found["best_epoch"], found["best"]) == (kept, epoch, scores[kept])
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_without_a_score_the_last_weights_stay():
-    weight, result = run([0.0] * 4, "min", monitor=None)
-    assert weight == 3 and result.best is None
+    weight, found = run([0.0] * 4, "min", monitor=None)
+    assert weight == 3 and found["best"] is None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("scores", "starts", "kept", "row"),
+    [
+        pytest.param([3.0, 2.0, 2.0, 2.0], (0, 3), 1, 0, id="the second stage does not help"),
+        pytest.param([3.0, 2.0, 4.0, 1.0], (0, 2), 3, 3, id="the second stage helps"),
+        pytest.param([3.0, 4.0, 1.0], (6,), 2, 7, id="a second training"),
+        pytest.param([1.0, 2.0, 3.0], (0, 2), 0, None, id="no stage improves on the first weights"),
+    ],
+)
+def test_the_epoch_is_counted_over_stages_and_trainings(scores, starts, kept, row):
+    """A stage of two epochs begins with the best weights before it; ``starts`` are its rows of the history."""
+    weight, found = run(scores, "min", epochs=2, starts=starts)
+    assert (weight, found["best_epoch"], found["best"]) == (kept, row, scores[kept])
+    assert found["stage_starts"] == list(starts) and found["start"] == {"score": scores[0]}

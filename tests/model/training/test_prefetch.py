@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model.training.prefetch import Prefetcher, map_parts, prefetched
+from scmamba_scvi.model.training.prefetch import map_parts, prefetched, sent_to
 
 
 def test_the_next_item_is_sent_before_one_is_received():
@@ -37,7 +37,7 @@ def test_minibatches_arrive_whole_on_a_gpu(mdata):
     SCMAMBA.setup_mudata(mdata)
     dataset = SCMAMBA(mdata).adata_manager.create_torch_dataset()
     batches = [dataset[np.arange(first, first + 50)] for first in range(0, 200, 50)]
-    for sent, given in zip(batches, Prefetcher(batches, torch.device("cuda", 0)), strict=True):
+    for sent, given in zip(batches, sent_to(torch.device("cuda", 0), batches), strict=True):
         assert sent.keys() == given.keys()
         for name, tensor in given.items():
             assert tensor.device.type == "cuda"

@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_training_goes_on(uninter
 
     class FillDisk(Callback):
         def on_train_epoch_start(self, trainer, plan):
-            n_stages = len(read_checkpoint(tmp_path / "training.ckpt")["summaries"])
+            n_stages = read_checkpoint(tmp_path / "training.ckpt")["n_finished"]
             if n_stages == 1 and trainer.current_epoch == 1:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_training_goes_on(uninter
     assert in_child(work) == 0
     assert "training goes on" in (tmp_path / "said").read_text()
     state = read_checkpoint(tmp_path / "training.ckpt")
-    assert (len(state["summaries"]), state["epoch"]) == (1, 0)
+    assert (state["n_finished"], state["epoch"]) == (1, 0)
     assert not list(tmp_path.glob(".*"))
     model = fresh(seed=8)
     model.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from scmamba_scvi.model.training.samplers import PartOfMinibatch, SeededByEpoch
+from scmamba_scvi.model.training.samplers import LoaderOnDevice, PartOfMinibatch
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -29,15 +29,20 @@ def test_each_cell_of_an_epoch_is_read_by_one_process(world_size):
 def test_the_order_follows_from_the_epoch_alone():
     epoch, generator = 0, torch.Generator()
     sampler = BatchSampler(RandomSampler(range(50), generator=generator), 10, drop_last=False)
-    loader = SeededByEpoch(DataLoader(torch.arange(50), batch_sampler=sampler), generator, lambda: epoch)
+    cells = DataLoader(
+        TensorDataset(torch.arange(50)),
+        batch_sampler=sampler,
+        collate_fn=lambda rows: {"x": torch.stack(sum(rows, ()))},
+    )
+    loader = LoaderOnDevice(cells, torch.device("cpu"), lambda: generator.manual_seed(epoch))
 
     def order():
-        return torch.cat(list(loader)).tolist()
+        return torch.cat([batch["x"] for batch in loader]).tolist()
 
     first = order()
     begun = iter(loader)  # draws nothing before its first minibatch
     epoch = 1
-    second = torch.cat(list(begun)).tolist()
+    second = torch.cat([batch["x"] for batch in begun]).tolist()
     assert first != second == order() and sorted(first) == sorted(second) == list(range(50)) and len(loader) == 5
     epoch = 0
     assert order() == first

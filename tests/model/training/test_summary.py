@@ -1,41 +1,30 @@
 """What is said of a training afterwards: the same epoch in the summary, in the line logged, and in the figure."""
 
-import pytest
 import scvi
 from logged import logged
 from matplotlib.figure import Figure
 
 from scmamba_scvi import SCMAMBA, pl
-from scmamba_scvi.model.training.callbacks import StageResult
-from scmamba_scvi.model.training.summary import best_of, describe_batches, describe_result
+from scmamba_scvi.model.training.summary import describe_batches, describe_result
 
 
-def stage(best, best_epoch, n_epochs=3):
-    """What a stage of three epochs found, before which the FOSCTTM was 0.3."""
-    return StageResult(best, best_epoch, {"foscttm_validation": 0.3}, n_epochs)
+def summary(best, best_epoch, monitor="foscttm_validation"):
+    """What a training found, before which the FOSCTTM was 0.3."""
+    return {"best": best, "best_epoch": best_epoch, "start": {"foscttm_validation": 0.3}, "monitor": monitor}
 
 
-@pytest.mark.parametrize(
-    ("results", "earlier", "row", "said"),
-    [
-        pytest.param([stage(0.3, None)], 0, None, "No epoch improved on the initial weights, which are kept. Held-out FOSCTTM 0.300 (", id="the_initialization"),
-        pytest.param([stage(0.2, 1)], 0, 1, "Best epoch: 2. Held-out FOSCTTM 0.300 -> 0.200 (0 is perfect, 0.5 chance).", id="one_stage"),
-        pytest.param([stage(0.2, 1), stage(0.2, None)], 0, 1, "Best epoch: 2. ", id="the_network_did_not_help"),
-        pytest.param([stage(0.2, 1), stage(0.1, 0)], 0, 3, "Best epoch: 4. Held-out FOSCTTM 0.300 -> 0.100", id="the_network_helped"),
-        pytest.param([stage(0.2, 1)], 6, 7, "Best epoch: 8. ", id="a_second_training"),
-        pytest.param([stage(0.2, 1)], 0, 1, "Best epoch: 2. ", id="interrupted_before_the_second_stage"),
-    ],
-)  # fmt: skip
-def test_the_epoch_is_counted_over_stages_and_trainings(results, earlier, row, said):
-    n_epochs = earlier + sum(result.n_epochs for result in results)
-    summary = {**best_of(results, {"train_loss": range(n_epochs)}), "monitor": "foscttm_validation"}
-    assert summary["best_epoch"] == row
-    assert describe_result(summary).startswith(said)
+def test_the_line_names_score_and_epoch():
+    kept = (
+        "No epoch improved on the initial weights, which are kept. Held-out FOSCTTM 0.300 (0 is perfect, 0.5 chance)."
+    )
+    assert describe_result(summary(0.3, None)) == kept
+    best = "Best epoch: 2. Held-out FOSCTTM 0.300 -> 0.200 (0 is perfect, 0.5 chance)."
+    assert describe_result(summary(0.2, 1)) == best
 
 
 def test_a_score_that_was_never_finite_is_named():
-    summary = {**best_of([stage(None, None)], {}), "monitor": "recall_at_10_validation"}
-    assert describe_result(summary) == "Held-out recall@10 was never finite: the last weights are kept."
+    never = describe_result(summary(None, None, "recall_at_10_validation"))
+    assert never == "Held-out recall@10 was never finite: the last weights are kept."
 
 
 def test_what_was_taken_out_of_batches_is_said():

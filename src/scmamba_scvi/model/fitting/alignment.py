@@ -27,16 +27,9 @@ def fit_alignment(
     held_out: HeldOut,
     seed: int,
 ) -> None:
-    """Fit `SCMAMBAModule.alignment` to trained encoders.
+    """Fit `SCMAMBAModule.alignment` to trained encoders; some of the training ``cells`` are remembered.
 
     The memory is kept if held-out cells find their true matches better with it: on few training cells they do not.
-
-    Parameters
-    ----------
-    cells
-        Training cells, of which some are remembered.
-    held_out
-        What `embed_all` gives for cells that the encoders were not trained on.
     """
     module.eval()
     assert module.alignment is not None, "only called for a model that has one"

@@ -49,13 +49,7 @@ def can_be_scored(present: Iterable[np.ndarray]) -> bool:
 
 
 def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float]:
-    """FOSCTTM, recall@k and the distance between modalities' means, averaged over the pairs of modalities.
-
-    Parameters
-    ----------
-    batches
-        Per minibatch and modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
-    """
+    """FOSCTTM, recall@k and the distance between modalities' means, averaged over the pairs of modalities."""
     scores: dict[str, list[float]] = {"foscttm": [], f"recall_at_{k}": [], "modality_gap": []}
     for (za, has_a), (zb, has_b) in itertools.combinations(_joined(batches).values(), 2):
         both = has_a & has_b

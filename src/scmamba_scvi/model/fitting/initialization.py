@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from functools import partial
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..._compat import warn
 from ...nn.spectral import TruncatedSVD, held_out_correlations, linear_initialization, truncated_svd
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix, iterate_blocks
@@ -53,19 +53,7 @@ def initialize_linear_branch(
     svds: Mapping[str, TruncatedSVD],
     seed: int = 0,
 ) -> None:
-    """Set every encoder's linear branch to the correlation-weighted CCA of the training cells.
-
-    Parameters
-    ----------
-    module
-        With fitted value transforms.
-    matrices
-        Counts per kind of modality.
-    cells, svds
-        Training cells and their components, of `decompose`.
-    seed
-        Of the decompositions that weights from held-out cells need.
-    """
+    """Set every encoder's linear branch to the correlation-weighted CCA of the training ``cells``, from their ``svds``."""
     present = {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()}
     weights = None
     if module.config.spectral_weights == "held-out":
@@ -73,11 +61,10 @@ def initialize_linear_branch(
         weights = direction_weights(module, matrices, cells, n_components, seed)
         if not bool((weights > 0).any()):
             # with weights of zero all embeddings would be the same vector, and training could not change that
-            warnings.warn(
+            warn(
                 f"No direction of {' and '.join(matrices)} is correlated on held-out cells: training starts from correlations "
-                f"on the training cells, which may be chance. Check that the modalities were measured in the same cells.",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+                f"on the training cells, which may be chance. Check that the modalities were measured in the same cells."
+            )
             weights = None
     found = linear_initialization(svds, present, module.config.n_latent, weights)
     for kind, directions in found.items():

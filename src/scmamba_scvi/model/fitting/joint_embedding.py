@@ -38,16 +38,9 @@ def initialize_joint(
 ) -> None:
     """Give the joint embedding the components of every modality, each weighted by its reliability.
 
-    Parameters
-    ----------
-    cells, svds
-        Training cells and their components, of `decompose`.
-    held_out
-        Cells on which reliability is measured; ``cells`` where fewer than `MIN_CELLS_OF_RELIABILITY` of them have the
-        modality. A component holds some of the noise of the cells that it was fitted to, and both halves of such a cell have
-        their part of it: most components of accessibility look reliable there and are not.
-    known_counts
-        All values were checked to be counts when the data were set up, which saves a pass over them.
+    It is measured on the cells ``held_out``: a component holds some of the noise of the ``cells`` that it was fitted to, and
+    both halves of such a cell have their part of it, so that most components of accessibility look reliable there and are not.
+    ``known_counts``: all values were checked to be counts at setup, which saves a pass over them.
     """
     reliabilities = {}
     for kind, matrix in matrices.items():
@@ -73,20 +66,9 @@ def fit_joint(
     batches: np.ndarray | None,
     seed: int,
 ) -> dict[str, float]:
-    """Fit what depends on the trained encoders.
+    """Fit what depends on the trained encoders to the training ``cells`` and their ``batches``, if these are corrected for.
 
-    Parameters
-    ----------
-    cells
-        Training cells.
-    batches
-        Number of the batch of each of ``cells``; `None`: batches are not corrected for.
-    seed
-        Of the clusters.
-
-    Returns
-    -------
-    Per kind, the fraction of the variance of what the joint embedding reads that the batch offsets take out.
+    Returns, per kind, the fraction of the variance of what the joint embedding reads that batch offsets take out.
     """
     features, present = _features(module, matrices, cells)
     joint, weight = _joint(module), module.config.joint_shared_weight
@@ -117,14 +99,8 @@ def fit_new_batches(
 ) -> dict[int, int]:
     """Estimate the offsets of batches that the reference was not trained on; everything else stays as it is.
 
-    Parameters
-    ----------
-    batches
-        Number of the batch of every cell ``(n_obs,)``; those from ``first_new`` on are new.
-
-    Returns
-    -------
-    New batches with fewer than `MIN_CELLS_OF_BATCH` cells, whose offsets stay zero, and their numbers of cells.
+    ``batches`` ``(n_obs,)`` are the batches of all cells, those from ``first_new`` on are new. Returned are new batches with
+    fewer than `MIN_CELLS_OF_BATCH` cells, whose offsets stay zero, and their numbers of cells.
     """
     small = {}
     for number in np.unique(batches[batches >= first_new]):

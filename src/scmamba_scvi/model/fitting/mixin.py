@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 
 import numpy as np
 import torch
 from scvi import settings
 
+from ..._compat import warn
 from ..._keys import BATCH_KEY, x_key
 from ...config import TrainConfig
 from .._base import ModelBase
@@ -62,7 +62,7 @@ class FittingMixin(ModelBase):
 
     def _place_new_batches(self) -> None:
         """Estimate the batch offsets that the reference does not know."""
-        if not self._corrects_batches or self.module.joint is None:
+        if not self._corrects_batches:
             return
         manager = self.adata_manager
         batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
@@ -70,11 +70,10 @@ class FittingMixin(ModelBase):
         seed = settings.seed or 0
         small = fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed)
         for number, n_cells in small.items():
-            warnings.warn(
+            warn(
                 f"Batch {self.batches[number]!r} has {n_cells} cells, fewer than the {MIN_CELLS_OF_BATCH} that a batch "
-                f"offset is estimated from: its joint embedding is not corrected.",
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
+                f"offset is estimated from: its joint embedding is not corrected."
+            )
 
     @torch.inference_mode()
     def _fit_to_validation(self, cells: np.ndarray, held_out: np.ndarray) -> None:

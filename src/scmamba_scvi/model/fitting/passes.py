@@ -22,13 +22,6 @@ class Values:
     """Transformed values of those of ``cells`` that have a modality; a call begins a pass over their row blocks.
 
     On the CPU, and where a GPU lacks the memory, each pass reads and transforms the counts again.
-
-    Parameters
-    ----------
-    module, kind
-        The value transform, fitted, and the device.
-    matrix, cells
-        Counts, and the cells to pass over.
     """
 
     def __init__(self, module: SCMAMBAModule, matrix: ModalityMatrix, kind: str, cells: np.ndarray) -> None:

@@ -1,8 +1,6 @@
 """Checks of arguments, before anything is computed or written."""
 
-import difflib
 import numbers
-from collections.abc import Iterable
 from typing import Any
 
 from ...errors import ScmambaError
@@ -21,9 +19,3 @@ def check_fraction(name: str, value: Any, *, zero: bool) -> None:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
         raise ScmambaError(f"{name} is a fraction of the cells, between 0 and 1; got {value!r}.")
-
-
-def near(name: object, known: Iterable[object]) -> list[str]:
-    """Up to five of many ``known`` names, those most like ``name``: few enough for an error message."""
-    names = list(dict.fromkeys(str(k) for k in known))
-    return difflib.get_close_matches(str(name), names, n=5, cutoff=0.5) or [*names[:5], "..."]

@@ -1,7 +1,7 @@
 """Checks of a MuData before any work; errors name what is wrong, where, and what to do."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,15 +29,10 @@ def check_mudata(
     require_counts: bool,
 ) -> None:
     """Check what later steps take for granted about the cells and matrices of ``modalities``."""
-    if mdata.is_view:
-        raise ScmambaError(
-            "This MuData is a view of another one. Make it an object of its own first: mdata = mdata.copy()."
-        )
-    for key, modality in mdata.mod.items():
-        if modality.is_view:
-            where = f"mdata[{key!r}]"
+    for where, part in {"mdata": mdata, **{f"mdata.mod[{key!r}]": part for key, part in mdata.mod.items()}}.items():
+        if part.is_view:
             raise ScmambaError(
-                f"{where} is a view, a slice of another AnnData. Make it an object of its own: mdata.mod[{key!r}] = {where}.copy()."
+                f"{where} is a view, a slice of other data. Make it an object of its own first: {where} = {where}.copy()."
             )
     for kind, key in modalities.items():
         check_names(mdata.mod[key], f"mdata[{key!r}]")
@@ -134,9 +129,11 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
         values = block.data if sparse.issparse(block) else block
         bad = _first_bad(values, require_counts=require_counts)
         if bad is not None:
-            flat, nature = bad
+            flat, nature, advice = bad
             at = _describe_entry(adata, block, first, flat)
-            raise _bad_value_error(adata, where, kind, key, layer, nature, at)
+            raise ScmambaError(
+                f"{where} holds values that are {nature} ({at}){advice or _not_counts(adata, kind, key, layer)}"
+            )
         row, column = block.nonzero()
         seen[column] = True
         n_empty += block.shape[0] - len(np.unique(row))
@@ -189,37 +186,33 @@ def _blocks(x: Any) -> Iterator[tuple[int, Any]]:
         yield first, x[first : first + BLOCK]
 
 
-def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str] | None:
-    """Flat position of the first value that cannot be used, and what is wrong with it."""
+def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str, str] | None:
+    """Flat position of the first value that cannot be used, what is wrong with it, and what to do unless it is no count."""
     if values.dtype.kind == "b" or not values.size:
         return None
-    tests = [("not finite", lambda v: ~np.isfinite(v))] if values.dtype.kind == "f" else []
-    tests.append((f"larger than {LARGEST:g}", lambda v: (v > LARGEST) | (v < -LARGEST)))
+    too_large = f"larger than {LARGEST:g}"
+    tests: list[tuple[str, str, Callable]] = [
+        (too_large, ", too large to be computed with. Correct them.", lambda v: (v > LARGEST) | (v < -LARGEST))
+    ]
+    if values.dtype.kind == "f":
+        tests.insert(0, ("not finite", ". Replace or remove them.", lambda v: ~np.isfinite(v)))
     if require_counts:
-        tests.append(("negative", lambda v: v < 0))
+        tests.append(("negative", "", lambda v: v < 0))
     if require_counts and values.dtype.kind == "f":
-        tests.append(("not whole numbers", lambda v: v != np.rint(v)))
-    for nature, test in tests:
+        tests.append(("not whole numbers", "", lambda v: v != np.rint(v)))
+    for nature, advice, test in tests:
         hit = test(values)
         if hit.any():
-            return int(hit.ravel().argmax()), nature
+            return int(hit.ravel().argmax()), nature, advice
     return None
 
 
-def _bad_value_error(
-    adata: AnnData, where: str, kind: str, key: str, layer: str | None, nature: str, at: str
-) -> ScmambaError:
-    """What is wrong with a value, and which other layers may hold the counts."""
-    if nature == "not finite":
-        return ScmambaError(f"{where} holds values that are not finite ({at}). Replace or remove them.")
-    if nature.startswith("larger"):
-        return ScmambaError(
-            f"{where} holds values that are {nature} ({at}), too large to be computed with. Correct them."
-        )
+def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None) -> str:
+    """What to do about values that are no counts, and which other layers may hold the counts."""
     others = [name for name in [None, *adata.layers] if name != layer]
     names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
-    return ScmambaError(
-        f"{where} holds values that are {nature} ({at}), so it is not raw counts: it looks normalised, "
+    return (
+        f", so it is not raw counts: it looks normalised, "
         f"log-transformed or scaled. Pass the matrix with raw counts, setup_mudata(mdata, layers={{{kind!r}: ...}}); "
         f"mdata[{key!r}] also has: {names or 'no other layer'}. If these values are meant (corrected counts, or "
         f"values={{{kind!r}: 'raw'}} in the model), pass require_counts=False."

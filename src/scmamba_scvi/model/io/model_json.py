@@ -129,18 +129,11 @@ def _with_objects(described: dict[str, Any]) -> dict[str, Any]:
         raise ScmambaError(f"the reference cannot have {described['reference_batches']} batches.")
     if not WEIGHTS_NAME.fullmatch(described["weights_file"]):
         raise ScmambaError(f"weights cannot be in {_short(described['weights_file'])}.")
-    config = ModelConfig(**_with_tuples(described["config"]))
+    config = ModelConfig(**described["config"])
     for head in (described["classifier"] or {"heads": {}})["heads"].values():
         if len(LinearClassifier.from_dict(head).weight) != config.n_latent:
             raise ScmambaError("the classifier is of another number of latent dimensions.")
     return {**described, "layouts": layouts, "config": config}
-
-
-def _with_tuples(value: Any) -> Any:
-    """Lists as tuples, which the configuration has and JSON has not."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(entry) for name, entry in value.items()}
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _short(value: object) -> str:

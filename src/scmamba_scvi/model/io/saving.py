@@ -85,8 +85,8 @@ class SavingMixin(ExportMixin):
         The file is a pickle, and a pickle can run any code when it is read: load only what comes from people you trust, as
         you would run a program of theirs. :meth:`export` and :meth:`from_export` are for everything else.
 
-        How a model is computed (``compile``, ``ssd_backend``) is not part of a file: a model that is loaded or read has
-        the defaults, which fit any machine.
+        How a model is computed (``ssd_backend``) is not part of a file: a model that is loaded or read has the default,
+        which fits any machine.
 
         Parameters
         ----------

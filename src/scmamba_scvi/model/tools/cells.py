@@ -30,7 +30,7 @@ def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
     if kind == "joint":
         raise ScmambaError(f"{argument} must be one modality here, not 'joint': name one of {list(model.kinds)}.")
     if kind not in model.kinds:
-        raise UnknownNameError(argument, modality, dict.fromkeys([*model.kinds, *model.kinds.values()]))
+        raise UnknownNameError(argument, modality, [*model.kinds, *model.kinds.values()])
     return kind
 
 
@@ -68,16 +68,9 @@ def refuse_anndata(data: object) -> None:
 def as_mudata(
     model: ModelBase, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"
 ) -> Iterator[MuData]:
-    """``data`` as a MuData, for as long as the block runs.
+    """``data``, by default the model's, as a MuData for as long as the block runs; errors call it ``argument``.
 
-    Parameters
-    ----------
-    data
-        `None`: the MuData of the model. An AnnData is wrapped, not copied or changed.
-    kind
-        Kind of modality that an AnnData holds; `None`: the one whose features it shares.
-    argument
-        What ``data`` is called in errors.
+    An AnnData is wrapped, not copied or changed. It holds ``kind``; `None`: the kind whose features it shares.
     """
     data = model.adata if data is None else data
     if data is None:

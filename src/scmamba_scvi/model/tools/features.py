@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from ...errors import ScmambaError, UnknownNameError
-from ..inputs.arguments import near
 
 
 def feature_positions(known: np.ndarray, names: Sequence[str] | str, what: str, argument: str) -> np.ndarray:
@@ -20,7 +19,7 @@ def feature_positions(known: np.ndarray, names: Sequence[str] | str, what: str, 
     positions = index.get_indexer(asked)
     if (positions < 0).any():
         unknown = asked[positions < 0]
-        raise UnknownNameError(f"{what} ({len(unknown):,} of {len(asked):,})", unknown[0], near(unknown[0], index))
+        raise UnknownNameError(f"{what} ({len(unknown):,} of {len(asked):,})", unknown[0], index)
     if asked.has_duplicates:
         raise ScmambaError(f"{argument} names {asked[asked.duplicated()][0]!r} twice: name each feature once.")
     return positions

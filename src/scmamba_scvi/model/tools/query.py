@@ -12,7 +12,7 @@ from scipy import sparse
 from ..._columns import has_obs_column
 from ..._compat import scvi_constants, without_pulling
 from ...errors import ScmambaError, UnknownNameError
-from ...pp.coordinates import Coordinates, parse_coordinates
+from ...pp.coordinates import parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
 from ..inputs.checks import matrix_of
@@ -79,23 +79,18 @@ def prepare_query(
 
 
 def _with_overlaps(model: ModelBase, by_name: np.ndarray, var: pd.DataFrame, key: str, build: str | None) -> np.ndarray:
-    """Position in the model of each peak of ``var``: that of its name, else of the peak it overlaps most, else -1."""
+    """Position in the model of each peak of ``var``: that of its name, else of the peak it overlaps most, else -1.
+
+    Intervals that hardly overlap those of the model are refused; the error says which builds both may be on.
+    """
     query, reference = parse_coordinates(var), model.coordinates("atac")
     if (by_name >= 0).all() or not query.placed.any() or not reference.placed.any():
         return by_name
     overlapping = best_overlaps(query, reference)
-    _check_overlap(overlapping, query, reference, key, build, model)
-    return np.where(by_name < 0, overlapping, by_name)
-
-
-def _check_overlap(
-    overlapping: np.ndarray, query: Coordinates, reference: Coordinates, key: str, build: str | None, model: ModelBase
-) -> None:
-    """Refuse intervals that hardly overlap those of the model, and say which builds both may be on."""
     of_query = (overlapping >= 0).sum() / query.placed.sum()
     of_model = len(np.unique(overlapping[overlapping >= 0])) / reference.placed.sum()
     if max(of_query, of_model) >= MIN_OVERLAP:
-        return
+        return np.where(by_name < 0, overlapping, by_name)
     for whose, where in ((f"mdata[{key!r}]", query), ("the model", reference)):
         starts = np.unique(where.start[where.placed])
         if (where.end == where.start).all() and len(starts) > 1:

@@ -12,7 +12,7 @@ from scvi.train import Trainer
 
 from ...config import ModelConfig, TrainConfig
 from ...errors import ScmambaError, UnknownNameError
-from ..inputs.arguments import check_count, check_fraction, near
+from ..inputs.arguments import check_count, check_fraction
 from .sizes import TRAIN_SIZE
 from .summary import SCORES
 
@@ -90,7 +90,7 @@ def check_place(name: str, known: Iterable[str]) -> None:
     for place, names in places.items():
         if name in names:
             raise ScmambaError(f"train has no argument {name!r}: pass it as {place}.")
-    raise UnknownNameError("argument of train", name, near(name, [*known, *OF_TRAINER]))
+    raise UnknownNameError("argument of train", name, [*known, *OF_TRAINER])
 
 
 def check_external_indexing(parts: Sequence[Sequence[int]], n_cells: int) -> None:

@@ -1,6 +1,5 @@
 """What happens around the steps of training: equal initialization, the best weights, early stopping, progress, Ctrl-C."""
 
-import dataclasses
 import json
 import signal
 import threading
@@ -18,16 +17,6 @@ from ..._compat import scvi_progress_bar
 from ...nn.distributed import copy_from_rank_0
 
 
-@dataclasses.dataclass
-class StageResult:
-    """What a stage of training found, as plain values."""
-
-    best: float | None = None
-    best_epoch: int | None = None  # counted from 0 in this stage; None: before its first step
-    start: dict[str, float] = dataclasses.field(default_factory=dict)  # scores before the first step
-    n_epochs: int = 0  # that were run
-
-
 class EqualStart(Callback):
     """All ranks start from the weights and buffers of the first.
 
@@ -42,20 +31,27 @@ class EqualStart(Callback):
 
 
 class KeepWeights(Callback):
-    """Remembers the weights with the best held-out score, the initial ones included, and puts them back.
+    """Remembers the weights with the best held-out score of all stages, the initial ones included, and puts them back.
 
     The initial weights count because on few cells, training may not improve on them. Lightning's sanity check scores
     them, as it is the validation of every later epoch. With ``monitor=None`` nothing tells which weights are the best: the
     last are kept, and those from the start of an epoch put back where it fails.
 
-    The first rank writes what it found into the file ``report``: the process that started the ranks may not be one of them.
+    ``found`` holds the ``best`` score, its row of the history ``best_epoch`` (`None`: before the first step), the scores of
+    the ``start``, and the rows at which stages begin. The first rank writes it into the file ``report``: the process that
+    started the ranks may not be one of them.
     """
 
-    def __init__(self, monitor: str | None, mode: str, report: Path | None = None) -> None:
+    def __init__(self, monitor: str | None, mode: str) -> None:
         self.monitor, self.larger_is_better = monitor, mode == "max"
-        self.result = StageResult()
-        self._report = report
+        self.found: dict[str, Any] = {"best": None, "best_epoch": None, "start": {}, "stage_starts": []}
+        self._report: Path | None = None
         self._weights: dict[str, Tensor] = {}
+
+    def begin_stage(self, before: int, report: Path | None = None) -> None:
+        """A stage begins, before which the model was trained for ``before`` epochs."""
+        self.found["stage_starts"].append(before)
+        self._report = report
 
     @property
     def has_weights(self) -> bool:
@@ -64,12 +60,11 @@ class KeepWeights(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What was found, and the weights, for a checkpoint."""
-        return {**dataclasses.asdict(self.result), "weights": self._weights}
+        return {"found": self.found, "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self._weights = state_dict["weights"]
-        self._take_over({name: value for name, value in state_dict.items() if name != "weights"})
+        self.found, self._weights = state_dict["found"], state_dict["weights"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Without scores: keep the weights that the previous epoch left, which were checked to be finite."""
@@ -78,38 +73,35 @@ class KeepWeights(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the weights if they are better than any before."""
-        if trainer.sanity_checking and self._weights:
-            return  # resumed: the stage began with other weights
+        best, module = self.found["best"], pl_module.get_submodule("module")
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.sanity_checking and self.found["start"]:
+            if best is not None and not self._weights:  # the stage before was trained in other processes
+                self._weights = weights_of(module)
+            return
         if trainer.sanity_checking:
-            self.result.start = scores
+            self.found["start"] = scores
         value = scores.get(self.monitor or "", np.nan)
-        best = self.result.best
         if np.isfinite(value) and (best is None or (value > best if self.larger_is_better else value < best)):
-            self.result.best, self.result.best_epoch = value, None if trainer.sanity_checking else trainer.current_epoch
-            self._weights = weights_of(pl_module.get_submodule("module"))
+            epoch = None if trainer.sanity_checking else self.found["stage_starts"][-1] + trainer.current_epoch
+            self.found |= {"best": value, "best_epoch": epoch}
+            self._weights = weights_of(module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best weights back."""
         if self.monitor is not None:
             self._restore(pl_module)
-        self.result.n_epochs = trainer.current_epoch
         if self._report is not None and trainer.is_global_zero:
-            self._report.write_text(json.dumps(dataclasses.asdict(self.result)))
+            self._report.write_text(json.dumps(self.found))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Put the best weights back, whatever went wrong."""
         self._restore(pl_module)
-        self.result.n_epochs = trainer.current_epoch
 
     def read_report(self) -> None:
         """Take over what the first rank found."""
         if self._report is not None and self._report.exists():
-            self._take_over(json.loads(self._report.read_text()))
-
-    def _take_over(self, found: dict[str, Any]) -> None:
-        for name, value in found.items():  # the object stays: `train` holds it
-            setattr(self.result, name, value)
+            self.found = json.loads(self._report.read_text())
 
     def _restore(self, pl_module: pl.LightningModule) -> None:
         if self._weights:

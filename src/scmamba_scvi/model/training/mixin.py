@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import logging
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from scvi.train import TrainRunner
 
-from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning
+from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig, check_names
 from ...errors import ScmambaError
@@ -24,13 +23,13 @@ from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
 from ..inputs.manager import n_modalities_of_cells
 from .arguments import check_training
-from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StageResult, StopOnInterrupt
+from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
-from .sizes import SAME_NAMES, TrainingSizes, choose_sizes, count_training_cells
+from .sizes import SAME_NAMES, TRAIN_SIZE, TrainingSizes, choose_sizes
 from .splitter import PairedSplitter
-from .summary import SCORES, best_of, describe_batches, describe_result, epochs_of
+from .summary import SCORES, describe_batches, describe_result
 
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
 logger = logging.getLogger(f"scvi.{__name__}")
@@ -230,8 +229,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             self._forget_classifier()
             self._run(run, checkpoint)
         if self.training_summary_["interrupted"]:
-            message = "Training was interrupted. The model keeps its best weights so far and can be used."
-            warnings.warn(message, UserWarning, stacklevel=2)
+            warn("Training was interrupted. The model keeps its best weights so far and can be used.")
         if scored and is_first_process():
             logger.info(describe_result(self.training_summary_))
         if is_first_process() and self.training_summary_.get("batch_variance_removed"):
@@ -260,7 +258,8 @@ class ContrastiveTrainingMixin(FittingMixin):
         """Sizes that follow from the cells to train on, and the split of the cells."""
         n_modalities = n_modalities_of_cells(self.adata_manager)
         n_paired, n_cells = int((n_modalities > 1).sum()), int((n_modalities > 0).sum())
-        n_train = count_training_cells(n_cells, split["train_size"], split.get("external_indexing"))
+        chosen = split.get("external_indexing")
+        n_train = int(n_cells * (split["train_size"] or TRAIN_SIZE)) if chosen is None else len(chosen[0])
         sizes = choose_sizes(n_paired, n_train, **counts, world_size=world_size)
         splitter = self._data_splitter_cls(
             self.adata_manager, max_validation_cells=config.max_validation_cells,
@@ -271,22 +270,20 @@ class ContrastiveTrainingMixin(FittingMixin):
     def _forget_classifier(self) -> None:
         if self.classifier_ is not None:
             self.classifier_ = None
-            warnings.warn(
+            warn(
                 "The classifier was trained on the embedding before this training, and is dropped: call "
-                "train_classifier again.",
-                UserWarning, stacklevel=3,
-            )  # fmt: skip
+                "train_classifier again."
+            )
 
     def _can_score(self, splitter: PairedSplitter, monitor: str) -> bool:
         """Whether the held-out cells allow the score to be computed; a warning says that there are too few."""
         present = [self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in self.kinds]
         if not splitter.n_val or monitor == "validation_loss" or can_be_scored(present):
             return splitter.n_val > 0
-        warnings.warn(
+        warn(
             f"No score can be computed from {splitter.n_val} held-out cells, as no two of them have the same two "
-            f"modalities: training does not stop early, and the last weights are kept. Raise validation_size.",
-            UserWarning, stacklevel=3,
-        )  # fmt: skip
+            f"modalities: training does not stop early, and the last weights are kept. Raise validation_size."
+        )
         return False
 
     def _begin(
@@ -314,24 +311,24 @@ class ContrastiveTrainingMixin(FittingMixin):
         """Train the stages that are not finished, until one is interrupted, and write `training_summary_`."""
         if is_first_process():
             logger.info(run.describe())
-        results = [] if checkpoint is None else [StageResult(**summary) for summary in checkpoint.summaries]
         # patience that one stage used up must not end the next; checkpoints of both can be compared
         states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
+        keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode)
         on_interrupt = StopOnInterrupt()
         try:
-            for stage in list(run.stages)[len(results) :]:
+            for stage in list(run.stages)[0 if checkpoint is None else checkpoint.n_finished :]:
                 for callback, state in states:
                     callback.load_state_dict(copy.deepcopy(state))
                 with self.module.freezing(networks=stage == "linear", reference=self.is_query_):
-                    self._run_stage(run, stage, results, on_interrupt, checkpoint)
+                    self._run_stage(run, stage, keep, on_interrupt, checkpoint)
                 if on_interrupt.interrupted:
                     break
                 if checkpoint is not None:
-                    checkpoint.summaries.append(dataclasses.asdict(results[-1]))
+                    checkpoint.n_finished += 1
         finally:  # also after an error: the model then has its last good weights, and can be used
             if self.is_trained_:
                 self.training_summary_ = {
-                    **best_of(results, self.history_), "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
+                    **keep.found, "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
                     "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
                     "max_epochs": sum(run.stages.values()), "precision": str(run.trainer["precision"]),
                 }  # fmt: skip
@@ -343,14 +340,14 @@ class ContrastiveTrainingMixin(FittingMixin):
         self,
         run: Run,
         stage: str,
-        results: list[StageResult],
+        keep: KeepWeights,
         on_interrupt: StopOnInterrupt,
         checkpoint: TrainingCheckpoint | None,
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
-        before = epochs_of(self.history_ if self.is_trained_ else None)
+        before = len((self.history_ or {}).get("train_loss", ())) if self.is_trained_ else 0
         with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (of_ranks, report):
-            keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode, report)
+            keep.begin_stage(before, report)
             trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
             if checkpoint is not None:
                 trainer["plugins"] = [*_as_list(trainer.get("plugins")), AtomicCheckpointIO()]
@@ -363,14 +360,12 @@ class ContrastiveTrainingMixin(FittingMixin):
             if checkpoint is not None:
                 runner.trainer.callbacks.append(checkpoint)
             self.module.train()  # a trained module comes back in eval mode
-            results.append(keep.result)
             try:
                 runner()
             except BaseException:
                 if keep.has_weights:
                     self._finish(run)
                 raise
-            keep.result.n_epochs = runner.trainer.current_epoch
             keep.read_report()
 
     def _finish(self, run: Run) -> None:

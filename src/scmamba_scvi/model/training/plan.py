@@ -25,9 +25,8 @@ class ContrastivePlan(TrainingPlan):
         self.train_config = config
         self.micro_batch_size = micro_batch_size
         self._cells = torch.empty(0, dtype=torch.int64)  # positions in obs of the current minibatch
-        self._steps: dict[
-            str, list[torch.Tensor]
-        ] = {}  # of this epoch; Lightning's means cost a GPU many launches a step
+        # values of the steps of this epoch: Lightning's means cost a GPU many launches a step
+        self._steps: dict[str, list[torch.Tensor]] = {}
         self._held_out: list[HeldOut] = []
 
     # the base class would set up metrics of an ELBO, and pass arguments of a variational module

@@ -21,55 +21,34 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]: ...
 
 
-class Prefetcher:
-    """Iterates over a loader; while a minibatch is used, the next one is copied from pinned memory, and one more is read.
+def sent_to(device: torch.device, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[Mapping[str, Tensor]]:
+    """Minibatches on ``device``; while a GPU works on one, the next is copied from pinned memory, and one more is read."""
+    if device.type != "cuda":
+        yield from ({name: tensor.to(device) for name, tensor in batch.items()} for batch in batches)
+        return
+    stream = torch.cuda.Stream(device)
 
-    Parameters
-    ----------
-    loader
-        Gives minibatches as dicts of tensors, dense or CSR, on the CPU.
-    device
-        A CUDA device.
-    """
-
-    def __init__(self, loader: Loader | Iterable[Mapping[str, Tensor]], device: torch.device) -> None:
-        self._loader, self._device = loader, device
-
-    def __len__(self) -> int:
-        return len(self._loader)  # type: ignore[arg-type]  # Lightning asks for it, and gives a loader
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        stream = torch.cuda.Stream(self._device)
-        pinned = ({name: map_parts(Tensor.pin_memory, t) for name, t in batch.items()} for batch in self._loader)
-        yield from prefetched(read_ahead(pinned), lambda batch: self._send(batch, stream), self._receive)
-
-    def _send(
-        self, batch: Mapping[str, Tensor], stream: torch.cuda.Stream
-    ) -> tuple[dict[str, Tensor], torch.cuda.Event]:
+    def send(batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], torch.cuda.Event]:
         """Start to copy; the event tells when the copy is done."""
         with torch.cuda.stream(stream):
             sent = {
-                name: map_parts(lambda part: part.to(self._device, non_blocking=True), tensor)
+                name: map_parts(lambda part: part.to(device, non_blocking=True), tensor)
                 for name, tensor in batch.items()
             }
             return sent, stream.record_event()
 
-    def _receive(self, sent: tuple[dict[str, Tensor], torch.cuda.Event]) -> dict[str, Tensor]:
+    def receive(sent: tuple[dict[str, Tensor], torch.cuda.Event]) -> dict[str, Tensor]:
         """Make the step wait for the copy, and keep the copy's memory from being reused before the step is over."""
         batch, copied = sent
-        current = torch.cuda.current_stream(self._device)
+        current = torch.cuda.current_stream(device)
         current.wait_event(copied)
         for tensor in batch.values():
             for part in parts_of(tensor):
                 part.record_stream(current)
         return batch
 
-
-def sent_to(device: torch.device, batches: Iterable[Mapping[str, Tensor]]) -> Iterable[Mapping[str, Tensor]]:
-    """Minibatches on ``device``; while a GPU works on one, the next are read and copied."""
-    if device.type == "cuda":
-        return Prefetcher(batches, device)
-    return ({name: tensor.to(device) for name, tensor in batch.items()} for batch in batches)
+    pinned = ({name: map_parts(Tensor.pin_memory, t) for name, t in batch.items()} for batch in batches)
+    yield from prefetched(read_ahead(pinned), send, receive)
 
 
 def read_ahead(items: Iterable) -> Iterator:

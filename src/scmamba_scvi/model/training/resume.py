@@ -28,7 +28,7 @@ from .sizes import TrainingSizes
 from .splitter import PairedSplitter
 
 FILE: Final = "training.ckpt"
-FORMAT: Final = "scmamba-scvi training 2"
+FORMAT: Final = "scmamba-scvi training 3"
 #: Further options of `train` that the losses depend on; those beside them say where it runs and what it shows.
 COMPARED: Final = (
     "early_stopping", "stages", "precision", "limit_train_batches", "accumulate_grad_batches", "check_val_every_n_epoch",
@@ -40,14 +40,14 @@ class TrainingCheckpoint(Checkpoint):
     """Saves a Lightning checkpoint at the start of a stage and after every epoch but its last, and continues from it.
 
     Lightning restores weights, optimizer, schedule, epochs and the state of callbacks. Added are the random state, the
-    history, and what the finished stages found. The model and the splitter get from the file what is theirs; ``identity``,
+    history, and the number of finished stages. The model and the splitter get from the file what is theirs; ``identity``,
     of `training_identity`, must be that of the file.
 
     Append it to the callbacks of an existing trainer: it must come after early stopping, and a trainer without
     checkpoints of its own refuses it.
     """
 
-    summaries: list[dict[str, Any]]  # what each finished stage found
+    n_finished: int  # stages
     state: dict[str, Any] | None  # what is to be restored; None if there is nothing, and once it is restored
 
     def __init__(
@@ -55,7 +55,7 @@ class TrainingCheckpoint(Checkpoint):
     ) -> None:
         self.model, self.splitter, self.identity = model, splitter, dict(identity)
         self.path = folder / FILE
-        self.summaries, self.state = [], None
+        self.n_finished, self.state = 0, None
         if not self.path.exists():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -69,8 +69,12 @@ class TrainingCheckpoint(Checkpoint):
         else:
             self.state = read_checkpoint(self.path)
             self._check_identity(self.state["identity"])
-            self.summaries, splitter.seed = self.state["summaries"], self.state["order"]
-            model.history_ = frames_of(self.state["history"]) or None
+            self.n_finished, splitter.seed = self.state["n_finished"], self.state["order"]
+            history = {
+                name: pd.Series(values, name=name).rename_axis("epoch").to_frame()
+                for name, values in self.state["history"].items()
+            }
+            model.history_ = history or None
             model.is_trained_, model.is_initialized_ = self.state["is_trained"], True
         remove_unfinished(self.path)
 
@@ -104,7 +108,7 @@ class TrainingCheckpoint(Checkpoint):
             if "validation" not in name:  # the logger gets those of training only after this hook
                 logged.setdefault(name, {})[trainer.current_epoch] = float(value)
         checkpoint.update(
-            format=FORMAT, identity=self.identity, summaries=self.summaries, is_trained=bool(self.model.is_trained_),
+            format=FORMAT, identity=self.identity, n_finished=self.n_finished, is_trained=bool(self.model.is_trained_),
             history=plain_of(self.model.history_ or {}), logged=logged, random=torch.get_rng_state(),
             order=self.splitter.seed,
         )  # fmt: skip
@@ -168,7 +172,9 @@ def training_identity(
     """
     manager = model.adata_manager
     identity = {
-        "the model's configuration": _digest([json.dumps(model.config.to_dict(), sort_keys=True, default=str)]),
+        "the model's configuration": _digest(
+            [json.dumps(dataclasses.asdict(model.config), sort_keys=True, default=str)]
+        ),
         "training options": _digest([json.dumps(dataclasses.asdict(config), sort_keys=True)]),
         **{f"train({name})": str(value) for name, value in options.items() if name in COMPARED},
         "batch_size": str(sizes.batch_size),
@@ -203,11 +209,4 @@ def _digest(parts: Iterable[object]) -> str:
 
 def plain_of(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[int, float]]:
     """From names to values by epoch, of the tables of a history."""
-    return {
-        name: {int(epoch): float(value) for epoch, value in frame.iloc[:, 0].items()} for name, frame in history.items()
-    }
-
-
-def frames_of(plain: Mapping[str, Mapping[int, float]]) -> dict[str, pd.DataFrame]:
-    """The tables that `plain_of` was given."""
-    return {name: pd.Series(values, name=name).rename_axis("epoch").to_frame() for name, values in plain.items()}
+    return {name: frame.iloc[:, 0].astype(float).to_dict() for name, frame in history.items()}

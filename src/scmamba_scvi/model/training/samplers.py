@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
-from .prefetch import Loader
+from .prefetch import Loader, sent_to
 
 
 class PartOfMinibatch(Sampler[list[int]]):
@@ -27,19 +27,16 @@ class PartOfMinibatch(Sampler[list[int]]):
             yield np.array_split(np.asarray(cells), self._world_size)[self._rank].tolist()
 
 
-class SeededByEpoch:
-    """Iterates over a loader whose order is drawn by ``generator``, which gets a seed of its own in each epoch.
+class LoaderOnDevice:
+    """Iterates over a loader; its minibatches are sent to the ``device``. ``begin`` is called at the start of an epoch."""
 
-    The order then does not depend on how often the loader was begun before, and a resumed training needs only the seed.
-    """
-
-    def __init__(self, loader: Loader, generator: torch.Generator, seed: Callable[[], int]) -> None:
-        self._loader, self._generator, self._seed = loader, generator, seed
+    def __init__(self, loader: Loader, device: torch.device, begin: Callable[[], object] = lambda: None) -> None:
+        self._loader, self._device, self._begin = loader, device, begin
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
-        # nothing is drawn before the first minibatch is asked for: only then does a resumed training know its epoch
-        self._generator.manual_seed(self._seed())
-        yield from self._loader
+        # not before the first minibatch is asked for: only then does a resumed training know its epoch
+        self._begin()
+        yield from sent_to(self._device, self._loader)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 from ...config import ModelConfig
 from ...errors import ScmambaError
@@ -57,15 +56,6 @@ class TrainingSizes:
         return f"minibatches of {self.cells_per_step} ({self.batch_size} at a time{each})"
 
 
-def count_training_cells(
-    n_cells: int, train_size: float | None, external_indexing: Sequence[Sequence[int]] | None
-) -> int:
-    """Number of cells to train on: those that the caller names, else a fraction of all, rounded down."""
-    if external_indexing is not None:
-        return len(external_indexing[0])
-    return int(n_cells * (TRAIN_SIZE if train_size is None else train_size))
-
-
 def choose_sizes(
     n_paired: int,
     n_train: int,
@@ -77,11 +67,8 @@ def choose_sizes(
 ) -> TrainingSizes:
     """Minibatch, epochs and patience for ``n_train`` training cells, on ``world_size`` devices.
 
-    Raises
-    ------
-    ScmambaError
-        Too few cells to learn from, or a ``batch_size`` of more than half of them: batch statistics and negatives would
-        come from the same cells in every step. A ``contrastive_batch_size`` may be as large as all of them.
+    A ``batch_size`` of more than half of them is refused: batch statistics and negatives would come from the same cells in
+    every step. A ``contrastive_batch_size`` may be as large as all of them.
     """
     if n_paired < MIN_PAIRED_CELLS:
         raise ScmambaError(
@@ -116,13 +103,7 @@ def choose_sizes(
 
 
 def check_contrastive_batch_size(size: int, batch_size: int | None, world_size: int, n_train: int) -> None:
-    """A multiple of the cells that all devices read together, and at most the training cells.
-
-    Raises
-    ------
-    ScmambaError
-        Names the nearest sizes that are possible.
-    """
+    """A multiple of the cells that all devices read together, at most the training cells; an error names the nearest sizes."""
     part = (batch_size or 2) * world_size
     of = f"batch_size={batch_size}" if batch_size else "two cells"
     each = of if world_size == 1 else f"{of} on each of {world_size} devices"

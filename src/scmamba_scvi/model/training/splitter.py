@@ -10,8 +10,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 
 from ...errors import ScmambaError
 from ..inputs.manager import MultiModalManager, n_modalities_of_cells
-from .prefetch import Loader, Prefetcher
-from .samplers import PartOfMinibatch, SeededByEpoch
+from .prefetch import Loader
+from .samplers import LoaderOnDevice, PartOfMinibatch
 from .streaming import FRACTION_OF_BUFFER, StreamedLoader
 
 
@@ -68,12 +68,14 @@ class PairedSplitter(DataSplitter):
             order = RandomSampler(range(self.n_train), generator=generator)
             minibatches = BatchSampler(order, self.cells_per_step, self.drop_last)
             loader = self._loader(self.train_idx, PartOfMinibatch(minibatches, rank, world_size))
-        return self._prefetched(SeededByEpoch(loader, generator, self._seed_of_epoch))
 
-    def _seed_of_epoch(self) -> int:
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        # processes share their minibatches, so they must draw the same ones
-        return epoch + (self.seed if self._rank_and_world_size()[1] == 1 else settings.seed or 0)
+        def begin() -> None:
+            """Seed the order by the epoch: however often it was begun before, a resumed training needs only ``seed``."""
+            # processes share their minibatches, so they must draw the same ones
+            seed = self.seed if world_size == 1 else settings.seed or 0
+            generator.manual_seed(seed + (0 if self.trainer is None else self.trainer.current_epoch))
+
+        return LoaderOnDevice(loader, self._device(), begin)
 
     def val_dataloader(self) -> Loader | list:
         """Loader of the validation cells; no loader, rather than `None`, if there are none."""
@@ -87,7 +89,7 @@ class PairedSplitter(DataSplitter):
                 f"{self.n_val} held-out cells are too few for {world_size} devices: raise validation_size."
             )
         minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::world_size]
-        return self._prefetched(self._loader(self.val_idx, minibatches))
+        return LoaderOnDevice(self._loader(self.val_idx, minibatches), self._device())
 
     @property
     def n_paired(self) -> int:
@@ -112,13 +114,7 @@ class PairedSplitter(DataSplitter):
         return rest[:n_train], val, rest[n_train:]
 
     def _cells_of_buffer(self) -> int:
-        """How many cells of a file are in memory together.
-
-        Raises
-        ------
-        ScmambaError
-            Minibatches of a step do not fit.
-        """
+        """How many cells of a file are in memory together; raises if the minibatch of a step does not fit."""
         n_cells = self._dataset.cells_within(FRACTION_OF_BUFFER * self.buffer_mb)
         if n_cells < self.cells_per_step:
             needed = self.cells_per_step / max(1, self._dataset.cells_within(FRACTION_OF_BUFFER * 1024)) * 1024
@@ -146,7 +142,5 @@ class PairedSplitter(DataSplitter):
         """Number of this process, and how many there are."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _prefetched(self, loader: Loader) -> Loader:
-        """On a GPU, copy each minibatch while the one before is used."""
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        return Prefetcher(loader, device) if device.type == "cuda" else loader
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

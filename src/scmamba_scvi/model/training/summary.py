@@ -1,9 +1,7 @@
 """What a training found: `training_summary_`, and the line that is logged about it."""
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
-
-from .callbacks import StageResult
 
 
 class Score(NamedTuple):
@@ -21,29 +19,6 @@ SCORES: Final[dict[str, Score]] = {
     "modality_gap_validation": Score("modality gap", "0 is best"),
     "validation_loss": Score("loss", "lower is better"),
 }
-
-
-def epochs_of(history: Mapping[str, Sized] | None) -> int:
-    """Epochs that a model was trained for, over all calls of `train`."""
-    return len((history or {}).get("train_loss", ()))
-
-
-def best_of(results: Sequence[StageResult], history: Mapping[str, Sized] | None) -> dict[str, Any]:
-    """Score and epoch of the weights that are kept, and the scores before the first step, from what each stage found.
-
-    ``best_epoch`` is the row of ``history``, counted from 0 over all calls and stages; `None`: before the first step.
-    ``stage_starts`` are the rows at which the stages begin.
-    """
-    summary: dict[str, Any] = {"best_epoch": None, "best": None, "start": results[0].start if results else {}}
-    summary["stage_starts"] = []
-    before = max(0, epochs_of(history) - sum(result.n_epochs for result in results))
-    for result in results:
-        summary["stage_starts"].append(before)
-        summary["best"] = result.best if result.best is not None else summary["best"]
-        if result.best_epoch is not None:
-            summary["best_epoch"] = before + result.best_epoch
-        before += result.n_epochs
-    return summary
 
 
 def describe_batches(removed: Mapping[str, float]) -> str:
