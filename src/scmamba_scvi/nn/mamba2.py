@@ -10,7 +10,7 @@ from ..errors import ScmambaError
 from ..ops.backend import check_backend, load_mixer, ssd
 from ..ops.fused import causal_conv_silu
 from .block import Branch
-from .norms import EPS, GatedRMSNorm
+from .norms import EPS, RMSNorm
 
 #: Step sizes start log-uniform in `DT_RANGE`, not below the floor, and decay rates uniform in `A_RANGE`: a state then
 #: forgets within one to a thousand tokens. The values are the published ones.
@@ -87,7 +87,7 @@ class Mamba2(Branch):
         self.D = nn.Parameter(torch.ones(self.n_heads))
         for parameter in (self.dt_bias, self.A_log, self.D):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them
-        self.norm = GatedRMSNorm(self.d_inner)
+        self.norm = RMSNorm(self.d_inner)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
     def hidden(self, x: Tensor) -> Tensor:

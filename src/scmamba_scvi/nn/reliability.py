@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ..ops.csr import column_sums, is_csr, product, with_values
+from ..ops.csr import column_sums, product, stored, with_values
 
 
 def are_counts(x: Tensor) -> bool:
     """Whether all values of ``x``, dense or CSR, are whole numbers and none is negative."""
-    stored = x.values() if is_csr(x) else x
-    return bool(((stored >= 0) & (stored == stored.round())).all())
+    values = stored(x)
+    return bool(((values >= 0) & (values == values.round())).all())
 
 
 def split_counts(counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -28,11 +28,9 @@ def split_counts(counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     -------
     Two matrices of the layout of ``counts``.
     """
-    stored = counts.values() if is_csr(counts) else counts
-    first = torch.binomial(stored, torch.full_like(stored, 0.5), generator=generator)
-    if is_csr(counts):
-        return with_values(counts, first), with_values(counts, stored - first)
-    return first, stored - first
+    values = stored(counts)
+    first = torch.binomial(values, torch.full_like(values, 0.5), generator=generator)
+    return with_values(counts, first), with_values(counts, values - first)
 
 
 def split_half_reliability(halves: Iterable[tuple[Tensor, Tensor]], components: Tensor) -> Tensor:
@@ -78,8 +76,7 @@ def coefficient_alpha(values: Iterable[Tensor], components: Tensor) -> Tensor:
     for x in values:
         score = product(x, components).double()
         of_scores += torch.stack([score.sum(0), score.square().sum(0)])
-        stored = (x.values() if is_csr(x) else x).double()
-        of_features += torch.stack([column_sums(x, stored), column_sums(x, stored.square())])
+        of_features += torch.stack([column_sums(x), column_sums(x, stored(x).double().square())])
         n_cells += len(score)
     feature, score = (square / n_cells - (total / n_cells).square() for total, square in (of_features, of_scores))
     apart = feature.clamp_min(0) @ components.double().square()  # variance of the scores if features were independent

@@ -247,19 +247,15 @@ def _whitened_covariance(
     scores: Mapping[str, Tensor], present: Mapping[str, Tensor], whitening: Mapping[str, Tensor]
 ) -> Tensor:
     """Covariance of the whitened scores of all modalities, each pair over the cells that have both."""
-    rows = []
-    for a in scores:
-        row = []
-        for b in scores:
-            both = present[a] & present[b]
-            if a == b:
-                row.append(torch.eye(scores[a].shape[1], dtype=torch.double))
-            elif int(both.sum()) < 2:  # of three modalities, two may never meet
-                row.append(torch.zeros(scores[a].shape[1], scores[b].shape[1], dtype=torch.double))
-            else:
-                row.append(whitening[a] @ _covariance(scores[a][both], scores[b][both]) @ whitening[b])
-        rows.append(torch.cat(row, dim=1))
-    return torch.cat(rows)
+    # of three modalities, two may never meet: their part stays zero
+    covariance = torch.block_diag(*(torch.eye(len(w), dtype=torch.double) for w in whitening.values()))
+    places = dict(zip(scores, torch.arange(len(covariance)).split([len(whitening[k]) for k in scores]), strict=True))
+    for a, b in itertools.permutations(scores, 2):
+        both = present[a] & present[b]
+        if int(both.sum()) > 1:
+            part = whitening[a] @ _covariance(scores[a][both], scores[b][both]) @ whitening[b]
+            covariance[places[a][:, None], places[b]] = part
+    return covariance
 
 
 def _scores_of_all_cells(svds: Mapping[str, TruncatedSVD], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
