@@ -25,7 +25,9 @@ from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, ini
 class FittingMixin(ModelBase):
     """Value transforms, spectral initialization and joint embedding of a model whose module is an `SCMAMBAModule`."""
 
-    def _initialize(self, cells: np.ndarray, held_out: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
+    def _initialize(
+        self, cells: np.ndarray, held_out: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb
+    ) -> None:
         """Fit what must be known before the first step of training; once in the life of a model.
 
         ``cells`` are those to train on, ``held_out`` those of validation.
