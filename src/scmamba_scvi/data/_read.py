@@ -1,6 +1,7 @@
 """Any file that a lab has, as a MuData: recognised by what is in it, read by scanpy, anndata or mudata, and checked."""
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -241,10 +242,8 @@ def _assembled(modalities: Mapping[str, AnnData]) -> MuData:
 
 
 def _kind_of_name(name: str) -> str | None:
-    words = name.lower().replace(".", "_").replace("-", "_").split("_")
-    return next(
-        (kind for kind, names in MODALITY_NAMES.items() if name.lower() in names or set(words) & set(names)), None
-    )
+    words = {name.lower(), *re.split("[._-]", name.lower())}
+    return next((kind for kind, names in MODALITY_NAMES.items() if words & set(names)), None)
 
 
 def check_declared_sizes(path: Path) -> None:

@@ -1,7 +1,6 @@
 """Importance along the whole genome, chromosomes side by side on one axis."""
 
 import itertools
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, write_above
 from ._cells import check_columns
 from ._palette import LINES
@@ -23,20 +22,13 @@ N_LABELS: Final = 3
 COLUMNS: Final = ("group", "name", "chrom", "start", "end", "importance")
 
 
-def region_importance(
-    table: pd.DataFrame,
-    groups: Sequence[str] | None = None,
-    *,
-    figure: Figure | None = None,
-) -> list[Axes]:
+def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> list[Axes]:
     """Draw which features place groups of cells where they lie, a row per group, chromosomes from left to right.
 
     Parameters
     ----------
     table
-        What :meth:`scmamba_scvi.SCMAMBA.get_region_importance` gives.
-    groups
-        Rows to draw, in this order. `None`: all.
+        What :meth:`scmamba_scvi.SCMAMBA.get_region_importance` gives; groups are drawn in its order.
     figure
         Draw into this empty figure, which is given the size needed; `None` makes one with pyplot.
 
@@ -50,11 +42,8 @@ def region_importance(
     >>> axes = pl.region_importance(table)
     """
     check_columns(table, COLUMNS, "get_region_importance")
-    known = list(dict.fromkeys(table["group"].astype(str)))
-    groups = known if groups is None else [groups] if isinstance(groups, str) else list(groups)
-    if unknown := [group for group in groups if group not in known]:
-        raise UnknownNameError("group", unknown[0], known)
-    placed = table[(table["chrom"] != "") & table["group"].isin(groups)]
+    groups = list(dict.fromkeys(table["group"].astype(str)))
+    placed = table[table["chrom"] != ""]
     if placed.empty:
         raise ScmambaError("No feature of the table has coordinates: annotate_genome() gives them to genes.")
     # chromosomes in the order of the table, which is that of the genome
