@@ -6,6 +6,7 @@ result depends on that row alone. Empty rows, i.e. cells that lack the modality,
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -68,11 +69,8 @@ class Presence(ValueTransform):
         return with_values(x, _seen(x))
 
 
-class FeatureWeighted(ValueTransform):
-    """Base of the transforms that learn one weight per feature from the training cells.
-
-    It follows from the sum over these cells of what `_evidence` says of each value.
-    """
+class FeatureWeighted(ValueTransform, abc.ABC):
+    """Base of the transforms that learn one weight per feature from the training cells."""
 
     name: str
     weight: Tensor  # (f,)
@@ -98,11 +96,13 @@ class FeatureWeighted(ValueTransform):
         self.n_train.fill_(n_train)
         return self
 
+    @abc.abstractmethod
     def _evidence(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """One number for each stored value of a block."""
 
+    @abc.abstractmethod
     def _weights(self, total: Tensor, n_train: int) -> Tensor:
-        raise NotImplementedError
+        """Weights from the sums ``(f,)`` over the training cells that have any count, so many."""
 
     def _fitted_weight(self) -> Tensor:
         self._fitted = self._fitted or bool(self.n_train > 0)
