@@ -83,8 +83,9 @@ def parse_coordinates(var: pd.DataFrame) -> Coordinates:
 
 def find_column(columns: Iterable[object], spellings: Sequence[str]) -> str | None:
     """The column with the most usual of ``spellings``, ignoring case; None if there is none."""
-    # of the columns Chrom and chrom, take chrom, else the first: what comes last stays
-    by_lower = {column.lower(): column for column in sorted(reversed([*map(str, columns)]), key=str.islower)}
+    names = [*map(str, columns)][::-1]  # of several, the first stays
+    # of the columns Chrom and chrom, take chrom
+    by_lower = {name.lower(): name for name in names} | {name: name for name in names if name.islower()}
     return next((by_lower[s] for s in spellings if s in by_lower), None)
 
 
