@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from scmamba_scvi.data._cells import draw_cells, draw_presence, log_normal, make_obs, numbered
-from scmamba_scvi.data._programs import N_STATES, Structure
+from scmamba_scvi.data._programs import N_STATES, structure_of
 
 
 @pytest.fixture(scope="module")
 def cells():
-    return draw_cells(np.random.default_rng(0), 4000, 3, Structure(7), 0.03)
+    return draw_cells(np.random.default_rng(0), 4000, 3, structure_of(7), 0.03)
 
 
 def test_shapes_are_those_of_the_programs(cells):

@@ -5,13 +5,13 @@ import pytest
 
 from scmamba_scvi.data._cells import draw_cells
 from scmamba_scvi.data._counts import choose_coding_genes, draw_counts, draw_protein_counts, usual_counts
-from scmamba_scvi.data._programs import Structure, gene_programs
+from scmamba_scvi.data._programs import gene_programs, structure_of
 
 
 @pytest.fixture(scope="module")
 def world():
     rng = np.random.default_rng(0)
-    structure = Structure(4)
+    structure = structure_of(4)
     return draw_cells(rng, 600, 2, structure, 0.1), gene_programs(rng, 400, structure)
 
 

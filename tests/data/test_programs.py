@@ -3,12 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scmamba_scvi.data._programs import CHROMOSOMES, Structure, gene_programs, peak_programs, place_genes, place_peaks
+from scmamba_scvi.data._programs import (
+    CHROMOSOMES,
+    gene_programs,
+    peak_programs,
+    place_genes,
+    place_peaks,
+    structure_of,
+)
 
 
 @pytest.mark.parametrize(("n_types", "n_lineages"), [(1, 1), (3, 1), (4, 2), (7, 3)])
 def test_types_are_grouped_into_as_few_lineages_as_hold_three_each(n_types, n_lineages):
-    structure = Structure(n_types)
+    structure = structure_of(n_types)
     assert structure.n_lineages == n_lineages
     assert (np.diff(structure.lineage_of) >= 0).all() and np.bincount(structure.lineage_of).max() <= 3
     assert structure.n_programs - structure.n_shared == 2
@@ -28,7 +35,7 @@ def test_features_are_sorted_inside_their_chromosomes_without_a_common_start():
 
 
 def test_programs_of_genes_are_distributions_of_which_no_gene_is_in_two():
-    structure = Structure(5)
+    structure = structure_of(5)
     programs = gene_programs(np.random.default_rng(1), 1000, structure)
     assert programs.shape == (structure.n_programs, 1000)
     np.testing.assert_allclose(programs.sum(1), 1)
@@ -37,7 +44,7 @@ def test_programs_of_genes_are_distributions_of_which_no_gene_is_in_two():
 
 
 def test_peaks_are_active_in_the_programs_of_their_gene():
-    structure, rng = Structure(5), np.random.default_rng(2)
+    structure, rng = structure_of(5), np.random.default_rng(2)
     of_genes = gene_programs(rng, 1000, structure)
     gene = rng.integers(-1, 1000, 3000)
     of_peaks = peak_programs(rng, gene, of_genes, structure)
@@ -48,5 +55,5 @@ def test_peaks_are_active_in_the_programs_of_their_gene():
 
 
 def test_few_genes_still_give_every_program_a_distribution():
-    structure = Structure(9)
+    structure = structure_of(9)
     np.testing.assert_allclose(gene_programs(np.random.default_rng(3), 5, structure).sum(1), 1)

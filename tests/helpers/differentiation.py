@@ -9,7 +9,7 @@ import pandas as pd
 from mudata import MuData
 
 from scmamba_scvi.data._cells import Cells, draw_presence, make_obs
-from scmamba_scvi.data._programs import N_STATES, Structure
+from scmamba_scvi.data._programs import N_STATES, structure_of
 from scmamba_scvi.data._simulate import complete_arguments, make_multiome
 
 #: Time at which the path divides.
@@ -53,7 +53,7 @@ def _stage_fractions(time: np.ndarray, branch: np.ndarray) -> np.ndarray:
 
 def _draw_cells(rng: np.random.Generator, stage_fractions: np.ndarray, n_batches: int) -> Cells:
     """Cells whose types are the stages, mixed as ``stage_fractions`` ``(n, 4)`` says."""
-    n, structure = len(stage_fractions), Structure(len(STAGES))
+    n, structure = len(stage_fractions), structure_of(len(STAGES))
     state = rng.normal(size=(n, N_STATES))
     levels = np.zeros((n, structure.n_shared))
     levels[:, 0] = 1

@@ -68,4 +68,4 @@ def test_dropping_values_keeps_the_mean_and_hides_the_share(as_sparse):
 
 def test_row_index_counts_each_row():
     x, dense = sparse_batch()
-    assert torch.equal(torch.bincount(row_index(x), minlength=7), (dense != 0).sum(1))
+    assert torch.equal(torch.bincount(row_index(x.crow_indices(), x.col_indices()), minlength=7), (dense != 0).sum(1))

@@ -65,8 +65,12 @@ def read_widened(path: Path) -> MuData | AnnData:
 
 
 def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
+    names = list(root["mod"])
+    written = [str(name) for name in root["mod"].attrs.get("mod-order", names)]  # in the order of the MuData
     with without_pulling():
-        modalities = {name: read_modality(root["mod"][name]) for name in _modality_order(root["mod"])}
+        modalities = {
+            name: read_modality(root["mod"][name]) for name in (written if sorted(written) == sorted(names) else names)
+        }
         return MuData(modalities, **{name: read_elem(root[name]) for name in SHARED if name in root})
 
 
@@ -196,18 +200,6 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     return root
 
 
-def _modality_order(modalities: Any) -> list[str]:
-    """Names of the modalities, in the order of the MuData that was written."""
-    names = list(modalities)
-    order = [str(name) for name in modalities.attrs.get("mod-order", names)]
-    return order if sorted(order) == sorted(names) else names
-
-
-def _attributes(group: Any) -> dict[str, Any]:
-    """Attributes as JSON can hold them: HDF5 gives arrays and numpy's numbers."""
-    return {k: v if isinstance(v, str) else np.asarray(v).tolist() for k, v in dict(group.attrs).items()}
-
-
 def _left_on_disk(element: Any) -> Any:
     """A sparse matrix as anndata's reader of slices, a dense one as the array of the file."""
     return sparse_dataset(element) if is_sparse(element) else element
@@ -228,4 +220,5 @@ def _copy(source: Any, target: Any, inside: str = "") -> None:
             write_rows(target, name, row_blocks(source[name]))
         else:
             write_elem(target, name, read_elem(source[name]))
-    target.attrs.update(_attributes(source))
+    # as JSON can hold them: HDF5 gives arrays and numpy's numbers
+    target.attrs.update({k: v if isinstance(v, str) else np.asarray(v).tolist() for k, v in dict(source.attrs).items()})

@@ -31,31 +31,19 @@ class Structure:
     """How many programs of each sort there are; the ``k`` rows are base, lineages, types, states, private."""
 
     n_types: int
+    n_lineages: int
+    lineage_of: np.ndarray  # (n_types,) lineage of each type
+    first_type: int  # row of the program of the first type
+    n_shared: int  # programs that every modality has
+    n_programs: int  # k
 
-    @property
-    def n_lineages(self) -> int:
-        """As few as hold `TYPES_PER_LINEAGE` types each."""
-        return -(-self.n_types // TYPES_PER_LINEAGE)
 
-    @property
-    def lineage_of(self) -> np.ndarray:
-        """Lineage of each type, int64 ``(n_types,)``."""
-        return np.arange(self.n_types) * self.n_lineages // self.n_types
-
-    @property
-    def first_type(self) -> int:
-        """Row of the program of the first type."""
-        return 1 + self.n_lineages
-
-    @property
-    def n_shared(self) -> int:
-        """Programs that every modality has."""
-        return self.first_type + self.n_types + N_STATES
-
-    @property
-    def n_programs(self) -> int:
-        """``k``."""
-        return self.n_shared + N_PRIVATE
+def structure_of(n_types: int) -> Structure:
+    """Programs for so many types, in as few lineages as hold `TYPES_PER_LINEAGE` types each."""
+    n_lineages = -(-n_types // TYPES_PER_LINEAGE)
+    n_shared = 1 + n_lineages + n_types + N_STATES
+    lineage_of = np.arange(n_types) * n_lineages // n_types
+    return Structure(n_types, n_lineages, lineage_of, 1 + n_lineages, n_shared, n_shared + N_PRIVATE)
 
 
 def place_genes(rng: np.random.Generator, n_genes: int) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Any file that a lab has, as a MuData: recognised by what is in it, read by scanpy, anndata or mudata, and checked."""
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from ._on_disk import read_widened
 MAX_COMPRESSION: Final = 1100
 #: Arrays up to this size in bytes are read without a look at how they are stored.
 MAX_UNCHECKED_BYTES: Final = 1 << 26
+#: What errors say can be read.
+READABLE: Final = ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
 #: Columns of ``var`` that may hold the type of a feature.
 TYPE_COLUMNS: Final = ("feature_types", "feature_type", "modality")
 #: Parts of a name in ``obsm`` that say its columns are counts of proteins.
@@ -117,7 +120,7 @@ def _read_one(path: Path) -> MuData | AnnData:
 
 def _read_file(path: Path) -> MuData | AnnData:
     if not h5py.is_hdf5(path):
-        raise ScmambaError(f"{path} is not a file of counts that can be read here: {_readable()}.")
+        raise ScmambaError(f"{path} is not a file of counts that can be read here: {READABLE}.")
     check_declared_sizes(path)
     with h5py.File(path, "r") as file:
         parts = set(file)
@@ -131,7 +134,7 @@ def _read_file(path: Path) -> MuData | AnnData:
 
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `_parts_of` numbers them
             return sc.read_10x_h5(path, gex_only=False)
-    raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {_readable()}.")
+    raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {READABLE}.")
 
 
 def _read_folder(path: Path) -> MuData | AnnData:
@@ -146,7 +149,7 @@ def _read_folder(path: Path) -> MuData | AnnData:
             return _read_one(path / inside)
     raise ScmambaError(
         f"{path} is a folder without matrix.mtx.gz, and no .zarr: it has {sorted(f.name for f in path.iterdir())[:5]}. "
-        f"Pass a file or a folder of counts: {_readable()}."
+        f"Pass a file or a folder of counts: {READABLE}."
     )
 
 
@@ -180,15 +183,13 @@ def _split(adata: AnnData, path: Path) -> MuData:
     if len(parts) > 1:
         return _assembled(parts)
     (name,) = parts
-    what = (
-        "a 10x (Cell Ranger) file"
-        if path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix
-        else "an AnnData"
-    )
+    is_10x = path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix
+    what = "a 10x (Cell Ranger) file" if is_10x else "an AnnData"
     holds = f"{name} only" if name else "one modality (var has no 'feature_types', obsm no proteins)"
+    kind, other = name or "rna", "atac" if name in ("", "rna") else "rna"
     raise ScmambaError(
         f"{path} is {what} with {holds}, and at least two modalities are needed. Name the file of each, "
-        f"{_example(path, name or 'rna')}, or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
+        f"read({{{kind!r}: {str(path)!r}, {other!r}: '...'}}), or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
     )
 
 
@@ -241,10 +242,8 @@ def _assembled(modalities: Mapping[str, AnnData]) -> MuData:
 
 
 def _kind_of_name(name: str) -> str | None:
-    words = name.lower().replace(".", "_").replace("-", "_").split("_")
-    return next(
-        (kind for kind, names in MODALITY_NAMES.items() if name.lower() in names or set(words) & set(names)), None
-    )
+    words = {name.lower(), *re.split("[._-]", name.lower())}
+    return next((kind for kind, names in MODALITY_NAMES.items() if words & set(names)), None)
 
 
 def check_declared_sizes(path: Path) -> None:
@@ -261,12 +260,3 @@ def check_declared_sizes(path: Path) -> None:
 
     with h5py.File(path, "r") as file:
         file.visititems(check)
-
-
-def _readable() -> str:
-    return ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
-
-
-def _example(path: Path, kind: str = "rna") -> str:
-    other = "rna" if kind != "rna" else "atac"
-    return f"read({{{kind!r}: {str(path)!r}, {other!r}: '...'}})"

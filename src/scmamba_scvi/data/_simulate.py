@@ -11,7 +11,7 @@ from .._compat import without_pulling
 from ..errors import ScmambaError
 from ._cells import Cells, draw_cells, draw_presence
 from ._counts import choose_coding_genes, draw_counts, draw_protein_counts, usual_counts
-from ._programs import Structure, gene_programs, peak_programs, place_genes, place_peaks
+from ._programs import gene_programs, peak_programs, place_genes, place_peaks, structure_of
 
 
 def simulate_multiome(
@@ -86,7 +86,7 @@ def simulate_multiome(
     """
     arguments = complete_arguments(locals())
     rng = np.random.default_rng(seed)
-    cells = draw_cells(rng, n_cells, n_batches, Structure(n_cell_types), rare_fraction)
+    cells = draw_cells(rng, n_cells, n_batches, structure_of(n_cell_types), rare_fraction)
     kinds = ["rna", *(kind for kind, n in {"atac": n_peaks, "protein": n_proteins}.items() if n)]
     has = draw_presence(rng, n_cells, paired_fraction, kinds)
     return make_multiome(rng, cells, has, arguments)

@@ -35,14 +35,8 @@ class Metric:
     in_summary: bool = False  # part of the paper's mean of the group (equations 20 and 21)
 
 
-def _of_cell_types(function: Callable[..., float]) -> Callable[[Embedded], float]:
-    """Apply a function of an embedding and its cell types to the labelled cells."""
-
-    def score(e: Embedded) -> float:
-        points, labels = e.labelled(e.cells)
-        return function(points.x, labels, max_queries=points.max_queries, random_state=e.random_state)
-
-    return score
+def _of_neighbors(function: Callable[..., float], e: Embedded, points: Points, groups: np.ndarray) -> float:
+    return function(points.x, groups, max_queries=points.max_queries, random_state=e.random_state)
 
 
 def _cell_type_asw(e: Embedded) -> float:
@@ -63,15 +57,6 @@ def _omics_asw(e: Embedded) -> float:
 def _batch_asw(e: Embedded) -> float:
     points, labels = e.labelled(e.in_batches[0])
     return omics_asw(points.x, e.batches[points.cell], labels)
-
-
-def _mixing(e: Embedded, points: Points, groups: np.ndarray) -> float:
-    return omics_entropy_mixing(points.x, groups, max_queries=points.max_queries, random_state=e.random_state)
-
-
-def _alignment(e: Embedded) -> float:
-    points = e.stacked
-    return seurat_alignment(points.x, points.modality, max_queries=points.max_queries, random_state=e.random_state)
 
 
 def _recall(e: Embedded, k: int) -> float:
@@ -97,15 +82,15 @@ _TABLE = (
     Metric("NMI", "bio", "normalised mutual information of the same, best of 20 resolutions, mean of 5 seeds",
            lambda e: e.leiden.nmi, in_summary=True),
     Metric("MAP", "bio", "mean average precision of the cell types among the nearest 1 %, at least 10",
-           _of_cell_types(mean_average_precision), in_summary=True),
+           lambda e: _of_neighbors(mean_average_precision, e, *e.labelled(e.cells)), in_summary=True),
     Metric("cell-type ASW", "bio", "silhouette of the cell types, (s + 1) / 2, 0.5 is chance",
            _cell_type_asw, in_summary=True),
     Metric("kNN accuracy", "bio", "fraction of cells whose type is that of most of their 15 neighbours",
-           _of_cell_types(knn_accuracy)),
+           lambda e: _of_neighbors(knn_accuracy, e, *e.labelled(e.cells))),
     Metric("omics mixing", "omics", "entropy of the modalities among the nearest 1 %, at least 15",
-           lambda e: _mixing(e, e.stacked, e.stacked.modality), in_summary=True),
+           lambda e: _of_neighbors(omics_entropy_mixing, e, e.stacked, e.stacked.modality), in_summary=True),
     Metric("Seurat alignment", "omics", "neighbours from other modalities among the nearest 1 %, at least 15",
-           _alignment, in_summary=True),
+           lambda e: _of_neighbors(seurat_alignment, e, e.stacked, e.stacked.modality), in_summary=True),
     Metric("graph connectivity", "omics", "fraction of a type, of all modalities, in its largest connected part",
            _graph_connectivity, in_summary=True),
     Metric("omics ASW", "omics", "one minus the silhouette of the modalities within cell types",
@@ -125,7 +110,7 @@ _TABLE = (
     Metric("modality gap", "single-cell", "distance of the centres of the modalities on the unit sphere, 0 to 2",
            _gap, higher_is_better=False),
     Metric("batch mixing", "batch", "entropy of the batches among the nearest 1 %, at least 15",
-           lambda e: _mixing(e, *e.in_batches)),
+           lambda e: _of_neighbors(omics_entropy_mixing, e, *e.in_batches)),
     Metric("batch ASW", "batch", "one minus the silhouette of the batches within cell types",
            _batch_asw),
 )  # fmt: skip

@@ -108,19 +108,14 @@ class Alignment(nn.Module):
             if len(own) >= min_cells:
                 weight = 1.0 if placed else 0.5
                 mean = torch.lerp(own.mean(0), theirs.mean(0), weight)
-                matrix, offset = _to_moments(own, mean, torch.lerp(_covariance(own), _covariance(theirs), weight))
+                covariance = torch.lerp(_covariance(own), _covariance(theirs), weight)
+                shrinkage = 2 * own.shape[1] / (2 * own.shape[1] + len(own))
+                shrunk = (1 - shrinkage) * _covariance(own) + shrinkage * covariance
+                matrix = power(shrunk, -0.5) @ power(covariance, 0.5)
                 self.get_buffer(f"map_{kind}").copy_(matrix)
-                self.get_buffer(f"offset_{kind}").copy_(offset)
+                self.get_buffer(f"offset_{kind}").copy_(mean - own.mean(0) @ matrix)
             map_, offset = self.get_buffer(f"map_{kind}").double(), self.get_buffer(f"offset_{kind}").double()
             placed[kind] = recalled[kind] @ map_ + offset
-
-
-def _to_moments(x: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Map ``(z, z)`` and offset ``(z,)`` that give ``x`` ``(n, z)`` this mean and, up to shrinkage, this covariance."""
-    shrinkage = 2 * x.shape[1] / (2 * x.shape[1] + len(x))
-    own = (1 - shrinkage) * _covariance(x) + shrinkage * covariance
-    matrix = power(own, -0.5) @ power(covariance, 0.5)
-    return matrix, mean - x.mean(0) @ matrix
 
 
 def _covariance(x: Tensor) -> Tensor:

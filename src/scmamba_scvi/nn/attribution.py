@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops.csr import is_csr, with_values
+from ..ops.csr import stored, with_values
 
 
 def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_steps: int = 16) -> Tensor:
@@ -24,13 +24,11 @@ def integrated_gradients(score: Callable[[Tensor], Tensor], values: Tensor, n_st
     .. [Sundararajan17] Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
     """
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)
-    stored = (values.values() if is_csr(values) else values).detach()
-    total = torch.zeros_like(stored)
+    end = stored(values).detach()
+    total = torch.zeros_like(end)
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        at = (stored * float(node)).requires_grad_()
+        at = (end * float(node)).requires_grad_()
         with torch.enable_grad():
-            reached = score(with_values(values, at) if is_csr(values) else at).sum()
-            (gradient,) = torch.autograd.grad(reached, at)
+            (gradient,) = torch.autograd.grad(score(with_values(values, at)).sum(), at)
         total += float(weight) * gradient
-    attributions = total * stored
-    return with_values(values, attributions) if is_csr(values) else attributions
+    return with_values(values, total * end)

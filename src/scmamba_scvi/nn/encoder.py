@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -64,9 +63,13 @@ class Encoder(nn.Module):
         else:
             self.embedding = FeatureEmbedding(len(slots), config.d_feature)
             self.network, self.head, self._width = None, nn.Identity(), 0
-        if config.encoder == "mlp":
+        if config.encoder == "mlp":  # on all features: the baseline that a sequence model has to beat
             self._width = 2 * config.d_model
-            self.network, self.head = FeatureEmbedding(len(slots), self._width), _rest_of_mlp(config)
+            self.network = FeatureEmbedding(len(slots), self._width)
+            self.head = nn.Sequential(
+                nn.LayerNorm(self._width), nn.GELU(), nn.Dropout(config.dropout),
+                nn.Linear(self._width, config.d_model), nn.GELU(), nn.Linear(config.d_model, config.n_latent),
+            )  # fmt: skip
         self.linear_branch = (
             nn.Linear(self.embedding.weight.shape[1], config.n_latent) if config.linear_branch else None
         )
@@ -177,8 +180,11 @@ class SequenceNetwork(nn.Module):
         self.n_checkpointed = 0
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``(n, c, d)`` to ``(n, d)``; treats every cell by itself."""
-        return in_slices(self._pooled, tokens)
+        """``(n, c, d)`` to ``(n, d)``; treats every cell by itself, on a CPU a slice of cells at a time."""
+        n_cells = max(1, CPU_SLICE_SIZE // max(1, math.prod(tokens.shape[1:])))
+        if tokens.device.type != "cpu" or len(tokens) <= n_cells:
+            return self._pooled(tokens)
+        return torch.cat([self._pooled(part) for part in tokens.split(n_cells)])
 
     def _pooled(self, h: Tensor) -> Tensor:
         for i, block in enumerate(self.blocks):
@@ -212,42 +218,12 @@ class ProjectionHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """``(n, d)`` to ``(n, z)``, not normalized."""
-        if self.pool_norm is not None:
-            pooled = self._normalize(self.pool_norm, pooled.float())
+        norm = self.pool_norm
+        if norm is not None and any(parameter.requires_grad for parameter in self.parameters()):
+            pooled = norm(pooled.float())
+        elif norm is not None:  # frozen, it keeps its statistics in training: those of a query would move the reference
+            pooled = F.batch_norm(pooled.float(), norm.running_mean, norm.running_var, eps=norm.eps)
         return self.projection(self.dropout(pooled))
-
-    def _normalize(self, norm: nn.BatchNorm1d, pooled: Tensor) -> Tensor:
-        if any(parameter.requires_grad for parameter in self.parameters()):
-            return norm(pooled)
-        # a frozen head keeps its statistics in training too: those of a query would move the reference
-        return F.batch_norm(pooled, norm.running_mean, norm.running_var, eps=norm.eps)
-
-
-def _rest_of_mlp(config: ModelConfig) -> nn.Module:
-    """What follows the first layer of the MLP on all features: the baseline a sequence model has to beat."""
-    width = 2 * config.d_model
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, config.d_model), nn.GELU(),
-        nn.Linear(config.d_model, config.n_latent),
-    )  # fmt: skip
-
-
-def in_slices(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function(x)`` for a function that treats cells apart, on a CPU a slice of cells at a time.
-
-    Values and gradients are those of ``function(x)``; a training step is faster, as activations stay in cache.
-
-    Parameters
-    ----------
-    function
-        From ``(n, c, ...)`` to ``(n, ...)``.
-    x
-        ``(n, c, ...)``.
-    """
-    n_cells = max(1, CPU_SLICE_SIZE // max(1, math.prod(x.shape[1:])))
-    if x.device.type != "cpu" or x.shape[0] <= n_cells:
-        return function(x)
-    return torch.cat([function(part) for part in x.split(n_cells)])
 
 
 def _block(config: ModelConfig, *, is_attention: bool) -> Block:

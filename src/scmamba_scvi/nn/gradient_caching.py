@@ -36,13 +36,8 @@ def apply_in_parts(
 
 def split_minibatch(tensors: Mapping[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
     """As few parts of at most ``size`` cells as possible, of nearly equal size."""
-    n_cells = n_cells_of(tensors)
+    n_cells = next(iter(tensors.values())).shape[0]
     n_parts = max(1, -(-n_cells // size))
     bounds = [n_cells * i // n_parts for i in range(n_parts + 1)]
     for first, last in zip(bounds, bounds[1:], strict=False):
         yield {name: slice_rows(tensor, first, last) for name, tensor in tensors.items()}
-
-
-def n_cells_of(tensors: Mapping[str, Tensor]) -> int:
-    """Number of cells of a minibatch."""
-    return next(iter(tensors.values())).shape[0]

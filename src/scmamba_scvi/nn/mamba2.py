@@ -10,7 +10,7 @@ from ..errors import ScmambaError
 from ..ops.backend import check_backend, load_mixer, ssd
 from ..ops.fused import causal_conv_silu
 from .block import Branch
-from .norms import EPS, GatedRMSNorm
+from .norms import EPS, RMSNorm
 
 #: Step sizes start log-uniform in `DT_RANGE`, not below the floor, and decay rates uniform in `A_RANGE`: a state then
 #: forgets within one to a thousand tokens. The values are the published ones.
@@ -82,12 +82,14 @@ class Mamba2(Branch):
         n_conv = self.d_inner + 2 * d_state  # channels of x, B and C
         self.in_proj = nn.Linear(d_model, self.d_inner + n_conv + self.n_heads, bias=False)
         self.conv1d = nn.Conv1d(n_conv, n_conv, d_conv, groups=n_conv, padding=d_conv - 1)
-        self.dt_bias = nn.Parameter(_initial_dt_bias(self.n_heads))
+        low, high = map(math.log, DT_RANGE)
+        dt = torch.empty(self.n_heads).uniform_(low, high).exp().clamp_min(DT_FLOOR)
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
         self.A_log = nn.Parameter(torch.empty(self.n_heads).uniform_(*A_RANGE).log())
         self.D = nn.Parameter(torch.ones(self.n_heads))
         for parameter in (self.dt_bias, self.A_log, self.D):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them
-        self.norm = GatedRMSNorm(self.d_inner)
+        self.norm = RMSNorm(self.d_inner)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -124,10 +126,3 @@ class Mamba2(Branch):
         x = x.unflatten(-1, (self.n_heads, self.headdim))  # (n, c, h, p)
         A = -torch.exp(self.A_log.float())  # (h,)
         return ssd(x, dt, A, B, C, self.D, backend=self.ssd_backend).flatten(2)
-
-
-def _initial_dt_bias(n_heads: int) -> Tensor:
-    """Such that ``softplus(bias)`` is log-uniform in `DT_RANGE`, ``(h,)``."""
-    low, high = map(math.log, DT_RANGE)
-    dt = torch.empty(n_heads).uniform_(low, high).exp().clamp_min(DT_FLOOR)
-    return dt + torch.log(-torch.expm1(-dt))  # inverse of softplus

@@ -5,48 +5,32 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ..ops.csr import column_sums, is_csr, product, with_values
+from ..ops.csr import column_sums, product, stored, with_values
 
 
 def are_counts(x: Tensor) -> bool:
     """Whether all values of ``x``, dense or CSR, are whole numbers and none is negative."""
-    stored = x.values() if is_csr(x) else x
-    return bool(((stored >= 0) & (stored == stored.round())).all())
+    values = stored(x)
+    return bool(((values >= 0) & (values == values.round())).all())
 
 
 def split_counts(counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Count splitting: two halves at random, as if each cell had been sequenced twice at half the depth.
 
-    Parameters
-    ----------
-    counts
-        ``(n, f)``, dense or CSR, of whole numbers that are not negative.
-    generator
-        On the device of ``counts``; a seed gives other numbers on a GPU than on the CPU.
-
-    Returns
-    -------
-    Two matrices of the layout of ``counts``.
+    ``counts`` are ``(n, f)``, dense or CSR, of whole numbers that are not negative, as are the halves. ``generator`` is on
+    their device; a seed gives other numbers on a GPU than on the CPU.
     """
-    stored = counts.values() if is_csr(counts) else counts
-    first = torch.binomial(stored, torch.full_like(stored, 0.5), generator=generator)
-    if is_csr(counts):
-        return with_values(counts, first), with_values(counts, stored - first)
-    return first, stored - first
+    values = stored(counts)
+    first = torch.binomial(values, torch.full_like(values, 0.5), generator=generator)
+    return with_values(counts, first), with_values(counts, values - first)
 
 
 def split_half_reliability(halves: Iterable[tuple[Tensor, Tensor]], components: Tensor) -> Tensor:
     """Fraction of the variance of each component that is not counting noise, ``(k,)``, between 0 and 1.
 
     A correlation ``c`` of two measurements at half the depth means ``2 c / (1 + c)`` at the whole depth (Spearman 1910,
-    Brown 1910).
-
-    Parameters
-    ----------
-    halves
-        Blocks of cells, each as the transformed values ``(n, f)`` of the two halves of its counts, dense or CSR.
-    components
-        ``(f, k)``.
+    Brown 1910). ``halves`` are blocks of cells, each as the transformed values ``(n, f)`` of the two halves of its counts,
+    dense or CSR; ``components`` are ``(f, k)``.
     """
     n_cells, sums = 0, components.new_zeros(5, components.shape[1], dtype=torch.double)
     for pair in halves:
@@ -64,22 +48,15 @@ def coefficient_alpha(values: Iterable[Tensor], components: Tensor) -> Tensor:
     """The mean of all split-half reliabilities that splits of the features give, ``(k,)``, between 0 and 1.
 
     For values that are not counts, which cannot be split: a component is signal as far as its features vary together
-    (Cronbach 1951). What only one feature measures is taken for noise, so that this is a lower bound.
-
-    Parameters
-    ----------
-    values
-        Blocks of cells, transformed values ``(n, f)``, dense or CSR.
-    components
-        ``(f, k)``.
+    (Cronbach 1951). What only one feature measures is taken for noise, so that this is a lower bound. ``values`` are blocks
+    of cells, transformed values ``(n, f)``, dense or CSR; ``components`` are ``(f, k)``.
     """
     n_cells, f = 0, len(components)
     of_features, of_scores = (components.new_zeros(2, n, dtype=torch.double) for n in components.shape)
     for x in values:
         score = product(x, components).double()
         of_scores += torch.stack([score.sum(0), score.square().sum(0)])
-        stored = (x.values() if is_csr(x) else x).double()
-        of_features += torch.stack([column_sums(x, stored), column_sums(x, stored.square())])
+        of_features += torch.stack([column_sums(x), column_sums(x, stored(x).double().square())])
         n_cells += len(score)
     feature, score = (square / n_cells - (total / n_cells).square() for total, square in (of_features, of_scores))
     apart = feature.clamp_min(0) @ components.double().square()  # variance of the scores if features were independent

@@ -51,18 +51,9 @@ def truncated_svd(
     The singular values of accessibility fall off slowly, so that plain iteration leaves directions mixed: it takes 30 passes
     for what filters of degree 3 (Rutishauser 1969; Saad 2011, section 5.3) do in 13.
 
-    Parameters
-    ----------
-    blocks
-        Called once per pass.
-    n_features, n_components
-        ``f`` and ``k``; of fewer features, as many components as features.
-    n_passes
-        Passes over the data, the last one for the scores.
-    seed
-        Of the random first basis, which is the same on every device.
-    device
-        Where the blocks are.
+    ``blocks`` on ``device``, of ``n_features`` ``f``, are begun once per pass, the last time for the scores. Of fewer
+    features than ``n_components`` ``k``, there are as many components as features. ``seed`` is that of the random first
+    basis, which is the same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
     width = min(n_components + OVERSAMPLE, n_features)
@@ -86,20 +77,10 @@ def canonical_directions(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Directions of each modality that agree with the others, each variate of variance 1.
 
-    Parameters
-    ----------
-    scores
-        ``(cells, k)`` per modality, all over the same cells; rows without the modality are ignored.
-    present
-        Mask ``(cells,)`` per modality.
-    n_components
-        Directions to return; fewer where the modalities span fewer.
-    ridge
-        Added to each covariance, as a fraction of its mean variance: on few cells the smallest variances are too small.
-
-    Returns
-    -------
-    Map ``(k, n_components)`` per modality, and the correlations ``(n_components,)`` on these cells in falling order.
+    ``scores`` are ``(cells, k)`` per modality, all over the same cells, of which ``present`` ``(cells,)`` says who has it.
+    Returned are a map ``(k, n_components)`` per modality, with fewer columns where the modalities span fewer, and the
+    correlations ``(n_components,)`` on these cells in falling order. ``ridge`` is added to each covariance, as a fraction
+    of its mean variance: on few cells the smallest variances are too small.
     """
     kinds = list(scores)
     s = {k: scores[k].double() for k in kinds}
@@ -121,17 +102,9 @@ def linear_initialization(
 ) -> dict[str, Tensor]:
     """Linear map ``(f, z)`` of every modality, minus its mean, to the shared space: `canonical_directions` times their weights.
 
-    Parameters
-    ----------
-    svds
-        Decomposition of each modality's own training cells, in the order of all training cells.
-    present
-        Which of all training cells have the modality, mask ``(cells,)``.
-    n_latent
-        ``z``.
-    weights
-        Weights of the directions by rank, in any number; `None`: their correlations on these cells. There are no more
-        directions than weights.
+    ``svds`` are of each modality's own training cells, in the order of all training cells, of which ``present``
+    ``(cells,)`` says who has it; ``n_latent`` is ``z``. ``weights`` are those of the directions by rank, in any number, and
+    there are no more directions than weights; `None`: their correlations on these cells.
     """
     maps, correlations = canonical_directions(_scores_of_all_cells(svds, present), present, n_latent)
     if weights is not None:
@@ -154,31 +127,15 @@ def held_out_correlations(
 ) -> Tensor:
     """Canonical correlations by rank on cells that the directions were not found on.
 
-    On the cells that they were found on, weak directions correlate by chance.
+    On the cells that they were found on, weak directions correlate by chance. Each of ``n_folds`` parts of the cells is
+    held out once; ``n_passes`` are fewer than in `truncated_svd`, since these directions are not kept.
 
-    Parameters
-    ----------
-    blocks
-        Per modality, from a mask ``(cells,)`` to row blocks of the cells in the mask that have the modality, in order.
-    present
-        Which of all cells have the modality, mask ``(cells,)``.
-    n_features, n_components
-        ``f`` of each modality, and ``k``; of fewer features, as many directions as features.
-    n_latent
-        Directions asked for.
-    n_folds
-        Parts of the cells, each held out once.
-    n_passes
-        As in `truncated_svd`; fewer than there, since these directions are not kept.
-    seed
-        Of the parts and of the decompositions.
-    device
-        Where the blocks are; masks are on the CPU.
+    ``blocks`` gives per modality, for a mask ``(cells,)``, row blocks on ``device`` of the cells in the mask that have it,
+    in order; masks, as ``present``, are on the CPU. ``n_features`` and ``n_components`` are ``f`` of each modality and
+    ``k``, ``n_latent`` the directions asked for; ``seed`` is that of the parts and of the decompositions.
 
-    Returns
-    -------
-    ``(at most z,)``, pooled over the parts and averaged over the pairs of modalities, not sorted; zeros if no part has two
-    cells that share modalities.
+    Returned is ``(at most z,)``, pooled over the parts and averaged over the pairs of modalities, not sorted; zeros if no
+    part has two cells that share modalities.
     """
     n_cells = len(next(iter(present.values())))
     fold = torch.randperm(n_cells, generator=torch.Generator().manual_seed(seed)) % n_folds
@@ -275,19 +232,15 @@ def _whitened_covariance(
     scores: Mapping[str, Tensor], present: Mapping[str, Tensor], whitening: Mapping[str, Tensor]
 ) -> Tensor:
     """Covariance of the whitened scores of all modalities, each pair over the cells that have both."""
-    rows = []
-    for a in scores:
-        row = []
-        for b in scores:
-            both = present[a] & present[b]
-            if a == b:
-                row.append(torch.eye(scores[a].shape[1], dtype=torch.double))
-            elif int(both.sum()) < 2:  # of three modalities, two may never meet
-                row.append(torch.zeros(scores[a].shape[1], scores[b].shape[1], dtype=torch.double))
-            else:
-                row.append(whitening[a] @ _covariance(scores[a][both], scores[b][both]) @ whitening[b])
-        rows.append(torch.cat(row, dim=1))
-    return torch.cat(rows)
+    # of three modalities, two may never meet: their part stays zero
+    covariance = torch.block_diag(*(torch.eye(len(w), dtype=torch.double) for w in whitening.values()))
+    places = dict(zip(scores, torch.arange(len(covariance)).split([len(whitening[k]) for k in scores]), strict=True))
+    for a, b in itertools.permutations(scores, 2):
+        both = present[a] & present[b]
+        if int(both.sum()) > 1:
+            part = whitening[a] @ _covariance(scores[a][both], scores[b][both]) @ whitening[b]
+            covariance[places[a][:, None], places[b]] = part
+    return covariance
 
 
 def _scores_of_all_cells(svds: Mapping[str, TruncatedSVD], present: Mapping[str, Tensor]) -> dict[str, Tensor]:

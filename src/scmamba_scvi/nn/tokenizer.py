@@ -105,7 +105,7 @@ class PatchTokenizer(nn.Module):
     def _embed_csr(self, x: Tensor) -> Tensor:
         n, values, col = x.shape[0], x.values(), x.col_indices()
         # the bag of each stored value is its (cell, patch)
-        bag = (row_index(x) * self.n_patches).add_(self._patch_of.index_select(0, col))
+        bag = (row_index(x.crow_indices(), col) * self.n_patches).add_(self._patch_of.index_select(0, col))
         if not self._in_order:
             order = torch.argsort(bag, stable=True)
             values, col = values.index_select(0, order), col.index_select(0, order)

@@ -25,9 +25,14 @@ def is_csr(x: Tensor) -> bool:
     return x.layout is torch.sparse_csr
 
 
+def stored(x: Tensor) -> Tensor:
+    """What is stored of ``x``: ``(nnz,)`` of CSR, else ``x`` itself."""
+    return x.values() if is_csr(x) else x
+
+
 def with_values(x: Tensor, values: Tensor) -> Tensor:
-    """``x`` with other stored values; the index arrays are shared."""
-    return csr(x.crow_indices(), x.col_indices(), values, tuple(x.shape))
+    """``x`` with other values in place of what is `stored`; CSR shares its index arrays."""
+    return csr(x.crow_indices(), x.col_indices(), values, tuple(x.shape)) if is_csr(x) else values
 
 
 def row_lengths(x: Tensor) -> Tensor:
@@ -35,15 +40,10 @@ def row_lengths(x: Tensor) -> Tensor:
     return x.crow_indices().diff().long()
 
 
-def row_index(x: Tensor) -> Tensor:
-    """Row of each stored value, ``(nnz,)`` in the type of the columns."""
-    return rows_of_bags(x.crow_indices(), x.col_indices())
-
-
-def rows_of_bags(offsets: Tensor, col: Tensor) -> Tensor:
-    """`row_index` of a matrix given by its parts: ``offsets`` ``(rows + 1,)`` and ``col`` ``(nnz,)``."""
-    rows = torch.arange(offsets.numel() - 1, dtype=col.dtype, device=col.device)
-    return torch.repeat_interleave(rows, offsets.diff(), output_size=col.numel())
+def row_index(crow: Tensor, col: Tensor) -> Tensor:
+    """Row of each stored value, ``(nnz,)`` in the type of the columns; ``crow`` ``(rows + 1,)`` says where rows begin."""
+    rows = torch.arange(crow.numel() - 1, dtype=col.dtype, device=col.device)
+    return torch.repeat_interleave(rows, crow.diff(), output_size=col.numel())
 
 
 def bag_offsets(bag: Tensor, n_bags: int) -> Tensor:
@@ -104,12 +104,13 @@ def transposed_product(x: Tensor, dense: Tensor) -> Tensor:
     """``x.T @ dense``: ``(n, f)`` dense or CSR, and ``(n, e)``, to ``(f, e)``."""
     if not is_csr(x):
         return x.T @ dense
-    return transposed_bag_product(x.values(), x.col_indices(), row_index(x), dense, x.shape[1])
+    col = x.col_indices()
+    return transposed_bag_product(x.values(), col, row_index(x.crow_indices(), col), dense, x.shape[1])
 
 
 def column_sums(x: Tensor, values: Tensor | None = None) -> Tensor:
     """Sum of each column of ``x``, or of other ``values`` at its entries, float64 ``(f,)``; the same in every run."""
-    values = (x.values() if is_csr(x) else x) if values is None else values
+    values = stored(x) if values is None else values
     if not is_csr(x):
         return values.sum(0, dtype=torch.double)
     if x.device.type == "cpu":
@@ -148,7 +149,7 @@ class _BagProduct(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
         values, col, offsets, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        row = rows_of_bags(offsets, col)
+        row = row_index(offsets, col)
         grad_values = grad_weight = None
         if ctx.needs_input_grad[3]:
             grad_weight = transposed_bag_product(values, col, row, grad, weight.shape[0])

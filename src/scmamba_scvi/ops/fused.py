@@ -23,17 +23,15 @@ from . import plain_layers
 logger = logging.getLogger(f"scvi.{__name__}")
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None, z: Tensor | None = None
+) -> Tensor:
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis, ``(..., d)`` to the same (arXiv 1910.07467).
 
-    The result is in ``dtype``, or if that is `None` in the dtype of ``x``: a product that follows then needs no copy.
+    The result is in ``dtype``, or if that is `None` in the dtype of ``x``: a product that follows then needs no copy. With
+    a gate ``z`` ``(..., d)`` it is that of ``x * silu(z)``.
     """
-    return _Norm.apply(x, None, weight, eps, dtype or x.dtype)
-
-
-def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`rms_norm` of ``x * silu(z)``, all of shape ``(..., d)``."""
-    return _Norm.apply(x, z, weight, eps, x.dtype)
+    return _Norm.apply(x, z, weight, eps, dtype or x.dtype)
 
 
 def swiglu(ab: Tensor) -> Tensor:

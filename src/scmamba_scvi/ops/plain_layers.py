@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def norm_values(x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """`rms_norm`, with ``z`` `gated_rms_norm`, in ``dtype``."""
+    """`rms_norm` in ``dtype``."""
     if z is None:
         x = _at_least_float32(x)
         return (x * _inverse_rms(x, eps)).mul_(weight).to(dtype)

@@ -56,7 +56,7 @@ def ssd_chunked(
     n, c, h, p = x.shape
     q = chunk_size or choose_chunk_size(c, p, B.shape[-1])
     k = -(-c // q)  # rounded up
-    acc = _accumulator_dtype(x)
+    acc = torch.promote_types(x.dtype, torch.float32)
     # autocast would round what is in float32 on purpose
     with torch.autocast(x.device.type, enabled=False):
         x, dt, B, C = (_in_chunks(t, k, q) for t in (x, dt.to(acc), B.to(x.dtype), C.to(x.dtype)))
@@ -85,10 +85,6 @@ def choose_chunk_size(c: int, p: int, s: int) -> int:
     # the lengths that cut the sequence evenly, so that there is little padding
     lengths = {-(-c // k) for k in range(1, -(-c // MIN_CHUNK) + 1) if c <= k * MAX_CHUNK}
     return min(lengths, key=lambda length: (cost(length), length))  # of equal costs the shorter chunk
-
-
-def _accumulator_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _log2_decay(dt: Tensor, A: Tensor) -> Tensor:

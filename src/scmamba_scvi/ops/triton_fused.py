@@ -223,7 +223,7 @@ def _conv_backward(
 
 
 def norm_values(x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """`rms_norm`, with ``z`` `gated_rms_norm`, in ``dtype``."""
+    """`rms_norm` in ``dtype``."""
     rows, y = _rows(x), x.new_empty(x.shape, dtype=dtype)
     gate = rows if z is None else _rows(z)
     with torch.cuda.device(x.get_device()):

@@ -1,7 +1,9 @@
 """What all figures have in common: the figure to draw into, its size, and how axes and planes look."""
 
+from collections.abc import Iterable
 from typing import Final
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -52,6 +54,22 @@ def style_plane(ax: Axes) -> None:
         spine.set(color="0.75", linewidth=0.6)
 
 
-def write_above(ax: Axes, name: str, x: float, y: float, side: str) -> None:
-    """A small name just above a point."""
-    ax.annotate(name, (x, y), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side)
+def write_above(ax: Axes, points: Iterable[tuple[str, float, float]], most: int, box: tuple[float, float]) -> None:
+    """Small names just above the first ``most`` points that have room, for axes whose limits are set.
+
+    ``points`` are name, x and y; ``box`` is what a name takes, as fractions of the width and height of the axes.
+    """
+    taken: list[np.ndarray] = []
+    for name, x, y in points:
+        if len(taken) == most:
+            return
+        at = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
+        side, shift = (
+            ("left", 0.5) if at[0] < box[0] / 2 else ("right", -0.5) if at[0] > 1 - box[0] / 2 else ("center", 0)
+        )
+        at[0] += shift * box[0]  # the middle of the name
+        if all((np.abs(at - other) >= box).any() for other in taken):
+            taken.append(at)
+            ax.annotate(
+                name, (x, y), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side
+            )

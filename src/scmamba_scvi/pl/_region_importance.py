@@ -1,7 +1,6 @@
 """Importance along the whole genome, chromosomes side by side on one axis."""
 
 import itertools
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -9,34 +8,27 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, write_above
 from ._cells import check_columns
 from ._palette import LINES
 
 #: Inches of the figure's width, and of a group's height.
 WIDTH, HEIGHT = 11.0, 1.25
-#: Fraction of the width that the name of a peak takes, and that of a chromosome.
-NAME, CHROMOSOME = 0.145, 0.018
+#: Fraction of the width that the name of a peak takes, which has the height to itself, and that of a chromosome.
+NAME, CHROMOSOME = (0.145, 1.0), 0.018
 #: Features named per group.
 N_LABELS: Final = 3
 COLUMNS: Final = ("group", "name", "chrom", "start", "end", "importance")
 
 
-def region_importance(
-    table: pd.DataFrame,
-    groups: Sequence[str] | None = None,
-    *,
-    figure: Figure | None = None,
-) -> list[Axes]:
+def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> list[Axes]:
     """Draw which features place groups of cells where they lie, a row per group, chromosomes from left to right.
 
     Parameters
     ----------
     table
-        What :meth:`scmamba_scvi.SCMAMBA.get_region_importance` gives.
-    groups
-        Rows to draw, in this order. `None`: all.
+        What :meth:`scmamba_scvi.SCMAMBA.get_region_importance` gives; groups are drawn in its order.
     figure
         Draw into this empty figure, which is given the size needed; `None` makes one with pyplot.
 
@@ -50,11 +42,8 @@ def region_importance(
     >>> axes = pl.region_importance(table)
     """
     check_columns(table, COLUMNS, "get_region_importance")
-    known = list(dict.fromkeys(table["group"].astype(str)))
-    groups = known if groups is None else [groups] if isinstance(groups, str) else list(groups)
-    if unknown := [group for group in groups if group not in known]:
-        raise UnknownNameError("group", unknown[0], known)
-    placed = table[(table["chrom"] != "") & table["group"].isin(groups)]
+    groups = list(dict.fromkeys(table["group"].astype(str)))
+    placed = table[table["chrom"] != ""]
     if placed.empty:
         raise ScmambaError("No feature of the table has coordinates: annotate_genome() gives them to genes.")
     # chromosomes in the order of the table, which is that of the genome
@@ -63,6 +52,8 @@ def region_importance(
     offsets = lengths.cumsum() - lengths
     figure = figure_or_new(figure, WIDTH, 0.7 + HEIGHT * len(groups))
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
+    whole, middles = lengths.sum(), offsets + lengths / 2
+    axes[-1].set_xlim(0, whole)
     for ax, group, color in zip(axes, groups, itertools.cycle(LINES), strict=False):
         own = placed[placed["group"] == group]
         x = own["chrom"].astype(str).map(offsets).to_numpy() + (own["start"] + own["end"]).to_numpy() / 2
@@ -71,7 +62,6 @@ def region_importance(
         for chrom in offsets.index[1::2]:
             ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.95", lw=0, zorder=-1)
     # the longest first; a name that would touch another one is left out
-    whole, middles = lengths.sum(), offsets + lengths / 2
     names = pd.Series({chrom: len(chrom.removeprefix("chr")) for chrom in lengths.index})  # contigs have long ones
     named: list[str] = []
     for chrom in lengths.sort_values(ascending=False, kind="stable").index:
@@ -80,7 +70,6 @@ def region_importance(
             named.append(chrom)
     ticks = [chrom.removeprefix("chr") for chrom in named]
     axes[-1].set_xticks(middles[named].tolist(), ticks, fontsize=FONT_SIZE - 1)
-    axes[-1].set_xlim(0, whole)
     axes[-1].set_xlabel("chromosome", fontsize=FONT_SIZE)
     axes[0].set_title("importance", fontsize=FONT_SIZE, loc="left")
     return list(axes)
@@ -91,15 +80,6 @@ def _draw_row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: 
     ax.axhline(0, color="0.6", lw=0.5)
     low, high = min(0.0, float(y.min())), max(0.0, float(y.max()))
     ax.set_ylim(low - 0.05 * (high - low or 1), high + 0.35 * (high - low or 1))
-    taken: list[float] = []
-    width = float(x.max()) or 1.0
-    for i in np.argsort(-y, kind="stable"):
-        if len(taken) == N_LABELS or y[i] <= 0:
-            break
-        at = x[i] / width
-        side, left = ("left", at) if at < 0.08 else ("right", at - NAME) if at > 0.92 else ("center", at - NAME / 2)
-        if all(abs(left - other) >= NAME for other in taken):  # else this name would cover that of a neighbour
-            taken.append(left)
-            write_above(ax, str(names[i]), x[i], y[i], side)
+    write_above(ax, ((names[i], x[i], y[i]) for i in np.argsort(-y, kind="stable") if y[i] > 0), N_LABELS, NAME)
     ax.locator_params(axis="y", nbins=3)
     style_axes(ax, font_size=FONT_SIZE - 2, tick_length=2)

@@ -20,8 +20,8 @@ LINEAR: Final = 1_000
 #: Pairs that a point of the line of means averages, at least, and most points of the line.
 PAIRS_PER_MEAN: Final = 100
 MAX_MEANS: Final = 40
-#: Genes named, those with the highest z.
-N_LABELS: Final = 4
+#: Genes named, those with the highest z, and the fractions of width and height that a name takes.
+N_LABELS, NAME = 4, (0.14, 0.07)
 
 
 def region_links(table: pd.DataFrame, *, q: float = 0.1, figure: Figure | None = None) -> Axes:
@@ -62,7 +62,6 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, figure: Figure | None =
     ax.scatter([], [], s=16, c=FEW[0], alpha=0.8, linewidths=0, label=label)
     _draw_means(ax, distance, z)
     ax.set_ylim(min(z.min(), -1.2) - 0.2, max(z.max(), 1.2) + 0.28 * np.ptp(z))
-    _write_names(ax, known)
     ax.set_xscale("symlog", linthresh=LINEAR)
     farthest = max(float(np.abs(distance).max()), LINEAR)
     steps = [step for step in (1_000, 10_000, 100_000, 1_000_000) if step <= farthest]
@@ -70,6 +69,8 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, figure: Figure | None =
     ax.set_xticks(ticks, [f"{tick // 1000:,}" for tick in ticks])
     ax.minorticks_off()
     ax.set_xlim(-1.15 * farthest, 1.15 * farthest)
+    best = known.sort_values("z", ascending=False, kind="stable").drop_duplicates("gene")
+    write_above(ax, zip(best["gene"], best["distance"], best["z"], strict=True), N_LABELS, NAME)
     ax.set_xlabel("kilobases from the start of transcription (negative: upstream)", fontsize=FONT_SIZE)
     ax.set_ylabel("z against peaks elsewhere", fontsize=FONT_SIZE)
     ax.legend(fontsize=FONT_SIZE - 1, frameon=False, loc="upper left", ncols=2, borderaxespad=0.2)
@@ -86,18 +87,3 @@ def _draw_means(ax: Axes, distance: np.ndarray, z: np.ndarray) -> None:
     error = np.array([z[group].std() / np.sqrt(len(group)) for group in groups])
     ax.fill_between(at, mean - 2 * error, mean + 2 * error, color=FEW[3], alpha=0.25, lw=0)
     ax.plot(at, mean, color=FEW[3], lw=1.6, marker="o", ms=2.5, label="mean of pairs")
-
-
-def _write_names(ax: Axes, known: pd.DataFrame) -> None:
-    best = known.sort_values("z", ascending=False, kind="stable").drop_duplicates("gene")
-    taken: list[tuple[float, float]] = []
-    height = float(np.ptp(ax.get_ylim()))
-    for gene, distance, z in zip(best["gene"], best["distance"], best["z"], strict=True):
-        if len(taken) == N_LABELS:
-            break
-        size = abs(distance) / LINEAR
-        x = float(np.sign(distance) * (size if size <= 1 else 1 + np.log10(size)))  # on the axis, in decades
-        if any(abs(x - other) < 1.1 and abs(z - y) < 0.07 * height for other, y in taken):
-            continue  # this name would cover another one
-        taken.append((x, z))
-        write_above(ax, str(gene), distance, z, "center" if abs(x) < 2.5 else "left" if x < 0 else "right")

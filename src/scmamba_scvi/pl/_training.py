@@ -73,8 +73,12 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
     axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for ax, (title, series, chance) in zip(axes, panels, strict=True):
         _draw(ax, title, series, chance, best, starts)
-        if len(starts) == len(STAGES):
-            _name_stages(ax, starts[-1])
+        if len(starts) == len(STAGES):  # a line before the second, and the names of both above the panel
+            ax.axvline(starts[-1] - 0.5, color="0.75", lw=1, zorder=0)
+            for name, x, side in zip(STAGES, (0, 1), ("left", "right"), strict=True):
+                ax.text(
+                    x, 1.015, name, transform=ax.transAxes, ha=side, va="bottom", fontsize=FONT_SIZE - 1.5, color="0.4"
+                )
     return axes
 
 
@@ -116,10 +120,3 @@ def _draw(
     style_axes(ax)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=FONT_SIZE - 1, frameon=False)
-
-
-def _name_stages(ax: Axes, second: int) -> None:
-    """A line before the first epoch of the second stage, and the names of both above the panel."""
-    ax.axvline(second - 0.5, color="0.75", lw=1, zorder=0)
-    for name, x, side in zip(STAGES, (0, 1), ("left", "right"), strict=True):
-        ax.text(x, 1.015, name, transform=ax.transAxes, ha=side, va="bottom", fontsize=FONT_SIZE - 1.5, color="0.4")

@@ -181,7 +181,9 @@ def _text(table: pd.DataFrame, column: str | None) -> np.ndarray:
 
 
 def _loci_of_gtf(path: Path) -> pd.DataFrame:
-    with _open_text(path) as lines:
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path, "rt", encoding="utf-8") if zipped else open(path, encoding="utf-8") as lines:
         loci = pd.DataFrame(_gene_records(lines, path), columns=["id", "name", "chrom", "start", "end", "strand"])
     if loci.empty:
         raise ScmambaError(
@@ -189,12 +191,6 @@ def _loci_of_gtf(path: Path) -> pd.DataFrame:
             f"table with the columns gene_name, chrom, start, end."
         )
     return loci
-
-
-def _open_text(path: Path):
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rt", encoding="utf-8") if zipped else open(path, encoding="utf-8")
 
 
 def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, str, int, int, str]]:
@@ -222,8 +218,7 @@ def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, 
 def _attribute(attributes: str, *names: str) -> str:
     """Value of the first attribute present: ``gene_id "x";`` in GTF, ``ID=gene:x;`` in GFF3."""
     for name in names:
-        match = re.search(rf'(?:^|;)\s*{name}[ =]"?([^";]+)', attributes)
-        if match:
+        if match := re.search(rf'(?:^|;)\s*{name}[ =]"?([^";]+)', attributes):
             return match[1].removeprefix("gene:").strip()
     return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -228,15 +229,11 @@ def _patch_names(where: Coordinates, order: np.ndarray, first: np.ndarray) -> tu
     chrom = where.chrom[order][first]
     start, end = where.start[order][first], np.maximum.reduceat(where.end[order], first)
     names: list[str] = []
-    seen: dict[str, int] = {}
-    unplaced = 0
+    seen: Counter[str] = Counter()
     for c, a, b in zip(chrom, start, end, strict=True):
-        if c < 0:
-            unplaced += 1
-            names.append(f"{UNPLACED}:{unplaced}")
-            continue
-        name = f"{where.chroms[c]}:{a:,}-{b:,}"
+        name = UNPLACED if c < 0 else f"{where.chroms[c]}:{a:,}-{b:,}"
+        seen[name] += 1
         # features with equal coordinates can fill two patches; names are used as an index, so they must differ
-        seen[name] = seen.get(name, 0) + 1
-        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        more = f" ({seen[name]})" if seen[name] > 1 else ""
+        names.append(f"{name}:{seen[name]}" if c < 0 else name + more)
     return tuple(names)

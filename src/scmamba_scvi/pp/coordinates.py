@@ -83,11 +83,9 @@ def parse_coordinates(var: pd.DataFrame) -> Coordinates:
 
 def find_column(columns: Iterable[object], spellings: Sequence[str]) -> str | None:
     """The column with the most usual of ``spellings``, ignoring case; None if there is none."""
-    by_lower: dict[str, str] = {}
-    for column in map(str, columns):
-        # of the columns Chrom and chrom, take chrom
-        if column.lower() not in by_lower or column.islower():
-            by_lower[column.lower()] = column
+    names = [*map(str, columns)][::-1]  # of several, the first stays
+    # of the columns Chrom and chrom, take chrom
+    by_lower = {name.lower(): name for name in names} | {name: name for name in names if name.islower()}
     return next((by_lower[s] for s in spellings if s in by_lower), None)
 
 

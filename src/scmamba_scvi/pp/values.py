@@ -6,6 +6,7 @@ result depends on that row alone. Empty rows, i.e. cells that lack the modality,
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ScmambaError, UnknownNameError
-from ..ops.csr import column_sums, is_csr, row_lengths, with_values
+from ..ops.csr import column_sums, is_csr, row_lengths, stored, with_values
 
 #: Counts per cell after scaling, the usual "counts per ten thousand" of the field.
 TARGET_SUM: Final = 1e4
@@ -58,17 +59,17 @@ class LogNormalized(ValueTransform):
     """Counts scaled to `TARGET_SUM` per cell, then ``log(1 + x)`` (``"log1p"``)."""
 
     def _transform(self, x: Tensor) -> Tensor:
-        return _like(x, _scaled_log(x, TARGET_SUM))
+        return with_values(x, _scaled_log(x, TARGET_SUM))
 
 
 class Presence(ValueTransform):
     """1 where something was counted, 0 elsewhere (``"binary"``; accessibility in the paper, section 4.1.1)."""
 
     def _transform(self, x: Tensor) -> Tensor:
-        return _like(x, (_values(x) != 0).to(x.dtype))
+        return with_values(x, _seen(x))
 
 
-class FeatureWeighted(ValueTransform):
+class FeatureWeighted(ValueTransform, abc.ABC):
     """Base of the transforms that learn one weight per feature from the training cells."""
 
     name: str
@@ -81,6 +82,28 @@ class FeatureWeighted(ValueTransform):
         self.register_buffer("n_train", torch.zeros((), dtype=torch.long))
         self._fitted = False  # so that not every step reads the buffer, which would wait for the device
 
+    def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
+        """See `ValueTransform.fit`: one pass, ``f`` numbers of memory."""
+        n_train, total = 0, torch.zeros(self.n_features, dtype=torch.double)
+        for x in blocks:
+            total += column_sums(x, self._evidence(x)).cpu()
+            n_train += int((_row_sums(x, _seen(x)) > 0).sum())
+        if not n_train:
+            raise ScmambaError(
+                f"The weights of values={self.name!r} need training cells with counts, but all cells given are empty."
+            )
+        self.weight.copy_(self._weights(total, n_train))
+        self.n_train.fill_(n_train)
+        return self
+
+    @abc.abstractmethod
+    def _evidence(self, x: Tensor) -> Tensor:
+        """One number for each stored value of a block."""
+
+    @abc.abstractmethod
+    def _weights(self, total: Tensor, n_train: int) -> Tensor:
+        """Weights from the sums ``(f,)`` over the training cells that have any count, so many."""
+
     def _fitted_weight(self) -> Tensor:
         self._fitted = self._fitted or bool(self.n_train > 0)
         if not self._fitted:
@@ -88,10 +111,6 @@ class FeatureWeighted(ValueTransform):
                 f"values={self.name!r} needs the weights of the training cells: fit(blocks), or load a state dict."
             )
         return self.weight
-
-    def _store(self, weight: Tensor, n_train: int) -> None:
-        self.weight.copy_(weight)
-        self.n_train.fill_(n_train)
 
 
 class InverseFrequency(FeatureWeighted):
@@ -103,24 +122,18 @@ class InverseFrequency(FeatureWeighted):
 
     name = "tfidf"
 
-    def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
-        """Count the training cells that have each feature: one pass, ``f`` numbers of memory."""
-        n_train, df = 0, torch.zeros(self.n_features, dtype=torch.double)
-        for x in blocks:
-            seen = (_values(x) != 0).to(x.dtype)
-            df += column_sums(x, seen).cpu()
-            n_train += int((_row_sums(x, seen) > 0).sum())
-        if not n_train:
-            raise ScmambaError("The idf weights need training cells with counts, but all cells given are empty.")
+    def _evidence(self, x: Tensor) -> Tensor:
+        return _seen(x)
+
+    def _weights(self, total: Tensor, n_train: int) -> Tensor:
         # divided in float32, as the weights are kept
-        self._store(torch.log1p(n_train / df.clamp(min=1).float()), n_train)
-        return self
+        return torch.log1p(n_train / total.clamp(min=1).float())
 
     def _transform(self, x: Tensor) -> Tensor:
         # in place on new tensors, since memory bandwidth is the limit on a CPU
-        weights = _per_feature(x, self._fitted_weight()).masked_fill_(_values(x) == 0, 0.0)
+        weights = _per_feature(x, self._fitted_weight()).masked_fill_(stored(x) == 0, 0.0)
         length = _row_sums(x, weights.square()).sqrt_()
-        return _like(x, weights.div_(_per_value(x, _positive(length))))
+        return with_values(x, weights.div_(_per_value(x, _positive(length))))
 
 
 class ParetoLog(FeatureWeighted):
@@ -138,25 +151,19 @@ class ParetoLog(FeatureWeighted):
 
     name = "pareto"
 
-    def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
-        """Variance due to counting of every feature: one pass, ``f`` numbers of memory."""
-        n_train, total = 0, torch.zeros(self.n_features, dtype=torch.double)
-        for x in blocks:
-            counts = _values(x)
-            step = _scaled_log(x, PARETO_SUM) - _scaled_log(x, PARETO_SUM, less=1)
-            total += column_sums(x, (counts.clamp(min=0) * step.square()).double()).cpu()
-            n_train += int((_row_sums(x, counts) > 0).sum())
-        if not n_train:
-            raise ScmambaError("The weights need training cells with counts, but all cells given are empty.")
+    def _evidence(self, x: Tensor) -> Tensor:
+        step = _scaled_log(x, PARETO_SUM) - _scaled_log(x, PARETO_SUM, less=1)
+        return (stored(x).clamp(min=0) * step.square()).double()
+
+    def _weights(self, total: Tensor, n_train: int) -> Tensor:
         noise = (total / n_train).sqrt()
         counted = noise[noise > 1e-6]  # smaller ones are rounding errors
         # numpy's, since torch.quantile accepts at most 16 million numbers
         lowest = float(np.quantile(counted, 0.1)) if len(counted) else 1.0
-        self._store(noise.clamp(min=lowest).rsqrt(), n_train)
-        return self
+        return noise.clamp(min=lowest).rsqrt()
 
     def _transform(self, x: Tensor) -> Tensor:
-        return _like(x, _scaled_log(x, PARETO_SUM).mul_(_per_feature(x, self._fitted_weight())))
+        return with_values(x, _scaled_log(x, PARETO_SUM).mul_(_per_feature(x, self._fitted_weight())))
 
 
 class QuantileBins(ValueTransform):
@@ -269,22 +276,18 @@ def _scaled_log(x: Tensor, target_sum: float, less: int = 0) -> Tensor:
 
     With ``less``, of counts that are smaller by so many, at the scale of the whole cell.
     """
-    counts = _values(x)
+    counts = stored(x)
     scale = _per_value(x, target_sum / _positive(_row_sums(x, counts)))
     return torch.log1p((counts - less).clamp(min=0) * scale if less else counts * scale)
 
 
-def _values(x: Tensor) -> Tensor:
-    """What is stored of ``x``: ``(nnz,)`` of CSR, else ``(n, f)``; below, ``v`` is a tensor of this shape."""
-    return x.values() if is_csr(x) else x
-
-
-def _like(x: Tensor, v: Tensor) -> Tensor:
-    return with_values(x, v) if is_csr(x) else v
+def _seen(x: Tensor) -> Tensor:
+    """1 where what is stored of ``x`` is not zero."""
+    return (stored(x) != 0).to(x.dtype)
 
 
 def _row_sums(x: Tensor, v: Tensor) -> Tensor:
-    """Sum of ``v`` over each row, ``(n,)`` for CSR, else ``(n, 1)``."""
+    """Sum of ``v``, one for each stored value, over each row, ``(n,)`` for CSR, else ``(n, 1)``."""
     if not is_csr(x):
         return v.sum(1, keepdim=True)
     # in a fixed order: scattered additions on a GPU would differ in the last digits from run to run

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from scmamba_scvi import SCMAMBA, pl
 from scmamba_scvi.data import simulate_multiome
-from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.nn.attribution import integrated_gradients
 from scmamba_scvi.ops.csr import is_csr, with_values
 
@@ -101,11 +101,9 @@ def test_what_cannot_be_explained_is_named(typed, arguments, message):
 def test_figure(typed):
     model, _ = typed
     table = model.get_region_importance(groupby="cell_type", modality="atac", n_steps=1, max_cells=50)
-    axes = pl.region_importance(table, ["type_1", "type_3"], figure=Figure())
+    axes = pl.region_importance(table[table["group"].isin(["type_1", "type_3"])], figure=Figure())
     assert [ax.get_ylabel() for ax in axes] == ["type_1", "type_3"]
     assert axes[1].get_xticklabels()[0].get_text() == "1" and len(axes[0].texts) == 3
-    with pytest.raises(UnknownNameError, match="group"):
-        pl.region_importance(table, "type_7", figure=Figure())
     with pytest.raises(ScmambaError, match="lacks"):
         pl.region_importance(table.drop(columns="importance"), figure=Figure())
     with pytest.raises(ScmambaError, match="No feature of the table has coordinates"):
