@@ -114,6 +114,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
             f"{target} exists: choose another name" + ("." if overwrite else ", or pass overwrite=True.")
         )
     from_root = _open(source, "r")
+    target.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(target.parent) as folder:
         with explained(f"{source} cannot be converted to {target}"):
             _copy(from_root, zarr.open_group(folder / "new", mode="w", zarr_format=2))
