@@ -45,9 +45,12 @@ def demo(
     """
     with reporting():
         check_writable(out_dir)
+        import numpy as np
+
         from ..data import simulate_multiome
 
         mdata = simulate_multiome(n_cells=cells, seed=seed)
+        mdata = mdata[:, np.concatenate([part.X.getnnz(axis=0) > 0 for part in mdata.mod.values()])].copy()
         say(f"Simulated, not real: {_describe(mdata)}.")
         model = _integrate(mdata, "cell_type", batch_key="batch", seed=seed, max_epochs=DEMO_EPOCHS)
         _write_results(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
