@@ -107,7 +107,7 @@ class PatchTokenizer(nn.Module):
         # the bag of each stored value is its (cell, patch)
         bag = (row_index(x.crow_indices(), col) * self.n_patches).add_(self._patch_of.index_select(0, col))
         if not self._in_order:
-            order = torch.argsort(bag, stable=True)
+            bag, order = torch.sort(bag, stable=True)
             values, col = values.index_select(0, order), col.index_select(0, order)
         offsets = bag_offsets(bag, n * self.n_patches)
         index = self._offset_of.index_select(0, col) if self.shared else col

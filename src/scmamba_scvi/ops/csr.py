@@ -48,7 +48,7 @@ def row_index(crow: Tensor, col: Tensor) -> Tensor:
 
 def bag_offsets(bag: Tensor, n_bags: int) -> Tensor:
     """Where each of ``n_bags`` bags begins and the last one ends, for the bag ``(nnz,)`` of each value in rising order."""
-    return F.pad(torch.bincount(bag, minlength=n_bags).cumsum(0), (1, 0))
+    return torch.searchsorted(bag, torch.arange(n_bags + 1, dtype=bag.dtype, device=bag.device))
 
 
 def select_rows(x: Tensor, keep: Tensor | None) -> Tensor:
@@ -85,6 +85,8 @@ def mask_inputs(x: Tensor, rate: float) -> Tensor:
     if not is_csr(x):
         return x * (torch.rand_like(x) >= rate) * scale
     values = x.values()
+    if values.device.type == "cuda":  # to take them out would cost more there, and the host would wait to know how many
+        return with_values(x, F.dropout(values, rate))
     keep = torch.rand(values.shape, device=values.device) >= rate
     kept_before = F.pad(keep.cumsum(0), (1, 0))
     kept = keep.nonzero().squeeze(1)  # once: indexing by the mask would search it for each of the two arrays
@@ -132,9 +134,8 @@ def bag_product(values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) ->
 
 def transposed_bag_product(values: Tensor, col: Tensor, row: Tensor, dense: Tensor, n_cols: int) -> Tensor:
     """``S.T @ dense`` for stored values ``(nnz,)`` at ``row``, ``col``: ``(rows, e)`` to ``(n_cols, e)``."""
-    order = torch.argsort(col)
-    by_col = bag_offsets(col, n_cols)
-    return _sum_bags(dense, row.index_select(0, order), by_col, values.index_select(0, order))
+    col, order = torch.sort(col)
+    return _sum_bags(dense, row.index_select(0, order), bag_offsets(col, n_cols), values.index_select(0, order))
 
 
 class _BagProduct(torch.autograd.Function):

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import ScmambaError
+from .launch import launch
 from .triton_fused import dense_rows
 
 #: Channels of one program, forward and backward.
@@ -290,10 +291,10 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> T
     """Outputs ``(n, c, h, p)`` without a gradient; dt, A and D in float32, rows of x, B and C dense."""
     y, sizes = x.new_empty(x.shape), _sizes(x, B, backward=False)
     (n, c, h, p), q = x.shape, sizes["Q"]
-    with torch.cuda.device(x.get_device()):
-        _forward[(n * h * triton.cdiv(p, sizes["P"]),)](
-            x, dt, A, B, C, D, y, c, triton.cdiv(c, q), *_strides(x, dt, B, C), **sizes
-        )
+    launch(
+        _forward, (n * h * triton.cdiv(p, sizes["P"]),), x, x, dt, A, B, C, D, y, c, triton.cdiv(c, q),
+        *_strides(x, dt, B, C), **sizes,
+    )  # fmt: skip
     return y
 
 
@@ -317,23 +318,23 @@ def scan_gradients(
     d_bits, ddt = dt.new_empty(2, n, h, blocks, c)
     kept, dA, dD = dt.new_empty(3, n, k, h, blocks)
     strides = _strides(x, dt, B, C)
-    with torch.cuda.device(x.get_device()):
-        states = d_states = dy  # not read if there is one chunk
-        if k > 1:
-            states, d_states = x.new_empty(2, n, k - 1, h * blocks, S, P)
-            of_states = {name: size for name, size in sizes.items() if name != "ONE_CHUNK"} | {"num_stages": 3}
-            for reverse, (entering, by) in enumerate(((x, B), (dy, C))):
-                _states[(n * h * blocks,)](
-                    entering, dt, A, by, states, d_states, kept, c, k, *_strides(entering, dt, by, by)[:8],
-                    **of_states, REVERSE=bool(reverse),
-                )  # fmt: skip
-        _gradients_of_reading[(n * k,)](
-            x, dt, A, B, C, dy, states, dC, d_bits, c, k, *strides, *dC.stride()[:2], **sizes
-        )
-        _gradients_of_bringing[(n * k,)](
-            x, dt, A, B, C, D, dy, d_bits, kept, d_states, dx, ddt, dA, dB, dD, c, k,
-            *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
-        )  # fmt: skip
+    states = d_states = dy  # not read if there is one chunk
+    if k > 1:
+        states, d_states = x.new_empty(2, n, k - 1, h * blocks, S, P)
+        of_states = {name: size for name, size in sizes.items() if name != "ONE_CHUNK"} | {"num_stages": 3}
+        for reverse, (entering, by) in enumerate(((x, B), (dy, C))):
+            launch(
+                _states, (n * h * blocks,), x, entering, dt, A, by, states, d_states, kept, c, k,
+                *_strides(entering, dt, by, by)[:8], **of_states, REVERSE=bool(reverse),
+            )  # fmt: skip
+    launch(
+        _gradients_of_reading, (n * k,), x, x, dt, A, B, C, dy, states, dC, d_bits, c, k, *strides, *dC.stride()[:2],
+        **sizes,
+    )  # fmt: skip
+    launch(
+        _gradients_of_bringing, (n * k,), x, x, dt, A, B, C, D, dy, d_bits, kept, d_states, dx, ddt, dA, dB, dD, c, k,
+        *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
+    )  # fmt: skip
     return ddt.sum(2).transpose(1, 2), dA.sum((0, 1, 3)), dD.sum((0, 1, 3))
 
 
