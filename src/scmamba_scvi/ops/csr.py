@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,30 @@ def select_rows(x: Tensor, keep: Tensor | None) -> Tensor:
     stored = torch.repeat_interleave(keep, lengths, output_size=x.values().numel())
     crow = F.pad(lengths[keep].cumsum(0), (1, 0)).to(x.crow_indices().dtype)
     return csr(crow, x.col_indices()[stored], x.values()[stored], (crow.numel() - 1, x.shape[1]))
+
+
+def concatenated(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of all ``parts``, dense or CSR, one below the other."""
+    if not is_csr(parts[0]):
+        return torch.cat(list(parts))
+    lengths = torch.cat([row_lengths(part) for part in parts])
+    crow = F.pad(lengths.cumsum(0), (1, 0))
+    col, values = (torch.cat([part_of(part) for part in parts]) for part_of in (Tensor.col_indices, Tensor.values))
+    # row starts may be more than the type of the columns can count
+    return csr(crow, col, values, (len(lengths), parts[0].shape[1]))
+
+
+def take_rows(x: Tensor, rows: Tensor, n_stored: int) -> Tensor:
+    """Rows of ``x``, dense or CSR, in the order of the positions ``rows``, which have ``n_stored`` stored values."""
+    if not is_csr(x):
+        return x.index_select(0, rows)
+    lengths = x.crow_indices().diff().index_select(0, rows)
+    crow = F.pad(lengths.cumsum(0), (1, 0))
+    first = x.crow_indices().index_select(0, rows) - crow[:-1]
+    at = torch.repeat_interleave(first, lengths, output_size=n_stored)
+    at += torch.arange(n_stored, dtype=at.dtype, device=at.device)
+    col, values = x.col_indices().index_select(0, at), x.values().index_select(0, at)
+    return csr(crow.to(col.dtype), col, values, (len(rows), x.shape[1]))
 
 
 def scatter_rows(x: Tensor, present: Tensor | None) -> Tensor:

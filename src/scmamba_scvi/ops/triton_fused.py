@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch
+from .launch import launch, n_blocks, power_of_two
 
 #: At most so many programs share the rows of a norm in its backward pass; each sums its part of the weight's gradient.
 N_PROGRAMS: Final = 1024
@@ -242,7 +242,7 @@ def norm_gradients(
     rows, dx = _rows(x), x.new_empty(x.shape)
     gate, dgate = (rows, dx.flatten(0, -2)) if z is None or dz is None else (_rows(z), dz.flatten(0, -2))
     options = _row_options(x, ELEMENTS // 2)  # there are more of them to hold at once
-    parts = weight.new_empty(min(N_PROGRAMS, triton.cdiv(len(rows), options["R"])), x.shape[-1], dtype=torch.float32)
+    parts = weight.new_empty(min(N_PROGRAMS, n_blocks(len(rows), options["R"])), x.shape[-1], dtype=torch.float32)
     launch(
         _norm_backward, (len(parts),), x, dy.contiguous(), rows, gate, weight, dx, dgate, parts, len(rows),
         rows.stride(0), gate.stride(0), dgate.stride(0), eps, **options, GATED=z is not None,
@@ -297,17 +297,17 @@ def dense_rows(x: Tensor) -> Tensor:
 
 def _row_options(x: Tensor, elements: int = ELEMENTS) -> dict[str, int]:
     """Columns and rows of one program: several short rows together, so that each thread has several loads under way."""
-    D = triton.next_power_of_2(x.shape[-1])
+    D = power_of_two(x.shape[-1])
     return {"d": x.shape[-1], "D": D, "R": min(16, max(1, elements // D))}
 
 
 def _row_grid(rows: Tensor, x: Tensor) -> tuple[int]:
-    return (triton.cdiv(len(rows), _row_options(x)["R"]),)
+    return (n_blocks(len(rows), _row_options(x)["R"]),)
 
 
 def _run_grid(x: Tensor) -> tuple[int, int]:
     n, c, m = x.shape
-    return n * triton.cdiv(c, RUN), triton.cdiv(m, CHANNELS)
+    return n * n_blocks(c, RUN), n_blocks(m, CHANNELS)
 
 
 def _run_options(weight: Tensor) -> dict[str, int]:

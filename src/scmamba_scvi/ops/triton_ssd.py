@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import ScmambaError
-from .launch import launch
+from .launch import launch, n_blocks, power_of_two
 from .triton_fused import dense_rows
 
 #: Channels of one program, forward and backward.
@@ -292,7 +292,7 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> T
     y, sizes = x.new_empty(x.shape), _sizes(x, B, backward=False)
     (n, c, h, p), q = x.shape, sizes["Q"]
     launch(
-        _forward, (n * h * triton.cdiv(p, sizes["P"]),), x, x, dt, A, B, C, D, y, c, triton.cdiv(c, q),
+        _forward, (n * h * n_blocks(p, sizes["P"]),), x, x, dt, A, B, C, D, y, c, n_blocks(c, q),
         *_strides(x, dt, B, C), **sizes,
     )  # fmt: skip
     return y
@@ -314,7 +314,7 @@ def scan_gradients(
     """
     (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, backward=True), into
     Q, P, S = (sizes[name] for name in "QPS")
-    blocks, k = triton.cdiv(p, P), triton.cdiv(c, Q)
+    blocks, k = n_blocks(p, P), n_blocks(c, Q)
     d_bits, ddt = dt.new_empty(2, n, h, blocks, c)
     kept, dA, dD = dt.new_empty(3, n, k, h, blocks)
     strides = _strides(x, dt, B, C)
@@ -368,7 +368,7 @@ def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
 
 
 def _power_of_two(length: int) -> int:
-    return max(triton.next_power_of_2(length), MIN_AXIS)
+    return max(power_of_two(length), MIN_AXIS)
 
 
 def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[int, ...]:
