@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import plain_layers
-from .launch import compiling
+from .launch import compiling, running
 
 logger = logging.getLogger(f"scvi.{__name__}")
 
@@ -136,7 +136,7 @@ def load_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
 def _fault(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> str:
     """Which kernel differs from plain torch in values or gradients on a small example, empty if none does."""
     # this runs in the first pass through a network, which must not notice it
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), running():
         with compiling():
             _example(kernels, device, dtype)
         for name, found in _example(kernels, device, dtype).items():

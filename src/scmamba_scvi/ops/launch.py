@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -61,12 +61,24 @@ def compiling() -> Iterator[None]:
 
     One after the other, the kernels of a network take a compiler up to 15 seconds, of which it uses one core.
     """
-    global _compiler
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
-        _compiler = _Compiler(threads)
-        try:
+        compiler = _Compiler(threads)
+        with _launching_by(compiler):
             yield
-        finally:
-            begun, _compiler = _compiler.begun, None
-    for compiled in begun.values():
+    for compiled in compiler.begun.values():
         compiled.result()  # raises what the compiler raised
+
+
+def running() -> AbstractContextManager[None]:
+    """Within the block kernels are run, also inside of `compiling`."""
+    return _launching_by(None)
+
+
+@contextmanager
+def _launching_by(compiler: _Compiler | None) -> Iterator[None]:
+    global _compiler
+    before, _compiler = _compiler, compiler
+    try:
+        yield
+    finally:
+        _compiler = before

@@ -17,7 +17,7 @@ def set_checkpointing(module: SCMAMBAModule, asked: bool | None, n_cells: int) -
     """Checkpoint all blocks or none; `None`: as few blocks as make the activations of ``n_cells`` cells fit into a GPU."""
     encoders = cast(list[Encoder], list(module.encoders.values()))
     measures = asked is None and module.device.type == "cuda"
-    kept = [encoder.activation_bytes() if measures else [] for encoder in encoders]
+    kept = [encoder.activation_bytes() if measures and encoder.runs_network else [] for encoder in encoders]
     n_checkpointed = 0
     if any(kept):
         free = torch.cuda.mem_get_info(module.device)[0] - bytes_to_allocate(module)
