@@ -106,8 +106,13 @@ def evaluate_integration(
 
     Examples
     --------
-    >>> mdata.obsm["X_first"] = mdata["rna"].X[:, :9].toarray()  # any embedding can be compared
-    >>> scores = metrics.evaluate_integration(mdata, {"first": {"joint": "X_first"}}, labels_key="cell_type", metrics=["ARI"])
+    >>> first_genes = mdata["rna"].X[:, :9].toarray()  # any matrix will do
+    >>> scores = metrics.evaluate_integration(
+    ...     mdata,
+    ...     {"first": first_genes},
+    ...     labels_key="cell_type",
+    ...     metrics="ARI",
+    ... )
     >>> scores.index.tolist(), scores.columns.tolist()
     (['first'], [('bio', 'ARI')])
     """
