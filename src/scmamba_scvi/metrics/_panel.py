@@ -34,8 +34,7 @@ class Metric:
     group: Literal["bio", "omics", "single-cell", "batch"]
     #: What it measures, in one line.
     about: str
-    #: Computes it; raises a ScmambaError if the data lack what it needs.
-    function: Callable[[Embedded], float]
+    function: Callable[[Embedded], float]  # raises a ScmambaError if the data lack what it needs
     #: Whether a better integration has a higher score.
     higher_is_better: bool = True
     #: Whether it is part of the paper's mean of the group (equations 20 and 21).
