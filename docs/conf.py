@@ -179,14 +179,19 @@ def _name_source_of_inherited(app, doctree):
             signature["module"], signature["fullname"] = member.__module__, member.__qualname__
 
 
+def _mathml(node, **kwargs):
+    """A formula as MathML, which browsers draw by themselves."""
+    # to TeX two digits are two arguments, to docutils they are one number
+    return tex2mathml(re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", node.astext()), **kwargs)
+
+
 def _write_inline_math(translator, node):
-    """Write a formula as MathML, which browsers draw by themselves."""
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(_mathml(node))
     raise SkipNode
 
 
 def _write_equation(translator, node):
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    translator.body.append(f'<div class="equation">{_mathml(node, as_block=True)}</div>')
     raise SkipNode
 
 
