@@ -11,7 +11,7 @@ from .summary import summary
 #: At most eight.
 FRONT = ("scmamba-scvi", "SnapATAC2", "WNN", "MultiVI", "Harmony on gene activity", "weighted CCA", "CCA", "RNA PCA")
 #: Short names of the real sets with labels that have thousands of cells.
-SHORT = {"snareseq_mouse_cortex": "cortex", "bmmc_multiome_5k": "marrow, Multiome", "bmmc_cite_5k": "marrow, CITE"}
+SHORT = {"snareseq_mouse_cortex": "cortex", "bmmc_multiome_5k": "Multiome", "bmmc_cite_5k": "CITE-seq"}
 
 
 def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
@@ -21,8 +21,8 @@ def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
         "Upwards: how many cells have the type of their nearest neighbours in the joint embedding of all cells. To the right: the time that",
         "the fit computes. Up is better, left is faster. The black star is this package with its defaults.", "",
         *_table(held_out, all_cells), "",
-        "Cortex is mouse cortex (SNARE-seq: RNA + ATAC). Marrow is human bone marrow of several donors, Multiome (RNA + ATAC) and CITE-seq",
-        "(RNA + proteins). 1 is the best possible number in every column.", "",
+        "Cortex is mouse cortex (SNARE-seq, RNA + ATAC). Multiome (RNA + ATAC) and CITE-seq (RNA + proteins) are human bone marrow of",
+        "several donors. 1 is the best possible number in every column.", "",
         "- *Overall* is the paper's score of held-out cells, 0.6 of four scores of cell types and 0.4 of four scores of how well the",
         "  modalities lie together. Each goes from 0 for the worst to 1 for the best method of the set.",
         "- *Types* is what the figure shows.",

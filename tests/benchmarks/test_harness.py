@@ -249,5 +249,5 @@ def test_the_first_page_names_who_is_better(harness):
     rows = [one for one in text if one.startswith("| ")]
     assert len(rows) - 2 <= 8 and len([one for one in text if one.startswith("![")]) == 1
     lost = harness.opening.losses(held_out, all_cells)
-    assert any(one.startswith("| all, marrow, CITE | CCA | ") and "kNN accuracy (0.095)" in one for one in lost)
-    assert "| held-out, marrow, CITE | none |  |" in lost
+    assert any(one.startswith("| all, CITE-seq | CCA | ") and "kNN accuracy (0.095)" in one for one in lost)
+    assert "| held-out, CITE-seq | none |  |" in lost
