@@ -99,11 +99,16 @@ class Work:
         self.temperature = torch.tensor(self.config.temperature, device=device)
         self.optimizer = torch.optim.AdamW(self.encoders.parameters(), lr=1e-4, fused=True)
         self.values = {kind: random_values(n_cells, f, device) for kind, f in features.items()}
-        self.present = {kind: torch.ones(n_cells, dtype=torch.bool, device=device) for kind in features}
+        self.present = dict.fromkeys(features)  # as the loader says where every cell has every modality
+        self._is_compiled = False
 
     def step(self) -> torch.Tensor:
         self.encoders.train()
         with torch.autocast(self.device, torch.bfloat16):
+            if not self._is_compiled:  # as at the start of a training
+                for encoder in self.encoders.values():
+                    encoder.compile_kernels()
+                self._is_compiled = True
             z = {kind: encoder(self.values[kind]) for kind, encoder in self.encoders.items()}
         loss = nn.multimodal_loss(
             z, self.present, self.temperature, contrastive_weight=self.config.contrastive_weight,

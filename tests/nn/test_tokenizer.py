@@ -45,6 +45,20 @@ def test_patches_are_the_sums_the_layout_says(slots, patch_embedding):
     torch.testing.assert_close(total, expected.sum(1))
 
 
+@both_orders
+def test_the_way_of_a_gpu_through_shared_patches_gives_the_same(slots):
+    t, x = tokenizer(slots, "shared"), counts().to_sparse_csr()
+    torch.testing.assert_close(t._embed_on_grid(x), t.embed(x))
+    values = x.values().requires_grad_()
+    found = [
+        torch.autograd.grad(
+            way(csr(x.crow_indices(), x.col_indices(), values, (6, F))).square().sum(), [values, t.weight]
+        )
+        for way in (t._embed_on_grid, t.embed)
+    ]
+    torch.testing.assert_close(found[0], found[1])
+
+
 @both_embeddings
 @both_orders
 def test_sparse_and_dense_input_give_the_same_tokens_and_gradients(slots, patch_embedding):

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import ModelConfig
 from ..ops.csr import mask_inputs
+from ..ops.launch import compiling
 from .attention import Attention
 from .block import Block
 from .mamba2 import Mamba2
@@ -136,6 +137,18 @@ class Encoder(nn.Module):
         """In training, keep only the input of the first ``n_blocks``, and compute the rest again in the backward pass."""
         if isinstance(self.network, SequenceNetwork):
             self.network.n_checkpointed = n_blocks
+
+    def compile_kernels(self) -> None:
+        """On a GPU, compile the kernels of a training step side by side; changes nothing else, draws no random numbers."""
+        if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
+            return
+        position = self.embedding.position
+        if position.device.type != "cuda" or not self.runs_network:
+            return
+        # sizes that are divisible by 16 where those of a minibatch are
+        tokens = torch.zeros(16, *position.shape, device=position.device, requires_grad=True)
+        with torch.random.fork_rng(), compiling():
+            torch.autograd.grad(self.network(tokens).sum(), tokens)
 
     def activation_bytes(self) -> list[tuple[int, int]]:
         """Per block, bytes that it keeps for one cell in training, and bytes of its input; draws no random numbers."""

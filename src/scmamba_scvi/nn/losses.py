@@ -49,21 +49,28 @@ def info_nce(
     >>> round(nn.info_nce(torch.eye(4), torch.eye(4), temperature=0.1).item(), 4)  # every cell finds its true match
     0.0001
     """
-    za, zb = za.float(), zb.float()
-    true_match = torch.arange(len(za), device=za.device)
-    itself = torch.eye(len(za), dtype=torch.bool, device=za.device)
+    n, others = len(za), [z for z in (others_a, others_b) if z is not None]
+    z = torch.cat([za, zb, *others]).float()
+    m_a, m_b = (0 if z is None else len(z) for z in (others_a, others_b))
+    hidden = _hidden(n, m_a, m_b, own_negatives, z.device)
+    # autocast casts products of float32 too: at a temperature of 0.01, logits in bf16 are off by up to half a unit
+    with torch.autocast(z.device.type, enabled=False):
+        logits = (z[: 2 * n] @ z.T / temperature).masked_fill(hidden, -torch.inf)  # both directions in one product
+        return F.cross_entropy(logits, torch.arange(2 * n, device=z.device).roll(n))
 
-    def one_way(queries: Tensor, candidates: Tensor, others: Tensor | None) -> Tensor:
-        candidates = candidates if others is None else torch.cat([candidates, others.float()])
-        # autocast casts products of float32 too: at a temperature of 0.01, logits in bf16 are off by up to half a unit
-        with torch.autocast(za.device.type, enabled=False):
-            logits = queries @ candidates.T / temperature  # (n, n + m)
-            if own_negatives:
-                own = (queries @ queries.T / temperature).masked_fill(itself, -torch.inf)
-                logits = torch.cat([logits, own], dim=1)
-            return F.cross_entropy(logits, true_match)
 
-    return (one_way(za, zb, others_b) + one_way(zb, za, others_a)) / 2
+def _hidden(n: int, m_a: int, m_b: int, own_negatives: bool, device: torch.device) -> Tensor:
+    """Which columns of the logits are no candidates of a row, ``(2 n, 2 n + m_a + m_b)``.
+
+    Rows are the pairs' side a, then side b; columns the same, then the unpaired cells of side a and of side b.
+    """
+    column = torch.arange(2 * n + m_a + m_b, device=device)
+    itself = column[: 2 * n, None] == column
+    if own_negatives and not m_a + m_b:
+        return itself
+    of_b = (column >= n) & (column < 2 * n) | (column >= 2 * n + m_a)
+    own_side = of_b[: 2 * n, None] == of_b
+    return own_side & (itself | (column >= 2 * n)) if own_negatives else own_side
 
 
 def cosine_distance(za: Tensor, zb: Tensor) -> Tensor:

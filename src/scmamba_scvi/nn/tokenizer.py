@@ -118,8 +118,7 @@ class PatchTokenizer(nn.Module):
         ``(n, c, e)``; with ``patch_embedding="shared"``, ``e`` is ``d``.
         """
         if is_csr(x) and self.shared and x.device.type == "cuda":
-            # a GPU multiplies by the zeros of a patch sooner than it sums the wide rows of its stored values
-            return self._embed_dense(x.to_dense())
+            return self._embed_on_grid(x)
         return self._embed_csr(x) if is_csr(x) else self._embed_dense(x)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,11 +157,20 @@ class PatchTokenizer(nn.Module):
         # the bag of each stored value is its (cell, patch)
         bag = (row_index(x.crow_indices(), col) * self.n_patches).add_(self._patch_of.index_select(0, col))
         if not self._in_order:
-            order = torch.argsort(bag, stable=True)
+            bag, order = torch.sort(bag, stable=True)
             values, col = values.index_select(0, order), col.index_select(0, order)
         offsets = bag_offsets(bag, n * self.n_patches)
         index = self._offset_of.index_select(0, col) if self.shared else col
         return bag_product(values, index, offsets, self.weight).view(n, self.n_patches, self.weight.shape[1])
+
+    def _embed_on_grid(self, x: Tensor) -> Tensor:
+        """A GPU multiplies by the zeros of a patch sooner than it sums the wide rows of its stored values."""
+        col = x.col_indices()
+        row, slot = row_index(x.crow_indices(), col).long(), self.slots.index_select(0, col)
+        grid = x.values().new_zeros(x.shape[0], self.n_patches * self.patch_size)
+        grid = grid.index_put((row, slot), x.values()).unflatten(1, (self.n_patches, self.patch_size))  # (n, c, w)
+        with torch.autocast(x.device.type, enabled=False):
+            return grid @ self.weight
 
     def _embed_dense(self, x: Tensor) -> Tensor:
         grid = self._to_grid(x.T).view(self.n_patches, self.patch_size, len(x))  # (c, w, n)

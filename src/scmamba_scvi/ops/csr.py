@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ def row_index(crow: Tensor, col: Tensor) -> Tensor:
 
 def bag_offsets(bag: Tensor, n_bags: int) -> Tensor:
     """Where each of ``n_bags`` bags begins and the last one ends, for the bag ``(nnz,)`` of each value in rising order."""
-    return F.pad(torch.bincount(bag, minlength=n_bags).cumsum(0), (1, 0))
+    return torch.searchsorted(bag, torch.arange(n_bags + 1, dtype=bag.dtype, device=bag.device))
 
 
 def select_rows(x: Tensor, keep: Tensor | None) -> Tensor:
@@ -61,6 +62,30 @@ def select_rows(x: Tensor, keep: Tensor | None) -> Tensor:
     stored = torch.repeat_interleave(keep, lengths, output_size=x.values().numel())
     crow = F.pad(lengths[keep].cumsum(0), (1, 0)).to(x.crow_indices().dtype)
     return csr(crow, x.col_indices()[stored], x.values()[stored], (crow.numel() - 1, x.shape[1]))
+
+
+def concatenated(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of all ``parts``, dense or CSR, one below the other."""
+    if not is_csr(parts[0]):
+        return torch.cat(list(parts))
+    lengths = torch.cat([row_lengths(part) for part in parts])
+    crow = F.pad(lengths.cumsum(0), (1, 0))
+    col, values = (torch.cat([part_of(part) for part in parts]) for part_of in (Tensor.col_indices, Tensor.values))
+    # row starts may be more than the type of the columns can count
+    return csr(crow, col, values, (len(lengths), parts[0].shape[1]))
+
+
+def take_rows(x: Tensor, rows: Tensor, n_stored: int) -> Tensor:
+    """Rows of ``x``, dense or CSR, in the order of the positions ``rows``, which have ``n_stored`` stored values."""
+    if not is_csr(x):
+        return x.index_select(0, rows)
+    lengths = x.crow_indices().diff().index_select(0, rows)
+    crow = F.pad(lengths.cumsum(0), (1, 0))
+    first = x.crow_indices().index_select(0, rows) - crow[:-1]
+    at = torch.repeat_interleave(first, lengths, output_size=n_stored)
+    at += torch.arange(n_stored, dtype=at.dtype, device=at.device)
+    col, values = x.col_indices().index_select(0, at), x.values().index_select(0, at)
+    return csr(crow.to(col.dtype), col, values, (len(rows), x.shape[1]))
 
 
 def scatter_rows(x: Tensor, present: Tensor | None) -> Tensor:
@@ -85,6 +110,8 @@ def mask_inputs(x: Tensor, rate: float) -> Tensor:
     if not is_csr(x):
         return x * (torch.rand_like(x) >= rate) * scale
     values = x.values()
+    if values.device.type == "cuda":  # to take them out would cost more there, and the host would wait to know how many
+        return with_values(x, F.dropout(values, rate))
     keep = torch.rand(values.shape, device=values.device) >= rate
     kept_before = F.pad(keep.cumsum(0), (1, 0))
     kept = keep.nonzero().squeeze(1)  # once: indexing by the mask would search it for each of the two arrays
@@ -132,9 +159,8 @@ def bag_product(values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) ->
 
 def transposed_bag_product(values: Tensor, col: Tensor, row: Tensor, dense: Tensor, n_cols: int) -> Tensor:
     """``S.T @ dense`` for stored values ``(nnz,)`` at ``row``, ``col``: ``(rows, e)`` to ``(n_cols, e)``."""
-    order = torch.argsort(col)
-    by_col = bag_offsets(col, n_cols)
-    return _sum_bags(dense, row.index_select(0, order), by_col, values.index_select(0, order))
+    col, order = torch.sort(col)
+    return _sum_bags(dense, row.index_select(0, order), bag_offsets(col, n_cols), values.index_select(0, order))
 
 
 class _BagProduct(torch.autograd.Function):

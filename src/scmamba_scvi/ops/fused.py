@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import plain_layers
+from .launch import compiling
 
 logger = logging.getLogger(f"scvi.{__name__}")
 
@@ -136,6 +137,8 @@ def _fault(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> str
     """Which kernel differs from plain torch in values or gradients on a small example, empty if none does."""
     # this runs in the first pass through a network, which must not notice it
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with compiling():
+            _example(kernels, device, dtype)
         for name, found in _example(kernels, device, dtype).items():
             for a, b in zip(found, _example(plain_layers, device, dtype)[name], strict=True):
                 # TF32, where it is allowed, rounds the convolution that is compared with

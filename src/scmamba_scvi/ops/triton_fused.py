@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch, n_blocks, power_of_two
+
 #: At most so many programs share the rows of a norm in its backward pass; each sums its part of the weight's gradient.
 N_PROGRAMS: Final = 1024
 #: Numbers of a tensor that one program handles together where rows are apart.
@@ -226,10 +228,10 @@ def norm_values(x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: 
     """`rms_norm` in ``dtype``."""
     rows, y = _rows(x), x.new_empty(x.shape, dtype=dtype)
     gate = rows if z is None else _rows(z)
-    with torch.cuda.device(x.get_device()):
-        _norm[_row_grid(rows, y)](
-            rows, gate, weight, y, len(rows), rows.stride(0), gate.stride(0), eps, **_row_options(y), GATED=z is not None
-        )  # fmt: skip
+    launch(
+        _norm, _row_grid(rows, y), x, rows, gate, weight, y, len(rows), rows.stride(0), gate.stride(0), eps,
+        **_row_options(y), GATED=z is not None,
+    )  # fmt: skip
     return y
 
 
@@ -240,36 +242,33 @@ def norm_gradients(
     rows, dx = _rows(x), x.new_empty(x.shape)
     gate, dgate = (rows, dx.flatten(0, -2)) if z is None or dz is None else (_rows(z), dz.flatten(0, -2))
     options = _row_options(x, ELEMENTS // 2)  # there are more of them to hold at once
-    parts = weight.new_empty(min(N_PROGRAMS, triton.cdiv(len(rows), options["R"])), x.shape[-1], dtype=torch.float32)
-    with torch.cuda.device(x.get_device()):
-        _norm_backward[(len(parts),)](
-            dy.contiguous(), rows, gate, weight, dx, dgate, parts, len(rows), rows.stride(0), gate.stride(0),
-            dgate.stride(0), eps, **options, GATED=z is not None,
-        )  # fmt: skip
+    parts = weight.new_empty(min(N_PROGRAMS, n_blocks(len(rows), options["R"])), x.shape[-1], dtype=torch.float32)
+    launch(
+        _norm_backward, (len(parts),), x, dy.contiguous(), rows, gate, weight, dx, dgate, parts, len(rows),
+        rows.stride(0), gate.stride(0), dgate.stride(0), eps, **options, GATED=z is not None,
+    )  # fmt: skip
     return dx, parts.sum(0).to(weight.dtype)
 
 
 def swiglu_values(ab: Tensor) -> Tensor:
     """`swiglu`."""
     rows, y = _rows(ab), ab.new_empty(*ab.shape[:-1], ab.shape[-1] // 2)
-    with torch.cuda.device(ab.get_device()):
-        _swiglu[_row_grid(rows, y)](rows, y, len(rows), rows.stride(0), **_row_options(y))
+    launch(_swiglu, _row_grid(rows, y), ab, rows, y, len(rows), rows.stride(0), **_row_options(y))
     return y
 
 
 def swiglu_gradient(dy: Tensor, ab: Tensor) -> Tensor:
     """Gradient of ``ab``."""
     rows, dab = _rows(ab), ab.new_empty(ab.shape)
-    with torch.cuda.device(ab.get_device()):
-        _swiglu_backward[_row_grid(rows, dy)](dy.contiguous(), rows, dab, len(rows), rows.stride(0), **_row_options(dy))
+    grid = _row_grid(rows, dy)
+    launch(_swiglu_backward, grid, ab, dy.contiguous(), rows, dab, len(rows), rows.stride(0), **_row_options(dy))
     return dab
 
 
 def conv_values(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`causal_conv_silu`."""
     x, y = dense_rows(x), x.new_empty(x.shape)
-    with torch.cuda.device(x.get_device()):
-        _conv[_run_grid(x)](x, weight, bias, y, x.shape[1], *x.stride()[:2], **_run_options(weight))
+    launch(_conv, _run_grid(x), x, x, weight, bias, y, x.shape[1], *x.stride()[:2], **_run_options(weight))
     return y
 
 
@@ -277,11 +276,10 @@ def conv_gradients(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, dx: Tens
     """Gradients of weight and bias; that of x is written to ``dx``, which may be a slice with dense rows."""
     dy, x, grid = dense_rows(dy), dense_rows(x), _run_grid(x)
     parts = weight.new_empty(grid[0], MAX_WIDTH + 1, x.shape[-1], dtype=torch.float32)
-    with torch.cuda.device(x.get_device()):
-        _conv_backward[grid](
-            dy, x, weight, bias, dx, parts, x.shape[1], *dy.stride()[:2], *x.stride()[:2], *dx.stride()[:2],
-            **_run_options(weight),
-        )  # fmt: skip
+    launch(
+        _conv_backward, grid, x, dy, x, weight, bias, dx, parts, x.shape[1], *dy.stride()[:2], *x.stride()[:2],
+        *dx.stride()[:2], **_run_options(weight),
+    )  # fmt: skip
     sums = parts.sum(0)
     dweight = sums[MAX_WIDTH - weight.shape[-1] : MAX_WIDTH].t().unsqueeze(1)
     return dweight.to(weight.dtype), sums[-1].to(bias.dtype)
@@ -299,17 +297,17 @@ def dense_rows(x: Tensor) -> Tensor:
 
 def _row_options(x: Tensor, elements: int = ELEMENTS) -> dict[str, int]:
     """Columns and rows of one program: several short rows together, so that each thread has several loads under way."""
-    D = triton.next_power_of_2(x.shape[-1])
+    D = power_of_two(x.shape[-1])
     return {"d": x.shape[-1], "D": D, "R": min(16, max(1, elements // D))}
 
 
 def _row_grid(rows: Tensor, x: Tensor) -> tuple[int]:
-    return (triton.cdiv(len(rows), _row_options(x)["R"]),)
+    return (n_blocks(len(rows), _row_options(x)["R"]),)
 
 
 def _run_grid(x: Tensor) -> tuple[int, int]:
     n, c, m = x.shape
-    return n * triton.cdiv(c, RUN), triton.cdiv(m, CHANNELS)
+    return n * n_blocks(c, RUN), n_blocks(m, CHANNELS)
 
 
 def _run_options(weight: Tensor) -> dict[str, int]:

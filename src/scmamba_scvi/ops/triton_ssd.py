@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import ScmambaError
+from .launch import launch, n_blocks, power_of_two
 from .triton_fused import dense_rows
 
 #: Channels of one program, forward and backward.
@@ -290,10 +291,10 @@ def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> T
     """Outputs ``(n, c, h, p)`` without a gradient; dt, A and D in float32, rows of x, B and C dense."""
     y, sizes = x.new_empty(x.shape), _sizes(x, B, backward=False)
     (n, c, h, p), q = x.shape, sizes["Q"]
-    with torch.cuda.device(x.get_device()):
-        _forward[(n * h * triton.cdiv(p, sizes["P"]),)](
-            x, dt, A, B, C, D, y, c, triton.cdiv(c, q), *_strides(x, dt, B, C), **sizes
-        )
+    launch(
+        _forward, (n * h * n_blocks(p, sizes["P"]),), x, x, dt, A, B, C, D, y, c, n_blocks(c, q),
+        *_strides(x, dt, B, C), **sizes,
+    )  # fmt: skip
     return y
 
 
@@ -313,27 +314,27 @@ def scan_gradients(
     """
     (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, backward=True), into
     Q, P, S = (sizes[name] for name in "QPS")
-    blocks, k = triton.cdiv(p, P), triton.cdiv(c, Q)
+    blocks, k = n_blocks(p, P), n_blocks(c, Q)
     d_bits, ddt = dt.new_empty(2, n, h, blocks, c)
     kept, dA, dD = dt.new_empty(3, n, k, h, blocks)
     strides = _strides(x, dt, B, C)
-    with torch.cuda.device(x.get_device()):
-        states = d_states = dy  # not read if there is one chunk
-        if k > 1:
-            states, d_states = x.new_empty(2, n, k - 1, h * blocks, S, P)
-            of_states = {name: size for name, size in sizes.items() if name != "ONE_CHUNK"} | {"num_stages": 3}
-            for reverse, (entering, by) in enumerate(((x, B), (dy, C))):
-                _states[(n * h * blocks,)](
-                    entering, dt, A, by, states, d_states, kept, c, k, *_strides(entering, dt, by, by)[:8],
-                    **of_states, REVERSE=bool(reverse),
-                )  # fmt: skip
-        _gradients_of_reading[(n * k,)](
-            x, dt, A, B, C, dy, states, dC, d_bits, c, k, *strides, *dC.stride()[:2], **sizes
-        )
-        _gradients_of_bringing[(n * k,)](
-            x, dt, A, B, C, D, dy, d_bits, kept, d_states, dx, ddt, dA, dB, dD, c, k,
-            *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
-        )  # fmt: skip
+    states = d_states = dy  # not read if there is one chunk
+    if k > 1:
+        states, d_states = x.new_empty(2, n, k - 1, h * blocks, S, P)
+        of_states = {name: size for name, size in sizes.items() if name != "ONE_CHUNK"} | {"num_stages": 3}
+        for reverse, (entering, by) in enumerate(((x, B), (dy, C))):
+            launch(
+                _states, (n * h * blocks,), x, entering, dt, A, by, states, d_states, kept, c, k,
+                *_strides(entering, dt, by, by)[:8], **of_states, REVERSE=bool(reverse),
+            )  # fmt: skip
+    launch(
+        _gradients_of_reading, (n * k,), x, x, dt, A, B, C, dy, states, dC, d_bits, c, k, *strides, *dC.stride()[:2],
+        **sizes,
+    )  # fmt: skip
+    launch(
+        _gradients_of_bringing, (n * k,), x, x, dt, A, B, C, D, dy, d_bits, kept, d_states, dx, ddt, dA, dB, dD, c, k,
+        *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
+    )  # fmt: skip
     return ddt.sum(2).transpose(1, 2), dA.sum((0, 1, 3)), dD.sum((0, 1, 3))
 
 
@@ -367,7 +368,7 @@ def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
 
 
 def _power_of_two(length: int) -> int:
-    return max(triton.next_power_of_2(length), MIN_AXIS)
+    return max(power_of_two(length), MIN_AXIS)
 
 
 def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from shapes import poisson
 
@@ -25,6 +26,25 @@ def test_rows_and_columns_are_those_of_the_model(store):
     blocks = [block.to_dense() for block in iterate_blocks(matrix, np.arange(6), block_size=3)]
     assert [len(block) for block in blocks] == [3, 1]
     np.testing.assert_array_equal(np.concatenate(blocks), WANTED[ROWS >= 0])
+
+
+@pytest.mark.parametrize("store", [sparse.csr_matrix, np.asarray])
+def test_a_copy_on_a_device_gives_the_same_minibatches(store, monkeypatch):
+    monkeypatch.setattr("scmamba_scvi.model.inputs.matrices.CELLS_OF_COPY", 4)  # of six cells
+    matrix = ModalityMatrix(store(COUNTS), ROWS, COLUMNS)
+    assert matrix.bytes_of_copy == (8 * np.count_nonzero(COUNTS) if store is sparse.csr_matrix else 4 * COUNTS.size)
+    cells = np.array([3, 1, 1, 0])
+    before = matrix.read(cells)
+    matrix.keep_on(torch.device("cpu"))
+    assert matrix.is_kept
+    copied = matrix.read(cells)
+    assert copied.layout == before.layout
+    np.testing.assert_array_equal(copied.to_dense(), WANTED[cells])
+    matrix._x = None  # from which nothing is read any more
+    assert len(matrix.read(cells[:0])) == 0
+    np.testing.assert_array_equal(matrix.read(cells[::-1]).to_dense(), WANTED[cells[::-1]])
+    matrix.release()
+    assert not matrix.is_kept
 
 
 def test_entries_stored_twice_are_added_without_overflow_and_the_matrix_is_left_as_it_is():

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from ...ops.csr import select_rows
 from .._module import SCMAMBAModule
-from ..inputs.matrices import ModalityMatrix, iterate_blocks
+from ..inputs.matrices import FRACTION_OF_GPU, ModalityMatrix, iterate_blocks
 
-#: Fraction of a GPU's free memory that values may take; sorting a block for a product needs several times the block.
-FRACTION = 0.25
 #: Cells of a block on a GPU: enough rows to keep all of it busy.
 GPU_BLOCK = 4096
 
@@ -29,7 +27,8 @@ class Values:
         self._kept: list[Tensor] | None = None
         if module.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(module.device)
-            if matrix.bytes_per_cell * len(cells) <= FRACTION * free:
+            # sorting a block for a product needs several times the block
+            if matrix.bytes_per_cell * len(cells) <= FRACTION_OF_GPU * free:
                 self._kept = list(self._read(cells, GPU_BLOCK))
 
     def __call__(self, chosen: Tensor | None = None) -> Iterator[Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,7 @@ from .checks import check_mudata, check_pairs
 from .columns import ColumnField
 from .genome import build_of
 from .kinds import how_to_make_mudata
-from .matrices import ModalityMatrix
+from .matrices import FRACTION_OF_GPU, ModalityMatrix
 
 _C = scvi_constants()
 #: What to do about data that were changed.
@@ -47,6 +49,11 @@ class MultiModalDataset(Dataset):
     def on_disk(self) -> bool:
         """Whether some counts are read from a file when they are asked for."""
         return any(matrix.on_disk for matrix in self.matrices.values())
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether all counts are on a GPU, and minibatches are made there."""
+        return all(matrix.is_kept for matrix in self.matrices.values())
 
     def cells_within(self, megabytes: float) -> int:
         """How many cells' counts fit into so much memory."""
@@ -81,6 +88,8 @@ class MultiModalManager(AnnDataManager):
     features of new data by count only.
     """
 
+    _kept: Mapping[str, ModalityMatrix] = MappingProxyType({})  # see `kept_on`
+
     def create_torch_dataset(self, indices=None, data_and_attributes=None, load_sparse_tensor=False):
         """Dataset of this MuData; minibatches are sparse where the data are, whatever ``load_sparse_tensor`` says."""
         keys = None if data_and_attributes is None else list(data_and_attributes)
@@ -94,6 +103,24 @@ class MultiModalManager(AnnDataManager):
         super().register_fields(adata, source_registry, **transfer_kwargs)
         self._cells_at_setup = {key: adata.mod[key].obs_names for key in self._keys(adata).values()}
         self._cells_at_setup[""] = adata.obs_names
+
+    @contextmanager
+    def kept_on(self, device: torch.device) -> Iterator[None]:
+        """Within the block, minibatches are taken from a copy of the counts on ``device``, if that is a GPU and has the memory."""
+        matrices = {kind: self.matrix(kind) for kind in self._keys(self.adata)}
+        needed = sum(matrix.bytes_of_copy for matrix in matrices.values())
+        if device.type != "cuda" or needed > FRACTION_OF_GPU * torch.cuda.mem_get_info(device)[0]:
+            yield
+            return
+        try:
+            for matrix in matrices.values():
+                matrix.keep_on(device)
+            self._kept = matrices
+            yield
+        finally:
+            self._kept = {}
+            for matrix in matrices.values():  # which datasets may still hold
+                matrix.release()
 
     def matrix(self, kind: str) -> ModalityMatrix:
         """Counts of one kind of modality, by cell of the MuData; raises if features or cells are not those at setup."""
@@ -112,6 +139,8 @@ class MultiModalManager(AnnDataManager):
             raise ScmambaError(
                 f"mdata[{key!r}] was changed after setup_mudata: of {len(known):,} features {differences}. {AGAIN}"
             )
+        if kind in self._kept:
+            return self._kept[kind]
         rows = modality.obs_names.get_indexer(self.adata.obs_names)
         columns = (
             None if modality.var_names.equals(pd.Index(known)) else pd.Index(known).get_indexer(modality.var_names)

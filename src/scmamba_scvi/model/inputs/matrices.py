@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,13 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from ...ops.csr import csr
+from ...ops.csr import concatenated, csr, is_csr, row_lengths, take_rows
 from .disk import RowsOnDisk, as_csr
+
+#: Fraction of a GPU's free memory that counts, or the values made of them, may take.
+FRACTION_OF_GPU = 0.25
+#: Cells that are copied to a GPU together.
+CELLS_OF_COPY = 4096
 
 
 class ModalityMatrix:
@@ -29,6 +35,31 @@ class ModalityMatrix:
         self._may_be_unsorted = not in_memory or (sparse.issparse(x) and not x.has_canonical_format)
         self._x, self._rows, self._columns = x if in_memory else RowsOnDisk(x), rows, columns
         self.n_features = x.shape[1]
+        self._kept: Tensor | None = None
+        self._lengths: np.ndarray | None = None
+
+    def keep_on(self, device: torch.device) -> None:
+        """Keep a copy of all counts on a GPU, from which `read` takes them without the CPU, until `release`."""
+        parts = [self.read(part).to(device) for part in in_parts(np.arange(len(self._rows)), CELLS_OF_COPY)]
+        if is_csr(parts[0]):  # known here, they need not be waited for
+            self._lengths = np.concatenate([row_lengths(part).cpu().numpy() for part in parts])
+        self._kept = concatenated(parts)
+
+    def release(self) -> None:
+        """Forget what `keep_on` copied."""
+        self._kept = self._lengths = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether `read` returns tensors on a GPU."""
+        return self._kept is not None
+
+    @property
+    def bytes_of_copy(self) -> float:
+        """Memory that `keep_on` takes; infinite if counts are in a file."""
+        if isinstance(self._x, RowsOnDisk):
+            return math.inf
+        return 8 * self._x.nnz if sparse.issparse(self._x) else 4 * len(self._rows) * self.n_features
 
     @property
     def on_disk(self) -> bool:
@@ -57,7 +88,13 @@ class ModalityMatrix:
         return self._rows[cells] >= 0
 
     def read(self, cells: np.ndarray) -> Tensor:
-        """Counts ``(n, f)`` in float32, CSR if stored sparse; rows of cells without the modality are empty."""
+        """Counts ``(n, f)`` in float32, CSR if stored sparse; rows of cells without the modality are empty.
+
+        On the CPU, or where `keep_on` has put them.
+        """
+        if self._kept is not None:
+            n_stored = 0 if self._lengths is None else int(self._lengths[cells].sum())
+            return take_rows(self._kept, torch.from_numpy(np.ascontiguousarray(cells)).to(self._kept.device), n_stored)
         rows = self._rows[cells]
         have = rows >= 0
         block = self._read_rows(rows[have])

@@ -206,25 +206,27 @@ class ContrastiveTrainingMixin(FittingMixin):
             world_size = count_devices(accelerator, devices, **ranks)
         self._check_can_train(config, checkpoint_dir, resume, world_size)
         split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
-        sizes, splitter = self._size_and_split(config, world_size, counts, {**split, **(datasplitter_kwargs or {})})
-        scored = self._can_score(splitter, early_stopping_monitor)
-        stopping = {
-            "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode, "patience": sizes.patience,
-            "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
-            "warmup_epochs": trainer_kwargs.pop("early_stopping_warmup_epochs", 0),
-        }  # fmt: skip
-        trainer_kwargs.pop("early_stopping_mode", None)
-        run = Run(
-            config, sizes, splitter,
-            stages=sizes.stages(linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_),
-            monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
-            where={"accelerator": accelerator, "devices": devices},
-            trainer={
-                "gradient_clip_val": gradient_clip_val, "precision": precision or _default_precision(accelerator),
-                **trainer_kwargs,
-            },
-        )  # fmt: skip
-        with limited_threads():
+        # several processes may be forked later, which none can be that has used a GPU
+        device = device_of(accelerator, devices) if world_size == 1 else torch.device("cpu")
+        with limited_threads(), self.adata_manager.kept_on(device):
+            sizes, splitter = self._size_and_split(config, world_size, counts, {**split, **(datasplitter_kwargs or {})})
+            scored = self._can_score(splitter, early_stopping_monitor)
+            stopping = {
+                "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode, "patience": sizes.patience,
+                "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
+                "warmup_epochs": trainer_kwargs.pop("early_stopping_warmup_epochs", 0),
+            }  # fmt: skip
+            trainer_kwargs.pop("early_stopping_mode", None)
+            run = Run(
+                config, sizes, splitter,
+                stages=sizes.stages(linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_),
+                monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
+                where={"accelerator": accelerator, "devices": devices},
+                trainer={
+                    "gradient_clip_val": gradient_clip_val, "precision": precision or _default_precision(accelerator),
+                    **trainer_kwargs,
+                },
+            )  # fmt: skip
             checkpoint = self._begin(run, checkpoint_dir, resume)
             self._forget_classifier()
             self._run(run, checkpoint)

@@ -40,6 +40,13 @@ class ContrastivePlan(TrainingPlan):
         """Run the module."""
         return self.module(*args, **kwargs)
 
+    def on_fit_start(self) -> None:
+        """Compile the kernels of a step side by side, before the first minibatch would do so one after the other."""
+        self.module.train()
+        with self.trainer.precision_plugin.forward_context():
+            for encoder in self.module.encoders.values():
+                encoder.compile_kernels()
+
     def on_train_start(self) -> None:
         """Switch to training mode: Lightning keeps the mode it finds, and scvi-tools leaves a trained module in eval mode."""
         self.module.train()

@@ -188,7 +188,9 @@ def training_identity(
     cells = np.sort(np.concatenate([splitter.train_idx, splitter.val_idx]))
     for kind, key in model.kinds.items():
         matrix = manager.matrix(kind)
-        blocks = (block if is_csr(block) else block.to_sparse_csr() for block in iterate_blocks(matrix, cells))
+        blocks = (
+            block.cpu() if is_csr(block) else block.cpu().to_sparse_csr() for block in iterate_blocks(matrix, cells)
+        )
         parts = (part for x in blocks for part in (x.crow_indices().long(), x.col_indices().long(), x.values()))
         identity[f"the features of mdata[{key!r}]"] = _digest(model.feature_names(kind))
         identity[f"the cells of mdata[{key!r}]"] = _digest([matrix.present(cells)])

@@ -28,10 +28,15 @@ class PartOfMinibatch(Sampler[list[int]]):
 
 
 class LoaderOnDevice:
-    """Iterates over a loader; its minibatches are sent to the ``device``. ``begin`` is called at the start of an epoch."""
+    """Iterates over a loader; its minibatches are sent to the ``device``, ahead of their use unless they are made there.
 
-    def __init__(self, loader: Loader, device: torch.device, begin: Callable[[], object] = lambda: None) -> None:
-        self._loader, self._device, self._begin = loader, device, begin
+    ``begin`` is called at the start of an epoch.
+    """
+
+    def __init__(
+        self, loader: Loader, device: torch.device, *, ahead: bool, begin: Callable[[], object] = lambda: None
+    ) -> None:
+        self._loader, self._device, self._ahead, self._begin = loader, device, ahead, begin
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -39,4 +44,7 @@ class LoaderOnDevice:
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
         # not before the first minibatch is asked for: only then does a resumed training know its epoch
         self._begin()
-        yield from sent_to(self._device, self._loader)
+        if self._ahead:
+            yield from sent_to(self._device, self._loader)
+        for batch in () if self._ahead else self._loader:
+            yield {name: tensor.to(self._device) for name, tensor in batch.items()}

@@ -75,7 +75,7 @@ class PairedSplitter(DataSplitter):
             seed = self.seed if world_size == 1 else settings.seed or 0
             generator.manual_seed(seed + (0 if self.trainer is None else self.trainer.current_epoch))
 
-        return LoaderOnDevice(loader, self._device(), begin)
+        return LoaderOnDevice(loader, self._device(), ahead=not self._dataset.on_gpu, begin=begin)
 
     def val_dataloader(self) -> Loader | list:
         """Loader of the validation cells; no loader, rather than `None`, if there are none."""
@@ -89,7 +89,8 @@ class PairedSplitter(DataSplitter):
                 f"{self.n_val} held-out cells are too few for {world_size} devices: raise validation_size."
             )
         minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::world_size]
-        return LoaderOnDevice(self._loader(self.val_idx, minibatches), self._device())
+        loader = self._loader(self.val_idx, minibatches)
+        return LoaderOnDevice(loader, self._device(), ahead=not self._dataset.on_gpu)
 
     @property
     def n_paired(self) -> int:
@@ -133,10 +134,18 @@ class PairedSplitter(DataSplitter):
             "num_workers": settings.dl_num_workers, "persistent_workers": settings.dl_persistent_workers,
             **self.data_loader_kwargs, "batch_size": None,
         }  # fmt: skip
+        if self._dataset.on_gpu:  # workers would have nothing to read, and cannot be forked any more
+            options |= {"num_workers": 0, "persistent_workers": False}
         # a plain DataLoader: that of scvi-tools would group what the sampler yields into minibatches once more. It draws a
         # seed for its workers, which must not move the random state
         generator = torch.Generator()
-        return DataLoader(dataset, sampler=sampler, pin_memory=self.pin_memory, generator=generator, **options)
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            pin_memory=self.pin_memory and not self._dataset.on_gpu,
+            generator=generator,
+            **options,
+        )
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         """Number of this process, and how many there are."""
