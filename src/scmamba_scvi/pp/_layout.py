@@ -67,17 +67,17 @@ class FeatureLayout:
 
     @property
     def n_features(self) -> int:
-        """``f``."""
+        """Number of features, ``f``."""
         return len(self.slots)
 
     @property
     def n_patches(self) -> int:
-        """``c``."""
+        """Number of patches, ``c``."""
         return len(self.patch_names)
 
     @property
     def n_slots(self) -> int:
-        """``c * w``, features and padding."""
+        """Number of slots, ``c * w``, of features and padding."""
         return self.n_patches * self.patch_size
 
     @property
