@@ -60,8 +60,8 @@ def scores(dataset: DataSet, model: SCMAMBA, train: MuData, test: MuData) -> dic
     """Every method on the labels of ``test`` that at least two cells of ``train`` have."""
     from sklearn.metrics import accuracy_score, f1_score
 
-    label_key = LABELS.get(dataset.name, dataset.label_key)
-    labels, truth = (m.obs[label_key].astype(str).to_numpy() for m in (train, test))
+    labels_key = LABELS.get(dataset.name, dataset.labels_key)
+    labels, truth = (m.obs[labels_key].astype(str).to_numpy() for m in (train, test))
     names, counts = np.unique(labels, return_counts=True)
     usable = set(names[counts > 1]) - set(dataset.ignored_labels)
     known, asked = (np.array([label in usable for label in of_half]) for of_half in (labels, truth))

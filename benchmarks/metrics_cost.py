@@ -69,7 +69,7 @@ def everything(n_pairs: int) -> Callable[[], object]:
     return lambda: metrics.evaluate_integration(
         AnnData(shape=(n_pairs, 0)),
         {"m": {"rna": x, "atac": y, "joint": joint}},
-        label_key=types,
+        labels_key=types,
         batch_key=batches,
         progress=False,
     )

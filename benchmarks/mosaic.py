@@ -50,9 +50,9 @@ def scores(model: SCMAMBA, train: MuData, test: MuData, dataset: DataSet) -> dic
     embeddings = [model.get_latent_representation(test, modality=kind) for kind in model.kinds]
     ranks = metrics.true_match_ranks(*embeddings)
     out = {"FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall(10)[0])}
-    if dataset.label_key is not None:
+    if dataset.labels_key is not None:
         z, z_test = (model.get_latent_representation(mdata) for mdata in (train, test))
-        labels, truth = (mdata.obs[dataset.label_key].astype(str) for mdata in (train, test))
+        labels, truth = (mdata.obs[dataset.labels_key].astype(str) for mdata in (train, test))
         out["kNN accuracy"] = float(KNeighborsClassifier(15).fit(z, labels).score(z_test, truth))
     return out
 

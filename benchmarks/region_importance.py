@@ -30,10 +30,10 @@ def measure(name: str, seed: int) -> dict[str, object]:
     dataset = get_set(name)
     mdata = dataset.load()
     model = fitted(dataset, mdata, seed)
-    types = mdata.obs[dataset.label_key].astype(str)
+    types = mdata.obs[dataset.labels_key].astype(str)
     out: dict[str, object] = {"cells": mdata.n_obs, "types": types.nunique(), "rarest": int(types.value_counts().min())}
     for kind, key in model.kinds.items():
-        table = model.get_region_importance(groupby=dataset.label_key, modality=kind)
+        table = model.get_region_importance(groupby=dataset.labels_key, modality=kind)
         of_cell, marker_of = types.reindex(mdata[key].obs_names), mdata[key].var["marker_of"]
         found: dict[str, list[float]] = {"importance": [], "difference of means": []}
         for group, part in table.groupby("group"):

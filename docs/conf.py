@@ -12,6 +12,8 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import get_type_hints
 
+from docutils.nodes import SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import desc_signature
 
 from scmamba_scvi.config import ModelConfig, TrainConfig
@@ -56,6 +58,8 @@ always_use_bars_union = True
 typehints_defaults = "comma"
 typehints_document_rtype = False
 
+# equations need no script from the web
+html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
@@ -175,6 +179,22 @@ def _name_source_of_inherited(app, doctree):
             signature["module"], signature["fullname"] = member.__module__, member.__qualname__
 
 
+def _mathml(node, **kwargs):
+    """A formula as MathML, which browsers draw by themselves."""
+    # to TeX two digits are two arguments, to docutils they are one number
+    return tex2mathml(re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", node.astext()), **kwargs)
+
+
+def _write_inline_math(translator, node):
+    translator.body.append(_mathml(node))
+    raise SkipNode
+
+
+def _write_equation(translator, node):
+    translator.body.append(f'<div class="equation">{_mathml(node, as_block=True)}</div>')
+    raise SkipNode
+
+
 def _write_thumbnails(app):
     """Write the last figure of the cell tagged "thumbnail" of each notebook, for the gallery of tutorials.md."""
     folder = Path(app.srcdir, "generated")
@@ -192,6 +212,7 @@ def setup(app):
     """Come before intersphinx and viewcode, and before and after napoleon; the priority of all is 500."""
     for options in (ModelConfig, TrainConfig):
         options.__annotations__ = get_type_hints(options)  # without the rules that check their values
+    app.add_html_math_renderer("mathml", (_write_inline_math, None), (_write_equation, None))
     app.connect("builder-inited", _write_thumbnails)
     app.connect("doctree-read", _name_source_of_inherited, priority=100)
     app.connect("missing-reference", _resolve_short_name, priority=100)

@@ -365,7 +365,7 @@ def test_evaluate_writes_what_it_prints(integrated, tmp_path):
     assert 0 < cells.sum() < mdata.n_obs
     assert "validation cells" in result.output and "they chose the epoch" in " ".join(result.output.split())
     expected = evaluate_integration(
-        mdata, {"scmamba-scvi": "X_scmamba"}, label_key="cell_type", batch_key="batch", cells=cells, progress=False
+        mdata, {"scmamba-scvi": "X_scmamba"}, labels_key="cell_type", batch_key="batch", cells=cells, progress=False
     )
     pd.testing.assert_frame_equal(scores, expected, check_names=False)
     assert result.stderr.startswith("Note: Not scored: omics mixing (15 neighbours need 60 rows")

@@ -49,8 +49,8 @@ def test_modalities_that_contradict_each_other_are_named_with_the_way_out(mdata)
 
 
 def test_a_column_that_nothing_has_is_answered_with_those_there_are(mdata):
-    with pytest.raises(UnknownNameError, match="label_key 'kinds'. Did you mean 'kind'.*'rna:kind'"):
-        obs_column(mdata, "kinds", "label_key")
+    with pytest.raises(UnknownNameError, match="labels_key 'kinds'. Did you mean 'kind'.*'rna:kind'"):
+        obs_column(mdata, "kinds", "labels_key")
     with pytest.raises(ScmambaError, match="must be the name of a column of obs, got 3"):
         obs_column(mdata, 3)
 

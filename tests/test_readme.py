@@ -95,7 +95,8 @@ def test_python_of_the_readme_runs_from_top_to_bottom(tmp_path):
 
 
 def commands() -> list[str]:
-    return [line for block in blocks("bash") for line in block.splitlines() if line.startswith("scmamba-scvi")]
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines()]
+    return [line for line in lines if line.startswith("scmamba-scvi")]
 
 
 @pytest.mark.parametrize("line", commands())

@@ -47,10 +47,12 @@ def write_page() -> None:
 
 
 def page_lines() -> list[str]:
-    """Lines of the page that people read first: a figure, a table, what they mean, and where the rest is."""
+    """Lines of the page that people read first: a figure, a table, what they mean, where others are better, and the rest."""
+    held_out, all_cells = _read("quality"), _read("all_cells")
     return [
-        "# Benchmarks", "", *opening.section(_read("quality"), _read("all_cells")),
+        "# Benchmarks", "", *opening.section(held_out, all_cells),
         "## In short", "", read_findings()["quality"], "",
+        "## Where others are better", "", *opening.losses(held_out, all_cells),
         "{doc}`benchmarks-results` has the protocol, every method on every set, and what each part of the model is worth.", "",
     ]  # fmt: skip
 

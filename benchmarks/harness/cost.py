@@ -23,7 +23,7 @@ def simulated(n_cells: int) -> DataSet:
     """A set of so many cells."""
     return DataSet(
         f"{PREFIX}{n_cells}", "simulated RNA + ATAC", simulate=("simulate_multiome", {"n_cells": n_cells, **FEATURES}),
-        label_key="cell_type", batch_key="batch",
+        labels_key="cell_type", batch_key="batch",
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class DataSet:
     about: str
     path: Path | None = None
     simulate: tuple[str, dict[str, Any]] | None = None  # function of scmamba_scvi.data, its arguments
-    label_key: str | None = None
+    labels_key: str | None = None
     ignored_labels: tuple[str, ...] = ()  # labels that mean "not known"
     batch_key: str | None = None
     n_train: int | None = None  # training cells to keep, for learning curves
@@ -101,7 +101,7 @@ def new_donors(dataset: DataSet) -> tuple[Task, Truth]:
 
 def _separate(dataset: DataSet, train: MuData, test: MuData) -> tuple[Task, Truth]:
     truth = Truth(
-        *(_columns(train, test, key) for key in (dataset.label_key, dataset.batch_key)), dataset.ignored_labels
+        *(_columns(train, test, key) for key in (dataset.labels_key, dataset.batch_key)), dataset.ignored_labels
     )
     for mdata in (train, test):
         _forget_annotations(mdata, dataset.batch_key)
@@ -128,7 +128,7 @@ def kinds_of(mdata: MuData) -> dict[str, str]:
 
 
 def _simulated(name: str, about: str, function: str, **arguments: Any) -> DataSet:
-    return DataSet(name, about, simulate=(function, arguments), label_key="cell_type", batch_key="batch")
+    return DataSet(name, about, simulate=(function, arguments), labels_key="cell_type", batch_key="batch")
 
 
 _SIZES = {"n_cells": 5_000, "n_genes": 2_000, "rare_fraction": 0.01}
@@ -139,21 +139,21 @@ SETS: dict[str, DataSet] = {
     for d in (
         DataSet(
             "snareseq_mouse_cortex", "SNARE-seq, adult mouse cortex [Chen 2019]: 10,309 cells, 1,677 genes, 25,734 peaks",
-            DATA / "snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu", label_key="cell_type", ignored_labels=("Mis",),
+            DATA / "snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu", labels_key="cell_type", ignored_labels=("Mis",),
         ),
         DataSet(
             "bmmc_multiome_5k", "10x Multiome, bone marrow: 5,000 cells of 22 types in 13 batches, 4,000 genes, 20,001 peaks",
-            DATA / "bmmc_multiome_5k/bmmc_multiome_5k.h5mu", label_key="cell_type", batch_key="batch",
+            DATA / "bmmc_multiome_5k/bmmc_multiome_5k.h5mu", labels_key="cell_type", batch_key="batch",
             stage_key="erythroid_stage", new_donors=("s4d8", "s4d9"),
         ),
         DataSet(
             "bmmc_cite_5k", "CITE-seq, bone marrow: 5,000 cells of 44 types in 12 batches, 4,000 genes, 134 proteins",
-            DATA / "bmmc_cite_5k/bmmc_cite_5k.h5mu", label_key="cell_type", batch_key="batch",
+            DATA / "bmmc_cite_5k/bmmc_cite_5k.h5mu", labels_key="cell_type", batch_key="batch",
             stage_key="erythroid_stage", new_donors=("s3d7", "s4d8", "s4d9"),
         ),
         DataSet(
             "bmmc_cite_starter", "CITE-seq, bone marrow: 600 cells of 41 types in 2 batches, 1,000 genes, 134 proteins",
-            DATA / "bmmc_cite_starter/bmmc_cite_starter.h5mu", label_key="cell_type", batch_key="batch",
+            DATA / "bmmc_cite_starter/bmmc_cite_starter.h5mu", labels_key="cell_type", batch_key="batch",
         ),
         DataSet(
             "pbmc_reapseq", "REAP-seq, blood: 7,488 cells in 2 samples, 14,252 genes, 48 proteins; no labels",
@@ -191,6 +191,6 @@ SETS: dict[str, DataSet] = {
 }  # fmt: skip
 
 
-def from_file(path: str, label_key: str | None, batch_key: str | None) -> DataSet:
+def from_file(path: str, labels_key: str | None, batch_key: str | None) -> DataSet:
     """Any paired .h5mu of raw counts."""
-    return DataSet(Path(path).stem, path, Path(path), label_key=label_key, batch_key=batch_key)
+    return DataSet(Path(path).stem, path, Path(path), labels_key=labels_key, batch_key=batch_key)

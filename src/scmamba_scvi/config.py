@@ -147,7 +147,18 @@ class ModelConfig:
                 )
 
     def of_kind(self, name: str, kind: str) -> Any:
-        """Value of option ``name`` for modalities of ``kind``.
+        """Value of an option for one kind of modality.
+
+        Parameters
+        ----------
+        name
+            Name of the option.
+        kind
+            ``"rna"``, ``"atac"`` or ``"protein"``.
+
+        Returns
+        -------
+        The value, or that of the kind where the option is a dict.
 
         Raises
         ------
@@ -156,7 +167,8 @@ class ModelConfig:
 
         Examples
         --------
-        >>> config.ModelConfig(n_layers={"rna": 1, "atac": 2}).of_kind("n_layers", "atac")
+        >>> deep = config.ModelConfig(n_layers={"rna": 1, "atac": 2})
+        >>> deep.of_kind("n_layers", "atac")
         2
         """
         value = getattr(self, name)
@@ -167,7 +179,11 @@ class ModelConfig:
         return value[kind]
 
     def architecture(self) -> dict[str, Any]:
-        """Plain values of all options but ``ssd_backend``, how it is computed on this machine: what is saved with a model.
+        """What is saved with a model.
+
+        Returns
+        -------
+        A dict of all options but ``ssd_backend``, which says how the model is computed on this machine.
 
         Examples
         --------
@@ -225,7 +241,18 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 
 
 def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
-    """Configuration of the preset with ``overrides`` applied; a dict per kind changes the kinds it names only.
+    """Configuration of a preset, some options changed.
+
+    Parameters
+    ----------
+    preset
+        ``"small"`` (a laptop), ``"base"`` (one GPU), ``"large"``, or ``"paper"`` (the published shape and loss).
+    **overrides
+        Options of `ModelConfig`. A dict per kind changes the kinds it names only.
+
+    Returns
+    -------
+    `ModelConfig`.
 
     Raises
     ------

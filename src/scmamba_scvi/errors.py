@@ -13,7 +13,17 @@ class ScmambaError(ValueError):
 
 
 class UnknownNameError(ScmambaError):
-    """A name that is not one of a known set; the message lists the known ones, of many those like it or the first."""
+    """A name that is not one of a known set; the message lists the known ones, of many those like it or the first.
+
+    Parameters
+    ----------
+    what
+        What the name is of, such as ``"preset"``.
+    name
+        The unknown name.
+    known
+        Those that would do.
+    """
 
     def __init__(self, what: str, name: object, known: Iterable[object]) -> None:
         names = list(dict.fromkeys(map(str, known)))
@@ -32,8 +42,10 @@ class UnknownNameError(ScmambaError):
 class NonFiniteError(ScmambaError):
     """Training met a value that is NaN or infinite; the model keeps the last good weights.
 
-    Attributes
+    Parameters
     ----------
+    message
+        What was met, where, and what to do.
     epoch
         Epoch of training in which it was met, counted from 0 within the stage; messages and progress bars count from 1.
     modality

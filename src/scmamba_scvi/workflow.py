@@ -143,6 +143,20 @@ def integrate(
 def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
     """Write the joint embedding into ``mdata.obsm`` and each modality's own embedding into its ``obsm``.
 
+    Both are called ``"X_scmamba"``, and replace what has this name. Cells without an embedding have rows of NaN.
+
+    Parameters
+    ----------
+    mdata
+        Cells to embed, with the features of the model; changed in place.
+    model
+        A trained model.
+
+    Raises
+    ------
+    ScmambaError
+        The model is not trained, or the data lack features or modalities of it.
+
     Examples
     --------
     >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
@@ -184,7 +198,9 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
 
     Examples
     --------
-    >>> scores = scmamba_scvi.workflow.validation_scores(mdata, model, labels_key="cell_type")
+    >>> scores = scmamba_scvi.workflow.validation_scores(
+    ...     mdata, model, labels_key="cell_type"
+    ... )
     >>> scores.columns.tolist()
     ['value', 'chance', 'best', 'n_cells']
     """
@@ -219,6 +235,13 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
 
 def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before.
+
+    Parameters
+    ----------
+    mdata
+        What to write.
+    path
+        The file, which is replaced if it exists.
 
     Raises
     ------

@@ -310,7 +310,7 @@ EVALUATE = {
     "NaN throughout": lambda: (embedded(np.full((N, 4), np.nan)), {"embeddings": {"m": "X"}}),
     "infinite": lambda: (embedded(np.where(np.arange(4) == 1, np.inf, Z)), {"embeddings": {"m": "X"}}),
     "text": lambda: (embedded(np.full((N, 4), "a", dtype=object)), {"embeddings": {"m": "X"}}),
-    "a label that is not there": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "label_key": "mood"}),
+    "a label that is not there": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "labels_key": "mood"}),
     "a batch that is not there": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "batch_key": "mood"}),
     "a score that is not there": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "metrics": ["joy"]}),
     "a mask of other cells": lambda: (embedded(Z), {"embeddings": {"m": "X"}, "cells": np.ones(3, dtype=bool)}),

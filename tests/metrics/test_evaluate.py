@@ -45,7 +45,7 @@ def scored(parts, labels=None, batches=None, **kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         table = evaluate_integration(
-            cells(parts), {"m": parts}, label_key=labels, batch_key=batches, progress=False, **kwargs
+            cells(parts), {"m": parts}, labels_key=labels, batch_key=batches, progress=False, **kwargs
         )
     return {name: value for (group, name), value in table.loc["m"].items() if group != "overall"}
 
@@ -58,7 +58,7 @@ QUICK = [name for name in METRICS if name not in ("ARI", "NMI")]
 
 def test_a_good_integration_scores_well_everywhere():
     parts, labels, batches = integrated()
-    table = evaluate_integration(cells(parts), {"m": parts}, label_key=labels, batch_key=batches, progress=False)
+    table = evaluate_integration(cells(parts), {"m": parts}, labels_key=labels, batch_key=batches, progress=False)
     assert list(table["overall"]) == ["bio", "omics", "overall"]
     assert [name for _, name in table.columns][:-3] == list(METRICS)
     for (group, name), value in table.loc["m"].items():
@@ -202,7 +202,7 @@ FEW = ["kNN accuracy", "cell-type ASW", "omics mixing", "omics ASW", "FOSCTTM", 
 def test_cells_are_aligned_by_name():
     parts, labels, batches = integrated(noise=1.0)
     mdata, rows = mdata_of(parts, labels, batches)
-    table = evaluate_integration(mdata, label_key="cell_type", batch_key="batch", metrics=FEW, progress=False)
+    table = evaluate_integration(mdata, labels_key="cell_type", batch_key="batch", metrics=FEW, progress=False)
     atac = np.full((N, Z), np.nan)
     atac[rows] = parts["atac"][rows]
     by_hand = scored({**parts, "atac": atac}, labels, batches, metrics=FEW)
@@ -215,7 +215,7 @@ def test_cells_are_aligned_by_name():
 def test_every_way_to_give_embeddings_and_labels_gives_the_same_table():
     parts, labels, batches = integrated(noise=1.0)
     mdata, rows = mdata_of(parts, labels, batches)
-    common = {"label_key": "cell_type", "batch_key": "batch", "metrics": FEW, "progress": False}
+    common = {"labels_key": "cell_type", "batch_key": "batch", "metrics": FEW, "progress": False}
     reference = evaluate_integration(mdata, **common)
     names = np.array([f"cell{i}" for i in range(N)])
     atac = pd.DataFrame(parts["atac"][rows], index=names[rows])
@@ -234,13 +234,13 @@ def test_every_way_to_give_embeddings_and_labels_gives_the_same_table():
             **common,
         ),
         "tables": evaluate_integration(mdata, {"m": tables}, **common),
-        "series of labels": evaluate_integration(mdata, **{**common, "label_key": pd.Series(labels, index=names)}),
+        "series of labels": evaluate_integration(mdata, **{**common, "labels_key": pd.Series(labels, index=names)}),
         "labels in the order of the data": evaluate_integration(
-            mdata, **{**common, "label_key": mdata["rna"].obs["cell_type"].to_numpy()[in_order]}
+            mdata, **{**common, "labels_key": mdata["rna"].obs["cell_type"].to_numpy()[in_order]}
         ),
-        "modality's column": evaluate_integration(mdata, **{**common, "label_key": "rna:cell_type"}),
+        "modality's column": evaluate_integration(mdata, **{**common, "labels_key": "rna:cell_type"}),
         "tables of named cells": evaluate_integration(
-            cells(tables), {"m": tables}, **{**common, "label_key": pd.Series(labels, index=names),
+            cells(tables), {"m": tables}, **{**common, "labels_key": pd.Series(labels, index=names),
                                              "batch_key": pd.Series(batches, index=names)}
         ),
     }  # fmt: skip
@@ -255,7 +255,7 @@ def test_an_anndata_can_hold_all_embeddings_in_its_obsm():
     for part, x in parts.items():
         adata.obsm[f"X_{part}"] = x
     keys = {part: f"X_{part}" for part in parts}
-    table = evaluate_integration(adata, {"m": keys}, label_key="cell_type", metrics=QUICK[:13], progress=False)
+    table = evaluate_integration(adata, {"m": keys}, labels_key="cell_type", metrics=QUICK[:13], progress=False)
     expected = scored(parts, labels, metrics=QUICK[:13])
     assert {name: table.loc["m", (METRICS[name].group, name)] for name in expected} == pytest.approx(expected)
 
@@ -274,7 +274,7 @@ def test_what_a_model_gives_scores_as_its_written_embeddings_do():
     mdata.obsm["X_scmamba"] = given["joint"]
     for key in mdata.mod:
         mdata[key].obsm["X_scmamba"] = given[key][mdata.obs_names.get_indexer(mdata[key].obs_names)]
-    common = {"label_key": "cell_type", "metrics": FEW[:-1], "progress": False}
+    common = {"labels_key": "cell_type", "metrics": FEW[:-1], "progress": False}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(Not scored|finite|lack)")  # what a modality lacks is no fault
         found = evaluate_integration(mdata, {"given": given, "written": "X_scmamba"}, **common)
@@ -361,7 +361,7 @@ def test_three_modalities_are_averaged_over_their_pairs():
 @pytest.mark.parametrize(
     ("change", "said", "groups"),
     [
-        pytest.param({"label_key": None}, "MAP, cell-type ASW.*no label_key", {"omics", "single-cell", "batch"}, id="no_labels"),
+        pytest.param({"labels_key": None}, "MAP, cell-type ASW.*no labels_key", {"omics", "single-cell", "batch"}, id="no_labels"),
         pytest.param({"batch_key": None}, r"batch mixing, batch ASW \(no batch_key", {"bio", "omics", "single-cell"},
                      id="no_batches"),
         pytest.param({"parts": ["joint"]}, "omics mixing.*modality gap.*no embeddings of two modalities", {"bio", "batch"},
@@ -373,7 +373,7 @@ def test_three_modalities_are_averaged_over_their_pairs():
 def test_what_the_data_lack_is_left_out_and_said_once(change, said, groups):
     parts, labels, batches = integrated()
     keep = change.pop("parts", list(parts))
-    arguments = {"label_key": labels, "batch_key": batches, **change}
+    arguments = {"labels_key": labels, "batch_key": batches, **change}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         table = evaluate_integration(cells(parts), {"m": {k: parts[k] for k in keep}}, metrics=QUICK, progress=False, **arguments)  # fmt: skip
@@ -389,7 +389,7 @@ def test_a_method_without_modalities_has_no_summary_of_them():
     parts, labels, _ = integrated()
     methods = {"whole": parts, "joint only": parts["joint"]}
     with pytest.warns(UserWarning, match=r"omics mixing.*of 'joint only' \(no embeddings of two modalities\)"):
-        table = evaluate_integration(cells(parts), methods, label_key=labels, progress=False)
+        table = evaluate_integration(cells(parts), methods, labels_key=labels, progress=False)
     assert table.loc["joint only", "single-cell"].isna().all()
     overall = table["overall"]
     assert overall.loc["joint only", ["omics", "overall"]].isna().all()
@@ -406,7 +406,7 @@ def test_a_summary_needs_all_of_its_scores():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         table = evaluate_integration(
-            cells(parts), {"m": parts}, label_key=labels, metrics=["MAP", "ARI", "omics mixing"], progress=False
+            cells(parts), {"m": parts}, labels_key=labels, metrics=["MAP", "ARI", "omics mixing"], progress=False
         )
     assert table.columns.tolist() == [("bio", "ARI"), ("bio", "MAP"), ("omics", "omics mixing")]
 
@@ -419,7 +419,7 @@ def test_rows_that_are_not_finite_are_left_out_and_counted():
     labels[:5] = None
     with pytest.warns(UserWarning, match=r"7 rows of 'm' \(rna\).* 5 of 320 cells have no label") as caught:
         table = evaluate_integration(
-            cells(parts), {"m": parts}, label_key=labels, metrics=["FOSCTTM", "kNN accuracy"], progress=False
+            cells(parts), {"m": parts}, labels_key=labels, metrics=["FOSCTTM", "kNN accuracy"], progress=False
         )
     assert len([w for w in caught if "finite" in str(w.message)]) == 1
     assert table["single-cell", "FOSCTTM"].item() == pytest.approx(
@@ -440,7 +440,7 @@ def test_a_score_that_is_not_defined_is_left_out_with_its_reason(n, labels, abse
     parts, _, _ = integrated()
     parts = {name: x[:n] for name, x in parts.items()}
     with pytest.warns(UserWarning, match=said):
-        table = evaluate_integration(cells(parts), {"m": parts}, label_key=labels, metrics=QUICK, progress=False)
+        table = evaluate_integration(cells(parts), {"m": parts}, labels_key=labels, metrics=QUICK, progress=False)
     assert absent.isdisjoint(table.columns.get_level_values(1))
     assert np.isfinite(table["single-cell", "FOSCTTM"].item())
 
@@ -474,7 +474,7 @@ def test_data_and_the_global_generator_are_not_changed():
     mdata, _ = mdata_of(parts, labels, batches)
     keys = {name: set(x.obsm) for name, x in {"": mdata, **mdata.mod}.items()}
     before, state = mdata.obs.copy(), np.random.get_state()[1].copy()
-    evaluate_integration(mdata, label_key="cell_type", batch_key="batch", progress=False)
+    evaluate_integration(mdata, labels_key="cell_type", batch_key="batch", progress=False)
     pd.testing.assert_frame_equal(mdata.obs, before)
     assert {name: set(x.obsm) for name, x in {"": mdata, **mdata.mod}.items()} == keys
     assert (np.random.get_state()[1] == state).all()
@@ -507,9 +507,9 @@ def of_mudata():
         pytest.param([1, 2], {}, ScmambaError, "must be a MuData", id="data_of_another_kind"),
         pytest.param(twenty, {"embeddings": {"m": {"rna": X, "atac": X[:, :1]}}}, ScmambaError, "not in one",
                      id="different_dimensions"),
-        pytest.param(twenty, {"embeddings": {"m": X}, "label_key": ["a"] * 19}, ScmambaError, r"got \(19,\)",
+        pytest.param(twenty, {"embeddings": {"m": X}, "labels_key": ["a"] * 19}, ScmambaError, r"got \(19,\)",
                      id="labels_of_another_length"),
-        pytest.param(twenty, {"embeddings": {"m": X}, "label_key": [None] * 20}, ScmambaError, "missing for every cell",
+        pytest.param(twenty, {"embeddings": {"m": X}, "labels_key": [None] * 20}, ScmambaError, "missing for every cell",
                      id="labels_all_missing"),
         pytest.param(twenty, {"embeddings": {"m": X * np.nan}}, ScmambaError, "No row .* is finite", id="all_nan"),
         pytest.param(twenty, {"embeddings": {"m": X[:, 0]}}, ScmambaError, r"dense matrix of numbers, got \(20,\)", id="a_vector"),
@@ -535,7 +535,7 @@ def of_mudata():
         pytest.param(of_mudata, {"embeddings": {"m": "X_pca"}}, UnknownNameError, "'X_scmamba'", id="missing_key"),
         pytest.param(of_mudata, {"embeddings": {"m": {"rna": "X_pca"}}}, UnknownNameError, "for 'm' .rna.",
                      id="missing_key_of_a_modality"),
-        pytest.param(of_mudata, {"label_key": "celltype"}, UnknownNameError, "Did you mean 'cell_type'", id="missing_column"),
+        pytest.param(of_mudata, {"labels_key": "celltype"}, UnknownNameError, "Did you mean 'cell_type'", id="missing_column"),
         pytest.param(of_mudata, {"embeddings": {"m": X}}, ScmambaError, "20 rows for 320", id="rows_of_other_data"),
         pytest.param(of_mudata, {"embeddings": {"m": pd.DataFrame(X)}}, ScmambaError, "not in the data", id="unknown_cells"),
         pytest.param(of_mudata, {"cells": ["cell0", "nobody"]}, ScmambaError, "nobody", id="unknown_cell_asked_for"),
@@ -558,7 +558,7 @@ def test_the_panel_of_scib_is_what_its_benchmarker_gives():
     good, labels, batches = integrated()
     bad = np.random.default_rng(1).normal(size=(N, Z))
     found = evaluate_integration(
-        cells(good), {"good": good, "bad": bad}, label_key=labels, batch_key=batches, panel="scib", progress=False
+        cells(good), {"good": good, "bad": bad}, labels_key=labels, batch_key=batches, panel="scib", progress=False
     )
     assert list(found.index) == ["good", "bad"]
     assert (
@@ -582,18 +582,18 @@ def test_the_panel_of_scib_is_what_its_benchmarker_gives():
 def test_the_panel_of_scib_names_what_it_cannot_use(monkeypatch):
     parts, labels, _ = integrated()
     with pytest.raises(UnknownNameError, match="panel"):
-        evaluate_integration(cells(parts), {"m": parts}, label_key=labels, panel="scbi")
+        evaluate_integration(cells(parts), {"m": parts}, labels_key=labels, panel="scbi")
     with pytest.raises(ScmambaError, match="takes no metrics, device"):
-        evaluate_integration(cells(parts), {"m": parts}, label_key=labels, panel="scib", metrics="ARI", device="cpu")
+        evaluate_integration(cells(parts), {"m": parts}, labels_key=labels, panel="scib", metrics="ARI", device="cpu")
     monkeypatch.setitem(sys.modules, "scib_metrics.benchmark", None)  # as if it were not installed
     with pytest.raises(ScmambaError, match=r"scmamba-scvi\[benchmark\]"):
-        evaluate_integration(cells(parts), {"m": parts}, label_key=labels, panel="scib")
+        evaluate_integration(cells(parts), {"m": parts}, labels_key=labels, panel="scib")
 
 
 def test_the_panel_of_scib_needs_joint_embeddings_and_labels():
     pytest.importorskip("scib_metrics")
     parts, labels, _ = integrated()
     with pytest.raises(ScmambaError, match="joint embeddings, which 'm' lacks"):
-        evaluate_integration(cells(parts), {"m": {"rna": parts["rna"]}}, label_key=labels, panel="scib")
+        evaluate_integration(cells(parts), {"m": {"rna": parts["rna"]}}, labels_key=labels, panel="scib")
     with pytest.raises(ScmambaError, match="0 of 320 have them"):
         evaluate_integration(cells(parts), {"m": parts}, panel="scib")

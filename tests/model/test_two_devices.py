@@ -239,7 +239,7 @@ def scores(compare: Comparison, model) -> None:
 
     embedding = {kind: model.get_latent_representation(modality=kind) for kind in ("rna", "atac")}
     names = [name for name in metrics.METRICS if name not in ("ARI", "NMI")]
-    options = {"label_key": "cell_type", "batch_key": "batch", "metrics": names}
+    options = {"labels_key": "cell_type", "batch_key": "batch", "metrics": names}
     compare(
         "metrics",
         lambda on: metrics.evaluate_integration(

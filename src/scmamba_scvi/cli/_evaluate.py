@@ -96,7 +96,7 @@ def evaluate(
         if not all_cells and VALIDATION_KEY in mdata.obs:
             validation = mdata.obs[VALIDATION_KEY].to_numpy(dtype=bool)
         scores = evaluate_integration(
-            mdata, embeddings, label_key=labels_key, batch_key=batch_key, metrics=metric or "all", cells=validation,
+            mdata, embeddings, labels_key=labels_key, batch_key=batch_key, metrics=metric or "all", cells=validation,
             max_cells=max_cells, random_state=seed, progress=err.is_terminal, device="auto",
         )  # fmt: skip
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]

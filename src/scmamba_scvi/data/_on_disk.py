@@ -152,7 +152,8 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     Examples
     --------
     >>> path = data.convert_mudata("cells.h5mu", "cells.zarr", overwrite=True)
-    >>> data.write_obsm(path, "X_scmamba", model.get_latent_representation(), obs_names=mdata.obs_names)
+    >>> joint = model.get_latent_representation()
+    >>> data.write_obsm(path, "X_scmamba", joint, obs_names=mdata.obs_names)
     """
     values, names = np.asarray(values), pd.Index(obs_names)
     root = _open(path, "r+")

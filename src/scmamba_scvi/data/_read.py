@@ -83,8 +83,8 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     --------
     >>> scmamba_scvi.read("cells.h5mu").n_obs
     300
-    >>> mdata["rna"].write_h5ad("rna.h5ad"), mdata["atac"].write_h5ad("atac.h5ad")
-    (None, None)
+    >>> mdata["rna"].write_h5ad("rna.h5ad")
+    >>> mdata["atac"].write_h5ad("atac.h5ad")
     >>> list(scmamba_scvi.read({"rna": "rna.h5ad", "atac": "atac.h5ad"}).mod)
     ['rna', 'atac']
     """

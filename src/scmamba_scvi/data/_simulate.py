@@ -78,10 +78,13 @@ def simulate_multiome(
 
     Examples
     --------
-    >>> mdata = data.simulate_multiome(n_cells=100, n_genes=50, n_peaks=80, n_cell_types=3)
+    >>> mdata = data.simulate_multiome(
+    ...     n_cells=100, n_genes=50, n_peaks=80, n_cell_types=3
+    ... )
     >>> mdata["rna"].shape, mdata["atac"].shape
     ((100, 50), (100, 80))
-    >>> list(data.simulate_multiome(n_cells=100, n_genes=50, n_peaks=0, n_proteins=10).mod)
+    >>> mdata = data.simulate_multiome(n_genes=50, n_peaks=0, n_proteins=10)
+    >>> list(mdata.mod)
     ['rna', 'protein']
     """
     arguments = complete_arguments(locals())

@@ -41,6 +41,16 @@ def knn_accuracy(
     random_state
         Seed of that draw and of the order of ties.
 
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        Labels are missing for some cells, all cells have one label, ``n_neighbors`` is not below the number of cells, or
+        ``x`` is not a finite matrix.
+
     Notes
     -----
     Of types with equally many votes, the one with the nearest voter wins. A cell whose label occurs once is always
@@ -48,7 +58,8 @@ def knn_accuracy(
 
     Examples
     --------
-    >>> metrics.knn_accuracy(np.array([[0.0], [1.0], [8.0], [9.0]]), list("TTBB"), n_neighbors=1)
+    >>> cells = np.array([[0.0], [1.0], [8.0], [9.0]])
+    >>> metrics.knn_accuracy(cells, list("TTBB"), n_neighbors=1)
     1.0
     """
     x = as_matrix(x)
@@ -83,6 +94,15 @@ def mean_average_precision(
     x, cell_type, max_queries, random_state
         As in :func:`knn_accuracy`.
 
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        As :func:`knn_accuracy`.
+
     Notes
     -----
     Equation 11 as printed is always 1: it lacks the precision at each match. Here, as in [Cao22]_, the average
@@ -96,7 +116,8 @@ def mean_average_precision(
 
     Examples
     --------
-    >>> metrics.mean_average_precision(np.array([[0.0], [1.0], [8.0], [9.0]]), list("TTBB"), n_neighbors=1)
+    >>> cells = np.array([[0.0], [1.0], [8.0], [9.0]])
+    >>> metrics.mean_average_precision(cells, list("TTBB"), n_neighbors=1)
     1.0
     """
     x = as_matrix(x)
@@ -128,6 +149,15 @@ def graph_connectivity(
     x, cell_type, random_state
         As in :func:`knn_accuracy`; one label is enough.
 
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        As :func:`knn_accuracy`, or no type has two cells.
+
     Notes
     -----
     Two cells are joined if either is among the neighbours of the other, as in scib and in the paper's code;
@@ -141,7 +171,8 @@ def graph_connectivity(
 
     Examples
     --------
-    >>> metrics.graph_connectivity(np.array([[0.0], [1.0], [8.0], [9.0]]), list("TTTT"), n_neighbors=1)
+    >>> cells = np.array([[0.0], [1.0], [8.0], [9.0]])
+    >>> metrics.graph_connectivity(cells, list("TTTT"), n_neighbors=1)
     0.5
     """
     x = as_matrix(x)

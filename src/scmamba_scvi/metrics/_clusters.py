@@ -23,12 +23,15 @@ class LeidenScores(NamedTuple):
 
     Examples
     --------
-    >>> metrics.leiden_ari_nmi(np.repeat(np.eye(2), 20, axis=0), ["T"] * 20 + ["B"] * 20)
+    >>> cells = np.repeat(np.eye(2), 20, axis=0)
+    >>> metrics.leiden_ari_nmi(cells, ["T"] * 20 + ["B"] * 20)
     LeidenScores(ari=1.0, nmi=1.0, ari_std=0.0, nmi_std=0.0)
     """
 
+    #: Adjusted Rand index, and normalised mutual information.
     ari: float
     nmi: float
+    #: Their standard deviations over the seeds, at the resolution that is best for each.
     ari_std: float
     nmi_std: float
 
@@ -60,6 +63,15 @@ def leiden_ari_nmi(
     random_state
         First seed of the clustering, and that of the order of ties.
 
+    Returns
+    -------
+    :class:`LeidenScores`.
+
+    Raises
+    ------
+    ScmambaError
+        As :func:`knn_accuracy`, or ``resolutions`` is empty or has one that is not above 0, or ``n_seeds`` is below 1.
+
     Notes
     -----
     As in section 4.2.1, the best ARI and the best NMI may come from different resolutions; the paper clusters once. NMI is
@@ -67,7 +79,8 @@ def leiden_ari_nmi(
 
     Examples
     --------
-    >>> metrics.leiden_ari_nmi(np.repeat(np.eye(2), 20, axis=0), ["T"] * 20 + ["B"] * 20).ari
+    >>> cells = np.repeat(np.eye(2), 20, axis=0)
+    >>> metrics.leiden_ari_nmi(cells, ["T"] * 20 + ["B"] * 20).ari
     1.0
     """
     import scanpy as sc

@@ -83,7 +83,7 @@ class Embedded:
 
     def labelled(self, points: Points) -> tuple[Points, np.ndarray]:
         """The points whose cell has a label, and their labels."""
-        return points.with_values(self.labels, "label_key")
+        return points.with_values(self.labels, "labels_key")
 
     @cached_property
     def in_batches(self) -> tuple[Points, np.ndarray]:

@@ -24,7 +24,7 @@ def evaluate_integration(
     data: Any,
     embeddings: Embeddings | None = None,
     *,
-    label_key: Column = None,
+    labels_key: Column = None,
     batch_key: Column = None,
     metrics: Literal["all"] | str | Sequence[str] = "all",
     panel: Literal["paper", "scib"] = "paper",
@@ -51,7 +51,7 @@ def evaluate_integration(
 
         A matrix has the rows of the data, NaN for cells without the modality, as those of a model:
         ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``.
-    label_key
+    labels_key
         Cell types: a column of ``obs`` (of the data, or of a modality), or the values themselves, one per cell or a
         ``Series`` indexed by name. Cells without one count in the scores that need none.
     batch_key
@@ -106,15 +106,20 @@ def evaluate_integration(
 
     Examples
     --------
-    >>> mdata.obsm["X_first"] = mdata["rna"].X[:, :9].toarray()  # any embedding can be compared
-    >>> scores = metrics.evaluate_integration(mdata, {"first": {"joint": "X_first"}}, label_key="cell_type", metrics=["ARI"])
+    >>> first_genes = mdata["rna"].X[:, :9].toarray()  # any matrix will do
+    >>> scores = metrics.evaluate_integration(
+    ...     mdata,
+    ...     {"first": first_genes},
+    ...     labels_key="cell_type",
+    ...     metrics="ARI",
+    ... )
     >>> scores.index.tolist(), scores.columns.tolist()
     (['first'], [('bio', 'ARI')])
     """
     wanted = _requested(metrics)
     if panel not in ("paper", "scib"):
         raise UnknownNameError("panel", panel, ("paper", "scib"))
-    inputs = read_inputs(data, embeddings, label_key, batch_key).choose(cells, max_cells, random_state)
+    inputs = read_inputs(data, embeddings, labels_key, batch_key).choose(cells, max_cells, random_state)
     if panel == "scib":
         given = {"metrics": metrics != "all", "device": device is not None}
         if any(given.values()):

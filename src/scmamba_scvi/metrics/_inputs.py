@@ -66,7 +66,7 @@ class Inputs:
         )
 
 
-def read_inputs(data: Any, embeddings: Embeddings | None, label_key: Column, batch_key: Column) -> Inputs:
+def read_inputs(data: Any, embeddings: Embeddings | None, labels_key: Column, batch_key: Column) -> Inputs:
     """Collect and align all that is scored; every fault of the input is reported here, before anything is computed."""
     given = _parts(data, embeddings)
     cells = pd.Index(data.obs_names)
@@ -91,7 +91,7 @@ def read_inputs(data: Any, embeddings: Embeddings | None, label_key: Column, bat
                 f"Modalities of {method!r} have different numbers of dimensions ({listed}), so that they are not in "
                 f"one space. To score the joint embedding alone, give {{{method!r}: {{'joint': ...}}}}."
             )
-    labels = _column(data, label_key, cells, "label_key")
+    labels = _column(data, labels_key, cells, "labels_key")
     return Inputs(cells, methods, labels, _column(data, batch_key, cells, "batch_key"), unusable)
 
 

@@ -23,7 +23,9 @@ class TrueMatchRanks:
 
     Examples
     --------
-    >>> ranks = metrics.true_match_ranks(np.arange(4.0)[:, None], np.arange(4.0)[[1, 0, 2, 3], None])  # the first two cells are swapped
+    >>> rna = np.array([[0.0], [1.0], [5.0], [9.0]])
+    >>> atac = np.array([[1.0], [0.0], [5.0], [9.0]])  # two are swapped
+    >>> ranks = metrics.true_match_ranks(rna, atac)
     >>> ranks.closer[0].tolist(), ranks.n_candidates
     ([1.0, 1.0, 0.0, 0.0], 4)
     """
@@ -52,14 +54,29 @@ class TrueMatchRanks:
     def recall(self, k: int | Sequence[int] | np.ndarray) -> np.ndarray:
         """Fraction of cells whose true match is among the ``k`` nearest, for each ``k``, mean of both directions.
 
-        0 to 1, higher is better; chance is ``k`` over the candidates, of which there must be as many. Among ties the order
-        is random: a cell counts with the fraction of all orders in which its true match is among the ``k``.
+        0 to 1, higher is better; chance is ``k`` over the number of candidates. Of ranks ``among="both"`` it is the
+        neighbourhood overlap [Cao20]_: unlike recall in the other modality it falls where the modalities lie apart,
+        since cells of the own modality compete.
 
-        Of ranks ``among="both"`` it is the neighbourhood overlap [Cao20]_: unlike recall in the other modality it falls
-        where the modalities lie apart, since cells of the own modality compete.
+        Parameters
+        ----------
+        k
+            Number of nearest cells, or several such numbers, 1 to :attr:`n_candidates`.
+
+        Returns
+        -------
+        Float64, one per ``k``; a single ``k`` too gives an array.
+
+        Raises
+        ------
+        ScmambaError
+            A ``k`` is smaller than 1 or larger than the number of candidates.
 
         Notes
         -----
+        Among ties the order is random: a cell counts with the fraction of all orders in which its true match is among
+        the ``k``.
+
         The paper gives no formula of the neighbourhood overlap (section 4.2.1) and cites [Cao20]_. Public code counts the
         cell itself among its ``k``.
 
@@ -108,6 +125,17 @@ def true_match_ranks(
     device
         Where to compute: ``None`` where ``x`` lies (an array: CPU), ``"auto"`` a CUDA device if there is one.
 
+    Returns
+    -------
+    :class:`TrueMatchRanks`, counts for ``m`` cells in both directions; ``m`` is ``n``, or ``max_queries`` if that is less.
+
+    Raises
+    ------
+    ScmambaError
+        ``x`` and ``y`` differ in shape, hold fewer than two cells or values that are not finite.
+    UnknownNameError
+        ``among`` is neither of the two.
+
     Notes
     -----
     Memory is linear in ``n``. A cell is excluded from its own neighbours by its index. Distances that differ only by
@@ -139,12 +167,22 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
     """Fraction of samples closer than the true match, per cell and direction (equations 23 and 24; [Singh20]_).
 
     0 is perfect, about 0.5 is chance (precisely ``(n - 1) / 2n``), 1 the worst: lower is better. The score of an
-    integration is the mean over both arrays. Parameters are those of :func:`true_match_ranks`.
+    integration is the mean over both arrays.
+
+    Parameters
+    ----------
+    x, y, device
+        As in :func:`true_match_ranks`.
 
     Returns
     -------
     Two float64 arrays ``(n,)``: for the cells of ``x`` the fraction of rows of ``y`` that are strictly closer than the
     true match, and for the cells of ``y`` the same among the rows of ``x``.
+
+    Raises
+    ------
+    ScmambaError
+        As :func:`true_match_ranks`.
 
     Notes
     -----
@@ -156,8 +194,9 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
 
     Examples
     --------
-    >>> rna, atac = np.array([[0.0], [1.0], [5.0], [9.0]]), np.array([[1.0], [0.0], [5.0], [9.0]])
-    >>> of_rna, of_atac = metrics.foscttm(rna, atac)  # the first two cells are swapped
+    >>> rna = np.array([[0.0], [1.0], [5.0], [9.0]])
+    >>> atac = np.array([[1.0], [0.0], [5.0], [9.0]])  # two are swapped
+    >>> of_rna, of_atac = metrics.foscttm(rna, atac)
     >>> of_rna.tolist()
     [0.25, 0.25, 0.0, 0.0]
     """
@@ -167,9 +206,22 @@ def foscttm(x: Matrix, y: Matrix, *, device: str | torch.device | None = None) -
 def modality_gap(x: Matrix, y: Matrix) -> float:
     """Distance between the centres of two modalities on the unit sphere [Liang22]_.
 
-    0 to 2, lower is better; 0 means that the clouds have one centre, not that any cell is near its true match. Rows
-    are scaled to length 1 first, so that embeddings of different scales can be compared; a row of zeros stays zero.
-    ``x`` ``(n, z)`` and ``y`` ``(m, z)`` need not be of the same cells.
+    0 to 2, lower is better; 0 means that the clouds have one centre, not that any cell is near its true match.
+
+    Parameters
+    ----------
+    x, y
+        ``(n, z)`` and ``(m, z)`` embeddings, which need not be of the same cells. Rows are scaled to length 1 first, so
+        that embeddings of different scales can be compared; a row of zeros stays zero.
+
+    Returns
+    -------
+    The distance, a float.
+
+    Raises
+    ------
+    ScmambaError
+        ``x`` and ``y`` differ in their number of dimensions, are empty, or hold values that are not finite.
 
     References
     ----------

@@ -35,6 +35,15 @@ def matching_score(
     random_state
         Seed of the order of ties.
 
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        ``x`` and ``y`` are not of the same cells (see :func:`true_match_ranks`), or ``n_neighbors`` is not 1 to ``n``.
+
     Notes
     -----
     With ``Kx(a)`` the neighbours of cell ``a``, of either modality, among the rows of ``x``, and ``Ky(a)`` among those

@@ -42,6 +42,16 @@ def omics_entropy_mixing(
     max_queries, random_state
         As in :func:`knn_accuracy`. The paper averages over 100 draws of 100 cells, which estimates the mean of all.
 
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        There is one modality only, or there are more neighbours than a quarter of the rows: among so many every
+        embedding looks mixed.
+
     Notes
     -----
     Equation 16 lacks the minus sign, a base and a scale; the sum over regions in its text is a mean. Here the entropy
@@ -50,7 +60,9 @@ def omics_entropy_mixing(
 
     Examples
     --------
-    >>> metrics.omics_entropy_mixing(np.eye(2).repeat(20, axis=0), ["rna"] * 20 + ["atac"] * 20, n_neighbors=10)
+    >>> apart = np.eye(2).repeat(20, axis=0)
+    >>> omics = ["rna"] * 20 + ["atac"] * 20
+    >>> metrics.omics_entropy_mixing(apart, omics, n_neighbors=10)
     0.0
     """
     x = as_matrix(x)
@@ -70,12 +82,23 @@ def omics_entropy_mixing(
 def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state: int = 0) -> np.ndarray:
     """Fraction of the nearest cells that are of the other modality, for each cell: do the modalities lie together here?
 
-    ``x`` and ``y`` are ``(n, z)`` embeddings of the same cells, one per modality, in one space. Neighbours are counted among
-    the ``2 n`` points, the point itself left out; 15 as in most neighbour graphs.
+    Parameters
+    ----------
+    x, y
+        ``(n, z)`` embeddings of the same cells, one per modality, in one space.
+    n_neighbors
+        Neighbours among the ``2 n`` points, the point itself not counted; 15 as in most neighbour graphs.
+    random_state
+        Seed of the order of ties.
 
     Returns
     -------
-    ``(n,)``, the mean over the two points of a cell: 0.5 is a perfect mix, 0 two modalities that lie apart.
+    Float64 ``(n,)``, the mean over the two points of a cell: 0.5 is a perfect mix, 0 two modalities that lie apart.
+
+    Raises
+    ------
+    ScmambaError
+        ``x`` and ``y`` have different numbers of rows, or fewer points than ``n_neighbors`` asks for.
 
     Examples
     --------
@@ -112,6 +135,15 @@ def seurat_alignment(
     x, omics, max_queries, random_state
         As in :func:`omics_entropy_mixing`.
 
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        There is one modality only, or one of them has a single cell.
+
     Notes
     -----
     The mean in equation 17 is that of the neighbours from the cell's own modality. The score exceeds 1, and is clipped,
@@ -125,7 +157,8 @@ def seurat_alignment(
 
     Examples
     --------
-    >>> metrics.seurat_alignment(np.eye(2).repeat(20, axis=0), ["rna"] * 20 + ["atac"] * 20)  # apart
+    >>> apart = np.eye(2).repeat(20, axis=0)
+    >>> metrics.seurat_alignment(apart, ["rna"] * 20 + ["atac"] * 20)
     0.0
     """
     x = as_matrix(x)

@@ -19,20 +19,26 @@ from ._silhouette import cell_type_asw, omics_asw
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of an integration: a column ``name`` in the block ``group`` of the table, and in one line what it measures.
+    """A score of an integration, one column of the table of :func:`~scmamba_scvi.metrics.evaluate_integration`.
 
     Examples
     --------
-    >>> metrics.METRICS["FOSCTTM"].group, metrics.METRICS["FOSCTTM"].higher_is_better
+    >>> score = metrics.METRICS["FOSCTTM"]
+    >>> score.group, score.higher_is_better
     ('single-cell', False)
     """
 
+    #: Name of the column.
     name: str
+    #: Block of the table that has it.
     group: Literal["bio", "omics", "single-cell", "batch"]
+    #: What it measures, in one line.
     about: str
     function: Callable[[Embedded], float]  # raises a ScmambaError if the data lack what it needs
+    #: Whether a better integration has a higher score.
     higher_is_better: bool = True
-    in_summary: bool = False  # part of the paper's mean of the group (equations 20 and 21)
+    #: Whether it is part of the paper's mean of the group (equations 20 and 21).
+    in_summary: bool = False
 
 
 def _of_neighbors(function: Callable[..., float], e: Embedded, points: Points, groups: np.ndarray) -> float:

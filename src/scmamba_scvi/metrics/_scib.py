@@ -30,7 +30,7 @@ def scib_scores(inputs: Inputs, progress: bool) -> pd.DataFrame:
     usable &= pd.notna(inputs.batches) if with_batches else True
     if usable.sum() <= N_NEIGHBORS:
         raise ScmambaError(
-            f"panel='scib' needs more than {N_NEIGHBORS} cells with a label (label_key), a joint embedding of every method "
+            f"panel='scib' needs more than {N_NEIGHBORS} cells with a label (labels_key), a joint embedding of every method "
             f"and, if batch_key is given, a batch; {usable.sum():,} of {len(usable):,} have them."
         )
     batches = inputs.batches if with_batches else np.full(len(usable), "one")

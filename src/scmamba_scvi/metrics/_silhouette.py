@@ -19,6 +19,15 @@ def cell_type_asw(x: Matrix, cell_type: Labels) -> float:
     x, cell_type
         As in :func:`knn_accuracy`.
 
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        As :func:`knn_accuracy`, or no type has two cells.
+
     Notes
     -----
     ``(s + 1) / 2`` with scikit-learn's ``silhouette_score`` ``s`` on Euclidean distances: a cell whose label occurs once
@@ -26,7 +35,8 @@ def cell_type_asw(x: Matrix, cell_type: Labels) -> float:
 
     Examples
     --------
-    >>> round(metrics.cell_type_asw(np.array([[0.0], [0.1], [9.0], [9.1]]), list("TTBB")), 2)
+    >>> cells = np.array([[0.0], [0.1], [9.0], [9.1]])
+    >>> round(metrics.cell_type_asw(cells, list("TTBB")), 2)
     0.99
     """
     points = centred_array(x)
@@ -46,7 +56,16 @@ def omics_asw(x: Matrix, omics: Labels, cell_type: Labels) -> float:
     Parameters
     ----------
     x, omics, cell_type
-        As in :func:`omics_entropy_mixing` and :func:`cell_type_asw`.
+        As in :func:`omics_entropy_mixing` and :func:`cell_type_asw`; one type is enough.
+
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        There is one modality only, or no type has several cells of two modalities.
 
     Notes
     -----
@@ -56,7 +75,9 @@ def omics_asw(x: Matrix, omics: Labels, cell_type: Labels) -> float:
 
     Examples
     --------
-    >>> metrics.omics_asw(np.array([[0.0], [1.0], [0.0], [1.0]]), ["rna", "rna", "atac", "atac"], list("TTTT"))
+    >>> cells = np.array([[0.0], [1.0], [0.0], [1.0]])
+    >>> omics = ["rna", "rna", "atac", "atac"]
+    >>> metrics.omics_asw(cells, omics, list("TTTT"))
     0.5
     """
     points = centred_array(x)

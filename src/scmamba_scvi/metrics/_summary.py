@@ -33,12 +33,21 @@ def overall_scores(scores: pd.DataFrame, scale: Literal["minmax"] | None = None)
 
     Returns
     -------
-    Columns ``bio``, ``omics`` and, of these with weights 0.6 and 0.4, ``overall``, index as in ``scores``. A method that lacks a score which others have gets
-    ``NaN`` for the part and overall: averaging the remaining scores would reward a missing one.
+    Columns ``bio``, ``omics`` and, of these with weights 0.6 and 0.4, ``overall``, index as in ``scores``. A method that
+    lacks a score which others have gets ``NaN`` for the part and overall: averaging the remaining scores would reward a
+    missing one.
+
+    Raises
+    ------
+    UnknownNameError
+        ``scale`` is neither of the two.
+    ScmambaError
+        ``scale="minmax"`` with a single method.
 
     Examples
     --------
-    >>> scores = pd.DataFrame({"ARI": [0.6], "NMI": [0.8], "omics mixing": [0.5]}, index=["scmamba-scvi"])
+    >>> of_one = {"ARI": [0.6], "NMI": [0.8], "omics mixing": [0.5]}
+    >>> scores = pd.DataFrame(of_one, index=["scmamba-scvi"])
     >>> metrics.overall_scores(scores).round(2).iloc[0].tolist()
     [0.7, 0.5, 0.62]
     """

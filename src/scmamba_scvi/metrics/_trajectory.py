@@ -36,6 +36,11 @@ def diffusion_pseudotime(
     Float64 ``(n,)``, 0 at the root and 1 at the farthest cell. Cells that no path of the graph connects to the root are
     ``NaN``; more neighbours may connect them.
 
+    Raises
+    ------
+    ScmambaError
+        ``root`` is no position of a cell, all cells are at one point, or no other cell is connected to the root.
+
     References
     ----------
     .. [Haghverdi16] Haghverdi et al., Diffusion pseudotime robustly reconstructs lineage branching, Nature Methods
@@ -43,7 +48,8 @@ def diffusion_pseudotime(
 
     Examples
     --------
-    >>> cells = np.sort(np.random.default_rng(0).random(100))[:, None]  # along a line
+    >>> along_a_line = np.sort(np.random.default_rng(0).random(100))
+    >>> cells = along_a_line[:, None]
     >>> time = metrics.diffusion_pseudotime(cells, root=0, n_neighbors=10)
     >>> bool(time[:50].max() < time[50:].min())
     True
@@ -75,8 +81,23 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     """Trajectory conservation: rank correlation of two pseudotimes, scaled to 0..1 (equation 27; [Luecken22]_).
 
     Higher is better: 1 for the same order, 0.5 for unrelated orders, 0 for the reversed one. For two modalities take
-    the mean of their scores. ``before`` ``(n,)`` is the pseudotime of the cells in the original data of a modality, ``after``
-    that of the same cells in the embedding, from the same root. At least three cells must have both.
+    the mean of their scores.
+
+    Parameters
+    ----------
+    before
+        ``(n,)`` pseudotime of the cells in the original data of a modality.
+    after
+        ``(n,)`` pseudotime of the same cells in the embedding, from the same root. At least three cells must have both.
+
+    Returns
+    -------
+    The score, a float.
+
+    Raises
+    ------
+    ScmambaError
+        The two differ in shape, fewer than three cells have both, or one is the same for all cells.
 
     Notes
     -----
@@ -85,7 +106,8 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
 
     Examples
     --------
-    >>> metrics.trajectory_conservation(np.array([0.0, 0.3, 1.0]), np.array([0.0, 0.5, 0.9]))
+    >>> before, after = np.array([0.0, 0.3, 1.0]), np.array([0.0, 0.5, 0.9])
+    >>> metrics.trajectory_conservation(before, after)
     1.0
     """
     a, b = _of_common_cells(before, after, "before", "after")
@@ -95,12 +117,27 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
 def pseudotime_consistency(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's correlation of the pseudotimes of the same cells from two modalities.
 
-    -1 to 1, higher is better. Parameters ``(n,)``, errors and cells without a pseudotime as in
-    :func:`trajectory_conservation`; both must have been computed from the same root cell.
+    -1 to 1, higher is better.
+
+    Parameters
+    ----------
+    a, b
+        ``(n,)`` pseudotimes from the same root cell. Cells that lack one are left out, as in
+        :func:`trajectory_conservation`.
+
+    Returns
+    -------
+    The correlation, a float.
+
+    Raises
+    ------
+    ScmambaError
+        As :func:`trajectory_conservation`.
 
     Examples
     --------
-    >>> round(metrics.pseudotime_consistency(np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.6, 1.1])), 6)
+    >>> rna, atac = np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.6, 1.1])
+    >>> round(metrics.pseudotime_consistency(rna, atac), 6)
     1.0
     """
     return float(pearsonr(*_of_common_cells(a, b, "a", "b")).statistic)

@@ -81,9 +81,19 @@ class ModelBase(BaseModelClass):
     def feature_names(self, kind: str) -> np.ndarray:
         """Features of one kind of modality, in the order the model knows.
 
+        Parameters
+        ----------
+        kind
+            ``"rna"``, ``"atac"`` or ``"protein"``.
+
+        Returns
+        -------
+        ``(f,)`` names, as in ``var_names`` of the data that the model was set up with.
+
         Examples
         --------
-        >>> model.feature_names("rna")[:2].tolist() == mdata["rna"].var_names[:2].tolist()
+        >>> names = model.feature_names("rna")
+        >>> bool((names == mdata["rna"].var_names).all())
         True
         """
         return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
@@ -99,7 +109,17 @@ class ModelBase(BaseModelClass):
         return np.asarray(fields[BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"])
 
     def coordinates(self, kind: str) -> Coordinates:
-        """Genomic coordinates of the features of ``kind``, in the order the model knows.
+        """Genomic coordinates of the features of one kind of modality, in the order the model knows.
+
+        Parameters
+        ----------
+        kind
+            ``"rna"``, ``"atac"`` or ``"protein"``.
+
+        Returns
+        -------
+        A tuple of ``chroms``, the names of the chromosomes, and of int64 ``(f,)``: ``chrom``, the position in ``chroms``, -1
+        for features without coordinates; ``start`` and ``end`` in base pairs.
 
         Examples
         --------

@@ -180,7 +180,12 @@ class SCMAMBA(
 
         Examples
         --------
-        >>> SCMAMBA.setup_mudata(mdata, modalities={"rna": "rna", "atac": "atac"}, batch_key="batch", labels_key="cell_type")
+        >>> SCMAMBA.setup_mudata(
+        ...     mdata,
+        ...     modalities={"rna": "rna", "atac": "atac"},
+        ...     batch_key="batch",
+        ...     labels_key="cell_type",
+        ... )
         """
         for name in kwargs:
             if name not in PASSED_ON:

@@ -62,18 +62,51 @@ class SCMAMBAModule(BaseModuleClass):
         self.joint = JointEmbedding(n_features, config.n_latent, n_batches) if config.joint == "shared+own" else None
 
     def transform(self, counts: Tensor, kind: str) -> Tensor:
-        """Values ``(n, f)`` of counts, on the device of the module."""
+        """Values that the encoders read.
+
+        Parameters
+        ----------
+        counts
+            Counts ``(n, f)``, dense or CSR.
+        kind
+            Kind of modality.
+
+        Returns
+        -------
+        Values ``(n, f)``, on the device of the module.
+        """
         return self.values[kind](counts.to(self.device))
 
     def encode(self, counts: Tensor, kind: str, present: Tensor | None = None) -> Tensor:
-        """Counts ``(n, f)`` to unit vectors ``(n, z)``; rows of cells that lack the modality are zero.
+        """Embedding of one modality as the loss reads it.
 
-        Here and below, ``present`` is a mask ``(n,)``, `None` if every cell has the modality.
+        Parameters
+        ----------
+        counts
+            Counts ``(n, f)``, dense or CSR.
+        kind
+            Kind of modality.
+        present
+            Mask ``(n,)`` of the cells that have the modality; `None`: all.
+
+        Returns
+        -------
+        Unit vectors ``(n, z)``; rows of cells that lack the modality are zero.
         """
         return self._across_cells(self._per_cell(counts, kind, present), kind, present)
 
     def embed_modality(self, counts: Tensor, kind: str, present: Tensor | None = None) -> Tensor:
-        """What users get of `encode`: the same vectors after alignment of the modalities."""
+        """Embedding of one modality as users get it: `encode`, then the alignment of the modalities.
+
+        Parameters
+        ----------
+        counts, kind, present
+            As in `encode`.
+
+        Returns
+        -------
+        Unit vectors ``(n, z)``; rows of cells that lack the modality are zero.
+        """
         z = self.encode(counts, kind, present)
         with torch.autocast(z.device.type, enabled=False):
             return z if self.alignment is None else self.alignment(z.float(), kind)
@@ -110,8 +143,18 @@ class SCMAMBAModule(BaseModuleClass):
         """Within the block, some parameters have no gradient.
 
         What depends on the stage of training follows from that alone: an encoder does not compute a frozen network whose gate
-        is closed, and a frozen head normalizes by its running statistics. ``networks`` freezes the networks and their gates,
-        ``reference`` all but what the model of a query may adapt.
+        is closed, and a frozen head normalizes by its running statistics.
+
+        Parameters
+        ----------
+        networks
+            Freeze the networks and their gates, so that the linear branch is trained alone.
+        reference
+            Freeze all but what the model of a query may adapt.
+
+        Returns
+        -------
+        A context manager. Parameters that were frozen before stay so.
         """
         encoders = self.encoders.values()
         frozen: list[nn.Parameter] = []
@@ -130,7 +173,17 @@ class SCMAMBAModule(BaseModuleClass):
                 parameter.requires_grad_(True)
 
     def joint_features(self, counts: Tensor, kind: str, present: Tensor | None = None) -> Tensor:
-        """Counts ``(n, f)`` to what the joint embedding reads, ``(n, 2 z)``; zero for cells that lack the modality."""
+        """What the joint embedding reads of one modality.
+
+        Parameters
+        ----------
+        counts, kind, present
+            As in `encode`.
+
+        Returns
+        -------
+        ``(n, 2 z)``; rows of cells that lack the modality are zero.
+        """
         assert self.joint is not None, "without a joint embedding nothing reads them"
         values = self.values[kind](select_rows(counts, present))
         return scatter_rows(self.joint.features(values, self.encoders[kind](values), kind), present)
@@ -138,10 +191,21 @@ class SCMAMBAModule(BaseModuleClass):
     def embed_jointly(
         self, counts: Mapping[str, Tensor], present: Mapping[str, Tensor | None], batch: Tensor | None = None
     ) -> Tensor:
-        """Unit vectors ``(n, z)`` of cells from counts ``(n, f)`` of any modalities, zero for cells that have none.
+        """Joint embedding of cells from any of the modalities.
 
-        ``batch`` ``(n,)`` is the number of each cell's batch. Cells of batches that training did not see are not corrected
-        for their batch; with `None`, no cell is.
+        Parameters
+        ----------
+        counts
+            Counts ``(n, f)`` per kind of modality.
+        present
+            Mask ``(n,)`` per kind; `None`: every cell has it.
+        batch
+            ``(n,)`` number of each cell's batch. Cells of batches that training did not see are not corrected for their
+            batch; with `None`, no cell is.
+
+        Returns
+        -------
+        Unit vectors ``(n, z)``; rows of cells that have no modality are zero.
         """
         if self.joint is None:
             z = [self.embed_modality(x, kind, present[kind]) for kind, x in counts.items()]
@@ -163,9 +227,24 @@ class SCMAMBAModule(BaseModuleClass):
     ):
         """Embeddings and, if asked for, the loss of a minibatch of `MultiModalDataset`.
 
-        At most ``micro_batch_size`` cells have their activations in memory together, see `apply_in_parts`. With ``gather``, the
-        minibatches of all ranks are one: batch statistics, embeddings and loss are those of one device that has all their
-        cells. `loss` reads no ``loss_kwargs``: scvi-tools' own training plan passes some.
+        Parameters
+        ----------
+        tensors
+            Counts ``(n, f)`` of each modality, and masks ``(n,)`` of the cells that have it.
+        loss_kwargs
+            Passed to `loss`, which reads none: scvi-tools' own training plan passes some.
+        compute_loss
+            Compute the loss too.
+        micro_batch_size
+            So many cells at most have their activations in memory together, see `apply_in_parts`; `None`: all.
+        gather
+            Take the minibatches of all devices as one: batch statistics, embeddings and loss are those of one device that
+            has all their cells.
+
+        Returns
+        -------
+        A dict with ``"z"``, unit vectors ``(n, z)`` per kind before alignment, and ``"present"``, the masks; an empty dict,
+        which scvi-tools expects; and what `loss` returns, if it was asked for.
         """
         present = {kind: tensors.get(present_key(kind)) for kind in self.kinds if x_key(kind) in tensors}
         hidden = apply_in_parts(self._all_per_cell, tensors, micro_batch_size)
@@ -183,7 +262,19 @@ class SCMAMBAModule(BaseModuleClass):
         }
 
     def loss(self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, dict], **_: object) -> LossOutput:
-        """Contrastive and cosine loss over the pairs that are present (equation 9 of the paper)."""
+        """Contrastive and cosine loss over the pairs that are present (equation 9 of the paper).
+
+        Parameters
+        ----------
+        tensors
+            Not read: the loss is one of embeddings.
+        inference_outputs
+            The first of what :meth:`forward` returns.
+
+        Returns
+        -------
+        scvi-tools' ``LossOutput``, with the parts of the loss as ``extra_metrics``.
+        """
         z, present = inference_outputs["z"], inference_outputs["present"]
         parts = multimodal_loss(
             z, present, self.temperature(),

@@ -33,9 +33,9 @@ class Alignment(nn.Module):
     Parameters
     ----------
     kinds
-        Of modalities.
+        Kinds of modalities, such as ``["rna", "atac"]``.
     n_latent
-        ``z``.
+        Dimensions ``z`` of the embeddings.
 
     Examples
     --------
@@ -54,12 +54,34 @@ class Alignment(nn.Module):
             self.register_buffer(f"offset_{kind}", torch.zeros(n_latent))
 
     def forward(self, z: Tensor, kind: str) -> Tensor:
-        """Unit vectors ``(n, z)`` to unit vectors; zero rows stay zero."""
+        """Embeddings in the space that modalities share.
+
+        Parameters
+        ----------
+        z
+            Unit vectors ``(n, z)`` of one modality; rows of cells that lack it are zero.
+        kind
+            Kind of this modality.
+
+        Returns
+        -------
+        Unit vectors ``(n, z)``; zero rows stay zero.
+        """
         moved = self.recall(z) @ self.get_buffer(f"map_{kind}") + self.get_buffer(f"offset_{kind}")
         return F.normalize(moved, dim=-1) * (z != 0).any(1, keepdim=True)
 
     def recall(self, z: Tensor) -> Tensor:
-        """Each row of unit length ``(n, z)`` a step nearer to the remembered cells that are like it."""
+        """Move each cell a step towards the remembered cells that are like it.
+
+        Parameters
+        ----------
+        z
+            Unit vectors ``(n, z)``.
+
+        Returns
+        -------
+        Unit vectors ``(n, z)``; those given, if nothing is remembered.
+        """
         unused = (self.memory == 0).all(1)
         weights = (z @ self.memory.T / MEMORY_TEMPERATURE).masked_fill(unused, -torch.inf).softmax(1)
         recalled = F.normalize(weights.nan_to_num() @ self.memory, dim=-1)  # zero if nothing is remembered
@@ -67,7 +89,13 @@ class Alignment(nn.Module):
 
     @torch.no_grad()
     def set_memory(self, cells: Tensor) -> None:
-        """Remember ``cells`` ``(at most N_MEMORY, z)``, unit vectors, in place of those before."""
+        """Remember cells in place of those before.
+
+        Parameters
+        ----------
+        cells
+            Unit vectors, at most 2,048 rows: of an atlas, so many cells drawn at random are enough.
+        """
         self.memory.zero_()[: len(cells)] = cells
 
     @torch.no_grad()

@@ -10,7 +10,17 @@ from .block import Branch
 class Attention(Branch):
     """Multi-head self-attention in which a token sees itself and the tokens before it.
 
-    The width ``d_model`` of tokens must be a multiple of ``n_heads``.
+    Parameters
+    ----------
+    d_model
+        Width ``d`` of tokens.
+    n_heads
+        Heads, which share the width equally.
+
+    Raises
+    ------
+    ScmambaError
+        ``d_model`` is not a multiple of ``n_heads``.
 
     Examples
     --------
@@ -27,7 +37,17 @@ class Attention(Branch):
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Everything before the output projection, ``(n, c, d)`` to the same."""
+        """Everything before the output projection.
+
+        Parameters
+        ----------
+        x
+            Tokens ``(n, c, d)``.
+
+        Returns
+        -------
+        ``(n, c, d)``.
+        """
         heads = self.in_proj(x).unflatten(-1, (3, self.n_heads, -1)).transpose(1, 3)  # (n, heads, 3, c, d / heads)
         q, k, v = heads.unbind(2)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)

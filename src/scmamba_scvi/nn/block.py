@@ -49,11 +49,33 @@ class GatedMLP(Branch):
         self.out_proj = nn.Linear(d_hidden, d_model, bias=False)
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Everything before the last linear map, ``(..., d)`` to ``(..., d_hidden)``."""
+        """Everything before the last linear map.
+
+        Parameters
+        ----------
+        x
+            Tokens ``(..., d)``.
+
+        Returns
+        -------
+        ``(..., d_hidden)``.
+        """
         return swiglu(self.in_proj(x))
 
     def project(self, x: Tensor, weight: Tensor) -> Tensor:
-        """See `Branch.project`."""
+        """The branch with other weights in its last linear map.
+
+        Parameters
+        ----------
+        x
+            Tokens ``(..., d)``.
+        weight
+            ``(d, d_hidden)``, in place of ``out_proj.weight``.
+
+        Returns
+        -------
+        ``(..., d)``.
+        """
         return swiglu_linear(self.in_proj(x), weight)
 
 
@@ -77,7 +99,8 @@ class Block(nn.Module):
 
     Examples
     --------
-    >>> block = nn.Block(32, nn.Mamba2(32, d_state=16, headdim=32), d_mlp=64, layer_scale=1e-2)
+    >>> mixer = nn.Mamba2(32, d_state=16, headdim=32)
+    >>> block = nn.Block(32, mixer, d_mlp=64, layer_scale=1e-2)
     >>> block(torch.randn(2, 10, 32)).shape  # (n, c, d)
     torch.Size([2, 10, 32])
     """
@@ -100,7 +123,20 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, last_only: bool = False) -> Tensor:
-        """``(n, c, d)`` to ``(n, c, d)``; with ``last_only`` to what that is for the last token, ``(n, 1, d)``."""
+        """Mixer and MLP, each added to what it reads.
+
+        Parameters
+        ----------
+        x
+            Tokens ``(n, c, d)``.
+        last_only
+            Give the last token only, which is all that ``pooling="last"`` reads of the last block: what follows the mixer
+            is then computed once per cell.
+
+        Returns
+        -------
+        Tokens ``(n, c, d)``, or the last one ``(n, 1, d)``.
+        """
         weight = _scaled(self.mixer, self.scale)
         if last_only:  # what follows treats every token by itself
             hidden = self.mixer.hidden(self.norm(x))[:, -1:]

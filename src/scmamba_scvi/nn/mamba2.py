@@ -93,11 +93,33 @@ class Mamba2(Branch):
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Everything before the output projection, ``(n, c, d)`` to ``(n, c, i)``."""
+        """Everything before the output projection.
+
+        Parameters
+        ----------
+        x
+            Tokens ``(n, c, d)``.
+
+        Returns
+        -------
+        ``(n, c, i)``.
+        """
         return self._gated(self.in_proj(x))
 
     def project(self, x: Tensor, weight: Tensor) -> Tensor:
-        """See `Branch.project`."""
+        """The mixer with other weights in its output projection.
+
+        Parameters
+        ----------
+        x
+            Tokens ``(n, c, d)``.
+        weight
+            ``(d, i)``, in place of ``out_proj.weight``.
+
+        Returns
+        -------
+        ``(n, c, d)``.
+        """
         zxBCdt = self.in_proj(x)
         width = self.conv1d.weight.shape[-1]
         mixer = None if self.bidirectional else load_mixer(zxBCdt, self.ssd_backend, width)

@@ -13,6 +13,13 @@ class FeatureEmbedding(nn.Module):
 
     On a sparse minibatch only the stored values are touched.
 
+    Parameters
+    ----------
+    n_features
+        ``f``.
+    d_out
+        Length ``e`` of a vector.
+
     Examples
     --------
     >>> nn.FeatureEmbedding(100, 16)(torch.rand(2, 100)).shape
@@ -24,7 +31,17 @@ class FeatureEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.randn(n_features, d_out) / math.sqrt(n_features))  # (f, e)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, f)`` dense or CSR to ``(n, e)``."""
+        """Sum of the features' vectors, weighted by their values.
+
+        Parameters
+        ----------
+        x
+            Values ``(n, f)``, dense or CSR.
+
+        Returns
+        -------
+        ``(n, e)``.
+        """
         return product(x, self.weight)
 
     total = forward  # the name under which `PatchTokenizer` has it
@@ -38,6 +55,8 @@ class PatchTokenizer(nn.Module):
     slots
         Place of each feature in the padded grid of ``c * w`` slots (``n_patches`` times ``patch_size``), int64 ``(f,)``: the
         layout is an index, data are never copied to be reordered.
+    n_patches, patch_size
+        ``c`` and ``w``.
     d_model, d_feature
         ``d``, and ``e``, which is read by ``patch_embedding="feature"`` only.
     patch_embedding
@@ -47,7 +66,9 @@ class PatchTokenizer(nn.Module):
 
     Examples
     --------
-    >>> tokens, total = nn.PatchTokenizer(torch.arange(100), 4, 25, d_model=32, d_feature=16)(torch.rand(2, 100))
+    >>> slots = torch.arange(100)
+    >>> tokenizer = nn.PatchTokenizer(slots, 4, 25, d_model=32, d_feature=16)
+    >>> tokens, total = tokenizer(torch.rand(2, 100))
     >>> tokens.shape, total.shape
     (torch.Size([2, 4, 32]), torch.Size([2, 16]))
     """
@@ -85,18 +106,48 @@ class PatchTokenizer(nn.Module):
         self.position._no_weight_decay = True  # type: ignore[attr-defined]  # read by the training plan
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embedding of every patch, ``(n, f)`` dense or CSR to ``(n, c, e)``."""
+        """Embedding of every patch, before projection and position.
+
+        Parameters
+        ----------
+        x
+            Values ``(n, f)``, dense or CSR.
+
+        Returns
+        -------
+        ``(n, c, e)``; with ``patch_embedding="shared"``, ``e`` is ``d``.
+        """
         if is_csr(x) and self.shared and x.device.type == "cuda":
             return self._embed_on_grid(x)
         return self._embed_csr(x) if is_csr(x) else self._embed_dense(x)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``(n, c, d)``, and the sum of the patch embeddings ``(n, e)`` that the linear branch reads."""
+        """What the blocks read, and what the linear branch reads.
+
+        Parameters
+        ----------
+        x
+            Values ``(n, f)``, dense or CSR.
+
+        Returns
+        -------
+        Tokens ``(n, c, d)``, and the sum of the patch embeddings ``(n, e)``.
+        """
         patches = self.embed(x)  # (n, c, e)
         return self.project(patches) + self.position, patches.sum(1)
 
     def total(self, x: Tensor) -> Tensor:
-        """The sum of the patch embeddings alone, ``(n, f)`` dense or CSR to ``(n, e)``, without the tokens."""
+        """The sum of the patch embeddings alone: cheaper than :meth:`forward`, as no token is made.
+
+        Parameters
+        ----------
+        x
+            Values ``(n, f)``, dense or CSR.
+
+        Returns
+        -------
+        ``(n, e)``.
+        """
         if self.shared:
             return self.embed(x).sum(1)
         return product(x, self.weight)

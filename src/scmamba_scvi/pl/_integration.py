@@ -87,7 +87,8 @@ def integration(
     Examples
     --------
     >>> scmamba_scvi.workflow.write_embeddings(mdata, model)
-    >>> axes = pl.integration(mdata, color=["cell_type", "batch"], basis="X_scmamba")  # its first two dimensions
+    >>> # without a UMAP, the first two dimensions of the embedding
+    >>> axes = pl.integration(mdata, color="cell_type", basis="X_scmamba")
     """
     panels = _panels(mdata, color, modalities, basis)
     figure = figure_or_new(figure)

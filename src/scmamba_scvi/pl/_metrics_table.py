@@ -59,8 +59,13 @@ def metrics_table(
 
     Examples
     --------
-    >>> mdata.obsm["X_pca"] = mdata["rna"].X[:, :9].toarray()  # any embedding can be scored
-    >>> scores = metrics.evaluate_integration(mdata, "X_pca", label_key="cell_type", metrics=["MAP", "kNN accuracy"])
+    >>> first_genes = mdata["rna"].X[:, :9].toarray()  # any matrix will do
+    >>> scores = metrics.evaluate_integration(
+    ...     mdata,
+    ...     {"first genes": first_genes},
+    ...     labels_key="cell_type",
+    ...     metrics=["MAP", "kNN accuracy"],
+    ... )
     >>> ax = pl.metrics_table(scores)
     """
     table = _checked(scores)

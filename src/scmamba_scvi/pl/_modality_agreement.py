@@ -53,7 +53,8 @@ def modality_agreement(
 
     Examples
     --------
-    >>> axes = pl.modality_agreement(model.get_modality_agreement()["evidence"])
+    >>> agreement = model.get_modality_agreement()
+    >>> axes = pl.modality_agreement(agreement["evidence"])
     """
     values = agreement.astype(float)
     if not np.isfinite(values).any():

@@ -38,7 +38,9 @@ def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> l
 
     Examples
     --------
-    >>> table = model.get_region_importance(groupby="cell_type", modality="atac", groups=["type_1"])
+    >>> table = model.get_region_importance(
+    ...     groupby="cell_type", modality="atac", groups=["type_1"]
+    ... )
     >>> axes = pl.region_importance(table)
     """
     check_columns(table, COLUMNS, "get_region_importance")

@@ -81,9 +81,12 @@ def annotate_genome(
 
     Examples
     --------
-    >>> rna = anndata.AnnData(np.ones((2, 2)), var=pd.DataFrame(index=["CD4", "CD19"]))
-    >>> genes = pd.DataFrame({"gene_name": ["CD4"], "chrom": ["chr12"], "start": [6_786_857], "end": [6_820_799]})
-    >>> int(pp.annotate_genome(rna, genes)["n_placed"]), rna.var["chrom"].tolist()
+    >>> var = pd.DataFrame(index=["CD4", "CD19"])
+    >>> rna = anndata.AnnData(np.ones((2, 2)), var=var)
+    >>> cd4 = {"chrom": "chr12", "start": 6_786_857, "end": 6_820_799}
+    >>> genes = pd.DataFrame([{"gene_name": "CD4", **cd4}])
+    >>> counts = pp.annotate_genome(rna, genes)
+    >>> int(counts["n_placed"]), rna.var["chrom"].tolist()
     (1, ['chr12', ''])
     """
     adata = _genes_of(data, modality)

@@ -27,7 +27,8 @@ class FeatureLayout:
 
     Examples
     --------
-    >>> pp.feature_layout(pd.DataFrame(index=["chr2:1-4", "chr1:5-9", "LINC1"]), patch_size=2).patch_of.tolist()
+    >>> var = pd.DataFrame(index=["chr2:1-4", "chr1:5-9", "LINC1"])
+    >>> pp.feature_layout(var, patch_size=2).patch_of.tolist()
     [1, 0, 2]
     """
 
@@ -66,17 +67,17 @@ class FeatureLayout:
 
     @property
     def n_features(self) -> int:
-        """``f``."""
+        """Number of features, ``f``."""
         return len(self.slots)
 
     @property
     def n_patches(self) -> int:
-        """``c``."""
+        """Number of patches, ``c``."""
         return len(self.patch_names)
 
     @property
     def n_slots(self) -> int:
-        """``c * w``, features and padding."""
+        """Number of slots, ``c * w``, of features and padding."""
         return self.n_patches * self.patch_size
 
     @property
@@ -93,11 +94,16 @@ class FeatureLayout:
         return tuple(name for name in dict.fromkeys(names) if name != UNPLACED)
 
     def summary(self) -> str:
-        """One line: ``1,648 of 1,677 features placed on 21 chromosomes, 45 patches of 64``.
+        """What the layout holds, in one line.
+
+        Returns
+        -------
+        Text such as ``1,648 of 1,677 features placed on 21 chromosomes, 45 patches of 64``.
 
         Examples
         --------
-        >>> pp.feature_layout(pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "GENE"]), patch_size=2).summary()
+        >>> var = pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "GENE"])
+        >>> pp.feature_layout(var, patch_size=2).summary()
         '2 of 3 features placed on 1 chromosome, 2 patches of 2'
         """
         patches = f"{self.n_patches:,} patch{'es' * (self.n_patches != 1)} of {self.patch_size:,}"
@@ -113,9 +119,14 @@ class FeatureLayout:
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; :meth:`from_dict` reads them.
 
+        Returns
+        -------
+        A dict from the name of each attribute to its value, arrays as lists.
+
         Examples
         --------
-        >>> layout = pp.feature_layout(pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "chr1:5-9"]), patch_size=2)
+        >>> var = pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "chr1:5-9"])
+        >>> layout = pp.feature_layout(var, patch_size=2)
         >>> layout.to_dict()["slots"]
         [3, 2, 0]
         """
@@ -125,6 +136,15 @@ class FeatureLayout:
     def from_dict(cls, saved: Mapping[str, Any]) -> FeatureLayout:
         """Layout from what :meth:`to_dict` returned.
 
+        Parameters
+        ----------
+        saved
+            That dict, perhaps read from JSON.
+
+        Returns
+        -------
+        `FeatureLayout`, equal to the one that was saved.
+
         Raises
         ------
         ScmambaError
@@ -132,7 +152,8 @@ class FeatureLayout:
 
         Examples
         --------
-        >>> layout = pp.feature_layout(pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "chr1:5-9"]), patch_size=2)
+        >>> var = pd.DataFrame(index=["chr2:7-9", "chr2:1-4", "chr1:5-9"])
+        >>> layout = pp.feature_layout(var, patch_size=2)
         >>> pp.FeatureLayout.from_dict(layout.to_dict()) == layout
         True
         """
@@ -182,7 +203,8 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
 
     Examples
     --------
-    >>> layout = pp.feature_layout(pd.DataFrame(index=["chr10:5-9", "chr2:1-4", "chr2:7-9"]), patch_size=2)
+    >>> var = pd.DataFrame(index=["chr10:5-9", "chr2:1-4", "chr2:7-9"])
+    >>> layout = pp.feature_layout(var, patch_size=2)
     >>> layout.patch_names
     ('chr2:1-9', 'chr10:5-9')
     >>> layout.slots

@@ -28,6 +28,11 @@ MAX_DENSE_FEATURES: Final = 20_000
 class ValueTransform(nn.Module):
     """Base of the transforms, and the one that changes nothing (``"raw"``).
 
+    Parameters
+    ----------
+    n_features
+        ``f``, the number of features of the modality.
+
     Examples
     --------
     >>> pp.ValueTransform(3)(torch.tensor([[0.0, 2.0, 5.0]])).tolist()
@@ -39,15 +44,44 @@ class ValueTransform(nn.Module):
         self.n_features = n_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values ``(n, f)`` of counts ``(n, f)``; CSR stays CSR and shares its index arrays."""
+        """Values of a minibatch of counts.
+
+        Parameters
+        ----------
+        x
+            Counts ``(n, f)``, float32, dense or CSR.
+
+        Returns
+        -------
+        Values ``(n, f)``; CSR stays CSR and shares its index arrays.
+
+        Raises
+        ------
+        ScmambaError
+            ``x`` has another number of features.
+        """
         if x.ndim != 2 or x.shape[1] != self.n_features:
             raise ScmambaError(f"Counts of {self.n_features} features are needed, got a matrix {tuple(x.shape)}.")
         return self._transform(x)
 
     def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
-        """Learn from the training cells, given as row blocks ``(cells, f)``; most transforms have nothing to learn.
+        """Learn from the training cells; most transforms have nothing to learn.
 
         A second call forgets the first. What is learned is kept in buffers, so it is saved with the state dict.
+
+        Parameters
+        ----------
+        blocks
+            Counts of the training cells in blocks of rows ``(cells, f)``, dense or CSR. They are read once.
+
+        Returns
+        -------
+        The transform itself.
+
+        Raises
+        ------
+        ScmambaError
+            There is something to learn, and no cell has a count.
         """
         return self
 
@@ -263,7 +297,8 @@ def value_transform(name: str, n_features: int, *, n_bins: int = 51) -> ValueTra
 
     Examples
     --------
-    >>> pp.value_transform("binary", n_features=3)(torch.tensor([[0.0, 2.0, 5.0]])).tolist()
+    >>> counts = torch.tensor([[0.0, 2.0, 5.0]])
+    >>> pp.value_transform("binary", n_features=3)(counts).tolist()
     [[0.0, 1.0, 1.0]]
     """
     if name not in VALUE_TRANSFORMS:

@@ -99,6 +99,10 @@ class ExportMixin(ModelBase):
         mdata
             Data to attach; :meth:`setup_mudata` is not needed. `None`: pass data to the methods that need them.
 
+        Returns
+        -------
+        The model, in evaluation mode.
+
         Raises
         ------
         ScmambaError

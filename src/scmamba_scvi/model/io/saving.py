@@ -95,6 +95,10 @@ class SavingMixin(ExportMixin):
         dir_path, accelerator, device, **kwargs
             As in :meth:`scvi.model.base.BaseModelClass.load`.
 
+        Returns
+        -------
+        The model, in evaluation mode.
+
         Raises
         ------
         ScmambaError

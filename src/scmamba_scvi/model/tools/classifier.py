@@ -127,8 +127,10 @@ class ClassifierMixin(EmbeddingMixin):
         Examples
         --------
         >>> model.train_classifier(labels_key="cell_type")
-        >>> mdata.obs["predicted"] = model.predict(threshold=0.7)  # below 0.7: "unsure"
-        >>> model.predict(mdata["rna"][:5], soft=True).shape  # cells with RNA alone
+        >>> # "unsure" where the probability is below 0.7
+        >>> mdata.obs["predicted"] = model.predict(threshold=0.7)
+        >>> # cells with RNA alone
+        >>> model.predict(mdata["rna"][:5], soft=True).shape
         (5, 3)
         """
         if self.classifier_ is None:

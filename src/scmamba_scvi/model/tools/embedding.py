@@ -70,8 +70,10 @@ class EmbeddingMixin(ModelBase):
 
         Examples
         --------
-        >>> mdata.obsm["X_scmamba"] = model.get_latent_representation()  # joint
-        >>> model.get_latent_representation(mdata["rna"], modality="rna").shape  # in the space that modalities share
+        >>> # of all modalities
+        >>> mdata.obsm["X_scmamba"] = model.get_latent_representation()
+        >>> # of RNA alone, in the space that modalities share
+        >>> model.get_latent_representation(mdata["rna"], modality="rna").shape
         (300, 64)
         """
         self._check_trained()

@@ -89,7 +89,9 @@ class ImportanceMixin(EmbeddingMixin):
 
         Examples
         --------
-        >>> table = model.get_region_importance(groupby="cell_type", modality="atac", groups=["type_1"])
+        >>> table = model.get_region_importance(
+        ...     groupby="cell_type", modality="atac", groups=["type_1"]
+        ... )
         >>> best = table.nlargest(3, "importance")[["name", "importance"]]
         """
         self._check_trained()

@@ -88,7 +88,8 @@ class ImputationMixin(EmbeddingMixin):
 
         Examples
         --------
-        >>> peaks = model.impute(mdata["rna"][:5], modality="atac", features=mdata["atac"].var_names[:4])
+        >>> rna, wanted = mdata["rna"][:5], mdata["atac"].var_names[:4]
+        >>> peaks = model.impute(rna, modality="atac", features=wanted)
         >>> peaks.shape
         (5, 4)
         """
@@ -121,13 +122,28 @@ class ImputationMixin(EmbeddingMixin):
         Arguments are checked and neighbours are searched when it is called; the counts of the reference are read once per
         block.
 
-        Yields
+        Parameters
+        ----------
+        adata, modality, k, reference, values, batch_size
+            As in :meth:`impute`.
+        block_size
+            Features of a block. Cells times features of one block are in memory at a time: 400 MB for 100,000 cells and
+            1,000 features, less where they are sparse.
+
+        Returns
+        -------
+        Iterator of AnnData ``(n_cells, block_size)``, as :meth:`impute` returns; the last one has the remaining features.
+
+        Raises
         ------
-        AnnData ``(n_cells, block_size)``; the last one has the remaining features.
+        ScmambaError
+            As :meth:`impute`, or ``block_size`` is not a whole number above 0.
 
         Examples
         --------
-        >>> [part.shape for part in model.impute_blocks(mdata["rna"][:5], block_size=600, modality="atac")]
+        >>> rna = mdata["rna"][:5]
+        >>> blocks = model.impute_blocks(rna, block_size=600, modality="atac")
+        >>> [part.shape for part in blocks]
         [(5, 600), (5, 400)]
         """
         kind = kind_of(self, modality)

@@ -28,12 +28,15 @@ class CellMatches:
     Examples
     --------
     >>> found = model.match_cells(k=2)
-    >>> found.scores.shape, bool((found.scores[:, 0] >= found.scores[:, 1]).all())
-    ((300, 2), True)
+    >>> found.scores.shape
+    (300, 2)
+    >>> bool((found.scores[:, 0] >= found.scores[:, 1]).all())
+    True
     """
 
-    #: ``(n,)`` names of all query cells, and ``(m,)`` of all reference cells, in their order.
+    #: ``(n,)`` names of all query cells, in their order.
     query_names: pd.Index
+    #: ``(m,)`` names of all reference cells, in their order.
     reference_names: pd.Index
     #: ``(n, k)`` int64 positions in ``reference_names``; -1 for query cells that lack the modality.
     indices: np.ndarray
@@ -45,7 +48,12 @@ class CellMatches:
     assignment: np.ndarray | None = None
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per query cell and rank, from 1: ``query, rank, reference, score, confidence``.
+        """All matches as a table.
+
+        Returns
+        -------
+        One row per query cell and rank, ``n * k`` rows: the names ``query`` and ``reference`` (`None` if the query cell
+        lacks the modality), ``rank`` from 1, ``score`` and ``confidence``.
 
         Examples
         --------
@@ -60,7 +68,11 @@ class CellMatches:
         })  # fmt: skip
 
     def to_series(self) -> pd.Series:
-        """Name of the reference that the one-to-one assignment gives each query cell, `None` where it gives none.
+        """Reference that the one-to-one assignment gives each query cell.
+
+        Returns
+        -------
+        ``(n,)`` names of references, `None` where the assignment gives none, indexed by the names of the query cells.
 
         Raises
         ------
