@@ -146,7 +146,7 @@ def precision(device: str, tiny: bool):
             scores.append(matching_and_votes(embeddings, truth))
         spread = statistics.stdev if len(scores) > 1 else lambda values: 0.0
         yield {
-            "what": f"SNARE-seq held out, {name}", "seeds": len(scores), "s": round(statistics.mean(took), 1),
+            "what": f"SNARE-seq held out, {name}", "seeds": len(scores), "train_s": round(statistics.mean(took), 1),
             "scores": {k: [round(f([s[k] for s in scores]), 4) for f in (statistics.mean, spread)] for k in scores[0]},
         }  # fmt: skip
 

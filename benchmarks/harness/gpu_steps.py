@@ -107,7 +107,7 @@ class Work:
         with torch.autocast(self.device, torch.bfloat16):
             if not self._is_compiled:  # as at the start of a training
                 for encoder in self.encoders.values():
-                    encoder.compile_kernels()
+                    encoder.compile_kernels(self.n_cells)
                 self._is_compiled = True
             z = {kind: encoder(self.values[kind]) for kind, encoder in self.encoders.items()}
         loss = nn.multimodal_loss(

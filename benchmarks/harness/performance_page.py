@@ -216,15 +216,31 @@ def _gpu(found: dict) -> list[str]:
 def _gpu_calls(found: dict) -> list[str]:
     lines = [
         "### Whole calls", "",
-        f"`gpu_calls.py`, on one {found['gpu'] or 'CPU'}. Calls include all transfers; a step begins with its minibatch on the device.", "",
+        f"`gpu_calls.py`, on one {found['gpu'] or 'CPU'}. Calls include all transfers; a step begins with its minibatch on the device.",
+        "The training with the defaults is the first of a process with empty caches, so that it also compiles.", "",
         *header(["what", "cells", "s", "cells/s", "GB at peak"], n_left=1),
     ]  # fmt: skip
     for one in found["rows"]:
+        if "scores" in one:
+            continue
         keys = ("cells", "s", "cells_per_s", "peak_gb")
         lines.append(row([one["what"], *(f"{one[key]:,}" if key in one else "" for key in keys)]))
+    lines += _quality_by_precision([one for one in found["rows"] if "scores" in one])
     whats = {one["what"] for one in found["rows"]}
     missing = [what for what in GPU_CALLS if not any(measured.startswith(what) for measured in whats)]
     return [*lines, *(["", f"Not yet measured: {', '.join(missing)}."] if missing else []), *_measured_on(found)]
+
+
+def _quality_by_precision(rows: list[dict]) -> list[str]:
+    """Scores of held-out cells, mean and standard deviation over seeds, by the precision of the training."""
+    if not rows:
+        return []
+    names = list(rows[0]["scores"])
+    lines = ["", "Precision costs no quality:", "", *header(["what", "seeds", *names], n_left=1)]
+    for one in rows:
+        scores = (f"{mean:.4f} ± {spread:.4f}" for mean, spread in one["scores"].values())
+        lines.append(row([one["what"], str(one["seeds"]), *scores]))
+    return lines
 
 
 #: Beginnings of what `gpu_calls.py` measures.

@@ -1,5 +1,7 @@
 """What a GPU computes is what the CPU computes, and training says what memory it needs."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -103,13 +105,14 @@ def test_the_memory_of_a_step_is_estimated_within_15_percent(preset, n_cells):
 
 def test_too_little_memory_is_one_message_that_says_what_to_pass(mdata):
     model = SCMAMBA(mdata, preset="base", max_patches=64)
+    gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
     try:
         with pytest.raises(ScmambaError, match="batch_size="):
             model.train(
-                max_epochs=2, batch_size=200, accelerator="gpu", enable_progress_bar=False,
+                max_epochs=2, batch_size=500, accelerator="gpu", enable_progress_bar=False,
                 plan_kwargs={"checkpoint_activations": False, "linear_first": False},
             )  # fmt: skip
     finally:

@@ -1,5 +1,8 @@
 """What is kept for the backward pass, and blocks that keep nothing."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -47,3 +50,35 @@ def test_checkpointed_blocks_keep_their_input_alone():
     kept = saved_bytes(network, network, tokens)
     network.n_checkpointed = 100
     assert saved_bytes(network, network, tokens) < kept / 5
+
+
+class Squared(torch.autograd.Function):
+    """Knows of a thing that lives as long as the graph."""
+
+    @staticmethod
+    def forward(ctx, x, thing):
+        ctx.thing = thing
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, dy):
+        return 2 * ctx.saved_tensors[0] * dy, None
+
+
+def test_the_graph_is_gone_after_the_pass():
+    """Not only when garbage is collected: until then a GPU would lack its memory."""
+
+    def function(x):
+        thing = torch.nn.Identity()
+        alive.append(weakref.ref(thing))
+        return Squared.apply(x * weight, thing).exp().sum()
+
+    alive, weight = [], torch.ones(3, requires_grad=True)
+    gc.collect()
+    gc.disable()
+    try:
+        assert saved_bytes(torch.nn.Identity(), function, torch.randn(5, 3)) > 0
+        assert alive[0]() is None
+    finally:
+        gc.enable()

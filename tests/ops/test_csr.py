@@ -6,12 +6,14 @@ from scipy import sparse
 
 from scmamba_scvi.ops.csr import (
     bag_product,
+    concatenated,
     csr,
     mask_inputs,
     product,
     row_index,
     select_rows,
     slice_rows,
+    take_rows,
     transposed_product,
 )
 
@@ -69,3 +71,21 @@ def test_dropping_values_keeps_the_mean_and_hides_the_share(as_sparse):
 def test_row_index_counts_each_row():
     x, dense = sparse_batch()
     assert torch.equal(torch.bincount(row_index(x.crow_indices(), x.col_indices()), minlength=7), (dense != 0).sum(1))
+
+
+@pytest.mark.parametrize("rows", [[4, 0, 0, 2], [2], []])
+def test_rows_are_taken_in_any_order_and_more_than_once(rows):
+    x, dense = sparse_batch()
+    rows = torch.tensor(rows, dtype=torch.long)
+    n_stored = int((dense[rows] != 0).sum())
+    taken = take_rows(x, rows, n_stored)
+    assert taken.values().numel() == n_stored
+    torch.testing.assert_close(taken.to_dense(), dense[rows])
+    torch.testing.assert_close(take_rows(dense, rows, 0), dense[rows])
+
+
+def test_parts_are_put_one_below_the_other():
+    x, dense = sparse_batch()
+    parts = [slice_rows(x, 0, 3), slice_rows(x, 3, 3), slice_rows(x, 3, 7)]
+    torch.testing.assert_close(concatenated(parts).to_dense(), dense)
+    torch.testing.assert_close(concatenated([dense[:3], dense[3:]]), dense)

@@ -138,15 +138,15 @@ class Encoder(nn.Module):
         if isinstance(self.network, SequenceNetwork):
             self.network.n_checkpointed = n_blocks
 
-    def compile_kernels(self) -> None:
-        """On a GPU, compile the kernels of a training step side by side; changes nothing else, draws no random numbers."""
+    def compile_kernels(self, n_cells: int) -> None:
+        """On a GPU, compile the kernels of a training step of ``n_cells`` side by side; draws no random numbers."""
         if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
             return
         position = self.embedding.position
         if position.device.type != "cuda" or not self.runs_network:
             return
         # sizes that are divisible by 16 where those of a minibatch are
-        tokens = torch.zeros(16, *position.shape, device=position.device, requires_grad=True)
+        tokens = torch.zeros(min(n_cells, 16), *position.shape, device=position.device, requires_grad=True)
         with torch.random.fork_rng(), compiling():
             torch.autograd.grad(self.network(tokens).sum(), tokens)
 

@@ -18,8 +18,8 @@ def saved_bytes(module: nn.Module, function: Callable[..., object], *args: Tenso
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else None
         if storage is not None and storage not in not_counted:
-            held[storage] = tensor
-        return tensor
+            held[storage] = tensor.detach()
+        return tensor.detach()  # with its graph, the graph would hold itself
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = function(*args)

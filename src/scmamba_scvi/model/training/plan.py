@@ -45,14 +45,18 @@ class ContrastivePlan(TrainingPlan):
         self.module.train()
         with self.trainer.precision_plugin.forward_context():
             for encoder in self.module.encoders.values():
-                encoder.compile_kernels()
+                encoder.compile_kernels(self._n_cells)
 
     def on_train_start(self) -> None:
         """Switch to training mode: Lightning keeps the mode it finds, and scvi-tools leaves a trained module in eval mode."""
         self.module.train()
-        n_cells = self.micro_batch_size or self.trainer.datamodule.max_cells_of_process
         with self.trainer.precision_plugin.forward_context():
-            set_checkpointing(self.module, self.train_config.checkpoint_activations, n_cells)
+            set_checkpointing(self.module, self.train_config.checkpoint_activations, self._n_cells)
+
+    @property
+    def _n_cells(self) -> int:
+        """Cells whose activations are in memory together."""
+        return self.micro_batch_size or self.trainer.datamodule.max_cells_of_process
 
     def training_step(self, batch, batch_idx):
         """Loss of one minibatch, of all processes together."""
