@@ -197,6 +197,13 @@ def test_an_error_before_the_first_step_leaves_the_model_untrained():
     assert not model.is_trained
 
 
+def test_each_stage_has_its_patience():
+    watch, model = Watch(), fresh()
+    model.train(batch_size=10, early_stopping_min_delta=1.0, enable_progress_bar=False, callbacks=[watch])
+    assert [rule.patience for rule in watch.rules] == [n - 1 for n in watch.epochs]
+    assert watch.rules[0].patience > watch.rules[1].patience
+
+
 def test_patience_that_the_first_stage_used_up_does_not_end_the_second():
     watch, rule = Watch(), Lightnings("foscttm_validation", patience=2, min_delta=1.0)
     fresh().train(max_epochs=12, early_stopping=False, enable_progress_bar=False, callbacks=[rule, watch])

@@ -47,7 +47,7 @@ class Run:
     stages: dict[str, int]  # epochs at most
     monitor: str
     scored: bool  # whether held-out cells allow the monitor to be computed
-    early_stopping: dict[str, Any] | None  # arguments of `EarlyStopping`
+    early_stopping: dict[str, Any] | None  # arguments of `EarlyStopping`, but for its patience
     where: dict[str, Any]  # accelerator and devices
     trainer: dict[str, Any]  # further arguments of scvi-tools' trainer
 
@@ -80,7 +80,9 @@ class Run:
         options = {"log_every_n_steps": 1, "simple_progress_bar": True, "progress_bar_refresh_rate": 1, **self.trainer}
         callbacks = [EqualStart(), *self.callbacks, keep, on_interrupt]
         if self.early_stopping is not None:
-            callbacks.append(EarlyStopping(**self.early_stopping))
+            is_first = stage == next(iter(self.stages))
+            patience = self.sizes.patience if is_first else self.sizes.patience_of_network
+            callbacks.append(EarlyStopping(**self.early_stopping, patience=patience))
         if options.pop("simple_progress_bar") and shows:
             callbacks.append(ProgressBar(STAGES[stage], before, options.pop("progress_bar_refresh_rate")))
         # without validation, scvi-tools' trainer would need a loader of held-out cells
@@ -144,7 +146,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             Score of the held-out cells that decides: ``"foscttm_validation"``, ``"recall_at_10_validation"``,
             ``"modality_gap_validation"`` or ``"validation_loss"``.
         early_stopping_patience
-            Epochs without a better score before a stage ends. `None`: as many as make about 100 steps, at least 3.
+            Epochs without a better score before a stage ends. `None`: as many as make about 100 steps, at least 3; half of
+            that for the full network, which gains soon or not at all.
         gradient_clip_val
             Largest norm of the gradient; `None`: gradients are not clipped.
         %(param_accelerator)s
@@ -212,7 +215,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             sizes, splitter = self._size_and_split(config, world_size, counts, {**split, **(datasplitter_kwargs or {})})
             scored = self._can_score(splitter, early_stopping_monitor)
             stopping = {
-                "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode, "patience": sizes.patience,
+                "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode,
                 "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
                 "warmup_epochs": trainer_kwargs.pop("early_stopping_warmup_epochs", 0),
             }  # fmt: skip
@@ -296,6 +299,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         if checkpoint_dir is not None:
             options = {
                 "stages": list(run.stages), "early_stopping": run.early_stopping, "early_stopping_monitor": run.monitor,
+                "early_stopping_patience": (run.sizes.patience, run.sizes.patience_of_network),
                 **run.trainer,
             }  # fmt: skip
             identity = training_identity(self, run.splitter, run.config, run.sizes, options)
