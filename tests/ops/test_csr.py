@@ -5,9 +5,11 @@ import torch
 from scipy import sparse
 
 from scmamba_scvi.ops.csr import (
+    bag_offsets,
     bag_product,
     concatenated,
     csr,
+    grouped,
     mask_inputs,
     product,
     row_index,
@@ -89,3 +91,14 @@ def test_parts_are_put_one_below_the_other():
     parts = [slice_rows(x, 0, 3), slice_rows(x, 3, 3), slice_rows(x, 3, 7)]
     torch.testing.assert_close(concatenated(parts).to_dense(), dense)
     torch.testing.assert_close(concatenated([dense[:3], dense[3:]]), dense)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_bags_in_any_order_are_grouped_as_by_a_stable_sort(dtype):
+    bag = torch.randint(0, 9, (50,), dtype=dtype)
+    bag[bag == 4] = 5  # an empty bag
+    order, offsets = grouped(bag, 10)
+    wanted = bag.argsort(stable=True)
+    assert torch.equal(order.long(), wanted)
+    assert torch.equal(offsets.long(), bag_offsets(bag[wanted], 10))
+    assert [len(part) for part in grouped(bag[:0], 3)] == [0, 4]

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..ops.csr import bag_offsets, bag_product, is_csr, product, row_index
+from ..ops.csr import bag_offsets, bag_product, grouped, is_csr, product, row_index
 
 
 class FeatureEmbedding(nn.Module):
@@ -156,10 +156,11 @@ class PatchTokenizer(nn.Module):
         n, values, col = x.shape[0], x.values(), x.col_indices()
         # the bag of each stored value is its (cell, patch)
         bag = (row_index(x.crow_indices(), col) * self.n_patches).add_(self._patch_of.index_select(0, col))
-        if not self._in_order:
-            bag, order = torch.sort(bag, stable=True)
+        if self._in_order:
+            offsets = bag_offsets(bag, n * self.n_patches)
+        else:
+            order, offsets = grouped(bag, n * self.n_patches)
             values, col = values.index_select(0, order), col.index_select(0, order)
-        offsets = bag_offsets(bag, n * self.n_patches)
         index = self._offset_of.index_select(0, col) if self.shared else col
         return bag_product(values, index, offsets, self.weight).view(n, self.n_patches, self.weight.shape[1])
 
