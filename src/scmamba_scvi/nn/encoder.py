@@ -43,8 +43,10 @@ class Encoder(nn.Module):
 
     Examples
     --------
-    >>> encoder = nn.Encoder(config.resolve_config("small"), "rna", torch.arange(100), n_patches=4, patch_size=25)
-    >>> encoder.eval()(torch.rand(2, 100)).norm(dim=1).round(decimals=4).tolist()
+    >>> small, slots = config.resolve_config("small"), torch.arange(100)
+    >>> encoder = nn.Encoder(small, "rna", slots, n_patches=4, patch_size=25)
+    >>> z = encoder.eval()(torch.rand(2, 100))
+    >>> z.norm(dim=1).round(decimals=4).tolist()
     [1.0, 1.0]
     """
 

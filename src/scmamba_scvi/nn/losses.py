@@ -11,6 +11,13 @@ from torch import Tensor, nn
 class Temperature(nn.Module):
     """Temperature of the logits, learned on a log scale and clamped, so that it can neither vanish nor explode.
 
+    Parameters
+    ----------
+    initial
+        Temperature before training.
+    learn
+        Whether training changes it.
+
     Examples
     --------
     >>> round(nn.Temperature(0.07)().item(), 4)
@@ -39,14 +46,29 @@ def info_nce(
 ) -> Tensor:
     """Symmetric InfoNCE of unit vectors ``(n, z)`` whose rows are pairs, in float32.
 
-    The mean of both directions; the paper's equation 7 is their sum, twice this value. ``others_a`` and ``others_b``
-    ``(m, z)`` are embeddings of unpaired cells: negatives for every row of the other side. With ``own_negatives``, so are the
-    other rows of its own side. Without them nothing asks a cell to be nearer to its true match than to its own modality, and
-    the two modalities may lie apart as a whole.
+    The mean of both directions; the paper's equation 7 is their sum, twice this value.
+
+    Parameters
+    ----------
+    za, zb
+        Embeddings ``(n, z)`` of the same cells by two modalities.
+    temperature
+        Divides the cosines; the smaller, the more the nearest wrong cells count.
+    others_a, others_b
+        Embeddings ``(m, z)`` of unpaired cells, if there are any: negatives for every row of the other side.
+    own_negatives
+        Whether the other rows of its own side are negatives too. Without them nothing asks a cell to be nearer to its true
+        match than to its own modality, and the two modalities may lie apart as a whole.
+
+    Returns
+    -------
+    Scalar.
 
     Examples
     --------
-    >>> round(nn.info_nce(torch.eye(4), torch.eye(4), temperature=0.1).item(), 4)  # every cell finds its true match
+    >>> every_cell_finds_its_match = torch.eye(4)
+    >>> loss = nn.info_nce(torch.eye(4), every_cell_finds_its_match, 0.1)
+    >>> round(loss.item(), 4)
     0.0001
     """
     n, others = len(za), [z for z in (others_a, others_b) if z is not None]
@@ -74,7 +96,16 @@ def _hidden(n: int, m_a: int, m_b: int, own_negatives: bool, device: torch.devic
 
 
 def cosine_distance(za: Tensor, zb: Tensor) -> Tensor:
-    """One minus the mean cosine of pairs of unit vectors ``(n, z)`` (paper, equation 8).
+    """One minus the mean cosine of pairs of unit vectors (paper, equation 8).
+
+    Parameters
+    ----------
+    za, zb
+        Embeddings ``(n, z)`` of the same cells by two modalities.
+
+    Returns
+    -------
+    Scalar in [0, 2].
 
     Examples
     --------
@@ -117,8 +148,10 @@ def multimodal_loss(
 
     Examples
     --------
-    >>> z, present = {"rna": torch.eye(4), "atac": torch.eye(4)}, dict.fromkeys(["rna", "atac"], torch.ones(4).bool())
-    >>> nn.multimodal_loss(z, present, temperature=torch.tensor(0.1))["cosine"].item()
+    >>> z = {"rna": torch.eye(4), "atac": torch.eye(4)}
+    >>> everyone = dict.fromkeys(z, torch.ones(4).bool())
+    >>> parts = nn.multimodal_loss(z, everyone, torch.tensor(0.1))
+    >>> parts["cosine"].item()
     0.0
     """
     zero = sum(v.sum() for v in z.values()) * 0.0 + temperature * 0.0

@@ -53,7 +53,8 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, ba
 
     Examples
     --------
-    >>> x, dt, A, D = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1), -torch.ones(1), torch.ones(1)
+    >>> x, dt = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1)
+    >>> A, D = -torch.ones(1), torch.ones(1)
     >>> B, C = torch.randn(2, 2, 10, 4)
     >>> ssd(x, dt, A, B, C, D).shape  # (n, c, h, p)
     torch.Size([2, 10, 1, 8])
@@ -96,6 +97,15 @@ def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
 
 def explain_backend(device: torch.device | str = "cpu") -> str:
     """One sentence on what ``"auto"`` means on ``device``, and why.
+
+    Parameters
+    ----------
+    device
+        As torch names it, such as ``"cuda:0"``.
+
+    Returns
+    -------
+    Name of the back-end, and in brackets the reason.
 
     Examples
     --------

@@ -43,12 +43,22 @@ def ssd_chunked(
     float64 input); products with ``x``, ``B`` and ``C`` run in the dtype of ``x``. Memory grows linearly with ``c``;
     decay matrices and states are computed again in the backward pass instead of being kept.
 
-    Arguments are explained at the head of this module. ``chunk_size`` is ``q``: any length works, the last chunk is padded
-    with tokens that do nothing; `None` is `choose_chunk_size`. The result is ``(n, c, h, p)`` in the dtype of ``x``.
+    Parameters
+    ----------
+    x, dt, A, B, C, D
+        ``(n, c, h, p)``, ``(n, c, h)``, ``(h,)``, ``(n, c, s)`` twice and ``(h,)``; their meanings stand at the head of this
+        module.
+    chunk_size
+        ``q``: any length works, the last chunk is padded with tokens that do nothing. `None`: `choose_chunk_size`.
+
+    Returns
+    -------
+    ``(n, c, h, p)`` in the dtype of ``x``.
 
     Examples
     --------
-    >>> x, dt, A, D = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1), -torch.ones(1), torch.ones(1)
+    >>> x, dt = torch.randn(2, 10, 1, 8), torch.rand(2, 10, 1)
+    >>> A, D = -torch.ones(1), torch.ones(1)
     >>> B, C = torch.randn(2, 2, 10, 4)
     >>> ssd_chunked(x, dt, A, B, C, D, chunk_size=4).shape
     torch.Size([2, 10, 1, 8])
