@@ -1,5 +1,6 @@
 """What a GPU computes is what the CPU computes, and training says what memory it needs."""
 
+import copy
 import gc
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi.config import resolve_config
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import foscttm
 from scmamba_scvi.model.training.activations import activation_bytes, bytes_to_allocate
+from scmamba_scvi.nn.encoder import Encoder
 
 pytestmark = pytest.mark.gpu
 
@@ -49,6 +52,32 @@ def test_the_start_is_that_of_the_cpu(mdata):
     assert np.abs(on_cpu - on_gpu).max() < 0.01
     # counts are split with other random numbers there, for weights between 0 and 1
     assert np.corrcoef((joint @ joint.T).ravel(), (other @ other.T).ravel())[0, 1] > 0.98
+
+
+def values_and_gradients(encoder, x, device, dtype):
+    encoder, x = copy.deepcopy(encoder).to(device).train(), x.to(device)
+    with torch.autocast(device, dtype, enabled=dtype is not torch.float32):
+        z = encoder(x)
+    weights = torch.randn(z.shape, generator=torch.Generator().manual_seed(1)).to(device)
+    gradients = torch.autograd.grad((z.float() * weights).sum(), list(encoder.parameters()))
+    names = [name for name, _ in encoder.named_parameters()]
+    return {"z": z.float().cpu(), **{name: g.float().cpu() for name, g in zip(names, gradients, strict=True)}}
+
+
+@pytest.mark.parametrize("preset", ["small", "base", "paper"])
+def test_an_encoder_and_its_gradients_are_those_of_the_cpu(preset):
+    config = resolve_config(preset, gate_init=1.0, mask_rate=0.0, dropout=0.0)
+    torch.manual_seed(0)
+    encoder = Encoder(config, "rna", torch.randperm(2_000), n_patches=40, patch_size=50)
+    x = (torch.rand(32, 2_000) * (torch.rand(32, 2_000) < 0.1)).to_sparse_csr()
+    wanted = values_and_gradients(encoder, x, "cpu", torch.float32)
+    found = values_and_gradients(encoder, x, "cuda", torch.float32)
+    for name, values in wanted.items():
+        assert (found[name] - values).norm() <= 0.01 * values.norm().clamp_min(1e-6), name
+    found = values_and_gradients(encoder, x, "cuda", torch.bfloat16)
+    # of single parameters the gradient may be small beside rounding
+    a, b = (torch.cat([values.flatten() for values in results.values()]) for results in (wanted, found))
+    assert (a - b).norm() <= 0.1 * a.norm()
 
 
 def test_a_training_matches_cells_as_on_the_cpu(mdata):
