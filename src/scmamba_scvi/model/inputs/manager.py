@@ -107,9 +107,9 @@ class MultiModalManager(AnnDataManager):
     @contextmanager
     def kept_on(self, device: torch.device) -> Iterator[None]:
         """Within the block, minibatches are taken from a copy of the counts on ``device``, if that is a GPU and has the memory."""
-        matrices = {kind: self.matrix(kind) for kind in self._keys(self.adata)}
-        needed = sum(matrix.bytes_of_copy for matrix in matrices.values())
-        if device.type != "cuda" or needed > FRACTION_OF_GPU * torch.cuda.mem_get_info(device)[0]:
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        matrices = {kind: self.matrix(kind) for kind in self._keys(self.adata)} if free else {}
+        if not matrices or sum(matrix.bytes_of_copy for matrix in matrices.values()) > FRACTION_OF_GPU * free:
             yield
             return
         try:
