@@ -177,7 +177,7 @@ def transposed_bag_product(values: Tensor, col: Tensor, offsets: Tensor, dense: 
         row, ends, values = map(torch.from_numpy, (by_column.indices, by_column.indptr, by_column.data))
         return _sum_bags(dense, row, ends, values)
     row = row_index(offsets, col)
-    col, order = torch.sort(col)
+    col, order = torch.sort(col, stable=True)  # sums in the same order as on a CPU
     return _sum_bags(dense, row.index_select(0, order), bag_offsets(col, n_cols), values.index_select(0, order))
 
 

@@ -26,7 +26,8 @@ def test_each_cell_of_an_epoch_is_read_by_one_process(world_size):
     assert [sorted(sum(parts, [])) for parts in zip(*epochs[0], strict=True)] == [sorted(cells) for cells in whole]
 
 
-def test_the_order_follows_from_the_epoch_alone():
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_order_follows_from_the_epoch_alone(ahead):
     epoch, generator = 0, torch.Generator()
     sampler = BatchSampler(RandomSampler(range(50), generator=generator), 10, drop_last=False)
     cells = DataLoader(
@@ -34,7 +35,7 @@ def test_the_order_follows_from_the_epoch_alone():
         batch_sampler=sampler,
         collate_fn=lambda rows: {"x": torch.stack(sum(rows, ()))},
     )
-    loader = LoaderOnDevice(cells, torch.device("cpu"), lambda: generator.manual_seed(epoch))
+    loader = LoaderOnDevice(cells, torch.device("cpu"), ahead=ahead, begin=lambda: generator.manual_seed(epoch))
 
     def order():
         return torch.cat([batch["x"] for batch in loader]).tolist()
