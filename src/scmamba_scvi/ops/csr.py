@@ -61,7 +61,7 @@ def grouped(bag: Tensor, n_bags: int) -> tuple[Tensor, Tensor]:
         place = np.arange(n, dtype=bag.numpy().dtype)
         by_bag = sparse.csr_matrix((place, bag.numpy(), np.arange(n + 1, dtype=place.dtype)), shape=(n, n_bags)).tocsc()
         return torch.from_numpy(by_bag.data), torch.from_numpy(by_bag.indptr)
-    bag, order = torch.sort(bag, stable=True)
+    bag, order = torch.sort(bag, stable=True)  # values of a bag are summed in the same order as on a CPU
     return order, bag_offsets(bag, n_bags)
 
 
@@ -177,8 +177,8 @@ def transposed_bag_product(values: Tensor, col: Tensor, offsets: Tensor, dense: 
         row, ends, values = map(torch.from_numpy, (by_column.indices, by_column.indptr, by_column.data))
         return _sum_bags(dense, row, ends, values)
     row = row_index(offsets, col)
-    col, order = torch.sort(col, stable=True)  # sums in the same order as on a CPU
-    return _sum_bags(dense, row.index_select(0, order), bag_offsets(col, n_cols), values.index_select(0, order))
+    order, by_col = grouped(col, n_cols)
+    return _sum_bags(dense, row.index_select(0, order), by_col, values.index_select(0, order))
 
 
 class _BagProduct(torch.autograd.Function):

@@ -161,7 +161,8 @@ class ContrastiveTrainingMixin(FittingMixin):
         shuffle_set_split
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
-            For the loaders, such as ``num_workers``; ``external_indexing`` gives the cells of each part.
+            For the loaders, such as ``num_workers``, which has no effect where a GPU keeps the counts; ``external_indexing``
+            gives the cells of each part.
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir

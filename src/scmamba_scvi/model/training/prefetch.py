@@ -21,9 +21,14 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]: ...
 
 
-def sent_to(device: torch.device, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[Mapping[str, Tensor]]:
-    """Minibatches on ``device``; while a GPU works on one, the next is copied from pinned memory, and one more is read."""
-    if device.type != "cuda":
+def sent_to(
+    device: torch.device, batches: Iterable[Mapping[str, Tensor]], *, ahead: bool = True
+) -> Iterator[Mapping[str, Tensor]]:
+    """Minibatches on ``device``; while a GPU works on one, the next is copied from pinned memory, and one more is read.
+
+    Not ``ahead``: each when it is asked for, as where minibatches are made on the GPU.
+    """
+    if device.type != "cuda" or not ahead:
         yield from ({name: tensor.to(device) for name, tensor in batch.items()} for batch in batches)
         return
     stream = torch.cuda.Stream(device)

@@ -44,7 +44,4 @@ class LoaderOnDevice:
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
         # not before the first minibatch is asked for: only then does a resumed training know its epoch
         self._begin()
-        if self._ahead:
-            yield from sent_to(self._device, self._loader)
-        for batch in () if self._ahead else self._loader:
-            yield {name: tensor.to(self._device) for name, tensor in batch.items()}
+        yield from sent_to(self._device, self._loader, ahead=self._ahead)
