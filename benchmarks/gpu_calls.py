@@ -121,6 +121,7 @@ def precision(device: str, tiny: bool):
     import statistics
 
     import scvi
+    from harness.methods.ours import network_kept
     from harness.scores import matching_and_votes
     from harness.sets import SETS, split
 
@@ -139,8 +140,7 @@ def precision(device: str, tiny: bool):
             model = SCMAMBA(task.train)
             options = {"accelerator": "gpu" if device == "cuda" else "cpu", "max_epochs": 2 if tiny else None}
             took.append(seconds(partial(model.train, precision=name, enable_progress_bar=False, **options)))
-            kept, starts = model.training_summary_["best_epoch"], model.training_summary_["stage_starts"]
-            with_network += kept is not None and kept >= starts[-1]
+            with_network += network_kept(model)
             embeddings = {
                 label: tuple(model.get_latent_representation(cells, modality=kind) for cells in (task.train, task.test))
                 for label, kind in {"joint": None, **{kind: kind for kind in model.kinds}}.items()

@@ -27,7 +27,7 @@ def scmamba(
             name: tuple(model.get_latent_representation(m, modality=kind) for m in (task.train, task.test))
             for name, kind in embedded.items()
         }
-        notes = {"epochs": len(model.history["foscttm_validation"]), **sizes(model)}
+        notes = {"epochs": len(model.history["foscttm_validation"]), "network kept": network_kept(model), **sizes(model)}
         return Fitted(embeddings, {**notes, "validation FOSCTTM": model.training_summary_["best"]})
 
     return fit
@@ -42,6 +42,12 @@ def tuned(grid: list[dict[str, object]], **overrides):
         return Fitted(fits[best].embeddings, {**fits[best].notes, "chosen": grid[best]})
 
     return fit
+
+
+def network_kept(model) -> bool | None:
+    """Whether training the network after the linear branch improved matching; None if there was one stage only."""
+    best, starts = (model.training_summary_[key] for key in ("best_epoch", "stage_starts"))
+    return best is not None and best >= starts[1] if len(starts) > 1 else None
 
 
 def sizes(model) -> dict[str, object]:
