@@ -27,7 +27,11 @@ def scmamba(
             name: tuple(model.get_latent_representation(m, modality=kind) for m in (task.train, task.test))
             for name, kind in embedded.items()
         }
-        notes = {"epochs": len(model.history["foscttm_validation"]), "network kept": network_kept(model), **sizes(model)}
+        notes = {
+            "epochs": len(model.history["foscttm_validation"]),
+            "network kept": network_kept(model),
+            **sizes(model),
+        }
         return Fitted(embeddings, {**notes, "validation FOSCTTM": model.training_summary_["best"]})
 
     return fit
