@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import psutil
 import torch
 
 from ...nn.encoder import Encoder
@@ -14,13 +15,12 @@ FRACTION = 0.8
 
 
 def set_checkpointing(module: SCMAMBAModule, asked: bool | None, n_cells: int) -> None:
-    """Checkpoint all blocks or none; `None`: as few blocks as make the activations of ``n_cells`` cells fit into a GPU."""
+    """Checkpoint all blocks or none; `None`: as few as make the activations of ``n_cells`` cells fit into the free memory."""
     encoders = cast(list[Encoder], list(module.encoders.values()))
-    measures = asked is None and module.device.type == "cuda"
-    kept = [encoder.activation_bytes() if measures and encoder.runs_network else [] for encoder in encoders]
+    kept = [encoder.activation_bytes() if asked is None and encoder.runs_network else [] for encoder in encoders]
     n_checkpointed = 0
     if any(kept):
-        free = torch.cuda.mem_get_info(module.device)[0] - bytes_to_allocate(module)
+        free = free_bytes(module.device) - bytes_to_allocate(module)
         blocks = [block for of_encoder in kept for block in of_encoder]
         n_checkpointed = fewest_that_fit(blocks, n_cells, FRACTION * free)
     for encoder, of_encoder in zip(encoders, kept, strict=True):
@@ -28,6 +28,11 @@ def set_checkpointing(module: SCMAMBAModule, asked: bool | None, n_cells: int) -
         of_this = 10**6 if asked else min(n_checkpointed, len(of_encoder))
         encoder.checkpoint_activations(of_this)
         n_checkpointed -= min(n_checkpointed, len(of_encoder))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of a GPU, or else of the machine, that nothing has."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def fewest_that_fit(blocks: list[tuple[int, int]], n_cells: int, budget: float) -> int:
