@@ -71,7 +71,7 @@ PAPER_SHAPE = {
 METHODS = [
     Method("scmamba-scvi", "the defaults of this package", scmamba()),
     Method(
-        "scmamba-scvi base", "`preset='base'`, what the defaults take on a GPU", scmamba(preset="base"), n_seeds=1,
+        "scmamba-scvi base", "`preset='base'`, 4 blocks of width 256", scmamba(preset="base"), n_seeds=1,
         max_cells=1_000,
     ),
     Method("linear", "`encoder='linear'`: the spectral initialization trained with our loss, no network", scmamba(encoder="linear")),
