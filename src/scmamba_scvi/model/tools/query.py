@@ -159,9 +159,12 @@ def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
     """From the model's kinds to the query's keys."""
     found = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
     for key in mdata.mod:
-        known = kind_of_modality(mdata, key)
-        if known in model.kinds:
-            found.setdefault(known, key)
+        kind = kind_of_modality(mdata, key)
+        if kind in model.kinds and found.setdefault(kind, key) not in (key, model.kinds[kind]):
+            raise ScmambaError(
+                f"Modalities {found[kind]!r} and {key!r} both look like {kind}: give the one that is meant the key of the "
+                f"model, {model.kinds[kind]!r}, or leave out the other."
+            )
     if not found:
         raise ScmambaError(
             f"None of the modalities {list(mdata.mod)} looks like one of the model's, {list(model.kinds)}. Name them "
