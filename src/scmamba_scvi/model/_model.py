@@ -239,14 +239,18 @@ class SCMAMBA(
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:
         if layouts is not None:
-            return {k: v if isinstance(v, FeatureLayout) else FeatureLayout.from_dict(v) for k, v in layouts.items()}
+            found = {k: v if isinstance(v, FeatureLayout) else FeatureLayout.from_dict(v) for k, v in layouts.items()}
+            needed = {kind: len(self.feature_names(kind)) for kind in self.modalities_}
+            if needed != (given := {kind: layout.n_features for kind, layout in found.items()}):
+                raise ScmambaError(f"layouts are of so many features: {given}; the modalities have {needed}.")
+            return found
         if self.adata is None:
             raise ScmambaError("A model without data needs the layouts of a saved one.")
-        found = {}
-        for kind in self.modalities_:
-            var = self._var(kind)
-            found[kind] = feature_layout(var, patch_size_for(config, kind, len(var)), ordered=kind != "protein")
-        return found
+        tables = {kind: self._var(kind) for kind in self.modalities_}
+        return {
+            kind: feature_layout(var, patch_size_for(config, kind, len(var)), ordered=kind != "protein")
+            for kind, var in tables.items()
+        }
 
     def _var(self, kind: str) -> pd.DataFrame:
         """Table of the features in the order that the model knows, which may no longer be that of the data."""

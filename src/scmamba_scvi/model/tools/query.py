@@ -10,7 +10,7 @@ from mudata import MuData
 from scipy import sparse
 
 from ..._columns import has_obs_column
-from ..._compat import scvi_constants, without_pulling
+from ..._compat import scvi_constants, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import parse_coordinates
 from ...pp.overlap import best_overlaps
@@ -57,25 +57,34 @@ def prepare_query(
     query_layers = setup["layers"] if layers is None else layers
     mods, reports = {}, {}
     for kind, key in kinds.items():
-        source, known = mdata.mod[key], pd.Index(model.feature_names(kind)).astype(str)
-        counts = in_memory(matrix_of(source, kind, key, query_layers.get(kind)))
-        by_name = known.get_indexer(source.var_names)
-        target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
-        found = np.isin(np.arange(len(known)), target)
-        _check_coverage(found, known, source.var, key, min_coverage)
-        x, kept = _apply(counts, target, len(known))
-        layer = setup["layers"].get(kind)
-        mods[model.kinds[kind]] = AnnData(
-            x, obs=_own_columns(source.obs), var=pd.DataFrame({FOUND_COLUMN: found}, index=known),
-            layers={} if layer is None else {layer: x},
-        )  # fmt: skip
-        n_by_name, n_mapped = int((by_name >= 0).sum()), int((target >= 0).sum())
-        reports[model.kinds[kind]] = {
-            "features_of_model": len(known), "found": int(found.sum()), "coverage": float(found.mean()),
-            "features_of_query": len(target), "by_name": n_by_name, "by_overlap": n_mapped - n_by_name,
-            "ignored": len(target) - n_mapped, "counts_kept": kept,
-        }  # fmt: skip
+        mods[model.kinds[kind]], reports[model.kinds[kind]] = _mapped(
+            model, mdata.mod[key], kind, key, query_layers.get(kind), build, min_coverage
+        )
     return _assembled(model, mdata, mods, reports, build or build_of_model)
+
+
+def _mapped(
+    model: ModelBase, source: AnnData, kind: str, key: str, layer: str | None, build: str | None, min_coverage: float
+) -> tuple[AnnData, dict[str, int | float]]:
+    """One modality of the query, called ``key`` there, with the features of the model; and how they were found."""
+    known = pd.Index(model.feature_names(kind)).astype(str)
+    counts = in_memory(matrix_of(source, kind, key, layer))
+    by_name = known.get_indexer(source.var_names)
+    target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
+    found = np.isin(np.arange(len(known)), target)
+    _check_coverage(found, known, source.var, key, min_coverage)
+    x, kept = _apply(counts, target, len(known))
+    layer_of_model = model.registry_[_C._SETUP_ARGS_KEY]["layers"].get(kind)
+    adata = AnnData(
+        x, obs=_own_columns(source.obs), var=pd.DataFrame({FOUND_COLUMN: found}, index=known),
+        layers={} if layer_of_model is None else {layer_of_model: x},
+    )  # fmt: skip
+    n_by_name, n_mapped = int((by_name >= 0).sum()), int((target >= 0).sum())
+    return adata, {
+        "features_of_model": len(known), "found": int(found.sum()), "coverage": float(found.mean()),
+        "features_of_query": len(target), "by_name": n_by_name, "by_overlap": n_mapped - n_by_name,
+        "ignored": len(target) - n_mapped, "counts_kept": kept,
+    }  # fmt: skip
 
 
 def _with_overlaps(model: ModelBase, by_name: np.ndarray, var: pd.DataFrame, key: str, build: str | None) -> np.ndarray:
@@ -177,7 +186,15 @@ def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping
     """MuData of ``mods`` with cells and columns of ``source``, and a batch if the model needs one."""
     with without_pulling():
         mdata = MuData(dict(mods))
-        order = source.obs_names[source.obs_names.isin(mdata.obs_names)]
+        has_any = source.obs_names.isin(mdata.obs_names)
+        order = source.obs_names[has_any]
+        if len(order) < mdata.n_obs:
+            raise ScmambaError(
+                f"{mdata.n_obs - len(order):,} cells are not in mdata.obs: a modality was changed after the MuData was made. "
+                f"Call mdata.update() first."
+            )
+        if not has_any.all():
+            warn(f"{(~has_any).sum():,} of {len(has_any):,} cells have none of {list(mods)}: they are left out.")
         if not order.equals(mdata.obs_names):
             mdata = mdata[order].copy()
     for name, column in _own_columns(source.obs).items():
