@@ -20,7 +20,7 @@ from scipy import sparse
 
 from .._compat import reason_of, without_pulling
 from .._files import check_is_there
-from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
+from .._keys import FEATURE_TYPES, KINDS, kind_of_key
 from ..errors import ScmambaError
 from ._on_disk import read_widened
 
@@ -251,8 +251,8 @@ def _assembled(modalities: Mapping[str, AnnData]) -> MuData:
 
 
 def _kind_of_name(name: str) -> str | None:
-    words = {name.lower(), *re.split("[._-]", name.lower())}
-    return next((kind for kind, names in MODALITY_NAMES.items() if words & set(names)), None)
+    """Kind that a name, or a word of it, stands for."""
+    return next((kind for word in (name, *re.split("[._-]", name)) if (kind := kind_of_key(word))), None)
 
 
 def check_declared_sizes(path: Path) -> None:

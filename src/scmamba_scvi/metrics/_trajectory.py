@@ -1,11 +1,11 @@
 """Is the order of cells along a process kept?"""
 
-import warnings
 from typing import Any
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
 
+from .._compat import warn
 from ..errors import ScmambaError
 from .distances import Matrix, as_matrix, resolve_k
 from .graph import neighbor_graph
@@ -152,7 +152,7 @@ def _of_common_cells(a: Any, b: Any, name_a: str, name_b: str) -> tuple[np.ndarr
     if both.sum() < 3:
         raise ScmambaError(f"{int(both.sum())} of {len(a)} cells have both pseudotimes; a correlation needs three.")
     if not both.all():
-        warnings.warn(f"{len(a) - both.sum():,} of {len(a):,} cells lack a pseudotime and are left out.", stacklevel=3)
+        warn(f"{len(a) - both.sum():,} of {len(a):,} cells lack a pseudotime and are left out.")
     for name, values in ((name_a, a), (name_b, b)):
         if np.ptp(values[both]) == 0:
             raise ScmambaError(f"{name} is {values[both][0]:g} for all cells: it has no order to compare.")

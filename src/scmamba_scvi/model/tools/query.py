@@ -153,22 +153,22 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
         return data
     if not isinstance(data, AnnData):
         raise ScmambaError(f"A query is a MuData, or an AnnData of one modality; got {type(data).__name__}.")
+    kind = kind_of_features(model, data) or kind_of_modality("", data)
+    if kind not in model.kinds:
+        raise ScmambaError(
+            f"None of the features of this AnnData (such as {', '.join(map(repr, data.var_names[:3]))}) is known to the "
+            f"model. If they are of another naming or peaks on other intervals, say what they are: "
+            f"mudata.MuData({{'atac': adata}})."
+        )
     with without_pulling():
-        kind = kind_of_features(model, data) or kind_of_modality(MuData({"": data}), "")
-        if kind not in model.kinds:
-            raise ScmambaError(
-                f"None of the features of this AnnData (such as {', '.join(map(repr, data.var_names[:3]))}) is known to "
-                f"the model. If they are of another naming or peaks on other intervals, say what they are: "
-                f"mudata.MuData({{'atac': adata}})."
-            )
         return MuData({model.kinds[kind]: data})
 
 
 def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
     """From the model's kinds to the query's keys."""
     found = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
-    for key in mdata.mod:
-        kind = kind_of_modality(mdata, key)
+    for key, adata in mdata.mod.items():
+        kind = kind_of_modality(key, adata)
         if kind in model.kinds and found.setdefault(kind, key) not in (key, model.kinds[kind]):
             raise ScmambaError(
                 f"Modalities {found[kind]!r} and {key!r} both look like {kind}: give the one that is meant the key of the "
