@@ -54,16 +54,19 @@ def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs
     return _as_before(joined.rename(name), [column.dtype for column in found.values()])
 
 
-def in_order_of(names: pd.Index, values: Any, argument: str) -> Any:
-    """``values``, called ``argument`` in errors, in the order of the cells ``names`` if they are a column that names its cells.
+def in_order_of(cells: Any, values: Any, argument: str) -> Any:
+    """``values``, called ``argument`` in errors, in the order of ``cells``: of names, or of a column with names as its index.
 
-    Everything else is in that order: an array, a list, a column whose rows pandas has numbered.
+    Values without names (an array, a list, a column whose rows pandas has numbered) are in that order, whatever it is.
     """
-    if not isinstance(values, pd.Series) or values.index.inferred_type != "string" or values.index.equals(names):
+    names = cells.index if isinstance(cells, pd.Series) else cells
+    named = isinstance(names, pd.Index) and names.inferred_type == "string" and isinstance(values, pd.Series)
+    if not named or values.index.inferred_type != "string" or values.index.equals(names):
         return values
     lacking = names.difference(values.index)
-    if len(lacking) or len(values) != len(names):
-        example = f"lacks {len(lacking):,} of {len(names):,}, such as {lacking[0]!r}" if len(lacking) else "has more"
+    if len(lacking) or len(values) != len(names) or not values.index.is_unique:
+        some = "has more, or some twice"
+        example = f"lacks {len(lacking):,} of {len(names):,}, such as {lacking[0]!r}" if len(lacking) else some
         raise ScmambaError(f"{argument} names other cells: it {example}.")
     return values.reindex(names)
 

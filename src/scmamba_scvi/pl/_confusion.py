@@ -72,8 +72,7 @@ def confusion(y_true: Any, y_pred: Any, *, figure: Figure | None = None) -> Axes
 
 def _counts(y_true: Any, y_pred: Any) -> pd.DataFrame:
     """Number of cells with each true (rows) and predicted label."""
-    if isinstance(y_true, pd.Series):
-        y_pred = in_order_of(y_true.index, y_pred, "y_pred") if y_true.index.inferred_type == "string" else y_pred
+    y_pred = in_order_of(y_true, y_pred, "y_pred")
     labels = []
     for values, name in ((y_true, "y_true"), (y_pred, "y_pred")):
         # not through a NumPy array, which turns a NaN next to text into the text "nan"

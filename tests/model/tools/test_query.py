@@ -45,6 +45,14 @@ def test_two_modalities_of_one_kind_are_not_chosen_between(trained):
     assert (query["rna"].X != rna.X).nnz == 0
 
 
+def test_features_of_one_name_are_refused_as_in_setup(trained):
+    """Which of them the model means is not known: added up, one would have the counts of both."""
+    rna = trained.adata["rna"][:30].copy()
+    rna.var_names = [rna.var_names[1], *rna.var_names[1:]]
+    with pytest.raises(ScmambaError, match="1 feature names that occur more than once"):
+        SCMAMBA.prepare_query_mudata(rna, trained)
+
+
 def test_the_report_adds_up(trained):
     rna = trained.adata["rna"][:30, 10:].copy()
     rna.var_names = [*rna.var_names[:-5], *(f"new {i}" for i in range(5))]

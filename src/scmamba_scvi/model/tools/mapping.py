@@ -61,8 +61,8 @@ class MappingMixin(FittingMixin):
         Raises
         ------
         ScmambaError
-            The data have no modality of the model, too few of its features, or another genome build; or fewer than half
-            of the peaks of either side overlap one of the other, so that another build is likely.
+            The data have no modality of the model, too few of its features, names that occur twice, or another genome build;
+            or fewer than half of the peaks of either side overlap one of the other, so that another build is likely.
 
         Examples
         --------

@@ -15,7 +15,7 @@ from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
-from ..inputs.checks import matrix_of
+from ..inputs.checks import check_names, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
 from ..inputs.kinds import kind_of_modality
@@ -67,6 +67,7 @@ def _mapped(
     model: ModelBase, source: AnnData, kind: str, key: str, layer: str | None, build: str | None, min_coverage: float
 ) -> tuple[AnnData, dict[str, int | float]]:
     """One modality of the query, called ``key`` there, with the features of the model; and how they were found."""
+    check_names(source, f"mdata[{key!r}]")
     known = pd.Index(model.feature_names(kind)).astype(str)
     counts = in_memory(matrix_of(source, kind, key, layer))
     by_name = known.get_indexer(source.var_names)
