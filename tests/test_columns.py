@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from scmamba_scvi._columns import has_obs_column, obs_column
+from scmamba_scvi._columns import has_obs_column, in_order_of, obs_column
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
@@ -65,3 +65,18 @@ def test_an_anndata_has_its_own_columns_only():
     assert obs_column(adata, "kind").tolist() == ["x", "y"]
     with pytest.raises(UnknownNameError):
         obs_column(adata, "rna:kind")
+
+
+def test_values_that_name_their_cells_are_put_into_their_order():
+    names = pd.Index(["c1", "c2", "c3"])
+    values = pd.Series([3, 1, 2], index=["c3", "c1", "c2"])
+    assert (
+        in_order_of(names, values, "x").tolist() == in_order_of(pd.Series(0, names), values, "x").tolist() == [1, 2, 3]
+    )
+    for unnamed in ([3, 1, 2], values.to_numpy(), values.reset_index(drop=True)):
+        assert list(in_order_of(names, unnamed, "x")) == [3, 1, 2]
+    for other in (values.set_axis(["c1", "c2", "c4"]), values.set_axis(["c1", "c2", "c2"]), values[:2]):
+        with pytest.raises(ScmambaError, match="x names other cells: it lacks 1 of 3, such as"):
+            in_order_of(names, other, "x")
+    with pytest.raises(ScmambaError, match="has more, or some twice"):
+        in_order_of(names, pd.concat([values, values[:1]]), "x")

@@ -93,6 +93,12 @@ def test_a_model_that_does_not_know_its_validation_cells_has_no_such_scores(inte
         workflow.validation_scores(mdata, exported)
 
 
+def test_validation_cells_are_those_of_the_model_s_own_data(integrated):
+    mdata, model = integrated
+    with pytest.raises(ScmambaError, match="not the cells of the model, in their order"):
+        workflow.validation_scores(mdata[::-1].copy(), model)
+
+
 def test_cells_left_out_of_both_parts_choose_nothing_and_can_be_scored():
     """The way to scores of new cells that the docstring names."""
     assert "chose the epoch" in workflow.validation_scores.__doc__

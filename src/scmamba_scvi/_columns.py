@@ -1,8 +1,8 @@
-"""Where a column of cells is: in ``mdata.obs``, in a modality's ``obs``, or in that of a single AnnData."""
+"""Where a column of cells is, in ``mdata.obs`` or in a modality's ``obs``, and which cell each of its values belongs to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -52,6 +52,23 @@ def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs
             )
         joined = joined.where(joined.notna(), other)
     return _as_before(joined.rename(name), [column.dtype for column in found.values()])
+
+
+def in_order_of(cells: Any, values: Any, argument: str) -> Any:
+    """``values``, called ``argument`` in errors, in the order of ``cells``: of names, or of a column with names as its index.
+
+    Values without names (an array, a list, a column whose rows pandas has numbered) are in that order, whatever it is.
+    """
+    names = cells.index if isinstance(cells, pd.Series) else cells
+    named = isinstance(names, pd.Index) and names.inferred_type == "string" and isinstance(values, pd.Series)
+    if not named or values.index.inferred_type != "string" or values.index.equals(names):
+        return values
+    lacking = names.difference(values.index)
+    if len(lacking) or len(values) != len(names) or not values.index.is_unique:
+        some = "has more, or some twice"
+        example = f"lacks {len(lacking):,} of {len(names):,}, such as {lacking[0]!r}" if len(lacking) else some
+        raise ScmambaError(f"{argument} names other cells: it {example}.")
+    return values.reindex(names)
 
 
 def _in_modalities(data: MuData | AnnData, name: str) -> dict[str, pd.Series]:

@@ -33,6 +33,12 @@ MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
 #: From ``var["feature_types"]``, as 10x writes it, to the kind.
 FEATURE_TYPES: Final[dict[str, Kind]] = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
 
+
+def kind_of_key(key: str) -> Kind | None:
+    """Kind of the modality with this key of ``mdata.mod``; `None` if the key does not tell it."""
+    return next((kind for kind, names in MODALITY_NAMES.items() if key.lower() in names), None)
+
+
 # Keys under which `workflow` and the command line write into the user's data; all have "scmamba" in their name.
 #: ``obsm`` key of embeddings, of the MuData (joint) and of each modality.
 OBSM_KEY: Final = "X_scmamba"

@@ -214,8 +214,8 @@ def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:
         for rows, found in nearest(joint, n_neighbors, np.arange(len(cells)), 0)
     ])  # fmt: skip
     means = _means(own, batches)
-    share = pd.Series(batches).value_counts(normalize=True).reindex(means.index)
-    apart = means[(means - share) / (1 - share) > APART_BATCH].sort_values(ascending=False)
+    by_chance = pd.Series(batches).value_counts(normalize=True).reindex(means.index)
+    apart = means[(means - by_chance) / (1 - by_chance) > APART_BATCH].sort_values(ascending=False)
     if len(apart):
         yield (
             f"Of {model.batch_key!r}, these lie apart: {_named(apart)}.",

@@ -194,7 +194,8 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
     Raises
     ------
     ScmambaError
-        If the model does not know its validation cells, as after :meth:`~scmamba_scvi.SCMAMBA.from_export`.
+        If the model does not know its validation cells, as after :meth:`~scmamba_scvi.SCMAMBA.from_export`, or ``mdata`` has
+        other cells than the data of the model, or another order of them.
 
     Examples
     --------
@@ -209,6 +210,8 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
             "The model does not know its validation cells: train it here, or load it with SCMAMBA.load. "
             "metrics.evaluate_integration(mdata, cells=...) scores any cells."
         )
+    if model.adata is not None and not mdata.obs_names.equals(model.adata.obs_names):
+        raise ScmambaError("These are not the cells of the model, in their order: pass model.adata.")
     cells = np.asarray(model.validation_indices)
     embeddings = {
         kind: model.get_latent_representation(mdata, modality=kind, indices=cells.tolist()) for kind in model.kinds

@@ -114,6 +114,20 @@ def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
 
 
+def test_no_type_of_features_is_lost_behind_another_of_its_kind(tmp_path, multiome):
+    adata = joined(multiome, ("Gene Expression", "rna_unspliced"))
+    with pytest.raises(ScmambaError, match="'Gene Expression' and 'rna_unspliced' both look like rna"):
+        read(adata)
+
+
+def test_files_whose_names_were_swapped_are_refused(tmp_path, multiome):
+    for name, part in multiome.mod.items():
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+    with pytest.raises(ScmambaError, match=r"atac.h5ad holds atac.*'rna'"):
+        read({"rna": tmp_path / "atac.h5ad", "atac": tmp_path / "rna.h5ad"})
+    assert [*read({"gex": tmp_path / "rna.h5ad", "atac": tmp_path / "atac.h5ad"}).mod] == ["atac", "gex"]
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -340,7 +340,7 @@ EXPORT = {
     "an option that is missing its type": entry("config", "attention_layers", to=[[0]]),
     "coordinates beyond integers": entry("places", "rna", to={"chroms": ["1"], "chrom": [0] * 30, "start": [10**30] * 30, "end": [1] * 30}),
     "coordinates of no chromosome": entry("places", "rna", to={"chroms": [], "chrom": [0] * 30, "start": [1] * 30, "end": [1] * 30}),
-    "a classifier of another embedding": described(lambda v: [h["weight"].pop() for h in v["classifier"]["heads"].values()] and None),
+    "a classifier of another embedding": described(lambda v: [h["weight"].pop() for h in v["classifier"]["by_modalities"].values()] and None),
     "versions that are missing": entry("versions", to={}),
     "more reference batches than batches": entry("reference_batches", to=10**9),
     "setup arguments that are more": entry("setup_args", "source_registry", to={}),
@@ -362,10 +362,10 @@ EXPORT = {
     "trained as text": entry("is_trained", to="yes"),
     "versions as a list": entry("versions", to=[]),
     "temperatures that are NaN": entry("match_temperatures", to={"rna|atac": float("nan")}),
-    "a classifier of something else": entry("classifier", to={"heads": 3}),
-    "a classifier of other sizes": described(lambda v: next(iter(v["classifier"]["heads"].values()))["bias"].append(1.0)),
-    "a classifier that is NaN": described(lambda v: next(iter(v["classifier"]["heads"].values()))["bias"].__setitem__(0, float("nan"))),
-    "a classifier of a label that is a list": described(lambda v: next(iter(v["classifier"]["heads"].values()))["classes"].__setitem__(0, ["a"])),
+    "a classifier of something else": entry("classifier", to={"by_modalities": 3}),
+    "a classifier of other sizes": described(lambda v: next(iter(v["classifier"]["by_modalities"].values()))["bias"].append(1.0)),
+    "a classifier that is NaN": described(lambda v: next(iter(v["classifier"]["by_modalities"].values()))["bias"].__setitem__(0, float("nan"))),
+    "a classifier of a label that is a list": described(lambda v: next(iter(v["classifier"]["by_modalities"].values()))["classes"].__setitem__(0, ["a"])),
 }  # fmt: skip
 
 

@@ -99,19 +99,6 @@ def test_each_value_is_that_of_the_single_function():
     assert found == pytest.approx(expected)
 
 
-def test_permuted_true_matches_are_found_by_chance_only():
-    parts, labels, _ = integrated()
-    parts["atac"] = parts["atac"][np.random.default_rng(1).permutation(N)]
-    found, good = scored(parts, labels), scored(integrated()[0], labels)
-    assert found["FOSCTTM"] == pytest.approx(0.5, abs=0.05)
-    assert found["median rank"] == pytest.approx(0.5, abs=0.05)
-    assert found["recall@10"] == pytest.approx(10 / N, abs=0.03)
-    assert found["recall@1"] < 0.03 and found["matching score"] < 0.03
-    # what does not ask who is whose true match stays as it was
-    for name in ("ARI", "NMI", "MAP", "cell-type ASW", "kNN accuracy", "omics mixing", "modality gap"):
-        assert found[name] == pytest.approx(good[name], abs=0.02), name
-
-
 def test_true_matches_permuted_within_their_type_keep_the_types():
     parts, labels, _ = integrated()
     rows = np.arange(N)
@@ -156,17 +143,6 @@ def test_modalities_apart_fail_to_align_though_each_is_right():
     del parts["joint"]
     on_modalities = scored(parts, labels, metrics=["ARI", "cell-type ASW", "kNN accuracy"])
     assert on_modalities["ARI"] < 0.8 and on_modalities["cell-type ASW"] < 0.6 and on_modalities["kNN accuracy"] > 0.95
-
-
-def test_shuffled_labels_score_as_chance():
-    parts, labels, _ = integrated()
-    found = scored(parts, np.random.default_rng(0).permutation(labels))
-    assert found["ARI"] == pytest.approx(0.0, abs=0.05) and found["NMI"] < 0.3
-    assert found["cell-type ASW"] == pytest.approx(0.5, abs=0.05)
-    assert found["kNN accuracy"] == pytest.approx(1 / TYPES, abs=0.08)
-    # a label lies in every one of the clouds, which are not joined
-    assert found["graph connectivity"] == pytest.approx(1 / TYPES, abs=0.1)
-    assert found["FOSCTTM"] < 0.01 and found["omics mixing"] > 0.9
 
 
 def test_batches_apart_score_near_0():

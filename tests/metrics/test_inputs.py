@@ -57,10 +57,14 @@ def test_tables_are_aligned_by_name_and_rows_that_are_not_finite_are_counted(mda
     assert inputs.unusable == {("m", "joint"): 1}
 
 
-@pytest.mark.parametrize("how", ["positions", "mask", "names"])
+@pytest.mark.parametrize("how", ["positions", "mask", "mask with names", "names"])
 def test_cells_are_chosen_by_position_mask_or_name(mdata, how):
     inputs = read_inputs(mdata, "X_e", "cell_type", None)
-    asked = {"positions": [5, 2], "mask": np.isin(np.arange(N), [2, 5]), "names": inputs.cells[[5, 2]]}[how]
+    mask = np.isin(np.arange(N), [2, 5])
+    asked = {
+        "positions": [5, 2], "mask": mask, "mask with names": pd.Series(mask, inputs.cells)[::-1],
+        "names": inputs.cells[[5, 2]],
+    }[how]  # fmt: skip
     chosen = inputs.choose(asked, None, 0)
     assert chosen.cells.equals(inputs.cells[[2, 5]])
     np.testing.assert_array_equal(chosen.methods["X_e"]["joint"], inputs.methods["X_e"]["joint"][[2, 5]])

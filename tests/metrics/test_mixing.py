@@ -43,7 +43,7 @@ def test_other_modality_is_counted_cell_by_cell():
     np.testing.assert_allclose(other_modality(x, y), (of_x + of_y) / 2)
     assert other_modality(x, x).mean() == pytest.approx(0.5, abs=0.05)
     assert other_modality(x, x + 100).max() == 0
-    with pytest.raises(ScmambaError, match="same cells"):
+    with pytest.raises(ScmambaError, match="matrices of one shape"):
         other_modality(x, y[:30])
 
 

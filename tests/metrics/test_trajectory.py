@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -79,6 +80,13 @@ def test_correlations_are_the_definitions():
     assert pseudotime_consistency(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-12)
     order = rng.permutation(80)
     assert trajectory_conservation(a[order], b[order]) == pytest.approx(trajectory_conservation(a, b))
+
+
+def test_columns_that_name_their_cells_are_aligned_by_name():
+    time = pd.Series([0.0, 0.2, 0.7, 1.0], index=["c1", "c2", "c3", "c4"])
+    assert trajectory_conservation(time, time[::-1]) == pseudotime_consistency(time[::-1], time) == pytest.approx(1)
+    with pytest.raises(ScmambaError, match="b names other cells: it lacks 1 of 4, such as 'c1'"):
+        pseudotime_consistency(time, time.set_axis(["c2", "c3", "c4", "c5"]))
 
 
 def test_conservation_is_1_for_the_same_order_half_for_none_and_0_for_the_reversed():

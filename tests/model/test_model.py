@@ -146,6 +146,27 @@ def test_features_in_another_order_are_recognised(trained, reference):
     np.testing.assert_allclose(z, reference, atol=1e-5)
 
 
+def test_features_put_in_another_order_after_setup_keep_their_places(mdata):
+    SCMAMBA.setup_mudata(mdata)
+    before = SCMAMBA(mdata)
+    for key in ("rna", "atac"):
+        mdata.mod[key] = mdata[key][:, ::-1].copy()
+    after = SCMAMBA(mdata)
+    assert after.layouts == before.layouts
+    for kind in ("rna", "atac"):
+        np.testing.assert_array_equal(after.feature_names(kind), before.feature_names(kind))
+        np.testing.assert_array_equal(after.coordinates(kind).start, before.coordinates(kind).start)
+
+
+def test_layouts_of_other_features_are_refused(mdata):
+    SCMAMBA.setup_mudata(mdata)
+    own = SCMAMBA(mdata).layouts
+    assert SCMAMBA(mdata, layouts=own).layouts == own
+    for given in ({"rna": own["rna"]}, {"rna": own["atac"], "atac": own["rna"]}):
+        with pytest.raises(ScmambaError, match="layouts are of so many features.*the modalities have .*'atac': 400"):
+            SCMAMBA(mdata, layouts=given)
+
+
 def test_counts_may_stay_in_a_file(trained, reference, tmp_path):
     plain(trained.adata).write_h5mu(tmp_path / "m.h5mu")
     backed = mudata.read_h5mu(tmp_path / "m.h5mu", backed="r")

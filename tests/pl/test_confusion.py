@@ -88,6 +88,15 @@ def test_missing_labels_are_left_out():
     np.testing.assert_array_equal(ax.images[0].get_array(), np.eye(2))
 
 
+def test_columns_that_name_their_cells_are_aligned_by_name():
+    true = pd.Series(["a", "a", "b"], index=["c1", "c2", "c3"])
+    np.testing.assert_array_equal(draw(true, true[::-1]).images[0].get_array(), np.eye(2))
+    # numbered by pandas: without names, in the order given
+    np.testing.assert_array_equal(draw(true, pd.Series(["a", "a", "b"])).images[0].get_array(), np.eye(2))
+    with pytest.raises(ScmambaError, match="y_pred names other cells: it lacks 1 of 3, such as 'c3'"):
+        draw(true, true.set_axis(["c1", "c2", "c4"]))
+
+
 @pytest.mark.parametrize("n", [1, 3, 12, 40, 100])
 def test_everything_lies_within_the_figure_and_is_legible(n):
     true, predicted, _ = labels_of(n, n=3000)

@@ -190,13 +190,11 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     """Root of the file, an h5py or a zarr group."""
     path = Path(path)
     check_is_there(path)
-    try:
+    what = "is damaged, or is neither .h5mu nor .zarr"
+    with explained(
+        f"{path} {what if mode == 'r' else 'cannot be written: it is open elsewhere, read-only, or damaged'}"
+    ):
         root = zarr.open_group(path, mode=mode) if path.is_dir() else h5py.File(path, mode)
-    except (OSError, ValueError, KeyError) as error:
-        what = "is damaged, or is neither .h5mu nor .zarr"
-        if mode != "r":
-            what = "cannot be written: it is open elsewhere, read-only, or damaged"
-        raise ScmambaError(f"{path} {what}: {error}") from error
     if "mod" not in root or "obs" not in root:
         raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
     return root

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from .._compat import reason_of, without_pulling
 from .._files import check_is_there
-from .._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
+from .._keys import FEATURE_TYPES, KINDS, kind_of_key
 from ..errors import ScmambaError
 from ._on_disk import read_widened
 
@@ -175,7 +175,10 @@ def _one_modality(path: Path, name: str) -> AnnData:
     parts = dict(found.mod) if isinstance(found, MuData) else _parts_of(found)
     if name not in parts and len(parts) != 1:
         raise ScmambaError(f"{path} holds {list(parts)}: pass it alone, read({str(path)!r}), or name one of these.")
-    return parts[name] if name in parts else next(iter(parts.values()))
+    only = name if name in parts else next(iter(parts))
+    if only in KINDS and (_kind_of_name(name) or only) != only:
+        raise ScmambaError(f"{path} holds {only}, and is named {name!r}: were the names of two files swapped?")
+    return parts[only]
 
 
 def _split(adata: AnnData, path: Path) -> MuData:
@@ -203,9 +206,15 @@ def _parts_of(adata: AnnData) -> dict[str, AnnData]:
         names[of_type] = make_index_unique(pd.Index(names[of_type]))
     adata.var_names = names
     parts: dict[str, AnnData] = {}
-    for value in types.unique():
-        part = adata if types.nunique() == 1 else adata[:, (types == value).to_numpy()].copy()
-        parts[FEATURE_TYPES.get(value, _kind_of_name(value) or value)] = part
+    kinds = {value: FEATURE_TYPES.get(value, _kind_of_name(value) or value) for value in types.unique()}
+    for value, name in kinds.items():
+        if name in parts:
+            alike = " and ".join(repr(other) for other, kind in kinds.items() if kind == name)
+            raise ScmambaError(
+                f"Features of types {alike} both look like {name}: leave out those of one, or make a MuData with a modality "
+                f"for each."
+            )
+        parts[name] = adata if types.nunique() == 1 else adata[:, (types == value).to_numpy()].copy()
     proteins = [key for key in adata.obsm if any(word in key.lower() for word in PROTEIN_WORDS)]
     if proteins and "protein" not in parts:
         if len(proteins) > 1:
@@ -242,8 +251,8 @@ def _assembled(modalities: Mapping[str, AnnData]) -> MuData:
 
 
 def _kind_of_name(name: str) -> str | None:
-    words = {name.lower(), *re.split("[._-]", name.lower())}
-    return next((kind for kind, names in MODALITY_NAMES.items() if words & set(names)), None)
+    """Kind that a name, or a word of it, stands for."""
+    return next((kind for word in (name, *re.split("[._-]", name)) if (kind := kind_of_key(word))), None)
 
 
 def check_declared_sizes(path: Path) -> None:

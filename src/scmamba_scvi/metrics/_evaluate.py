@@ -1,6 +1,5 @@
 """All scores of an integration at once: methods in rows, scores in groups of columns."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -9,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from .._compat import warn
 from ..errors import ScmambaError, UnknownNameError
 from ._embedded import Embedded
 from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_inputs
@@ -147,7 +147,7 @@ def evaluate_integration(
     if not scores.shape[1]:
         raise ScmambaError(f"Nothing could be scored. {message}")
     if message:
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warn(message)
     return _with_groups(scores)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 
-from .._columns import obs_column
+from .._columns import in_order_of, obs_column
 from .._keys import OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._labels import Labels
@@ -183,6 +183,7 @@ def _positions(names: pd.Index, cells: Any) -> np.ndarray:
     """Positions of cells given as a mask, as positions or as names."""
     wanted, n = np.asarray(cells), len(names)
     if wanted.dtype == bool:
+        wanted = np.asarray(in_order_of(names, cells, "The mask of cells"))
         if wanted.shape != (n,):
             raise ScmambaError(f"The mask of cells must have one entry per cell, {n:,}; got {wanted.shape}.")
         rows = np.flatnonzero(wanted)

@@ -3,10 +3,12 @@
 from typing import Final
 
 import numpy as np
+import torch
 from scipy.special import entr
 
 from ..errors import ScmambaError
 from ._labels import Labels, label_codes
+from ._matching import check_pairs
 from .distances import Matrix, as_matrix, query_rows, resolve_k
 from .graph import nearest
 
@@ -98,17 +100,17 @@ def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state:
     Raises
     ------
     ScmambaError
-        ``x`` and ``y`` have different numbers of rows, or fewer points than ``n_neighbors`` asks for.
+        ``x`` and ``y`` are not of the same cells (see :func:`true_match_ranks`), or are fewer points than ``n_neighbors``
+        asks for.
 
     Examples
     --------
     >>> metrics.other_modality(np.eye(20), np.eye(20) + 5).mean()
     np.float64(0.0)
     """
-    n = len(as_matrix(x))
-    stacked, modality = np.concatenate([np.asarray(x), np.asarray(y)]), np.repeat([0, 1], [n, len(y)])
-    if len(y) != n:
-        raise ScmambaError(f"x has {n:,} rows and y has {len(y):,}: both must be of the same cells.")
+    x, y = check_pairs(x, y)
+    n = len(x)
+    stacked, modality = torch.cat([x, y]), np.repeat([0, 1], n)
     k = resolve_k(n_neighbors, len(stacked))
     blocks = nearest(stacked, k, np.arange(len(stacked)), random_state)
     fractions = np.concatenate([(modality[found] != modality[rows, None]).mean(axis=1) for rows, found in blocks])

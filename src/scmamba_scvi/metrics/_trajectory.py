@@ -1,11 +1,13 @@
 """Is the order of cells along a process kept?"""
 
-import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import pearsonr, spearmanr
 
+from .._columns import in_order_of
+from .._compat import warn
 from ..errors import ScmambaError
 from .distances import Matrix, as_matrix, resolve_k
 from .graph import neighbor_graph
@@ -77,7 +79,7 @@ def diffusion_pseudotime(
     return np.where(reached, time, np.nan)
 
 
-def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
+def trajectory_conservation(before: np.ndarray | pd.Series, after: np.ndarray | pd.Series) -> float:
     """Trajectory conservation: rank correlation of two pseudotimes, scaled to 0..1 (equation 27; [Luecken22]_).
 
     Higher is better: 1 for the same order, 0.5 for unrelated orders, 0 for the reversed one. For two modalities take
@@ -88,7 +90,8 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     before
         ``(n,)`` pseudotime of the cells in the original data of a modality.
     after
-        ``(n,)`` pseudotime of the same cells in the embedding, from the same root. At least three cells must have both.
+        ``(n,)`` pseudotime of the same cells in the embedding, from the same root. At least three cells must have both. Two
+        ``Series`` with names of cells are aligned by these, anything else by row.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     Raises
     ------
     ScmambaError
-        The two differ in shape, fewer than three cells have both, or one is the same for all cells.
+        The two differ in shape or name other cells, fewer than three cells have both, or one is the same for all cells.
 
     Notes
     -----
@@ -114,7 +117,7 @@ def trajectory_conservation(before: np.ndarray, after: np.ndarray) -> float:
     return float((spearmanr(a, b).statistic + 1) / 2)
 
 
-def pseudotime_consistency(a: np.ndarray, b: np.ndarray) -> float:
+def pseudotime_consistency(a: np.ndarray | pd.Series, b: np.ndarray | pd.Series) -> float:
     """Pearson's correlation of the pseudotimes of the same cells from two modalities.
 
     -1 to 1, higher is better.
@@ -122,7 +125,7 @@ def pseudotime_consistency(a: np.ndarray, b: np.ndarray) -> float:
     Parameters
     ----------
     a, b
-        ``(n,)`` pseudotimes from the same root cell. Cells that lack one are left out, as in
+        ``(n,)`` pseudotimes from the same root cell. Cells are aligned, and those that lack one are left out, as in
         :func:`trajectory_conservation`.
 
     Returns
@@ -145,14 +148,14 @@ def pseudotime_consistency(a: np.ndarray, b: np.ndarray) -> float:
 
 def _of_common_cells(a: Any, b: Any, name_a: str, name_b: str) -> tuple[np.ndarray, np.ndarray]:
     """Pseudotimes of the cells that have both, which must differ from cell to cell."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    a, b = (np.asarray(values, dtype=np.float64) for values in (a, in_order_of(a, b, name_b)))
     if a.ndim != 1 or a.shape != b.shape:
         raise ScmambaError(f"{name_a} and {name_b} must hold one pseudotime per cell; got {a.shape} and {b.shape}.")
     both = np.isfinite(a) & np.isfinite(b)
     if both.sum() < 3:
         raise ScmambaError(f"{int(both.sum())} of {len(a)} cells have both pseudotimes; a correlation needs three.")
     if not both.all():
-        warnings.warn(f"{len(a) - both.sum():,} of {len(a):,} cells lack a pseudotime and are left out.", stacklevel=3)
+        warn(f"{len(a) - both.sum():,} of {len(a):,} cells lack a pseudotime and are left out.")
     for name, values in ((name_a, a), (name_b, b)):
         if np.ptp(values[both]) == 0:
             raise ScmambaError(f"{name} is {values[both][0]:g} for all cells: it has no order to compare.")

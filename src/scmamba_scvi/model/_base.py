@@ -31,6 +31,7 @@ class ModelBase(BaseModelClass):
     classifier_: dict[str, Any] | None  # what `train_classifier` learned, as plain values
     is_query_: bool  # made by `load_query_data`: training leaves the reference as it is
     reference_batches_: int  # number of batches that the reference of a query was trained on
+    cells_digest_: str  # `digest_of_cells` of the data that the indices of training and validation cells refer to
     places_: dict[str, dict[str, Any] | None]  # coordinates per kind, None where names say the same
     training_summary_: dict[str, Any]  # what the last training chose and found
     history_: dict[str, pd.DataFrame] | None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import pandas as pd
 from mudata import MuData
 from scvi.data import AnnDataManagerValidationCheck
 from scvi.data.fields import MuDataLayerField
@@ -17,7 +18,7 @@ from ._module import SCMAMBAModule
 from .inputs.columns import ColumnField
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
 from .inputs.kinds import how_to_make_mudata, resolve_modalities
-from .inputs.manager import MultiModalManager
+from .inputs.manager import MultiModalManager, digest_of_cells
 from .io.copies import CopyMixin
 from .io.model_json import SETUP_ARGUMENTS
 from .io.saving import SavingMixin
@@ -114,9 +115,9 @@ class SCMAMBA(
         self.is_query_ = False
         self.reference_batches_ = 0
         self.places_ = {}
+        self.cells_digest_ = "" if adata is None else digest_of_cells(adata)
         if layouts is None and adata is not None:
-            placed = {kind: key for kind, key in self.modalities_.items() if kind in PLACED_KINDS}
-            self.places_ = {kind: places_to_keep(adata.mod[key].var) for kind, key in placed.items()}
+            self.places_ = {kind: places_to_keep(self._var(kind)) for kind in self.modalities_ if kind in PLACED_KINDS}
         self._layouts = self._resolve_layouts(config, layouts)
         self.module = self._module_cls(config, self._layouts, len(self.batches))
         # the whole configuration is saved with the model: presets may change, and be gone, in another release
@@ -238,14 +239,22 @@ class SCMAMBA(
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:
         if layouts is not None:
-            return {k: v if isinstance(v, FeatureLayout) else FeatureLayout.from_dict(v) for k, v in layouts.items()}
+            found = {k: v if isinstance(v, FeatureLayout) else FeatureLayout.from_dict(v) for k, v in layouts.items()}
+            needed = {kind: len(self.feature_names(kind)) for kind in self.modalities_}
+            if needed != (given := {kind: layout.n_features for kind, layout in found.items()}):
+                raise ScmambaError(f"layouts are of so many features: {given}; the modalities have {needed}.")
+            return found
         if self.adata is None:
             raise ScmambaError("A model without data needs the layouts of a saved one.")
-        found = {}
-        for kind, key in self.modalities_.items():
-            var = self.adata.mod[key].var
-            found[kind] = feature_layout(var, patch_size_for(config, kind, len(var)), ordered=kind != "protein")
-        return found
+        tables = {kind: self._var(kind) for kind in self.modalities_}
+        return {
+            kind: feature_layout(var, patch_size_for(config, kind, len(var)), ordered=kind != "protein")
+            for kind, var in tables.items()
+        }
+
+    def _var(self, kind: str) -> pd.DataFrame:
+        """Table of the features in the order that the model knows, which may no longer be that of the data."""
+        return self.adata_manager.modality(kind).var.loc[self.feature_names(kind)]
 
     def __repr__(self) -> str:
         lines = [

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from .._columns import in_order_of
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
 from ._labels import as_categorical, shorten
@@ -31,7 +32,8 @@ def confusion(y_true: Any, y_pred: Any, *, figure: Figure | None = None) -> Axes
     Parameters
     ----------
     y_true, y_pred
-        ``(n,)`` labels of the same cells; a cell that lacks one of them is left out. Clusters can take the place of
+        ``(n,)`` labels of the same cells, in the same order unless both name their cells (``Series`` with names of cells as
+        index); a cell that lacks one of them is left out. Clusters can take the place of
         predictions: if the two sides share no name, columns are ordered to follow the rows.
     figure
         Draw into this empty figure, which is given the size needed; ``None`` makes one with pyplot.
@@ -70,6 +72,7 @@ def confusion(y_true: Any, y_pred: Any, *, figure: Figure | None = None) -> Axes
 
 def _counts(y_true: Any, y_pred: Any) -> pd.DataFrame:
     """Number of cells with each true (rows) and predicted label."""
+    y_pred = in_order_of(y_true, y_pred, "y_pred")
     labels = []
     for values, name in ((y_true, "y_true"), (y_pred, "y_pred")):
         # not through a NumPy array, which turns a NaN next to text into the text "nan"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from .._keys import KINDS, MODALITY_NAMES
+from .._keys import KINDS, kind_of_key
 
 #: Okabe & Ito's colours for all kinds of colour vision, strongest contrast first, without black, which is for text.
 FEW: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
@@ -30,7 +30,7 @@ def palette(n: int) -> list[str]:
 
 def modality_colors(keys: Sequence[str]) -> list[str]:
     """A colour per key of ``mdata.mod``: that of its kind, whatever stands beside it; others get the next ones."""
-    kinds = [next((kind for kind, names in MODALITY_NAMES.items() if key.lower() in names), key) for key in keys]
+    kinds = [kind_of_key(key) or key for key in keys]
     others = [kind for kind in dict.fromkeys(kinds) if kind not in KINDS]
     color = dict(zip([*KINDS, *others], palette(len(KINDS) + len(others)), strict=True))
     return [color[kind] for kind in kinds]

@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .._keys import MODALITY_NAMES
+from .._keys import kind_of_key
 from ..errors import ScmambaError, UnknownNameError
 from .builds import SPELLINGS
 from .coordinates import (
@@ -122,7 +122,7 @@ def _genes_of(data: MuData | AnnData, modality: str | None) -> AnnData:
         if modality not in data.mod:
             raise UnknownNameError("modality", modality, data.mod)
         return data.mod[modality]
-    found = [key for key in data.mod if key.lower() in MODALITY_NAMES["rna"]]
+    found = [key for key in data.mod if kind_of_key(key) == "rna"]
     if not found:
         found = [key for key, mod in data.mod.items() if {*mod.var.get("feature_types", ())} == {"Gene Expression"}]
     if len(found) != 1:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from .._compat import explained
 from ..errors import ScmambaError
 from .coordinates import Coordinates, parse_coordinates
 
@@ -157,11 +158,9 @@ class FeatureLayout:
         >>> pp.FeatureLayout.from_dict(layout.to_dict()) == layout
         True
         """
-        try:
+        with explained("The saved layout cannot be read"):
             slots, names = np.asarray(saved["slots"]), tuple(saved["patch_names"])
             return cls(**{**saved, "slots": slots, "patch_names": names})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ScmambaError(f"The saved layout cannot be read: {error}.") from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FeatureLayout) and self.to_dict() == other.to_dict()

@@ -60,7 +60,10 @@ def test_configuration_and_layouts_come_back_as_objects(exported):
         ({"layouts": {"rna": LAYOUT | {"patch_size": 2.0}}}, "'layouts' cannot be"),
         ({"layouts": {"rna": LAYOUT | {"ordered": "yes"}}}, "'layouts' cannot be"),
         ({"layouts": {"rna": {"slots": [0]}}}, "'layouts' cannot be"),
-        ({"classifier": {"labels_key": "x", "heads": {"rna": {"classes": ["a", 2]}}}}, "'classifier' cannot be"),
+        (
+            {"classifier": {"labels_key": "x", "by_modalities": {"rna": {"classes": ["a", 2]}}}},
+            "'classifier' cannot be",
+        ),
         ({"features": {"rna": ["a"], "atac": ["b"]}}, "features and layout of rna do not belong to each other"),
     ],
 )

@@ -5,6 +5,8 @@ import pytest
 from shapes import rebuilt
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.workflow import validation_scores
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +51,16 @@ def test_a_loaded_model_can_be_trained_further(trained, tmp_path, quick):
     loaded = SCMAMBA.load(tmp_path / "m", adata=rebuilt(trained.adata))
     loaded.train(**quick)
     assert len(loaded.history["train_loss"]) == 4
+
+
+def test_a_model_loaded_with_other_cells_does_not_know_which_were_held_out(trained, tmp_path):
+    """Positions of other cells would name cells that it was trained on, whose scores are far too good."""
+    trained.save(tmp_path / "m")
+    same = SCMAMBA.load(tmp_path / "m", adata=rebuilt(trained.adata))
+    np.testing.assert_array_equal(same.validation_indices, trained.validation_indices)
+    for other in (trained.adata[::-1].copy(), trained.adata[:200].copy()):
+        with pytest.warns(UserWarning, match="not the cells that the model was trained on, in their order"):
+            loaded = SCMAMBA.load(tmp_path / "m", adata=rebuilt(other))
+        assert loaded.validation_indices is None and loaded.train_indices is None
+        with pytest.raises(ScmambaError, match="does not know its validation cells"):
+            validation_scores(loaded.adata, loaded)

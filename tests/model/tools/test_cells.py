@@ -1,6 +1,7 @@
 """The cells that a method is called with."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 
@@ -25,13 +26,22 @@ from scmamba_scvi.model.tools.cells import (
     ],
 )
 def test_cells_are_positions_or_a_mask(indices, found):
-    assert resolve_cells(indices, 4).tolist() == found
+    assert resolve_cells(indices, pd.Index(list("abcd"))).tolist() == found
+
+
+def test_a_mask_with_names_selects_the_cells_that_it_names():
+    names = pd.Index(["c1", "c2", "c3", "c4"])
+    mask = pd.Series([True, False, False, False], index=["c4", "c3", "c2", "c1"])
+    assert resolve_cells(mask, names).tolist() == [3]
+    assert resolve_cells(mask.reset_index(drop=True), names).tolist() == [0]  # without names
+    with pytest.raises(ScmambaError, match="The mask of cells names other cells: it lacks 1 of 4, such as 'c1'"):
+        resolve_cells(mask.set_axis(["c2", "c3", "c4", "c5"]), names)
 
 
 @pytest.mark.parametrize("indices", [[4], [-5], [0.5], ["a"], [True, False], [[0, 1]]])
 def test_cells_that_are_not_there_are_refused(indices):
     with pytest.raises(ScmambaError, match=r"indices must be|mask of cells has 2 entries for 4"):
-        resolve_cells(indices, 4)
+        resolve_cells(indices, pd.Index(list("abcd")))
 
 
 def test_a_modality_is_known_by_kind_and_a_stranger_is_named(trained):

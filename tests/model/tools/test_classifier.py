@@ -72,8 +72,8 @@ def test_cells_of_one_modality_get_labels(annotated, kind):
     found = model.predict(alone)
     assert (found[::-1] == truth[hidden]).mean() > {"rna": 0.88, "atac": 0.6}[kind]
     np.testing.assert_array_equal(model.predict(indices=hidden, modality=kind), found[::-1])
-    heads = model.classifier_["heads"]
-    assert list(heads) == ["rna+atac", "rna", "atac"] and heads["rna"] != heads["rna+atac"]
+    classifiers = model.classifier_["by_modalities"]
+    assert list(classifiers) == ["rna+atac", "rna", "atac"] and classifiers["rna"] != classifiers["rna+atac"]
 
 
 def test_probabilities_come_true(annotated):
@@ -114,7 +114,7 @@ def test_saved_with_the_model_both_ways(annotated, tmp_path):
         pd.testing.assert_frame_equal(other.predict(soft=True), want, atol=1e-6)
     path = tmp_path / "exported" / "model.json"
     described = json.loads(path.read_text())
-    described["classifier"]["heads"]["rna"]["bias"] = [0.0]
+    described["classifier"]["by_modalities"]["rna"]["bias"] = [0.0]
     path.write_text(json.dumps(described))
     with pytest.raises(ScmambaError, match="do not fit its labels"):
         SCMAMBA.from_export(tmp_path / "exported")
@@ -167,7 +167,7 @@ def test_labels_that_cannot_be_learned_are_named(plain, change, arguments, error
 def test_cells_of_a_modality_without_a_classifier_are_refused(plain):
     model, mdata = plain
     model.train_classifier(mdata["rna"], labels_key="cell_type")
-    assert list(model.classifier_["heads"]) == ["rna"]
+    assert list(model.classifier_["by_modalities"]) == ["rna"]
     with pytest.raises(ScmambaError, match="200 cells have atac only, and the classifier was trained on cells with"):
         model.predict(mdata["atac"])
 
@@ -189,7 +189,7 @@ def test_labels_in_the_obs_of_each_modality_are_used_together(plain):
     with without_pulling():
         apart = mudata.MuData(mods)
     model.train_classifier(apart, labels_key="kind")
-    assert list(model.classifier_["heads"]) == ["rna", "atac"]
+    assert list(model.classifier_["by_modalities"]) == ["rna", "atac"]
 
 
 # -- real cells -------------------------------------------------------------------------------------------------------

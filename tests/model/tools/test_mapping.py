@@ -218,6 +218,18 @@ def test_what_cannot_be_mapped_is_refused(model_and_query):
         SCMAMBA.load_query_data(query, "nowhere")
 
 
+def test_cells_are_left_out_with_a_warning_or_not_at_all(model_and_query):
+    model, query = model_and_query
+    rna = query["rna"]
+    other = mudata.MuData({"rna": rna[20:].copy(), "spatial": AnnData(np.ones((30, 1)), obs=rna.obs[[]][:30])})
+    with pytest.warns(UserWarning, match=rf"20 of {rna.n_obs:,} cells have none of \['rna'\]: they are left out"):
+        assert set(SCMAMBA.prepare_query_mudata(other, model).obs_names) == set(rna.obs_names[20:])
+    stale = mudata.MuData({"rna": rna[:50].copy()})
+    stale.mod["rna"] = rna.copy()
+    with pytest.raises(ScmambaError, match=r"cells are not in mdata.obs.*mdata.update\(\)"):
+        SCMAMBA.prepare_query_mudata(stale, model)
+
+
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Counts of a query become those of the model's features: every count once, none of another place."""
 
+import mudata
 import numpy as np
 import pytest
 from scipy import sparse
@@ -33,6 +34,23 @@ def test_the_model_s_own_features_are_not_copied():
 def test_arguments_that_cannot_be_used_are_named(trained, arguments, error, message):
     with pytest.raises(error, match=message):
         SCMAMBA.prepare_query_mudata(trained.adata, trained, **arguments)
+
+
+def test_two_modalities_of_one_kind_are_not_chosen_between(trained):
+    rna = trained.adata["rna"][:30].copy()
+    with pytest.raises(ScmambaError, match="'gex' and 'expression' both look like rna"):
+        SCMAMBA.prepare_query_mudata(mudata.MuData({"gex": rna, "expression": rna.copy()}), trained)
+    # one has the key of the model
+    query = SCMAMBA.prepare_query_mudata(mudata.MuData({"gex": rna[:, ::-1].copy(), "rna": rna}), trained)
+    assert (query["rna"].X != rna.X).nnz == 0
+
+
+def test_features_of_one_name_are_refused_as_in_setup(trained):
+    """Which of them the model means is not known: added up, one would have the counts of both."""
+    rna = trained.adata["rna"][:30].copy()
+    rna.var_names = [rna.var_names[1], *rna.var_names[1:]]
+    with pytest.raises(ScmambaError, match="1 feature names that occur more than once"):
+        SCMAMBA.prepare_query_mudata(rna, trained)
 
 
 def test_the_report_adds_up(trained):

@@ -1,9 +1,13 @@
 """Checks of arguments, before anything is computed or written."""
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
-from ...errors import ScmambaError
+import numpy as np
+import pandas as pd
+
+from ...errors import ScmambaError, UnknownNameError
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
@@ -19,3 +23,20 @@ def check_fraction(name: str, value: Any, *, zero: bool) -> None:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
         raise ScmambaError(f"{name} is a fraction of the cells, between 0 and 1; got {value!r}.")
+
+
+def feature_positions(known: np.ndarray, names: Sequence[str] | str, what: str, argument: str) -> np.ndarray:
+    """Positions among the ``known`` features of those that ``names`` lists, in the order of ``names``.
+
+    An empty list, a feature that is not known and one named twice are errors, which call them ``what`` and ``argument``.
+    """
+    asked, index = pd.Index([names] if isinstance(names, str) else names), pd.Index(known)
+    if not len(asked):
+        raise ScmambaError(f"{argument} is empty: name some.")
+    positions = index.get_indexer(asked)
+    if (positions < 0).any():
+        unknown = asked[positions < 0]
+        raise UnknownNameError(f"{what} ({len(unknown):,} of {len(asked):,})", unknown[0], index)
+    if asked.has_duplicates:
+        raise ScmambaError(f"{argument} names {asked[asked.duplicated()][0]!r} twice: name each feature once.")
+    return positions

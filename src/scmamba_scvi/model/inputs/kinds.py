@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from anndata import AnnData
 from mudata import MuData
 
-from ..._keys import FEATURE_TYPES, KINDS, MODALITY_NAMES
+from ..._keys import FEATURE_TYPES, KINDS, kind_of_key
 from ...errors import ScmambaError, UnknownNameError
 
 
@@ -33,8 +33,8 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
 
 def _recognise_kinds(mdata: MuData) -> dict[str, str]:
     found: dict[str, str] = {}
-    for key in mdata.mod:
-        kind = kind_of_modality(mdata, key)
+    for key, adata in mdata.mod.items():
+        kind = kind_of_modality(key, adata)
         if kind is None:
             continue
         if kind in found:
@@ -54,11 +54,7 @@ def how_to_make_mudata(data: object) -> str:
     return "Put the modalities into one, mudata.MuData({'rna': ..., 'atac': ...}), or read it: scmamba_scvi.read(path)."
 
 
-def kind_of_modality(mdata: MuData, key: str) -> str | None:
+def kind_of_modality(key: str, adata: AnnData) -> str | None:
     """Kind of one modality by its key or the types of its features; `None` if neither says it."""
-    for kind, names in MODALITY_NAMES.items():
-        if key.lower() in names:
-            return kind
-    var = mdata.mod[key].var
-    types = set(var["feature_types"].astype(str)) if "feature_types" in var else set()
-    return FEATURE_TYPES.get(types.pop()) if len(types) == 1 else None
+    types = set(adata.var["feature_types"].astype(str)) if "feature_types" in adata.var else set()
+    return kind_of_key(key) or (FEATURE_TYPES.get(types.pop()) if len(types) == 1 else None)

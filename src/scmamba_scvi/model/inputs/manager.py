@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -122,10 +123,10 @@ class MultiModalManager(AnnDataManager):
             for matrix in matrices.values():  # which datasets may still hold
                 matrix.release()
 
-    def matrix(self, kind: str) -> ModalityMatrix:
-        """Counts of one kind of modality, by cell of the MuData; raises if features or cells are not those at setup."""
+    def modality(self, kind: str) -> AnnData:
+        """The data of one kind of modality; raises if features or cells are not those at setup."""
         key = self._setup_args["modalities"][kind]
-        modality: AnnData = self.adata.mod[key]
+        modality = self.adata.mod[key]
         for where, names, before in (
             ("mdata", self.adata.obs_names, self._cells_at_setup[""]),
             (f"mdata[{key!r}]", modality.obs_names, self._cells_at_setup[key]),
@@ -139,12 +140,15 @@ class MultiModalManager(AnnDataManager):
             raise ScmambaError(
                 f"mdata[{key!r}] was changed after setup_mudata: of {len(known):,} features {differences}. {AGAIN}"
             )
+        return modality
+
+    def matrix(self, kind: str) -> ModalityMatrix:
+        """Counts of one kind of modality, by cell of the MuData; raises as `modality` does."""
+        modality, known = self.modality(kind), pd.Index(self.feature_names(kind))
         if kind in self._kept:
             return self._kept[kind]
         rows = modality.obs_names.get_indexer(self.adata.obs_names)
-        columns = (
-            None if modality.var_names.equals(pd.Index(known)) else pd.Index(known).get_indexer(modality.var_names)
-        )
+        columns = None if modality.var_names.equals(known) else known.get_indexer(modality.var_names)
         return ModalityMatrix(self.get_from_registry(x_key(kind)), rows, columns)
 
     @property
@@ -230,6 +234,11 @@ def _differences(known: pd.Index, names: pd.Index) -> str:
     return " and ".join(
         f"{len(some):,} {what} (such as {', '.join(map(repr, some[:3]))})" for what, some in found.items() if len(some)
     )
+
+
+def digest_of_cells(mdata: MuData) -> str:
+    """The same text for data of the same cells in the same order only."""
+    return hashlib.sha256("\n".join(mdata.obs_names).encode()).hexdigest()
 
 
 def n_modalities_of_cells(manager: MultiModalManager) -> np.ndarray:

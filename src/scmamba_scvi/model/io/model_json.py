@@ -32,7 +32,7 @@ SETUP_ARGUMENTS: Final[dict[str, Any]] = {
     "labels_key": (str, NoneType), "unlabeled_category": str, "require_counts": bool, "genome": (str, NoneType),
 }  # fmt: skip
 #: The same of what `LinearClassifier.to_dict` and `FeatureLayout.to_dict` give.
-HEAD: Final = {"classes": [str], "weight": [list], "bias": [float, int], "temperature": (float, int)}
+CLASSIFIER: Final = {"classes": [str], "weight": [list], "bias": [float, int], "temperature": (float, int)}
 LAYOUT: Final = {"patch_size": int, "slots": [int], "patch_names": [str], "n_placed": int, "ordered": bool}
 #: Types of the entries of ``model.json``: ``[a, b]`` is a list of values of types ``a`` or ``b``, ``{...: a}`` a dict of
 #: any keys, another dict has exactly the keys named, a tuple lists alternatives.
@@ -49,7 +49,7 @@ ENTRIES: Final[dict[str, Any]] = {
     "preset": str,
     "config": dict,
     "match_temperatures": {...: (float, int)},
-    "classifier": ({"labels_key": str, "heads": {...: HEAD}}, NoneType),
+    "classifier": ({"labels_key": str, "by_modalities": {...: CLASSIFIER}}, NoneType),
     "places": {...: ({"chroms": [str], "chrom": [int], "start": [int], "end": [int]}, NoneType)},
     "setup_args": SETUP_ARGUMENTS,
     "features": {...: [str]},
@@ -130,8 +130,8 @@ def _with_objects(described: dict[str, Any]) -> dict[str, Any]:
     if not WEIGHTS_NAME.fullmatch(described["weights_file"]):
         raise ScmambaError(f"weights cannot be in {_short(described['weights_file'])}.")
     config = ModelConfig(**described["config"])
-    for head in (described["classifier"] or {"heads": {}})["heads"].values():
-        if len(LinearClassifier.from_dict(head).weight) != config.n_latent:
+    for classifier in (described["classifier"] or {"by_modalities": {}})["by_modalities"].values():
+        if len(LinearClassifier.from_dict(classifier).weight) != config.n_latent:
             raise ScmambaError("the classifier is of another number of latent dimensions.")
     return {**described, "layouts": layouts, "config": config}
 

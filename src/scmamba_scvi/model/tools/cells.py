@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from ..._columns import has_obs_column, obs_column
+from ..._columns import has_obs_column, in_order_of, obs_column
 from ..._compat import drop_manager, quiet, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
@@ -42,10 +42,13 @@ def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     return key
 
 
-def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n_cells: int) -> np.ndarray:
-    """Positions of the cells that ``indices``, positions or a mask, select; all cells for `None`."""
+def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, names: pd.Index) -> np.ndarray:
+    """Positions among the cells ``names`` of those that ``indices``, positions or a mask, select; all cells for `None`."""
+    n_cells = len(names)
     if indices is None:
         return np.arange(n_cells)
+    if isinstance(indices, pd.Series) and indices.dtype == bool:
+        indices = in_order_of(names, indices, "The mask of cells")
     cells = np.asarray(indices)
     if cells.ndim != 1:
         raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")

@@ -70,7 +70,7 @@ class ClassifierMixin(EmbeddingMixin):
         setup = self.registry_[_C._SETUP_ARGS_KEY]
         labels_key = setup["labels_key"] if labels_key is None else labels_key
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
-        heads: dict[str, dict[str, Any]] = {}
+        classifiers: dict[str, dict[str, Any]] = {}
         with as_mudata(self, adata) as mdata:
             labels = _labels(mdata, labels_key, unknown)
             kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
@@ -78,12 +78,12 @@ class ClassifierMixin(EmbeddingMixin):
                 for subset in itertools.combinations(kinds, n_kinds):
                     found = self._fit_classifier(mdata, subset, labels, batch_size)
                     if found is not None:
-                        heads["+".join(subset)] = found.to_dict()
-        if not heads:
+                        classifiers["+".join(subset)] = found.to_dict()
+        if not classifiers:
             raise ScmambaError(
                 f"Of the modalities {kinds}, none has labelled cells of two labels with at least two cells each."
             )
-        self.classifier_ = {"labels_key": labels_key, "heads": heads}
+        self.classifier_ = {"labels_key": labels_key, "by_modalities": classifiers}
 
     def predict(
         self,
@@ -137,16 +137,20 @@ class ClassifierMixin(EmbeddingMixin):
             raise ScmambaError("There is no classifier yet: model.train_classifier(labels_key=...) makes one.")
         if not 0 <= threshold <= 1:
             raise ScmambaError(f"threshold is a probability, 0 to 1; got {threshold}.")
-        heads = {key: LinearClassifier.from_dict(values) for key, values in self.classifier_["heads"].items()}
+        classifiers = {
+            key: LinearClassifier.from_dict(values) for key, values in self.classifier_["by_modalities"].items()
+        }
         kind = None if modality is None or modality == JOINT else kind_of(self, modality)
         with as_mudata(self, adata, kind) as mdata:
             names = mdata.obs_names
-            cells = resolve_cells(indices, mdata.n_obs)
+            cells = resolve_cells(indices, names)
             if kind is None:
-                chosen = self._probabilities(heads, mdata, cells, batch_size)
+                chosen = self._probabilities(classifiers, mdata, cells, batch_size)
             else:
                 with restricted_to(self, mdata, [kind]) as part:
-                    chosen = self._probabilities(heads, part, part.obs_names.get_indexer(names[cells]), batch_size)
+                    chosen = self._probabilities(
+                        classifiers, part, part.obs_names.get_indexer(names[cells]), batch_size
+                    )
         found = chosen.set_axis(names[cells])
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
@@ -176,10 +180,10 @@ class ClassifierMixin(EmbeddingMixin):
         return fit_linear_classifier(z, known.to_numpy(), settings.seed or 0)
 
     def _probabilities(
-        self, heads: Mapping[str, LinearClassifier], mdata: MuData, cells: np.ndarray, batch_size: int | None
+        self, classifiers: Mapping[str, LinearClassifier], mdata: MuData, cells: np.ndarray, batch_size: int | None
     ) -> pd.DataFrame:
         """Probabilities of ``cells`` (-1: a cell that ``mdata`` lacks), by the classifier for the modalities of each."""
-        labels = pd.Index(dict.fromkeys(label for head in heads.values() for label in head.classes), dtype=object)
+        labels = pd.Index(dict.fromkeys(label for one in classifiers.values() for label in one.classes), dtype=object)
         out = np.full((len(cells), len(labels)), np.nan)
         measured = np.where(cells < 0, "", self._measured_kinds(mdata)[cells])
         asked = np.flatnonzero(measured != "")
@@ -188,13 +192,14 @@ class ClassifierMixin(EmbeddingMixin):
             z[asked] = self.get_latent_representation(mdata, indices=cells[asked], batch_size=batch_size)
         for key in pd.unique(measured[asked]):
             rows = np.flatnonzero(measured == key)
-            if key not in heads:
+            if key not in classifiers:
                 raise ScmambaError(
                     f"{len(rows):,} cells have {key} only, and the classifier was trained on cells with "
-                    f"{list(heads)}: train it on labelled cells that have {key}."
+                    f"{list(classifiers)}: train it on labelled cells that have {key}."
                 )
             out[rows] = 0
-            out[np.ix_(rows, labels.get_indexer(heads[key].classes))] = np.exp(heads[key].log_proba(z[rows]))
+            columns = labels.get_indexer(classifiers[key].classes)
+            out[np.ix_(rows, columns)] = np.exp(classifiers[key].log_proba(z[rows]))
         return pd.DataFrame(out, columns=labels)
 
     def _measured_kinds(self, mdata: MuData) -> np.ndarray:

@@ -16,11 +16,10 @@ from ...errors import ScmambaError, UnknownNameError
 from ...ops.csr import is_csr
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature
-from ..inputs.arguments import check_count
+from ..inputs.arguments import check_count, feature_positions
 from ..inputs.matrices import ModalityMatrix, in_parts
 from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
 from .embedding import EmbeddingMixin
-from .features import feature_positions
 from .matching import check_k
 from .retrieval import nearest_references
 

@@ -14,11 +14,10 @@ from ...errors import ScmambaError
 from ...ops.csr import transposed_product
 from ...pp import value_transform
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
-from ..inputs.arguments import check_count
+from ..inputs.arguments import check_count, feature_positions
 from ..inputs.matrices import in_parts
 from .cells import as_mudata, embed_modality, key_of, refuse_anndata
 from .embedding import EmbeddingMixin
-from .features import feature_positions
 
 #: Peaks are compared with others that about as many cells have: at most so many classes, of at least so many peaks each.
 N_CLASSES: Final = 10

@@ -53,15 +53,16 @@ class MappingMixin(FittingMixin):
 
         Returns
         -------
-        MuData with the model's keys and features, those of ``model.get_var_names()``. ``uns["query_mapping"]`` says per
+        MuData with the model's keys and features, those of ``model.get_var_names()``; cells that have none of the model's
+        modalities are left out, with a warning. ``uns["query_mapping"]`` says per
         modality how many of the model's features were found (``found``, as a fraction ``coverage``), how many of the query's
         were matched ``by_name`` and ``by_overlap`` or ``ignored``, and which fraction of the counts was ``counts_kept``.
 
         Raises
         ------
         ScmambaError
-            The data have no modality of the model, too few of its features, or another genome build; or fewer than half
-            of the peaks of either side overlap one of the other, so that another build is likely.
+            The data have no modality of the model, too few of its features, names that occur twice, or another genome build;
+            or fewer than half of the peaks of either side overlap one of the other, so that another build is likely.
 
         Examples
         --------

@@ -10,12 +10,12 @@ from mudata import MuData
 from scipy import sparse
 
 from ..._columns import has_obs_column
-from ..._compat import scvi_constants, without_pulling
+from ..._compat import scvi_constants, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
-from ..inputs.checks import matrix_of
+from ..inputs.checks import check_names, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
 from ..inputs.kinds import kind_of_modality
@@ -57,25 +57,35 @@ def prepare_query(
     query_layers = setup["layers"] if layers is None else layers
     mods, reports = {}, {}
     for kind, key in kinds.items():
-        source, known = mdata.mod[key], pd.Index(model.feature_names(kind)).astype(str)
-        counts = in_memory(matrix_of(source, kind, key, query_layers.get(kind)))
-        by_name = known.get_indexer(source.var_names)
-        target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
-        found = np.isin(np.arange(len(known)), target)
-        _check_coverage(found, known, source.var, key, min_coverage)
-        x, kept = _apply(counts, target, len(known))
-        layer = setup["layers"].get(kind)
-        mods[model.kinds[kind]] = AnnData(
-            x, obs=_own_columns(source.obs), var=pd.DataFrame({FOUND_COLUMN: found}, index=known),
-            layers={} if layer is None else {layer: x},
-        )  # fmt: skip
-        n_by_name, n_mapped = int((by_name >= 0).sum()), int((target >= 0).sum())
-        reports[model.kinds[kind]] = {
-            "features_of_model": len(known), "found": int(found.sum()), "coverage": float(found.mean()),
-            "features_of_query": len(target), "by_name": n_by_name, "by_overlap": n_mapped - n_by_name,
-            "ignored": len(target) - n_mapped, "counts_kept": kept,
-        }  # fmt: skip
+        mods[model.kinds[kind]], reports[model.kinds[kind]] = _mapped(
+            model, mdata.mod[key], kind, key, query_layers.get(kind), build, min_coverage
+        )
     return _assembled(model, mdata, mods, reports, build or build_of_model)
+
+
+def _mapped(
+    model: ModelBase, source: AnnData, kind: str, key: str, layer: str | None, build: str | None, min_coverage: float
+) -> tuple[AnnData, dict[str, int | float]]:
+    """One modality of the query, called ``key`` there, with the features of the model; and how they were found."""
+    check_names(source, f"mdata[{key!r}]")
+    known = pd.Index(model.feature_names(kind)).astype(str)
+    counts = in_memory(matrix_of(source, kind, key, layer))
+    by_name = known.get_indexer(source.var_names)
+    target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
+    found = np.isin(np.arange(len(known)), target)
+    _check_coverage(found, known, source.var, key, min_coverage)
+    x, kept = _apply(counts, target, len(known))
+    layer_of_model = model.registry_[_C._SETUP_ARGS_KEY]["layers"].get(kind)
+    adata = AnnData(
+        x, obs=_own_columns(source.obs), var=pd.DataFrame({FOUND_COLUMN: found}, index=known),
+        layers={} if layer_of_model is None else {layer_of_model: x},
+    )  # fmt: skip
+    n_by_name, n_mapped = int((by_name >= 0).sum()), int((target >= 0).sum())
+    return adata, {
+        "features_of_model": len(known), "found": int(found.sum()), "coverage": float(found.mean()),
+        "features_of_query": len(target), "by_name": n_by_name, "by_overlap": n_mapped - n_by_name,
+        "ignored": len(target) - n_mapped, "counts_kept": kept,
+    }  # fmt: skip
 
 
 def _with_overlaps(model: ModelBase, by_name: np.ndarray, var: pd.DataFrame, key: str, build: str | None) -> np.ndarray:
@@ -144,24 +154,27 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
         return data
     if not isinstance(data, AnnData):
         raise ScmambaError(f"A query is a MuData, or an AnnData of one modality; got {type(data).__name__}.")
+    kind = kind_of_features(model, data) or kind_of_modality("", data)
+    if kind not in model.kinds:
+        raise ScmambaError(
+            f"None of the features of this AnnData (such as {', '.join(map(repr, data.var_names[:3]))}) is known to the "
+            f"model. If they are of another naming or peaks on other intervals, say what they are: "
+            f"mudata.MuData({{'atac': adata}})."
+        )
     with without_pulling():
-        kind = kind_of_features(model, data) or kind_of_modality(MuData({"": data}), "")
-        if kind not in model.kinds:
-            raise ScmambaError(
-                f"None of the features of this AnnData (such as {', '.join(map(repr, data.var_names[:3]))}) is known to "
-                f"the model. If they are of another naming or peaks on other intervals, say what they are: "
-                f"mudata.MuData({{'atac': adata}})."
-            )
         return MuData({model.kinds[kind]: data})
 
 
 def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
     """From the model's kinds to the query's keys."""
     found = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
-    for key in mdata.mod:
-        known = kind_of_modality(mdata, key)
-        if known in model.kinds:
-            found.setdefault(known, key)
+    for key, adata in mdata.mod.items():
+        kind = kind_of_modality(key, adata)
+        if kind in model.kinds and found.setdefault(kind, key) not in (key, model.kinds[kind]):
+            raise ScmambaError(
+                f"Modalities {found[kind]!r} and {key!r} both look like {kind}: give the one that is meant the key of the "
+                f"model, {model.kinds[kind]!r}, or leave out the other."
+            )
     if not found:
         raise ScmambaError(
             f"None of the modalities {list(mdata.mod)} looks like one of the model's, {list(model.kinds)}. Name them "
@@ -174,7 +187,15 @@ def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping
     """MuData of ``mods`` with cells and columns of ``source``, and a batch if the model needs one."""
     with without_pulling():
         mdata = MuData(dict(mods))
-        order = source.obs_names[source.obs_names.isin(mdata.obs_names)]
+        has_any = source.obs_names.isin(mdata.obs_names)
+        order = source.obs_names[has_any]
+        if len(order) < mdata.n_obs:
+            raise ScmambaError(
+                f"{mdata.n_obs - len(order):,} cells are not in mdata.obs: a modality was changed after the MuData was made. "
+                f"Call mdata.update() first."
+            )
+        if not has_any.all():
+            warn(f"{(~has_any).sum():,} of {len(has_any):,} cells have none of {list(mods)}: they are left out.")
         if not order.equals(mdata.obs_names):
             mdata = mdata[order].copy()
     for name, column in _own_columns(source.obs).items():
