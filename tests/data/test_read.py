@@ -114,6 +114,13 @@ def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
 
 
+def test_two_types_of_features_of_one_kind_are_named(multiome):
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.var.loc[adata.var_names[:5], "feature_types"] = "rna"
+    with pytest.raises(ScmambaError, match=r"that are rna, \['rna', 'Gene Expression'\]: give them one.*replace"):
+        read(adata)
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -205,7 +205,14 @@ def _parts_of(adata: AnnData) -> dict[str, AnnData]:
     parts: dict[str, AnnData] = {}
     for value in types.unique():
         part = adata if types.nunique() == 1 else adata[:, (types == value).to_numpy()].copy()
-        parts[FEATURE_TYPES.get(value, _kind_of_name(value) or value)] = part
+        name = FEATURE_TYPES.get(value, _kind_of_name(value) or value)
+        if name in parts:
+            of_name = [v for v in types.unique() if FEATURE_TYPES.get(v, _kind_of_name(v) or v) == name]
+            raise ScmambaError(
+                f"var[{column!r}] has several types of features that are {name}, {of_name}: give them one, such as "
+                f"adata.var[{column!r}] = adata.var[{column!r}].astype(str).replace({of_name[1]!r}, {of_name[0]!r})."
+            )
+        parts[name] = part
     proteins = [key for key in adata.obsm if any(word in key.lower() for word in PROTEIN_WORDS)]
     if proteins and "protein" not in parts:
         if len(proteins) > 1:

@@ -1,6 +1,7 @@
 """The cells that a method is called with."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 
@@ -25,13 +26,23 @@ from scmamba_scvi.model.tools.cells import (
     ],
 )
 def test_cells_are_positions_or_a_mask(indices, found):
-    assert resolve_cells(indices, 4).tolist() == found
+    assert resolve_cells(indices, pd.Index(list("abcd"))).tolist() == found
+
+
+def test_a_mask_with_names_of_cells_is_read_by_name():
+    names, mask = pd.Index(list("abcd")), pd.Series([True, False, False, True], index=list("dcba"))
+    assert resolve_cells(mask, names).tolist() == [0, 3]
+    mask["a"] = False
+    assert resolve_cells(mask, names).tolist() == [3]
+    assert resolve_cells(mask.reset_index(drop=True), names).tolist() == [0]  # without names, by position
+    with pytest.raises(ScmambaError, match="names of other cells.*mask.to_numpy"):
+        resolve_cells(mask.set_axis(list("wxyz")), names)
 
 
 @pytest.mark.parametrize("indices", [[4], [-5], [0.5], ["a"], [True, False], [[0, 1]]])
 def test_cells_that_are_not_there_are_refused(indices):
     with pytest.raises(ScmambaError, match=r"indices must be|mask of cells has 2 entries for 4"):
-        resolve_cells(indices, 4)
+        resolve_cells(indices, pd.Index(list("abcd")))
 
 
 def test_a_modality_is_known_by_kind_and_a_stranger_is_named(trained):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from mudata import MuData
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA
@@ -33,6 +34,15 @@ def test_the_model_s_own_features_are_not_copied():
 def test_arguments_that_cannot_be_used_are_named(trained, arguments, error, message):
     with pytest.raises(error, match=message):
         SCMAMBA.prepare_query_mudata(trained.adata, trained, **arguments)
+
+
+def test_two_modalities_of_one_kind_are_named_unless_one_has_the_name_of_the_model(trained):
+    parts = {"gex": trained.adata["rna"][:30].copy(), "expression": trained.adata["rna"][:30].copy()}
+    parts["expression"].var_names = [f"{name} 2" for name in parts["expression"].var_names]
+    with pytest.raises(ScmambaError, match="'gex' and 'expression' of the query both look like rna.*'rna'"):
+        SCMAMBA.prepare_query_mudata(MuData(parts), trained)
+    parts["rna"] = parts.pop("gex")
+    assert SCMAMBA.prepare_query_mudata(MuData(parts), trained).uns["query_mapping"]["rna"]["coverage"] == 1
 
 
 def test_the_report_adds_up(trained):

@@ -42,10 +42,23 @@ def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     return key
 
 
-def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n_cells: int) -> np.ndarray:
-    """Positions of the cells that ``indices``, positions or a mask, select; all cells for `None`."""
+def resolve_cells(
+    indices: Sequence[int] | Sequence[bool] | np.ndarray | pd.Series | None, names: pd.Index
+) -> np.ndarray:
+    """Positions among the cells ``names`` of those that ``indices``, positions or a mask, select; all cells for `None`.
+
+    A Series that is a mask with names of cells is read by name.
+    """
+    n_cells = len(names)
     if indices is None:
         return np.arange(n_cells)
+    if isinstance(indices, pd.Series) and indices.dtype == bool and not isinstance(indices.index, pd.RangeIndex):
+        if not indices.index.is_unique or set(indices.index) != set(names):
+            raise ScmambaError(
+                f"The mask of cells is a Series with names of other cells than the {n_cells:,} of the data, such as "
+                f"{indices.index[:1].tolist()}: make it of their obs, or pass mask.to_numpy() if its order is theirs."
+            )
+        indices = indices.reindex(names)
     cells = np.asarray(indices)
     if cells.ndim != 1:
         raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")
@@ -54,7 +67,8 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n
             raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")
         return np.flatnonzero(cells)
     if cells.size and (cells.dtype.kind not in "iu" or cells.min() < -n_cells or cells.max() >= n_cells):
-        raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.")
+        by_name = " Names have their positions in obs_names.get_indexer(names)." if cells.dtype.kind in "OUST" else ""
+        raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.{by_name}")
     return cells.astype(np.int64) % n_cells
 
 

@@ -141,7 +141,7 @@ class ClassifierMixin(EmbeddingMixin):
         kind = None if modality is None or modality == JOINT else kind_of(self, modality)
         with as_mudata(self, adata, kind) as mdata:
             names = mdata.obs_names
-            cells = resolve_cells(indices, mdata.n_obs)
+            cells = resolve_cells(indices, names)
             if kind is None:
                 chosen = self._probabilities(heads, mdata, cells, batch_size)
             else:

@@ -86,7 +86,7 @@ class EmbeddingMixin(ModelBase):
             mdata = self._validate_anndata(data)
             manager = self.get_anndata_manager(mdata, required=True)
             kinds = [k for k in self.kinds if x_key(k) in manager.data_registry] if kind is None else [kind]
-            cells = resolve_cells(indices, mdata.n_obs)
+            cells = resolve_cells(indices, mdata.obs_names)
             keys = [x_key(k) for k in kinds]
             joint = self.module.joint
             if kind is None and joint is not None and self._corrects_batches:

@@ -157,9 +157,15 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
 
 def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
     """From the model's kinds to the query's keys."""
-    found = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
+    own = {kind: key for kind, key in model.kinds.items() if key in mdata.mod}
+    found = dict(own)
     for key in mdata.mod:
         known = kind_of_modality(mdata, key)
+        if known in found and known not in own:
+            raise ScmambaError(
+                f"Modalities {found[known]!r} and {key!r} of the query both look like {known}: leave one of them out, or "
+                f"name the one to take as in the model, {model.kinds[known]!r}."
+            )
         if known in model.kinds:
             found.setdefault(known, key)
     if not found:
