@@ -1,8 +1,8 @@
-"""Where a column of cells is: in ``mdata.obs``, in a modality's ``obs``, or in that of a single AnnData."""
+"""Values of cells by name: a mask in the order of the cells; a column, in ``mdata.obs``, in a modality's ``obs``, or in that of a single AnnData."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -52,6 +52,18 @@ def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs
             )
         joined = joined.where(joined.notna(), other)
     return _as_before(joined.rename(name), [column.dtype for column in found.values()])
+
+
+def mask_in_order(cells: Any, names: pd.Index) -> Any:
+    """``cells``, but a mask that is a Series with names of cells in the order of ``names``."""
+    if not isinstance(cells, pd.Series) or cells.dtype != bool or isinstance(cells.index, pd.RangeIndex):
+        return cells
+    if not cells.index.is_unique or set(cells.index) != set(names):
+        raise ScmambaError(
+            f"The mask of cells is a Series with names of other cells than the {len(names):,} of the data, such as "
+            f"{cells.index[:1].tolist()}: make it of their obs, or pass mask.to_numpy() if its order is theirs."
+        )
+    return cells.reindex(names)
 
 
 def _in_modalities(data: MuData | AnnData, name: str) -> dict[str, pd.Series]:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 
-from .._columns import obs_column
+from .._columns import mask_in_order, obs_column
 from .._keys import OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._labels import Labels
@@ -180,8 +180,8 @@ def _matrix(values: Any, called: str) -> np.ndarray:
 
 
 def _positions(names: pd.Index, cells: Any) -> np.ndarray:
-    """Positions of cells given as a mask, as positions or as names."""
-    wanted, n = np.asarray(cells), len(names)
+    """Positions of cells given as a mask, as positions or as names; a Series that is a mask is read by its names of cells."""
+    wanted, n = np.asarray(mask_in_order(cells, names)), len(names)
     if wanted.dtype == bool:
         if wanted.shape != (n,):
             raise ScmambaError(f"The mask of cells must have one entry per cell, {n:,}; got {wanted.shape}.")

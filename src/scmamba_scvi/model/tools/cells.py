@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from ..._columns import has_obs_column, obs_column
+from ..._columns import has_obs_column, mask_in_order, obs_column
 from ..._compat import drop_manager, quiet, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
@@ -52,14 +52,7 @@ def resolve_cells(
     n_cells = len(names)
     if indices is None:
         return np.arange(n_cells)
-    if isinstance(indices, pd.Series) and indices.dtype == bool and not isinstance(indices.index, pd.RangeIndex):
-        if not indices.index.is_unique or set(indices.index) != set(names):
-            raise ScmambaError(
-                f"The mask of cells is a Series with names of other cells than the {n_cells:,} of the data, such as "
-                f"{indices.index[:1].tolist()}: make it of their obs, or pass mask.to_numpy() if its order is theirs."
-            )
-        indices = indices.reindex(names)
-    cells = np.asarray(indices)
+    cells = np.asarray(mask_in_order(indices, names))
     if cells.ndim != 1:
         raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")
     if cells.dtype == bool:

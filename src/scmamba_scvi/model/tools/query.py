@@ -15,7 +15,7 @@ from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
-from ..inputs.checks import matrix_of
+from ..inputs.checks import check_names, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
 from ..inputs.kinds import kind_of_modality
@@ -26,6 +26,8 @@ _C = scvi_constants()
 #: ``uns`` key of the report, and ``var`` column of the features that the query has.
 MAPPING_KEY: Final = "query_mapping"
 FOUND_COLUMN: Final = "in_query"
+#: What Ensembl puts behind an identifier, such as the ``.5`` of ``ENSG00000186092.5``.
+VERSION: Final = r"(?<=\d{11})\.\d+$"
 #: Fraction of the peaks of either side that the other side overlaps, below which another genome build is likelier than
 #: another caller: of the peaks of SNARE-seq more than three in four meet another when moved by 100 bases, fewer than one in
 #: twenty when moved by 100 kilobases (tests/model/test_real_data.py).
@@ -58,6 +60,7 @@ def prepare_query(
     mods, reports = {}, {}
     for kind, key in kinds.items():
         source, known = mdata.mod[key], pd.Index(model.feature_names(kind)).astype(str)
+        check_names(source, f"mdata[{key!r}]")  # features of one name would be added up
         counts = in_memory(matrix_of(source, kind, key, query_layers.get(kind)))
         by_name = known.get_indexer(source.var_names)
         target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
@@ -117,6 +120,12 @@ def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: 
         if better is not None and columns[better] > 2 * max(1, found.sum())
         else f" The query has {', '.join(map(repr, var.index[:3]))}, the model {', '.join(map(repr, known[:3]))}."
     )
+    bare, known_bare = (names.str.replace(VERSION, "", regex=True) for names in (var.index, known))
+    if known_bare.isin(bare).sum() > 2 * max(1, found.sum()):
+        hint += (
+            f" Without the versions of Ensembl, {known_bare.isin(bare).sum():,} are found: give both the same names, such as "
+            f"those of mdata[{key!r}].var_names.str.replace({VERSION!r}, '', regex=True)."
+        )
     way_out = f" Pass min_coverage={found.mean():.2g} or lower to continue anyway." if found.any() else ""
     raise ScmambaError(
         f"mdata[{key!r}] has {found.sum():,} of the {len(found):,} features of the model ({found.mean():.0%}), less than "

@@ -381,9 +381,14 @@ class ContrastiveTrainingMixin(FittingMixin):
             self.module.train()  # a trained module comes back in eval mode
             try:
                 runner()
-            except BaseException:
+            except BaseException as error:
                 if keep.has_weights:
                     self._finish(run)
+                if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+                    # Lightning ends the process, which in a notebook is an error that says nothing
+                    on_interrupt.interrupted = True
+                    kept = "The model keeps its best weights so far." if keep.has_weights else "Nothing was kept."
+                    raise KeyboardInterrupt(f"Training was stopped. {kept}") from None
                 raise
             keep.read_report()
 
