@@ -4,6 +4,8 @@ import copy
 import random
 import shutil
 
+import anndata
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +113,20 @@ def test_cells_left_out_of_both_parts_choose_nothing_and_can_be_scored():
     scores = evaluate_integration(mdata, metrics=["FOSCTTM"], cells=model.test_indices)
     x, y = (model.get_latent_representation(modality=kind)[model.test_indices] for kind in ("rna", "atac"))
     assert scores.iloc[0, 0] == pytest.approx(np.mean(foscttm(x, y)))
+
+
+def test_cells_of_a_modality_that_is_not_used_have_no_cluster(tmp_path):
+    mdata = simulate_multiome(**SMALL, seed=0)
+    tags = anndata.AnnData(np.ones((30, 3), dtype=np.float32))
+    tags.obs_names = [*mdata.obs_names[:20], *(f"untagged {i}" for i in range(10))]
+    mdata = mudata.MuData({**{key: part.copy() for key, part in mdata.mod.items()}, "hashtags": tags})
+    workflow.integrate(mdata, seed=3, **FAST)
+    without = ~mdata.obs_names.isin(mdata["rna"].obs_names)
+    assert without.sum() == 10
+    np.testing.assert_array_equal(mdata.obs["leiden_scmamba"].isna(), without)
+    np.testing.assert_array_equal(np.isnan(mdata.obsm["X_umap_scmamba"]).all(axis=1), without)
+    workflow.write_mudata(mdata, tmp_path / "cells.h5mu")
+    assert read(tmp_path / "cells.h5mu").obs["leiden_scmamba"].isna().sum() == 10
 
 
 def test_what_the_user_has_computed_stays():

@@ -129,9 +129,12 @@ def integrate(
         write_embeddings(mdata, model)
         mdata.obs[VALIDATION_KEY] = np.isin(np.arange(mdata.n_obs), model.validation_indices)
         logger.info("Clustering %s cells.", f"{mdata.n_obs:,}")
-        cells = _graph(mdata.obsm[OBSM_KEY], seed)
+        has_embedding = np.isfinite(mdata.obsm[OBSM_KEY]).all(
+            axis=1
+        )  # not with a modality that is not the model's alone
+        cells = _graph(mdata.obsm[OBSM_KEY][has_embedding], seed)
         sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
-        mdata.obs[CLUSTER_KEY] = pd.Categorical(cells.obs["leiden"])
+        mdata.obs[CLUSTER_KEY] = cells.obs["leiden"].set_axis(mdata.obs_names[has_embedding])  # missing for the others
         if umap:
             logger.info("Fitting UMAP coordinates.")
             _write_umap([mdata], seed)
@@ -194,8 +197,8 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
     Raises
     ------
     ScmambaError
-        If the model does not know its validation cells, as after :meth:`~scmamba_scvi.SCMAMBA.from_export`, or ``mdata`` has
-        other cells than the data of the model, or another order of them.
+        If the model does not know its validation cells, as after :meth:`~scmamba_scvi.SCMAMBA.from_export`, or ``mdata``
+        has other cells, or the same in another order.
 
     Examples
     --------
@@ -210,8 +213,7 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
             "The model does not know its validation cells: train it here, or load it with SCMAMBA.load. "
             "metrics.evaluate_integration(mdata, cells=...) scores any cells."
         )
-    if model.adata is not None and not mdata.obs_names.equals(model.adata.obs_names):
-        raise ScmambaError("These are not the cells of the model, in their order: pass model.adata.")
+    model._check_cells_of_training(mdata, "validation_indices")
     cells = np.asarray(model.validation_indices)
     embeddings = {
         kind: model.get_latent_representation(mdata, modality=kind, indices=cells.tolist()) for kind in model.kinds

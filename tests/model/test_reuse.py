@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scvi
 import torch
 from lightning.pytorch.callbacks import Callback
 from shapes import QUICK, TINY, fitted, small
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.workflow import validation_scores
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -45,6 +47,70 @@ def test_two_models_share_a_mudata():
     assert first.batch_key == "batch" and second.batch_key is None
     first.train(**QUICK)
     assert np.isfinite(first.get_latent_representation()).all()
+
+
+def test_a_model_keeps_its_features_and_batches_when_its_data_are_set_up_again():
+    mdata = small()
+    first = fitted(mdata, batch_key="batch")
+    before = first.get_latent_representation()
+    for key in list(mdata.mod):
+        mdata.mod[key] = mdata[key][:, ::-1].copy()
+    mdata.obs["other"] = [f"other {i // 30}" for i in range(60)]
+    fitted(mdata, batch_key="other")
+    np.testing.assert_allclose(first.get_latent_representation(), before, atol=1e-6)
+    assert first.batches.tolist() == ["batch 0", "batch 1"]
+    mdata.mod["rna"] = mdata["rna"][:, 3:].copy()
+    SCMAMBA.setup_mudata(mdata)
+    with pytest.raises(ScmambaError, match=r"features of mdata\['rna'\] are not those of the model.*3 are missing"):
+        first.get_latent_representation()
+
+
+def test_training_reads_the_batches_of_its_own_setup():
+    runs = []
+    for again in (False, True):
+        mdata = small()
+        SCMAMBA.setup_mudata(mdata, batch_key="batch")
+        scvi.settings.seed = 0
+        model = SCMAMBA(mdata, **TINY)
+        if again:
+            mdata.obs["other"] = [f"other {i // 30}" for i in range(60)]
+            SCMAMBA.setup_mudata(mdata, batch_key="other")
+        scvi.settings.seed = 0
+        model.train(**QUICK)
+        runs.append(model.get_latent_representation())
+    np.testing.assert_array_equal(*runs)
+
+
+def test_training_with_batches_that_the_model_does_not_know_is_refused():
+    mdata = small()
+    model = fitted(mdata, batch_key="batch")
+    mdata.obs["batch"] = "new"
+    SCMAMBA.setup_mudata(mdata, batch_key="batch")
+    with pytest.raises(ScmambaError, match="60 cells are of batches.*such as 'new'.*make a new model"):
+        model.train(**QUICK)
+
+
+def test_validation_cells_are_not_taken_for_others(tmp_path):
+    mdata = small()
+    model = fitted(mdata)
+    model.save(tmp_path / "model")
+    other = mdata[mdata.obs_names[::-1]].copy()
+    assert SCMAMBA.load(tmp_path / "model", small()).validation_indices.tolist() == model.validation_indices.tolist()
+    loaded = SCMAMBA.load(tmp_path / "model", other)
+    for call in (lambda: loaded.validation_indices, lambda: validation_scores(other, model)):
+        with pytest.raises(ScmambaError, match="validation_indices are positions.*in another order"):
+            call()
+    loaded.train(**QUICK)
+    assert len(loaded.validation_indices) == 6
+
+
+def test_a_modality_that_is_gone_is_named():
+    mdata = small()
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **TINY)
+    mdata.mod["gex"] = mdata.mod.pop("rna")
+    with pytest.raises(ScmambaError, match=r"'rna' is not among its modalities \['atac', 'gex'\].*setup_mudata again"):
+        model.train(**QUICK)
 
 
 def test_threads_embed_as_one_thread_does(model):

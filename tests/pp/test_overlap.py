@@ -29,8 +29,13 @@ def test_equals_a_search_of_all_pairs(query, reference):
             assert at == -1
         else:
             assert shared[at] == max(shared)
-            ties = [reference[i][1] for i, n in enumerate(shared) if n == max(shared)]
-            assert reference[at][1] == min(ties)
+            ties = [(e - s, s) for (_, s, e), n in zip(reference, shared, strict=True) if n == max(shared)]
+            assert (reference[at][2] - reference[at][1], reference[at][1]) == min(ties)
+
+
+def test_an_interval_finds_itself_inside_of_a_longer_one():
+    intervals = table([("chr1", 10, 90), ("chr1", 40, 60), ("chr1", 40, 80)])
+    assert best_overlaps(*[parse_coordinates(intervals)] * 2).tolist() == [0, 1, 2]
 
 
 def test_chromosomes_are_the_same_with_and_without_chr():

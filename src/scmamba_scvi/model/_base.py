@@ -1,5 +1,7 @@
 """What the capabilities of a model may rely on: its network, names, keys and coordinates, each declared once."""
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,12 +14,43 @@ from scvi.model.base import BaseModelClass
 from .._compat import drop_setup_with, scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
+from ..errors import ScmambaError
 from ..pp import FeatureLayout
 from ..pp.coordinates import Coordinates, parse_coordinates
 from ._module import SCMAMBAModule
 from .inputs.manager import MultiModalManager
 
 _C = scvi_constants()
+
+
+def digest(parts: Iterable[object]) -> str:
+    """Short digest of arrays and texts."""
+    found = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        is_array = isinstance(part, np.ndarray)
+        found.update(np.ascontiguousarray(part).data if is_array else f"{part}\0".encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
+
+
+class OtherCellsError(ScmambaError, AttributeError):
+    """Positions of cells refer to other data. As an `AttributeError`, it does not keep scvi-tools from saving the model."""
+
+
+def _of_training(name: str) -> property:
+    """Positions of cells as the last training left them; raises where the model's data have become others."""
+
+    def get(model: "ModelBase") -> np.ndarray | None:
+        if model.adata is not None:
+            model._check_cells_of_training(model.adata, name)
+        return getattr(model, f"{name}_")
+
+    def put(model: "ModelBase", cells: np.ndarray | None) -> None:
+        setattr(model, f"{name}_", cells)
+        model.cells_of_training_ = None if model.adata is None else digest(model.adata.obs_names)
+
+    return property(
+        get, put, doc=f"Positions in ``adata.obs`` of the {name.removesuffix('_indices')} cells of the last training."
+    )
 
 
 class ModelBase(BaseModelClass):
@@ -31,9 +64,9 @@ class ModelBase(BaseModelClass):
     classifier_: dict[str, Any] | None  # what `train_classifier` learned, as plain values
     is_query_: bool  # made by `load_query_data`: training leaves the reference as it is
     reference_batches_: int  # number of batches that the reference of a query was trained on
-    cells_digest_: str  # `digest_of_cells` of the data that the indices of training and validation cells refer to
     places_: dict[str, dict[str, Any] | None]  # coordinates per kind, None where names say the same
     training_summary_: dict[str, Any]  # what the last training chose and found
+    cells_of_training_: str | None = None  # digest of the names, in the order to which `train_indices` refers
     history_: dict[str, pd.DataFrame] | None
     registry_: dict[str, Any]
     init_params_: dict[str, Any]
@@ -41,6 +74,10 @@ class ModelBase(BaseModelClass):
     adata: MuData | None
     adata_manager: MultiModalManager
     _layouts: dict[str, FeatureLayout]
+
+    train_indices = _of_training("train_indices")
+    validation_indices = _of_training("validation_indices")
+    test_indices = _of_training("test_indices")
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -98,6 +135,14 @@ class ModelBase(BaseModelClass):
         True
         """
         return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
+
+    def _check_cells_of_training(self, mdata: MuData, what: str) -> None:
+        """Raise unless ``mdata`` has the cells of the last training in their order, to which positions refer."""
+        if self.cells_of_training_ not in (None, digest(mdata.obs_names)):
+            raise OtherCellsError(
+                f"{what} are positions among the cells of the training, and the data have other cells, or the same in another "
+                f"order. Pass the data of the training, in its order."
+            )
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
         with drop_setup_with(self, adata):

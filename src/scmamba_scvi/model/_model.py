@@ -18,7 +18,7 @@ from ._module import SCMAMBAModule
 from .inputs.columns import ColumnField
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
 from .inputs.kinds import how_to_make_mudata, resolve_modalities
-from .inputs.manager import MultiModalManager, digest_of_cells
+from .inputs.manager import MultiModalManager
 from .io.copies import CopyMixin
 from .io.model_json import SETUP_ARGUMENTS
 from .io.saving import SavingMixin
@@ -115,7 +115,6 @@ class SCMAMBA(
         self.is_query_ = False
         self.reference_batches_ = 0
         self.places_ = {}
-        self.cells_digest_ = "" if adata is None else digest_of_cells(adata)
         if layouts is None and adata is not None:
             self.places_ = {kind: places_to_keep(self._var(kind)) for kind in self.modalities_ if kind in PLACED_KINDS}
         self._layouts = self._resolve_layouts(config, layouts)

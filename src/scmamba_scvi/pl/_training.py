@@ -56,7 +56,7 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
         raise ScmambaError(
             f"There is no training to draw: train the model first (history has {sorted(curves) or 'no entries'})."
         )
-    held_out = model.validation_indices
+    held_out = model.validation_indices_  # their number only
     n_validation = 0 if held_out is None else min(len(held_out), TrainConfig.max_validation_cells)
 
     panels: list[tuple[str, dict[str, pd.Series], float | None]] = [(LOSS, losses, None)]

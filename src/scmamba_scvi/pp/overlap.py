@@ -8,7 +8,8 @@ from .coordinates import Coordinates, chromosome_key
 def best_overlaps(query: Coordinates, reference: Coordinates) -> np.ndarray:
     """Position in ``reference`` of the interval that shares most bases with each query interval, int64 ``(f,)``.
 
-    Of equal overlaps the first in genome order is taken, -1 stands for none. Intervals are half-open, of one genome build;
+    Of equal overlaps the shortest interval is taken, so that an interval finds itself inside of a longer one, then the first
+    in genome order; -1 stands for none. Intervals are half-open, of one genome build;
     those of the reference may overlap each other. Chromosomes are the same with and without ``chr``.
     """
     out = np.full(len(query.chrom), -1, dtype=np.int64)
@@ -34,7 +35,7 @@ def best_overlaps(query: Coordinates, reference: Coordinates) -> np.ndarray:
     near = np.arange(len(row)) - np.repeat(np.cumsum(n_near) - n_near, n_near) + first[row]
     shared = np.minimum(end[near], q_end[row]) - np.maximum(start[near], q_start[row])
     row, near, shared = row[shared > 0], near[shared > 0], shared[shared > 0]
-    by_row = np.lexsort((near, -shared, row))  # within a row the largest overlap first
+    by_row = np.lexsort((near, end[near] - start[near], -shared, row))  # within a row the largest overlap first
     best = by_row[np.r_[True, row[by_row][1:] != row[by_row][:-1]]] if len(row) else by_row
     out[asked[row[best]]] = known[order[near[best]]]
     return out

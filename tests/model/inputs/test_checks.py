@@ -4,6 +4,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA
@@ -103,6 +104,11 @@ def more_cells_in_place(m):
     return m, {}
 
 
+def features_shared_instead_of_cells(m):
+    parts = {key: m["rna"][cells].copy() for key, cells in (("rna", slice(100)), ("atac", slice(100, None)))}
+    return mudata.MuData(parts, axis=1), {}
+
+
 def a_modality_that_is_a_view(m):
     return mudata.MuData({"rna": m["rna"][:, :100], "atac": m["atac"]}), {}
 
@@ -130,13 +136,14 @@ BAD = [
     pytest.param(different_batches, "'cell_001'.*'rna' and 'atac' have 'batch_1' and 'batch_2'.*'rna:batch'", id="batches differ"),
     pytest.param(filtered_in_place, r"50 cells of mdata are in none of its modalities.*mdata.update\(\)", id="filtered in place"),
     pytest.param(more_cells_in_place, r"50 cells are not in mdata.obs.*mdata.update\(\)", id="cells added in place"),
+    pytest.param(features_shared_instead_of_cells, r"different cells of the same features \(axis=1\)", id="axis 1"),
     pytest.param(a_modality_that_is_a_view, r"mdata.mod\['rna'\] is a view.*mdata.mod\['rna'\] = mdata.mod\['rna'\].copy", id="a modality is a view"),
     pytest.param(lambda m: (changed_x(m, "rna", set_value(-1)), {}), r"mdata\['rna'\].X holds values that are negative", id="negative"),
     pytest.param(lambda m: (changed_x(m, "atac", set_value(np.nan)), {}), r"mdata\['atac'\].X holds values that are not finite", id="nan"),
     pytest.param(lambda m: (changed_x(m, "rna", set_value(np.inf)), {}), "not finite", id="infinite"),
     pytest.param(lambda m: (changed_x(m, "rna", lambda x: x.log1p()), {}), "not whole numbers.*layers=", id="log-transformed"),
     pytest.param(lambda m: (changed_x(m, "rna", lambda x: np.log1p(x.toarray())), {}), "not whole numbers", id="log-transformed dense"),
-    pytest.param(repeated_cell_name, "1 cell names that occur more than once, such as 'same'", id="duplicated cell names"),
+    pytest.param(repeated_cell_name, "1 cell names that occur more than once, such as 'same'.*the sample before them in every modality", id="duplicated cell names"),
     pytest.param(repeated_feature_name, "1 feature names that occur more than once", id="duplicated feature names"),
     pytest.param(no_shared_cell, "cell names do not overlap", id="modalities share no cell"),
     pytest.param(a_view, "mdata is a view.*mdata = mdata.copy", id="a view"),
@@ -297,6 +304,21 @@ def test_data_changed_after_setup_are_named(mdata, quick, change, message, dense
         model.get_latent_representation()
     with pytest.raises(ScmambaError, match=f"(?=.*{message}){again}"):
         SCMAMBA(mdata, encoder="linear").train(**quick)
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+def test_values_normalised_in_place_after_setup_are_named(mdata, quick, dense):
+    """As scanpy does it: the model would read them as counts."""
+    if dense:
+        mdata["rna"].X = mdata["rna"].X.toarray()
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    sc.pp.normalize_total(mdata["rna"])
+    message = r"mdata\['rna'\].X was changed after setup_mudata.*not whole numbers.*layers=\{'rna': 'counts'\}"
+    for call in (model.get_latent_representation, lambda: SCMAMBA(mdata, encoder="linear").train(**quick)):
+        with pytest.raises(ScmambaError, match=message):
+            call()
 
 
 def test_cells_and_features_in_another_order_after_setup_are_the_same(mdata, quick):

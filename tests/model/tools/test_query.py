@@ -2,12 +2,13 @@
 
 import mudata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.model.tools.query import _apply
+from scmamba_scvi.model.tools.query import _apply, _check_coverage
 
 
 @pytest.mark.parametrize("store", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
@@ -51,6 +52,18 @@ def test_features_of_one_name_are_refused_as_in_setup(trained):
     rna.var_names = [rna.var_names[1], *rna.var_names[1:]]
     with pytest.raises(ScmambaError, match="1 feature names that occur more than once"):
         SCMAMBA.prepare_query_mudata(rna, trained)
+
+
+def test_versions_of_ensembl_are_named_where_they_are_the_difference():
+    hint = _coverage_error([f"ENSG{i:011d}" for i in range(9)], [f"ENSG{i:011d}.{i + 1}" for i in range(8)])
+    assert "Without the versions of Ensembl, 8 are found" in hint
+    assert "Ensembl" not in _coverage_error(["GENE1.1", "GENE2.1"], ["GENE1.2", "GENE2.3"])
+
+
+def _coverage_error(known, names):
+    with pytest.raises(ScmambaError) as error:
+        _check_coverage(np.zeros(len(known), bool), pd.Index(known), pd.DataFrame(index=names), "rna", 0.5)
+    return str(error.value)
 
 
 def test_the_report_adds_up(trained):

@@ -351,3 +351,20 @@ def test_ctrl_c_leaves_a_usable_model_and_a_checkpoint_to_continue_from(uninterr
     again = fresh(seed=6)
     again.train(**TRAIN, checkpoint_dir=tmp_path, resume=True)
     assert_same(result(again), uninterrupted[0])
+
+
+class PressCtrlCTwice(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_ctrl_c_is_one_and_leaves_a_usable_model_and_ctrl_c_as_it_was(capsys):
+    """Lightning ends the process then, with Ctrl-C switched off: in a notebook nothing could be stopped any more."""
+    model, before = fresh(), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="Training was stopped"):
+        model.train(**TRAIN, callbacks=[PressCtrlCTwice()])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert model.training_summary_["interrupted"]
+    assert np.isfinite(model.get_latent_representation()).all()

@@ -17,6 +17,8 @@ from .disk import RowsOnDisk, as_csr
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
 BLOCK = 2048
+#: What `check_still_counts` looks at: stored values of a sparse matrix, rows of a dense one.
+FIRST_VALUES, FIRST_ROWS = 100_000, 32
 #: No real count comes near it, and sums of its square do not overflow float32.
 LARGEST = 1e15
 
@@ -29,6 +31,11 @@ def check_mudata(
     require_counts: bool,
 ) -> None:
     """Check what later steps take for granted about the cells and matrices of ``modalities``."""
+    if mdata.axis == 1:
+        raise ScmambaError(
+            "This MuData holds different cells of the same features (axis=1), and modalities of the same cells are needed: "
+            "mudata.MuData({'rna': ..., 'atac': ...}), without axis."
+        )
     for where, part in {"mdata": mdata, **{f"mdata.mod[{key!r}]": part for key, part in mdata.mod.items()}}.items():
         if part.is_view:
             raise ScmambaError(
@@ -108,9 +115,16 @@ def check_names(adata: AnnData, where: str) -> None:
             )
         repeated = names[names.duplicated()].unique()
         if len(repeated):
+            # numbers would pair the wrong cells where modalities list them in another order
+            advice = (
+                f"Make them unique: {where}.{fix}."
+                if what == "feature"
+                else f"If they are of several samples, put the sample before them in every modality, {where}.obs_names = "
+                f"{where}.obs['sample'].astype(str) + '_' + {where}.obs_names, and make the MuData again."
+            )
             raise ScmambaError(
                 f"{where} has {len(repeated):,} {what} names that occur more than once, such as "
-                f"{', '.join(map(repr, repeated[:3]))}. Make them unique: {where}.{fix}."
+                f"{', '.join(map(repr, repeated[:3]))}. {advice}"
             )
 
 
@@ -142,6 +156,24 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
     if empty:
         warn(f"{where}: {empty} are zero throughout. They are kept.")
+
+
+def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
+    """Values in memory are still counts: scanpy normalises in place, and the model reads the data whenever it is used.
+
+    The first values say it, as normalisation changes every cell.
+    """
+    if not (sparse.issparse(x) or isinstance(x, np.ndarray)):
+        return
+    bad = _first_bad(x.data[:FIRST_VALUES] if sparse.issparse(x) else x[:FIRST_ROWS], require_counts=True)
+    if bad is not None:
+        where = f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
+        raise ScmambaError(
+            f"{where} was changed after setup_mudata, and holds values that are {bad[1]}: the model reads raw counts from "
+            f"there whenever it is used. Put them back. To normalise {where}, keep the counts in another layer, "
+            f"mdata[{key!r}].layers['counts'] = mdata[{key!r}].X.copy(), and call setup_mudata(mdata, "
+            f"layers={{{kind!r}: 'counts'}}) before."
+        )
 
 
 def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:

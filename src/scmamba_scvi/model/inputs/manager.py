@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -21,7 +20,7 @@ from ..._columns import has_obs_column
 from ..._compat import scvi_constants
 from ..._keys import CELLS_KEY, KINDS, LABELS_KEY, present_key, x_key
 from ...errors import ScmambaError
-from .checks import check_mudata, check_pairs
+from .checks import check_mudata, check_pairs, check_still_counts
 from .columns import ColumnField
 from .genome import build_of
 from .kinds import how_to_make_mudata
@@ -102,8 +101,33 @@ class MultiModalManager(AnnDataManager):
         known = (source_registry or {}).get(_C._FIELD_REGISTRIES_KEY, {})
         self._check(adata, known)
         super().register_fields(adata, source_registry, **transfer_kwargs)
-        self._cells_at_setup = {key: adata.mod[key].obs_names for key in self._keys(adata).values()}
-        self._cells_at_setup[""] = adata.obs_names
+        self._remember_cells(adata)
+
+    def validate(self) -> None:
+        """Write the batches and labels of this setup again, if another setup of the same MuData has written its own since.
+
+        Features and categories stay those that the model learned: scvi-tools would take them anew from the data.
+        """
+        self._assert_anndata_registered()
+        mdata = self.adata
+        gone = [key for key in self._cells_at_setup if key and key not in mdata.mod]
+        if gone:
+            raise ScmambaError(
+                f"mdata was changed after setup_mudata: {gone[0]!r} is not among its modalities {list(mdata.mod)}. {AGAIN}"
+            )
+        if mdata.uns[_C._MANAGER_UUID_KEY] == self.id:
+            return
+        known = self._registry[_C._FIELD_REGISTRIES_KEY]
+        self._check(mdata, known)
+        for field in self.fields:
+            if isinstance(field, ColumnField) and known[field.registry_key][_C._DATA_REGISTRY_KEY]:
+                field.transfer_field(known[field.registry_key][_C._STATE_REGISTRY_KEY], mdata)
+        self._remember_cells(mdata)
+        self._assign_most_recent_manager_uuid()
+
+    def _remember_cells(self, mdata: MuData) -> None:
+        self._cells_at_setup = {key: mdata.mod[key].obs_names for key in self._keys(mdata).values()}
+        self._cells_at_setup[""] = mdata.obs_names
 
     @contextmanager
     def kept_on(self, device: torch.device) -> Iterator[None]:
@@ -147,9 +171,12 @@ class MultiModalManager(AnnDataManager):
         modality, known = self.modality(kind), pd.Index(self.feature_names(kind))
         if kind in self._kept:
             return self._kept[kind]
+        x = self.get_from_registry(x_key(kind))
+        if self.requires_counts:
+            check_still_counts(x, kind, self._setup_args["modalities"][kind], self._setup_args["layers"].get(kind))
         rows = modality.obs_names.get_indexer(self.adata.obs_names)
         columns = None if modality.var_names.equals(known) else known.get_indexer(modality.var_names)
-        return ModalityMatrix(self.get_from_registry(x_key(kind)), rows, columns)
+        return ModalityMatrix(x, rows, columns)
 
     @property
     def requires_counts(self) -> bool:
@@ -234,11 +261,6 @@ def _differences(known: pd.Index, names: pd.Index) -> str:
     return " and ".join(
         f"{len(some):,} {what} (such as {', '.join(map(repr, some[:3]))})" for what, some in found.items() if len(some)
     )
-
-
-def digest_of_cells(mdata: MuData) -> str:
-    """The same text for data of the same cells in the same order only."""
-    return hashlib.sha256("\n".join(mdata.obs_names).encode()).hexdigest()
 
 
 def n_modalities_of_cells(manager: MultiModalManager) -> np.ndarray:

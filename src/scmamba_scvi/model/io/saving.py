@@ -6,10 +6,9 @@ from typing import Any, Self
 
 from mudata import MuData
 
-from ..._compat import device_of, explained, warn
+from ..._compat import device_of, explained
 from ..._files import check_content, check_folder, check_result, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
-from ..inputs.manager import digest_of_cells
 from .export import ExportMixin, folder_of
 from .model_json import MODEL_FILE
 
@@ -92,9 +91,9 @@ class SavingMixin(ExportMixin):
         Parameters
         ----------
         adata
-            MuData with the model's features in any order. `None`: the one saved with the model. `False`: no data. Of other
-            cells than at :meth:`save`, or of another order of them, it is not known which were trained on: the indices of
-            training and validation cells become `None`, with a warning.
+            MuData with the model's features in any order. `None`: the one saved with the model. `False`: no data. With other
+            cells than at :meth:`save`, or another order of them, it is not known which were trained on: ``train_indices`` and
+            ``validation_indices`` raise until :meth:`train` sets them.
         dir_path, accelerator, device, **kwargs
             As in :meth:`scvi.model.base.BaseModelClass.load`.
 
@@ -118,16 +117,7 @@ class SavingMixin(ExportMixin):
         device_of(accelerator, device)  # raises if it is not there
         # torch and pickle raise half a dozen types on files that are cut off, or that hold something else
         with explained(f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model"):
-            model = super().load(os.fspath(dir_path), adata, accelerator=accelerator, device=device, **kwargs)
-        if model.adata is not None and model.cells_digest_ != (digest := digest_of_cells(model.adata)):
-            if model.validation_indices is not None:
-                warn(
-                    "These are not the cells that the model was trained on, in their order: train_indices, "
-                    "validation_indices and test_indices, which are positions among those, are None."
-                )
-            model.train_indices = model.validation_indices = model.test_indices = None
-            model.cells_digest_ = digest
-        return model
+            return super().load(os.fspath(dir_path), adata, accelerator=accelerator, device=device, **kwargs)
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:

@@ -57,7 +57,8 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n
             raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")
         return np.flatnonzero(cells)
     if cells.size and (cells.dtype.kind not in "iu" or cells.min() < -n_cells or cells.max() >= n_cells):
-        raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.")
+        by_name = " Names have their positions in obs_names.get_indexer(names)." if cells.dtype.kind in "OUST" else ""
+        raise ScmambaError(f"indices must be positions among {n_cells:,} cells, or a mask of them.{by_name}")
     return cells.astype(np.int64) % n_cells
 
 

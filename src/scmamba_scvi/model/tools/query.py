@@ -26,6 +26,8 @@ _C = scvi_constants()
 #: ``uns`` key of the report, and ``var`` column of the features that the query has.
 MAPPING_KEY: Final = "query_mapping"
 FOUND_COLUMN: Final = "in_query"
+#: What Ensembl puts behind an identifier, such as the ``.5`` of ``ENSG00000186092.5``.
+VERSION: Final = r"(?<=\d{11})\.\d+$"
 #: Fraction of the peaks of either side that the other side overlaps, below which another genome build is likelier than
 #: another caller: of the peaks of SNARE-seq more than three in four meet another when moved by 100 bases, fewer than one in
 #: twenty when moved by 100 kilobases (tests/model/test_real_data.py).
@@ -127,6 +129,12 @@ def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: 
         if better is not None and columns[better] > 2 * max(1, found.sum())
         else f" The query has {', '.join(map(repr, var.index[:3]))}, the model {', '.join(map(repr, known[:3]))}."
     )
+    bare, known_bare = (names.str.replace(VERSION, "", regex=True) for names in (var.index, known))
+    if known_bare.isin(bare).sum() > 2 * max(1, found.sum()):
+        hint += (
+            f" Without the versions of Ensembl, {known_bare.isin(bare).sum():,} are found: give both the same names, such as "
+            f"those of mdata[{key!r}].var_names.str.replace({VERSION!r}, '', regex=True)."
+        )
     way_out = f" Pass min_coverage={found.mean():.2g} or lower to continue anyway." if found.any() else ""
     raise ScmambaError(
         f"mdata[{key!r}] has {found.sum():,} of the {len(found):,} features of the model ({found.mean():.0%}), less than "

@@ -166,7 +166,7 @@ class StopOnInterrupt(Callback):
             self.interrupted = True
             if trainer.world_size == 1:  # ranks that stop alone would leave the others waiting
                 trainer.should_stop = True
-            self._restore_handler()
+            signal.signal(signal.SIGINT, self._previous)
 
         self._previous = signal.signal(signal.SIGINT, stop)
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from scvi.train import TrainRunner
 
+from ..._columns import obs_column
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig, check_names
@@ -195,6 +197,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         """
         if self.adata is None:
             raise ScmambaError("This model was loaded without data: SCMAMBA.load(dir, adata=mdata).")
+        self._validate_anndata()  # another setup of this MuData may have written its own batches
         counts = {
             "max_epochs": max_epochs, "batch_size": batch_size, "contrastive_batch_size": contrastive_batch_size,
             "early_stopping_patience": early_stopping_patience,
@@ -250,6 +253,15 @@ class ContrastiveTrainingMixin(FittingMixin):
                 f"This model corrects for batches, and the MuData has no obs[{self.batch_key!r}]: add it, or make a model "
                 f"with correct_batches=False."
             )
+        if self._corrects_batches:
+            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()
+            unknown = batches >= len(self.batches)
+            if unknown.any():
+                name = obs_column(self.adata, str(self.batch_key))[unknown].iloc[0]
+                raise ScmambaError(
+                    f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r}, since "
+                    f"{self.batch_key!r} was changed: make a new model, SCMAMBA(mdata)."
+                )
         if resume and checkpoint_dir is None:
             raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
         if world_size > 1 and checkpoint_dir is not None:
@@ -369,9 +381,14 @@ class ContrastiveTrainingMixin(FittingMixin):
             self.module.train()  # a trained module comes back in eval mode
             try:
                 runner()
-            except BaseException:
+            except BaseException as error:
                 if keep.has_weights:
                     self._finish(run)
+                if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+                    # Lightning ends the process, which in a notebook is an error that says nothing
+                    on_interrupt.interrupted = True
+                    kept = "The model keeps its best weights so far." if keep.has_weights else "Nothing was kept."
+                    raise KeyboardInterrupt(f"Training was stopped. {kept}") from None
                 raise
             keep.read_report()
 

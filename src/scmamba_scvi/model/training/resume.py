@@ -2,9 +2,8 @@
 
 import dataclasses
 import errno
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from ..._keys import BATCH_KEY
 from ...config import TrainConfig
 from ...errors import ResumeError, ScmambaError
 from ...ops.csr import is_csr
-from .._base import ModelBase
+from .._base import ModelBase, digest
 from ..inputs.matrices import iterate_blocks
 from .sizes import TrainingSizes
 from .splitter import PairedSplitter
@@ -172,18 +171,18 @@ def training_identity(
     """
     manager = model.adata_manager
     identity = {
-        "the model's configuration": _digest(
+        "the model's configuration": digest(
             [json.dumps(dataclasses.asdict(model.config), sort_keys=True, default=str)]
         ),
-        "training options": _digest([json.dumps(dataclasses.asdict(config), sort_keys=True)]),
+        "training options": digest([json.dumps(dataclasses.asdict(config), sort_keys=True)]),
         **{f"train({name})": str(value) for name, value in options.items() if name in COMPARED},
         "batch_size": str(sizes.batch_size),
         "contrastive_batch_size": str(sizes.cells_per_step),
         "max_epochs": str(sizes.max_epochs),
         "scvi.settings.seed": str(settings.seed),
-        "the cells": _digest(manager.adata.obs_names),
-        "the cells held out": _digest([splitter.val_idx]),
-        "the cells trained on": _digest([splitter.train_idx]),
+        "the cells": digest(manager.adata.obs_names),
+        "the cells held out": digest([splitter.val_idx]),
+        "the cells trained on": digest([splitter.train_idx]),
     }
     cells = np.sort(np.concatenate([splitter.train_idx, splitter.val_idx]))
     for kind, key in model.kinds.items():
@@ -192,21 +191,12 @@ def training_identity(
             block.cpu() if is_csr(block) else block.cpu().to_sparse_csr() for block in iterate_blocks(matrix, cells)
         )
         parts = (part for x in blocks for part in (x.crow_indices().long(), x.col_indices().long(), x.values()))
-        identity[f"the features of mdata[{key!r}]"] = _digest(model.feature_names(kind))
-        identity[f"the cells of mdata[{key!r}]"] = _digest([matrix.present(cells)])
-        identity[f"the counts of mdata[{key!r}]"] = _digest(part.numpy() for part in parts)
+        identity[f"the features of mdata[{key!r}]"] = digest(model.feature_names(kind))
+        identity[f"the cells of mdata[{key!r}]"] = digest([matrix.present(cells)])
+        identity[f"the counts of mdata[{key!r}]"] = digest(part.numpy() for part in parts)
     if BATCH_KEY in manager.data_registry:
-        identity["the batches"] = _digest([np.asarray(manager.get_from_registry(BATCH_KEY))])
+        identity["the batches"] = digest([np.asarray(manager.get_from_registry(BATCH_KEY))])
     return identity
-
-
-def _digest(parts: Iterable[object]) -> str:
-    """Short digest of arrays and texts."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        is_array = isinstance(part, np.ndarray)
-        digest.update(np.ascontiguousarray(part).data if is_array else f"{part}\0".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def plain_of(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[int, float]]:
