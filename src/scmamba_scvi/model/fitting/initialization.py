@@ -21,7 +21,7 @@ MAX_CELLS = 50_000
 #: For weights: correlations need fewer cells than directions do, and each of four parts is decomposed again.
 MAX_CELLS_OF_WEIGHTS = 10_000
 #: Held-out correlations give directions that agree by chance a weight near zero, so that there may be many.
-CELLS_PER_DIRECTION = 8
+CELLS_PER_DIRECTION = 4
 #: Both modalities are weighted, so that a direction counts in cosines by the square of its weight. 1 starts larger sets, and
 #: 0.5 smaller ones, about as well.
 WEIGHT_POWER = 0.75
