@@ -12,7 +12,9 @@ WIDTHS = {"rna": 6, "atac": 4, "protein": 5}
 def known_moments():
     """Of RNA, and of accessibility and proteins that depend on RNA alone."""
     generator = torch.Generator().manual_seed(0)
-    to_atac, to_protein = (torch.randn(6, WIDTHS[k], generator=generator).double() / 6**0.5 for k in ("atac", "protein"))
+    to_atac, to_protein = (
+        torch.randn(6, WIDTHS[k], generator=generator).double() / 6**0.5 for k in ("atac", "protein")
+    )
     rna = torch.linspace(2, 0.5, 6).double().diag()
     full = torch.cat([torch.eye(6).double(), to_atac, to_protein], dim=1)
     noise = torch.cat([torch.zeros(6), torch.full((9,), 0.3)]).double().diag()
