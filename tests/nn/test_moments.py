@@ -43,7 +43,7 @@ def test_of_complete_cells_they_are_the_plain_moments():
 
 
 def test_modalities_never_seen_together_are_completed_over_the_third():
-    """Independent given RNA, though no cell has both; left at zero, their moments would be off by up to 0.9."""
+    """Independent given RNA, though no cell has both; left at zero, their moments would be off by up to 0.7."""
     moments = known_moments()
     found = second_moments(drawn(moments), two_experiments())
     assert moments[6:10, 10:].abs().max() > 0.5
