@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from scmamba_scvi.nn.joint import JointEmbedding, _second_moments, subsets
+from scmamba_scvi.nn.joint import JointEmbedding, subsets
+from scmamba_scvi.nn.moments import second_moments
 from scmamba_scvi.nn.spectral import truncated_svd
 
 N, Z = 400, 6
@@ -129,7 +130,7 @@ def test_cells_of_two_assays_keep_their_place_where_one_assay_varies_less():
     weaker = {k: torch.where(first[:, None] | (k != "rna"), z, 0.5 * z) for k, z in embeddings.items()}
     present = {"rna": everywhere["rna"], "atac": first, "protein": ~first}
     joint, features, _ = fitted(shrunk, weaker, present)
-    moments = _second_moments(features, present)
+    moments = second_moments(features, present)
     assert torch.linalg.eigvalsh(moments)[0] > -1e-9
     batch = torch.zeros(N, dtype=torch.long)
     whole, _, _ = fitted(values, embeddings)

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.csr import product
-from .spectral import TruncatedSVD, ridged
+from .moments import ridge_prediction, second_moments
+from .spectral import TruncatedSVD
 
-#: Ridge of the prediction of the joint embedding from some of the modalities, as a fraction of the mean variance.
-RIDGE = 1e-2
 #: Clusters of the training cells within which batches are compared, so that a cell type that one batch lacks is not
 #: taken for an effect of the batch; from 5 to 40 the scores hardly move. Their means are kept for later batches.
 N_CLUSTERS = 20
@@ -187,9 +186,9 @@ class JointEmbedding(nn.Module):
 
     @torch.no_grad()
     def fit_maps(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], shared_weight: float) -> None:
-        """Learn ``R``, and its ridge prediction from every subset of the modalities.
+        """Learn ``R``, and its prediction from every subset of the modalities.
 
-        Only second moments of pairs of modalities, over the cells that have both, are used: no cell has to have all.
+        No cell has to have all modalities, see `second_moments`.
 
         Parameters
         ----------
@@ -200,38 +199,18 @@ class JointEmbedding(nn.Module):
         shared_weight
             ``a``.
         """
-        moments = _second_moments(features, present)
+        moments = second_moments(features, present)
         target = _target_map(len(self.kinds), self.n_latent, shared_weight, moments)
         _, directions = torch.linalg.eigh(target @ moments @ target.T)
         whole = target.T @ directions.flip(1)[:, : self.n_latent]  # (features of all modalities, z)
-        width = 2 * self.n_latent
         for some in subsets(self.kinds):
-            rows = torch.cat([torch.arange(width) + width * self.kinds.index(kind) for kind in some])
-            found = whole if len(some) == len(self.kinds) else _ridge_prediction(moments, rows, whole)
-            self.get_buffer(f"map_{'_'.join(some)}").copy_(found)
+            known = torch.tensor([kind in some for kind in self.kinds]).repeat_interleave(2 * self.n_latent)
+            self.get_buffer(f"map_{'_'.join(some)}").copy_((ridge_prediction(moments, known).T @ whole)[known])
 
 
 def subsets(kinds: Sequence[str]) -> list[tuple[str, ...]]:
     """Every subset of ``kinds`` but the empty one, in their order."""
     return [some for size in range(1, len(kinds) + 1) for some in itertools.combinations(kinds, size)]
-
-
-def _second_moments(features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-    """Of the features of all M modalities, each pair over the cells that have both, ``(2 z M, 2 z M)``.
-
-    Pairs over different cells need not fit each other: where they do not, this is the nearest matrix that moments can be,
-    without negative eigenvalues, which the ridge prediction would divide by.
-    """
-    x = torch.cat([torch.where(present[k][:, None], f.double(), 0.0) for k, f in features.items()], dim=1)
-    has = torch.cat([present[k][:, None].expand_as(f) for k, f in features.items()], dim=1).double()
-    moments = (x.T @ x / (has.T @ has).clamp_min(1)).cpu()  # where linear algebra of small matrices is fast
-    values, vectors = torch.linalg.eigh(moments)
-    return (vectors * values.clamp_min(0)) @ vectors.T
-
-
-def _ridge_prediction(moments: Tensor, rows: Tensor, whole: Tensor) -> Tensor:
-    """Map from the features ``rows`` that predicts what ``whole`` makes of all features, ``(len(rows), z)``."""
-    return torch.linalg.solve(ridged(moments[rows][:, rows], RIDGE), moments[rows] @ whole)
 
 
 def _target_map(n_kinds: int, n_latent: int, shared_weight: float, moments: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from .passes import Values
 MAX_CELLS = 50_000
 #: For weights: correlations need fewer cells than directions do, and each of four parts is decomposed again.
 MAX_CELLS_OF_WEIGHTS = 10_000
-#: Held-out correlations give directions that agree by chance a weight near zero, so that there may be many.
+#: Held-out correlations give directions that agree by chance a weight near zero, so that there may be many. Half without
+#: accessibility.
 CELLS_PER_DIRECTION = 8
 #: Both modalities are weighted, so that a direction counts in cosines by the square of its weight. 1 starts larger sets, and
 #: 0.5 smaller ones, about as well.
@@ -98,10 +99,9 @@ def direction_weights(
 def n_spectral_components(module: SCMAMBAModule, n_pairs: int) -> int:
     """Number of directions of each modality that enter the CCA, given the number of cells with several modalities.
 
-    Twice as many as latent dimensions, since what RNA and proteins share is not all in the leading ones. With accessibility
+    Twice as many without accessibility, since what RNA and proteins share is not all in the leading ones. With accessibility
     that gains less than seeds differ by, at twice the time and memory. On few pairs more directions correlate by chance.
     """
-    n_latent = module.config.n_latent
-    asked = module.config.spectral_components or (n_latent if "atac" in module.kinds else 2 * n_latent)
-    per_direction = CELLS_PER_DIRECTION if module.config.spectral_weights == "held-out" else 10
-    return max(2, min(asked, n_pairs // per_direction))
+    n_latent, factor = module.config.n_latent, 1 if "atac" in module.kinds else 2
+    per_direction = CELLS_PER_DIRECTION // factor if module.config.spectral_weights == "held-out" else 10
+    return max(2, min(module.config.spectral_components or factor * n_latent, n_pairs // per_direction))

@@ -1,0 +1,24 @@
+"""How many directions of each modality the initialization looks at."""
+
+import numpy as np
+import pytest
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.model.fitting.initialization import decompose, fit_values, n_spectral_components
+
+
+@pytest.mark.parametrize(
+    ("kinds", "few", "many"),
+    [({"n_peaks": 300}, 20, 64), ({"n_peaks": 0, "n_proteins": 150}, 40, 128)],
+    ids=["accessibility", "proteins"],
+)
+def test_rna_and_proteins_have_twice_as_many_directions_at_any_size(kinds, few, many):
+    mdata = simulate_multiome(n_cells=160, n_genes=200, n_cell_types=3, n_batches=1, seed=0, **kinds)
+    SCMAMBA.setup_mudata(mdata)
+    module = (model := SCMAMBA(mdata, encoder="linear")).module
+    assert [n_spectral_components(module, n) for n in (4, 160, 10_000)] == [2, few, many]
+    cells, matrices = np.arange(160), model._matrices()
+    fit_values(module, matrices, cells)
+    found = decompose(module, matrices, cells)
+    assert {svd.components.shape[1] for svd in found.values()} == {few}
