@@ -31,7 +31,6 @@ from .tools.mapping import MappingMixin
 from .tools.matching import MatchingMixin
 from .tools.trajectory import TrajectoryMixin
 from .training.mixin import ContrastiveTrainingMixin
-from .training.sizes import patch_size_for
 
 _C = scvi_constants()
 #: Arguments that scvi-tools adds when it registers new data for an existing model.
@@ -244,7 +243,9 @@ class SCMAMBA(
         found = {}
         for kind, key in self.modalities_.items():
             var = self.adata.mod[key].var
-            found[kind] = feature_layout(var, patch_size_for(config, kind, len(var)), ordered=kind != "protein")
+            found[kind] = feature_layout(
+                var, config.of_kind("patch_size", kind), max_patches=config.max_patches, ordered=kind != "protein"
+            )
         return found
 
     def __repr__(self) -> str:

@@ -1,9 +1,8 @@
-"""Sizes that follow from the number of cells and features: patches, minibatch, epochs."""
+"""Sizes that follow from the number of cells: minibatch, epochs, patience."""
 
 import dataclasses
 import math
 
-from ...config import ModelConfig
 from ...errors import ScmambaError
 
 #: Steps after which held-out retrieval no longer improved on any data set tried.
@@ -17,13 +16,6 @@ MIN_PAIRED_CELLS = 20
 SAME_NAMES = "If the modalities hold the same cells under other names, give them the same obs_names in every modality."
 #: Fraction of the cells to train on where none is given, as in scvi-tools.
 TRAIN_SIZE = 0.9
-#: Shortest patch worth a token.
-MIN_PATCH = 16
-
-
-def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:
-    """Features of a patch: as configured, or as many as make about ``config.max_patches`` patches."""
-    return config.of_kind("patch_size", kind) or max(MIN_PATCH, math.ceil(n_features / config.max_patches))
 
 
 @dataclasses.dataclass(frozen=True)
