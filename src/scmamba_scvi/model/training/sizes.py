@@ -8,8 +8,8 @@ from ...errors import ScmambaError
 #: Steps after which held-out retrieval no longer improved on any data set tried.
 STEPS = 300
 #: Steps without improvement before a stage ends. Beside a trained linear branch a network gains in its first steps, or not at
-#: all: in 14 trainings on six sets never after 50 steps without.
-PATIENCE_STEPS, PATIENCE_STEPS_OF_NETWORK = 100, 50
+#: all, and its steps are the dear ones.
+PATIENCE_STEPS, PATIENCE_STEPS_OF_NETWORK = 100, 25
 #: Fewer pairs cannot show how modalities relate.
 MIN_PAIRED_CELLS = 20
 #: What to do where few cells are paired.
