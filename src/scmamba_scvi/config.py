@@ -59,9 +59,10 @@ class ModelConfig:
     n_latent: Size = 64  #: Dimensions z of the embedding.
     #: A vector per feature, or one projection for all patches (the paper).
     patch_embedding: Literal["feature", "shared"] = "feature"
-    #: Features of a patch. None takes so many that ``max_patches`` patches are enough.
+    #: Most features of a patch. None takes so many that ``max_patches`` patches are enough.
     patch_size: PerKind[Size | None] = None
-    max_patches: Size = 24  #: Only read where ``patch_size`` is None.
+    #: Only read where ``patch_size`` is None. Of a genome with more chromosomes, each is one patch.
+    max_patches: Size = 24
     d_feature: Size = 64  #: Width e of the vector of a feature.
     d_model: Size = 64  #: Width d of a token.
     n_layers: PerKind[SizeOrZero] = 1  #: Number of blocks.

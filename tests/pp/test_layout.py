@@ -209,3 +209,19 @@ def test_features_of_a_10x_file_are_placed_by_its_intervals(real_file):
     mdata = open_mudata(real_file("pbmc_multiome_tiny_muon/test_rna_atac.h5mu"))
     assert feature_layout(mdata["atac"].var, 16).n_placed == 174
     assert feature_layout(mdata["rna"].var, 16).n_placed == 45
+
+
+@given(rows=features, max_patches=st.integers(1, 12))
+def test_no_more_patches_than_asked_for_but_one_for_each_chromosome(rows, max_patches):
+    layout = feature_layout(frame(rows), max_patches=max_patches)
+    n_runs = len(patches_by_hand(rows, patch_size=len(rows)))
+    assert layout.n_patches <= max(max_patches, n_runs)
+    if layout.patch_size > 16:  # shorter ones would be more than asked for
+        assert feature_layout(frame(rows), layout.patch_size - 1).n_patches > max(max_patches, n_runs)
+
+
+def test_a_genome_is_cut_into_at_most_so_many_patches():
+    names = [f"chr{c}:{100 * i}-{100 * i + 50}" for c in range(1, 23) for i in range(50 * (24 - c))]
+    layout = feature_layout(pd.DataFrame(index=names))
+    assert (layout.n_patches, layout.patch_size) == (24, 1050)  # the two longest chromosomes in two parts each
+    assert feature_layout(pd.DataFrame(index=names), max_patches=5).n_patches == 22

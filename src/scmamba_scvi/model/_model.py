@@ -32,7 +32,6 @@ from .tools.mapping import MappingMixin
 from .tools.matching import MatchingMixin
 from .tools.trajectory import TrajectoryMixin
 from .training.mixin import ContrastiveTrainingMixin
-from .training.sizes import patch_size_for
 
 _C = scvi_constants()
 #: Arguments that scvi-tools adds when it registers new data for an existing model.
@@ -245,10 +244,14 @@ class SCMAMBA(
             return found
         if self.adata is None:
             raise ScmambaError("A model without data needs the layouts of a saved one.")
-        tables = {kind: self._var(kind) for kind in self.modalities_}
         return {
-            kind: feature_layout(var, patch_size_for(config, kind, len(var)), ordered=kind != "protein")
-            for kind, var in tables.items()
+            kind: feature_layout(
+                self._var(kind),
+                config.of_kind("patch_size", kind),
+                max_patches=config.max_patches,
+                ordered=kind != "protein",
+            )
+            for kind in self.modalities_
         }
 
     def _var(self, kind: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from .coordinates import Coordinates, parse_coordinates
 
 #: Most slots of the padded grid: CSR minibatches index them with int32.
 MAX_SLOTS: Final = 2**31 - 1
+#: Shortest patch worth a token.
+MIN_PATCH: Final = 16
 #: Patches of features without coordinates are called ``unplaced:1``, ``unplaced:2``, ...
 UNPLACED: Final = "unplaced"
 
@@ -171,7 +174,9 @@ class FeatureLayout:
         return f"FeatureLayout({self.summary()})"
 
 
-def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) -> FeatureLayout:
+def feature_layout(
+    var: pd.DataFrame, patch_size: int | None = None, *, max_patches: int = 24, ordered: bool = True
+) -> FeatureLayout:
     """Patches of neighbouring features.
 
     Features are sorted by chromosome in natural order (chr1, chr2, ..., chr22, chrX, chrY, chrM, then other contigs),
@@ -187,7 +192,10 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
         (``chromosome``, ``seqnames``, ``chromStart``, ``chromEnd``, ...), from ``interval`` as 10x writes it, and from
         names such as ``chr1:100-200``, ``chr1-100-200``, ``chr1_100_200``, in this order.
     patch_size
-        Most features of a patch, ``w``.
+        Most features of a patch, ``w``. `None`: the fewest, but at least 16, with which there are at most ``max_patches``
+        patches. Where a genome has more chromosomes than that, each of them is one patch.
+    max_patches
+        Only read where ``patch_size`` is `None`.
     ordered
         False keeps the order of ``var`` and reads no coordinates: proteins.
 
@@ -211,22 +219,30 @@ def feature_layout(var: pd.DataFrame, patch_size: int, *, ordered: bool = True) 
     """
     if not len(var):
         raise ScmambaError("A layout needs at least one feature, var has no rows.")
-    if patch_size < 1:
+    if patch_size is not None and patch_size < 1:
         raise ScmambaError(f"patch_size must be at least 1, got {patch_size}.")
-    patch_size = int(patch_size)
     where = parse_coordinates(var) if ordered else None
     if where is None or not where.placed.any():
+        patch_size = int(patch_size or _patch_size(np.array([len(var)]), max_patches))
         patch, offset, first = _cut(np.zeros(len(var), dtype=np.int64), patch_size)
         ends = [*first[1:], len(var)]
         names = tuple(f"features:{a + 1:,}-{b:,}" for a, b in zip(first, ends, strict=True))
         return FeatureLayout(patch_size, patch * patch_size + offset, names, 0, ordered)
     # features without coordinates sort as one more chromosome at the end, where all tie and keep the order of var
     run = np.where(where.placed, where.chrom, len(where.chroms))
+    patch_size = int(patch_size or _patch_size(np.unique(run, return_counts=True)[1], max_patches))
     order = np.lexsort((where.end, where.start, run))  # stable, so ties keep the order of var
     patch, offset, first = _cut(run[order], patch_size)
     slots = np.empty(len(var), dtype=np.int64)
     slots[order] = patch * patch_size + offset
     return FeatureLayout(patch_size, slots, _patch_names(where, order, first), int(where.placed.sum()), True)
+
+
+def _patch_size(lengths: np.ndarray, max_patches: int) -> int:
+    """Fewest features of a patch, at least `MIN_PATCH`, that cut runs of these lengths into ``max_patches`` or one each."""
+    sizes = range(MIN_PATCH, max(MIN_PATCH, int(lengths.max())))
+    most = max(max_patches, len(lengths))
+    return MIN_PATCH + bisect.bisect_left(sizes, True, key=lambda size: (-(-lengths // size)).sum() <= most)
 
 
 def _cut(run: np.ndarray, patch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -47,8 +47,8 @@ def test_epochs_that_are_named_are_divided_between_the_stages():
     assert choose_sizes(900, 900, 64, None, 5).micro_batch_size is None
 
 
-def test_patience_is_about_100_steps_and_half_of_that_for_the_network():
-    for n_train, first, network in ((100, 25, 13), (5_000, 12, 6), (10**6, 3, 2)):
+def test_patience_is_about_100_steps_and_a_quarter_of_that_for_the_network():
+    for n_train, first, network in ((100, 25, 7), (5_000, 12, 3), (10**6, 3, 2)):
         sizes = choose_sizes(n_train, n_train, None, None, None)
         assert (sizes.patience, sizes.patience_of_network) == (first, network)
     given = choose_sizes(5_000, 5_000, None, None, None, early_stopping_patience=7)

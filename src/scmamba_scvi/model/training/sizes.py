@@ -1,29 +1,21 @@
-"""Sizes that follow from the number of cells and features: patches, minibatch, epochs."""
+"""Sizes that follow from the number of cells: minibatch, epochs, patience."""
 
 import dataclasses
 import math
 
-from ...config import ModelConfig
 from ...errors import ScmambaError
 
 #: Steps after which held-out retrieval no longer improved on any data set tried.
 STEPS = 300
 #: Steps without improvement before a stage ends. Beside a trained linear branch a network gains in its first steps, or not at
-#: all: in 14 trainings on six sets never after 50 steps without.
-PATIENCE_STEPS, PATIENCE_STEPS_OF_NETWORK = 100, 50
+#: all, and its steps are the dear ones.
+PATIENCE_STEPS, PATIENCE_STEPS_OF_NETWORK = 100, 25
 #: Fewer pairs cannot show how modalities relate.
 MIN_PAIRED_CELLS = 20
 #: What to do where few cells are paired.
 SAME_NAMES = "If the modalities hold the same cells under other names, give them the same obs_names in every modality."
 #: Fraction of the cells to train on where none is given, as in scvi-tools.
 TRAIN_SIZE = 0.9
-#: Shortest patch worth a token.
-MIN_PATCH = 16
-
-
-def patch_size_for(config: ModelConfig, kind: str, n_features: int) -> int:
-    """Features of a patch: as configured, or as many as make about ``config.max_patches`` patches."""
-    return config.of_kind("patch_size", kind) or max(MIN_PATCH, math.ceil(n_features / config.max_patches))
 
 
 @dataclasses.dataclass(frozen=True)
