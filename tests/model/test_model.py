@@ -161,7 +161,8 @@ def test_features_put_in_another_order_after_setup_keep_their_places(mdata):
 def test_layouts_of_other_features_are_refused(mdata):
     SCMAMBA.setup_mudata(mdata)
     own = SCMAMBA(mdata).layouts
-    assert SCMAMBA(mdata, layouts=own).layouts == own
+    model = SCMAMBA(mdata, layouts=own)
+    assert model.layouts == own and model.coordinates("rna").placed.all()  # genes have coordinates in var alone
     for given in ({"rna": own["rna"]}, {"rna": own["atac"], "atac": own["rna"]}):
         with pytest.raises(ScmambaError, match="layouts are of so many features.*the modalities have .*'atac': 400"):
             SCMAMBA(mdata, layouts=given)

@@ -99,6 +99,7 @@ class SCMAMBA(
             self._check_is_set_up(adata)
         super().__init__(adata, registry)
         drop_managers_with(self)
+        is_new = config is None
         if config is None:
             preset = "small" if preset == "auto" else preset
             config = resolve_config(preset, n_latent=n_latent, **overrides)
@@ -114,7 +115,7 @@ class SCMAMBA(
         self.is_query_ = False
         self.reference_batches_ = 0
         self.places_ = {}
-        if layouts is None and adata is not None:
+        if is_new and adata is not None:  # a saved model brings those of its own data
             self.places_ = {kind: places_to_keep(self._var(kind)) for kind in self.modalities_ if kind in PLACED_KINDS}
         self._layouts = self._resolve_layouts(config, layouts)
         self.module = self._module_cls(config, self._layouts, len(self.batches))
