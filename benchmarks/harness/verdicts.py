@@ -7,6 +7,7 @@ import pandas as pd
 
 from .markdown import row
 from .scores import COUNTED, SCORES
+from .sets import title_of
 
 OURS = "scmamba-scvi"
 #: A difference of more than so many standard deviations over seeds counts.
@@ -66,6 +67,6 @@ def section(results: pd.DataFrame, order: list[str]) -> list[str]:
 def _where(worse: pd.DataFrame) -> list[str]:
     """Each score with its sets and the differences."""
     return [
-        f"{score} on {', '.join(f'{one.set} ({-one.gain:.3f})' for one in of_score.itertuples())}"
+        f"{score} on {', '.join(f'{title_of(one.set)} by {-one.gain:.3f}' for one in of_score.itertuples())}"
         for score, of_score in worse.groupby("score", sort=False)
     ]

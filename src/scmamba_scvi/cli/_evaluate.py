@@ -70,7 +70,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the random draws and of the clustering.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
-    """Score embeddings: cell types, alignment of the modalities, true matches and batches, as a table and a figure.
+    """Score how embeddings separate cell types, match modalities and mix batches, in a table and a figure.
 
     For example:
 
