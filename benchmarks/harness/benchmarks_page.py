@@ -130,7 +130,12 @@ def _ablation_section(name: str, results: pd.DataFrame) -> list[str]:
         return []
     order = {variant: i for i, variant in enumerate(variants.METHODS)}
     of_set = of_set[of_set["method"].isin(order)].sort_values("method", key=lambda m: m.map(order), kind="stable")
-    return [f"### {title_of(name)}", "", tables.table(of_set, ABLATED, {"CPU s": "fit_cpu_s"}, first="variant", ranked=False), ""]
+    return [
+        f"### {title_of(name)}",
+        "",
+        tables.table(of_set, ABLATED, {"CPU s": "fit_cpu_s"}, first="variant", ranked=False),
+        "",
+    ]
 
 
 def _draw(quality: pd.DataFrame) -> None:

@@ -49,4 +49,11 @@ def _table(name: str, of_set: list[dict], chance: float) -> list[str]:
             ])
         )  # fmt: skip
     patches = ", ".join(f"{n} patches of {kind}" for kind, n in of_set[0]["patches"].items())
-    return [f"### {title_of(name)}", "", f"{SETS[name].about}; {of_set[0]['cells']:,} training cells, {patches}.", "", *lines, ""]
+    return [
+        f"### {title_of(name)}",
+        "",
+        f"{SETS[name].about}; {of_set[0]['cells']:,} training cells, {patches}.",
+        "",
+        *lines,
+        "",
+    ]

@@ -29,7 +29,9 @@ def test_a_score_that_was_never_finite_is_named():
 
 def test_what_was_taken_out_of_batches_is_said():
     said = describe_batches({"rna": 0.0712, "atac": 0.031})
-    assert said == "Batch offsets removed from the joint embedding. Fraction of the variance: 7.1% in rna, 3.1% in atac."
+    assert (
+        said == "Batch offsets removed from the joint embedding. Fraction of the variance: 7.1% in rna, 3.1% in atac."
+    )
 
 
 def test_summary_history_figure_line_and_progress_bar_agree_after_two_trainings(mdata, capsys):
