@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -9,6 +10,7 @@ import logging
 import pathlib
 import re
 import runpy
+import textwrap
 import warnings
 
 import pytest
@@ -161,6 +163,41 @@ def test_sections_returns_are_shown_whole():
         assert shown.startswith(written) and bool(shown) == bool(written), name
         n_returns += bool(shown)
     assert n_returns > 30
+
+
+def sections_of(value: object) -> dict[str, str]:
+    """Text of each section of a docstring, by its title."""
+    parts = re.split(r"^(\w[\w ]*)\n-+$", inspect.getdoc(value) or "", flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def raised_by(function) -> set[str]:
+    """Names of the errors that a function raises itself."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    raised = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc]
+    return {ast.unparse(error.func if isinstance(error, ast.Call) else error) for error in raised}
+
+
+def lacking_in_docstring(function) -> set[str]:
+    """Parameters, results and errors of a function that its docstring leaves out, and parameters that do not exist."""
+    sections, signature = sections_of(function), inspect.signature(function)
+    entries = ",".join(re.findall(r"^\S.*$", sections.get("Parameters", ""), flags=re.MULTILINE))
+    lacking = {entry.strip(" *") for entry in entries.split(",")} ^ {name.strip("_") for name in signature.parameters}
+    if signature.return_annotation not in (None, "None", inspect.Signature.empty):
+        lacking |= {"Returns"} - {"Returns" for title in sections if title in ("Returns", "Yields")}
+    lacking |= {error for error in raised_by(function) if error not in sections.get("Raises", "")}
+    return lacking - {"self", "cls", ""}
+
+
+def test_docstrings_have_every_parameter_result_and_error():
+    functions = {}
+    for name, value in documented().items():
+        methods = methods_of(value) if inspect.isclass(value) else []
+        functions |= {name: value} | {f"{name}.{method}": inspect.getattr_static(value, method) for method in methods}
+    functions = {name: inspect.unwrap(function_of(value)) for name, value in functions.items()}
+    lacking = {name: lacking_in_docstring(value) for name, value in functions.items() if inspect.isfunction(value)}
+    assert len(lacking) > 100
+    assert not {name: found for name, found in lacking.items() if found}
 
 
 def test_every_module_of_the_interface_is_there_after_importing_the_package_alone():

@@ -185,4 +185,4 @@ def test_names_that_are_markup_are_text(written):
     page = Page(written[0].read_text(encoding="utf-8"))
     assert not {"u", "i"} & set(page.tags) and page.tags.count("img") == 9
     assert f"rna ({MARKUP['rna']})" in page.texts["td"] and f"atac ({MARKUP['atac']})" in page.texts["td"]
-    assert f"batches of {MARKUP['batch']!r} taken out" in " ".join(page.texts["p"])
+    assert f"offsets of the batches {MARKUP['batch']!r} removed" in " ".join(page.texts["p"])

@@ -11,6 +11,7 @@ import pandas as pd
 
 from .markdown import header, machines, mean_and_spread, read_findings, row
 from .paths import DOCS, RESULTS
+from .sets import title_of
 from .verdicts import N_DEVIATIONS
 
 PAGE = DOCS / "after-integration-results.md"
@@ -36,7 +37,7 @@ def page_lines(results: Path) -> list[str]:
 def rows_of(found: dict, each: Callable[[dict], Iterator[dict]]) -> pd.DataFrame:
     """The rows that ``each`` makes of one result, for all sets and seeds, with the columns ``set`` and ``seed``."""
     return pd.DataFrame([
-        {"set": name, "seed": seed, **values}
+        {"set": title_of(name), "seed": seed, **values}
         for name, of_set in found["sets"].items()
         for seed, result in of_set.items()
         for values in each({key: value for key, value in result.items() if key != "machine"})
@@ -200,7 +201,7 @@ NETWORKS = {"linear": "linear branch alone", "mamba": "default"}
 
 def _region_links(found: dict) -> list[str]:
     results = [
-        (name, NETWORKS[encoder], result)
+        (title_of(name), NETWORKS[encoder], result)
         for name, of_set in found["sets"].items()
         for encoder, result in of_set.items()
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from . import all_cells, tables
-from .sets import SETS
+from .sets import SETS, title_of
 
 SHOWN = ("kNN accuracy", "ARI", "NMI", "MAP", "cell-type ASW", "batch mixing", "batch ASW")
 MORE = ("ARI spread", "NMI spread")
@@ -26,7 +26,7 @@ def section(results: pd.DataFrame) -> list[str]:
         scored = of_set[of_set["fit_s"].notna()]
         if len(scored):
             lines += [
-                f"### {name}: all cells",
+                f"### {title_of(name)}: all cells",
                 "",
                 tables.table(scored, SHOWN, tables.COSTS),
                 "",

@@ -24,7 +24,7 @@ from .markdown import machines, read_findings
 from .paths import DOCS, FIGURES, RESULTS
 from .runner import read
 from .scores import SCORES
-from .sets import SETS
+from .sets import SETS, title_of
 from .tables import frame
 
 PAGE, ALL_ROWS = DOCS / "benchmarks.md", DOCS / "benchmarks-results.md"
@@ -93,7 +93,7 @@ def _older(quality: pd.DataFrame) -> list[str]:
     older = matched if "other modality" not in matched else matched[matched["other modality"].isna()]
     if not len(older):
         return []
-    sets = ", ".join(dict.fromkeys(older["set"]))
+    sets = ", ".join(map(title_of, dict.fromkeys(older["set"])))
     return [
         f"Not yet scored by today's definitions: {len(older)} results, of {sets}. Their mixing is among 100 neighbours or a tenth",
         "of the cells, their ARI and NMI of one seed, and the newer scores are missing.", "",
@@ -111,9 +111,9 @@ def _set_section(name: str, results: pd.DataFrame) -> list[str]:
     if not len(scored):
         return []
     lines = [
-        f"## {name}",
+        f"## {title_of(name)}",
         "",
-        SETS[name].about + ".",
+        f"{SETS[name].about} (`--sets {name}`).",
         "",
         tables.table(scored, MAIN, tables.COSTS),
         "",
@@ -130,7 +130,12 @@ def _ablation_section(name: str, results: pd.DataFrame) -> list[str]:
         return []
     order = {variant: i for i, variant in enumerate(variants.METHODS)}
     of_set = of_set[of_set["method"].isin(order)].sort_values("method", key=lambda m: m.map(order), kind="stable")
-    return [f"### {name}", "", tables.table(of_set, ABLATED, {"CPU s": "fit_cpu_s"}, first="variant", ranked=False), ""]
+    return [
+        f"### {title_of(name)}",
+        "",
+        tables.table(of_set, ABLATED, {"CPU s": "fit_cpu_s"}, first="variant", ranked=False),
+        "",
+    ]
 
 
 def _draw(quality: pd.DataFrame) -> None:
@@ -155,7 +160,7 @@ def _draw(quality: pd.DataFrame) -> None:
                 handles[method] = axis.axhline(accuracy, ls=":", lw=1.5, color=look["color"], zorder=1)
             else:
                 handles[method] = axis.plot(foscttm, accuracy, ls="", mec="white", mew=0.7, **look)[0]
-        axis.set(title=name, xlabel="FOSCTTM (lower is better)", xscale="log")
+        axis.set(title=title_of(name), xlabel="FOSCTTM (lower is better)", xscale="log")
         axis.set_ylabel("kNN accuracy" if i % n_columns == 0 else "")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")

@@ -12,7 +12,7 @@ from .methods import Embeddings
 from .paths import FIGURES
 from .runner import Track
 from .scores import N_NEIGHBORS
-from .sets import SETS, DataSet, Truth, all_cells
+from .sets import SETS, DataSet, Truth, all_cells, title_of
 
 #: About what 10x Multiome shows of each cell.
 FEATURES = {"n_genes": 10_000, "n_peaks": 50_000, "rna_counts": 1_000, "atac_counts": 2_000, "n_cell_types": 12}
@@ -106,7 +106,7 @@ def draw(all_cells_results: pd.DataFrame) -> None:
         means = scored[scored["set"] == name].groupby("method", sort=False)[["fit_cpu_s", "kNN accuracy"]].mean()
         for method, seconds, accuracy in means.itertuples():
             handles[method] = axis.plot(max(seconds, 0.1), accuracy, ls="", mec="white", mew=0.7, **looks[method])[0]
-        axis.set(title=name, xlabel="CPU seconds", xscale="log")
+        axis.set(title=title_of(name), xlabel="CPU seconds", xscale="log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
         axis.spines[["top", "right"]].set_visible(False)

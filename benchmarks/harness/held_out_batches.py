@@ -12,7 +12,7 @@ from .methods import OWN_VARIANTS, Embeddings, Fitted, Method
 from .methods.linear import values
 from .runner import Track
 from .scores import N_NEIGHBORS
-from .sets import SETS, Task, Truth, new_donors
+from .sets import SETS, Task, Truth, new_donors, title_of
 
 SHOWN = (
     "kNN: accuracy",
@@ -94,7 +94,7 @@ def section(results: pd.DataFrame) -> list[str]:
         if len(scored):
             n_cells = int(scored["cells"].iloc[0])
             lines += [
-                f"### {name}: new donors", "",
+                f"### {title_of(name)}: new donors", "",
                 f"New are the batches {', '.join(dataset.new_donors)}; {n_cells:,} cells are the reference.", "",
                 tables.table(scored, SHOWN, {"CPU s": "fit_cpu_s"}), "", *tables.not_run(of_set, METHODS),
             ]  # fmt: skip

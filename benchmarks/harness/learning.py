@@ -8,7 +8,7 @@ import pandas as pd
 
 from .markdown import header, mean_and_spread, row
 from .paths import FIGURES
-from .sets import DataSet, train_and_test
+from .sets import DataSet, title_of, train_and_test
 
 METHODS = ["scmamba-scvi", "weighted CCA", "CCA"]
 SIZES = (200, 400, 800, 1_600, 3_200, None)  # None is all
@@ -39,7 +39,7 @@ def section(results: pd.DataFrame) -> list[str]:
     ]  # fmt: skip
     for name, of_set in curves.groupby("whole", sort=False):
         methods = [m for m in METHODS if m in set(of_set["method"])]
-        lines += [f"### {name}: training cells", ""]
+        lines += [f"### {title_of(name)}: training cells", ""]
         lines += header(["cells", *(f"{m}: {s}" for s in SHOWN for m in methods if s in of_set)])
         for cells, of_size in of_set.groupby("cells"):
             by_method = {m: of_size[of_size["method"] == m] for m in methods}
@@ -68,7 +68,7 @@ def draw(results: pd.DataFrame) -> None:
                 if score in of_method:
                     means = of_method.groupby("cells")[score].mean()
                     axis.plot(means.index, means, marker="o", ms=4, color=color, label=method)
-            axis.set(xscale="log", ylabel=score if j == 0 else "", title=name if i == 0 else "")
+            axis.set(xscale="log", ylabel=score if j == 0 else "", title=title_of(name) if i == 0 else "")
             axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
             axis.minorticks_off()
             axis.tick_params(axis="x", labelrotation=45)

@@ -8,7 +8,7 @@ from .markdown import header, machines, read_findings, row
 from .paper import RESULTS, SIZES, VARIANTS
 from .paths import DOCS
 from .runner import read
-from .sets import SETS
+from .sets import SETS, title_of
 
 PAGE = DOCS / "paper-preset.md"
 SHOWN = ("FOSCTTM", "recall@10", "kNN accuracy")
@@ -49,4 +49,11 @@ def _table(name: str, of_set: list[dict], chance: float) -> list[str]:
             ])
         )  # fmt: skip
     patches = ", ".join(f"{n} patches of {kind}" for kind, n in of_set[0]["patches"].items())
-    return [f"### {name}", "", f"{SETS[name].about}; {of_set[0]['cells']:,} training cells, {patches}.", "", *lines, ""]
+    return [
+        f"### {title_of(name)}",
+        "",
+        f"{SETS[name].about}; {of_set[0]['cells']:,} training cells, {patches}.",
+        "",
+        *lines,
+        "",
+    ]

@@ -145,8 +145,8 @@ def _scaling(found: dict) -> list[str]:
     lines = [
         "## Cells, peaks and patches", "",
         f"`scaling.py`. Random counts of {n_genes:,} genes and {n_peaks:,} peaks; a cell has {of_genes:.0%} of the genes and {of_peaks:.0%} of the peaks. Preset `{found['preset']}`,",
-        f"minibatches of at most {max(size['batch_size'] for size in by_cells)}; time in {time_is}, each size in a process of its own. \"Start and joint",
-        "embedding\" is the rest of setup and training: the spectral initialization, the first step, and the fit of the joint embedding.", "",
+        f"minibatches of at most {max(size['batch_size'] for size in by_cells)}; time in {time_is}, each size in a process of its own.",
+        "\"Initialization and joint embedding\" is the rest of setup and training. It includes the first step.", "",
         "![Time and memory against cells and peaks, time against patches](_static/scaling.png)", "",
         *header(["cells", "counts MB", "initialization and joint embedding s", "epoch s", "embedding s",
                  "ms per cell, epoch", "ms per cell, embedding", "added by training MB"], n_left=0),
@@ -257,11 +257,11 @@ GPU_CALLS = (
 def _ten_million(found: dict) -> list[str]:
     lines = [
         "## Ten million cells: an estimate", "",
-        f"`ten_million_cells.py` reckons {found['cells']:,} cells x {found['features']:,} features from slopes that others measured, preset `small`:",
+        f"`ten_million_cells.py` estimates {found['cells']:,} cells x {found['features']:,} features from slopes that others measured, preset `small`:",
         f"{found['file_kb_per_cell']} kB per cell in the file, at most {found['read_ms_per_cell']} ms to read it, {found['step_ms_per_cell']} ms in a training step and",
         f"{found['embed_ms_per_cell']} ms to embed it on a GPU; {found['passes']} passes over the data, as `train` takes by default. Reading runs beside",
         "the steps. Nothing of this size was run; bandwidths between GPUs are those of data sheets.", "",
-        *header(["GPUs", "start h", "reading h", "steps h", "exchange h", "embedding h", "whole h", "GB on a GPU", "GB of each process", "TB read"], n_left=0),
+        *header(["GPUs", "initialization h", "reading h", "steps h", "exchange h", "embedding h", "whole h", "GB on a GPU", "GB of each process", "TB read"], n_left=0),
     ]  # fmt: skip
     keys = (
         "devices",
@@ -278,10 +278,10 @@ def _ten_million(found: dict) -> list[str]:
     lines += [row([str(one[key]) for key in keys]) for one in found["rows"]]
     return [
         *lines, "",
-        "Reading breaks first: one process cannot decompress as fast as a GPU trains. Every process reads only its own part, so that",
-        "several GPUs divide it; on one, fewer passes would do, as 300 steps are the least that training needs. The gradient of the",
-        "feature embeddings, dense and exchanged in every step, is what limits many machines. Held-out cells and the sample of the",
-        "start have a fixed size.",
+        "Reading is the limit. One process cannot decompress as fast as a GPU trains. Several GPUs divide the reading, as every process",
+        "reads only its own part. On one GPU fewer passes would do, since training needs 300 steps at least. With many machines the limit",
+        "is the gradient of the feature embeddings, which is dense and exchanged in every step. Held-out cells and the cells of the",
+        "initialization are a sample of fixed size.",
     ]  # fmt: skip
 
 

@@ -190,6 +190,27 @@ SETS: dict[str, DataSet] = {
     )
 }  # fmt: skip
 
+#: What pages and figures call the sets; `--sets` and the results know them by their names.
+TITLES = {
+    "snareseq_mouse_cortex": "Mouse cortex",
+    "bmmc_multiome_5k": "Bone marrow Multiome",
+    "bmmc_cite_5k": "Bone marrow CITE-seq",
+    "bmmc_cite_starter": "Bone marrow CITE-seq (600 cells)",
+    "pbmc_reapseq": "Blood REAP-seq",
+    "pbmc_multiome_tiny_muon": "Blood Multiome (45 genes)",
+    "multiome_weak_batches": "Simulated Multiome",
+    "multiome_strong_batches": "Simulated Multiome (strong batches)",
+    "multiome_shallow": "Simulated Multiome (shallow)",
+    "multiome_20k": "Simulated Multiome (20,000 cells)",
+    "citeseq_weak_batches": "Simulated CITE-seq",
+    "citeseq_strong_batches": "Simulated CITE-seq (strong batches)",
+}
+
+
+def title_of(name: str) -> str:
+    """What a page calls a set; a set that has no title has its name."""
+    return TITLES.get(name, name)
+
 
 def from_file(path: str, labels_key: str | None, batch_key: str | None) -> DataSet:
     """Any paired .h5mu of raw counts."""

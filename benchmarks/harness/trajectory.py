@@ -10,7 +10,7 @@ import pandas as pd
 from . import tables
 from .methods import Embeddings
 from .methods.linear import components
-from .sets import SETS, Task
+from .sets import SETS, Task, title_of
 
 SHOWN = ("stage order", "trajectory conservation", "pseudotime consistency", "neighbourhood overlap", "cells reached")
 #: Neighbours in the overlap of neighbourhoods, among the points of both modalities.
@@ -82,5 +82,5 @@ def section(results: pd.DataFrame) -> list[str]:
         of_set = results[results["set"] == name]
         if len(of_set):
             n_cells = int(of_set["cells"].iloc[0])
-            lines += [f"### {name}: {n_cells:,} erythroid cells", "", tables.table(of_set, SHOWN), ""]
+            lines += [f"### {title_of(name)}: {n_cells:,} erythroid cells", "", tables.table(of_set, SHOWN), ""]
     return lines

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .markdown import row
+from .markdown import header, row
 from .scores import COUNTED, SCORES
+from .sets import title_of
 
 OURS = "scmamba-scvi"
 #: A difference of more than so many standard deviations over seeds counts.
@@ -50,8 +51,9 @@ def section(results: pd.DataFrame, order: list[str]) -> list[str]:
         "## The defaults against each method", "",
         f"Over all sets and all scores: in how many the defaults are better, the same or worse. Better and worse mean by more than {N_DEVIATIONS}",
         "standard deviations over seeds (of the set; of the median set where it was fitted once).", "",
-        row(["against", "better", "same", "worse", "worse in"]), row(["---", "--:", "--:", "--:", "---"]),
+        *header(["against", "better", "same", "worse"], n_left=1),
     ]  # fmt: skip
+    losses = []
     for method in order:
         of_method = table[table["method"] == method]
         if not len(of_method):
@@ -59,13 +61,14 @@ def section(results: pd.DataFrame, order: list[str]) -> list[str]:
         worse = of_method[of_method["gain"] < -of_method["margin"]]
         better = int((of_method["gain"] > of_method["margin"]).sum())
         same = len(of_method) - better - len(worse)
-        lines.append(row([method, str(better), str(same), str(len(worse)), "; ".join(_where(worse))]))
-    return [*lines, ""]
+        lines.append(row([method, str(better), str(same), str(len(worse))]))
+        losses += [f"- **{method}**: {'; '.join(_where(worse))}."] if len(worse) else []
+    return [*lines, "", "Where the defaults are worse:", "", *losses, ""]
 
 
 def _where(worse: pd.DataFrame) -> list[str]:
     """Each score with its sets and the differences."""
     return [
-        f"{score} on {', '.join(f'{one.set} ({-one.gain:.3f})' for one in of_score.itertuples())}"
+        f"{score} on {', '.join(f'{title_of(one.set)} by {-one.gain:.3f}' for one in of_score.itertuples())}"
         for score, of_score in worse.groupby("score", sort=False)
     ]

@@ -47,6 +47,11 @@ class ModelConfig:
 
     Options whose type has a ``Mapping`` also take a dict from kind of modality to value.
 
+    Raises
+    ------
+    ScmambaError
+        A value is out of its bounds, or two options exclude each other.
+
     Examples
     --------
     >>> config.ModelConfig(n_latent=32).encoder

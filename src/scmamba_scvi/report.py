@@ -248,7 +248,9 @@ def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple
 def _describe_run(model: SCMAMBA) -> str:
     summary = model.training_summary_
     size = sum(p.numel() for p in model.module.parameters())
-    batches = f"batches of {model.batch_key!r} taken out" if model._corrects_batches else "no batches taken out"
+    batches = (
+        f"offsets of the batches {model.batch_key!r} removed" if model._corrects_batches else "no batch offsets removed"
+    )
     removed = [
         f"{part:.1%} of the variance of {kind}" for kind, part in summary.get("batch_variance_removed", {}).items()
     ]
@@ -284,7 +286,7 @@ def _figures(
         figures.append(_figure(
             "Embedding",
             "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality, in a plane "
-            "of their own: where the colours mix, the modalities agree.",
+            "of their own. Where the colours mix, the modalities agree.",
             lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
         ))  # fmt: skip
     if agreement is not None and np.isfinite(agreement["evidence"]).any():

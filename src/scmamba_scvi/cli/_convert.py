@@ -19,9 +19,9 @@ def convert(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Rewrite files as one MuData: as zarr, in chunks that are fast to read a few cells from, or as .h5mu.
+    """Rewrite files as one MuData, .zarr or .h5mu. A zarr is fast to read a few cells from.
 
-    A MuData is rewritten as zarr without loading it. scmamba_scvi.data.open_mudata leaves its matrices on disk.
+    A MuData becomes a zarr without being loaded. scmamba_scvi.data.open_mudata leaves its matrices on disk.
 
     For example:
 

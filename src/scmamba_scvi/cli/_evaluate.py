@@ -70,7 +70,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the random draws and of the clustering.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
-    """Score embeddings: cell types, alignment of the modalities, true matches and batches, as a table and a figure.
+    """Score how embeddings separate cell types, match modalities and mix batches, in a table and a figure.
 
     For example:
 
@@ -102,7 +102,8 @@ def evaluate(
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]
         n_cells = mdata.n_obs if validation is None else int(validation.sum())
         title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
-        out.print(_table(scores, lower, title, ON_ALL if validation is None else ON_VALIDATION))
+        out.print(_table(scores, lower, title))
+        say(ON_ALL if validation is None else ON_VALIDATION)
         csv.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(csv) as unfinished:
             scores.to_csv(unfinished)
@@ -122,9 +123,9 @@ def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:
     return prefix.with_name(f"{prefix.name}.csv"), prefix.with_name(f"{prefix.name}.png")
 
 
-def _table(scores: pd.DataFrame, lower: Sequence[str], title: str, caption: str) -> Table:
+def _table(scores: pd.DataFrame, lower: Sequence[str], title: str) -> Table:
     """Scores in rows, a section for each group, methods in columns; the best of several methods in bold."""
-    table = Table(title=escape(title), title_style="bold", header_style="bold", caption=caption)
+    table = Table(title=escape(title), title_style="bold", header_style="bold")
     table.add_column("")
     table.add_column("score")
     for method in scores.index:

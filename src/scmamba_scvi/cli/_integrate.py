@@ -178,6 +178,7 @@ def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA
     scores = workflow.validation_scores(mdata, model, labels_key)
     if len(scores):
         out.print(_table(scores))
+        say("No weight was fitted to these cells, but they chose the epoch. On new cells scores are a little worse.")
     return model
 
 
@@ -213,10 +214,7 @@ def _write_results(
 def _table(scores: pd.DataFrame) -> Table:
     """Scores of the validation cells beside what chance and a perfect embedding give."""
     n_cells = ", ".join(f"{n:,}" for n in dict.fromkeys(scores["n_cells"]))
-    table = Table(
-        title=f"{n_cells} validation cells", title_style="bold", header_style="bold",
-        caption="No weight was fitted to these cells, but they chose the epoch: on new cells scores are a little worse.",
-    )  # fmt: skip
+    table = Table(title=f"{n_cells} validation cells", title_style="bold", header_style="bold")
     table.add_column("score")
     for name in ("scmamba-scvi", "chance", "perfect"):
         table.add_column(name, justify="right")

@@ -51,6 +51,8 @@ def fetch_bone_marrow(
     ------
     ScmambaError
         The file is not there and cannot be downloaded; the message says where to get it and where to put it.
+    UnknownNameError
+        No such ``assay``.
 
     Notes
     -----

@@ -35,7 +35,12 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
     Returns
     -------
     MuData to set up, train on and embed, as one in memory; names and tables are in memory. A ``.h5mu`` stays open, for
-    reading only, as long as the object lives. What is missing, damaged or no MuData is a `ScmambaError`.
+    reading only, as long as the object lives.
+
+    Raises
+    ------
+    ScmambaError
+        The file is missing, damaged, or holds no MuData.
 
     Examples
     --------

@@ -34,7 +34,8 @@ class Metric:
     group: Literal["bio", "omics", "single-cell", "batch"]
     #: What it measures, in one line.
     about: str
-    function: Callable[[Embedded], float]  # raises a ScmambaError if the data lack what it needs
+    #: Computes it. Raises a :class:`~scmamba_scvi.errors.ScmambaError` if the data lack what it needs.
+    function: Callable[[Embedded], float]
     #: Whether a better integration has a higher score.
     higher_is_better: bool = True
     #: Whether it is part of the paper's mean of the group (equations 20 and 21).

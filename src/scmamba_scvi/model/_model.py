@@ -161,9 +161,11 @@ class SCMAMBA(
             (rna, gex, expression; atac, peaks, accessibility; protein, prot, adt) or by ``var["feature_types"]``.
         layers
             From kind to the layer with raw counts; a kind that is not named uses ``.X``.
-        batch_key, labels_key
-            Columns with the batch and the label of each cell: in ``mdata.obs``, else in the modalities' ``obs``, or in that
-            of one modality as ``"rna:batch"``. Every cell needs a batch.
+        batch_key
+            Column with the batch of each cell, in ``mdata.obs``, else in the modalities' ``obs``. ``"rna:batch"`` takes the
+            one of one modality. Every cell needs a batch.
+        labels_key
+            Column with the label of each cell, found like that of the batch.
         unlabeled_category
             Value of ``labels_key`` that stands for "not known", as a missing value does.
         require_counts
@@ -172,11 +174,15 @@ class SCMAMBA(
             Build of the coordinates, such as ``"hg38"`` or ``"GRCm38"``. `None`: the one in ``uns["genome"]`` or, as 10x
             writes it, ``var["genome"]``, if there is one. From then on, data of another build are refused. It also says
             what names of references mean that are not known.
+        **kwargs
+            scvi-tools' own, such as ``source_registry``, which it passes when it loads a model.
 
         Raises
         ------
         ScmambaError
             Before anything is registered; the message says what is wrong, where, and what to do.
+        UnknownNameError
+            No such argument, modality, kind, layer or column.
 
         Examples
         --------

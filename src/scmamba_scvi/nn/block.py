@@ -19,11 +19,33 @@ class Branch(nn.Module, abc.ABC):
         """Everything before the last linear map."""
 
     def project(self, x: Tensor, weight: Tensor) -> Tensor:
-        """``(..., d)`` to ``(..., d)`` with ``weight`` in place of that of the last linear map."""
+        """The branch with other weights in its last linear map.
+
+        Parameters
+        ----------
+        x
+            Tokens ``(..., d)``.
+        weight
+            In place of ``out_proj.weight``.
+
+        Returns
+        -------
+        ``(..., d)``.
+        """
         return nn.functional.linear(self.hidden(x), weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., d)`` to ``(..., d)``."""
+        """The branch, without the residual.
+
+        Parameters
+        ----------
+        x
+            Tokens ``(..., d)``.
+
+        Returns
+        -------
+        ``(..., d)``.
+        """
         return self.project(x, self.out_proj.weight)
 
 

@@ -79,11 +79,31 @@ class Encoder(nn.Module):
         self.gate = nn.Parameter(torch.full((config.n_latent,), float(config.gate_init))) if self.network else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values ``(n, f)``, dense or CSR, to unit vectors ``(n, z)`` in float32."""
+        """Embedding of cells: `embed` of what `hidden` returns.
+
+        Parameters
+        ----------
+        x
+            Values ``(n, f)``, dense or CSR.
+
+        Returns
+        -------
+        Unit vectors ``(n, z)``, float32.
+        """
         return self.embed(self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Linear branch and network side by side, ``(n, f)`` to ``(n, hidden_width)`` in float32."""
+        """Linear branch and network side by side, every cell by itself. In training the input is masked first.
+
+        Parameters
+        ----------
+        x
+            Values ``(n, f)``, dense or CSR.
+
+        Returns
+        -------
+        ``(n, hidden_width)``, float32: ``z`` columns of the linear branch, then those of the network.
+        """
         if self.training and self.mask_rate > 0:
             x = mask_inputs(x, self.mask_rate)
         parts = []
@@ -100,7 +120,17 @@ class Encoder(nn.Module):
         return torch.cat(parts, -1)
 
     def embed(self, hidden: Tensor) -> Tensor:
-        """Head, gate and sum: what `hidden` returned to unit vectors ``(n, z)``."""
+        """Head, gate and sum. In training, the batch norm of the head sees the cells together.
+
+        Parameters
+        ----------
+        hidden
+            ``(n, hidden_width)``, what `hidden` returned.
+
+        Returns
+        -------
+        Unit vectors ``(n, z)``.
+        """
         if self.gate is None or not self.runs_network:
             return F.normalize(hidden, dim=-1)
         linear, of_network = hidden.split([hidden.shape[1] - self._width, self._width], -1)
@@ -122,12 +152,19 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def initialize_from(self, directions: Tensor, mean: Tensor) -> None:
-        """Make the untrained encoder ``(x - mean) @ directions``, up to the length of vectors before they are normalized."""
+        """Make the untrained encoder ``(x - mean) @ directions``, up to the length of vectors before they are normalized.
+
+        Parameters
+        ----------
+        directions
+            ``(f, k)``, at most as many as the embedding has dimensions. The other dimensions of the linear branch are zero.
+        mean
+            ``(f,)``, mean of the values that the directions were found on.
+        """
         branch = self.linear_branch
         assert branch is not None, "nothing else can hold it"
         n_found = directions.shape[1]
         rms = directions.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-        # latent dimensions for which there is no direction are zero in the linear branch, free for the network
         self.embedding.weight.normal_(0, SPECTRAL_RMS)
         self.embedding.weight[:, :n_found] = directions * (SPECTRAL_RMS / rms)
         branch.weight.zero_()
@@ -136,12 +173,24 @@ class Encoder(nn.Module):
         branch.bias[:n_found] = -mean @ directions
 
     def checkpoint_activations(self, n_blocks: int) -> None:
-        """In training, keep only the input of the first ``n_blocks``, and compute the rest again in the backward pass."""
+        """In training, keep only the input of some blocks, and compute their activations again in the backward pass.
+
+        Parameters
+        ----------
+        n_blocks
+            So many, the first ones.
+        """
         if isinstance(self.network, SequenceNetwork):
             self.network.n_checkpointed = n_blocks
 
     def compile_kernels(self, n_cells: int) -> None:
-        """On a GPU, compile the kernels of a training step of ``n_cells`` side by side; draws no random numbers."""
+        """On a GPU, compile the kernels of a training step side by side; draws no random numbers.
+
+        Parameters
+        ----------
+        n_cells
+            Cells of a minibatch.
+        """
         if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
             return
         position = self.embedding.position
@@ -153,7 +202,12 @@ class Encoder(nn.Module):
             torch.autograd.grad(self.network(tokens).sum(), tokens)
 
     def activation_bytes(self) -> list[tuple[int, int]]:
-        """Per block, bytes that it keeps for one cell in training, and bytes of its input; draws no random numbers."""
+        """Memory of the blocks in training, for one cell; draws no random numbers.
+
+        Returns
+        -------
+        Per block, bytes of its activations and bytes of its input; empty without blocks.
+        """
         if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
             return []
         position = self.embedding.position  # (c, d)
@@ -167,16 +221,31 @@ class Encoder(nn.Module):
         return [(n_bytes, of_input) for n_bytes in kept]
 
     def spectral_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the linear branch, which start good and are trained slowly; none without it."""
+        """Parameters of the linear branch, which start good and are trained slowly.
+
+        Returns
+        -------
+        Feature embeddings, weight and bias; none without a linear branch.
+        """
         return [] if self.linear_branch is None else [self.embedding.weight, *self.linear_branch.parameters()]
 
     def adaptable_parameters(self) -> list[nn.Parameter]:
-        """What training on a query may change without moving the reference far: the bias of the linear branch, and the gate."""
+        """What training on a query may change without moving the reference far.
+
+        Returns
+        -------
+        Bias of the linear branch, and the gate, those that there are.
+        """
         bias = [] if self.linear_branch is None else [self.linear_branch.bias]
         return bias if self.gate is None else [*bias, self.gate]
 
     def network_parameters(self) -> list[nn.Parameter]:
-        """Parameters that the linear branch does not read."""
+        """Parameters that the linear branch does not read.
+
+        Returns
+        -------
+        All but `spectral_parameters`.
+        """
         linear = {id(parameter) for parameter in self.spectral_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in linear]
 

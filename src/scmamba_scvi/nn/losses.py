@@ -31,7 +31,12 @@ class Temperature(nn.Module):
         self.log = nn.Parameter(torch.tensor(float(initial)).log(), requires_grad=learn)
 
     def forward(self) -> Tensor:
-        """Scalar in [0.01, 1]."""
+        """Temperature as the losses take it.
+
+        Returns
+        -------
+        Scalar between 0.01 and 1.
+        """
         return self.log.exp().clamp(self.lowest, self.highest)
 
 

@@ -42,6 +42,11 @@ def confusion(y_true: Any, y_pred: Any, *, figure: Figure | None = None) -> Axes
     -------
     The ``Axes``. Values below 1 % are drawn but not written, and zeros are left white.
 
+    Raises
+    ------
+    ScmambaError
+        The two differ in length, no cell has both labels, or there are too many labels to read.
+
     Examples
     --------
     >>> ax = pl.confusion(["T", "T", "B"], ["T", "B", "B"])

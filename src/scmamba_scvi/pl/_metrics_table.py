@@ -40,9 +40,9 @@ def metrics_table(
 ) -> Axes:
     """Draw a table of scores: methods in rows, scores in groups of columns, summaries as bars.
 
-    Methods are in the order of their score ``"overall"``, if there is one, the best first. Within a column, colour runs from the worst method (pale) to the best (full); where they differ by less than 0.05 it
-    stays near the middle. An arrow marks scores where lower is better, a dash what was not scored. With one method there is
-    nothing to compare: each score has a row, and a bar from 0 to 1.
+    Methods are in the order of their score ``"overall"``, if there is one, the best first. Within a column, colour runs from
+    the worst method (pale) to the best (full). Where they differ by less than 0.05 it stays near the middle. An arrow marks
+    scores where lower is better, a dash what was not scored. Of one method, each score has a row with a bar from 0 to 1.
 
     Parameters
     ----------
@@ -56,6 +56,11 @@ def metrics_table(
     Returns
     -------
     The ``Axes``.
+
+    Raises
+    ------
+    ScmambaError
+        The table is empty, or holds text, infinite values, or the same column twice.
 
     Examples
     --------

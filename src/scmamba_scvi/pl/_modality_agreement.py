@@ -51,6 +51,11 @@ def modality_agreement(
     The ``Axes`` of the histogram and, with ``mdata``, of the embedding. Low values are drawn on top, cells without a
     value in grey below.
 
+    Raises
+    ------
+    ScmambaError
+        No value is finite, a cell is not in ``mdata``, or ``mdata`` lacks the coordinates.
+
     Examples
     --------
     >>> agreement = model.get_modality_agreement()

@@ -36,6 +36,11 @@ def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> l
     -------
     One ``Axes`` per group, with the names of its most important features.
 
+    Raises
+    ------
+    ScmambaError
+        The table lacks a column, or none of its features has coordinates.
+
     Examples
     --------
     >>> table = model.get_region_importance(

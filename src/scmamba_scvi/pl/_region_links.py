@@ -41,6 +41,11 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, figure: Figure | None =
     The ``Axes``. The grey band is the background, mean and one standard deviation; the line is the mean of the pairs at
     that distance, with twice its standard error. The genes of the highest z are named.
 
+    Raises
+    ------
+    ScmambaError
+        The table lacks a column, or no pair has a z-score.
+
     Examples
     --------
     >>> ax = pl.region_links(model.get_region_links(max_distance=1_000_000))

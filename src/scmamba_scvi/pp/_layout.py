@@ -29,6 +29,11 @@ class FeatureLayout:
 
     Data are never reordered: the tokenizer applies ``slots`` as an index. Made by :func:`feature_layout`.
 
+    Raises
+    ------
+    ScmambaError
+        A slot lies outside the grid, two features share one, or a number is out of range.
+
     Examples
     --------
     >>> var = pd.DataFrame(index=["chr2:1-4", "chr1:5-9", "LINC1"])

@@ -30,8 +30,7 @@ def test_a_score_that_was_never_finite_is_named():
 def test_what_was_taken_out_of_batches_is_said():
     said = describe_batches({"rna": 0.0712, "atac": 0.031})
     assert (
-        said
-        == "Differences between batches, taken out of the joint embedding: 7.1% of rna and 3.1% of atac (of the variance)."
+        said == "Batch offsets removed from the joint embedding. Fraction of the variance: 7.1% in rna, 3.1% in atac."
     )
 
 

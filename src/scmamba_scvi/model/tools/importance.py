@@ -80,8 +80,9 @@ class ImportanceMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            No such column or group, fewer than two groups, a group with fewer than 5 cells that have the modality, or the
-            model is not trained.
+            Fewer than two groups, a group with fewer than 5 cells that have the modality, or the model is not trained.
+        UnknownNameError
+            No such column, group, modality or level.
 
         See Also
         --------

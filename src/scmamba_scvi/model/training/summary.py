@@ -23,8 +23,8 @@ SCORES: Final[dict[str, Score]] = {
 
 def describe_batches(removed: Mapping[str, float]) -> str:
     """What the correction of batches took out of the joint embedding, a fraction of the variance per kind of modality."""
-    parts = " and ".join(f"{fraction:.1%} of {kind}" for kind, fraction in removed.items())
-    return f"Differences between batches, taken out of the joint embedding: {parts} (of the variance)."
+    parts = ", ".join(f"{fraction:.1%} in {kind}" for kind, fraction in removed.items())
+    return f"Batch offsets removed from the joint embedding. Fraction of the variance: {parts}."
 
 
 def describe_result(summary: Mapping[str, Any]) -> str:
