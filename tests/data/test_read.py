@@ -150,6 +150,21 @@ def test_a_file_that_is_not_there_is_named_with_one_that_is(tmp_path):
         read(tmp_path / "filtered_feature_bc_matrx.h5")
 
 
+@pytest.mark.parametrize("prefix", ["", "GSM123_sample1_"], ids=["file", "GEO"])
+def test_files_of_cell_ranger_that_are_not_a_folder_of_it_are_named(tmp_path, prefix):
+    write_10x_folder(tmp_path / "cells")
+    for file in list((tmp_path / "cells").iterdir()):
+        file.rename(file.with_name(prefix + file.name))
+    if prefix:
+        with pytest.raises(
+            ScmambaError, match="GSM123_sample1_matrix.mtx.gz, with.*take 'GSM123_sample1_' off their names"
+        ):
+            read(tmp_path / "cells")
+    else:
+        with pytest.raises(ScmambaError, match="one of three files of Cell Ranger: pass their folder, .*cells"):
+            read(tmp_path / "cells" / "matrix.mtx.gz")
+
+
 def test_one_modality_is_not_enough(tmp_path, multiome):
     write_10x(tmp_path / "rna.h5", types=["Gene Expression"] * 5)
     with pytest.raises(ScmambaError, match=r"10x \(Cell Ranger\) file with rna only.*read\(\{'rna'"):

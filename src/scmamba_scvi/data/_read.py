@@ -120,6 +120,8 @@ def _read_one(path: Path) -> MuData | AnnData:
 
 def _read_file(path: Path) -> MuData | AnnData:
     if not h5py.is_hdf5(path):
+        if path.name in ("matrix.mtx", "matrix.mtx.gz"):
+            raise ScmambaError(f"{path} is one of three files of Cell Ranger: pass their folder, {path.parent}.")
         raise ScmambaError(f"{path} is not a file of counts that can be read here: {READABLE}.")
     check_declared_sizes(path)
     with h5py.File(path, "r") as file:
@@ -147,6 +149,14 @@ def _read_folder(path: Path) -> MuData | AnnData:
     for inside in ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix"):
         if (path / inside).exists():
             return _read_one(path / inside)
+    prefixed = [file.name for file in sorted(path.iterdir()) if re.search(r".[._-]matrix\.mtx(\.gz)?$", file.name)]
+    if prefixed:
+        prefix = prefixed[0][: prefixed[0].rindex("matrix.mtx")]
+        raise ScmambaError(
+            f"{path} has {prefixed[0]}, with something before Cell Ranger's name, as GEO puts it there. Put the three files of "
+            f"each sample into a folder of their own, and take {prefix!r} off their names: matrix.mtx.gz, barcodes.tsv.gz, "
+            f"features.tsv.gz."
+        )
     raise ScmambaError(
         f"{path} is a folder without matrix.mtx.gz, and no .zarr: it has {sorted(f.name for f in path.iterdir())[:5]}. "
         f"Pass a file or a folder of counts: {READABLE}."
@@ -200,7 +210,7 @@ def _parts_of(adata: AnnData) -> dict[str, AnnData]:
     """An AnnData by the types of its features, with the proteins that its ``obsm`` holds; ``""`` for a type that is not known."""
     column = next((name for name in TYPE_COLUMNS if name in adata.var), None)
     types = pd.Series("", index=adata.var_names) if column is None else adata.var[column].astype(str)
-    names = adata.var_names.to_numpy(dtype=object)
+    names = adata.var_names.to_numpy(dtype=object, copy=True)  # pandas 3 gives a view that cannot be written
     for value in types.unique():  # a gene and a protein may share a name, two genes may not
         of_type = (types == value).to_numpy()
         names[of_type] = make_index_unique(pd.Index(names[of_type]))
