@@ -24,7 +24,7 @@ def model_of(curves=None, n_validation=100, **summary):
     """What is read of a trained model."""
     known = {"best_epoch": 2, "monitor": "foscttm_validation", "stage_starts": [0]}
     return SimpleNamespace(
-        history=history() if curves is None else curves, validation_indices=np.arange(n_validation),
+        history=history() if curves is None else curves, validation_indices_=np.arange(n_validation),
         training_summary_=known | summary,
     )  # fmt: skip
 
