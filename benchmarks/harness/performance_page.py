@@ -98,10 +98,12 @@ def _published(found: dict) -> list[str]:
         f"network in the paper's shape (10 and 12 blocks of width 512) made of the same modules; {time}.", "",
         *header(["network", "preset", "step ms", "cells/s"], n_left=2),
     ]  # fmt: skip
+    notes = []
     for network in found["rows"]:
-        cost = [network["note"], ""] if "note" in network else [str(network["step_ms"]), str(network["cells_per_s"])]
+        cost = ["–", "–"] if "note" in network else [str(network["step_ms"]), str(network["cells_per_s"])]
         lines.append(row([network["network"], network["preset"], *cost]))
-    return [*lines, *_measured_on(found)]
+        notes += ["", f"*{network['network']}*: {network['note']}."] if "note" in network else []
+    return [*lines, *notes, *_measured_on(found)]
 
 
 def _memory(found: dict) -> list[str]:
