@@ -97,7 +97,7 @@ def test_a_model_that_does_not_know_its_validation_cells_has_no_such_scores(inte
 
 def test_validation_cells_are_those_of_the_model_s_own_data(integrated):
     mdata, model = integrated
-    with pytest.raises(ScmambaError, match="not the cells of the model, in their order"):
+    with pytest.raises(ScmambaError, match="positions among the cells of the training"):
         workflow.validation_scores(mdata[::-1].copy(), model)
 
 

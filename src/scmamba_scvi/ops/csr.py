@@ -127,7 +127,8 @@ def mask_inputs(x: Tensor, rate: float) -> Tensor:
         return with_values(x, F.dropout(values, rate))
     keep = torch.rand(values.shape, device=values.device) >= rate
     # once, as indexing by the mask would search it for each of the two arrays; numpy needs a tenth of torch's time for it
-    kept = torch.from_numpy(np.flatnonzero(keep.numpy()))
+    on_cpu = keep.device.type == "cpu"
+    kept = torch.from_numpy(np.flatnonzero(keep.numpy())) if on_cpu else keep.nonzero().squeeze(1)
     crow = torch.searchsorted(kept, x.crow_indices().long()).to(x.crow_indices().dtype)
     return csr(crow, x.col_indices().index_select(0, kept), values.index_select(0, kept).mul_(scale), tuple(x.shape))
 
