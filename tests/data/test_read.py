@@ -114,6 +114,24 @@ def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
 
 
+def test_files_of_the_first_releases_of_mudata_are_read(tmp_path, multiome):
+    """They do not say what a modality is."""
+    multiome.obs["donor"], multiome.obsm["X_pca"] = "d1", np.ones((multiome.n_obs, 2))
+    multiome["rna"].raw = multiome["rna"].copy()
+    multiome.write_h5mu(tmp_path / "old.h5mu")
+    with h5py.File(tmp_path / "old.h5mu", "a") as file:
+        for group in file["mod"].values():
+            for name in ("encoding-type", "encoding-version"):
+                del group.attrs[name]
+    found = read(tmp_path / "old.h5mu")
+    for key, wanted in multiome.mod.items():
+        assert (found[key].X != wanted.X).nnz == 0
+        pd.testing.assert_frame_equal(found[key].var, wanted.var)
+    assert (found["rna"].raw.X != multiome["rna"].raw.X).nnz == 0
+    assert found.obs["donor"].eq("d1").all() and found.obsm["X_pca"].shape == (multiome.n_obs, 2)
+    assert list(found.obs_names) == list(multiome.obs_names)
+
+
 def test_no_type_of_features_is_lost_behind_another_of_its_kind(tmp_path, multiome):
     adata = joined(multiome, ("Gene Expression", "rna_unspliced"))
     with pytest.raises(ScmambaError, match="'Gene Expression' and 'rna_unspliced' both look like rna"):
@@ -221,7 +239,7 @@ def test_a_file_that_is_cut_off_or_of_something_else_is_named(tmp_path, multiome
 
 
 def test_real_cells_in_each_form(tmp_path, real_data):
-    mdata = mudata.read_h5mu(real_data / "pbmc_multiome_tiny_muon" / "test_rna_atac.h5mu")
+    mdata = read(real_data / "pbmc_multiome_tiny_muon" / "test_rna_atac.h5mu")
     for name in mdata.mod:
         mdata[name].write_h5ad(tmp_path / f"{name}.h5ad")
     found = read({name: tmp_path / f"{name}.h5ad" for name in mdata.mod})

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
+from anndata.io import read_elem
 from anndata.utils import make_index_unique
 from mudata import MuData
 from scipy import sparse
@@ -128,7 +129,7 @@ def _read_file(path: Path) -> MuData | AnnData:
         parts = set(file)
     if "mod" in parts:
         with without_pulling():
-            return mudata.read_h5mu(path)
+            return _read_h5mu(path)
     if {"X", "obs", "var"} <= parts or {"obs", "var", "layers"} <= parts:
         return anndata.io.read_h5ad(path)
     if "matrix" in parts:
@@ -137,6 +138,15 @@ def _read_file(path: Path) -> MuData | AnnData:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `_parts_of` numbers them
             return sc.read_10x_h5(path, gex_only=False)
     raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {READABLE}.")
+
+
+def _read_h5mu(path: Path) -> MuData:
+    with h5py.File(path, "r") as file:
+        if all("encoding-type" in group.attrs for group in file["mod"].values()):
+            return mudata.read_h5mu(path)
+        # the first releases of mudata did not write what a modality is, and 0.4 takes it for a dictionary
+        parts = {key: AnnData(**read_elem(group)) for key, group in file["mod"].items()}
+        return MuData(parts, **{key: read_elem(part) for key, part in file.items() if key != "mod"})
 
 
 def _read_folder(path: Path) -> MuData | AnnData:
