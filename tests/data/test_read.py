@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import anndata
 import h5py
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
