@@ -145,8 +145,9 @@ def _read_h5mu(path: Path) -> MuData:
         if all("encoding-type" in group.attrs for group in file["mod"].values()):
             return mudata.read_h5mu(path)
         # the first releases of mudata did not write what a modality is, and 0.4 takes it for a dictionary
-        parts = {key: AnnData(**read_elem(group)) for key, group in file["mod"].items()}
-        return MuData(parts, **{key: read_elem(part) for key, part in file.items() if key != "mod"})
+        with warnings.catch_warnings(action="ignore", category=anndata.OldFormatWarning):
+            parts = {key: AnnData(**read_elem(group)) for key, group in file["mod"].items()}
+            return MuData(parts, **{key: read_elem(part) for key, part in file.items() if key != "mod"})
 
 
 def _read_folder(path: Path) -> MuData | AnnData:
