@@ -368,7 +368,7 @@ def test_evaluate_writes_what_it_prints(integrated, tmp_path):
         mdata, {"scmamba-scvi": "X_scmamba"}, labels_key="cell_type", batch_key="batch", cells=cells, progress=False
     )
     pd.testing.assert_frame_equal(scores, expected, check_names=False)
-    assert result.stderr.startswith("Note: Not scored: omics mixing (15 neighbours need 60 rows")
+    assert result.stderr.lstrip().startswith("Note: Not scored: omics mixing (15 neighbours need 60 rows")
     lines = result.output.splitlines()
     for (_, name), value in expected.loc["scmamba-scvi"].items():
         (line,) = [line for line in lines if f" {name} " in line and f"{value:.3f}" in line][:1]

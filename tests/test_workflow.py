@@ -135,7 +135,7 @@ def test_what_the_user_has_computed_stays():
     for part in (mdata, *mdata.mod.values()):
         part.obsm["X_umap"], part.obsm["X_pca"] = rng.normal(size=(part.n_obs, 2)), rng.normal(size=(part.n_obs, 5))
         part.obs["leiden"] = pd.Categorical(rng.integers(4, size=part.n_obs).astype(str))
-        part.obsp["distances"] = sparse.random(part.n_obs, part.n_obs, 0.01, "csr", rng=rng)
+        part.obsp["distances"] = sparse.random(part.n_obs, part.n_obs, 0.01, "csr", random_state=rng)
         part.obsp["connectivities"] = part.obsp["distances"].copy()
         part.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {"n_neighbors": 7}}
         part.uns["umap"], part.uns["leiden"] = {"params": {"a": 0.5}}, {"params": {"resolution": 2}}
