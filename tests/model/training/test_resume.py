@@ -359,11 +359,19 @@ class PressCtrlCTwice(Callback):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_second_ctrl_c_is_one_and_leaves_a_usable_model_and_ctrl_c_as_it_was(capsys):
+@pytest.fixture
+def ctrl_c_interrupts():
+    """A shell starts what runs in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_is_one_and_leaves_a_usable_model_and_ctrl_c_as_it_was(ctrl_c_interrupts):
     """Lightning ends the process then, with Ctrl-C switched off: in a notebook nothing could be stopped any more."""
-    model, before = fresh(), signal.getsignal(signal.SIGINT)
+    model = fresh()
     with pytest.raises(KeyboardInterrupt, match="Training was stopped"):
         model.train(**TRAIN, callbacks=[PressCtrlCTwice()])
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert model.training_summary_["interrupted"]
     assert np.isfinite(model.get_latent_representation()).all()
