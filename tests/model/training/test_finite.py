@@ -14,7 +14,7 @@ from shapes import TINY, mudata_of, one_count, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import NonFiniteError, ScmambaError, UnknownNameError
-from scmamba_scvi.model.training.mixin import _default_precision
+from scmamba_scvi.model.training.arguments import default_precision
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N = 60
@@ -277,4 +277,4 @@ def test_the_default_precision_is_bfloat16_only_where_the_gpu_computes_in_it(mon
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(major=generation))
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
-    assert [_default_precision(name) for name in ("auto", "gpu", "cuda", "cpu")] == [*[precision] * 3, "32-true"]
+    assert [default_precision(name) for name in ("auto", "gpu", "cuda", "cpu")] == [*[precision] * 3, "32-true"]

@@ -8,10 +8,14 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from scvi.train import Trainer
 
+from ..._columns import obs_column
+from ..._keys import BATCH_KEY
 from ...config import ModelConfig, TrainConfig
 from ...errors import ScmambaError, UnknownNameError
+from .._base import ModelBase
 from ..inputs.arguments import check_count, check_fraction
 from .sizes import TRAIN_SIZE
 from .summary import SCORES
@@ -108,3 +112,29 @@ def check_external_indexing(parts: Sequence[Sequence[int]], n_cells: int) -> Non
         raise ScmambaError(f"external_indexing must hold positions among {n_cells:,} cells, 0 to {n_cells - 1:,}.")
     if len(np.unique(whole)) < len(whole):
         raise ScmambaError("external_indexing names some cells more than once.")
+
+
+def check_batches(model: ModelBase) -> None:
+    """Check that every cell has a batch, if the model corrects for them, and one that the model knows."""
+    if not model._corrects_batches:
+        return
+    if BATCH_KEY not in model.adata_manager.data_registry:
+        raise ScmambaError(
+            f"This model corrects for batches, and the MuData has no obs[{model.batch_key!r}]: add it, or make a model "
+            f"with correct_batches=False."
+        )
+    unknown = np.asarray(model.adata_manager.get_from_registry(BATCH_KEY)).ravel() >= len(model.batches)
+    if unknown.any():
+        name = obs_column(model.adata, str(model.batch_key))[unknown].iloc[0]
+        raise ScmambaError(
+            f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r}, since "
+            f"{model.batch_key!r} was changed: make a new model, SCMAMBA(mdata)."
+        )
+
+
+def default_precision(accelerator: str) -> str:
+    """bfloat16 where a GPU computes in it, else float32."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    # older GPUs only emulate bfloat16: slower than float32, and compilers of kernels refuse it
+    has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if has_bfloat16 else "32-true"

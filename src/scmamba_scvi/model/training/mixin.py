@@ -11,20 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from scvi.train import TrainRunner
 
-from ..._columns import obs_column
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
-from ..._keys import BATCH_KEY
 from ...config import TrainConfig, check_names
 from ...errors import ScmambaError
 from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
 from ..inputs.manager import n_modalities_of_cells
-from .arguments import check_training
+from .arguments import check_batches, check_training, default_precision
 from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
@@ -230,7 +227,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
                 trainer={
-                    "gradient_clip_val": gradient_clip_val, "precision": precision or _default_precision(accelerator),
+                    "gradient_clip_val": gradient_clip_val, "precision": precision or default_precision(accelerator),
                     **trainer_kwargs,
                 },
             )  # fmt: skip
@@ -248,20 +245,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, world_size: int
     ) -> None:
         """Check that data, folder and devices allow what is asked for, before anything is changed."""
-        if self._corrects_batches and BATCH_KEY not in self.adata_manager.data_registry:
-            raise ScmambaError(
-                f"This model corrects for batches, and the MuData has no obs[{self.batch_key!r}]: add it, or make a model "
-                f"with correct_batches=False."
-            )
-        if self._corrects_batches:
-            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()
-            unknown = batches >= len(self.batches)
-            if unknown.any():
-                name = obs_column(self.adata, str(self.batch_key))[unknown].iloc[0]
-                raise ScmambaError(
-                    f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r}, since "
-                    f"{self.batch_key!r} was changed: make a new model, SCMAMBA(mdata)."
-                )
+        check_batches(self)
         if resume and checkpoint_dir is None:
             raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
         if world_size > 1 and checkpoint_dir is not None:
@@ -404,10 +388,3 @@ class ContrastiveTrainingMixin(FittingMixin):
 
 def _as_list(value: object) -> list:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _default_precision(accelerator: str) -> str:
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    # older GPUs only emulate bfloat16: slower than float32, and compilers of kernels refuse it
-    has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if has_bfloat16 else "32-true"
