@@ -80,10 +80,10 @@ def test_same_seed_same_start():
 
 
 def by_mask(x, present=None):
-    """Row blocks of the cells of a mask that have the modality, ``x`` holding only those."""
+    """Passes over the cells of a mask that have the modality, ``x`` holding only those."""
     present = torch.ones(len(x), dtype=torch.bool) if present is None else present
     row = present.cumsum(0) - 1
-    return lambda mask: iter(x[row[mask & present]].split(70))
+    return lambda mask: lambda: iter(x[row[mask & present]].split(70))
 
 
 def held_out(values, present=None, n=20, **kwargs):

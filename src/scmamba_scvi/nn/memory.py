@@ -1,7 +1,8 @@
-"""What a network keeps for its backward pass."""
+"""Memory: what is free, and what a network keeps for its backward pass."""
 
 from collections.abc import Callable
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -25,3 +26,8 @@ def saved_bytes(module: nn.Module, function: Callable[..., object], *args: Tenso
         result = function(*args)
     del result
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of a GPU, or else of the machine, that nothing has."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

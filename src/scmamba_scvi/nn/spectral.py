@@ -114,7 +114,7 @@ def linear_initialization(
 
 
 def held_out_correlations(
-    blocks: Mapping[str, Callable[[Tensor], Iterable[Tensor]]],
+    blocks: Mapping[str, Callable[[Tensor], Blocks]],
     present: Mapping[str, Tensor],
     n_features: Mapping[str, int],
     n_components: int,
@@ -130,8 +130,8 @@ def held_out_correlations(
     On the cells that they were found on, weak directions correlate by chance. Each of ``n_folds`` parts of the cells is
     held out once; ``n_passes`` are fewer than in `truncated_svd`, since these directions are not kept.
 
-    ``blocks`` gives per modality, for a mask ``(cells,)``, row blocks on ``device`` of the cells in the mask that have it,
-    in order; masks, as ``present``, are on the CPU. ``n_features`` and ``n_components`` are ``f`` of each modality and
+    ``blocks`` gives per modality, for a mask ``(cells,)``, the passes over the cells in the mask that have it, on ``device``
+    and in order; masks, as ``present``, are on the CPU. ``n_features`` and ``n_components`` are ``f`` of each modality and
     ``k``, ``n_latent`` the directions asked for; ``seed`` is that of the parts and of the decompositions.
 
     Returned is ``(at most z,)``, pooled over the parts and averaged over the pairs of modalities, not sorted; zeros if no
@@ -143,16 +143,14 @@ def held_out_correlations(
     for part in range(n_folds):
         fit, held_out = fold != part, fold == part
         svds = {
-            k: truncated_svd(
-                partial(of_cells, fit), n_features[k], n_components, n_passes=n_passes, seed=seed, device=device
-            )
+            k: truncated_svd(of_cells(fit), n_features[k], n_components, n_passes=n_passes, seed=seed, device=device)
             for k, of_cells in blocks.items()
         }
         present_in_fit = {k: mask[fit] for k, mask in present.items()}
         maps, found = canonical_directions(_scores_of_all_cells(svds, present_in_fit), present_in_fit, n_latent)
         n_latent = min(n_latent, len(found))
         for k, svd in svds.items():
-            of_part = _scores(blocks[k](held_out), svd) @ maps[k]
+            of_part = _scores(blocks[k](held_out)(), svd) @ maps[k]
             variates[k][held_out & present[k], : of_part.shape[1]] = of_part
     correlations = []
     for a, b in itertools.combinations(blocks, 2):
@@ -168,17 +166,33 @@ def held_out_correlations(
 def _random_scores(blocks: Blocks, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of the cells in random directions ``(cells, k')``, their image ``(f, k')``, and the mean cell ``(f,)``.
 
-    The image of scores is the transposed centred matrix times the scores. Blocks are never centred, which would fill them.
+    Blocks are never centred, which would fill them.
     """
-    parts, image, total = [], torch.zeros_like(directions), directions.new_zeros(len(directions))
-    for block in blocks():
-        parts.append(product(block, directions))
-        image += transposed_product(block, parts[-1])
-        total += column_sums(block).float()
-    scores = torch.cat(parts)
+    total = directions.new_zeros(len(directions))
+
+    def score(block: Tensor, rows: slice) -> Tensor:
+        total.add_(column_sums(block).float())
+        return product(block, directions)
+
+    scores, image = _scores_and_image(blocks, score)
     mean = total / len(scores)
     image.addr_(mean, scores.sum(0), alpha=-1)
     return scores - mean @ directions, image, mean
+
+
+def _scores_and_image(blocks: Blocks, score: Callable[[Tensor, slice], Tensor]) -> tuple[Tensor, Tensor]:
+    """In one pass, what ``score`` gives for each block and its place among the cells, and the image of all that.
+
+    The image of scores is the transposed matrix times the scores; of the centred matrix, minus the mean times their sums.
+    """
+    parts: list[Tensor] = []
+    image, begin = None, 0
+    for block in blocks():
+        parts.append(score(block, slice(begin, begin := begin + block.shape[0])))
+        of_block = transposed_product(block, parts[-1])
+        image = of_block if image is None else image.add_(of_block)
+    assert image is not None, "there are cells"
+    return torch.cat(parts), image
 
 
 def _filtered(blocks: Blocks, mean: Tensor, scores: Tensor, image: Tensor, degree: int) -> tuple[Tensor, Tensor]:
@@ -193,17 +207,17 @@ def _filtered(blocks: Blocks, mean: Tensor, scores: Tensor, image: Tensor, degre
     tiny = torch.finfo(torch.float32).tiny
     cut = max(seen[0].item(), torch.finfo(torch.float32).eps * seen[-1].item(), tiny)
     before = None
+
+    def chebyshev(
+        now: Tensor, before: Tensor | None, image: Tensor, offset: Tensor, block: Tensor, rows: slice
+    ) -> Tensor:
+        part = (product(block, image) - offset) * (2 / cut) - now[rows]
+        return part if before is None else 2 * part - before[rows]
+
     for _ in range(degree):
-        offset, parts, next_image, begin = mean @ image, [], torch.zeros_like(image), 0
-        for block in blocks():
-            rows = slice(begin, begin := begin + block.shape[0])
-            part = (product(block, image) - offset) * (2 / cut) - now[rows]
-            if before is not None:
-                part = 2 * part - before[rows]
-            next_image += transposed_product(block, part)
-            parts.append(part)
-        before, now = now, torch.cat(parts)
-        image = next_image.addr_(mean, now.sum(0), alpha=-1)
+        following, following_image = _scores_and_image(blocks, partial(chebyshev, now, before, image, mean @ image))
+        before, now = now, following
+        image = following_image.addr_(mean, now.sum(0), alpha=-1)
         size = now.norm(dim=0).clamp_min(tiny)  # the recurrence is linear: no column overflows
         before, now, image = before / size, now / size, image.div_(size)
     return now, image

@@ -49,7 +49,7 @@ def test_minibatches_arrive_whole_on_a_gpu(mdata):
 @pytest.mark.parametrize("checkpointed", [None, True])
 def test_training_and_embedding_on_a_gpu(mdata, quick, checkpointed, kept, monkeypatch):
     if not kept:
-        monkeypatch.setattr("scmamba_scvi.model.inputs.manager.FRACTION_OF_GPU", 0.0)
+        monkeypatch.setattr("scmamba_scvi.model.inputs.manager.FRACTION_OF_MEMORY", 0.0)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
     options = {"checkpoint_activations": checkpointed}

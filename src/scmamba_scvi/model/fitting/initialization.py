@@ -84,7 +84,7 @@ def direction_weights(
 
     cells = sample_with_pairs(cells, is_paired(matrices, cells), MAX_CELLS_OF_WEIGHTS, partial(sample, seed=seed))
     found = held_out_correlations(
-        {kind: Values(module, matrix, kind, cells) for kind, matrix in matrices.items()},
+        {kind: Values(module, matrix, kind, cells).of_cells for kind, matrix in matrices.items()},
         {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()},
         {kind: matrix.n_features for kind, matrix in matrices.items()},
         n_components,

@@ -20,11 +20,12 @@ from ..._columns import has_obs_column
 from ..._compat import scvi_constants
 from ..._keys import CELLS_KEY, KINDS, LABELS_KEY, present_key, x_key
 from ...errors import ScmambaError
+from ...nn.memory import free_bytes
 from .checks import check_mudata, check_pairs, check_still_counts
 from .columns import ColumnField
 from .genome import build_of
 from .kinds import how_to_make_mudata
-from .matrices import FRACTION_OF_GPU, ModalityMatrix
+from .matrices import FRACTION_OF_MEMORY, ModalityMatrix
 
 _C = scvi_constants()
 #: What to do about data that were changed.
@@ -132,9 +133,9 @@ class MultiModalManager(AnnDataManager):
     @contextmanager
     def kept_on(self, device: torch.device) -> Iterator[None]:
         """Within the block, minibatches are taken from a copy of the counts on ``device``, if that is a GPU and has the memory."""
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        free = free_bytes(device) if device.type == "cuda" else 0
         matrices = {kind: self.matrix(kind) for kind in self._keys(self.adata)} if free else {}
-        if not matrices or sum(matrix.bytes_of_copy for matrix in matrices.values()) > FRACTION_OF_GPU * free:
+        if not matrices or sum(matrix.bytes_of_copy for matrix in matrices.values()) > FRACTION_OF_MEMORY * free:
             yield
             return
         try:

@@ -14,8 +14,8 @@ from torch import Tensor
 from ...ops.csr import concatenated, csr, is_csr, row_lengths, take_rows
 from .disk import RowsOnDisk, as_csr
 
-#: Fraction of a GPU's free memory that counts, or the values made of them, may take.
-FRACTION_OF_GPU = 0.25
+#: Fraction of the free memory that a copy of the counts on a GPU, or the values made of them, may take.
+FRACTION_OF_MEMORY = 0.25
 #: Cells that are copied to a GPU together.
 CELLS_OF_COPY = 4096
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-import psutil
 import torch
 
 from ...nn.encoder import Encoder
+from ...nn.memory import free_bytes
 from .._module import SCMAMBAModule
 
 #: Fraction of the free memory that activations may take; the rest is for what operations need while they run.
@@ -28,11 +28,6 @@ def set_checkpointing(module: SCMAMBAModule, asked: bool | None, n_cells: int) -
         of_this = 10**6 if asked else min(n_checkpointed, len(of_encoder))
         encoder.checkpoint_activations(of_this)
         n_checkpointed -= min(n_checkpointed, len(of_encoder))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory of a GPU, or else of the machine, that nothing has."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def fewest_that_fit(blocks: list[tuple[int, int]], n_cells: int, budget: float) -> int:
