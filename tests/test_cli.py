@@ -17,7 +17,7 @@ import typer
 from tenx import write_10x
 from typer.testing import CliRunner
 
-from scmamba_scvi import cli
+from scmamba_scvi import SCMAMBA, cli
 from scmamba_scvi.cli._arguments import in_options
 from scmamba_scvi.cli._console import reporting
 from scmamba_scvi.data import simulate_multiome
@@ -179,6 +179,7 @@ def without_atac_cells(simulated, folder):
         pytest.param(lambda s, f: s, ["--batch-key", "donor"], "donor", id="missing_batch_column"),
         pytest.param(lambda s, f: s, ["--labels-key", "celltype"], "celltype", id="missing_labels_column"),
         pytest.param(lambda s, f: s, ["--preset", "huge"], "'small'", id="unknown_preset"),
+        pytest.param(lambda s, f: s, ["--encoder", "cnn"], "'linear'", id="unknown_encoder"),
         pytest.param(lambda s, f: s, ["--gtf", "no.gtf"], "no.gtf", id="no_such_annotation"),
         pytest.param(lambda s, f: s, ["--batch-size", "1000"], "--batch-size 1000", id="minibatch_larger_than_data"),
     ],
@@ -256,6 +257,14 @@ def test_advice_for_corrected_counts_works_when_typed(simulated, tmp_path):
     assert "setup_mudata" not in refused.stderr and "require_counts=" not in refused.stderr
     taken = run(*command, "--no-require-counts")
     assert taken.exit_code == 0, taken.output
+
+
+def test_the_model_without_a_network_is_an_option(simulated, tmp_path):
+    options = ("--encoder", "linear", "--max-epochs", 1, "--no-umap")
+    result = run("integrate", simulated, "-o", tmp_path / "out.h5mu", *options)
+    assert result.exit_code == 0, result.output
+    assert "linear branch 1." in " ".join(result.output.split())
+    assert SCMAMBA.load(tmp_path / "out_model").config.encoder == "linear"
 
 
 def test_a_genome_given_is_used(simulated, tmp_path):

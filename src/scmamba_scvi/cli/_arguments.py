@@ -29,7 +29,7 @@ REPLACEMENTS: Final = (
     (r"\boverwrite=True", "--overwrite"),
     (r"\blayers=\{([^}]*)\}", lambda match: _as_options("--layer", match[1], "LAYER")),
     (r"\bmodalities=\{([^}]*)\}", lambda match: _as_options("--modality", match[1], "KEY")),
-    (r"\b(genome|gtf|preset|accelerator)=", r"--\1 "),
+    (r"\b(genome|gtf|preset|encoder|accelerator)=", r"--\1 "),
     (
         r"\b(labels_key|batch_key|batch_size|max_epochs|n_latent)\b(=\.\.\.|=)?",
         lambda match: f"--{match[1].replace('_', '-')}{' ' * (match[2] == '=')}",

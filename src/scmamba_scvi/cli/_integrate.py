@@ -92,6 +92,9 @@ def integrate(
         Path | None, typer.Option(help="Gene annotation (GTF or table) to place genes along the genome.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Size of the network: auto, small, base, large or paper.")] = "auto",
+    encoder: Annotated[
+        str, typer.Option(help="What reads the features: mamba, mlp, or linear, which has no network and takes less time.")
+    ] = "mamba",
     n_latent: Annotated[int, typer.Option(min=2, help="Dimensions of the embedding.")] = 64,
     max_epochs: Annotated[int | None, typer.Option(min=1, help="By default from the number of cells.")] = None,
     batch_size: Annotated[
@@ -133,7 +136,7 @@ def integrate(
         check_outputs(paths_of(sources), outputs, overwrite, folder=model_dir)
         if gtf is not None:
             check_is_there(gtf)
-        resolve_config("small" if preset == "auto" else preset, n_latent=n_latent)
+        resolve_config("small" if preset == "auto" else preset, n_latent=n_latent, encoder=encoder)
 
         from .._compat import device_of
         from ..data import read
@@ -149,7 +152,7 @@ def integrate(
             mdata, labels_key, modalities=modalities, layers=layers, batch_key=batch_key,
             require_counts=require_counts, genome=genome, preset=preset, n_latent=n_latent, seed=seed, umap=umap,
             model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs, batch_size=batch_size,
-            accelerator=accelerator,
+            accelerator=accelerator, model_kwargs={"encoder": encoder},
         )  # fmt: skip
         say(f"Wrote the model into {model_dir}.")
         _write_results(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)

@@ -39,6 +39,7 @@ def test_a_stage_has_about_300_steps_between_3_and_100_epochs():
         assert sizes.batch_size == min(512, n_train // 4) and sizes.max_epochs == epochs
         assert sizes.stages(linear_first=True) == {"linear": epochs, "full": epochs}
         assert sizes.stages(linear_first=False) == {"full": epochs}
+        assert sizes.stages(linear_first=False, has_network=False) == {"linear": epochs}
 
 
 def test_epochs_that_are_named_are_divided_between_the_stages():

@@ -223,7 +223,10 @@ class ContrastiveTrainingMixin(FittingMixin):
             trainer_kwargs.pop("early_stopping_mode", None)
             run = Run(
                 config, sizes, splitter,
-                stages=sizes.stages(linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_),
+                stages=sizes.stages(
+                    linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_,
+                    has_network=self.config.encoder != "linear",
+                ),
                 monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
                 trainer={

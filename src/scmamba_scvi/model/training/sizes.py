@@ -35,8 +35,10 @@ class TrainingSizes:
         """``batch_size`` if a device reads its cells of a step in parts, else `None`."""
         return self.batch_size if self.cells_per_step > self.batch_size * self.world_size else None
 
-    def stages(self, *, linear_first: bool) -> dict[str, int]:
+    def stages(self, *, linear_first: bool, has_network: bool = True) -> dict[str, int]:
         """Epochs at most of each stage: the linear branch alone, then the full network."""
+        if not has_network:
+            return {"linear": self.max_epochs}
         linear = self.max_epochs // 2 if self.epochs_given else self.max_epochs
         if not linear_first or not linear:
             return {"full": self.max_epochs}
