@@ -93,7 +93,8 @@ def integrate(
     ] = None,
     preset: Annotated[str, typer.Option(help="Size of the network: auto, small, base, large or paper.")] = "auto",
     encoder: Annotated[
-        str, typer.Option(help="What reads the features: mamba, mlp, or linear, which has no network and takes less time.")
+        str,
+        typer.Option(help="What reads the features: mamba, mlp, or linear, which has no network and takes less time."),
     ] = "mamba",
     n_latent: Annotated[int, typer.Option(min=2, help="Dimensions of the embedding.")] = 64,
     max_epochs: Annotated[int | None, typer.Option(min=1, help="By default from the number of cells.")] = None,
