@@ -98,7 +98,7 @@ def draw(all_cells_results: pd.DataFrame) -> None:
     scored = all_cells_results[all_cells_results["fit_s"].notna() & all_cells_results["kNN accuracy"].notna()]
     n_methods = scored.groupby("set")["method"].nunique()
     names = [name for name in SETS if n_methods.get(name, 0) > 1]
-    figure = Figure(figsize=(4.2 * len(names), 4.6), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(names), 4.3), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     methods = list(dict.fromkeys(scored["method"]))
     looks, handles = looks_of(methods), {}
@@ -113,7 +113,8 @@ def draw(all_cells_results: pd.DataFrame) -> None:
         axis.margins(0.1)
     axes[0].set_ylabel("kNN accuracy of the joint embedding")
     figure.legend(
-        [handles[m] for m in methods], methods, loc="outside lower center", ncols=min(5, len(methods)), frameon=False
+        [handles[m] for m in methods], methods, loc="outside lower center", ncols=min(4, len(methods)), frameon=False,
+        fontsize=9, columnspacing=1, handletextpad=0.2,
     )  # fmt: skip
     FIGURES.mkdir(exist_ok=True)
-    figure.savefig(FIGURES / "quality_and_cost.png", dpi=120)
+    figure.savefig(FIGURES / "quality_and_cost.png", dpi=180)
