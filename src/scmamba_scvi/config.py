@@ -88,7 +88,7 @@ class ModelConfig:
     linear_branch: bool = True
     #: Initialize the linear branch with the correlation-weighted CCA of the training cells.
     spectral: bool = True
-    #: Components of it. None takes ``2 * n_latent``, of accessibility ``n_latent``, and fewer with few cells.
+    #: Components of each modality. None takes ``n_latent``, without accessibility ``2 * n_latent``, and fewer with few cells.
     spectral_components: Size | None = None
     #: Directions are weighted by their correlations on held-out cells, or on the cells they were fitted to.
     spectral_weights: Literal["in-sample", "held-out"] = "held-out"
@@ -121,7 +121,7 @@ class ModelConfig:
     #: ``"other"`` (the paper) only those of other modalities.
     negatives: Literal["both", "other"] = "both"
     contrastive_weight: Weight = 1.0  #: Weight of the contrastive loss.
-    cosine_weight: Weight = 0.0  #: Weight of the cosine term. The paper has 1; fewer true matches are found with it.
+    cosine_weight: Weight = 0.0  #: Weight of the cosine term. The paper has 1, which finds no more true matches here.
     # -- how it is computed: results are equal up to rounding; not saved, a model that is loaded has the default
     ssd_backend: str = "auto"  #: See :func:`scmamba_scvi.ops.backend.ssd`.
 

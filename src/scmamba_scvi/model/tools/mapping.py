@@ -62,7 +62,7 @@ class MappingMixin(FittingMixin):
         ------
         ScmambaError
             The data have no modality of the model, too few of its features, names that occur twice, or another genome build;
-            or fewer than half of the peaks of either side overlap one of the other, so that another build is likely.
+            or on both sides fewer than half of the peaks overlap one of the other, so that another build is likely.
 
         Examples
         --------
