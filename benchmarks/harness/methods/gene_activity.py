@@ -70,7 +70,7 @@ def scvi(task: Task, seed: int) -> Fitted:
     scvi.model.SCVI.setup_anndata(train, batch_key="modality")
     model = scvi.model.SCVI(train)
     full = int(min(round(20_000 / train.n_obs * 400), 400))
-    epochs = epochs_within(full, 3_200_000, train.n_obs)
+    epochs = epochs_within(full, 600_000, train.n_obs)
     model.train(max_epochs=epochs, enable_progress_bar=False)
     embedded = [model.get_latent_representation(cells) for cells in (train, test)]
     return _with_joint(_apart(embedded), {"epochs": epochs, "epochs by default": full})
