@@ -108,7 +108,7 @@ def check_content(mdata: MuData) -> None:
     if found:
         entry, name, kind = found[0]
         others = f", nor can {', '.join(entry for entry, *_ in found[1:6])}" if len(found) > 1 else ""
-        text = f"make it text, {entry} = {entry}.astype(str), or " if name in ("obs", "var") else ""
+        text = f"make it text, {entry} = {entry}.astype('string'), or " if name in ("obs", "var") else ""
         raise ScmambaError(
             f"{entry} ({kind}) cannot be written into a file{others}. First {text}remove it, del {entry}."
         )

@@ -53,6 +53,12 @@ def two_of_a_kind(m):
     return mudata.MuData({"rna": m["rna"].copy(), "gex": other, "atac": m["atac"].copy()}), {}
 
 
+def names_that_are_numbers(m):
+    rna = m["rna"].copy()
+    rna.obs.index = pd.RangeIndex(rna.n_obs)
+    return mudata.MuData({"rna": rna, "atac": m["atac"].copy()}), {}
+
+
 def repeated_cell_name(m):
     adata = m["rna"].copy()
     adata.obs_names = ["same"] * 2 + list(adata.obs_names[2:])
@@ -144,6 +150,7 @@ BAD = [
     pytest.param(lambda m: (changed_x(m, "rna", lambda x: x.log1p()), {}), "not whole numbers.*layers=", id="log-transformed"),
     pytest.param(lambda m: (changed_x(m, "rna", lambda x: np.log1p(x.toarray())), {}), "not whole numbers", id="log-transformed dense"),
     pytest.param(repeated_cell_name, "1 cell names that occur more than once, such as 'same'.*the sample before them in every modality", id="duplicated cell names"),
+    pytest.param(names_that_are_numbers, r"not text: convert them, mdata\['rna'\].obs_names = mdata\['rna'\].obs_names.astype\(str\)", id="numbers as names"),
     pytest.param(repeated_feature_name, "1 feature names that occur more than once", id="duplicated feature names"),
     pytest.param(no_shared_cell, "cell names do not overlap", id="modalities share no cell"),
     pytest.param(a_view, "mdata is a view.*mdata = mdata.copy", id="a view"),

@@ -32,7 +32,8 @@ def test_cells_are_positions_or_a_mask(indices, found):
 def test_a_mask_with_names_selects_the_cells_that_it_names():
     names = pd.Index(["c1", "c2", "c3", "c4"])
     mask = pd.Series([True, False, False, False], index=["c4", "c3", "c2", "c1"])
-    assert resolve_cells(mask, names).tolist() == [3]
+    for kind in ("bool", "boolean", "category"):
+        assert resolve_cells(mask.astype(kind), names).tolist() == [3]
     assert resolve_cells(mask.reset_index(drop=True), names).tolist() == [0]  # without names
     with pytest.raises(ScmambaError, match="The mask of cells names other cells: it lacks 1 of 4, such as 'c1'"):
         resolve_cells(mask.set_axis(["c2", "c3", "c4", "c5"]), names)
@@ -42,6 +43,13 @@ def test_a_mask_with_names_selects_the_cells_that_it_names():
 def test_cells_that_are_not_there_are_refused(indices):
     with pytest.raises(ScmambaError, match=r"indices must be|mask of cells has 2 entries for 4"):
         resolve_cells(indices, pd.Index(list("abcd")))
+
+
+def test_features_of_a_kind_that_the_model_lacks_are_refused_and_the_model_stays_usable(trained):
+    for ask in (trained.feature_names, trained.coordinates):
+        with pytest.raises(UnknownNameError, match="kind of modality 'protein'. Known: 'rna', 'atac'"):
+            ask("protein")
+    assert trained.get_latent_representation(indices=[0]).shape == (1, 64)
 
 
 def test_a_modality_is_known_by_kind_and_a_stranger_is_named(trained):

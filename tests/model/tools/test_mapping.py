@@ -272,6 +272,15 @@ def test_rna_without_a_batch_embeds_alike_from_a_model_an_export_and_a_saved_mod
         found[0].train(**QUICK)
 
 
+def test_a_query_without_a_batch_is_a_new_one_where_batches_are_numbers(mdata, quick):
+    mdata.obs["donor"] = np.arange(mdata.n_obs) % 2 + 1
+    SCMAMBA.setup_mudata(mdata, batch_key="donor")
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    rna = mdata["rna"].copy()
+    assert SCMAMBA.load_query_data(rna, model, accelerator="cpu").batches.tolist() == [1, 2, 3]
+
+
 def test_training_on_the_query_leaves_the_reference_where_it_is(model_and_query, tmp_path):
     model, query = model_and_query
     before = model.get_latent_representation()

@@ -110,8 +110,9 @@ def check_names(adata: AnnData, where: str) -> None:
         ("feature", adata.var_names, "var_names_make_unique()"),
     ):
         if not all(isinstance(name, str) for name in names):
+            attribute = f"{where}.{fix.partition('_make')[0]}"
             raise ScmambaError(
-                f"{where} has {what} names that are not text: convert them, {where}.{fix.partition('_make')[0]}.astype(str)."
+                f"{where} has {what} names that are not text: convert them, {attribute} = {attribute}.astype(str)."
             )
         repeated = names[names.duplicated()].unique()
         if len(repeated):

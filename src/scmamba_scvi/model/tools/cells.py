@@ -13,6 +13,7 @@ from ..._columns import has_obs_column, in_order_of, obs_column
 from ..._compat import drop_manager, quiet, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
+from ..inputs.checks import check_names
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,11 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n
     n_cells = len(names)
     if indices is None:
         return np.arange(n_cells)
-    if isinstance(indices, pd.Series) and indices.dtype == bool:
-        indices = in_order_of(names, indices, "The mask of cells")
     cells = np.asarray(indices)
     if cells.ndim != 1:
         raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")
-    if cells.dtype == bool:
+    if cells.dtype == bool:  # of any type of column: pandas has several for truth values
+        cells = np.asarray(in_order_of(names, indices, "The mask of cells"))
         if len(cells) != n_cells:
             raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")
         return np.flatnonzero(cells)
@@ -103,6 +103,8 @@ def as_mudata(
 def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
     """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
     keys = [key_of(model, mdata, kind) for kind in kinds]
+    for key in keys:
+        check_names(mdata.mod[key], f"mdata[{key!r}]")
     with temporary_mudata(model, {key: mdata.mod[key] for key in keys}, mdata) as part:
         yield part
 

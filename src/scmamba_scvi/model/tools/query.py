@@ -211,8 +211,10 @@ def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping
     copy_batch(model, source, mdata)
     if model.batch_key is not None and model._corrects_batches and not has_obs_column(mdata, model.batch_key):
         # without the column, the whole query is one new batch: its cells were probably made together
-        known = set(map(str, model.batches))
-        name = next(n for n in ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if n not in known)
+        known = list(model.batches)
+        is_text = any(isinstance(batch, str) for batch in known)  # text cannot be compared with numbers
+        names = ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if is_text else [max(known) + 1]
+        name = next(n for n in names if n not in known)
         mdata.obs[model.batch_key] = pd.Categorical([name] * mdata.n_obs)
     mdata.uns[MAPPING_KEY] = dict(reports)
     if build is not None:
