@@ -50,7 +50,7 @@ def integration(
     mdata: MuData,
     color: str | Sequence[str] = (),
     *,
-    modalities: bool | Sequence[str] = True,
+    modalities: bool | str | Sequence[str] = True,
     basis: str = UMAP_KEY,
     figure: Figure | None = None,
 ) -> list[Axes]:
@@ -110,11 +110,14 @@ def integration(
     return axes
 
 
-def _panels(mdata: MuData, color: str | Sequence[str], modalities: bool | Sequence[str], basis: str) -> list[_Panel]:
+def _panels(
+    mdata: MuData, color: str | Sequence[str], modalities: bool | str | Sequence[str], basis: str
+) -> list[_Panel]:
     """What to draw; everything wrong with the arguments is found here, before a figure exists."""
     joint, panels = coordinates(mdata, basis), []
     if isinstance(modalities, bool):
         modalities = [key for key in mdata.mod if modalities and basis in mdata[key].obsm]
+    modalities = [modalities] if isinstance(modalities, str) else modalities
     for key in modalities:
         if key not in mdata.mod:
             raise UnknownNameError("modality", key, mdata.mod)
