@@ -84,3 +84,11 @@ def test_names_must_tell_cells_apart(mdata):
         read_inputs(double, "X_e", None, None)
     with pytest.raises(ScmambaError, match="names some cells twice"):
         read_inputs(mdata, "X_e", pd.Series(["a", "b"], index=["c1", "c1"]), None)
+
+
+def test_labels_that_name_other_cells_are_not_taken_by_row(mdata):
+    labels = pd.Series(list("ab") * (N // 2), index=[f"sample-c{i}" for i in range(N)])
+    with pytest.raises(ScmambaError, match=r"labels_key names none of the cells: it has 'sample-c0', the data 'c\d"):
+        read_inputs(mdata, "X_e", labels, None)
+    for by_row in (labels.reset_index(drop=True), labels.to_numpy()):
+        assert read_inputs(mdata, "X_e", by_row, None).labels.tolist() == list(labels)

@@ -207,9 +207,14 @@ def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
         return np.full(len(cells), None, dtype=object)
     if isinstance(given, str):
         values = obs_column(data, given).astype(object).reindex(cells)
-    elif isinstance(given, pd.Series) and given.index.isin(cells).any():
+    elif isinstance(given, pd.Series) and (given.index.inferred_type == "string" or given.index.isin(cells).any()):
         if not given.index.is_unique:
             raise ScmambaError(f"{name} names some cells twice.")
+        if not given.index.isin(cells).any():
+            raise ScmambaError(
+                f"{name} names none of the cells: it has {given.index[0]!r}, the data {cells[0]!r}. If its rows are those of "
+                f"the data, pass its values, .to_numpy()."
+            )
         values = given.reindex(cells)
     else:
         if np.shape(given) != (len(cells),):
