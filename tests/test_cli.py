@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import shutil
 import signal
 import subprocess
@@ -428,6 +429,18 @@ def test_evaluate_answers_bad_input_in_one_line(integrated, tmp_path, source, op
 def test_evaluate_needs_an_embedding(simulated, tmp_path):
     result = run("evaluate", simulated, "--labels-key", "cell_type", "--out", tmp_path / "s")
     assert result.exit_code == 2 and "Unknown key of obsm 'X_scmamba'" in result.stderr
+
+
+def test_a_sign_that_the_output_cannot_show_loses_no_result(integrated, tmp_path, monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="cp1252"))  # a pipe on Windows
+    arguments = ["evaluate", integrated[0] / "out.h5mu", "--metric", "FOSCTTM", "--out", tmp_path / "s"]
+    monkeypatch.setattr(sys, "argv", ["scmamba-scvi", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    sys.stdout.flush()
+    assert left.value.code == 0 and (tmp_path / "s.csv").exists()
+    assert b"FOSCTTM ?" in printed.getvalue()
 
 
 # -- Ctrl-C -------------------------------

@@ -231,3 +231,10 @@ def test_written_files_read_back(tmp_path):
     assert again.obs_names.equals(mdata.obs_names)
     for key, part in mdata.mod.items():
         assert (again[key].X != part.X).nnz == 0
+
+
+def test_a_name_by_which_the_file_could_not_be_read_is_refused(tmp_path):
+    mdata = mudata.MuData({"rna": anndata.AnnData(np.ones((2, 2)))})
+    with pytest.raises(ScmambaError, match=r"must end in .h5mu, got 'result.zarr'"):
+        workflow.write_mudata(mdata, tmp_path / "result.zarr")
+    assert not any(tmp_path.iterdir())

@@ -29,7 +29,13 @@ def check_is_there(path: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing."""
+    """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing.
+
+    Folders that it needs are made.
+    """
+    if path.is_dir():
+        raise ScmambaError(f"{path} is a folder; a file is to be written there.")
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(path)
     try:
         yield unfinished

@@ -177,7 +177,7 @@ def _notes(
 def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterator[tuple[str, str]]:
     """Two modalities that lie apart, with the types and the clusters in which they do, and what to try."""
     groupings = {
-        what: obs_column(mdata, key, what).astype(str).to_numpy()
+        what: obs_column(mdata, key, what).astype("string").to_numpy(dtype=object)  # missing stays missing
         for what, key in {"type": labels_key, "cluster": CLUSTER_KEY}.items()
         if key is not None and has_obs_column(mdata, key)
     }

@@ -252,7 +252,7 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     ------
     ScmambaError
         ``mdata`` holds something that a file cannot hold, such as dates in ``obs``, or is larger than the space that is
-        left; :func:`integrate` warns of the first.
+        left; :func:`integrate` warns of the first. Or ``path`` does not end in ``.h5mu``.
 
     Examples
     --------
@@ -260,6 +260,8 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     >>> scmamba_scvi.read("cells.h5mu").n_obs
     300
     """
+    if Path(path).suffix != ".h5mu":  # by which files are read
+        raise ScmambaError(f"The name of the file must end in .h5mu, got {Path(path).name!r}.")
     check_result(mdata, Path(path).parent)
     write_h5mu(mdata, Path(path))
 

@@ -104,7 +104,6 @@ def evaluate(
         title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
         out.print(_table(scores, lower, title))
         say(ON_ALL if validation is None else ON_VALIDATION)
-        csv.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(csv) as unfinished:
             scores.to_csv(unfinished)
         say(f"Wrote {csv}.")

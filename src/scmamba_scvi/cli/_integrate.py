@@ -156,7 +156,6 @@ def integrate(
         if report is not None:
             from ..report import write_report
 
-            report.parent.mkdir(parents=True, exist_ok=True)
             write_report(
                 model,
                 report,
@@ -198,7 +197,6 @@ def _write_results(
     from .. import pl
     from ..workflow import write_mudata
 
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_mudata(mdata, file)
     say(f"Wrote {file}.")
     columns = [name for name in (*color, CLUSTER_KEY) if name is not None]
@@ -206,7 +204,6 @@ def _write_results(
         lambda figure: pl.training(model, figure=figure),
         lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
     )
-    figure_dir.mkdir(parents=True, exist_ok=True)
     for path, draw in zip(_figure_paths(figure_dir, integration), drawings, strict=False):
         save_figure(draw, path)
 
