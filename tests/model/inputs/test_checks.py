@@ -10,6 +10,7 @@ from scipy import sparse
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.model.inputs.checks import check_still_counts
 
 
 def changed_x(mdata, key, change):
@@ -397,6 +398,11 @@ def test_bad_training_options_are_named(mdata, arguments, message):
     SCMAMBA.setup_mudata(mdata)
     with pytest.raises(ScmambaError, match=message):
         SCMAMBA(mdata).train(**arguments)
+
+
+def test_float16_is_compared_without_overflow(mdata, recwarn):
+    check_still_counts(mdata["rna"].X.toarray().astype(np.float16), "rna", "rna", None)
+    assert not recwarn.list
 
 
 def test_too_few_cells_are_refused():

@@ -1,5 +1,7 @@
 """The cells that a method is called with."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,23 @@ def test_features_of_a_kind_that_the_model_lacks_are_refused_and_the_model_stays
         with pytest.raises(UnknownNameError, match="kind of modality 'protein'. Known: 'rna', 'atac'"):
             ask("protein")
     assert trained.get_latent_representation(indices=[0]).shape == (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("names", "types", "kind"),
+    [
+        pytest.param(["CD3", "CD4", "TCR"], None, "protein", id="most names"),
+        pytest.param(["CD3", "CD4"], None, "protein", id="as many of the fewer"),
+        pytest.param(["CD3", "CD4"], "Gene Expression", "rna", id="what the data say"),
+        pytest.param(["CD3", "CD4", "ACTB"], None, "rna", id="genes"),
+        pytest.param(["x"], "Gene Expression", None, id="none"),
+    ],
+)
+def test_proteins_are_told_from_their_genes(names, types, kind):
+    features = {"rna": ["CD3", "CD4", "ACTB", "GAPDH"], "protein": ["CD3", "CD4", "TCR"]}
+    model = SimpleNamespace(kinds={"rna": "gex", "protein": "adt"}, feature_names=features.get)
+    var = pd.DataFrame({} if types is None else {"feature_types": types}, index=names)
+    assert kind_of_features(model, AnnData(np.ones((1, len(names))), var=var)) == kind
 
 
 def test_a_modality_is_known_by_kind_and_a_stranger_is_named(trained):

@@ -14,6 +14,7 @@ from ..._compat import drop_manager, quiet, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_names
+from ..inputs.kinds import kind_of_modality
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,11 @@ def embed_modality(model: ModelBase, mdata: MuData, kind: str, batch_size: int |
 
 
 def kind_of_features(model: ModelBase, adata: AnnData) -> str | None:
-    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any."""
-    shared = {kind: int(adata.var_names.isin(model.feature_names(kind)).sum()) for kind in model.kinds}
-    kind = max(shared, key=shared.__getitem__)
+    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any.
+
+    Proteins may have the names of their genes: where two share equally many, ``feature_types`` or fewer features decide.
+    """
+    names, stated = {kind: model.feature_names(kind) for kind in model.kinds}, kind_of_modality("", adata)
+    shared = {kind: int(adata.var_names.isin(known).sum()) for kind, known in names.items()}
+    kind = max(shared, key=lambda kind: (shared[kind], kind == stated, -len(names[kind])))
     return kind if shared[kind] else None
