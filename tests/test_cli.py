@@ -127,6 +127,20 @@ def test_the_input_and_its_folder_are_never_changed(simulated, input_bytes):
     assert [path.name for path in simulated.parent.iterdir()] == ["multiome.h5mu"]
 
 
+def test_a_column_of_too_many_groups_is_not_drawn_and_nothing_else_is_lost(simulated, tmp_path):
+    mdata = mudata.read_h5mu(simulated)
+    mdata.obs["cell"] = [f"group {i}" for i in range(mdata.n_obs)]
+    mdata.write_h5mu(tmp_path / "many.h5mu")
+    result = run(
+        "integrate", tmp_path / "many.h5mu", "--out", tmp_path / "out.h5mu", "--labels-key", "cell", "--max-epochs", 1,
+        "--n-latent", 8, "--report", tmp_path / "report.html",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "Not drawn, for too many values: cell." in result.output
+    assert (tmp_path / "out_figures" / "integration.png").exists()
+    assert "Not drawn, for too many values: cell." in (tmp_path / "report.html").read_text()
+
+
 def test_existing_outputs_are_kept_unless_overwritten(integrated, simulated):
     file = integrated[0] / "out.h5mu"
     before = file.stat().st_mtime_ns
@@ -424,6 +438,21 @@ def test_evaluate_answers_bad_input_in_one_line(integrated, tmp_path, source, op
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1 and result.stderr.startswith("Error:")
     assert message in result.stderr and not list(tmp_path.iterdir())
+
+
+def test_validation_cells_are_those_marked_true_however_the_mark_is_kept(integrated, tmp_path):
+    mdata = mudata.read_h5mu(integrated[0] / "out.h5mu")
+    before = mdata.obs["validation_scmamba"]
+    for name, marks in {"text": before.astype(str), "missing": before.astype("boolean").where(before)}.items():
+        mdata.obs["validation_scmamba"] = marks
+        mdata.write_h5mu(tmp_path / f"{name}.h5mu")
+        result = run("evaluate", tmp_path / f"{name}.h5mu", "--metric", "FOSCTTM")
+        assert result.exit_code == 0, result.output
+        assert f"{name}.h5mu, {before.sum()} cells" in result.output
+    mdata.obs["validation_scmamba"] = False
+    mdata.write_h5mu(tmp_path / "none.h5mu")
+    result = run("evaluate", tmp_path / "none.h5mu", "--metric", "FOSCTTM")
+    assert result.exit_code == 2 and "holds 0 validation cells: --all-cells scores all" in result.stderr
 
 
 def test_evaluate_needs_an_embedding(simulated, tmp_path):

@@ -29,6 +29,7 @@ from ._keys import CLUSTER_KEY, UMAP_KEY
 from .errors import ScmambaError
 from .metrics import other_modality
 from .metrics.graph import nearest
+from .pl._integration import can_color
 from .workflow import validation_scores
 
 if TYPE_CHECKING:
@@ -283,10 +284,13 @@ def _figures(
             for name in (labels_key, model.batch_key, CLUSTER_KEY)
             if name is not None and has_obs_column(mdata, name)
         ]
+        too_many = [name for name in columns if not can_color(obs_column(mdata, name))]
+        columns = [name for name in columns if name not in too_many]
         figures.append(_figure(
             "Embedding",
             "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality, in a plane "
-            "of their own. Where the colours mix, the modalities agree.",
+            "of their own. Where the colours mix, the modalities agree."
+            + (f" Not drawn, for too many values: {', '.join(too_many)}." if too_many else ""),
             lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
         ))  # fmt: skip
     if agreement is not None and np.isfinite(agreement["evidence"]).any():

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
-from ..errors import UnknownNameError
+from ..errors import ScmambaError, UnknownNameError
 from ._arguments import parse_pairs
 from ._console import err, out, reporting, say
 from ._outputs import check_outputs, save_figure
@@ -94,7 +94,10 @@ def evaluate(
         mdata = read(file)
         validation = None
         if not all_cells and VALIDATION_KEY in mdata.obs:
-            validation = mdata.obs[VALIDATION_KEY].to_numpy(dtype=bool)
+            # also where the column has become text, or cells without a value were added
+            validation = (mdata.obs[VALIDATION_KEY].astype("string") == "True").fillna(False).to_numpy(dtype=bool)
+            if validation.sum() < 2:
+                raise ScmambaError(f"{file} holds {validation.sum()} validation cells: --all-cells scores all cells.")
         scores = evaluate_integration(
             mdata, embeddings, labels_key=labels_key, batch_key=batch_key, metrics=metric or "all", cells=validation,
             max_cells=max_cells, random_state=seed, progress=err.is_terminal, device="auto",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
+from .._columns import obs_column
 from .._files import check_is_there, check_result, check_writable
 from .._keys import CLUSTER_KEY
 from ..config import resolve_config
@@ -195,11 +196,17 @@ def _write_results(
 ) -> None:
     """Data first: an error in a figure must not lose them."""
     from .. import pl
+    from ..pl._integration import can_color
     from ..workflow import write_mudata
 
     write_mudata(mdata, file)
     say(f"Wrote {file}.")
-    columns = [name for name in (*color, CLUSTER_KEY) if name is not None]
+    columns = []
+    for name in filter(None, (*color, CLUSTER_KEY)):
+        if can_color(obs_column(mdata, name)):
+            columns.append(name)
+        elif integration:
+            say(f"Not drawn, for too many values: {name}.")
     drawings = (
         lambda figure: pl.training(model, figure=figure),
         lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),

@@ -129,17 +129,21 @@ def _panels(
         panels.append(_Panel("modality", plane, np.concatenate(xy), values, modality_colors(modalities)))
     for name in [color] if isinstance(color, str) else color:
         panels.append(_Panel(name, "the joint embedding", joint, obs_column(mdata, name, "column to colour by")))
-        n = panels[-1].values.nunique()
-        if n > MAX_CATEGORIES and not _is_continuous(panels[-1].values):
+        if not can_color(panels[-1].values):
             raise ScmambaError(
-                f"{name!r} has {n:,} different values, more than the {MAX_CATEGORIES} a legend can hold: "
-                f"colour by a column of groups, or by one of numbers."
+                f"{name!r} has {panels[-1].values.nunique():,} different values, more than the {MAX_CATEGORIES} a legend "
+                f"can hold: colour by a column of groups, or by one of numbers."
             )
     if not panels:
         raise ScmambaError(
             f"There is nothing to colour by: no modality has obsm[{basis!r}]. Name a column: color='...'."
         )
     return panels
+
+
+def can_color(values: pd.Series) -> bool:
+    """Whether a column can colour cells: by numbers, or by so few groups that a legend can hold them."""
+    return _is_continuous(values) or values.nunique() <= MAX_CATEGORIES
 
 
 def _is_continuous(values: pd.Series) -> bool:
