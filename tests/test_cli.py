@@ -418,6 +418,8 @@ def test_evaluate_stands_beside_the_file_and_keeps_what_exists(integrated, tmp_p
     assert (tmp_path / "mine_scores.csv").read_text() == "mine"
     assert run("evaluate", file, *quick, "--overwrite", "--out", tmp_path / "mine_scores.png").exit_code == 0
     assert read_scores(tmp_path / "mine_scores.csv").shape == (1, 1)
+    assert run("evaluate", file, *quick, "--out", f"{tmp_path}/a folder/").exit_code == 0
+    assert {path.name for path in (tmp_path / "a folder").iterdir()} == {"scores.csv", "scores.png"}
 
 
 @pytest.mark.parametrize(

@@ -166,12 +166,13 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
     >>> mdata.obsm["X_scmamba"].shape, mdata["rna"].obsm["X_scmamba"].shape
     ((300, 64), (300, 64))
     """
-    mdata.obsm[OBSM_KEY] = model.get_latent_representation(mdata)
-    for kind, key in model.kinds.items():
-        of_all_cells = model.get_latent_representation(mdata, modality=kind)  # (n_obs, z), NaN where absent
+    joint = model.get_latent_representation(mdata)
+    # (n_obs, z) each, NaN where absent; all before the first is written, as one may raise
+    of_all_cells = {key: model.get_latent_representation(mdata, modality=kind) for kind, key in model.kinds.items()}
+    mdata.obsm[OBSM_KEY] = joint
+    for key, z in of_all_cells.items():
         # by name: a modality may hold fewer cells, and in another order
-        rows = mdata.obs_names.get_indexer(mdata[key].obs_names)
-        mdata[key].obsm[OBSM_KEY] = of_all_cells[rows]
+        mdata[key].obsm[OBSM_KEY] = z[mdata.obs_names.get_indexer(mdata[key].obs_names)]
 
 
 def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None) -> pd.DataFrame:

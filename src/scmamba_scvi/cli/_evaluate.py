@@ -46,10 +46,11 @@ def evaluate(
         ),
     ] = None,
     prefix: Annotated[
-        Path | None,
+        str | None,  # a Path would lose the slash that says it is a folder
         typer.Option(
             "--out",
             "-o",
+            metavar="PATH",
             help="Where to write: PREFIX.csv and PREFIX.png, or scores.csv and scores.png in a folder. By default "
             "FILE_scores beside the file.",
         ),
@@ -113,11 +114,10 @@ def evaluate(
         save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)
 
 
-def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:
+def _outputs(file: Path, out: str | None) -> tuple[Path, Path]:
     """Names of the table and of the figure."""
-    if prefix is None:
-        prefix = file.with_name(f"{file.stem}_scores")
-    elif prefix.is_dir() or str(prefix).endswith(os.sep):
+    prefix = Path(out or f"{file.with_suffix('')}_scores")
+    if out is not None and (prefix.is_dir() or out.endswith((os.sep, "/"))):
         prefix = prefix / "scores"
     elif prefix.suffix in (".csv", ".png"):
         prefix = prefix.with_suffix("")
