@@ -57,6 +57,15 @@ def test_tables_are_aligned_by_name_and_rows_that_are_not_finite_are_counted(mda
     assert inputs.unusable == {("m", "joint"): 1}
 
 
+def test_a_matrix_out_of_a_modality_has_the_order_of_the_modality(mdata):
+    given = {"m": {key: part.obsm["X_e"] for key, part in mdata.mod.items()}}
+    of_key, of_matrix = (read_inputs(mdata, e, None, None).methods for e in ("X_e", given))
+    for key in mdata.mod:
+        np.testing.assert_array_equal(of_matrix["m"][key], of_key["X_e"][key])
+    copied = read_inputs(mdata, {"m": {"rna": mdata["rna"].obsm["X_e"].copy()}}, None, None)  # has that of the data
+    np.testing.assert_array_equal(copied.methods["m"]["rna"], mdata["rna"].obsm["X_e"])
+
+
 @pytest.mark.parametrize("how", ["positions", "mask", "mask with names", "names"])
 def test_cells_are_chosen_by_position_mask_or_name(mdata, how):
     inputs = read_inputs(mdata, "X_e", "cell_type", None)

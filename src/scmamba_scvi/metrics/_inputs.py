@@ -157,6 +157,8 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
             raise ScmambaError(f"Names of cells of the embedding {called} are not unique.")
         return pd.DataFrame(_matrix(given, called), given.index)
     x = _matrix(given, called)
+    if modality is not None and any(given is own for own in modality.obsm.values()):  # in the modality's own order
+        return pd.DataFrame(x, modality.obs_names)
     if len(x) != data.n_obs:
         raise ScmambaError(
             f"{called} has {len(x):,} rows for {data.n_obs:,} cells: give a row per cell of the data, NaN where a cell lacks "

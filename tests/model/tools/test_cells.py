@@ -75,6 +75,8 @@ def test_a_modality_is_known_by_kind_and_a_stranger_is_named(trained):
     assert kind_of(trained, "atac") == "atac"
     with pytest.raises(UnknownNameError, match="query_modality 'smell'"):
         kind_of(trained, "smell", "query_modality")
+    with pytest.raises(ScmambaError, match=r"must be the name of one modality, got \['rna', 'atac'\]"):
+        kind_of(trained, ["rna", "atac"])
     assert kind_of_features(trained, trained.adata["atac"]) == "atac"
     assert kind_of_features(trained, AnnData(np.ones((2, 2)))) is None
 

@@ -28,6 +28,8 @@ class ModalityEmbedding:
 
 def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
     """Kind of modality by its name or by its key in ``mdata.mod``."""
+    if not isinstance(modality, str):
+        raise ScmambaError(f"{argument} must be the name of one modality, got {modality!r}.")
     kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
     if kind == "joint":
         raise ScmambaError(f"{argument} must be one modality here, not 'joint': name one of {list(model.kinds)}.")
