@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics._inputs import read_inputs
 
 N = 12
@@ -47,6 +47,13 @@ def test_a_key_finds_the_joint_embedding_and_those_of_modalities_by_name(mdata):
     assert np.isnan(parts["atac"][lacking]).all()
     assert inputs.labels.tolist() == [f"t{i % 3}" for i in rows]
     assert all(batch is None for batch in inputs.batches)
+
+
+@pytest.mark.parametrize("embeddings", ["rna", {"m": {"joint": "rna"}}])
+def test_the_mask_of_the_cells_that_have_a_modality_is_no_embedding(mdata, embeddings):
+    assert "rna" in mdata.obsm
+    with pytest.raises(UnknownNameError, match="'rna'. Known: 'X_e'"):
+        read_inputs(mdata, embeddings, None, None)
 
 
 def test_tables_are_aligned_by_name_and_rows_that_are_not_finite_are_counted(mdata):

@@ -121,7 +121,7 @@ def _parts(data: Any, embeddings: Embeddings | None) -> dict[Key, Embedding]:
     for method, parts in embeddings.items():
         if isinstance(parts, str):
             holders, key = {JOINT: data, **getattr(data, "mod", {})}, parts
-            parts = {part: key for part, holder in holders.items() if key in holder.obsm}
+            parts = {part: key for part, holder in holders.items() if key in _keys(holder)}
             if not parts:
                 raise UnknownNameError("key of obsm", key, _keys(*holders.values()))
         elif not isinstance(parts, Mapping):
@@ -144,7 +144,7 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
     if isinstance(given, str):
         holders = [data] if modality is None else [modality, data]
         for holder in holders:
-            if given in holder.obsm:
+            if given in _keys(holder):
                 return pd.DataFrame(_matrix(holder.obsm[given], called), holder.obs_names)
         raise UnknownNameError(f"key of obsm for {called}", given, _keys(*holders))
     if isinstance(given, pd.DataFrame):
