@@ -29,7 +29,7 @@ from ._keys import CLUSTER_KEY, UMAP_KEY
 from .errors import ScmambaError
 from .metrics import other_modality
 from .metrics.graph import nearest
-from .pl._integration import can_color
+from .pl.coloring import can_color
 from .workflow import validation_scores
 
 if TYPE_CHECKING:

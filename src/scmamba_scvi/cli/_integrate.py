@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from .._columns import obs_column
 from .._files import check_is_there, check_result, check_writable
 from .._keys import CLUSTER_KEY
 from ..config import resolve_config
@@ -196,7 +195,8 @@ def _write_results(
 ) -> None:
     """Data first: an error in a figure must not lose them."""
     from .. import pl
-    from ..pl._integration import can_color
+    from .._columns import obs_column
+    from ..pl.coloring import can_color
     from ..workflow import write_mudata
 
     write_mudata(mdata, file)

@@ -128,6 +128,11 @@ class ModelBase(BaseModelClass):
         -------
         ``(f,)`` names, as in ``var_names`` of the data that the model was set up with.
 
+        Raises
+        ------
+        UnknownNameError
+            The model has no modality of this kind.
+
         Examples
         --------
         >>> names = model.feature_names("rna")

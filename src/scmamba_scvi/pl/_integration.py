@@ -19,9 +19,8 @@ from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
 from ._labels import OUTLINE, as_categorical, shorten, spread
 from ._palette import MISSING, modality_colors, palette
+from .coloring import MAX_CATEGORIES, can_color, is_continuous
 
-#: A column with more categories than this names single cells rather than groups of them.
-MAX_CATEGORIES: Final = 100
 #: From this many categories on, colours alone no longer tell them apart: they are numbered among the cells and in the
 #: legend.
 NUMBERED_FROM: Final = 9
@@ -141,15 +140,6 @@ def _panels(
     return panels
 
 
-def can_color(values: pd.Series) -> bool:
-    """Whether a column can colour cells: by numbers, or by so few groups that a legend can hold them."""
-    return _is_continuous(values) or values.nunique() <= MAX_CATEGORIES
-
-
-def _is_continuous(values: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-
-
 def _draw(ax: Axes, panel: _Panel) -> None:
     xy, values = panel.xy, panel.values
     n = len(xy)
@@ -157,7 +147,7 @@ def _draw(ax: Axes, panel: _Panel) -> None:
     # in random order, so that no group covers the others because it comes last
     order = np.random.default_rng(0).permutation(n)
     scatter = partial(ax.scatter, s=size, alpha=alpha, linewidths=0, rasterized=True, plotnonfinite=True)
-    if _is_continuous(values):
+    if is_continuous(values):
         numbers = values.to_numpy(dtype=float, na_value=np.nan)
         known = np.isfinite(numbers)
         scatter(*xy[~known].T, c=MISSING)
