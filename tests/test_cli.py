@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import shutil
 import signal
 import subprocess
@@ -124,6 +125,20 @@ def test_what_was_read_and_how_long_it_took_stand_on_one_line_each(integrated):
 def test_the_input_and_its_folder_are_never_changed(simulated, input_bytes):
     assert simulated.read_bytes() == input_bytes
     assert [path.name for path in simulated.parent.iterdir()] == ["multiome.h5mu"]
+
+
+def test_a_column_of_too_many_groups_is_not_drawn_and_nothing_else_is_lost(simulated, tmp_path):
+    mdata = mudata.read_h5mu(simulated)
+    mdata.obs["cell"] = [f"group {i}" for i in range(mdata.n_obs)]
+    mdata.write_h5mu(tmp_path / "many.h5mu")
+    result = run(
+        "integrate", tmp_path / "many.h5mu", "--out", tmp_path / "out.h5mu", "--labels-key", "cell", "--max-epochs", 1,
+        "--n-latent", 8, "--report", tmp_path / "report.html",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "Not drawn, for too many values: cell." in result.output
+    assert (tmp_path / "out_figures" / "integration.png").exists()
+    assert "Not drawn, for too many values: cell." in (tmp_path / "report.html").read_text()
 
 
 def test_existing_outputs_are_kept_unless_overwritten(integrated, simulated):
@@ -412,6 +427,8 @@ def test_evaluate_stands_beside_the_file_and_keeps_what_exists(integrated, tmp_p
     assert (tmp_path / "mine_scores.csv").read_text() == "mine"
     assert run("evaluate", file, *quick, "--overwrite", "--out", tmp_path / "mine_scores.png").exit_code == 0
     assert read_scores(tmp_path / "mine_scores.csv").shape == (1, 1)
+    assert run("evaluate", file, *quick, "--out", f"{tmp_path}/a folder/").exit_code == 0
+    assert {path.name for path in (tmp_path / "a folder").iterdir()} == {"scores.csv", "scores.png"}
 
 
 @pytest.mark.parametrize(
@@ -434,9 +451,36 @@ def test_evaluate_answers_bad_input_in_one_line(integrated, tmp_path, source, op
     assert message in result.stderr and not list(tmp_path.iterdir())
 
 
+def test_validation_cells_are_those_marked_true_however_the_mark_is_kept(integrated, tmp_path):
+    mdata = mudata.read_h5mu(integrated[0] / "out.h5mu")
+    before = mdata.obs["validation_scmamba"]
+    for name, marks in {"text": before.astype(str), "missing": before.astype("boolean").where(before)}.items():
+        mdata.obs["validation_scmamba"] = marks
+        mdata.write_h5mu(tmp_path / f"{name}.h5mu")
+        result = run("evaluate", tmp_path / f"{name}.h5mu", "--metric", "FOSCTTM")
+        assert result.exit_code == 0, result.output
+        assert f"{name}.h5mu, {before.sum()} cells" in result.output
+    mdata.obs["validation_scmamba"] = False
+    mdata.write_h5mu(tmp_path / "none.h5mu")
+    result = run("evaluate", tmp_path / "none.h5mu", "--metric", "FOSCTTM")
+    assert result.exit_code == 2 and "holds 0 validation cells: --all-cells scores all" in result.stderr
+
+
 def test_evaluate_needs_an_embedding(simulated, tmp_path):
     result = run("evaluate", simulated, "--labels-key", "cell_type", "--out", tmp_path / "s")
     assert result.exit_code == 2 and "Unknown key of obsm 'X_scmamba'" in result.stderr
+
+
+def test_a_sign_that_the_output_cannot_show_loses_no_result(integrated, tmp_path, monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="cp1252"))  # a pipe on Windows
+    arguments = ["evaluate", integrated[0] / "out.h5mu", "--metric", "FOSCTTM", "--out", tmp_path / "s"]
+    monkeypatch.setattr(sys, "argv", ["scmamba-scvi", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    sys.stdout.flush()
+    assert left.value.code == 0 and (tmp_path / "s.csv").exists()
+    assert b"FOSCTTM ?" in printed.getvalue()
 
 
 # -- Ctrl-C -------------------------------

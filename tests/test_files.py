@@ -5,6 +5,7 @@ import os
 import pytest
 
 from scmamba_scvi._files import atomic_write, remove_unfinished
+from scmamba_scvi.errors import ScmambaError
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -16,6 +17,14 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["scores.csv"]
+
+
+def test_folders_are_made_and_a_folder_is_not_replaced(tmp_path):
+    with atomic_write(tmp_path / "new" / "folder" / "scores.csv") as unfinished:
+        unfinished.write_text("new")
+    assert (tmp_path / "new" / "folder" / "scores.csv").read_text() == "new"
+    with pytest.raises(ScmambaError, match="folder is a folder"), atomic_write(tmp_path / "new" / "folder"):
+        pytest.fail("nothing is written")
 
 
 def test_after_an_error_the_old_file_stays_alone(tmp_path):

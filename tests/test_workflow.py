@@ -231,3 +231,24 @@ def test_written_files_read_back(tmp_path):
     assert again.obs_names.equals(mdata.obs_names)
     for key, part in mdata.mod.items():
         assert (again[key].X != part.X).nnz == 0
+
+
+def test_a_name_by_which_the_file_could_not_be_read_is_refused(tmp_path):
+    mdata = mudata.MuData({"rna": anndata.AnnData(np.ones((2, 2)))})
+    with pytest.raises(ScmambaError, match=r"must end in .h5mu, got 'result.zarr'"):
+        workflow.write_mudata(mdata, tmp_path / "result.zarr")
+    assert not any(tmp_path.iterdir())
+
+
+def test_embeddings_are_written_all_or_none(integrated):
+    mdata, model = integrated
+    rna = mudata.MuData({"rna": mdata["rna"][:50].copy()})
+    del rna["rna"].obsm["X_scmamba"]
+    with pytest.raises(ScmambaError, match="no modality 'atac'"):
+        workflow.write_embeddings(rna, model)
+    assert "X_scmamba" not in rna.obsm and "X_scmamba" not in rna["rna"].obsm
+    both = mdata[:50].copy()
+    before = both.obsm["X_scmamba"].copy(), both["atac"].obsm["X_scmamba"].copy()
+    workflow.write_embeddings(both, model)
+    np.testing.assert_allclose(both.obsm["X_scmamba"], before[0], atol=1e-5)
+    np.testing.assert_allclose(both["atac"].obsm["X_scmamba"], before[1], atol=1e-5)

@@ -29,7 +29,13 @@ def check_is_there(path: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing."""
+    """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing.
+
+    Folders that it needs are made.
+    """
+    if path.is_dir():
+        raise ScmambaError(f"{path} is a folder; a file is to be written there.")
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(path)
     try:
         yield unfinished
@@ -108,7 +114,7 @@ def check_content(mdata: MuData) -> None:
     if found:
         entry, name, kind = found[0]
         others = f", nor can {', '.join(entry for entry, *_ in found[1:6])}" if len(found) > 1 else ""
-        text = f"make it text, {entry} = {entry}.astype(str), or " if name in ("obs", "var") else ""
+        text = f"make it text, {entry} = {entry}.astype('string'), or " if name in ("obs", "var") else ""
         raise ScmambaError(
             f"{entry} ({kind}) cannot be written into a file{others}. First {text}remove it, del {entry}."
         )

@@ -29,6 +29,7 @@ from ._keys import CLUSTER_KEY, UMAP_KEY
 from .errors import ScmambaError
 from .metrics import other_modality
 from .metrics.graph import nearest
+from .pl.coloring import can_color
 from .workflow import validation_scores
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _notes(
 def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterator[tuple[str, str]]:
     """Two modalities that lie apart, with the types and the clusters in which they do, and what to try."""
     groupings = {
-        what: obs_column(mdata, key, what).astype(str).to_numpy()
+        what: obs_column(mdata, key, what).astype("string").to_numpy(dtype=object)  # missing stays missing
         for what, key in {"type": labels_key, "cluster": CLUSTER_KEY}.items()
         if key is not None and has_obs_column(mdata, key)
     }
@@ -283,10 +284,13 @@ def _figures(
             for name in (labels_key, model.batch_key, CLUSTER_KEY)
             if name is not None and has_obs_column(mdata, name)
         ]
+        too_many = [name for name in columns if not can_color(obs_column(mdata, name))]
+        columns = [name for name in columns if name not in too_many]
         figures.append(_figure(
             "Embedding",
             "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality, in a plane "
-            "of their own. Where the colours mix, the modalities agree.",
+            "of their own. Where the colours mix, the modalities agree."
+            + (f" Not drawn, for too many values: {', '.join(too_many)}." if too_many else ""),
             lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
         ))  # fmt: skip
     if agreement is not None and np.isfinite(agreement["evidence"]).any():

@@ -166,12 +166,13 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
     >>> mdata.obsm["X_scmamba"].shape, mdata["rna"].obsm["X_scmamba"].shape
     ((300, 64), (300, 64))
     """
-    mdata.obsm[OBSM_KEY] = model.get_latent_representation(mdata)
-    for kind, key in model.kinds.items():
-        of_all_cells = model.get_latent_representation(mdata, modality=kind)  # (n_obs, z), NaN where absent
+    joint = model.get_latent_representation(mdata)
+    # (n_obs, z) each, NaN where absent; all before the first is written, as one may raise
+    of_all_cells = {key: model.get_latent_representation(mdata, modality=kind) for kind, key in model.kinds.items()}
+    mdata.obsm[OBSM_KEY] = joint
+    for key, z in of_all_cells.items():
         # by name: a modality may hold fewer cells, and in another order
-        rows = mdata.obs_names.get_indexer(mdata[key].obs_names)
-        mdata[key].obsm[OBSM_KEY] = of_all_cells[rows]
+        mdata[key].obsm[OBSM_KEY] = z[mdata.obs_names.get_indexer(mdata[key].obs_names)]
 
 
 def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None) -> pd.DataFrame:
@@ -252,7 +253,7 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     ------
     ScmambaError
         ``mdata`` holds something that a file cannot hold, such as dates in ``obs``, or is larger than the space that is
-        left; :func:`integrate` warns of the first.
+        left; :func:`integrate` warns of the first. Or ``path`` does not end in ``.h5mu``.
 
     Examples
     --------
@@ -260,6 +261,8 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     >>> scmamba_scvi.read("cells.h5mu").n_obs
     300
     """
+    if Path(path).suffix != ".h5mu":  # by which files are read
+        raise ScmambaError(f"The name of the file must end in .h5mu, got {Path(path).name!r}.")
     check_result(mdata, Path(path).parent)
     write_h5mu(mdata, Path(path))
 

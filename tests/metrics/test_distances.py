@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -84,9 +85,20 @@ def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, message):
         pytest.param([[1.0, np.nan], [0, 0]], "1 of 2 rows of z are not finite", id="nan"),
         pytest.param(np.zeros(3), r"z must be a matrix .*\(3,\)", id="vector"),
         pytest.param(np.zeros((0, 3)), r"not empty; got shape \(0, 3\)", id="empty"),
+        pytest.param(pd.DataFrame(np.eye(3)), "got DataFrame: pass its rows", id="table"),
         pytest.param([["a"]], "z must be an array of numbers", id="text"),
     ],
 )
 def test_what_is_no_finite_matrix_is_refused(values, message):
     with pytest.raises(ScmambaError, match=message):
         as_matrix(values, "z")
+
+
+def test_arrays_that_torch_cannot_share_are_copied(recwarn):
+    x = np.arange(6.0).reshape(3, 2)
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    for values in (fixed, x[::-1][::-1], x[::-1]):
+        np.testing.assert_array_equal(as_matrix(values).numpy(), values)
+    assert not recwarn.list
+    assert np.shares_memory(as_matrix(x).numpy(), x)  # others are not

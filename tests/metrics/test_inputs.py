@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics._inputs import read_inputs
 
 N = 12
@@ -49,12 +49,28 @@ def test_a_key_finds_the_joint_embedding_and_those_of_modalities_by_name(mdata):
     assert all(batch is None for batch in inputs.batches)
 
 
+@pytest.mark.parametrize("embeddings", ["rna", {"m": {"joint": "rna"}}])
+def test_the_mask_of_the_cells_that_have_a_modality_is_no_embedding(mdata, embeddings):
+    assert "rna" in mdata.obsm
+    with pytest.raises(UnknownNameError, match="'rna'. Known: 'X_e'"):
+        read_inputs(mdata, embeddings, None, None)
+
+
 def test_tables_are_aligned_by_name_and_rows_that_are_not_finite_are_counted(mdata):
     table = pd.DataFrame(JOINT, index=[f"c{i}" for i in range(N)]).iloc[::-1]
     table.iloc[0] = np.nan
     inputs = read_inputs(mdata, {"m": table}, None, None)
     np.testing.assert_array_equal(inputs.methods["m"]["joint"], table.loc[inputs.cells].to_numpy())
     assert inputs.unusable == {("m", "joint"): 1}
+
+
+def test_a_matrix_out_of_a_modality_has_the_order_of_the_modality(mdata):
+    given = {"m": {key: part.obsm["X_e"] for key, part in mdata.mod.items()}}
+    of_key, of_matrix = (read_inputs(mdata, e, None, None).methods for e in ("X_e", given))
+    for key in mdata.mod:
+        np.testing.assert_array_equal(of_matrix["m"][key], of_key["X_e"][key])
+    copied = read_inputs(mdata, {"m": {"rna": mdata["rna"].obsm["X_e"].copy()}}, None, None)  # has that of the data
+    np.testing.assert_array_equal(copied.methods["m"]["rna"], mdata["rna"].obsm["X_e"])
 
 
 @pytest.mark.parametrize("how", ["positions", "mask", "mask with names", "names"])
@@ -84,3 +100,11 @@ def test_names_must_tell_cells_apart(mdata):
         read_inputs(double, "X_e", None, None)
     with pytest.raises(ScmambaError, match="names some cells twice"):
         read_inputs(mdata, "X_e", pd.Series(["a", "b"], index=["c1", "c1"]), None)
+
+
+def test_labels_that_name_other_cells_are_not_taken_by_row(mdata):
+    labels = pd.Series(list("ab") * (N // 2), index=[f"sample-c{i}" for i in range(N)])
+    with pytest.raises(ScmambaError, match=r"labels_key names none of the cells: it has 'sample-c0', the data 'c\d"):
+        read_inputs(mdata, "X_e", labels, None)
+    for by_row in (labels.reset_index(drop=True), labels.to_numpy()):
+        assert read_inputs(mdata, "X_e", by_row, None).labels.tolist() == list(labels)

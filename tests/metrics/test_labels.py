@@ -31,6 +31,7 @@ def test_every_form_of_labels_becomes_codes_without_gaps(labels):
         pytest.param([["a", "b", "c"]], r"got shape \(1, 3\)", id="matrix"),
         pytest.param(["a", np.nan, "b"], "missing .* for 1 of 3", id="nan_among_names"),
         pytest.param(["a", None, None], "missing .* for 2 of 3", id="none"),
+        pytest.param(np.array(["a"] * 3), "all 3 cells are 'a'", id="all_the_same_in_an_array"),
         pytest.param(["a", "a", "a"], "at least 2 different labels; all 3 cells are 'a'", id="all_the_same"),
     ],
 )

@@ -32,8 +32,13 @@ def test_coordinates_that_are_not_there_are_named(cells, key, message):
         coordinates(cells, key)
 
 
+def test_infinite_coordinates_are_missing(cells):
+    cells.obsm["X_umap"][0, 1] = np.inf
+    assert np.isnan(coordinates(cells, "X_umap")[0, 1]) and np.isfinite(coordinates(cells, "X_umap")[1:]).all()
+
+
 def test_coordinates_of_no_cell_are_refused(cells):
-    cells.obsm["X_umap"][:] = np.nan
+    cells.obsm["X_umap"][:, 1] = np.nan  # no cell has both
     with pytest.raises(ScmambaError, match="no finite coordinates"):
         coordinates(cells, "X_umap")
 

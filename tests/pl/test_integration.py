@@ -88,6 +88,11 @@ def test_a_kind_of_modality_has_its_colour_whatever_stands_beside_it():
     assert {to_hex(c).upper() for c in points.get_facecolors()} == {FEW[1]}
 
 
+def test_a_single_modality_needs_no_list():
+    (ax,) = draw(embedded(), modalities="rna")
+    assert legend_of(ax) == ["rna"]
+
+
 def test_axes_say_which_plane_they_are_of():
     axes = draw(embedded(), "cell_type")
     assert [ax.get_xlabel() for ax in axes] == [

@@ -19,6 +19,7 @@ from scmamba_scvi.pl._labels import as_categorical, shorten, spread
             ["a", "b"],
             id="ordered_without_unused",
         ),
+        pytest.param(pd.Categorical(["b", 1, "b"]), ["1", "b"], id="text_and_numbers"),
         pytest.param(["a", None, np.nan], ["a"], id="missing_is_no_category"),
     ],
 )

@@ -80,6 +80,9 @@ def test_one_value_for_all_can_be_drawn():
 
 def test_faults_are_named(cells):
     mdata, values = cells
+    for whole in (values.to_frame(), values.to_numpy()):
+        with pytest.raises(ScmambaError, match=rf"one column.*\['evidence'\]; got {type(whole).__name__}"):
+            draw(whole, mdata)
     with pytest.raises(ScmambaError, match="no finite value"):
         draw(values * np.nan)
     with pytest.raises(ScmambaError, match="200 cells of agreement, such as 'cell.*not in mdata"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 
 import numpy as np
@@ -30,3 +31,16 @@ def test_names_of_chromosomes_do_not_touch():
     assert {*map(str, range(1, 19)), "X", "Y"} <= set(names) <= set(MEGABASES)
     boxes = [label.get_window_extent() for label in labels]
     assert all(b.x0 - a.x1 >= 1 for a, b in itertools.pairwise(boxes))
+
+
+def test_a_file_written_as_csv_draws_the_same_also_a_group_without_places():
+    table = pd.DataFrame({
+        "group": list("0001112"), "name": list("abcdefg"), "chrom": ["chr1", "chr2", "", "chr1", "chr2", "", ""],
+        "start": [1, 5, -1] * 2 + [-1], "end": [4, 9, -1] * 2 + [-1], "importance": np.arange(7.0),
+    })  # fmt: skip
+    read = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    assert read["group"].dtype == int and read["chrom"].isna().sum() == 3
+    for given in (table, read):
+        axes = pl.region_importance(given, figure=Figure())
+        assert [ax.get_ylabel() for ax in axes] == ["0", "1", "2"]
+        assert [[text.get_text() for text in ax.texts] for ax in axes] == [["b"], ["e", "d"], []]

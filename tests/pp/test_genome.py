@@ -127,6 +127,14 @@ def test_tables_are_read_from_files(tmp_path, ending):
     assert adata.var["strand"].tolist() == ["-", "+"]
 
 
+@pytest.mark.parametrize("strand", [[-1, 1], [-1.0, 1.0], ["-1", "1"]])
+def test_strands_of_ensembl_are_understood(strand):
+    names = {"chrom": "chromosome_name", "start": "start_position", "end": "end_position"}  # of BioMart
+    adata = cells(["CD3D", "CD22"])
+    annotate_genome(adata, TABLE.rename(columns=names).assign(strand=strand))
+    assert adata.var["strand"].tolist() == ["-", "+"]
+
+
 @pytest.mark.parametrize(
     "table",
     [

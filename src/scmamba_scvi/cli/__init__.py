@@ -1,5 +1,7 @@
 """The command ``scmamba-scvi``: parse, call the library, print. Heavy imports are inside the commands."""
 
+import io
+import sys
 from typing import Annotated, Final
 
 import typer
@@ -43,4 +45,7 @@ def _options(
 
 def main() -> None:
     """Entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no result is lost for an arrow that the encoding lacks
+            stream.reconfigure(errors="replace")
     app()

@@ -45,7 +45,6 @@ def convert(
             convert_mudata(first, target, overwrite=overwrite)
         else:
             mdata = read(sources)
-            target.parent.mkdir(parents=True, exist_ok=True)
             with temporary_folder(target.parent) as folder:
                 file = folder / "cells.h5mu" if is_folder else target
                 write_mudata(mdata, file)

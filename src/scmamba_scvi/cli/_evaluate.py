@@ -13,7 +13,7 @@ from rich.table import Table
 
 from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
-from ..errors import UnknownNameError
+from ..errors import ScmambaError, UnknownNameError
 from ._arguments import parse_pairs
 from ._console import err, out, reporting, say
 from ._outputs import check_outputs, save_figure
@@ -46,10 +46,11 @@ def evaluate(
         ),
     ] = None,
     prefix: Annotated[
-        Path | None,
+        str | None,  # a Path would lose the slash that says it is a folder
         typer.Option(
             "--out",
             "-o",
+            metavar="PATH",
             help="Where to write: PREFIX.csv and PREFIX.png, or scores.csv and scores.png in a folder. By default "
             "FILE_scores beside the file.",
         ),
@@ -94,7 +95,10 @@ def evaluate(
         mdata = read(file)
         validation = None
         if not all_cells and VALIDATION_KEY in mdata.obs:
-            validation = mdata.obs[VALIDATION_KEY].to_numpy(dtype=bool)
+            # also where the column has become text, or cells without a value were added
+            validation = (mdata.obs[VALIDATION_KEY].astype("string") == "True").fillna(False).to_numpy(dtype=bool)
+            if validation.sum() < 2:
+                raise ScmambaError(f"{file} holds {validation.sum()} validation cells: --all-cells scores all cells.")
         scores = evaluate_integration(
             mdata, embeddings, labels_key=labels_key, batch_key=batch_key, metrics=metric or "all", cells=validation,
             max_cells=max_cells, random_state=seed, progress=err.is_terminal, device="auto",
@@ -104,18 +108,16 @@ def evaluate(
         title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
         out.print(_table(scores, lower, title))
         say(ON_ALL if validation is None else ON_VALIDATION)
-        csv.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(csv) as unfinished:
             scores.to_csv(unfinished)
         say(f"Wrote {csv}.")
         save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)
 
 
-def _outputs(file: Path, prefix: Path | None) -> tuple[Path, Path]:
+def _outputs(file: Path, out: str | None) -> tuple[Path, Path]:
     """Names of the table and of the figure."""
-    if prefix is None:
-        prefix = file.with_name(f"{file.stem}_scores")
-    elif prefix.is_dir() or str(prefix).endswith(os.sep):
+    prefix = Path(out or f"{file.with_suffix('')}_scores")
+    if out is not None and (prefix.is_dir() or out.endswith((os.sep, "/"))):
         prefix = prefix / "scores"
     elif prefix.suffix in (".csv", ".png"):
         prefix = prefix.with_suffix("")

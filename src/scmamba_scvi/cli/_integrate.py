@@ -160,7 +160,6 @@ def integrate(
         if report is not None:
             from ..report import write_report
 
-            report.parent.mkdir(parents=True, exist_ok=True)
             write_report(
                 model,
                 report,
@@ -200,17 +199,22 @@ def _write_results(
 ) -> None:
     """Data first: an error in a figure must not lose them."""
     from .. import pl
+    from .._columns import obs_column
+    from ..pl.coloring import can_color
     from ..workflow import write_mudata
 
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_mudata(mdata, file)
     say(f"Wrote {file}.")
-    columns = [name for name in (*color, CLUSTER_KEY) if name is not None]
+    columns = []
+    for name in filter(None, (*color, CLUSTER_KEY)):
+        if can_color(obs_column(mdata, name)):
+            columns.append(name)
+        elif integration:
+            say(f"Not drawn, for too many values: {name}.")
     drawings = (
         lambda figure: pl.training(model, figure=figure),
         lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
     )
-    figure_dir.mkdir(parents=True, exist_ok=True)
     for path, draw in zip(_figure_paths(figure_dir, integration), drawings, strict=False):
         save_figure(draw, path)
 

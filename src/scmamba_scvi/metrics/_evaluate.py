@@ -50,7 +50,8 @@ def evaluate_integration(
         - a matrix or table: the joint embedding.
 
         A matrix has the rows of the data, NaN for cells without the modality, as those of a model:
-        ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``.
+        ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``; one taken out of the ``obsm`` of
+        its modality, as it is, has those of the modality.
     labels_key
         Cell types: a column of ``obs`` (of the data, or of a modality), or the values themselves, one per cell or a
         ``Series`` indexed by name. Cells without one count in the scores that need none.

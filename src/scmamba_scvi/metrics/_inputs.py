@@ -121,7 +121,7 @@ def _parts(data: Any, embeddings: Embeddings | None) -> dict[Key, Embedding]:
     for method, parts in embeddings.items():
         if isinstance(parts, str):
             holders, key = {JOINT: data, **getattr(data, "mod", {})}, parts
-            parts = {part: key for part, holder in holders.items() if key in holder.obsm}
+            parts = {part: key for part, holder in holders.items() if key in _keys(holder)}
             if not parts:
                 raise UnknownNameError("key of obsm", key, _keys(*holders.values()))
         elif not isinstance(parts, Mapping):
@@ -144,7 +144,7 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
     if isinstance(given, str):
         holders = [data] if modality is None else [modality, data]
         for holder in holders:
-            if given in holder.obsm:
+            if given in _keys(holder):
                 return pd.DataFrame(_matrix(holder.obsm[given], called), holder.obs_names)
         raise UnknownNameError(f"key of obsm for {called}", given, _keys(*holders))
     if isinstance(given, pd.DataFrame):
@@ -157,6 +157,8 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
             raise ScmambaError(f"Names of cells of the embedding {called} are not unique.")
         return pd.DataFrame(_matrix(given, called), given.index)
     x = _matrix(given, called)
+    if modality is not None and any(given is own for own in modality.obsm.values()):  # in the modality's own order
+        return pd.DataFrame(x, modality.obs_names)
     if len(x) != data.n_obs:
         raise ScmambaError(
             f"{called} has {len(x):,} rows for {data.n_obs:,} cells: give a row per cell of the data, NaN where a cell lacks "
@@ -207,9 +209,14 @@ def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
         return np.full(len(cells), None, dtype=object)
     if isinstance(given, str):
         values = obs_column(data, given).astype(object).reindex(cells)
-    elif isinstance(given, pd.Series) and given.index.isin(cells).any():
+    elif isinstance(given, pd.Series) and (given.index.inferred_type == "string" or given.index.isin(cells).any()):
         if not given.index.is_unique:
             raise ScmambaError(f"{name} names some cells twice.")
+        if not given.index.isin(cells).any():
+            raise ScmambaError(
+                f"{name} names none of the cells: it has {given.index[0]!r}, the data {cells[0]!r}. If its rows are those of "
+                f"the data, pass its values, .to_numpy()."
+            )
         values = given.reindex(cells)
     else:
         if np.shape(given) != (len(cells),):

@@ -27,7 +27,7 @@ def label_codes(labels: Labels, n: int, name: str, *, at_least: int = 2) -> np.n
         raise ScmambaError(f"{name} is missing (NaN or None) for {missing:,} of {n:,} cells: leave those cells out.")
     if len(names) < at_least:
         raise ScmambaError(
-            f"{name} needs at least {at_least} different labels; all {n:,} cells are {names[0]!r}, "
+            f"{name} needs at least {at_least} different labels; all {n:,} cells are {str(names[0])!r}, "
             f"and a score of one label would be the same whatever the embedding."
         )
     return codes.astype(np.int64)

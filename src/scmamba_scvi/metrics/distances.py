@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.metrics import pairwise_distances_chunked
 from torch import Tensor
@@ -43,7 +44,10 @@ def as_matrix(values: Any, name: str = "x", device: str | torch.device | None = 
     one.
     """
     try:
-        x = torch.as_tensor(values).detach()
+        if isinstance(values, pd.DataFrame):  # of two tables, the names could say other than the rows
+            raise TypeError("pass its rows, .to_numpy(), in the order of the cells")
+        # torch takes no array with its rows reversed, and warns of those that cannot be written
+        x = torch.as_tensor(values if isinstance(values, Tensor) else np.require(values, None, ["C", "W"])).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ScmambaError(
             f"{name} must be an array of numbers (n cells, n dimensions); got {type(values).__name__}: {error}"

@@ -14,7 +14,7 @@ from scvi.model.base import BaseModelClass
 from .._compat import drop_setup_with, scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
-from ..errors import ScmambaError
+from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout
 from ..pp.coordinates import Coordinates, parse_coordinates
 from ._module import SCMAMBAModule
@@ -128,12 +128,19 @@ class ModelBase(BaseModelClass):
         -------
         ``(f,)`` names, as in ``var_names`` of the data that the model was set up with.
 
+        Raises
+        ------
+        UnknownNameError
+            The model has no modality of this kind.
+
         Examples
         --------
         >>> names = model.feature_names("rna")
         >>> bool((names == mdata["rna"].var_names).all())
         True
         """
+        if kind not in self.modalities_:  # to ask the registry would write it there
+            raise UnknownNameError("kind of modality", kind, self.modalities_)
         return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
 
     def _check_cells_of_training(self, mdata: MuData, what: str) -> None:

@@ -22,7 +22,8 @@ def coordinates(data: MuData | AnnData, key: str, name: str = "mdata") -> np.nda
     xy = np.asarray(data.obsm[key], dtype=float)
     if xy.ndim != 2 or xy.shape[1] < 2:
         raise ScmambaError(f"{name}.obsm[{key!r}] must have two columns, it has shape {xy.shape}.")
-    if not np.isfinite(xy[:, :2]).any():
+    xy = np.where(np.isfinite(xy), xy, np.nan)
+    if np.isnan(xy[:, :2]).any(axis=1).all():
         raise ScmambaError(f"{name}.obsm[{key!r}] holds no finite coordinates.")
     return xy[:, :2]
 

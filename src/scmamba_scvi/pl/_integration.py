@@ -19,9 +19,8 @@ from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
 from ._labels import OUTLINE, as_categorical, shorten, spread
 from ._palette import MISSING, modality_colors, palette
+from .coloring import MAX_CATEGORIES, can_color, is_continuous
 
-#: A column with more categories than this names single cells rather than groups of them.
-MAX_CATEGORIES: Final = 100
 #: From this many categories on, colours alone no longer tell them apart: they are numbered among the cells and in the
 #: legend.
 NUMBERED_FROM: Final = 9
@@ -50,7 +49,7 @@ def integration(
     mdata: MuData,
     color: str | Sequence[str] = (),
     *,
-    modalities: bool | Sequence[str] = True,
+    modalities: bool | str | Sequence[str] = True,
     basis: str = UMAP_KEY,
     figure: Figure | None = None,
 ) -> list[Axes]:
@@ -110,11 +109,14 @@ def integration(
     return axes
 
 
-def _panels(mdata: MuData, color: str | Sequence[str], modalities: bool | Sequence[str], basis: str) -> list[_Panel]:
+def _panels(
+    mdata: MuData, color: str | Sequence[str], modalities: bool | str | Sequence[str], basis: str
+) -> list[_Panel]:
     """What to draw; everything wrong with the arguments is found here, before a figure exists."""
     joint, panels = coordinates(mdata, basis), []
     if isinstance(modalities, bool):
         modalities = [key for key in mdata.mod if modalities and basis in mdata[key].obsm]
+    modalities = [modalities] if isinstance(modalities, str) else modalities
     for key in modalities:
         if key not in mdata.mod:
             raise UnknownNameError("modality", key, mdata.mod)
@@ -126,21 +128,16 @@ def _panels(mdata: MuData, color: str | Sequence[str], modalities: bool | Sequen
         panels.append(_Panel("modality", plane, np.concatenate(xy), values, modality_colors(modalities)))
     for name in [color] if isinstance(color, str) else color:
         panels.append(_Panel(name, "the joint embedding", joint, obs_column(mdata, name, "column to colour by")))
-        n = panels[-1].values.nunique()
-        if n > MAX_CATEGORIES and not _is_continuous(panels[-1].values):
+        if not can_color(panels[-1].values):
             raise ScmambaError(
-                f"{name!r} has {n:,} different values, more than the {MAX_CATEGORIES} a legend can hold: "
-                f"colour by a column of groups, or by one of numbers."
+                f"{name!r} has {panels[-1].values.nunique():,} different values, more than the {MAX_CATEGORIES} a legend "
+                f"can hold: colour by a column of groups, or by one of numbers."
             )
     if not panels:
         raise ScmambaError(
             f"There is nothing to colour by: no modality has obsm[{basis!r}]. Name a column: color='...'."
         )
     return panels
-
-
-def _is_continuous(values: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def _draw(ax: Axes, panel: _Panel) -> None:
@@ -150,7 +147,7 @@ def _draw(ax: Axes, panel: _Panel) -> None:
     # in random order, so that no group covers the others because it comes last
     order = np.random.default_rng(0).permutation(n)
     scatter = partial(ax.scatter, s=size, alpha=alpha, linewidths=0, rasterized=True, plotnonfinite=True)
-    if _is_continuous(values):
+    if is_continuous(values):
         numbers = values.to_numpy(dtype=float, na_value=np.nan)
         known = np.isfinite(numbers)
         scatter(*xy[~known].T, c=MISSING)

@@ -15,9 +15,8 @@ def as_categorical(values: pd.Series) -> pd.Categorical:
     """Used categories only; in their own order if they have one, else in natural order ("2" before "10")."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         given = pd.Categorical(values).remove_unused_categories()
-        categories = list(given.categories)
-        if given.ordered or categories != sorted(categories):
-            return given.rename_categories([str(c) for c in categories])
+        if given.ordered or not given.categories.is_monotonic_increasing:
+            return given.rename_categories([str(c) for c in given.categories])
     text = values.astype("string")
     return pd.Categorical(text, categories=sorted(text.dropna().unique(), key=_natural))
 

@@ -61,6 +61,11 @@ def modality_agreement(
     >>> agreement = model.get_modality_agreement()
     >>> axes = pl.modality_agreement(agreement["evidence"])
     """
+    if not isinstance(agreement, pd.Series):
+        raise ScmambaError(
+            f"agreement must be one column of model.get_modality_agreement(), such as ['evidence']; got "
+            f"{type(agreement).__name__}."
+        )
     values = agreement.astype(float)
     if not np.isfinite(values).any():
         raise ScmambaError("agreement holds no finite value; pass a column of model.get_modality_agreement().")

@@ -50,7 +50,7 @@ def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> l
     """
     check_columns(table, COLUMNS, "get_region_importance")
     groups = list(dict.fromkeys(table["group"].astype(str)))
-    placed = table[table["chrom"] != ""]
+    placed = table[table["chrom"].notna() & (table["chrom"] != "")]  # read from a file, "" is missing
     if placed.empty:
         raise ScmambaError("No feature of the table has coordinates: annotate_genome() gives them to genes.")
     # chromosomes in the order of the table, which is that of the genome
@@ -62,7 +62,7 @@ def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> l
     whole, middles = lengths.sum(), offsets + lengths / 2
     axes[-1].set_xlim(0, whole)
     for ax, group, color in zip(axes, groups, itertools.cycle(LINES), strict=False):
-        own = placed[placed["group"] == group]
+        own = placed[placed["group"].astype(str) == group]
         x = own["chrom"].astype(str).map(offsets).to_numpy() + (own["start"] + own["end"]).to_numpy() / 2
         _draw_row(ax, x, own["importance"].to_numpy(dtype=float), own["name"].to_numpy(), color)
         ax.set_ylabel(group, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
@@ -85,7 +85,7 @@ def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> l
 def _draw_row(ax: Axes, x: np.ndarray, y: np.ndarray, names: np.ndarray, color: str) -> None:
     ax.vlines(x, 0, y, color=color, lw=0.7, rasterized=True)
     ax.axhline(0, color="0.6", lw=0.5)
-    low, high = min(0.0, float(y.min())), max(0.0, float(y.max()))
+    low, high = y.min(initial=0.0), y.max(initial=0.0)
     ax.set_ylim(low - 0.05 * (high - low or 1), high + 0.35 * (high - low or 1))
     write_above(ax, ((names[i], x[i], y[i]) for i in np.argsort(-y, kind="stable") if y[i] > 0), N_LABELS, NAME)
     ax.locator_params(axis="y", nbins=3)

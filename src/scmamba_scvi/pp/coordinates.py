@@ -21,6 +21,8 @@ INTERVAL_COLUMN: Final = "interval"
 _MISSING: Final = frozenset({"", "na", "nan", "none", "null", "<na>", "."})
 # at most 18 digits and commas: anything longer does not fit int64 and is no position
 _NUMBER: Final = r"(\d[\d,]{0,17})"
+#: The reverse strand, as GTF files and as Ensembl's tables write it.
+REVERSE: Final = ("-", "-1", "-1.0")
 #: ``chr1:100-200``, with commas, with the strand that GRanges adds. Nothing else contains a colon and two numbers.
 _INTERVAL: Final = re.compile(rf"(.+)(:){_NUMBER}-{_NUMBER}(?::[-+*.])?")
 #: The same with any separator, as in names of peaks. The first group is greedy, so dashes of a chromosome stay in it.

@@ -40,3 +40,6 @@ def test_names_that_cannot_be_used_are_named():
         feature_positions(KNOWN, ["CD4", "CD3E", "CD4"], "gene", "genes")
     with pytest.raises(ScmambaError, match="genes is empty"):
         feature_positions(KNOWN, [], "gene", "genes")
+    for no_names in ([0, 2], np.arange(len(KNOWN)) > 0):
+        with pytest.raises(ScmambaError, match=r"genes must be names, as in var_names"):
+            feature_positions(KNOWN, no_names, "gene", "genes")

@@ -10,6 +10,7 @@ from scipy import sparse
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.model.inputs.checks import check_still_counts
 
 
 def changed_x(mdata, key, change):
@@ -51,6 +52,12 @@ def two_of_a_kind(m):
     other = m["rna"].copy()
     other.var_names = other.var_names + "_2"
     return mudata.MuData({"rna": m["rna"].copy(), "gex": other, "atac": m["atac"].copy()}), {}
+
+
+def names_that_are_numbers(m):
+    rna = m["rna"].copy()
+    rna.obs.index = pd.RangeIndex(rna.n_obs)
+    return mudata.MuData({"rna": rna, "atac": m["atac"].copy()}), {}
 
 
 def repeated_cell_name(m):
@@ -144,6 +151,7 @@ BAD = [
     pytest.param(lambda m: (changed_x(m, "rna", lambda x: x.log1p()), {}), "not whole numbers.*layers=", id="log-transformed"),
     pytest.param(lambda m: (changed_x(m, "rna", lambda x: np.log1p(x.toarray())), {}), "not whole numbers", id="log-transformed dense"),
     pytest.param(repeated_cell_name, "1 cell names that occur more than once, such as 'same'.*the sample before them in every modality", id="duplicated cell names"),
+    pytest.param(names_that_are_numbers, r"not text: convert them, mdata\['rna'\].obs_names = mdata\['rna'\].obs_names.astype\(str\)", id="numbers as names"),
     pytest.param(repeated_feature_name, "1 feature names that occur more than once", id="duplicated feature names"),
     pytest.param(no_shared_cell, "cell names do not overlap", id="modalities share no cell"),
     pytest.param(a_view, "mdata is a view.*mdata = mdata.copy", id="a view"),
@@ -390,6 +398,11 @@ def test_bad_training_options_are_named(mdata, arguments, message):
     SCMAMBA.setup_mudata(mdata)
     with pytest.raises(ScmambaError, match=message):
         SCMAMBA(mdata).train(**arguments)
+
+
+def test_float16_is_compared_without_overflow(mdata, recwarn):
+    check_still_counts(mdata["rna"].X.toarray().astype(np.float16), "rna", "rna", None)
+    assert not recwarn.list
 
 
 def test_too_few_cells_are_refused():

@@ -1,5 +1,7 @@
 """The cells that a method is called with."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,7 +34,8 @@ def test_cells_are_positions_or_a_mask(indices, found):
 def test_a_mask_with_names_selects_the_cells_that_it_names():
     names = pd.Index(["c1", "c2", "c3", "c4"])
     mask = pd.Series([True, False, False, False], index=["c4", "c3", "c2", "c1"])
-    assert resolve_cells(mask, names).tolist() == [3]
+    for kind in ("bool", "boolean", "category"):
+        assert resolve_cells(mask.astype(kind), names).tolist() == [3]
     assert resolve_cells(mask.reset_index(drop=True), names).tolist() == [0]  # without names
     with pytest.raises(ScmambaError, match="The mask of cells names other cells: it lacks 1 of 4, such as 'c1'"):
         resolve_cells(mask.set_axis(["c2", "c3", "c4", "c5"]), names)
@@ -44,10 +47,36 @@ def test_cells_that_are_not_there_are_refused(indices):
         resolve_cells(indices, pd.Index(list("abcd")))
 
 
+def test_features_of_a_kind_that_the_model_lacks_are_refused_and_the_model_stays_usable(trained):
+    for ask in (trained.feature_names, trained.coordinates):
+        with pytest.raises(UnknownNameError, match="kind of modality 'protein'. Known: 'rna', 'atac'"):
+            ask("protein")
+    assert trained.get_latent_representation(indices=[0]).shape == (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("names", "types", "kind"),
+    [
+        pytest.param(["CD3", "CD4", "TCR"], None, "protein", id="most names"),
+        pytest.param(["CD3", "CD4"], None, "protein", id="as many of the fewer"),
+        pytest.param(["CD3", "CD4"], "Gene Expression", "rna", id="what the data say"),
+        pytest.param(["CD3", "CD4", "ACTB"], None, "rna", id="genes"),
+        pytest.param(["x"], "Gene Expression", None, id="none"),
+    ],
+)
+def test_proteins_are_told_from_their_genes(names, types, kind):
+    features = {"rna": ["CD3", "CD4", "ACTB", "GAPDH"], "protein": ["CD3", "CD4", "TCR"]}
+    model = SimpleNamespace(kinds={"rna": "gex", "protein": "adt"}, feature_names=features.get)
+    var = pd.DataFrame({} if types is None else {"feature_types": types}, index=names)
+    assert kind_of_features(model, AnnData(np.ones((1, len(names))), var=var)) == kind
+
+
 def test_a_modality_is_known_by_kind_and_a_stranger_is_named(trained):
     assert kind_of(trained, "atac") == "atac"
     with pytest.raises(UnknownNameError, match="query_modality 'smell'"):
         kind_of(trained, "smell", "query_modality")
+    with pytest.raises(ScmambaError, match=r"must be the name of one modality, got \['rna', 'atac'\]"):
+        kind_of(trained, ["rna", "atac"])
     assert kind_of_features(trained, trained.adata["atac"]) == "atac"
     assert kind_of_features(trained, AnnData(np.ones((2, 2)))) is None
 

@@ -1,6 +1,7 @@
 """Predicted labels are right as often as their probabilities say, for cells of any set of modalities."""
 
 import json
+import re
 
 import mudata
 import numpy as np
@@ -162,6 +163,31 @@ def test_labels_that_cannot_be_learned_are_named(plain, change, arguments, error
         mdata.obs["label"] = change(mdata.obs["cell_type"].astype(str).to_numpy(dtype=object))
     with pytest.raises(error, match=message):
         model.train_classifier(**arguments)
+
+
+def test_the_way_out_of_a_label_with_one_cell_leaves_unlabelled_cells_unlabelled(plain):
+    model, mdata = plain
+    obs = mdata["rna"].obs
+    obs["few"] = pd.Series(one_cell_of_a_type(list(mdata.obs["cell_type"])), obs.index).where(np.arange(200) > 0)
+    with pytest.raises(ScmambaError, match="'rare'") as caught:
+        model.train_classifier(labels_key="few")
+    exec(
+        re.search(r"unknown: (.*), in the obs that has", str(caught.value))[1], {"obs": obs}
+    )  # in no obs of the MuData
+    model.train_classifier(labels_key="few")
+    assert set(model.predict()) == set(mdata.obs["cell_type"])
+
+
+@pytest.mark.filterwarnings("ignore:obs_names are not unique")
+def test_names_that_occur_twice_are_named(plain):
+    model, mdata = plain
+    rna = mdata["rna"].copy()
+    model.train_classifier(rna, labels_key="cell_type")
+    rna.obs_names = [*rna.obs_names[:-1], rna.obs_names[0]]
+    with pytest.raises(ScmambaError, match="1 cell names that occur more than once"):
+        model.train_classifier(rna, labels_key="cell_type")
+    with pytest.raises(ScmambaError, match="1 cell names that occur more than once"):
+        model.predict(rna, modality="rna")
 
 
 def test_cells_of_a_modality_without_a_classifier_are_refused(plain):

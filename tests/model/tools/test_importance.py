@@ -84,6 +84,7 @@ def test_patches_sum_their_features_and_the_order_of_cells_does_not_matter(typed
     [
         pytest.param({"groupby": "type"}, "Unknown groupby", id="column"),
         pytest.param({"groupby": "cell_type", "groups": ["type_9"]}, "Unknown group", id="group"),
+        pytest.param({"groupby": "cell_type", "groups": []}, "groups is empty", id="no group"),
         pytest.param({"groupby": "cell_type", "level": "genes"}, "Unknown level", id="level"),
         pytest.param({"groupby": "one"}, "has 1 groups", id="nothing to compare with"),
         pytest.param({"groupby": "few"}, "Group 'a' of 'few' has 1 cells", id="a label with one cell"),
@@ -96,6 +97,16 @@ def test_what_cannot_be_explained_is_named(typed, arguments, message):
     new.obs["few"] = np.where(np.arange(new.n_obs) == 0, "a", "b")
     with pytest.raises(ScmambaError, match=message):
         model.get_region_importance(new, modality="rna", **arguments)
+
+
+def test_a_group_named_twice_or_by_its_number_is_explained_once(typed):
+    model, mdata = typed
+    new = mdata["rna"].copy()
+    new.obs["cluster"] = np.arange(new.n_obs) % 2
+    asked = {"groupby": "cluster", "modality": "rna", "level": "patches", "n_steps": 1, "max_cells": 20}
+    once = model.get_region_importance(new, groups=["1"], **asked)
+    for groups in (1, [1, "1"]):
+        assert model.get_region_importance(new, groups=groups, **asked).equals(once)
 
 
 def test_figure(typed):

@@ -107,6 +107,9 @@ def test_pairs_and_distances_are_those_of_the_coordinates(linked, table):
     expected = {(genes.index[i], peaks.index[j]): away[i, j] for i, j in np.argwhere(near)}
     assert dict(zip(zip(table["gene"], table["peak"], strict=True), table["distance"], strict=True)) == expected
     assert len(table) == len(expected) and (expected.values() and min(expected.values()) < 0 < max(expected.values()))
+    ensembl = mdata.copy()
+    ensembl["rna"].var["strand"] = np.where(genes["strand"] == "-", -1, 1)
+    assert linked[0].get_region_links(ensembl)["distance"].equals(table["distance"])
     closer = linked[0].get_region_links(max_distance=1000)
     assert len(closer) == (np.abs(table["distance"]) <= 1000).sum()
 

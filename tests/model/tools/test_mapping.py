@@ -272,6 +272,25 @@ def test_rna_without_a_batch_embeds_alike_from_a_model_an_export_and_a_saved_mod
         found[0].train(**QUICK)
 
 
+def test_a_query_that_is_normalised_is_told_where_its_counts_may_be(model_and_query):
+    model, query = model_and_query
+    rna = query["rna"].copy()
+    rna.layers["raw"], rna.X = rna.X, rna.X.log1p()
+    with pytest.raises(ScmambaError, match=r"not whole numbers.*layers=\{'rna': ...\}; mdata\['rna'\] also has: 'raw'"):
+        SCMAMBA.load_query_data(rna, model)
+    prepared = SCMAMBA.prepare_query_mudata(rna, model, layers={"rna": "raw"})
+    assert (prepared["rna"].X != query["rna"].X).nnz == 0
+
+
+def test_a_query_without_a_batch_is_a_new_one_where_batches_are_numbers(mdata, quick):
+    mdata.obs["donor"] = np.arange(mdata.n_obs) % 2 + 1
+    SCMAMBA.setup_mudata(mdata, batch_key="donor")
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    rna = mdata["rna"].copy()
+    assert SCMAMBA.load_query_data(rna, model, accelerator="cpu").batches.tolist() == [1, 2, 3]
+
+
 def test_training_on_the_query_leaves_the_reference_where_it_is(model_and_query, tmp_path):
     model, query = model_and_query
     before = model.get_latent_representation()

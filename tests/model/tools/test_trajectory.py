@@ -83,6 +83,7 @@ def test_new_cells_in_any_order_and_cells_without_a_modality(path):
     [
         pytest.param({"root": "nobody"}, "'nobody' is not among the 800 cells", id="no such cell"),
         pytest.param({"root": "start"}, "pass groupby='cell_type'", id="a group without its column"),
+        pytest.param({"root": "rna only"}, "pass groupby='of_rna'", id="a group of a modality without its column"),
         pytest.param({"root": "strat", "groupby": "cell_type"}, "Did you mean 'start'", id="no such group"),
         pytest.param({"root": "start", "groupby": "type"}, "Unknown groupby", id="no such column"),
         pytest.param({"root": "start", "groupby": "cell_type", "n_neighbors": 900}, "900", id="too few cells for k"),
@@ -92,6 +93,7 @@ def test_new_cells_in_any_order_and_cells_without_a_modality(path):
     ],
 )
 def test_roots_and_embeddings_that_cannot_be_used_are_named(path, arguments, message):
+    path[1]["rna"].obs["of_rna"] = "rna only"
     with pytest.raises(ScmambaError, match=message):
         path[0].get_pseudotime(**arguments)
 

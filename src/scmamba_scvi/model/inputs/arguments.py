@@ -33,6 +33,8 @@ def feature_positions(known: np.ndarray, names: Sequence[str] | str, what: str, 
     asked, index = pd.Index([names] if isinstance(names, str) else names), pd.Index(known)
     if not len(asked):
         raise ScmambaError(f"{argument} is empty: name some.")
+    if asked.inferred_type in ("boolean", "integer"):
+        raise ScmambaError(f"{argument} must be names, as in var_names; of a mask or of positions take var_names[...].")
     positions = index.get_indexer(asked)
     if (positions < 0).any():
         unknown = asked[positions < 0]

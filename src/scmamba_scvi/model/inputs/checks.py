@@ -11,7 +11,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
 from scipy import sparse
 
-from ..._compat import warn
+from ..._compat import for_scipy, warn
 from ...errors import ScmambaError, UnknownNameError
 from .disk import RowsOnDisk, as_csr
 
@@ -110,8 +110,9 @@ def check_names(adata: AnnData, where: str) -> None:
         ("feature", adata.var_names, "var_names_make_unique()"),
     ):
         if not all(isinstance(name, str) for name in names):
+            attribute = f"{where}.{fix.partition('_make')[0]}"
             raise ScmambaError(
-                f"{where} has {what} names that are not text: convert them, {where}.{fix.partition('_make')[0]}.astype(str)."
+                f"{where} has {what} names that are not text: convert them, {attribute} = {attribute}.astype(str)."
             )
         repeated = names[names.duplicated()].unique()
         if len(repeated):
@@ -137,17 +138,7 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
         check_compressed(x, where)
     seen = np.zeros(adata.n_vars, dtype=bool)
     n_empty = 0
-    for first, block in _blocks(x):
-        if sparse.issparse(block) and not sparse.issparse(x):  # read from a file, block by block
-            check_compressed(block, where)
-        values = block.data if sparse.issparse(block) else block
-        bad = _first_bad(values, require_counts=require_counts)
-        if bad is not None:
-            flat, nature, advice = bad
-            at = _describe_entry(adata, block, first, flat)
-            raise ScmambaError(
-                f"{where} holds values that are {nature} ({at}){advice or _not_counts(adata, kind, key, layer)}"
-            )
+    for block in checked_blocks(x, adata, kind, key, layer, require_counts=require_counts):
         row, column = block.nonzero()
         seen[column] = True
         n_empty += block.shape[0] - len(np.unique(row))
@@ -156,6 +147,24 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
     if empty:
         warn(f"{where}: {empty} are zero throughout. They are kept.")
+
+
+def checked_blocks(
+    x: Any, adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool
+) -> Iterator[Any]:
+    """Blocks of rows of ``x``, the matrix of ``adata``; raises at the first value that cannot be used."""
+    where = f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
+    for first, block in _blocks(x):
+        if sparse.issparse(block) and not sparse.issparse(x):  # read from a file, block by block
+            check_compressed(block, where)
+        bad = _first_bad(block.data if sparse.issparse(block) else block, require_counts=require_counts)
+        if bad is not None:
+            flat, nature, advice = bad
+            at = _describe_entry(adata, block, first, flat)
+            raise ScmambaError(
+                f"{where} holds values that are {nature} ({at}){advice or _not_counts(adata, kind, key, layer)}"
+            )
+        yield block
 
 
 def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
@@ -222,6 +231,7 @@ def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str, s
     """Flat position of the first value that cannot be used, what is wrong with it, and what to do unless it is no count."""
     if values.dtype.kind == "b" or not values.size:
         return None
+    values = for_scipy(values)  # float16 ends before LARGEST
     too_large = f"larger than {LARGEST:g}"
     tests: list[tuple[str, str, Callable]] = [
         (too_large, ", too large to be computed with. Correct them.", lambda v: (v > LARGEST) | (v < -LARGEST))
@@ -245,7 +255,7 @@ def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None) -> str:
     names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
     return (
         f", so it is not raw counts: it looks normalised, "
-        f"log-transformed or scaled. Pass the matrix with raw counts, setup_mudata(mdata, layers={{{kind!r}: ...}}); "
+        f"log-transformed or scaled. Pass the matrix with raw counts, layers={{{kind!r}: ...}}; "
         f"mdata[{key!r}] also has: {names or 'no other layer'}. If these values are meant (corrected counts, or "
         f"values={{{kind!r}: 'raw'}} in the model), pass require_counts=False."
     )

@@ -58,7 +58,7 @@ class ColumnField(CategoricalObsField):
         except TypeError as error:
             raise ScmambaError(
                 f"{argument}={self.column!r} holds values of several types, or of another type than the model knows: make "
-                f"them all text, mdata.obs[{self.column!r}].astype(str), or all numbers."
+                f"them all text, mdata.obs[{self.column!r}].astype('string'), or all numbers."
             ) from error
         return [*known, *(category for category in dict.fromkeys(found) if category not in set(known))]
 

@@ -13,6 +13,8 @@ from ..._columns import has_obs_column, in_order_of, obs_column
 from ..._compat import drop_manager, quiet, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
+from ..inputs.checks import check_names
+from ..inputs.kinds import kind_of_modality
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class ModalityEmbedding:
 
 def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
     """Kind of modality by its name or by its key in ``mdata.mod``."""
+    if not isinstance(modality, str):
+        raise ScmambaError(f"{argument} must be the name of one modality, got {modality!r}.")
     kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
     if kind == "joint":
         raise ScmambaError(f"{argument} must be one modality here, not 'joint': name one of {list(model.kinds)}.")
@@ -47,12 +51,11 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n
     n_cells = len(names)
     if indices is None:
         return np.arange(n_cells)
-    if isinstance(indices, pd.Series) and indices.dtype == bool:
-        indices = in_order_of(names, indices, "The mask of cells")
     cells = np.asarray(indices)
     if cells.ndim != 1:
         raise ScmambaError(f"indices must be a list of cells, got {cells.ndim} dimensions.")
-    if cells.dtype == bool:
+    if cells.dtype == bool:  # of any type of column: pandas has several for truth values
+        cells = np.asarray(in_order_of(names, indices, "The mask of cells"))
         if len(cells) != n_cells:
             raise ScmambaError(f"The mask of cells has {len(cells):,} entries for {n_cells:,} cells.")
         return np.flatnonzero(cells)
@@ -103,6 +106,8 @@ def as_mudata(
 def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
     """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
     keys = [key_of(model, mdata, kind) for kind in kinds]
+    for key in keys:
+        check_names(mdata.mod[key], f"mdata[{key!r}]")
     with temporary_mudata(model, {key: mdata.mod[key] for key in keys}, mdata) as part:
         yield part
 
@@ -135,7 +140,11 @@ def embed_modality(model: ModelBase, mdata: MuData, kind: str, batch_size: int |
 
 
 def kind_of_features(model: ModelBase, adata: AnnData) -> str | None:
-    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any."""
-    shared = {kind: int(adata.var_names.isin(model.feature_names(kind)).sum()) for kind in model.kinds}
-    kind = max(shared, key=shared.__getitem__)
+    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any.
+
+    Proteins may have the names of their genes: where two share equally many, ``feature_types`` or fewer features decide.
+    """
+    names, stated = {kind: model.feature_names(kind) for kind in model.kinds}, kind_of_modality("", adata)
+    shared = {kind: int(adata.var_names.isin(known).sum()) for kind, known in names.items()}
+    kind = max(shared, key=lambda kind: (shared[kind], kind == stated, -len(names[kind])))
     return kind if shared[kind] else None

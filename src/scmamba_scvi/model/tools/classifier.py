@@ -231,7 +231,8 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
         raise ScmambaError(
             f"{len(single)} labels have a single cell, too few to learn from and to check: "
             f"{', '.join(map(repr, single[:5]))}. Merge them with others, or call them unknown: "
-            f"mdata.obs[{labels_key!r}] = mdata.obs[{labels_key!r}].astype(str).replace({{{single[0]!r}: {unknown!r}}})."
+            f"obs[{labels_key!r}] = obs[{labels_key!r}].astype('string').replace({{{single[0]!r}: {unknown!r}}}), in the obs "
+            f"that has this column."
         )
     return labels
 

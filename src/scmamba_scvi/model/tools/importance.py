@@ -164,7 +164,9 @@ def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, 
     if groups is None:
         asked = sorted(sizes.index)
     else:
-        asked = [groups] if isinstance(groups, str) else [str(group) for group in groups]
+        asked = list(dict.fromkeys(map(str, np.atleast_1d(np.asarray(groups, dtype=object)))))
+    if not asked:
+        raise ScmambaError("groups is empty: name some, or pass None for all.")
     for group in asked:
         if group not in sizes:
             raise UnknownNameError(f"group of {groupby!r}", group, sorted(sizes.index))

@@ -13,7 +13,7 @@ from ..._compat import warn
 from ...errors import ScmambaError
 from ...ops.csr import transposed_product
 from ...pp import value_transform
-from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
+from ...pp.coordinates import REVERSE, Coordinates, chromosome_key, parse_coordinates
 from ..inputs.arguments import check_count, feature_positions
 from ..inputs.matrices import in_parts
 from .cells import as_mudata, embed_modality, key_of, refuse_anndata
@@ -57,8 +57,9 @@ class LinksMixin(EmbeddingMixin):
             Names. `None`: all that have coordinates.
         max_distance
             Largest distance in bases between the start of transcription and the centre of a peak, in either direction.
-            Transcription starts at the start of the gene, or at its end where ``var["strand"]`` is ``"-"``. Within
-            250,000 bases are most known enhancers of a gene; a larger window has more pairs, which makes every q larger.
+            Transcription starts at the start of the gene, or at its end where ``var["strand"]`` is ``"-"`` or, as Ensembl
+            writes it, -1. Within 250,000 bases are most known enhancers of a gene; a larger window has more pairs, which
+            makes every q larger.
         batch_size
             Cells of a minibatch; changes speed only.
 
@@ -116,7 +117,7 @@ class LinksMixin(EmbeddingMixin):
             genes_at, peaks_at = (self._coordinates_for_links(mdata, kind) for kind in ("rna", "atac"))
             asked = self._genes_to_link(genes, genes_at)
             strand = mdata.mod[self.kinds["rna"]].var.reindex(index=self.feature_names("rna"), columns=["strand"])
-            forward = strand["strand"].astype(str).to_numpy() != "-"  # also where no strand is known
+            forward = ~strand["strand"].astype(str).isin(REVERSE).to_numpy()  # also where no strand is known
             gene_vectors, _ = self._feature_vectors(mdata, "rna", batch_size)
             peak_vectors, n_cells = self._feature_vectors(mdata, "atac", batch_size)
         start = np.where(forward, genes_at.start, genes_at.end)

@@ -15,7 +15,7 @@ from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
-from ..inputs.checks import check_names, matrix_of
+from ..inputs.checks import check_names, checked_blocks, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
 from ..inputs.kinds import kind_of_modality
@@ -71,13 +71,15 @@ def _mapped(
     """One modality of the query, called ``key`` there, with the features of the model; and how they were found."""
     check_names(source, f"mdata[{key!r}]")
     known = pd.Index(model.feature_names(kind)).astype(str)
-    counts = in_memory(matrix_of(source, kind, key, layer))
+    counts, setup = in_memory(matrix_of(source, kind, key, layer)), model.registry_[_C._SETUP_ARGS_KEY]
+    for _ in checked_blocks(counts, source, kind, key, layer, require_counts=setup["require_counts"]):
+        pass  # here, since the result has no other layers to name
     by_name = known.get_indexer(source.var_names)
     target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
     found = np.isin(np.arange(len(known)), target)
     _check_coverage(found, known, source.var, key, min_coverage)
     x, kept = _apply(counts, target, len(known))
-    layer_of_model = model.registry_[_C._SETUP_ARGS_KEY]["layers"].get(kind)
+    layer_of_model = setup["layers"].get(kind)
     adata = AnnData(
         x, obs=_own_columns(source.obs), var=pd.DataFrame({FOUND_COLUMN: found}, index=known),
         layers={} if layer_of_model is None else {layer_of_model: x},
@@ -211,8 +213,10 @@ def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping
     copy_batch(model, source, mdata)
     if model.batch_key is not None and model._corrects_batches and not has_obs_column(mdata, model.batch_key):
         # without the column, the whole query is one new batch: its cells were probably made together
-        known = set(map(str, model.batches))
-        name = next(n for n in ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if n not in known)
+        known = list(model.batches)
+        is_text = any(isinstance(batch, str) for batch in known)  # text cannot be compared with numbers
+        names = ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if is_text else [max(known) + 1]
+        name = next(n for n in names if n not in known)
         mdata.obs[model.batch_key] = pd.Categorical([name] * mdata.n_obs)
     mdata.uns[MAPPING_KEY] = dict(reports)
     if build is not None:

@@ -118,7 +118,8 @@ def _root(mdata: MuData, root: str, groupby: str | None, found: dict[str, np.nda
         return int(cells[medoid(z)])
     position = int(mdata.obs_names.get_indexer([root])[0])
     if position < 0:
-        columns = [name for name in mdata.obs if (mdata.obs[name].astype(str) == str(root)).any()]
+        tables = [mdata.obs, *(part.obs for part in mdata.mod.values())]
+        columns = [name for obs in tables for name in obs if (obs[name].astype(str) == str(root)).any()]
         hint = f" It is a value of obs[{columns[0]!r}]: pass groupby={columns[0]!r}." if columns else ""
         raise ScmambaError(
             f"The root {root!r} is not among the {mdata.n_obs:,} cells, such as {mdata.obs_names[0]!r}.{hint}"
