@@ -94,7 +94,7 @@ def _glue(task: Task, seed: int, paired: bool) -> Fitted:
             )
     graph = _guidance(train["rna"].var_names, train["atac"].var_names, on_gene)
     vertices = sorted(graph.nodes)
-    epochs = epochs_within(828, 400_000, task.train.n_obs)
+    epochs = epochs_within(828, 200_000, task.train.n_obs)
     glue_model = scglue.models.PairedSCGLUEModel if paired else scglue.models.SCGLUEModel
     model = glue_model(train, vertices, random_seed=seed)
     model.compile()
