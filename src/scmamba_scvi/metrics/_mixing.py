@@ -105,8 +105,8 @@ def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state:
 
     Examples
     --------
-    >>> metrics.other_modality(np.eye(20), np.eye(20) + 5).mean()
-    np.float64(0.0)
+    >>> float(metrics.other_modality(np.eye(20), np.eye(20) + 5).mean())
+    0.0
     """
     x, y = check_pairs(x, y)
     n = len(x)
