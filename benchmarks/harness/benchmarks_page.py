@@ -144,6 +144,7 @@ def _draw(quality: pd.DataFrame) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     scored = quality[quality["fit_s"].notna() & quality["kNN accuracy"].notna()]
+    scored = scored[~scored["method"].isin(methods.OWN_VARIANTS)]  # they would lie on the defaults
     names = [name for name in SETS if name in set(scored.loc[scored["FOSCTTM"].notna(), "set"])]
     n_columns = 3
     n_rows = -(-len(names) // n_columns)
@@ -153,13 +154,16 @@ def _draw(quality: pd.DataFrame) -> None:
     looks = looks_of([m for m in methods.METHODS if m in set(scored["method"])])
     handles = {}
     for i, (axis, name) in enumerate(zip(axes, names, strict=False)):
-        means = scored[scored["set"] == name].groupby("method", sort=False)[["FOSCTTM", "kNN accuracy"]].mean()
-        for method, foscttm, accuracy in means.itertuples():
+        of_method = scored[scored["set"] == name].groupby("method", sort=False)[["FOSCTTM", "kNN accuracy"]]
+        spread = of_method.std().fillna(0)
+        for method, foscttm, accuracy in of_method.mean().itertuples():
             look = looks[method]
             if pd.isna(foscttm):  # one embedding for both modalities, nothing to match: a line to compare with
                 handles[method] = axis.axhline(accuracy, ls=":", lw=1.5, color=look["color"], zorder=1)
             else:
                 handles[method] = axis.plot(foscttm, accuracy, ls="", mec="white", mew=0.7, **look)[0]
+                x, y = spread.loc[method]
+                axis.errorbar(foscttm, accuracy, y, x, color=look["color"], lw=1, zorder=look["zorder"])
         axis.set(title=title_of(name), xlabel="FOSCTTM (lower is better)", xscale="log")
         axis.set_ylabel("kNN accuracy" if i % n_columns == 0 else "")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

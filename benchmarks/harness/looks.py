@@ -8,14 +8,17 @@ from .verdicts import OURS
 
 
 def looks_of(names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """The default of this package as a large black star, behind those that it would hide; the others differ by colour and marker."""
+    """The default of this package as a large black star, behind those that it would hide; the others differ by colour and marker.
+
+    Colours come back lighter after ten, with other markers.
+    """
     from matplotlib import colormaps
 
     palette, markers = colormaps["tab20"].colors, "sDo^v<>Php"
     looks = {}
     for i, name in enumerate(names):
         color = palette[(2 * i) % 20 + (i >= 10)]
-        looks[name] = {"color": color, "marker": markers[i % len(markers)], "ms": 8, "zorder": 2}
+        looks[name] = {"color": color, "marker": markers[(i + i // 10 * 5) % len(markers)], "ms": 8, "zorder": 2}
     if OURS in looks:
         looks[OURS] = {"color": "black", "marker": "*", "ms": 19, "zorder": 1.5}
     return looks
