@@ -30,8 +30,9 @@ class Values:
         self._module, self._matrix, self._kind = module, matrix, kind
         self._cells = cells[matrix.present(cells)]
         self._has = torch.from_numpy(matrix.present(cells))
-        # on a GPU, sorting a block for a product needs several times the block
-        fits = matrix.bytes_per_cell * len(cells) <= FRACTION_OF_MEMORY * free_bytes(module.device)
+        # of float32, whatever the counts are stored in; on a GPU, sorting a block for a product needs several times the block
+        n_bytes = matrix.bytes_of_copy / max(1, matrix.n_cells) * len(cells)
+        fits = n_bytes <= FRACTION_OF_MEMORY * free_bytes(module.device)
         self._kept = list(self._read(self._cells)) if fits else None
 
     def __call__(self) -> Iterable[Tensor]:

@@ -55,6 +55,11 @@ class ModalityMatrix:
         return self._kept is not None
 
     @property
+    def n_cells(self) -> int:
+        """Cells of the MuData."""
+        return len(self._rows)
+
+    @property
     def bytes_of_copy(self) -> float:
         """Memory that `keep_on` takes; infinite if counts are in a file."""
         if isinstance(self._x, RowsOnDisk):
