@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 
 from scmamba_scvi import nn
 from scmamba_scvi.config import ModelConfig, resolve_config
@@ -23,20 +24,12 @@ from scmamba_scvi.ops import fused, plain_layers
 N_CELLS = 512
 #: Genes and peaks, and the fraction of them that a cell has.
 FEATURES, DENSITY = {"rna": 29_095, "atac": 107_194}, 0.07
-#: Kernels that are switched off; of the two norms, the one that is not gated and the one that is.
-KERNELS = ("scan", "rms_norm", "gated_rms_norm", "swiglu", "causal_conv_silu", "joined_steps")
-
-
-#: Functions of `plain_layers`, of which there are kernels.
-LAYERS = ("norm_values", "norm_gradients", "swiglu_values", "swiglu_gradient", "conv_values", "conv_gradients")
-
-
-def is_layer(kernel: str, name: str, arguments: tuple) -> bool:
-    """Whether the function ``name`` of `plain_layers`, called with ``arguments``, belongs to ``kernel``."""
-    if name.startswith("norm"):
-        z = arguments[1] if name == "norm_values" else arguments[2]
-        return kernel == ("rms_norm" if z is None else "gated_rms_norm")
-    return name.startswith({"swiglu": "swiglu", "causal_conv_silu": "conv"}.get(kernel, "none"))
+#: Kernels that are switched off, and the functions of `plain_layers` that then take their place.
+LAYERS = {
+    "add_norm": ("add_norm_values", "add_norm_gradients"), "gated_norm": ("gated_norm_values", "gated_norm_gradients"),
+    "swiglu": ("swiglu_values", "swiglu_gradient"), "causal_conv_silu": ("conv_values", "conv_gradients"),
+}  # fmt: skip
+KERNELS = ("scan", *LAYERS, "joined_steps")
 
 
 @contextlib.contextmanager
@@ -44,32 +37,25 @@ def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]
     """Within the block, plain torch in place of one of `KERNELS`."""
     mixers = [module for module in encoders.modules() if isinstance(module, Mamba2)]
     backend, chosen = mixers[0].ssd_backend, fused.layers_for
-    joined = mamba2.load_mixer, block.swiglu_linear
-    if kernel not in (None, "scan", "rms_norm"):  # layer by layer, each with its own step of autograd
+    joined = mamba2.load_mixer, block.gated_mlp
+    if kernel not in (None, "scan", "add_norm"):  # layer by layer, each with its own step of autograd
         mamba2.load_mixer = lambda *args: None
-        block.swiglu_linear = lambda ab, weight: torch.nn.functional.linear(fused.swiglu(ab), weight)
+        block.gated_mlp = lambda x, inner, outer: F.linear(fused.swiglu(F.linear(x, inner)), outer)
     if kernel == "scan":
         for mixer in mixers:
             mixer.ssd_backend = "torch"
     elif kernel not in (None, "joined_steps"):
 
         def others(x, width=1):
-            found = chosen(x, width)
-
-            def layer(name):
-                def call(*arguments):
-                    return getattr(plain_layers if is_layer(kernel, name, arguments) else found, name)(*arguments)
-
-                return call
-
-            return types.SimpleNamespace(**{name: layer(name) for name in LAYERS})
+            plain = {name: getattr(plain_layers, name) for name in LAYERS[kernel]}
+            return types.SimpleNamespace(**{**vars(chosen(x, width)), **plain})
 
         fused.layers_for = others
     try:
         yield
     finally:
         fused.layers_for = chosen
-        mamba2.load_mixer, block.swiglu_linear = joined
+        mamba2.load_mixer, block.gated_mlp = joined
         for mixer in mixers:
             mixer.ssd_backend = backend
 
@@ -108,6 +94,7 @@ class Work:
             if not self._is_compiled:  # as at the start of a training
                 for encoder in self.encoders.values():
                     encoder.compile_kernels(self.n_cells)
+                    encoder.record_graph(self.n_cells)
                 self._is_compiled = True
             z = {kind: encoder(self.values[kind]) for kind, encoder in self.encoders.items()}
         loss = nn.multimodal_loss(

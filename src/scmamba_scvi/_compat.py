@@ -172,10 +172,12 @@ def quiet(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Within the block, Lightning lists no devices, advertises no logger, and does not warn of its own use of torch."""
+    """Within the block, Lightning lists no devices and advertises no logger, and nobody is warned of its use of torch or ours."""
     loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"
     with warnings.catch_warnings(), quiet(*loggers):
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+        # a graph's parameters were first read in the stream that it was recorded in; torch makes the streams wait
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
         yield
 
 

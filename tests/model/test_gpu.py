@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import foscttm
 from scmamba_scvi.model.training.activations import activation_bytes, bytes_to_allocate
+from scmamba_scvi.nn import encoder as encoders
 from scmamba_scvi.nn.encoder import Encoder
 
 pytestmark = pytest.mark.gpu
@@ -72,8 +74,10 @@ def test_an_encoder_and_its_gradients_are_those_of_the_cpu(preset):
     x = (torch.rand(32, 2_000) * (torch.rand(32, 2_000) < 0.1)).to_sparse_csr()
     wanted = values_and_gradients(encoder, x, "cpu", torch.float32)
     found = values_and_gradients(encoder, x, "cuda", torch.float32)
+    # batch norm takes the length of what it reads away: gradients along it cancel, up to rounding of the parts
+    parts = max(values.norm() for values in wanted.values())
     for name, values in wanted.items():
-        assert (found[name] - values).norm() <= 0.01 * values.norm().clamp_min(1e-6), name
+        assert (found[name] - values).norm() <= 0.01 * values.norm() + 1e-6 * parts, name
     found = values_and_gradients(encoder, x, "cuda", torch.bfloat16)
     # of single parameters the gradient may be small beside rounding
     a, b = (torch.cat([values.flatten() for values in results.values()]) for results in (wanted, found))
@@ -89,6 +93,23 @@ def test_a_training_matches_cells_as_on_the_cpu(mdata):
         scores.append(np.mean(foscttm(rna, atac)))
     # masks are drawn by another generator there; seeds differ by up to 0.007
     assert abs(scores[0] - scores[1]) < 0.02, scores
+
+
+@pytest.mark.parametrize("options", [{}, {"attention_layers": (0,), "layer_scale": None, "pooling": "last"}])
+def test_networks_launched_as_graphs_learn_the_same(mdata, monkeypatch, options):
+    losses, graphs = [], []
+    record = Encoder.record_graph
+    monkeypatch.setattr(Encoder, "record_graph", lambda self, n: (record(self, n), graphs.append(self.network.graph)))
+    for size in (0, encoders.MAX_SIZE):
+        monkeypatch.setattr(encoders, "MAX_SIZE", size)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*stream")
+            model = trained(mdata, "gpu", mask_rate=0.0, gate_init=0.5, n_layers=2, **options)
+        losses.append(model.history["train_loss"].to_numpy(float))
+        assert all(encoder.network.graph is None for encoder in model.module.encoders.values())
+    assert [graph is not None for graph in graphs] == [False, False, True, True]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
+    assert losses[0][0] != losses[0][-1]
 
 
 def test_bf16_and_float32_embeddings_match_cells_alike(mdata):
@@ -123,10 +144,12 @@ def test_the_memory_of_a_step_is_estimated_within_15_percent(preset, n_cells):
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    with torch.autocast("cuda", torch.bfloat16):
-        loss = module(minibatch)[2].loss
-    loss.backward()
-    optimizer.step()
+    for _ in range(2):  # the optimizer's own tensors come with its first step and stay
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = module(minibatch)[2].loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
     needed = torch.cuda.max_memory_allocated() - before
     estimate = activation_bytes(blocks, n_cells, 0) + bytes_to_allocate(module)
     assert 0.85 < estimate / needed < 1.15, (estimate, needed)

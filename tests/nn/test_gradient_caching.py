@@ -139,7 +139,7 @@ def run_short_of_memory(block, limit, where):
             raise torch.cuda.OutOfMemoryError(f"out of memory in the {where} pass")
 
     if where == "forward":
-        block.register_forward_hook(lambda module, inputs, output: fail(output, torch.is_grad_enabled()))
+        block.register_forward_hook(lambda module, inputs, output: fail(output[0], torch.is_grad_enabled()))
     else:
         block.register_full_backward_hook(lambda module, to_input, to_output: fail(to_output[0], True))
 

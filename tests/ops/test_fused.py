@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from scmamba_scvi.nn.memory import saved_bytes
 from scmamba_scvi.ops import fused, plain_layers
-from scmamba_scvi.ops.fused import causal_conv_silu, rms_norm, swiglu
+from scmamba_scvi.ops.fused import add_norm, causal_conv_silu, gated_norm, swiglu
 
 EPS = 1e-5
 
@@ -19,12 +19,17 @@ def normal(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def plain_rms_norm(x, weight):
-    return F.rms_norm(x, x.shape[-1:], weight, EPS)
+def plain_norm(x, *added):
+    total = sum(added, x)
+    return torch.stack([total, F.rms_norm(total, x.shape[-1:], eps=EPS)])
 
 
-def plain_gated(x, z, weight):
-    return plain_rms_norm(x * F.silu(z), weight)
+def plain_gated(y, z):
+    return F.rms_norm(y * F.silu(z), y.shape[-1:], eps=EPS)
+
+
+def both(x, added=None):
+    return torch.stack(add_norm(x, added, EPS))
 
 
 def plain_swiglu(ab):
@@ -38,11 +43,10 @@ def plain_conv(x, weight, bias):
 
 
 CASES = [
-    pytest.param(lambda x, w: rms_norm(x, w, EPS), plain_rms_norm, [(2, 5, 8), (8,)], id="rms_norm"),
-    pytest.param(lambda x, w: rms_norm(x, w, EPS), plain_rms_norm, [(7, 8), (8,)], id="rms_norm_of_a_matrix"),
-    pytest.param(
-        lambda x, z, w: rms_norm(x, w, EPS, z=z), plain_gated, [(2, 5, 8), (2, 5, 8), (8,)], id="gated_rms_norm"
-    ),
+    pytest.param(both, plain_norm, [(2, 5, 8), (2, 5, 8)], id="add_norm"),
+    pytest.param(both, plain_norm, [(2, 5, 8)], id="norm_of_one_term"),
+    pytest.param(both, plain_norm, [(7, 8), (7, 8)], id="add_norm_of_matrices"),
+    pytest.param(lambda y, z: gated_norm(y, z, EPS), plain_gated, [(2, 5, 8), (2, 5, 8)], id="gated_norm"),
     pytest.param(swiglu, plain_swiglu, [(2, 5, 12)], id="swiglu"),
     pytest.param(causal_conv_silu, plain_conv, [(2, 9, 6), (6, 1, 4), (6,)], id="conv"),
     pytest.param(causal_conv_silu, plain_conv, [(2, 2, 6), (6, 1, 4), (6,)], id="conv_of_fewer_tokens_than_taps"),
@@ -110,11 +114,19 @@ def test_bfloat16_is_computed_in_float32(fast, plain, shapes):
 
 
 def test_a_zero_row_is_normalised_to_zero_with_finite_gradients():
-    x, w = torch.zeros(2, 4, requires_grad=True), torch.ones(4, requires_grad=True)
-    y = rms_norm(x, w, EPS)
+    x = torch.zeros(2, 4, requires_grad=True)
+    _, y = add_norm(x, None, EPS)
     y.sum().backward()
     assert y.eq(0).all()
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_sum_or_a_norm_that_nothing_reads_has_no_gradient_to_add(read):
+    leaves = [normal(3, 8, seed=i, dtype=torch.float32).requires_grad_() for i in range(2)]
+    results = add_norm(*leaves, EPS), plain_norm(*leaves)
+    found, expected = (torch.autograd.grad(y[read].square().sum(), leaves) for y in results)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_failing_kernel_is_named_once_and_not_used(monkeypatch):
@@ -134,12 +146,14 @@ def test_a_failing_kernel_is_named_once_and_not_used(monkeypatch):
     fused.load_kernels.cache_clear()
 
 
-def test_a_norm_before_a_product_is_written_in_the_dtype_of_the_product():
-    x, w = normal(3, 8, dtype=torch.float32).requires_grad_(), torch.ones(8, requires_grad=True)
-    y = rms_norm(x, w, EPS, torch.bfloat16)
-    y.float().sum().backward()
-    assert y.dtype is torch.bfloat16
-    assert x.grad.dtype is w.grad.dtype is torch.float32
+def test_a_norm_before_a_product_is_written_in_the_dtype_of_the_product_and_keeps_nothing_else():
+    x = normal(3, 8, dtype=torch.float32).requires_grad_()
+    added = normal(3, 8, dtype=torch.bfloat16).requires_grad_()
+    total, y = add_norm(x, added, EPS, torch.bfloat16)
+    (total.sum() + y.float().square().sum()).backward()
+    assert (total.dtype, y.dtype) == (x.grad.dtype, added.grad.dtype) == (torch.float32, torch.bfloat16)
+    kept = saved_bytes(torch.nn.Identity(), lambda *terms: add_norm(*terms, EPS, torch.bfloat16), x, added)
+    assert kept == 3 * 8 * 2 + 3 * 4  # the norm, and a number per row
 
 
 def no_bfloat16(ab):

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from scmamba_scvi import nn
+from scmamba_scvi.nn.block import EPS
 from scmamba_scvi.nn.memory import saved_bytes
-from scmamba_scvi.nn.norms import EPS
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels are not compared with plain torch")
 
 from scmamba_scvi.ops import triton_ssd
+from scmamba_scvi.ops.triton_mixer import gated_mlp
 from scmamba_scvi.ops.triton_mixer import mixer as mixer_kernels
-from scmamba_scvi.ops.triton_mixer import swiglu_linear
 from scmamba_scvi.ops.triton_ssd import INTERPRETED
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -34,11 +34,10 @@ def assert_near(found, expected, tolerance):
 
 
 def fused(mixer, zxBCdt):
-    weight = mixer.out_proj.weight.to(zxBCdt.dtype)
+    weight = mixer.out_weight().to(zxBCdt.dtype)
     return mixer_kernels(
-        zxBCdt, mixer.conv1d.weight, mixer.conv1d.bias, mixer.dt_bias, -mixer.A_log.exp(), mixer.D, mixer.norm.weight,
-        weight, EPS,
-    )  # fmt: skip
+        zxBCdt, mixer.conv1d.weight, mixer.conv1d.bias, mixer.dt_bias, -mixer.A_log.exp(), mixer.D, weight, EPS
+    )
 
 
 def example(c, d_conv, dtype=torch.float32):
@@ -57,23 +56,24 @@ def test_the_mixer_is_its_layers_one_by_one(monkeypatch, c, d_conv, dtype, toler
     mixer, zxBCdt = example(c, d_conv, dtype)
     leaves = [zxBCdt, *(p for name, p in mixer.named_parameters() if name != "in_proj.weight")]
     plain = zxBCdt.float()  # what rounding of single steps adds is in the tolerance
-    expected = gradients(torch.nn.functional.linear(mixer._gated(plain), mixer.out_proj.weight), leaves)
+    expected = gradients(torch.nn.functional.linear(mixer.hidden(plain), mixer.out_weight()), leaves)
     assert_near(gradients(fused(mixer, zxBCdt), leaves), expected, tolerance)
 
 
 def test_the_mixer_keeps_its_input_and_what_it_scanned_alone():
     mixer, zxBCdt = example(21, 4)
-    scanned, decays = 2 * 21 * 32 * 4, 2 * 2 * 4
-    assert saved_bytes(mixer, lambda x: fused(mixer, x), zxBCdt) == scanned + decays
+    scanned, decays, weight = 2 * 21 * 32 * 4, 2 * 2 * 4, 16 * 32 * 4
+    # of the product that makes the weight, its factors are parameters
+    assert saved_bytes(mixer, lambda x: fused(mixer, x), zxBCdt) == scanned + decays + weight
 
 
 @DTYPES
-def test_a_gated_mlp_with_its_last_map(dtype, tolerance):
+def test_a_gated_mlp_keeps_its_input_alone(dtype, tolerance):
     g = torch.Generator().manual_seed(0)
-    ab, weight = torch.randn(2, 5, 48, generator=g), torch.randn(7, 24, generator=g)
-    ab, weight = (t.to(DEVICE).to(dtype).requires_grad_() for t in (ab, weight))
-    a, b = ab.float().chunk(2, -1)
-    expected = gradients((a * torch.nn.functional.silu(b)) @ weight.float().t(), [ab, weight])
-    found = gradients(swiglu_linear(ab, weight), [ab, weight])
-    assert_near(found, expected, tolerance)
-    assert saved_bytes(torch.nn.Identity(), swiglu_linear, ab, weight) == 0
+    leaves = [torch.randn(*shape, generator=g) for shape in ((2, 5, 7), (48, 7), (7, 24))]
+    leaves = [t.to(DEVICE).to(dtype).requires_grad_() for t in leaves]
+    x, in_weight, out_weight = (t.float() for t in leaves)
+    a, b = (x @ in_weight.t()).chunk(2, -1)
+    expected = gradients((a * torch.nn.functional.silu(b)) @ out_weight.t(), leaves)
+    assert_near(gradients(gated_mlp(*leaves), leaves), expected, tolerance)
+    assert saved_bytes(torch.nn.Identity(), gated_mlp, *leaves) == 0

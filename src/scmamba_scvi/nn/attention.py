@@ -36,18 +36,18 @@ class Attention(Branch):
         self.in_proj = nn.Linear(d_model, 3 * d_model, bias=False)  # order q, k, v
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """Everything before the output projection.
+    def hidden(self, projected: Tensor) -> Tensor:
+        """Everything between the two linear maps.
 
         Parameters
         ----------
-        x
-            Tokens ``(n, c, d)``.
+        projected
+            Queries, keys and values ``(n, c, 3 d)``.
 
         Returns
         -------
         ``(n, c, d)``.
         """
-        heads = self.in_proj(x).unflatten(-1, (3, self.n_heads, -1)).transpose(1, 3)  # (n, heads, 3, c, d / heads)
+        heads = projected.unflatten(-1, (3, self.n_heads, -1)).transpose(1, 3)  # (n, heads, 3, c, d / heads)
         q, k, v = heads.unbind(2)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)

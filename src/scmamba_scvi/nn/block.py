@@ -1,38 +1,52 @@
 """One layer of the network: a mixer across tokens, then a gated MLP within each token, both residual."""
 
 import abc
+from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.fused import swiglu, swiglu_linear
-from .norms import RMSNorm
+from ..ops.fused import add_norm, gated_mlp, swiglu
+
+#: Added to the mean square in norms, as in mamba-ssm.
+EPS: Final = 1e-5
 
 
 class Branch(nn.Module, abc.ABC):
-    """A residual branch ``out_proj(hidden(x))``; `Block` scales the weights of the second."""
+    """A residual branch: two linear maps, and `hidden` between them."""
 
+    in_proj: nn.Linear
     out_proj: nn.Linear
 
     @abc.abstractmethod
-    def hidden(self, x: Tensor) -> Tensor:
-        """Everything before the last linear map."""
+    def hidden(self, projected: Tensor) -> Tensor:
+        """Everything between the two linear maps."""
 
-    def project(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The branch with other weights in its last linear map.
+    def out_weight(self) -> Tensor:
+        """Weight of the second linear map.
+
+        Returns
+        -------
+        ``(d, i)``.
+        """
+        return self.out_proj.weight
+
+    def project(self, x: Tensor, in_weight: Tensor, out_weight: Tensor) -> Tensor:
+        """The branch with other weights in its linear maps: a factor in them costs less than a pass over the tokens.
 
         Parameters
         ----------
         x
             Tokens ``(..., d)``.
-        weight
-            In place of ``out_proj.weight``.
+        in_weight, out_weight
+            In place of ``in_proj.weight`` and of `out_weight`.
 
         Returns
         -------
         ``(..., d)``.
         """
-        return nn.functional.linear(self.hidden(x), weight)
+        return F.linear(self.hidden(F.linear(x, in_weight)), out_weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """The branch, without the residual.
@@ -46,7 +60,7 @@ class Branch(nn.Module, abc.ABC):
         -------
         ``(..., d)``.
         """
-        return self.project(x, self.out_proj.weight)
+        return self.project(x, self.in_proj.weight, self.out_weight())
 
 
 class GatedMLP(Branch):
@@ -70,39 +84,41 @@ class GatedMLP(Branch):
         self.in_proj = nn.Linear(d_model, 2 * d_hidden, bias=False)
         self.out_proj = nn.Linear(d_hidden, d_model, bias=False)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """Everything before the last linear map.
+    def hidden(self, projected: Tensor) -> Tensor:
+        """Everything between the two linear maps.
 
         Parameters
         ----------
-        x
-            Tokens ``(..., d)``.
+        projected
+            ``(..., 2 d_hidden)``, ``a`` and ``b``.
 
         Returns
         -------
         ``(..., d_hidden)``.
         """
-        return swiglu(self.in_proj(x))
+        return swiglu(projected)
 
-    def project(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The branch with other weights in its last linear map.
+    def project(self, x: Tensor, in_weight: Tensor, out_weight: Tensor) -> Tensor:
+        """The branch with other weights in its linear maps.
 
         Parameters
         ----------
         x
             Tokens ``(..., d)``.
-        weight
-            ``(d, d_hidden)``, in place of ``out_proj.weight``.
+        in_weight, out_weight
+            ``(2 d_hidden, d)`` and ``(d, d_hidden)``.
 
         Returns
         -------
         ``(..., d)``.
         """
-        return swiglu_linear(self.in_proj(x), weight)
+        return gated_mlp(x, in_weight, out_weight)
 
 
 class Block(nn.Module):
-    """``x + scale1 * mixer(norm(x))``, then ``x + scale2 * mlp(norm(x))`` (pre-norm residual).
+    """``x + scale * mixer(norm(x))``, then ``x + scale2 * mlp(norm2(x))`` (pre-norm residual).
+
+    Weights of the norms and scales are multiplied with those of the linear maps beside them, not with the tokens.
 
     Parameters
     ----------
@@ -116,63 +132,64 @@ class Block(nn.Module):
         Initial value of the learnable vectors that multiply the branches (LayerScale; Touvron et al. 2021, arXiv
         2103.17239); `None` has no such parameters. Near zero, the block starts near the identity and does not disturb the
         tokens before it has learned something.
-    dropout
-        Fraction of each branch's output that is dropped in training.
 
     Examples
     --------
     >>> mixer = nn.Mamba2(32, d_state=16, headdim=32)
     >>> block = nn.Block(32, mixer, d_mlp=64, layer_scale=1e-2)
-    >>> block(torch.randn(2, 10, 32)).shape  # (n, c, d)
+    >>> x, added = block(torch.randn(2, 10, 32))
+    >>> (x + added).shape  # (n, c, d)
     torch.Size([2, 10, 32])
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        mixer: Branch,
-        d_mlp: int = 0,
-        layer_scale: float | None = None,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, d_model: int, mixer: Branch, d_mlp: int = 0, layer_scale: float | None = None) -> None:
         super().__init__()
-        self.norm = RMSNorm(d_model, before_product=True)
+        self.norm = nn.RMSNorm(d_model, EPS)
         self.mixer = mixer
         self.scale = _layer_scale(d_model, layer_scale)
-        self.norm2 = RMSNorm(d_model, before_product=True) if d_mlp else None
+        self.norm2 = nn.RMSNorm(d_model, EPS) if d_mlp else None
         self.mlp = GatedMLP(d_model, d_mlp) if d_mlp else None
         self.scale2 = _layer_scale(d_model, layer_scale) if d_mlp else None
-        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, last_only: bool = False) -> Tensor:
-        """Mixer and MLP, each added to what it reads.
+    def forward(self, x: Tensor, added: Tensor | None = None, last_only: bool = False) -> tuple[Tensor, Tensor]:
+        """Mixer and MLP, each added to what it reads, but for the last sum: a norm that follows makes it on the way.
 
         Parameters
         ----------
-        x
-            Tokens ``(n, c, d)``.
+        x, added
+            Tokens ``(n, c, d)`` as two terms, which the block before returned; `None`: nothing is to be added.
         last_only
             Give the last token only, which is all that ``pooling="last"`` reads of the last block: what follows the mixer
             is then computed once per cell.
 
         Returns
         -------
-        Tokens ``(n, c, d)``, or the last one ``(n, 1, d)``.
+        Tokens ``(n, c, d)`` as two terms, the second from the last branch; or the last one ``(n, 1, d)``.
         """
-        weight = _scaled(self.mixer, self.scale)
+        x, normal = add_norm(x, added, EPS, dtype_of_product(x))
+        in_weight, out_weight = _with_factors(self.mixer, self.norm, self.scale)
         if last_only:  # what follows treats every token by itself
-            hidden = self.mixer.hidden(self.norm(x))[:, -1:]
-            x = x[:, -1:] + self.dropout(nn.functional.linear(hidden, weight))
+            hidden = self.mixer.hidden(F.linear(normal, in_weight))[:, -1:]
+            x, added = x[:, -1:], F.linear(hidden, out_weight)
         else:
-            x = x + self.dropout(self.mixer.project(self.norm(x), weight))
+            added = self.mixer.project(normal, in_weight, out_weight)
         if self.mlp is None or self.norm2 is None:
-            return x
-        return x + self.dropout(self.mlp.project(self.norm2(x), _scaled(self.mlp, self.scale2)))
+            return x, added
+        x, normal = add_norm(x, added, EPS, dtype_of_product(x))
+        return x, self.mlp.project(normal, *_with_factors(self.mlp, self.norm2, self.scale2))
 
 
-def _scaled(branch: Branch, scale: Tensor | None) -> Tensor:
-    """The last weights of a branch: to scale them instead of the tokens saves a pass over the tokens."""
-    return branch.out_proj.weight if scale is None else branch.out_proj.weight * scale[:, None]
+def dtype_of_product(x: Tensor) -> torch.dtype:
+    """The dtype in which a matrix product of ``x`` runs."""
+    device = x.device.type
+    is_narrowed = x.dtype == torch.float32 and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_narrowed else x.dtype
+
+
+def _with_factors(branch: Branch, norm: nn.RMSNorm, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weights of the linear maps of a branch, times the weight of the norm before it and the scale of its result."""
+    in_weight, out_weight = branch.in_proj.weight * norm.weight, branch.out_weight()
+    return in_weight, out_weight if scale is None else out_weight * scale[:, None]
 
 
 def _layer_scale(d_model: int, initial: float | None) -> nn.Parameter | None:

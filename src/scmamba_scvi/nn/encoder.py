@@ -11,12 +11,13 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import ModelConfig
 from ..ops.csr import mask_inputs
+from ..ops.fused import add_norm
 from ..ops.launch import compiling
 from .attention import Attention
-from .block import Block
+from .block import EPS, Block, dtype_of_product
+from .graphs import MAX_SIZE, NetworkGraph
 from .mamba2 import Mamba2
-from .memory import saved_bytes
-from .norms import RMSNorm
+from .memory import free_bytes, saved_bytes
 from .tokenizer import FeatureEmbedding, PatchTokenizer
 
 #: Root mean square of the feature embeddings that hold the spectral initialization. AdamW moves every entry by about the
@@ -201,6 +202,31 @@ class Encoder(nn.Module):
         with torch.random.fork_rng(), compiling():
             torch.autograd.grad(self.network(tokens).sum(), tokens)
 
+    def record_graph(self, n_cells: int) -> None:
+        """On a GPU, launch the network as a whole in training from now on, if that pays and there is memory for it.
+
+        Parameters
+        ----------
+        n_cells
+            Cells of a minibatch; others are computed as before.
+        """
+        if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
+            return
+        position = self.embedding.position
+        is_trained = all(parameter.requires_grad for parameter in self.network.parameters())
+        is_small = n_cells * position.numel() <= MAX_SIZE and not self.network.n_checkpointed
+        if position.device.type != "cuda" or not is_trained or not is_small:
+            return
+        # a graph keeps its activations, and until they are needed elsewhere also those of the steps before it is recorded
+        needed = 2 * n_cells * sum(kept for kept, _ in self.activation_bytes())
+        if needed <= free_bytes(position.device) / 2:
+            self.network.graph = NetworkGraph(self.network, (n_cells, *position.shape))
+
+    def drop_graph(self) -> None:
+        """Launch kernels one by one again, and free the memory of the graph."""
+        if isinstance(self.network, SequenceNetwork):
+            self.network.graph = None
+
     def activation_bytes(self) -> list[tuple[int, int]]:
         """Memory of the blocks in training, for one cell; draws no random numbers.
 
@@ -211,13 +237,17 @@ class Encoder(nn.Module):
         if not isinstance(self.network, SequenceNetwork) or not isinstance(self.embedding, PatchTokenizer):
             return []
         position = self.embedding.position  # (c, d)
-        two, four = (torch.zeros(n, *position.shape, device=position.device) for n in (2, 4))
+        tokens = [torch.zeros(n_cells, *position.shape, device=position.device) for n_cells in (2, 4)]
+        added = [x.to(dtype_of_product(x)) for x in tokens]
         with torch.random.fork_rng():
             # the difference: bf16 copies of weights, which autocast makes, are no activations of a cell
-            kept = [(saved_bytes(b, b, four) - saved_bytes(b, b, two)) // 2 for b in self.network.blocks]
-        of_input = position.numel() * position.element_size()
+            of_two, of_four = (
+                [saved_bytes(b, b, *terms) for b in self.network.blocks] for terms in zip(tokens, added, strict=True)
+            )
+            kept = [(four - two) // 2 for two, four in zip(of_two, of_four, strict=True)]
+        of_input = position.numel() * (position.element_size() + added[0].element_size())
         # before the first block: tokens, their bf16 copy and gradient, and what they were projected from
-        kept[:1] = [n_bytes + 3 * of_input for n_bytes in kept[:1]]
+        kept[:1] = [n_bytes + 2 * of_input for n_bytes in kept[:1]]
         return [(n_bytes, of_input) for n_bytes in kept]
 
     def spectral_parameters(self) -> list[nn.Parameter]:
@@ -258,30 +288,37 @@ class SequenceNetwork(nn.Module):
         attention = config.of_kind("attention_layers", kind)
         n_layers = config.of_kind("n_layers", kind)
         self.blocks = nn.ModuleList(_block(config, is_attention=i in attention) for i in range(n_layers))
-        self.norm = RMSNorm(config.d_model)
+        self.norm = nn.RMSNorm(config.d_model, EPS)
         self.pooling = config.pooling
         #: first blocks whose activations are computed again in the backward pass instead of kept
         self.n_checkpointed = 0
+        #: takes the place of `forward` where it can, while a training lasts
+        self.graph: NetworkGraph | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(n, c, d)`` to ``(n, d)``; treats every cell by itself, on a CPU a slice of cells at a time."""
+        if self.graph is not None and self.training and self.graph.takes(tokens):
+            return self.graph(tokens)
         n_cells = max(1, CPU_SLICE_SIZE // max(1, math.prod(tokens.shape[1:])))
         if tokens.device.type != "cpu" or len(tokens) <= n_cells:
             return self._pooled(tokens)
         return torch.cat([self._pooled(part) for part in tokens.split(n_cells)])
 
-    def _pooled(self, h: Tensor) -> Tensor:
+    def _pooled(self, x: Tensor) -> Tensor:
+        added = None  # to the tokens, by the next norm
         for i, block in enumerate(self.blocks):
             # the last token alone is enough for the last block if nothing else is pooled; a mean needs all tokens
             last_only = self.pooling == "last" and i == len(self.blocks) - 1
             if i < self.n_checkpointed and torch.is_grad_enabled():
-                h = checkpoint(block, h, last_only, use_reentrant=False)
+                x, added = checkpoint(block, x, added, last_only, use_reentrant=False)
             else:
-                h = block(h, last_only)
+                x, added = block(x, added, last_only)
+        _, normal = add_norm(x, added, EPS)
         if self.pooling == "last":
-            return self.norm(h[:, -1])
-        h = self.norm(h)
-        return h.mean(1) if self.pooling == "mean" else h.mean(1) + h[:, -1]
+            pooled = normal[:, -1]
+        else:
+            pooled = normal.mean(1) if self.pooling == "mean" else normal.mean(1) + normal[:, -1]
+        return pooled * self.norm.weight
 
 
 class ProjectionHead(nn.Module):

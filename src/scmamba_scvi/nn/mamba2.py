@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from ..errors import ScmambaError
 from ..ops.backend import check_backend, load_mixer, ssd
-from ..ops.fused import causal_conv_silu
-from .block import Branch
-from .norms import EPS, RMSNorm
+from ..ops.fused import causal_conv_silu, gated_norm
+from .block import EPS, Branch
 
 #: Step sizes start log-uniform in `DT_RANGE`, not below the floor, and decay rates uniform in `A_RANGE`: a state then
 #: forgets within one to a thousand tokens. The values are the published ones.
@@ -89,56 +88,60 @@ class Mamba2(Branch):
         self.D = nn.Parameter(torch.ones(self.n_heads))
         for parameter in (self.dt_bias, self.A_log, self.D):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them
-        self.norm = RMSNorm(self.d_inner)
+        self.norm = nn.RMSNorm(self.d_inner, EPS)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """Everything before the output projection.
+    def out_weight(self) -> Tensor:
+        """Weight of the output projection, times that of the norm before it.
+
+        Returns
+        -------
+        ``(d, i)``.
+        """
+        return self.out_proj.weight * self.norm.weight
+
+    def hidden(self, projected: Tensor) -> Tensor:
+        """Everything between the two projections: convolution, scan, and the gated norm without its weight.
 
         Parameters
         ----------
-        x
-            Tokens ``(n, c, d)``.
+        projected
+            ``(n, c, 2i + 2s + h)``, in the order z, x, B, C, dt.
 
         Returns
         -------
         ``(n, c, i)``.
         """
-        return self._gated(self.in_proj(x))
+        z, xBC, dt = projected.split([self.d_inner, self.d_inner + 2 * self.d_state, self.n_heads], -1)
+        dt = F.softplus(dt.float() + self.dt_bias)  # (n, c, h)
+        y = self._mix(xBC, dt)
+        if self.bidirectional:
+            y = (y + self._mix(xBC.flip(1), dt.flip(1)).flip(1)) / 2
+        return gated_norm(y, z, EPS)
 
-    def project(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The mixer with other weights in its output projection.
+    def project(self, x: Tensor, in_weight: Tensor, out_weight: Tensor) -> Tensor:
+        """The mixer with other weights in its projections.
 
         Parameters
         ----------
         x
             Tokens ``(n, c, d)``.
-        weight
-            ``(d, i)``, in place of ``out_proj.weight``.
+        in_weight, out_weight
+            ``(2i + 2s + h, d)``, and ``(d, i)`` in place of :meth:`out_weight`.
 
         Returns
         -------
         ``(n, c, d)``.
         """
-        zxBCdt = self.in_proj(x)
+        zxBCdt = F.linear(x, in_weight)
         width = self.conv1d.weight.shape[-1]
         mixer = None if self.bidirectional else load_mixer(zxBCdt, self.ssd_backend, width)
         if mixer is None:
-            return F.linear(self._gated(zxBCdt), weight)
+            return F.linear(self.hidden(zxBCdt), out_weight)
         return mixer(
             zxBCdt, self.conv1d.weight, self.conv1d.bias, self.dt_bias, -torch.exp(self.A_log.float()), self.D.float(),
-            self.norm.weight, weight.to(zxBCdt.dtype), EPS,
+            out_weight.to(zxBCdt.dtype), EPS,
         )  # fmt: skip
-
-    def _gated(self, zxBCdt: Tensor) -> Tensor:
-        """``(n, c, 2i + 2s + h)`` to ``(n, c, i)``."""
-        # order z, x, B, C, dt
-        z, xBC, dt = zxBCdt.split([self.d_inner, self.d_inner + 2 * self.d_state, self.n_heads], -1)
-        dt = F.softplus(dt.float() + self.dt_bias)  # (n, c, h)
-        y = self._mix(xBC, dt)
-        if self.bidirectional:
-            y = (y + self._mix(xBC.flip(1), dt.flip(1)).flip(1)) / 2
-        return self.norm(y, z)
 
     def _mix(self, xBC: Tensor, dt: Tensor) -> Tensor:
         """Convolution and scan in the order of the tokens, ``(n, c, i + 2s)`` and ``(n, c, h)`` to ``(n, c, i)``."""

@@ -24,15 +24,19 @@ from .launch import compiling, running
 logger = logging.getLogger(f"scvi.{__name__}")
 
 
-def rms_norm(
-    x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None, z: Tensor | None = None
-) -> Tensor:
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis, ``(..., d)`` to the same (arXiv 1910.07467).
+def add_norm(x: Tensor, added: Tensor | None, eps: float, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """The sum ``s = x + added``, and ``s / sqrt(mean(s^2) + eps)`` over the last axis (arXiv 1910.07467), ``(..., d)`` each.
 
-    The result is in ``dtype``, or if that is `None` in the dtype of ``x``: a product that follows then needs no copy. With
-    a gate ``z`` ``(..., d)`` it is that of ``x * silu(z)``.
+    The second is in ``dtype``, or if that is `None` in the dtype of ``x``: a product that follows then needs no copy. It is
+    also all that is kept of the two for the backward pass, with a number per row. ``added`` may be of a narrower dtype, or
+    `None`. There is no weight: a linear map that follows can hold it.
     """
-    return _Norm.apply(x, z, weight, eps, dtype or x.dtype)
+    return _AddNorm.apply(x, added, eps, dtype or x.dtype)
+
+
+def gated_norm(y: Tensor, z: Tensor, eps: float) -> Tensor:
+    """The norm, as in `add_norm`, of ``y * silu(z)``, ``(..., d)`` to the same."""
+    return _GatedNorm.apply(y, z, eps)
 
 
 def swiglu(ab: Tensor) -> Tensor:
@@ -40,13 +44,13 @@ def swiglu(ab: Tensor) -> Tensor:
     return _SwiGLU.apply(ab)
 
 
-def swiglu_linear(ab: Tensor, weight: Tensor) -> Tensor:
-    """``linear(swiglu(ab), weight)``, ``(..., 2 m)`` to ``(..., d)``; with kernels the factor of the product is not kept."""
-    if kernels_for(ab) is None:
-        return F.linear(swiglu(ab), weight)
+def gated_mlp(x: Tensor, in_weight: Tensor, out_weight: Tensor) -> Tensor:
+    """``linear(swiglu(linear(x, in_weight)), out_weight)``, ``(..., d)`` to the same; with kernels, ``x`` alone is kept of it."""
+    if kernels_for(x) is None:
+        return F.linear(swiglu(F.linear(x, in_weight)), out_weight)
     from . import triton_mixer
 
-    return triton_mixer.swiglu_linear(ab, weight.to(ab.dtype))
+    return triton_mixer.gated_mlp(x, in_weight.to(x.dtype), out_weight.to(x.dtype))
 
 
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -58,20 +62,37 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _CausalConvSilu.apply(x, weight, bias)
 
 
-class _Norm(torch.autograd.Function):
+class _AddNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(x, z, weight)
-        ctx.eps = eps
-        return layers_for(x).norm_values(x, z, weight, eps, dtype)
+    def forward(ctx: Any, x: Tensor, added: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        total, normal, scale = layers_for(x).add_norm_values(x, added, eps, dtype)
+        ctx.save_for_backward(normal, scale)
+        ctx.dtypes = x.dtype, None if added is None else added.dtype
+        ctx.set_materialize_grads(False)
+        return total, normal
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, z, weight = ctx.saved_tensors
-        dz = None if z is None else z.new_empty(z.shape)
-        dx, dweight = layers_for(x).norm_gradients(dy, x, z, weight, ctx.eps, dz)
-        return dx, dz, dweight, None, None
+    def backward(ctx: Any, dtotal: Tensor | None, dnormal: Tensor | None) -> tuple[Tensor | None, ...]:
+        if dnormal is None:
+            return dtotal, None if ctx.dtypes[1] is None else dtotal, None, None
+        normal, scale = ctx.saved_tensors
+        return *layers_for(normal).add_norm_gradients(dtotal, dnormal, normal, scale, *ctx.dtypes), None, None
+
+
+class _GatedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, z: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(y, z)
+        ctx.eps = eps
+        return layers_for(y).gated_norm_values(y, z, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dnormal: Tensor) -> tuple[Tensor | None, ...]:
+        y, z = ctx.saved_tensors
+        dz = z.new_empty(z.shape)
+        return layers_for(y).gated_norm_gradients(dnormal, y, z, ctx.eps, dz), dz, None
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -151,13 +172,13 @@ def _example(layers: ModuleType, device: torch.device, dtype: torch.dtype) -> di
     """Values and gradients of each layer on the same random numbers."""
     generator = torch.Generator(device).manual_seed(0)
     x, z, dy = (torch.randn(2, 70, 24, generator=generator, device=device).to(dtype) for _ in range(3))
-    # tokens are in half precision under autocast, parameters never
-    weight, bias, taps = (torch.randn(size, generator=generator, device=device) for size in ((24,), (24,), (24, 1, 4)))
+    # tokens are in half precision under autocast, parameters and sums of branches never
+    wide, bias, taps = (torch.randn(size, generator=generator, device=device) for size in (x.shape, (24,), (24, 1, 4)))
     dx, dz = torch.empty_like(x), torch.empty_like(z)
-    norm, gated = (weight, 1e-5), (z, weight, 1e-5)
+    total, normal, scale = layers.add_norm_values(wide, x, 1e-5, dtype)
     return {
-        "norm": (layers.norm_values(x, None, *norm, dtype), *layers.norm_gradients(dy, x, None, *norm, None)),
-        "gated norm": (layers.norm_values(x, *gated, dtype), *layers.norm_gradients(dy, x, *gated, dz), dz),
+        "norm": (total, normal, scale, *layers.add_norm_gradients(wide, dy, normal, scale, wide.dtype, dtype)),
+        "gated norm": (layers.gated_norm_values(x, z, 1e-5), layers.gated_norm_gradients(dy, x, z, 1e-5, dz), dz),
         "gated MLP": (layers.swiglu_values(x), layers.swiglu_gradient(dy[..., :12], x)),
         "convolution": (layers.conv_values(x, taps, bias), *layers.conv_gradients(dy, x, taps, bias, dx), dx),
     }

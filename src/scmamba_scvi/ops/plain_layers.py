@@ -12,31 +12,45 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def norm_values(x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """`rms_norm` in ``dtype``."""
-    if z is None:
-        x = _at_least_float32(x)
-        return (x * _inverse_rms(x, eps)).mul_(weight).to(dtype)
-    value = F.silu(_at_least_float32(z)).mul_(x)
-    return value.mul_(_inverse_rms(value, eps)).mul_(weight).to(dtype)
+def add_norm_values(x: Tensor, added: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """`add_norm` with the second result in ``dtype``, and what the sum was divided by, inverted, ``(..., 1)``."""
+    total = _at_least_float32(x)
+    if added is not None:
+        total = total + added
+    scale = _inverse_rms(total, eps)
+    return total.to(x.dtype), (total * scale).to(dtype), scale
 
 
-def norm_gradients(
-    dy: Tensor, x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dz: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Gradients of x and the weight; that of z is written to ``dz``."""
-    if z is None or dz is None:
-        xf = _at_least_float32(x)
-        scale = _inverse_rms(xf, eps)
-        dx, dweight = _norm_gradients(dy, xf * scale, weight, scale)
-        return dx.to(x.dtype), dweight
-    zf = _at_least_float32(z)
-    gate = F.silu(zf)
-    value = gate * x
+def add_norm_gradients(
+    dtotal: Tensor | None,
+    dnormal: Tensor,
+    normal: Tensor,
+    scale: Tensor,
+    dtype: torch.dtype,
+    added_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the two terms, equal but for their dtypes; without a second term (`None`), without its gradient."""
+    dx = _norm_gradient(dnormal, _at_least_float32(normal), scale)
+    if dtotal is not None:
+        dx += dtotal
+    return dx.to(dtype), None if added_dtype is None else dx.to(added_dtype)
+
+
+def gated_norm_values(y: Tensor, z: Tensor, eps: float) -> Tensor:
+    """`gated_norm`."""
+    value = F.silu(_at_least_float32(z)).mul_(y)
+    return value.mul_(_inverse_rms(value, eps)).to(y.dtype)
+
+
+def gated_norm_gradients(dnormal: Tensor, y: Tensor, z: Tensor, eps: float, dz: Tensor) -> Tensor:
+    """Gradient of y; that of z is written to ``dz``."""
+    wide = _at_least_float32(z)
+    gate = F.silu(wide)
+    value = gate * y
     scale = _inverse_rms(value, eps)
-    dvalue, dweight = _norm_gradients(dy, value.mul_(scale), weight, scale)
-    dz.copy_(torch.ops.aten.silu_backward(torch.mul(dvalue, x, out=value), zf))
-    return dvalue.mul_(gate).to(x.dtype), dweight
+    dvalue = _norm_gradient(dnormal, value.mul_(scale), scale)
+    dz.copy_(torch.ops.aten.silu_backward(torch.mul(dvalue, y, out=value), wide))
+    return dvalue.mul_(gate).to(y.dtype)
 
 
 def swiglu_values(ab: Tensor) -> Tensor:
@@ -89,10 +103,8 @@ def _inverse_rms(x: Tensor, eps: float) -> Tensor:
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
-def _norm_gradients(dy: Tensor, normal: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of ``normal * weight``, ``normal = x * scale``, with respect to ``x`` (a new tensor) and ``weight``."""
-    dy = _at_least_float32(dy)
-    product = (dy * normal).flatten(0, -2)
-    dweight = product.sum(0).to(weight.dtype)
-    along = torch.mv(product, weight.to(product.dtype)).div_(-normal.shape[-1]).view(scale.shape)
-    return torch.mul(dy, weight, out=product.view(dy.shape)).addcmul_(normal, along).mul_(scale), dweight
+def _norm_gradient(dnormal: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
+    """Gradient of ``value`` (a new tensor), where ``normal = value * scale``."""
+    dnormal = _at_least_float32(dnormal)
+    along = (dnormal * normal).mean(-1, keepdim=True)
+    return torch.addcmul(dnormal, normal, along, value=-1).mul_(scale)

@@ -21,8 +21,6 @@ from torch import Tensor
 
 from .launch import launch, n_blocks, power_of_two
 
-#: At most so many programs share the rows of a norm in its backward pass; each sums its part of the weight's gradient.
-N_PROGRAMS: Final = 1024
 #: Numbers of a tensor that one program handles together where rows are apart.
 ELEMENTS: Final = 4096
 #: Tokens and channels of one program of the convolution, which is one warp: the longer the run, the fewer tokens are read
@@ -51,47 +49,68 @@ def _row_tile(block, n_rows, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
 
 
 @triton.jit
-def _norm(
-    x_ptr, z_ptr, weight_ptr, y_ptr, n_rows, x_row, z_row, eps,
-    d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, GATED: tl.constexpr,
+def _add_norm(
+    x_ptr, added_ptr, total_ptr, normal_ptr, scale_ptr, n_rows, x_row, added_row, eps,
+    d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, ADDED: tl.constexpr,
 ):  # fmt: skip
     row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
     x = tl.load(x_ptr + row * x_row + at, inside, 0.0).to(tl.float32)
-    if GATED:
-        x *= _silu(tl.load(z_ptr + row * z_row + at, inside, 0.0).to(tl.float32))
+    if ADDED:
+        x += tl.load(added_ptr + row * added_row + at, inside, 0.0).to(tl.float32)
+        tl.store(total_ptr + row * d + at, x.to(total_ptr.dtype.element_ty), inside)
     scale = tl.rsqrt(tl.sum(x * x, 1) / d + eps)[:, None]
-    y = x * scale * tl.load(weight_ptr + at, at < d, 0.0).to(tl.float32)
-    tl.store(y_ptr + row * d + at, y.to(y_ptr.dtype.element_ty), inside)
+    tl.store(normal_ptr + row * d + at, (x * scale).to(normal_ptr.dtype.element_ty), inside)
+    tl.store(scale_ptr + row, scale, row < n_rows)
 
 
 @triton.jit
-def _norm_backward(
-    dy_ptr, x_ptr, z_ptr, weight_ptr, dx_ptr, dz_ptr, dweight_ptr, n_rows, x_row, z_row, dz_row, eps,
-    d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, GATED: tl.constexpr,
+def _norm_gradient(dnormal, normal, scale, d: tl.constexpr):
+    """Gradient of what was multiplied by ``scale`` to give ``normal``."""
+    return (dnormal - normal * (tl.sum(dnormal * normal, 1)[:, None] / d)) * scale
+
+
+@triton.jit
+def _add_norm_backward(
+    dtotal_ptr, dnormal_ptr, normal_ptr, scale_ptr, dx_ptr, dadded_ptr, n_rows,
+    d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TOTAL: tl.constexpr, ADDED: tl.constexpr,
 ):  # fmt: skip
-    """Each program takes every so many-th block of rows, and writes the sum of its part of the weight's gradient."""
-    columns = tl.arange(0, D)
-    weight = tl.load(weight_ptr + columns, columns < d, 0.0).to(tl.float32)[None, :]
-    dweight = tl.zeros((R, D), tl.float32)
-    for block in range(tl.program_id(0), tl.cdiv(n_rows, R), tl.num_programs(0)):
-        row, at, inside = _row_tile(block, n_rows, d, D, R)
-        dy = tl.load(dy_ptr + row * d + at, inside, 0.0).to(tl.float32)
-        x = tl.load(x_ptr + row * x_row + at, inside, 0.0).to(tl.float32)
-        value = x
-        if GATED:
-            z = tl.load(z_ptr + row * z_row + at, inside, 0.0).to(tl.float32)
-            value = x * _silu(z)
-        scale = tl.rsqrt(tl.sum(value * value, 1) / d + eps)[:, None]
-        normal = value * scale
-        dweight += dy * normal
-        dy *= weight
-        along = tl.sum(dy * normal, 1)[:, None] / d
-        dvalue = (dy - normal * along) * scale
-        if GATED:
-            tl.store(dz_ptr + row * dz_row + at, (dvalue * x * _silu_gradient(z)).to(dz_ptr.dtype.element_ty), inside)
-            dvalue *= _silu(z)
-        tl.store(dx_ptr + row * d + at, dvalue.to(dx_ptr.dtype.element_ty), inside)
-    tl.store(dweight_ptr + tl.program_id(0) * d + columns, tl.sum(dweight, 0), columns < d)
+    row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
+    at += row * d
+    dnormal = tl.load(dnormal_ptr + at, inside, 0.0).to(tl.float32)
+    normal = tl.load(normal_ptr + at, inside, 0.0).to(tl.float32)
+    dx = _norm_gradient(dnormal, normal, tl.load(scale_ptr + row, row < n_rows, 0.0), d)
+    if TOTAL:
+        dx += tl.load(dtotal_ptr + at, inside, 0.0).to(tl.float32)
+    tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), inside)
+    if ADDED:
+        tl.store(dadded_ptr + at, dx.to(dadded_ptr.dtype.element_ty), inside)
+
+
+@triton.jit
+def _gated_norm(y_ptr, z_ptr, normal_ptr, n_rows, y_row, z_row, eps, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
+    row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
+    y = tl.load(y_ptr + row * y_row + at, inside, 0.0).to(tl.float32)
+    value = y * _silu(tl.load(z_ptr + row * z_row + at, inside, 0.0).to(tl.float32))
+    scale = tl.rsqrt(tl.sum(value * value, 1) / d + eps)[:, None]
+    tl.store(normal_ptr + row * d + at, (value * scale).to(normal_ptr.dtype.element_ty), inside)
+
+
+@triton.jit
+def _gated_norm_backward(
+    dnormal_ptr, y_ptr, z_ptr, normal_ptr, dy_ptr, dz_ptr, n_rows, y_row, z_row, dz_row, eps,
+    d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, NORMAL: tl.constexpr,
+):  # fmt: skip
+    row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
+    dnormal = tl.load(dnormal_ptr + row * d + at, inside, 0.0).to(tl.float32)
+    y = tl.load(y_ptr + row * y_row + at, inside, 0.0).to(tl.float32)
+    z = tl.load(z_ptr + row * z_row + at, inside, 0.0).to(tl.float32)
+    value = y * _silu(z)
+    scale = tl.rsqrt(tl.sum(value * value, 1) / d + eps)[:, None]
+    if NORMAL:
+        tl.store(normal_ptr + row * d + at, (value * scale).to(normal_ptr.dtype.element_ty), inside)
+    dvalue = _norm_gradient(dnormal, value * scale, scale, d)
+    tl.store(dz_ptr + row * dz_row + at, (dvalue * y * _silu_gradient(z)).to(dz_ptr.dtype.element_ty), inside)
+    tl.store(dy_ptr + row * d + at, (dvalue * _silu(z)).to(dy_ptr.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -103,12 +122,16 @@ def _swiglu(ab_ptr, y_ptr, n_rows, ab_row, d: tl.constexpr, D: tl.constexpr, R: 
 
 
 @triton.jit
-def _swiglu_backward(dy_ptr, ab_ptr, dab_ptr, n_rows, ab_row, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
+def _swiglu_backward(
+    dy_ptr, ab_ptr, y_ptr, dab_ptr, n_rows, ab_row, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, Y: tl.constexpr
+):
     row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
     dy = tl.load(dy_ptr + row * d + at, inside, 0.0).to(tl.float32)
     a = tl.load(ab_ptr + row * ab_row + at, inside, 0.0).to(tl.float32)
     b = tl.load(ab_ptr + row * ab_row + d + at, inside, 0.0).to(tl.float32)
     dtype = dab_ptr.dtype.element_ty
+    if Y:
+        tl.store(y_ptr + row * d + at, (a * _silu(b)).to(dtype), inside)
     tl.store(dab_ptr + row * 2 * d + at, (dy * _silu(b)).to(dtype), inside)
     tl.store(dab_ptr + row * 2 * d + d + at, (dy * a * _silu_gradient(b)).to(dtype), inside)
 
@@ -224,30 +247,60 @@ def _conv_backward(
     tl.store(to + 4 * m, dbias, is_channel)
 
 
-def norm_values(x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """`rms_norm` in ``dtype``."""
-    rows, y = _rows(x), x.new_empty(x.shape, dtype=dtype)
-    gate = rows if z is None else _rows(z)
+def add_norm_values(x: Tensor, added: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """`add_norm` with the second result in ``dtype``, and what the sum was divided by, inverted, ``(..., 1)``."""
+    rows, normal = _rows(x), x.new_empty(x.shape, dtype=dtype)
+    scale = x.new_empty(*x.shape[:-1], 1, dtype=torch.float32)
+    total, other = (x, rows) if added is None else (x.new_empty(x.shape), _rows(added))
     launch(
-        _norm, _row_grid(rows, y), x, rows, gate, weight, y, len(rows), rows.stride(0), gate.stride(0), eps,
-        **_row_options(y), GATED=z is not None,
+        _add_norm, _row_grid(rows, x), x, rows, other, total, normal, scale, len(rows), rows.stride(0), other.stride(0),
+        eps, **_row_options(x), ADDED=added is not None,
     )  # fmt: skip
-    return y
+    return total, normal, scale
 
 
-def norm_gradients(
-    dy: Tensor, x: Tensor, z: Tensor | None, weight: Tensor, eps: float, dz: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Gradients of x and the weight; that of z is written to ``dz``, which may be a slice of a wider tensor."""
-    rows, dx = _rows(x), x.new_empty(x.shape)
-    gate, dgate = (rows, dx.flatten(0, -2)) if z is None or dz is None else (_rows(z), dz.flatten(0, -2))
-    options = _row_options(x, ELEMENTS // 2)  # there are more of them to hold at once
-    parts = weight.new_empty(min(N_PROGRAMS, n_blocks(len(rows), options["R"])), x.shape[-1], dtype=torch.float32)
+def add_norm_gradients(
+    dtotal: Tensor | None,
+    dnormal: Tensor,
+    normal: Tensor,
+    scale: Tensor,
+    dtype: torch.dtype,
+    added_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the two terms, equal but for their dtypes; without a second term (`None`), without its gradient."""
+    dnormal, dx = dnormal.contiguous(), normal.new_empty(normal.shape, dtype=dtype)
+    of_total = dnormal if dtotal is None else dtotal.contiguous()
+    is_other = added_dtype not in (None, dtype)
+    dadded = dx.new_empty(dx.shape, dtype=added_dtype) if is_other else dx
+    options = _row_options(normal, ELEMENTS // 2)  # there are more of them to hold at once
     launch(
-        _norm_backward, (len(parts),), x, dy.contiguous(), rows, gate, weight, dx, dgate, parts, len(rows),
-        rows.stride(0), gate.stride(0), dgate.stride(0), eps, **options, GATED=z is not None,
+        _add_norm_backward, _row_grid(dx.flatten(0, -2), dx, ELEMENTS // 2), dx, of_total, dnormal, normal, scale, dx,
+        dadded, scale.numel(), **options, TOTAL=dtotal is not None, ADDED=is_other,
     )  # fmt: skip
-    return dx, parts.sum(0).to(weight.dtype)
+    return dx, None if added_dtype is None else dadded
+
+
+def gated_norm_values(y: Tensor, z: Tensor, eps: float) -> Tensor:
+    """`gated_norm`."""
+    rows, gate, normal = _rows(y), _rows(z), y.new_empty(y.shape)
+    launch(
+        _gated_norm, _row_grid(rows, y), y, rows, gate, normal, len(rows), rows.stride(0), gate.stride(0), eps,
+        **_row_options(y),
+    )  # fmt: skip
+    return normal
+
+
+def gated_norm_gradients(
+    dnormal: Tensor, y: Tensor, z: Tensor, eps: float, dz: Tensor, normal: Tensor | None = None
+) -> Tensor:
+    """Gradient of y; that of z is written to ``dz``, which may be a slice with dense rows, and the values to ``normal``."""
+    rows, gate, dgate, dy = _rows(y), _rows(z), dz.flatten(0, -2), y.new_empty(y.shape)
+    launch(
+        _gated_norm_backward, _row_grid(rows, y, ELEMENTS // 4), y, dnormal.contiguous(), rows, gate,
+        dy if normal is None else normal, dy, dgate, len(rows), rows.stride(0), gate.stride(0), dgate.stride(0), eps,
+        **_row_options(y, ELEMENTS // 4), NORMAL=normal is not None,
+    )  # fmt: skip
+    return dy
 
 
 def swiglu_values(ab: Tensor) -> Tensor:
@@ -257,11 +310,13 @@ def swiglu_values(ab: Tensor) -> Tensor:
     return y
 
 
-def swiglu_gradient(dy: Tensor, ab: Tensor) -> Tensor:
-    """Gradient of ``ab``."""
+def swiglu_gradient(dy: Tensor, ab: Tensor, y: Tensor | None = None) -> Tensor:
+    """Gradient of ``ab``; the values are written to ``y``."""
     rows, dab = _rows(ab), ab.new_empty(ab.shape)
-    grid = _row_grid(rows, dy)
-    launch(_swiglu_backward, grid, ab, dy.contiguous(), rows, dab, len(rows), rows.stride(0), **_row_options(dy))
+    launch(
+        _swiglu_backward, _row_grid(rows, dy), ab, dy.contiguous(), rows, dab if y is None else y, dab, len(rows),
+        rows.stride(0), **_row_options(dy), Y=y is not None,
+    )  # fmt: skip
     return dab
 
 
@@ -301,8 +356,8 @@ def _row_options(x: Tensor, elements: int = ELEMENTS) -> dict[str, int]:
     return {"d": x.shape[-1], "D": D, "R": min(16, max(1, elements // D))}
 
 
-def _row_grid(rows: Tensor, x: Tensor) -> tuple[int]:
-    return (n_blocks(len(rows), _row_options(x)["R"]),)
+def _row_grid(rows: Tensor, x: Tensor, elements: int = ELEMENTS) -> tuple[int]:
+    return (n_blocks(len(rows), _row_options(x, elements)["R"]),)
 
 
 def _run_grid(x: Tensor) -> tuple[int, int]:

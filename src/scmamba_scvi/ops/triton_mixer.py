@@ -13,76 +13,86 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .triton_fused import conv_gradients, conv_values, norm_gradients, norm_values, swiglu_gradient, swiglu_values
+from .triton_fused import (
+    conv_gradients,
+    conv_values,
+    gated_norm_gradients,
+    gated_norm_values,
+    swiglu_gradient,
+    swiglu_values,
+)
 from .triton_ssd import scan, scan_gradients
 
 
-class _SwiGLULinear(torch.autograd.Function):
-    """``linear(swiglu(ab), weight)``; ``weight`` ``(d, m)`` is in the dtype of ``ab``."""
+class _GatedMLP(torch.autograd.Function):
+    """``linear(swiglu(linear(x, in_weight)), out_weight)``; the weights are in the dtype of ``x``."""
 
     @staticmethod
-    def forward(ctx: Any, ab: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(ab, weight)
-        return F.linear(swiglu_values(ab), weight)
+    def forward(ctx: Any, x: Tensor, in_weight: Tensor, out_weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, in_weight, out_weight)
+        return F.linear(swiglu_values(F.linear(x, in_weight)), out_weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
-        ab, weight = ctx.saved_tensors
-        return swiglu_gradient(dy @ weight, ab), _weight_gradient(dy, swiglu_values(ab))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, in_weight, out_weight = ctx.saved_tensors
+        dy = grad @ out_weight
+        y = torch.empty_like(dy)
+        dab = swiglu_gradient(dy, F.linear(x, in_weight), y)
+        return dab @ in_weight, _weight_gradient(dab, x), _weight_gradient(grad, y)
 
 
 class _Mixer(torch.autograd.Function):
     """Mamba2 between its input projection ``zxBCdt`` and the end of its output projection.
 
-    ``weight`` is that of the output projection, in the dtype of ``zxBCdt``, ``A`` the decay rates, both in float32 with
-    ``D`` and ``dt_bias``.
+    ``weight`` ``(d, i)`` is that of the output projection, in the dtype of ``zxBCdt``, ``A`` the decay rates, both in float32
+    with ``D`` and ``dt_bias``.
     """
 
     @staticmethod
     def forward(
         ctx: Any, zxBCdt: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor,
-        norm_weight: Tensor, weight: Tensor, eps: float,
+        weight: Tensor, eps: float,
     ) -> Tensor:  # fmt: skip
-        z, xBC, raw = _parts(zxBCdt, norm_weight, D)
-        x, B, C = _parts_of_scan(conv_values(xBC, conv_weight, conv_bias), norm_weight, D)
+        z, xBC, raw = _parts(zxBCdt, weight, D)
+        x, B, C = _parts_of_scan(conv_values(xBC, conv_weight, conv_bias), weight, D)
         y = scan(x, F.softplus(raw.float() + dt_bias), A, B, C, D).flatten(2)
-        ctx.save_for_backward(zxBCdt, y, conv_weight, conv_bias, dt_bias, A, D, norm_weight, weight)
+        ctx.save_for_backward(zxBCdt, y, conv_weight, conv_bias, dt_bias, A, D, weight)
         ctx.eps = eps
-        return F.linear(norm_values(y, z, norm_weight, eps, y.dtype), weight)
+        return F.linear(gated_norm_values(y, z, eps), weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        zxBCdt, y, conv_weight, conv_bias, dt_bias, A, D, norm_weight, weight = ctx.saved_tensors
-        z, xBC, raw = _parts(zxBCdt, norm_weight, D)
-        gradient = zxBCdt.new_empty(zxBCdt.shape)
-        dz, dxBC, draw = _parts(gradient, norm_weight, D)
-        dweight = _weight_gradient(grad, norm_values(y, z, norm_weight, ctx.eps, y.dtype))
-        dy, dnorm = norm_gradients(grad @ weight, y, z, norm_weight, ctx.eps, dz)
+        zxBCdt, y, conv_weight, conv_bias, dt_bias, A, D, weight = ctx.saved_tensors
+        z, xBC, raw = _parts(zxBCdt, weight, D)
+        gradient, normal = zxBCdt.new_empty(zxBCdt.shape), torch.empty_like(y)
+        dz, dxBC, draw = _parts(gradient, weight, D)
+        dy = gated_norm_gradients(grad @ weight, y, z, ctx.eps, dz, normal)
+        dweight = _weight_gradient(grad, normal)
         convolved, steps = conv_values(xBC, conv_weight, conv_bias), raw.float() + dt_bias
-        x, B, C = _parts_of_scan(convolved, norm_weight, D)
+        x, B, C = _parts_of_scan(convolved, weight, D)
         dconvolved = convolved.new_empty(convolved.shape)
-        into = _parts_of_scan(dconvolved, norm_weight, D)
+        into = _parts_of_scan(dconvolved, weight, D)
         ddt, dA, dD = scan_gradients(dy.view_as(x), x, F.softplus(steps), A, B, C, D, into)
         dconv_weight, dconv_bias = conv_gradients(dconvolved, xBC, conv_weight, conv_bias, dxBC)
         dsteps = ddt * torch.sigmoid(steps)
         draw.copy_(dsteps)
-        return gradient, dconv_weight, dconv_bias, dsteps.sum((0, 1)), dA, dD, dnorm, dweight, None
+        return gradient, dconv_weight, dconv_bias, dsteps.sum((0, 1)), dA, dD, dweight, None
 
 
-swiglu_linear, mixer = _SwiGLULinear.apply, _Mixer.apply
+gated_mlp, mixer = _GatedMLP.apply, _Mixer.apply
 
 
-def _parts(zxBCdt: Tensor, norm_weight: Tensor, D: Tensor) -> tuple[Tensor, ...]:
+def _parts(zxBCdt: Tensor, weight: Tensor, D: Tensor) -> tuple[Tensor, ...]:
     """Of the projection: z ``(n, c, i)``, the input of the convolution ``(n, c, i + 2s)``, and the step sizes' ``(n, c, h)``."""
-    i, h = len(norm_weight), len(D)
+    i, h = weight.shape[1], len(D)
     return zxBCdt.split([i, zxBCdt.shape[-1] - i - h, h], -1)
 
 
-def _parts_of_scan(convolved: Tensor, norm_weight: Tensor, D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _parts_of_scan(convolved: Tensor, weight: Tensor, D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of the scan: x ``(n, c, h, p)``, B and C ``(n, c, s)``."""
-    i, h = len(norm_weight), len(D)
+    i, h = weight.shape[1], len(D)
     s = (convolved.shape[-1] - i) // 2
     x, B, C = convolved.split([i, s, s], -1)
     return x.unflatten(-1, (h, i // h)), B, C

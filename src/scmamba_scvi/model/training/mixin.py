@@ -377,6 +377,9 @@ class ContrastiveTrainingMixin(FittingMixin):
                     kept = "The model keeps its best weights so far." if keep.has_weights else "Nothing was kept."
                     raise KeyboardInterrupt(f"Training was stopped. {kept}") from None
                 raise
+            finally:
+                for encoder in self.module.encoders.values():
+                    encoder.drop_graph()
             keep.read_report()
 
     def _finish(self, run: Run) -> None:

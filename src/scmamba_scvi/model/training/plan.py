@@ -52,6 +52,10 @@ class ContrastivePlan(TrainingPlan):
         self.module.train()
         with self.trainer.precision_plugin.forward_context():
             set_checkpointing(self.module, self.train_config.checkpoint_activations, self._n_cells)
+            # of cells in parts the result of one part is needed when the next is computed
+            is_whole = self.micro_batch_size is None and self.trainer.world_size == 1
+            for encoder in self.module.encoders.values() if is_whole else ():
+                encoder.record_graph(self._n_cells)
 
     @property
     def _n_cells(self) -> int:
