@@ -17,7 +17,7 @@ from .attention import Attention
 from .block import EPS, Block, dtype_of_product
 from .graphs import MAX_SIZE, NetworkGraph
 from .mamba2 import Mamba2
-from .memory import free_bytes, saved_bytes
+from .memory import saved_bytes
 from .tokenizer import FeatureEmbedding, PatchTokenizer
 
 #: Root mean square of the feature embeddings that hold the spectral initialization. AdamW moves every entry by about the
@@ -203,7 +203,7 @@ class Encoder(nn.Module):
             torch.autograd.grad(self.network(tokens).sum(), tokens)
 
     def record_graph(self, n_cells: int) -> None:
-        """On a GPU, launch the network as a whole in training from now on, if that pays and there is memory for it.
+        """On a GPU, launch the network as a whole in training from now on, if it is small and all of it is trained.
 
         Parameters
         ----------
@@ -215,11 +215,7 @@ class Encoder(nn.Module):
         position = self.embedding.position
         is_trained = all(parameter.requires_grad for parameter in self.network.parameters())
         is_small = n_cells * position.numel() <= MAX_SIZE and not self.network.n_checkpointed
-        if position.device.type != "cuda" or not is_trained or not is_small:
-            return
-        # a graph keeps its activations, and until they are needed elsewhere also those of the steps before it is recorded
-        needed = 2 * n_cells * sum(kept for kept, _ in self.activation_bytes())
-        if needed <= free_bytes(position.device) / 2:
+        if position.device.type == "cuda" and is_trained and is_small:
             self.network.graph = NetworkGraph(self.network, (n_cells, *position.shape))
 
     def drop_graph(self) -> None:

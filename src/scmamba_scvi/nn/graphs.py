@@ -1,4 +1,4 @@
-"""CUDA graphs of networks: on a GPU the steps of small ones wait for the host, which launches hundreds of short kernels."""
+"""CUDA graphs of small networks: on a GPU their steps wait for the host, which launches hundreds of short kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 #: Numbers (tokens x width) of a minibatch up to which a GPU is done with a kernel sooner than the host has launched the next.
-MAX_SIZE: Final = 2**25
+#: A graph keeps the memory of its activations, so that larger networks would pay and not gain.
+MAX_SIZE: Final = 2**23
 
 
 class NetworkGraph:

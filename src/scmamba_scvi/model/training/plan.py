@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from scvi.train import TrainingPlan
 
+from ..._compat import warn
 from ..._keys import CELLS_KEY
 from ...config import TrainConfig
 from ...errors import ScmambaError
@@ -53,9 +54,15 @@ class ContrastivePlan(TrainingPlan):
         with self.trainer.precision_plugin.forward_context():
             set_checkpointing(self.module, self.train_config.checkpoint_activations, self._n_cells)
             # of cells in parts the result of one part is needed when the next is computed
-            is_whole = self.micro_batch_size is None and self.trainer.world_size == 1
-            for encoder in self.module.encoders.values() if is_whole else ():
+            if self.micro_batch_size is None and self.trainer.world_size == 1:
+                self._record_graphs()
+
+    def _record_graphs(self) -> None:
+        try:
+            for encoder in self.module.encoders.values():
                 encoder.record_graph(self._n_cells)
+        except RuntimeError as error:  # drivers and versions of torch differ in what they can record
+            warn(f"No CUDA graph was made of the networks, so that a step takes longer on this GPU: {error}.")
 
     @property
     def _n_cells(self) -> int:

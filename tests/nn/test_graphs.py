@@ -1,0 +1,49 @@
+"""Where a network is launched as a graph; tests/model/test_gpu.py has what a graph computes, which needs a GPU."""
+
+import pytest
+import torch
+
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.config import resolve_config
+from scmamba_scvi.nn.encoder import Encoder, SequenceNetwork
+
+
+class OfOneShape:
+    """Takes the place of a graph: knows an input of one shape and answers with ones."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def takes(self, x):
+        return x.shape == self.shape
+
+    def __call__(self, x):
+        return torch.ones(x.shape[0], x.shape[2])
+
+
+def test_a_graph_is_used_in_training_for_its_minibatches_alone():
+    network, tokens = SequenceNetwork(resolve_config("small"), "rna"), torch.randn(4, 5, 64)
+    without = network(tokens)
+    network.graph = OfOneShape(tokens.shape)
+    assert network(tokens).eq(1).all()
+    torch.testing.assert_close(network(tokens[:2]), without[:2])
+    torch.testing.assert_close(network.eval()(tokens), without)
+
+
+def test_no_graph_is_recorded_without_a_gpu():
+    encoder = Encoder(resolve_config("small"), "rna", torch.arange(100), n_patches=4, patch_size=25)
+    encoder.record_graph(8)
+    assert encoder.network.graph is None
+
+
+@pytest.mark.filterwarnings("default:No CUDA graph")
+def test_training_goes_on_where_no_graph_can_be_recorded(mdata, quick, monkeypatch):
+    def fail(self, n_cells):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Encoder, "record_graph", fail)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, gate_init=0.5)
+    with pytest.warns(UserWarning, match=r"takes longer on this GPU: operation not permitted.*capturing\.$"):
+        model.train(**quick)
+    assert model.is_trained
