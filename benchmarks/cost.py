@@ -21,9 +21,7 @@ RESULTS = paths.RESULTS / "cost.jsonl"
 def main(argv: list[str] | None = None) -> None:
     parser = command.parser(__doc__, page="docs/benchmarks.md")
     parser.add_argument("--cells", type=int, nargs="+", default=[1_000, 3_000, 10_000], help="numbers of cells")
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help="their names"
-    )
+    command.add_names(parser, "--methods", list(METHODS), "their names, or all", list(METHODS))
     parser.add_argument("--again", action="store_true", help="repeat what has a result")
     arguments = parser.parse_args(argv)
     if not arguments.page:

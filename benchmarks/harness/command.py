@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from .sets import SETS
 
+#: Stands for every name.
+ALL = "all"
+
 
 def parser(about: str | None, page: str | None = None) -> argparse.ArgumentParser:
     """A parser whose help is the docstring of the script, with ``--page`` for a script that writes one."""
@@ -16,14 +19,30 @@ def parser(about: str | None, page: str | None = None) -> argparse.ArgumentParse
     return made
 
 
+def add_names(
+    made: argparse.ArgumentParser, option: str, known: Sequence[str], about: str, default: Sequence[str]
+) -> None:
+    """An option that takes names out of ``known``, or ``all``."""
+    metavar = option.strip("-").removesuffix("s").upper()
+    made.add_argument(
+        option, nargs="+", choices=[*known, ALL], default=default, metavar=metavar, action=_Names, help=about
+    )
+
+
+class _Names(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        known = [name for name in self.choices or () if name != ALL]
+        setattr(namespace, self.dest, known if ALL in values else values)
+
+
 def add_sets(made: argparse.ArgumentParser, default: Sequence[str]) -> None:
     """``--sets``: the data sets, by name."""
-    made.add_argument("--sets", nargs="+", choices=SETS, default=default, metavar="SET", help="names of data sets")
+    add_names(made, "--sets", list(SETS), "names of data sets, or all", default)
 
 
 def add_runs(made: argparse.ArgumentParser, methods: Sequence[str]) -> None:
     """Which methods are fitted, and whether what has a result is fitted or scored again."""
-    made.add_argument("--methods", nargs="+", choices=methods, default=methods, metavar="METHOD", help="their names")
+    add_names(made, "--methods", methods, "their names, or all", methods)
     made.add_argument("--again", action="store_true", help="repeat what has a result")
     made.add_argument("--rescore", action="store_true", help="fit nothing, score the kept embeddings again")
 

@@ -82,3 +82,15 @@ def test_results_of_a_users_file_stay_out_of_those_that_count(load, tmp_path, mo
         there.unlink(missing_ok=True)
         if there.parent.exists() and not any(there.parent.iterdir()):
             there.parent.rmdir()
+
+
+def test_all_stands_for_every_method_and_every_set(load):
+    command = load("harness.command")
+    parser = command.parser("about")
+    command.add_sets(parser, ["snareseq_mouse_cortex"])
+    command.add_runs(parser, ["one", "another"])
+    everything = parser.parse_args(["--methods", "all", "--sets", "all"])
+    assert everything.methods == ["one", "another"]
+    assert everything.sets == list(load("harness.sets").SETS)
+    named = parser.parse_args(["--methods", "another"])
+    assert (named.methods, named.sets) == (["another"], ["snareseq_mouse_cortex"])
