@@ -79,7 +79,7 @@ def test_hub(tmp_path):
     pytest.importorskip("huggingface_hub")
     code, plain = blocks("scvi.hub")
     code = re.sub(r"^hub_model.push_to.*\n", "", code, flags=re.MULTILINE)  # a network, and somebody's name
-    plain = re.sub(r"^HfApi.*\n", "", plain, flags=re.MULTILINE)
+    plain = re.sub(r"^HfApi.*?\)\n", "", plain, flags=re.MULTILINE | re.DOTALL)
     code += re.sub(r"snapshot_download\(.*\)", '"exported"', plain)
     last = "print(type(hub_model.model).__name__, abs(hub_model.model.get_latent_representation() - model.get_latent_representation()).max() < 1e-6)"
     assert run(tmp_path, [code], last) == "SCMAMBA True"

@@ -93,8 +93,8 @@ class Work:
         with torch.autocast(self.device, torch.bfloat16):
             if not self._is_compiled:  # as at the start of a training
                 for encoder in self.encoders.values():
-                    encoder.compile_kernels(self.n_cells)
-                    encoder.record_graph(self.n_cells)
+                    encoder.network.compile_kernels(self.n_cells)
+                    encoder.network.record_graph(self.n_cells)
                 self._is_compiled = True
             z = {kind: encoder(self.values[kind]) for kind, encoder in self.encoders.items()}
         loss = nn.multimodal_loss(

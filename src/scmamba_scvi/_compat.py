@@ -172,7 +172,7 @@ def quiet(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Within the block, Lightning lists no devices and advertises no logger, and nobody is warned of its use of torch or ours."""
+    """Within the block, Lightning lists no devices and advertises no logger, and nobody is warned how torch is used here."""
     loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"
     with warnings.catch_warnings(), quiet(*loggers):
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")

@@ -14,7 +14,7 @@ from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import foscttm
 from scmamba_scvi.model.training.activations import activation_bytes, bytes_to_allocate
-from scmamba_scvi.nn import encoder as encoders
+from scmamba_scvi.nn import sequence
 from scmamba_scvi.nn.encoder import Encoder
 
 pytestmark = pytest.mark.gpu
@@ -98,10 +98,12 @@ def test_a_training_matches_cells_as_on_the_cpu(mdata):
 @pytest.mark.parametrize("options", [{}, {"attention_layers": (0,), "layer_scale": None, "pooling": "last"}])
 def test_networks_launched_as_graphs_learn_the_same(mdata, monkeypatch, options):
     losses, graphs = [], []
-    record = Encoder.record_graph
-    monkeypatch.setattr(Encoder, "record_graph", lambda self, n: (record(self, n), graphs.append(self.network.graph)))
-    for size in (0, encoders.MAX_SIZE):
-        monkeypatch.setattr(encoders, "MAX_SIZE", size)
+    record = sequence.SequenceNetwork.record_graph
+    monkeypatch.setattr(
+        sequence.SequenceNetwork, "record_graph", lambda self, n: (record(self, n), graphs.append(self.graph))
+    )
+    for size in (0, sequence.MAX_SIZE):
+        monkeypatch.setattr(sequence, "MAX_SIZE", size)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*stream")
             model = trained(mdata, "gpu", mask_rate=0.0, gate_init=0.5, n_layers=2, **options)
@@ -138,7 +140,7 @@ def test_the_memory_of_a_step_is_estimated_within_15_percent(preset, n_cells):
     minibatch = {name: tensor.cuda() for name, tensor in dataset[np.arange(n_cells)].items()}
     optimizer = torch.optim.AdamW(module.parameters(), fused=True)
     with torch.autocast("cuda", torch.bfloat16):
-        blocks = [block for encoder in module.encoders.values() for block in encoder.activation_bytes()]
+        blocks = [block for network in module.sequences for block in network.activation_bytes()]
         module(minibatch)  # compiles
     torch.cuda.synchronize()
     torch.cuda.empty_cache()

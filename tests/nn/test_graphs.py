@@ -5,7 +5,7 @@ import torch
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.config import resolve_config
-from scmamba_scvi.nn.encoder import Encoder, SequenceNetwork
+from scmamba_scvi.nn.sequence import SequenceNetwork
 
 
 class OfOneShape:
@@ -22,7 +22,7 @@ class OfOneShape:
 
 
 def test_a_graph_is_used_in_training_for_its_minibatches_alone():
-    network, tokens = SequenceNetwork(resolve_config("small"), "rna"), torch.randn(4, 5, 64)
+    network, tokens = SequenceNetwork(resolve_config("small"), "rna", 5), torch.randn(4, 5, 64)
     without = network(tokens)
     network.graph = OfOneShape(tokens.shape)
     assert network(tokens).eq(1).all()
@@ -31,9 +31,9 @@ def test_a_graph_is_used_in_training_for_its_minibatches_alone():
 
 
 def test_no_graph_is_recorded_without_a_gpu():
-    encoder = Encoder(resolve_config("small"), "rna", torch.arange(100), n_patches=4, patch_size=25)
-    encoder.record_graph(8)
-    assert encoder.network.graph is None
+    network = SequenceNetwork(resolve_config("small"), "rna", 5)
+    network.record_graph(8)
+    assert network.graph is None
 
 
 @pytest.mark.filterwarnings("default:No CUDA graph")
@@ -41,7 +41,7 @@ def test_training_goes_on_where_no_graph_can_be_recorded(mdata, quick, monkeypat
     def fail(self, n_cells):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(Encoder, "record_graph", fail)
+    monkeypatch.setattr(SequenceNetwork, "record_graph", fail)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, gate_init=0.5)
     with pytest.warns(UserWarning, match=r"takes longer on this GPU: operation not permitted.*capturing\.$"):

@@ -17,6 +17,7 @@ from ..nn.encoder import Encoder
 from ..nn.gradient_caching import apply_in_parts
 from ..nn.joint import JointEmbedding
 from ..nn.losses import Temperature, multimodal_loss
+from ..nn.sequence import SequenceNetwork
 from ..ops.csr import scatter_rows, select_rows
 from ..pp import FeatureLayout, ValueTransform, value_transform
 
@@ -131,6 +132,11 @@ class SCMAMBAModule(BaseModuleClass):
         """Zero with a gradient for every weight of an encoder, since other processes wait for one of each from this one."""
         sums = (p.sum() for p in self.encoders[kind].parameters() if p.requires_grad)
         return sum(sums, torch.zeros((), device=self.device)) * 0.0
+
+    @property
+    def sequences(self) -> list[SequenceNetwork]:
+        """The sequence models that are computed."""
+        return [encoder.sequence for encoder in self.encoders.values() if encoder.sequence is not None]
 
     @property
     def has_closed_gates(self) -> bool:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 
-from ...nn.encoder import Encoder
 from ...nn.memory import free_bytes
 from .._module import SCMAMBAModule
 
@@ -16,18 +13,15 @@ FRACTION = 0.8
 
 def set_checkpointing(module: SCMAMBAModule, asked: bool | None, n_cells: int) -> None:
     """Checkpoint all blocks or none; `None`: as few as make the activations of ``n_cells`` cells fit into the free memory."""
-    encoders = cast(list[Encoder], list(module.encoders.values()))
-    kept = [encoder.activation_bytes() if asked is None and encoder.runs_network else [] for encoder in encoders]
+    kept = [[] if asked is not None else network.activation_bytes() for network in module.sequences]
     n_checkpointed = 0
     if any(kept):
         free = free_bytes(module.device) - bytes_to_allocate(module)
-        blocks = [block for of_encoder in kept for block in of_encoder]
+        blocks = [block for of_network in kept for block in of_network]
         n_checkpointed = fewest_that_fit(blocks, n_cells, FRACTION * free)
-    for encoder, of_encoder in zip(encoders, kept, strict=True):
-        # `True`: more than any network has
-        of_this = 10**6 if asked else min(n_checkpointed, len(of_encoder))
-        encoder.checkpoint_activations(of_this)
-        n_checkpointed -= min(n_checkpointed, len(of_encoder))
+    for network, of_network in zip(module.sequences, kept, strict=True):
+        network.n_checkpointed = len(network.blocks) if asked else min(n_checkpointed, len(of_network))
+        n_checkpointed -= network.n_checkpointed
 
 
 def fewest_that_fit(blocks: list[tuple[int, int]], n_cells: int, budget: float) -> int:

@@ -378,8 +378,8 @@ class ContrastiveTrainingMixin(FittingMixin):
                     raise KeyboardInterrupt(f"Training was stopped. {kept}") from None
                 raise
             finally:
-                for encoder in self.module.encoders.values():
-                    encoder.drop_graph()
+                for network in self.module.sequences:
+                    network.graph = None  # its memory is free again
             keep.read_report()
 
     def _finish(self, run: Run) -> None:

@@ -45,8 +45,8 @@ class ContrastivePlan(TrainingPlan):
         """Compile the kernels of a step side by side, before the first minibatch would do so one after the other."""
         self.module.train()
         with self.trainer.precision_plugin.forward_context():
-            for encoder in self.module.encoders.values():
-                encoder.compile_kernels(self._n_cells)
+            for network in self.module.sequences:
+                network.compile_kernels(self._n_cells)
 
     def on_train_start(self) -> None:
         """Switch to training mode: Lightning keeps the mode it finds, and scvi-tools leaves a trained module in eval mode."""
@@ -59,8 +59,8 @@ class ContrastivePlan(TrainingPlan):
 
     def _record_graphs(self) -> None:
         try:
-            for encoder in self.module.encoders.values():
-                encoder.record_graph(self._n_cells)
+            for network in self.module.sequences:
+                network.record_graph(self._n_cells)
         except RuntimeError as error:  # drivers and versions of torch differ in what they can record
             warn(f"No CUDA graph was made of the networks, so that a step takes longer on this GPU: {error}.")
 
