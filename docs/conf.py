@@ -102,7 +102,7 @@ nitpick_ignore_regex = [
     (r"py:.*", rf"({_OTHERS})\..*"),
     (
         r"py:.*",
-        r"(scmamba_scvi\.nn\.block\.Branch|scmamba_scvi\.metrics\._embedded\.Embedded|array|bool|callable|dict|float|int|list|optional|str|tuple|type|AnnOrMuData|None|[A-Z][A-Za-z]*Error|KeyboardInterrupt)",
+        r"(scmamba_scvi\.nn\.block\.Branch|scmamba_scvi\.nn\.sequence\.SequenceNetwork|scmamba_scvi\.metrics\._embedded\.Embedded|array|bool|callable|dict|float|int|list|optional|str|tuple|type|AnnOrMuData|None|[A-Z][A-Za-z]*Error|KeyboardInterrupt)",
     ),
 ]
 #: From a type's name where it is defined, or an abbreviation of it, to the name that the documentation of its package has.

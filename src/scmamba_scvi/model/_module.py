@@ -136,7 +136,8 @@ class SCMAMBAModule(BaseModuleClass):
     @property
     def sequences(self) -> list[SequenceNetwork]:
         """The sequence models that are computed."""
-        return [encoder.sequence for encoder in self.encoders.values() if encoder.sequence is not None]
+        computed = [encoder.network for encoder in self.encoders.values() if encoder.runs_network]
+        return [network for network in computed if isinstance(network, SequenceNetwork)]
 
     @property
     def has_closed_gates(self) -> bool:

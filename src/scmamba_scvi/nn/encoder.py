@@ -136,11 +136,6 @@ class Encoder(nn.Module):
         return bool((self.gate != 0).any())
 
     @property
-    def sequence(self) -> SequenceNetwork | None:
-        """The network, if it reads patches and is computed."""
-        return self.network if isinstance(self.network, SequenceNetwork) and self.runs_network else None
-
-    @property
     def hidden_width(self) -> int:
         """Columns of what `hidden` returns."""
         return (0 if self.linear_branch is None else self.n_latent) + (self._width if self.runs_network else 0)
