@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .._compat import explained
+from ..config import ModelConfig
 from ..errors import ScmambaError
 from .coordinates import Coordinates, parse_coordinates
 
@@ -180,7 +181,11 @@ class FeatureLayout:
 
 
 def feature_layout(
-    var: pd.DataFrame, patch_size: int | None = None, *, max_patches: int = 24, ordered: bool = True
+    var: pd.DataFrame,
+    patch_size: int | None = None,
+    *,
+    max_patches: int = ModelConfig.max_patches,
+    ordered: bool = True,
 ) -> FeatureLayout:
     """Patches of neighbouring features.
 
