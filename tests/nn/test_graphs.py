@@ -47,3 +47,18 @@ def test_training_goes_on_where_no_graph_can_be_recorded(mdata, quick, monkeypat
     with pytest.warns(UserWarning, match=r"takes longer on this GPU: operation not permitted.*capturing\.$"):
         model.train(**quick)
     assert model.is_trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [({}, [80, 80]), ({"accumulate_grad_batches": 2}, []), ({"contrastive_batch_size": 160}, [])],
+    ids=["whole minibatches", "gradients added up", "minibatches in parts"],
+)
+def test_a_graph_is_asked_for_where_a_step_is_one_forward_and_one_backward_pass(
+    mdata, quick, monkeypatch, arguments, asked
+):
+    found = []
+    monkeypatch.setattr(SequenceNetwork, "record_graph", lambda self, n_cells: found.append(n_cells))
+    SCMAMBA.setup_mudata(mdata)
+    SCMAMBA(mdata, gate_init=0.5).train(batch_size=80, **arguments, **quick)
+    assert found == asked

@@ -53,8 +53,9 @@ class ContrastivePlan(TrainingPlan):
         self.module.train()
         with self.trainer.precision_plugin.forward_context():
             set_checkpointing(self.module, self.train_config.checkpoint_activations, self._n_cells)
-            # of cells in parts the result of one part is needed when the next is computed
-            if self.micro_batch_size is None and self.trainer.world_size == 1:
+            # a graph writes results and gradients where it wrote them before: each must have been used by then
+            in_parts = self.micro_batch_size is not None or self.trainer.accumulate_grad_batches > 1
+            if not in_parts and self.trainer.world_size == 1:
                 self._record_graphs()
 
     def _record_graphs(self) -> None:
