@@ -30,11 +30,21 @@ LAYERS = {
     "swiglu": ("swiglu_values", "swiglu_gradient"), "causal_conv_silu": ("conv_values", "conv_gradients"),
 }  # fmt: skip
 KERNELS = ("scan", *LAYERS, "joined_steps")
+#: What is switched off in the steps of each preset: networks of the size of `small` are launched as graphs.
+SWITCHED_OFF = {"paper": KERNELS, "base": (), "small": ("graph",)}
 
 
 @contextlib.contextmanager
 def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]:
-    """Within the block, plain torch in place of one of `KERNELS`."""
+    """Within the block, plain torch in place of one of `KERNELS`, or launches one by one in place of a graph."""
+    if kernel == "graph":
+        graphs = [(encoder.network, encoder.network.graph) for encoder in encoders.values()]
+        for network, _ in graphs:
+            network.graph = None
+        yield
+        for network, graph in graphs:
+            network.graph = graph
+        return
     mixers = [module for module in encoders.modules() if isinstance(module, Mamba2)]
     backend, chosen = mixers[0].ssd_backend, fused.layers_for
     joined = mamba2.load_mixer, block.gated_mlp
@@ -185,7 +195,7 @@ def measure(*, tiny: bool = False, with_profile: bool = False, budget_s: float =
             for name, ms, calls in profile(work):
                 add(preset=preset, kernel=name[:90], ms=ms, calls=calls)
         attempt(work, "embed")
-        for kernel in KERNELS if preset == "paper" else ():
+        for kernel in SWITCHED_OFF[preset]:
             attempt(work, "step", kernel, **({} if tiny else {"rounds": 3, "warmup": 1}))
         del work
         if device == "cuda":

@@ -202,7 +202,7 @@ def _gpu(found: dict) -> list[str]:
         "## On a GPU", "",
         f"`speed.py --gpu`, on one {found['gpu'] or 'CPU'}. A training step and the embedding of a minibatch of {found['batch_size']} cells with {genes:,} genes and",
         f"{peaks:,} peaks, in bfloat16 where autocast allows it; random input that is on the device already. Medians; memory is the peak",
-        "of what torch has allocated. The first run also compiles kernels that no row or call before it has compiled. \"Without\" is plain torch instead of one of the kernels.", "",
+        "of what torch has allocated. The first run also compiles kernels that no row or call before it has compiled. \"Without\" is plain torch instead of one of the kernels, or launches one by one instead of a graph.", "",
         *header(["preset", "what", "kernels", "ms", "cells/s", "GB at peak", "first run s"], n_left=3),
     ]  # fmt: skip
     for one in found["rows"]:
