@@ -7,7 +7,11 @@ from ._method import Fitted, Method
 
 
 def scmamba(
-    plan: dict[str, object] | None = None, batch_size: int | None = None, max_epochs: int | None = None, **overrides
+    plan: dict[str, object] | None = None,
+    batch_size: int | None = None,
+    max_epochs: int | None = None,
+    told_batches: bool = True,
+    **overrides,
 ):
     """`SCMAMBA` with ``overrides`` of its options and ``plan`` of those of training."""
 
@@ -17,7 +21,7 @@ def scmamba(
         from scmamba_scvi import SCMAMBA
 
         scvi.settings.seed = seed
-        SCMAMBA.setup_mudata(task.train, modalities=task.keys, batch_key=task.batch_key)
+        SCMAMBA.setup_mudata(task.train, modalities=task.keys, batch_key=task.batch_key if told_batches else None)
         model = SCMAMBA(task.train, **overrides)
         model.train(
             enable_progress_bar=False, plan_kwargs=dict(plan or {}), batch_size=batch_size, max_epochs=max_epochs
@@ -73,6 +77,10 @@ METHODS = [
     Method(
         "scmamba-scvi base", "`preset='base'`, 4 blocks of width 256", scmamba(preset="base"), n_seeds=1,
         max_cells=1_000,
+    ),
+    Method(
+        "scmamba-scvi, no batch_key", "the defaults, not told the batches, as the methods that correct none", scmamba(told_batches=False),
+        batches=True,
     ),
     Method("linear", "`encoder='linear'`: the spectral initialization trained with our loss, no network", scmamba(encoder="linear")),
     Method(
