@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 
 import numpy as np
@@ -90,10 +91,10 @@ def scalex(task: Task, seed: int) -> Fitted:
     data = TensorDataset(x, modality, torch.arange(len(x)))
     model = VAE([["fc", 1024, 1, "relu"], ["fc", 10, "", ""]], [["fc", x.shape[1], 2, "sigmoid"]], n_domain=2)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.fit(
-        DataLoader(data, batch_size=64, shuffle=True, drop_last=True), max_iteration=SCALEX_STEPS,
-        early_stopping=EarlyStopping(), device=device,
-    )  # fmt: skip
+    loader = DataLoader(data, batch_size=64, shuffle=True, drop_last=True)
+    with tempfile.TemporaryDirectory() as folder:  # where the best weights are, if it stops early
+        stopping = EarlyStopping(checkpoint_file=f"{folder}/best.pt")
+        model.fit(loader, max_iteration=SCALEX_STEPS, early_stopping=stopping, device=device)
     model.to("cpu").eval()
     with torch.no_grad():
         embedded = {
