@@ -41,9 +41,11 @@ def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]
         graphs = [(encoder.network, encoder.network.graph) for encoder in encoders.values()]
         for network, _ in graphs:
             network.graph = None
-        yield
-        for network, graph in graphs:
-            network.graph = graph
+        try:
+            yield
+        finally:
+            for network, graph in graphs:
+                network.graph = graph
         return
     mixers = [module for module in encoders.modules() if isinstance(module, Mamba2)]
     backend, chosen = mixers[0].ssd_backend, fused.layers_for

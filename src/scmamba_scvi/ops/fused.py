@@ -1,8 +1,8 @@
 """Element-wise layers whose gradients are written by hand: fewer passes over memory than autograd makes of them.
 
 Each has two implementations with the same functions: `scmamba_scvi.ops.plain_layers`, and on CUDA the kernels of
-`scmamba_scvi.ops.triton_fused`, after a check that they give the same numbers. The layers keep their inputs and compute the
-rest again in the backward pass. Gradients of gradients are not available.
+`scmamba_scvi.ops.triton_fused`, after a check that they give the same numbers. For the backward pass they keep their
+inputs, and `add_norm` its result instead; the rest is computed again. Gradients of gradients are not available.
 """
 
 from __future__ import annotations

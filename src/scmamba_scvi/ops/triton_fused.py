@@ -2,7 +2,7 @@
 
 Norms, gates and the short convolution take a GPU as long as it takes to read and write their tensors. Composed of single
 operations, they read and write them ten times, in float32. Here everything is float32 in registers and the dtype of the
-first argument in memory; what the backward pass needs beyond the inputs is computed again.
+first argument in memory; what the backward pass needs beyond what is kept is computed again.
 
 In the kernels ``d`` and ``m`` are sizes, and capital letters the powers of two that one program handles of them.
 
