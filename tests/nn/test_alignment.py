@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from scipy.linalg import sqrtm
 
-from scmamba_scvi.nn.alignment import MEMORY_TEMPERATURE, MEMORY_WEIGHT, Alignment
+from scmamba_scvi.nn.alignment import ANCHOR_WEIGHT, MEMORY_TEMPERATURE, MEMORY_WEIGHT, Alignment
 
 Z = 6
 
@@ -103,15 +103,16 @@ def test_few_pairs_move_nothing(n):
     assert torch.equal(alignment.map_rna, torch.eye(Z)) and not alignment.offset_atac.any()
 
 
-def test_recall_is_attention_over_the_remembered_cells():
-    alignment, cells = Alignment(["rna"], Z), unit(torch.randn(40, Z))
-    alignment.set_memory(unit(torch.randn(90, Z)))
-    alignment.set_memory(cells)  # replaces more with fewer
+@pytest.mark.parametrize(("kind", "weight"), [("rna", ANCHOR_WEIGHT), ("atac", MEMORY_WEIGHT)])
+def test_recall_is_attention_over_the_remembered_cells(kind, weight):
+    alignment, cells = Alignment(["rna", "atac"], Z), unit(torch.randn(40, Z))
+    alignment.set_memory(unit(torch.randn(90, Z)), anchor="atac")
+    alignment.set_memory(cells, anchor="rna")  # replaces more with fewer, and the anchor
     z = unit(torch.randn(7, Z))
     weights = np.exp((z @ cells.T).numpy().astype(float) / MEMORY_TEMPERATURE)
     recalled = weights / weights.sum(1, keepdims=True) @ cells.numpy()
-    expected = z.numpy() + MEMORY_WEIGHT * recalled / np.linalg.norm(recalled, axis=1, keepdims=True)
+    expected = z.numpy() + weight * recalled / np.linalg.norm(recalled, axis=1, keepdims=True)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(alignment.recall(z).numpy(), expected, atol=1e-5)
-    alignment.set_memory(cells[:0])
-    torch.testing.assert_close(alignment.recall(z), z)
+    np.testing.assert_allclose(alignment.recall(z, kind).numpy(), expected, atol=1e-5)
+    alignment.forget()
+    torch.testing.assert_close(alignment.recall(z, kind), z)

@@ -77,6 +77,16 @@ def test_memory_that_does_not_help_held_out_cells_is_not_kept(cells):
     assert not model.module.alignment.memory.any()
 
 
+@pytest.mark.parametrize(
+    ("better", "counts"),
+    [("rna", {"rna_counts": 1000, "atac_counts": 150}), ("atac", {"rna_counts": 60, "atac_counts": 3000})],
+)
+def test_the_modality_that_tells_more_of_a_cell_is_moved_least(better, counts):
+    alignment = fitted(simulate_multiome(n_cells=1500, n_genes=300, n_peaks=1500, seed=0, **counts)).module.alignment
+    weights = {kind: alignment.get_buffer(f"memory_weight_{kind}").item() for kind in ("rna", "atac")}
+    assert min(weights, key=weights.get) == better and len(set(weights.values())) == 2
+
+
 def test_the_option_of_negatives_reaches_the_loss(cells):
     SCMAMBA.setup_mudata(cells[0])
     model = SCMAMBA(cells[0], encoder="linear")

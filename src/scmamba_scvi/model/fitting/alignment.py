@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from ...metrics import other_modality
 from ...nn.alignment import N_MEMORY
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix
@@ -29,21 +32,39 @@ def fit_alignment(
 ) -> None:
     """Fit `SCMAMBAModule.alignment` to trained encoders; some of the training ``cells`` are remembered.
 
-    The memory is kept if held-out cells find their true matches better with it: on few training cells they do not.
+    The modality with which as the anchor held-out cells mix best is the anchor. The memory is kept if held-out cells find their
+    true matches better with it: on few training cells they do not.
     """
     module.eval()
     assert module.alignment is not None, "only called for a model that has one"
     module.alignment.reset_moments()
-    module.alignment.set_memory(module.alignment.memory[:0])
+    module.alignment.forget()
     z, present = ({kind: of_kind[i] for kind, of_kind in held_out.items()} for i in range(2))
     if len(next(iter(present.values()))) < MIN_PAIRS:
         return
     alignment = copy.deepcopy(module.alignment).cpu()  # where the embeddings are
     remembered = embed_all(module, matrices, sample(cells[is_paired(matrices, cells)], N_MEMORY, seed))
-    alignment.set_memory(F.normalize(torch.stack([x for x, _ in remembered.values()]).sum(0), dim=1))
-    recalled = {kind: (alignment.recall(x), present[kind]) for kind, x in z.items()}
+    memory = F.normalize(torch.stack([x for x, _ in remembered.values()]).sum(0), dim=1)
+    mixing = {}
+    for kind in z:
+        alignment.set_memory(memory, anchor=kind)
+        alignment.fit_moments(z, present, MIN_PAIRS)
+        mixing[kind] = _mixing({other: alignment(x, other) for other, x in z.items()}, present, seed)
+    alignment.set_memory(memory, anchor=max(mixing, key=mixing.__getitem__))
+    recalled = {kind: (alignment.recall(x, kind), present[kind]) for kind, x in z.items()}
     before, after = (retrieval_scores([embedded]).get("foscttm", 0.0) for embedded in (held_out, recalled))
     if after > before:
-        alignment.set_memory(alignment.memory[:0])
+        alignment.forget()
     alignment.fit_moments(z, present, MIN_PAIRS)
     module.alignment.load_state_dict(alignment.state_dict())
+
+
+def _mixing(z: Mapping[str, Tensor], present: Mapping[str, Tensor], seed: int) -> float:
+    """Fraction of the nearest cells that are of the other modality, averaged over the pairs of modalities."""
+    fractions = []
+    for a, b in itertools.combinations(z, 2):
+        both = np.flatnonzero(present[a] & present[b])
+        if len(both) >= MIN_PAIRS:
+            both = sample(both, N_MEMORY, seed)
+            fractions.append(other_modality(z[a][both], z[b][both]).mean())
+    return float(np.mean(fractions)) if fractions else 0.0
