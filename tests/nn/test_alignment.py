@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.linalg import sqrtm
+from scipy.linalg import eigh, sqrtm
 
-from scmamba_scvi.nn.alignment import ANCHOR_WEIGHT, MEMORY_TEMPERATURE, MEMORY_WEIGHT, Alignment
+from scmamba_scvi.nn.alignment import ANCHOR_WEIGHT, MEMORY_TEMPERATURE, MEMORY_WEIGHT, N_PRIOR, Alignment
 
 Z = 6
 
@@ -55,12 +55,15 @@ def test_moments_are_those_half_way_as_scipy_computes_them():
     z = {kind: x.double() for kind, x in apart().items()}
     alignment = Alignment(["rna", "atac"], Z)
     alignment.fit_moments({k: x.float() for k, x in z.items()}, everybody(z), min_cells=30)
-    covariances = {k: np.cov(x.numpy().T) for k, x in z.items()}
+    covariances, n = {k: np.cov(x.numpy().T) for k, x in z.items()}, len(z["rna"])
     target = sum(covariances.values()) / 2
-    kept = len(z["rna"]) / (len(z["rna"]) + 2 * Z)  # what shrinkage leaves of the own covariance
+    variances, axes = eigh(target)
+    of_whole, of_variance = n / (n + 2 * Z), n / (n + N_PRIOR)  # what shrinkage leaves
     for kind in ("rna", "atac"):
-        own = kept * covariances[kind] + (1 - kept) * target
-        expected = np.linalg.inv(sqrtm(own)) @ sqrtm(target)
+        along = axes.T @ covariances[kind] @ axes
+        own = of_whole * along
+        np.fill_diagonal(own, of_variance * along.diagonal() + (1 - of_variance) * variances)
+        expected = np.linalg.inv(sqrtm(axes @ own @ axes.T)) @ sqrtm(target)
         np.testing.assert_allclose(alignment.get_buffer(f"map_{kind}").numpy(), expected, atol=0.03)
         placed = z[kind].float() @ alignment.get_buffer(f"map_{kind}") + alignment.get_buffer(f"offset_{kind}")
         middle = (z["rna"].mean(0) + z["atac"].mean(0)) / 2
@@ -93,6 +96,18 @@ def test_three_modalities_meet_though_two_are_never_measured_together():
     before, after = ({k: f(x, k)[1000:1400] for k, x in z.items()} for f in (lambda x, _: x, alignment))
     gap = lambda of: (of["atac"].mean(0) - of["protein"].mean(0)).norm().item()
     assert gap(after) < gap(before) / 3
+
+
+def test_a_few_pairs_tell_which_modality_spreads_more_along_an_axis():
+    """Where 40 cells do not determine a covariance matrix, they do tell its variances."""
+    generator, wide = torch.Generator().manual_seed(3), torch.linspace(2.0, 0.5, 40)
+    cells = torch.randn(2040, 40, generator=generator)
+    z = {"rna": unit(cells), "atac": unit(cells * wide)}
+    fitted, new = ({k: x[rows] for k, x in z.items()} for rows in (slice(40), slice(40, None)))
+    alignment = Alignment(list(z), 40)
+    alignment.fit_moments(fitted, everybody(fitted), min_cells=30)
+    apart = lambda of: (of["rna"].var(0) / of["atac"].var(0)).log().abs().mean().item()
+    assert apart({kind: alignment(x, kind) for kind, x in new.items()}) < 0.5 * apart(new)
 
 
 @pytest.mark.parametrize("n", [0, 29])
