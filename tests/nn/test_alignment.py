@@ -100,14 +100,14 @@ def test_three_modalities_meet_though_two_are_never_measured_together():
 
 def test_a_few_pairs_tell_which_modality_spreads_more_along_an_axis():
     """Where 40 cells do not determine a covariance matrix, they do tell its variances."""
-    generator, wide = torch.Generator().manual_seed(3), torch.linspace(2.0, 0.5, 40)
+    generator, wide = torch.Generator().manual_seed(3), torch.logspace(1, -1, 40)
     cells = torch.randn(2040, 40, generator=generator)
     z = {"rna": unit(cells), "atac": unit(cells * wide)}
     fitted, new = ({k: x[rows] for k, x in z.items()} for rows in (slice(40), slice(40, None)))
     alignment = Alignment(list(z), 40)
     alignment.fit_moments(fitted, everybody(fitted), min_cells=30)
     apart = lambda of: (of["rna"].var(0) / of["atac"].var(0)).log().abs().mean().item()
-    assert apart({kind: alignment(x, kind) for kind, x in new.items()}) < 0.5 * apart(new)
+    assert apart({kind: alignment(x, kind) for kind, x in new.items()}) < 0.42 * apart(new)
 
 
 @pytest.mark.parametrize("n", [0, 29])
