@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from . import tables
 from .all_cells import METHODS
 from .looks import looks_of
 from .markdown import header, row
@@ -72,8 +73,7 @@ def section(results: pd.DataFrame) -> list[str]:
             for column, form in (("peak_mb", ",.0f"), ("kNN accuracy", ".3f"))
         )
         lines.append(row([method, *seconds, _slope(of_method), *memory, *found]))
-    unmeasured = [m for m in METHODS if m not in set(order)]
-    return [*lines, "", f"Not run at these sizes: {', '.join(unmeasured)}.", ""] if unmeasured else [*lines, ""]
+    return [*lines, "", *tables.not_run(results, METHODS)]
 
 
 def _scored(results: pd.DataFrame) -> pd.DataFrame | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from . import tables
 from .methods import METHODS as HELD_OUT
-from .methods import OWN_VARIANTS, Embeddings, Fitted, Method
+from .methods import OWN_VARIANTS, Embeddings, Fitted, Limit, Method
 from .methods.linear import values
 from .runner import Track
 from .scores import N_NEIGHBORS
@@ -65,6 +67,8 @@ def _votes(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarra
 #: Embeddings of more dimensions are expression: scaled already, and too many for distances.
 MANY = 500
 TRACK = Track(new_donors, score)
+SLOW = Limit(frozenset(), "many minutes of a CPU: of such methods MultiVI and totalVI alone")
+SLOW_HERE = ("PairedSCGLUE", "GLUE", "scVI on gene activity", "SCALEX on gene activity")
 METHODS: dict[str, Method] = {
     "logistic regression on expression": Method(
         "logistic regression on expression",
@@ -73,6 +77,7 @@ METHODS: dict[str, Method] = {
         n_seeds=1,
     ),
     **{name: m for name, m in HELD_OUT.items() if name not in OWN_VARIANTS or name == "linear"},
+    **{name: dataclasses.replace(HELD_OUT[name], limit=SLOW) for name in SLOW_HERE},
 }
 
 

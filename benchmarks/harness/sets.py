@@ -190,6 +190,9 @@ SETS: dict[str, DataSet] = {
     )
 }  # fmt: skip
 
+#: Names of the sets of real cells.
+REAL = frozenset(name for name, dataset in SETS.items() if dataset.path is not None)
+
 #: What pages and figures call the sets; `--sets` and the results know them by their names.
 TITLES = {
     "snareseq_mouse_cortex": "Mouse cortex",

@@ -157,6 +157,13 @@ def test_a_method_that_does_not_fit_the_data_is_skipped_with_the_reason(harness,
     assert "a_package_nobody_has" in needy.missing(dataset, {"rna": "rna", "atac": "atac"}, 320)
 
 
+def test_a_method_that_is_limited_to_some_sets_runs_on_any_file_that_is_asked_for(harness, dataset, tmp_path):
+    limited = harness.methods.METHODS["MLP"]
+    assert limited.limit.reason == limited.missing(harness.sets.SETS["multiome_shallow"], {}, 320)
+    assert limited.missing(harness.sets.SETS["bmmc_cite_5k"], {}, 320) is None
+    assert limited.missing(harness.sets.from_file(tmp_path / "mine.h5mu", None, None), {}, 320) is None
+
+
 def test_the_table_marks_the_best_of_each_score_and_keeps_every_method(harness):
     machine = {"threads": 1, "device": "x", "python": "3", "versions": {}}
     lines = [

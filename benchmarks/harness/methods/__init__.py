@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._method import Embeddings, Fitted, Method
+from ._method import Embeddings, Fitted, Limit, Method
 from .gene_activity import METHODS as _GENE_ACTIVITY
 from .harmony import METHODS as _HARMONY
 from .linear import METHODS as _LINEAR
@@ -16,4 +16,4 @@ METHODS: dict[str, Method] = {
 #: Ours but for the defaults: no one else would pick them, so scores over the methods of a set leave them out.
 OWN_VARIANTS = frozenset(m.name for m in _OURS[1:])
 
-__all__ = ["METHODS", "OWN_VARIANTS", "Embeddings", "Fitted", "Method"]
+__all__ = ["METHODS", "OWN_VARIANTS", "Embeddings", "Fitted", "Limit", "Method"]

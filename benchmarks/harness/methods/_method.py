@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..sets import DataSet, Task
+from ..sets import SETS, DataSet, Task
 
 #: Of training and of held-out cells, ``(cells, dimensions)``. Keys: kinds of modality, and "joint".
 Embeddings = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -23,6 +23,14 @@ class Fitted:
 
 
 @dataclasses.dataclass(frozen=True)
+class Limit:
+    """Sets to which a method is limited without a GPU, by name, and why: a page says it in place of a row."""
+
+    sets: frozenset[str]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """One row of the tables."""
 
@@ -33,7 +41,7 @@ class Method:
     packages: tuple[str, ...] = ()  # names of modules it imports beside those of this package
     n_seeds: int = 3  # 1 where a fit is deterministic, or takes long
     max_cells: int | None = None  # of training cells; more would take hours on a CPU
-    slow_on: frozenset[str] = frozenset()  # names of sets on which it is run with a GPU only
+    limit: Limit | None = None
     batches: bool = False  # made for data with batches
 
     def missing(self, dataset: DataSet, keys: dict[str, str], n_cells: int) -> str | None:
@@ -45,8 +53,9 @@ class Method:
             return f"made for {' + '.join(sorted(self.kinds))}"
         if self.batches and dataset.batch_key is None:
             return "made for data with batches"
-        if dataset.name in self.slow_on and not _has_gpu():
-            return "a quarter of an hour per fit without a GPU"
+        is_ours = dataset.path is None or dataset.name in SETS  # on a file that someone asks for, everything runs
+        if self.limit is not None and is_ours and dataset.name not in self.limit.sets and not _has_gpu():
+            return self.limit.reason
         if self.max_cells is not None and n_cells > self.max_cells and not _has_gpu():
             return f"hours without a GPU at {n_cells:,} cells"
         return None

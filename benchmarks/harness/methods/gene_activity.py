@@ -9,8 +9,8 @@ import numpy as np
 from anndata import AnnData, concat
 from scipy import sparse
 
-from ..sets import Task
-from ._method import Embeddings, Fitted, Method, epochs_within
+from ..sets import REAL, Task
+from ._method import Embeddings, Fitted, Limit, Method, epochs_within
 from .genome import genes_by_peaks
 from .harmony import follow, harmonise, nearest_training_cells
 from .linear import N_COMPONENTS, log_normalise
@@ -158,15 +158,22 @@ def _with_joint(embedded: Embeddings, notes: dict[str, object] | None = None) ->
     return Fitted({**embedded, "joint": joint}, notes or {})
 
 
-def _method(name: str, about: str, fit: Callable[[Task, int], Fitted], *packages: str) -> Method:
-    return Method(name, about, fit, kinds=frozenset({"rna", "atac"}), packages=packages, n_seeds=1)
+def _method(
+    name: str, about: str, fit: Callable[[Task, int], Fitted], *packages: str, limit: Limit | None = None
+) -> Method:
+    return Method(name, about, fit, kinds=frozenset({"rna", "atac"}), packages=packages, n_seeds=1, limit=limit)
 
+
+SLOW = Limit(
+    REAL | {"multiome_weak_batches", "multiome_strong_batches"},
+    "many minutes of a CPU: on real cells and two simulated sets alone",
+)
 
 METHODS = [
     _method("Harmony on gene activity", "PCA of expression and of counts summed over gene bodies and promoters, mixed by "
             "Harmony; a held-out cell follows its 30 nearest training cells", harmony, "harmonypy"),
     _method("Scanorama on gene activity", "Scanorama on the same two; a held-out cell is the mean of its 30 nearest training "
             "cells", scanorama, "scanorama"),
-    _method("scVI on gene activity", "scvi-tools' SCVI on the same two, modalities as batches; on a CPU fewer epochs", scvi),
-    _method("SCALEX on gene activity", "SCALEX on the same two, 2,000 variable genes", scalex, "scalex"),
+    _method("scVI on gene activity", "scvi-tools' SCVI on the same two, modalities as batches; on a CPU fewer epochs", scvi, limit=SLOW),
+    _method("SCALEX on gene activity", "SCALEX on the same two, 2,000 variable genes", scalex, "scalex", limit=SLOW),
 ]  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..sets import Task
-from ._method import Fitted, Method
+from ..sets import REAL, Task
+from ._method import Fitted, Limit, Method
 
 
 def scmamba(
@@ -72,6 +72,11 @@ PAPER_SHAPE = {
     "attention_layers": (), "patch_size": {"rna": 64, "atac": 256, "protein": 16},
 }  # fmt: skip
 
+ON_REAL = Limit(REAL, "a variant of ours: on real cells alone")
+ON_SOME = Limit(
+    frozenset({"bmmc_cite_starter", "bmmc_multiome_5k"}), "a variant of ours: on two sets of bone marrow alone"
+)
+
 METHODS = [
     Method("scmamba-scvi", "the defaults of this package", scmamba()),
     Method(
@@ -80,27 +85,30 @@ METHODS = [
     ),
     Method(
         "scmamba-scvi, no batch_key", "the defaults, not told the batches, as the methods that correct none", scmamba(told_batches=False),
-        batches=True,
+        batches=True, limit=ON_REAL,
     ),
     Method("linear", "`encoder='linear'`: the spectral initialization trained with our loss, no network", scmamba(encoder="linear")),
     Method(
-        "MLP", "`encoder='mlp'` beside the spectral initialization, same loss, masking and early stopping", scmamba(encoder="mlp")
+        "MLP", "`encoder='mlp'` beside the spectral initialization, same loss, masking and early stopping", scmamba(encoder="mlp"),
+        limit=ON_REAL,
     ),
     Method(
         "MLP, tuned", "the same, the best of 2 widths and 2 dropout rates on the validation cells",
         tuned([{"d_model": d, "dropout": r} for d in (64, 256) for r in (0.1, 0.4)], encoder="mlp"),
+        limit=ON_SOME,
     ),
     Method(
         "MLP alone", "the same without the spectral initialization and the linear branch",
         scmamba(encoder="mlp", linear_branch=False, spectral=False, gate_init=1.0), n_seeds=1,
+        limit=ON_REAL,
     ),
     Method(
         "scmamba-scvi from nothing", "the default network without the spectral initialization and the linear branch",
-        scmamba(linear_branch=False, spectral=False, gate_init=1.0, layer_scale=None), n_seeds=1,
+        scmamba(linear_branch=False, spectral=False, gate_init=1.0, layer_scale=None), n_seeds=1, limit=ON_SOME,
     ),
     Method(
         "paper's shape", "shared projection, last token, no linear branch, as published; 2 layers of 128 instead of "
-        "10 and 12 of 512", scmamba(**PAPER_SHAPE), n_seeds=1,
+        "10 and 12 of 512", scmamba(**PAPER_SHAPE), n_seeds=1, limit=ON_SOME,
     ),
     Method(
         "paper's preset", "`preset='paper'`: the published shape and size", scmamba(preset="paper"), n_seeds=1,
@@ -110,6 +118,6 @@ METHODS = [
         "scCLIP (our version)", "transformer blocks on shared projections of patches, mean pooling, contrastive loss alone",
         scmamba(**{**PAPER_SHAPE, "attention_layers": (0, 1), "pooling": "mean", "pool_norm": "none"},
                 cosine_weight=0.0, learn_temperature=True, temperature=0.07),
-        n_seeds=1,
+        n_seeds=1, limit=ON_SOME,
     ),
 ]  # fmt: skip

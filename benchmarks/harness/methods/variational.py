@@ -9,8 +9,8 @@ import numpy as np
 from mudata import MuData
 from scipy import sparse
 
-from ..sets import Task
-from ._method import Fitted, Method, epochs_within
+from ..sets import REAL, Task
+from ._method import Fitted, Limit, Method, epochs_within
 from .genome import genes_by_peaks
 from .linear import components
 
@@ -122,16 +122,19 @@ def _guidance(genes, peaks, on_gene) -> networkx.MultiDiGraph:
     return graph
 
 
-#: Sets much like ``multiome_strong_batches``, which is fitted, and on which a fit takes a quarter of an hour on a CPU.
-SLOW = frozenset({"multiome_weak_batches", "multiome_shallow", "multiome_20k"})
+#: A fit takes a quarter of an hour to hours of a CPU.
+SLOW = Limit(REAL | {"multiome_strong_batches"}, "minutes to hours of a CPU: on real cells and one simulated set alone")
+SLOWEST = Limit(
+    frozenset({"snareseq_mouse_cortex", "bmmc_multiome_5k"}), "half an hour of a CPU: on two real sets alone"
+)
 
 METHODS = [
     Method("MultiVI", "scvi-tools' MULTIVI with its early stopping; on a CPU at a larger step and with fewer epochs at most", multivi,
-           kinds=frozenset({"rna", "atac"}), n_seeds=1, slow_on=SLOW),
+           kinds=frozenset({"rna", "atac"}), n_seeds=1, limit=SLOW),
     Method("totalVI", "scvi-tools' TOTALVI; one embedding for both modalities, so nothing to match", totalvi,
            kinds=frozenset({"rna", "protein"}), n_seeds=1),
     Method("PairedSCGLUE", "PairedSCGLUE of scglue, guided by peaks on gene bodies and promoters; on a CPU fewer epochs",
-           glue(paired=True), kinds=frozenset({"rna", "atac"}), packages=("scglue",), n_seeds=1, slow_on=SLOW),
+           glue(paired=True), kinds=frozenset({"rna", "atac"}), packages=("scglue",), n_seeds=1, limit=SLOW),
     Method("GLUE", "SCGLUE of scglue, the same without being told the pairs", glue(paired=False),
-           kinds=frozenset({"rna", "atac"}), packages=("scglue",), n_seeds=1, slow_on=SLOW),
+           kinds=frozenset({"rna", "atac"}), packages=("scglue",), n_seeds=1, limit=SLOWEST),
 ]  # fmt: skip

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..sets import Task
-from ._method import Fitted, Method
+from ..sets import REAL, Task
+from ._method import Fitted, Limit, Method
 from .linear import components
 
 D_HIDDEN, D_LATENT, N_CODES = 256, 32, 512
@@ -69,5 +69,6 @@ METHODS = [
     Method(
         "CVQVAE (our version)", "autoencoders of 50 components of each modality with one codebook, each also trained to decode "
         "the other, and the cosine of both; embeddings before they are replaced by their code", cvqvae, n_seeds=1,
+        limit=Limit(REAL, "on real cells alone"),
     ),
 ]  # fmt: skip
