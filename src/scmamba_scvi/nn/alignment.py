@@ -30,8 +30,8 @@ class Alignment(nn.Module):
 
     ``unit(A_m' unit(z + w_m unit(C.T softmax(C z / t))) + b_m)`` for an embedding ``z`` of modality ``m``: the rows of ``C`` are
     training cells, each the mean of its modalities' embeddings, which one modality alone only estimates. ``w_m`` is least for
-    the modality that estimates it best. ``A_m`` and ``b_m`` match mean and covariance (CORAL; Sun, Feng and Saenko 2016). It is fitted in closed form, see `set_memory` and
-    `fit_moments`; until then embeddings stay as they are.
+    the modality that estimates it best. ``A_m`` and ``b_m`` match mean and covariance (CORAL; Sun, Feng and Saenko 2016). All
+    is fitted in closed form, see `set_memory` and `fit_moments`; until then embeddings stay as they are.
 
     Parameters
     ----------

@@ -58,22 +58,33 @@ def test_alignment_is_saved_and_exported(cells, tmp_path):
         np.testing.assert_allclose(again.get_latent_representation(test, modality="atac"), before, atol=1e-5)
 
 
-def test_without_enough_held_out_pairs_embeddings_are_those_of_the_encoders(cells):
-    train, test = cells
+def test_with_few_held_out_pairs_cells_are_recalled_and_moments_stay(cells):
+    train, _ = cells
     model = fitted(train)
     held_out = np.asarray(model.validation_indices)[: MIN_PAIRS - 1]
+    fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), embedded(model, held_out), 0)
+    alignment = model.module.alignment
+    assert alignment.memory.any() and torch.equal(alignment.map_rna, torch.eye(64)) and not alignment.offset_atac.any()
+
+
+def test_without_held_out_pairs_embeddings_are_those_of_the_encoders(cells):
+    train, test = cells
+    model = fitted(train)
+    held_out = np.asarray(model.validation_indices)[:1]
     fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), embedded(model, held_out), 0)
     z = model.get_latent_representation(test, modality="rna")
     model.module.alignment = None
     np.testing.assert_allclose(model.get_latent_representation(test, modality="rna"), z, atol=1e-6)
 
 
-def test_memory_that_does_not_help_held_out_cells_is_not_kept(cells):
+def test_memory_with_which_held_out_cells_are_matched_worse_is_not_kept(cells):
+    """Where the modalities tell the same of a cell, each pair is at one point, and nothing can bring it closer together."""
     train, _ = cells
     model = fitted(train)
     assert model.module.alignment.memory.any()
-    three = np.asarray(model.train_indices)[:3]  # all cells are drawn to the same few
-    fit_alignment(model.module, model._matrices(), three, embedded(model, np.asarray(model.validation_indices)), 0)
+    held_out = embedded(model, np.asarray(model.validation_indices))
+    same = dict.fromkeys(held_out, held_out["rna"])
+    fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), same, 0)
     assert not model.module.alignment.memory.any()
 
 
