@@ -78,13 +78,14 @@ def test_without_held_out_pairs_embeddings_are_those_of_the_encoders(cells):
 
 
 def test_memory_with_which_held_out_cells_are_matched_worse_is_not_kept(cells):
-    """Where the modalities tell the same of a cell, each pair is at one point, and nothing can bring it closer together."""
+    """Each pair is at one point, where nothing can bring it closer together; all cells are drawn to the same few."""
     train, _ = cells
     model = fitted(train)
     assert model.module.alignment.memory.any()
     held_out = embedded(model, np.asarray(model.validation_indices))
     same = dict.fromkeys(held_out, held_out["rna"])
-    fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), same, 0)
+    three = np.asarray(model.train_indices)[:3]
+    fit_alignment(model.module, model._matrices(), three, same, 0)
     assert not model.module.alignment.memory.any()
 
 
