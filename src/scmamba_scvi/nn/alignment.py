@@ -107,7 +107,8 @@ class Alignment(nn.Module):
         self.memory.zero_()[: len(cells)] = cells
         for name, buffer in self.named_buffers():
             if name.startswith("memory_weight_"):
-                buffer.fill_(ANCHOR_WEIGHT if name == f"memory_weight_{anchor}" else MEMORY_WEIGHT)
+                buffer.fill_(MEMORY_WEIGHT)
+        self.get_buffer(f"memory_weight_{anchor}").fill_(ANCHOR_WEIGHT)
 
     @torch.no_grad()
     def forget(self) -> None:
@@ -169,9 +170,7 @@ def _covariance(x: Tensor) -> Tensor:
 def _shrunk(covariance: Tensor, target: Tensor, n_cells: int) -> Tensor:
     """A covariance of ``n_cells`` nearer to ``target``; few cells tell variances sooner than they tell a whole matrix."""
     variances, axes = torch.linalg.eigh(target)
-    root = axes * variances.sqrt()
-    white = torch.linalg.solve(root, torch.linalg.solve(root, covariance).T)  # the identity, where it is the target
-    own = n_cells * white.diagonal()
-    shrunk = white * (n_cells / (n_cells + 2 * len(target)))
-    shrunk.diagonal().copy_((own + N_PRIOR) / (n_cells + N_PRIOR))
-    return root @ shrunk @ root.T
+    own = axes.T @ covariance @ axes
+    shrunk = own * (n_cells / (n_cells + 2 * len(target)))
+    shrunk.diagonal().copy_(torch.lerp(own.diagonal(), variances, N_PRIOR / (n_cells + N_PRIOR)))
+    return axes @ shrunk @ axes.T
