@@ -19,6 +19,11 @@ if not torch.cuda.is_available():
 N_THREADS = torch.get_num_threads()
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def _own_seed():
     """A seed of scvi-tools that a test sets does not last: the order of tests must not matter."""
