@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -51,16 +51,20 @@ def can_be_scored(present: Iterable[np.ndarray]) -> bool:
 def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float]:
     """FOSCTTM, recall@k and the distance between modalities' means, averaged over the pairs of modalities."""
     scores: dict[str, list[float]] = {"foscttm": [], f"recall_at_{k}": [], "modality_gap": []}
-    for (za, has_a), (zb, has_b) in itertools.combinations(_joined(batches).values(), 2):
-        both = has_a & has_b
-        if int(both.sum()) < 2:
-            continue
-        a, b = za[both].numpy(), zb[both].numpy()
+    for a, b in true_matches(_joined(batches)):
         ranks = true_match_ranks(a, b)
         scores["foscttm"].append(float(np.mean(ranks.fractions)))
         scores[f"recall_at_{k}"].append(float(ranks.recall(min(k, len(a)))[0]))
         scores["modality_gap"].append(modality_gap(a, b))
     return {name: float(np.mean(values)) for name, values in scores.items() if values}
+
+
+def true_matches(cells: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Embeddings ``(n, z)`` of the cells that have both, for each two modalities that two cells or more have."""
+    for (a, has_a), (b, has_b) in itertools.combinations(cells.values(), 2):
+        both = has_a & has_b
+        if int(both.sum()) > 1:
+            yield a[both].numpy(), b[both].numpy()
 
 
 def on_cpu(outputs: Mapping[str, dict]) -> HeldOut:
