@@ -112,7 +112,7 @@ METHODS = [
     ),
     Method(
         "paper's preset", "`preset='paper'`: the published shape and size", scmamba(preset="paper"), n_seeds=1,
-        max_cells=1_000,
+        limit=Limit(frozenset(), "hours without a GPU: {doc}`paper-preset` has what it reaches on one"),
     ),
     Method(
         "scCLIP (our version)", "transformer blocks on shared projections of patches, mean pooling, contrastive loss alone",
