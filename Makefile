@@ -35,8 +35,9 @@ $(INSTALLED_DEV): $(INSTALLED)
 demo: $(INSTALLED)  ## simulate cells, integrate them, print scores, write figures into DEMO (default demo)
 	$(BIN)/scmamba-scvi demo --out $(DEMO)
 
+# A process for each core, each with one thread; the tests of a file share a process, and so what they share.
 test: $(INSTALLED)  ## run the tests (without those marked slow or gpu)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 test-all: $(INSTALLED)  ## run the slow tests too
 	$(BIN)/python -m pytest -m "not gpu"

@@ -37,12 +37,10 @@ def scores(seed, n_single):
     return np.mean(foscttm(x, y)), knn_accuracy(model.get_latent_representation(test), labels), whole, train, model
 
 
-def test_cells_with_one_modality_do_not_hurt_those_with_both(record_property):
+def test_cells_with_one_modality_do_not_hurt_those_with_both():
     alone = [scores(seed, 0) for seed in SEEDS]
     mosaic = [scores(seed, N_SINGLE) for seed in SEEDS]
     (f_alone, a_alone), (f_mosaic, a_mosaic) = (np.array([s[:2] for s in found]).T for found in (alone, mosaic))
-    record_property("FOSCTTM", (f_alone.tolist(), f_mosaic.tolist()))
-    record_property("accuracy", (a_alone.tolist(), a_mosaic.tolist()))
     assert f_mosaic.mean() < f_alone.mean() + f_alone.std(ddof=1)
     assert a_mosaic.mean() > a_alone.mean() - a_alone.std(ddof=1)
     # and they are placed near cells of their type, half of them by shallow accessibility alone
