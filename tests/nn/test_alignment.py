@@ -66,8 +66,34 @@ def test_moments_are_those_half_way_as_scipy_computes_them():
         expected = np.linalg.inv(sqrtm(axes @ own @ axes.T)) @ sqrtm(target)
         np.testing.assert_allclose(alignment.get_buffer(f"map_{kind}").numpy(), expected, atol=0.03)
         placed = z[kind].float() @ alignment.get_buffer(f"map_{kind}") + alignment.get_buffer(f"offset_{kind}")
-        middle = (z["rna"].mean(0) + z["atac"].mean(0)) / 2
-        torch.testing.assert_close(placed.mean(0), middle.float(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(placed.mean(0), halfway(z, kind).float(), atol=1e-5, rtol=0)
+
+
+def halfway(z, kind):
+    """Where a mean goes: half of the difference, less what its square is by chance, as James and Stein have it."""
+    own, other = z[kind].numpy(), next(x for k, x in z.items() if k != kind).numpy()
+    gap, errors = (other - own).mean(0), (other - own).std(0, ddof=1) / len(own) ** 0.5
+    return torch.from_numpy(own.mean(0) + gap / 2 * max(0, 1 - (errors @ errors) / (gap @ gap)))
+
+
+@pytest.mark.parametrize(("gap", "least", "most"), [(0.0, 0.0, 0.5), (8.0, 0.85, 1.0)])
+def test_few_pairs_move_means_that_differ_by_more_than_chance(gap, least, most):
+    """Of what 20 pairs show as a difference, a small part is moved where there is none, and most of it where there is one."""
+    moved = []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        cells, noise = (torch.randn(20, 40, generator=generator) for _ in range(2))
+        z = {"rna": cells, "atac": cells + noise + gap / 40**0.5}
+        alignment = Alignment(list(z), 40)
+        alignment.fit_moments(z, everybody(z), min_cells=10)
+        placed = {
+            k: (unit(x) @ alignment.get_buffer(f"map_{k}") + alignment.get_buffer(f"offset_{k}")).mean(0)
+            for k, x in z.items()
+        }
+        recalled = {kind: alignment.recall(x, kind).mean(0) for kind, x in z.items()}
+        shown = recalled["atac"] - recalled["rna"]
+        moved.append(1 - ((placed["atac"] - placed["rna"]).norm() / shown.norm()).item())
+    assert least <= np.mean(moved) <= most
 
 
 def test_only_cells_with_both_modalities_are_compared():
@@ -107,7 +133,7 @@ def test_a_few_pairs_tell_which_modality_spreads_more_along_an_axis():
     alignment = Alignment(list(z), 40)
     alignment.fit_moments(fitted, everybody(fitted), min_cells=30)
     apart = lambda of: (of["rna"].var(0) / of["atac"].var(0)).log().abs().mean().item()
-    assert apart({kind: alignment(x, kind) for kind, x in new.items()}) < 0.42 * apart(new)
+    assert apart({kind: alignment(x, kind) for kind, x in new.items()}) < 0.6 * apart(new)
 
 
 @pytest.mark.parametrize("n", [0, 29])

@@ -130,8 +130,9 @@ class Alignment(nn.Module):
 
         On training cells the modalities agree too well to show how they differ. Only cells that have both modalities are
         compared: cells of one alone may be others. The modality that is paired most goes half-way to all its partners, then
-        each next one to those that are placed. Covariances are shrunk to their target: variances along the principal axes of
-        the target by ``20 / (20 + cells)``, what there is between these axes by ``2 z / (2 z + cells)``.
+        each next one to those that are placed. What few cells do not determine is left as it is: the difference of the means
+        is shrunk by the part of its square that chance gives it (James and Stein 1961). Covariances are shrunk to their mean:
+        variances along its principal axes by ``20 / (20 + cells)``, what there is between these axes by ``2 z / (2 z + cells)``.
 
         Parameters
         ----------
@@ -152,15 +153,24 @@ class Alignment(nn.Module):
             own = torch.cat([recalled[kind][both] for both in shared.values()])
             theirs = torch.cat([partners[k][both] for k, both in shared.items()])
             if len(own) >= min_cells:
-                weight = 1.0 if placed else 0.5
-                mean = torch.lerp(own.mean(0), theirs.mean(0), weight)
-                covariance = torch.lerp(_covariance(own), _covariance(theirs), weight)
-                shrunk = _shrunk(_covariance(own), covariance, len(own))
-                matrix = power(shrunk, -0.5) @ power(covariance, 0.5)
+                unmoved = torch.cat([recalled[k][both] for k, both in shared.items()])
+                # how far a partner was placed from where it lay is known, what it lay apart is estimated
+                apart = _shrunk_mean(unmoved - own) * (1.0 if placed else 0.5)
+                mean = own.mean(0) + apart + (theirs - unmoved).mean(0)
+                middle = (_covariance(own) + _covariance(theirs)) / 2
+                target = _shrunk(_covariance(theirs), middle, len(own)) if placed else middle
+                matrix = power(_shrunk(_covariance(own), middle, len(own)), -0.5) @ power(target, 0.5)
                 self.get_buffer(f"map_{kind}").copy_(matrix)
                 self.get_buffer(f"offset_{kind}").copy_(mean - own.mean(0) @ matrix)
             map_, offset = self.get_buffer(f"map_{kind}").double(), self.get_buffer(f"offset_{kind}").double()
             placed[kind] = recalled[kind] @ map_ + offset
+
+
+def _shrunk_mean(differences: Tensor) -> Tensor:
+    """Mean of ``(n, z)``, less what the square of a mean of ``n`` is by chance; zero where that is all there is."""
+    mean = differences.mean(0)
+    by_chance = differences.var(0).sum() / len(differences)
+    return mean * (1 - by_chance / mean.square().sum().clamp_min(torch.finfo(mean.dtype).tiny)).clamp_min(0)
 
 
 def _covariance(x: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from ..inputs.matrices import ModalityMatrix
 from ..inputs.sampling import is_paired, sample
 from .held_out import HeldOut, embed_all, true_matches
 
-#: Fewer pairs do not determine the moments of two modalities.
-MIN_PAIRS = 30
+#: Fewer pairs say nothing of the moments of two modalities.
+MIN_PAIRS = 10
 #: Nearest cells among which those of the other modality are counted.
 N_NEIGHBORS = 15
 
