@@ -154,16 +154,22 @@ class Alignment(nn.Module):
             theirs = torch.cat([partners[k][both] for k, both in shared.items()])
             if len(own) >= min_cells:
                 unmoved = torch.cat([recalled[k][both] for k, both in shared.items()])
-                # how far a partner was placed from where it lay is known, what it lay apart is estimated
-                apart = _shrunk_mean(unmoved - own) * (1.0 if placed else 0.5)
-                mean = own.mean(0) + apart + (theirs - unmoved).mean(0)
-                middle = (_covariance(own) + _covariance(theirs)) / 2
-                target = _shrunk(_covariance(theirs), middle, len(own)) if placed else middle
-                matrix = power(_shrunk(_covariance(own), middle, len(own)), -0.5) @ power(target, 0.5)
+                matrix, offset = _map_to(theirs, own, unmoved, half_way=not placed)
                 self.get_buffer(f"map_{kind}").copy_(matrix)
-                self.get_buffer(f"offset_{kind}").copy_(mean - own.mean(0) @ matrix)
+                self.get_buffer(f"offset_{kind}").copy_(offset)
             map_, offset = self.get_buffer(f"map_{kind}").double(), self.get_buffer(f"offset_{kind}").double()
             placed[kind] = recalled[kind] @ map_ + offset
+
+
+def _map_to(theirs: Tensor, own: Tensor, unmoved: Tensor, half_way: bool) -> tuple[Tensor, Tensor]:
+    """Matrix and offset that give ``own`` the moments of their pairs, or half-way, who lay at ``unmoved`` before."""
+    # how far they were moved is known, how far both lay apart is estimated
+    apart = _shrunk_mean(unmoved - own) * (0.5 if half_way else 1.0)
+    mean = own.mean(0) + apart + (theirs - unmoved).mean(0)
+    middle = (_covariance(own) + _covariance(theirs)) / 2
+    target = middle if half_way else _shrunk(_covariance(theirs), middle, len(own))
+    matrix = power(_shrunk(_covariance(own), middle, len(own)), -0.5) @ power(target, 0.5)
+    return matrix, mean - own.mean(0) @ matrix
 
 
 def _shrunk_mean(differences: Tensor) -> Tensor:
