@@ -41,7 +41,8 @@ def write_page() -> None:
     """Both pages and their figures, from the results that are there."""
     _draw(_read("quality"))
     learning.draw(_read("learning_curve"))
-    cost.draw(_read("all_cells"))
+    cost.draw(_read("all_cells"), FIGURES / "quality_and_cost.png")
+    cost.draw(_read("all_cells"), FIGURES / "types_and_seconds.png", named=opening.NAMED)
     PAGE.write_text("\n".join(page_lines()))
     ALL_ROWS.write_text("\n".join(row_lines()))
 

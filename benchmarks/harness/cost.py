@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -10,7 +13,6 @@ from .all_cells import METHODS
 from .looks import looks_of
 from .markdown import header, row
 from .methods import Embeddings
-from .paths import FIGURES
 from .runner import Track
 from .scores import N_NEIGHBORS
 from .sets import SETS, DataSet, Truth, all_cells, title_of
@@ -18,6 +20,8 @@ from .sets import SETS, DataSet, Truth, all_cells, title_of
 #: About what 10x Multiome shows of each cell.
 FEATURES = {"n_genes": 10_000, "n_peaks": 50_000, "rna_counts": 1_000, "atac_counts": 2_000, "n_cell_types": 12}
 PREFIX = "simulated multiome, cells "
+#: How methods without a name look in a figure.
+UNNAMED = {"color": "0.78", "marker": "o", "ms": 5, "mew": 0, "zorder": 1}
 
 
 def simulated(n_cells: int) -> DataSet:
@@ -89,8 +93,11 @@ def _slope(of_method: pd.DataFrame) -> str:
     return f"{np.polyfit(np.log(of_method.index), np.log(of_method['fit_cpu_s'].clip(lower=0.1)), 1)[0]:.1f}"
 
 
-def draw(all_cells_results: pd.DataFrame) -> None:
-    """Cell types found against CPU seconds, a panel for each real set of which all cells were embedded."""
+def draw(all_cells_results: pd.DataFrame, path: Path, named: Sequence[str] | None = None) -> None:
+    """Cell types found against CPU seconds, a panel for each real set of which all cells were embedded.
+
+    Methods that are not ``named`` are grey dots; `None`: all are named.
+    """
     from matplotlib.figure import Figure
 
     if "fit_s" not in all_cells_results:
@@ -100,21 +107,24 @@ def draw(all_cells_results: pd.DataFrame) -> None:
     names = [name for name in SETS if n_methods.get(name, 0) > 1]
     figure = Figure(figsize=(2.9 * len(names), 4.3), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]
-    methods = list(dict.fromkeys(scored["method"]))
+    of_results = set(scored["method"])
+    methods = [m for m in named or dict.fromkeys(scored["method"]) if m in of_results]
     looks, handles = looks_of(methods), {}
     for axis, name in zip(axes, names, strict=True):
         means = scored[scored["set"] == name].groupby("method", sort=False)[["fit_cpu_s", "kNN accuracy"]].mean()
         for method, seconds, accuracy in means.itertuples():
-            handles[method] = axis.plot(max(seconds, 0.1), accuracy, ls="", mec="white", mew=0.7, **looks[method])[0]
+            look = {"mec": "white", "mew": 0.7, **looks.get(method, UNNAMED)}
+            handles[method if method in looks else "others"] = axis.plot(max(seconds, 0.1), accuracy, ls="", **look)[0]
         axis.set(title=title_of(name), xlabel="CPU seconds", xscale="log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(0.1)
     axes[0].set_ylabel("kNN accuracy of the joint embedding")
+    ordered = [m for m in (*methods, "others") if m in handles]
     figure.legend(
-        [handles[m] for m in methods], methods, loc="outside lower center", ncols=min(4, len(methods)), frameon=False,
+        [handles[m] for m in ordered], ordered, loc="outside lower center", ncols=min(4, len(ordered)), frameon=False,
         fontsize=9, columnspacing=1, handletextpad=0.2,
     )  # fmt: skip
-    FIGURES.mkdir(exist_ok=True)
-    figure.savefig(FIGURES / "quality_and_cost.png", dpi=180)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=180)
