@@ -90,11 +90,16 @@ def test_memory_with_which_held_out_cells_are_matched_worse_is_not_kept(cells):
 
 
 @pytest.mark.parametrize(
-    ("better", "counts"),
-    [("rna", {"rna_counts": 1000, "atac_counts": 150}), ("atac", {"rna_counts": 60, "atac_counts": 3000})],
+    ("better", "n_cells", "counts"),
+    [
+        ("rna", 1500, {"rna_counts": 1000, "atac_counts": 150}),
+        ("rna", 300, {"rna_counts": 1000, "atac_counts": 150}),  # 30 validation cells
+        ("atac", 1500, {"rna_counts": 60, "atac_counts": 3000}),
+    ],
 )
-def test_the_modality_that_tells_more_of_a_cell_is_moved_least(better, counts):
-    alignment = fitted(simulate_multiome(n_cells=1500, n_genes=300, n_peaks=1500, seed=0, **counts)).module.alignment
+def test_the_modality_that_tells_more_of_a_cell_is_moved_least(better, n_cells, counts):
+    mdata = simulate_multiome(n_cells=n_cells, n_genes=300, n_peaks=1500, seed=0, **counts)
+    alignment = fitted(mdata).module.alignment
     weights = {kind: alignment.get_buffer(f"memory_weight_{kind}").item() for kind in ("rna", "atac")}
     assert min(weights, key=weights.get) == better and len(set(weights.values())) == 2
 
