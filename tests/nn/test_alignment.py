@@ -96,6 +96,17 @@ def test_few_pairs_move_means_that_differ_by_more_than_chance(gap, least, most):
     assert least <= np.mean(moved) <= most
 
 
+def test_few_pairs_do_not_drive_modalities_apart_that_lie_together():
+    """The covariance of ten cells of the first is none to bring the second to."""
+    generator = torch.Generator().manual_seed(0)
+    cells, noise = torch.randn(510, 40, generator=generator), torch.randn(2, 510, 40, generator=generator)
+    z = {kind: unit(cells + 0.5 * part) for kind, part in zip(("rna", "atac"), noise, strict=True)}
+    fitted, new = ({k: x[rows] for k, x in z.items()} for rows in (slice(10), slice(10, None)))
+    alignment = Alignment(list(z), 40)
+    alignment.fit_moments(fitted, everybody(fitted), min_cells=10)
+    assert fraction_of_other({k: alignment(x, k) for k, x in new.items()}) > 0.95 * fraction_of_other(new)
+
+
 def test_only_cells_with_both_modalities_are_compared():
     """Cells of one modality alone may be of other types: they must not move what they are not part of."""
     z = apart()
