@@ -9,7 +9,6 @@ between the modalities, without which cells are matched far worse ("CCA" beside 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -206,18 +205,20 @@ def _filtered(blocks: Blocks, mean: Tensor, scores: Tensor, image: Tensor, degre
     # of data of lower rank than the scores, the smallest eigenvalue is a rounding error
     tiny = torch.finfo(torch.float32).tiny
     cut = max(seen[0].item(), torch.finfo(torch.float32).eps * seen[-1].item(), tiny)
+
+    def next_term(now: Tensor, before: Tensor | None, image: Tensor) -> tuple[Tensor, Tensor]:
+        offset = mean @ image
+
+        def score(block: Tensor, rows: slice) -> Tensor:
+            part = (product(block, image) - offset) * (2 / cut) - now[rows]
+            return part if before is None else 2 * part - before[rows]
+
+        term, its_image = _scores_and_image(blocks, score)
+        return term, its_image.addr_(mean, term.sum(0), alpha=-1)
+
     before = None
-
-    def chebyshev(
-        now: Tensor, before: Tensor | None, image: Tensor, offset: Tensor, block: Tensor, rows: slice
-    ) -> Tensor:
-        part = (product(block, image) - offset) * (2 / cut) - now[rows]
-        return part if before is None else 2 * part - before[rows]
-
     for _ in range(degree):
-        following, following_image = _scores_and_image(blocks, partial(chebyshev, now, before, image, mean @ image))
-        before, now = now, following
-        image = following_image.addr_(mean, now.sum(0), alpha=-1)
+        (now, image), before = next_term(now, before, image), now
         size = now.norm(dim=0).clamp_min(tiny)  # the recurrence is linear: no column overflows
         before, now, image = before / size, now / size, image.div_(size)
     return now, image
