@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from . import tables
+from .all_cells import OURS
 from .methods import METHODS as HELD_OUT
 from .methods import OWN_VARIANTS, Embeddings, Fitted, Limit, Method
 from .methods.linear import values
@@ -76,7 +77,7 @@ METHODS: dict[str, Method] = {
         expression,
         n_seeds=1,
     ),
-    **{name: m for name, m in HELD_OUT.items() if name not in OWN_VARIANTS or name == "linear"},
+    **{name: m for name, m in HELD_OUT.items() if name not in OWN_VARIANTS or name in OURS},
     **{name: dataclasses.replace(HELD_OUT[name], limit=SLOW) for name in SLOW_HERE},
 }
 

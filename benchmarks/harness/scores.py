@@ -44,6 +44,7 @@ SCORES = {
         Score("omics ASW", "one minus the silhouette of the modality within each cell type"),
         Score("other modality", "fraction of the 15 nearest that are of the other modality, 0.5 is a perfect mix", best=0.5),
         Score("kNN accuracy", "cell type by vote of the 15 nearest other cells (of training cells, for held-out ones)"),
+        Score("kNN, other batches", "the same by vote of the 15 nearest cells of other batches", counted=False),
         Score("ARI", "adjusted Rand index of Leiden clusters with cell types, best of 20 resolutions, mean of 5 seeds"),
         Score("NMI", "normalised mutual information, likewise"),
         Score("MAP", "mean average precision of the cell types among the nearest 1 %, at least 10"),
@@ -98,6 +99,10 @@ def score_all(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
     if truth.labels is not None:
         asked = ~np.isin(truth.labels[0], truth.ignored_labels)
         scores["kNN accuracy"] = metrics.knn_accuracy(joint[asked], truth.labels[0][asked], N_NEIGHBORS)
+        if truth.batches is not None and len(np.unique(truth.batches[0])) > 1:
+            scores["kNN, other batches"] = _votes_of_other_batches(
+                joint[asked], truth.labels[0][asked], truth.batches[0][asked]
+            )
     return {**scores, **_joint(joint, truth, part=0)}
 
 
@@ -129,6 +134,18 @@ def _votes(train: np.ndarray, test: np.ndarray, truth: Truth) -> float:
     known, asked = (~np.isin(labels, truth.ignored_labels) for labels in (of_train, of_test))
     votes = KNeighborsClassifier(N_NEIGHBORS).fit(train[known], of_train[known])
     return float(votes.score(test[asked], of_test[asked]))
+
+
+def _votes_of_other_batches(x: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> float:
+    """What one batch tells of another: where batches lie apart, a cell's own batch names it, and hides that they do."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    right = 0.0
+    for batch in np.unique(batches):
+        asked = batches == batch
+        votes = KNeighborsClassifier(N_NEIGHBORS).fit(x[~asked], labels[~asked])
+        right += votes.score(x[asked], labels[asked]) * asked.sum()
+    return right / len(x)
 
 
 def _joint(x: np.ndarray, truth: Truth, part: int) -> dict[str, float]:

@@ -86,6 +86,20 @@ def test_scores_do_not_depend_on_the_order_of_cells(harness, task_and_truth):
         assert after[name] == pytest.approx(before[name], abs=1e-9)
 
 
+def test_a_batch_that_lies_apart_names_its_own_cells_but_those_of_others_wrongly(harness):
+    rng = np.random.default_rng(0)
+    batches, labels = np.repeat(["1", "2"], 200), np.tile(["a", "b"], 200)
+    # second axis: batch; first axis: type, turned round in the second batch
+    centre = np.stack(
+        [np.where((labels == "a") == (batches == "1"), 0.0, 50.0), np.where(batches == "1", 0.0, 100.0)], 1
+    )
+    embedded = centre + rng.normal(size=(400, 2))
+    truth = harness.sets.Truth((labels, labels), (batches, batches), ())
+    scores = harness.scores.score_all({"joint": (embedded, embedded)}, truth)
+    assert scores["kNN accuracy"] == 1
+    assert scores["kNN, other batches"] == 0
+
+
 def test_peaks_on_genes_are_those_that_a_loop_finds(harness):
     genome = harness.methods.genome
     rng = np.random.default_rng(0)
