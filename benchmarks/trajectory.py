@@ -16,7 +16,7 @@ import sys
 import warnings
 
 from harness import benchmarks_page, command, paths
-from harness.runner import keep, kept_embeddings, read
+from harness.runner import keep, kept_embeddings
 from harness.sets import SETS, all_cells
 from harness.trajectory import Lineage
 
@@ -33,13 +33,7 @@ def measure(name: str) -> None:
         return
     stages = dataset.load().obs[dataset.stage_key].to_numpy()
     lineage = Lineage.of(all_cells(dataset)[0], stages)
-    for line in read(FITTED):
-        if line["set"] != name or "scores" not in line:
-            continue
-        embeddings = kept_embeddings(FITTED, line)
-        if embeddings is None:
-            print(f"{name}, {line['method']}: its embedding is not there; run all_cells.py --again", file=sys.stderr)
-            continue
+    for line, embeddings in kept_embeddings(FITTED, name):
         keep(RESULTS, {**line, "cells": len(lineage.rows), "scores": lineage.score(embeddings)})
 
 

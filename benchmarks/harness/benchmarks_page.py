@@ -13,6 +13,7 @@ from . import (
     learning,
     methods,
     opening,
+    subsamples,
     summary,
     tables,
     trajectory,
@@ -41,6 +42,7 @@ def write_page() -> None:
     """Both pages and their figures, from the results that are there."""
     _draw(_read("quality"))
     learning.draw(_read("learning_curve"))
+    subsamples.draw(_read("subsamples"))
     cost.draw(_read("all_cells"), FIGURES / "quality_and_cost.png")
     cost.draw(_read("all_cells"), FIGURES / "types_and_seconds.png", named=opening.NAMED)
     PAGE.write_text("\n".join(page_lines()))
@@ -59,8 +61,17 @@ def page_lines() -> list[str]:
 
 
 def row_lines() -> list[str]:
-    """Lines of the page behind it: held-out cells, all cells, a lineage, new donors, costs, fewer cells, the ablation."""
-    names = ("quality", "ablation", "all_cells", "trajectory", "held_out_batches", "cost", "learning_curve")
+    """Lines of the page behind it: held-out cells, some of them, all cells, a lineage, new donors, costs, fewer cells, the ablation."""
+    names = (
+        "quality",
+        "ablation",
+        "all_cells",
+        "trajectory",
+        "held_out_batches",
+        "cost",
+        "learning_curve",
+        "subsamples",
+    )
     found = {name: _read(name) for name in names}
     quality, findings = found["quality"], read_findings()
     lines = [
@@ -74,6 +85,7 @@ def row_lines() -> list[str]:
     for name in SETS:
         lines += _set_section(name, quality)
     lines += [
+        *subsamples.section(found["subsamples"], quality),
         *all_cells_page.section(found["all_cells"]), *trajectory.section(found["trajectory"]),
         *held_out_batches.section(found["held_out_batches"]), *cost.section(found["cost"]),
         *learning.section(found["learning_curve"]), "## What each part is worth", "", findings["ablation"], "",

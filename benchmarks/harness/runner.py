@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -85,22 +85,24 @@ def run(
 def rescore(results: Path, datasets: Iterable[DataSet], *, track: Track = HELD_OUT) -> None:
     """Take the scores of kept embeddings again, after a change of the scores."""
     for dataset in datasets:
-        lines = [r for r in read(results) if r["set"] == dataset.name and "scores" in r]
+        lines = list(kept_embeddings(results, dataset.name))
         if not lines or dataset.missing():
             continue
         _, truth = track.split(dataset)
-        for line in lines:
-            embeddings = kept_embeddings(results, line)
-            if embeddings is None:
-                print(f"{dataset.name}, {line['method']}: its embedding is no longer there", file=sys.stderr)
-                continue
+        for line, embeddings in lines:
             keep(results, {**line, "scores": track.score(embeddings, truth)})
 
 
-def kept_embeddings(results: Path, line: dict) -> Embeddings | None:
-    """What the fit of a line made of the cells, or None where it is no longer there."""
-    path = _path(CACHE / results.stem, line["set"], line["method"], line["seed"])
-    return _load(path) if path.exists() else None
+def kept_embeddings(results: Path, name: str) -> Iterator[tuple[dict, Embeddings]]:
+    """Lines of the set ``name`` and what their fits made of the cells; a line whose embeddings are gone is named."""
+    for line in read(results):
+        if line["set"] != name or "scores" not in line:
+            continue
+        path = _path(CACHE / results.stem, name, line["method"], line["seed"])
+        if path.exists():
+            yield line, _load(path)
+        else:
+            print(f"{name}, {line['method']}: its embedding is not there; fit it with --again", file=sys.stderr)
 
 
 def read(results: Path) -> list[dict]:

@@ -71,7 +71,7 @@ COUNTED = tuple(s.name for s in SCORES.values() if s.counted)
 
 def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
     """Every score of held-out cells that the data allow, all embeddings scaled to unit length."""
-    embeddings = {name: tuple(_unit(part) for part in parts) for name, parts in embeddings.items()}
+    embeddings = {name: tuple(unit(part) for part in parts) for name, parts in embeddings.items()}
     stacked = [parts[1] for name, parts in embeddings.items() if name != "joint"]
     scores = _modalities(stacked, truth) if len(stacked) == 2 else {}
     train, test = embeddings["joint"]
@@ -84,7 +84,7 @@ def matching_and_votes(embeddings: Embeddings, truth: Truth) -> dict[str, float]
     """FOSCTTM, recall@10 and kNN accuracy of held-out cells alone: a second where `score` takes a minute."""
     from scmamba_scvi import metrics
 
-    units = {name: tuple(_unit(part) for part in parts) for name, parts in embeddings.items()}
+    units = {name: tuple(unit(part) for part in parts) for name, parts in embeddings.items()}
     ranks = metrics.true_match_ranks(*(parts[1] for name, parts in units.items() if name != "joint"))
     scores = {"FOSCTTM": float(np.mean(ranks.fractions)), "recall@10": float(ranks.recall([10])[0])}
     return scores if truth.labels is None else {**scores, "kNN accuracy": _votes(*units["joint"], truth)}
@@ -181,6 +181,6 @@ def _possible(name: str, function: Callable[[], float]) -> dict[str, float]:
         return {}
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def unit(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, dtype=np.float64)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

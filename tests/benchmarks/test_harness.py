@@ -14,7 +14,7 @@ import pytest
 def harness(load):
     for name in (
         "benchmarks_page", "held_out_batches", "methods.gene_activity", "methods.genome", "opening", "process", "runner",
-        "scores", "sets", "trajectory", "variants",
+        "scores", "sets", "subsamples", "trajectory", "variants",
     ):  # fmt: skip
         load(f"harness.{name}")
     return load("harness")
@@ -98,6 +98,27 @@ def test_a_batch_that_lies_apart_names_its_own_cells_but_those_of_others_wrongly
     scores = harness.scores.score_all({"joint": (embedded, embedded)}, truth)
     assert scores["kNN accuracy"] == 1
     assert scores["kNN, other batches"] == 0
+
+
+def test_more_cells_are_harder_to_tell_apart_but_as_near_to_their_match(harness):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1200, 8))
+    parts = {"rna": (x, x), "atac": (x, x + 0.5 * rng.normal(size=x.shape)), "joint": (x, x)}
+    scores = harness.subsamples.score(parts)
+    few, many = ({s: scores[f"{s} among {n}"] for s in harness.subsamples.SHOWN} for n in (100, 1000))
+    assert few["FOSCTTM"] == pytest.approx(many["FOSCTTM"], abs=0.005)
+    assert few["matching score"] > many["matching score"] + 0.05
+    assert few["neighbourhood overlap"] > many["neighbourhood overlap"] + 0.05
+    assert "FOSCTTM among 2000" not in scores
+    assert not harness.subsamples.score({"joint": (x, x)})
+
+
+def test_a_method_whose_embeddings_are_gone_is_named_below_the_table(harness):
+    line = {"set": "bmmc_cite_5k", "seed": 0, "fit_s": 1.0, "method": "CCA", "FOSCTTM among 100": 0.1}
+    quality = pd.DataFrame({"set": "bmmc_cite_5k", "method": ["CCA", "totalVI", "GLUE"], "FOSCTTM": [0.1, np.nan, 0.2]})
+    lines = harness.subsamples.section(pd.DataFrame([line]), quality)
+    assert "| CCA | 0.100 |" in lines
+    assert "Not scored, since their embeddings were not kept: GLUE." in lines
 
 
 def test_peaks_on_genes_are_those_that_a_loop_finds(harness):
