@@ -12,7 +12,6 @@ Writes benchmarks/results/cost.jsonl and docs/benchmarks.md.
 from __future__ import annotations
 
 from harness import benchmarks_page, command, cost, paths
-from harness.all_cells import METHODS
 from harness.runner import run
 
 RESULTS = paths.RESULTS / "cost.jsonl"
@@ -21,12 +20,12 @@ RESULTS = paths.RESULTS / "cost.jsonl"
 def main(argv: list[str] | None = None) -> None:
     parser = command.parser(__doc__, page="docs/benchmarks.md")
     parser.add_argument("--cells", type=int, nargs="+", default=[1_000, 3_000, 10_000], help="numbers of cells")
-    command.add_names(parser, "--methods", list(METHODS), "their names, or all", list(METHODS))
+    command.add_names(parser, "--methods", list(cost.METHODS), "their names, or all", list(cost.METHODS))
     parser.add_argument("--again", action="store_true", help="repeat what has a result")
     arguments = parser.parse_args(argv)
     if not arguments.page:
         run(
-            RESULTS, map(cost.simulated, arguments.cells), "harness.all_cells", arguments.methods, [0],
+            RESULTS, map(cost.simulated, arguments.cells), "harness.cost", arguments.methods, [0],
             again=arguments.again, track=cost.TRACK,
         )  # fmt: skip
     benchmarks_page.write_page()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from . import tables
-from .all_cells import METHODS
+from .all_cells import METHODS as ALL_CELLS
 from .looks import looks_of
 from .markdown import header, row
-from .methods import Embeddings
+from .methods import Embeddings, Limit, Method
 from .runner import Track
 from .scores import N_NEIGHBORS
 from .sets import SETS, DataSet, Truth, all_cells, title_of
@@ -20,6 +21,14 @@ from .sets import SETS, DataSet, Truth, all_cells, title_of
 #: About what 10x Multiome shows of each cell.
 FEATURES = {"n_genes": 10_000, "n_peaks": 50_000, "rna_counts": 1_000, "atac_counts": 2_000, "n_cell_types": 12}
 PREFIX = "simulated multiome, cells "
+VARIANTS = Limit(frozenset(), "a part or a variant of weighted CCA, which has a row")
+METHODS: dict[str, Method] = {
+    **ALL_CELLS,
+    **{
+        name: dataclasses.replace(ALL_CELLS[name], limit=VARIANTS)
+        for name in ("ATAC LSI / protein PCA", "weighted CCA + gene activity", "weighted CCA, plain LSI")
+    },
+}
 #: How methods without a name look in a figure.
 UNNAMED = {"color": "0.78", "marker": "o", "ms": 5, "mew": 0, "zorder": 1}
 
