@@ -16,7 +16,9 @@ def section(results: pd.DataFrame) -> list[str]:
     lines = [
         "## All cells, as users embed them", "",
         "Every method is fitted on all cells, without labels, and its joint embedding of the same cells is scored as it is: no",
-        "cell votes on its own type, and nothing is held out. So methods that embed no new cells can take part.", "",
+        "cell votes on its own type, and nothing is held out. So methods that embed no new cells can take part. A cell's own batch",
+        "names it best where batches lie apart, so votes of other batches say more of a correction. This score came later: a dash",
+        "stands where the embedding was not kept, and some means are of one seed.", "",
         *(f"- **{name}**: {m.about}." for name, m in all_cells.METHODS.items() if name in all_cells.ADDED), "",
     ]  # fmt: skip
     if "fit_s" not in results or not results["fit_s"].notna().any():

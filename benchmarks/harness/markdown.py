@@ -22,8 +22,9 @@ def header(heads: Sequence[str], *, n_left: int = 1) -> list[str]:
 
 
 def mean_and_spread(values: pd.Series, *, bold: bool = False) -> str:
-    """Mean over seeds, and the standard deviation where there are several."""
-    if values.isna().all():
+    """Mean over the seeds that have the score, and the standard deviation where there are several."""
+    values = values.dropna()
+    if not len(values):
         return "–"
     mean = f"**{values.mean():.3f}**" if bold else f"{values.mean():.3f}"
     return f"{mean} ± {values.std():.3f}" if len(values) > 1 else mean

@@ -145,7 +145,7 @@ def _votes_of_other_batches(x: np.ndarray, labels: np.ndarray, batches: np.ndarr
         asked = batches == batch
         votes = KNeighborsClassifier(N_NEIGHBORS).fit(x[~asked], labels[~asked])
         right += votes.score(x[asked], labels[asked]) * asked.sum()
-    return right / len(x)
+    return float(right / len(x))
 
 
 def _joint(x: np.ndarray, truth: Truth, part: int) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from . import tables
 from .looks import looks_of
 from .markdown import header, mean_and_spread, row
 from .methods import OWN_VARIANTS, Embeddings
@@ -66,16 +67,15 @@ def section(results: pd.DataFrame, quality: pd.DataFrame) -> list[str]:
             continue
         columns = [(s, n) for s in SHOWN for n in SIZES if _key(s, n) in of_set]
         order = of_set.groupby("method")[_key(*columns[0])].mean().sort_values().index
-        lines += [f"### {title_of(name)}: fewer cells", ""]
-        lines += header(["method", *(f"{s}{' ↓' * (s == 'FOSCTTM')}, {n:,}" for s, n in columns)])
+        rows = header(["method", *(f"{s}{' ↓' * (s == 'FOSCTTM')}, {n:,}" for s, n in columns)])
         for method in order:
             of_method = of_set[of_set["method"] == method]
-            lines.append(row([method, *(mean_and_spread(of_method[_key(*c)]) for c in columns)]))
+            rows.append(row([method, *(mean_and_spread(of_method[_key(*c)]) for c in columns)]))
+        lines += tables.folded(f"{title_of(name)}: numbers", "\n".join(rows))
         matched = quality[(quality["set"] == name) & quality["FOSCTTM"].notna()]
         missing = [m for m in dict.fromkeys(matched["method"]) if m not in set(of_set["method"])]
-        lines += (
-            ["", f"Not scored, since their embeddings were not kept: {', '.join(missing)}.", ""] if missing else [""]
-        )
+        if missing:
+            lines += [f"{title_of(name)}, not scored, since their embeddings were not kept: {', '.join(missing)}.", ""]
     return lines
 
 
