@@ -12,38 +12,25 @@ Writes benchmarks/results/subsamples.jsonl and docs/benchmarks.md.
 
 from __future__ import annotations
 
-import sys
-import warnings
-
-from harness import benchmarks_page, command, paths, subsamples
+from harness import kept, paths, subsamples
 from harness.runner import keep, kept_embeddings
-from harness.sets import SETS
+from harness.sets import DataSet
 
 FITTED = paths.RESULTS / "quality.jsonl"
 RESULTS = paths.RESULTS / "subsamples.jsonl"
 DEFAULT_SETS = ["snareseq_mouse_cortex", "bmmc_multiome_5k", "bmmc_cite_5k"]
 
 
-def measure(name: str) -> None:
+def measure(dataset: DataSet) -> None:
     """A line for each kept embedding of a set."""
-    if SETS[name].missing():
-        print(f"{name}: skipped, {SETS[name].missing()}", file=sys.stderr)
-        return
-    for line, embeddings in kept_embeddings(FITTED, name):
+    for line, embeddings in kept_embeddings(FITTED, dataset.name):
         scores = subsamples.score(embeddings)
         if scores:
             keep(RESULTS, {**line, "scores": scores})
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command.parser(__doc__, page="docs/benchmarks.md")
-    command.add_sets(parser, DEFAULT_SETS)
-    arguments = parser.parse_args(argv)
-    if not arguments.page:
-        warnings.simplefilter("ignore")
-        for name in arguments.sets:
-            measure(name)
-    benchmarks_page.write_page()
+    kept.main(__doc__, argv, DEFAULT_SETS, measure)
 
 
 if __name__ == "__main__":

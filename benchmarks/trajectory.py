@@ -12,12 +12,9 @@ Writes benchmarks/results/trajectory.jsonl and docs/benchmarks.md.
 
 from __future__ import annotations
 
-import sys
-import warnings
-
-from harness import benchmarks_page, command, paths
+from harness import kept, paths
 from harness.runner import keep, kept_embeddings
-from harness.sets import SETS, all_cells
+from harness.sets import DataSet, all_cells
 from harness.trajectory import Lineage
 
 FITTED = paths.RESULTS / "all_cells.jsonl"
@@ -25,27 +22,16 @@ RESULTS = paths.RESULTS / "trajectory.jsonl"
 DEFAULT_SETS = ["bmmc_multiome_5k", "bmmc_cite_5k"]
 
 
-def measure(name: str) -> None:
+def measure(dataset: DataSet) -> None:
     """A line for each kept embedding of a set."""
-    dataset = SETS[name]
-    if dataset.missing():
-        print(f"{name}: skipped, {dataset.missing()}", file=sys.stderr)
-        return
     stages = dataset.load().obs[dataset.stage_key].to_numpy()
     lineage = Lineage.of(all_cells(dataset)[0], stages)
-    for line, embeddings in kept_embeddings(FITTED, name):
+    for line, embeddings in kept_embeddings(FITTED, dataset.name):
         keep(RESULTS, {**line, "cells": len(lineage.rows), "scores": lineage.score(embeddings)})
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command.parser(__doc__, page="docs/benchmarks.md")
-    command.add_sets(parser, DEFAULT_SETS)
-    arguments = parser.parse_args(argv)
-    if not arguments.page:
-        warnings.simplefilter("ignore")
-        for name in arguments.sets:
-            measure(name)
-    benchmarks_page.write_page()
+    kept.main(__doc__, argv, DEFAULT_SETS, measure)
 
 
 if __name__ == "__main__":
