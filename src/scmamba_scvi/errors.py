@@ -23,16 +23,18 @@ class UnknownNameError(ScmambaError):
         The unknown name.
     known
         Those that would do.
+    advice
+        What else would do, a sentence.
     """
 
-    def __init__(self, what: str, name: object, known: Iterable[object]) -> None:
+    def __init__(self, what: str, name: object, known: Iterable[object], advice: str = "") -> None:
         names = list(dict.fromkeys(map(str, known)))
         close = difflib.get_close_matches(str(name), names, n=5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         shown = names if len(names) <= MOST_NAMES else close or names[:5]
         more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
         listed = ", ".join(map(repr, shown)) or "none"
-        super().__init__(f"Unknown {what} {name!r}.{hint} Known: {listed}{more}.")
+        super().__init__(f"Unknown {what} {name!r}.{hint} Known: {listed}{more}.{advice and ' '}{advice}")
 
     def __reduce__(self) -> tuple:
         # pickle would pass the message to __init__, which takes other arguments; worker processes pickle their errors

@@ -188,7 +188,8 @@ def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
 def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:
     """The matrix that holds the counts."""
     if layer is not None and layer not in adata.layers:
-        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers)
+        advice = f"Name none to read mdata[{key!r}].X."
+        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers, advice)
     x = adata.X if layer is None else adata.layers[layer]
     if x is None:
         raise ScmambaError(f"mdata[{key!r}].X is empty. Name the layer that holds counts: layers={{{kind!r}: ...}}.")
