@@ -65,6 +65,21 @@ def test_a_type_of_one_batch_stays_apart():
     assert knn_accuracy(z[pair], labels[pair]) > 0.9
 
 
+def test_a_batch_that_lacks_a_modality_has_no_offset_in_it():
+    """What a batch does to accessibility is not known from cells without it: as for a batch that is not known at all."""
+    mdata = simulate_multiome(**SIZES, n_batches=3, batch_strength=0.8)
+    batch = mdata.obs["batch"].astype(str)
+    last = sorted(batch.unique())[-1]
+    mosaic = mudata.MuData({"rna": mdata["rna"], "atac": mdata["atac"][(batch != last).to_numpy()].copy()})
+    mosaic.obs["batch"] = batch.astype("category")
+    offsets = {
+        kind: model_of(mosaic, "batch").module.joint.get_buffer(f"batch_offset_{kind}") for kind in ("rna", "atac")
+    }
+    number = sorted(batch.unique()).index(last)
+    assert not offsets["atac"][number].any() and offsets["rna"][number].any()
+    assert all(offsets["atac"][i].any() for i in range(number))
+
+
 def test_labels_never_reach_the_embedding():
     """It is equal to the last bit with labels, with shuffled labels and without."""
     mdata = simulate_multiome(**SIZES, batch_strength=0.6)

@@ -136,7 +136,10 @@ def _clusters(z: Tensor, seed: int) -> Tensor:
 
 
 def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tensor:
-    """Offsets of all batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells."""
+    """Offsets of all batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells.
+
+    Of a batch without such cells nothing is known, so its offset is zero.
+    """
     n_batches = int(batch.max()) + 1
     x, batch, cluster = x[present].double(), batch[present], cluster[present]
     of_batch = torch.nn.functional.one_hot(batch, n_batches).double()
@@ -148,4 +151,5 @@ def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -
 
     # a batch that shares no cluster with another one has no unique offset: the smallest solution is taken
     offsets = torch.linalg.lstsq(within(of_batch), within(x), rcond=1e-6, driver="gelsd").solution
-    return (offsets - of_batch.mean(0) @ offsets).float()
+    centred = offsets - of_batch.mean(0) @ offsets
+    return (centred * of_batch.any(0)[:, None]).float()
