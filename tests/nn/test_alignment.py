@@ -155,6 +155,15 @@ def test_few_pairs_move_nothing(n):
     assert torch.equal(alignment.map_rna, torch.eye(Z)) and not alignment.offset_atac.any()
 
 
+def test_a_cell_of_three_modalities_counts_once():
+    """20 cells of three modalities are 40 pairs of each with another, and still 20 cells."""
+    z = {kind: x[:20] for kind, x in apart().items()}
+    z["protein"] = z["rna"].flip(1)
+    alignment = Alignment(list(z), Z)
+    alignment.fit_moments(z, everybody(z), min_cells=30)
+    assert all(torch.equal(alignment.get_buffer(f"map_{kind}"), torch.eye(Z)) for kind in z)
+
+
 @pytest.mark.parametrize(("kind", "weight"), [("rna", ANCHOR_WEIGHT), ("atac", MEMORY_WEIGHT)])
 def test_recall_is_attention_over_the_remembered_cells(kind, weight):
     alignment, cells = Alignment(["rna", "atac"], Z), unit(torch.randn(40, Z))

@@ -152,30 +152,34 @@ class Alignment(nn.Module):
             shared = {k: present[kind] & present[k] for k in partners}
             own = torch.cat([recalled[kind][both] for both in shared.values()])
             theirs = torch.cat([partners[k][both] for k, both in shared.items()])
-            if len(own) >= min_cells:
+            n_cells = int(torch.stack([*shared.values()]).any(0).sum())  # one that has both partners is still one cell
+            if n_cells >= min_cells:
                 unmoved = torch.cat([recalled[k][both] for k, both in shared.items()])
-                matrix, offset = _map_to(theirs, own, unmoved, half_way=not placed)
+                matrix, offset = _map_to(theirs, own, unmoved, n_cells, half_way=not placed)
                 self.get_buffer(f"map_{kind}").copy_(matrix)
                 self.get_buffer(f"offset_{kind}").copy_(offset)
             map_, offset = self.get_buffer(f"map_{kind}").double(), self.get_buffer(f"offset_{kind}").double()
             placed[kind] = recalled[kind] @ map_ + offset
 
 
-def _map_to(theirs: Tensor, own: Tensor, unmoved: Tensor, half_way: bool) -> tuple[Tensor, Tensor]:
-    """Matrix and offset that give ``own`` the moments of their pairs, or half-way, who lay at ``unmoved`` before."""
+def _map_to(theirs: Tensor, own: Tensor, unmoved: Tensor, n_cells: int, half_way: bool) -> tuple[Tensor, Tensor]:
+    """Matrix and offset that give ``own`` the moments of their pairs, or half-way, who lay at ``unmoved`` before.
+
+    A row is a pair; a cell of three modalities has two, so that there are at most as many cells as pairs.
+    """
     # how far they were moved is known, how far both lay apart is estimated
-    apart = _shrunk_mean(unmoved - own) * (0.5 if half_way else 1.0)
+    apart = _shrunk_mean(unmoved - own, n_cells) * (0.5 if half_way else 1.0)
     mean = own.mean(0) + apart + (theirs - unmoved).mean(0)
     middle = (_covariance(own) + _covariance(theirs)) / 2
-    target = middle if half_way else _shrunk(_covariance(theirs), middle, len(own))
-    matrix = power(_shrunk(_covariance(own), middle, len(own)), -0.5) @ power(target, 0.5)
+    target = middle if half_way else _shrunk(_covariance(theirs), middle, n_cells)
+    matrix = power(_shrunk(_covariance(own), middle, n_cells), -0.5) @ power(target, 0.5)
     return matrix, mean - own.mean(0) @ matrix
 
 
-def _shrunk_mean(differences: Tensor) -> Tensor:
-    """Mean of ``(n, z)``, less what the square of a mean of ``n`` is by chance; zero where that is all there is."""
+def _shrunk_mean(differences: Tensor, n_cells: int) -> Tensor:
+    """Mean of ``(n, z)``, less what the square of a mean of ``n_cells`` is by chance; zero where that is all there is."""
     mean = differences.mean(0)
-    by_chance = differences.var(0).sum() / len(differences)
+    by_chance = differences.var(0).sum() / n_cells
     return mean * (1 - by_chance / mean.square().sum().clamp_min(torch.finfo(mean.dtype).tiny)).clamp_min(0)
 
 
