@@ -88,6 +88,20 @@ def test_batches_that_lie_apart_are_named():
         assert [what for what, _ in _unmixed(mdata, model)] == expected
 
 
+def test_cells_that_the_model_cannot_embed_are_left_out_of_the_page(tmp_path):
+    """A further modality has cells of its own: they have no embedding, and no neighbours to be counted."""
+    mdata = simulate_multiome(n_cells=150, n_genes=60, n_peaks=120, n_cell_types=2, n_batches=2, seed=0)
+    images = mdata["rna"][:, :3].copy()
+    images.obs_names = [*images.obs_names[:-40], *(f"alone_{i}" for i in range(40))]
+    more = mudata.MuData({"rna": mdata["rna"], "atac": mdata["atac"], "image": images})
+    more.obs["run"] = pd.Categorical(np.where(np.arange(more.n_obs) % 2, "a", "b"))
+    SCMAMBA.setup_mudata(more, modalities={"rna": "rna", "atac": "atac"}, batch_key="run")
+    model = SCMAMBA(more, encoder="linear")
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    assert np.isnan(model.get_latent_representation()).all(axis=1).sum() == 40
+    assert "190" in write_report(model, tmp_path / "report.html").read_text()
+
+
 def test_the_page_says_when_how_and_with_what_it_was_made(model, tmp_path):
     page = Page(write_report(model, tmp_path / "r.html", command="scmamba-scvi integrate 'a b.h5mu'").read_text())
     assert page.texts["code"] == ["scmamba-scvi integrate 'a b.h5mu'"]

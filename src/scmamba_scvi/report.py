@@ -207,6 +207,8 @@ def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:
     batches = obs_column(mdata, model.batch_key, "batch_key").astype(str).to_numpy()
     cells = np.random.default_rng(0).permutation(mdata.n_obs)[:MAX_CELLS]
     joint, batches = model.get_latent_representation(mdata, cells), batches[cells]
+    embedded = np.isfinite(joint).all(axis=1)  # cells with none of the model's modalities are NaN
+    cells, joint, batches = cells[embedded], joint[embedded], batches[embedded]
     n_neighbors = min(NEIGHBORS, len(cells) // 4)
     if n_neighbors < 1 or len(set(batches)) < 2:
         return
