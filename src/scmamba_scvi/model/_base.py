@@ -18,6 +18,7 @@ from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout
 from ..pp.coordinates import Coordinates, parse_coordinates
 from ._module import SCMAMBAModule
+from .inputs.genome import PARTS
 from .inputs.manager import MultiModalManager
 
 _C = scvi_constants()
@@ -172,7 +173,7 @@ class ModelBase(BaseModelClass):
         Returns
         -------
         A tuple of ``chroms``, the names of the chromosomes, and of int64 ``(f,)``: ``chrom``, the position in ``chroms``, -1
-        for features without coordinates; ``start`` and ``end`` in base pairs.
+        for features without coordinates; ``start`` and ``end`` in base pairs; ``strand``, 1 forward, -1 reverse, 0 not known.
 
         Examples
         --------
@@ -183,7 +184,7 @@ class ModelBase(BaseModelClass):
         kept = self.places_.get(kind)
         if kept is None:
             return parse_coordinates(pd.DataFrame(index=pd.Index(self.feature_names(kind)).astype(str)))
-        arrays = (np.asarray(kept[part], dtype=np.int64) for part in ("chrom", "start", "end"))
+        arrays = (np.asarray(kept[part], dtype=np.int64) for part in PARTS)
         return Coordinates(tuple(kept["chroms"]), *arrays)
 
     @classmethod

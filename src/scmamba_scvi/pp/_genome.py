@@ -20,6 +20,7 @@ from .builds import SPELLINGS
 from .coordinates import (
     CHROM_COLUMNS,
     END_COLUMNS,
+    FORWARD,
     REVERSE,
     START_COLUMNS,
     Coordinates,
@@ -171,7 +172,7 @@ def _loci_of_table(table: pd.DataFrame, what: str) -> pd.DataFrame:
             f"{', '.join(map(repr, table.columns[:10]))}."
         )
     text = {part: _text(table, columns[part]) for part in ("id", "name", "strand")}
-    reverse, forward = np.isin(text["strand"], REVERSE), np.isin(text["strand"], ["1", "1.0"])
+    reverse, forward = np.isin(text["strand"], REVERSE), np.isin(text["strand"], FORWARD)
     text["strand"][reverse], text["strand"][forward] = "-", "+"
     index = text["id"] if columns["name"] is None else text["name"]  # errors quote it
     where = parse_coordinates(table[[columns[part] for part in ("chrom", "start", "end")]].set_axis(index, axis=0))

@@ -21,8 +21,9 @@ INTERVAL_COLUMN: Final = "interval"
 _MISSING: Final = frozenset({"", "na", "nan", "none", "null", "<na>", "."})
 # at most 18 digits and commas: anything longer does not fit int64 and is no position
 _NUMBER: Final = r"(\d[\d,]{0,17})"
-#: The reverse strand, as GTF files and as Ensembl's tables write it.
+#: The strands, as GTF files and as Ensembl's tables write them.
 REVERSE: Final = ("-", "-1", "-1.0")
+FORWARD: Final = ("+", "1", "1.0")
 #: ``chr1:100-200``, with commas, with the strand that GRanges adds. Nothing else contains a colon and two numbers.
 _INTERVAL: Final = re.compile(rf"(.+)(:){_NUMBER}-{_NUMBER}(?::[-+*.])?")
 #: The same with any separator, as in names of peaks. The first group is greedy, so dashes of a chromosome stay in it.
@@ -39,12 +40,13 @@ _NARROWEST_PEAK: Final = 20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Coordinates:
-    """Coordinates of ``f`` features; those that have none carry ``-1`` in every array."""
+    """Coordinates of ``f`` features; those that have none carry ``-1`` in every array but that of the strands."""
 
     chroms: tuple[str, ...]  # chromosomes in natural order, as the data spell them
     chrom: np.ndarray  # (f,) int64, index into chroms
     start: np.ndarray  # (f,) int64
     end: np.ndarray  # (f,) int64
+    strand: np.ndarray  # (f,) int64: 1 forward, -1 reverse, 0 not known
 
     @property
     def placed(self) -> np.ndarray:
@@ -61,7 +63,8 @@ def parse_coordinates(var: pd.DataFrame) -> Coordinates:
 
     A feature's coordinates come from the first of these that has them: the columns ``chrom``, ``start``, ``end`` (or
     their other spellings, see `CHROM_COLUMNS`; without an ``end`` the start stands for both), the column ``interval``
-    as 10x writes it, the feature's name (``chr1:100-200``, ``chr1-100-200``, ``chr1_100_200``).
+    as 10x writes it, the feature's name (``chr1:100-200``, ``chr1-100-200``, ``chr1_100_200``). The strand comes from the
+    column ``strand``.
 
     Chromosomes are the same with and without ``chr``, and ``chrM`` is ``MT``. An empty or ``NA`` chromosome, or a
     missing or negative start or end, means that the feature has no coordinates, which is never an error. Text that is no
@@ -80,7 +83,15 @@ def parse_coordinates(var: pd.DataFrame) -> Coordinates:
             chrom[todo], start[todo], end[todo] = found
     code, spellings = pd.factorize(chrom, sort=False)
     chroms, code_of = _number_chromosomes(spellings)
-    return Coordinates(chroms, code_of[code], start, end)
+    return Coordinates(chroms, code_of[code], start, end, parse_strands(var))
+
+
+def parse_strands(var: pd.DataFrame) -> np.ndarray:
+    """Strand of each feature of ``var``, from its column ``strand``: int64 ``(f,)``, 1 forward, -1 reverse, 0 not known."""
+    if "strand" not in var:
+        return np.zeros(len(var), dtype=np.int64)
+    text = var["strand"].astype(str)
+    return text.isin(FORWARD).to_numpy(np.int64) - text.isin(REVERSE).to_numpy(np.int64)
 
 
 def find_column(columns: Iterable[object], spellings: Sequence[str]) -> str | None:

@@ -16,7 +16,8 @@ def test_coordinates_that_names_say_are_not_kept_twice():
     var["chrom"], var["start"], var["end"] = ["chr2", "chr1"], [10, 20], [15, 25]
     kept = places_to_keep(var)
     assert [kept["chroms"][i] for i in kept["chrom"]] == ["chr2", "chr1"]
-    assert (kept["start"], kept["end"]) == ([10, 20], [15, 25])
+    assert (kept["start"], kept["end"], kept["strand"]) == ([10, 20], [15, 25], [0, 0])
+    assert places_to_keep(var.assign(strand=pd.Categorical(["-", "+"])))["strand"] == [-1, 1]
 
 
 def test_one_build_in_several_spellings_is_one_build():

@@ -113,6 +113,31 @@ def test_pairs_and_distances_are_those_of_the_coordinates(linked, table):
     assert len(closer) == (np.abs(table["distance"]) <= 1000).sum()
 
 
+def test_new_data_take_the_strands_of_the_model(table, tmp_path):
+    """A query has the model's features without their columns; distances are those of the reference."""
+    mdata = simulate_multiome(n_cells=300, n_genes=200, n_peaks=600, n_cell_types=2, seed=0)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    model.export(tmp_path / "exported")
+    here = model.get_region_links().set_index(["gene", "peak"])["distance"].sort_index()
+    new = mdata[np.arange(299, -1, -1)].copy()
+    new["rna"].var = new["rna"].var.drop(columns=PLACES)
+    for of in (model, SCMAMBA.from_export(tmp_path / "exported", mdata)):
+        query = SCMAMBA.load_query_data(new, of)
+        assert query.get_region_links().set_index(["gene", "peak"])["distance"].sort_index().equals(here)
+    assert (here < 0).any() and (here > 0).any()
+
+
+def test_genes_without_strands_are_said_to_begin_at_their_start(linked, table):
+    model, mdata = linked
+    unknown = mdata.copy()
+    unknown["rna"].var = unknown["rna"].var.drop(columns="strand")
+    with pytest.warns(UserWarning, match="No strand of a gene is known.*annotate_genome"):
+        links = model.get_region_links(unknown).set_index(["gene", "peak"])["distance"].sort_index()
+    assert not links.equals(table.set_index(["gene", "peak"])["distance"].sort_index())
+
+
 def test_genes_moved_to_other_chromosomes_have_no_links(linked, table):
     """Without true links, p is distributed as by chance; with some, more of them are low."""
     model, mdata = linked

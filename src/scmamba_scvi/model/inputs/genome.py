@@ -11,6 +11,8 @@ from ...errors import ScmambaError
 from ...pp.builds import canonical_build, recorded_build
 from ...pp.coordinates import parse_coordinates
 
+#: What is kept of each feature, as in `Coordinates`.
+PARTS = ("chrom", "start", "end", "strand")
 #: Modalities whose features have coordinates.
 PLACED_KINDS = ("rna", "atac")
 
@@ -20,12 +22,11 @@ def places_to_keep(var: pd.DataFrame) -> dict[str, Any] | None:
     where = parse_coordinates(var)
     named = parse_coordinates(pd.DataFrame(index=var.index))
     same = where.chroms == named.chroms and all(
-        np.array_equal(getattr(where, part), getattr(named, part)) for part in ("chrom", "start", "end")
+        np.array_equal(getattr(where, part), getattr(named, part)) for part in PARTS
     )
     if same:
         return None
-    parts = {part: getattr(where, part).tolist() for part in ("chrom", "start", "end")}
-    return {"chroms": list(where.chroms), **parts}
+    return {"chroms": list(where.chroms), **{part: getattr(where, part).tolist() for part in PARTS}}
 
 
 def build_of(mdata: MuData, modalities: Mapping[str, str], genome: str | None) -> str | None:

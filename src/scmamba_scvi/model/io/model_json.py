@@ -14,6 +14,7 @@ from ..._keys import BATCH_KEY, KINDS, LABELS_KEY
 from ...config import ModelConfig
 from ...errors import ScmambaError
 from ...pp import FeatureLayout
+from ..inputs.genome import PARTS
 from ..tools.linear_classifier import LinearClassifier
 
 FORMAT: Final = "scmamba-scvi model"
@@ -50,7 +51,7 @@ ENTRIES: Final[dict[str, Any]] = {
     "config": dict,
     "match_temperatures": {...: (float, int)},
     "classifier": ({"labels_key": str, "by_modalities": {...: CLASSIFIER}}, NoneType),
-    "places": {...: ({"chroms": [str], "chrom": [int], "start": [int], "end": [int]}, NoneType)},
+    "places": {...: ({"chroms": [str], **{part: [int] for part in PARTS}}, NoneType)},
     "setup_args": SETUP_ARGUMENTS,
     "features": {...: [str]},
     "layouts": {...: LAYOUT},
@@ -120,7 +121,7 @@ def _with_objects(described: dict[str, Any]) -> dict[str, Any]:
             raise ScmambaError(f"features and layout of {kind} do not belong to each other.")
     for kind, places in described["places"].items():
         if places is not None:
-            chrom, *_ = np.asarray([places[part] for part in ("chrom", "start", "end")], dtype=np.int64)
+            chrom, *_ = np.asarray([places[part] for part in PARTS], dtype=np.int64)
             if len(chrom) != len(features[kind]) or ((chrom < -1) | (chrom >= len(places["chroms"]))).any():
                 raise ScmambaError(f"the coordinates of {kind} are damaged.")
     if not all(0 < t < math.inf for t in described["match_temperatures"].values()):

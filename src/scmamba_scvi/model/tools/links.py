@@ -13,7 +13,7 @@ from ..._compat import warn
 from ...errors import ScmambaError
 from ...ops.csr import transposed_product
 from ...pp import value_transform
-from ...pp.coordinates import REVERSE, Coordinates, chromosome_key, parse_coordinates
+from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates, parse_strands
 from ..inputs.arguments import check_count, feature_positions
 from ..inputs.matrices import in_parts
 from .cells import as_mudata, embed_modality, key_of, refuse_anndata
@@ -58,7 +58,7 @@ class LinksMixin(EmbeddingMixin):
         max_distance
             Largest distance in bases between the start of transcription and the centre of a peak, in either direction.
             Transcription starts at the start of the gene, or at its end where ``var["strand"]`` is ``"-"`` or, as Ensembl
-            writes it, -1. Within 250,000 bases are most known enhancers of a gene; a larger window has more pairs, which
+            writes it, -1; data that come without strands take those of the model's own. Within 250,000 bases are most known enhancers of a gene; a larger window has more pairs, which
             makes every q larger.
         batch_size
             Cells of a minibatch; changes speed only.
@@ -116,8 +116,7 @@ class LinksMixin(EmbeddingMixin):
         with as_mudata(self, adata) as mdata:
             genes_at, peaks_at = (self._coordinates_for_links(mdata, kind) for kind in ("rna", "atac"))
             asked = self._genes_to_link(genes, genes_at)
-            strand = mdata.mod[self.kinds["rna"]].var.reindex(index=self.feature_names("rna"), columns=["strand"])
-            forward = ~strand["strand"].astype(str).isin(REVERSE).to_numpy()  # also where no strand is known
+            forward = self._strands_for_links(mdata) != -1  # also where no strand is known
             gene_vectors, _ = self._feature_vectors(mdata, "rna", batch_size)
             peak_vectors, n_cells = self._feature_vectors(mdata, "atac", batch_size)
         start = np.where(forward, genes_at.start, genes_at.end)
@@ -154,6 +153,18 @@ class LinksMixin(EmbeddingMixin):
                 f"No feature of {key!r} has coordinates, so no peak is known to be near a gene: {advice}."
             )
         return where
+
+    def _strands_for_links(self, mdata: MuData) -> np.ndarray:
+        """Strands of the genes: those of the data, or the model's own where the data have none; warns where neither has."""
+        var = mdata.mod[key_of(self, mdata, "rna")].var.reindex(self.feature_names("rna"))
+        for strand in (parse_strands(var), self.coordinates("rna").strand):
+            if strand.any():
+                return strand
+        warn(
+            "No strand of a gene is known, so each is taken to be transcribed from its start, which is its end for about half "
+            "of them: annotate_genome(mdata, gtf=...) writes the strands."
+        )
+        return strand
 
     def _genes_to_link(self, genes: Sequence[str] | None, where: Coordinates) -> np.ndarray:
         """Positions of the genes, in the order of the model."""
