@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scmamba_scvi._files import atomic_write
+
 from .methods import Embeddings, Method
 from .paths import ROOT
 from .process import MB, ProcessEndedError, in_process, peak_rss
@@ -113,8 +115,8 @@ def read(results: Path) -> list[dict]:
 def keep(results: Path, result: dict) -> None:
     """Write a line in place of an older one with the same identity, and print it."""
     kept = [r for r in read(results) if any(r[k] != result[k] for k in IDENTITY)]
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text("".join(json.dumps(r) + "\n" for r in [*kept, result]))
+    with atomic_write(results) as file:  # a run that is ended loses no line
+        file.write_text("".join(json.dumps(r) + "\n" for r in [*kept, result]))
     shown = result.get("scores") or {k: result[k] for k in ("skipped", "failed") if k in result}
     shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in shown.items()}
     seconds = f" ({result['fit_s']:.0f} s)" if "fit_s" in result else ""

@@ -116,11 +116,12 @@ METHODS: dict[str, Method] = {
         *(_variant("cosine weight", f"{w:g}", scmamba(cosine_weight=w)) for w in (0.3, 1.0, 3.0)),
         _variant("negatives", "of the other modality alone", scmamba(negatives="other")),
         _variant("alignment", "none", scmamba(align=False)),
+        _variant("alignment", "none, negatives of the other modality alone", scmamba(align=False, negatives="other")),
         *(_variant("minibatch", f"{n:,} cells", scmamba(batch_size=n)) for n in (128, 1_024)),
         _variant("values of RNA", "log1p", scmamba(values={"rna": "log1p"})),
         _variant("initialization", "weights from the same cells", scmamba(spectral_weights="in-sample")),
         _variant("initialization", "not spectral", scmamba(spectral=False, gate_init=1.0)),
         _variant("joint embedding", "mean of the modalities", scmamba(joint="shared")),
-        _variant("joint embedding", "batches left in", scmamba(correct_batches=False), batches=True),
+        *(_variant("joint embedding", f"weight of the shared part {w:g}", scmamba(joint_shared_weight=w)) for w in (0.25, 1.0)),
     )
 }  # fmt: skip
