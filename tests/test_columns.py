@@ -31,6 +31,14 @@ def test_a_column_of_obs_comes_first(mdata):
     assert obs_column(mdata, "kind").tolist() == ["own"] * 4
 
 
+def test_the_column_of_a_modality_is_not_an_old_copy_of_it(mdata):
+    """mudata may copy rna:part into obs when the MuData is made, and leaves the copy as it was."""
+    mdata["rna"].obs["part"] = "now"
+    mdata.obs["rna:part"] = "before"
+    assert set(obs_column(mdata, "rna:part").dropna()) == {"now"}
+    assert set(obs_column(mdata, "rna:part").dropna().index) == set(mdata["rna"].obs_names)
+
+
 def test_columns_of_modalities_are_joined_by_name(mdata):
     found = obs_column(mdata, "kind")
     assert found.index.equals(mdata.obs_names)

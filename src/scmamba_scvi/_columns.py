@@ -15,21 +15,23 @@ if TYPE_CHECKING:
 
 def has_obs_column(data: MuData | AnnData, name: str) -> bool:
     """Whether `obs_column` finds ``name``."""
-    return name in data.obs or bool(_in_modalities(data, name))
+    return name in data.obs or bool(_in_named_modality(data, name) or _in_modalities(data, name))
 
 
 def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs") -> pd.Series:
     """Value of each cell in the column ``name``, missing where nothing holds one, in the order of ``data.obs``.
 
-    A column of ``data.obs`` comes first. One that ``obs`` of a MuData lacks is read from its modalities: from the one that
-    ``"rna:name"`` names, else from all that have it, each for its own cells, which may not contradict each other.
+    ``"rna:name"`` is the column of this modality: mudata may keep an older copy of it, of the same name, in ``obs`` of the
+    MuData. Otherwise a column of ``data.obs`` comes first, and one that it lacks is read from all modalities that have it,
+    each for its own cells, which may not contradict each other.
     ``argument`` is what ``name`` is called in errors.
     """
     if not isinstance(name, str):
         raise ScmambaError(f"{argument} must be the name of a column of obs, got {name!r}.")
-    if name in data.obs:
+    found = _in_named_modality(data, name)
+    if not found and name in data.obs:
         return data.obs[name]
-    found = _in_modalities(data, name)
+    found = found or _in_modalities(data, name)
     if not found:
         of_modalities = [(key, column) for key, part in getattr(data, "mod", {}).items() for column in part.obs]
         known = [
@@ -71,13 +73,16 @@ def in_order_of(cells: Any, values: Any, argument: str) -> Any:
     return values.reindex(names)
 
 
-def _in_modalities(data: MuData | AnnData, name: str) -> dict[str, pd.Series]:
-    """Columns of the modalities that ``name`` or ``"rna:name"`` names."""
+def _in_named_modality(data: MuData | AnnData, name: str) -> dict[str, pd.Series]:
+    """The column of one modality that ``"rna:name"`` names, if there is one."""
     modalities = getattr(data, "mod", {})
     key, _, rest = name.partition(":")
-    if key in modalities and rest in modalities[key].obs:
-        return {key: modalities[key].obs[rest]}
-    return {key: part.obs[name] for key, part in modalities.items() if name in part.obs}
+    return {key: modalities[key].obs[rest]} if key in modalities and rest in modalities[key].obs else {}
+
+
+def _in_modalities(data: MuData | AnnData, name: str) -> dict[str, pd.Series]:
+    """Columns called ``name`` of all modalities that have one."""
+    return {key: part.obs[name] for key, part in getattr(data, "mod", {}).items() if name in part.obs}
 
 
 def _as_before(column: pd.Series, dtypes: list) -> pd.Series:
