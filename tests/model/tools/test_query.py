@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from shapes import mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
@@ -72,3 +73,18 @@ def test_the_report_adds_up(trained):
     report = SCMAMBA.prepare_query_mudata(rna, trained).uns["query_mapping"]["rna"]
     assert report["found"] == report["by_name"] == 150 - 15 and report["coverage"] == 135 / 150
     assert report["features_of_query"] == report["by_name"] + report["by_overlap"] + report["ignored"] == 140
+
+
+def test_a_query_has_counts_of_its_own():
+    """scanpy normalises in place: neither the user's data nor the layer of counts may change with it."""
+    mdata = mudata_of({"rna": poisson(60, 20), "atac": poisson(60, 30)})
+    for part in mdata.mod.values():
+        part.layers["counts"] = part.X.copy()
+    SCMAMBA.setup_mudata(mdata, layers={"rna": "counts"})
+    query = SCMAMBA.prepare_query_mudata(mdata, SCMAMBA(mdata, encoder="linear"), layers={"rna": "counts"})
+    for key in ("rna", "atac"):
+        before = mdata[key].X.copy()
+        query[key].X *= 3
+        assert (query[key].X != 3 * before).nnz == 0 if sparse.issparse(before) else (query[key].X == 3 * before).all()
+        for kept in (mdata[key].X, mdata[key].layers["counts"], query["rna"].layers["counts"]):
+            assert abs(kept - (before if kept.shape == before.shape else mdata["rna"].X)).max() == 0

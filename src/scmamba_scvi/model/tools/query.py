@@ -1,7 +1,7 @@
 """New data brought to the features of a model: genes by name, peaks by name or by overlap, missing ones zero and marked."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,8 @@ def _mapped(
     """One modality of the query, called ``key`` there, with the features of the model; and how they were found."""
     check_names(source, f"mdata[{key!r}]")
     known = pd.Index(model.feature_names(kind)).astype(str)
-    counts, setup = in_memory(matrix_of(source, kind, key, layer)), model.registry_[_C._SETUP_ARGS_KEY]
+    stored, setup = matrix_of(source, kind, key, layer), model.registry_[_C._SETUP_ARGS_KEY]
+    counts = in_memory(stored)
     for _ in checked_blocks(counts, source, kind, key, layer, require_counts=setup["require_counts"]):
         pass  # here, since the result has no other layers to name
     by_name = known.get_indexer(source.var_names)
@@ -79,10 +80,11 @@ def _mapped(
     found = np.isin(np.arange(len(known)), target)
     _check_coverage(found, known, source.var, key, min_coverage)
     x, kept = _apply(counts, target, len(known))
+    x = x.copy() if x is stored else x  # scanpy normalises in place, there or here
     layer_of_model = setup["layers"].get(kind)
     adata = AnnData(
         x, obs=_own_columns(source.obs), var=pd.DataFrame({FOUND_COLUMN: found}, index=known),
-        layers={} if layer_of_model is None else {layer_of_model: x},
+        layers={} if layer_of_model is None else {layer_of_model: x.copy()},
     )  # fmt: skip
     n_by_name, n_mapped = int((by_name >= 0).sum()), int((target >= 0).sum())
     return adata, {
@@ -144,7 +146,7 @@ def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: 
     )
 
 
-def _apply(counts, target: np.ndarray, n_model: int) -> tuple[object, float]:
+def _apply(counts: Any, target: np.ndarray, n_model: int) -> tuple[Any, float]:
     """Counts ``(n, f)`` of the model's features, summed where several map to one; and the fraction of all counts kept."""
     if np.array_equal(target, np.arange(n_model)):
         return counts, 1.0
