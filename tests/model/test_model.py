@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import warnings
 
 import mudata
 import numpy as np
@@ -187,6 +188,19 @@ def test_new_cells_need_neither_batches_nor_labels(trained):
         UserWarning, match=r"300 of 300 cells is not corrected for batches: the data have no obs\['batch'\]"
     ):
         assert np.isfinite(trained.get_latent_representation(other)).all()
+
+
+def test_batches_of_new_cells_are_read_as_they_are_now(trained, reference):
+    """A name that is corrected after a first look at new data counts, though these were never set up by the user."""
+    other = plain(trained.adata)
+    right = other.obs["batch"].astype(str)
+    for wrong in ("Batch 1", right[::-1].to_numpy()):
+        other.obs["batch"] = wrong
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert not np.allclose(trained.get_latent_representation(other), reference, atol=1e-3)
+        other.obs["batch"] = right
+        np.testing.assert_allclose(trained.get_latent_representation(other), reference, atol=1e-5)
 
 
 def test_new_cells_may_have_unseen_batches(trained, reference):

@@ -154,6 +154,11 @@ class ModelBase(BaseModelClass):
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
         with drop_setup_with(self, adata):
+            if adata is not None:
+                managers = self._per_instance_manager_store.get(self.id, {})
+                manager = managers.get(adata.uns.get(_C._SCVI_UUID_KEY))
+                if manager is not None and manager.adata is adata and manager.is_outdated:
+                    del managers[manager.adata_uuid]  # they are registered again
             return super()._validate_anndata(adata, copy_if_view)
 
     @property

@@ -16,7 +16,7 @@ from scvi.data import AnnDataManager
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ..._columns import has_obs_column
+from ..._columns import has_obs_column, obs_column
 from ..._compat import scvi_constants
 from ..._keys import CELLS_KEY, KINDS, LABELS_KEY, present_key, x_key
 from ...errors import ScmambaError
@@ -90,6 +90,7 @@ class MultiModalManager(AnnDataManager):
     """
 
     _kept: Mapping[str, ModalityMatrix] = MappingProxyType({})  # see `kept_on`
+    _batch_column: pd.Series | None = None  # of new data, see `is_outdated`
 
     def create_torch_dataset(self, indices=None, data_and_attributes=None, load_sparse_tensor=False):
         """Dataset of this MuData; minibatches are sparse where the data are, whatever ``load_sparse_tensor`` says."""
@@ -190,7 +191,24 @@ class MultiModalManager(AnnDataManager):
 
     def transfer_fields(self, adata_target, **kwargs) -> MultiModalManager:
         """Manager of new data with this one's setup; new data may have batches and labels that were not seen before."""
-        return super().transfer_fields(adata_target, **{"extend_categories": True, **kwargs})
+        manager = super().transfer_fields(adata_target, **{"extend_categories": True, **kwargs})
+        manager._batch_column = manager._read_batch_column()
+        return manager
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether new data, which nobody set up, have got other batches since they were first used."""
+        if self._batch_column is None:
+            return False
+        before, now = self._batch_column, self._read_batch_column()
+        return not before.equals(now)
+
+    def _read_batch_column(self) -> pd.Series:
+        """Batches of the data as they are now, empty if they have none."""
+        column = self._setup_args["batch_key"]
+        if column is None or not has_obs_column(self.adata, column):
+            return pd.Series(dtype=object)
+        return obs_column(self.adata, column).copy()
 
     @property
     def _setup_args(self) -> dict:
