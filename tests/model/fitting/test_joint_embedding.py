@@ -80,6 +80,20 @@ def test_a_batch_that_lacks_a_modality_has_no_offset_in_it():
     assert all(offsets["atac"][i].any() for i in range(number))
 
 
+def test_cells_of_a_batch_of_a_few_are_left_where_they_are():
+    """Their mean would be taken for the effect of the batch, and what they are be taken out with it."""
+    mdata = simulate_multiome(**SIZES, batch_strength=0.8)
+    batch = mdata.obs["batch"].astype(str)
+    batch.iloc[:5] = "small"
+    mdata.obs["batch"] = batch
+    with pytest.warns(UserWarning, match=r"fewer than 20 of the \d+ cells.*'small' \([1-5]\)\. Check that 'batch'"):
+        model = model_of(mdata, "batch")
+    offsets = [model.module.joint.get_buffer(f"batch_offset_{kind}") for kind in ("rna", "atac")]
+    of_batch = dict(zip(model.batches, zip(*offsets, strict=False), strict=False))
+    assert not any(offset.any() for offset in of_batch.pop("small"))
+    assert all(offset.any() for pair in of_batch.values() for offset in pair) and len(of_batch) == 2
+
+
 def test_labels_never_reach_the_embedding():
     """It is equal to the last bit with labels, with shuffled labels and without."""
     mdata = simulate_multiome(**SIZES, batch_strength=0.6)

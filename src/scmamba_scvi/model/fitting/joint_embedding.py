@@ -19,7 +19,7 @@ from .initialization import MAX_CELLS
 
 #: Cells of a cluster on average: enough for the mean of each batch in it.
 CELLS_PER_CLUSTER = 50
-#: The offset of a batch that came after training is a mean over its cells: of fewer it would describe just these cells.
+#: The offset of a batch is a mean over its cells: of fewer it would describe just these cells, and take out what they are.
 MIN_CELLS_OF_BATCH = 20
 #: Of fewer cells, the reliability of a component is hardly better known than without measuring it.
 MIN_CELLS_OF_RELIABILITY = 20
@@ -102,15 +102,18 @@ def fit_new_batches(
     ``batches`` ``(n_obs,)`` are the batches of all cells, those from ``first_new`` on are new. Returned are new batches with
     fewer than `MIN_CELLS_OF_BATCH` cells, whose offsets stay zero, and their numbers of cells.
     """
-    small = {}
-    for number in np.unique(batches[batches >= first_new]):
-        cells = np.flatnonzero(batches == number)
-        if len(cells) < MIN_CELLS_OF_BATCH:
-            small[int(number)] = len(cells)
-            continue
-        features, present = _features(module, matrices, sample(cells, MAX_CELLS, seed))
-        _joint(module).fit_batch_offset(features, present, int(number), N_ROUNDS)
+    new = batches[batches >= first_new]
+    small = small_batches(new)
+    for number in sorted(set(new.tolist()) - small.keys()):
+        cells = sample(np.flatnonzero(batches == number), MAX_CELLS, seed)
+        _joint(module).fit_batch_offset(*_features(module, matrices, cells), number, N_ROUNDS)
     return small
+
+
+def small_batches(batches: np.ndarray) -> dict[int, int]:
+    """Batches with fewer than `MIN_CELLS_OF_BATCH` of these cells ``(n,)``, and their numbers of cells."""
+    numbers, sizes = np.unique(batches, return_counts=True)
+    return {int(number): int(size) for number, size in zip(numbers, sizes, strict=True) if size < MIN_CELLS_OF_BATCH}
 
 
 def _joint(module: SCMAMBAModule) -> JointEmbedding:
@@ -138,7 +141,7 @@ def _clusters(z: Tensor, seed: int) -> Tensor:
 def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tensor:
     """Offsets of all batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells.
 
-    Of a batch without such cells nothing is known, so its offset is zero.
+    Of a batch with fewer than `MIN_CELLS_OF_BATCH` such cells too little is known, so its offset is zero.
     """
     n_batches = int(batch.max()) + 1
     x, batch, cluster = x[present].double(), batch[present], cluster[present]
@@ -152,4 +155,4 @@ def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -
     # a batch that shares no cluster with another one has no unique offset: the smallest solution is taken
     offsets = torch.linalg.lstsq(within(of_batch), within(x), rcond=1e-6, driver="gelsd").solution
     centred = offsets - of_batch.mean(0) @ offsets
-    return (centred * of_batch.any(0)[:, None]).float()
+    return (centred * (of_batch.sum(0) >= MIN_CELLS_OF_BATCH)[:, None]).float()

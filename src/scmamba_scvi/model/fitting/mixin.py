@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -19,7 +20,7 @@ from .alignment import fit_alignment
 from .calibration import calibrate
 from .held_out import embed_all
 from .initialization import MAX_CELLS, decompose, fit_values, initialize_linear_branch
-from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, initialize_joint
+from .joint_embedding import MIN_CELLS_OF_BATCH, fit_joint, fit_new_batches, initialize_joint, small_batches
 
 
 class FittingMixin(ModelBase):
@@ -57,6 +58,7 @@ class FittingMixin(ModelBase):
         batches = None
         if self._corrects_batches:
             batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
+            self._warn_of_small(small_batches(batches), len(batches))
         removed = fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
         self.training_summary_["batch_variance_removed"] = removed
 
@@ -68,12 +70,20 @@ class FittingMixin(ModelBase):
         batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
         matrices = {kind: manager.matrix(kind) for kind, key in self.modalities_.items() if key in manager.adata.mod}
         seed = settings.seed or 0
-        small = fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed)
-        for number, n_cells in small.items():
-            warn(
-                f"Batch {self.batches[number]!r} has {n_cells} cells, fewer than the {MIN_CELLS_OF_BATCH} that a batch "
-                f"offset is estimated from: its joint embedding is not corrected."
-            )
+        self._warn_of_small(
+            fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed), len(batches)
+        )
+
+    def _warn_of_small(self, batches: Mapping[int, int], n_cells: int) -> None:
+        """Name the batches, of so many cells each, that are too small among the ``n_cells`` to be corrected for."""
+        if not batches:
+            return
+        names = ", ".join(f"{self.batches[number]!r} ({size})" for number, size in list(batches.items())[:3])
+        more = f" and {len(batches) - 3:,} more" if len(batches) > 3 else ""
+        warn(
+            f"Batches with fewer than {MIN_CELLS_OF_BATCH} of the {n_cells:,} cells that offsets are estimated from are not "
+            f"corrected in the joint embedding: {names}{more}. Check that {self.batch_key!r} is the column of the batches."
+        )
 
     @torch.inference_mode()
     def _fit_to_validation(self, cells: np.ndarray, held_out: np.ndarray) -> None:
