@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -125,6 +126,18 @@ def test_tables_are_read_from_files(tmp_path, ending):
     annotate_genome(adata, tmp_path / f"genes{ending}")
     assert listed(adata) == [CD3D, CD22]
     assert adata.var["strand"].tolist() == ["-", "+"]
+
+
+def test_genes_of_another_species_are_doubted():
+    """CD3D of human and Cd3d of mouse are two genes at two places, though names that differ in case may be one."""
+    of_mouse = AnnData(np.ones((1, 3)), var=pd.DataFrame(index=["Cd3d", "Cd19", "Xist"]))
+    table = pd.DataFrame({"gene_name": ["CD3D", "CD19"], "chrom": "chr1", "start": [1, 2], "end": [5, 6]})
+    with pytest.warns(UserWarning, match="2 of 3 genes were found only by ignoring case.*'Cd3d'.*'CD3D'.*species"):
+        assert annotate_genome(of_mouse, table).n_by_name == 2
+    of_mouse.var_names = ["CD3D", "Cd19", "Xist"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert annotate_genome(of_mouse, table, overwrite=True).n_by_name == 2
 
 
 @pytest.mark.parametrize("strand", [[-1, 1], [-1.0, 1.0], ["-1", "1"]])

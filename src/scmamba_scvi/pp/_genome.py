@@ -14,6 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from .._compat import warn
 from .._keys import kind_of_key
 from ..errors import ScmambaError, UnknownNameError
 from .builds import SPELLINGS
@@ -95,7 +96,8 @@ def annotate_genome(
     loci = _read_annotation(gtf)
     before = parse_coordinates(adata.var)
     todo = np.ones(adata.n_vars, dtype=bool) if overwrite else ~before.placed
-    found, n_by_id, n_by_name, n_ambiguous = _look_up(adata.var, loci, todo)
+    found, (n_by_id, n_as_written, n_in_other_case), n_ambiguous = _look_up(adata.var, loci, todo)
+    n_by_name = n_as_written + n_in_other_case
     n_kept = int((before.placed & (found < 0)).sum())
     coverage = pd.Series({
         "n_features": adata.n_vars, "n_placed": n_kept + n_by_id + n_by_name, "n_kept": n_kept, "n_by_id": n_by_id,
@@ -105,6 +107,13 @@ def annotate_genome(
         raise ScmambaError(
             f"No gene matches: the data have {_examples(adata.var_names)}, the annotation has "
             f"{_examples(loci['name'])} with ids {_examples(loci['id'])}. Are both of the same species, with gene names or ids?"
+        )
+    if n_in_other_case > n_by_id + n_as_written:
+        warn(
+            f"{n_in_other_case:,} of {adata.n_vars:,} genes were found only by ignoring case: the data have "
+            f"{_examples(adata.var_names)}, the annotation has {_examples(loci['name'])}. Genes of mouse and human differ so. "
+            f"If the annotation is of another species, the coordinates are wrong: call annotate_genome again with that of the "
+            f"data and overwrite=True."
         )
     _write(adata.var, before, loci, found)
     several = f"; {n_ambiguous:,} lie at several loci, the first was taken" if n_ambiguous else ""
@@ -230,8 +239,11 @@ def _attribute(attributes: str, *names: str) -> str:
     return ""
 
 
-def _look_up(var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray) -> tuple[np.ndarray, int, int, int]:
-    """Row of ``loci`` of each feature that is ``todo`` ``(f,)``, -1 for none; how many by id, by name, and at several loci."""
+def _look_up(var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray) -> tuple[np.ndarray, list[int], int]:
+    """Row of ``loci`` of each feature that is ``todo`` ``(f,)``, -1 for none; how many were found, and how many at several loci.
+
+    The former are three numbers: found by id, by name, and by name only if case is ignored.
+    """
     var_ids, var_symbols = (_text(var, find_column(var, columns)) for columns in (ID_COLUMNS, NAME_COLUMNS))
     names = var.index.astype(str).to_numpy(dtype=object)
     var_ids, var_symbols, names = map(_without_genome, (var_ids, var_symbols, names))
@@ -255,7 +267,7 @@ def _look_up(var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray) -> tuple[n
             found[asked] = [row_of.get(key, -1) for key in spelled]
             n_ambiguous += sum(key in several for key in spelled)
         n_found.append(int((found >= 0).sum() - before))
-    return found, n_found[0], sum(n_found[1:]), n_ambiguous
+    return found, n_found, n_ambiguous
 
 
 def _without_genome(names: np.ndarray) -> np.ndarray:
