@@ -199,7 +199,7 @@ def _write_equation(translator, node):
 
 #: Which part of a figure a card of tutorials.md shows, one whole panel: left, top, right, bottom, as fractions of the figure.
 _PANELS = {
-    "quickstart": (0, 0, 0.515, 1),
+    "quickstart": (0, 0, 0.527, 1),
     "batches": (0, 0.1, 0.455, 1),
     "mosaic": (0, 0, 0.48, 1),
     "citeseq": (0, 0, 0.43, 1),
