@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import inspect
+import io
 import json
 import re
 import urllib.request
@@ -14,6 +15,7 @@ from typing import get_type_hints
 
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
+from PIL import Image
 from sphinx.addnodes import desc_signature
 
 from scmamba_scvi.config import ModelConfig, TrainConfig
@@ -195,17 +197,34 @@ def _write_equation(translator, node):
     raise SkipNode
 
 
+#: Which part of a figure a card of tutorials.md shows, one whole panel: left, top, right, bottom, as fractions of the figure.
+_PANELS = {
+    "quickstart": (0, 0, 0.527, 1),
+    "batches": (0, 0.1, 0.455, 1),
+    "mosaic": (0, 0, 0.48, 1),
+    "citeseq": (0, 0, 0.43, 1),
+    "comparison": (0, 0, 0.34, 0.79),
+    "atlas": (0, 0, 0.502, 0.5),
+}
+#: Figures of cards whose notebooks draw none.
+_DRAWN = {"comparison": "types_and_seconds.png", "atlas": "scaling.png"}
+
+
 def _write_thumbnails(app):
-    """Write the last figure of the cell tagged "thumbnail" of each notebook, for the gallery of tutorials.md."""
-    folder = Path(app.srcdir, "generated")
-    folder.mkdir(exist_ok=True)
+    """Write a panel of the last figure of the cell tagged "thumbnail" of each notebook, for the gallery of tutorials.md."""
+    figures = {name: Path(app.srcdir, "_static", file).read_bytes() for name, file in _DRAWN.items()}
     for path in Path(app.srcdir, "notebooks").glob("*.ipynb"):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if "thumbnail" in cell["metadata"].get("tags", ()):
-                figures = [
-                    output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {})
-                ]
-                (folder / f"{path.stem}.png").write_bytes(base64.b64decode(figures[-1]))
+                drawn = [out["data"]["image/png"] for out in cell["outputs"] if "image/png" in out.get("data", {})]
+                figures[path.stem] = base64.b64decode(drawn[-1])
+    folder = Path(app.srcdir, "generated")
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        image = Image.open(io.BytesIO(figure)).convert("RGB")
+        size = (image.width, image.height) * 2
+        panel = _PANELS.get(name, (0, 0, 1, 1))
+        image.crop([round(at * n) for at, n in zip(panel, size, strict=True)]).save(folder / f"{name}.png")
 
 
 def setup(app):

@@ -20,7 +20,7 @@ from . import (
     variants,
     verdicts,
 )
-from .looks import looks_of
+from .looks import looks
 from .markdown import machines, read_findings
 from .paths import DOCS, FIGURES, RESULTS
 from .runner import read
@@ -36,6 +36,8 @@ MORE = (
     "ARI spread", "NMI spread",
 )  # fmt: skip
 ABLATED = ("FOSCTTM", "recall@10", "kNN accuracy", "ARI", "NMI")
+#: Lines of methods that have one embedding of both modalities, in the figure of matching against cell types.
+DASHES = ("-", (0, (1, 1.2)), (0, (6, 2)), (0, (8, 2, 1.5, 2)))
 
 
 def write_page() -> None:
@@ -164,17 +166,18 @@ def _draw(quality: pd.DataFrame) -> None:
     figure = Figure(figsize=(4.2 * n_columns, 3.4 * n_rows + 1.4), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    looks = looks_of([m for m in methods.METHODS if m in set(scored["method"])])
-    handles = {}
+    look_of, handles = looks(), {}
+    unmatched = [m for m, values in scored.groupby("method", sort=False)["FOSCTTM"] if values.isna().all()]
+    dashes = dict(zip(unmatched, DASHES, strict=True))
     for i, (axis, name) in enumerate(zip(axes, names, strict=False)):
         of_method = scored[scored["set"] == name].groupby("method", sort=False)[["FOSCTTM", "kNN accuracy"]]
         spread = of_method.std().fillna(0)
         for method, foscttm, accuracy in of_method.mean().itertuples():
-            look = looks[method]
+            look = look_of[method]
             if pd.isna(foscttm):  # one embedding for both modalities, nothing to match: a line to compare with
-                handles[method] = axis.axhline(accuracy, ls=":", lw=1.5, color=look["color"], zorder=1)
+                handles[method] = axis.axhline(accuracy, ls=dashes[method], lw=1.5, color=look["color"], zorder=1)
             else:
-                handles[method] = axis.plot(foscttm, accuracy, ls="", mec="white", mew=0.7, **look)[0]
+                handles[method] = axis.plot(foscttm, accuracy, ls="", **look)[0]
                 x, y = spread.loc[method]
                 axis.errorbar(foscttm, accuracy, y, x, color=look["color"], lw=1, zorder=look["zorder"])
         axis.set(title=title_of(name), xlabel="FOSCTTM (lower is better)", xscale="log")
@@ -186,7 +189,7 @@ def _draw(quality: pd.DataFrame) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
-    ordered = [m for m in looks if m in handles]
+    ordered = [m for m in look_of if m in handles]
     figure.legend([handles[m] for m in ordered], ordered, loc="outside lower center", ncols=4, frameon=False)
     FIGURES.mkdir(exist_ok=True)
     figure.savefig(FIGURES / "benchmarks.png", dpi=120)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from . import tables
 from .all_cells import METHODS as ALL_CELLS
-from .looks import looks_of
+from .looks import looks
 from .markdown import header, row
 from .methods import Embeddings, Limit, Method
 from .runner import Track
@@ -30,7 +30,7 @@ METHODS: dict[str, Method] = {
     },
 }
 #: How methods without a name look in a figure.
-UNNAMED = {"color": "0.78", "marker": "o", "ms": 5, "mew": 0, "zorder": 1}
+UNNAMED = {"color": "0.78", "marker": "o", "ms": 5, "mec": "white", "mew": 0, "zorder": 1}
 
 
 def simulated(n_cells: int) -> DataSet:
@@ -55,7 +55,6 @@ def section(results: pd.DataFrame) -> list[str]:
     """Seconds and megabytes of each method at each number of cells, and how they grow."""
     lines = [
         "## What it costs", "",
-        "![Cell types found, against CPU seconds of the fit](_static/quality_and_cost.png)", "",
         f"Simulated cells of {FEATURES['n_genes']:,} genes and {FEATURES['n_peaks']:,} peaks with {FEATURES['rna_counts']:,} and",
         f"{FEATURES['atac_counts']:,} counts each. Every fit and its embedding of all cells ran in a process of its own on one thread. Seconds are",
         "those that the process computed; others used the machine at the time, so those of the clock say less and are in brackets.",
@@ -117,13 +116,15 @@ def draw(all_cells_results: pd.DataFrame, path: Path, named: Sequence[str] | Non
     figure = Figure(figsize=(2.9 * len(names), 4.3), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     of_results = set(scored["method"])
-    methods = [m for m in named or dict.fromkeys(scored["method"]) if m in of_results]
-    looks, handles = looks_of(methods), {}
+    known = looks()
+    methods = [m for m in named or known if m in of_results]
+    look_of = {name: known[name] for name in methods}
+    handles = {}
     for axis, name in zip(axes, names, strict=True):
         means = scored[scored["set"] == name].groupby("method", sort=False)[["fit_cpu_s", "kNN accuracy"]].mean()
         for method, seconds, accuracy in means.itertuples():
-            look = {"mec": "white", "mew": 0.7, **looks.get(method, UNNAMED)}
-            handles[method if method in looks else "others"] = axis.plot(max(seconds, 0.1), accuracy, ls="", **look)[0]
+            drawn = axis.plot(max(seconds, 0.1), accuracy, ls="", **look_of.get(method, UNNAMED))
+            handles[method if method in look_of else "others"] = drawn[0]
         axis.set(title=title_of(name), xlabel="CPU seconds", xscale="log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 
+from .looks import label_of, looks_of_lines
 from .markdown import header, mean_and_spread, row
 from .paths import FIGURES
 from .sets import DataSet, title_of, train_and_test
@@ -15,6 +17,8 @@ SIZES = (200, 400, 800, 1_600, 3_200, None)  # None is all
 SHOWN = ("FOSCTTM", "recall@10", "kNN accuracy")
 #: Between the name of a set and the number of its training cells.
 SEPARATOR = "@"
+#: A size nearer than so many times to the next larger one has no number at the axis.
+APART = 1.3
 
 
 def parts(dataset: DataSet) -> list[DataSet]:
@@ -59,16 +63,18 @@ def draw(results: pd.DataFrame) -> None:
     names = list(dict.fromkeys(curves["whole"]))
     figure = Figure(figsize=(3.6 * len(names), 2.6 * len(SHOWN)), layout="constrained")
     axes = figure.subplots(len(SHOWN), len(names), squeeze=False, sharex="col")
+    look_of = looks_of_lines()
     for j, name in enumerate(names):
         for i, score in enumerate(SHOWN):
             axis = axes[i, j]
-            sizes = sorted(set(curves.loc[curves["whole"] == name, "cells"]))
-            for method, color in zip(METHODS, ("black", "tab:blue", "tab:orange"), strict=True):
+            sizes = sorted({int(n) for n in curves.loc[curves["whole"] == name, "cells"]})
+            sizes = [n for n, larger in zip(sizes, [*sizes[1:], np.inf], strict=True) if APART * n <= larger]
+            for method in METHODS:
                 of_method = curves[(curves["whole"] == name) & (curves["method"] == method)]
                 if score in of_method:
                     means = of_method.groupby("cells")[score].mean()
-                    axis.plot(means.index, means, marker="o", ms=4, color=color, label=method)
-            axis.set(xscale="log", ylabel=score if j == 0 else "", title=title_of(name) if i == 0 else "")
+                    axis.plot(means.index, means, lw=1, label=method, **look_of[method])
+            axis.set(xscale="log", ylabel=label_of(score) if j == 0 else "", title=title_of(name) if i == 0 else "")
             axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
             axis.minorticks_off()
             axis.tick_params(axis="x", labelrotation=45)

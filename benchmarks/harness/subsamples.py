@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from . import tables
-from .looks import looks_of
+from .looks import label_of, looks_of_lines
 from .markdown import header, mean_and_spread, row
 from .methods import OWN_VARIANTS, Embeddings
 from .paths import FIGURES
@@ -89,18 +89,18 @@ def draw(results: pd.DataFrame) -> None:
     names = [name for name in SETS if name in set(scored["set"])]
     figure = Figure(figsize=(3.6 * len(names), 2.6 * len(SHOWN) + 0.8), layout="constrained")
     axes = figure.subplots(len(SHOWN), len(names), squeeze=False, sharex=True)
-    looks, handles = looks_of(list(dict.fromkeys(scored["method"]))), {}
+    look_of, handles = looks_of_lines(), {}
     for j, name in enumerate(names):
         of_set = scored[scored["set"] == name]
         for i, shown in enumerate(SHOWN):
             for method, of_method in of_set.groupby("method", sort=False):
                 means = {n: of_method[_key(shown, n)].mean() for n in SIZES if of_method[_key(shown, n)].notna().any()}
-                look = {**looks[method], "ms": 14 if looks[method]["marker"] == "*" else 6}
-                handles[method] = axes[i, j].plot(
-                    list(means), list(means.values()), lw=1, mec="white", mew=0.6, **look
-                )[0]
+                handles[method] = axes[i, j].plot(list(means), list(means.values()), lw=1, **look_of[method])[0]
             axes[i, j].set(
-                xscale="log", ylim=(0, None), ylabel=shown if j == 0 else "", title=title_of(name) if i == 0 else ""
+                xscale="log",
+                ylim=(0, None),
+                ylabel=label_of(shown) if j == 0 else "",
+                title=title_of(name) if i == 0 else "",
             )
             axes[i, j].set_xticks(SIZES, [f"{n:,}" for n in SIZES])
             axes[i, j].minorticks_off()

@@ -42,7 +42,7 @@ def levels(ax):
 
 def test_loss_and_retrieval_with_chance_and_best_epoch():
     axes = pl.training(model_of(n_validation=200), figure=Figure())
-    assert [title.split(" (")[0] for title in titles(axes)] == ["loss", "held-out FOSCTTM", "held-out recall@10"]
+    assert [title.split(" (")[0] for title in titles(axes)] == ["loss", "validation FOSCTTM", "validation recall@10"]
     assert levels(axes[1]) == [0.5] and levels(axes[2]) == [0.05]
     for ax in axes:
         assert "best epoch (3)" in [text.get_text() for text in ax.get_legend().get_texts()]

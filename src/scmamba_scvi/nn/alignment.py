@@ -28,9 +28,9 @@ RIDGE = 1e-2
 class Alignment(nn.Module):
     """Moves each modality's embeddings towards remembered cells, then to the moments that all modalities share.
 
-    ``unit(A_m' unit(z + w_m unit(C.T softmax(C z / t))) + b_m)`` for an embedding ``z`` of modality ``m``: the rows of ``C`` are
+    ``unit(Q_m' unit(z + w_m unit(K.T softmax(K z / t))) + q_m)`` for an embedding ``z`` of modality ``m``: the rows of ``K`` are
     training cells, each the mean of its modalities' embeddings, which one modality alone only estimates. ``w_m`` is least for
-    the modality that estimates it best. ``A_m`` and ``b_m`` match mean and covariance (CORAL; Sun, Feng and Saenko 2016). All
+    the modality that estimates it best. ``Q_m`` and ``q_m`` match mean and covariance (CORAL; Sun, Feng and Saenko 2016). All
     is fitted in closed form, see `set_memory` and `fit_moments`; until then embeddings stay as they are.
 
     Parameters

@@ -1,4 +1,4 @@
-"""How training went: the loss, and how well held-out cells find their true matches."""
+"""How training went: the loss, and how well validation cells find their true matches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,14 +17,14 @@ from ._palette import FEW
 
 LOSS: Final = "loss"
 #: Curves of the panel of losses, and their names in the history.
-LOSSES: Final = {"train": "train_loss", "held out": "validation_loss"}
+LOSSES: Final = {"train": "train_loss", "validation": "validation_loss"}
 #: Names of the stages, where there are two.
 STAGES: Final = ("← linear branch", "full network, from its best epoch →")
-COLORS: Final = {"train": FEW[0], "held out": FEW[3]}
+COLORS: Final = {"train": FEW[0], "validation": FEW[3]}
 
 
 def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
-    """Draw the loss and the held-out retrieval of every epoch, with the epoch of the weights kept and the chance level.
+    """Draw loss and validation retrieval of every epoch, with the epoch of the weights kept and the chance level.
 
     Epochs are counted from 1 over both stages of training, as `train` prints them: row 0 of the history is epoch 1. A line
     marks where the second stage begins: with the best weights of the first, so that the loss may step back up.
@@ -32,13 +32,13 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
     Parameters
     ----------
     model
-        A trained model: its ``history``, its stages, which epoch's weights it kept, and how many cells it held out.
+        A trained model: its ``history``, its stages, which epoch's weights it kept, and how many validation cells it has.
     figure
         Draw into this empty figure; ``None`` makes one with pyplot.
 
     Returns
     -------
-    The ``Axes`` of the loss, then of held-out FOSCTTM and recall if the history has them.
+    The ``Axes`` of the loss, then of validation FOSCTTM and recall if the history has them.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
     for name, better, chance in (("FOSCTTM", "lower", 0.5), ("recall@10", "higher", chance_of_recall)):
         key = f"{name.lower().replace('@', '_at_')}_validation"
         if key in curves:
-            panels.append((f"held-out {name} ({better} is better)", {"held out": curves[key]}, chance))
+            panels.append((f"validation {name} ({better} is better)", {"validation": curves[key]}, chance))
     figure = figure_or_new(figure, 3.6 * len(panels), 3.0)
     summary = model.training_summary_
     # None: the weights kept are those before the first step, or were not chosen
@@ -106,9 +106,9 @@ def _draw(
         ax.axhline(chance, color="0.55", lw=1, ls=(0, (4, 3)), label="chance")
     if best is not None:
         ax.axvline(best, color="0.3", lw=1, ls=":", label=f"best epoch ({best})")
-        if "held out" in series and best in series["held out"].index:
-            value = series["held out"].loc[best]
-            ax.plot([best], [value], marker="o", ms=6, mfc="white", mec=COLORS["held out"], mew=1.6, ls="")
+        if "validation" in series and best in series["validation"].index:
+            value = series["validation"].loc[best]
+            ax.plot([best], [value], marker="o", ms=6, mfc="white", mec=COLORS["validation"], mew=1.6, ls="")
     if far:
         ax.text(0.02, 0.03, f"chance: {chance:.2f}, far above", transform=ax.transAxes, color="0.4",
                 fontsize=FONT_SIZE - 1, path_effects=OUTLINE)  # fmt: skip
