@@ -73,6 +73,15 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
             "no vector per feature to hold the spectral initialization",
             id="nowhere to start",
         ),
+        pytest.param({"d_feature": 32}, "d_feature = 32 must be at least n_latent = 64", id="too narrow to start"),
+        *(
+            pytest.param(
+                {"d_feature": 32, "encoder": encoder, "patch_embedding": "shared"},
+                "d_feature = 32 must be at least n_latent = 64",
+                id=f"too narrow to start, {encoder}",
+            )
+            for encoder in ("mlp", "linear")
+        ),
     ],
 )
 def test_values_that_cannot_be_used_are_refused_by_name(options, message):

@@ -146,7 +146,7 @@ class ModelConfig:
                     "patch_embedding='shared' has no vector per feature to hold the spectral initialization: pass "
                     "spectral=False or patch_embedding='feature'."
                 )
-            if self.patch_embedding == "feature" and self.d_feature < self.n_latent:
+            if self.d_feature < self.n_latent:
                 raise ScmambaError(
                     f"d_feature = {self.d_feature} must be at least n_latent = {self.n_latent} to hold the spectral "
                     f"initialization: raise d_feature or pass spectral=False."
