@@ -140,6 +140,8 @@ class ModelConfig:
                 f"expand * d_model = {d_inner} must be a multiple of headdim = {self.headdim}: "
                 f"choose headdim among the divisors, such as {largest}."
             )
+        if self.encoder == "mamba":
+            self._check_attention()
         if self.spectral and self.linear_branch:
             if self.encoder == "mamba" and self.patch_embedding == "shared":
                 raise ScmambaError(
@@ -150,6 +152,28 @@ class ModelConfig:
                 raise ScmambaError(
                     f"d_feature = {self.d_feature} must be at least n_latent = {self.n_latent} to hold the spectral "
                     f"initialization: raise d_feature or pass spectral=False."
+                )
+
+    def _check_attention(self) -> None:
+        """Check that the blocks that are to have attention are there, and that heads can share the width."""
+        options = self.attention_layers, self.n_layers
+        per_kind = any(isinstance(option, Mapping) for option in options)
+        for kind in KINDS:
+            if any(isinstance(option, Mapping) and kind not in option for option in options):
+                continue  # `of_kind` names it, if the data have this kind
+            attention, n_layers = self.of_kind("attention_layers", kind), self.of_kind("n_layers", kind)
+            if not attention:
+                continue
+            if max(attention) >= n_layers:
+                of = f" of {kind}" if per_kind else ""
+                raise ScmambaError(
+                    f"attention_layers = {attention}{of} must be below n_layers = {n_layers}{of}, as blocks are counted from "
+                    f"0: change one of them; attention_layers=() has no attention."
+                )
+            if self.d_model % self.attention_heads:
+                raise ScmambaError(
+                    f"d_model = {self.d_model} must be a multiple of attention_heads = {self.attention_heads}: change one "
+                    f"of them."
                 )
 
     def of_kind(self, name: str, kind: str) -> Any:
