@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from scmamba_scvi.config import PRESETS, ModelConfig, TrainConfig, check_names, resolve_config
+from scmamba_scvi.config import PRESETS, ModelConfig, TrainConfig, check_names, name_of_preset, resolve_config
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
@@ -22,6 +22,10 @@ def test_every_preset_resolves_and_comes_back_from_its_dict(preset):
 def test_overrides_win_over_the_preset():
     assert resolve_config("paper", n_layers=3).of_kind("n_layers", "rna") == 3
     assert resolve_config("paper", n_layers={"rna": 3}).n_layers == {"rna": 3, "atac": 12, "protein": 4}
+
+
+def test_auto_is_the_preset_that_it_stands_for():
+    assert resolve_config("auto") == resolve_config(name_of_preset("auto")) == resolve_config("small")
 
 
 def test_naming_one_kind_keeps_the_others():

@@ -270,13 +270,19 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def name_of_preset(preset: str) -> str:
+    """The preset that ``"auto"`` stands for, on every machine the same; any other name stays."""
+    return "small" if preset == "auto" else preset
+
+
 def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     """Configuration of a preset, some options changed.
 
     Parameters
     ----------
     preset
-        ``"small"`` (a laptop), ``"base"`` (one GPU), ``"large"``, or ``"paper"`` (the published shape and loss).
+        ``"small"`` (a laptop; also ``"auto"``), ``"base"`` (one GPU), ``"large"``, or ``"paper"`` (the published shape and
+        loss).
     **overrides
         Options of `ModelConfig`. A dict per kind changes the kinds it names only.
 
@@ -296,6 +302,7 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     >>> config.resolve_config("small", n_latent=32).n_latent
     32
     """
+    preset = name_of_preset(preset)
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
     check_names("model option", overrides, ModelConfig)
