@@ -136,7 +136,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             Cells of a minibatch on one device; each is compared with all others. `None`: 512, or a quarter of the training
             cells if there are fewer than 2,048.
         contrastive_batch_size
-            Cells that the loss compares with each other: a multiple of ``batch_size`` and of the number of devices. Only
+            Cells that the loss compares with each other: a multiple of ``batch_size`` times the number of devices. Only
             ``batch_size`` of them have activations in memory at a time on a device, for which every cell is read twice
             (gradient caching, arXiv 2101.06983); the result is that of one minibatch. `None`: ``batch_size`` on every device.
         early_stopping
