@@ -92,7 +92,7 @@ def large(device: str, tiny: bool):
 
     n_cells = 8 if tiny else 64
     mdata = random_multiome(TINY if tiny else LARGE, device)
-    model = untrained(mdata, "paper", device, n_layers={"rna": 2, "atac": 2} if tiny else {"rna": 14, "atac": 16})
+    model = untrained(mdata, "paper", device, n_layers={"rna": 3, "atac": 3} if tiny else {"rna": 14, "atac": 16})
     module = model.module.train()
     minibatch = model.adata_manager.create_torch_dataset()[list(range(n_cells))]
     minibatch = {name: tensor.to(device) for name, tensor in minibatch.items()}

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from scmamba_scvi import SCMAMBA, cli
 from scmamba_scvi.cli._arguments import in_options
 from scmamba_scvi.cli._console import reporting
-from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.data import convert_mudata, simulate_multiome
 from scmamba_scvi.metrics import evaluate_integration
 
 LAUNCH = [sys.executable, "-c", "from scmamba_scvi.cli import main; main()"]
@@ -413,6 +413,19 @@ def test_evaluate_compares_embeddings_and_says_what_it_left_out(integrated, tmp_
     ari = ("--embedding", "X_scmamba", "--metric", "ARI", "--out", tmp_path, "--overwrite")
     again = run("evaluate", integrated[0] / "out.h5mu", *ari)
     assert again.exit_code == 2 and "Nothing could be scored" in again.stderr
+
+
+@pytest.mark.parametrize("suffix", [".h5mu", ".zarr"])
+def test_evaluate_leaves_the_counts_in_the_file(integrated, tmp_path, monkeypatch, suffix):
+    """A file larger than memory, made for `open_mudata`, has embeddings to score too."""
+    file = integrated[0] / "out.h5mu"
+    if suffix == ".zarr":
+        file = convert_mudata(file, tmp_path / "out.zarr")
+    for name in ("read_h5mu", "read_zarr"):
+        monkeypatch.delattr(mudata, name)
+    result = run("evaluate", file, "--metric", "FOSCTTM", "--labels-key", "cell_type", "--out", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    assert read_scores(tmp_path / "s.csv").shape == (1, 1)
 
 
 def test_evaluate_stands_beside_the_file_and_keeps_what_exists(integrated, tmp_path):

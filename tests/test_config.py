@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from scmamba_scvi.config import PRESETS, ModelConfig, TrainConfig, check_names, resolve_config
+from scmamba_scvi.config import PRESETS, ModelConfig, TrainConfig, check_names, name_of_preset, resolve_config
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
@@ -20,8 +20,12 @@ def test_every_preset_resolves_and_comes_back_from_its_dict(preset):
 
 
 def test_overrides_win_over_the_preset():
-    assert resolve_config("paper", n_layers=1).of_kind("n_layers", "rna") == 1
-    assert resolve_config("paper", n_layers={"rna": 1}).n_layers == {"rna": 1, "atac": 12, "protein": 4}
+    assert resolve_config("paper", n_layers=3).of_kind("n_layers", "rna") == 3
+    assert resolve_config("paper", n_layers={"rna": 3}).n_layers == {"rna": 3, "atac": 12, "protein": 4}
+
+
+def test_auto_is_the_preset_that_it_stands_for():
+    assert resolve_config("auto") == resolve_config(name_of_preset("auto")) == resolve_config("small")
 
 
 def test_naming_one_kind_keeps_the_others():
@@ -50,11 +54,11 @@ def test_unknown_names_are_answered_with_the_known_ones(call, message):
 
 def test_numbers_of_numpy_are_taken_wherever_numbers_are():
     config = ModelConfig(
-        n_latent=np.int64(32), n_layers={"rna": np.int64(1), "atac": 3}, attention_layers=(np.int64(2),)
+        n_latent=np.int64(32), n_layers={"rna": np.int64(2), "atac": 3}, attention_layers=(np.int64(1),)
     )
     assert json.loads(json.dumps(dataclasses.asdict(config))) == {
         **json.loads(json.dumps(dataclasses.asdict(ModelConfig()))),
-        "n_latent": 32, "n_layers": {"rna": 1, "atac": 3}, "attention_layers": [2],
+        "n_latent": 32, "n_layers": {"rna": 2, "atac": 3}, "attention_layers": [1],
     }  # fmt: skip
 
 
@@ -69,15 +73,50 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
         pytest.param({"attention_layers": (-1,)}, "attention_layers must be indices of layers", id="index below 0"),
         pytest.param({"attention_layers": (1.5,)}, "attention_layers must be indices of layers", id="index in between"),
         pytest.param(
+            {"attention_layers": (0, 1)},
+            r"attention_layers = \(0, 1\) must be below n_layers = 1, as",
+            id="attention in a block that is not there",
+        ),
+        pytest.param(
+            {"attention_layers": (1,), "n_layers": {"rna": 2, "atac": 1}},
+            r"attention_layers = \(1,\) of atac must be below n_layers = 1 of atac",
+            id="nor for one kind",
+        ),
+        pytest.param(
+            {"attention_layers": {"atac": (2,)}, "n_layers": 2},
+            r"attention_layers = \(2,\) of atac must be below n_layers = 2 of atac",
+            id="attention of one kind",
+        ),
+        pytest.param(
+            {"attention_layers": (0,), "attention_heads": 3},
+            "d_model = 64 must be a multiple of attention_heads = 3",
+            id="width that heads cannot share",
+        ),
+        pytest.param(
             {"patch_embedding": "shared"},
             "no vector per feature to hold the spectral initialization",
             id="nowhere to start",
+        ),
+        pytest.param({"d_feature": 32}, "d_feature = 32 must be at least n_latent = 64", id="too narrow to start"),
+        *(
+            pytest.param(
+                {"d_feature": 32, "encoder": encoder, "patch_embedding": "shared"},
+                "d_feature = 32 must be at least n_latent = 64",
+                id=f"too narrow to start, {encoder}",
+            )
+            for encoder in ("mlp", "linear")
         ),
     ],
 )
 def test_values_that_cannot_be_used_are_refused_by_name(options, message):
     with pytest.raises(ScmambaError, match=message):
         ModelConfig(**options)
+
+
+def test_attention_that_nothing_reads_is_no_fault():
+    ModelConfig(attention_heads=3)
+    ModelConfig(attention_layers={"rna": (0,)}, n_layers={"atac": 1})
+    ModelConfig(attention_layers=(1,), encoder="mlp")
 
 
 def test_a_kind_that_is_left_out_is_named():

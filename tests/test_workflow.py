@@ -17,6 +17,7 @@ from scmamba_scvi import SCMAMBA, read, workflow
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import evaluate_integration, foscttm, leiden_ari_nmi, true_match_ranks
+from scmamba_scvi.model.inputs.manager import MultiModalManager
 
 SMALL = {"n_cells": 1000, "n_genes": 300, "n_peaks": 900, "n_cell_types": 8}
 FAST = {"preset": "small", "max_epochs": 2, "enable_progress_bar": False}
@@ -67,6 +68,34 @@ def test_an_error_after_training_leaves_the_data_as_they_were(monkeypatch):
 
     monkeypatch.setattr(workflow, "_graph", full)
     with pytest.raises(MemoryError):
+        workflow.integrate(mdata, batch_key="batch", **FAST)
+    assert content(mdata) == before
+
+
+def test_an_error_leaves_an_earlier_setup_as_it_was(monkeypatch):
+    """Of this model and of another of scvi-tools, whose columns also begin with _scvi."""
+    mdata = simulate_multiome(n_cells=60, n_genes=40, n_peaks=60, seed=0)
+    mdata.obs["donor"] = np.arange(60) % 3
+    SCMAMBA.setup_mudata(mdata, batch_key="donor")
+    mdata.obs["_scvi_size_factor"], mdata.uns["_scvi_of_another"] = 1.0, "model"
+    before = content(mdata)
+    monkeypatch.setattr(SCMAMBA, "train", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        workflow.integrate(mdata, batch_key="batch", **FAST)
+    assert content(mdata) == before
+    assert SCMAMBA(mdata).batch_key == "donor"
+
+
+def test_ctrl_c_in_setup_leaves_nothing_of_it(monkeypatch):
+    mdata = simulate_multiome(n_cells=60, n_genes=40, n_peaks=60, seed=0)
+    before = content(mdata)
+
+    def interrupted(*_):
+        assert content(mdata) != before
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MultiModalManager, "_remember_cells", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         workflow.integrate(mdata, batch_key="batch", **FAST)
     assert content(mdata) == before
 

@@ -102,6 +102,26 @@ def drop_setup_with(model: Any, data: Any) -> Iterator[None]:
         weakref.finalize(model, _drop, store, uuid, weakref.ref(store[uuid]))
 
 
+@contextlib.contextmanager
+def restoring_setup(model_class: Any, data: Any) -> Iterator[None]:
+    """After an error in the block, what scvi-tools keeps in ``uns`` and in ``model_class`` of the setup of ``data`` is as before.
+
+    The columns that a setup writes into ``obs`` are not put back.
+    """
+    store, uuid_key = model_class._setup_adata_manager_store, scvi_constants()._SCVI_UUID_KEY
+    before = {name: value for name, value in data.uns.items() if str(name).startswith("_scvi")}
+    managers = {uuid: store[uuid] for uuid in [before.get(uuid_key)] if uuid in store}
+    try:
+        yield
+    except BaseException:
+        store.pop(data.uns.get(uuid_key), None)  # it would keep the data in memory
+        store.update(managers)
+        for name in [name for name in data.uns if str(name).startswith("_scvi") and name not in before]:
+            del data.uns[name]
+        data.uns.update(before)
+        raise
+
+
 def _drop(store: dict, key: str, value: weakref.ref) -> None:
     if store.get(key) is value():  # the user may have set up the data again since
         store.pop(key, None)

@@ -140,16 +140,40 @@ class ModelConfig:
                 f"expand * d_model = {d_inner} must be a multiple of headdim = {self.headdim}: "
                 f"choose headdim among the divisors, such as {largest}."
             )
+        if self.encoder == "mamba":
+            self._check_attention()
         if self.spectral and self.linear_branch:
             if self.encoder == "mamba" and self.patch_embedding == "shared":
                 raise ScmambaError(
                     "patch_embedding='shared' has no vector per feature to hold the spectral initialization: pass "
                     "spectral=False or patch_embedding='feature'."
                 )
-            if self.patch_embedding == "feature" and self.d_feature < self.n_latent:
+            if self.d_feature < self.n_latent:
                 raise ScmambaError(
                     f"d_feature = {self.d_feature} must be at least n_latent = {self.n_latent} to hold the spectral "
                     f"initialization: raise d_feature or pass spectral=False."
+                )
+
+    def _check_attention(self) -> None:
+        """Check that the blocks that are to have attention are there, and that heads can share the width."""
+        options = self.attention_layers, self.n_layers
+        per_kind = any(isinstance(option, Mapping) for option in options)
+        for kind in KINDS:
+            if any(isinstance(option, Mapping) and kind not in option for option in options):
+                continue  # `of_kind` names it, if the data have this kind
+            attention, n_layers = self.of_kind("attention_layers", kind), self.of_kind("n_layers", kind)
+            if not attention:
+                continue
+            if max(attention) >= n_layers:
+                of = f" of {kind}" if per_kind else ""
+                raise ScmambaError(
+                    f"attention_layers = {attention}{of} must be below n_layers = {n_layers}{of}, as blocks are counted from "
+                    f"0: change one of them; attention_layers=() has no attention."
+                )
+            if self.d_model % self.attention_heads:
+                raise ScmambaError(
+                    f"d_model = {self.d_model} must be a multiple of attention_heads = {self.attention_heads}: change one "
+                    f"of them."
                 )
 
     def of_kind(self, name: str, kind: str) -> Any:
@@ -246,13 +270,19 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def name_of_preset(preset: str) -> str:
+    """The preset that ``"auto"`` stands for, on every machine the same; any other name stays."""
+    return "small" if preset == "auto" else preset
+
+
 def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     """Configuration of a preset, some options changed.
 
     Parameters
     ----------
     preset
-        ``"small"`` (a laptop), ``"base"`` (one GPU), ``"large"``, or ``"paper"`` (the published shape and loss).
+        ``"small"`` (a laptop; also ``"auto"``), ``"base"`` (one GPU), ``"large"``, or ``"paper"`` (the published shape and
+        loss).
     **overrides
         Options of `ModelConfig`. A dict per kind changes the kinds it names only.
 
@@ -272,6 +302,7 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     >>> config.resolve_config("small", n_latent=32).n_latent
     32
     """
+    preset = name_of_preset(preset)
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, PRESETS)
     check_names("model option", overrides, ModelConfig)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from ._columns import obs_column
-from ._compat import device_of, limited_threads, quiet, warn
+from ._compat import device_of, limited_threads, quiet, restoring_setup, warn
 from ._files import check_content, check_folder, check_result, check_space, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
@@ -108,11 +108,11 @@ def integrate(
     device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
     if model_dir is not None:
         check_folder(Path(model_dir), overwrite)
-    SCMAMBA.setup_mudata(
-        mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
-        require_counts=require_counts, genome=genome,
-    )  # fmt: skip
     with _seeded(seed), _restoring(mdata):
+        SCMAMBA.setup_mudata(
+            mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
+            require_counts=require_counts, genome=genome,
+        )  # fmt: skip
         try:
             check_content(mdata)
         except ScmambaError as error:
@@ -289,18 +289,24 @@ def _graph(x: np.ndarray, seed: int) -> AnnData:
 
 @contextlib.contextmanager
 def _restoring(mdata: MuData) -> Iterator[None]:
-    """After an error or Ctrl-C in the block, ``mdata`` is as it was, also without what scvi-tools wrote at setup."""
-    own = [name for name in mdata.obs if not str(name).startswith("_scvi")]
-    before = mdata.obs[own].copy(), [(part, dict(part.obsm)) for part in (mdata, *mdata.mod.values())]
-    try:
+    """After an error or Ctrl-C in the block, ``mdata`` is as it was, set up as it was if it was."""
+    from mudata import MuData
+
+    from .model import SCMAMBA
+
+    parts = (mdata, *mdata.mod.values()) if isinstance(mdata, MuData) else ()
+    if not parts or any(part.is_view for part in parts):  # the setup refuses it; to put something back would change it
         yield
-    except BaseException:
-        mdata.obs = before[0]
-        for part, obsm in before[1]:
-            part.obsm = obsm
-        for name in [name for name in mdata.uns if str(name).startswith("_scvi")]:
-            del mdata.uns[name]
-        raise
+        return
+    obs, obsm = mdata.obs.copy(), [(part, dict(part.obsm)) for part in parts]
+    with restoring_setup(SCMAMBA, mdata):
+        try:
+            yield
+        except BaseException:
+            mdata.obs = obs
+            for part, before in obsm:
+                part.obsm = before
+            raise
 
 
 @contextlib.contextmanager

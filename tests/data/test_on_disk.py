@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import anndata
 import mudata
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import zarr
 from anndata import AnnData
 from scipy import sparse
 
-from scmamba_scvi.data import _row_blocks, convert_mudata, open_mudata, simulate_multiome, write_obsm
+from scmamba_scvi.data import _on_disk, _row_blocks, convert_mudata, open_mudata, simulate_multiome, write_obsm
 from scmamba_scvi.errors import ScmambaError
 
 
@@ -72,6 +73,31 @@ def test_dense_matrices_of_mostly_zeros_become_sparse(mdata, tmp_path, monkeypat
     assert sparse.issparse(found["rna"].X[:10])
     assert isinstance(found["atac"].X[:10], np.ndarray)
     assert_same(found, changed)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_raw_counts_are_copied_like_those_of_x(mdata, tmp_path, monkeypatch, form):
+    """Of more features than X, as scanpy leaves them; only by columns they are read whole."""
+    changed = mdata.copy()
+    rna = changed["rna"]
+    counts = rna.X.toarray() + 1 if form == "dense" else rna.X.asformat(form)
+    raw = AnnData(counts, obs=rna.obs[[]], var=rna.var)
+    changed.mod["rna"] = rna[:, :20].copy()
+    changed["rna"].raw = raw
+    changed.update()
+    changed.write_h5mu(tmp_path / "m.h5mu")
+    whole = []
+
+    def read_elem(element):
+        whole.append(element.name)
+        return anndata.io.read_elem(element)
+
+    monkeypatch.setattr(_on_disk, "read_elem", read_elem)
+    monkeypatch.setattr(_row_blocks, "VALUES_PER_COPY", 1000)
+    found = anndata.io.read_zarr(convert_mudata(tmp_path / "m.h5mu", tmp_path / "m.zarr") / "mod" / "rna")
+    np.testing.assert_array_equal(dense(found.raw.X), dense(counts))
+    assert found.raw.var_names.equals(mdata["rna"].var_names)
+    assert not any(name.endswith(("/raw", "/X")) for name in whole) or form == "csc"
 
 
 def test_embedding_is_added_and_nothing_else_changes(mdata, h5mu, tmp_path):

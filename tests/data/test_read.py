@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import warnings
+
 import anndata
 import h5py
 import numpy as np
@@ -106,6 +109,30 @@ def test_an_anndata_in_memory_is_split_and_stays_as_it_is(multiome):
             call(adata)
         with pytest.raises(ScmambaError, match=r"mudata.MuData\(\{'rna'.*scmamba_scvi.read\(path\)"):
             call(multiome["rna"])
+
+
+def test_an_anndata_in_memory_is_copied_once():
+    """As its parts, and not as a whole before that; a part takes as much again while it is made."""
+    counts = sparse.random(2_000, 1_000, 0.5, format="csr", dtype=np.float32, random_state=0)
+    adata = anndata.AnnData(counts)
+    adata.var["feature_types"] = np.repeat(["Gene Expression", "Peaks"], 500)
+    size = counts.data.nbytes + counts.indices.nbytes
+    read(adata)  # what is imported on the first call
+    tracemalloc.start()
+    try:
+        read(adata)
+        assert tracemalloc.get_traced_memory()[1] < 2 * size
+    finally:
+        tracemalloc.stop()
+
+
+def test_genes_and_proteins_of_one_name_keep_it(multiome):
+    adata = joined(multiome, ("Gene Expression", "Antibody Capture"))
+    adata.var_names = ["CD3", "CD3", *adata.var_names[2:30], "CD3", *adata.var_names[31:]]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Variable names are not unique")  # they are when the user gets them
+        found = read(adata)
+    assert found["rna"].var_names[:2].tolist() == ["CD3", "CD3-1"] and found["protein"].var_names[0] == "CD3"
 
 
 def test_other_types_of_features_keep_their_name(tmp_path, multiome):

@@ -58,6 +58,8 @@ def test_chance_that_is_far_away_is_written_and_leaves_the_curve_its_room():
 
 def test_a_model_brings_its_history_and_its_number_of_held_out_cells():
     assert levels(pl.training(model_of(), figure=Figure())[2]) == [0.1]
+    # more than are held out by default
+    assert levels(pl.training(model_of(n_validation=20_000), figure=Figure())[2]) == [0.0005]
 
 
 def marked(axes):

@@ -72,6 +72,11 @@ def paths_of(files: Path | Mapping[str, Path]) -> list[Path]:
     return list(files.values()) if isinstance(files, Mapping) else [files]
 
 
+def holds_mudata(path: Path) -> bool:
+    """Whether a file is a MuData, whose counts can stay in it."""
+    return path.suffix == ".h5mu" or (path / "mod").is_dir()
+
+
 def in_options(message: str) -> str:
     """A message of the library, with the options of the command line in place of Python's arguments."""
     for pattern, replacement in REPLACEMENTS:

@@ -7,7 +7,7 @@ import typer
 
 from .._files import temporary_folder
 from ..errors import ScmambaError
-from ._arguments import FILES, parse_files, paths_of
+from ._arguments import FILES, holds_mudata, parse_files, paths_of
 from ._console import reporting, say
 from ._outputs import check_outputs
 
@@ -41,7 +41,7 @@ def convert(
         from ..data import convert_mudata, read
         from ..workflow import write_mudata
 
-        if is_folder and not others and (first.suffix == ".h5mu" or (first / "mod").is_dir()):
+        if is_folder and not others and holds_mudata(first):
             convert_mudata(first, target, overwrite=overwrite)
         else:
             mdata = read(sources)

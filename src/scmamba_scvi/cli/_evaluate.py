@@ -14,7 +14,7 @@ from rich.table import Table
 from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
 from ..errors import ScmambaError, UnknownNameError
-from ._arguments import parse_pairs
+from ._arguments import holds_mudata, parse_pairs
 from ._console import err, out, reporting, say
 from ._outputs import check_outputs, save_figure
 
@@ -33,7 +33,10 @@ ON_ALL: Final = (
 
 def evaluate(
     file: Annotated[
-        Path, typer.Argument(help="MuData with embeddings in obsm, as integrate writes it, .h5mu.", show_default=False)
+        Path,
+        typer.Argument(
+            help="MuData with embeddings in obsm, .h5mu as integrate writes it, or .zarr.", show_default=False
+        ),
     ],
     labels_key: Annotated[str | None, typer.Option(help="Column of obs with known cell types.")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
@@ -86,13 +89,13 @@ def evaluate(
         embeddings = embeddings or {"scmamba-scvi": OBSM_KEY}
 
         from .. import pl
-        from ..data import read
+        from ..data import open_mudata, read
         from ..metrics import METRICS, evaluate_integration
 
         for name in metric or ():
             if name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS)
-        mdata = read(file)
+        mdata = open_mudata(file) if holds_mudata(file) else read(file)  # counts, which nothing here needs, stay there
         validation = None
         if not all_cells and VALIDATION_KEY in mdata.obs:
             # also where the column has become text, or cells without a value were added

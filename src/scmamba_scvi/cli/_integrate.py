@@ -137,7 +137,7 @@ def integrate(
         check_outputs(paths_of(sources), outputs, overwrite, folder=model_dir)
         if gtf is not None:
             check_is_there(gtf)
-        resolve_config("small" if preset == "auto" else preset, n_latent=n_latent, encoder=encoder)
+        resolve_config(preset, n_latent=n_latent, encoder=encoder)
 
         from .._compat import device_of
         from ..data import read

@@ -18,7 +18,7 @@ from scipy import sparse
 from .._compat import explained, for_scipy, without_pulling
 from .._files import check_is_there, temporary_folder
 from ..errors import ScmambaError
-from ._row_blocks import is_sparse, row_blocks, write_rows
+from ._row_blocks import is_by_columns, is_sparse, row_blocks, write_rows
 
 #: Parts of a MuData beside its modalities.
 SHARED = ("obs", "var", "obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")
@@ -80,9 +80,10 @@ def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
 
 
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write a MuData again as zarr, in chunks suited to reading a few cells at a time; no matrix is held in memory.
+    """Write a MuData again as zarr, in chunks suited to reading a few cells at a time.
 
-    Sparse matrices are stored by rows; dense ones with more zeros than values become sparse.
+    ``X``, layers and ``raw`` are copied a block of rows at a time; only a ``raw`` that is stored by columns (CSC) is read
+    whole, as is everything else. Dense matrices with more zeros than values become sparse.
 
     Parameters
     ----------
@@ -217,13 +218,14 @@ def _open_modality(group: Any) -> AnnData:
 
 
 def _copy(source: Any, target: Any, inside: str = "") -> None:
-    """Copy a MuData, a modality or, ``inside`` one of them, its ``mod`` or ``layers``; matrices a block of rows at a time."""
+    """Copy a MuData, a modality or, ``inside`` one, its ``mod``, ``layers`` or ``raw``; matrices a block of rows at a time."""
     for name in source:
-        if inside == "mod" or (not inside and name in ("mod", "layers")):
-            _copy(source[name], target.require_group(name), "" if inside else name)
-        elif inside == "layers" or name == "X":
-            write_rows(target, name, row_blocks(source[name]))
+        element = source[name]
+        if inside == "mod" or (not inside and name in ("mod", "layers", "raw")):
+            _copy(element, target.require_group(name), "" if inside else name)
+        elif inside == "layers" or (name == "X" and not (inside == "raw" and is_by_columns(element))):
+            write_rows(target, name, row_blocks(element))
         else:
-            write_elem(target, name, read_elem(source[name]))
+            write_elem(target, name, read_elem(element))
     # as JSON can hold them: HDF5 gives arrays and numpy's numbers
     target.attrs.update({k: v if isinstance(v, str) else np.asarray(v).tolist() for k, v in dict(source.attrs).items()})

@@ -92,7 +92,7 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     if isinstance(paths, Mapping):
         return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
     if isinstance(paths, AnnData):
-        return _split(paths.copy(), Path("adata"))
+        return _split(paths, Path("adata"), is_users=True)
     if not isinstance(paths, str | os.PathLike):
         raise ScmambaError(
             f"read takes a path, or a dict from modality to path, read({{'rna': ..., 'atac': ...}}); got {paths!r}."
@@ -202,8 +202,8 @@ def _one_modality(path: Path, name: str) -> AnnData:
     return parts[only]
 
 
-def _split(adata: AnnData, path: Path) -> MuData:
-    parts = _parts_of(adata)
+def _split(adata: AnnData, path: Path, *, is_users: bool = False) -> MuData:
+    parts = _parts_of(adata, is_users=is_users)
     if len(parts) > 1:
         return _assembled(parts)
     (name,) = parts
@@ -217,15 +217,13 @@ def _split(adata: AnnData, path: Path) -> MuData:
     )
 
 
-def _parts_of(adata: AnnData) -> dict[str, AnnData]:
-    """An AnnData by the types of its features, with the proteins that its ``obsm`` holds; ``""`` for a type that is not known."""
+def _parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
+    """An AnnData by the types of its features, with the proteins that its ``obsm`` holds; ``""`` for a type that is not known.
+
+    A single type is ``adata`` itself, its features numbered, unless it ``is_users``, which stays as it is.
+    """
     column = next((name for name in TYPE_COLUMNS if name in adata.var), None)
     types = pd.Series("", index=adata.var_names) if column is None else adata.var[column].astype(str)
-    names = adata.var_names.to_numpy(dtype=object, copy=True)  # pandas 3 gives a view that cannot be written
-    for value in types.unique():  # a gene and a protein may share a name, two genes may not
-        of_type = (types == value).to_numpy()
-        names[of_type] = make_index_unique(pd.Index(names[of_type]))
-    adata.var_names = names
     parts: dict[str, AnnData] = {}
     kinds = {value: FEATURE_TYPES.get(value, _kind_of_name(value) or value) for value in types.unique()}
     for value, name in kinds.items():
@@ -235,7 +233,12 @@ def _parts_of(adata: AnnData) -> dict[str, AnnData]:
                 f"Features of types {alike} both look like {name}: leave out those of one, or make a MuData with a modality "
                 f"for each."
             )
-        parts[name] = adata if types.nunique() == 1 else adata[:, (types == value).to_numpy()].copy()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)  # yet
+            part = adata if len(kinds) == 1 else adata[:, (types == value).to_numpy()]
+            parts[name] = part.copy() if part.is_view or is_users else part
+        # a gene and a protein may share a name, two genes may not
+        parts[name].var_names = make_index_unique(parts[name].var_names)
     proteins = [key for key in adata.obsm if any(word in key.lower() for word in PROTEIN_WORDS)]
     if proteins and "protein" not in parts:
         if len(proteins) > 1:

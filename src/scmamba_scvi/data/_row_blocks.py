@@ -21,6 +21,11 @@ def is_sparse(element: Any) -> bool:
     return str(element.attrs.get("encoding-type", "")).endswith(("csr_matrix", "csc_matrix"))
 
 
+def is_by_columns(element: Any) -> bool:
+    """Whether a matrix in a file is stored as CSC, so that cells cannot be read one after another."""
+    return element.attrs.get("encoding-type") == "csc_matrix"
+
+
 def row_blocks(element: Any) -> Iterator[Any]:
     """Rows of a matrix in a file, a block at a time and at least one block, which has no rows if the matrix has none.
 
@@ -52,7 +57,7 @@ def _blocks_of_dense(element: Any) -> Iterator[Any]:
 
 
 def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:
-    if element.attrs["encoding-type"] == "csc_matrix":
+    if is_by_columns(element):
         raise ScmambaError(
             f"{element.name} is stored by columns (CSC), so cells cannot be read one after another. Write it by rows "
             f"where it fits into memory: mdata[...].X = mdata[...].X.tocsr()."

@@ -11,7 +11,7 @@ from scvi.utils import setup_anndata_dsp
 
 from .._compat import drop_managers_with, scvi_constants
 from .._keys import BATCH_KEY, LABELS_KEY, x_key
-from ..config import ModelConfig, resolve_config
+from ..config import ModelConfig, name_of_preset, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._module import SCMAMBAModule
@@ -101,7 +101,7 @@ class SCMAMBA(
         drop_managers_with(self)
         is_new = config is None
         if config is None:
-            preset = "small" if preset == "auto" else preset
+            preset = name_of_preset(preset)
             config = resolve_config(preset, n_latent=n_latent, **overrides)
         else:
             saved = vars(config) if isinstance(config, ModelConfig) else config

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..config import TrainConfig
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes
 from ._labels import OUTLINE
@@ -56,8 +55,8 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
         raise ScmambaError(
             f"There is no training to draw: train the model first (history has {sorted(curves) or 'no entries'})."
         )
-    held_out = model.validation_indices_  # their number only
-    n_validation = 0 if held_out is None else min(len(held_out), TrainConfig.max_validation_cells)
+    held_out = model.validation_indices_  # their number only: all are scored
+    n_validation = 0 if held_out is None else len(held_out)
 
     panels: list[tuple[str, dict[str, pd.Series], float | None]] = [(LOSS, losses, None)]
     chance_of_recall = min(10 / n_validation, 1.0) if n_validation else None

@@ -45,6 +45,16 @@ def test_coordinates_and_order_are_those_of_the_genome(typed, kind):
     assert first["start"].is_monotonic_increasing
 
 
+def test_names_are_parsed_once_for_all_groups(typed, monkeypatch):
+    """A million peaks whose coordinates were not kept take seconds each time."""
+    model, _ = typed
+    asked = []
+    coordinates = SCMAMBA.coordinates
+    monkeypatch.setattr(SCMAMBA, "coordinates", lambda self, kind: asked.append(kind) or coordinates(self, kind))
+    table = model.get_region_importance(groupby="cell_type", modality="atac", n_steps=1, max_cells=5)
+    assert table["group"].nunique() > 1 and asked == ["atac"]
+
+
 def test_contributions_sum_to_the_position_along_the_direction(trained):
     """Completeness, through blocks and normalisation of the network, for sparse and dense values alike."""
     module = trained.module.eval()

@@ -18,7 +18,10 @@ from scmamba_scvi.model.training.arguments import default_precision
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N = 60
-PAPER = {"preset": "paper", "n_latent": 8, "d_model": 16, "headdim": 16, "n_layers": 1, "d_mlp": 16, "d_state": 8}
+PAPER = {
+    "preset": "paper", "n_latent": 8, "d_model": 16, "headdim": 16, "n_layers": 1, "d_mlp": 16, "d_state": 8,
+    "attention_layers": (),
+}  # fmt: skip
 
 
 def trained_on(mdata, epochs=2, train=None, **options):

@@ -287,6 +287,15 @@ OTHER = {
     "learning rate": ("training options changed", {}, {"plan_kwargs": {"lr": 1e-2}}, None),
     "epochs": ("max_epochs changed .*8 then, 10 now", {}, {"max_epochs": 10}, None),
     "minibatch": ("batch_size", {}, {"batch_size": 10}, None),
+    "patience": (
+        r"train\(early_stopping_patience\) changed .*25, 7.* then, \(3, 3\) now",
+        {},
+        {"early_stopping_patience": 3},
+        None,
+    ),
+    "clipping": ("gradient_clip_algorithm.* changed", {}, {"gradient_clip_algorithm": "value"}, None),
+    "cells scored": ("limit_val_batches.* changed", {}, {"limit_val_batches": 1}, None),
+    "last minibatch": ("drop_last changed", {}, {"datasplitter_kwargs": {"drop_last": False}}, None),
     "counts": (r"the counts of mdata\['rna'\] changed", {}, {}, other_counts),
     "cells held out": ("the cells held out", {}, {"train_size": 0.8}, None),
 }

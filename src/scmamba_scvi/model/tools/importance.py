@@ -113,7 +113,7 @@ class ImportanceMixin(EmbeddingMixin):
             for part in in_parts(sample(cells, max_cells, seed), batch_size):
                 yield self.module.values[kind](matrix.read(part).to(self.module.device)).detach()
 
-        known = pd.notna(group_of_cell)
+        known, features = pd.notna(group_of_cell), _features(self, kind)
         tables = []
         for group in _groups_to_explain(group_of_cell, groups, groupby):
             of_group = group_of_cell == group
@@ -124,7 +124,7 @@ class ImportanceMixin(EmbeddingMixin):
                 _contributions(position, values_of(cells), direction, n_steps, matrix.n_features)
                 for cells in (inside, outside)
             )
-            tables.append(_by_feature(self, kind, group, mean - mean_outside))
+            tables.append(_by_feature(features, group, mean - mean_outside))
         table = pd.concat(tables, ignore_index=True)
         return table if level == "features" else _by_patch(table, self.layouts[kind])
 
@@ -178,15 +178,21 @@ def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, 
     return asked
 
 
-def _by_feature(model: ImportanceMixin, kind: str, group: str, importance: np.ndarray) -> pd.DataFrame:
-    """Table of one group, features in the order of the genome."""
+def _features(model: ImportanceMixin, kind: str) -> pd.DataFrame:
+    """Name, place and patch of each feature in the order of the genome; the index is its position in the model."""
     places, layout = model.coordinates(kind), model.layouts[kind]
     columns = {
         "name": model.feature_names(kind), "chrom": places.names(), "start": places.start, "end": places.end,
-        "importance": importance, "patch": layout.patch_of,
+        "patch": layout.patch_of,
     }  # fmt: skip
-    table = pd.DataFrame(columns).iloc[np.argsort(layout.slots, kind="stable")]
+    return pd.DataFrame(columns).iloc[np.argsort(layout.slots, kind="stable")]
+
+
+def _by_feature(features: pd.DataFrame, group: str, importance: np.ndarray) -> pd.DataFrame:
+    """Table of one group, features in the order of the genome."""
+    table = features.copy()
     table.insert(0, "group", group)
+    table.insert(table.columns.get_loc("patch"), "importance", importance[features.index])
     return table
 
 

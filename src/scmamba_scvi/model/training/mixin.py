@@ -136,7 +136,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             Cells of a minibatch on one device; each is compared with all others. `None`: 512, or a quarter of the training
             cells if there are fewer than 2,048.
         contrastive_batch_size
-            Cells that the loss compares with each other: a multiple of ``batch_size`` and of the number of devices. Only
+            Cells that the loss compares with each other: a multiple of ``batch_size`` times the number of devices. Only
             ``batch_size`` of them have activations in memory at a time on a device, for which every cell is read twice
             (gradient caching, arXiv 2101.06983); the result is that of one minibatch. `None`: ``batch_size`` on every device.
         early_stopping
@@ -208,7 +208,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
             world_size = count_devices(accelerator, devices, **ranks)
-        self._check_can_train(config, checkpoint_dir, resume, world_size)
+        self._check_can_train(checkpoint_dir, resume, world_size)
         split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
         # several processes may be forked later, which none can be that has used a GPU
         device = device_of(accelerator, devices) if world_size == 1 else torch.device("cpu")
@@ -244,9 +244,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         if is_first_process() and self.training_summary_.get("batch_variance_removed"):
             logger.info(describe_batches(self.training_summary_["batch_variance_removed"]))
 
-    def _check_can_train(
-        self, config: TrainConfig, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, world_size: int
-    ) -> None:
+    def _check_can_train(self, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, world_size: int) -> None:
         """Check that data, folder and devices allow what is asked for, before anything is changed."""
         check_batches(self)
         if resume and checkpoint_dir is None:

@@ -27,11 +27,13 @@ from .sizes import TrainingSizes
 from .splitter import PairedSplitter
 
 FILE: Final = "training.ckpt"
-FORMAT: Final = "scmamba-scvi training 3"
-#: Further options of `train` that the losses depend on; those beside them say where it runs and what it shows.
+FORMAT: Final = "scmamba-scvi training 4"
+#: Further options of `train` that the losses or the weights kept depend on; those beside them say where it runs and what it
+#: shows. Lightning would restore the patience of the checkpoint, so that another one, which the user gives, had no effect.
 COMPARED: Final = (
-    "early_stopping", "stages", "precision", "limit_train_batches", "accumulate_grad_batches", "check_val_every_n_epoch",
-    "gradient_clip_val", "early_stopping_monitor",
+    "early_stopping", "early_stopping_monitor", "early_stopping_patience", "stages", "precision", "gradient_clip_val",
+    "gradient_clip_algorithm", "accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval", "max_steps",
+    "min_epochs", "min_steps", "limit_train_batches", "limit_val_batches", "overfit_batches",
 )  # fmt: skip
 
 
@@ -179,6 +181,7 @@ def training_identity(
         "batch_size": str(sizes.batch_size),
         "contrastive_batch_size": str(sizes.cells_per_step),
         "max_epochs": str(sizes.max_epochs),
+        "drop_last": str(splitter.drop_last),
         "scvi.settings.seed": str(settings.seed),
         "the cells": digest(manager.adata.obs_names),
         "the cells held out": digest([splitter.val_idx]),
