@@ -71,7 +71,7 @@ class ModelConfig:
     d_feature: Size = 64  #: Width e of the vector of a feature.
     d_model: Size = 64  #: Width d of a token.
     n_layers: PerKind[SizeOrZero] = 1  #: Number of blocks.
-    d_state: Size = 32  #: Size s of the state of a head of Mamba2.
+    d_state: Size = 32  #: Size s of the state of a head of Mamba2. Above 128, plain torch scans on a GPU too.
     expand: Size = 1  #: Inner width i of Mamba2 is ``expand * d_model``.
     headdim: Size = 64  #: Width p of a head of Mamba2; divides the inner width.
     d_conv: Size = 4  #: Tokens that the convolution of Mamba2 reads.

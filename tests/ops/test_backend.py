@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+import types
 from functools import partial
 
 import pytest
@@ -8,7 +10,7 @@ from recurrence import ssd_recurrent
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.ops import backend
-from scmamba_scvi.ops.backend import BACKENDS, choose_backend, explain_backend, load_triton, ssd
+from scmamba_scvi.ops.backend import BACKENDS, choose_backend, explain_backend, load_mixer, load_triton, ssd
 from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,8 +52,20 @@ def test_unknown_backend_is_answered_with_the_known_ones():
 
 
 def test_auto_is_plain_torch_on_a_cpu():
-    assert choose_backend(inputs()[0]) == "torch"
+    assert choose_backend(inputs()[0], 5) == "torch"
     assert explain_backend("cpu").startswith("torch")
+
+
+def test_more_states_than_kernels_take_are_scanned_in_plain_torch(monkeypatch):
+    monkeypatch.setattr(backend, "kernels_for", lambda x: types.SimpleNamespace(MAX_WIDTH=4))
+    monkeypatch.setitem(sys.modules, "scmamba_scvi.ops.triton_mixer", types.SimpleNamespace(mixer=len))
+    x, most = inputs()[0], backend.MAX_STATE
+    assert [choose_backend(x, s) for s in (most, most + 1)] == ["triton", "torch"]
+    assert [load_mixer(x, "auto", 4, s) for s in (most, most + 1)] == [len, None]
+    monkeypatch.setitem(BACKENDS, "triton", lambda *tensors: "kernels")
+    assert ssd(*inputs(s=most)) == "kernels"
+    assert isinstance(ssd(*inputs(s=most + 1)), torch.Tensor)
+    assert explain_backend("cuda", most + 1).endswith("kernels take up to 128 states, these are 129)")
 
 
 def test_what_cuda_would_use_is_explained(monkeypatch):
@@ -95,5 +109,5 @@ def test_kernels_agree_with_the_recurrence_on_a_gpu(name, c, dtype):
 @pytest.mark.gpu
 def test_auto_is_our_kernels_on_a_gpu():
     require("triton")
-    assert choose_backend(inputs(20, device="cuda")[0]) == "triton"
-    assert choose_backend(inputs(20, device="cuda")[0].double()) == "torch"
+    assert choose_backend(inputs(20, device="cuda")[0], 5) == "triton"
+    assert choose_backend(inputs(20, device="cuda")[0].double(), 5) == "torch"
