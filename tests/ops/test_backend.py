@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from recurrence import ssd_recurrent
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.ops import backend
+from scmamba_scvi.ops import backend, fused
 from scmamba_scvi.ops.backend import BACKENDS, choose_backend, explain_backend, load_mixer, load_triton, ssd
 from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
@@ -68,11 +69,21 @@ def test_more_states_than_kernels_take_are_scanned_in_plain_torch(monkeypatch):
     assert explain_backend("cuda", most + 1).endswith("kernels take up to 128 states, these are 129)")
 
 
-def test_what_cuda_would_use_is_explained(monkeypatch):
-    monkeypatch.setattr(backend, "load_triton", lambda: (ssd_recurrent, ""))
-    assert explain_backend("cuda") == "triton (the kernels of this package)"
-    monkeypatch.setattr(backend, "load_triton", lambda: (None, "libfoo is missing"))
-    assert explain_backend("cuda") == "torch (the chunked scan in plain torch; libfoo is missing)"
+@pytest.mark.parametrize("fault", ["", "the kernel of the scan gives other numbers"])
+def test_what_cuda_would_use_is_explained_as_a_training_finds_it(monkeypatch, fault):
+    for name, content in (("triton_fused", {}), ("triton_ssd", {"ssd_triton": len})):
+        monkeypatch.setitem(sys.modules, f"scmamba_scvi.ops.{name}", types.SimpleNamespace(**content))
+    monkeypatch.setattr(fused, "_fault", lambda *arguments: fault)
+    fused.check_kernels.cache_clear()
+    fused.load_kernels.cache_clear()
+    with warnings.catch_warnings(record=True) as warned:
+        used = fused.load_kernels(torch.device("cuda"), torch.float32)
+        explained = explain_backend("cuda")
+    fused.check_kernels.cache_clear()
+    fused.load_kernels.cache_clear()
+    assert (used is None) == bool(fault) == bool(warned)
+    plain = f"torch (the chunked scan in plain torch; {fault})"
+    assert explained == (plain if fault else "triton (the kernels of this package)")
 
 
 def test_forced_kernels_name_the_reason_they_cannot_run(monkeypatch):

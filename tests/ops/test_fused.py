@@ -132,6 +132,7 @@ def test_a_sum_or_a_norm_that_nothing_reads_has_no_gradient_to_add(read):
 
 def forget_kernels():
     fused.load_kernels.cache_clear()
+    fused.check_kernels.cache_clear()
 
 
 def test_a_failing_kernel_is_named_once_and_not_used(monkeypatch):

@@ -145,6 +145,7 @@ def test_the_check_of_kernels_passes_right_ones_and_names_a_wrong_one(dtype):
 @pytest.mark.gpu
 def test_kernels_are_used_on_a_gpu_without_a_warning():
     fused.load_kernels.cache_clear()
+    fused.check_kernels.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fused.load_kernels(torch.device("cuda", 0), torch.float32) is triton_fused

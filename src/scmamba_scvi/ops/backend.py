@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
-from .fused import kernels_for
+from .fused import check_kernels, kernels_for
 from .mamba_ssm import ssd_mamba_ssm
 from .ssd import ssd_chunked
 
@@ -99,7 +99,9 @@ def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
 
 
 def explain_backend(device: torch.device | str = "cpu", d_state: int = 0) -> str:
-    """One sentence on what ``"auto"`` means on ``device``, and why.
+    """One sentence on what ``"auto"`` means on ``device``, and why; on CUDA in bfloat16, or float32 where a GPU lacks it.
+
+    On CUDA kernels are compiled and compared with plain torch, as before their first use, which takes some seconds.
 
     Parameters
     ----------
@@ -122,7 +124,8 @@ def explain_backend(device: torch.device | str = "cpu", d_state: int = 0) -> str
         return f"torch (the chunked scan in plain torch; kernels need CUDA, this is {device.type})"
     if d_state > MAX_STATE:
         return f"torch (the chunked scan in plain torch; kernels take up to {MAX_STATE} states, these are {d_state})"
-    kernel, reason = load_triton()
-    if kernel is None:
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    kernels, reason = check_kernels(device, torch.bfloat16 if has_bfloat16 else torch.float32)
+    if kernels is None:
         return f"torch (the chunked scan in plain torch; {reason})"
     return "triton (the kernels of this package)"

@@ -143,6 +143,16 @@ def load_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     A GPU without bfloat16 may have kernels for float32 alone.
     """
     logger.info("Kernels are compiled for %s in %s: the first step takes some seconds longer.", device, dtype)
+    kernels, reason = check_kernels(device, dtype)
+    if kernels is None:
+        message = f"Layers and scan run in plain torch on {device} in {dtype}, which is slow on a GPU: {reason}."
+        warnings.warn(message, stacklevel=2)
+    return kernels
+
+
+@functools.cache
+def check_kernels(device: torch.device, dtype: torch.dtype) -> tuple[ModuleType | None, str]:
+    """What `load_kernels` gives and an empty string, or `None` and the reason."""
     try:
         from . import triton_fused
         from .triton_ssd import ssd_triton
@@ -150,12 +160,7 @@ def load_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
         fault = _fault(triton_fused, ssd_triton, device, dtype)
     except Exception as error:  # noqa: BLE001  a compiler, its driver and its toolchain fail in their own ways
         fault = f"{type(error).__name__}: {error}"
-    if not fault:
-        return triton_fused
-    warnings.warn(
-        f"Layers and scan run in plain torch on {device} in {dtype}, which is slow on a GPU: {fault}.", stacklevel=2
-    )
-    return None
+    return (None, fault) if fault else (triton_fused, "")
 
 
 def _fault(layers: ModuleType, scan: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> str:
