@@ -80,6 +80,9 @@ def test_a_device_that_is_not_there_is_our_error(tmp_path, accelerator):
         with refused:
             SCMAMBA.load(tmp_path / "m", mdata, accelerator=accelerator, **arguments)
     reference = SCMAMBA.load(tmp_path / "m", mdata)
+    reference.export(tmp_path / "exported")
+    with refused:
+        SCMAMBA.from_export(tmp_path / "exported", mdata, accelerator=accelerator)
     with refused:
         reference.train(accelerator=accelerator)
     with refused:

@@ -109,7 +109,8 @@ def fit_new_batches(
             small[int(number)] = len(cells)
             continue
         features, present = _features(module, matrices, sample(cells, MAX_CELLS, seed))
-        _joint(module).fit_batch_offset(features, present, int(number), N_ROUNDS)
+        with torch.autocast(module.device.type, enabled=False):  # it would round centroids
+            _joint(module).fit_batch_offset(features, present, int(number), N_ROUNDS)
     return small
 
 
