@@ -169,7 +169,7 @@ def untrained(mdata, preset: str, device: str, **options):
     model.to_device(device)
     fit_values(model.module, model._matrices(), np.arange(mdata.n_obs))
     model.is_initialized_ = model.is_trained_ = True
-    model.training_summary_ = {"precision": "bf16-mixed"}
+    model.precision_ = "bf16-mixed"
     for encoder in model.module.encoders.values():
         if encoder.gate is not None:
             encoder.gate.data.fill_(0.1)

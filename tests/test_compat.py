@@ -34,12 +34,17 @@ def test_quiet_puts_levels_back():
 @pytest.mark.parametrize("call", [_compat.device_of, _compat.n_devices])
 def test_a_device_that_is_not_there_is_named(call, accelerator):
     """As copied from a tutorial that was written on another machine."""
-    there = (
-        {"gpu", "cuda"} if torch.cuda.is_available() else {"gpu", "mps"} if torch.backends.mps.is_available() else set()
-    )
-    if accelerator in there:
+    if accelerator in ("gpu", "cuda") and torch.cuda.is_available():
         pytest.skip("it is there")
     with pytest.raises(ScmambaError, match=f"accelerator='{accelerator}'.* cannot be used on this machine"):
+        call(accelerator, "auto")
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "mps"])
+@pytest.mark.parametrize("call", [_compat.device_of, _compat.n_devices])
+def test_the_gpu_of_apple_is_refused_before_anything_is_computed(monkeypatch, call, accelerator):
+    monkeypatch.setattr("scvi.model._utils.parse_device_args", lambda **_: ("mps", [0], torch.device("mps")))
+    with pytest.raises(ScmambaError, match=f"accelerator='{accelerator}'.* has no float64.*accelerator='cpu'"):
         call(accelerator, "auto")
 
 

@@ -61,7 +61,7 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
     from scvi.model._utils import parse_device_args
 
     try:
-        return parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
+        found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
     except (
         MisconfigurationException,
         ImportError,
@@ -73,6 +73,12 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
             f"accelerator={accelerator!r} with devices={devices!r} cannot be used on this machine: {reason}. Leave it out "
             "to take what is there."
         ) from error
+    if found[2].type == "mps":
+        raise ScmambaError(
+            f"accelerator={accelerator!r} cannot be used on this machine: Apple's GPU has no float64, in which statistics are "
+            f"computed before and after training. Pass accelerator='cpu'."
+        )
+    return found
 
 
 def drop_manager(model: Any, data: Any) -> None:

@@ -71,7 +71,7 @@ class ModelConfig:
     d_feature: Size = 64  #: Width e of the vector of a feature.
     d_model: Size = 64  #: Width d of a token.
     n_layers: PerKind[SizeOrZero] = 1  #: Number of blocks.
-    d_state: Size = 32  #: Size s of the state of a head of Mamba2.
+    d_state: Size = 32  #: Size s of the state of a head of Mamba2. Above 128, plain torch scans on a GPU too.
     expand: Size = 1  #: Inner width i of Mamba2 is ``expand * d_model``.
     headdim: Size = 64  #: Width p of a head of Mamba2; divides the inner width.
     d_conv: Size = 4  #: Tokens that the convolution of Mamba2 reads.
@@ -240,7 +240,7 @@ class TrainConfig:
     weight_decay: NotNegative = 0.05  #: Of the network's matrices; biases, norms and the linear branch have none.
     warmup: Fraction = 0.1  #: Fraction of the steps with a rising learning rate.
     #: Compute activations of blocks again in the backward pass instead of keeping them. It is a third slower and needs a
-    #: fraction of the memory. `None`: as few do so as make a minibatch fit into the free memory of the GPU or the machine.
+    #: fraction of the memory. `None`: as few do so as make a minibatch fit into the free memory of the GPU, the machine or the job.
     checkpoint_activations: bool | None = None
     #: Enough to tell FOSCTTM 0.08 from 0.09; more only cost training cells.
     max_validation_cells: Annotated[int, Rule("at least 0", lambda value: value >= 0)] = 5_000

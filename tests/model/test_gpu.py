@@ -121,7 +121,7 @@ def test_bf16_and_float32_embeddings_match_cells_alike(mdata):
     assert model.training_summary_["precision"] == "bf16-mixed"
     scores = []
     for name in ("bf16-mixed", "32-true"):
-        model.training_summary_["precision"] = name
+        model.precision_ = name
         rna, atac = (model.get_latent_representation(modality=kind) for kind in ("rna", "atac"))
         assert rna.dtype == np.float32
         scores.append(np.mean(foscttm(rna, atac)))

@@ -1,6 +1,7 @@
 """What is kept for the backward pass, and blocks that keep nothing."""
 
 import gc
+import types
 import weakref
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 
 from scmamba_scvi.config import ModelConfig
+from scmamba_scvi.nn import memory
 from scmamba_scvi.nn.encoder import Encoder
-from scmamba_scvi.nn.memory import saved_bytes
+from scmamba_scvi.nn.memory import free_bytes, saved_bytes
 
 
 def test_bytes_of_a_linear_map_and_a_sigmoid():
@@ -50,6 +52,39 @@ def test_checkpointed_blocks_keep_their_input_alone():
     kept = saved_bytes(network, network, tokens)
     network.n_checkpointed = 100
     assert saved_bytes(network, network, tokens) < kept / 5
+
+
+GB = 10**9
+#: Lines of ``/proc/self/cgroup``; limit, use and cached files of each folder; what is free of the machine's 100 GB.
+GROUPS = {
+    "no Linux": (None, {}, 100),
+    "no limit": ("0::/user", {"user": ("max", 7, 0)}, 100),
+    "a job": ("0::/slurm/job_1", {"slurm": ("max", 9, 0), "slurm/job_1": (8, 5, 1)}, 4),
+    "a job in a smaller one": ("0::/slurm/job_1", {"slurm": (6, 5, 0), "slurm/job_1": (8, 2, 0)}, 1),
+    "more than the limit is used": ("0::/job", {"job": (4, 5, 0)}, 0),
+    "a container": ("0::/", {"": (16, 2, 0)}, 14),
+    "version 1": ("3:cpu,cpuacct:/other\n5:memory:/slurm/job_1", {"memory/slurm/job_1": (8, 5, 1)}, 4),
+    "a container, version 1": ("0::/docker/f00\n5:memory:/docker/f00", {"memory": (16, 2, 0)}, 14),
+}
+
+
+@pytest.mark.parametrize(("lines", "folders", "free"), GROUPS.values(), ids=GROUPS)
+def test_free_is_what_the_machine_and_the_job_have(tmp_path, monkeypatch, lines, folders, free):
+    monkeypatch.setattr(memory, "ROOT", tmp_path)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=100 * GB))
+    if lines is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(lines + "\n")
+    for folder, (limit, used, cached) in folders.items():
+        old = folder.startswith("memory")
+        group, prefix = tmp_path / "sys/fs/cgroup" / folder, "total_" if old else ""
+        group.mkdir(parents=True, exist_ok=True)
+        limit = limit if limit == "max" else limit * GB
+        (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text(f"{limit}\n")
+        (group / ("memory.usage_in_bytes" if old else "memory.current")).write_text(f"{used * GB}\n")
+        stat = f"anon 1\n{prefix}inactive_file {cached * GB}\n{prefix}active_file 0\n"
+        (group / "memory.stat").write_text(stat)
+    assert free_bytes(torch.device("cpu")) == free * GB
 
 
 class Squared(torch.autograd.Function):

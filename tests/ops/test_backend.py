@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import types
+import warnings
 from functools import partial
 
 import pytest
@@ -7,8 +10,8 @@ import torch
 from recurrence import ssd_recurrent
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.ops import backend
-from scmamba_scvi.ops.backend import BACKENDS, choose_backend, explain_backend, load_triton, ssd
+from scmamba_scvi.ops import backend, fused
+from scmamba_scvi.ops.backend import BACKENDS, choose_backend, explain_backend, load_mixer, load_triton, ssd
 from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,15 +53,37 @@ def test_unknown_backend_is_answered_with_the_known_ones():
 
 
 def test_auto_is_plain_torch_on_a_cpu():
-    assert choose_backend(inputs()[0]) == "torch"
+    assert choose_backend(inputs()[0], 5) == "torch"
     assert explain_backend("cpu").startswith("torch")
 
 
-def test_what_cuda_would_use_is_explained(monkeypatch):
-    monkeypatch.setattr(backend, "load_triton", lambda: (ssd_recurrent, ""))
-    assert explain_backend("cuda") == "triton (the kernels of this package)"
-    monkeypatch.setattr(backend, "load_triton", lambda: (None, "libfoo is missing"))
-    assert explain_backend("cuda") == "torch (the chunked scan in plain torch; libfoo is missing)"
+def test_more_states_than_kernels_take_are_scanned_in_plain_torch(monkeypatch):
+    monkeypatch.setattr(backend, "kernels_for", lambda x: types.SimpleNamespace(MAX_WIDTH=4))
+    monkeypatch.setitem(sys.modules, "scmamba_scvi.ops.triton_mixer", types.SimpleNamespace(mixer=len))
+    x, most = inputs()[0], backend.MAX_STATE
+    assert [choose_backend(x, s) for s in (most, most + 1)] == ["triton", "torch"]
+    assert [load_mixer(x, "auto", 4, s) for s in (most, most + 1)] == [len, None]
+    monkeypatch.setitem(BACKENDS, "triton", lambda *tensors: "kernels")
+    assert ssd(*inputs(s=most)) == "kernels"
+    assert isinstance(ssd(*inputs(s=most + 1)), torch.Tensor)
+    assert explain_backend("cuda", most + 1).endswith("kernels take up to 128 states, these are 129)")
+
+
+@pytest.mark.parametrize("fault", ["", "the kernel of the scan gives other numbers"])
+def test_what_cuda_would_use_is_explained_as_a_training_finds_it(monkeypatch, fault):
+    for name, content in (("triton_fused", {}), ("triton_ssd", {"ssd_triton": len})):
+        monkeypatch.setitem(sys.modules, f"scmamba_scvi.ops.{name}", types.SimpleNamespace(**content))
+    monkeypatch.setattr(fused, "_fault", lambda *arguments: fault)
+    fused.check_kernels.cache_clear()
+    fused.load_kernels.cache_clear()
+    with warnings.catch_warnings(record=True) as warned:
+        used = fused.load_kernels(torch.device("cuda"), torch.float32)
+        explained = explain_backend("cuda")
+    fused.check_kernels.cache_clear()
+    fused.load_kernels.cache_clear()
+    assert (used is None) == bool(fault) == bool(warned)
+    plain = f"torch (the chunked scan in plain torch; {fault})"
+    assert explained == (plain if fault else "triton (the kernels of this package)")
 
 
 def test_forced_kernels_name_the_reason_they_cannot_run(monkeypatch):
@@ -95,5 +120,5 @@ def test_kernels_agree_with_the_recurrence_on_a_gpu(name, c, dtype):
 @pytest.mark.gpu
 def test_auto_is_our_kernels_on_a_gpu():
     require("triton")
-    assert choose_backend(inputs(20, device="cuda")[0]) == "triton"
-    assert choose_backend(inputs(20, device="cuda")[0].double()) == "torch"
+    assert choose_backend(inputs(20, device="cuda")[0], 5) == "triton"
+    assert choose_backend(inputs(20, device="cuda")[0].double(), 5) == "torch"

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from scmamba_scvi.nn.memory import saved_bytes
 from scmamba_scvi.ops import fused, plain_layers
 from scmamba_scvi.ops.fused import add_norm, causal_conv_silu, gated_norm, swiglu
+from scmamba_scvi.ops.ssd import ssd_chunked
 
 EPS = 1e-5
 
@@ -129,12 +130,17 @@ def test_a_sum_or_a_norm_that_nothing_reads_has_no_gradient_to_add(read):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def forget_kernels():
+    fused.load_kernels.cache_clear()
+    fused.check_kernels.cache_clear()
+
+
 def test_a_failing_kernel_is_named_once_and_not_used(monkeypatch):
-    def broken(kernels, device, dtype):
+    def broken(kernels, scan, device, dtype):
         raise OSError("no C compiler")
 
     monkeypatch.setattr(fused, "_fault", broken)
-    fused.load_kernels.cache_clear()
+    forget_kernels()
     with pytest.warns(
         UserWarning,
         match="on cpu in torch.float32, which is slow on a GPU: .*(no C compiler|No module named 'triton')",
@@ -143,7 +149,7 @@ def test_a_failing_kernel_is_named_once_and_not_used(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fused.load_kernels(torch.device("cpu"), torch.float32) is None
-    fused.load_kernels.cache_clear()
+    forget_kernels()
 
 
 def test_a_norm_before_a_product_is_written_in_the_dtype_of_the_product_and_keeps_nothing_else():
@@ -169,14 +175,46 @@ def kernels_with(**changes):
 def test_kernels_are_checked_in_the_type_that_they_are_used_in():
     kernels = kernels_with(swiglu_values=no_bfloat16)
     for dtype in (torch.float32, torch.float16):
-        assert fused._fault(kernels, torch.device("cpu"), dtype) == ""
+        assert fused._fault(kernels, ssd_chunked, torch.device("cpu"), dtype) == ""
     with pytest.raises(RuntimeError, match="newer GPU"):
-        fused._fault(kernels, torch.device("cpu"), torch.bfloat16)
+        fused._fault(kernels, ssd_chunked, torch.device("cpu"), torch.bfloat16)
+
+
+class OffByFactor(torch.autograd.Function):
+    """Right values, and a gradient that is not theirs."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return 1.1 * dy
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("changed", range(6))
+def test_a_scan_with_a_wrong_gradient_is_named(dtype, changed):
+    def scan(*inputs):
+        return ssd_chunked(*(OffByFactor.apply(t) if i == changed else t for i, t in enumerate(inputs)))
+
+    fault = fused._fault(plain_layers, scan, torch.device("cpu"), dtype)
+    assert fault == "the kernel of the scan gives other numbers"
+
+
+def test_a_scan_with_wrong_values_is_named_and_one_that_cannot_run_raises():
+    def too_large(*inputs):
+        raise RuntimeError("out of resource: shared memory")
+
+    wrong = fused._fault(plain_layers, lambda *inputs: 1.1 * ssd_chunked(*inputs), torch.device("cpu"), torch.float32)
+    assert wrong == "the kernel of the scan gives other numbers"
+    with pytest.raises(RuntimeError, match="out of resource"):
+        fused._fault(plain_layers, too_large, torch.device("cpu"), torch.float32)
 
 
 def test_the_check_on_first_use_is_not_part_of_the_pass_that_it_happens_in():
     def check_kernels():
-        assert fused._fault(plain_layers, torch.device("cpu"), torch.float32) == ""
+        assert fused._fault(plain_layers, ssd_chunked, torch.device("cpu"), torch.float32) == ""
 
     first_use = [check_kernels, check_kernels]
 

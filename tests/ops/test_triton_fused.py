@@ -135,16 +135,17 @@ def no_gradient_of_bias(*arguments):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_check_of_kernels_passes_right_ones_and_names_a_wrong_one(dtype):
     device = torch.device(DEVICE)
-    assert fused._fault(triton_fused, device, dtype) == ""
+    assert fused._fault(triton_fused, triton_ssd.ssd_triton, device, dtype) == ""
     with torch.inference_mode():
-        assert fused._fault(triton_fused, device, dtype) == ""
+        assert fused._fault(triton_fused, triton_ssd.ssd_triton, device, dtype) == ""
     wrong = kernels_with(conv_gradients=no_gradient_of_bias)
-    assert "convolution gives other numbers" in fused._fault(wrong, device, dtype)
+    assert "convolution gives other numbers" in fused._fault(wrong, triton_ssd.ssd_triton, device, dtype)
 
 
 @pytest.mark.gpu
 def test_kernels_are_used_on_a_gpu_without_a_warning():
     fused.load_kernels.cache_clear()
+    fused.check_kernels.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fused.load_kernels(torch.device("cuda", 0), torch.float32) is triton_fused

@@ -157,7 +157,7 @@ def build(kernel, c, p, s, dtype, backward, **more):
     options = {key: sizes.pop(key) for key in ("num_warps", "num_stages")}
     constants = {name: size for name, size in (sizes | more).items() if name in kernel.arg_names}
     number = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}[dtype]
-    exact = {"dt_ptr", "A_ptr", "D_ptr", "ddt_ptr", "dA_ptr", "dD_ptr", "d_bits_ptr", "kept_ptr"}
+    exact = {"dt_ptr", "A_ptr", "D_ptr", "ddt_ptr", "dA_ptr", "dD_ptr", "d_log_decay_ptr", "kept_ptr"}
     signature = {name: "constexpr" if name in constants else "*fp32" if name in exact else
                  number if name.endswith("_ptr") else "i32" for name in kernel.arg_names}
     positions = {(kernel.arg_names.index(name),): value for name, value in constants.items()}

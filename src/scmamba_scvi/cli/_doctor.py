@@ -51,7 +51,7 @@ def _describe_device(device: str) -> str:
     import torch
 
     if device == "mps":
-        return "Apple GPU"
+        return "Apple GPU, not used: it has no float64"
     if device == "cpu":
         n_cores, n_threads = os.cpu_count(), torch.get_num_threads()
         return f"{n_cores} core{'s' * (n_cores != 1)}, {n_threads} thread{'s' * (n_threads != 1)}"

@@ -101,7 +101,7 @@ def integrate(
     batch_size: Annotated[
         int | None, typer.Option(min=2, help="Cells in a minibatch. By default from the number of cells.")
     ] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     seed: Annotated[int, typer.Option(help="The same seed gives the same result on the same machine.")] = 0,
     umap: Annotated[bool, typer.Option("--umap/--no-umap", help="Fit UMAP coordinates and draw them.")] = True,
     model_dir: Annotated[

@@ -67,6 +67,7 @@ class ModelBase(BaseModelClass):
     reference_batches_: int  # number of batches that the reference of a query was trained on
     places_: dict[str, dict[str, Any] | None]  # coordinates per kind, None where names say the same
     training_summary_: dict[str, Any]  # what the last training chose and found
+    precision_: str  # of the last training, as Lightning names it; empty before the first
     cells_of_training_: str | None = None  # digest of the names, in the order to which `train_indices` refers
     history_: dict[str, pd.DataFrame] | None
     registry_: dict[str, Any]
@@ -102,7 +103,7 @@ class ModelBase(BaseModelClass):
 
     def _as_trained(self) -> torch.autocast:
         """Within the block, networks on a GPU compute in the precision that they were trained in."""
-        name = self.training_summary_.get("precision", "")
+        name = self.precision_
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(name, torch.bfloat16)
         on_gpu = self.module.device.type == "cuda"
         can = on_gpu and (dtype != torch.bfloat16 or torch.cuda.is_bf16_supported(including_emulation=False))

@@ -111,6 +111,7 @@ class SCMAMBA(
         self.is_initialized_ = False
         self.match_temperatures_ = {}
         self.training_summary_ = {}
+        self.precision_ = ""
         self.classifier_ = None
         self.is_query_ = False
         self.reference_batches_ = 0

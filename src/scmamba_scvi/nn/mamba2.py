@@ -135,7 +135,7 @@ class Mamba2(Branch):
         """
         zxBCdt = F.linear(x, in_weight)
         width = self.conv1d.weight.shape[-1]
-        mixer = None if self.bidirectional else load_mixer(zxBCdt, self.ssd_backend, width)
+        mixer = None if self.bidirectional else load_mixer(zxBCdt, self.ssd_backend, width, self.d_state)
         if mixer is None:
             return F.linear(self.hidden(zxBCdt), out_weight)
         return mixer(

@@ -1,10 +1,31 @@
 """Memory: what is free, and what a network keeps for its backward pass."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final, NamedTuple
 
 import psutil
 import torch
 from torch import Tensor, nn
+
+ROOT: Final = Path("/")
+
+
+class CGroups(NamedTuple):
+    """Where Linux keeps the memory of control groups."""
+
+    folder: str
+    limit: str
+    used: str
+    prefix: str  # of what is summed over a group and those in it
+
+
+#: Of versions 2 and 1.
+CGROUPS: Final = (
+    CGroups("sys/fs/cgroup", "memory.max", "memory.current", ""),
+    CGroups("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+)
 
 
 def saved_bytes(module: nn.Module, function: Callable[..., object], *args: Tensor) -> int:
@@ -29,5 +50,34 @@ def saved_bytes(module: nn.Module, function: Callable[..., object], *args: Tenso
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a GPU, or else of the machine, that nothing has."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Memory of a GPU, or else of the machine and of the job that this process belongs to, that nothing has."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min([psutil.virtual_memory().available, *_left_in_groups()])
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What is left of each limit on the control groups of this process, by which Slurm, Docker and others bound a job.
+
+    Groups are one in the other, and all limits hold. In a container the path of its group may be that on the host; the group
+    is then the outermost that is seen.
+    """
+    try:
+        groups = (ROOT / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # only Linux has it
+        return
+    for _, controllers, path in (line.split(":", 2) for line in groups):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        version, *parts = CGROUPS[bool(controllers)], *PurePosixPath(path).parts[1:]
+        for depth in range(len(parts) + 1):
+            with contextlib.suppress(OSError, ValueError):  # such as no number, but "max"
+                yield _left(ROOT.joinpath(version.folder, *parts[:depth]), version)
+
+
+def _left(group: Path, version: CGroups) -> int:
+    limit, used = (int((group / name).read_text()) for name in (version.limit, version.used))
+    of_kind = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    # copies of files, which give way to whatever needs memory; psutil does not count them either
+    cached = sum(int(of_kind.get(version.prefix + name, 0)) for name in ("active_file", "inactive_file"))
+    return max(0, limit - used + cached)

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ScmambaError, UnknownNameError
-from .fused import kernels_for
+from .fused import check_kernels, kernels_for
 from .mamba_ssm import ssd_mamba_ssm
 from .ssd import ssd_chunked
+
+#: States up to which ``"auto"`` means kernels: those of more were not tried, and need more shared memory than many GPUs have.
+MAX_STATE: Final = 128
 
 
 def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
@@ -38,8 +41,8 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, ba
     x, dt, A, B, C, D
         ``(n, c, h, p)``, ``(n, c, h)``, ``(h,)``, ``(n, c, s)`` twice and ``(h,)``; their meanings stand there too.
     backend
-        A name of `BACKENDS`, or ``"auto"``: the kernels of this package on CUDA, plain torch elsewhere, for float64, and
-        where triton does not work.
+        A name of `BACKENDS`, or ``"auto"``: the kernels of this package on CUDA, plain torch elsewhere, for float64, for
+        more than `MAX_STATE` states, and where triton does not work.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, ba
     torch.Size([2, 10, 1, 8])
     """
     if check_backend(backend) == "auto":
-        backend = choose_backend(x)
+        backend = choose_backend(x, B.shape[-1])
     return BACKENDS[backend](x, dt, A, B, C, D)
 
 
@@ -71,15 +74,15 @@ def check_backend(name: str) -> str:
     return name
 
 
-def choose_backend(x: Tensor) -> str:
-    """The name of `BACKENDS` that ``"auto"`` means for inputs ``x``: our kernels, if those of the other layers work there."""
-    return "torch" if kernels_for(x) is None else "triton"
+def choose_backend(x: Tensor, s: int) -> str:
+    """The name of `BACKENDS` that ``"auto"`` means for inputs ``x`` and ``s`` states: our kernels, if all work there."""
+    return "torch" if s > MAX_STATE or kernels_for(x) is None else "triton"
 
 
-def load_mixer(x: Tensor, backend: str, width: int) -> Callable[..., Tensor] | None:
+def load_mixer(x: Tensor, backend: str, width: int, s: int) -> Callable[..., Tensor] | None:
     """`scmamba_scvi.ops.triton_mixer.mixer` for a projection ``x``, or `None` where not all of its kernels are used."""
     kernels = kernels_for(x)
-    if kernels is None or backend not in ("auto", "triton") or width > kernels.MAX_WIDTH:
+    if kernels is None or backend not in ("auto", "triton") or width > kernels.MAX_WIDTH or s > MAX_STATE:
         return None
     from .triton_mixer import mixer
 
@@ -95,13 +98,17 @@ def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
     return triton_ssd.ssd_triton, ""
 
 
-def explain_backend(device: torch.device | str = "cpu") -> str:
-    """One sentence on what ``"auto"`` means on ``device``, and why.
+def explain_backend(device: torch.device | str = "cpu", d_state: int = 0) -> str:
+    """One sentence on what ``"auto"`` means on ``device``, and why; on CUDA in bfloat16, or float32 where a GPU lacks it.
+
+    On CUDA kernels are compiled and compared with plain torch, as before their first use, which takes some seconds.
 
     Parameters
     ----------
     device
         As torch names it, such as ``"cuda:0"``.
+    d_state
+        States of the scan; 0 for any that kernels take.
 
     Returns
     -------
@@ -115,7 +122,10 @@ def explain_backend(device: torch.device | str = "cpu") -> str:
     device = torch.device(device)
     if device.type != "cuda":
         return f"torch (the chunked scan in plain torch; kernels need CUDA, this is {device.type})"
-    kernel, reason = load_triton()
-    if kernel is None:
+    if d_state > MAX_STATE:
+        return f"torch (the chunked scan in plain torch; kernels take up to {MAX_STATE} states, these are {d_state})"
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    kernels, reason = check_kernels(device, torch.bfloat16 if has_bfloat16 else torch.float32)
+    if kernels is None:
         return f"torch (the chunked scan in plain torch; {reason})"
     return "triton (the kernels of this package)"

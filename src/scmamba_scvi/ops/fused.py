@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from . import plain_layers
 from .launch import compiling, running
+from .ssd import ssd_chunked
 
 logger = logging.getLogger(f"scvi.{__name__}")
 
@@ -135,41 +138,56 @@ def kernels_for(x: Tensor) -> ModuleType | None:
 
 @functools.cache
 def load_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """Kernels that give the numbers of `plain_layers` on ``device``; if there are none, a warning says why, once.
+    """Kernels of the layers; if they or that of the scan do not give plain torch's numbers, none, and a warning, once.
 
     A GPU without bfloat16 may have kernels for float32 alone.
     """
     logger.info("Kernels are compiled for %s in %s: the first step takes some seconds longer.", device, dtype)
+    kernels, reason = check_kernels(device, dtype)
+    if kernels is None:
+        message = f"Layers and scan run in plain torch on {device} in {dtype}, which is slow on a GPU: {reason}."
+        warnings.warn(message, stacklevel=2)
+    return kernels
+
+
+@functools.cache
+def check_kernels(device: torch.device, dtype: torch.dtype) -> tuple[ModuleType | None, str]:
+    """What `load_kernels` gives and an empty string, or `None` and the reason."""
     try:
         from . import triton_fused
+        from .triton_ssd import ssd_triton
 
-        fault = _fault(triton_fused, device, dtype)
+        fault = _fault(triton_fused, ssd_triton, device, dtype)
     except Exception as error:  # noqa: BLE001  a compiler, its driver and its toolchain fail in their own ways
         fault = f"{type(error).__name__}: {error}"
-    if not fault:
-        return triton_fused
-    warnings.warn(
-        f"Layers and scan run in plain torch on {device} in {dtype}, which is slow on a GPU: {fault}.", stacklevel=2
-    )
-    return None
+    return (None, fault) if fault else (triton_fused, "")
 
 
-def _fault(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> str:
+def _fault(layers: ModuleType, scan: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> str:
     """Which kernel differs from plain torch in values or gradients on a small example, empty if none does."""
-    # this runs in the first pass through a network, which must not notice it
-    with torch.no_grad(), torch.autocast(device.type, enabled=False), running():
+    # this runs in the first pass through a network, which must not notice it: what autograd and autocast are told there, such
+    # as hooks or inference mode, holds in its own thread
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_difference, layers, scan, device, dtype).result()
+
+
+def _difference(layers: ModuleType, scan: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> str:
+    with running():
         with compiling():
-            _example(kernels, device, dtype)
-        for name, found in _example(kernels, device, dtype).items():
-            for a, b in zip(found, _example(plain_layers, device, dtype)[name], strict=True):
+            _example(layers, scan, device, dtype)
+        expected = _example(plain_layers, ssd_chunked, device, dtype)
+        for name, found in _example(layers, scan, device, dtype).items():
+            for a, b in zip(found, expected[name], strict=True):
                 # TF32, where it is allowed, rounds the convolution that is compared with
                 if not (a - b).norm() <= (1e-2 if dtype == torch.float32 else 3e-2) * b.norm():
                     return f"the kernel of the {name} gives other numbers"
     return ""
 
 
-def _example(layers: ModuleType, device: torch.device, dtype: torch.dtype) -> dict[str, tuple[Tensor, ...]]:
-    """Values and gradients of each layer on the same random numbers."""
+def _example(
+    layers: ModuleType, scan: Callable[..., Tensor], device: torch.device, dtype: torch.dtype
+) -> dict[str, tuple[Tensor, ...]]:
+    """Values and gradients of each layer and of the scan on the same random numbers."""
     generator = torch.Generator(device).manual_seed(0)
     x, z, dy = (torch.randn(2, 70, 24, generator=generator, device=device).to(dtype) for _ in range(3))
     # tokens are in half precision under autocast, parameters and sums of branches never
@@ -181,4 +199,21 @@ def _example(layers: ModuleType, device: torch.device, dtype: torch.dtype) -> di
         "gated norm": (layers.gated_norm_values(x, z, 1e-5), layers.gated_norm_gradients(dy, x, z, 1e-5, dz), dz),
         "gated MLP": (layers.swiglu_values(x), layers.swiglu_gradient(dy[..., :12], x)),
         "convolution": (layers.conv_values(x, taps, bias), *layers.conv_gradients(dy, x, taps, bias, dx), dx),
+        "scan": _example_of_scan(scan, generator, dtype),
     }
+
+
+def _example_of_scan(scan: Callable[..., Tensor], generator: torch.Generator, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Values and gradients of more tokens than a chunk has.
+
+    All numbers have the sign that they have in a sum, so that none cancels and rounding stays small.
+    """
+    n, c, h, p, s = 1, 70, 2, 16, 16
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device)
+
+    x, B, C, dy = (uniform(*shape).to(dtype) for shape in ((n, c, h, p), (n, c, s), (n, c, s), (n, c, h, p)))
+    leaves = [t.requires_grad_() for t in (x, uniform(n, c, h), -uniform(h), B, C, uniform(h))]
+    y = scan(*leaves)
+    return y.detach(), *torch.autograd.grad(y, leaves, dy)

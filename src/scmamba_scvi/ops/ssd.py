@@ -115,7 +115,7 @@ def _in_chunks(t: Tensor, k: int, q: int) -> Tensor:
 
 
 class _CarriedState(torch.autograd.Function):
-    """``y_l = 2^bits_l C_l S_j`` for the tokens of every chunk ``j`` but the first, ``(n, k - 1, q, h, p)``.
+    """``y_l = 2^log2_decay_l C_l S_j`` for the tokens of every chunk ``j`` but the first, ``(n, k - 1, q, h, p)``.
 
     ``S_j`` is the state at the start of the chunk. States are several times larger than the inputs: they are computed
     again in the backward pass.
@@ -187,9 +187,10 @@ def _states(weighted: Tensor, B: Tensor, decay: Tensor) -> Tensor:
 
 
 class _DecayedAttention(torch.autograd.Function):
-    """``y_l = D x_l + sum over t <= l of scores_lt 2^(bits_l - bits_t) dt_t x_t``; the backward pass computes weights again.
+    """``y_l = D x_l + sum over t <= l of scores_lt 2^(log2_decay_l - log2_decay_t) dt_t x_t``.
 
-    Shapes: scores ``(k, q, q)``, lower triangular; log2_decay and dt ``(k, q, h)``; x ``(k, q, h, p)``; D ``(h,)``.
+    The backward pass computes weights again. Shapes: scores ``(k, q, q)``, lower triangular; log2_decay and dt
+    ``(k, q, h)``; x ``(k, q, h, p)``; D ``(h,)``.
     """
 
     @staticmethod
@@ -212,11 +213,11 @@ class _DecayedAttention(torch.autograd.Function):
         grad_log = weights.mul_(grad_weights)  # with respect to the logarithm of the weights
         # A token's own weight depends on no decay: its term would cancel in the difference, but only up to rounding.
         grad_log.diagonal(dim1=-2, dim2=-1).zero_()
-        grad_bits = (grad_log.sum(-1) - grad_log.sum(-2)).mul_(math.log(2)).transpose(1, 2)  # (k, q, h)
+        grad_log2_decay = (grad_log.sum(-1) - grad_log.sum(-2)).mul_(math.log(2)).transpose(1, 2)  # (k, q, h)
         grad_dt = (grad_stepped * x).sum(-1, dtype=dt.dtype)  # (k, q, h)
         grad_x = _add_direct(grad_stepped.mul_(dt.to(x.dtype)[..., None]), grad, D)
         grad_D = (grad * x).sum((0, 1, 3), dtype=D.dtype)
-        return grad_scores, grad_bits, grad_dt, grad_x, grad_D
+        return grad_scores, grad_log2_decay, grad_dt, grad_x, grad_D
 
 
 def _by_head(x: Tensor, dt: Tensor) -> Tensor:
@@ -231,7 +232,7 @@ def _add_direct(y: Tensor, x: Tensor, D: Tensor) -> Tensor:
 
 
 def _decays(log2_decay: Tensor) -> Tensor:
-    """``2^(bits_l - bits_t)`` for ``t <= l``, ``(k, q, h)`` to ``(k, h, q, q)``; elsewhere any finite number."""
+    """``2^(log2_decay_l - log2_decay_t)`` for ``t <= l``, ``(k, q, h)`` to ``(k, h, q, q)``; elsewhere any finite number."""
     log2_decay = log2_decay.transpose(1, 2)  # (k, h, q)
     exponent = log2_decay[..., None] - log2_decay[:, :, None]  # (k, h, q, q)
     # Masking the upper triangle by -inf would also do, but makes this function ten times slower on a CPU.

@@ -148,8 +148,8 @@ def _states(
         B = tl.load(B_ptr + cell * B_n + row * B_c + dim[None, :], is_row & is_dim, 0.0)
         log2_decay, total = _log2_decay(dt, A)
         # how much of a token is in the state at the end of the chunk, or of the state at its start in a token
-        share = tl.exp2(log2_decay) if REVERSE else _decay(total - log2_decay) * dt
-        entering = (x.to(tl.float32) * share[:, None]).to(x.dtype)
+        fraction = tl.exp2(log2_decay) if REVERSE else _decay(total - log2_decay) * dt
+        entering = (x.to(tl.float32) * fraction[:, None]).to(x.dtype)
         slot = ((cell * (n_chunks - 1) + k) * h + head) * blocks + block
         tile = (slot - h * blocks if REVERSE else slot) * S * P + _tile(S, P)
         state *= tl.exp2(total)
@@ -162,14 +162,15 @@ def _states(
 
 @triton.jit
 def _gradients_of_reading(
-    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, dy_ptr, states_ptr, dC_ptr, d_bits_ptr, c, n_chunks,
+    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, dy_ptr, states_ptr, dC_ptr, d_log_decay_ptr, c, n_chunks,
     x_n, x_c, x_h, dt_n, dt_c, dt_h, B_n, B_c, C_n, C_c, dC_n, dC_c,
     h: tl.constexpr, p: tl.constexpr, s: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
     ONE_CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the tokens of a chunk as those that read: of C, and of the log2 of the decay since the chunk began.
+    """Gradients of the tokens of a chunk as those that read: of C, and of the log of the decay since the chunk began.
 
-    The second is written to ``d_bits``, ``(n, h, blocks, c)``. Rows of ``(q, q)`` are tokens that read, columns those read.
+    The second is written to ``d_log_decay``, ``(n, h, blocks, c)``. Rows of ``(q, q)`` are tokens that read, columns those
+    read.
     """
     blocks: tl.constexpr = (p + P - 1) // P
     cell, k = (tl.program_id(0) // n_chunks).to(tl.int64), tl.program_id(0) % n_chunks
@@ -190,21 +191,21 @@ def _gradients_of_reading(
         # from the chunk: y = weights (dt x), weights = scores * decay; a token's own weight depends on no decay
         d_scores = _dot(dy, tl.trans(x), PRECISION) * dt[None, :] * _decay(log2_decay[:, None] - log2_decay[None, :])
         d_scores = tl.where(index[:, None] >= index[None, :], d_scores, 0.0)
-        d_bits = tl.sum(tl.where(index[:, None] > index[None, :], d_scores * scores, 0.0), 1)
+        d_log_decay = tl.sum(tl.where(index[:, None] > index[None, :], d_scores * scores, 0.0), 1)
         dC += _dot(d_scores.to(x.dtype), B, PRECISION)
         if not ONE_CHUNK:  # from the state at its start
             slot = (cell * (n_chunks - 1) + k - 1) * (h * blocks) + part
             state = tl.load(states_ptr + slot * S * P + _tile(S, P), k > 0, 0.0)
             reading = dy.to(tl.float32) * tl.exp2(log2_decay)[:, None]
             dC += _dot(reading.to(x.dtype), tl.trans(state), PRECISION)
-            d_bits += tl.sum(_dot(C, state, PRECISION) * reading, 1)
-        tl.store(d_bits_ptr + (cell * (h * blocks) + part) * c + token, d_bits, inside)
+            d_log_decay += tl.sum(_dot(C, state, PRECISION) * reading, 1)
+        tl.store(d_log_decay_ptr + (cell * (h * blocks) + part) * c + token, d_log_decay, inside)
     tl.store(dC_ptr + cell * dC_n + row * dC_c + dim[None, :], dC.to(B.dtype), is_row & is_dim)
 
 
 @triton.jit
 def _gradients_of_bringing(
-    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, dy_ptr, d_bits_ptr, kept_ptr, d_states_ptr,
+    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, dy_ptr, d_log_decay_ptr, kept_ptr, d_states_ptr,
     dx_ptr, ddt_ptr, dA_ptr, dB_ptr, dD_ptr, c, n_chunks,
     x_n, x_c, x_h, dt_n, dt_c, dt_h, B_n, B_c, C_n, C_c, dx_n, dx_c, dB_n, dB_c,
     h: tl.constexpr, p: tl.constexpr, s: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
@@ -260,7 +261,7 @@ def _gradients_of_bringing(
         dx = d_stepped * dt[:, None] + tl.load(D_ptr + head) * dy.to(tl.float32)
         tl.store(dx_ptr + cell * dx_n + row * dx_c + head * p + channel[None, :], dx.to(x.dtype), inside_part)
         at = (cell * (h * blocks) + part) * c + token
-        d_steps = tl.cumsum(tl.load(d_bits_ptr + at, inside, 0.0) - lost, 0, reverse=True) + shared
+        d_steps = tl.cumsum(tl.load(d_log_decay_ptr + at, inside, 0.0) - lost, 0, reverse=True) + shared
         d_steps = tl.where(dt * (A * LOG2_E) > SMALLEST_LOG2_DECAY, d_steps, 0.0)
         tl.store(ddt_ptr + at, ddt + d_steps * A, inside)
         at = tl.program_id(0).to(tl.int64) * (h * blocks) + part
@@ -315,7 +316,7 @@ def scan_gradients(
     (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, backward=True), into
     Q, P, S = (sizes[name] for name in "QPS")
     blocks, k = n_blocks(p, P), n_blocks(c, Q)
-    d_bits, ddt = dt.new_empty(2, n, h, blocks, c)
+    d_log_decay, ddt = dt.new_empty(2, n, h, blocks, c)
     kept, dA, dD = dt.new_empty(3, n, k, h, blocks)
     strides = _strides(x, dt, B, C)
     states = d_states = dy  # not read if there is one chunk
@@ -328,12 +329,12 @@ def scan_gradients(
                 *_strides(entering, dt, by, by)[:8], **of_states, REVERSE=bool(reverse),
             )  # fmt: skip
     launch(
-        _gradients_of_reading, (n * k,), x, x, dt, A, B, C, dy, states, dC, d_bits, c, k, *strides, *dC.stride()[:2],
-        **sizes,
+        _gradients_of_reading, (n * k,), x, x, dt, A, B, C, dy, states, dC, d_log_decay, c, k, *strides,
+        *dC.stride()[:2], **sizes,
     )  # fmt: skip
     launch(
-        _gradients_of_bringing, (n * k,), x, x, dt, A, B, C, D, dy, d_bits, kept, d_states, dx, ddt, dA, dB, dD, c, k,
-        *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
+        _gradients_of_bringing, (n * k,), x, x, dt, A, B, C, D, dy, d_log_decay, kept, d_states, dx, ddt, dA, dB,
+        dD, c, k, *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
     )  # fmt: skip
     return ddt.sum(2).transpose(1, 2), dA.sum((0, 1, 3)), dD.sum((0, 1, 3))
 

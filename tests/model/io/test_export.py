@@ -150,6 +150,17 @@ def test_how_a_model_is_computed_is_not_saved(models, tmp_path, way):
     assert np.isfinite(again.get_latent_representation(models[0].adata)).all()  # also where there is no triton
 
 
+@pytest.mark.parametrize("way", ["export", "save"])
+def test_the_precision_of_training_comes_back_with_the_model(models, tmp_path, way):
+    model = copy.deepcopy(models[0])
+    assert model.precision_ == "32-true"
+    model.precision_ = "bf16-mixed"
+    getattr(model, way)(tmp_path / "m")
+    load = SCMAMBA.from_export if way == "export" else SCMAMBA.load
+    again = load(tmp_path / "m", model.adata, accelerator="cpu")
+    assert again.precision_ == "bf16-mixed" and again.module.device.type == "cpu"
+
+
 def test_embeddings_come_back_with_the_model(models, tmp_path):
     models[0].export(tmp_path / "m")
     mdata = models[0].adata

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.model.inputs.manager import MultiModalDataset
+from scmamba_scvi.model.tools import embedding
+from scmamba_scvi.model.training.prefetch import sent_to
 
 
 def test_joint_is_the_default_and_another_space_than_those_of_the_modalities(trained):
@@ -25,6 +28,21 @@ def test_cells_without_a_known_batch_are_counted(trained):
     query.obs["batch"] = ["new"] * 5 + list(query.obs["batch"][5:])
     with pytest.warns(UserWarning, match="joint embedding of 5 of 20 cells is not corrected for batches: it was not"):
         trained.get_latent_representation(query)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_minibatches_are_sent_ahead_unless_they_are_made_on_the_gpu(trained, monkeypatch, on_gpu):
+    """Memory of a GPU cannot be pinned; counts are there while a training lasts, in which a callback may embed."""
+    asked = []
+
+    def recorded(device, batches, *, ahead=True):
+        asked.append(ahead)
+        return sent_to(device, batches, ahead=ahead)
+
+    monkeypatch.setattr(embedding, "sent_to", recorded)
+    monkeypatch.setattr(MultiModalDataset, "on_gpu", on_gpu)
+    assert trained.get_latent_representation(indices=range(5)).shape == (5, 64)
+    assert asked == [not on_gpu]
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, "all"])

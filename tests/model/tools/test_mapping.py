@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 from anndata import AnnData
 from scipy import sparse
 
@@ -13,6 +14,8 @@ from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import omics_entropy_mixing
+from scmamba_scvi.model import SCMAMBAModule
+from scmamba_scvi.nn.joint import JointEmbedding
 
 QUICK = {"max_epochs": 4, "enable_progress_bar": False, "accelerator": "cpu"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*zero throughout:UserWarning")
@@ -245,6 +248,31 @@ def test_a_query_embeds_without_training_beside_cells_of_its_types(model_and_que
     np.testing.assert_allclose(
         loaded.get_latent_representation(model.adata), model.get_latent_representation(), atol=1e-5
     )
+
+
+def test_a_query_computes_in_the_precision_of_its_reference_and_fits_offsets_in_float32(model_and_query, monkeypatch):
+    model, query = model_and_query
+    seen = set()
+
+    def watched(owner, name):
+        real = getattr(owner, name)
+
+        def call(*arguments):
+            seen.add((name, torch.is_autocast_enabled("cpu")))
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, name, call)
+
+    watched(SCMAMBAModule, "joint_features")
+    watched(JointEmbedding, "fit_batch_offset")
+    monkeypatch.setattr(model, "precision_", "bf16-mixed")
+    # on a CPU, what is done on a GPU
+    monkeypatch.setattr(
+        SCMAMBA, "_as_trained", lambda self: torch.autocast("cpu", torch.bfloat16, self.precision_ == "bf16-mixed")
+    )
+    loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
+    assert loaded.precision_ == "bf16-mixed"
+    assert seen == {("joint_features", True), ("fit_batch_offset", False)}
 
 
 def test_a_type_that_the_query_lacks_does_not_move_it(model_and_query):

@@ -106,7 +106,9 @@ def fit_new_batches(
     small = small_batches(new)
     for number in sorted(set(new.tolist()) - small.keys()):
         cells = sample(np.flatnonzero(batches == number), MAX_CELLS, seed)
-        _joint(module).fit_batch_offset(*_features(module, matrices, cells), number, N_ROUNDS)
+        features, present = _features(module, matrices, cells)
+        with torch.autocast(module.device.type, enabled=False):  # it would round centroids
+            _joint(module).fit_batch_offset(features, present, number, N_ROUNDS)
     return small
 
 

@@ -16,7 +16,7 @@ import torch
 from mudata import MuData
 from safetensors import SafetensorError
 
-from ..._compat import package_version, reason_of, scvi_constants
+from ..._compat import device_of, package_version, reason_of, scvi_constants
 from ..._files import atomic_write, sync_folder, temporary_folder
 from ..._keys import BATCH_KEY, LABELS_KEY, x_key
 from ...config import ModelConfig
@@ -30,7 +30,8 @@ from .model_json import FORMAT, FORMAT_VERSION, MODEL_FILE, WEIGHTS_FILE, WEIGHT
 _C = scvi_constants()
 #: Entries that are attributes of the model, without the underscore at their end.
 LEARNED: Final = (
-    "is_trained", "is_initialized", "match_temperatures", "classifier", "places", "is_query", "reference_batches"
+    "is_trained", "is_initialized", "match_temperatures", "classifier", "places", "is_query", "reference_batches",
+    "precision",
 )  # fmt: skip
 
 
@@ -87,7 +88,14 @@ class ExportMixin(ModelBase):
             ) from error
 
     @classmethod
-    def from_export(cls, directory: str | os.PathLike[str], mdata: MuData | None = None) -> Self:
+    def from_export(
+        cls,
+        directory: str | os.PathLike[str],
+        mdata: MuData | None = None,
+        *,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
         """Model from a folder that :meth:`export` made; safe for files from anyone.
 
         It runs no code from the files, checks all that they say, and takes no more memory than their size accounts for.
@@ -98,6 +106,8 @@ class ExportMixin(ModelBase):
             The folder.
         mdata
             Data to attach; :meth:`setup_mudata` is not needed. `None`: pass data to the methods that need them.
+        accelerator, device
+            Where the model is put, as in :meth:`load`.
 
         Returns
         -------
@@ -106,7 +116,8 @@ class ExportMixin(ModelBase):
         Raises
         ------
         ScmambaError
-            A file is missing, damaged, of another format or version, or does not fit the network it describes.
+            A file is missing, damaged, of another format or version, or does not fit the network it describes; or the
+            device is not there.
 
         Examples
         --------
@@ -114,6 +125,7 @@ class ExportMixin(ModelBase):
         >>> SCMAMBA.from_export("exported").get_latent_representation(mdata).shape
         (300, 64)
         """
+        where = device_of(accelerator, device)
         directory = folder_of(directory)
         described = read_description(directory / MODEL_FILE)
         config, layouts = described["config"], described["layouts"]
@@ -128,7 +140,7 @@ class ExportMixin(ModelBase):
             cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
         model = cls(mdata, preset=described["preset"], layouts=layouts, registry=registry, config=config)
         model.module.load_state_dict(weights)
-        model.module.eval()
+        model.module.to(where).eval()
         for name in LEARNED:
             setattr(model, f"{name}_", described[name])
         return model

@@ -47,6 +47,7 @@ ENTRIES: Final[dict[str, Any]] = {
     "is_initialized": bool,
     "is_query": bool,
     "reference_batches": int,
+    "precision": str,
     "preset": str,
     "config": dict,
     "match_temperatures": {...: (float, int)},

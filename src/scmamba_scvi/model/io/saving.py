@@ -121,4 +121,7 @@ class SavingMixin(ExportMixin):
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:
-        return cls.from_export(folder) if (folder / MODEL_FILE).exists() else cls.load(folder, adata=False)
+        # others copy its weights, and compute nothing with it
+        if (folder / MODEL_FILE).exists():
+            return cls.from_export(folder, accelerator="cpu")
+        return cls.load(folder, adata=False, accelerator="cpu")

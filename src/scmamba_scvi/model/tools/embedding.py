@@ -96,7 +96,7 @@ class EmbeddingMixin(ModelBase):
             # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
             minibatches = (dataset[part] for part in in_parts(cells, batch_size or 512))
             with torch.inference_mode(), limited_threads(), self._as_trained():
-                sent = sent_to(self.module.device, minibatches)
+                sent = sent_to(self.module.device, minibatches, ahead=not dataset.on_gpu)
                 parts = [self._embed(minibatch, kinds, kind is None) for minibatch in sent]
         z = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
         n_missing = int(np.isnan(z[:, 0]).sum())

@@ -136,7 +136,8 @@ class MappingMixin(FittingMixin):
         _take_over(model, reference)
         model.is_query_ = not unfrozen
         model.module.to(device_of(accelerator, device)).eval()
-        model._place_new_batches()
+        with model._as_trained():
+            model._place_new_batches()
         return model
 
 
@@ -165,5 +166,5 @@ def _take_over(model: ModelBase, reference: ModelBase) -> None:
     model.module.load_state_dict(weights)
     model.is_trained_ = model.is_initialized_ = True
     model.reference_batches_ = n_known
-    for name in ("match_temperatures_", "classifier_", "places_"):
+    for name in ("match_temperatures_", "classifier_", "places_", "precision_"):
         setattr(model, name, copy.deepcopy(getattr(reference, name)))

@@ -331,10 +331,11 @@ class ContrastiveTrainingMixin(FittingMixin):
                     checkpoint.n_finished += 1
         finally:  # also after an error: the model then has its last good weights, and can be used
             if self.is_trained_:
+                self.precision_ = str(run.trainer["precision"])
                 self.training_summary_ = {
                     **keep.found, "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
                     "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
-                    "max_epochs": sum(run.stages.values()), "precision": str(run.trainer["precision"]),
+                    "max_epochs": sum(run.stages.values()), "precision": self.precision_,
                 }  # fmt: skip
                 with self._as_trained():
                     self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
