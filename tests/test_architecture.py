@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "errors": {"errors"},
     "config": {"_keys", "errors", "config"},
     "_compat": {"_keys", "errors", "_compat"},
-    "_files": {"errors", "_files"},
+    "_files": {"_compat", "errors", "_files"},
     "_columns": {"errors", "_columns"},
     "ops": FOUNDATION | {"ops"},
     "nn": FOUNDATION | {"ops", "nn"},

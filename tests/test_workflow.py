@@ -233,6 +233,26 @@ def test_written_files_read_back(tmp_path):
         assert (again[key].X != part.X).nnz == 0
 
 
+@pytest.mark.parametrize("of_view", [False, True])
+def test_writing_changes_nothing_of_the_data(tmp_path, of_view):
+    mdata = simulate_multiome(**SMALL, seed=0)
+    for part in mdata.mod.values():
+        part.obs["note"] = pd.Series(["a", "b"] * (part.n_obs // 2), index=part.obs_names, dtype=object)
+    mdata["rna"].raw = mdata["rna"].copy()
+    mdata["rna"].raw.var["note"] = pd.Series("a", index=mdata["rna"].var_names, dtype=object)
+    mdata.obsm["whole"] = np.ones((mdata.n_obs, 2), int)
+    mdata = mdata[:20] if of_view else mdata
+    tables = {"obs": mdata.obs, "var": mdata.var, "raw": mdata["rna"].raw.var}
+    tables |= {f"{key}.{name}": getattr(part, name) for key, part in mdata.mod.items() for name in ("obs", "var")}
+    before = {name: table.copy() for name, table in tables.items()}
+    workflow.write_mudata(mdata, tmp_path / "result.h5mu")
+    after = {"obs": mdata.obs, "var": mdata.var, "raw": mdata["rna"].raw.var}
+    after |= {f"{key}.{name}": getattr(part, name) for key, part in mdata.mod.items() for name in ("obs", "var")}
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(after[name], table)
+    assert read(tmp_path / "result.h5mu")["rna"].obs["note"].astype(str).tolist() == before["rna.obs"]["note"].tolist()
+
+
 def test_a_name_by_which_the_file_could_not_be_read_is_refused(tmp_path):
     mdata = mudata.MuData({"rna": anndata.AnnData(np.ones((2, 2)))})
     with pytest.raises(ScmambaError, match=r"must end in .h5mu, got 'result.zarr'"):

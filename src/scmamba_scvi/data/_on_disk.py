@@ -1,8 +1,7 @@
 """MuData files larger than memory: open them with their matrices left on disk, rewrite them for that, add to them."""
 
 import os
-from collections.abc import Callable, Mapping
-from copy import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +15,13 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import explained, for_scipy, without_pulling
+from .._compat import explained, for_scipy, mudata_of, without_pulling
 from .._files import check_is_there, temporary_folder
 from ..errors import ScmambaError
 from ._row_blocks import is_sparse, row_blocks, write_rows
 
 #: Parts of a MuData beside its modalities.
 SHARED = ("obs", "var", "obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")
-#: Those with a row for each cell or feature.
-MATRICES = ("obsm", "varm", "obsp", "varp")
 
 
 def open_mudata(path: str | os.PathLike[str]) -> MuData:
@@ -80,22 +77,6 @@ def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
             name: read_modality(root["mod"][name]) for name in (written if sorted(written) == sorted(names) else names)
         }
         return mudata_of(modalities, {name: read_elem(root[name]) for name in SHARED if name in root})
-
-
-def mudata_of(modalities: Mapping[str, AnnData], shared: Mapping[str, Any]) -> MuData:
-    """MuData of the modalities and the parts beside them; call it within `without_pulling`.
-
-    mudata 0.3 puts NaN or -1 where a matrix has no row, and fails with whole numbers even where none is missing.
-    """
-    # copies, as a MuData fills the maps it is given
-    mdata = MuData(modalities, **{name: copy(part) for name, part in shared.items() if name not in MATRICES})
-    if any(name in shared and not shared[name].index.equals(getattr(mdata, name).index) for name in ("obs", "var")):
-        # cells or features were changed without an update: mudata puts the rows in order
-        return MuData(modalities, **shared)
-    for name in MATRICES:
-        # of each modality mudata has made its own mask
-        getattr(mdata, name).update({key: x for key, x in shared.get(name, {}).items() if key not in modalities})
-    return mdata
 
 
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

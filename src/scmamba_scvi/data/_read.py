@@ -19,11 +19,11 @@ from anndata.utils import make_index_unique
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import reason_of, without_pulling
+from .._compat import mudata_of, reason_of, without_pulling
 from .._files import check_is_there
 from .._keys import FEATURE_TYPES, KINDS, kind_of_key
 from ..errors import ScmambaError
-from ._on_disk import mudata_of, read_widened
+from ._on_disk import read_widened
 
 #: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
 MAX_COMPRESSION: Final = 1100
