@@ -24,6 +24,18 @@ def test_overrides_win_over_the_preset():
     assert resolve_config("paper", n_layers={"rna": 1}).n_layers == {"rna": 1, "atac": 12, "protein": 4}
 
 
+def test_vectors_of_features_are_as_wide_as_the_embedding_needs():
+    assert resolve_config("small").d_feature == resolve_config("small", n_latent=32).d_feature == 64
+    assert resolve_config("small", n_latent=128).d_feature == 128
+    assert resolve_config("large", n_latent=np.int64(100)).d_feature == 128
+    for without in ({"spectral": False}, {"linear_branch": False, "gate_init": 1.0}):
+        assert resolve_config("small", n_latent=128, **without).d_feature == 64
+    with pytest.raises(ScmambaError, match="d_feature = 64 must be at least n_latent = 128"):
+        resolve_config("small", n_latent=128, d_feature=64)
+    with pytest.raises(ScmambaError, match="n_latent must be a whole number"):
+        resolve_config("small", n_latent="128")
+
+
 def test_naming_one_kind_keeps_the_others():
     config = resolve_config("small", values={"rna": "binned"})
     assert config.values == {"rna": "binned", "atac": "tfidf", "protein": "clr"}
