@@ -152,7 +152,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     Raises
     ------
     ScmambaError
-        The cells are not those of the file, or the file cannot be written.
+        The cells are not those of the file, the file cannot be written, or ``key`` or ``values`` cannot be used.
 
     Examples
     --------
@@ -161,8 +161,14 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     >>> data.write_obsm(path, "X_scmamba", joint, obs_names=mdata.obs_names)
     """
     values, names = np.asarray(values), pd.Index(obs_names)
+    if not isinstance(key, str) or not key or "/" in key:  # a path within the file
+        raise ScmambaError(f"key must be text without a slash, such as 'X_scmamba'; got {key!r}.")
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise ScmambaError(f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}.")
     root = _open(path, "r+")
     try:
+        if key in root["mod"]:
+            raise ScmambaError(f"key {key!r} is a modality, whose cells obsm[{key!r}] marks: choose another name.")
         with explained(f"{path} cannot be changed"):
             known = read_elem(root["obs"]).index
             if len(values) != len(names):
