@@ -155,6 +155,21 @@ def test_what_the_user_has_computed_stays():
     assert {"X_scmamba", "X_umap_scmamba"} <= set(mdata.obsm) & set(mdata["rna"].obsm) & set(mdata["atac"].obsm)
 
 
+@pytest.mark.filterwarnings("ignore:.*zero throughout")
+def test_coordinates_of_an_earlier_model_do_not_stay_beside_new_clusters(monkeypatch):
+    mdata = simulate_multiome(n_cells=60, n_genes=40, n_peaks=60, seed=0)
+    parts = (mdata, *mdata.mod.values())
+    for part in parts:
+        part.obsm["X_umap_scmamba"], part.obsm["X_umap"] = np.ones((60, 2)), np.ones((60, 2))
+    with monkeypatch.context() as broken:
+        broken.setattr(SCMAMBA, "train", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            workflow.integrate(mdata, umap=False, **FAST)
+    assert all("X_umap_scmamba" in part.obsm for part in parts)
+    workflow.integrate(mdata, umap=False, **FAST)
+    assert not any("X_umap_scmamba" in part.obsm for part in parts) and all("X_umap" in part.obsm for part in parts)
+
+
 @pytest.mark.parametrize("genome", [None, "mm10"])
 def test_arguments_of_setup_reach_it(genome):
     mdata = simulate_multiome(**SMALL, seed=0)

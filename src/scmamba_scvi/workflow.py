@@ -73,7 +73,7 @@ def integrate(
         The same seed gives the same result on the same machine. scvi-tools draws from the global generators of Python,
         NumPy and torch; their states are restored afterwards.
     umap
-        Fit UMAP coordinates, the slowest step after training.
+        Fit UMAP coordinates, the slowest step after training. Without, those of an earlier call are removed.
     model_dir, overwrite
         Save the model into this folder as soon as it is trained.
     **train_kwargs
@@ -140,6 +140,9 @@ def integrate(
             _write_umap([mdata], seed)
             # together, as they share one space, so that their panels can be compared
             _write_umap([mdata[key] for key in model.kinds.values()], seed)
+        else:
+            for part in (mdata, *mdata.mod.values()):
+                part.obsm.pop(UMAP_KEY, None)  # of an earlier model: figures would draw it beside the new clusters
     return model
 
 
