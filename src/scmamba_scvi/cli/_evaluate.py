@@ -81,7 +81,7 @@ def evaluate(
     """
     with reporting():
         csv, png = _outputs(file, prefix)
-        check_outputs([file], [csv, png], overwrite)
+        check_outputs([file], [("--out", csv), ("--out", png)], overwrite)
         embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
         embeddings = embeddings or {"scmamba-scvi": OBSM_KEY}
 

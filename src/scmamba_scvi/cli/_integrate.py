@@ -132,9 +132,10 @@ def integrate(
         layers = parse_pairs("--layer", layer, "KIND=LAYER", "rna=counts")
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
-        outputs = [out_file, *_figure_paths(figure_dir, umap), *([report] if report is not None else [])]
+        outputs = [("--out", out_file), *(("--figure-dir", path) for path in _figure_paths(figure_dir, umap))]
+        outputs += [("--report", report)] if report is not None else []
         sources = parse_files(files)
-        check_outputs(paths_of(sources), outputs, overwrite, folder=model_dir)
+        check_outputs(paths_of(sources), outputs, overwrite, folder=("--model-dir", model_dir))
         if gtf is not None:
             check_is_there(gtf)
         resolve_config("small" if preset == "auto" else preset, n_latent=n_latent, encoder=encoder)
