@@ -80,6 +80,13 @@ def test_two_outputs_of_one_name_are_refused(tmp_path, monkeypatch, arguments, s
     assert [path.name for path in tmp_path.rglob("*")] == ["in.zarr"]
 
 
+def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.zarr").mkdir()
+    assert ". is a folder: name the file that holds the embeddings" in run("evaluate", ".").stderr
+    assert "--gtf . is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
+
+
 # -- what integrate writes -------------------------------
 
 

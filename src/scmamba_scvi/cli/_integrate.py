@@ -35,7 +35,7 @@ def demo(
         Path, typer.Option("--out", "-o", help="Folder for the results; files of an earlier demo are replaced.")
     ] = Path("demo"),
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the simulation and of the model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation and of the model.")] = 0,
 ) -> None:
     """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
 
@@ -102,7 +102,7 @@ def integrate(
         int | None, typer.Option(min=2, help="Cells in a minibatch. By default from the number of cells.")
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same result on the same machine.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result on the same machine.")] = 0,
     umap: Annotated[bool, typer.Option("--umap/--no-umap", help="Fit UMAP coordinates and draw them.")] = True,
     model_dir: Annotated[
         Path | None, typer.Option(help="Folder for the model. By default OUT_model beside the file.")
@@ -138,6 +138,8 @@ def integrate(
         check_outputs(paths_of(sources), outputs, overwrite, folder=("--model-dir", model_dir))
         if gtf is not None:
             check_is_there(gtf)
+            if gtf.is_dir():
+                raise ScmambaError(f"--gtf {gtf} is a folder: name a file, GTF or table.")
         resolve_config("small" if preset == "auto" else preset, n_latent=n_latent, encoder=encoder)
 
         from .._compat import device_of
