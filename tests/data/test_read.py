@@ -108,6 +108,13 @@ def test_an_anndata_in_memory_is_split_and_stays_as_it_is(multiome):
             call(multiome["rna"])
 
 
+def test_an_anndata_that_is_left_in_its_file_is_read(tmp_path, multiome):
+    joined(multiome, ("Gene Expression", "Peaks")).write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    same(read(backed), multiome)
+    assert backed.isbacked
+
+
 def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     joined(multiome, ("Gene Expression", "CRISPR Guide Capture")).write_h5ad(tmp_path / "cells.h5ad")
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]

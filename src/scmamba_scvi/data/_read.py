@@ -94,7 +94,7 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     if isinstance(paths, Mapping):
         return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
     if isinstance(paths, AnnData):
-        return _split(paths.copy(), Path("adata"))
+        return _split(paths.to_memory() if paths.isbacked else paths.copy(), Path("adata"))
     if not isinstance(paths, str | os.PathLike):
         raise ScmambaError(
             f"read takes a path, or a dict from modality to path, read({{'rna': ..., 'atac': ...}}); got {paths!r}."
