@@ -201,6 +201,8 @@ def test_bad_arguments_change_nothing():
     mdata = simulate_multiome(**SMALL, seed=0)
     with pytest.raises(ScmambaError, match="'small'"):
         workflow.integrate(mdata, preset="huge")
+    with pytest.raises(ScmambaError, match="seed must be at least 0, got -1"):
+        workflow.integrate(mdata, seed=-1)
     for name, value in (("n_latent", 16), ("preset", "base")):
         with pytest.raises(ScmambaError, match=rf"integrate\(mdata, {name}=...\)"):
             workflow.integrate(mdata, model_kwargs={name: value})
