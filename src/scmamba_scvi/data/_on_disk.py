@@ -164,7 +164,9 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     if not isinstance(key, str) or not key or "/" in key:  # a path within the file
         raise ScmambaError(f"key must be text without a slash, such as 'X_scmamba'; got {key!r}.")
     if values.ndim != 2 or values.dtype.kind not in "biuf":
-        raise ScmambaError(f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}.")
+        raise ScmambaError(
+            f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}."
+        )
     root = _open(path, "r+")
     try:
         if key in root["mod"]:
