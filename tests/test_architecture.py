@@ -15,14 +15,15 @@ import scmamba_scvi
 SRC = Path(scmamba_scvi.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-FOUNDATION = {"_columns", "_keys", "_compat", "_files", "errors", "config", "__version__"}
+FOUNDATION = {"_arguments", "_columns", "_keys", "_compat", "_files", "errors", "config", "__version__"}
 #: What each room may import of this package.
 MAY_IMPORT = {
     "_keys": {"_keys", "errors"},
     "errors": {"errors"},
     "config": {"_keys", "errors", "config"},
     "_compat": {"_keys", "errors", "_compat"},
-    "_files": {"errors", "_files"},
+    "_files": {"_compat", "errors", "_files"},
+    "_arguments": {"errors", "_arguments"},
     "_columns": {"errors", "_columns"},
     "ops": FOUNDATION | {"ops"},
     "nn": FOUNDATION | {"ops", "nn"},

@@ -62,6 +62,31 @@ def integrated(simulated, input_bytes, tmp_path_factory):
     return folder, result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["--report", "o.h5mu"], "--out and --report both name o.h5mu", id="report"),
+        pytest.param(["--model-dir", "o.h5mu"], "--out and --model-dir both name o.h5mu", id="model"),
+        pytest.param(["--figure-dir", "o.h5mu"], "--figure-dir is to lie in o.h5mu, which --out makes a file", id="in"),
+        pytest.param(["--report", "in.zarr"], "--report is the input file, in.zarr", id="input"),
+        pytest.param(["--report", "in.zarr/r.html"], "--report, in.zarr/r.html, lies in the input", id="in input"),
+    ],
+)
+def test_two_outputs_of_one_name_are_refused(tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.zarr").mkdir()
+    result = run("integrate", "in.zarr", "--out", "o.h5mu", *arguments)
+    assert result.exit_code == 2 and says in " ".join(result.stderr.split())
+    assert [path.name for path in tmp_path.rglob("*")] == ["in.zarr"]
+
+
+def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.zarr").mkdir()
+    assert ". is a folder: name the file that holds the embeddings" in run("evaluate", ".").stderr
+    assert "--gtf . is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
+
+
 # -- what integrate writes -------------------------------
 
 

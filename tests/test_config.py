@@ -28,6 +28,18 @@ def test_auto_is_the_preset_that_it_stands_for():
     assert resolve_config("auto") == resolve_config(name_of_preset("auto")) == resolve_config("small")
 
 
+def test_vectors_of_features_are_as_wide_as_the_embedding_needs():
+    assert resolve_config("small").d_feature == resolve_config("small", n_latent=32).d_feature == 64
+    assert resolve_config("small", n_latent=128).d_feature == 128
+    assert resolve_config("large", n_latent=np.int64(100)).d_feature == 128
+    for without in ({"spectral": False}, {"linear_branch": False, "gate_init": 1.0}):
+        assert resolve_config("small", n_latent=128, **without).d_feature == 64
+    with pytest.raises(ScmambaError, match="d_feature = 64 must be at least n_latent = 128"):
+        resolve_config("small", n_latent=128, d_feature=64)
+    with pytest.raises(ScmambaError, match="n_latent must be a whole number"):
+        resolve_config("small", n_latent="128")
+
+
 def test_naming_one_kind_keeps_the_others():
     config = resolve_config("small", values={"rna": "binned"})
     assert config.values == {"rna": "binned", "atac": "tfidf", "protein": "clr"}

@@ -184,6 +184,21 @@ def test_what_the_user_has_computed_stays():
     assert {"X_scmamba", "X_umap_scmamba"} <= set(mdata.obsm) & set(mdata["rna"].obsm) & set(mdata["atac"].obsm)
 
 
+@pytest.mark.filterwarnings("ignore:.*zero throughout")
+def test_coordinates_of_an_earlier_model_do_not_stay_beside_new_clusters(monkeypatch):
+    mdata = simulate_multiome(n_cells=60, n_genes=40, n_peaks=60, seed=0)
+    parts = (mdata, *mdata.mod.values())
+    for part in parts:
+        part.obsm["X_umap_scmamba"], part.obsm["X_umap"] = np.ones((60, 2)), np.ones((60, 2))
+    with monkeypatch.context() as broken:
+        broken.setattr(SCMAMBA, "train", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            workflow.integrate(mdata, umap=False, **FAST)
+    assert all("X_umap_scmamba" in part.obsm for part in parts)
+    workflow.integrate(mdata, umap=False, **FAST)
+    assert not any("X_umap_scmamba" in part.obsm for part in parts) and all("X_umap" in part.obsm for part in parts)
+
+
 @pytest.mark.parametrize("genome", [None, "mm10"])
 def test_arguments_of_setup_reach_it(genome):
     mdata = simulate_multiome(**SMALL, seed=0)
@@ -215,6 +230,8 @@ def test_bad_arguments_change_nothing():
     mdata = simulate_multiome(**SMALL, seed=0)
     with pytest.raises(ScmambaError, match="'small'"):
         workflow.integrate(mdata, preset="huge")
+    with pytest.raises(ScmambaError, match="seed must be at least 0, got -1"):
+        workflow.integrate(mdata, seed=-1)
     for name, value in (("n_latent", 16), ("preset", "base")):
         with pytest.raises(ScmambaError, match=rf"integrate\(mdata, {name}=...\)"):
             workflow.integrate(mdata, model_kwargs={name: value})
@@ -260,6 +277,26 @@ def test_written_files_read_back(tmp_path):
     assert again.obs_names.equals(mdata.obs_names)
     for key, part in mdata.mod.items():
         assert (again[key].X != part.X).nnz == 0
+
+
+@pytest.mark.parametrize("of_view", [False, True])
+def test_writing_changes_nothing_of_the_data(tmp_path, of_view):
+    mdata = simulate_multiome(**SMALL, seed=0)
+    for part in mdata.mod.values():
+        part.obs["note"] = pd.Series(["a", "b"] * (part.n_obs // 2), index=part.obs_names, dtype=object)
+    mdata["rna"].raw = mdata["rna"].copy()
+    mdata["rna"].raw.var["note"] = pd.Series("a", index=mdata["rna"].var_names, dtype=object)
+    mdata.obsm["whole"] = np.ones((mdata.n_obs, 2), int)
+    mdata = mdata[:20] if of_view else mdata
+    tables = {"obs": mdata.obs, "var": mdata.var, "raw": mdata["rna"].raw.var}
+    tables |= {f"{key}.{name}": getattr(part, name) for key, part in mdata.mod.items() for name in ("obs", "var")}
+    before = {name: table.copy() for name, table in tables.items()}
+    workflow.write_mudata(mdata, tmp_path / "result.h5mu")
+    after = {"obs": mdata.obs, "var": mdata.var, "raw": mdata["rna"].raw.var}
+    after |= {f"{key}.{name}": getattr(part, name) for key, part in mdata.mod.items() for name in ("obs", "var")}
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(after[name], table)
+    assert read(tmp_path / "result.h5mu")["rna"].obs["note"].astype(str).tolist() == before["rna.obs"]["note"].tolist()
 
 
 def test_a_name_by_which_the_file_could_not_be_read_is_refused(tmp_path):

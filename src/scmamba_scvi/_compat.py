@@ -1,6 +1,7 @@
 """What depends on the inside of other packages: their private names, optional packages, versions, and loggers."""
 
 import contextlib
+import copy
 import logging
 import pickle
 import re
@@ -8,7 +9,7 @@ import sys
 import warnings
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -36,6 +37,25 @@ def without_pulling() -> contextlib.AbstractContextManager:
     # mudata 0.3 calls it `set_options`
     override = mudata.settings.override if hasattr(mudata, "settings") else mudata.set_options
     return override(pull_on_update=False)
+
+
+def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
+    """MuData of the modalities and the parts beside them; call it within `without_pulling`.
+
+    mudata 0.3 puts NaN or -1 where a matrix has no row, and fails with whole numbers even where none is missing.
+    """
+    from mudata import MuData
+
+    matrices = ("obsm", "varm", "obsp", "varp")
+    # copies, as a MuData fills the maps it is given
+    mdata = MuData(modalities, **{name: copy.copy(part) for name, part in shared.items() if name not in matrices})
+    if any(name in shared and not shared[name].index.equals(getattr(mdata, name).index) for name in ("obs", "var")):
+        # cells or features were changed without an update: mudata puts the rows in order
+        return MuData(modalities, **shared)
+    for name in matrices:
+        # of each modality mudata has made its own mask
+        getattr(mdata, name).update({key: x for key, x in shared.get(name, {}).items() if key not in modalities})
+    return mdata
 
 
 def devices_docstring() -> Callable[[Callable], Callable]:

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._compat import mudata_of, without_pulling
 from .errors import ScmambaError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mudata import MuData
 
 
@@ -70,9 +72,37 @@ def replace_by(finished: Path, path: Path) -> None:
 
 
 def write_h5mu(mdata: MuData, path: Path, **options: Any) -> None:
-    """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before."""
-    with atomic_write(path) as unfinished, _nullable_strings():
-        mdata.write_h5mu(unfinished, **options)
+    """Write an ``.h5mu`` file; if that fails, ``path`` keeps what it held before. ``mdata`` stays as it is."""
+    with atomic_write(path) as unfinished, _nullable_strings(), without_pulling():
+        whole = _copy_of_view(mdata) if mdata.is_view else mdata
+        with _keeping_text(whole):
+            whole.write_h5mu(unfinished, **options)
+
+
+def _copy_of_view(mdata: MuData) -> MuData:
+    """The cells and features of a view: mudata updates what it writes, and fails with whole numbers in ``obsm`` of a view."""
+    shared = {name: dict(getattr(mdata, name)) for name in ("obsm", "varm", "obsp", "varp", "uns")}
+    parts = {key: part.copy() for key, part in mdata.mod.items()}
+    return mudata_of(parts, {"obs": mdata.obs.copy(), "var": mdata.var.copy(), "axis": mdata.axis, **shared})
+
+
+@contextmanager
+def _keeping_text(mdata: MuData) -> Iterator[None]:
+    """Columns of text of the modalities, which writing makes categories, are text again after the block."""
+    before = [table.copy(deep=False) for table in _tables(mdata)]
+    try:
+        yield
+    finally:
+        for table, kept in zip(_tables(mdata), before, strict=True):
+            for name in kept:
+                if table[name].dtype != kept[name].dtype:
+                    table[name] = kept[name]
+
+
+def _tables(mdata: MuData) -> list[pd.DataFrame]:
+    """``obs`` and ``var`` of each modality, and ``var`` of its ``raw``."""
+    parts = mdata.mod.values()
+    return [part.obs for part in parts] + [part.var for part in parts] + [part.raw.var for part in parts if part.raw]
 
 
 def check_result(mdata: MuData, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Options of the network and of training: two frozen dataclasses and one table of presets."""
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -68,7 +69,7 @@ class ModelConfig:
     patch_size: PerKind[Size | None] = None
     #: Only read where ``patch_size`` is None. Of a genome with more chromosomes, each is one patch.
     max_patches: Size = 24
-    d_feature: Size = 64  #: Width e of the vector of a feature.
+    d_feature: Size = 64  #: Width e of the vector of a feature; where it is not given, at least ``n_latent``.
     d_model: Size = 64  #: Width d of a token.
     n_layers: PerKind[SizeOrZero] = 1  #: Number of blocks.
     d_state: Size = 32  #: Size s of the state of a head of Mamba2. Above 128, plain torch scans on a GPU too.
@@ -311,7 +312,15 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
         default = getattr(config, name)
         if isinstance(default, Mapping) and isinstance(value, Mapping):
             overrides[name] = {**default, **value}
+    if "d_feature" not in overrides and _holds_initialization(config, overrides):
+        overrides["d_feature"] = max(config.d_feature, overrides.get("n_latent", config.n_latent))
     return dataclasses.replace(config, **overrides)
+
+
+def _holds_initialization(config: ModelConfig, overrides: Mapping[str, Any]) -> bool:
+    """Whether the vectors of features hold the spectral initialization, which needs ``n_latent`` dimensions."""
+    chosen = {name: overrides.get(name, getattr(config, name)) for name in ("spectral", "linear_branch", "n_latent")}
+    return bool(chosen["spectral"] and chosen["linear_branch"]) and isinstance(chosen["n_latent"], numbers.Integral)
 
 
 def check_names(what: str, names: Iterable[str], config_class: type[ModelConfig | TrainConfig]) -> None:

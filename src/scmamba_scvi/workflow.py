@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ._arguments import check_count
 from ._columns import obs_column
 from ._compat import device_of, limited_threads, quiet, restoring_setup, warn
 from ._files import check_content, check_folder, check_result, check_space, write_h5mu
@@ -73,7 +74,7 @@ def integrate(
         The same seed gives the same result on the same machine. scvi-tools draws from the global generators of Python,
         NumPy and torch; their states are restored afterwards.
     umap
-        Fit UMAP coordinates, the slowest step after training.
+        Fit UMAP coordinates, the slowest step after training. Without, those of an earlier call are removed.
     model_dir, overwrite
         Save the model into this folder as soon as it is trained.
     **train_kwargs
@@ -101,6 +102,7 @@ def integrate(
 
     from .model import SCMAMBA
 
+    check_count("seed", seed, 0)
     for name in sorted({"n_latent", "preset"} & set(model_kwargs or ())):
         raise ScmambaError(
             f"{name} is an argument of integrate: pass integrate(mdata, {name}=...), not in model_kwargs."
@@ -140,6 +142,9 @@ def integrate(
             _write_umap([mdata], seed)
             # together, as they share one space, so that their panels can be compared
             _write_umap([mdata[key] for key in model.kinds.values()], seed)
+        else:
+            for part in (mdata, *mdata.mod.values()):
+                part.obsm.pop(UMAP_KEY, None)  # of an earlier model: figures would draw it beside the new clusters
     return model
 
 

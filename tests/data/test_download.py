@@ -77,7 +77,13 @@ def test_the_folder_of_the_benchmarks_comes_before_a_download(tmp_path, monkeypa
         tmp_path / "bmmc_cite_5k/bmmc_cite_5k.h5mu"
     )
     monkeypatch.setenv("SCMAMBA_DATA", str(tmp_path))
-    assert fetch_bone_marrow("cite").n_obs == 20
+    every = fetch_bone_marrow("cite", n_cells=20)
+    few = fetch_bone_marrow("cite", n_cells=8)
+    assert every.n_obs == fetch_bone_marrow("cite", n_cells=None).n_obs == 20
+    assert few.n_obs == 8 and set(few.obs_names) < set(every.obs_names)
+    assert few.obs_names.equals(fetch_bone_marrow("cite", n_cells=8).obs_names) and set(few.obs) == set(every.obs)
+    with pytest.raises(ScmambaError, match="n_cells=21 are more than the 20 of"):
+        fetch_bone_marrow("cite", n_cells=21)
 
 
 def test_without_a_network_the_error_says_what_to_get_and_where_to_put_it(tmp_path, monkeypatch):

@@ -113,6 +113,29 @@ def test_embedding_is_added_and_nothing_else_changes(mdata, h5mu, tmp_path):
         del found
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "says"),
+    [
+        pytest.param("scVI/v2", np.ones((150, 2)), "key must be text without a slash", id="slash"),
+        pytest.param("", np.ones((150, 2)), "key must be text", id="empty"),
+        pytest.param(3, np.ones((150, 2)), "key must be text.*got 3", id="number"),
+        pytest.param("rna", np.ones((150, 2)), "key 'rna' is a modality", id="modality"),
+        pytest.param("X", np.ones(150), r"values must be a matrix.*\(150,\)", id="vector"),
+        pytest.param("X", np.full((150, 2), "a"), "values must be a matrix of numbers", id="text"),
+    ],
+)
+def test_what_cannot_be_in_obsm_is_refused_and_the_file_stays(mdata, h5mu, tmp_path, key, values, says):
+    for path in (tmp_path / "m.h5mu", convert_mudata(h5mu, tmp_path / "m.zarr")):
+        if path.suffix == ".h5mu":
+            shutil.copy(h5mu, path)
+        with pytest.raises(ScmambaError, match=says):
+            write_obsm(path, key, values, obs_names=mdata.obs_names)
+        found = open_mudata(path)
+        assert_same(found, mdata)
+        assert set(found.obsm) == {*mdata.obsm} and found.obsm["rna"].all()
+        del found
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_what_is_no_folder_is_not_replaced_by_one(h5mu, tmp_path, kind):
     target = tmp_path / "m.zarr"

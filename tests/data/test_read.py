@@ -14,7 +14,7 @@ from scipy import sparse
 from tenx import BARCODES, X, write_10x, write_10x_folder
 
 import scmamba_scvi
-from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.data import open_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 
 read = scmamba_scvi.read
@@ -135,6 +135,13 @@ def test_genes_and_proteins_of_one_name_keep_it(multiome):
     assert found["rna"].var_names[:2].tolist() == ["CD3", "CD3-1"] and found["protein"].var_names[0] == "CD3"
 
 
+def test_an_anndata_that_is_left_in_its_file_is_read(tmp_path, multiome):
+    joined(multiome, ("Gene Expression", "Peaks")).write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    same(read(backed), multiome)
+    assert backed.isbacked
+
+
 def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     joined(multiome, ("Gene Expression", "CRISPR Guide Capture")).write_h5ad(tmp_path / "cells.h5ad")
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
@@ -156,6 +163,38 @@ def test_files_of_the_first_releases_of_mudata_are_read(tmp_path, multiome):
     assert (found["rna"].raw.X != multiome["rna"].raw.X).nnz == 0
     assert found.obs["donor"].eq("d1").all() and found.obsm["X_pca"].shape == (multiome.n_obs, 2)
     assert list(found.obs_names) == list(multiome.obs_names)
+
+
+@pytest.mark.parametrize("form", ["h5mu", "zarr"])
+@pytest.mark.parametrize(
+    ("part", "matrix"),
+    [
+        pytest.param("obsm", np.arange(80).reshape(40, 2), id="int"),
+        pytest.param("obsm", np.arange(80, dtype=np.uint8).reshape(40, 2), id="uint8"),
+        pytest.param("obsm", sparse.csr_matrix(np.arange(80).reshape(40, 2)), id="sparse"),
+        pytest.param("varm", np.arange(80)[:, None], id="features"),
+        pytest.param("obsp", np.eye(40, dtype=np.uint8), id="graph"),
+    ],
+)
+def test_whole_numbers_beside_the_modalities_are_read(tmp_path, multiome, form, part, matrix):
+    """mudata 0.3 would put NaN or -1 where a row is missing, and fails although none is."""
+    getattr(multiome, part)["own"] = matrix
+    path = tmp_path / f"cells.{form}"
+    multiome.write_h5mu(path) if form == "h5mu" else multiome.write_zarr(path)
+    for found in (read(path), open_mudata(path)):
+        values = getattr(found, part)["own"]
+        assert values.dtype == matrix.dtype and (values != matrix).sum() == 0
+        assert found.obs_names.equals(multiome.obs_names) and found.obsm["rna"].all()
+
+
+@pytest.mark.filterwarnings("ignore:.*pull")
+def test_matrices_of_a_file_follow_cells_that_were_left_out_of_its_modalities(tmp_path, multiome):
+    multiome.obsm["own"] = np.arange(80.0).reshape(40, 2)
+    for name in multiome.mod:
+        multiome.mod[name] = multiome[name][1:].copy()
+    multiome.write_h5mu(tmp_path / "cells.h5mu")
+    for found in (read(tmp_path / "cells.h5mu"), open_mudata(tmp_path / "cells.h5mu")):
+        assert found.n_obs == 39 and found.obsm["own"][0].tolist() == [2, 3]
 
 
 def test_no_type_of_features_is_lost_behind_another_of_its_kind(tmp_path, multiome):

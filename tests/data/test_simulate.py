@@ -224,6 +224,8 @@ def test_every_type_and_batch_has_cells_at_small_and_odd_sizes(sizes):
         pytest.param({"rare_fraction": 0.0}, "rare_fraction", id="rarest_type_without_cells"),
         pytest.param({"batch_strength": -1}, "batch_strength must not be negative", id="negative_strength"),
         pytest.param({"paired_fraction": 1.5}, r"in \[0, 1\], got 1.5", id="share_above_one"),
+        pytest.param({"seed": -1}, "seed must be at least 0, got -1", id="seed"),
+        pytest.param({"n_cells": 100.0}, "n_cells must be a whole number, got 100.0", id="cells_as_float"),
         pytest.param({"rna_counts": 0}, "rna_counts must be above 0", id="no_counts"),
         pytest.param({"state_strength": float("nan")}, "state_strength", id="nan"),
     ],

@@ -72,7 +72,7 @@ def test_neighbours_are_a_number_or_one_in_a_hundred_cells(n_neighbors, n, least
 
 @pytest.mark.parametrize(
     ("n_neighbors", "message"),
-    [(0, "1 to 9 neighbours"), (10, "10 were asked")],
+    [(0, "1 to 9 neighbours"), (10, "10 were asked"), (5.5, "whole number, got 5.5"), ("5", "whole number, got '5'")],
 )
 def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, message):
     with pytest.raises(ScmambaError, match=message):
@@ -92,6 +92,17 @@ def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, message):
 def test_what_is_no_finite_matrix_is_refused(values, message):
     with pytest.raises(ScmambaError, match=message):
         as_matrix(values, "z")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(ScmambaError, match=f"device='{device}' cannot be used here"):
+        as_matrix(np.eye(3), device=device)
+
+
+def test_queries_are_a_whole_number():
+    with pytest.raises(ScmambaError, match=r"max_queries must be a whole number or None \(all cells\), got 3.5"):
+        query_rows(9, 3.5, 0)
 
 
 def test_arrays_that_torch_cannot_share_are_copied(recwarn):

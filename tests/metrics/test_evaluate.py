@@ -505,6 +505,7 @@ def of_mudata():
         pytest.param(lambda: cells({"": X[:1]}), {"embeddings": {"m": {"rna": X[:1], "atac": X[:1]}}, "metrics": "FOSCTTM"}, ScmambaError, "Nothing could be scored",
                      id="one_cell"),
         pytest.param(twenty, {"embeddings": {"m": X}, "max_cells": 1}, ScmambaError, "at least 2", id="max_cells_of_one"),
+        pytest.param(twenty, {"embeddings": {"m": X}, "max_cells": 10.5}, ScmambaError, "whole number", id="max_cells_between"),
         pytest.param(twenty, {"embeddings": {"m": X}, "cells": [20]}, ScmambaError, "0 to 19", id="cell_out_of_range"),
         pytest.param(twenty, {"embeddings": {"m": X}, "cells": np.ones(3, bool)}, ScmambaError, "one entry per cell",
                      id="mask_of_another_length"),

@@ -248,6 +248,9 @@ NO_COORDINATES = {"X_umap_scmamba": np.full((240, 2), np.nan)}
             lambda m: m.obsm.update(X_umap_scmamba=np.zeros((240, 1))), {}, ScmambaError, "two columns", id="one_column"
         ),
         pytest.param(lambda m: m.obsm.update(NO_COORDINATES), {}, ScmambaError, "no finite", id="no_coordinates"),
+        pytest.param(
+            None, {"color": None}, ScmambaError, r"color must be columns of obs, or \(\) for none", id="no_colour"
+        ),
         pytest.param(None, {"color": [], "modalities": False}, ScmambaError, "nothing to colour", id="no_panel"),
     ],
 )
@@ -258,3 +261,8 @@ def test_faults_come_before_a_figure(change, arguments, error, message):
     with pytest.raises(error, match=message):
         pl.integration(mdata, figure=figure, **arguments)
     assert not figure.axes
+
+
+def test_one_modality_alone_is_refused():
+    with pytest.raises(ScmambaError, match=r"draws a MuData, got AnnData; scanpy's sc.pl.embedding\(adata"):
+        pl.integration(embedded()["rna"], color="cell_type", figure=Figure())

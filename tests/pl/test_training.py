@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from matplotlib.figure import Figure
 
 from scmamba_scvi import pl
@@ -123,3 +124,8 @@ def test_epochs_are_counted_from_1_and_left_out_without_a_value():
 def test_without_training_there_is_nothing_to_draw(bad):
     with pytest.raises(ScmambaError, match="train the model first"):
         pl.training(SimpleNamespace(history=bad), figure=Figure())
+
+
+def test_data_in_place_of_a_model_are_refused():
+    with pytest.raises(ScmambaError, match="pl.training draws a model, an SCMAMBA; got AnnData"):
+        pl.training(AnnData(np.ones((2, 2))), figure=Figure())

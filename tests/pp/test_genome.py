@@ -260,6 +260,8 @@ def test_a_file_that_is_not_an_annotation_is_refused(tmp_path, name, content, sa
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ScmambaError, match="There is no annotation file"):
         annotate_genome(cells(["CD3D"]), tmp_path / "nothing.gtf")
+    with pytest.raises(ScmambaError, match="is a folder: name a file"):
+        annotate_genome(cells(["CD3D"]), tmp_path)
 
 
 def test_an_annotation_without_any_match_is_refused_with_examples_of_both(gtf):

@@ -71,7 +71,7 @@ def evaluate(
     max_cells: Annotated[
         int | None, typer.Option(min=2, help="Score at most this many cells, drawn at random.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random draws and of the clustering.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws and of the clustering.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Score how embeddings separate cell types, match modalities and mix batches, in a table and a figure.
@@ -84,7 +84,7 @@ def evaluate(
     """
     with reporting():
         csv, png = _outputs(file, prefix)
-        check_outputs([file], [csv, png], overwrite)
+        check_outputs([file], [("--out", csv), ("--out", png)], overwrite)
         embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
         embeddings = embeddings or {"scmamba-scvi": OBSM_KEY}
 
@@ -119,6 +119,8 @@ def evaluate(
 
 def _outputs(file: Path, out: str | None) -> tuple[Path, Path]:
     """Names of the table and of the figure."""
+    if not file.name:  # a dot
+        raise ScmambaError(f"{file} is a folder: name the file that holds the embeddings, .h5mu.")
     prefix = Path(out or f"{file.with_suffix('')}_scores")
     if out is not None and (prefix.is_dir() or out.endswith((os.sep, "/"))):
         prefix = prefix / "scores"

@@ -35,7 +35,7 @@ def demo(
         Path, typer.Option("--out", "-o", help="Folder for the results; files of an earlier demo are replaced.")
     ] = Path("demo"),
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the simulation and of the model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation and of the model.")] = 0,
 ) -> None:
     """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
 
@@ -102,7 +102,7 @@ def integrate(
         int | None, typer.Option(min=2, help="Cells in a minibatch. By default from the number of cells.")
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same result on the same machine.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result on the same machine.")] = 0,
     umap: Annotated[bool, typer.Option("--umap/--no-umap", help="Fit UMAP coordinates and draw them.")] = True,
     model_dir: Annotated[
         Path | None, typer.Option(help="Folder for the model. By default OUT_model beside the file.")
@@ -132,11 +132,14 @@ def integrate(
         layers = parse_pairs("--layer", layer, "KIND=LAYER", "rna=counts")
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
-        outputs = [out_file, *_figure_paths(figure_dir, umap), *([report] if report is not None else [])]
+        outputs = [("--out", out_file), *(("--figure-dir", path) for path in _figure_paths(figure_dir, umap))]
+        outputs += [("--report", report)] if report is not None else []
         sources = parse_files(files)
-        check_outputs(paths_of(sources), outputs, overwrite, folder=model_dir)
+        check_outputs(paths_of(sources), outputs, overwrite, folder=("--model-dir", model_dir))
         if gtf is not None:
             check_is_there(gtf)
+            if gtf.is_dir():
+                raise ScmambaError(f"--gtf {gtf} is a folder: name a file, GTF or table.")
         resolve_config(preset, n_latent=n_latent, encoder=encoder)
 
         from .._compat import device_of

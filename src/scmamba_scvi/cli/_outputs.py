@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from .._files import atomic_write, check_folder, check_writable, unfinished_path
 from ..errors import ScmambaError
@@ -12,15 +13,19 @@ from ._console import say
 LONGEST_NAME = 255
 
 
-def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: bool, folder: Path | None = None) -> None:
+#: An option and the path that it names, or by default would name.
+Output: TypeAlias = tuple[str, Path]
+
+
+def check_outputs(
+    sources: Sequence[Path], outputs: Sequence[Output], overwrite: bool, folder: Output | None = None
+) -> None:
     """Raise for everything that would make writing fail at the end, before the work starts.
 
-    ``folder`` is one that the model fills itself.
+    ``outputs`` are files, ``folder`` is one that the model fills itself.
     """
-    outputs = [*files, *([folder] if folder is not None else [])]
-    for output in outputs:
-        if output.exists() and any(source.exists() and output.samefile(source) for source in sources):
-            raise ScmambaError(f"--out is the input file, {output}: give the result another name.")
+    files = [path for _, path in outputs]
+    _check_apart(sources, outputs, [folder] if folder is not None else [])
     for file in files:
         if file.is_dir():
             raise ScmambaError(f"{file} is a folder; a file is to be written there.")
@@ -30,9 +35,27 @@ def check_outputs(sources: Sequence[Path], files: Sequence[Path], overwrite: boo
     if existing and not overwrite:
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
     if folder is not None:
-        check_folder(folder, overwrite)
-    for parent in {output.parent for output in outputs}:
+        check_folder(folder[1], overwrite)
+    for parent in {path.parent for _, path in (*outputs, *([folder] if folder is not None else []))}:
         check_writable(parent)
+
+
+def _check_apart(sources: Sequence[Path], files: Sequence[Output], folders: Sequence[Output]) -> None:
+    """No output has the place of an input or of another output, nor lies in a file or in a zarr that is read."""
+    for option, output in (*files, *folders):
+        where = output.resolve()
+        for source in sources:
+            if where == source.resolve() or output.exists() and source.exists() and output.samefile(source):
+                raise ScmambaError(f"{option} is the input file, {output}: give the result another name.")
+            if source.suffix == ".zarr" and source.resolve() in where.parents:
+                raise ScmambaError(f"{option}, {output}, lies in the input, {source}: choose another folder.")
+    for i, (option, output) in enumerate((*files, *folders)):
+        for other, path in (*files, *folders)[:i]:
+            if output.resolve() == path.resolve():
+                raise ScmambaError(f"{other} and {option} both name {path}: give each another name.")
+        for other, file in files:
+            if file.resolve() in output.resolve().parents:
+                raise ScmambaError(f"{option} is to lie in {file}, which {other} makes a file: give each another name.")
 
 
 def save_figure(draw: Callable[..., object], path: Path) -> None:

@@ -11,6 +11,7 @@ from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
 
+from .._compat import without_pulling
 from ..errors import ScmambaError, UnknownNameError
 from ._read import read
 
@@ -50,7 +51,8 @@ def fetch_bone_marrow(
     Raises
     ------
     ScmambaError
-        The file is not there and cannot be downloaded; the message says where to get it and where to put it.
+        The file is not there and cannot be downloaded; the message says where to get it and where to put it. Or the sets
+        of the benchmarks have fewer than ``n_cells``.
     UnknownNameError
         No such ``assay``.
 
@@ -67,14 +69,32 @@ def fetch_bone_marrow(
     if path is None and (folder := os.environ.get("SCMAMBA_DATA")):
         of_benchmarks = Path(folder) / f"bmmc_{assay}_5k" / f"bmmc_{assay}_5k.h5mu"
         if of_benchmarks.is_file():
-            return read(of_benchmarks)
+            return _drawn(read(of_benchmarks), n_cells, of_benchmarks)
     with h5py.File(_downloaded(BONE_MARROW_URL.format(assay=assay), path), "r") as file:
         counts = sparse_dataset(file["layers/counts"])  # X holds normalised values
         rows: Any = slice(None)
         if n_cells is not None and n_cells < counts.shape[0]:
-            rows = np.sort(np.random.default_rng(0).permutation(counts.shape[0])[:n_cells])
+            rows = _rows(counts.shape[0], n_cells)
         obs = read_elem(file["obs"])[list(BONE_MARROW_COLUMNS)].rename(columns=BONE_MARROW_COLUMNS)
         return read(AnnData(counts[rows], obs=obs.iloc[rows], var=read_elem(file["var"])[["feature_types"]]))
+
+
+def _drawn(mdata: MuData, n_cells: int | None, path: Path) -> MuData:
+    """So many cells of a set of the benchmarks, drawn as those of a download."""
+    if n_cells is None or n_cells == mdata.n_obs:
+        return mdata
+    if n_cells > mdata.n_obs:
+        raise ScmambaError(
+            f"n_cells={n_cells:,} are more than the {mdata.n_obs:,} of {path}: ask for fewer, or pass path=, a folder for the "
+            f"download of all."
+        )
+    with without_pulling():
+        return mdata[_rows(mdata.n_obs, n_cells)].copy()
+
+
+def _rows(n: int, n_cells: int) -> np.ndarray:
+    """Sorted positions of cells drawn at random, the same in each call."""
+    return np.sort(np.random.default_rng(0).permutation(n)[:n_cells])
 
 
 def _downloaded(url: str, path: str | os.PathLike[str] | None) -> Path:

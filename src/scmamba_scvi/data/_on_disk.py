@@ -15,7 +15,7 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import explained, for_scipy, without_pulling
+from .._compat import explained, for_scipy, mudata_of, without_pulling
 from .._files import check_is_there, temporary_folder
 from ..errors import ScmambaError
 from ._row_blocks import is_by_columns, is_sparse, row_blocks, write_rows
@@ -55,7 +55,7 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
 
 
 def read_widened(path: Path) -> MuData | AnnData:
-    """What a file holds, in memory; sparse matrices of float16, which scipy does not know, become float32."""
+    """What a file holds, in memory, also values that scipy or mudata refuse; sparse matrices of float16 become float32."""
 
     def read_part(read: Callable, name: str, part: Any, *, iospec: IOSpec) -> Any:
         if not is_sparse(part) or part["data"].dtype != np.float16:
@@ -76,7 +76,7 @@ def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
         modalities = {
             name: read_modality(root["mod"][name]) for name in (written if sorted(written) == sorted(names) else names)
         }
-        return MuData(modalities, **{name: read_elem(root[name]) for name in SHARED if name in root})
+        return mudata_of(modalities, {name: read_elem(root[name]) for name in SHARED if name in root})
 
 
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -153,7 +153,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     Raises
     ------
     ScmambaError
-        The cells are not those of the file, or the file cannot be written.
+        The cells are not those of the file, the file cannot be written, or ``key`` or ``values`` cannot be used.
 
     Examples
     --------
@@ -162,8 +162,16 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     >>> data.write_obsm(path, "X_scmamba", joint, obs_names=mdata.obs_names)
     """
     values, names = np.asarray(values), pd.Index(obs_names)
+    if not isinstance(key, str) or not key or "/" in key:  # a path within the file
+        raise ScmambaError(f"key must be text without a slash, such as 'X_scmamba'; got {key!r}.")
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise ScmambaError(
+            f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}."
+        )
     root = _open(path, "r+")
     try:
+        if key in root["mod"]:
+            raise ScmambaError(f"key {key!r} is a modality, whose cells obsm[{key!r}] marks: choose another name.")
         with explained(f"{path} cannot be changed"):
             known = read_elem(root["obs"]).index
             if len(values) != len(names):

@@ -19,7 +19,7 @@ from anndata.utils import make_index_unique
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import reason_of, without_pulling
+from .._compat import mudata_of, reason_of, without_pulling
 from .._files import check_is_there
 from .._keys import FEATURE_TYPES, KINDS, kind_of_key
 from ..errors import ScmambaError
@@ -31,6 +31,8 @@ MAX_COMPRESSION: Final = 1100
 MAX_UNCHECKED_BYTES: Final = 1 << 26
 #: What errors say can be read.
 READABLE: Final = ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
+#: What scipy says of a sparse matrix of float16, and mudata 0.3 of whole numbers in ``obsm`` and ``obsp``.
+REFUSED: Final = ("does not support dtype float16", "cannot convert float NaN to integer", "-1 out of bounds for uint")
 #: Columns of ``var`` that may hold the type of a feature.
 TYPE_COLUMNS: Final = ("feature_types", "feature_type", "modality")
 #: Parts of a name in ``obsm`` that say its columns are counts of proteins.
@@ -92,6 +94,8 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     if isinstance(paths, Mapping):
         return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
     if isinstance(paths, AnnData):
+        if paths.isbacked:
+            return _split(paths.to_memory(), Path("adata"))
         return _split(paths, Path("adata"), is_users=True)
     if not isinstance(paths, str | os.PathLike):
         raise ScmambaError(
@@ -112,7 +116,7 @@ def _read_one(path: Path) -> MuData | AnnData:
     except ScmambaError:
         raise
     except Exception as error:
-        if "does not support dtype float16" in str(error):  # of scipy, for a sparse matrix
+        if any(words in str(error) for words in REFUSED):
             return read_widened(path)
         # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
         reason = reason_of(error)
@@ -147,7 +151,7 @@ def _read_h5mu(path: Path) -> MuData:
         # the first releases of mudata did not write what a modality is, and 0.4 takes it for a dictionary
         with warnings.catch_warnings(action="ignore", category=anndata.OldFormatWarning):
             parts = {key: AnnData(**read_elem(group)) for key, group in file["mod"].items()}
-            return MuData(parts, **{key: read_elem(part) for key, part in file.items() if key != "mod"})
+            return mudata_of(parts, {key: read_elem(part) for key, part in file.items() if key != "mod"})
 
 
 def _read_folder(path: Path) -> MuData | AnnData:

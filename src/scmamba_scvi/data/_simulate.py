@@ -7,6 +7,7 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from .._arguments import check_count
 from .._compat import without_pulling
 from ..errors import ScmambaError
 from ._cells import Cells, draw_cells, draw_presence
@@ -141,15 +142,16 @@ def make_multiome(
 def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a simulation with usual median counts in place of `None`; those that cannot be used are refused."""
     arguments = dict(given)
+    check_count("seed", arguments.get("seed", 0), 0)
+    for name, value in arguments.items():
+        if name.startswith("n_"):
+            check_count(name, value, 0 if name in ("n_peaks", "n_proteins") else 1)
     for kind, features in (("rna", "n_genes"), ("atac", "n_peaks"), ("protein", "n_proteins")):
         counts = arguments[f"{kind}_counts"]
         arguments[f"{kind}_counts"] = float(
             usual_counts(kind, max(1, arguments[features])) if counts is None else counts
         )
     for name, value in arguments.items():
-        least = 0 if name in ("n_peaks", "n_proteins") else 1
-        if name.startswith("n_") and value < least:
-            raise ScmambaError(f"{name} must be at least {least}, got {value}.")
         if name.endswith("_counts") and not value > 0 or name.endswith("_strength") and not value >= 0:
             raise ScmambaError(f"{name} must {'be above 0' if 'counts' in name else 'not be negative'}, got {value}.")
     for name, groups in (("n_cell_types", "types"), ("n_batches", "batches")):

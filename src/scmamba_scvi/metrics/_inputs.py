@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 
+from .._arguments import check_count
 from .._columns import in_order_of, obs_column
 from .._keys import OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError
@@ -56,8 +57,7 @@ class Inputs:
         """The cells asked for, and of these at most ``max_cells``, drawn at random."""
         rows = np.arange(len(self.cells)) if cells is None else _positions(self.cells, cells)
         if max_cells is not None:
-            if max_cells < 2:
-                raise ScmambaError(f"max_cells must be at least 2 or None (all cells); got {max_cells}.")
+            check_count("max_cells", max_cells, 2, advice=" or None (all cells)")
             if max_cells < len(rows):
                 rows = np.sort(np.random.default_rng(random_state).choice(rows, max_cells, replace=False))
         methods = {name: {part: x[rows] for part, x in parts.items()} for name, parts in self.methods.items()}

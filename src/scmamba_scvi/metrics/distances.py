@@ -17,6 +17,7 @@ rows, and an embedding that puts all cells at one point scores as chance does.
 """
 
 import math
+import numbers
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -26,6 +27,8 @@ import torch
 from sklearn.metrics import pairwise_distances_chunked
 from torch import Tensor
 
+from .._arguments import check_count
+from .._compat import explained
 from ..errors import ScmambaError
 
 #: An embedding: cells in rows, dimensions in columns.
@@ -58,8 +61,10 @@ def as_matrix(values: Any, name: str = "x", device: str | torch.device | None = 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device is None:
         device = x.device
-    if torch.device(device).type == "mps":
-        device = "cpu"  # Apple's GPUs have no float64
+    with explained(f"device={device!r} cannot be used here, 'auto' takes a GPU if there is one"):
+        if torch.device(device).type == "mps":
+            device = "cpu"  # Apple's GPUs have no float64
+        torch.empty(0, device=device)  # alone: an error of memory below is none of the device
     x = x.to(device).double()
     bad = int((~torch.isfinite(x).all(dim=1)).sum())
     if bad:
@@ -84,8 +89,8 @@ def prepare(*sets: Tensor) -> tuple[Tensor, ...]:
 
 def query_rows(n: int, max_queries: int | None, random_state: int) -> np.ndarray:
     """Sorted positions of the query cells: all of them, or ``max_queries`` drawn at random without replacement."""
-    if max_queries is not None and max_queries < 1:
-        raise ScmambaError(f"max_queries must be at least 1 or None (all cells); got {max_queries}.")
+    if max_queries is not None:
+        check_count("max_queries", max_queries, advice=" or None (all cells)")
     if max_queries is None or max_queries >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng(random_state).choice(n, max_queries, replace=False))
@@ -141,6 +146,8 @@ def resolve_k(n_neighbors: int | None, n: int, least: int = 1) -> int:
     `None`: one in a hundred of ``n`` cells, but at least ``least``, or all there are.
     """
     k = min(max(least, math.floor(0.01 * n + 0.5)), n - 1) if n_neighbors is None else n_neighbors
+    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
+        raise ScmambaError(f"n_neighbors must be a whole number, got {k!r}.")
     if not 1 <= k < n:
         raise ScmambaError(
             f"Each of {n:,} cells can have 1 to {n - 1:,} neighbours other than itself; {k:,} were asked for."

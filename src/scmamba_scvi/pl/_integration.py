@@ -113,6 +113,12 @@ def _panels(
     mdata: MuData, color: str | Sequence[str], modalities: bool | str | Sequence[str], basis: str
 ) -> list[_Panel]:
     """What to draw; everything wrong with the arguments is found here, before a figure exists."""
+    if not isinstance(mdata, MuData):
+        raise ScmambaError(
+            f"pl.integration draws a MuData, got {type(mdata).__name__}; scanpy's sc.pl.embedding(adata, {basis!r}) draws one modality."
+        )
+    if color is None:
+        raise ScmambaError("color must be columns of obs, or () for none; got None.")
     joint, panels = coordinates(mdata, basis), []
     if isinstance(modalities, bool):
         modalities = [key for key in mdata.mod if modalities and basis in mdata[key].obsm]

@@ -48,6 +48,8 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
     --------
     >>> axes = pl.training(model)
     """
+    if not hasattr(model, "history"):
+        raise ScmambaError(f"pl.training draws a model, an SCMAMBA; got {type(model).__name__}.")
     curves = {name: _curve(table) for name, table in (model.history or {}).items()}
     curves = {name: curve for name, curve in curves.items() if len(curve)}
     losses = {label: curves[name] for label, name in LOSSES.items() if name in curves}

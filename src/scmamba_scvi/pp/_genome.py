@@ -150,6 +150,8 @@ def _read_annotation(source: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFr
         loci = _loci_of_table(source, "the table")
     else:
         path = Path(source)
+        if path.is_dir():
+            raise ScmambaError(f"The annotation {path} is a folder: name a file, GTF or table.")
         if not path.is_file():
             raise ScmambaError(f"There is no annotation file {path}.")
         suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]

@@ -199,8 +199,9 @@ def test_cells_of_a_modality_without_a_classifier_are_refused(plain):
 
 def test_arguments_of_predict_that_cannot_be_used_are_named(annotated):
     model, *_ = annotated
-    with pytest.raises(ScmambaError, match="threshold"):
-        model.predict(threshold=1.5)
+    for threshold in (1.5, "a"):
+        with pytest.raises(ScmambaError, match="threshold is a probability"):
+            model.predict(threshold=threshold)
     with pytest.raises(UnknownNameError, match="modality 'protein'"):
         model.predict(modality="protein")
 

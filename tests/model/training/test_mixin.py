@@ -83,6 +83,11 @@ def test_the_defaults_are_those_documented():
         ),
         pytest.param({"early_stopping_mode": "max"}, "would wait for a worse foscttm_validation", id="mode"),
         pytest.param({"early_stopping_patience": 0}, "early_stopping_patience must be at least 1", id="patience"),
+        pytest.param({"fast_dev_run": True}, "Leave fast_dev_run out", id="dev run"),
+        pytest.param({"limit_val_batches": 0}, "pass validation_size=0", id="no score"),
+        pytest.param({"max_steps": 1}, "max_steps=1 ends before the first of .* pass early_stopping=False", id="steps"),
+        pytest.param({"datasplitter_kwargs": {"foo": 1}}, "Unknown entry of datasplitter_kwargs 'foo'", id="splitter"),
+        pytest.param({"callbacks": "x"}, "callbacks must be a callback of lightning.pytorch.*got 'x'", id="callbacks"),
         pytest.param({"num_sanity_val_steps": 2}, "Leave num_sanity_val_steps out", id="sanity"),
     ],
 )

@@ -7,15 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..._arguments import check_count as check_count  # for those who import it from here
 from ...errors import ScmambaError, UnknownNameError
-
-
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """A whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ScmambaError(f"{name} must be a whole number, got {value!r}.")
-    if value < least:
-        raise ScmambaError(f"{name} must be at least {least}, got {value}.")
 
 
 def check_fraction(name: str, value: Any, *, zero: bool) -> None:

@@ -1,6 +1,7 @@
 """Cell types on the frozen joint embedding: learned from labelled cells, predicted for cells of any set of modalities."""
 
 import itertools
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -135,8 +136,8 @@ class ClassifierMixin(EmbeddingMixin):
         """
         if self.classifier_ is None:
             raise ScmambaError("There is no classifier yet: model.train_classifier(labels_key=...) makes one.")
-        if not 0 <= threshold <= 1:
-            raise ScmambaError(f"threshold is a probability, 0 to 1; got {threshold}.")
+        if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
+            raise ScmambaError(f"threshold is a probability, 0 to 1; got {threshold!r}.")
         classifiers = {
             key: LinearClassifier.from_dict(values) for key, values in self.classifier_["by_modalities"].items()
         }

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from scvi.train import Trainer
+from torch.utils.data import DataLoader
 
 from ..._columns import obs_column
 from ..._keys import BATCH_KEY
@@ -28,6 +29,11 @@ OF_LOADERS: Final = (
     "persistent_workers",
     "prefetch_factor",
     "external_indexing",
+)
+#: All that the splitter and its loaders take; the others of a loader are set here.
+OF_SPLITTER: Final = {*OF_LOADERS, "train_size", "validation_size", "shuffle_set_split"} | (
+    set(inspect.signature(DataLoader).parameters)
+    - {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator"}
 )
 #: Further arguments that scvi-tools' or Lightning's trainer knows.
 OF_TRAINER: Final = {name for trainer in (Trainer, pl.Trainer) for name in inspect.signature(trainer).parameters}
@@ -58,6 +64,11 @@ def check_training(
         )
     if trainer_kwargs.get("num_sanity_val_steps"):
         raise ScmambaError("Leave num_sanity_val_steps out: all held-out cells are scored before the first step.")
+    if trainer_kwargs.get("fast_dev_run"):
+        raise ScmambaError("Leave fast_dev_run out, which keeps no history: max_epochs=1 is a short training.")
+    if trainer_kwargs.get("limit_val_batches", 1) == 0:
+        raise ScmambaError("limit_val_batches=0 leaves nothing to score: to hold out no cells, pass validation_size=0.")
+    check_callbacks(trainer_kwargs.get("callbacks"))
     for name, count in counts.items():
         if count is not None:
             check_count(name, count)
@@ -77,9 +88,31 @@ def check_training(
             raise ScmambaError(f"{name} must be a dict, got {options!r}.")
     if checkpoint_dir is not None and not isinstance(checkpoint_dir, str | os.PathLike):
         raise ScmambaError(f"checkpoint_dir must be the path of a folder, got {checkpoint_dir!r}.")
+    for name in datasplitter_kwargs or {}:
+        if name not in OF_SPLITTER:
+            raise UnknownNameError("entry of datasplitter_kwargs", name, sorted(OF_SPLITTER))
     parts = (datasplitter_kwargs or {}).get("external_indexing")
     if parts is not None:
         check_external_indexing(parts, n_cells)
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """One callback of Lightning, or several."""
+    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
+        if callback is not None and not isinstance(callback, pl.Callback):
+            raise ScmambaError(
+                f"callbacks must be a callback of lightning.pytorch or a list of them, got {callback!r}."
+            )
+
+
+def check_steps(max_steps: int | None, n_train: int, cells_per_step: int) -> None:
+    """Early stopping needs a score, which the first epoch ends with."""
+    in_epoch = n_train // cells_per_step
+    if max_steps is not None and 0 <= max_steps < in_epoch:
+        raise ScmambaError(
+            f"max_steps={max_steps} ends before the first of {in_epoch:,} steps of an epoch were scored: leave it out, or "
+            f"pass early_stopping=False."
+        )
 
 
 def check_place(name: str, known: Iterable[str]) -> None:

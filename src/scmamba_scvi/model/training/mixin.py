@@ -21,7 +21,7 @@ from ...errors import ScmambaError
 from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
 from ..inputs.manager import n_modalities_of_cells
-from .arguments import check_batches, check_training, default_precision
+from .arguments import check_batches, check_steps, check_training, default_precision
 from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
@@ -215,6 +215,8 @@ class ContrastiveTrainingMixin(FittingMixin):
         with limited_threads(), self.adata_manager.kept_on(device):
             sizes, splitter = self._size_and_split(config, world_size, counts, {**split, **(datasplitter_kwargs or {})})
             scored = self._can_score(splitter, early_stopping_monitor)
+            if early_stopping and scored:
+                check_steps(trainer_kwargs.get("max_steps"), splitter.n_train, sizes.cells_per_step)
             stopping = {
                 "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode,
                 "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),

@@ -1,0 +1,14 @@
+"""Checks of arguments that several rooms share."""
+
+import numbers
+from typing import Any
+
+from .errors import ScmambaError
+
+
+def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None:
+    """A whole number of at least ``least``; ``advice`` says what else would do."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ScmambaError(f"{name} must be a whole number{advice}, got {value!r}.")
+    if value < least:
+        raise ScmambaError(f"{name} must be at least {least}{advice}, got {value}.")
