@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from scmamba_scvi._arguments import check_count
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.model.inputs.arguments import check_count, check_fraction, feature_positions
+from scmamba_scvi.model.inputs.arguments import check_fraction, feature_positions
 
 
 def test_whole_numbers_of_any_type_count():

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..._arguments import check_count as check_count  # for those who import it from here
 from ...errors import ScmambaError, UnknownNameError
 
 

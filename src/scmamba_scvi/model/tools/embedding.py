@@ -11,11 +11,11 @@ from anndata import AnnData
 from mudata import MuData
 from torch import Tensor
 
+from ..._arguments import check_count
 from ..._compat import limited_threads, warn
 from ..._keys import BATCH_KEY, present_key, x_key
 from ...errors import ScmambaError
 from .._base import ModelBase
-from ..inputs.arguments import check_count
 from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import in_parts
 from ..training.prefetch import sent_to

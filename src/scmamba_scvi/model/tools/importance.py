@@ -10,12 +10,12 @@ from mudata import MuData
 from scvi import settings
 from torch import Tensor
 
+from ..._arguments import check_count
 from ..._columns import obs_column
 from ...errors import ScmambaError, UnknownNameError
 from ...nn.attribution import integrated_gradients
 from ...ops.csr import column_sums
 from ...pp import FeatureLayout
-from ..inputs.arguments import check_count
 from ..inputs.matrices import in_parts
 from ..inputs.sampling import sample
 from .cells import as_mudata, key_of, kind_of

@@ -11,12 +11,13 @@ from scipy import sparse
 from scipy.special import softmax
 from torch import Tensor
 
+from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
 from ...ops.csr import is_csr
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature
-from ..inputs.arguments import check_count, feature_positions
+from ..inputs.arguments import feature_positions
 from ..inputs.matrices import ModalityMatrix, in_parts
 from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
 from .embedding import EmbeddingMixin

@@ -9,12 +9,13 @@ import torch
 from mudata import MuData
 from scipy.stats import false_discovery_control, norm
 
+from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError
 from ...ops.csr import transposed_product
 from ...pp import value_transform
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates, parse_strands
-from ..inputs.arguments import check_count, feature_positions
+from ..inputs.arguments import feature_positions
 from ..inputs.matrices import in_parts
 from .cells import as_mudata, embed_modality, key_of, refuse_anndata
 from .embedding import EmbeddingMixin

@@ -9,10 +9,10 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.optimize import linear_sum_assignment
 
+from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
-from ..inputs.arguments import check_count
 from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
 from .embedding import EmbeddingMixin
 from .retrieval import nearest_references

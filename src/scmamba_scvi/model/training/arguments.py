@@ -12,12 +12,13 @@ import torch
 from scvi.train import Trainer
 from torch.utils.data import DataLoader
 
+from ..._arguments import check_count
 from ..._columns import obs_column
 from ..._keys import BATCH_KEY
 from ...config import ModelConfig, TrainConfig
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
-from ..inputs.arguments import check_count, check_fraction
+from ..inputs.arguments import check_fraction
 from .sizes import TRAIN_SIZE
 from .summary import SCORES
 
