@@ -112,8 +112,8 @@ def annotate_genome(
         warn(
             f"{n_in_other_case:,} of {adata.n_vars:,} genes were found only by ignoring case: the data have "
             f"{_examples(adata.var_names)}, the annotation has {_examples(loci['name'])}. Genes of mouse and human differ so. "
-            f"If the annotation is of another species, the coordinates are wrong: call annotate_genome again with that of the "
-            f"data and overwrite=True."
+            f"If the annotation is of another species, the coordinates are wrong: annotate again with one of the data's species, "
+            f"gtf=... and overwrite=True."
         )
     _write(adata.var, before, loci, found)
     several = f"; {n_ambiguous:,} lie at several loci, the first was taken" if n_ambiguous else ""
