@@ -189,11 +189,16 @@ def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:
     """The matrix that holds the counts."""
     if layer is not None and layer not in adata.layers:
         advice = f"Name none to read mdata[{key!r}].X."
-        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, adata.layers, advice)
+        raise UnknownNameError(f"layer of mdata[{key!r}]", layer, _layers(adata), advice)
     x = adata.X if layer is None else adata.layers[layer]
     if x is None:
         raise ScmambaError(f"mdata[{key!r}].X is empty. Name the layer that holds counts: layers={{{kind!r}: ...}}.")
     return x
+
+
+def _layers(adata: AnnData) -> list[str]:
+    """Names of the layers; anndata 0.13 lists X among them, as `None`."""
+    return [name for name in adata.layers if name is not None]
 
 
 def check_storage(x: Any, where: str) -> None:
@@ -252,7 +257,7 @@ def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str, s
 
 def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None) -> str:
     """What to do about values that are no counts, and which other layers may hold the counts."""
-    others = [name for name in [None, *adata.layers] if name != layer]
+    others = [name for name in [None, *_layers(adata)] if name != layer]
     names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
     return (
         f", so it is not raw counts: it looks normalised, "
