@@ -59,8 +59,8 @@ class LinksMixin(EmbeddingMixin):
         max_distance
             Largest distance in bases between the start of transcription and the centre of a peak, in either direction.
             Transcription starts at the start of the gene, or at its end where ``var["strand"]`` is ``"-"`` or, as Ensembl
-            writes it, -1; data that come without strands take those of the model's own. Within 250,000 bases are most known enhancers of a gene; a larger window has more pairs, which
-            makes every q larger.
+            writes it, -1; data that come without strands take those of the model's own. Within 250,000 bases are
+            most known enhancers of a gene; a larger window has more pairs, which makes every q larger.
         batch_size
             Cells of a minibatch; changes speed only.
 
