@@ -86,12 +86,26 @@ def test_cells_of_a_batch_of_a_few_are_left_where_they_are():
     batch = mdata.obs["batch"].astype(str)
     batch.iloc[:5] = "small"
     mdata.obs["batch"] = batch
-    with pytest.warns(UserWarning, match=r"fewer than 20 of the \d+ cells.*'small' \([1-5]\)\. Check that 'batch'"):
+    with pytest.warns(UserWarning, match=r"too small .*'small' \([1-5]\)\. .* at least 20 .* Check that 'batch'"):
         model = model_of(mdata, "batch")
     offsets = [model.module.joint.get_buffer(f"batch_offset_{kind}") for kind in ("rna", "atac")]
     of_batch = dict(zip(model.batches, zip(*offsets, strict=False), strict=False))
     assert not any(offset.any() for offset in of_batch.pop("small"))
     assert all(offset.any() for pair in of_batch.values() for offset in pair) and len(of_batch) == 2
+
+
+def test_a_batch_of_which_few_cells_have_a_modality_is_left_alone_in_it_and_named():
+    mdata = simulate_multiome(**SIZES, batch_strength=0.8)
+    batch = mdata.obs["batch"].astype(str)
+    last = sorted(batch.unique())[-1]
+    lacks = np.flatnonzero(batch == last)[6:]
+    mosaic = mudata.MuData({"rna": mdata["rna"], "atac": mdata["atac"][np.delete(np.arange(mdata.n_obs), lacks)].copy()})
+    mosaic.obs["batch"] = batch.astype("category")
+    with pytest.warns(UserWarning, match=rf"too small .*'{last}' \([1-6] with 'atac'\)\. "):
+        model = model_of(mosaic, "batch")
+    number = list(model.batches).index(last)
+    assert not model.module.joint.batch_offset_atac[number].any()
+    assert model.module.joint.batch_offset_rna[number].any()
 
 
 def test_labels_never_reach_the_embedding():

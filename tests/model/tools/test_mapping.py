@@ -340,9 +340,19 @@ def test_training_on_the_query_leaves_the_reference_where_it_is(model_and_query,
 def test_a_batch_of_few_cells_gets_no_offset_and_a_warning(model_and_query):
     model, query = model_and_query
     few = part(query, np.arange(query.n_obs) < 5)
-    with pytest.warns(UserWarning, match=r"fewer than 20 of the .*'batch_3' \(5\)\. Check"):
+    with pytest.warns(UserWarning, match=r"too small .*'batch_3' \(5\)\. "):
         loaded = SCMAMBA.load_query_data(few, model, accelerator="cpu")
     assert (loaded.module.joint.batch_offset_rna[2] == 0).all()
+
+
+def test_a_new_batch_of_which_few_cells_have_a_modality_gets_no_offset_in_it(model_and_query):
+    model, query = model_and_query
+    mosaic = mudata.MuData({"rna": query["rna"].copy(), "atac": query["atac"][:7].copy()})
+    mosaic.obs["batch"] = query.obs["batch"].astype(str).reindex(mosaic.obs_names)
+    with pytest.warns(UserWarning, match=r"too small .*'batch_3' \(7 with 'atac'\)\. "):
+        loaded = SCMAMBA.load_query_data(mosaic, model, accelerator="cpu")
+    assert (loaded.module.joint.batch_offset_atac[2] == 0).all()
+    assert loaded.module.joint.batch_offset_rna[2].norm() > 0
 
 
 def test_a_batch_left_behind_by_a_subset_is_new():

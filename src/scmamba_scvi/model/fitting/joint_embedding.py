@@ -96,26 +96,35 @@ def fit_joint(
 @torch.inference_mode()
 def fit_new_batches(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], batches: np.ndarray, first_new: int, seed: int
-) -> dict[int, int]:
+) -> dict[int, dict[str, int]]:
     """Estimate the offsets of batches that the reference was not trained on; everything else stays as it is.
 
-    ``batches`` ``(n_obs,)`` are the batches of all cells, those from ``first_new`` on are new. Returned are new batches with
-    fewer than `MIN_CELLS_OF_BATCH` cells, whose offsets stay zero, and their numbers of cells.
+    ``batches`` ``(n_obs,)`` are the batches of all cells, those from ``first_new`` on are new. Returned are the `small_batches`
+    of the new, whose offsets stay zero.
     """
-    new = batches[batches >= first_new]
-    small = small_batches(new)
-    for number in sorted(set(new.tolist()) - small.keys()):
-        cells = sample(np.flatnonzero(batches == number), MAX_CELLS, seed)
-        features, present = _features(module, matrices, cells)
-        with torch.autocast(module.device.type, enabled=False):  # it would round centroids
-            _joint(module).fit_batch_offset(features, present, number, N_ROUNDS)
+    is_new = np.flatnonzero(batches >= first_new)
+    small = small_batches(batches[is_new], {kind: matrix.present(is_new) for kind, matrix in matrices.items()})
+    for number in np.unique(batches[is_new]).tolist():
+        enough = {kind: matrix for kind, matrix in matrices.items() if kind not in small.get(number, {})}
+        if enough:
+            features, present = _features(module, enough, sample(np.flatnonzero(batches == number), MAX_CELLS, seed))
+            with torch.autocast(module.device.type, enabled=False):  # it would round centroids
+                _joint(module).fit_batch_offset(features, present, number, N_ROUNDS)
     return small
 
 
-def small_batches(batches: np.ndarray) -> dict[int, int]:
-    """Batches with fewer than `MIN_CELLS_OF_BATCH` of these cells ``(n,)``, and their numbers of cells."""
-    numbers, sizes = np.unique(batches, return_counts=True)
-    return {int(number): int(size) for number, size in zip(numbers, sizes, strict=True) if size < MIN_CELLS_OF_BATCH}
+def small_batches(batches: np.ndarray, present: Mapping[str, np.ndarray]) -> dict[int, dict[str, int]]:
+    """Batches of which fewer than `MIN_CELLS_OF_BATCH` cells, and at least one, have a modality: how many per modality.
+
+    ``batches`` ``(n,)`` are those of the cells, ``present`` ``(n,)`` who has each modality.
+    """
+    small: dict[int, dict[str, int]] = {}
+    for kind, has in present.items():
+        numbers, sizes = np.unique(batches[has], return_counts=True)
+        for number, size in zip(numbers.tolist(), sizes.tolist(), strict=True):
+            if size < MIN_CELLS_OF_BATCH:
+                small.setdefault(number, {})[kind] = size
+    return small
 
 
 def _joint(module: SCMAMBAModule) -> JointEmbedding:

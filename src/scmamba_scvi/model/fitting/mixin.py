@@ -58,7 +58,8 @@ class FittingMixin(ModelBase):
         batches = None
         if self._corrects_batches:
             batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
-            self._warn_of_small(small_batches(batches), len(batches))
+            present = {kind: matrix.present(cells) for kind, matrix in matrices.items()}
+            self._warn_of_small(small_batches(batches, present))
         removed = fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
         self.training_summary_["batch_variance_removed"] = removed
 
@@ -70,19 +71,22 @@ class FittingMixin(ModelBase):
         batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
         matrices = {kind: manager.matrix(kind) for kind, key in self.modalities_.items() if key in manager.adata.mod}
         seed = settings.seed or 0
-        self._warn_of_small(
-            fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed), len(batches)
-        )
+        self._warn_of_small(fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed))
 
-    def _warn_of_small(self, batches: Mapping[int, int], n_cells: int) -> None:
-        """Name the batches, of so many cells each, that are too small among the ``n_cells`` to be corrected for."""
-        if not batches:
+    def _warn_of_small(self, small: Mapping[int, Mapping[str, int]]) -> None:
+        """Name the batches that are too small, in one modality or in all, to be corrected for: cells per modality."""
+        if not small:
             return
-        names = ", ".join(f"{self.batches[number]!r} ({size})" for number, size in list(batches.items())[:3])
-        more = f" and {len(batches) - 3:,} more" if len(batches) > 3 else ""
+        named = []
+        for number, sizes in list(small.items())[:3]:
+            is_whole = len(sizes) == len(self.modalities_) and len(set(sizes.values())) == 1
+            cells = [f"{size}" if is_whole else f"{size} with {self.modalities_[kind]!r}" for kind, size in sizes.items()]
+            named.append(f"{self.batches[number]!r} ({', '.join(dict.fromkeys(cells))})")
+        more = f" and {len(small) - 3:,} more" if len(small) > 3 else ""
         warn(
-            f"Batches with fewer than {MIN_CELLS_OF_BATCH} of the {n_cells:,} cells that offsets are estimated from are not "
-            f"corrected in the joint embedding: {names}{more}. Check that {self.batch_key!r} is the column of the batches."
+            f"Batches too small to be corrected in the joint embedding: {', '.join(named)}{more}. The offset of a batch in a "
+            f"modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on. "
+            f"Check that {self.batch_key!r} is the column of the batches."
         )
 
     @torch.inference_mode()
