@@ -12,6 +12,7 @@ import zarr
 from anndata import AnnData
 from scipy import sparse
 
+from scmamba_scvi import read
 from scmamba_scvi.data import _on_disk, _row_blocks, convert_mudata, open_mudata, simulate_multiome, write_obsm
 from scmamba_scvi.errors import ScmambaError
 
@@ -183,6 +184,15 @@ def test_errors_name_the_file_and_what_to_do(mdata, h5mu, tmp_path):
     with pytest.raises(ScmambaError, match="by columns"):
         convert_mudata(tmp_path / "csc.h5mu", tmp_path / "csc.zarr")
     assert not [*tmp_path.glob("*csc*.zarr*"), *tmp_path.glob("*again.zarr*")], "nothing half-written stays"
+
+
+@pytest.mark.parametrize("how", [open_mudata, read])
+def test_a_file_of_different_cells_with_the_same_features_stays_one(tmp_path, how):
+    """Else its cells would be taken for cells that lack all modalities but one."""
+    parts = {name: AnnData(np.ones((4, 3), np.float32)) for name in ("rna", "atac")}
+    parts["atac"].obs_names = [f"other_{i}" for i in range(4)]
+    mudata.MuData(parts, axis=1).write(tmp_path / "cells.h5mu")
+    assert how(tmp_path / "cells.h5mu").axis == 1
 
 
 @pytest.mark.parametrize("empty", [sparse.csr_matrix((0, 5), dtype=np.float32), np.zeros((0, 5), dtype=np.float32)],

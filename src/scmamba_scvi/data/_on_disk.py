@@ -1,6 +1,8 @@
 """MuData files larger than memory: open them with their matrices left on disk, rewrite them for that, add to them."""
 
+import contextlib
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import zarr
-from anndata import AnnData
+from anndata import AnnData, OldFormatWarning
 from anndata.experimental import IOSpec, read_dispatched
 from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
@@ -54,8 +56,8 @@ def open_mudata(path: str | os.PathLike[str]) -> MuData:
         return _assembled(root, _open_modality)
 
 
-def read_widened(path: Path) -> MuData | AnnData:
-    """What a file holds, in memory, also values that scipy or mudata refuse; sparse matrices of float16 become float32."""
+def read_whole(path: Path) -> MuData | AnnData:
+    """What a MuData or an AnnData in a file holds, in memory; sparse matrices of float16, which scipy lacks, become float32."""
 
     def read_part(read: Callable, name: str, part: Any, *, iospec: IOSpec) -> Any:
         if not is_sparse(part) or part["data"].dtype != np.float16:
@@ -63,10 +65,19 @@ def read_widened(path: Path) -> MuData | AnnData:
         values, *rest = (part[array][...] for array in ("data", "indices", "indptr"))
         return getattr(sparse, iospec.encoding_type)((for_scipy(values), *rest), shape=tuple(part.attrs["shape"]))
 
-    root = zarr.open_group(path, mode="r") if path.is_dir() else h5py.File(path, "r")
-    if "mod" not in root:
-        return read_dispatched(root, read_part)
-    return _assembled(root, lambda group: read_dispatched(group, read_part))
+    def read_modality(group: Any) -> AnnData:
+        if "encoding-type" in group.attrs:
+            return read_dispatched(group, read_part)
+        # the first releases of mudata did not write what a modality is
+        with warnings.catch_warnings(action="ignore", category=OldFormatWarning):
+            return AnnData(**read_elem(group))
+
+    with contextlib.ExitStack() as stack:
+        if path.is_dir():
+            root = zarr.open_group(path, mode="r")
+        else:
+            root = stack.enter_context(h5py.File(path, "r"))
+        return _assembled(root, read_modality) if "mod" in root else read_dispatched(root, read_part)
 
 
 def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
@@ -76,7 +87,8 @@ def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
         modalities = {
             name: read_modality(root["mod"][name]) for name in (written if sorted(written) == sorted(names) else names)
         }
-        return mudata_of(modalities, {name: read_elem(root[name]) for name in SHARED if name in root})
+        shared = {name: read_elem(root[name]) for name in SHARED if name in root}
+        return mudata_of(modalities, shared, axis=int(root.attrs.get("axis", 0)))
 
 
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

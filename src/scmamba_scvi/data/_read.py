@@ -9,21 +9,18 @@ from typing import Final
 
 import anndata
 import h5py
-import mudata
 import numpy as np
 import pandas as pd
-import zarr
 from anndata import AnnData
-from anndata.io import read_elem
 from anndata.utils import make_index_unique
 from mudata import MuData
 from scipy import sparse
 
-from .._compat import mudata_of, reason_of, without_pulling
+from .._compat import reason_of, without_pulling
 from .._files import check_is_there
 from .._keys import FEATURE_TYPES, KINDS, kind_of_key
 from ..errors import ScmambaError
-from ._on_disk import read_widened
+from ._on_disk import read_whole
 
 #: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
 MAX_COMPRESSION: Final = 1100
@@ -31,8 +28,6 @@ MAX_COMPRESSION: Final = 1100
 MAX_UNCHECKED_BYTES: Final = 1 << 26
 #: What errors say can be read.
 READABLE: Final = ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
-#: What scipy says of a sparse matrix of float16, and mudata 0.3 of whole numbers in ``obsm`` and ``obsp``.
-REFUSED: Final = ("does not support dtype float16", "cannot convert float NaN to integer", "-1 out of bounds for uint")
 #: Columns of ``var`` that may hold the type of a feature.
 TYPE_COLUMNS: Final = ("feature_types", "feature_type", "modality")
 #: Parts of a name in ``obsm`` that say its columns are counts of proteins.
@@ -116,8 +111,6 @@ def _read_one(path: Path) -> MuData | AnnData:
     except ScmambaError:
         raise
     except Exception as error:
-        if any(words in str(error) for words in REFUSED):
-            return read_widened(path)
         # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
         reason = reason_of(error)
         raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
@@ -130,11 +123,10 @@ def _read_file(path: Path) -> MuData | AnnData:
         raise ScmambaError(f"{path} is not a file of counts that can be read here: {READABLE}.")
     check_declared_sizes(path)
     with h5py.File(path, "r") as file:
-        parts = set(file)
-    if "mod" in parts:
-        with without_pulling():
-            return _read_h5mu(path)
-    if {"X", "obs", "var"} <= parts or {"obs", "var", "layers"} <= parts:
+        parts, is_typed = set(file), "encoding-type" in file.attrs
+    if "mod" in parts or (is_typed and {"obs", "var"} <= parts):
+        return read_whole(path)
+    if {"obs", "var"} <= parts:  # before anndata 0.8
         return anndata.io.read_h5ad(path)
     if "matrix" in parts:
         import scanpy as sc
@@ -144,20 +136,9 @@ def _read_file(path: Path) -> MuData | AnnData:
     raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {READABLE}.")
 
 
-def _read_h5mu(path: Path) -> MuData:
-    with h5py.File(path, "r") as file:
-        if all("encoding-type" in group.attrs for group in file["mod"].values()):
-            return mudata.read_h5mu(path)
-        # the first releases of mudata did not write what a modality is, and 0.4 takes it for a dictionary
-        with warnings.catch_warnings(action="ignore", category=anndata.OldFormatWarning):
-            parts = {key: AnnData(**read_elem(group)) for key, group in file["mod"].items()}
-            return mudata_of(parts, {key: read_elem(part) for key, part in file.items() if key != "mod"})
-
-
 def _read_folder(path: Path) -> MuData | AnnData:
     if (path / ".zgroup").exists() or (path / "zarr.json").exists():
-        with without_pulling():
-            return mudata.read_zarr(path) if "mod" in zarr.open_group(path, mode="r") else anndata.io.read_zarr(path)
+        return read_whole(path)
     if any((path / name).exists() for name in ("matrix.mtx.gz", "matrix.mtx")):
         return _read_mtx(path)
     # the folder that Cell Ranger calls outs

@@ -99,7 +99,9 @@ def test_a_batch_of_which_few_cells_have_a_modality_is_left_alone_in_it_and_name
     batch = mdata.obs["batch"].astype(str)
     last = sorted(batch.unique())[-1]
     lacks = np.flatnonzero(batch == last)[6:]
-    mosaic = mudata.MuData({"rna": mdata["rna"], "atac": mdata["atac"][np.delete(np.arange(mdata.n_obs), lacks)].copy()})
+    mosaic = mudata.MuData(
+        {"rna": mdata["rna"], "atac": mdata["atac"][np.delete(np.arange(mdata.n_obs), lacks)].copy()}
+    )
     mosaic.obs["batch"] = batch.astype("category")
     with pytest.warns(UserWarning, match=rf"too small .*'{last}' \([1-6] with 'atac'\)\. "):
         model = model_of(mosaic, "batch")

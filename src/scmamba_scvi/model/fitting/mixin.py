@@ -80,7 +80,9 @@ class FittingMixin(ModelBase):
         named = []
         for number, sizes in list(small.items())[:3]:
             is_whole = len(sizes) == len(self.modalities_) and len(set(sizes.values())) == 1
-            cells = [f"{size}" if is_whole else f"{size} with {self.modalities_[kind]!r}" for kind, size in sizes.items()]
+            cells = [
+                f"{size}" if is_whole else f"{size} with {self.modalities_[kind]!r}" for kind, size in sizes.items()
+            ]
             named.append(f"{self.batches[number]!r} ({', '.join(dict.fromkeys(cells))})")
         more = f" and {len(small) - 3:,} more" if len(small) > 3 else ""
         warn(
