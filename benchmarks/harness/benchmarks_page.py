@@ -77,7 +77,7 @@ def row_lines() -> list[str]:
     found = {name: _read(name) for name in names}
     quality, findings = found["quality"], read_findings()
     lines = [
-        "# Benchmarks: all results", "", "{doc}`benchmarks` has them in short.", "", *_older(quality),
+        "# Benchmarks: all results", "", "{doc}`benchmarks` has them in short.", "",
         "![Matching against cell types, one panel per data set](_static/benchmarks.png)", "",
         *verdicts.section(quality, list(methods.METHODS)),
         "## Protocol", "", findings["protocol"], "",
@@ -88,7 +88,7 @@ def row_lines() -> list[str]:
         lines += _set_section(name, quality)
     lines += [
         *subsamples.section(found["subsamples"], quality),
-        *all_cells_page.section(found["all_cells"]), *trajectory.section(found["trajectory"]),
+        *all_cells_page.section(found["all_cells"]), *trajectory.section(found["trajectory"], found["all_cells"]),
         *held_out_batches.section(found["held_out_batches"]), *cost.section(found["cost"]),
         *learning.section(found["learning_curve"]), "## What each part is worth", "", findings["ablation"], "",
     ]  # fmt: skip
@@ -100,19 +100,6 @@ def row_lines() -> list[str]:
 
 def _read(name: str) -> pd.DataFrame:
     return frame(read(RESULTS / f"{name}.jsonl"))
-
-
-def _older(quality: pd.DataFrame) -> list[str]:
-    """What to know while some lines have not been scored again."""
-    matched = quality[quality["FOSCTTM"].notna()]
-    older = matched if "other modality" not in matched else matched[matched["other modality"].isna()]
-    if not len(older):
-        return []
-    sets = ", ".join(map(title_of, dict.fromkeys(older["set"])))
-    return [
-        f"Not yet scored by today's definitions: {len(older)} results, of {sets}. Their mixing is among 100 neighbours or a tenth",
-        "of the cells, their ARI and NMI of one seed, and the newer scores are missing.", "",
-    ]  # fmt: skip
 
 
 def print_table(results: Path) -> None:

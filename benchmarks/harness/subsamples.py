@@ -72,10 +72,7 @@ def section(results: pd.DataFrame, quality: pd.DataFrame) -> list[str]:
             of_method = of_set[of_set["method"] == method]
             rows.append(row([method, *(mean_and_spread(of_method[_key(*c)]) for c in columns)]))
         lines += tables.folded(f"{title_of(name)}: numbers", "\n".join(rows))
-        matched = quality[(quality["set"] == name) & quality["FOSCTTM"].notna()]
-        missing = [m for m in dict.fromkeys(matched["method"]) if m not in set(of_set["method"])]
-        if missing:
-            lines += [f"{title_of(name)}, not scored, since their embeddings were not kept: {', '.join(missing)}.", ""]
+        lines += tables.not_kept(results, quality[quality["FOSCTTM"].notna()], name)
     return lines
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from .markdown import header, mean_and_spread, row
 from .scores import SCORES
+from .sets import title_of
 
 #: Heading of a column -> entry of a line of results.
 COSTS = {"CPU s": "fit_cpu_s", "MB": "peak_mb"}
@@ -66,6 +67,14 @@ def not_run(of_set: pd.DataFrame, methods: Iterable[str]) -> list[str]:
         if method not in scored:
             reasons.setdefault(_reason(tried.get(method)), []).append(method)
     return [f"Not run: {', '.join(names)} ({reason})." for reason, names in reasons.items()] + ([""] if reasons else [])
+
+
+def not_kept(found: pd.DataFrame, fitted: pd.DataFrame, name: str) -> list[str]:
+    """Methods that were ``fitted`` to the set ``name`` and are not ``found``, where embeddings that were kept are scored."""
+    fitted = fitted[(fitted["set"] == name) & fitted["fit_s"].notna()]
+    scored = set(found.loc[found["set"] == name, "method"])
+    missing = ", ".join(method for method in dict.fromkeys(fitted["method"]) if method not in scored)
+    return [f"{title_of(name)}, not scored, since their embeddings were not kept: {missing}.", ""] if missing else []
 
 
 def folded(title: str, lines: str) -> list[str]:

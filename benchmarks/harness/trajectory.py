@@ -67,8 +67,8 @@ def _pseudotime(x: np.ndarray, root: int) -> np.ndarray:
     return metrics.diffusion_pseudotime(x, root)
 
 
-def section(results: pd.DataFrame) -> list[str]:
-    """A table per set."""
+def section(results: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
+    """A table per set; which methods of ``all_cells`` are missing."""
     lines = [
         "## Erythroid trajectories", "",
         "Stem cells of bone marrow become red blood cells in stages that the authors of the data named. Diffusion pseudotime of",
@@ -83,4 +83,5 @@ def section(results: pd.DataFrame) -> list[str]:
         if len(of_set):
             n_cells = int(of_set["cells"].iloc[0])
             lines += [f"### {title_of(name)}: {n_cells:,} erythroid cells", "", tables.table(of_set, SHOWN), ""]
+            lines += tables.not_kept(results, all_cells, name)
     return lines

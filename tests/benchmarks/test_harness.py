@@ -116,6 +116,7 @@ def test_more_cells_are_harder_to_tell_apart_but_as_near_to_their_match(harness)
 def test_a_method_whose_embeddings_are_gone_is_named_below_the_table(harness):
     line = {"set": "bmmc_cite_5k", "seed": 0, "fit_s": 1.0, "method": "CCA", "FOSCTTM among 100": 0.1}
     quality = pd.DataFrame({"set": "bmmc_cite_5k", "method": ["CCA", "totalVI", "GLUE"], "FOSCTTM": [0.1, np.nan, 0.2]})
+    quality["fit_s"] = 1.0
     lines = harness.subsamples.section(pd.DataFrame([line]), quality)
     assert "| CCA | 0.100 |" in "\n".join(lines).splitlines()
     assert "Bone marrow CITE-seq, not scored, since their embeddings were not kept: GLUE." in lines
