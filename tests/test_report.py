@@ -175,7 +175,7 @@ def test_the_command_writes_a_page_with_every_section(written):
         "What to know", "Data", "Validation cells", "Embedding", "Do the modalities agree?", "Training", "How it was run",
     ]  # fmt: skip
     about = " ".join(" ".join(page.texts["p"]).split())
-    assert "No weight was fitted to them, but they chose the epoch" in about and "never saw" not in about
+    assert "The network was not trained on them, but they chose the epoch" in about and "never saw" not in about
     assert {"FOSCTTM, validation cells"} <= set(page.texts["span"])
     # what was found stands in the tables, not only their headings
     cells = page.texts["td"]

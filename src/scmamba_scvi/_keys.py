@@ -46,7 +46,7 @@ OBSM_KEY: Final = "X_scmamba"
 UMAP_KEY: Final = "X_umap_scmamba"
 #: ``obs`` key of the clusters of the joint embedding.
 CLUSTER_KEY: Final = "leiden_scmamba"
-#: ``obs`` key of the validation cells, bool: no weight was fitted to them, but they chose the epoch.
+#: ``obs`` key of the validation cells, bool: the network was not trained on them, but they chose the epoch.
 VALIDATION_KEY: Final = "validation_scmamba"
 #: Minibatch and registry key of the batch, int64 ``(n, 1)``.
 BATCH_KEY: Final = "batch"

@@ -56,7 +56,7 @@ def integrate(
     - ``obsm["X_scmamba"]`` of the MuData is the joint embedding; that of each modality embeds its cells from this
       modality alone, in its own order of cells.
     - ``obs["leiden_scmamba"]`` holds Leiden clusters of the joint embedding.
-    - ``obs["validation_scmamba"]`` marks the validation cells: no weight was fitted to them, but they chose the epoch.
+    - ``obs["validation_scmamba"]`` marks the validation cells: the network was not trained on them, but they chose the epoch.
     - ``obsm["X_umap_scmamba"]``, with ``umap``, holds coordinates: the joint embedding has a plane of its own, and the
       modalities share another one.
 
@@ -183,9 +183,9 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
 def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None) -> pd.DataFrame:
     """FOSCTTM, recall among the 10 nearest and, with labels, ARI of the validation cells, beside what chance would give.
 
-    No weight was fitted to these cells, but they chose the epoch, the stage and the temperature of the confidences: on
-    new cells scores are a little worse. To score cells that chose nothing, leave some out of both parts,
-    ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
+    The network was not trained on these cells, but they chose the epoch and the stage, and the alignment of the modalities
+    and the temperature of the confidences were fitted to them: new cells score a little worse. To score cells that had no
+    part, leave some out of both, ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
     :func:`scmamba_scvi.metrics.evaluate_integration`.
 
     Parameters

@@ -515,7 +515,7 @@ def test_training_logs_what_was_chosen(mdata):
     with logged() as lines:
         model.train(max_epochs=1, enable_progress_bar=False)
     assert len(lines) == 2 and model.preset_ == "small"
-    for part in ("Training on cpu: 180 cells, 20 held out, minibatches of 45", "full network 1"):
+    for part in ("Training on cpu: 180 cells, 20 validation cells, minibatches of 45", "full network 1"):
         assert part in lines[0]
 
 
@@ -526,7 +526,7 @@ def test_training_logs_how_many_cells_are_paired_and_what_to_do_where_few_are(md
     SCMAMBA.setup_mudata(apart)
     with logged() as lines:
         SCMAMBA(apart).train(max_epochs=1, enable_progress_bar=False)
-    assert "356 cells (36 of them have several modalities), 4 held out" in lines[0]
+    assert "356 cells (36 of them have several modalities), 4 validation cells" in lines[0]
     assert "give them the same obs_names" in lines[0]
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Captions of the table. Nothing changes the scores of true matches as much as whether a method was trained on the cells.
 ON_VALIDATION: Final = (
-    "↓ lower is better. Scored on the validation cells: training fitted no weight to them, but they chose the epoch. "
-    "--all-cells scores all."
+    "↓ lower is better. Scored on the validation cells: the network was not trained on them, but they chose the epoch, and the "
+    "alignment of the modalities was fitted to them. --all-cells scores all."
 )
 ON_ALL: Final = (
     "↓ lower is better. Scored on all cells, also those a method was trained on, whose true matches are easy to find."

@@ -184,7 +184,10 @@ def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA
     scores = workflow.validation_scores(mdata, model, labels_key)
     if len(scores):
         out.print(_table(scores))
-        say("No weight was fitted to these cells, but they chose the epoch. On new cells scores are a little worse.")
+        say(
+            "The network was not trained on these cells, but they chose the epoch, and the alignment of the modalities was fitted "
+            "to them, after the FOSCTTM above. New cells score a little worse."
+        )
     return model
 
 

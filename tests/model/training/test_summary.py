@@ -15,16 +15,16 @@ def summary(best, best_epoch, monitor="foscttm_validation"):
 
 def test_the_line_names_score_and_epoch():
     kept = (
-        "No epoch improved on the initial weights, which are kept. Held-out FOSCTTM 0.300 (0 is perfect, 0.5 chance)."
+        "No epoch improved on the initial weights, which are kept. Validation FOSCTTM 0.300 (0 is perfect, 0.5 chance)."
     )
     assert describe_result(summary(0.3, None)) == kept
-    best = "Best epoch: 2. Held-out FOSCTTM 0.300 -> 0.200 (0 is perfect, 0.5 chance)."
+    best = "Best epoch: 2. Validation FOSCTTM 0.300 -> 0.200 (0 is perfect, 0.5 chance)."
     assert describe_result(summary(0.2, 1)) == best
 
 
 def test_a_score_that_was_never_finite_is_named():
     never = describe_result(summary(None, None, "recall_at_10_validation"))
-    assert never == "Held-out recall@10 was never finite: the last weights are kept."
+    assert never == "Validation recall@10 was never finite: the last weights are kept."
 
 
 def test_what_was_taken_out_of_batches_is_said():

@@ -64,7 +64,7 @@ def check_training(
             f"early_stopping_mode={mode!r} would wait for a worse {monitor}: leave it out, or pass {best!r}."
         )
     if trainer_kwargs.get("num_sanity_val_steps"):
-        raise ScmambaError("Leave num_sanity_val_steps out: all held-out cells are scored before the first step.")
+        raise ScmambaError("Leave num_sanity_val_steps out: all validation cells are scored before the first step.")
     if trainer_kwargs.get("fast_dev_run"):
         raise ScmambaError("Leave fast_dev_run out, which keeps no history: max_epochs=1 is a short training.")
     if trainer_kwargs.get("limit_val_batches", 1) == 0:

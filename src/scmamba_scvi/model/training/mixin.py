@@ -68,7 +68,7 @@ class Run:
         n_train, n_paired = self.splitter.n_train, self.splitter.n_paired
         paired = f" ({n_paired:,} of them have several modalities)" if n_paired < n_train else ""
         return (
-            f"Training on {where}: {n_train:,} cells{paired}, {self.splitter.n_val:,} held out, {self.sizes.describe()}. "
+            f"Training on {where}: {n_train:,} cells{paired}, {self.splitter.n_val:,} validation cells, {self.sizes.describe()}. "
             f"Epochs at most: {stages}." + (f" {SAME_NAMES}" if n_paired < n_train / 2 else "")
         )
 
@@ -286,7 +286,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         if not splitter.n_val or monitor == "validation_loss" or can_be_scored(present):
             return splitter.n_val > 0
         warn(
-            f"No score can be computed from {splitter.n_val} held-out cells, as no two of them have the same two "
+            f"No score can be computed from {splitter.n_val} validation cells, as no two of them have the same two "
             f"modalities: training does not stop early, and the last weights are kept. Raise validation_size."
         )
         return False

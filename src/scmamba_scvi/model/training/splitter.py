@@ -86,7 +86,7 @@ class PairedSplitter(DataSplitter):
         size = min(self.data_loader_kwargs["batch_size"], self.n_val // world_size)
         if size < 2 and world_size > 1:
             raise ScmambaError(
-                f"{self.n_val} held-out cells are too few for {world_size} devices: raise validation_size."
+                f"{self.n_val} validation cells are too few for {world_size} devices: raise validation_size."
             )
         minibatches = list(BatchSampler(range(self.n_val), size, drop_last=False))[rank::world_size]
         loader = self._loader(self.val_idx, minibatches)

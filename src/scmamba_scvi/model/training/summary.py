@@ -32,8 +32,8 @@ def describe_result(summary: Mapping[str, Any]) -> str:
     label, meaning, _ = SCORES[summary["monitor"]]
     best, epoch, start = summary["best"], summary["best_epoch"], summary["start"].get(summary["monitor"])
     if best is None:
-        return f"Held-out {label} was never finite: the last weights are kept."
+        return f"Validation {label} was never finite: the last weights are kept."
     if epoch is None:
-        return f"No epoch improved on the initial weights, which are kept. Held-out {label} {best:.3f} ({meaning})."
+        return f"No epoch improved on the initial weights, which are kept. Validation {label} {best:.3f} ({meaning})."
     change = f"{best:.3f}" if start is None else f"{start:.3f} -> {best:.3f}"
-    return f"Best epoch: {epoch + 1}. Held-out {label} {change} ({meaning})."
+    return f"Best epoch: {epoch + 1}. Validation {label} {change} ({meaning})."
