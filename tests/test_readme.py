@@ -38,11 +38,11 @@ print(mdata.obsm["X_scmamba"].shape, mdata.obsm["X_umap"].shape, names["model"].
 #: Rows of the table of scores, by the methods of `benchmarks/results/quality.jsonl` on SNARE-seq and on bone marrow.
 METHODS = {
     "scmamba-scvi, default": ("scmamba-scvi", "scmamba-scvi"),
-    "its linear branch alone": ("linear", "linear"),
-    "correlation-weighted CCA": ("weighted CCA", "weighted CCA"),
+    "linear: the same without the network": ("linear", "linear"),
+    "weighted CCA": ("weighted CCA", "weighted CCA"),
     "MultiVI, totalVI": ("MultiVI", "totalVI"),
-    "RNA alone, components": ("RNA PCA", "RNA PCA"),
-    "the other modality alone": ("ATAC LSI / protein PCA", "ATAC LSI / protein PCA"),
+    "RNA PCA": ("RNA PCA", "RNA PCA"),
+    "ATAC LSI, protein PCA": ("ATAC LSI / protein PCA", "ATAC LSI / protein PCA"),
 }
 
 

@@ -43,4 +43,5 @@ def section(scored: pd.DataFrame) -> list[str]:
     for method in raw.sort_values("overall", ascending=False, na_position="last").index:
         values = [table.at[method, part] for table in kinds.values() for part in HEADS]
         lines.append(row([method, *("–" if pd.isna(v) else f"{v:.3f}" for v in values)]))
-    return ["The paper's means of scores, as they are and scaled over the methods of the set:", "", *lines, ""]
+    about = "The paper's means of scores, as they are and scaled over the methods of the set; variants of this package are not scaled:"
+    return [about, "", *lines, ""]

@@ -54,8 +54,8 @@ def evaluate(
             "--out",
             "-o",
             metavar="PATH",
-            help="Where to write: PREFIX.csv and PREFIX.png, or scores.csv and scores.png in a folder. By default "
-            "FILE_scores beside the file.",
+            help="Where to write: PATH.csv and PATH.png, or scores.csv and scores.png in a folder. By default "
+            "the name of the file and _scores, beside it.",
         ),
     ] = None,
     metric: Annotated[

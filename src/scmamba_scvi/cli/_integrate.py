@@ -74,17 +74,19 @@ def integrate(
             help="Layer with raw counts, such as rna=counts; repeat it, for each modality that has one. By default .X.",
         ),
     ] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
+    batch_key: Annotated[
+        str | None, typer.Option(help="Column of obs with batches; rna:donor is a column of one modality.")
+    ] = None,
     labels_key: Annotated[
         str | None, typer.Option(help="Column of obs with known cell types: coloured and scored, never trained on.")
     ] = None,
-    require_counts: Annotated[
+    no_require_counts: Annotated[
         bool,
         typer.Option(
-            "--require-counts/--no-require-counts",
-            help="Refuse values that are negative or not whole numbers, or take them as corrected counts.",
+            "--no-require-counts",
+            help="Take values that are negative or not whole numbers, as of counts corrected for ambient RNA.",
         ),
-    ] = True,
+    ] = False,
     genome: Annotated[
         str | None, typer.Option(help="Build of the coordinates, such as hg38. By default as the file says.")
     ] = None,
@@ -115,7 +117,7 @@ def integrate(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
-    """Integrate cells: embeddings, clusters, coordinates, figures and the trained model.
+    """Integrate cells: embeddings, clusters, UMAP, figures and the trained model.
 
     For example:
 
@@ -154,7 +156,7 @@ def integrate(
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
         model = _integrate(
             mdata, labels_key, modalities=modalities, layers=layers, batch_key=batch_key,
-            require_counts=require_counts, genome=genome, preset=preset, n_latent=n_latent, seed=seed, umap=umap,
+            require_counts=not no_require_counts, genome=genome, preset=preset, n_latent=n_latent, seed=seed, umap=umap,
             model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs, batch_size=batch_size,
             accelerator=accelerator, model_kwargs={"encoder": encoder},
         )  # fmt: skip
