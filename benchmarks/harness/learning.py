@@ -41,7 +41,7 @@ def section(results: pd.DataFrame) -> list[str]:
         return ["## Fewer training cells", "", "Not yet measured.", ""]
     lines = [
         "## Fewer training cells", "",
-        "The same held-out cells after training on some of the others, drawn at random.", "",
+        "The same held-out cells after training on some of the others, drawn at random. Bars and numbers behind a mean are the spread over seeds.", "",
         "![Scores against training cells](_static/learning_curve.png)", "",
         *_behind(curves),
     ]  # fmt: skip
@@ -100,16 +100,19 @@ def draw(results: pd.DataFrame) -> None:
             for method in METHODS:
                 of_method = curves[(curves["whole"] == name) & (curves["method"] == method)]
                 if score in of_method and of_method[score].notna().any():
-                    means = of_method.groupby("cells")[score].mean()
-                    axis.plot(means.index, means, lw=1, label=method, **look_of[method])
-            axis.set(xscale="log", ylabel=label_of(score) if j == 0 else "", title=title_of(name) if i == 0 else "")
+                    of_size = of_method.groupby("cells")[score]
+                    means, spread = of_size.mean(), of_size.std().fillna(0)
+                    axis.errorbar(means.index, means, spread, lw=1, label=method, **look_of[method])
+            axis.set(xscale="log", ylabel=label_of(score) if j == 0 else "", title=title_of(name).replace(" (", "\n(") if i == 0 else "")
             axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
             axis.minorticks_off()
             axis.tick_params(axis="x", labelrotation=45)
             axis.spines[["top", "right"]].set_visible(False)
-            if not axis.lines:  # labels of the cells are not known
+            if not axis.containers:  # labels of the cells are not known
                 axis.set_axis_off()
-        axes[-1, j].set_xlabel("training cells")
+        lowest = [axis for axis in axes[:, j] if axis.containers][-1]
+        lowest.set_xlabel("training cells")
+        lowest.tick_params(axis="x", labelbottom=True)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(FIGURES / "learning_curve.png", dpi=120)
 

@@ -85,7 +85,7 @@ def draw(results: pd.DataFrame) -> None:
     scored = results[~results["method"].isin(OWN_VARIANTS)]  # they would lie on the defaults
     names = [name for name in SETS if name in set(scored["set"])]
     figure = Figure(figsize=(3.6 * len(names), 2.6 * len(SHOWN) + 0.8), layout="constrained")
-    axes = figure.subplots(len(SHOWN), len(names), squeeze=False, sharex=True)
+    axes = figure.subplots(len(SHOWN), len(names), squeeze=False, sharex="col")
     look_of, handles = looks_of_lines(), {}
     for j, name in enumerate(names):
         of_set = scored[scored["set"] == name]
@@ -99,7 +99,8 @@ def draw(results: pd.DataFrame) -> None:
                 ylabel=label_of(shown) if j == 0 else "",
                 title=title_of(name) if i == 0 else "",
             )
-            axes[i, j].set_xticks(SIZES, [f"{n:,}" for n in SIZES])
+            sizes = [n for n in SIZES if of_set[_key(shown, n)].notna().any()]
+            axes[i, j].set_xticks(sizes, [f"{n:,}" for n in sizes])
             axes[i, j].minorticks_off()
             axes[i, j].spines[["top", "right"]].set_visible(False)
         axes[-1, j].set_xlabel("cells")
