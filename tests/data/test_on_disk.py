@@ -62,6 +62,8 @@ def test_converted_file_holds_the_same(mdata, h5mu, tmp_path, monkeypatch, value
     path = convert_mudata(h5mu, tmp_path / "m.zarr")
     assert_same(open_mudata(path), mdata)
     assert_same(mudata.read_zarr(path), mdata)
+    # 32 bits would end at two billion values, which a later block may pass
+    assert zarr.open_group(path)["mod/rna/X/indptr"].dtype == np.int64
 
 
 def test_dense_matrices_of_mostly_zeros_become_sparse(mdata, tmp_path, monkeypatch):

@@ -41,7 +41,10 @@ def write_rows(group: Any, name: str, blocks: Iterator[Any]) -> None:
     chunks: tuple[int, ...] = (VALUES_PER_CHUNK,)
     if not sparse.issparse(first):
         chunks = max(1, min(len(first), VALUES_PER_CHUNK // max(1, first.shape[1]))), first.shape[1]
-    write_elem(group, name, first, dataset_kwargs={"chunks": chunks})
+    kwargs: dict[str, Any] = {"chunks": chunks}
+    if sparse.issparse(first):
+        kwargs["indptr_dtype"] = np.int64  # more values may follow than the 32 bits of the first block can count
+    write_elem(group, name, first, dataset_kwargs=kwargs)
     matrix = sparse_dataset(group[name]) if sparse.issparse(first) else group[name]
     for block in blocks:
         matrix.append(block)
@@ -62,7 +65,7 @@ def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:
             f"{element.name} is stored by columns (CSC), so cells cannot be read one after another. Write it by rows "
             f"where it fits into memory: mdata[...].X = mdata[...].X.tocsr()."
         )
-    (n_cells, n_features), indptr = element.attrs["shape"], element["indptr"][...]
+    (n_cells, n_features), indptr = element.attrs["shape"], element["indptr"][...].astype(np.int64)
     start, stop = 0, -1
     while start < n_cells or stop < 0:  # one block at least
         stop = int(np.searchsorted(indptr, indptr[start] + VALUES_PER_COPY, side="right")) - 1
