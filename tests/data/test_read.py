@@ -147,6 +147,16 @@ def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
 
 
+def test_biotypes_of_genes_are_no_types_of_features(tmp_path, multiome):
+    """Else proteins would be the genes of type protein_coding, and real ones be left out."""
+    rna = multiome["rna"].copy()
+    rna.var["feature_type"] = ["protein_coding", "lncRNA", "TEC"] * 10
+    rna.obsm["protein"] = pd.DataFrame(np.ones((40, 2)), rna.obs_names, ["CD3", "CD4"])
+    rna.write_h5ad(tmp_path / "rna.h5ad")
+    found = read(tmp_path / "rna.h5ad")
+    assert {name: part.n_vars for name, part in found.mod.items()} == {"rna": 30, "protein": 2}
+
+
 def test_files_of_the_first_releases_of_mudata_are_read(tmp_path, multiome):
     """They do not say what a modality is."""
     multiome.obs["donor"], multiome.obsm["X_pca"] = "d1", np.ones((multiome.n_obs, 2))

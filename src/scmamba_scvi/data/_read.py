@@ -207,10 +207,11 @@ def _parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
 
     A single type is ``adata`` itself, its features numbered, unless it ``is_users``, which stays as it is.
     """
-    column = next((name for name in TYPE_COLUMNS if name in adata.var), None)
-    types = pd.Series("", index=adata.var_names) if column is None else adata.var[column].astype(str)
+    columns = (adata.var[name].astype(str) for name in TYPE_COLUMNS if name in adata.var)
+    # a column of that name may hold others than types of features, such as the biotypes of genes
+    types = next((c for c in columns if any(map(_kind_of_type, c.unique()))), pd.Series("", index=adata.var_names))
     parts: dict[str, AnnData] = {}
-    kinds = {value: FEATURE_TYPES.get(value, _kind_of_name(value) or value) for value in types.unique()}
+    kinds = {value: _kind_of_type(value) or value for value in types.unique()}
     for value, name in kinds.items():
         if name in parts:
             alike = " and ".join(repr(other) for other, kind in kinds.items() if kind == name)
@@ -257,6 +258,11 @@ def _assembled(modalities: Mapping[str, AnnData]) -> MuData:
     order += [name for name in modalities if name not in order]
     with without_pulling():
         return MuData({name: modalities[name] for name in order})
+
+
+def _kind_of_type(name: str) -> str | None:
+    """Kind that a type of features stands for."""
+    return FEATURE_TYPES.get(name) or kind_of_key(name)
 
 
 def _kind_of_name(name: str) -> str | None:
