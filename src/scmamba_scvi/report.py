@@ -29,6 +29,7 @@ from ._keys import CLUSTER_KEY, UMAP_KEY
 from .errors import ScmambaError
 from .metrics import other_modality
 from .metrics.graph import nearest
+from .model.inputs.kinds import kinds_in
 from .pl.coloring import can_color
 from .workflow import validation_scores
 
@@ -112,7 +113,7 @@ def write_report(
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         title=title,
-        subtitle=f"{', '.join(model.kinds)} in one embedding",
+        subtitle=f"{', '.join(kinds_in(mdata, model.kinds))} in one embedding",
         headline=_headline(mdata, model, scores),
         notes=[
             *_lie_apart(mdata, model, labels_key),
@@ -120,7 +121,10 @@ def write_report(
             *_notes(mdata, model, scores, agreement),
         ],
         checks=CHECKS,
-        data=[(kind, key, mdata[key].shape, model.layouts[kind].summary()) for kind, key in model.kinds.items()],
+        data=[
+            (kind, key, mdata[key].shape, model.layouts[kind].summary())
+            for kind, key in kinds_in(mdata, model.kinds).items()
+        ],
         scores=[(next(a for n, a in ABOUT.items() if row.Index.startswith(n)), row) for row in scores.itertuples()],
         figures=_figures(mdata, model, labels_key, agreement),
         run=_describe_run(model),
@@ -145,7 +149,7 @@ def _notes(
                 "Check that both modalities hold raw counts of the same cells under the same names, then try more cells or "
                 "deeper sequencing: cells with a few hundred counts cannot be told apart within a type.",
             ))  # fmt: skip
-    names, kinds = mdata.obs_names, model.kinds.values()
+    names, kinds = mdata.obs_names, kinds_in(mdata, model.kinds).values()
     pairs = int((np.sum([names.isin(mdata[key].obs_names) for key in kinds], axis=0) > 1).sum())
     if pairs < FEW_PAIRS:
         found.append((
@@ -182,7 +186,7 @@ def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterato
         for what, key in {"type": labels_key, "cluster": CLUSTER_KEY}.items()
         if key is not None and has_obs_column(mdata, key)
     }
-    for a, b in itertools.combinations(model.kinds, 2):
+    for a, b in itertools.combinations(kinds_in(mdata, model.kinds), 2):
         has_both = np.all([mdata.obs_names.isin(mdata[model.kinds[kind]].obs_names) for kind in (a, b)], axis=0)
         cells = np.random.default_rng(0).permutation(np.flatnonzero(has_both))[:MAX_CELLS]
         if len(cells) < CELLS_OF_GROUP:
@@ -242,7 +246,7 @@ def _named(means: pd.Series) -> str:
 
 def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple[str, str]]:
     """Name and value of the numbers at the top."""
-    headline = [("cells", f"{mdata.n_obs:,}"), ("modalities", str(len(model.kinds)))]
+    headline = [("cells", f"{mdata.n_obs:,}"), ("modalities", str(len(kinds_in(mdata, model.kinds))))]
     if CLUSTER_KEY in mdata.obs:
         headline.append(("clusters", str(mdata.obs[CLUSTER_KEY].nunique())))
     return headline + [(f"{name}, validation cells", f"{row['value']:.3f}") for name, row in scores.head(2).iterrows()]
@@ -293,7 +297,7 @@ def _figures(
             "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality, in a plane "
             "of their own. Where the colours mix, the modalities agree."
             + (f" Not drawn, for too many values: {', '.join(too_many)}." if too_many else ""),
-            lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
+            lambda figure: pl.integration(mdata, columns, modalities=list(kinds_in(mdata, model.kinds).values()), figure=figure),
         ))  # fmt: skip
     if agreement is not None and np.isfinite(agreement["evidence"]).any():
         figures.append(_figure(

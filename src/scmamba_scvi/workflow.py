@@ -23,6 +23,7 @@ from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
 from .metrics import leiden_ari_nmi, true_match_ranks
 from .metrics.graph import neighbor_graph
+from .model.inputs.kinds import kinds_in
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -173,7 +174,9 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
     """
     joint = model.get_latent_representation(mdata)
     # (n_obs, z) each, NaN where absent; all before the first is written, as one may raise
-    of_all_cells = {key: model.get_latent_representation(mdata, modality=kind) for kind, key in model.kinds.items()}
+    of_all_cells = {
+        key: model.get_latent_representation(mdata, modality=kind) for kind, key in kinds_in(mdata, model.kinds).items()
+    }
     mdata.obsm[OBSM_KEY] = joint
     for key, z in of_all_cells.items():
         # by name: a modality may hold fewer cells, and in another order
@@ -222,7 +225,8 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
     model._check_cells_of_training(mdata, "validation_indices")
     cells = np.asarray(model.validation_indices)
     embeddings = {
-        kind: model.get_latent_representation(mdata, modality=kind, indices=cells.tolist()) for kind in model.kinds
+        kind: model.get_latent_representation(mdata, modality=kind, indices=cells.tolist())
+        for kind in kinds_in(mdata, model.kinds)
     }
     rows: dict[str, tuple[float, float, float, int]] = {}
     for (kind_x, x), (kind_y, y) in itertools.combinations(embeddings.items(), 2):

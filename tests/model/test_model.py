@@ -167,6 +167,19 @@ def test_layouts_of_other_features_are_refused(mdata):
     for given in ({"rna": own["rna"]}, {"rna": own["atac"], "atac": own["rna"]}):
         with pytest.raises(ScmambaError, match="layouts are of so many features.*the modalities have .*'atac': 400"):
             SCMAMBA(mdata, layouts=given)
+    with pytest.raises(ScmambaError, match="layouts must be a dict from kind to FeatureLayout, got list"):
+        SCMAMBA(mdata, layouts=list(own.values()))
+
+
+def test_layouts_given_in_another_order_make_the_same_model(mdata, quick, tmp_path):
+    SCMAMBA.setup_mudata(mdata)
+    own = SCMAMBA(mdata).layouts
+    model = SCMAMBA(mdata, layouts=dict(reversed(own.items())))
+    assert list(model.layouts) == ["rna", "atac"]
+    model.train(**quick)
+    model.export(tmp_path / "exported")
+    z = SCMAMBA.from_export(tmp_path / "exported", accelerator="cpu").get_latent_representation(mdata)
+    np.testing.assert_allclose(z, model.get_latent_representation(), atol=1e-5)
 
 
 def test_counts_may_stay_in_a_file(trained, reference, tmp_path):
@@ -213,6 +226,29 @@ def test_new_cells_may_have_unseen_batches(trained, reference):
     with pytest.warns(UserWarning, match="is not corrected"):
         without_batches = trained.get_latent_representation(without_columns(trained.adata))
     np.testing.assert_allclose(z[:40], without_batches[:40], atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["load", "from_export"])
+def test_a_model_is_loaded_with_cells_of_batches_that_it_does_not_know(trained, tmp_path, quick, how):
+    """They are embedded as those that are passed to it later; the model stays of the size that it was trained in."""
+    new = plain(trained.adata)
+    for part in (new, *new.mod.values()):
+        part.obs["batch"] = part.obs["batch"].astype(str)
+        part.obs.loc[part.obs_names[:50], "batch"] = "a new one"
+    trained.save(tmp_path / "load")
+    trained.export(tmp_path / "from_export")
+    loaded = getattr(SCMAMBA, how)(tmp_path / how, new, accelerator="cpu")
+    assert list(loaded.batches) == list(trained.batches)
+    with pytest.warns(UserWarning, match="50 of 300 cells is not corrected for batches: it was not trained on"):
+        z = loaded.get_latent_representation()
+    with pytest.warns(UserWarning, match="50 of 300 cells is not corrected"):
+        np.testing.assert_allclose(z, trained.get_latent_representation(plain(new)), atol=1e-5)
+    with pytest.raises(ScmambaError, match="50 cells are of batches that the model does not know, such as 'a new one'"):
+        loaded.train(**quick)
+    loaded.export(tmp_path / "again")
+    assert list(SCMAMBA.from_export(tmp_path / "again").batches) == list(trained.batches)
+    loaded.save(tmp_path / "saved")
+    assert list(SCMAMBA.load(tmp_path / "saved", new, accelerator="cpu").batches) == list(trained.batches)
 
 
 def test_training_again_needs_the_batches(trained, tmp_path, quick):

@@ -251,7 +251,7 @@ def test_a_failing_training_changes_nothing_of_the_process(model):
     with pytest.raises(ScmambaError):
         model.train(**QUICK, batch_size=10**6)
     with pytest.raises(ScmambaError):
-        model.train(**QUICK, precision="9-bit")
+        model.train(**QUICK, max_time="soon")
     after = state_of_the_process()
     assert {k for k in before if before[k] != after[k]} == set()
 

@@ -64,6 +64,7 @@ class ModelBase(BaseModelClass):
     match_temperatures_: dict[str, float]  # of a match's confidence, per pair of kinds
     classifier_: dict[str, Any] | None  # what `train_classifier` learned, as plain values
     is_query_: bool  # made by `load_query_data`: training leaves the reference as it is
+    n_batches_: int  # that the model has been sized for; its data may have others besides
     reference_batches_: int  # number of batches that the reference of a query was trained on
     places_: dict[str, dict[str, Any] | None]  # coordinates per kind, None where names say the same
     training_summary_: dict[str, Any]  # what the last training chose and found
@@ -165,6 +166,11 @@ class ModelBase(BaseModelClass):
     @property
     def batches(self) -> np.ndarray:
         """Names of the batches the model knows, in their order."""
+        return self._batch_categories[: self.n_batches_]
+
+    @property
+    def _batch_categories(self) -> np.ndarray:
+        """Names of the batches the model knows, and then of those that its data have besides."""
         fields = self.registry_[_C._FIELD_REGISTRIES_KEY]
         return np.asarray(fields[BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"])
 

@@ -70,7 +70,7 @@ class SCMAMBA(
     layouts
         Order and patches of the features per kind of modality, as :func:`scmamba_scvi.pp.feature_layout` makes them;
         `None` computes them from ``var``.
-    registry, config
+    registry, config, n_batches
         Of a saved model; passed by :meth:`load`. ``preset`` is only a label then, and ``n_latent`` is not read.
     **overrides
         Any entry of :class:`scmamba_scvi.config.ModelConfig`.
@@ -93,6 +93,7 @@ class SCMAMBA(
         layouts: Mapping[str, FeatureLayout | Mapping] | None = None,
         registry: dict | None = None,
         config: ModelConfig | Mapping[str, Any] | None = None,
+        n_batches: int | None = None,
         **overrides,
     ) -> None:
         if adata is not None:
@@ -119,12 +120,15 @@ class SCMAMBA(
         if is_new and adata is not None:  # a saved model brings those of its own data
             self.places_ = {kind: places_to_keep(self._var(kind)) for kind in self.modalities_ if kind in PLACED_KINDS}
         self._layouts = self._resolve_layouts(config, layouts)
-        self.module = self._module_cls(config, self._layouts, len(self.batches))
+        # data of a saved model may bring batches that it was not trained on
+        self.n_batches_ = len(self._batch_categories) if n_batches is None else n_batches
+        self.module = self._module_cls(config, self._layouts, self.n_batches_)
         # the whole configuration is saved with the model: presets may change, and be gone, in another release
         arguments = {
             "preset": preset,
             "config": config.architecture(),
             "layouts": {k: v.to_dict() | {"slots": v.slots} for k, v in self._layouts.items()},
+            "n_batches": self.n_batches_,
         }
         self.init_params_ = {"non_kwargs": arguments, "kwargs": {}}
 
@@ -245,11 +249,13 @@ class SCMAMBA(
 
     def _resolve_layouts(self, config: ModelConfig, layouts: Mapping | None) -> dict[str, FeatureLayout]:
         if layouts is not None:
+            if not isinstance(layouts, Mapping):
+                raise ScmambaError(f"layouts must be a dict from kind to FeatureLayout, got {type(layouts).__name__}.")
             found = {k: v if isinstance(v, FeatureLayout) else FeatureLayout.from_dict(v) for k, v in layouts.items()}
             needed = {kind: len(self.feature_names(kind)) for kind in self.modalities_}
             if needed != (given := {kind: layout.n_features for kind, layout in found.items()}):
                 raise ScmambaError(f"layouts are of so many features: {given}; the modalities have {needed}.")
-            return found
+            return {kind: found[kind] for kind in self.modalities_}
         if self.adata is None:
             raise ScmambaError("A model without data needs the layouts of a saved one.")
         return {

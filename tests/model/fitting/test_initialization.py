@@ -5,6 +5,7 @@ import pytest
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.fitting.initialization import decompose, fit_values, n_spectral_components
 
 
@@ -19,6 +20,18 @@ def test_rna_and_proteins_have_twice_as_many_directions_at_any_size(kinds, few, 
     module = (model := SCMAMBA(mdata, encoder="linear")).module
     assert [n_spectral_components(module, n) for n in (4, 160, 10_000)] == [2, few, many]
     cells, matrices = np.arange(160), model._matrices()
-    fit_values(module, matrices, cells)
+    fit_values(module, matrices, cells, known_counts=True)
     found = decompose(module, matrices, cells)
     assert {svd.components.shape[1] for svd in found.values()} == {few}
+
+
+def test_negative_values_are_read_as_they_are_or_refused(quick):
+    """Proteins normalised by dsb are below zero where a cell has less than empty droplets have."""
+    mdata = simulate_multiome(n_cells=120, n_genes=80, n_peaks=0, n_proteins=20, n_cell_types=3, seed=0)
+    mdata["protein"].X = mdata["protein"].X.toarray() - 5
+    SCMAMBA.setup_mudata(mdata, require_counts=False)
+    with pytest.raises(ScmambaError, match=r"protein has negative values.*values=\{'protein': 'raw'\}"):
+        SCMAMBA(mdata, encoder="linear").train(**quick)
+    model = SCMAMBA(mdata, encoder="linear", values={"protein": "raw"})
+    model.train(**quick)
+    assert np.isfinite(model.get_latent_representation()).all()

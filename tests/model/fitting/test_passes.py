@@ -23,7 +23,7 @@ def test_kept_values_are_those_that_are_read_again(monkeypatch, kind):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
     cells = np.random.default_rng(0).permutation(120)[:110]
-    fit_values(model.module, model._matrices(), cells)
+    fit_values(model.module, model._matrices(), cells, known_counts=True)
     matrix = model._matrices()[kind]
     monkeypatch.setattr(passes, "BLOCK", 30)
     kept = Values(model.module, matrix, kind, cells)

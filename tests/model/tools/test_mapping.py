@@ -16,6 +16,7 @@ from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import omics_entropy_mixing
 from scmamba_scvi.model import SCMAMBAModule
 from scmamba_scvi.nn.joint import JointEmbedding
+from scmamba_scvi.report import write_report
 
 QUICK = {"max_epochs": 4, "enable_progress_bar": False, "accelerator": "cpu"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*zero throughout:UserWarning")
@@ -353,6 +354,57 @@ def test_a_new_batch_of_which_few_cells_have_a_modality_gets_no_offset_in_it(mod
         loaded = SCMAMBA.load_query_data(mosaic, model, accelerator="cpu")
     assert (loaded.module.joint.batch_offset_atac[2] == 0).all()
     assert loaded.module.joint.batch_offset_rna[2].norm() > 0
+
+
+def test_a_query_that_lacks_a_modality_of_three_can_be_trained_and_reported(tmp_path):
+    mdata = simulate_multiome(n_cells=500, n_genes=100, n_peaks=200, n_proteins=20, n_cell_types=3, n_batches=1, seed=0)
+    reference, query = mdata[:300].copy(), mdata[300:].copy()
+    del query.mod["protein"]
+    SCMAMBA.setup_mudata(reference)
+    model = SCMAMBA(reference, encoder="linear")
+    model.train(**QUICK)
+    loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
+    loaded.train(**QUICK)
+    assert set(loaded.match_temperatures_) == {
+        "rna-atac",
+        "rna-protein",
+        "atac-protein",
+    }  # two are those of the reference
+    write_report(loaded, tmp_path / "report.html")
+    assert "rna, atac in one embedding" in (tmp_path / "report.html").read_text()
+    model.save(tmp_path / "model")
+    with pytest.raises(ScmambaError, match="The data have no protein, which this model knows and would forget"):
+        SCMAMBA.load(tmp_path / "model", loaded.adata, accelerator="cpu").train(**QUICK)
+
+
+def test_a_slice_of_a_mosaic_lacks_the_modality_of_which_it_has_no_cell():
+    mdata = simulate_multiome(n_cells=200, n_genes=100, n_peaks=200, n_proteins=20, n_cell_types=3, n_batches=1, seed=0)
+    names = mdata.obs_names
+    parts = {"rna": mdata["rna"], "atac": mdata["atac"][:100].copy(), "protein": mdata["protein"][100:].copy()}
+    mosaic = mudata.MuData(parts)
+    mosaic.obs["cell_type"] = mdata.obs["cell_type"].reindex(mosaic.obs_names)
+    SCMAMBA.setup_mudata(mosaic, labels_key="cell_type")
+    model = SCMAMBA(mosaic, encoder="linear")
+    model.train(**QUICK)
+    model.train_classifier()
+    whole = model.get_latent_representation()[mosaic.obs_names.get_indexer(names[100:])]
+    second = mosaic[names[100:]].copy()
+    assert second["atac"].n_obs == 0
+    np.testing.assert_allclose(model.get_latent_representation(second), whole, atol=1e-5)
+    assert len(model.predict(second)) == 100
+    loaded = SCMAMBA.load_query_data(second, model, accelerator="cpu")
+    np.testing.assert_allclose(loaded.get_latent_representation(), whole, atol=1e-5)
+    with pytest.raises(ScmambaError, match=r"no cells with 'atac' \(atac\); they have \['rna', 'protein'\]"):
+        model.get_latent_representation(second, modality="atac")
+
+
+def test_a_prepared_query_without_batches_is_embedded_uncorrected(model_and_query):
+    model, query = model_and_query
+    prepared = SCMAMBA.prepare_query_mudata(query, model)
+    del prepared.obs["batch"]
+    loaded = SCMAMBA.load_query_data(prepared, model, accelerator="cpu")
+    with pytest.warns(UserWarning, match=r"not corrected for batches: the data have no obs\['batch'\]"):
+        assert np.isfinite(loaded.get_latent_representation()).all()
 
 
 def test_a_batch_left_behind_by_a_subset_is_new():

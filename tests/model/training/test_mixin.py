@@ -195,10 +195,20 @@ def test_after_an_error_in_the_first_stage_the_model_can_be_used(train, tmp_path
     assert len(model.history["train_loss"]) == 3
 
 
+def test_weights_in_less_than_float32_are_refused():
+    """The model would be left with them, and nothing else could be computed with it."""
+    model = fresh()
+    for precision in ("bf16-true", "16-true", "64-true"):
+        with pytest.raises(UnknownNameError, match="Unknown precision .*'32-true', 'bf16-mixed', '16-mixed'"):
+            model.train(max_epochs=1, enable_progress_bar=False, precision=precision)
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu", precision=32)
+    assert model.precision_ == "32-true"
+
+
 def test_an_error_before_the_first_step_leaves_the_model_untrained():
     model = fresh()
     with pytest.raises(ScmambaError, match="cannot make a trainer"):
-        model.train(max_epochs=2, enable_progress_bar=False, precision="9-bit")
+        model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu", max_time="soon")
     assert not model.is_trained
 
 

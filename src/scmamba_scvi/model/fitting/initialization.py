@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ..._compat import warn
+from ...errors import ScmambaError
 from ...nn.spectral import TruncatedSVD, held_out_correlations, linear_initialization, truncated_svd
+from ...ops.csr import stored
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix, iterate_blocks
 from ..inputs.sampling import is_paired, sample, sample_with_pairs
@@ -26,12 +28,33 @@ CELLS_PER_DIRECTION = 8
 #: Both modalities are weighted, so that a direction counts in cosines by the square of its weight. 1 starts larger sets, and
 #: 0.5 smaller ones, about as well.
 WEIGHT_POWER = 0.75
+#: Values that negative counts have not.
+OF_LOGARITHMS = ("log1p", "pareto", "tfidf", "clr")
 
 
-def fit_values(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> None:
-    """Fit the value transforms (document frequencies, spreads) to the training cells."""
+def fit_values(
+    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, known_counts: bool
+) -> None:
+    """Fit the value transforms (document frequencies, spreads) to the training cells.
+
+    ``known_counts``: all values were checked to be counts at setup. Else negative ones are refused here, where it is known
+    what becomes of them.
+    """
     for kind, matrix in matrices.items():
+        name = module.config.of_kind("values", kind)
+        if not known_counts and name in OF_LOGARITHMS:
+            for block in iterate_blocks(matrix, cells):
+                _check_not_negative(block, kind, name)
         module.values[kind].fit(block.to(module.device) for block in iterate_blocks(matrix, cells))
+
+
+def _check_not_negative(block: Tensor, kind: str, name: str) -> None:
+    values = stored(block)
+    if values.numel() and (least := float(values.min())) < 0:
+        raise ScmambaError(
+            f"{kind} has negative values, such as {least:.3g}, whose logarithm the model would take (values={name!r}). To read "
+            f"them as they are, make it with SCMAMBA(mdata, values={{{kind!r}: 'raw'}})."
+        )
 
 
 def decompose(

@@ -13,6 +13,7 @@ from ..._compat import warn
 from ..._keys import BATCH_KEY, x_key
 from ...config import TrainConfig
 from .._base import ModelBase
+from ..inputs.kinds import kinds_in
 from ..inputs.manager import MultiModalDataset
 from ..inputs.matrices import ModalityMatrix
 from ..inputs.sampling import is_paired, sample, sample_chunks, sample_with_pairs
@@ -35,7 +36,9 @@ class FittingMixin(ModelBase):
             return
         seed = settings.seed or 0
         # in rising order, so that a file is read once from front to back
-        fit_values(self.module, self._matrices(), np.sort(cells) if self._dataset().on_disk else cells)
+        known_counts = self.adata_manager.requires_counts
+        in_order = np.sort(cells) if self._dataset().on_disk else cells
+        fit_values(self.module, self._matrices(), in_order, known_counts)
         is_spectral = self.config.spectral and self.config.linear_branch
         if is_spectral or self.module.joint is not None:
             matrices, cells, chosen = self._sample(cells, buffer_mb)
@@ -43,7 +46,6 @@ class FittingMixin(ModelBase):
             if is_spectral:
                 initialize_linear_branch(self.module, matrices, cells, svds, seed)
             if self.module.joint is not None:
-                known_counts = self.adata_manager.requires_counts
                 initialize_joint(self.module, self._matrices(), chosen, held_out, svds, seed, known_counts)
         self.is_initialized_ = True
 
@@ -65,11 +67,11 @@ class FittingMixin(ModelBase):
 
     def _place_new_batches(self) -> None:
         """Estimate the batch offsets that the reference does not know."""
-        if not self._corrects_batches:
-            return
         manager = self.adata_manager
+        if not self._corrects_batches or BATCH_KEY not in manager.data_registry:
+            return
         batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
-        matrices = {kind: manager.matrix(kind) for kind, key in self.modalities_.items() if key in manager.adata.mod}
+        matrices = {kind: manager.matrix(kind) for kind in kinds_in(manager.adata, self.modalities_)}
         seed = settings.seed or 0
         self._warn_of_small(fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed))
 
@@ -101,7 +103,9 @@ class FittingMixin(ModelBase):
         embedded = embed_all(self.module, matrices, held_out)
         if self.module.alignment is not None and not self.is_query_:
             fit_alignment(self.module, matrices, cells, embedded, seed)
-        self.match_temperatures_ = calibrate(self.module, embedded, seed)
+        # a query keeps what its reference found, where its own cells do not tell better
+        before = self.match_temperatures_ if self.is_query_ else {}
+        self.match_temperatures_ = {**before, **calibrate(self.module, embedded, seed)}
 
     def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[dict[str, ModalityMatrix], np.ndarray, np.ndarray]:
         """Training cells that several passes are made over: counts, positions in the counts, and in the MuData."""
@@ -117,7 +121,8 @@ class FittingMixin(ModelBase):
         return part.matrices, np.arange(len(cells)), cells
 
     def _dataset(self) -> MultiModalDataset:
-        return self.adata_manager.create_torch_dataset(data_and_attributes=[x_key(kind) for kind in self.modalities_])
+        kinds = kinds_in(self.adata, self.modalities_)  # those of a query may be fewer
+        return self.adata_manager.create_torch_dataset(data_and_attributes=[x_key(kind) for kind in kinds])
 
     def _matrices(self) -> dict[str, ModalityMatrix]:
         return self._dataset().matrices

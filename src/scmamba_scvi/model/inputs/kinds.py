@@ -31,6 +31,11 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
     return {kind: found[kind] for kind in KINDS if kind in found}
 
 
+def kinds_in(mdata: MuData, modalities: Mapping[str, str]) -> dict[str, str]:
+    """Those of the ``modalities``, from kind to key, that ``mdata`` has; a slice of other data may have one without cells."""
+    return {kind: key for kind, key in modalities.items() if key in mdata.mod and mdata.mod[key].n_obs}
+
+
 def _recognise_kinds(mdata: MuData) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, adata in mdata.mod.items():

@@ -24,7 +24,7 @@ from ...nn.memory import free_bytes
 from .checks import check_mudata, check_pairs, check_still_counts
 from .columns import ColumnField
 from .genome import build_of
-from .kinds import how_to_make_mudata
+from .kinds import how_to_make_mudata, kinds_in
 from .matrices import FRACTION_OF_MEMORY, ModalityMatrix
 
 _C = scvi_constants()
@@ -216,16 +216,17 @@ class MultiModalManager(AnnDataManager):
 
     def _keys(self, mdata: MuData) -> dict[str, str]:
         """The model's modalities that ``mdata`` has."""
-        return {kind: key for kind, key in self._setup_args["modalities"].items() if key in mdata.mod}
+        return kinds_in(mdata, self._setup_args["modalities"])
 
     def _check(self, adata: object, known: Mapping) -> None:
         """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows."""
         if not isinstance(adata, MuData):
             raise ScmambaError(f"A MuData is needed, got {type(adata).__name__}. {how_to_make_mudata(adata)}")
-        args, keys = self._setup_args, self._keys(adata)
+        args = self._setup_args
+        keys = self._keys(adata) if known else args["modalities"]
         if not keys:
             raise ScmambaError(
-                f"None of the modalities {list(args['modalities'].values())} is in this MuData: {list(adata.mod)}."
+                f"None of the modalities {list(args['modalities'].values())} has cells in this MuData: {list(adata.mod)}."
             )
         build_of(adata, args["modalities"], args.get("genome"))  # raises if the genome build is not the model's
         check_mudata(adata, keys, args["layers"], require_counts=args["require_counts"])
@@ -255,7 +256,7 @@ class MultiModalManager(AnnDataManager):
     def _is_absent(self, field, adata: MuData) -> bool:
         """Whether new data are registered without this field of the model."""
         if not isinstance(field, ColumnField):
-            return field.mod_key not in adata.mod
+            return field.mod_key not in self._keys(adata).values()
         # labels of new data are not needed, and may be unknown
         return field.registry_key == LABELS_KEY or (
             field.column is not None and not has_obs_column(adata, field.column)
@@ -285,5 +286,4 @@ def _differences(known: pd.Index, names: pd.Index) -> str:
 def n_modalities_of_cells(manager: MultiModalManager) -> np.ndarray:
     """How many of the model's modalities each cell of the MuData has."""
     mdata = manager.adata
-    keys = [key for key in manager._setup_args["modalities"].values() if key in mdata.mod]
-    return sum(mdata.obs_names.isin(mdata.mod[key].obs_names).astype(int) for key in keys)
+    return sum(mdata.obs_names.isin(mdata.mod[key].obs_names).astype(int) for key in manager._keys(mdata).values())

@@ -130,7 +130,8 @@ class ExportMixin(ModelBase):
         described = read_description(directory / MODEL_FILE)
         config, layouts = described["config"], described["layouts"]
         path = directory / described["weights_file"]
-        check_weights(path, described["weights_sha256"], config, layouts, len(described["categories"][BATCH_KEY]))
+        n_batches = len(described["categories"][BATCH_KEY])
+        check_weights(path, described["weights_sha256"], config, layouts, n_batches)
         weights = safetensors.torch.load_file(path)
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -138,7 +139,9 @@ class ExportMixin(ModelBase):
         registry = _registry(cls, described)
         if mdata is not None:
             cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
-        model = cls(mdata, preset=described["preset"], layouts=layouts, registry=registry, config=config)
+        model = cls(
+            mdata, preset=described["preset"], layouts=layouts, registry=registry, config=config, n_batches=n_batches
+        )
         model.module.load_state_dict(weights)
         model.module.to(where).eval()
         for name in LEARNED:
@@ -174,8 +177,8 @@ def describe(model: ModelBase) -> dict[str, Any]:
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
         "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
         "categories": {
-            key: [as_plain(c) for c in fields[key][_C._STATE_REGISTRY_KEY]["categorical_mapping"]]
-            for key in (BATCH_KEY, LABELS_KEY)
+            BATCH_KEY: [as_plain(batch) for batch in model.batches],
+            LABELS_KEY: [as_plain(c) for c in fields[LABELS_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]],
         },
         "original_keys": {key: fields[key][_C._STATE_REGISTRY_KEY]["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
     }

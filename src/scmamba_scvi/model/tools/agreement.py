@@ -10,6 +10,7 @@ from mudata import MuData
 from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
+from ..inputs.kinds import kinds_in
 from .cells import as_mudata, embed_modality, refuse_anndata
 from .embedding import EmbeddingMixin
 from .retrieval import log_evidence
@@ -62,7 +63,7 @@ class AgreementMixin(EmbeddingMixin):
         """
         refuse_anndata(adata)
         with as_mudata(self, adata) as mdata:
-            kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
+            kinds = list(kinds_in(mdata, self.kinds))
             if len(kinds) < 2:
                 raise ScmambaError(
                     f"Agreement needs two modalities, found {kinds}: the model knows {list(self.kinds)}, the data hold "

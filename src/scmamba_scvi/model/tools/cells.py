@@ -14,7 +14,7 @@ from ..._compat import drop_manager, quiet, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_names
-from ..inputs.kinds import kind_of_modality
+from ..inputs.kinds import kind_of_modality, kinds_in
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
 
 def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     """Key of ``kind`` in ``mdata.mod``, which must have it."""
-    key = model.kinds[kind]
-    if key not in mdata.mod:
-        raise ScmambaError(f"The data have no modality {key!r} ({kind}); they have {list(mdata.mod)}.")
-    return key
+    found = kinds_in(mdata, model.kinds)
+    if kind not in found:
+        raise ScmambaError(
+            f"The data have no cells with {model.kinds[kind]!r} ({kind}); they have {list(found.values())}."
+        )
+    return found[kind]
 
 
 def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, names: pd.Index) -> np.ndarray:

@@ -14,6 +14,7 @@ from scvi import settings
 from ..._columns import obs_column
 from ..._compat import scvi_constants, warn
 from ...errors import ScmambaError
+from ..inputs.kinds import kinds_in
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
@@ -74,7 +75,7 @@ class ClassifierMixin(EmbeddingMixin):
         classifiers: dict[str, dict[str, Any]] = {}
         with as_mudata(self, adata) as mdata:
             labels = _labels(mdata, labels_key, unknown)
-            kinds = [kind for kind, key in self.kinds.items() if key in mdata.mod]
+            kinds = list(kinds_in(mdata, self.kinds))
             for n_kinds in range(len(kinds), 0, -1):
                 for subset in itertools.combinations(kinds, n_kinds):
                     found = self._fit_classifier(mdata, subset, labels, batch_size)
@@ -206,9 +207,8 @@ class ClassifierMixin(EmbeddingMixin):
     def _measured_kinds(self, mdata: MuData) -> np.ndarray:
         """Kinds that each cell of ``mdata`` has, such as ``"rna+atac"``, in the order of the model; ``""`` for none."""
         out = np.full(mdata.n_obs, "", dtype=object)
-        for kind, key in self.kinds.items():
-            if key in mdata.mod:
-                out[mdata.obs_names.isin(mdata.mod[key].obs_names)] += f"+{kind}"
+        for kind, key in kinds_in(mdata, self.kinds).items():
+            out[mdata.obs_names.isin(mdata.mod[key].obs_names)] += f"+{kind}"
         return np.array([names.removeprefix("+") for names in out], dtype=object)
 
 

@@ -18,6 +18,7 @@ from ...ops.csr import is_csr
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature
 from ..inputs.arguments import feature_positions
+from ..inputs.kinds import kinds_in
 from ..inputs.matrices import ModalityMatrix, in_parts
 from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
 from .embedding import EmbeddingMixin
@@ -182,7 +183,7 @@ class ImputationMixin(EmbeddingMixin):
 
     def _embed_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[ModalityEmbedding, float]:
         """Mean of each cell's embeddings of all modalities but ``kind``, of length 1; the temperature to match with."""
-        others = [other for other in self.kinds if other != kind and self.kinds[other] in mdata.mod]
+        others = [other for other in kinds_in(mdata, self.kinds) if other != kind]
         if not others:
             raise ScmambaError(
                 f"The cells have nothing but {kind} to impute {kind} from; the model knows {list(self.kinds)}."

@@ -18,7 +18,7 @@ from .._base import ModelBase
 from ..inputs.checks import check_names, checked_blocks, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
-from ..inputs.kinds import kind_of_modality
+from ..inputs.kinds import kind_of_modality, kinds_in
 from .cells import copy_batch, kind_of_features
 
 _C = scvi_constants()
@@ -192,7 +192,7 @@ def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
             f"None of the modalities {list(mdata.mod)} looks like one of the model's, {list(model.kinds)}. Name them "
             f"so: mudata.MuData({{{next(iter(model.kinds))!r}: ...}})."
         )
-    return {kind: found[kind] for kind in model.kinds if kind in found}
+    return kinds_in(mdata, {kind: found[kind] for kind in model.kinds if kind in found})
 
 
 def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:

@@ -13,6 +13,7 @@ from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
 from ...metrics import diffusion_pseudotime
 from ...metrics.distances import medoid
+from ..inputs.kinds import kinds_in
 from .cells import as_mudata, kind_of
 from .embedding import JOINT, EmbeddingMixin
 
@@ -89,7 +90,7 @@ class TrajectoryMixin(EmbeddingMixin):
     ) -> dict[str, np.ndarray]:
         """Embeddings ``(n, z)`` by ``"joint"`` or kind, in the order asked for; cells without a modality are NaN."""
         if embeddings is None:
-            embeddings = [JOINT, *(kind for kind, key in self.kinds.items() if key in mdata.mod)]
+            embeddings = [JOINT, *kinds_in(mdata, self.kinds)]
         found = {}
         for name in [embeddings] if isinstance(embeddings, str) else embeddings:
             kind = None if name == JOINT else kind_of(self, name, "embedding")

@@ -19,6 +19,7 @@ from ...config import ModelConfig, TrainConfig
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.arguments import check_fraction
+from ..inputs.kinds import kinds_in
 from .sizes import TRAIN_SIZE
 from .summary import SCORES
 
@@ -36,6 +37,10 @@ OF_SPLITTER: Final = {*OF_LOADERS, "train_size", "validation_size", "shuffle_set
     set(inspect.signature(DataLoader).parameters)
     - {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator"}
 )
+#: Names of Lightning, and what they are short for. Weights stay in float32, as statistics before and after training need it.
+PRECISIONS: Final = {
+    "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed",
+}  # fmt: skip
 #: Further arguments that scvi-tools' or Lightning's trainer knows.
 OF_TRAINER: Final = {name for trainer in (Trainer, pl.Trainer) for name in inspect.signature(trainer).parameters}
 
@@ -48,6 +53,7 @@ def check_training(
     datasplitter_kwargs: Mapping[str, Any] | None,
     checkpoint_dir: str | os.PathLike[str] | None,
     monitor: str,
+    precision: str | int | None,
     trainer_kwargs: Mapping[str, Any],
     *,
     known: Iterable[str],
@@ -63,6 +69,8 @@ def check_training(
         raise ScmambaError(
             f"early_stopping_mode={mode!r} would wait for a worse {monitor}: leave it out, or pass {best!r}."
         )
+    if precision is not None and str(precision) not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
     if trainer_kwargs.get("num_sanity_val_steps"):
         raise ScmambaError("Leave num_sanity_val_steps out: all validation cells are scored before the first step.")
     if trainer_kwargs.get("fast_dev_run"):
@@ -148,6 +156,16 @@ def check_external_indexing(parts: Sequence[Sequence[int]], n_cells: int) -> Non
         raise ScmambaError("external_indexing names some cells more than once.")
 
 
+def check_modalities(model: ModelBase) -> None:
+    """Check that the data have every modality of the model, but for a query, whose training leaves the reference as it is."""
+    lacking = model.kinds.keys() - kinds_in(model.adata, model.kinds).keys()
+    if lacking and not model.is_query_:
+        raise ScmambaError(
+            f"The data have no {' and no '.join(sorted(lacking))}, which this model knows and would forget: map the cells with "
+            f"SCMAMBA.load_query_data(mdata, model), without unfrozen, or make a new model of these modalities."
+        )
+
+
 def check_batches(model: ModelBase) -> None:
     """Check that every cell has a batch, if the model corrects for them, and one that the model knows."""
     if not model._corrects_batches:
@@ -161,8 +179,8 @@ def check_batches(model: ModelBase) -> None:
     if unknown.any():
         name = obs_column(model.adata, str(model.batch_key))[unknown].iloc[0]
         raise ScmambaError(
-            f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r}, since "
-            f"{model.batch_key!r} was changed: make a new model, SCMAMBA(mdata)."
+            f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r} in {model.batch_key!r}: make "
+            f"a new model, SCMAMBA(mdata), or map these cells with SCMAMBA.load_query_data(mdata, model)."
         )
 
 

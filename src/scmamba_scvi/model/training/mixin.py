@@ -20,8 +20,9 @@ from ...config import TrainConfig, check_names
 from ...errors import ScmambaError
 from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
+from ..inputs.kinds import kinds_in
 from ..inputs.manager import n_modalities_of_cells
-from .arguments import check_batches, check_steps, check_training, default_precision
+from .arguments import PRECISIONS, check_batches, check_modalities, check_steps, check_training, default_precision
 from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
@@ -152,7 +153,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         %(param_accelerator)s
         %(param_devices)s
         precision
-            `None`: bf16 on a GPU that has it, float32 elsewhere.
+            ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``. `None`: bf16 on a GPU that has it, float32 elsewhere.
         train_size, validation_size
             Fractions of the cells to train on and to hold out; by default 0.9 and the rest. At most 5,000 cells are held
             out (`TrainConfig.max_validation_cells`), and only cells with several modalities. If neither is given, all
@@ -201,7 +202,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         }  # fmt: skip
         check_training(
             counts, train_size, validation_size, plan_kwargs, datasplitter_kwargs, checkpoint_dir, early_stopping_monitor,
-            trainer_kwargs, known=inspect.signature(self.train).parameters, n_cells=self.adata.n_obs,
+            precision, trainer_kwargs, known=inspect.signature(self.train).parameters, n_cells=self.adata.n_obs,
         )  # fmt: skip
         check_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
@@ -232,7 +233,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
                 trainer={
-                    "gradient_clip_val": gradient_clip_val, "precision": precision or default_precision(accelerator),
+                    "gradient_clip_val": gradient_clip_val, "precision": default_precision(accelerator) if precision is None else PRECISIONS[str(precision)],
                     **trainer_kwargs,
                 },
             )  # fmt: skip
@@ -248,6 +249,7 @@ class ContrastiveTrainingMixin(FittingMixin):
 
     def _check_can_train(self, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, world_size: int) -> None:
         """Check that data, folder and devices allow what is asked for, before anything is changed."""
+        check_modalities(self)
         check_batches(self)
         if resume and checkpoint_dir is None:
             raise ScmambaError("resume=True needs the folder: train(checkpoint_dir=..., resume=True).")
@@ -282,7 +284,8 @@ class ContrastiveTrainingMixin(FittingMixin):
 
     def _can_score(self, splitter: PairedSplitter, monitor: str) -> bool:
         """Whether the held-out cells allow the score to be computed; a warning says that there are too few."""
-        present = [self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in self.kinds]
+        kinds = kinds_in(self.adata, self.kinds)
+        present = [self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in kinds]
         if not splitter.n_val or monitor == "validation_loss" or can_be_scored(present):
             return splitter.n_val > 0
         warn(

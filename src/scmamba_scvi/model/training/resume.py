@@ -22,6 +22,7 @@ from ...config import TrainConfig
 from ...errors import ResumeError, ScmambaError
 from ...ops.csr import is_csr
 from .._base import ModelBase, digest
+from ..inputs.kinds import kinds_in
 from ..inputs.matrices import iterate_blocks
 from .sizes import TrainingSizes
 from .splitter import PairedSplitter
@@ -188,7 +189,7 @@ def training_identity(
         "the cells trained on": digest([splitter.train_idx]),
     }
     cells = np.sort(np.concatenate([splitter.train_idx, splitter.val_idx]))
-    for kind, key in model.kinds.items():
+    for kind, key in kinds_in(manager.adata, model.kinds).items():
         matrix = manager.matrix(kind)
         blocks = (
             block.cpu() if is_csr(block) else block.cpu().to_sparse_csr() for block in iterate_blocks(matrix, cells)
