@@ -186,11 +186,17 @@ def explained(what: str) -> Iterator[None]:
         yield
     except ScmambaError:
         raise
-    except (
-        OSError, EOFError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError,
-        pickle.UnpicklingError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
+    except _errors_of_others() as error:
         raise ScmambaError(f"{what}: {reason_of(error)}") from error
+
+
+def _errors_of_others() -> tuple[type[Exception], ...]:
+    """What other packages raise of files and arguments; Lightning's is no error of Python, and there if it was imported."""
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return (
+        OSError, EOFError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError,
+        pickle.UnpicklingError, zipfile.BadZipFile, *([] if lightning is None else [lightning.MisconfigurationException]),
+    )  # fmt: skip
 
 
 def reason_of(error: BaseException) -> str:

@@ -131,6 +131,16 @@ def test_named_training_cells_must_show_the_modalities_and_how_they_relate():
     assert model.is_trained
 
 
+def test_a_training_that_does_not_begin_leaves_what_the_one_before_found():
+    model = fresh()
+    model.train(max_epochs=1, enable_progress_bar=False)
+    before = dict(model.training_summary_)
+    assert before["best"] is not None
+    with pytest.raises(ScmambaError, match=r"cannot make a trainer of these arguments: .*val_check_interval"):
+        model.train(max_epochs=1, enable_progress_bar=False, val_check_interval="x")
+    assert model.training_summary_ == before
+
+
 def test_the_size_of_the_network_is_the_same_on_every_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     mdata = simulate_multiome(n_cells=5_000, n_genes=30, n_peaks=40, n_cell_types=3, seed=2)

@@ -329,18 +329,20 @@ class ContrastiveTrainingMixin(FittingMixin):
         states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
         keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode)
         on_interrupt = StopOnInterrupt()
+        ended = False
         try:
             for stage in list(run.stages)[0 if checkpoint is None else checkpoint.n_finished :]:
                 for callback, state in states:
                     callback.load_state_dict(copy.deepcopy(state))
                 with self.module.freezing(networks=stage == "linear", reference=self.is_query_):
                     self._run_stage(run, stage, keep, on_interrupt, checkpoint)
+                ended = True
                 if on_interrupt.interrupted:
                     break
                 if checkpoint is not None:
                     checkpoint.n_finished += 1
         finally:  # also after an error: the model then has its last good weights, and can be used
-            if self.is_trained_:
+            if ended or keep.has_weights:  # else the model is as the training before left it
                 self.precision_ = str(run.trainer["precision"])
                 self.training_summary_ = {
                     **keep.found, "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
