@@ -102,11 +102,24 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
     return found
 
 
-def drop_manager(model: Any, data: Any) -> None:
-    """Make scvi-tools drop what it registered of ``data`` for ``model``, which would keep the data in memory."""
+def drop_other_managers(model: Any, data: Any) -> None:
+    """Make scvi-tools drop what it registered for ``model`` of others than ``data`` and its own, which would stay in memory."""
     # `deregister_manager` looks only among the data of the class, but new data are registered with the model
-    uuid = data.uns.get(scvi_constants()._SCVI_UUID_KEY)
-    type(model)._per_instance_manager_store.get(model.id, {}).pop(uuid, None)
+    managers = type(model)._per_instance_manager_store[model.id]
+    kept = {model.adata_manager.adata_uuid, data.uns[scvi_constants()._SCVI_UUID_KEY]}
+    for uuid in managers.keys() - kept:
+        del managers[uuid]
+
+
+@contextlib.contextmanager
+def restoring_managers(model: Any) -> Iterator[None]:
+    """After the block, what scvi-tools has registered for ``model`` is as before."""
+    store = type(model)._per_instance_manager_store
+    before = dict(store.get(model.id, {}))
+    try:
+        yield
+    finally:
+        store[model.id] = before
 
 
 def drop_managers_with(model: Any) -> None:

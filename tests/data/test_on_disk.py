@@ -114,6 +114,16 @@ def test_embedding_is_added_and_nothing_else_changes(mdata, h5mu, tmp_path):
         del found
 
 
+def test_an_embedding_is_added_to_a_file_once_its_mudata_is_dropped(mdata, h5mu, tmp_path):
+    path = tmp_path / "m.h5mu"
+    path.write_bytes(h5mu.read_bytes())
+    opened = open_mudata(path)
+    with pytest.raises(ScmambaError, match="cannot be written: it is open elsewhere"):
+        write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
+    del opened
+    write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
+
+
 @pytest.mark.parametrize(
     ("key", "values", "says"),
     [

@@ -1,6 +1,7 @@
 """MuData files larger than memory: open them with their matrices left on disk, rewrite them for that, add to them."""
 
 import contextlib
+import gc
 import os
 import warnings
 from collections.abc import Callable
@@ -154,7 +155,8 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     Parameters
     ----------
     path
-        ``.h5mu`` or ``.zarr``. A ``.h5mu`` must not be open: drop the MuData of `open_mudata` first.
+        ``.h5mu`` or ``.zarr``. A ``.h5mu`` must not be open. First drop the MuData of `open_mudata`: of data that were set up,
+        ``model.deregister_manager(mdata)``, then ``del mdata, model``. A model also holds the last other data that it embedded.
     key
         Name in ``obsm``, such as ``"X_scmamba"``; what has this name is replaced.
     values
@@ -180,6 +182,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
         raise ScmambaError(
             f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}."
         )
+    gc.collect()  # a MuData that was dropped refers to itself, and would keep a .h5mu open
     root = _open(path, "r+")
     try:
         if key in root["mod"]:
