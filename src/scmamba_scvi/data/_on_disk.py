@@ -198,6 +198,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
                     f"{len(names.intersection(known)):,} of them the same."
                 )
             write_elem(root.require_group("obsm"), key, values[rows])
+            _consolidate_again(Path(path))
     finally:
         if hasattr(root, "close"):
             root.close()
@@ -223,10 +224,22 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     with explained(
         f"{path} {what if mode == 'r' else 'cannot be written: it is open elsewhere, read-only, or damaged'}"
     ):
-        root = zarr.open_group(path, mode=mode) if path.is_dir() else h5py.File(path, mode)
+        # consolidated metadata would not show what is written, and anndata refuses to write where they are read
+        consolidated = None if mode == "r" else False  # None: if there are
+        root = (
+            zarr.open_group(path, mode=mode, use_consolidated=consolidated) if path.is_dir() else h5py.File(path, mode)
+        )
     if "mod" not in root or "obs" not in root:
         raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
     return root
+
+
+def _consolidate_again(path: Path) -> None:
+    """Bring the consolidated metadata of a zarr, if it has them, up to date with what was written."""
+    if path.is_dir() and zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")  # of zarr 3, as before
+            zarr.consolidate_metadata(path)
 
 
 def _left_on_disk(element: Any) -> Any:
