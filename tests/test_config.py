@@ -78,6 +78,7 @@ def test_numbers_of_numpy_are_taken_wherever_numbers_are():
     ("options", "message"),
     [
         pytest.param({"n_latent": np.array([32, 64])}, "n_latent must be a whole number, got array", id="array"),
+        pytest.param({"n_latent": 1}, "n_latent must be at least 2 and at most", id="one dimension has no directions"),
         pytest.param({"dropout": [0.1]}, r"dropout must be a finite number, got \(0.1,\)", id="list"),
         pytest.param({"n_layers": True}, "n_layers must be a whole number, got True", id="True is no number"),
         pytest.param({"temperature": float("nan")}, "temperature must be a finite number, got nan", id="nan"),

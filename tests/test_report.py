@@ -111,6 +111,16 @@ def test_the_page_says_when_how_and_with_what_it_was_made(model, tmp_path):
     assert "prefers-color-scheme: dark" in page.texts["style"][0] and "@media print" in page.texts["style"][0]
 
 
+def test_a_model_with_other_cells_than_those_of_the_training_has_a_page_without_scores(model, tmp_path):
+    model.save(tmp_path / "model")
+    other = model.adata[:150].copy()
+    loaded = SCMAMBA.load(tmp_path / "model", adata=other, accelerator="cpu")
+    page = write_report(loaded, tmp_path / "r.html").read_text()
+    assert "these are other cells than those of the training, so nothing is scored" in page
+    assert "FOSCTTM, validation cells" not in page
+    assert "FOSCTTM, validation cells" in write_report(model, tmp_path / "r.html").read_text()
+
+
 def test_an_untrained_model_has_nothing_to_report(model, tmp_path):
     with pytest.raises(ScmambaError, match="needs a trained model"):
         write_report(SCMAMBA(model.adata, encoder="linear"), tmp_path / "report.html")

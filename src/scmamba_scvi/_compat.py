@@ -102,11 +102,24 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
     return found
 
 
-def drop_manager(model: Any, data: Any) -> None:
-    """Make scvi-tools drop what it registered of ``data`` for ``model``, which would keep the data in memory."""
+def drop_other_managers(model: Any, data: Any) -> None:
+    """Make scvi-tools drop what it registered for ``model`` of others than ``data`` and its own, which would stay in memory."""
     # `deregister_manager` looks only among the data of the class, but new data are registered with the model
-    uuid = data.uns.get(scvi_constants()._SCVI_UUID_KEY)
-    type(model)._per_instance_manager_store.get(model.id, {}).pop(uuid, None)
+    managers = type(model)._per_instance_manager_store[model.id]
+    kept = {model.adata_manager.adata_uuid, data.uns[scvi_constants()._SCVI_UUID_KEY]}
+    for uuid in managers.keys() - kept:
+        del managers[uuid]
+
+
+@contextlib.contextmanager
+def restoring_managers(model: Any) -> Iterator[None]:
+    """After the block, what scvi-tools has registered for ``model`` is as before."""
+    store = type(model)._per_instance_manager_store
+    before = dict(store.get(model.id, {}))
+    try:
+        yield
+    finally:
+        store[model.id] = before
 
 
 def drop_managers_with(model: Any) -> None:
@@ -186,11 +199,17 @@ def explained(what: str) -> Iterator[None]:
         yield
     except ScmambaError:
         raise
-    except (
-        OSError, EOFError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError,
-        pickle.UnpicklingError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
+    except _errors_of_others() as error:
         raise ScmambaError(f"{what}: {reason_of(error)}") from error
+
+
+def _errors_of_others() -> tuple[type[Exception], ...]:
+    """What other packages raise of files and arguments; Lightning's is no error of Python, and there if it was imported."""
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return (
+        OSError, EOFError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError,
+        pickle.UnpicklingError, zipfile.BadZipFile, *([] if lightning is None else [lightning.MisconfigurationException]),
+    )  # fmt: skip
 
 
 def reason_of(error: BaseException) -> str:

@@ -62,7 +62,8 @@ class ModelConfig:
     # -- architecture
     #: What reads the patches; ``"linear"`` has the linear branch alone.
     encoder: Literal["mamba", "mlp", "linear"] = "mamba"
-    n_latent: Size = 64  #: Dimensions z of the embedding.
+    #: Dimensions z of the embedding. Of one alone, all vectors of length 1 are the same or opposite.
+    n_latent: Annotated[int, Rule(f"at least 2 and at most {WIDEST:,}", lambda value: 2 <= value <= WIDEST)] = 64
     #: A vector per feature, or one projection for all patches (the paper).
     patch_embedding: Literal["feature", "shared"] = "feature"
     #: Most features of a patch. None takes so many that ``max_patches`` patches are enough.

@@ -105,7 +105,9 @@ def write_report(
     if model.adata is None or not model.is_trained_:
         raise ScmambaError("A report needs a trained model with its data: integrate first, or load(dir, adata=mdata).")
     mdata = model.adata
-    scores = pd.DataFrame() if model.validation_indices is None else validation_scores(mdata, model, labels_key)
+    # loaded with other cells than it was trained on, the model has no such attribute
+    held_out = getattr(model, "validation_indices", None)
+    scores = pd.DataFrame() if held_out is None else validation_scores(mdata, model, labels_key)
     try:
         agreement = model.get_modality_agreement()
     except ScmambaError:  # too few cells with two modalities: the page leaves the figure out

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 
 import anndata
 import mudata
@@ -114,6 +115,33 @@ def test_embedding_is_added_and_nothing_else_changes(mdata, h5mu, tmp_path):
         np.testing.assert_array_equal(found.obsm["X_scmamba"], z)
         assert_same(found, mdata)
         del found
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_an_embedding_is_added_to_a_zarr_with_consolidated_metadata(mdata, tmp_path, zarr_format):
+    path = tmp_path / "m.zarr"
+    with anndata.settings.override(zarr_write_format=zarr_format):
+        mdata.write_zarr(path)
+    zarr.consolidate_metadata(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Consolidated metadata")
+        for n in (2, 3):  # added, then replaced
+            write_obsm(path, "X_scmamba", np.ones((150, n)), obs_names=mdata.obs_names)
+    for consolidated in (True, False):
+        root = zarr.open_group(path, mode="r", use_consolidated=consolidated)
+        assert root["obsm/X_scmamba"].shape == (150, 3)
+    assert_same(open_mudata(path), mdata)
+
+
+def test_an_embedding_is_added_to_a_file_once_its_mudata_is_dropped(mdata, h5mu, tmp_path):
+    path = tmp_path / "m.h5mu"
+    path.write_bytes(h5mu.read_bytes())
+    opened = open_mudata(path)
+    with pytest.raises(ScmambaError, match="cannot be written: it is open elsewhere"):
+        write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
+    del opened
+    write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,9 @@ def test_tables_are_aligned_by_name_and_rows_that_are_not_finite_are_counted(mda
     table.iloc[0] = np.nan
     inputs = read_inputs(mdata, {"m": table}, None, None)
     np.testing.assert_array_equal(inputs.methods["m"]["joint"], table.loc[inputs.cells].to_numpy())
-    assert inputs.unusable == {("m", "joint"): 1}
+    assert inputs.cells[inputs.unusable["m", "joint"]].tolist() == [table.index[0]]
+    others = inputs.choose(inputs.cells != table.index[0], None, 0)
+    assert not others.unusable["m", "joint"].any()
 
 
 def test_a_matrix_out_of_a_modality_has_the_order_of_the_modality(mdata):

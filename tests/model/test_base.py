@@ -1,5 +1,8 @@
 """What every mixin may rely on: names, batches and coordinates of a model."""
 
+import gc
+import weakref
+
 import numpy as np
 import pandas as pd
 
@@ -15,6 +18,20 @@ def test_names_batches_and_modalities_are_those_of_the_data(trained):
     assert list(trained.batches) == sorted(mdata.obs["batch"].unique())
     trained.kinds["protein"] = "adt"  # a copy
     assert "protein" not in trained.kinds
+
+
+def test_of_other_data_a_model_holds_the_last(trained):
+    others = [trained.adata[:n].copy() for n in (30, 40, 50)]
+    gone = weakref.ref(others[0])
+    for other in others:
+        trained.get_latent_representation(other)
+    trained.get_latent_representation(others[0]["rna"])  # for this call only
+    trained.get_latent_representation()
+    managers = trained._per_instance_manager_store[trained.id].values()
+    assert [manager.adata.n_obs for manager in managers] == [trained.adata.n_obs, 50]
+    del others, other
+    gc.collect()
+    assert gone() is None
 
 
 def test_coordinates_are_those_of_var_or_of_the_names(mdata):

@@ -1,6 +1,7 @@
 """Rows of several processes: two on one machine, over gloo."""
 
 import time
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ SIZES = (5, 3)
 
 
 def on_rank(number, folder):
+    warnings.simplefilter("error", FutureWarning)  # of what torch will drop
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=len(SIZES))
     assert (rank(), world_size()) == (number, len(SIZES))
     x = torch.load(f"{folder}/x.pt")

@@ -1,6 +1,7 @@
 """MuData files larger than memory: open them with their matrices left on disk, rewrite them for that, add to them."""
 
 import contextlib
+import gc
 import os
 import warnings
 from collections.abc import Callable
@@ -154,7 +155,8 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     Parameters
     ----------
     path
-        ``.h5mu`` or ``.zarr``. A ``.h5mu`` must not be open: drop the MuData of `open_mudata` first.
+        ``.h5mu`` or ``.zarr``. A ``.h5mu`` must not be open. First drop the MuData of `open_mudata`: of data that were set up,
+        ``model.deregister_manager(mdata)``, then ``del mdata, model``. A model also holds the last other data that it embedded.
     key
         Name in ``obsm``, such as ``"X_scmamba"``; what has this name is replaced.
     values
@@ -180,6 +182,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
         raise ScmambaError(
             f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}."
         )
+    gc.collect()  # a MuData that was dropped refers to itself, and would keep a .h5mu open
     root = _open(path, "r+")
     try:
         if key in root["mod"]:
@@ -195,6 +198,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
                     f"{len(names.intersection(known)):,} of them the same."
                 )
             write_elem(root.require_group("obsm"), key, values[rows])
+            _consolidate_again(Path(path))
     finally:
         if hasattr(root, "close"):
             root.close()
@@ -220,10 +224,22 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     with explained(
         f"{path} {what if mode == 'r' else 'cannot be written: it is open elsewhere, read-only, or damaged'}"
     ):
-        root = zarr.open_group(path, mode=mode) if path.is_dir() else h5py.File(path, mode)
+        # consolidated metadata would not show what is written, and anndata refuses to write where they are read
+        consolidated = None if mode == "r" else False  # None: if there are
+        root = (
+            zarr.open_group(path, mode=mode, use_consolidated=consolidated) if path.is_dir() else h5py.File(path, mode)
+        )
     if "mod" not in root or "obs" not in root:
         raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
     return root
+
+
+def _consolidate_again(path: Path) -> None:
+    """Bring the consolidated metadata of a zarr, if it has them, up to date with what was written."""
+    if path.is_dir() and zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")  # of zarr 3, as before
+            zarr.consolidate_metadata(path)
 
 
 def _left_on_disk(element: Any) -> Any:

@@ -171,7 +171,7 @@ def _what_was_left_out(inputs: Inputs, left_out: dict[tuple[str, str], list[str]
         whose = "" if len(methods) == len(inputs.methods) else f" of {', '.join(map(repr, methods))}"
         together.setdefault((reason, whose), []).append(metric)
     scores = [f"{', '.join(names)}{whose} ({reason})" for (reason, whose), names in together.items()]
-    rows = [f"{n:,} rows of {display_name(*key)}" for key, n in inputs.unusable.items()]
+    rows = [f"{mask.sum():,} rows of {display_name(*key)}" for key, mask in inputs.unusable.items() if mask.any()]
     sentences = [f"Not scored: {'; '.join(scores)}."] if scores else []
     sentences += [f"Left out because they are not finite: {', '.join(rows)}."] if rows else []
     for name, labels in (("label", inputs.labels), ("batch", inputs.batches)):

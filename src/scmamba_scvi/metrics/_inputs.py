@@ -6,7 +6,7 @@ Nothing here imports mudata: a MuData is recognised by ``mod``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -44,14 +44,14 @@ class Inputs:
     labels, batches
         Objects ``(n,)``, ``None`` where missing.
     unusable
-        Per method and part, the number of rows that were given but are not finite.
+        Per method and part, a mask ``(n,)`` of the cells whose row was given but is not finite.
     """
 
     cells: pd.Index
     methods: dict[str, dict[str, np.ndarray]]
     labels: np.ndarray
     batches: np.ndarray
-    unusable: dict[Key, int]
+    unusable: dict[Key, np.ndarray]
 
     def choose(self, cells: Any, max_cells: int | None, random_state: int) -> Inputs:
         """The cells asked for, and of these at most ``max_cells``, drawn at random."""
@@ -61,9 +61,8 @@ class Inputs:
             if max_cells < len(rows):
                 rows = np.sort(np.random.default_rng(random_state).choice(rows, max_cells, replace=False))
         methods = {name: {part: x[rows] for part, x in parts.items()} for name, parts in self.methods.items()}
-        return replace(
-            self, cells=self.cells[rows], methods=methods, labels=self.labels[rows], batches=self.batches[rows]
-        )
+        unusable = {key: mask[rows] for key, mask in self.unusable.items()}
+        return Inputs(self.cells[rows], methods, self.labels[rows], self.batches[rows], unusable)
 
 
 def read_inputs(data: Any, embeddings: Embeddings | None, labels_key: Column, batch_key: Column) -> Inputs:
@@ -76,11 +75,10 @@ def read_inputs(data: Any, embeddings: Embeddings | None, labels_key: Column, ba
     methods: dict[str, dict[str, np.ndarray]] = {}
     unusable = {}
     for (method, part), table in tables.items():
-        n_bad = int((~np.isfinite(table.to_numpy()).all(axis=1)).sum())
-        if n_bad == len(table):
+        bad = ~np.isfinite(table.to_numpy()).all(axis=1)
+        if bad.all():
             raise ScmambaError(f"No row of the embedding {display_name(method, part)} is finite.")
-        if n_bad:
-            unusable[method, part] = n_bad
+        unusable[method, part] = cells.isin(table.index[bad])
         methods.setdefault(method, {})[part] = table.reindex(cells).to_numpy()
     for method, parts in methods.items():
         # the joint embedding may be in another space

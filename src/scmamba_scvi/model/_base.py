@@ -11,7 +11,7 @@ import torch
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from .._compat import drop_setup_with, scvi_constants
+from .._compat import drop_other_managers, drop_setup_with, scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
 from ..errors import ScmambaError, UnknownNameError
@@ -161,7 +161,10 @@ class ModelBase(BaseModelClass):
                 manager = managers.get(adata.uns.get(_C._SCVI_UUID_KEY))
                 if manager is not None and manager.adata is adata and manager.is_outdated:
                     del managers[manager.adata_uuid]  # they are registered again
-            return super()._validate_anndata(adata, copy_if_view)
+            mdata = super()._validate_anndata(adata, copy_if_view)
+        if mdata is not self.adata:  # the last other data are kept, as they may be asked about again
+            drop_other_managers(self, mdata)
+        return mdata
 
     @property
     def batches(self) -> np.ndarray:

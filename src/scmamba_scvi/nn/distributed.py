@@ -25,13 +25,27 @@ def gather_rows(x: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x
-    from torch.distributed.nn.functional import all_gather  # not every build of torch has it
-
     lengths = torch.zeros(world_size(), dtype=torch.int64, device=x.device)
     lengths[rank()] = len(x)
     dist.all_reduce(lengths)
     padded = F.pad(x, (0, 0, 0, int(lengths.max()) - len(x))).contiguous()
-    return torch.cat([part[:n] for part, n in zip(all_gather(padded), lengths.tolist(), strict=True)])
+    return torch.cat([part[:n] for part, n in zip(_AllGather.apply(padded), lengths.tolist(), strict=True)])
+
+
+class _AllGather(torch.autograd.Function):
+    """The tensors of all ranks, of one shape; torch deprecates its own function, whose successor not every torch has."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> tuple[Tensor, ...]:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x)
+        return tuple(parts)
+
+    @staticmethod
+    def backward(ctx, *of_parts: Tensor) -> Tensor:
+        sent_back = torch.stack(of_parts)
+        dist.all_reduce(sent_back)
+        return sent_back[rank()]
 
 
 @torch.no_grad()

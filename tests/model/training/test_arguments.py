@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.model.training.arguments import check_external_indexing, check_place
+from scmamba_scvi.model.training.arguments import check_place, parts_of_cells
 
 
 def test_arguments_of_the_trainers_pass_and_others_are_told_their_place():
@@ -22,14 +22,17 @@ def test_arguments_of_the_trainers_pass_and_others_are_told_their_place():
 
 
 def test_parts_of_the_cells_that_the_user_names():
-    check_external_indexing([np.arange(5), [5, 6], []], 8)
+    parts = parts_of_cells([np.arange(5.0), [5, 6], (7,)], 8)
+    assert [part.tolist() for part in parts] == [[0, 1, 2, 3, 4], [5, 6], [7]]
+    assert all(part.dtype == np.int64 for part in parts)
     for parts, message in (
         ([[0], [1]], "three lists"),
         ([[], [1], [2]], "first of which is not empty"),
         ([[0, 8], [], []], "positions among 8 cells, 0 to 7"),
         ([[0.5], [], []], "positions among 8 cells"),
         ([[0, 1], [1], []], "more than once"),
+        ([range(5), [5], []], "leaves out 2 of 8 cells: name in its third list those"),
         (3, "three lists of positions"),
     ):
         with pytest.raises(ScmambaError, match=message):
-            check_external_indexing(parts, 8)
+            parts_of_cells(parts, 8)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 
 import mudata
 import numpy as np
@@ -136,6 +137,18 @@ def test_nothing_is_written_where_the_user_works():
     assert not report.parent.exists()
     with distributed_trainer(1, given) as (trainer, report):
         assert trainer == {} and report is None
+
+
+def test_buffers_are_not_sent_in_every_step_and_torch_warns_of_nothing(tmp_path):
+    with distributed_trainer(2, {}) as (trainer, _):
+        options = trainer["strategy"]._ddp_kwargs
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings(action="error", category=FutureWarning):
+            wrapped = DistributedDataParallel(torch.nn.BatchNorm1d(2), **options)
+    finally:
+        dist.destroy_process_group()
+    assert not getattr(wrapped, "forward_sync_buffers", getattr(wrapped, "broadcast_buffers", None))
 
 
 @pytest.mark.parametrize("where", [{"devices": 2}, {"devices": 1, "num_nodes": 2}, {"devices": 2, "strategy": "ddp"}])

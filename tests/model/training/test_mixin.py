@@ -98,6 +98,49 @@ def test_an_argument_that_cannot_be_used_is_answered_with_what_to_type(train, sa
     assert not model.is_initialized_ and len(str(error.value)) < 400
 
 
+def train_on(model, cells):
+    """Train on these cells of 120, and hold out the others."""
+    parts = [list(cells), np.setdiff1d(np.arange(120), cells).tolist(), []]
+    model.train(max_epochs=1, enable_progress_bar=False, datasplitter_kwargs={"external_indexing": parts})
+
+
+def test_the_cells_to_train_on_may_be_named_in_lists():
+    model = fresh()
+    train_on(model, range(100))
+    np.testing.assert_array_equal(model.train_indices, range(100))
+    np.testing.assert_array_equal(model.validation_indices, range(100, 120))
+
+
+def test_named_training_cells_must_show_the_modalities_and_how_they_relate():
+    mdata = three_modalities()
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **TINY)
+    has_protein = mdata.obs_names.isin(mdata["adt"].obs_names)
+    without, others = np.flatnonzero(~has_protein), np.flatnonzero(has_protein)
+    for cells, message in (
+        (others[:15], "15 of 15 training cells have two modalities; at least 20"),
+        (without, "0 of 40 training cells have the modality 'adt'; at least 10"),
+        (np.append(without, others[:1]), "1 of 41 training cells have the modality 'adt'"),
+    ):
+        with pytest.raises(ScmambaError, match=message):
+            train_on(model, cells)
+    assert not model.is_initialized_
+    with pytest.raises(ScmambaError, match=r"have two modalities; .* Hold out fewer cells \(validation_size\)"):
+        model.train(max_epochs=1, train_size=0.05, validation_size=0.9)
+    train_on(model, np.append(without, others[:10]))
+    assert model.is_trained
+
+
+def test_a_training_that_does_not_begin_leaves_what_the_one_before_found():
+    model = fresh()
+    model.train(max_epochs=1, enable_progress_bar=False)
+    before = dict(model.training_summary_)
+    assert before["best"] is not None
+    with pytest.raises(ScmambaError, match=r"cannot make a trainer of these arguments: .*val_check_interval"):
+        model.train(max_epochs=1, enable_progress_bar=False, val_check_interval="x")
+    assert model.training_summary_ == before
+
+
 def test_the_size_of_the_network_is_the_same_on_every_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     mdata = simulate_multiome(n_cells=5_000, n_genes=30, n_peaks=40, n_cell_types=3, seed=2)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from children import in_child, needs_fork
 from lightning.pytorch.callbacks import Callback
+from logged import logged
 from shapes import TINY, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
@@ -60,6 +61,12 @@ def test_a_checkpoint_changes_no_loss(uninterrupted):
     model = fresh()
     model.train(**TRAIN)
     assert_same(result(model), uninterrupted[0])
+
+
+def test_nothing_is_said_of_a_save(tmp_path):
+    with logged("lightning.pytorch") as lines:
+        fresh().train(**{**TRAIN, "max_epochs": 2}, checkpoint_dir=tmp_path)
+    assert (tmp_path / "training.ckpt").exists() and not [line for line in lines if "weights_only" in line]
 
 
 class KillAt(Callback):

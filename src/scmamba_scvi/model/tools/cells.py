@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import has_obs_column, in_order_of, obs_column
-from ..._compat import drop_manager, quiet, without_pulling
+from ..._compat import quiet, restoring_managers, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_names
@@ -120,11 +120,9 @@ def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], source: M
     with without_pulling():
         mdata = MuData(modalities)
     copy_batch(model, source, mdata)
-    try:
-        with quiet("scvi"):  # it logs every registration, and the user did not ask for this one
-            yield mdata
-    finally:
-        drop_manager(model, mdata)
+    # scvi-tools logs every registration, and the user did not ask for this one
+    with restoring_managers(model), quiet("scvi"):
+        yield mdata
 
 
 def copy_batch(model: ModelBase, source: MuData | AnnData, target: MuData) -> None:

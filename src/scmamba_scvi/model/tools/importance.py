@@ -75,7 +75,8 @@ class ImportanceMixin(EmbeddingMixin):
         -------
         One row per group and feature or patch, in the order of the genome: ``group``, ``name``, ``chrom``, ``start``,
         ``end`` (``""`` and -1 where not known) and ``importance``, along the direction, in units of the embedding before it
-        is scaled to length 1. For patches also ``n_features`` and ``top_feature``, the one with the highest importance.
+        is scaled to length 1; ``patch`` is the number of the patch, by which features and patches can be joined. For patches
+        also ``n_features`` and ``top_feature``, the one with the highest importance.
 
         Raises
         ------

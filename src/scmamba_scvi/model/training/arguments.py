@@ -57,7 +57,6 @@ def check_training(
     trainer_kwargs: Mapping[str, Any],
     *,
     known: Iterable[str],
-    n_cells: int,
 ) -> None:
     """Those arguments of `train` that can be checked without the data; ``known`` are the names of all of its own."""
     for name in trainer_kwargs:
@@ -100,9 +99,6 @@ def check_training(
     for name in datasplitter_kwargs or {}:
         if name not in OF_SPLITTER:
             raise UnknownNameError("entry of datasplitter_kwargs", name, sorted(OF_SPLITTER))
-    parts = (datasplitter_kwargs or {}).get("external_indexing")
-    if parts is not None:
-        check_external_indexing(parts, n_cells)
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -139,8 +135,8 @@ def check_place(name: str, known: Iterable[str]) -> None:
     raise UnknownNameError("argument of train", name, [*known, *OF_TRAINER])
 
 
-def check_external_indexing(parts: Sequence[Sequence[int]], n_cells: int) -> None:
-    """Positions of the cells to train on, held out and left over: each is a cell of the data, and none occurs twice."""
+def parts_of_cells(parts: Sequence[Sequence[int]], n_cells: int) -> list[np.ndarray]:
+    """Positions of the cells to train on, held out and left over, as ``external_indexing`` has them: every cell once."""
     try:
         arrays = [np.asarray(part, dtype=np.float64) for part in parts]
         whole = np.concatenate(arrays)
@@ -154,6 +150,12 @@ def check_external_indexing(parts: Sequence[Sequence[int]], n_cells: int) -> Non
         raise ScmambaError(f"external_indexing must hold positions among {n_cells:,} cells, 0 to {n_cells - 1:,}.")
     if len(np.unique(whole)) < len(whole):
         raise ScmambaError("external_indexing names some cells more than once.")
+    if len(whole) < n_cells:
+        raise ScmambaError(
+            f"external_indexing leaves out {n_cells - len(whole):,} of {n_cells:,} cells: name in its third list those "
+            f"that are neither trained on nor held out."
+        )
+    return [part.astype(np.int64) for part in arrays]
 
 
 def check_modalities(model: ModelBase) -> None:

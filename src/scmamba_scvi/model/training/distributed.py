@@ -1,6 +1,7 @@
 """Training on several devices, one process for each: how Lightning's trainer is set up."""
 
 import copy
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only
+from torch.nn.parallel import DistributedDataParallel
 
 from ..._compat import n_devices
 from ...errors import ScmambaError
@@ -66,4 +68,7 @@ def _ddp(strategy: str | Strategy) -> DDPStrategy:
     if isinstance(strategy, DDPStrategy):
         return copy.deepcopy(strategy)  # every stage of training needs a fresh one
     entry = StrategyRegistry["ddp" if strategy == "auto" else strategy]
-    return entry["strategy"](**{**entry["init_params"], "broadcast_buffers": False})
+    # torch 2.13 has another name for it, and deprecates the one before
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return entry["strategy"](**{**entry["init_params"], name: False})

@@ -22,12 +22,20 @@ from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import n_modalities_of_cells
-from .arguments import PRECISIONS, check_batches, check_modalities, check_steps, check_training, default_precision
+from .arguments import (
+    PRECISIONS,
+    check_batches,
+    check_modalities,
+    check_steps,
+    check_training,
+    default_precision,
+    parts_of_cells,
+)
 from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
-from .sizes import SAME_NAMES, TRAIN_SIZE, TrainingSizes, choose_sizes
+from .sizes import SAME_NAMES, TRAIN_SIZE, TrainingSizes, check_training_cells, choose_sizes
 from .splitter import PairedSplitter
 from .summary import SCORES, describe_batches, describe_result
 
@@ -162,7 +170,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
             For the loaders, such as ``num_workers``, which has no effect where a GPU keeps the counts; ``external_indexing``
-            gives the cells of each part.
+            gives the cells of each part: three lists of positions, to train on, held out and left over, each cell in one.
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir
@@ -202,7 +210,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         }  # fmt: skip
         check_training(
             counts, train_size, validation_size, plan_kwargs, datasplitter_kwargs, checkpoint_dir, early_stopping_monitor,
-            precision, trainer_kwargs, known=inspect.signature(self.train).parameters, n_cells=self.adata.n_obs,
+            precision, trainer_kwargs, known=inspect.signature(self.train).parameters,
         )  # fmt: skip
         check_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
@@ -210,11 +218,16 @@ class ContrastiveTrainingMixin(FittingMixin):
         with explained("accelerator or devices cannot be used"):
             world_size = count_devices(accelerator, devices, **ranks)
         self._check_can_train(checkpoint_dir, resume, world_size)
-        split = {"train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split}
+        split = {
+            "train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split,
+            **(datasplitter_kwargs or {}),
+        }  # fmt: skip
+        if split.get("external_indexing") is not None:
+            split["external_indexing"] = parts_of_cells(split["external_indexing"], self.adata.n_obs)
         # several processes may be forked later, which none can be that has used a GPU
         device = device_of(accelerator, devices) if world_size == 1 else torch.device("cpu")
         with limited_threads(), self.adata_manager.kept_on(device):
-            sizes, splitter = self._size_and_split(config, world_size, counts, {**split, **(datasplitter_kwargs or {})})
+            sizes, splitter = self._size_and_split(config, world_size, counts, split)
             scored = self._can_score(splitter, early_stopping_monitor)
             if early_stopping and scored:
                 check_steps(trainer_kwargs.get("max_steps"), splitter.n_train, sizes.cells_per_step)
@@ -272,6 +285,9 @@ class ContrastiveTrainingMixin(FittingMixin):
             self.adata_manager, max_validation_cells=config.max_validation_cells,
             cells_per_step=sizes.cells_per_step, buffer_mb=config.buffer_mb, batch_size=sizes.batch_size, **split,
         )  # fmt: skip
+        # a query is not initialized again, so that it may have few cells of a modality
+        n_of = {} if self.is_query_ else {self.kinds[kind]: n for kind, n in splitter.n_of_modalities.items()}
+        check_training_cells(splitter.n_train, splitter.n_paired, n_of)
         return sizes, splitter
 
     def _forget_classifier(self) -> None:
@@ -324,18 +340,20 @@ class ContrastiveTrainingMixin(FittingMixin):
         states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
         keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode)
         on_interrupt = StopOnInterrupt()
+        ended = False
         try:
             for stage in list(run.stages)[0 if checkpoint is None else checkpoint.n_finished :]:
                 for callback, state in states:
                     callback.load_state_dict(copy.deepcopy(state))
                 with self.module.freezing(networks=stage == "linear", reference=self.is_query_):
                     self._run_stage(run, stage, keep, on_interrupt, checkpoint)
+                ended = True
                 if on_interrupt.interrupted:
                     break
                 if checkpoint is not None:
                     checkpoint.n_finished += 1
         finally:  # also after an error: the model then has its last good weights, and can be used
-            if self.is_trained_:
+            if ended or keep.has_weights:  # else the model is as the training before left it
                 self.precision_ = str(run.trainer["precision"])
                 self.training_summary_ = {
                     **keep.found, "monitor": run.monitor, "interrupted": on_interrupt.interrupted,

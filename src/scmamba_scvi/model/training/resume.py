@@ -119,7 +119,7 @@ class TrainingCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         try:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)  # the default, which Lightning logs at every save
         except OSError as error:
             reason = error.strerror or str(error)
             if not self.path.exists():

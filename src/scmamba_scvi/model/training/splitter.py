@@ -97,6 +97,11 @@ class PairedSplitter(DataSplitter):
         """Training cells with several modalities, which alone tell the loss what belongs together."""
         return int((n_modalities_of_cells(self.adata_manager)[self.train_idx] > 1).sum())
 
+    @property
+    def n_of_modalities(self) -> dict[str, int]:
+        """Training cells that have each kind of modality."""
+        return {kind: int(matrix.present(self.train_idx).sum()) for kind, matrix in self._dataset.matrices.items()}
+
     def _split(self, max_validation_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells to train on, held out and left over."""
         n_modalities = n_modalities_of_cells(self.adata_manager)
