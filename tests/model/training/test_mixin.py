@@ -118,7 +118,7 @@ def test_named_training_cells_must_show_the_modalities_and_how_they_relate():
     has_protein = mdata.obs_names.isin(mdata["adt"].obs_names)
     without, others = np.flatnonzero(~has_protein), np.flatnonzero(has_protein)
     for cells, message in (
-        (others[:15], "15 of 15 training cells have two modalities; at least 20"),
+        (others[:9], "9 of 9 training cells have two modalities; at least 10"),
         (without, "0 of 40 training cells have the modality 'adt'; at least 10"),
         (np.append(without, others[:1]), "1 of 41 training cells have the modality 'adt'"),
     ):
@@ -175,7 +175,7 @@ def test_training_works_where_no_score_can_be_computed(case):
         pairs = [np.intersect1d(n[i], n[j])[0] for i, j in ((0, 1), (0, 2), (1, 2))]
         held_out = pairs
     parts = [np.setdiff1d(np.arange(120), held_out), np.array(held_out), np.array([], dtype=int)]
-    with pytest.warns(UserWarning, match=f"No score can be computed from {len(held_out)} held-out cell"):
+    with pytest.warns(UserWarning, match=f"No score can be computed from {len(held_out)} validation cell"):
         model.train(max_epochs=4, enable_progress_bar=False, datasplitter_kwargs={"external_indexing": parts})
     assert model.is_trained and len(model.history["train_loss"]) == 4 and model.training_summary_["best"] is None
     assert np.isfinite(model.get_latent_representation()).all()

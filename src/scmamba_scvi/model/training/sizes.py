@@ -13,9 +13,9 @@ STEPS = 300
 PATIENCE_STEPS, PATIENCE_STEPS_OF_NETWORK = 100, 25
 #: Fewer pairs cannot show how modalities relate.
 MIN_PAIRED_CELLS = 20
-#: Fewer cells of a modality may all be in the part of the cells that directions are found without
-#: (`nn.spectral.held_out_correlations`).
-MIN_CELLS_OF_MODALITY = 10
+#: Fewer training cells that are paired, or that have a modality, may all be in the part of them that directions are found
+#: without (`nn.spectral.held_out_correlations`).
+MIN_TRAINING_CELLS = 10
 #: What to do where few cells are paired.
 SAME_NAMES = "If the modalities hold the same cells under other names, give them the same obs_names in every modality."
 #: Fraction of the cells to train on where none is given, as in scvi-tools.
@@ -106,15 +106,15 @@ def choose_sizes(
 def check_training_cells(n_train: int, n_paired: int, n_of_modalities: Mapping[str, int]) -> None:
     """``n_paired`` of ``n_train`` training cells show how modalities relate, and each modality, by its name, has some."""
     advice = "Hold out fewer cells (validation_size), or name others in the first list of external_indexing."
-    if n_paired < MIN_PAIRED_CELLS:
+    if n_paired < MIN_TRAINING_CELLS:
         raise ScmambaError(
-            f"{n_paired} of {n_train:,} training cells have two modalities; at least {MIN_PAIRED_CELLS} are needed to train. "
+            f"{n_paired} of {n_train:,} training cells have two modalities; at least {MIN_TRAINING_CELLS} are needed to train. "
             f"{advice}"
         )
     for key, n in n_of_modalities.items():
-        if n < MIN_CELLS_OF_MODALITY:
+        if n < MIN_TRAINING_CELLS:
             raise ScmambaError(
-                f"{n} of {n_train:,} training cells have the modality {key!r}; at least {MIN_CELLS_OF_MODALITY} are needed to "
+                f"{n} of {n_train:,} training cells have the modality {key!r}; at least {MIN_TRAINING_CELLS} are needed to "
                 f"train. {advice} A model without {key!r} needs no cells of it."
             )
 
