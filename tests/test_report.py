@@ -114,6 +114,7 @@ def test_the_page_says_when_how_and_with_what_it_was_made(model, tmp_path):
 def test_a_model_with_other_cells_than_those_of_the_training_has_a_page_without_scores(model, tmp_path):
     model.save(tmp_path / "model")
     other = model.adata[:150].copy()
+    other.uns.clear()  # they would be taken for the data of the model
     loaded = SCMAMBA.load(tmp_path / "model", adata=other, accelerator="cpu")
     page = write_report(loaded, tmp_path / "r.html").read_text()
     assert "these are other cells than those of the training, so nothing is scored" in page

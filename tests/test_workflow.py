@@ -308,11 +308,11 @@ def test_a_name_by_which_the_file_could_not_be_read_is_refused(tmp_path):
 
 def test_embeddings_are_written_all_or_none(integrated):
     mdata, model = integrated
-    rna = mudata.MuData({"rna": mdata["rna"][:50].copy()})
-    del rna["rna"].obsm["X_scmamba"]
-    with pytest.raises(ScmambaError, match="no modality 'atac'"):
-        workflow.write_embeddings(rna, model)
-    assert "X_scmamba" not in rna.obsm and "X_scmamba" not in rna["rna"].obsm
+    other = mudata.MuData({"rna": mdata["rna"][:50].copy(), "atac": mdata["atac"][:50, 1:].copy()})
+    del other["rna"].obsm["X_scmamba"]
+    with pytest.raises(ScmambaError, match=r"features of mdata\['atac'\] are not those of the model"):
+        workflow.write_embeddings(other, model)
+    assert "X_scmamba" not in other.obsm and "X_scmamba" not in other["rna"].obsm
     both = mdata[:50].copy()
     before = both.obsm["X_scmamba"].copy(), both["atac"].obsm["X_scmamba"].copy()
     workflow.write_embeddings(both, model)

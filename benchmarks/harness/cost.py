@@ -121,7 +121,11 @@ def draw(all_cells_results: pd.DataFrame, path: Path, named: Sequence[str] | Non
     look_of = {name: known[name] for name in methods}
     handles = {}
     for axis, name in zip(axes, names, strict=True):
-        means = scored[scored["set"] == name].groupby("method", sort=False)[["fit_cpu_s", "kNN accuracy"]].mean()
+        of_method = scored[scored["set"] == name].groupby("method", sort=False)
+        # the least over seeds, as others may have run beside another job
+        means = pd.DataFrame(
+            {"fit_cpu_s": of_method["fit_cpu_s"].min(), "kNN accuracy": of_method["kNN accuracy"].mean()}
+        )
         for method, seconds, accuracy in means.itertuples():
             drawn = axis.plot(max(seconds, 0.1), accuracy, ls="", **look_of.get(method, UNNAMED))
             handles[method if method in look_of else "others"] = drawn[0]

@@ -103,7 +103,11 @@ def draw(results: pd.DataFrame) -> None:
                     of_size = of_method.groupby("cells")[score]
                     means, spread = of_size.mean(), of_size.std().fillna(0)
                     axis.errorbar(means.index, means, spread, lw=1, label=method, **look_of[method])
-            axis.set(xscale="log", ylabel=label_of(score) if j == 0 else "", title=title_of(name).replace(" (", "\n(") if i == 0 else "")
+            axis.set(
+                xscale="log",
+                ylabel=label_of(score) if j == 0 else "",
+                title=title_of(name).replace(" (", "\n(") if i == 0 else "",
+            )
             axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
             axis.minorticks_off()
             axis.tick_params(axis="x", labelrotation=45)

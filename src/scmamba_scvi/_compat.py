@@ -39,8 +39,8 @@ def without_pulling() -> contextlib.AbstractContextManager:
     return override(pull_on_update=False)
 
 
-def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any], axis: int = 0) -> Any:
-    """MuData of the modalities and the parts beside them, ``axis`` as in MuData; call it within `without_pulling`.
+def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
+    """MuData of the modalities and the parts beside them; call it within `without_pulling`.
 
     mudata 0.3 puts NaN or -1 where a matrix has no row, and fails with whole numbers even where none is missing.
     """
@@ -48,11 +48,10 @@ def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any], axis: in
 
     matrices = ("obsm", "varm", "obsp", "varp")
     # copies, as a MuData fills the maps it is given
-    others = {name: copy.copy(part) for name, part in shared.items() if name not in matrices}
-    mdata = MuData(modalities, axis=axis, **others)
+    mdata = MuData(modalities, **{name: copy.copy(part) for name, part in shared.items() if name not in matrices})
     if any(name in shared and not shared[name].index.equals(getattr(mdata, name).index) for name in ("obs", "var")):
         # cells or features were changed without an update: mudata puts the rows in order
-        return MuData(modalities, axis=axis, **shared)
+        return MuData(modalities, **shared)
     for name in matrices:
         # of each modality mudata has made its own mask
         getattr(mdata, name).update({key: x for key, x in shared.get(name, {}).items() if key not in modalities})

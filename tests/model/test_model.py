@@ -273,7 +273,7 @@ def test_new_cells_may_have_one_modality_only(trained):
     np.testing.assert_allclose(view, trained.get_latent_representation(modality="rna"), atol=1e-5)
     rna.obs["batch"] = trained.adata.obs["batch"].reindex(rna.obs_names)
     np.testing.assert_allclose(np.linalg.norm(trained.get_latent_representation(rna), axis=1), 1, atol=1e-5)
-    with pytest.raises(ScmambaError, match="no modality 'atac'"):
+    with pytest.raises(ScmambaError, match="no cells with 'atac'"):
         trained.get_latent_representation(rna, modality="atac")
 
 

@@ -89,7 +89,7 @@ def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
             name: read_modality(root["mod"][name]) for name in (written if sorted(written) == sorted(names) else names)
         }
         shared = {name: read_elem(root[name]) for name in SHARED if name in root}
-        return mudata_of(modalities, shared, axis=int(root.attrs.get("axis", 0)))
+        return mudata_of(modalities, {**shared, "axis": int(root.attrs.get("axis", 0))})
 
 
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

@@ -357,7 +357,7 @@ def test_cells_and_features_in_another_order_after_setup_are_the_same(mdata, qui
             "gate_init=0 without a linear branch",
             id="neither network nor linear branch",
         ),
-        pytest.param({"n_latent": 0}, "n_latent must be at least 1", id="no latent dimension"),
+        pytest.param({"n_latent": 0}, "n_latent must be at least 2", id="no latent dimension"),
         pytest.param({"ssd_backend": "cuda"}, "Unknown ssd_backend 'cuda'", id="unknown back-end"),
         pytest.param({"values": {"methylation": "raw"}}, "Unknown kind of modality in values", id="values of no kind"),
     ],

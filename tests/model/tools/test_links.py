@@ -239,7 +239,7 @@ def test_data_that_cannot_be_linked_are_named(linked):
         model.get_region_links(mdata["rna"])
     with without_pulling():
         rna_alone = mudata.MuData({"rna": mdata["rna"].copy()})
-    with pytest.raises(ScmambaError, match="no modality 'atac'"):
+    with pytest.raises(ScmambaError, match="no cells with 'atac'"):
         model.get_region_links(rna_alone)
     nowhere = mdata.copy()
     nowhere["rna"].var = nowhere["rna"].var.drop(columns=PLACES)
