@@ -41,7 +41,8 @@ def section(results: pd.DataFrame) -> list[str]:
         return ["## Fewer training cells", "", "Not yet measured.", ""]
     lines = [
         "## Fewer training cells", "",
-        "The same held-out cells after training on some of the others, drawn at random. Bars and numbers behind a mean are the spread over seeds.", "",
+        "The same held-out cells after training on some of the others, drawn at random. Bars and numbers behind a mean are the spread over seeds;",
+        "simulated sets have one seed.", "",
         "![Scores against training cells](_static/learning_curve.png)", "",
         *_behind(curves),
     ]  # fmt: skip

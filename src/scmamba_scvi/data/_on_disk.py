@@ -69,11 +69,9 @@ def read_whole(path: Path) -> MuData | AnnData:
     def read_modality(group: Any) -> AnnData:
         if "encoding-type" in group.attrs:
             return read_dispatched(group, read_part)
-        # the first releases of mudata did not write what a modality is
-        with warnings.catch_warnings(action="ignore", category=OldFormatWarning):
-            return AnnData(**read_elem(group))
+        return AnnData(**read_elem(group))  # the first releases of mudata did not write what a modality is
 
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, warnings.catch_warnings(action="ignore", category=OldFormatWarning):
         if path.is_dir():
             root = zarr.open_group(path, mode="r")
         else:
