@@ -22,7 +22,7 @@ from scmamba_scvi import SCMAMBA, cli
 from scmamba_scvi.cli._arguments import in_options
 from scmamba_scvi.cli._console import reporting
 from scmamba_scvi.data import convert_mudata, simulate_multiome
-from scmamba_scvi.metrics import evaluate_integration
+from scmamba_scvi.metrics import evaluate_integration, mixing_by_type
 
 LAUNCH = [sys.executable, "-c", "from scmamba_scvi.cli import main; main()"]
 
@@ -406,7 +406,8 @@ def test_evaluate_writes_what_it_prints(integrated, tmp_path):
         "evaluate", file, "--labels-key", "cell_type", "--batch-key", "batch", "--out", tmp_path / "new" / "of this.day"
     )
     assert result.exit_code == 0, result.output
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"of this.day.csv", "of this.day.png"}
+    names = {"of this.day.csv", "of this.day.png", "of this.day_by_type.csv"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
     assert (tmp_path / "new" / "of this.day.png").stat().st_size > 10_000
     scores = read_scores(tmp_path / "new" / "of this.day.csv")
     mdata = mudata.read_h5mu(file)
@@ -424,6 +425,37 @@ def test_evaluate_writes_what_it_prints(integrated, tmp_path):
         assert ("↓" in line) == (name in ("FOSCTTM", "median rank", "modality gap"))
     for group in ("bio", "omics", "single-cell", "batch", "overall"):
         assert any(line.startswith(f"│ {group} ") for line in lines)
+
+
+def test_evaluate_shows_mixing_by_type_and_warns_of_modalities_that_lie_apart(integrated, tmp_path):
+    mdata = mudata.read_h5mu(integrated[0] / "out.h5mu")
+    apart = mdata.obs["cell_type"].value_counts().index[0]
+    of_type = (mdata.obs.loc[mdata["atac"].obs_names, "cell_type"] == apart).to_numpy()
+    mdata["atac"].obsm["X_apart"] = mdata["atac"].obsm["X_scmamba"] + 100 * of_type[:, None]
+    mdata["rna"].obsm["X_apart"] = mdata["rna"].obsm["X_scmamba"]
+    mdata.write_h5mu(tmp_path / "out.h5mu")
+    options = ("--embedding", "X_scmamba", "--embedding", "X_apart", "--labels-key", "cell_type", "--all-cells")
+    result = run("evaluate", tmp_path / "out.h5mu", *options, "--metric", "other modality")
+    assert result.exit_code == 0, result.output
+    by_type = pd.read_csv(tmp_path / "out_scores_by_type.csv", index_col=["method", "modalities", "type"])
+    expected = mixing_by_type(mdata, {"X_scmamba": "X_scmamba", "X_apart": "X_apart"}, labels_key="cell_type")
+    pd.testing.assert_frame_equal(by_type, expected)
+    values = [expected.loc[(method, "rna, atac", apart), "other modality"] for method in ("X_scmamba", "X_apart")]
+    note = " ".join(result.stderr.split())
+    assert "Note: X_apart: rna and atac lie apart" in note and f"{apart} ({values[1]:.0%})" in note
+    (row,) = [line for line in result.stdout.splitlines() if line.startswith(f"│ {apart} ")]
+    assert [cell.strip() for cell in row.split("│")[3:5]] == [f"{value:.3f}" for value in values]
+    assert values[1] < 0.1 < values[0] and "0.5 is a perfect mix" in result.stdout
+
+
+def test_evaluate_without_types_in_the_cells_keeps_the_other_scores(integrated, tmp_path):
+    mdata = mudata.read_h5mu(integrated[0] / "out.h5mu")
+    mdata.obs["cell_type"] = mdata.obs["cell_type"].astype(object).where(~mdata.obs["validation_scmamba"])
+    mdata.write_h5mu(tmp_path / "out.h5mu")
+    result = run("evaluate", tmp_path / "out.h5mu", "--labels-key", "cell_type", "--metric", "other modality")
+    assert result.exit_code == 0, result.output
+    assert "Note: None of these cells has a type: name the column in --labels-key." in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"out.h5mu", "out_scores.csv", "out_scores.png"}
 
 
 def test_evaluate_compares_embeddings_and_says_what_it_left_out(integrated, tmp_path):

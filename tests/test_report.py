@@ -70,7 +70,7 @@ def test_types_in_which_the_modalities_lie_apart_are_named(model, tmp_path):
     finally:
         alignment.offset_rna.copy_(before)
         del model.adata.obs["partly"]
-    assert re.search(rf"rna and atac lie apart in type {largest} \(0%\)[;.]", page)
+    assert re.search(rf"rna and atac lie apart \(0% over all cells\) in type {largest} \(0%\)[;.]", page)
 
 
 def test_few_pairs_are_counted(model, tmp_path):

@@ -28,6 +28,7 @@ from ._files import atomic_write
 from ._keys import CLUSTER_KEY, UMAP_KEY
 from .errors import ScmambaError
 from .metrics import other_modality
+from .metrics.by_type import CELLS_OF_GROUP, IN_PERCENT, judged, lie_apart, name_groups
 from .metrics.graph import nearest
 from .model.inputs.kinds import kinds_in
 from .pl.coloring import can_color
@@ -42,12 +43,10 @@ if TYPE_CHECKING:
 #: The page advises what to try where the FOSCTTM, or the fraction of cells whose modalities do not fit each other, is
 #: above these, or the fraction of features that have a place on the genome, or the number of pairs, is below.
 POOR_FOSCTTM, MANY_DISAGREE, FEW_PLACED, FEW_PAIRS = 0.25, 0.2, 0.8, 500
-#: Below this fraction of neighbours of the other modality (0.5 is a perfect mix) modalities lie apart. A batch lies apart
-#: where this fraction of the way from chance to 1 of its neighbours are of itself.
-APART, APART_BATCH = 0.25, 0.6
-#: Groups of fewer cells are not looked at; of more cells in all, a sample. Neighbours of a cell that are asked for their
-#: batch. Groups that are named.
-CELLS_OF_GROUP, MAX_CELLS, NEIGHBORS, NAMED = 20, 5_000, 30, 8
+#: A batch lies apart where this fraction of the way from chance to 1 of its neighbours are of itself.
+APART_BATCH = 0.6
+#: Of more cells a sample is looked at. Neighbours of a cell that are asked for their batch.
+MAX_CELLS, NEIGHBORS = 5_000, 30
 #: What is looked at, for a page that found nothing.
 CHECKS: Final = (
     "match scores, modalities that lie apart, number of pairs, batches that lie apart, coordinates of features"
@@ -194,15 +193,11 @@ def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterato
         if len(cells) < CELLS_OF_GROUP:
             continue
         mixed = other_modality(*(model.get_latent_representation(mdata, cells, modality=kind) for kind in (a, b)))
-        groups = {what: _means(mixed, of_cells[cells]) for what, of_cells in groupings.items()}
-        apart = {what: means[means < APART].sort_values() for what, means in groups.items()}
-        if mixed.mean() < APART or any(map(len, apart.values())):
-            where = [f"{what} {_named(means)}" for what, means in apart.items() if len(means)]
+        if where := lie_apart((a, b), mixed, {what: of_cells[cells] for what, of_cells in groupings.items()}):
             yield (
-                f"{a} and {b} lie apart{' in ' if where else ''}{'; '.join(where)}.",
-                f"In percent: how many of the 15 nearest cells are of the other modality. 50% is a perfect mix, and "
-                f"over all cells it is {mixed.mean():.0%}. Cluster and compare cells in the joint embedding, as the panels of "
-                f"clusters do. More cells with both modalities help.",
+                f"{where}.",
+                f"{IN_PERCENT}. Cluster and compare cells in the joint embedding, as the panels of clusters do. More cells with "
+                f"both modalities help.",
             )  # fmt: skip
 
 
@@ -222,28 +217,16 @@ def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:
         (batches[found] == batches[rows, None]).mean(axis=1)
         for rows, found in nearest(joint, n_neighbors, np.arange(len(cells)), 0)
     ])  # fmt: skip
-    means = _means(own, batches)
+    means = judged(own, batches)
     by_chance = pd.Series(batches).value_counts(normalize=True).reindex(means.index)
     apart = means[(means - by_chance) / (1 - by_chance) > APART_BATCH].sort_values(ascending=False)
     if len(apart):
         yield (
-            f"Of {model.batch_key!r}, these lie apart: {_named(apart)}.",
+            f"Of {model.batch_key!r}, these lie apart: {name_groups(apart)}.",
             f"In percent: how many of the {n_neighbors} nearest cells in the joint embedding are of the same batch. Look whether "
             f"the batch has types of its own, which should stay apart. If not, check that the column names the smallest unit "
             f"that was processed apart; an effect that differs between types is not removed, and Harmony on the embedding may.",
         )  # fmt: skip
-
-
-def _means(values: np.ndarray, groups: np.ndarray) -> pd.Series:
-    """Mean of each group that has enough cells."""
-    of_group = pd.Series(values).groupby(groups).agg(["mean", "size"])
-    return of_group.loc[of_group["size"] >= CELLS_OF_GROUP, "mean"]
-
-
-def _named(means: pd.Series) -> str:
-    """The first groups with their percentages, and how many more there are."""
-    names = ", ".join(f"{name} ({value:.0%})" for name, value in means.head(NAMED).items())
-    return names + (f" and {len(means) - NAMED} more" if len(means) > NAMED else "")
 
 
 def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple[str, str]]:

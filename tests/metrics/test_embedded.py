@@ -43,10 +43,11 @@ def test_points_with_labels_carry_those_of_their_cells():
 
 def test_pairs_are_the_cells_that_two_modalities_have_in_common():
     e = embedded()
-    ((x, y),) = e.pairs
-    assert x.shape == y.shape == (43, 3)
-    np.testing.assert_array_equal(x, e.modalities["rna"][4:47])
-    np.testing.assert_array_equal(e.ranks[0].closer, true_match_ranks(x, y).closer)
+    (pair,) = e.pairs
+    assert pair.modalities == ("rna", "atac") and pair.cell.tolist() == list(range(4, 47))
+    np.testing.assert_array_equal(pair.x, e.modalities["rna"][4:47])
+    np.testing.assert_array_equal(pair.y, e.modalities["atac"][4:47])
+    np.testing.assert_array_equal(e.ranks[0].closer, true_match_ranks(pair.x, pair.y).closer)
 
 
 def test_clusters_are_computed_once_on_the_labelled_cells():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
@@ -14,12 +14,14 @@ from rich.table import Table
 from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
 from ..errors import ScmambaError, UnknownNameError
-from ._arguments import holds_mudata, parse_pairs
+from ._arguments import holds_mudata, in_options, parse_pairs
 from ._console import err, out, reporting, say
 from ._outputs import check_outputs, save_figure
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from mudata import MuData
 
 #: Captions of the table. Nothing changes the scores of true matches as much as whether a method was trained on the cells.
 ON_VALIDATION: Final = (
@@ -28,6 +30,10 @@ ON_VALIDATION: Final = (
 )
 ON_ALL: Final = (
     "↓ lower is better. Scored on all cells, also those a method was trained on, whose true matches are easy to find."
+)
+BY_TYPE: Final = (
+    "Fraction of the 15 nearest cells that are of the other modality: 0.5 is a perfect mix, below 0.25 the modalities lie "
+    "apart. The mean of few cells is uncertain."
 )
 
 
@@ -54,8 +60,8 @@ def evaluate(
             "--out",
             "-o",
             metavar="PATH",
-            help="Where to write: PATH.csv and PATH.png, or scores.csv and scores.png in a folder. By default "
-            "the name of the file and _scores, beside it.",
+            help="Where to write: PATH.csv, PATH.png and with --labels-key PATH_by_type.csv, or in a folder the same "
+            "with PATH scores. By default the name of the file and _scores, beside it.",
         ),
     ] = None,
     metric: Annotated[
@@ -76,6 +82,8 @@ def evaluate(
 ) -> None:
     """Score how embeddings separate cell types, match modalities and mix batches, in a table and a figure.
 
+    With --labels-key also how well the modalities mix in each cell type.
+
     For example:
 
         scmamba-scvi evaluate out.h5mu --labels-key cell_type
@@ -83,42 +91,46 @@ def evaluate(
         scmamba-scvi evaluate out.h5mu --embedding PCA=X_pca -o scores
     """
     with reporting():
-        csv, png = _outputs(file, prefix)
-        check_outputs([file], [("--out", csv), ("--out", png)], overwrite)
+        csv, png, by_type_csv = _outputs(file, prefix)
+        outputs = [csv, png] if labels_key is None else [csv, png, by_type_csv]
+        check_outputs([file], [("--out", path) for path in outputs], overwrite)
         embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
         embeddings = embeddings or {"scmamba-scvi": OBSM_KEY}
 
         from .. import pl
         from ..data import open_mudata, read
-        from ..metrics import METRICS, evaluate_integration
+        from ..metrics import METRICS, evaluate_integration, mixing_by_type
 
         for name in metric or ():
             if name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS)
         mdata = open_mudata(file) if holds_mudata(file) else read(file)  # counts, which nothing here needs, stay there
-        validation = None
-        if not all_cells and VALIDATION_KEY in mdata.obs:
-            # also where the column has become text, or cells without a value were added
-            validation = (mdata.obs[VALIDATION_KEY].astype("string") == "True").fillna(False).to_numpy(dtype=bool)
-            if validation.sum() < 2:
-                raise ScmambaError(f"{file} holds {validation.sum()} validation cells: --all-cells scores all cells.")
+        validation = None if all_cells else _validation_cells(mdata, file)
+        chosen: dict[str, Any] = {"cells": validation, "max_cells": max_cells, "random_state": seed}
         scores = evaluate_integration(
-            mdata, embeddings, labels_key=labels_key, batch_key=batch_key, metrics=metric or "all", cells=validation,
-            max_cells=max_cells, random_state=seed, progress=err.is_terminal, device="auto",
+            mdata, embeddings, labels_key=labels_key, batch_key=batch_key, metrics=metric or "all",
+            progress=err.is_terminal, device="auto", **chosen,
         )  # fmt: skip
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]
         n_cells = mdata.n_obs if validation is None else int(validation.sum())
         title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
         out.print(_table(scores, lower, title))
         say(ON_ALL if validation is None else ON_VALIDATION)
-        with atomic_write(csv) as unfinished:
-            scores.to_csv(unfinished)
-        say(f"Wrote {csv}.")
+        _write(scores, csv)
         save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)
+        if labels_key is not None and ("omics", "other modality") in scores:
+            try:
+                by_type = mixing_by_type(mdata, embeddings, labels_key=labels_key, **chosen)
+            except ScmambaError as error:  # none of these cells has a type; the other scores are there
+                say(in_options(str(error)), "[yellow]Note:[/yellow] ", err)
+                return
+            out.print(_table_by_type(by_type))
+            say(BY_TYPE)
+            _write(by_type, by_type_csv)
 
 
-def _outputs(file: Path, out: str | None) -> tuple[Path, Path]:
-    """Names of the table and of the figure."""
+def _outputs(file: Path, out: str | None) -> tuple[Path, Path, Path]:
+    """Names of the table, of the figure and of the table by type."""
     if not file.name:  # a dot
         raise ScmambaError(f"{file} is a folder: name the file that holds the embeddings, .h5mu.")
     prefix = Path(out or f"{file.with_suffix('')}_scores")
@@ -127,7 +139,25 @@ def _outputs(file: Path, out: str | None) -> tuple[Path, Path]:
     elif prefix.suffix in (".csv", ".png"):
         prefix = prefix.with_suffix("")
     # not with_suffix, which would cut off what follows a dot in the name
-    return prefix.with_name(f"{prefix.name}.csv"), prefix.with_name(f"{prefix.name}.png")
+    csv, png, by_type = (prefix.with_name(f"{prefix.name}{ending}") for ending in (".csv", ".png", "_by_type.csv"))
+    return csv, png, by_type
+
+
+def _validation_cells(mdata: MuData, file: Path) -> np.ndarray | None:
+    """Whether each cell is one of validation; ``None`` if the file marks none."""
+    if VALIDATION_KEY not in mdata.obs:
+        return None
+    # also where the column has become text, or cells without a value were added
+    marked = (mdata.obs[VALIDATION_KEY].astype("string") == "True").fillna(False).to_numpy(dtype=bool)
+    if marked.sum() < 2:
+        raise ScmambaError(f"{file} holds {marked.sum()} validation cells: --all-cells scores all cells.")
+    return marked
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    with atomic_write(path) as unfinished:
+        table.to_csv(unfinished)
+    say(f"Wrote {path}.")
 
 
 def _table(scores: pd.DataFrame, lower: Sequence[str], title: str) -> Table:
@@ -150,4 +180,22 @@ def _table(scores: pd.DataFrame, lower: Sequence[str], title: str) -> Table:
             arrow = " ↓" if name in lower else ""
             table.add_row(f"[bold]{group}[/bold]" if not i else "", f"{name}{arrow}", *cells)
         table.add_section()
+    return table
+
+
+def _table_by_type(by_type: pd.DataFrame) -> Table:
+    """Types in rows, those with the least mix first, methods in columns."""
+    table = Table(title="Neighbours of the other modality", title_style="bold", header_style="bold")
+    # unstack(sort=False) of pandas puts values into rows of others
+    mixed = by_type["other modality"].unstack("method")[by_type.index.unique("method")]
+    cells = by_type["cells"].groupby(level=["modalities", "type"]).max()
+    several = mixed.index.get_level_values("modalities").nunique() > 1
+    for name in (["modalities"] if several else []) + ["type"]:
+        table.add_column(name)
+    table.add_column("cells", justify="right")
+    for method in mixed:
+        table.add_column(escape(str(method)), justify="right")
+    for row, values in mixed.loc[mixed.min(axis=1).sort_values().index].iterrows():
+        names = [escape(str(name)) for name in (row if several else row[1:])]
+        table.add_row(*names, f"{cells[row]:,}", *("–" if value != value else f"{value:.3f}" for value in values))
     return table

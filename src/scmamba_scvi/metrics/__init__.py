@@ -20,6 +20,7 @@ from ._panel import METRICS, Metric
 from ._silhouette import cell_type_asw, omics_asw
 from ._summary import overall_scores
 from ._trajectory import diffusion_pseudotime, pseudotime_consistency, trajectory_conservation
+from .by_type import mixing_by_type
 
 __all__ = [
     "METRICS",
@@ -35,6 +36,7 @@ __all__ = [
     "leiden_ari_nmi",
     "matching_score",
     "mean_average_precision",
+    "mixing_by_type",
     "modality_gap",
     "omics_asw",
     "omics_entropy_mixing",

@@ -14,6 +14,7 @@ import torch
 from ..errors import ScmambaError
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._matching import TrueMatchRanks, true_match_ranks
+from ._mixing import other_modality
 
 #: Up to this many rows the neighbours of all of them are searched; above, those of `N_QUERIES` drawn at random, still
 #: among all. This estimates the same number in a time that does not grow with the square of the rows.
@@ -44,6 +45,16 @@ class Points:
     def max_queries(self) -> int | None:
         """Rows whose neighbours are searched; ``None`` for all."""
         return _max_queries(len(self.x))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two modalities, the positions of the cells that have both ``(p,)``, and their embeddings, each ``(p, z)``."""
+
+    modalities: tuple[str, str]
+    cell: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -91,14 +102,14 @@ class Embedded:
         return self.cells.with_values(self.batches, "batch_key")
 
     @cached_property
-    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each two modalities with at least two common cells, their embeddings of these cells."""
+    def pairs(self) -> list[Pair]:
+        """Each two modalities with at least two common cells."""
         if len(self.modalities) < 2:
             raise ScmambaError("no embeddings of two modalities")
         pairs = []
-        for x, y in itertools.combinations(self.modalities.values(), 2):
+        for (a, x), (b, y) in itertools.combinations(self.modalities.items(), 2):
             rows = np.intersect1d(_finite(x), _finite(y), assume_unique=True)
-            pairs += [(x[rows], y[rows])] if len(rows) > 1 else []
+            pairs += [Pair((a, b), rows, x[rows], y[rows])] if len(rows) > 1 else []
         if not pairs:
             raise ScmambaError("no two modalities have common cells")
         return pairs
@@ -108,8 +119,16 @@ class Embedded:
         """One pass over the distances of every two modalities, from which all scores of true matches follow."""
         seed, device = self.random_state, self.device
         return [
-            true_match_ranks(x, y, max_queries=_max_queries(len(x)), random_state=seed, device=device)
-            for x, y in self.pairs
+            true_match_ranks(pair.x, pair.y, max_queries=_max_queries(len(pair.x)), random_state=seed, device=device)
+            for pair in self.pairs
+        ]
+
+    @cached_property
+    def mixing(self) -> list[np.ndarray]:
+        """For each pair, the fraction of neighbours of the other modality ``(p,)``, NaN for cells that were not asked."""
+        return [
+            other_modality(pair.x, pair.y, max_queries=_max_queries(2 * len(pair.x)), random_state=self.random_state)
+            for pair in self.pairs
         ]
 
     @cached_property

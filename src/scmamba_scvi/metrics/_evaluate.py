@@ -15,9 +15,12 @@ from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_input
 from ._panel import METRICS, Metric
 from ._scib import scib_scores
 from ._summary import BIO, OMICS, overall_scores
+from .by_type import warn_apart
 
 #: Group of the columns that summarise others.
 OVERALL: Final = "overall"
+#: Score of which `mixing_by_type` gives the value in each type.
+MIXING: Final = "other modality"
 
 
 def evaluate_integration(
@@ -95,7 +98,8 @@ def evaluate_integration(
     Warns
     -----
     UserWarning
-        Once, if scores or cells are left out: which and why.
+        Once, if scores or cells are left out: which and why. Once, where "other modality" is asked for and modalities lie
+        apart: in which types. :func:`mixing_by_type` gives the fraction in every type.
 
     Notes
     -----
@@ -128,16 +132,17 @@ def evaluate_integration(
         return scib_scores(inputs, progress)
     values: dict[str, dict[str, float]] = {}
     left_out: dict[tuple[str, str], list[str]] = {}  # (reason, score) -> methods
+    embedded: dict[str, Embedded] = {}
     with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
         task = bar.add_task("", total=len(inputs.methods) * len(wanted))
         for method, parts in inputs.methods.items():
             joint = parts.pop(JOINT, None)
-            embedded = Embedded(joint, parts, inputs.labels, inputs.batches, random_state, device)
+            embedded[method] = Embedded(joint, parts, inputs.labels, inputs.batches, random_state, device)
             values[method] = {}
             for metric in wanted:
                 bar.update(task, description=f"{method}: {metric.name}")
                 try:
-                    values[method][metric.name] = metric.function(embedded)
+                    values[method][metric.name] = metric.function(embedded[method])
                 except ScmambaError as error:
                     # what one score cannot use, such as labels that occur once, must not prevent the others
                     left_out.setdefault((str(error).rstrip("."), metric.name), []).append(method)
@@ -149,6 +154,8 @@ def evaluate_integration(
         raise ScmambaError(f"Nothing could be scored. {message}")
     if message:
         warn(message)
+    if MIXING in scores:
+        warn_apart({method: embedded[method] for method in scores.index[scores[MIXING].notna()]})
     return _with_groups(scores)
 
 

@@ -81,7 +81,9 @@ def omics_entropy_mixing(
     return float(entropy / np.log(len(overall)))
 
 
-def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state: int = 0) -> np.ndarray:
+def other_modality(
+    x: Matrix, y: Matrix, *, n_neighbors: int = 15, max_queries: int | None = None, random_state: int = 0
+) -> np.ndarray:
     """Fraction of the nearest cells that are of the other modality, for each cell: do the modalities lie together here?
 
     Parameters
@@ -90,12 +92,15 @@ def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state:
         ``(n, z)`` embeddings of the same cells, one per modality, in one space.
     n_neighbors
         Neighbours among the ``2 n`` points, the point itself not counted; 15 as in most neighbour graphs.
+    max_queries
+        Ask this many cells, drawn at random, for their neighbours among all. ``None``: all of them.
     random_state
-        Seed of the order of ties.
+        Seed of the draw and of the order of ties.
 
     Returns
     -------
-    Float64 ``(n,)``, the mean over the two points of a cell: 0.5 is a perfect mix, 0 two modalities that lie apart.
+    Float64 ``(n,)``, the mean over the two points of a cell: 0.5 is a perfect mix, 0 two modalities that lie apart. NaN for
+    a cell that was not asked.
 
     Raises
     ------
@@ -111,10 +116,12 @@ def other_modality(x: Matrix, y: Matrix, *, n_neighbors: int = 15, random_state:
     x, y = check_pairs(x, y)
     n = len(x)
     stacked, modality = torch.cat([x, y]), np.repeat([0, 1], n)
-    k = resolve_k(n_neighbors, len(stacked))
-    blocks = nearest(stacked, k, np.arange(len(stacked)), random_state)
+    k, asked = resolve_k(n_neighbors, len(stacked)), query_rows(n, max_queries, random_state)
+    blocks = nearest(stacked, k, np.concatenate([asked, n + asked]), random_state)
     fractions = np.concatenate([(modality[found] != modality[rows, None]).mean(axis=1) for rows, found in blocks])
-    return fractions.reshape(2, n).mean(axis=0)
+    of_cells = np.full(n, np.nan)
+    of_cells[asked] = fractions.reshape(2, len(asked)).mean(axis=0)
+    return of_cells
 
 
 def seurat_alignment(
