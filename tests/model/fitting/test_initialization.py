@@ -1,5 +1,6 @@
 """How many directions of each modality the initialization looks at."""
 
+import mudata
 import numpy as np
 import pytest
 
@@ -23,6 +24,19 @@ def test_rna_and_proteins_have_twice_as_many_directions_at_any_size(kinds, few, 
     fit_values(module, matrices, cells, known_counts=True)
     found = decompose(module, matrices, cells)
     assert {svd.components.shape[1] for svd in found.values()} == {few}
+
+
+def test_a_modality_of_few_among_many_cells_enters_the_initialization(quick, monkeypatch):
+    """Of 600 cells with RNA and proteins 15 have accessibility; a plain sample of 60 would hold one or two of them."""
+    monkeypatch.setattr("scmamba_scvi.model.fitting.initialization.MAX_CELLS_OF_WEIGHTS", 60)
+    monkeypatch.setattr("scmamba_scvi.model.fitting.mixin.MAX_CELLS", 60)
+    whole = simulate_multiome(n_cells=600, n_genes=80, n_peaks=150, n_proteins=20, n_cell_types=3, seed=0)
+    mdata = mudata.MuData({**whole.mod, "atac": whole["atac"][:15].copy()})
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick, datasplitter_kwargs={"external_indexing": [np.arange(500), np.arange(500, 600), []]})
+    embedded = np.isfinite(model.get_latent_representation(modality="atac")).all(axis=1)
+    assert embedded.sum() == 15
 
 
 def test_negative_values_are_read_as_they_are_or_refused(quick):

@@ -15,7 +15,7 @@ from ...nn.spectral import TruncatedSVD, held_out_correlations, linear_initializ
 from ...ops.csr import stored
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix, iterate_blocks
-from ..inputs.sampling import is_paired, sample, sample_with_pairs
+from ..inputs.sampling import is_paired, modalities_of, sample, sample_with_rare
 from .passes import Values
 
 #: More cells do not change the leading directions, but make each of several passes over the data longer.
@@ -105,7 +105,7 @@ def direction_weights(
     """
     from sklearn.isotonic import IsotonicRegression
 
-    cells = sample_with_pairs(cells, is_paired(matrices, cells), MAX_CELLS_OF_WEIGHTS, partial(sample, seed=seed))
+    cells = sample_with_rare(cells, modalities_of(matrices, cells), MAX_CELLS_OF_WEIGHTS, partial(sample, seed=seed))
     found = held_out_correlations(
         {kind: Values(module, matrix, kind, cells).of_cells for kind, matrix in matrices.items()},
         {kind: torch.from_numpy(matrix.present(cells)) for kind, matrix in matrices.items()},

@@ -16,7 +16,7 @@ from .._base import ModelBase
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import MultiModalDataset
 from ..inputs.matrices import ModalityMatrix
-from ..inputs.sampling import is_paired, sample, sample_chunks, sample_with_pairs
+from ..inputs.sampling import modalities_of, sample, sample_chunks, sample_with_rare
 from .alignment import fit_alignment
 from .calibration import calibrate
 from .held_out import embed_all
@@ -113,8 +113,8 @@ class FittingMixin(ModelBase):
         at_most, draw = MAX_CELLS, sample
         if dataset.on_disk:
             at_most, draw = min(MAX_CELLS, dataset.cells_within(buffer_mb / 2)), sample_chunks
-        paired = is_paired(dataset.matrices, cells)
-        cells = sample_with_pairs(cells, paired, at_most, partial(draw, seed=settings.seed or 0))
+        has = modalities_of(dataset.matrices, cells)
+        cells = sample_with_rare(cells, has, at_most, partial(draw, seed=settings.seed or 0))
         if not dataset.on_disk:
             return dataset.matrices, cells, cells
         part = dataset.loaded(cells)

@@ -18,24 +18,38 @@ def sample(cells: np.ndarray, at_most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(cells, at_most, replace=False))
 
 
-def sample_with_pairs(
-    cells: np.ndarray, paired: np.ndarray, at_most: int, draw: Callable[[np.ndarray, int], np.ndarray]
+def sample_with_rare(
+    cells: np.ndarray, has: np.ndarray, at_most: int, draw: Callable[[np.ndarray, int], np.ndarray]
 ) -> np.ndarray:
-    """All ``cells``, or ``at_most`` of them, half of which have several modalities if there are that many.
+    """All ``cells``, or ``at_most`` of them, with what is rare among them.
 
-    Where such cells are rare, a plain sample would hold hardly any, and only they tell what modalities share. ``draw``
-    samples some cells, of a given number.
+    A tenth have each modality, and half have several, if there are that many. A plain sample of many cells would hold hardly
+    any of a rare modality, whose components would be chance, or of cells with several, which alone tell what modalities
+    share. ``has`` ``(n, modalities)`` says which modalities each cell has; ``draw`` samples some cells, of a given number.
     """
-    n_pairs = at_most // 2
-    if len(cells) <= at_most or paired.mean() * at_most >= n_pairs:  # a plain sample has enough
+    if len(cells) <= at_most:
         return draw(cells, at_most)
-    pairs = draw(cells[paired], n_pairs)
-    return np.sort(np.concatenate([pairs, draw(cells[~paired], at_most - len(pairs))]))
+    chosen = np.zeros(len(cells), dtype=bool)
+    for of_modality in has.T:
+        enough = min(int(of_modality.sum()), at_most // 10)
+        if of_modality.mean() * at_most < enough:
+            chosen |= np.isin(cells, draw(cells[of_modality], enough))
+    others, paired, n_pairs = ~chosen, has.sum(axis=1) > 1, at_most // 2
+    if paired.mean() * at_most < n_pairs:
+        missing = max(0, n_pairs - int((paired & chosen).sum()))
+        chosen |= np.isin(cells, draw(cells[paired & others], missing))
+        others = ~paired & ~chosen
+    return np.sort(np.concatenate([cells[chosen], draw(cells[others], at_most - int(chosen.sum()))]))
+
+
+def modalities_of(matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> np.ndarray:
+    """Which of the modalities each of the ``cells`` has, ``(n, modalities)``."""
+    return np.stack([matrix.present(cells) for matrix in matrices.values()], axis=1)
 
 
 def is_paired(matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> np.ndarray:
     """Which ``cells`` have at least two of the modalities, ``(n,)``."""
-    return np.sum([matrix.present(cells) for matrix in matrices.values()], axis=0) > 1
+    return modalities_of(matrices, cells).sum(axis=1) > 1
 
 
 def sample_chunks(cells: np.ndarray, at_most: int, seed: int) -> np.ndarray:
