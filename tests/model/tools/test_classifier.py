@@ -7,6 +7,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch.callbacks import Callback
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
@@ -129,6 +130,21 @@ def test_training_again_forgets_the_classifier():
         model.train(max_epochs=2, **QUICK)
     with pytest.raises(ScmambaError, match="no classifier yet"):
         model.predict()
+
+
+def test_a_training_that_fails_before_its_first_epoch_keeps_the_classifier():
+    class Fails(Callback):
+        def setup(self, trainer, plan, stage):
+            raise RuntimeError("before anything is scored")
+
+    mdata = simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+    mdata.obs["label"] = mdata.obs["cell_type"]
+    model = fitted(mdata, max_epochs=2)
+    model.train_classifier(mdata, labels_key="cell_type")
+    before = model.predict()
+    with pytest.raises(RuntimeError, match="before anything is scored"):
+        model.train(max_epochs=2, callbacks=Fails(), **QUICK)
+    np.testing.assert_array_equal(model.predict(), before)
 
 
 @pytest.fixture(scope="module")

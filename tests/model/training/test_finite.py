@@ -14,7 +14,7 @@ from shapes import TINY, mudata_of, one_count, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import NonFiniteError, ScmambaError, UnknownNameError
-from scmamba_scvi.model.training.arguments import default_precision
+from scmamba_scvi.model.training.arguments import choose_precision
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N = 60
@@ -274,10 +274,10 @@ def test_more_random_configurations_stay_finite(seed):
 
 
 @pytest.mark.parametrize(("generation", "precision"), [(7, "32-true"), (8, "bf16-mixed"), (9, "bf16-mixed")])
-def test_the_default_precision_is_bfloat16_only_where_the_gpu_computes_in_it(monkeypatch, generation, precision):
+def test_the_choose_precision_is_bfloat16_only_where_the_gpu_computes_in_it(monkeypatch, generation, precision):
     # a GPU before Ampere (8) can hold bfloat16, and computes in it by way of float32: slower, and not in kernels
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(major=generation))
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
-    assert [default_precision(name) for name in ("auto", "gpu", "cuda", "cpu")] == [*[precision] * 3, "32-true"]
+    assert [choose_precision(None, name) for name in ("auto", "gpu", "cuda", "cpu")] == [*[precision] * 3, "32-true"]

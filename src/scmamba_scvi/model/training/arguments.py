@@ -186,8 +186,10 @@ def check_batches(model: ModelBase) -> None:
         )
 
 
-def default_precision(accelerator: str) -> str:
-    """bfloat16 where a GPU computes in it, else float32."""
+def choose_precision(precision: str | int | None, accelerator: str) -> str:
+    """Lightning's name of the precision asked for; by default bfloat16 where a GPU computes in it, else float32."""
+    if precision is not None:
+        return PRECISIONS[str(precision)]
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     # older GPUs only emulate bfloat16: slower than float32, and compilers of kernels refuse it
     has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Checkpoint
 from scvi.train import TrainRunner
 
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
@@ -22,83 +21,18 @@ from ..fitting.held_out import can_be_scored
 from ..fitting.mixin import FittingMixin
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import n_modalities_of_cells
-from .arguments import (
-    PRECISIONS,
-    check_batches,
-    check_modalities,
-    check_steps,
-    check_training,
-    default_precision,
-    parts_of_cells,
-)
-from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StopOnInterrupt
+from .arguments import check_batches, check_modalities, check_steps, check_training, choose_precision, parts_of_cells
+from .callbacks import KeepWeights, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
-from .sizes import SAME_NAMES, TRAIN_SIZE, TrainingSizes, check_training_cells, choose_sizes
+from .run import Run, as_list
+from .sizes import TRAIN_SIZE, TrainingSizes, check_training_cells, choose_sizes
 from .splitter import PairedSplitter
 from .summary import SCORES, describe_batches, describe_result
 
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
 logger = logging.getLogger(f"scvi.{__name__}")
-#: What the stages are called in print.
-STAGES: Final = {"linear": "Linear branch", "full": "Full network"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What one call of `train` settled on before its first step."""
-
-    config: TrainConfig
-    sizes: TrainingSizes
-    splitter: PairedSplitter
-    stages: dict[str, int]  # epochs at most
-    monitor: str
-    scored: bool  # whether held-out cells allow the monitor to be computed
-    early_stopping: dict[str, Any] | None  # arguments of `EarlyStopping`, but for its patience
-    where: dict[str, Any]  # accelerator and devices
-    trainer: dict[str, Any]  # further arguments of scvi-tools' trainer
-
-    @property
-    def callbacks(self) -> list[Callback]:
-        """Those of the user."""
-        return _as_list(self.trainer.get("callbacks"))
-
-    @property
-    def device(self) -> torch.device:
-        """The device of this process."""
-        return device_of(**self.where)
-
-    def describe(self) -> str:
-        """What is logged when training begins."""
-        device = self.device
-        where = str(device) if self.sizes.world_size == 1 else f"{self.sizes.world_size} {device.type} devices"
-        stages = ", then ".join(f"{STAGES[stage].lower()} {n_epochs}" for stage, n_epochs in self.stages.items())
-        n_train, n_paired = self.splitter.n_train, self.splitter.n_paired
-        paired = f" ({n_paired:,} of them have several modalities)" if n_paired < n_train else ""
-        return (
-            f"Training on {where}: {n_train:,} cells{paired}, {self.splitter.n_val:,} validation cells, {self.sizes.describe()}. "
-            f"Epochs at most: {stages}." + (f" {SAME_NAMES}" if n_paired < n_train / 2 else "")
-        )
-
-    def trainer_of(self, stage: str, before: int, keep: KeepWeights, on_interrupt: StopOnInterrupt) -> dict[str, Any]:
-        """Arguments of scvi-tools' trainer for a stage before which the model was trained for ``before`` epochs."""
-        validates = self.splitter.n_val > 0
-        shows = self.trainer.get("enable_progress_bar", True) and is_first_process()
-        options = {"log_every_n_steps": 1, "simple_progress_bar": True, "progress_bar_refresh_rate": 1, **self.trainer}
-        callbacks = [EqualStart(), *self.callbacks, keep, on_interrupt]
-        if self.early_stopping is not None:
-            is_first = stage == next(iter(self.stages))
-            patience = self.sizes.patience if is_first else self.sizes.patience_of_network
-            callbacks.append(EarlyStopping(**self.early_stopping, patience=patience))
-        if options.pop("simple_progress_bar") and shows:
-            callbacks.append(ProgressBar(STAGES[stage], before, options.pop("progress_bar_refresh_rate")))
-        # without validation, scvi-tools' trainer would need a loader of held-out cells
-        every = self.trainer.get("check_val_every_n_epoch", 1) if validates else None
-        return {
-            **options, **self.where, "max_epochs": self.stages[stage], "callbacks": callbacks, "enable_progress_bar": shows,
-            "simple_progress_bar": False, "check_val_every_n_epoch": every, "num_sanity_val_steps": -1 if validates else 0,
-        }  # fmt: skip
 
 
 class ContrastiveTrainingMixin(FittingMixin):
@@ -246,12 +180,11 @@ class ContrastiveTrainingMixin(FittingMixin):
                 monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
                 trainer={
-                    "gradient_clip_val": gradient_clip_val, "precision": default_precision(accelerator) if precision is None else PRECISIONS[str(precision)],
+                    "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator),
                     **trainer_kwargs,
                 },
             )  # fmt: skip
             checkpoint = self._begin(run, checkpoint_dir, resume)
-            self._forget_classifier()
             self._run(run, checkpoint)
         if self.training_summary_["interrupted"]:
             warn("Training was interrupted. The model keeps its best weights so far and can be used.")
@@ -354,6 +287,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                     checkpoint.n_finished += 1
         finally:  # also after an error: the model then has its last good weights, and can be used
             if ended or keep.has_weights:  # else the model is as the training before left it
+                self._forget_classifier()
                 self.precision_ = str(run.trainer["precision"])
                 self.training_summary_ = {
                     **keep.found, "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
@@ -378,7 +312,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             keep.begin_stage(before, report)
             trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
             if checkpoint is not None:
-                trainer["plugins"] = [*_as_list(trainer.get("plugins")), AtomicCheckpointIO()]
+                trainer["plugins"] = [*as_list(trainer.get("plugins")), AtomicCheckpointIO()]
                 trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
             plan = self._training_plan_cls(self.module, config=run.config, micro_batch_size=run.sizes.micro_batch_size)
             with explained("train() cannot make a trainer of these arguments"):
@@ -412,7 +346,3 @@ class ContrastiveTrainingMixin(FittingMixin):
         self.module.eval()
         self.to_device(run.device)
         self.is_trained_ = True
-
-
-def _as_list(value: object) -> list:
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
