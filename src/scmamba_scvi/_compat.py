@@ -134,7 +134,10 @@ def drop_setup_with(model: Any, data: Any) -> Iterator[None]:
     with it, for other models. A setup that the user made stays: it may be used again.
     """
     store, uuid_key = type(model)._setup_adata_manager_store, scvi_constants()._SCVI_UUID_KEY
-    only_for_model = model.adata_manager is None and data is not None and data.uns.get(uuid_key) not in store
+    only_for_model = False
+    if model.adata_manager is None and data is not None:
+        known = store.get(data.uns.get(uuid_key))  # of a copy, it is that of the original
+        only_for_model = known is None or known.adata is not data
     yield
     if only_for_model:
         uuid = data.uns[uuid_key]

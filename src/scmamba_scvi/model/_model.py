@@ -227,6 +227,10 @@ class SCMAMBA(
         )  # fmt: skip
         if source is not None:
             kwargs.setdefault("extend_categories", True)
+        known = cls._setup_adata_manager_store.get(mdata.uns.get(_C._SCVI_UUID_KEY))
+        if known is not None and known.adata is not mdata:
+            # a copy, which needs a name of its own: with that of the original it would take its place
+            del mdata.uns[_C._SCVI_UUID_KEY]
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
 

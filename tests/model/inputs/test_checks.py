@@ -378,6 +378,15 @@ def test_a_mudata_without_setup_is_refused(mdata):
         SCMAMBA(mdata.copy())
 
 
+def test_the_setup_of_a_copy_leaves_the_original_set_up(mdata):
+    SCMAMBA.setup_mudata(mdata)
+    copy = mdata.copy()
+    SCMAMBA.setup_mudata(copy)
+    SCMAMBA.setup_mudata(copy)  # again, as after a mistake
+    assert SCMAMBA(mdata).adata is mdata
+    assert SCMAMBA(copy).adata is copy
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
