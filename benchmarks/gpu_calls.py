@@ -167,7 +167,7 @@ def untrained(mdata, preset: str, device: str, **options):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, preset=preset, **options)
     model.to_device(device)
-    fit_values(model.module, model._matrices(), np.arange(mdata.n_obs))
+    fit_values(model.module, model._matrices(), np.arange(mdata.n_obs), known_counts=True)
     model.is_initialized_ = model.is_trained_ = True
     model.precision_ = "bf16-mixed"
     for encoder in model.module.encoders.values():

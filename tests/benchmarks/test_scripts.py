@@ -1,9 +1,10 @@
-"""Every script shows its help; those on a trained model run and write the file that their docstring names."""
+"""Every script shows its help; those on a trained model, and those for a GPU at tiny sizes, run to the end."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,3 +95,15 @@ def test_all_stands_for_every_method_and_every_set(load):
     assert everything.sets == list(load("harness.sets").SETS)
     named = parser.parse_args(["--methods", "another"])
     assert (named.methods, named.sets) == (["another"], ["snareseq_mouse_cortex"])
+
+
+def test_the_calls_for_a_gpu_can_be_rehearsed_without_one():
+    """They run for minutes on a lent card, where a mistake costs the most."""
+    command = [sys.executable, "gpu_calls.py", "--device", "cpu", "--tiny", "--parts", "calls", "large"]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^what=(.*?) cells=", done.stdout, re.M) == [
+        "defaults: train() to the joint embedding",
+        "small: get_latent_representation",
+        "paper, 14 + 16 blocks, 1.15 million peaks: step",
+    ]
