@@ -393,6 +393,11 @@ def test_a_bug_keeps_its_traceback():
         raise ZeroDivisionError
 
 
+def test_an_output_named_like_an_input_is_answered_with_its_option(simulated, tmp_path):
+    result = run("convert", simulated, tmp_path / "out.zarr")
+    assert result.exit_code == 2 and f"name it with --out {tmp_path / 'out.zarr'}" in result.stderr
+
+
 # -- evaluate -------------------------------
 
 

@@ -58,6 +58,8 @@ def parse_files(texts: Sequence[str]) -> Path | dict[str, Path]:
     """A file, or a dict from modality to file where they are written as ``rna=a.h5ad``; all must be there."""
     named = [text.partition("=") for text in texts if "=" in text and not Path(text).exists()]
     if len(named) < len(texts) != 1:
+        if not named and not Path(texts[-1]).exists():  # as cp takes it
+            raise ScmambaError(f"There is no file {texts[-1]}. If it is the output, name it with --out {texts[-1]}.")
         raise ScmambaError("Name the modality of every file: rna=a.h5ad atac=b.h5ad.")
     if len({name for name, _, _ in named}) < len(named):
         raise ScmambaError(f"Each modality takes one file; got {', '.join(texts)}.")
