@@ -21,13 +21,10 @@ def history(n=6, names=("train_loss", "validation_loss", "foscttm_validation", "
     return {name: pd.DataFrame({name: values.get(name, np.linspace(5, 1, n))}, index=index) for name in names}
 
 
-def model_of(curves=None, n_validation=100, **summary):
+def model_of(curves=None, **summary):
     """What is read of a trained model."""
-    known = {"best_epoch": 2, "monitor": "foscttm_validation", "stage_starts": [0]}
-    return SimpleNamespace(
-        history=history() if curves is None else curves, validation_indices_=np.arange(n_validation),
-        training_summary_=known | summary,
-    )  # fmt: skip
+    known = {"best_epoch": 2, "monitor": "foscttm_validation", "stage_starts": [0], "validation_matches": [100]}
+    return SimpleNamespace(history=history() if curves is None else curves, training_summary_=known | summary)
 
 
 def titles(axes):
@@ -42,7 +39,7 @@ def levels(ax):
 
 
 def test_loss_and_retrieval_with_chance_and_best_epoch():
-    axes = pl.training(model_of(n_validation=200), figure=Figure())
+    axes = pl.training(model_of(validation_matches=[200]), figure=Figure())
     assert [title.split(" (")[0] for title in titles(axes)] == ["loss", "validation FOSCTTM", "validation recall@10"]
     assert levels(axes[1]) == [0.5] and levels(axes[2]) == [0.05]
     for ax in axes:
@@ -57,10 +54,17 @@ def test_chance_that_is_far_away_is_written_and_leaves_the_curve_its_room():
     assert [text.get_text() for text in ax.texts] == ["chance: 0.50, far above"]
 
 
-def test_a_model_brings_its_history_and_its_number_of_held_out_cells():
-    assert levels(pl.training(model_of(), figure=Figure())[2]) == [0.1]
-    # more than are held out by default
-    assert levels(pl.training(model_of(n_validation=20_000), figure=Figure())[2]) == [0.0005]
+@pytest.mark.parametrize(
+    ("matches", "chance"),
+    [([100], [0.1]), ([20_000], [0.0005]), ([5], [1.0]), ([100, 20, 50], [0.8 / 3]), ([], [])],
+    ids=["one_pair", "more_than_are_held_out_by_default", "fewer_than_ten", "three_modalities", "none"],
+)
+def test_chance_of_recall_is_the_mean_over_the_pairs_of_modalities(matches, chance):
+    curves = history()
+    curves["recall_at_10_validation"] += 0.5  # high enough for all lines
+    assert levels(pl.training(model_of(curves, validation_matches=matches), figure=Figure())[2]) == pytest.approx(
+        chance
+    )
 
 
 def marked(axes):

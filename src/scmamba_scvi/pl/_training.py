@@ -31,7 +31,8 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
     Parameters
     ----------
     model
-        A trained model: its ``history``, its stages, which epoch's weights it kept, and how many validation cells it has.
+        A trained model: its ``history``, its stages, which epoch's weights it kept, and how many validation
+        cells each two modalities share.
     figure
         Draw into this empty figure; ``None`` makes one with pyplot.
 
@@ -57,17 +58,16 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
         raise ScmambaError(
             f"There is no training to draw: train the model first (history has {sorted(curves) or 'no entries'})."
         )
-    held_out = model.validation_indices_  # their number only: all are scored
-    n_validation = 0 if held_out is None else len(held_out)
-
+    summary = model.training_summary_
+    # recall is a mean over the pairs of modalities, which may share different numbers of cells
+    matches = summary.get("validation_matches")
+    chance_of_recall = float(np.mean([min(10 / n, 1.0) for n in matches])) if matches else None
     panels: list[tuple[str, dict[str, pd.Series], float | None]] = [(LOSS, losses, None)]
-    chance_of_recall = min(10 / n_validation, 1.0) if n_validation else None
     for name, better, chance in (("FOSCTTM", "lower", 0.5), ("recall@10", "higher", chance_of_recall)):
         key = f"{name.lower().replace('@', '_at_')}_validation"
         if key in curves:
             panels.append((f"validation {name} ({better} is better)", {"validation": curves[key]}, chance))
     figure = figure_or_new(figure, 3.6 * len(panels), 3.0)
-    summary = model.training_summary_
     # None: the weights kept are those before the first step, or were not chosen
     best = None if summary["best_epoch"] is None or summary["monitor"] not in curves else summary["best_epoch"] + 1
     starts = [row + 1 for row in summary["stage_starts"]]

@@ -34,9 +34,10 @@ def test_a_modality_of_few_among_many_cells_enters_the_initialization(quick, mon
     mdata = mudata.MuData({**whole.mod, "atac": whole["atac"][:15].copy()})
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, encoder="linear")
-    model.train(**quick, datasplitter_kwargs={"external_indexing": [np.arange(500), np.arange(500, 600), []]})
+    model.train(**quick, datasplitter_kwargs={"external_indexing": [np.r_[5:500], np.r_[:5, 500:600], []]})
     embedded = np.isfinite(model.get_latent_representation(modality="atac")).all(axis=1)
     assert embedded.sum() == 15
+    assert sorted(model.training_summary_["validation_matches"]) == [5, 5, 105]
 
 
 def test_negative_values_are_read_as_they_are_or_refused(quick):

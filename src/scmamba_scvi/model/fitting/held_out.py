@@ -43,9 +43,13 @@ def apply_to_cells(
     return found
 
 
-def can_be_scored(present: Iterable[np.ndarray]) -> bool:
-    """Whether two held-out cells or more have the same two modalities, given who has each modality ``(n,)``."""
-    return any(int((a & b).sum()) > 1 for a, b in itertools.combinations(present, 2))
+def match_counts(present: Iterable[np.ndarray]) -> list[int]:
+    """Held-out cells with both, for each two modalities that two or more have, given who has each ``(n,)``.
+
+    An empty list: nothing can be scored.
+    """
+    counts = [int((a & b).sum()) for a, b in itertools.combinations(present, 2)]
+    return [n for n in counts if n > 1]
 
 
 def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float]:

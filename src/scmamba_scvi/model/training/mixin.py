@@ -17,7 +17,7 @@ from scvi.train import TrainRunner
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
 from ...config import TrainConfig, check_names
 from ...errors import ScmambaError
-from ..fitting.held_out import can_be_scored
+from ..fitting.held_out import match_counts
 from ..fitting.mixin import FittingMixin
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import n_modalities_of_cells
@@ -162,7 +162,10 @@ class ContrastiveTrainingMixin(FittingMixin):
         device = device_of(accelerator, devices) if world_size == 1 else torch.device("cpu")
         with limited_threads(), self.adata_manager.kept_on(device):
             sizes, splitter = self._size_and_split(config, world_size, counts, split)
-            scored = self._can_score(splitter, early_stopping_monitor)
+            matches = match_counts(
+                self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in kinds_in(self.adata, self.kinds)
+            )
+            scored = self._can_score(splitter.n_val, matches, early_stopping_monitor)
             if early_stopping and scored:
                 check_steps(trainer_kwargs.get("max_steps"), splitter.n_train, sizes.cells_per_step)
             stopping = {
@@ -177,7 +180,8 @@ class ContrastiveTrainingMixin(FittingMixin):
                     linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_,
                     has_network=self.config.encoder != "linear",
                 ),
-                monitor=early_stopping_monitor, scored=scored, early_stopping=stopping if early_stopping and scored else None,
+                monitor=early_stopping_monitor, scored=scored, matches=matches,
+                early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
                 trainer={
                     "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator),
@@ -231,14 +235,12 @@ class ContrastiveTrainingMixin(FittingMixin):
                 "train_classifier again."
             )
 
-    def _can_score(self, splitter: PairedSplitter, monitor: str) -> bool:
+    def _can_score(self, n_val: int, matches: list[int], monitor: str) -> bool:
         """Whether the held-out cells allow the score to be computed; a warning says that there are too few."""
-        kinds = kinds_in(self.adata, self.kinds)
-        present = [self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in kinds]
-        if not splitter.n_val or monitor == "validation_loss" or can_be_scored(present):
-            return splitter.n_val > 0
+        if not n_val or monitor == "validation_loss" or matches:
+            return n_val > 0
         warn(
-            f"No score can be computed from {splitter.n_val} validation cells, as no two of them have the same two "
+            f"No score can be computed from {n_val} validation cells, as no two of them have the same two "
             f"modalities: training does not stop early, and the last weights are kept. Raise validation_size."
         )
         return False
@@ -290,7 +292,8 @@ class ContrastiveTrainingMixin(FittingMixin):
                 self._forget_classifier()
                 self.precision_ = str(run.trainer["precision"])
                 self.training_summary_ = {
-                    **keep.found, "monitor": run.monitor, "interrupted": on_interrupt.interrupted,
+                    **keep.found, "monitor": run.monitor, "validation_matches": run.matches,
+                    "interrupted": on_interrupt.interrupted,
                     "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
                     "max_epochs": sum(run.stages.values()), "precision": self.precision_,
                 }  # fmt: skip

@@ -29,6 +29,7 @@ class Run:
     stages: dict[str, int]  # epochs at most
     monitor: str
     scored: bool  # whether held-out cells allow the monitor to be computed
+    matches: list[int]  # held-out cells with both, of each two modalities
     early_stopping: dict[str, Any] | None  # arguments of `EarlyStopping`, but for its patience
     where: dict[str, Any]  # accelerator and devices
     trainer: dict[str, Any]  # further arguments of scvi-tools' trainer
