@@ -37,7 +37,7 @@ def mixing_by_type(
     Parameters
     ----------
     data, embeddings, cells, max_cells
-        As in :func:`evaluate_integration`. Methods without embeddings of two modalities have no rows.
+        As in :func:`evaluate_integration`.
     labels_key
         Cell types: a column of ``obs``, or the values themselves. Cells without one are neighbours, but are in no row.
     random_state
@@ -48,7 +48,7 @@ def mixing_by_type(
     One row for each method, two modalities and type (levels ``method``, ``modalities`` such as ``"rna, atac"``, ``type``),
     with the number of ``cells`` and the mean of :func:`other_modality` over them: 0.5 is a perfect mix, below 0.25 the
     modalities lie apart. Neighbours are searched among all cells with both modalities, of any type. The mean of
-    few cells is uncertain.
+    few cells is uncertain. Methods without embeddings of two modalities have no rows.
 
     Raises
     ------
