@@ -70,7 +70,7 @@ def test_where_modalities_lie_apart_is_said_once_for_all_methods(mdata):
 def test_modalities_that_lie_together_are_not_warned_of(mdata):
     mdata.obs["type"] = mdata.obs["type"].fillna("d")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         evaluate_integration(
             mdata, {"near": two(mdata, "near")}, labels_key="type", metrics="other modality", progress=False
         )

@@ -403,7 +403,7 @@ def test_rows_that_are_not_finite_are_left_out_and_counted():
     )
     assert table["bio", "kNN accuracy"].item() == pytest.approx(metrics.knn_accuracy(parts["joint"][5:], labels[5:]))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of the cells asked for, all are finite
+        warnings.simplefilter("error", UserWarning)  # of the cells asked for, all are finite
         evaluate_integration(cells(parts), {"m": parts}, metrics="FOSCTTM", cells=range(7, 60), progress=False)
 
 
