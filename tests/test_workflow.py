@@ -199,6 +199,17 @@ def test_coordinates_of_an_earlier_model_do_not_stay_beside_new_clusters(monkeyp
     assert not any("X_umap_scmamba" in part.obsm for part in parts) and all("X_umap" in part.obsm for part in parts)
 
 
+def test_an_embedding_of_a_modality_that_is_not_used_does_not_stay(integrated):
+    """It lies in the space of the earlier model: scores and figures would compare the two."""
+    mdata = simulate_multiome(**SMALL, seed=0)
+    third = mdata["rna"].copy()
+    third.obsm["X_scmamba"] = third.obsm["X_umap_scmamba"] = third.obsm["X_umap"] = np.ones((third.n_obs, 2))
+    mdata = mudata.MuData({**{key: part.copy() for key, part in mdata.mod.items()}, "third": third})
+    workflow.integrate(mdata, modalities={"rna": "rna", "atac": "atac"}, seed=3, **FAST)
+    assert list(mdata["third"].obsm) == ["X_umap"]
+    assert {"X_scmamba", "X_umap_scmamba"} <= {*mdata["rna"].obsm}
+
+
 @pytest.mark.parametrize("genome", [None, "mm10"])
 def test_arguments_of_setup_reach_it(genome):
     mdata = simulate_multiome(**SMALL, seed=0)
@@ -235,6 +246,12 @@ def test_bad_arguments_change_nothing():
     for name, value in (("n_latent", 16), ("preset", "base")):
         with pytest.raises(ScmambaError, match=rf"integrate\(mdata, {name}=...\)"):
             workflow.integrate(mdata, model_kwargs={name: value})
+    for column in ("leiden_scmamba", "validation_scmamba"):  # they would be replaced, and scored against themselves
+        mdata.obs[column] = "a"
+        for argument in ("labels_key", "batch_key"):
+            with pytest.raises(ScmambaError, match=rf"{argument}='{column}' names a column that integrate replaces"):
+                workflow.integrate(mdata, **{argument: column})
+        assert (mdata.obs[column] == "a").all()
     assert "X_scmamba" not in mdata.obsm and "X_scmamba" not in mdata["rna"].obsm
 
 

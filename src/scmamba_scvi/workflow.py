@@ -108,6 +108,11 @@ def integrate(
         raise ScmambaError(
             f"{name} is an argument of integrate: pass integrate(mdata, {name}=...), not in model_kwargs."
         )
+    for argument, column in (("labels_key", labels_key), ("batch_key", batch_key)):
+        if column in (CLUSTER_KEY, VALIDATION_KEY):
+            raise ScmambaError(
+                f"{argument}={column!r} names a column that integrate replaces: copy it under another name first."
+            )
     device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
     if model_dir is not None:
         check_folder(Path(model_dir), overwrite)
@@ -138,21 +143,21 @@ def integrate(
         cells = _graph(mdata.obsm[OBSM_KEY][has_embedding], seed)
         sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
         mdata.obs[CLUSTER_KEY] = cells.obs["leiden"].set_axis(mdata.obs_names[has_embedding])  # missing for the others
+        for part in (mdata, *mdata.mod.values()):
+            part.obsm.pop(UMAP_KEY, None)  # of an earlier model: figures would draw it beside the new clusters
         if umap:
             logger.info("Fitting UMAP coordinates.")
             _write_umap([mdata], seed)
             # together, as they share one space, so that their panels can be compared
             _write_umap([mdata[key] for key in model.kinds.values()], seed)
-        else:
-            for part in (mdata, *mdata.mod.values()):
-                part.obsm.pop(UMAP_KEY, None)  # of an earlier model: figures would draw it beside the new clusters
     return model
 
 
 def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
     """Write the joint embedding into ``mdata.obsm`` and each modality's own embedding into its ``obsm``.
 
-    Both are called ``"X_scmamba"``, and replace what has this name. Cells without an embedding have rows of NaN.
+    Both are called ``"X_scmamba"``, and replace what has this name. Cells without an embedding have rows of NaN. A
+    modality that the model lacks has none afterwards: that of an earlier model lies in another space.
 
     Parameters
     ----------
@@ -178,9 +183,12 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
         key: model.get_latent_representation(mdata, modality=kind) for kind, key in kinds_in(mdata, model.kinds).items()
     }
     mdata.obsm[OBSM_KEY] = joint
-    for key, z in of_all_cells.items():
-        # by name: a modality may hold fewer cells, and in another order
-        mdata[key].obsm[OBSM_KEY] = z[mdata.obs_names.get_indexer(mdata[key].obs_names)]
+    for key, part in mdata.mod.items():
+        if key in of_all_cells:
+            # by name: a modality may hold fewer cells, and in another order
+            part.obsm[OBSM_KEY] = of_all_cells[key][mdata.obs_names.get_indexer(part.obs_names)]
+        else:
+            part.obsm.pop(OBSM_KEY, None)  # of an earlier model, in another space
 
 
 def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None) -> pd.DataFrame:

@@ -88,6 +88,15 @@ def test_a_kind_of_modality_has_its_colour_whatever_stands_beside_it():
     assert {to_hex(c).upper() for c in points.get_facecolors()} == {FEW[1]}
 
 
+def test_coordinates_of_other_tools_are_drawn_in_one_plane_only_if_asked():
+    """Scanpy lays out each modality in a plane of its own: one above the other they would look apart."""
+    mdata = embedded()
+    for part in (mdata, *mdata.mod.values()):
+        part.obsm["X_umap"] = part.obsm["X_umap_scmamba"]
+    assert titles(draw(mdata, "cell_type", basis="X_umap")) == ["cell_type"]
+    assert titles(draw(mdata, "cell_type", basis="X_umap", modalities=["rna", "atac"])) == ["modality", "cell_type"]
+
+
 def test_a_single_modality_needs_no_list():
     (ax,) = draw(embedded(), modalities="rna")
     assert legend_of(ax) == ["rna"]

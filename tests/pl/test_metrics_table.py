@@ -37,6 +37,16 @@ def draw(scores):
     return ax
 
 
+def test_rounding_leads_to_no_colour_beyond_the_hues():
+    """The best of these values was rounded to a goodness above 1, and its colour to less than nothing."""
+    values = [0.8259572222, 0.5321604735, 0.8132440954]
+    table = pd.DataFrame({("bio", "ARI"): values}, index=list("abc"))
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    assert sum(isinstance(patch, Circle) for patch in draw(table).patches) == 3
+    for seed in range(20):
+        draw(scores_of(("first", "second"), seed=seed))
+
+
 def texts(ax):
     return [text.get_text() for text in ax.texts if text.get_text()]
 

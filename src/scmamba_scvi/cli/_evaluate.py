@@ -99,7 +99,7 @@ def evaluate(
 
         from .. import pl
         from ..data import open_mudata, read
-        from ..metrics import METRICS, evaluate_integration, mixing_by_type
+        from ..metrics import METRICS, evaluate_integration
 
         for name in metric or ():
             if name not in METRICS:
@@ -117,16 +117,23 @@ def evaluate(
         out.print(_table(scores, lower, title))
         say(ON_ALL if validation is None else ON_VALIDATION)
         _write(scores, csv)
-        save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)
         if labels_key is not None and ("omics", "other modality") in scores:
-            try:
-                by_type = mixing_by_type(mdata, embeddings, labels_key=labels_key, **chosen)
-            except ScmambaError as error:  # none of these cells has a type; the other scores are there
-                say(in_options(str(error)), "[yellow]Note:[/yellow] ", err)
-                return
-            out.print(_table_by_type(by_type))
-            say(BY_TYPE)
-            _write(by_type, by_type_csv)
+            _report_by_type(mdata, embeddings, labels_key, chosen, by_type_csv)
+        save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)
+
+
+def _report_by_type(mdata: MuData, embeddings: Any, labels_key: str, chosen: dict[str, Any], path: Path) -> None:
+    """Print and write how well the modalities mix in each type."""
+    from ..metrics import mixing_by_type
+
+    try:
+        by_type = mixing_by_type(mdata, embeddings, labels_key=labels_key, **chosen)
+    except ScmambaError as error:  # none of these cells has a type; the other scores are there
+        say(in_options(str(error)), "[yellow]Note:[/yellow] ", err)
+        return
+    out.print(_table_by_type(by_type))
+    say(BY_TYPE)
+    _write(by_type, path)
 
 
 def _outputs(file: Path, out: str | None) -> tuple[Path, Path, Path]:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from mudata import MuData
 
 from .._columns import obs_column
-from .._keys import UMAP_KEY
+from .._keys import OBSM_KEY, UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
@@ -65,7 +65,8 @@ def integration(
     color
         Columns of ``mdata.obs`` or of a modality's ``obs``, one panel each; numbers get a colour bar.
     modalities
-        Whether to start with a panel that shows each cell once per modality; or the modalities to show.
+        Whether to start with a panel that shows each cell once per modality; or the modalities to show. ``True``: where
+        ``basis`` is a key of this package, as only then their coordinates are sure to share a plane.
     basis
         Key of ``obsm``, such as ``"X_umap"`` for coordinates from scanpy.
     figure
@@ -121,7 +122,8 @@ def _panels(
         raise ScmambaError("color must be columns of obs, or () for none; got None.")
     joint, panels = coordinates(mdata, basis), []
     if isinstance(modalities, bool):
-        modalities = [key for key in mdata.mod if modalities and basis in mdata[key].obsm]
+        together = modalities and basis in (UMAP_KEY, OBSM_KEY)
+        modalities = [key for key in mdata.mod if together and basis in mdata[key].obsm]
     modalities = [modalities] if isinstance(modalities, str) else modalities
     for key in modalities:
         if key not in mdata.mod:

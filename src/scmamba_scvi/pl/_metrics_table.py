@@ -183,7 +183,8 @@ def _goodness(values: np.ndarray, lower_is_better: bool) -> np.ndarray:
     if not len(known):
         return values
     low, high = known.min(), known.max()
-    good = 0.5 + (values - (low + high) / 2) / max(high - low, LEAST_SPAN)
+    # rounding may lead beyond the ends
+    good = np.clip(0.5 + (values - (low + high) / 2) / max(high - low, LEAST_SPAN), 0, 1)
     return 1 - good if lower_is_better else good
 
 

@@ -57,6 +57,12 @@ class Coordinates:
         """Chromosome of each feature as text, ``""`` where there is none, object ``(f,)``."""
         return np.array([*self.chroms, ""], dtype=object)[self.chrom]
 
+    def completed(self, other: "Coordinates") -> "Coordinates":
+        """These coordinates, and where a feature has none, or no strand, those of ``other`` ``(f,)``."""
+        placed, names = self.placed, np.where(self.placed, self.names(), other.names())
+        start, end = np.where(placed, self.start, other.start), np.where(placed, self.end, other.end)
+        return _coordinates(names, start, end, np.where(self.strand != 0, self.strand, other.strand))
+
 
 def parse_coordinates(var: pd.DataFrame) -> Coordinates:
     """Coordinates of the features of ``var``.
@@ -81,9 +87,7 @@ def parse_coordinates(var: pd.DataFrame) -> Coordinates:
         if found is not None:
             _check_ends(*found[1:], names[todo])
             chrom[todo], start[todo], end[todo] = found
-    code, spellings = pd.factorize(chrom, sort=False)
-    chroms, code_of = _number_chromosomes(spellings)
-    return Coordinates(chroms, code_of[code], start, end, parse_strands(var))
+    return _coordinates(chrom, start, end, parse_strands(var))
 
 
 def parse_strands(var: pd.DataFrame) -> np.ndarray:
@@ -119,6 +123,13 @@ def natural_order(chrom: str) -> tuple:
         return (1, "XYZWM".index(key.upper()), key)
     # text and numbers alternate, so pieces at one position have one type and can be compared
     return (2, 0, "", tuple(int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", key))), key)
+
+
+def _coordinates(names: np.ndarray, start: np.ndarray, end: np.ndarray, strand: np.ndarray) -> Coordinates:
+    """Coordinates from the chromosome of each feature as text, ``""`` where there is none."""
+    code, spellings = pd.factorize(names, sort=False)
+    chroms, code_of = _number_chromosomes(spellings)
+    return Coordinates(chroms, code_of[code], start, end, strand)
 
 
 def _number_chromosomes(spellings: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:

@@ -129,6 +129,40 @@ def test_new_data_take_the_strands_of_the_model(table, tmp_path):
     assert (here < 0).any() and (here > 0).any()
 
 
+def test_coordinates_of_the_data_count_and_the_model_s_fill_their_gaps():
+    """As after `annotate_genome` of a trained model's data, of all genes or of those that had none."""
+    mdata = simulate_multiome(n_cells=300, n_genes=200, n_peaks=600, n_cell_types=2, seed=0)
+    places = mdata["rna"].var[PLACES].astype({"chrom": str, "strand": str})
+    mdata["rna"].var[PLACES] = places
+    hidden = np.arange(200) % 2 == 1
+    mdata["rna"].var.loc[hidden, PLACES] = ["", -1, -1, ""]
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    some = model.get_region_links()
+    mdata["rna"].var[PLACES] = places
+    every = model.get_region_links()
+    assert {*every["gene"]} - {*some["gene"]} <= {*mdata["rna"].var_names[hidden]} and len(every) > 1.5 * len(some)
+    mdata["rna"].var.loc[~hidden, PLACES] = ["", -1, -1, ""]  # the model has these
+    both = model.get_region_links().set_index(["gene", "peak"])["distance"]
+    assert both.sort_index().equals(every.set_index(["gene", "peak"])["distance"].sort_index())
+    mdata["rna"].var[PLACES] = places.assign(start=places["start"] + 5, end=places["end"] + 5)
+    moved = model.get_region_links().set_index(["gene", "peak"])["distance"]
+    away = (moved - every.set_index(["gene", "peak"])["distance"]).dropna()
+    assert {*away.abs()} == {5} and len(away) > 0.9 * len(every)
+
+
+def test_chromosomes_of_another_naming_are_no_empty_table(linked):
+    model, mdata = linked
+    refseq = mdata.copy()
+    numbers = refseq["rna"].var["chrom"].astype(str).str.removeprefix("chr")
+    refseq["rna"].var["chrom"] = "NC_0000" + numbers.str.zfill(2) + ".11"
+    with pytest.raises(ScmambaError, match=r"no chromosome in common, 'NC_.*.11' or 'chr1' for instance"):
+        model.get_region_links(refseq)
+    with pytest.warns(UserWarning, match="No peak lies within 0 bases of these genes"):
+        assert model.get_region_links(genes=mdata["rna"].var_names[:1], max_distance=0).empty
+
+
 def test_genes_without_strands_are_said_to_begin_at_their_start(linked, table):
     model, mdata = linked
     unknown = mdata.copy()

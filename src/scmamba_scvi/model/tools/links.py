@@ -14,7 +14,7 @@ from ..._compat import warn
 from ...errors import ScmambaError
 from ...ops.csr import transposed_product
 from ...pp import value_transform
-from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates, parse_strands
+from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
 from ..inputs.arguments import feature_positions
 from ..inputs.matrices import in_parts
 from .cells import as_mudata, embed_modality, key_of, refuse_anndata
@@ -59,7 +59,7 @@ class LinksMixin(EmbeddingMixin):
         max_distance
             Largest distance in bases between the start of transcription and the centre of a peak, in either direction.
             Transcription starts at the start of the gene, or at its end where ``var["strand"]`` is ``"-"`` or, as Ensembl
-            writes it, -1; data that come without strands take those of the model's own. Within 250,000 bases are
+            writes it, -1. Features without coordinates or strand in the data have those of the model. Within 250,000 bases are
             most known enhancers of a gene; a larger window has more pairs, which makes every q larger.
         batch_size
             Cells of a minibatch; changes speed only.
@@ -90,8 +90,8 @@ class LinksMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            There are no genes or no peaks, or none with coordinates; one of ``genes`` is unknown or has none; the model is
-            not trained.
+            There are no genes or no peaks, or none with coordinates; they have no chromosome in common; one of ``genes`` is
+            unknown or has no coordinates; the model is not trained.
 
         References
         ----------
@@ -117,13 +117,20 @@ class LinksMixin(EmbeddingMixin):
         with as_mudata(self, adata) as mdata:
             genes_at, peaks_at = (self._coordinates_for_links(mdata, kind) for kind in ("rna", "atac"))
             asked = self._genes_to_link(genes, genes_at)
-            forward = self._strands_for_links(mdata) != -1  # also where no strand is known
             gene_vectors, _ = self._feature_vectors(mdata, "rna", batch_size)
             peak_vectors, n_cells = self._feature_vectors(mdata, "atac", batch_size)
+        if not genes_at.strand.any():
+            warn(
+                "No strand of a gene is known, so each is taken to be transcribed from its start, which is its end for about "
+                "half of them: annotate_genome(mdata, gtf=...) writes the strands."
+            )
+        forward = genes_at.strand != -1  # also where no strand is known
         start = np.where(forward, genes_at.start, genes_at.end)
         centre = (peaks_at.start + peaks_at.end) // 2
         chrom_of_gene, chrom_of_peak = _common_chromosomes(genes_at, peaks_at)
         gene, peak = _pairs(asked, start, chrom_of_gene, centre, chrom_of_peak, max_distance)
+        if not len(gene):
+            warn(f"No peak lies within {max_distance:,} bases of these genes: the table is empty.")
         correlation, z = _compare(gene_vectors, peak_vectors, gene, peak, chrom_of_peak, _classes(n_cells))
         p = norm.sf(z)
         known = np.isfinite(p)
@@ -143,29 +150,16 @@ class LinksMixin(EmbeddingMixin):
         return pd.DataFrame({name: values[order] for name, values in columns.items()})
 
     def _coordinates_for_links(self, mdata: MuData, kind: str) -> Coordinates:
-        """Coordinates of the features of ``kind``: the model's own, or those of the data if the model has none."""
-        where = self.coordinates(kind)
+        """Coordinates of the features of ``kind``: those of the data, which may be newer, else the model's own."""
         key = key_of(self, mdata, kind)
-        if not where.placed.any():
-            where = parse_coordinates(mdata.mod[key].var.reindex(self.feature_names(kind)))
+        of_data = parse_coordinates(mdata.mod[key].var.reindex(self.feature_names(kind)))
+        where = of_data.completed(self.coordinates(kind))
         if not where.placed.any():
             advice = "annotate_genome(mdata, gtf=...) gives them" if kind == "rna" else "write chrom, start and end"
             raise ScmambaError(
                 f"No feature of {key!r} has coordinates, so no peak is known to be near a gene: {advice}."
             )
         return where
-
-    def _strands_for_links(self, mdata: MuData) -> np.ndarray:
-        """Strands of the genes: those of the data, or the model's own where the data have none; warns where neither has."""
-        var = mdata.mod[key_of(self, mdata, "rna")].var.reindex(self.feature_names("rna"))
-        for strand in (parse_strands(var), self.coordinates("rna").strand):
-            if strand.any():
-                return strand
-        warn(
-            "No strand of a gene is known, so each is taken to be transcribed from its start, which is its end for about half "
-            "of them: annotate_genome(mdata, gtf=...) writes the strands."
-        )
-        return strand
 
     def _genes_to_link(self, genes: Sequence[str] | None, where: Coordinates) -> np.ndarray:
         """Positions of the genes, in the order of the model."""
@@ -176,7 +170,8 @@ class LinksMixin(EmbeddingMixin):
         nowhere = self.feature_names("rna")[at[~where.placed[at]]]
         if len(nowhere):
             raise ScmambaError(
-                f"{len(nowhere):,} of {len(at):,} genes have no coordinates, such as {nowhere[0]!r}: leave them out."
+                f"{len(nowhere):,} of {len(at):,} genes have no coordinates, such as {nowhere[0]!r}: leave them out, or "
+                "annotate_genome(mdata, gtf=...) places them."
             )
         return at
 
@@ -206,6 +201,12 @@ def _common_chromosomes(genes: Coordinates, peaks: Coordinates) -> tuple[np.ndar
     """Number of each feature's chromosome, the same for all spellings of it (chr1, 1), -1 where there is none."""
     # features without a chromosome have -1 there: the last entry
     keys = [np.array([*map(chromosome_key, where.chroms), None], object)[where.chrom] for where in (genes, peaks)]
+    if not {*keys[0]} & {*keys[1]} - {None}:
+        names = " or ".join(repr(where.chroms[0]) for where in (genes, peaks))
+        raise ScmambaError(
+            f"Genes and peaks have no chromosome in common, {names} for instance: write the chromosomes of both in one way, "
+            "such as chr1, in the column of var that has them."
+        )
     numbers = pd.factorize(np.concatenate(keys))[0]
     return numbers[: len(keys[0])], numbers[len(keys[0]) :]
 
