@@ -35,6 +35,17 @@ def test_the_joint_embedding_of_a_cell_without_any_modality_is_zero(trained):
     torch.testing.assert_close(z[:5].norm(dim=1), torch.ones(5))
 
 
+def test_the_alignment_is_not_rounded_by_autocast(trained):
+    """Confidences are fitted while a GPU trains in bf16, to the vectors that users get afterwards."""
+    module = trained.module.eval()
+    with torch.no_grad():
+        z = module.encode(counts_of(trained, "rna"), "rna")
+        exact = module.align(z, "rna")
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(module.align(z, "rna"), exact)
+    assert not torch.allclose(exact, z)
+
+
 def test_the_loss_does_not_depend_on_the_order_of_the_cells(trained):
     module, dataset = trained.module.eval(), trained.adata_manager.create_torch_dataset()
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))

@@ -32,6 +32,24 @@ def test_svd_equals_numpys(sparse):
     np.testing.assert_allclose(found.components.T @ found.components, np.eye(4), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "variances",
+    [
+        pytest.param(30 * np.arange(1, 201) ** -0.3, id="they fall slowly, as those of accessibility"),
+        pytest.param(np.r_[300, np.geomspace(12, 3, 19), np.ones(180)], id="one dominates, as the depth of raw counts"),
+    ],
+)
+def test_all_directions_are_found(variances):
+    """The space of 20 components, by the sine of its largest angle to numpy's: few passes lose slow ones, float32 small ones."""
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.normal(size=(n, len(variances))))[0] for n in (600, 300))
+    x = torch.from_numpy((u * variances) @ v.T).float()
+    x -= x.mean(0)
+    found = truncated_svd(blocks_of(x), 300, 20)
+    exact = np.linalg.svd(x.double().numpy(), full_matrices=False)[2][:20]
+    assert np.linalg.svd(exact @ found.components.numpy(), compute_uv=False).min() > 0.99
+
+
 def test_correlations_equal_scikit_learns():
     x, y = two_modalities(noise=2.0)
     svds = {"rna": truncated_svd(blocks_of(x), 60, 6), "atac": truncated_svd(blocks_of(y), 40, 6)}

@@ -108,7 +108,22 @@ class SCMAMBAModule(BaseModuleClass):
         -------
         Unit vectors ``(n, z)``; rows of cells that lack the modality are zero.
         """
-        z = self.encode(counts, kind, present)
+        return self.align(self.encode(counts, kind, present), kind)
+
+    def align(self, z: Tensor, kind: str) -> Tensor:
+        """Embeddings of one modality brought to the others, in float32 also under autocast, so that all have the same.
+
+        Parameters
+        ----------
+        z
+            Unit vectors ``(n, z)`` of `encode`.
+        kind
+            Kind of modality.
+
+        Returns
+        -------
+        Unit vectors ``(n, z)``, as they were if the model has no alignment.
+        """
         with torch.autocast(z.device.type, enabled=False):
             return z if self.alignment is None else self.alignment(z.float(), kind)
 

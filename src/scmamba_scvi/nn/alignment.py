@@ -129,7 +129,7 @@ class Alignment(nn.Module):
         """Match mean and covariance of the modalities, over cells that the encoders were not trained on.
 
         On training cells the modalities agree too well to show how they differ. Only cells that have both modalities are
-        compared: cells of one alone may be others. The modality that is paired most goes half-way to all its partners, then
+        compared: cells of one alone may be others. The modality that is paired most goes half-way to all the others, then
         each next one to those that are placed. What few cells do not determine is left as it is: the difference of the means
         is shrunk by the part of its square that chance gives it (James and Stein 1961). Covariances are shrunk to their mean:
         variances along its principal axes by ``20 / (20 + cells)``, what there is between these axes by ``2 z / (2 z + cells)``.
@@ -148,11 +148,11 @@ class Alignment(nn.Module):
         n_paired = {a: sum(int((present[a] & present[b]).sum()) for b in z if b != a) for a in z}
         placed: dict[str, Tensor] = {}
         for kind in sorted(z, key=lambda k: -n_paired[k]):
-            partners = placed or {k: x for k, x in recalled.items() if k != kind}
-            shared = {k: present[kind] & present[k] for k in partners}
+            others = placed or {k: x for k, x in recalled.items() if k != kind}
+            shared = {k: present[kind] & present[k] for k in others}
             own = torch.cat([recalled[kind][both] for both in shared.values()])
-            theirs = torch.cat([partners[k][both] for k, both in shared.items()])
-            n_cells = int(torch.stack([*shared.values()]).any(0).sum())  # one that has both partners is still one cell
+            theirs = torch.cat([others[k][both] for k, both in shared.items()])
+            n_cells = int(torch.stack([*shared.values()]).any(0).sum())  # one that has both others is still one cell
             if n_cells >= min_cells:
                 unmoved = torch.cat([recalled[k][both] for k, both in shared.items()])
                 matrix, offset = _map_to(theirs, own, unmoved, n_cells, half_way=not placed)

@@ -59,6 +59,8 @@ def coefficient_alpha(values: Iterable[Tensor], components: Tensor) -> Tensor:
         of_features += torch.stack([column_sums(x), column_sums(x, stored(x).double().square())])
         n_cells += len(score)
     feature, score = (square / n_cells - (total / n_cells).square() for total, square in (of_features, of_scores))
-    apart = feature.clamp_min(0) @ components.double().square()  # variance of the scores if features were independent
+    apart = (
+        feature.clamp_min(0).float() @ components.square()
+    ).double()  # variance of the scores if features were independent
     alpha = (1 - apart / score.clamp_min(torch.finfo(torch.float64).tiny)) * f / max(1, f - 1)
     return torch.where(score > 0, alpha, 0.0).clamp(0, 1).float()

@@ -8,6 +8,7 @@ between the modalities, without which cells are matched far worse ("CCA" beside 
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -19,6 +20,8 @@ from ..ops.csr import column_sums, product, scatter_rows, transposed_product
 OVERSAMPLE = 10
 #: Of the polynomial between two orthogonalisations: higher ones separate directions better, and lose small ones in float32.
 FILTER_DEGREE = 3
+#: How much one filter may amplify the leading direction: what rounding leaves of it in other columns must not outgrow them.
+MOST_AMPLIFIED = 1e6
 
 #: Begins a pass over the data: row blocks ``(cells of the block, f)``, dense or CSR, the same in every pass.
 Blocks = Callable[[], Iterable[Tensor]]
@@ -60,12 +63,12 @@ def truncated_svd(
     scores, image, mean = _random_scores(blocks, first)
     left = n_passes - 2
     while left > 0:
-        degree = min(FILTER_DEGREE, left)
-        scores, image = _filtered(blocks, mean, scores, image, degree)
+        scores, image, degree = _filtered(blocks, mean, scores, image, min(FILTER_DEGREE, left))
         left -= degree
     # LAPACK stores by columns, with which products of sparse rows are far slower
     basis = torch.linalg.qr(image).Q.contiguous()
-    scores = torch.cat([product(block, basis) - mean @ basis for block in blocks()])  # (cells, k')
+    offset = mean @ basis
+    scores = torch.cat([product(block, basis) - offset for block in blocks()])  # (cells, k')
     _, vectors = torch.linalg.eigh(_gram(scores))
     leading = vectors.flip(1)[:, :n_components].float()
     return TruncatedSVD(mean, basis @ leading, (scores @ leading).cpu())
@@ -194,17 +197,20 @@ def _scores_and_image(blocks: Blocks, score: Callable[[Tensor, slice], Tensor]) 
     return torch.cat(parts), image
 
 
-def _filtered(blocks: Blocks, mean: Tensor, scores: Tensor, image: Tensor, degree: int) -> tuple[Tensor, Tensor]:
+def _filtered(blocks: Blocks, mean: Tensor, scores: Tensor, image: Tensor, degree: int) -> tuple[Tensor, Tensor, int]:
     """Scores and their image after a Chebyshev polynomial of the covariance between cells, one pass per degree.
 
-    The polynomial stays within one below the smallest eigenvalue that the scores see, and rises steeply above it. Scores are
-    as long as the cells: in their coordinates, all but products with the data costs nothing where features are many.
+    The polynomial stays within one below the smallest eigenvalue that the scores see, and rises steeply above it: its degree,
+    the third result, is lower than ``degree`` where the leading direction would grow too much. Scores are as long as the
+    cells: in their coordinates, all but products with the data costs nothing where features are many.
     """
     rotation, seen = _ritz(scores, image)
     now, image = scores @ rotation, image @ rotation  # nearly eigenvectors: rounding errors stay apart
     # of data of lower rank than the scores, the smallest eigenvalue is a rounding error
     tiny = torch.finfo(torch.float32).tiny
     cut = max(seen[0].item(), torch.finfo(torch.float32).eps * seen[-1].item(), tiny)
+    while degree > 1 and math.cosh(degree * math.acosh(max(1.0, 2 * seen[-1].item() / cut - 1))) > MOST_AMPLIFIED:
+        degree -= 1
 
     def next_term(now: Tensor, before: Tensor | None, image: Tensor) -> tuple[Tensor, Tensor]:
         offset = mean @ image
@@ -221,7 +227,7 @@ def _filtered(blocks: Blocks, mean: Tensor, scores: Tensor, image: Tensor, degre
         (now, image), before = next_term(now, before, image), now
         size = now.norm(dim=0).clamp_min(tiny)  # the recurrence is linear: no column overflows
         before, now, image = before / size, now / size, image.div_(size)
-    return now, image
+    return now, image, degree
 
 
 def _ritz(scores: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:

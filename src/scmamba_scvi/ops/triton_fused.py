@@ -239,7 +239,7 @@ def _conv_backward(
         dw2 += sa * x2 + sb * x1 + sd * a + se * b
         dw3 += sa * x3 + sb * x2 + sd * x1 + se * a
         x1, x2, x3 = e, d, b
-    to = parts_ptr + tl.program_id(0) * (5 * m) + channel
+    to = parts_ptr + tl.program_id(0).to(tl.int64) * (5 * m) + channel
     tl.store(to, dw3, is_channel)
     tl.store(to + m, dw2, is_channel)
     tl.store(to + 2 * m, dw1, is_channel)

@@ -3,10 +3,12 @@
 import mudata
 import numpy as np
 import pytest
+import torch
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.model.fitting import initialization
 from scmamba_scvi.model.fitting.initialization import decompose, fit_values, n_spectral_components
 
 
@@ -24,6 +26,19 @@ def test_rna_and_proteins_have_twice_as_many_directions_at_any_size(kinds, few, 
     fit_values(module, matrices, cells, known_counts=True)
     found = decompose(module, matrices, cells)
     assert {svd.components.shape[1] for svd in found.values()} == {few}
+
+
+def test_directions_count_by_their_held_out_correlation_smoothed_and_raised(monkeypatch):
+    """Single correlations scatter: the falling curve nearest to .9, .5, .7, .2, -.1 has .6 twice, and no direction less than 0."""
+    scattered = torch.tensor([0.9, 0.5, 0.7, 0.2, -0.1])
+    monkeypatch.setattr(initialization, "held_out_correlations", lambda *_, **__: scattered)
+    mdata = simulate_multiome(n_cells=60, n_genes=50, n_peaks=80, seed=0)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    cells, matrices = np.arange(60), model._matrices()
+    fit_values(model.module, matrices, cells, known_counts=True)
+    weights = initialization.direction_weights(model.module, matrices, cells, 5, seed=0)
+    np.testing.assert_allclose(weights, np.array([0.9, 0.6, 0.6, 0.2, 0]) ** 0.75, rtol=1e-6)
 
 
 def test_a_modality_of_few_among_many_cells_enters_the_initialization(quick, monkeypatch):

@@ -15,10 +15,8 @@ from ...nn.alignment import N_MEMORY
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix
 from ..inputs.sampling import is_paired, sample
-from .held_out import HeldOut, embed_all, true_matches
+from .held_out import MIN_PAIRS, HeldOut, embed_all, true_matches
 
-#: Fewer pairs say nothing of the moments of two modalities.
-MIN_PAIRS = 10
 #: Remembered cells that are most like a cell.
 N_NEAREST = 10
 

@@ -7,36 +7,28 @@ import itertools
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor
 
 from ..._keys import KINDS
 from ...metrics.distances import as_matrix
 from .._base import ModelBase
 from .._module import SCMAMBAModule
 from ..inputs.sampling import sample
-from .held_out import HeldOut
+from .held_out import MIN_PAIRS, HeldOut
 
 #: Held-out pairs that the temperature is fitted to: one number needs no more, and all their cosines are in memory at once.
 MAX_PAIRS = 2_000
-#: Fewer pairs do not determine a temperature.
-MIN_PAIRS = 10
 
 
 @torch.inference_mode()
 def calibrate(module: SCMAMBAModule, held_out: HeldOut, seed: int) -> dict[str, float]:
     """Temperature of each pair of kinds that at least `MIN_PAIRS` of the cells have, which were not trained on."""
-
-    def aligned(z: Tensor, kind: str) -> np.ndarray:
-        return (z if module.alignment is None else module.alignment(z.to(module.device), kind).cpu()).numpy()
-
     temperatures = {}
     for a, b in itertools.combinations(held_out, 2):
         both = (held_out[a][1] & held_out[b][1]).numpy()
         pairs = sample(np.flatnonzero(both), MAX_PAIRS, seed)
         if len(pairs) >= MIN_PAIRS:
-            temperatures[pair_key(a, b)] = fit_temperature(
-                *(aligned(held_out[kind][0][pairs], kind) for kind in (a, b))
-            )
+            aligned = (module.align(held_out[kind][0][pairs].to(module.device), kind) for kind in (a, b))
+            temperatures[pair_key(a, b)] = fit_temperature(*(z.cpu().numpy() for z in aligned))
     return temperatures
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from ..inputs.matrices import ModalityMatrix
 
 #: Per modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
 HeldOut = dict[str, tuple[Tensor, Tensor]]
+#: Fewer held-out pairs determine neither the moments of two modalities nor a temperature.
+MIN_PAIRS: Final = 10
+#: Nearest cells of the other modality among which a true match is looked for.
+K: Final = 10
 
 
 def embed_all(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> HeldOut:
@@ -52,13 +57,13 @@ def match_counts(present: Iterable[np.ndarray]) -> list[int]:
     return [n for n in counts if n > 1]
 
 
-def retrieval_scores(batches: Iterable[HeldOut], k: int = 10) -> dict[str, float]:
-    """FOSCTTM, recall@k and the distance between modalities' means, averaged over the pairs of modalities."""
-    scores: dict[str, list[float]] = {"foscttm": [], f"recall_at_{k}": [], "modality_gap": []}
+def retrieval_scores(batches: Iterable[HeldOut]) -> dict[str, float]:
+    """FOSCTTM, recall@10 and the distance between modalities' means, averaged over the pairs of modalities."""
+    scores: dict[str, list[float]] = {"foscttm": [], "recall_at_10": [], "modality_gap": []}
     for a, b in true_matches(_joined(batches)):
         ranks = true_match_ranks(a, b)
         scores["foscttm"].append(float(np.mean(ranks.fractions)))
-        scores[f"recall_at_{k}"].append(float(ranks.recall(min(k, len(a)))[0]))
+        scores["recall_at_10"].append(float(ranks.recall(min(K, len(a)))[0]))
         scores["modality_gap"].append(modality_gap(a, b))
     return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
