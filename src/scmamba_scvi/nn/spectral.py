@@ -20,8 +20,9 @@ from ..ops.csr import column_sums, product, scatter_rows, transposed_product
 OVERSAMPLE = 10
 #: Of the polynomial between two orthogonalisations: higher ones separate directions better, and lose small ones in float32.
 FILTER_DEGREE = 3
-#: How much one filter may amplify the leading direction: what rounding leaves of it in other columns must not outgrow them.
-MOST_AMPLIFIED = 1e6
+#: How much one filter may amplify the leading direction. Rounding leaves 1e-7 of it in other columns, so these keep two of the
+#: seven digits of float32, enough for the next filter to go on from; beyond 1e14 nothing but the leading direction is left.
+MOST_AMPLIFIED = 1e12
 
 #: Begins a pass over the data: row blocks ``(cells of the block, f)``, dense or CSR, the same in every pass.
 Blocks = Callable[[], Iterable[Tensor]]
