@@ -1,0 +1,132 @@
+"""What one path holds: the format is recognised by what is in it, and read by the package whose format it is."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import Final
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+
+from .._compat import reason_of
+from .._files import check_is_there
+from ..errors import ScmambaError
+from ._on_disk import read_whole
+
+#: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
+MAX_COMPRESSION: Final = 1100
+#: Arrays up to this size in bytes are read without a look at how they are stored.
+MAX_UNCHECKED_BYTES: Final = 1 << 26
+#: What errors say can be read.
+READABLE: Final = ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
+#: What others write, and how to get from there to a file that can be read here. From the end of a name to what it is and the way.
+ELSEWHERE: Final = {
+    ".rds": (
+        "an R object (Seurat or SingleCellExperiment)",
+        "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData; zellkonverter or anndataR write .h5ad",
+    ),
+    ".qs": ("an R object", "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData"),
+    ".h5seurat": ("SeuratDisk's format", "in R, load it with LoadH5Seurat and write a MuData with MuDataSeurat's WriteH5MU"),
+    "fragments.tsv.gz": (
+        "fragments, not counts",
+        "count them in peaks first, with SnapATAC2 (make_peak_matrix), muon (atac.tl.count_fragments_features) or Signac",
+    ),
+    "fragments.tsv": ("fragments, not counts", "count them in peaks first, with SnapATAC2, muon or Signac"),
+    ".loom": ("a loom file", "anndata.io.read_loom reads it; put each modality into mudata.MuData({'rna': ..., 'atac': ...})"),
+}  # fmt: skip
+
+
+def read_file(path: Path) -> MuData | AnnData:
+    """What one path holds, read by the package whose format it is."""
+    check_is_there(path)
+    for ending, (what, way) in ELSEWHERE.items():
+        if path.name.lower().endswith(ending):
+            raise ScmambaError(f"{path} is {what}, which is not read here: {way}.")
+    try:
+        return _read_folder(path) if path.is_dir() else _read_hdf5(path)
+    except ScmambaError:
+        raise
+    except Exception as error:
+        # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
+        reason = reason_of(error)
+        raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
+
+
+def _read_hdf5(path: Path) -> MuData | AnnData:
+    if not h5py.is_hdf5(path):
+        if path.name in ("matrix.mtx", "matrix.mtx.gz"):
+            raise ScmambaError(f"{path} is one of three files of Cell Ranger: pass their folder, {path.parent}.")
+        raise ScmambaError(f"{path} is not a file of counts that can be read here: {READABLE}.")
+    check_declared_sizes(path)
+    with h5py.File(path, "r") as file:
+        parts, is_typed = set(file), "encoding-type" in file.attrs
+    if "mod" in parts or (is_typed and {"obs", "var"} <= parts):
+        return read_whole(path)
+    if {"obs", "var"} <= parts:  # before anndata 0.8
+        return anndata.io.read_h5ad(path)
+    if "matrix" in parts:
+        import scanpy as sc
+
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `parts_of` numbers them
+            return sc.read_10x_h5(path, gex_only=False)
+    raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {READABLE}.")
+
+
+def _read_folder(path: Path) -> MuData | AnnData:
+    if (path / ".zgroup").exists() or (path / "zarr.json").exists():
+        return read_whole(path)
+    if any((path / name).exists() for name in ("matrix.mtx.gz", "matrix.mtx")):
+        return _read_mtx(path)
+    # the folder that Cell Ranger calls outs
+    for inside in ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix"):
+        if (path / inside).exists():
+            return read_file(path / inside)
+    prefixed = [file.name for file in sorted(path.iterdir()) if re.search(r".[._-]matrix\.mtx(\.gz)?$", file.name)]
+    if prefixed:
+        prefix = prefixed[0][: prefixed[0].rindex("matrix.mtx")]
+        raise ScmambaError(
+            f"{path} has {prefixed[0]}, with something before Cell Ranger's name, as GEO puts it there. Put the three files of "
+            f"each sample into a folder of their own, and take {prefix!r} off their names: matrix.mtx.gz, barcodes.tsv.gz, "
+            f"features.tsv.gz."
+        )
+    raise ScmambaError(
+        f"{path} is a folder without matrix.mtx.gz, and no .zarr: it has {sorted(f.name for f in path.iterdir())[:5]}. "
+        f"Pass a file or a folder of counts: {READABLE}."
+    )
+
+
+def _read_mtx(path: Path) -> AnnData:
+    """A folder of Cell Ranger; ARC writes the place of each feature into the fourth to sixth column."""
+    import scanpy as sc
+
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `parts_of` numbers them
+        adata = sc.read_10x_mtx(path, gex_only=False)
+    adata.X = sparse.csr_matrix(adata.X)
+    table = next(path / name for name in ("features.tsv.gz", "features.tsv", "genes.tsv") if (path / name).exists())
+    columns = pd.read_csv(table, sep="\t", header=None, dtype={3: str})
+    if columns.shape[1] >= 6:
+        adata.var["chrom"] = columns[3].fillna("").to_numpy()
+        for name, column in (("start", 4), ("end", 5)):
+            adata.var[name] = columns[column].fillna(-1).astype(np.int64).to_numpy()
+    return adata
+
+
+def check_declared_sizes(path: Path) -> None:
+    """Refuse an HDF5 file that declares a huge array and stores almost nothing: reading it would fill the memory."""
+
+    def check(name: str, item: object) -> None:
+        if not isinstance(item, h5py.Dataset) or not item.shape:
+            return
+        declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+        if declared > MAX_COMPRESSION * stored + MAX_UNCHECKED_BYTES:
+            raise ScmambaError(
+                f"{path} is damaged or forged: its array {name!r} declares {declared:,} bytes and stores {stored:,}."
+            )
+
+    with h5py.File(path, "r") as file:
+        file.visititems(check)
