@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
-from tenx import BARCODES, X, write_10x, write_10x_folder
+from tenx import BARCODES, X, write_10x, write_10x_folder, write_10x_v2
 
 import scmamba_scvi
 from scmamba_scvi.data import open_mudata, simulate_multiome
@@ -58,6 +58,53 @@ def test_what_cell_ranger_writes(tmp_path, form):
     assert all(m.X.format == "csr" for m in found.mod.values())
     where = scmamba_scvi.pp.feature_layout(found["rna"].var, patch_size=2)
     assert where.n_placed == 2  # the third gene has no place in these files
+
+
+def test_the_folder_names_features_as_the_h5_does(tmp_path):
+    """Else a query from one form lacks the proteins of a model from the other, where they share the name of a gene."""
+    cite = {
+        "types": ["Gene Expression", "Gene Expression", "Antibody Capture", "Gene Expression", "Antibody Capture"],
+        "names": ["CD86", "B", "CD86", "CD86", "CD4"], "intervals": ["NA"] * 5,
+    }  # fmt: skip
+    write_10x(tmp_path / "cells.h5", **cite)
+    write_10x_folder(tmp_path / "cells", **cite)
+    for form in ("cells.h5", "cells"):
+        found = read(tmp_path / form)
+        assert found["rna"].var_names.tolist() == ["CD86", "B", "CD86-1"]
+        assert found["protein"].var_names.tolist() == ["CD86", "CD4"]
+
+
+@pytest.mark.parametrize("form", ["h5", "folder"])
+@pytest.mark.parametrize(
+    "of", ["outs", "outs/per_sample_outs", "outs/per_sample_outs/S1", "outs/per_sample_outs/S1/count"]
+)
+def test_what_cell_ranger_multi_writes(tmp_path, form, of):
+    count = tmp_path / "outs" / "per_sample_outs" / "S1" / "count"
+    (tmp_path / "outs" / "multi" / "count" / "raw_feature_bc_matrix").mkdir(parents=True)
+    count.mkdir(parents=True)
+    write = write_10x if form == "h5" else write_10x_folder
+    write(count / ("sample_filtered_feature_bc_matrix" + ".h5" * (form == "h5")))
+    assert read(tmp_path / of).obs_names.tolist() == BARCODES
+
+
+def test_the_samples_of_cell_ranger_multi_are_named(tmp_path):
+    for sample in ("S2", "S1"):
+        count = tmp_path / "per_sample_outs" / sample / "count"
+        count.mkdir(parents=True)
+        write_10x(count / "sample_filtered_feature_bc_matrix.h5")
+    with pytest.raises(ScmambaError, match=r"has 2 samples of Cell Ranger: S1, S2. Pass .*per_sample_outs.S1\."):
+        read(tmp_path)
+
+
+def test_the_h5_of_cell_ranger_2_is_read(tmp_path):
+    write_10x_v2(tmp_path / "rna.h5")
+    write_10x(tmp_path / "both.h5")
+    found = read({"rna": tmp_path / "rna.h5", "atac": tmp_path / "both.h5"})
+    assert found["rna"].var_names.tolist() == ["A", "B", "A-1"] and found["rna"].obs_names.tolist() == BARCODES
+    np.testing.assert_array_equal(found["rna"].X.toarray(), X.toarray()[:, [0, 1, 3]])
+    write_10x_v2(tmp_path / "rna.h5", genomes=["GRCh38", "mm10"])
+    with pytest.raises(ScmambaError, match="several genomes.*: GRCh38, mm10. .*genome='GRCh38'"):
+        read({"rna": tmp_path / "rna.h5", "atac": tmp_path / "both.h5"})
 
 
 @pytest.mark.parametrize("form", ["h5mu", "zarr", "h5ad", "h5ad_zarr", "two_files"])

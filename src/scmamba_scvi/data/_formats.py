@@ -1,21 +1,18 @@
 """What one path holds: the format is recognised by what is in it, and read by the package whose format it is."""
 
 import re
-import warnings
 from pathlib import Path
 from typing import Final
 
 import anndata
 import h5py
-import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
-from scipy import sparse
 
 from .._compat import reason_of
 from .._files import check_is_there
 from ..errors import ScmambaError
+from ._cell_ranger import genomes_of, holds_mtx, only_table_in, read_h5, read_mtx
 from ._on_disk import read_whole
 
 #: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
@@ -64,28 +61,23 @@ def _read_hdf5(path: Path) -> MuData | AnnData:
         raise ScmambaError(f"{path} is not a file of counts that can be read here: {READABLE}.")
     check_declared_sizes(path)
     with h5py.File(path, "r") as file:
-        parts, is_typed = set(file), "encoding-type" in file.attrs
+        parts, is_typed, genomes = set(file), "encoding-type" in file.attrs, genomes_of(file)
     if "mod" in parts or (is_typed and {"obs", "var"} <= parts):
         return read_whole(path)
     if {"obs", "var"} <= parts:  # before anndata 0.8
         return anndata.io.read_h5ad(path)
-    if "matrix" in parts:
-        import scanpy as sc
-
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `parts_of` numbers them
-            return sc.read_10x_h5(path, gex_only=False)
+    if "matrix" in parts or genomes:
+        return read_h5(path, genomes)
     raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {READABLE}.")
 
 
 def _read_folder(path: Path) -> MuData | AnnData:
     if (path / ".zgroup").exists() or (path / "zarr.json").exists():
         return read_whole(path)
-    if any((path / name).exists() for name in ("matrix.mtx.gz", "matrix.mtx")):
-        return _read_mtx(path)
-    # the folder that Cell Ranger calls outs
-    for inside in ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix"):
-        if (path / inside).exists():
-            return read_file(path / inside)
+    if holds_mtx(path):
+        return read_mtx(path)
+    if table := only_table_in(path):
+        return read_file(table)
     prefixed = [file.name for file in sorted(path.iterdir()) if re.search(r".[._-]matrix\.mtx(\.gz)?$", file.name)]
     if prefixed:
         prefix = prefixed[0][: prefixed[0].rindex("matrix.mtx")]
@@ -98,22 +90,6 @@ def _read_folder(path: Path) -> MuData | AnnData:
         f"{path} is a folder without matrix.mtx.gz, and no .zarr: it has {sorted(f.name for f in path.iterdir())[:5]}. "
         f"Pass a file or a folder of counts: {READABLE}."
     )
-
-
-def _read_mtx(path: Path) -> AnnData:
-    """A folder of Cell Ranger; ARC writes the place of each feature into the fourth to sixth column."""
-    import scanpy as sc
-
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `parts_of` numbers them
-        adata = sc.read_10x_mtx(path, gex_only=False)
-    adata.X = sparse.csr_matrix(adata.X)
-    table = next(path / name for name in ("features.tsv.gz", "features.tsv", "genes.tsv") if (path / name).exists())
-    columns = pd.read_csv(table, sep="\t", header=None, dtype={3: str})
-    if columns.shape[1] >= 6:
-        adata.var["chrom"] = columns[3].fillna("").to_numpy()
-        for name, column in (("start", 4), ("end", 5)):
-            adata.var[name] = columns[column].fillna(-1).astype(np.int64).to_numpy()
-    return adata
 
 
 def check_declared_sizes(path: Path) -> None:

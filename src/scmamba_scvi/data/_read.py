@@ -22,7 +22,7 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
 
     - ``.h5mu``, and ``.zarr`` that holds a MuData;
     - the ``.h5`` of Cell Ranger (Multi, Count with antibodies, ARC), and its folder of ``matrix.mtx.gz``, ``features.tsv.gz``
-      and ``barcodes.tsv.gz``; also the folder ``outs`` in which these lie;
+      and ``barcodes.tsv.gz``; also the folder ``outs`` in which these lie, of Multi if it has one sample, else that of a sample;
     - ``.h5ad`` or ``.zarr`` of an AnnData whose ``var["feature_types"]`` tells the modality of each feature, or whose ``obsm``
       holds the counts of proteins;
     - several files of one modality each, with their names: ``read({"rna": "rna.h5ad", "atac": "atac.h5ad"})``.
