@@ -659,6 +659,30 @@ def test_convert_writes_a_file_that_opens_on_disk(simulated, tmp_path):
     assert "no file" in absent.stderr
 
 
+@pytest.mark.parametrize("form", ["zarr", "h5mu"])
+@pytest.mark.parametrize("of", ["h5ad", "h5mu"])
+def test_convert_writes_matrices_by_columns_as_rows(simulated, tmp_path, of, form):
+    """As scanpy, Seurat's converters and others leave them; training from the file needs rows."""
+    from scmamba_scvi.data import open_mudata
+
+    mdata = mudata.read_h5mu(simulated)
+    for part in mdata.mod.values():
+        part.X = part.X.tocsc()
+        part.layers["counts"] = part.X.copy()
+    if of == "h5mu":
+        mdata.write_h5mu(tmp_path / "m.h5mu")
+        sources = [tmp_path / "m.h5mu"]
+    else:
+        for key, part in mdata.mod.items():
+            part.write_h5ad(tmp_path / f"{key}.h5ad")
+        sources = [f"{key}={tmp_path / key}.h5ad" for key in mdata.mod]
+    result = run("convert", *sources, "-o", tmp_path / f"out.{form}")
+    assert result.exit_code == 0, result.output
+    for key, part in open_mudata(tmp_path / f"out.{form}").mod.items():
+        assert part.X.format == part.layers["counts"].format == "csr"
+        np.testing.assert_array_equal(part.X[:9].toarray(), mdata[key].X[:9].toarray())
+
+
 def test_convert_does_not_replace_what_it_reads(simulated, tmp_path):
     mudata.read_h5mu(simulated)["rna"].write_zarr(tmp_path / "cells.zarr")
     result = run("convert", tmp_path / "cells.zarr", "--overwrite")
