@@ -139,6 +139,13 @@ def test_proteins_in_obsm_become_a_modality(tmp_path):
     adata.write_h5ad(tmp_path / "bare.h5ad")
     with pytest.raises(ScmambaError, match="6 proteins without names"):
         read(tmp_path / "bare.h5ad")
+    adata.uns["protein_names"] = ["CD3", "CD3", "CD4", "CD8", "CD19", "CD3"]
+    table = pd.DataFrame(counts, adata.obs_names, adata.uns["protein_names"])
+    for values in (counts, table):
+        adata.obsm["protein_expression"] = values
+        with warnings.catch_warnings(action="error"):
+            assert read(adata)["protein"].var_names.tolist() == ["CD3", "CD3-1", "CD4", "CD8", "CD19", "CD3-2"]
+    adata.obsm["protein_expression"] = counts
     adata.uns["protein_names"] = mdata["protein"].var_names.to_numpy()
     adata.write_h5ad(tmp_path / "named.h5ad")
     assert read(tmp_path / "named.h5ad")["protein"].var_names.tolist() == mdata["protein"].var_names.tolist()
@@ -173,13 +180,65 @@ def test_an_anndata_in_memory_is_copied_once():
         tracemalloc.stop()
 
 
-def test_genes_and_proteins_of_one_name_keep_it(multiome):
+def test_genes_and_proteins_of_one_name_keep_it(tmp_path, multiome):
     adata = joined(multiome, ("Gene Expression", "Antibody Capture"))
     adata.var_names = ["CD3", "CD3", *adata.var_names[2:30], "CD3", *adata.var_names[31:]]
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Variable names are not unique")  # they are when the user gets them
+        # they are within each modality when the user gets them, and mudata's advice would put rna: before every gene
+        warnings.filterwarnings("error", "(Variable |var_)names are not unique")
         found = read(adata)
+        found.write_h5mu(tmp_path / "cells.h5mu")
+        for again in (read(tmp_path / "cells.h5mu"), open_mudata(tmp_path / "cells.h5mu")):
+            assert again["protein"].var_names.equals(found["protein"].var_names)
     assert found["rna"].var_names[:2].tolist() == ["CD3", "CD3-1"] and found["protein"].var_names[0] == "CD3"
+
+
+def test_names_that_repeat_within_a_modality_of_a_file_are_warned_of(tmp_path, multiome):
+    """A MuData stays as it is; setup refuses these names."""
+    multiome["rna"].var_names = ["CD3", "CD3", *multiome["rna"].var_names[2:]]
+    with warnings.catch_warnings(action="ignore"):
+        multiome.update()
+    multiome.write_h5mu(tmp_path / "cells.h5mu")
+    with pytest.warns(UserWarning, match="names are not unique"):
+        assert read(tmp_path / "cells.h5mu")["rna"].var_names[1] == "CD3"
+
+
+@pytest.mark.parametrize(
+    "types", [("gene", "peak"), ("Genes", "Peaks"), ("mRNA", "Chromatin Accessibility"), ("gene expression", "ATAC")]
+)
+def test_plain_words_for_types_of_features_are_known(multiome, types):
+    same(read(joined(multiome, types)), multiome)
+
+
+def test_the_column_that_tells_modalities_apart_is_taken(multiome):
+    """Not one of a GTF, where all is a gene."""
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.var["modality"], adata.var["feature_types"] = adata.var["feature_types"], "gene"
+    same(read(adata), multiome)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, "", "nan"])
+def test_a_feature_without_a_type_is_named(multiome, missing):
+    """Else it would be a modality of its own, called nan."""
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.var["feature_types"] = adata.var["feature_types"].astype(object)
+    adata.var.iloc[-2:, adata.var.columns.get_loc("feature_types")] = missing
+    with pytest.raises(ScmambaError, match=f"2 of 80 features have no type.*'{adata.var_names[-2]}': .*'Peaks'"):
+        read(adata)
+
+
+def test_types_of_features_that_are_not_known_are_named_with_those_that_are(tmp_path, multiome):
+    adata = joined(multiome, ("Gene Activity", "ATAC peaks"))
+    says = (
+        r"var\['feature_types'\] holds 'Gene Activity', 'ATAC peaks', none .* known are 'Gene Expression', 'Peaks', .*"
+    )
+    renamed = r"replace\(\{'Gene Activity': 'Gene Expression', "
+    with pytest.raises(ScmambaError, match=says + renamed) as error:
+        read(adata)
+    assert "mudata.MuData({'rna': adata, " in str(error.value) and "file" not in str(error.value)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(ScmambaError, match=says + renamed + ".*Name the file of each"):
+        read(tmp_path / "cells.h5ad")
 
 
 def test_an_anndata_that_is_left_in_its_file_is_read(tmp_path, multiome):

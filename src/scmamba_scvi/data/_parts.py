@@ -1,6 +1,7 @@
 """One AnnData as its modalities: features told apart by their types, proteins taken from ``obsm``."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from .._keys import FEATURE_TYPES, kind_of_key
+from .._keys import FEATURE_TYPES, KINDS, kind_of_key
 from ..errors import ScmambaError
 
 #: Columns of ``var`` that may hold the type of a feature.
@@ -23,9 +24,7 @@ def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
 
     A single type is ``adata`` itself, its features numbered, unless it ``is_users``, which stays as it is.
     """
-    columns = (adata.var[name].astype(str) for name in TYPE_COLUMNS if name in adata.var)
-    # a column of that name may hold others than types of features, such as the biotypes of genes
-    types = next((c for c in columns if any(map(_kind_of_type, c.unique()))), pd.Series("", index=adata.var_names))
+    types = _types_of(adata.var)
     parts: dict[str, AnnData] = {}
     kinds = {value: _kind_of_type(value) or value for value in types.unique()}
     for value, name in kinds.items():
@@ -51,6 +50,46 @@ def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
     return parts
 
 
+def reason_for_one(adata: AnnData) -> str:
+    """Why `parts_of` takes an AnnData for one modality of a type that is not known, and what to do if it holds several."""
+    column = next((name for name in TYPE_COLUMNS if name in adata.var), None)
+    if column is None:
+        return f"var has no {TYPE_COLUMNS[0]!r}, obsm no proteins"
+    values = [str(value) for value in adata.var[column].unique()]
+    known = [*FEATURE_TYPES, *KINDS]
+    says = f"var[{column!r}] holds {_listed(values)}, none of which is known; known are {_listed(known)}"
+    if len(values) == 1:
+        return says
+    here = f"adata.var[{column!r}]"
+    return f"{says}. If they are modalities, rename them: {here} = {here}.astype(str).replace({{{values[0]!r}: {known[0]!r}, ...}})"
+
+
+def _types_of(var: pd.DataFrame) -> pd.Series:
+    """Type of each feature, as text; ``""`` for all where no column tells it."""
+
+    def n_kinds(column: str) -> int:
+        return len({_kind_of_type(str(value)) for value in var[column].unique()} - {None})
+
+    # a column of that name may hold others than types of features, such as the biotypes of genes
+    column = max((name for name in TYPE_COLUMNS if name in var), key=n_kinds, default=None)
+    if column is None or not n_kinds(column):
+        return pd.Series("", index=var.index)
+    types = var[column].astype(str)
+    without = var.index[(var[column].isna() | types.isin(["", "nan"])).to_numpy()]
+    if len(without):
+        raise ScmambaError(
+            f"{len(without):,} of {len(var):,} features have no type in var[{column!r}], such as {without[0]!r}: write one there, "
+            f"{_listed([*FEATURE_TYPES])}, or leave these features out."
+        )
+    return types
+
+
+def _listed(values: Sequence[str], n: int = 6) -> str:
+    return ", ".join(repr(value) for value in values[:n]) + (
+        f" and {len(values) - n} others" if len(values) > n else ""
+    )
+
+
 def _proteins(adata: AnnData, key: str) -> AnnData:
     """Proteins of ``obsm[key]`` as a modality; a table has their names, an array has them in ``uns``."""
     values = adata.obsm[key]
@@ -65,9 +104,10 @@ def _proteins(adata: AnnData, key: str) -> AnnData:
                 f"columns, or put the names into uns['protein_names']."
             )
         names = pd.Index(np.asarray(known[0]).astype(str))
-    return AnnData(sparse.csr_matrix(values), obs=pd.DataFrame(index=adata.obs_names), var=pd.DataFrame(index=names))
+    var = pd.DataFrame(index=make_index_unique(names))
+    return AnnData(sparse.csr_matrix(values), obs=pd.DataFrame(index=adata.obs_names), var=var)
 
 
 def _kind_of_type(name: str) -> str | None:
     """Kind that a type of features stands for."""
-    return FEATURE_TYPES.get(name) or kind_of_key(name)
+    return FEATURE_TYPES.get(name) or kind_of_key(name.replace(" ", "_"))

@@ -8,11 +8,11 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from .._compat import without_pulling
+from .._compat import mudata_of, without_pulling
 from .._keys import KINDS, kind_of_key
 from ..errors import ScmambaError
 from ._formats import read_file
-from ._parts import parts_of
+from ._parts import parts_of, reason_for_one
 
 
 def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | AnnData) -> MuData:
@@ -36,7 +36,7 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     -------
     One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type. Counts are as
     the file has them, sparse float16 as float32; ``var`` has the coordinates of the file. Features of one name within a modality
-    are numbered.
+    are numbered, but for those of a file that holds a MuData, which stays as it is.
 
     Raises
     ------
@@ -55,9 +55,7 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     if isinstance(paths, Mapping):
         return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
     if isinstance(paths, AnnData):
-        if paths.isbacked:
-            return _split(paths.to_memory(), Path("adata"))
-        return _split(paths, Path("adata"), is_users=True)
+        return _split(paths.to_memory()) if paths.isbacked else _split(paths, is_users=True)
     if not isinstance(paths, str | os.PathLike):
         raise ScmambaError(
             f"read takes a path, or a dict from modality to path, read({{'rna': ..., 'atac': ...}}); got {paths!r}."
@@ -78,15 +76,21 @@ def _one_modality(path: Path, name: str) -> AnnData:
     return parts[only]
 
 
-def _split(adata: AnnData, path: Path, *, is_users: bool = False) -> MuData:
+def _split(adata: AnnData, path: Path | None = None, *, is_users: bool = False) -> MuData:
+    """The modalities of an AnnData, which was read from ``path`` or was in memory."""
     parts = parts_of(adata, is_users=is_users)
     if len(parts) > 1:
         return _assembled(parts)
     (name,) = parts
+    holds = f"{name} only" if name else f"one modality ({reason_for_one(adata)})"
+    kind, other = name or "rna", "atac" if name in ("", "rna") else "rna"
+    if path is None:
+        raise ScmambaError(
+            f"adata is an AnnData with {holds}, and at least two modalities are needed. Make a MuData of it and another, "
+            f"mudata.MuData({{{kind!r}: adata, {other!r}: ...}})."
+        )
     is_10x = path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix
     what = "a 10x (Cell Ranger) file" if is_10x else "an AnnData"
-    holds = f"{name} only" if name else "one modality (var has no 'feature_types', obsm no proteins)"
-    kind, other = name or "rna", "atac" if name in ("", "rna") else "rna"
     raise ScmambaError(
         f"{path} is {what} with {holds}, and at least two modalities are needed. Name the file of each, "
         f"read({{{kind!r}: {str(path)!r}, {other!r}: '...'}}), or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
@@ -98,7 +102,7 @@ def _assembled(modalities: Mapping[str, AnnData]) -> MuData:
     order: list[str] = [kind for kind in KINDS if kind in modalities]
     order += [name for name in modalities if name not in order]
     with without_pulling():
-        return MuData({name: modalities[name] for name in order})
+        return mudata_of({name: modalities[name] for name in order}, {})
 
 
 def _kind_of_name(name: str) -> str | None:
