@@ -388,6 +388,18 @@ def test_files_of_modalities_are_checked_before_they_are_read(simulated, tmp_pat
     assert result.exit_code == 2 and says in result.stderr
 
 
+@pytest.mark.parametrize("name", ["run=5/missing.h5mu", "./run=5/missing.h5mu", "{0}/run=5/missing.h5mu"])
+def test_a_path_with_an_equals_sign_is_no_modality(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for there in (False, True):
+        result = run("convert", name.format(tmp_path))
+        assert result.exit_code == 2 and "run=5/missing.h5mu" in result.stderr
+        assert ("There is no file 5" in result.stderr) == (not there and name.startswith("run"))
+        (tmp_path / "run=5").mkdir(exist_ok=True)
+    (tmp_path / "run=5" / "mising.h5mu").touch()
+    assert "Did you mean" in run("convert", name.format(tmp_path)).stderr
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), reporting():
         raise ZeroDivisionError

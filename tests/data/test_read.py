@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import tarfile
 import tracemalloc
 import warnings
+import zipfile
 
 import anndata
 import h5py
@@ -341,6 +344,35 @@ def test_what_cannot_be_read_is_named_with_the_way_to_convert_it(tmp_path, name,
     (tmp_path / name).write_bytes(b"cell,gene\n")
     with pytest.raises(ScmambaError, match=says):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        pytest.param("cells.h5mu.gz", "is compressed: gunzip it first", id="gzip"),
+        pytest.param("cells.tar", "is an archive: unpack it first, tar -xf", id="tar"),
+        pytest.param("cells.tar.gz", "is an archive: unpack it first, tar -xf", id="compressed_tar"),
+        pytest.param("cells.zip", "is an archive: unpack it first, unzip", id="zip"),
+        pytest.param("features.tsv.gz", "is one of three files of Cell Ranger", id="cell_ranger"),
+        pytest.param("cells.csv.gz", "is not a file of counts", id="compressed_text"),
+        pytest.param("zeros", "is not a file of counts", id="zeros"),
+    ],
+)
+def test_what_is_compressed_is_to_be_unpacked_first(tmp_path, multiome, name, says):
+    path, whole = tmp_path / name, tmp_path / "cells.h5mu"
+    multiome.write_h5mu(whole)
+    if name.endswith((".tar", ".tar.gz")):
+        with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+            archive.add(whole)
+    elif name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(whole)
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(whole.read_bytes() if "h5mu" in name else b"cell,gene\n"))
+    else:
+        path.write_bytes(bytes(2048))
+    with pytest.raises(ScmambaError, match=f"{name} {says}"):
+        read(path)
 
 
 def test_a_file_that_is_not_there_is_named_with_one_that_is(tmp_path):

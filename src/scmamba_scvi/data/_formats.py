@@ -1,6 +1,9 @@
 """What one path holds: the format is recognised by what is in it, and read by the package whose format it is."""
 
+import gzip
 import re
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +22,9 @@ from ._on_disk import read_whole
 MAX_COMPRESSION: Final = 1100
 #: Arrays up to this size in bytes are read without a look at how they are stored.
 MAX_UNCHECKED_BYTES: Final = 1 << 26
+#: First bytes of what gzip compressed, and of HDF5.
+GZIP: Final = b"\x1f\x8b"
+HDF5: Final = b"\x89HDF\r\n\x1a\n"
 #: What errors say can be read.
 READABLE: Final = ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
 #: What others write, and how to get from there to a file that can be read here. From the end of a name to what it is and the way.
@@ -55,10 +61,10 @@ def read_file(path: Path) -> MuData | AnnData:
 
 
 def _read_hdf5(path: Path) -> MuData | AnnData:
-    if not h5py.is_hdf5(path):
-        if path.name in ("matrix.mtx", "matrix.mtx.gz"):
-            raise ScmambaError(f"{path} is one of three files of Cell Ranger: pass their folder, {path.parent}.")
-        raise ScmambaError(f"{path} is not a file of counts that can be read here: {READABLE}.")
+    if not h5py.is_hdf5(path) or _is_tar(
+        path
+    ):  # HDF5 may begin later in a file, and so finds the first one in an archive
+        raise ScmambaError(f"{path} {_what_is_no_hdf5(path)}.")
     check_declared_sizes(path)
     with h5py.File(path, "r") as file:
         parts, is_typed, genomes = set(file), "encoding-type" in file.attrs, genomes_of(file)
@@ -69,6 +75,35 @@ def _read_hdf5(path: Path) -> MuData | AnnData:
     if "matrix" in parts or genomes:
         return read_h5(path, genomes)
     raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {READABLE}.")
+
+
+def _what_is_no_hdf5(path: Path) -> str:
+    """What a file is that cannot be read as it is, and what to do."""
+    if path.name.removesuffix(".gz") in ("matrix.mtx", "barcodes.tsv", "features.tsv", "genes.tsv"):
+        return f"is one of three files of Cell Ranger: pass their folder, {path.parent}"
+    if _is_tar(path):
+        return f"is an archive: unpack it first, tar -xf {path}, and pass the file or folder of counts that was in it"
+    if zipfile.is_zipfile(path):
+        return f"is an archive: unpack it first, unzip {path}, and pass the file or folder of counts that was in it"
+    if _is_gzip_of_hdf5(path):
+        return "is compressed: gunzip it first, and pass the file that comes out"
+    return f"is not a file of counts that can be read here: {READABLE}"
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path) as archive:  # of any compression
+            return archive.next() is not None  # a file of zeros passes for an empty archive
+    except tarfile.TarError:
+        return False
+
+
+def _is_gzip_of_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) != GZIP:
+            return False
+    with gzip.open(path) as inside:
+        return HDF5 in inside.read(1024)  # a .h5mu has 512 bytes before it
 
 
 def _read_folder(path: Path) -> MuData | AnnData:
