@@ -388,6 +388,18 @@ def test_files_of_modalities_are_checked_before_they_are_read(simulated, tmp_pat
     assert result.exit_code == 2 and says in result.stderr
 
 
+@pytest.mark.parametrize("name", ["run=5/missing.h5mu", "./run=5/missing.h5mu", "{0}/run=5/missing.h5mu"])
+def test_a_path_with_an_equals_sign_is_no_modality(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for there in (False, True):
+        result = run("convert", name.format(tmp_path))
+        assert result.exit_code == 2 and "run=5/missing.h5mu" in result.stderr
+        assert ("There is no file 5" in result.stderr) == (not there and name.startswith("run"))
+        (tmp_path / "run=5").mkdir(exist_ok=True)
+    (tmp_path / "run=5" / "mising.h5mu").touch()
+    assert "Did you mean" in run("convert", name.format(tmp_path)).stderr
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), reporting():
         raise ZeroDivisionError
@@ -657,6 +669,30 @@ def test_convert_writes_a_file_that_opens_on_disk(simulated, tmp_path):
     absent = run("convert", tmp_path / "absent.h5mu", "-o", tmp_path / "b.zarr")
     assert absent.exit_code == 2
     assert "no file" in absent.stderr
+
+
+@pytest.mark.parametrize("form", ["zarr", "h5mu"])
+@pytest.mark.parametrize("of", ["h5ad", "h5mu"])
+def test_convert_writes_matrices_by_columns_as_rows(simulated, tmp_path, of, form):
+    """As scanpy, Seurat's converters and others leave them; training from the file needs rows."""
+    from scmamba_scvi.data import open_mudata
+
+    mdata = mudata.read_h5mu(simulated)
+    for part in mdata.mod.values():
+        part.X = part.X.tocsc()
+        part.layers["counts"] = part.X.copy()
+    if of == "h5mu":
+        mdata.write_h5mu(tmp_path / "m.h5mu")
+        sources = [tmp_path / "m.h5mu"]
+    else:
+        for key, part in mdata.mod.items():
+            part.write_h5ad(tmp_path / f"{key}.h5ad")
+        sources = [f"{key}={tmp_path / key}.h5ad" for key in mdata.mod]
+    result = run("convert", *sources, "-o", tmp_path / f"out.{form}")
+    assert result.exit_code == 0, result.output
+    for key, part in open_mudata(tmp_path / f"out.{form}").mod.items():
+        assert part.X.format == part.layers["counts"].format == "csr"
+        np.testing.assert_array_equal(part.X[:9].toarray(), mdata[key].X[:9].toarray())
 
 
 def test_convert_does_not_replace_what_it_reads(simulated, tmp_path):

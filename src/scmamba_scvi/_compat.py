@@ -47,15 +47,28 @@ def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
     from mudata import MuData
 
     matrices = ("obsm", "varm", "obsp", "varp")
-    # copies, as a MuData fills the maps it is given
-    mdata = MuData(modalities, **{name: copy.copy(part) for name, part in shared.items() if name not in matrices})
-    if any(name in shared and not shared[name].index.equals(getattr(mdata, name).index) for name in ("obs", "var")):
-        # cells or features were changed without an update: mudata puts the rows in order
-        return MuData(modalities, **shared)
+    with _allowing_shared_names(modalities):
+        # copies, as a MuData fills the maps it is given
+        mdata = MuData(modalities, **{name: copy.copy(part) for name, part in shared.items() if name not in matrices})
+        if any(name in shared and not shared[name].index.equals(getattr(mdata, name).index) for name in ("obs", "var")):
+            # cells or features were changed without an update: mudata puts the rows in order
+            return MuData(modalities, **shared)
     for name in matrices:
         # of each modality mudata has made its own mask
         getattr(mdata, name).update({key: x for key, x in shared.get(name, {}).items() if key not in modalities})
     return mdata
+
+
+@contextlib.contextmanager
+def _allowing_shared_names(modalities: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block, mudata does not warn of a name in two modalities; it does of one that repeats within a modality.
+
+    A gene and its protein often share their name, and what mudata advises then puts the modality before every name.
+    """
+    with warnings.catch_warnings():
+        if all(part.var_names.is_unique for part in modalities.values()):
+            warnings.filterwarnings("ignore", "var_names are not unique", UserWarning)
+        yield
 
 
 def devices_docstring() -> Callable[[Callable], Callable]:

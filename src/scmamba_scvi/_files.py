@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
-def check_is_there(path: Path) -> None:
-    """Raise, with a name that is like it, if there is no such file or folder."""
+def check_is_there(path: Path, typed: str = "") -> None:
+    """Raise, with a name that is like it, if there is no such file or folder; ``typed`` is text that may also be meant as one."""
     if path.exists():
         return
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, beside, n=1)
     hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
-    raise ScmambaError(f"There is no file {path}.{hint}")
+    nor = f", nor one called {typed}" if typed else ""
+    raise ScmambaError(f"There is no file {path}{nor}.{hint}")
 
 
 @contextmanager

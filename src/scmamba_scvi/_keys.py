@@ -26,8 +26,8 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 #: Keys of ``mdata.mod`` that name a kind, in lower case.
 MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
-    "rna": ("rna", "gex", "expression", "gene_expression"),
-    "atac": ("atac", "peaks", "accessibility", "chromatin_accessibility"),
+    "rna": ("rna", "gex", "expression", "gene_expression", "gene", "genes", "mrna"),
+    "atac": ("atac", "peak", "peaks", "accessibility", "chromatin_accessibility"),
     "protein": ("protein", "proteins", "prot", "adt"),
 }
 #: From ``var["feature_types"]``, as 10x writes it, to the kind.

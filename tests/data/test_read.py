@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import tarfile
 import tracemalloc
 import warnings
+import zipfile
 
 import anndata
 import h5py
@@ -11,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
-from tenx import BARCODES, X, write_10x, write_10x_folder
+from tenx import BARCODES, X, write_10x, write_10x_folder, write_10x_v2
 
 import scmamba_scvi
 from scmamba_scvi.data import open_mudata, simulate_multiome
@@ -60,6 +63,53 @@ def test_what_cell_ranger_writes(tmp_path, form):
     assert where.n_placed == 2  # the third gene has no place in these files
 
 
+def test_the_folder_names_features_as_the_h5_does(tmp_path):
+    """Else a query from one form lacks the proteins of a model from the other, where they share the name of a gene."""
+    cite = {
+        "types": ["Gene Expression", "Gene Expression", "Antibody Capture", "Gene Expression", "Antibody Capture"],
+        "names": ["CD86", "B", "CD86", "CD86", "CD4"], "intervals": ["NA"] * 5,
+    }  # fmt: skip
+    write_10x(tmp_path / "cells.h5", **cite)
+    write_10x_folder(tmp_path / "cells", **cite)
+    for form in ("cells.h5", "cells"):
+        found = read(tmp_path / form)
+        assert found["rna"].var_names.tolist() == ["CD86", "B", "CD86-1"]
+        assert found["protein"].var_names.tolist() == ["CD86", "CD4"]
+
+
+@pytest.mark.parametrize("form", ["h5", "folder"])
+@pytest.mark.parametrize(
+    "of", ["outs", "outs/per_sample_outs", "outs/per_sample_outs/S1", "outs/per_sample_outs/S1/count"]
+)
+def test_what_cell_ranger_multi_writes(tmp_path, form, of):
+    count = tmp_path / "outs" / "per_sample_outs" / "S1" / "count"
+    (tmp_path / "outs" / "multi" / "count" / "raw_feature_bc_matrix").mkdir(parents=True)
+    count.mkdir(parents=True)
+    write = write_10x if form == "h5" else write_10x_folder
+    write(count / ("sample_filtered_feature_bc_matrix" + ".h5" * (form == "h5")))
+    assert read(tmp_path / of).obs_names.tolist() == BARCODES
+
+
+def test_the_samples_of_cell_ranger_multi_are_named(tmp_path):
+    for sample in ("S2", "S1"):
+        count = tmp_path / "per_sample_outs" / sample / "count"
+        count.mkdir(parents=True)
+        write_10x(count / "sample_filtered_feature_bc_matrix.h5")
+    with pytest.raises(ScmambaError, match=r"has 2 samples of Cell Ranger: S1, S2. Pass .*per_sample_outs.S1\."):
+        read(tmp_path)
+
+
+def test_the_h5_of_cell_ranger_2_is_read(tmp_path):
+    write_10x_v2(tmp_path / "rna.h5")
+    write_10x(tmp_path / "both.h5")
+    found = read({"rna": tmp_path / "rna.h5", "atac": tmp_path / "both.h5"})
+    assert found["rna"].var_names.tolist() == ["A", "B", "A-1"] and found["rna"].obs_names.tolist() == BARCODES
+    np.testing.assert_array_equal(found["rna"].X.toarray(), X.toarray()[:, [0, 1, 3]])
+    write_10x_v2(tmp_path / "rna.h5", genomes=["GRCh38", "mm10"])
+    with pytest.raises(ScmambaError, match="several genomes.*: GRCh38, mm10. .*genome='GRCh38'"):
+        read({"rna": tmp_path / "rna.h5", "atac": tmp_path / "both.h5"})
+
+
 @pytest.mark.parametrize("form", ["h5mu", "zarr", "h5ad", "h5ad_zarr", "two_files"])
 def test_a_multiome_in_each_form_is_the_same(tmp_path, multiome, form):
     if form in ("h5mu", "zarr"):
@@ -92,6 +142,13 @@ def test_proteins_in_obsm_become_a_modality(tmp_path):
     adata.write_h5ad(tmp_path / "bare.h5ad")
     with pytest.raises(ScmambaError, match="6 proteins without names"):
         read(tmp_path / "bare.h5ad")
+    adata.uns["protein_names"] = ["CD3", "CD3", "CD4", "CD8", "CD19", "CD3"]
+    table = pd.DataFrame(counts, adata.obs_names, adata.uns["protein_names"])
+    for values in (counts, table):
+        adata.obsm["protein_expression"] = values
+        with warnings.catch_warnings(action="error"):
+            assert read(adata)["protein"].var_names.tolist() == ["CD3", "CD3-1", "CD4", "CD8", "CD19", "CD3-2"]
+    adata.obsm["protein_expression"] = counts
     adata.uns["protein_names"] = mdata["protein"].var_names.to_numpy()
     adata.write_h5ad(tmp_path / "named.h5ad")
     assert read(tmp_path / "named.h5ad")["protein"].var_names.tolist() == mdata["protein"].var_names.tolist()
@@ -126,13 +183,65 @@ def test_an_anndata_in_memory_is_copied_once():
         tracemalloc.stop()
 
 
-def test_genes_and_proteins_of_one_name_keep_it(multiome):
+def test_genes_and_proteins_of_one_name_keep_it(tmp_path, multiome):
     adata = joined(multiome, ("Gene Expression", "Antibody Capture"))
     adata.var_names = ["CD3", "CD3", *adata.var_names[2:30], "CD3", *adata.var_names[31:]]
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Variable names are not unique")  # they are when the user gets them
+        # they are within each modality when the user gets them, and mudata's advice would put rna: before every gene
+        warnings.filterwarnings("error", "(Variable |var_)names are not unique")
         found = read(adata)
+        found.write_h5mu(tmp_path / "cells.h5mu")
+        for again in (read(tmp_path / "cells.h5mu"), open_mudata(tmp_path / "cells.h5mu")):
+            assert again["protein"].var_names.equals(found["protein"].var_names)
     assert found["rna"].var_names[:2].tolist() == ["CD3", "CD3-1"] and found["protein"].var_names[0] == "CD3"
+
+
+def test_names_that_repeat_within_a_modality_of_a_file_are_warned_of(tmp_path, multiome):
+    """A MuData stays as it is; setup refuses these names."""
+    multiome["rna"].var_names = ["CD3", "CD3", *multiome["rna"].var_names[2:]]
+    with warnings.catch_warnings(action="ignore"):
+        multiome.update()
+    multiome.write_h5mu(tmp_path / "cells.h5mu")
+    with pytest.warns(UserWarning, match="names are not unique"):
+        assert read(tmp_path / "cells.h5mu")["rna"].var_names[1] == "CD3"
+
+
+@pytest.mark.parametrize(
+    "types", [("gene", "peak"), ("Genes", "Peaks"), ("mRNA", "Chromatin Accessibility"), ("gene expression", "ATAC")]
+)
+def test_plain_words_for_types_of_features_are_known(multiome, types):
+    same(read(joined(multiome, types)), multiome)
+
+
+def test_the_column_that_tells_modalities_apart_is_taken(multiome):
+    """Not one of a GTF, where all is a gene."""
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.var["modality"], adata.var["feature_types"] = adata.var["feature_types"], "gene"
+    same(read(adata), multiome)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, "", "nan"])
+def test_a_feature_without_a_type_is_named(multiome, missing):
+    """Else it would be a modality of its own, called nan."""
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.var["feature_types"] = adata.var["feature_types"].astype(object)
+    adata.var.iloc[-2:, adata.var.columns.get_loc("feature_types")] = missing
+    with pytest.raises(ScmambaError, match=f"2 of 80 features have no type.*'{adata.var_names[-2]}': .*'Peaks'"):
+        read(adata)
+
+
+def test_types_of_features_that_are_not_known_are_named_with_those_that_are(tmp_path, multiome):
+    adata = joined(multiome, ("Gene Activity", "ATAC peaks"))
+    says = (
+        r"var\['feature_types'\] holds 'Gene Activity', 'ATAC peaks', none .* known are 'Gene Expression', 'Peaks', .*"
+    )
+    renamed = r"replace\(\{'Gene Activity': 'Gene Expression', "
+    with pytest.raises(ScmambaError, match=says + renamed) as error:
+        read(adata)
+    assert "mudata.MuData({'rna': adata, " in str(error.value) and "file" not in str(error.value)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(ScmambaError, match=says + renamed + ".*Name the file of each"):
+        read(tmp_path / "cells.h5ad")
 
 
 def test_an_anndata_that_is_left_in_its_file_is_read(tmp_path, multiome):
@@ -235,6 +344,35 @@ def test_what_cannot_be_read_is_named_with_the_way_to_convert_it(tmp_path, name,
     (tmp_path / name).write_bytes(b"cell,gene\n")
     with pytest.raises(ScmambaError, match=says):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        pytest.param("cells.h5mu.gz", "is compressed: gunzip it first", id="gzip"),
+        pytest.param("cells.tar", "is an archive: unpack it first, tar -xf", id="tar"),
+        pytest.param("cells.tar.gz", "is an archive: unpack it first, tar -xf", id="compressed_tar"),
+        pytest.param("cells.zip", "is an archive: unpack it first, unzip", id="zip"),
+        pytest.param("features.tsv.gz", "is one of three files of Cell Ranger", id="cell_ranger"),
+        pytest.param("cells.csv.gz", "is not a file of counts", id="compressed_text"),
+        pytest.param("zeros", "is not a file of counts", id="zeros"),
+    ],
+)
+def test_what_is_compressed_is_to_be_unpacked_first(tmp_path, multiome, name, says):
+    path, whole = tmp_path / name, tmp_path / "cells.h5mu"
+    multiome.write_h5mu(whole)
+    if name.endswith((".tar", ".tar.gz")):
+        with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+            archive.add(whole)
+    elif name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(whole)
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(whole.read_bytes() if "h5mu" in name else b"cell,gene\n"))
+    else:
+        path.write_bytes(bytes(2048))
+    with pytest.raises(ScmambaError, match=f"{name} {says}"):
+        read(path)
 
 
 def test_a_file_that_is_not_there_is_named_with_one_that_is(tmp_path):

@@ -8,7 +8,6 @@ from scipy import sparse
 
 from scmamba_scvi.data import _row_blocks
 from scmamba_scvi.data._row_blocks import is_sparse, row_blocks, write_rows
-from scmamba_scvi.errors import ScmambaError
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +35,8 @@ def half(matrix):
     ("matrix", "stays_sparse"),
     [
         pytest.param(random(0.2), True, id="csr"),
+        pytest.param(random(0.2).tocsc(), True, id="csc"),
+        pytest.param(half(random(0.2).tocsc()), True, id="csc_half_precision"),
         pytest.param(random(0.9).toarray(), False, id="dense"),
         pytest.param(random(0.2).toarray(), True, id="dense_of_zeros"),
         pytest.param(random(0.2).toarray().astype(np.float16), True, id="half_precision"),
@@ -48,6 +49,7 @@ def test_blocks_hold_all_rows_in_order_and_are_written_back_the_same(matrix, sta
     group = stored(matrix)
     blocks = list(row_blocks(group["X"]))
     assert all(sparse.issparse(block) == stays_sparse for block in blocks)
+    assert all(getattr(block, "format", "csr") == "csr" for block in blocks)
     write_rows(group, "again", iter(blocks))
     again = read_elem(group["again"])
     assert is_sparse(group["again"]) == stays_sparse
@@ -58,8 +60,3 @@ def test_blocks_hold_all_rows_in_order_and_are_written_back_the_same(matrix, sta
 def test_no_block_holds_more_than_asked_for():
     blocks = list(row_blocks(stored(random(0.3, (200, 8)))["X"]))
     assert len(blocks) > 5 and max(block.nnz for block in blocks) <= 50
-
-
-def test_columns_first_are_refused_with_the_way_out():
-    with pytest.raises(ScmambaError, match=r"stored by columns.*tocsr\(\)"):
-        next(iter(row_blocks(stored(random(0.3).tocsc())["X"])))

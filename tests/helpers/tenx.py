@@ -1,4 +1,4 @@
-"""Files as Cell Ranger ARC writes them, of four cells with three genes and two peaks."""
+"""Files as Cell Ranger writes them, of four cells with three genes and two peaks or proteins."""
 
 from __future__ import annotations
 
@@ -52,3 +52,20 @@ def write_10x_folder(
     for name, lines in (("features.tsv.gz", rows), ("barcodes.tsv.gz", barcodes)):
         with gzip.open(folder / name, "wt") as file:
             file.write("\n".join(lines) + "\n")
+
+
+def write_10x_v2(
+    path: Path, genomes=("GRCh38",), names=("A", "B", "A"), *, x=X[:, [0, 1, 3]], barcodes=BARCODES
+) -> None:
+    """The ``.h5`` of Cell Ranger 2, with a group for each genome and without types of features."""
+    with h5py.File(path, "w") as file:
+        for genome in genomes:
+            group = file.create_group(genome)
+            group["barcodes"], group["shape"] = np.array(barcodes, dtype="S"), np.array(x.T.shape)
+            group["data"], group["indices"], group["indptr"] = (
+                x.data,
+                x.indices.astype("int64"),
+                x.indptr.astype("int64"),
+            )
+            group["gene_names"] = np.array(names, dtype="S")
+            group["genes"] = np.array([f"ENSG{i}" for i in range(len(names))], dtype="S")

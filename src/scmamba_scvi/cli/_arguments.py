@@ -56,7 +56,7 @@ def parse_pairs(
 
 def parse_files(texts: Sequence[str]) -> Path | dict[str, Path]:
     """A file, or a dict from modality to file where they are written as ``rna=a.h5ad``; all must be there."""
-    named = [text.partition("=") for text in texts if "=" in text and not Path(text).exists()]
+    named = [text.partition("=") for text in texts if _names_modality(text)]
     if len(named) < len(texts) != 1:
         if not named and not Path(texts[-1]).exists():  # as cp takes it
             raise ScmambaError(f"There is no file {texts[-1]}. If it is the output, name it with --out {texts[-1]}.")
@@ -64,9 +64,18 @@ def parse_files(texts: Sequence[str]) -> Path | dict[str, Path]:
     if len({name for name, _, _ in named}) < len(named):
         raise ScmambaError(f"Each modality takes one file; got {', '.join(texts)}.")
     found = {name: Path(path) for name, _, path in named} or Path(texts[0])
-    for path in paths_of(found):
-        check_is_there(path)
+    for text, path in zip(texts, paths_of(found), strict=True):
+        check_is_there(path, typed=text if named else "")
     return found
+
+
+def _names_modality(text: str) -> bool:
+    """Whether text is ``NAME=PATH``, and not a path with ``=`` in it, as of folders that are named after parameters."""
+    name, equals, path = text.partition("=")
+    if not (name and equals) or re.search(r"[/\\]", name) or Path(text).exists():
+        return False
+    folder = Path(text).parent
+    return Path(path).exists() or folder == Path() or not folder.is_dir()
 
 
 def paths_of(files: Path | Mapping[str, Path]) -> list[Path]:

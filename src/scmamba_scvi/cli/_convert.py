@@ -1,7 +1,7 @@
 """``convert``: rewrite files as one MuData, as ``.zarr`` so that it can be used without fitting into memory."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from ..errors import ScmambaError
 from ._arguments import FILES, holds_mudata, parse_files, paths_of
 from ._console import reporting, say
 from ._outputs import check_outputs
+
+if TYPE_CHECKING:
+    from mudata import MuData
 
 
 def convert(
@@ -21,7 +24,8 @@ def convert(
 ) -> None:
     """Rewrite files as one MuData, .zarr or .h5mu. A zarr is fast to read a few cells from.
 
-    A MuData becomes a zarr without being loaded. scmamba_scvi.data.open_mudata leaves its matrices on disk.
+    A MuData becomes a zarr without being loaded, but for matrices that are stored by columns. scmamba_scvi.data.open_mudata
+    leaves its matrices on disk.
 
     For example:
 
@@ -45,7 +49,7 @@ def convert(
         if is_folder and not others and holds_mudata(first):
             convert_mudata(first, target, overwrite=overwrite)
         else:
-            mdata = read(sources)
+            mdata = by_rows(read(sources))
             with temporary_folder(target.parent) as folder:
                 file = folder / "cells.h5mu" if is_folder else target
                 write_mudata(mdata, file)
@@ -53,3 +57,14 @@ def convert(
                     convert_mudata(file, target, overwrite=overwrite)
         size = sum(part.stat().st_size for part in (target.rglob("*") if is_folder else [target]) if part.is_file())
         say(f"Wrote {target}, {size / 2**20:,.0f} MB.")
+
+
+def by_rows(mdata: "MuData") -> "MuData":
+    """The same MuData; counts that are stored by columns (CSC) become CSR, of which a few cells can be read from a file."""
+    for part in mdata.mod.values():
+        if getattr(part.X, "format", "") == "csc":
+            part.X = part.X.tocsr()
+        for name, layer in part.layers.items():
+            if getattr(layer, "format", "") == "csc":
+                part.layers[name] = layer.tocsr()
+    return mdata

@@ -21,7 +21,7 @@ from scipy import sparse
 from .._compat import explained, for_scipy, mudata_of, without_pulling
 from .._files import check_is_there, temporary_folder
 from ..errors import ScmambaError
-from ._row_blocks import is_by_columns, is_sparse, row_blocks, write_rows
+from ._row_blocks import is_sparse, row_blocks, write_rows
 
 #: Parts of a MuData beside its modalities.
 SHARED = ("obs", "var", "obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")
@@ -93,8 +93,8 @@ def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
 def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write a MuData again as zarr, in chunks suited to reading a few cells at a time.
 
-    ``X``, layers and ``raw`` are copied a block of rows at a time; only a ``raw`` that is stored by columns (CSC) is read
-    whole, as is everything else. Dense matrices with more zeros than values become sparse.
+    ``X``, layers and ``raw`` are copied a block of rows at a time; only those that are stored by columns (CSC) are read
+    whole, as is everything else, and become CSR. Dense matrices with more zeros than values become sparse.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ def _copy(source: Any, target: Any, inside: str = "") -> None:
         element = source[name]
         if inside == "mod" or (not inside and name in ("mod", "layers", "raw")):
             _copy(element, target.require_group(name), "" if inside else name)
-        elif inside == "layers" or (name == "X" and not (inside == "raw" and is_by_columns(element))):
+        elif inside == "layers" or name == "X":
             write_rows(target, name, row_blocks(element))
         else:
             write_elem(target, name, read_elem(element))

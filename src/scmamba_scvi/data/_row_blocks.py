@@ -1,4 +1,4 @@
-"""Matrices of a file read and written a block of rows at a time, so that none is ever held in memory."""
+"""Matrices of a file read and written a block of rows at a time, so that none but those by columns is held in memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,6 @@ from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
 from .._compat import for_scipy
-from ..errors import ScmambaError
 
 #: Stored values per chunk of a zarr array: a chunk is the least that can be read, about 1 MB here.
 VALUES_PER_CHUNK = 2**18
@@ -30,8 +29,10 @@ def row_blocks(element: Any) -> Iterator[Any]:
     """Rows of a matrix in a file, a block at a time and at least one block, which has no rows if the matrix has none.
 
     CSR stays CSR; a dense matrix stays dense if most of the values of its first block are not zero, and becomes CSR
-    otherwise. A matrix stored by columns is refused.
+    otherwise. CSC is read whole, and is one block in CSR.
     """
+    if is_by_columns(element):
+        return iter([_rows_of_csc(element)])
     return _blocks_of_csr(element) if is_sparse(element) else _blocks_of_dense(element)
 
 
@@ -59,12 +60,13 @@ def _blocks_of_dense(element: Any) -> Iterator[Any]:
         yield block if dense else sparse.csr_matrix(for_scipy(block))
 
 
+def _rows_of_csc(element: Any) -> sparse.csr_matrix:
+    # each block of rows would take one more pass over the whole of the file
+    values, *rest = (element[array][...] for array in ("data", "indices", "indptr"))
+    return sparse.csc_matrix((for_scipy(values), *rest), shape=tuple(element.attrs["shape"])).tocsr()
+
+
 def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:
-    if is_by_columns(element):
-        raise ScmambaError(
-            f"{element.name} is stored by columns (CSC), so cells cannot be read one after another. Write it by rows "
-            f"where it fits into memory: mdata[...].X = mdata[...].X.tocsr()."
-        )
     (n_cells, n_features), indptr = element.attrs["shape"], element["indptr"][...].astype(np.int64)
     start, stop = 0, -1
     while start < n_cells or stop < 0:  # one block at least

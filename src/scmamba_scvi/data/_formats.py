@@ -1,0 +1,143 @@
+"""What one path holds: the format is recognised by what is in it, and read by the package whose format it is."""
+
+import gzip
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import anndata
+import h5py
+from anndata import AnnData
+from mudata import MuData
+
+from .._compat import reason_of
+from .._files import check_is_there
+from ..errors import ScmambaError
+from ._cell_ranger import genomes_of, holds_mtx, only_table_in, read_h5, read_mtx
+from ._on_disk import read_whole
+
+#: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
+MAX_COMPRESSION: Final = 1100
+#: Arrays up to this size in bytes are read without a look at how they are stored.
+MAX_UNCHECKED_BYTES: Final = 1 << 26
+#: First bytes of what gzip compressed, and of HDF5.
+GZIP: Final = b"\x1f\x8b"
+HDF5: Final = b"\x89HDF\r\n\x1a\n"
+#: What errors say can be read.
+READABLE: Final = ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
+#: What others write, and how to get from there to a file that can be read here. From the end of a name to what it is and the way.
+ELSEWHERE: Final = {
+    ".rds": (
+        "an R object (Seurat or SingleCellExperiment)",
+        "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData; zellkonverter or anndataR write .h5ad",
+    ),
+    ".qs": ("an R object", "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData"),
+    ".h5seurat": ("SeuratDisk's format", "in R, load it with LoadH5Seurat and write a MuData with MuDataSeurat's WriteH5MU"),
+    "fragments.tsv.gz": (
+        "fragments, not counts",
+        "count them in peaks first, with SnapATAC2 (make_peak_matrix), muon (atac.tl.count_fragments_features) or Signac",
+    ),
+    "fragments.tsv": ("fragments, not counts", "count them in peaks first, with SnapATAC2, muon or Signac"),
+    ".loom": ("a loom file", "anndata.io.read_loom reads it; put each modality into mudata.MuData({'rna': ..., 'atac': ...})"),
+}  # fmt: skip
+
+
+def read_file(path: Path) -> MuData | AnnData:
+    """What one path holds, read by the package whose format it is."""
+    check_is_there(path)
+    for ending, (what, way) in ELSEWHERE.items():
+        if path.name.lower().endswith(ending):
+            raise ScmambaError(f"{path} is {what}, which is not read here: {way}.")
+    try:
+        return _read_folder(path) if path.is_dir() else _read_hdf5(path)
+    except ScmambaError:
+        raise
+    except Exception as error:
+        # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
+        reason = reason_of(error)
+        raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
+
+
+def _read_hdf5(path: Path) -> MuData | AnnData:
+    if not h5py.is_hdf5(path) or _is_tar(
+        path
+    ):  # HDF5 may begin later in a file, and so finds the first one in an archive
+        raise ScmambaError(f"{path} {_what_is_no_hdf5(path)}.")
+    check_declared_sizes(path)
+    with h5py.File(path, "r") as file:
+        parts, is_typed, genomes = set(file), "encoding-type" in file.attrs, genomes_of(file)
+    if "mod" in parts or (is_typed and {"obs", "var"} <= parts):
+        return read_whole(path)
+    if {"obs", "var"} <= parts:  # before anndata 0.8
+        return anndata.io.read_h5ad(path)
+    if "matrix" in parts or genomes:
+        return read_h5(path, genomes)
+    raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {READABLE}.")
+
+
+def _what_is_no_hdf5(path: Path) -> str:
+    """What a file is that cannot be read as it is, and what to do."""
+    if path.name.removesuffix(".gz") in ("matrix.mtx", "barcodes.tsv", "features.tsv", "genes.tsv"):
+        return f"is one of three files of Cell Ranger: pass their folder, {path.parent}"
+    if _is_tar(path):
+        return f"is an archive: unpack it first, tar -xf {path}, and pass the file or folder of counts that was in it"
+    if zipfile.is_zipfile(path):
+        return f"is an archive: unpack it first, unzip {path}, and pass the file or folder of counts that was in it"
+    if _is_gzip_of_hdf5(path):
+        return "is compressed: gunzip it first, and pass the file that comes out"
+    return f"is not a file of counts that can be read here: {READABLE}"
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path) as archive:  # of any compression
+            return archive.next() is not None  # a file of zeros passes for an empty archive
+    except tarfile.TarError:
+        return False
+
+
+def _is_gzip_of_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) != GZIP:
+            return False
+    with gzip.open(path) as inside:
+        return HDF5 in inside.read(1024)  # a .h5mu has 512 bytes before it
+
+
+def _read_folder(path: Path) -> MuData | AnnData:
+    if (path / ".zgroup").exists() or (path / "zarr.json").exists():
+        return read_whole(path)
+    if holds_mtx(path):
+        return read_mtx(path)
+    if table := only_table_in(path):
+        return read_file(table)
+    prefixed = [file.name for file in sorted(path.iterdir()) if re.search(r".[._-]matrix\.mtx(\.gz)?$", file.name)]
+    if prefixed:
+        prefix = prefixed[0][: prefixed[0].rindex("matrix.mtx")]
+        raise ScmambaError(
+            f"{path} has {prefixed[0]}, with something before Cell Ranger's name, as GEO puts it there. Put the three files of "
+            f"each sample into a folder of their own, and take {prefix!r} off their names: matrix.mtx.gz, barcodes.tsv.gz, "
+            f"features.tsv.gz."
+        )
+    raise ScmambaError(
+        f"{path} is a folder without matrix.mtx.gz, and no .zarr: it has {sorted(f.name for f in path.iterdir())[:5]}. "
+        f"Pass a file or a folder of counts: {READABLE}."
+    )
+
+
+def check_declared_sizes(path: Path) -> None:
+    """Refuse an HDF5 file that declares a huge array and stores almost nothing: reading it would fill the memory."""
+
+    def check(name: str, item: object) -> None:
+        if not isinstance(item, h5py.Dataset) or not item.shape:
+            return
+        declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+        if declared > MAX_COMPRESSION * stored + MAX_UNCHECKED_BYTES:
+            raise ScmambaError(
+                f"{path} is damaged or forged: its array {name!r} declares {declared:,} bytes and stores {stored:,}."
+            )
+
+    with h5py.File(path, "r") as file:
+        file.visititems(check)

@@ -1,0 +1,113 @@
+"""One AnnData as its modalities: features told apart by their types, proteins taken from ``obsm``."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.utils import make_index_unique
+from scipy import sparse
+
+from .._keys import FEATURE_TYPES, KINDS, kind_of_key
+from ..errors import ScmambaError
+
+#: Columns of ``var`` that may hold the type of a feature.
+TYPE_COLUMNS: Final = ("feature_types", "feature_type", "modality")
+#: Parts of a name in ``obsm`` that say its columns are counts of proteins.
+PROTEIN_WORDS: Final = ("protein", "antibody", "adt")
+
+
+def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
+    """An AnnData by the types of its features, with the proteins that its ``obsm`` holds; ``""`` for a type that is not known.
+
+    A single type is ``adata`` itself, its features numbered, unless it ``is_users``, which stays as it is.
+    """
+    types = _types_of(adata.var)
+    parts: dict[str, AnnData] = {}
+    kinds = {value: _kind_of_type(value) or value for value in types.unique()}
+    for value, name in kinds.items():
+        if name in parts:
+            alike = " and ".join(repr(other) for other, kind in kinds.items() if kind == name)
+            raise ScmambaError(
+                f"Features of types {alike} both look like {name}: leave out those of one, or make a MuData with a modality "
+                f"for each."
+            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)  # yet
+            part = adata if len(kinds) == 1 else adata[:, (types == value).to_numpy()]
+            parts[name] = part.copy() if part.is_view or is_users else part
+        # a gene and a protein may share a name, two genes may not
+        parts[name].var_names = make_index_unique(parts[name].var_names)
+    proteins = [key for key in adata.obsm if any(word in key.lower() for word in PROTEIN_WORDS)]
+    if proteins and "protein" not in parts:
+        if len(proteins) > 1:
+            raise ScmambaError(f"Several entries of obsm may hold counts of proteins, {proteins}: leave one of them.")
+        if "" in parts:
+            parts["rna"] = parts.pop("")
+        parts["protein"] = _proteins(adata, proteins[0])
+    return parts
+
+
+def reason_for_one(adata: AnnData) -> str:
+    """Why `parts_of` takes an AnnData for one modality of a type that is not known, and what to do if it holds several."""
+    column = next((name for name in TYPE_COLUMNS if name in adata.var), None)
+    if column is None:
+        return f"var has no {TYPE_COLUMNS[0]!r}, obsm no proteins"
+    values = [str(value) for value in adata.var[column].unique()]
+    known = [*FEATURE_TYPES, *KINDS]
+    says = f"var[{column!r}] holds {_listed(values)}, none of which is known; known are {_listed(known)}"
+    if len(values) == 1:
+        return says
+    here = f"adata.var[{column!r}]"
+    return f"{says}. If they are modalities, rename them: {here} = {here}.astype(str).replace({{{values[0]!r}: {known[0]!r}, ...}})"
+
+
+def _types_of(var: pd.DataFrame) -> pd.Series:
+    """Type of each feature, as text; ``""`` for all where no column tells it."""
+
+    def n_kinds(column: str) -> int:
+        return len({_kind_of_type(str(value)) for value in var[column].unique()} - {None})
+
+    # a column of that name may hold others than types of features, such as the biotypes of genes
+    column = max((name for name in TYPE_COLUMNS if name in var), key=n_kinds, default=None)
+    if column is None or not n_kinds(column):
+        return pd.Series("", index=var.index)
+    types = var[column].astype(str)
+    without = var.index[(var[column].isna() | types.isin(["", "nan"])).to_numpy()]
+    if len(without):
+        raise ScmambaError(
+            f"{len(without):,} of {len(var):,} features have no type in var[{column!r}], such as {without[0]!r}: write one there, "
+            f"{_listed([*FEATURE_TYPES])}, or leave these features out."
+        )
+    return types
+
+
+def _listed(values: Sequence[str], n: int = 6) -> str:
+    return ", ".join(repr(value) for value in values[:n]) + (
+        f" and {len(values) - n} others" if len(values) > n else ""
+    )
+
+
+def _proteins(adata: AnnData, key: str) -> AnnData:
+    """Proteins of ``obsm[key]`` as a modality; a table has their names, an array has them in ``uns``."""
+    values = adata.obsm[key]
+    if isinstance(values, pd.DataFrame):
+        names = values.columns.astype(str)
+        values = values.to_numpy()
+    else:
+        known = [adata.uns[k] for k in (f"{key}_names", "protein_names") if k in adata.uns]
+        if not known or len(known[0]) != values.shape[1]:
+            raise ScmambaError(
+                f"obsm[{key!r}] holds {values.shape[1]} proteins without names: make it a pandas DataFrame with the names as "
+                f"columns, or put the names into uns['protein_names']."
+            )
+        names = pd.Index(np.asarray(known[0]).astype(str))
+    var = pd.DataFrame(index=make_index_unique(names))
+    return AnnData(sparse.csr_matrix(values), obs=pd.DataFrame(index=adata.obs_names), var=var)
+
+
+def _kind_of_type(name: str) -> str | None:
+    """Kind that a type of features stands for."""
+    return FEATURE_TYPES.get(name) or kind_of_key(name.replace(" ", "_"))
