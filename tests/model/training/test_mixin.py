@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scvi
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.callbacks import EarlyStopping as Lightnings
 from logged import logged
 
@@ -85,7 +85,8 @@ def test_the_defaults_are_those_documented():
         pytest.param({"early_stopping_patience": 0}, "early_stopping_patience must be at least 1", id="patience"),
         pytest.param({"fast_dev_run": True}, "Leave fast_dev_run out", id="dev run"),
         pytest.param({"limit_val_batches": 0}, "pass validation_size=0", id="no score"),
-        pytest.param({"max_steps": 1}, "max_steps=1 ends before the first of .* pass early_stopping=False", id="steps"),
+        pytest.param({"max_steps": 0}, "max_steps must be at least 1", id="steps"),
+        pytest.param({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch must be at least 1", id="validation"),
         pytest.param({"datasplitter_kwargs": {"foo": 1}}, "Unknown entry of datasplitter_kwargs 'foo'", id="splitter"),
         pytest.param({"callbacks": "x"}, "callbacks must be a callback of lightning.pytorch.*got 'x'", id="callbacks"),
         pytest.param({"num_sanity_val_steps": 2}, "Leave num_sanity_val_steps out", id="sanity"),
@@ -211,10 +212,59 @@ def test_scores_before_the_first_step_are_those_of_all_held_out_cells():
     assert start == {name: model.history[name].iloc[0, 0] for name in start}
 
 
-def test_validation_in_some_epochs_only_is_possible():
+@pytest.mark.parametrize(
+    ("every", "epochs"),
+    [
+        pytest.param(2, [1, 2, 4, 5], id="every second"),
+        pytest.param(10, [2, 5], id="more rarely than a stage has epochs"),
+        pytest.param(None, range(6), id="as scvi-tools says it by default"),
+    ],
+)
+def test_the_end_of_a_stage_is_scored_however_rarely_validation_is_asked_for(every, epochs):
     model = fresh()
-    model.train(max_epochs=8, check_val_every_n_epoch=2, enable_progress_bar=False)
-    assert len(model.history["foscttm_validation"]) == 4 and model.training_summary_["start"]
+    model.train(max_epochs=6, check_val_every_n_epoch=every, early_stopping=False, enable_progress_bar=False)
+    assert list(model.history["foscttm_validation"].index) == list(epochs)
+    assert model.training_summary_["start"]
+
+
+def test_a_stage_that_steps_end_within_an_epoch_is_scored():
+    model = fresh(encoder="linear")
+    model.train(max_steps=2, check_val_every_n_epoch=10, enable_progress_bar=False)
+    assert list(model.history["foscttm_validation"].index) == [0]
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+class Steps(Callback):
+    """Counts the steps of each stage."""
+
+    def __init__(self):
+        self.counts = []
+
+    def on_train_start(self, trainer, plan):
+        self.counts.append(0)
+
+    def on_train_batch_end(self, *_):
+        self.counts[-1] += 1
+
+
+@pytest.mark.parametrize(("limit", "counts"), [(7, [4, 3]), (1, [1])])
+def test_the_limit_of_steps_is_for_both_stages_together(limit, counts):
+    steps, model = Steps(), fresh()
+    model.train(max_steps=limit, enable_progress_bar=False, callbacks=[steps])
+    assert steps.counts == counts and model.is_trained
+
+
+def test_the_limit_of_time_is_for_both_stages_together():
+    limits = []
+
+    class Limits(Callback):
+        def on_train_start(self, trainer, plan):
+            limits.extend(c.time_remaining() + c.time_elapsed() for c in trainer.callbacks if isinstance(c, Timer))
+
+    fresh().train(max_time={"seconds": 8}, max_epochs=2, enable_progress_bar=False, callbacks=[Limits()])
+    assert limits == pytest.approx([4, 4])
 
 
 # -- errors and callbacks --------------------------------------------------------------------------------------------

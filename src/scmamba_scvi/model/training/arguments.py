@@ -41,6 +41,8 @@ OF_SPLITTER: Final = {*OF_LOADERS, "train_size", "validation_size", "shuffle_set
 PRECISIONS: Final = {
     "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed",
 }  # fmt: skip
+#: Arguments of the trainer that count something.
+COUNTS: Final = ("check_val_every_n_epoch", "max_steps", "num_nodes")
 #: Further arguments that scvi-tools' or Lightning's trainer knows.
 OF_TRAINER: Final = {name for trainer in (Trainer, pl.Trainer) for name in inspect.signature(trainer).parameters}
 
@@ -77,8 +79,8 @@ def check_training(
     if trainer_kwargs.get("limit_val_batches", 1) == 0:
         raise ScmambaError("limit_val_batches=0 leaves nothing to score: to hold out no cells, pass validation_size=0.")
     check_callbacks(trainer_kwargs.get("callbacks"))
-    for name, count in counts.items():
-        if count is not None:
+    for name, count in {**counts, **{name: trainer_kwargs.get(name) for name in COUNTS}}.items():
+        if count is not None and (name, count) != ("max_steps", -1):  # as Lightning says that there is no limit
             check_count(name, count)
     if train_size is not None:
         check_fraction("train_size", train_size, zero=False)
@@ -108,16 +110,6 @@ def check_callbacks(callbacks: Any) -> None:
             raise ScmambaError(
                 f"callbacks must be a callback of lightning.pytorch or a list of them, got {callback!r}."
             )
-
-
-def check_steps(max_steps: int | None, n_train: int, cells_per_step: int) -> None:
-    """Early stopping needs a score, which the first epoch ends with."""
-    in_epoch = n_train // cells_per_step
-    if max_steps is not None and 0 <= max_steps < in_epoch:
-        raise ScmambaError(
-            f"max_steps={max_steps} ends before the first of {in_epoch:,} steps of an epoch were scored: leave it out, or "
-            f"pass early_stopping=False."
-        )
 
 
 def check_place(name: str, known: Iterable[str]) -> None:

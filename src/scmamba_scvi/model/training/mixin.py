@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from scvi.train import TrainRunner
 
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
 from ...config import TrainConfig, check_names
@@ -21,9 +20,10 @@ from ..fitting.held_out import match_counts
 from ..fitting.mixin import FittingMixin
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import n_modalities_of_cells
-from .arguments import check_batches, check_modalities, check_steps, check_training, choose_precision, parts_of_cells
+from .arguments import check_batches, check_modalities, check_training, choose_precision, parts_of_cells
 from .callbacks import KeepWeights, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
+from .history import StageRunner, n_before
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
 from .run import Run, as_list
@@ -40,7 +40,7 @@ class ContrastiveTrainingMixin(FittingMixin):
 
     _training_plan_cls = ContrastivePlan
     _data_splitter_cls = PairedSplitter
-    _train_runner_cls = TrainRunner
+    _train_runner_cls = StageRunner
 
     @devices_docstring()
     def train(
@@ -115,9 +115,10 @@ class ContrastiveTrainingMixin(FittingMixin):
             interrupted. Model, data and arguments must be the ones that it began with.
         **trainer_kwargs
             For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``,
-            whose state begins anew with each stage (callbacks that write checkpoints keep the best of both). With
-            ``num_nodes`` and ``strategy`` (of the kind ``"ddp"``), several devices train together: the loss compares the
-            cells of all of them.
+            whose state begins anew with each stage (callbacks that write checkpoints keep the best of both). ``max_steps``
+            and ``max_time`` are for both stages together, half for each. However large ``check_val_every_n_epoch`` is, the
+            end of a stage is scored. With ``num_nodes`` and ``strategy`` (of the kind ``"ddp"``), several devices train
+            together: the loss compares the cells of all of them.
 
         Raises
         ------
@@ -166,8 +167,6 @@ class ContrastiveTrainingMixin(FittingMixin):
                 self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in kinds_in(self.adata, self.kinds)
             )
             scored = self._can_score(splitter.n_val, matches, early_stopping_monitor)
-            if early_stopping and scored:
-                check_steps(trainer_kwargs.get("max_steps"), splitter.n_train, sizes.cells_per_step)
             stopping = {
                 "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode,
                 "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
@@ -310,15 +309,15 @@ class ContrastiveTrainingMixin(FittingMixin):
         checkpoint: TrainingCheckpoint | None,
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
-        before = len((self.history_ or {}).get("train_loss", ())) if self.is_trained_ else 0
+        before = n_before(self.history_) if self.is_trained_ else 0
         with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (of_ranks, report):
             keep.begin_stage(before, report)
-            trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
-            if checkpoint is not None:
-                trainer["plugins"] = [*as_list(trainer.get("plugins")), AtomicCheckpointIO()]
-                trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
             plan = self._training_plan_cls(self.module, config=run.config, micro_batch_size=run.sizes.micro_batch_size)
             with explained("train() cannot make a trainer of these arguments"):
+                trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
+                if checkpoint is not None:
+                    trainer["plugins"] = [*as_list(trainer.get("plugins")), AtomicCheckpointIO()]
+                    trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
                 runner = self._train_runner_cls(self, training_plan=plan, data_splitter=run.splitter, **trainer)
             if run.sizes.world_size > 1:
                 runner.device = runner.trainer.strategy.root_device  # of this rank
