@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import scvi
 import torch
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging, Timer
 from lightning.pytorch.callbacks import EarlyStopping as Lightnings
 from logged import logged
+from scvi.train import SaveCheckpoint
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
@@ -88,6 +89,23 @@ def test_the_defaults_are_those_documented():
         pytest.param({"max_steps": 0}, "max_steps must be at least 1", id="steps"),
         pytest.param({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch must be at least 1", id="validation"),
         pytest.param({"datasplitter_kwargs": {"foo": 1}}, "Unknown entry of datasplitter_kwargs 'foo'", id="splitter"),
+        pytest.param(
+            {"datasplitter_kwargs": {"train_size": 1.5}}, r"pass train\(train_size=\.\.\.\)", id="own argument"
+        ),
+        pytest.param(
+            {"datasplitter_kwargs": {"persistent_workers": True}},
+            "datasplitter_kwargs cannot be used: persistent_workers option needs num_workers",
+            id="workers",
+        ),
+        pytest.param({"shuffle_set_split": "no"}, "shuffle_set_split must be True or False, got 'no'", id="shuffle"),
+        pytest.param({"num_nodes": 0}, "num_nodes must be at least 1", id="nodes"),
+        pytest.param(
+            {"enable_checkpointing": True}, "Leave enable_checkpointing out: .*checkpoint_dir", id="checkpoints"
+        ),
+        pytest.param({"callbacks": SaveCheckpoint("x")}, "Leave SaveCheckpoint out: .*checkpoint_dir", id="saves"),
+        pytest.param(
+            {"callbacks": [StochasticWeightAveraging(1e-3)]}, "Leave StochasticWeightAveraging out", id="averages"
+        ),
         pytest.param({"callbacks": "x"}, "callbacks must be a callback of lightning.pytorch.*got 'x'", id="callbacks"),
         pytest.param({"num_sanity_val_steps": 2}, "Leave num_sanity_val_steps out", id="sanity"),
     ],
@@ -316,6 +334,41 @@ def test_patience_that_the_first_stage_used_up_does_not_end_the_second():
     watch, rule = Watch(), Lightnings("foscttm_validation", patience=2, min_delta=1.0)
     fresh().train(max_epochs=12, early_stopping=False, enable_progress_bar=False, callbacks=[rule, watch])
     assert watch.epochs == [3, 3]
+
+
+class Counted(Callback):
+    """Its state can be set only once it was in a training, as that of callbacks that copy the model."""
+
+    def __init__(self):
+        self.n, self.seen = None, []
+
+    def on_fit_start(self, trainer, plan):
+        self.n = self.n or 0
+
+    def on_train_end(self, trainer, plan):
+        self.n += 1
+        self.seen.append(self.n)
+
+    def state_dict(self):
+        return {"n": 0}
+
+    def load_state_dict(self, state):
+        self.n = self.n * 0 + state["n"]
+
+
+def test_the_state_of_callbacks_begins_anew_after_a_stage_and_not_before_the_first():
+    counted = Counted()
+    fresh().train(max_epochs=2, enable_progress_bar=False, callbacks=[counted])
+    assert counted.seen == [1, 1]
+
+
+def test_a_callback_that_cannot_begin_anew_is_answered():
+    class Once(Counted):
+        def load_state_dict(self, state):
+            raise TypeError("no second time")
+
+    with pytest.raises(ScmambaError, match="callbacks cannot begin anew .*: no second time"):
+        fresh().train(max_epochs=2, enable_progress_bar=False, callbacks=[Once()])
 
 
 # -- threads and output ----------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Checkpoint
 
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
 from ...config import TrainConfig, check_names
@@ -104,7 +103,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
             For the loaders, such as ``num_workers``, which has no effect where a GPU keeps the counts; ``external_indexing``
-            gives the cells of each part: three lists of positions, to train on, held out and left over, each cell in one.
+            gives the cells of each part: up to three lists of positions, to train on, held out and left over, each cell in
+            one.
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir
@@ -115,7 +115,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             interrupted. Model, data and arguments must be the ones that it began with.
         **trainer_kwargs
             For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``,
-            whose state begins anew with each stage (callbacks that write checkpoints keep the best of both). ``max_steps``
+            whose state begins anew with each stage; those that write checkpoints are refused. ``max_steps``
             and ``max_time`` are for both stages together, half for each. However large ``check_val_every_n_epoch`` is, the
             end of a stage is scored. With ``num_nodes`` and ``strategy`` (of the kind ``"ddp"``), several devices train
             together: the loss compares the cells of all of them.
@@ -144,8 +144,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             "early_stopping_patience": early_stopping_patience,
         }  # fmt: skip
         check_training(
-            counts, train_size, validation_size, plan_kwargs, datasplitter_kwargs, checkpoint_dir, early_stopping_monitor,
-            precision, trainer_kwargs, known=inspect.signature(self.train).parameters,
+            counts, train_size, validation_size, shuffle_set_split, plan_kwargs, datasplitter_kwargs, checkpoint_dir,
+            early_stopping_monitor, precision, trainer_kwargs, known=inspect.signature(self.train).parameters,
         )  # fmt: skip
         check_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
@@ -270,15 +270,16 @@ class ContrastiveTrainingMixin(FittingMixin):
         """Train the stages that are not finished, until one is interrupted, and write `training_summary_`."""
         if is_first_process():
             logger.info(run.describe())
-        # patience that one stage used up must not end the next; checkpoints of both can be compared
-        states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
+        states = [(callback, copy.deepcopy(callback.state_dict())) for callback in run.callbacks]
         keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode)
         on_interrupt = StopOnInterrupt()
         ended = False
         try:
             for stage in list(run.stages)[0 if checkpoint is None else checkpoint.n_finished :]:
-                for callback, state in states:
-                    callback.load_state_dict(copy.deepcopy(state))
+                if ended:  # patience that one stage used up must not end the next
+                    with explained("callbacks cannot begin anew with the second stage"):
+                        for callback, state in states:
+                            callback.load_state_dict(state)
                 with self.module.freezing(networks=stage == "linear", reference=self.is_query_):
                     self._run_stage(run, stage, keep, on_interrupt, checkpoint)
                 ended = True
