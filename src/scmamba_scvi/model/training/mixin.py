@@ -24,7 +24,7 @@ from .callbacks import KeepWeights, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .history import StageRunner, n_before
 from .plan import ContrastivePlan
-from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
+from .resume import AtomicCheckpointIO, TrainingCheckpoint, checkpoint_to_resume, training_identity
 from .run import Run, as_list
 from .sizes import TRAIN_SIZE, TrainingSizes, check_training_cells, choose_sizes
 from .splitter import PairedSplitter
@@ -112,7 +112,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             device. If a save fails, a warning says so, training goes on, and the file stays as it was.
         resume
             Continue from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
-            interrupted. Model, data and arguments must be the ones that it began with.
+            interrupted. Data and arguments must be the ones that it began with; the model may be the same, or a new one
+            with the same options.
         **trainer_kwargs
             For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``,
             whose state begins anew with each stage; those that write checkpoints are refused. ``max_steps``
@@ -153,6 +154,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         with explained("accelerator or devices cannot be used"):
             world_size = count_devices(accelerator, devices, **ranks)
         self._check_can_train(checkpoint_dir, resume, world_size)
+        begun = None if checkpoint_dir is None else checkpoint_to_resume(Path(checkpoint_dir), resume)
         split = {
             "train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split,
             **(datasplitter_kwargs or {}),
@@ -175,10 +177,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             trainer_kwargs.pop("early_stopping_mode", None)
             run = Run(
                 config, sizes, splitter,
-                stages=sizes.stages(
-                    linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_,
-                    has_network=self.config.encoder != "linear",
-                ),
+                stages=self._stages(config, sizes, begun),
                 monitor=early_stopping_monitor, scored=scored, matches=matches,
                 early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
@@ -187,7 +186,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                     **trainer_kwargs,
                 },
             )  # fmt: skip
-            checkpoint = self._begin(run, checkpoint_dir, resume)
+            checkpoint = self._begin(run, checkpoint_dir, begun)
             self._run(run, checkpoint)
         if self.training_summary_["interrupted"]:
             warn("Training was interrupted. The model keeps its best weights so far and can be used.")
@@ -226,6 +225,14 @@ class ContrastiveTrainingMixin(FittingMixin):
         check_training_cells(splitter.n_train, splitter.n_paired, n_of)
         return sizes, splitter
 
+    def _stages(self, config: TrainConfig, sizes: TrainingSizes, begun: Mapping[str, Any] | None) -> dict[str, int]:
+        """Epochs at most of each stage; which there are depends on the weights at the start, and is in the checkpoint."""
+        if begun is None:
+            linear_first = config.linear_first and self.module.has_closed_gates and not self.is_query_
+        else:
+            linear_first = "linear" in begun["stages"]
+        return sizes.stages(linear_first=linear_first, has_network=self.config.encoder != "linear")
+
     def _forget_classifier(self) -> None:
         if self.classifier_ is not None:
             self.classifier_ = None
@@ -245,18 +252,18 @@ class ContrastiveTrainingMixin(FittingMixin):
         return False
 
     def _begin(
-        self, run: Run, checkpoint_dir: str | os.PathLike[str] | None, resume: bool
+        self, run: Run, checkpoint_dir: str | os.PathLike[str] | None, begun: dict[str, Any] | None
     ) -> TrainingCheckpoint | None:
         """Restore the state in the checkpoint, or fit to the training cells what must be known before the first step."""
         checkpoint = None
         if checkpoint_dir is not None:
             options = {
-                "stages": list(run.stages), "early_stopping": run.early_stopping, "early_stopping_monitor": run.monitor,
+                "early_stopping": run.early_stopping, "early_stopping_monitor": run.monitor,
                 "early_stopping_patience": (run.sizes.patience, run.sizes.patience_of_network),
                 **run.trainer,
             }  # fmt: skip
             identity = training_identity(self, run.splitter, run.config, run.sizes, options)
-            checkpoint = TrainingCheckpoint(self, run.splitter, Path(checkpoint_dir), resume, identity)
+            checkpoint = TrainingCheckpoint(self, run.splitter, Path(checkpoint_dir), identity, run.stages, begun)
         if checkpoint is None or checkpoint.state is None:
             # several processes may be forked later, which none can be that has used a GPU
             if run.device.type == "cuda" and run.sizes.world_size == 1:
