@@ -245,9 +245,10 @@ def test_the_end_of_a_stage_is_scored_however_rarely_validation_is_asked_for(eve
     assert model.training_summary_["start"]
 
 
-def test_a_stage_that_steps_end_within_an_epoch_is_scored():
+@pytest.mark.parametrize("least", [{}, {"min_epochs": 3}, {"min_steps": 3}], ids=str)
+def test_a_stage_that_steps_end_within_an_epoch_is_scored(least):
     model = fresh(encoder="linear")
-    model.train(max_steps=2, check_val_every_n_epoch=10, enable_progress_bar=False)
+    model.train(max_steps=2, check_val_every_n_epoch=10, early_stopping=False, enable_progress_bar=False, **least)
     assert list(model.history["foscttm_validation"].index) == [0]
 
 

@@ -88,6 +88,7 @@ class ContrastivePlan(TrainingPlan):
         is_last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
         if (trainer.is_last_batch and is_last_epoch) or 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True  # before it stops, Lightning validates in an epoch that allows it
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None  # or it would wait for them
         if trainer.should_stop and trainer.datamodule.n_val:
             trainer.check_val_every_n_epoch = 1
 
