@@ -25,8 +25,19 @@ def test_parts_of_the_cells_that_the_user_names():
     parts = parts_of_cells([np.arange(5.0), [5, 6], (7,)], 8)
     assert [part.tolist() for part in parts] == [[0, 1, 2, 3, 4], [5, 6], [7]]
     assert all(part.dtype == np.int64 for part in parts)
+    for parts in (
+        [range(5), range(5, 8)],
+        [range(5), range(5, 8), None],
+        [range(8)],
+        [range(8), None, None],
+    ):  # scvi-tools'
+        found = parts_of_cells(parts, 8)
+        assert [len(part) for part in found] in ([5, 3, 0], [8, 0, 0]) and found[2].dtype == np.int64
     for parts, message in (
-        ([[0], [1]], "three lists"),
+        ([[0], [1]], "leaves out 6 of 8 cells"),
+        ([[0], [1], [2], [3]], "three lists"),
+        ([None, [1]], "first of which is not empty"),
+        ([], "first of which is not empty"),
         ([[], [1], [2]], "first of which is not empty"),
         ([[0, 8], [], []], "positions among 8 cells, 0 to 7"),
         ([[0.5], [], []], "positions among 8 cells"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from shapes import TINY, mudata_of, poisson
 from torch.nn.parallel import DistributedDataParallel
 
@@ -135,8 +135,24 @@ def test_nothing_is_written_where_the_user_works():
         assert isinstance(trainer["strategy"], DDPStrategy) and trainer["strategy"] is not given["strategy"]
         assert trainer["log_save_dir"] and report.parent.is_dir()
     assert not report.parent.exists()
-    with distributed_trainer(1, given) as (trainer, report):
-        assert trainer == {} and report is None
+    for strategy in ("auto", "ddp", DDPStrategy()):
+        with distributed_trainer(1, {"strategy": strategy}) as (trainer, report):
+            assert trainer == {"strategy": "auto"} and report is None
+
+
+@pytest.mark.parametrize(
+    "strategy", ["ddp", DDPStrategy(), SingleDeviceStrategy("cpu")], ids=lambda strategy: type(strategy).__name__
+)
+def test_one_device_trains_both_stages_with_any_strategy_and_writes_nothing(strategy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mdata = simulate_multiome(n_cells=60, n_genes=30, n_peaks=40, n_cell_types=2, seed=1)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, **TINY)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "early_stopping was automatically disabled")
+        model.train(max_epochs=2, accelerator="cpu", devices=1, strategy=strategy, enable_progress_bar=False)
+    assert list(model.history["train_loss"].index) == [0, 1]
+    assert not list(tmp_path.iterdir()) and not dist.is_initialized()
 
 
 def test_buffers_are_not_sent_in_every_step_and_torch_warns_of_nothing(tmp_path):

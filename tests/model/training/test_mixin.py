@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import scvi
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging, Timer
 from lightning.pytorch.callbacks import EarlyStopping as Lightnings
 from logged import logged
+from scvi.train import SaveCheckpoint
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
@@ -85,8 +86,26 @@ def test_the_defaults_are_those_documented():
         pytest.param({"early_stopping_patience": 0}, "early_stopping_patience must be at least 1", id="patience"),
         pytest.param({"fast_dev_run": True}, "Leave fast_dev_run out", id="dev run"),
         pytest.param({"limit_val_batches": 0}, "pass validation_size=0", id="no score"),
-        pytest.param({"max_steps": 1}, "max_steps=1 ends before the first of .* pass early_stopping=False", id="steps"),
+        pytest.param({"max_steps": 0}, "max_steps must be at least 1", id="steps"),
+        pytest.param({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch must be at least 1", id="validation"),
         pytest.param({"datasplitter_kwargs": {"foo": 1}}, "Unknown entry of datasplitter_kwargs 'foo'", id="splitter"),
+        pytest.param(
+            {"datasplitter_kwargs": {"train_size": 1.5}}, r"pass train\(train_size=\.\.\.\)", id="own argument"
+        ),
+        pytest.param(
+            {"datasplitter_kwargs": {"persistent_workers": True}},
+            "datasplitter_kwargs cannot be used: persistent_workers option needs num_workers",
+            id="workers",
+        ),
+        pytest.param({"shuffle_set_split": "no"}, "shuffle_set_split must be True or False, got 'no'", id="shuffle"),
+        pytest.param({"num_nodes": 0}, "num_nodes must be at least 1", id="nodes"),
+        pytest.param(
+            {"enable_checkpointing": True}, "Leave enable_checkpointing out: .*checkpoint_dir", id="checkpoints"
+        ),
+        pytest.param({"callbacks": SaveCheckpoint("x")}, "Leave SaveCheckpoint out: .*checkpoint_dir", id="saves"),
+        pytest.param(
+            {"callbacks": [StochasticWeightAveraging(1e-3)]}, "Leave StochasticWeightAveraging out", id="averages"
+        ),
         pytest.param({"callbacks": "x"}, "callbacks must be a callback of lightning.pytorch.*got 'x'", id="callbacks"),
         pytest.param({"num_sanity_val_steps": 2}, "Leave num_sanity_val_steps out", id="sanity"),
     ],
@@ -211,10 +230,60 @@ def test_scores_before_the_first_step_are_those_of_all_held_out_cells():
     assert start == {name: model.history[name].iloc[0, 0] for name in start}
 
 
-def test_validation_in_some_epochs_only_is_possible():
+@pytest.mark.parametrize(
+    ("every", "epochs"),
+    [
+        pytest.param(2, [1, 2, 4, 5], id="every second"),
+        pytest.param(10, [2, 5], id="more rarely than a stage has epochs"),
+        pytest.param(None, range(6), id="as scvi-tools says it by default"),
+    ],
+)
+def test_the_end_of_a_stage_is_scored_however_rarely_validation_is_asked_for(every, epochs):
     model = fresh()
-    model.train(max_epochs=8, check_val_every_n_epoch=2, enable_progress_bar=False)
-    assert len(model.history["foscttm_validation"]) == 4 and model.training_summary_["start"]
+    model.train(max_epochs=6, check_val_every_n_epoch=every, early_stopping=False, enable_progress_bar=False)
+    assert list(model.history["foscttm_validation"].index) == list(epochs)
+    assert model.training_summary_["start"]
+
+
+@pytest.mark.parametrize("least", [{}, {"min_epochs": 3}, {"min_steps": 3}], ids=str)
+def test_a_stage_that_steps_end_within_an_epoch_is_scored(least):
+    model = fresh(encoder="linear")
+    model.train(max_steps=2, check_val_every_n_epoch=10, early_stopping=False, enable_progress_bar=False, **least)
+    assert list(model.history["foscttm_validation"].index) == [0]
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+class Steps(Callback):
+    """Counts the steps of each stage."""
+
+    def __init__(self):
+        self.counts = []
+
+    def on_train_start(self, trainer, plan):
+        self.counts.append(0)
+
+    def on_train_batch_end(self, *_):
+        self.counts[-1] += 1
+
+
+@pytest.mark.parametrize(("limit", "counts"), [(7, [4, 3]), (1, [1])])
+def test_the_limit_of_steps_is_for_both_stages_together(limit, counts):
+    steps, model = Steps(), fresh()
+    model.train(max_steps=limit, enable_progress_bar=False, callbacks=[steps])
+    assert steps.counts == counts and model.is_trained
+
+
+def test_the_limit_of_time_is_for_both_stages_together():
+    limits = []
+
+    class Limits(Callback):
+        def on_train_start(self, trainer, plan):
+            limits.extend(c.time_remaining() + c.time_elapsed() for c in trainer.callbacks if isinstance(c, Timer))
+
+    fresh().train(max_time={"seconds": 8}, max_epochs=2, enable_progress_bar=False, callbacks=[Limits()])
+    assert limits == pytest.approx([4, 4])
 
 
 # -- errors and callbacks --------------------------------------------------------------------------------------------
@@ -266,6 +335,41 @@ def test_patience_that_the_first_stage_used_up_does_not_end_the_second():
     watch, rule = Watch(), Lightnings("foscttm_validation", patience=2, min_delta=1.0)
     fresh().train(max_epochs=12, early_stopping=False, enable_progress_bar=False, callbacks=[rule, watch])
     assert watch.epochs == [3, 3]
+
+
+class Counted(Callback):
+    """Its state can be set only once it was in a training, as that of callbacks that copy the model."""
+
+    def __init__(self):
+        self.n, self.seen = None, []
+
+    def on_fit_start(self, trainer, plan):
+        self.n = self.n or 0
+
+    def on_train_end(self, trainer, plan):
+        self.n += 1
+        self.seen.append(self.n)
+
+    def state_dict(self):
+        return {"n": 0}
+
+    def load_state_dict(self, state):
+        self.n = self.n * 0 + state["n"]
+
+
+def test_the_state_of_callbacks_begins_anew_after_a_stage_and_not_before_the_first():
+    counted = Counted()
+    fresh().train(max_epochs=2, enable_progress_bar=False, callbacks=[counted])
+    assert counted.seen == [1, 1]
+
+
+def test_a_callback_that_cannot_begin_anew_is_answered():
+    class Once(Counted):
+        def load_state_dict(self, state):
+            raise TypeError("no second time")
+
+    with pytest.raises(ScmambaError, match="callbacks cannot begin anew .*: no second time"):
+        fresh().train(max_epochs=2, enable_progress_bar=False, callbacks=[Once()])
 
 
 # -- threads and output ----------------------------------------------------------------------------------------------

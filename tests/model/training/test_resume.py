@@ -11,10 +11,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from children import in_child, needs_fork
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from logged import logged
 from shapes import TINY, mudata_of, poisson
 
@@ -96,6 +97,41 @@ def test_a_killed_training_continues_to_the_same_losses(uninterrupted, tmp_path,
     assert_same(result(model), uninterrupted[0])
     assert model.training_summary_ == uninterrupted[1]
     assert [p.name for p in tmp_path.iterdir()] == ["training.ckpt"]
+
+
+class FailAt(KillAt):
+    """Raises instead, which leaves the model in the memory of this process."""
+
+    def on_train_batch_start(self, *_):
+        self.seen += 1
+        if self.seen == self.step:
+            raise RuntimeError("failed on purpose")
+
+
+def test_a_training_continues_in_the_model_that_it_began_with(tmp_path):
+    """Its weights are no longer those that the stages of a new training would follow from."""
+    train = {**TRAIN, "train_size": 1.0, "early_stopping": False}  # no score: the last weights are kept
+    whole = fresh()
+    whole.train(**train)
+    model = fresh()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        model.train(**train, checkpoint_dir=tmp_path, callbacks=[FailAt(33)])
+    assert not model.module.has_closed_gates
+    for _ in ("a failed training", "a finished one"):
+        model.train(**train, checkpoint_dir=tmp_path, resume=True)
+        assert_same(result(model), result(whole))
+        assert model.training_summary_ == whole.training_summary_
+
+
+def test_what_is_logged_by_step_is_restored_by_step(tmp_path):
+    whole, cut = fresh(), fresh()
+    whole.train(**TRAIN, callbacks=[LearningRateMonitor("step")])
+    with pytest.raises(RuntimeError, match="on purpose"):
+        cut.train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[LearningRateMonitor("step"), FailAt(24)])
+    cut.train(**TRAIN, checkpoint_dir=tmp_path, resume=True, callbacks=[LearningRateMonitor("step")])
+    assert {frame.index.name for frame in whole.history.values()} == {"epoch", "step"}
+    for name, frame in whole.history.items():
+        pd.testing.assert_index_equal(cut.history[name].index, frame.index, exact=False)
 
 
 @needs_fork
@@ -289,7 +325,12 @@ def other_counts(model):
     model.adata["rna"].X.data[3] += 1
 
 
+def as_a_query(model):
+    model.is_query_ = True
+
+
 OTHER = {
+    "query": ("whether load_query_data made the model changed", {}, {}, as_a_query),
     "model": ("configuration changed", {"dropout": 0.2}, {}, None),
     "learning rate": ("training options changed", {}, {"plan_kwargs": {"lr": 1e-2}}, None),
     "epochs": ("max_epochs changed .*8 then, 10 now", {}, {"max_epochs": 10}, None),

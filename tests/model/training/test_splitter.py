@@ -39,6 +39,14 @@ def test_parts_are_disjoint_and_held_out_cells_are_pairs(manager, options, n_tra
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_options_of_workers_have_no_effect_where_a_gpu_keeps_the_counts(manager, monkeypatch):
+    parts = split(manager, num_workers=1, prefetch_factor=2, multiprocessing_context="spawn", timeout=5)
+    assert parts._loader(parts.val_idx, []).num_workers == 1
+    monkeypatch.setattr(type(parts._dataset), "on_gpu", True)
+    assert parts._loader(parts.val_idx, []).num_workers == 0
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_an_epoch_reads_every_training_cell_and_the_next_one_in_another_order(manager):
     parts = split(manager, drop_last=False)
     loader = parts.train_dataloader()

@@ -9,11 +9,13 @@ from typing import Any, Final
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from scvi.train import Trainer
 from torch.utils.data import DataLoader
 
 from ..._arguments import check_count
 from ..._columns import obs_column
+from ..._compat import explained
 from ..._keys import BATCH_KEY
 from ...config import ModelConfig, TrainConfig
 from ...errors import ScmambaError, UnknownNameError
@@ -21,6 +23,7 @@ from .._base import ModelBase
 from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
 from .sizes import TRAIN_SIZE
+from .splitter import loader_options
 from .summary import SCORES
 
 #: Options of loaders that users of scvi-tools know.
@@ -32,8 +35,8 @@ OF_LOADERS: Final = (
     "prefetch_factor",
     "external_indexing",
 )
-#: All that the splitter and its loaders take; the others of a loader are set here.
-OF_SPLITTER: Final = {*OF_LOADERS, "train_size", "validation_size", "shuffle_set_split"} | (
+#: All that `datasplitter_kwargs` may have; the others of a loader are set here.
+OF_SPLITTER: Final = set(OF_LOADERS) | (
     set(inspect.signature(DataLoader).parameters)
     - {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator"}
 )
@@ -41,6 +44,19 @@ OF_SPLITTER: Final = {*OF_LOADERS, "train_size", "validation_size", "shuffle_set
 PRECISIONS: Final = {
     "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed",
 }  # fmt: skip
+#: Arguments of the trainer that count something.
+COUNTS: Final = ("check_val_every_n_epoch", "max_steps", "num_nodes")
+#: Why callbacks that write checkpoints are refused.
+NO_CHECKPOINTS: Final = (
+    "what it writes lacks the joint embedding, which is fitted after training. Pass checkpoint_dir=... to continue a training "
+    "that was stopped, and keep the trained model with save."
+)
+#: Callbacks that put averages of the weights in their place; older releases of Lightning have only the first.
+AVERAGES: Final = tuple(
+    getattr(pl.callbacks, name)
+    for name in ("StochasticWeightAveraging", "WeightAveraging")
+    if hasattr(pl.callbacks, name)
+)
 #: Further arguments that scvi-tools' or Lightning's trainer knows.
 OF_TRAINER: Final = {name for trainer in (Trainer, pl.Trainer) for name in inspect.signature(trainer).parameters}
 
@@ -49,6 +65,7 @@ def check_training(
     counts: Mapping[str, int | None],
     train_size: float | None,
     validation_size: float | None,
+    shuffle_set_split: bool,
     plan_kwargs: Mapping[str, Any] | None,
     datasplitter_kwargs: Mapping[str, Any] | None,
     checkpoint_dir: str | os.PathLike[str] | None,
@@ -76,9 +93,11 @@ def check_training(
         raise ScmambaError("Leave fast_dev_run out, which keeps no history: max_epochs=1 is a short training.")
     if trainer_kwargs.get("limit_val_batches", 1) == 0:
         raise ScmambaError("limit_val_batches=0 leaves nothing to score: to hold out no cells, pass validation_size=0.")
+    if trainer_kwargs.get("enable_checkpointing"):
+        raise ScmambaError(f"Leave enable_checkpointing out: {NO_CHECKPOINTS}")
     check_callbacks(trainer_kwargs.get("callbacks"))
-    for name, count in counts.items():
-        if count is not None:
+    for name, count in {**counts, **{name: trainer_kwargs.get(name) for name in COUNTS}}.items():
+        if count is not None and (name, count) != ("max_steps", -1):  # as Lightning says that there is no limit
             check_count(name, count)
     if train_size is not None:
         check_fraction("train_size", train_size, zero=False)
@@ -91,33 +110,42 @@ def check_training(
                 f"train_size={fraction}{default} and validation_size={validation_size} add up to more than all cells: lower "
                 f"one of them."
             )
+    if not isinstance(shuffle_set_split, bool | np.bool_):
+        raise ScmambaError(f"shuffle_set_split must be True or False, got {shuffle_set_split!r}.")
     for name, options in (("plan_kwargs", plan_kwargs), ("datasplitter_kwargs", datasplitter_kwargs)):
         if options is not None and not isinstance(options, Mapping):
             raise ScmambaError(f"{name} must be a dict, got {options!r}.")
     if checkpoint_dir is not None and not isinstance(checkpoint_dir, str | os.PathLike):
         raise ScmambaError(f"checkpoint_dir must be the path of a folder, got {checkpoint_dir!r}.")
-    for name in datasplitter_kwargs or {}:
+    check_loaders(datasplitter_kwargs or {}, known)
+
+
+def check_loaders(options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """``datasplitter_kwargs``: options of loaders that go together, and none that `train` has an argument for."""
+    for name in options:
+        if name in known:
+            raise ScmambaError(f"datasplitter_kwargs has no entry {name!r}: pass train({name}=...).")
         if name not in OF_SPLITTER:
             raise UnknownNameError("entry of datasplitter_kwargs", name, sorted(OF_SPLITTER))
+    of_loader = {name: value for name, value in options.items() if name not in ("drop_last", "external_indexing")}
+    with explained("datasplitter_kwargs cannot be used"):
+        DataLoader(range(1), **{**loader_options(of_loader), "batch_size": None})  # type: ignore[arg-type]
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """One callback of Lightning, or several."""
+    """One callback of Lightning, or several, none of which has weights of its own to keep."""
     for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
         if callback is not None and not isinstance(callback, pl.Callback):
             raise ScmambaError(
                 f"callbacks must be a callback of lightning.pytorch or a list of them, got {callback!r}."
             )
-
-
-def check_steps(max_steps: int | None, n_train: int, cells_per_step: int) -> None:
-    """Early stopping needs a score, which the first epoch ends with."""
-    in_epoch = n_train // cells_per_step
-    if max_steps is not None and 0 <= max_steps < in_epoch:
-        raise ScmambaError(
-            f"max_steps={max_steps} ends before the first of {in_epoch:,} steps of an epoch were scored: leave it out, or "
-            f"pass early_stopping=False."
-        )
+        if isinstance(callback, Checkpoint):
+            raise ScmambaError(f"Leave {type(callback).__name__} out: {NO_CHECKPOINTS}")
+        if isinstance(callback, AVERAGES):
+            raise ScmambaError(
+                f"Leave {type(callback).__name__} out: the weights with the best score are kept, and its averages are not "
+                f"scored."
+            )
 
 
 def check_place(name: str, known: Iterable[str]) -> None:
@@ -135,10 +163,14 @@ def check_place(name: str, known: Iterable[str]) -> None:
     raise UnknownNameError("argument of train", name, [*known, *OF_TRAINER])
 
 
-def parts_of_cells(parts: Sequence[Sequence[int]], n_cells: int) -> list[np.ndarray]:
-    """Positions of the cells to train on, held out and left over, as ``external_indexing`` has them: every cell once."""
+def parts_of_cells(parts: Sequence[Sequence[int] | None], n_cells: int) -> list[np.ndarray]:
+    """Positions of the cells to train on, held out and left over, as ``external_indexing`` has them: every cell once.
+
+    As in scvi-tools, parts at the end may be missing, and `None` is an empty one.
+    """
     try:
-        arrays = [np.asarray(part, dtype=np.float64) for part in parts]
+        arrays = [np.asarray([] if part is None else part, dtype=np.float64) for part in parts]
+        arrays += [np.empty(0)] * (3 - len(arrays))
         whole = np.concatenate(arrays)
     except (TypeError, ValueError) as error:
         raise ScmambaError(f"external_indexing must be three lists of positions of cells: {error}.") from error

@@ -45,28 +45,35 @@ def is_first_process() -> bool:
 
 @contextmanager
 def distributed_trainer(world_size: int, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Path | None]]:
-    """Further arguments of the trainer of several devices, and a temporary file for what the first process found.
+    """Arguments of the trainer that follow from the devices, and a temporary file for what the first of several found.
 
-    scvi-tools would write the history into the working directory; here it goes into a temporary folder, unless the user
+    Every stage needs a fresh strategy. With several devices, scvi-tools would write the history into the working directory; here it goes into a temporary folder, unless the user
     named one among the arguments ``given``. Its warning that early stopping is off is not true of ours: every process has
     the scores of all cells.
     """
+    strategy = given.get("strategy", "auto")
     if world_size == 1:
-        yield {}, None
+        yield {"strategy": _of_one_device(strategy)}, None
         return
     with warnings.catch_warnings(), TemporaryDirectory() as folder:
         warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
         trainer = {
-            "strategy": _ddp(given.get("strategy", "auto")), "log_save_dir": given.get("log_save_dir") or folder,
+            "strategy": _ddp(strategy), "log_save_dir": given.get("log_save_dir") or folder,
             "use_distributed_sampler": False,  # our own sampler divides the cells among processes
         }  # fmt: skip
         yield trainer, Path(folder) / "best.json"
 
 
+def _of_one_device(strategy: str | Strategy) -> str | Strategy:
+    """A fresh strategy; there is nobody to share the work of a minibatch with, and no group of processes to leave behind."""
+    is_ddp = isinstance(strategy, DDPStrategy) or (isinstance(strategy, str) and strategy.startswith("ddp"))
+    return "auto" if is_ddp else copy.deepcopy(strategy)
+
+
 def _ddp(strategy: str | Strategy) -> DDPStrategy:
     """A strategy that does not send buffers between processes in every step: `EqualStart` sends them once."""
     if isinstance(strategy, DDPStrategy):
-        return copy.deepcopy(strategy)  # every stage of training needs a fresh one
+        return copy.deepcopy(strategy)
     entry = StrategyRegistry["ddp" if strategy == "auto" else strategy]
     # torch 2.13 has another name for it, and deprecates the one before
     known = inspect.signature(DistributedDataParallel).parameters

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Checkpoint
-from scvi.train import TrainRunner
 
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
 from ...config import TrainConfig, check_names
@@ -21,11 +19,12 @@ from ..fitting.held_out import match_counts
 from ..fitting.mixin import FittingMixin
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import n_modalities_of_cells
-from .arguments import check_batches, check_modalities, check_steps, check_training, choose_precision, parts_of_cells
+from .arguments import check_batches, check_modalities, check_training, choose_precision, parts_of_cells
 from .callbacks import KeepWeights, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
+from .history import StageRunner, n_before
 from .plan import ContrastivePlan
-from .resume import AtomicCheckpointIO, TrainingCheckpoint, training_identity
+from .resume import AtomicCheckpointIO, TrainingCheckpoint, checkpoint_to_resume, training_identity
 from .run import Run, as_list
 from .sizes import TRAIN_SIZE, TrainingSizes, check_training_cells, choose_sizes
 from .splitter import PairedSplitter
@@ -40,7 +39,7 @@ class ContrastiveTrainingMixin(FittingMixin):
 
     _training_plan_cls = ContrastivePlan
     _data_splitter_cls = PairedSplitter
-    _train_runner_cls = TrainRunner
+    _train_runner_cls = StageRunner
 
     @devices_docstring()
     def train(
@@ -104,7 +103,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
             For the loaders, such as ``num_workers``, which has no effect where a GPU keeps the counts; ``external_indexing``
-            gives the cells of each part: three lists of positions, to train on, held out and left over, each cell in one.
+            gives the cells of each part: up to three lists of positions, to train on, held out and left over, each cell in
+            one.
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir
@@ -112,12 +112,14 @@ class ContrastiveTrainingMixin(FittingMixin):
             device. If a save fails, a warning says so, training goes on, and the file stays as it was.
         resume
             Continue from ``checkpoint_dir``, if it holds a checkpoint: the losses are those of a training that was not
-            interrupted. Model, data and arguments must be the ones that it began with.
+            interrupted. Data and arguments must be the ones that it began with; the model may be the same, or a new one
+            with the same options.
         **trainer_kwargs
             For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``,
-            whose state begins anew with each stage (callbacks that write checkpoints keep the best of both). With
-            ``num_nodes`` and ``strategy`` (of the kind ``"ddp"``), several devices train together: the loss compares the
-            cells of all of them.
+            whose state begins anew with each stage; those that write checkpoints are refused. ``max_steps``
+            and ``max_time`` are for both stages together, half for each. However large ``check_val_every_n_epoch`` is, the
+            end of a stage is scored. With ``num_nodes`` and ``strategy`` (of the kind ``"ddp"``), several devices train
+            together: the loss compares the cells of all of them.
 
         Raises
         ------
@@ -143,8 +145,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             "early_stopping_patience": early_stopping_patience,
         }  # fmt: skip
         check_training(
-            counts, train_size, validation_size, plan_kwargs, datasplitter_kwargs, checkpoint_dir, early_stopping_monitor,
-            precision, trainer_kwargs, known=inspect.signature(self.train).parameters,
+            counts, train_size, validation_size, shuffle_set_split, plan_kwargs, datasplitter_kwargs, checkpoint_dir,
+            early_stopping_monitor, precision, trainer_kwargs, known=inspect.signature(self.train).parameters,
         )  # fmt: skip
         check_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
@@ -152,6 +154,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         with explained("accelerator or devices cannot be used"):
             world_size = count_devices(accelerator, devices, **ranks)
         self._check_can_train(checkpoint_dir, resume, world_size)
+        begun = None if checkpoint_dir is None else checkpoint_to_resume(Path(checkpoint_dir), resume)
         split = {
             "train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split,
             **(datasplitter_kwargs or {}),
@@ -166,8 +169,6 @@ class ContrastiveTrainingMixin(FittingMixin):
                 self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in kinds_in(self.adata, self.kinds)
             )
             scored = self._can_score(splitter.n_val, matches, early_stopping_monitor)
-            if early_stopping and scored:
-                check_steps(trainer_kwargs.get("max_steps"), splitter.n_train, sizes.cells_per_step)
             stopping = {
                 "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode,
                 "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
@@ -176,10 +177,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             trainer_kwargs.pop("early_stopping_mode", None)
             run = Run(
                 config, sizes, splitter,
-                stages=sizes.stages(
-                    linear_first=config.linear_first and self.module.has_closed_gates and not self.is_query_,
-                    has_network=self.config.encoder != "linear",
-                ),
+                stages=self._stages(config, sizes, begun),
                 monitor=early_stopping_monitor, scored=scored, matches=matches,
                 early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
@@ -188,7 +186,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                     **trainer_kwargs,
                 },
             )  # fmt: skip
-            checkpoint = self._begin(run, checkpoint_dir, resume)
+            checkpoint = self._begin(run, checkpoint_dir, begun)
             self._run(run, checkpoint)
         if self.training_summary_["interrupted"]:
             warn("Training was interrupted. The model keeps its best weights so far and can be used.")
@@ -227,6 +225,14 @@ class ContrastiveTrainingMixin(FittingMixin):
         check_training_cells(splitter.n_train, splitter.n_paired, n_of)
         return sizes, splitter
 
+    def _stages(self, config: TrainConfig, sizes: TrainingSizes, begun: Mapping[str, Any] | None) -> dict[str, int]:
+        """Epochs at most of each stage; which there are depends on the weights at the start, and is in the checkpoint."""
+        if begun is None:
+            linear_first = config.linear_first and self.module.has_closed_gates and not self.is_query_
+        else:
+            linear_first = "linear" in begun["stages"]
+        return sizes.stages(linear_first=linear_first, has_network=self.config.encoder != "linear")
+
     def _forget_classifier(self) -> None:
         if self.classifier_ is not None:
             self.classifier_ = None
@@ -246,18 +252,18 @@ class ContrastiveTrainingMixin(FittingMixin):
         return False
 
     def _begin(
-        self, run: Run, checkpoint_dir: str | os.PathLike[str] | None, resume: bool
+        self, run: Run, checkpoint_dir: str | os.PathLike[str] | None, begun: dict[str, Any] | None
     ) -> TrainingCheckpoint | None:
         """Restore the state in the checkpoint, or fit to the training cells what must be known before the first step."""
         checkpoint = None
         if checkpoint_dir is not None:
             options = {
-                "stages": list(run.stages), "early_stopping": run.early_stopping, "early_stopping_monitor": run.monitor,
+                "early_stopping": run.early_stopping, "early_stopping_monitor": run.monitor,
                 "early_stopping_patience": (run.sizes.patience, run.sizes.patience_of_network),
                 **run.trainer,
             }  # fmt: skip
             identity = training_identity(self, run.splitter, run.config, run.sizes, options)
-            checkpoint = TrainingCheckpoint(self, run.splitter, Path(checkpoint_dir), resume, identity)
+            checkpoint = TrainingCheckpoint(self, run.splitter, Path(checkpoint_dir), identity, run.stages, begun)
         if checkpoint is None or checkpoint.state is None:
             # several processes may be forked later, which none can be that has used a GPU
             if run.device.type == "cuda" and run.sizes.world_size == 1:
@@ -271,15 +277,16 @@ class ContrastiveTrainingMixin(FittingMixin):
         """Train the stages that are not finished, until one is interrupted, and write `training_summary_`."""
         if is_first_process():
             logger.info(run.describe())
-        # patience that one stage used up must not end the next; checkpoints of both can be compared
-        states = [(c, copy.deepcopy(c.state_dict())) for c in run.callbacks if not isinstance(c, Checkpoint)]
+        states = [(callback, copy.deepcopy(callback.state_dict())) for callback in run.callbacks]
         keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode)
         on_interrupt = StopOnInterrupt()
         ended = False
         try:
             for stage in list(run.stages)[0 if checkpoint is None else checkpoint.n_finished :]:
-                for callback, state in states:
-                    callback.load_state_dict(copy.deepcopy(state))
+                if ended:  # patience that one stage used up must not end the next
+                    with explained("callbacks cannot begin anew with the second stage"):
+                        for callback, state in states:
+                            callback.load_state_dict(state)
                 with self.module.freezing(networks=stage == "linear", reference=self.is_query_):
                     self._run_stage(run, stage, keep, on_interrupt, checkpoint)
                 ended = True
@@ -310,15 +317,15 @@ class ContrastiveTrainingMixin(FittingMixin):
         checkpoint: TrainingCheckpoint | None,
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
-        before = len((self.history_ or {}).get("train_loss", ())) if self.is_trained_ else 0
+        before = n_before(self.history_) if self.is_trained_ else 0
         with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (of_ranks, report):
             keep.begin_stage(before, report)
-            trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
-            if checkpoint is not None:
-                trainer["plugins"] = [*as_list(trainer.get("plugins")), AtomicCheckpointIO()]
-                trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
             plan = self._training_plan_cls(self.module, config=run.config, micro_batch_size=run.sizes.micro_batch_size)
             with explained("train() cannot make a trainer of these arguments"):
+                trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
+                if checkpoint is not None:
+                    trainer["plugins"] = [*as_list(trainer.get("plugins")), AtomicCheckpointIO()]
+                    trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
                 runner = self._train_runner_cls(self, training_plan=plan, data_splitter=run.splitter, **trainer)
             if run.sizes.world_size > 1:
                 runner.device = runner.trainer.strategy.root_device  # of this rank

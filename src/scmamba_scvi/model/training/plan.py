@@ -82,6 +82,16 @@ class ContrastivePlan(TrainingPlan):
             self._steps.setdefault(name, []).append(value.detach())
         return output.loss
 
+    def on_train_batch_end(self, *_: object) -> None:
+        """Have the end of a stage scored, however rarely validation is asked for: scores decide which weights are kept."""
+        trainer = self.trainer
+        is_last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+        if (trainer.is_last_batch and is_last_epoch) or 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True  # before it stops, Lightning validates in an epoch that allows it
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None  # or it would wait for them
+        if trainer.should_stop and trainer.datamodule.n_val:
+            trainer.check_val_every_n_epoch = 1
+
     def optimizer_step(self, *args, **kwargs) -> None:
         """Forward and backward pass, and the step; says what to pass if the memory of the GPU does not suffice."""
         try:

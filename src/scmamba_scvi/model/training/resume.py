@@ -3,7 +3,7 @@
 import dataclasses
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,11 +28,11 @@ from .sizes import TrainingSizes
 from .splitter import PairedSplitter
 
 FILE: Final = "training.ckpt"
-FORMAT: Final = "scmamba-scvi training 4"
+FORMAT: Final = "scmamba-scvi training 5"
 #: Further options of `train` that the losses or the weights kept depend on; those beside them say where it runs and what it
 #: shows. Lightning would restore the patience of the checkpoint, so that another one, which the user gives, had no effect.
 COMPARED: Final = (
-    "early_stopping", "early_stopping_monitor", "early_stopping_patience", "stages", "precision", "gradient_clip_val",
+    "early_stopping", "early_stopping_monitor", "early_stopping_patience", "precision", "gradient_clip_val",
     "gradient_clip_algorithm", "accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval", "max_steps",
     "min_epochs", "min_steps", "limit_train_batches", "limit_val_batches", "overfit_batches",
 )  # fmt: skip
@@ -42,8 +42,8 @@ class TrainingCheckpoint(Checkpoint):
     """Saves a Lightning checkpoint at the start of a stage and after every epoch but its last, and continues from it.
 
     Lightning restores weights, optimizer, schedule, epochs and the state of callbacks. Added are the random state, the
-    history, and the number of finished stages. The model and the splitter get from the file what is theirs; ``identity``,
-    of `training_identity`, must be that of the file.
+    history, the names of the ``stages``, and how many are finished. The model and the splitter get what is theirs from
+    ``state``, of `checkpoint_to_resume`; ``identity``, of `training_identity`, must be that of the file.
 
     Append it to the callbacks of an existing trainer: it must come after early stopping, and a trainer without
     checkpoints of its own refuses it.
@@ -53,31 +53,31 @@ class TrainingCheckpoint(Checkpoint):
     state: dict[str, Any] | None  # what is to be restored; None if there is nothing, and once it is restored
 
     def __init__(
-        self, model: ModelBase, splitter: PairedSplitter, folder: Path, resume: bool, identity: Mapping[str, str]
+        self,
+        model: ModelBase,
+        splitter: PairedSplitter,
+        folder: Path,
+        identity: Mapping[str, str],
+        stages: Iterable[str],
+        state: dict[str, Any] | None,
     ) -> None:
-        self.model, self.splitter, self.identity = model, splitter, dict(identity)
+        self.model, self.splitter, self.identity, self.stages = model, splitter, dict(identity), list(stages)
         self.path = folder / FILE
-        self.n_finished, self.state = 0, None
-        if not self.path.exists():
+        self.n_finished, self.state = 0, state
+        if state is None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ScmambaError(f"checkpoint_dir {folder} cannot be created: {error.strerror}.") from error
-        elif not resume:
-            raise ResumeError(
-                f"{self.path} is the checkpoint of a training. Continue it with train(resume=True), choose another "
-                f"checkpoint_dir, or delete it."
-            )
         else:
-            self.state = read_checkpoint(self.path)
-            self._check_identity(self.state["identity"])
-            self.n_finished, splitter.seed = self.state["n_finished"], self.state["order"]
+            self._check_identity(state["identity"])
+            self.n_finished, splitter.seed = state["n_finished"], state["order"]
             history = {
-                name: pd.Series(values, name=name).rename_axis("epoch").to_frame()
-                for name, values in self.state["history"].items()
+                name: pd.Series(values, name=name).rename_axis(unit).to_frame()
+                for name, (unit, values) in state["history"].items()
             }
             model.history_ = history or None
-            model.is_trained_, model.is_initialized_ = self.state["is_trained"], True
+            model.is_trained_, model.is_initialized_ = state["is_trained"], True
         remove_unfinished(self.path)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,9 +86,9 @@ class TrainingCheckpoint(Checkpoint):
         if self.state is None:
             self._save(trainer)
         elif logger is not None and hasattr(logger, "history"):
-            for name, values in self.state["logged"].items():
-                for epoch, value in values.items():
-                    logger.log_metrics({name: value, "epoch": epoch}, epoch)
+            for name, (unit, values) in self.state["logged"].items():
+                for number, value in values.items():
+                    logger.log_metrics({name: value, unit: number}, number)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the random state, after everything that only a new process draws."""
@@ -108,9 +108,9 @@ class TrainingCheckpoint(Checkpoint):
         logged = plain_of(getattr(trainer.logger, "history", {}))
         for name, value in trainer.callback_metrics.items():
             if "validation" not in name:  # the logger gets those of training only after this hook
-                logged.setdefault(name, {})[trainer.current_epoch] = float(value)
+                logged.setdefault(name, ("epoch", {}))[1][trainer.current_epoch] = float(value)
         checkpoint.update(
-            format=FORMAT, identity=self.identity, n_finished=self.n_finished, is_trained=bool(self.model.is_trained_),
+            format=FORMAT, identity=self.identity, stages=self.stages, n_finished=self.n_finished, is_trained=bool(self.model.is_trained_),
             history=plain_of(self.model.history_ or {}), logged=logged, random=torch.get_rng_state(),
             order=self.splitter.seed,
         )  # fmt: skip
@@ -154,6 +154,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def checkpoint_to_resume(folder: Path, resume: bool) -> dict[str, Any] | None:
+    """Content of the checkpoint in ``folder``; `None` if there is none, and an error if a new training would overwrite it."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    if not resume:
+        raise ResumeError(
+            f"{path} is the checkpoint of a training. Continue it with train(resume=True), choose another checkpoint_dir, "
+            f"or delete it."
+        )
+    return read_checkpoint(path)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Content of a checkpoint; a `ResumeError` says why it cannot be used."""
     try:
@@ -177,6 +190,7 @@ def training_identity(
         "the model's configuration": digest(
             [json.dumps(dataclasses.asdict(model.config), sort_keys=True, default=str)]
         ),
+        "whether load_query_data made the model": str(model.is_query_),
         "training options": digest([json.dumps(dataclasses.asdict(config), sort_keys=True)]),
         **{f"train({name})": str(value) for name, value in options.items() if name in COMPARED},
         "batch_size": str(sizes.batch_size),
@@ -203,6 +217,6 @@ def training_identity(
     return identity
 
 
-def plain_of(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[int, float]]:
-    """From names to values by epoch, of the tables of a history."""
-    return {name: frame.iloc[:, 0].astype(float).to_dict() for name, frame in history.items()}
+def plain_of(history: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, dict[int, float]]]:
+    """From names to what the rows of a table count, epochs or steps, and to its values by them."""
+    return {name: (str(frame.index.name), frame.iloc[:, 0].astype(float).to_dict()) for name, frame in history.items()}

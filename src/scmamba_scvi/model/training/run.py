@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from typing import Any, Final
 
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 
 from ..._compat import device_of
 from ...config import TrainConfig
@@ -69,11 +70,22 @@ class Run:
         if options.pop("simple_progress_bar") and shows:
             callbacks.append(ProgressBar(STAGES[stage], before, options.pop("progress_bar_refresh_rate")))
         # without validation, scvi-tools' trainer would need a loader of held-out cells
-        every = self.trainer.get("check_val_every_n_epoch", 1) if validates else None
+        every = (self.trainer.get("check_val_every_n_epoch") or 1) if validates else None
         return {
-            **options, **self.where, "max_epochs": self.stages[stage], "callbacks": callbacks, "enable_progress_bar": shows,
+            **options, **self.where, **self._limits_of(stage), "max_epochs": self.stages[stage], "callbacks": callbacks, "enable_progress_bar": shows,
             "simple_progress_bar": False, "check_val_every_n_epoch": every, "num_sanity_val_steps": -1 if validates else 0,
         }  # fmt: skip
+
+    def _limits_of(self, stage: str) -> dict[str, Any]:
+        """What a stage may use of the steps and the time of all stages: its part of them, as of the epochs."""
+        limits: dict[str, Any] = {}
+        if self.trainer.get("max_steps", -1) not in (None, -1):
+            # the first stage gets the odd one: with a single step there is something to keep
+            limits["max_steps"] = -(-(self.trainer["max_steps"] - list(self.stages).index(stage)) // len(self.stages))
+        if self.trainer.get("max_time") is not None:
+            seconds = Timer(self.trainer["max_time"]).time_remaining() or 0.0
+            limits["max_time"] = datetime.timedelta(seconds=seconds / len(self.stages))
+        return limits
 
 
 def as_list(value: object) -> list:

@@ -1,6 +1,7 @@
 """Which cells are trained on and which are held out, and the loaders of their minibatches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,6 +14,16 @@ from ..inputs.manager import MultiModalManager, n_modalities_of_cells
 from .prefetch import Loader
 from .samplers import LoaderOnDevice, PartOfMinibatch
 from .streaming import FRACTION_OF_BUFFER, StreamedLoader
+
+#: Options of a `DataLoader` that are for its worker processes.
+OF_WORKERS: Final = (
+    "num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context", "worker_init_fn", "timeout", "in_order",
+)  # fmt: skip
+
+
+def loader_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a `DataLoader`: those given, else scvi-tools' settings."""
+    return {"num_workers": settings.dl_num_workers, "persistent_workers": settings.dl_persistent_workers, **given}
 
 
 class PairedSplitter(DataSplitter):
@@ -135,12 +146,9 @@ class PairedSplitter(DataSplitter):
         """Loader of ``cells``; ``sampler`` yields the positions in them of one minibatch at a time."""
         # validation cells of a file are few and are read in every epoch, in an order that is slow on disk: keep them
         dataset = self._dataset.loaded(cells) if self._dataset.on_disk else Subset(self._dataset, cells.tolist())
-        options = {
-            "num_workers": settings.dl_num_workers, "persistent_workers": settings.dl_persistent_workers,
-            **self.data_loader_kwargs, "batch_size": None,
-        }  # fmt: skip
+        options = {**loader_options(self.data_loader_kwargs), "batch_size": None}
         if self._dataset.on_gpu:  # workers would have nothing to read, and cannot be forked any more
-            options |= {"num_workers": 0, "persistent_workers": False}
+            options = {name: value for name, value in options.items() if name not in OF_WORKERS}
         # a plain DataLoader: that of scvi-tools would group what the sampler yields into minibatches once more. It draws a
         # seed for its workers, which must not move the random state
         generator = torch.Generator()
