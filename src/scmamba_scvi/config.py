@@ -90,7 +90,8 @@ class ModelConfig:
     linear_branch: bool = True
     #: Initialize the linear branch with the correlation-weighted CCA of the training cells.
     spectral: bool = True
-    #: Components of each modality. None takes ``n_latent``, without accessibility ``2 * n_latent``, and fewer with few cells.
+    #: Components of each modality. None takes ``n_latent``, without accessibility ``2 * n_latent``. Of few cells
+    #: there are fewer, also than a number given: one for 8 cells with several modalities, without accessibility for 4.
     spectral_components: Size | None = None
     #: Directions are weighted by their correlations on held-out cells, or on the cells they were fitted to.
     spectral_weights: Literal["in-sample", "held-out"] = "held-out"

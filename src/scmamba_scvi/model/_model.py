@@ -35,7 +35,7 @@ from .training.mixin import ContrastiveTrainingMixin
 
 _C = scvi_constants()
 #: Arguments that scvi-tools adds when it registers new data for an existing model.
-PASSED_ON: Final = ("source_registry", "extend_categories", "allow_missing_labels", "transfer_batch")
+PASSED_ON: Final = ("source_registry", "extend_categories")
 
 
 class SCMAMBA(

@@ -271,7 +271,7 @@ class SCMAMBAModule(BaseModuleClass):
         present = {kind: tensors.get(present_key(kind)) for kind in self.kinds if x_key(kind) in tensors}
         hidden = apply_in_parts(self._all_per_cell, tensors, micro_batch_size)
         if gather:
-            hidden, present = _of_all_ranks(hidden, present)
+            hidden, present = _gather_distributed(hidden, present)
         z = {kind: self._across_cells(hidden[kind], kind, here) for kind, here in present.items()}
         outputs: dict[str, dict] = {"z": z, "present": present}
         return (outputs, {}, self.loss(tensors, outputs, **(loss_kwargs or {}))) if compute_loss else (outputs, {})
@@ -307,7 +307,7 @@ class SCMAMBAModule(BaseModuleClass):
         return LossOutput(loss=loss, n_obs_minibatch=len(next(iter(z.values()))), extra_metrics=parts)
 
 
-def _of_all_ranks(
+def _gather_distributed(
     hidden: Mapping[str, Tensor], present: Mapping[str, Tensor | None]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
     """What the encoders computed, and who has it, of the cells of all ranks; one exchange for all modalities."""

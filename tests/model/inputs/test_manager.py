@@ -7,7 +7,7 @@ from shapes import mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model.inputs.manager import check_features, n_modalities_of_cells
+from scmamba_scvi.model.inputs.manager import check_features
 
 pytestmark = pytest.mark.filterwarnings("ignore:mdata:UserWarning")
 
@@ -38,10 +38,6 @@ def test_a_part_in_memory_knows_which_cells_it_holds(manager):
     for name, value in part[[1, 2]].items():
         want = whole[[2, 3]][name]
         np.testing.assert_array_equal(value.to_dense(), want.to_dense())
-
-
-def test_modalities_of_each_cell_are_counted(manager):
-    np.testing.assert_array_equal(n_modalities_of_cells(manager), [1, 1, 1, 2, 2, 2, 2, 2])
 
 
 def test_features_in_any_order_are_those_of_the_model():

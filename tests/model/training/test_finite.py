@@ -281,3 +281,12 @@ def test_the_choose_precision_is_bfloat16_only_where_the_gpu_computes_in_it(monk
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(major=generation))
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
     assert [choose_precision(None, name) for name in ("auto", "gpu", "cuda", "cpu")] == [*[precision] * 3, "32-true"]
+
+
+def test_no_gpu_is_asked_before_processes_are_forked(monkeypatch):
+    """torch's own error would come from within the processes: a GPU that was used cannot be used after a fork."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ScmambaError, match="strategy='ddp_notebook' forks its processes.*precision='bf16-mixed'"):
+        choose_precision(None, "auto", "ddp_notebook")
+    assert choose_precision("bf16", "auto", "ddp_notebook") == "bf16-mixed"
+    assert choose_precision(None, "cpu", "ddp_notebook") == "32-true"

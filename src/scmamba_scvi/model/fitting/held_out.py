@@ -86,7 +86,7 @@ def on_cpu(outputs: Mapping[str, dict]) -> HeldOut:
     return found
 
 
-def of_all_ranks(batches: Iterable[HeldOut], device: torch.device) -> list[HeldOut]:
+def gather_held_out(batches: Iterable[HeldOut], device: torch.device) -> list[HeldOut]:
     """What all ranks have embedded, equal on each; every rank must call this."""
     whole: HeldOut = {}
     for kind, (z, present) in _joined(batches).items():

@@ -281,9 +281,3 @@ def _differences(known: pd.Index, names: pd.Index) -> str:
     return " and ".join(
         f"{len(some):,} {what} (such as {', '.join(map(repr, some[:3]))})" for what, some in found.items() if len(some)
     )
-
-
-def n_modalities_of_cells(manager: MultiModalManager) -> np.ndarray:
-    """How many of the model's modalities each cell of the MuData has."""
-    mdata = manager.adata
-    return sum(mdata.obs_names.isin(mdata.mod[key].obs_names).astype(int) for key in manager._keys(mdata).values())

@@ -218,11 +218,19 @@ def check_batches(model: ModelBase) -> None:
         )
 
 
-def choose_precision(precision: str | int | None, accelerator: str) -> str:
-    """Lightning's name of the precision asked for; by default bfloat16 where a GPU computes in it, else float32."""
+def choose_precision(precision: str | int | None, accelerator: str, strategy: object = None) -> str:
+    """Lightning's name of the precision asked for; by default bfloat16 where a GPU computes in it, else float32.
+
+    To ask a GPU begins to use it, after which no process can be forked.
+    """
     if precision is not None:
         return PRECISIONS[str(precision)]
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if on_gpu and isinstance(strategy, str) and any(word in strategy for word in ("fork", "notebook")):
+        raise ScmambaError(
+            f"strategy={strategy!r} forks its processes, before which no GPU may be asked what it can do: name the precision, "
+            "precision='bf16-mixed', or '32-true' for GPUs older than A100."
+        )
     # older GPUs only emulate bfloat16: slower than float32, and compilers of kernels refuse it
     has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if has_bfloat16 else "32-true"

@@ -17,7 +17,7 @@ from ..._compat import scvi_progress_bar
 from ...nn.distributed import copy_from_rank_0
 
 
-class EqualStart(Callback):
+class EqualInitialization(Callback):
     """All ranks start from the weights and buffers of the first.
 
     `DistributedDataParallel` would do so too, and send the buffers again in every step, although they are equal

@@ -71,7 +71,7 @@ def _of_one_device(strategy: str | Strategy) -> str | Strategy:
 
 
 def _ddp(strategy: str | Strategy) -> DDPStrategy:
-    """A strategy that does not send buffers between processes in every step: `EqualStart` sends them once."""
+    """A strategy that does not send buffers between processes in every step: `EqualInitialization` sends them once."""
     if isinstance(strategy, DDPStrategy):
         return copy.deepcopy(strategy)
     entry = StrategyRegistry["ddp" if strategy == "auto" else strategy]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
@@ -18,7 +19,7 @@ from ...errors import ScmambaError
 from ..fitting.held_out import match_counts
 from ..fitting.mixin import FittingMixin
 from ..inputs.kinds import kinds_in
-from ..inputs.manager import n_modalities_of_cells
+from ..inputs.sampling import modalities_of
 from .arguments import check_batches, check_modalities, check_training, choose_precision, parts_of_cells
 from .callbacks import KeepWeights, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
@@ -102,8 +103,8 @@ class ContrastiveTrainingMixin(FittingMixin):
         shuffle_set_split
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
-            For the loaders, such as ``num_workers``, which has no effect where a GPU keeps the counts; ``external_indexing``
-            gives the cells of each part: up to three lists of positions, to train on, held out and left over, each cell in
+            For the loaders, such as ``num_workers``, which has no effect where a GPU keeps the counts or
+            they are in a file; ``external_indexing`` gives the cells of each part: up to three lists of positions, to train on, held out and left over, each cell in
             one.
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
@@ -168,7 +169,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             matches = match_counts(
                 self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in kinds_in(self.adata, self.kinds)
             )
-            scored = self._can_score(splitter.n_val, matches, early_stopping_monitor)
+            scored = self._can_score(splitter.n_val, matches)
             stopping = {
                 "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode,
                 "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
@@ -182,7 +183,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
                 trainer={
-                    "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator),
+                    "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator, ranks.get("strategy")),
                     **trainer_kwargs,
                 },
             )  # fmt: skip
@@ -211,7 +212,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         self, config: TrainConfig, world_size: int, counts: Mapping[str, int | None], split: Mapping[str, Any]
     ) -> tuple[TrainingSizes, PairedSplitter]:
         """Sizes that follow from the cells to train on, and the split of the cells."""
-        n_modalities = n_modalities_of_cells(self.adata_manager)
+        n_modalities = modalities_of(self._matrices(), np.arange(self.adata_manager.adata.n_obs)).sum(axis=1)
         n_paired, n_cells = int((n_modalities > 1).sum()), int((n_modalities > 0).sum())
         chosen = split.get("external_indexing")
         n_train = int(n_cells * (split["train_size"] or TRAIN_SIZE)) if chosen is None else len(chosen[0])
@@ -241,10 +242,10 @@ class ContrastiveTrainingMixin(FittingMixin):
                 "train_classifier again."
             )
 
-    def _can_score(self, n_val: int, matches: list[int], monitor: str) -> bool:
+    def _can_score(self, n_val: int, matches: list[int]) -> bool:
         """Whether the held-out cells allow the score to be computed; a warning says that there are too few."""
-        if not n_val or monitor == "validation_loss" or matches:
-            return n_val > 0
+        if not n_val or matches:
+            return bool(n_val)
         warn(
             f"No score can be computed from {n_val} validation cells, as no two of them have the same two "
             f"modalities: training does not stop early, and the last weights are kept. Raise validation_size."
@@ -270,7 +271,9 @@ class ContrastiveTrainingMixin(FittingMixin):
                 self.to_device(run.device)
             if is_first_process():
                 self._initialize(run.splitter.train_idx, run.splitter.val_idx, run.config.buffer_mb)
-            self.is_initialized_ = True  # the other processes get weights and buffers of the first, see `EqualStart`
+            self.is_initialized_ = (
+                True  # the other processes get weights and buffers of the first, see `EqualInitialization`
+            )
         return checkpoint
 
     def _run(self, run: Run, checkpoint: TrainingCheckpoint | None) -> None:

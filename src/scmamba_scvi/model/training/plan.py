@@ -9,7 +9,7 @@ from ..._compat import warn
 from ..._keys import CELLS_KEY
 from ...config import TrainConfig
 from ...errors import ScmambaError
-from ..fitting.held_out import HeldOut, of_all_ranks, on_cpu, retrieval_scores
+from ..fitting.held_out import HeldOut, gather_held_out, on_cpu, retrieval_scores
 from .activations import set_checkpointing
 from .finite import loss_error, weights_error
 
@@ -144,7 +144,7 @@ class ContrastivePlan(TrainingPlan):
         """Retrieval among all held-out cells: unlike the loss it does not depend on the size of the last minibatch."""
         held_out = self._held_out
         if self.trainer.world_size > 1:
-            held_out = of_all_ranks(held_out, self.device)
+            held_out = gather_held_out(held_out, self.device)
         for name, value in retrieval_scores(held_out).items():
             self._log(f"{name}_validation", value, 1)
         self._held_out = []

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, Timer
 
 from ..._compat import device_of
 from ...config import TrainConfig
-from .callbacks import EarlyStopping, EqualStart, KeepWeights, ProgressBar, StopOnInterrupt
+from .callbacks import EarlyStopping, EqualInitialization, KeepWeights, ProgressBar, StopOnInterrupt
 from .distributed import is_first_process
 from .sizes import SAME_NAMES, TrainingSizes
 from .splitter import PairedSplitter
@@ -62,7 +62,7 @@ class Run:
         validates = self.splitter.n_val > 0
         shows = self.trainer.get("enable_progress_bar", True) and is_first_process()
         options = {"log_every_n_steps": 1, "simple_progress_bar": True, "progress_bar_refresh_rate": 1, **self.trainer}
-        callbacks = [EqualStart(), *self.callbacks, keep, on_interrupt]
+        callbacks = [EqualInitialization(), *self.callbacks, keep, on_interrupt]
         if self.early_stopping is not None:
             is_first = stage == next(iter(self.stages))
             patience = self.sizes.patience if is_first else self.sizes.patience_of_network

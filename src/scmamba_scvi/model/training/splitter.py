@@ -10,7 +10,8 @@ from scvi.dataloaders import DataSplitter
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 
 from ...errors import ScmambaError
-from ..inputs.manager import MultiModalManager, n_modalities_of_cells
+from ..inputs.manager import MultiModalManager
+from ..inputs.sampling import is_paired, modalities_of
 from .prefetch import Loader
 from .samplers import LoaderOnDevice, PartOfMinibatch
 from .streaming import FRACTION_OF_BUFFER, StreamedLoader
@@ -49,6 +50,11 @@ class PairedSplitter(DataSplitter):
         super().__init__(adata_manager, load_sparse_tensor=True, batch_size=batch_size, **{"drop_last": True, **kwargs})
         self._dataset = adata_manager.create_torch_dataset()
         if self._dataset.on_disk:
+            if not self.drop_last:
+                raise ScmambaError(
+                    "drop_last=False is for counts in memory: of those in a file, cells that fill no minibatch wait for the next "
+                    "epoch. Leave it out."
+                )
             max_validation_cells = min(max_validation_cells, self._cells_of_buffer())
         parts = self._split(max_validation_cells) if self.external_indexing is None else self.external_indexing
         self.train_idx, self.val_idx, self.test_idx = (np.asarray(part, dtype=np.int64) for part in parts)
@@ -106,7 +112,7 @@ class PairedSplitter(DataSplitter):
     @property
     def n_paired(self) -> int:
         """Training cells with several modalities, which alone tell the loss what belongs together."""
-        return int((n_modalities_of_cells(self.adata_manager)[self.train_idx] > 1).sum())
+        return int(is_paired(self._dataset.matrices, self.train_idx).sum())
 
     @property
     def n_of_modalities(self) -> dict[str, int]:
@@ -115,8 +121,8 @@ class PairedSplitter(DataSplitter):
 
     def _split(self, max_validation_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells to train on, held out and left over."""
-        n_modalities = n_modalities_of_cells(self.adata_manager)
-        order = np.arange(len(n_modalities))
+        order = np.arange(len(self._dataset))
+        n_modalities = modalities_of(self._dataset.matrices, order).sum(axis=1)
         if self.shuffle_set_split:
             order = np.random.RandomState(settings.seed or 0).permutation(len(n_modalities))
         order = order[n_modalities[order] > 0]
