@@ -66,6 +66,7 @@ class ModelBase(BaseModelClass):
     is_query_: bool  # made by `load_query_data`: training leaves the reference as it is
     n_batches_: int  # that the model has been sized for; its data may have others besides
     reference_batches_: int  # number of batches that the reference of a query was trained on
+    unknown_offsets_: dict[str, list[int]]  # per kind, the batches whose offset in the joint embedding is not known
     places_: dict[str, dict[str, Any] | None]  # coordinates per kind, None where names say the same
     training_summary_: dict[str, Any]  # what the last training chose and found
     precision_: str  # of the last training, as Lightning names it; empty before the first
@@ -170,6 +171,12 @@ class ModelBase(BaseModelClass):
     def batches(self) -> np.ndarray:
         """Names of the batches the model knows, in their order."""
         return self._batch_categories[: self.n_batches_]
+
+    def _knows_offset(self, kind: str) -> np.ndarray:
+        """Which batches have an offset in a kind of modality, ``(n_batches + 1,)``; the last stands for those of no number."""
+        known = np.arange(self.n_batches_ + 1) < self.n_batches_
+        known[self.unknown_offsets_.get(kind, [])] = False
+        return known
 
     @property
     def _batch_categories(self) -> np.ndarray:

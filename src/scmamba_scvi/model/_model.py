@@ -122,6 +122,8 @@ class SCMAMBA(
         self._layouts = self._resolve_layouts(config, layouts)
         # data of a saved model may bring batches that it was not trained on
         self.n_batches_ = len(self._batch_categories) if n_batches is None else n_batches
+        # a saved model brings its own; one of an earlier version took them all for known
+        self.unknown_offsets_ = {kind: list(range(self.n_batches_)) for kind in self.modalities_ if is_new}
         self.module = self._module_cls(config, self._layouts, self.n_batches_)
         # the whole configuration is saved with the model: presets may change, and be gone, in another release
         arguments = {
