@@ -11,7 +11,7 @@ import torch
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from .._compat import drop_other_managers, drop_setup_with, scvi_constants
+from .._compat import drop_other_managers, scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
 from ..errors import ScmambaError, UnknownNameError
@@ -156,13 +156,13 @@ class ModelBase(BaseModelClass):
             )
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
-        with drop_setup_with(self, adata):
-            if adata is not None:
-                managers = self._per_instance_manager_store.get(self.id, {})
-                manager = managers.get(adata.uns.get(_C._SCVI_UUID_KEY))
-                if manager is not None and manager.adata is adata and manager.is_outdated:
-                    del managers[manager.adata_uuid]  # they are registered again
-            mdata = super()._validate_anndata(adata, copy_if_view)
+        if adata is not None:
+            managers = self._per_instance_manager_store[self.id]
+            manager = managers.get(adata.uns.get(_C._SCVI_UUID_KEY))
+            is_of_other_data = manager is not None and manager.adata is adata and manager is not self.adata_manager
+            if is_of_other_data and manager.is_outdated:
+                del managers[manager.adata_uuid]  # they are registered again
+        mdata = super()._validate_anndata(adata, copy_if_view)
         if mdata is not self.adata:  # the last other data are kept, as they may be asked about again
             drop_other_managers(self, mdata)
         return mdata
