@@ -61,7 +61,7 @@ class EmbeddingMixin(ModelBase):
         -------
         float32 ``(n_cells, n_latent)`` of unit length, in the order of ``obs`` (or of ``indices``). Cells without the
         modality asked for are NaN, with one warning. The joint embedding of cells of batches that the model was not
-        trained on is not corrected for them, with one warning.
+        trained on, or that are missing, is not corrected for them, with one warning; `load_query_data` corrects for new ones.
 
         Raises
         ------
