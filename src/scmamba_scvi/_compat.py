@@ -136,25 +136,9 @@ def restoring_managers(model: Any) -> Iterator[None]:
 
 def drop_managers_with(model: Any) -> None:
     """Make scvi-tools drop all that it registered for ``model`` when the model is garbage-collected."""
-    weakref.finalize(model, type(model)._per_instance_manager_store.pop, model.id, None)
-
-
-@contextlib.contextmanager
-def drop_setup_with(model: Any, data: Any) -> Iterator[None]:
-    """Make scvi-tools drop the setup it makes of ``data`` within the block when ``model`` is garbage-collected.
-
-    A model without data of its own sets up what it is asked about, and its class would keep that setup, and the data
-    with it, for other models. A setup that the user made stays: it may be used again.
-    """
-    store, uuid_key = type(model)._setup_adata_manager_store, scvi_constants()._SCVI_UUID_KEY
-    only_for_model = False
-    if model.adata_manager is None and data is not None:
-        known = store.get(data.uns.get(uuid_key))  # of a copy, it is that of the original
-        only_for_model = known is None or known.adata is not data
-    yield
-    if only_for_model:
-        uuid = data.uns[uuid_key]
-        weakref.finalize(model, _drop, store, uuid, weakref.ref(store[uuid]))
+    store = type(model)._per_instance_manager_store
+    store.setdefault(model.id, {})  # of a model without data too: scvi-tools' `deregister_manager` asks for it
+    weakref.finalize(model, store.pop, model.id, None)
 
 
 @contextlib.contextmanager
@@ -175,11 +159,6 @@ def restoring_setup(model_class: Any, data: Any) -> Iterator[None]:
             del data.uns[name]
         data.uns.update(before)
         raise
-
-
-def _drop(store: dict, key: str, value: weakref.ref) -> None:
-    if store.get(key) is value():  # the user may have set up the data again since
-        store.pop(key, None)
 
 
 def share_data(source: Any, target: Any) -> None:
@@ -249,6 +228,14 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def without_warning_of_order() -> Iterator[None]:
+    """Within the block, scvi-tools does not warn of features in another order: they are found by name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`var_names` for the loaded `model` does not match")
+        yield
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import torch
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from .._compat import drop_other_managers, drop_setup_with, scvi_constants
+from .._compat import drop_other_managers, scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
 from ..errors import ScmambaError, UnknownNameError
@@ -66,6 +66,7 @@ class ModelBase(BaseModelClass):
     is_query_: bool  # made by `load_query_data`: training leaves the reference as it is
     n_batches_: int  # that the model has been sized for; its data may have others besides
     reference_batches_: int  # number of batches that the reference of a query was trained on
+    unknown_offsets_: dict[str, list[int]]  # per kind, the batches whose offset in the joint embedding is not known
     places_: dict[str, dict[str, Any] | None]  # coordinates per kind, None where names say the same
     training_summary_: dict[str, Any]  # what the last training chose and found
     precision_: str  # of the last training, as Lightning names it; empty before the first
@@ -155,13 +156,13 @@ class ModelBase(BaseModelClass):
             )
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
-        with drop_setup_with(self, adata):
-            if adata is not None:
-                managers = self._per_instance_manager_store.get(self.id, {})
-                manager = managers.get(adata.uns.get(_C._SCVI_UUID_KEY))
-                if manager is not None and manager.adata is adata and manager.is_outdated:
-                    del managers[manager.adata_uuid]  # they are registered again
-            mdata = super()._validate_anndata(adata, copy_if_view)
+        if adata is not None:
+            managers = self._per_instance_manager_store[self.id]
+            manager = managers.get(adata.uns.get(_C._SCVI_UUID_KEY))
+            is_of_other_data = manager is not None and manager.adata is adata and manager is not self.adata_manager
+            if is_of_other_data and manager.is_outdated:
+                del managers[manager.adata_uuid]  # they are registered again
+        mdata = super()._validate_anndata(adata, copy_if_view)
         if mdata is not self.adata:  # the last other data are kept, as they may be asked about again
             drop_other_managers(self, mdata)
         return mdata
@@ -170,6 +171,12 @@ class ModelBase(BaseModelClass):
     def batches(self) -> np.ndarray:
         """Names of the batches the model knows, in their order."""
         return self._batch_categories[: self.n_batches_]
+
+    def _knows_offset(self, kind: str) -> np.ndarray:
+        """Which batches have an offset in a kind of modality, ``(n_batches + 1,)``; the last stands for those of no number."""
+        known = np.arange(self.n_batches_ + 1) < self.n_batches_
+        known[self.unknown_offsets_.get(kind, [])] = False
+        return known
 
     @property
     def _batch_categories(self) -> np.ndarray:

@@ -100,6 +100,9 @@ class SCMAMBA(
             self._check_is_set_up(adata)
         super().__init__(adata, registry)
         drop_managers_with(self)
+        if adata is None:
+            # from it new data are registered; without one, scvi-tools takes the first that are asked about for the model's own
+            self._adata_manager = self._manager_of(self.registry_)
         is_new = config is None
         if config is None:
             preset = name_of_preset(preset)
@@ -122,6 +125,8 @@ class SCMAMBA(
         self._layouts = self._resolve_layouts(config, layouts)
         # data of a saved model may bring batches that it was not trained on
         self.n_batches_ = len(self._batch_categories) if n_batches is None else n_batches
+        # a saved model brings its own; one of an earlier version took them all for known
+        self.unknown_offsets_ = {kind: list(range(self.n_batches_)) for kind in self.modalities_ if is_new}
         self.module = self._module_cls(config, self._layouts, self.n_batches_)
         # the whole configuration is saved with the model: presets may change, and be gone, in another release
         arguments = {
@@ -162,7 +167,8 @@ class SCMAMBA(
         ----------
         %(param_mdata)s
         modalities
-            From kind (``"rna"``, ``"atac"``, ``"protein"``) to key of ``mdata.mod``. `None` recognises them by key
+            From kind (``"rna"``, ``"atac"``, ``"protein"``; ``"rna_layer"`` as in other models is understood) to key of
+            ``mdata.mod``. `None` recognises them by key
             (rna, gex, expression; atac, peaks, accessibility; protein, prot, adt) or by ``var["feature_types"]``.
         layers
             From kind to the layer with raw counts; a kind that is not named uses ``.X``.
@@ -216,15 +222,7 @@ class SCMAMBA(
             unlabeled_category=unlabeled_category, require_counts=require_counts,
             genome=genome if source is not None else build_of(mdata, modalities, genome),
         )  # fmt: skip
-        fields = [
-            MuDataLayerField(x_key(kind), layers.get(kind), mod_key=key, is_count_data=False, correct_data_format=False)
-            for kind, key in modalities.items()
-        ]
-        fields += [ColumnField(BATCH_KEY, batch_key), ColumnField(LABELS_KEY, labels_key, missing=unlabeled_category)]
-        manager = MultiModalManager(
-            fields=fields, setup_method_args=setup_method_args,
-            validation_checks=AnnDataManagerValidationCheck(check_fully_paired_mudata=False),
-        )  # fmt: skip
+        manager = cls._manager_of(setup_method_args)
         if source is not None:
             kwargs.setdefault("extend_categories", True)
         known = cls._setup_adata_manager_store.get(mdata.uns.get(_C._SCVI_UUID_KEY))
@@ -233,6 +231,23 @@ class SCMAMBA(
             del mdata.uns[_C._SCVI_UUID_KEY]
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
+
+    @classmethod
+    def _manager_of(cls, registry: Mapping[str, Any]) -> MultiModalManager:
+        """Manager of no data yet, by scvi-tools' registry or the arguments of `setup_mudata` that begin one."""
+        args = registry[_C._SETUP_ARGS_KEY]
+        fields = [
+            MuDataLayerField(
+                x_key(kind), args["layers"].get(kind), mod_key=key, is_count_data=False, correct_data_format=False
+            )
+            for kind, key in args["modalities"].items()
+        ]
+        fields += [
+            ColumnField(BATCH_KEY, args["batch_key"]),
+            ColumnField(LABELS_KEY, args["labels_key"], missing=args["unlabeled_category"]),
+        ]
+        checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
+        return MultiModalManager(fields=fields, setup_method_args=dict(registry), validation_checks=checks)
 
     @classmethod
     def _check_is_set_up(cls, mdata: object) -> None:

@@ -110,6 +110,69 @@ def test_a_batch_of_which_few_cells_have_a_modality_is_left_alone_in_it_and_name
     assert model.module.joint.batch_offset_rna[number].any()
 
 
+def distance(z, batch):
+    """Between the mean of the first batch and that of all others."""
+    first = np.asarray(batch == sorted(set(batch))[0])
+    return float(np.linalg.norm(z[first].mean(0) - z[~first].mean(0)))
+
+
+@pytest.fixture
+def of_two_batches(batches, tmp_path):
+    """The data of two batches, and their model in a folder."""
+    mdata, model = batches
+    model.save(tmp_path / "m")
+    return mdata, model, tmp_path / "m"
+
+
+@pytest.mark.parametrize("left", ["batch_1", "batch_2"])
+def test_batches_that_a_second_training_lacks_are_named_and_no_longer_taken_for_known(of_two_batches, left):
+    mdata, model, folder = of_two_batches
+    batch = mdata.obs["batch"].astype(str).to_numpy()
+    gone = {"batch_1": "batch_2", "batch_2": "batch_1"}[left]
+    again = SCMAMBA.load(folder, mdata[batch == left].copy())
+    with pytest.warns(
+        UserWarning, match=rf"no longer corrected for batches of which .* no cells: '{gone}'\. .*load_query"
+    ):
+        again.train(**QUICK)
+    again.save(folder, overwrite=True)
+    again.export(folder / "export")
+    for model_again in (again, SCMAMBA.load(folder, adata=False), SCMAMBA.from_export(folder / "export")):
+        n_gone = (batch == gone).sum()
+        with pytest.warns(UserWarning, match=f"{n_gone} of 900 cells is not corrected for batches"):
+            uncorrected = model_again.get_latent_representation(mdata)
+    # as cells of a query they are compared with the clusters of the cells that were trained on
+    mapped = SCMAMBA.load_query_data(mdata[batch == gone].copy(), again, accelerator="cpu")
+    assert list(mapped.batches) == list(model.batches)
+    corrected = uncorrected.copy()
+    corrected[batch == gone] = mapped.get_latent_representation()
+    assert distance(corrected, batch) < 0.6 * distance(uncorrected, batch)
+
+
+@pytest.mark.filterwarnings("error:.*no longer corrected", "error:.*not corrected")
+def test_a_second_training_on_all_batches_loses_none(of_two_batches):
+    mdata, _, folder = of_two_batches
+    again = SCMAMBA.load(folder, mdata)
+    again.train(**QUICK)
+    again.get_latent_representation()
+    assert not any(again.unknown_offsets_.values())
+
+
+def test_a_batch_of_which_no_cell_is_trained_on_is_placed_as_one_of_a_query():
+    """As when one donor is left out by ``external_indexing``."""
+    mdata = simulate_multiome(**SIZES, n_batches=3, batch_strength=0.8)
+    batch = mdata.obs["batch"].astype(str).to_numpy()
+    out, kept = np.flatnonzero(batch == "batch_1"), np.flatnonzero(batch != "batch_1")
+    SCMAMBA.setup_mudata(mdata, batch_key="batch")
+    models = [SCMAMBA(mdata, encoder="linear", correct_batches=corrects) for corrects in (False, True)]
+    for model in models:
+        scvi.settings.seed = 0
+        model.train(**QUICK, datasplitter_kwargs={"external_indexing": [kept[:500], kept[500:], out]})
+    uncorrected, placed = (distance(model.get_latent_representation(), batch) for model in models)
+    assert placed < 0.5 * uncorrected
+    query = SCMAMBA.load_query_data(mdata[out].copy(), models[1], accelerator="cpu")
+    np.testing.assert_array_equal(query.module.joint.batch_offset_rna, models[1].module.joint.batch_offset_rna)
+
+
 def test_labels_never_reach_the_embedding():
     """It is equal to the last bit with labels, with shuffled labels and without."""
     mdata = simulate_multiome(**SIZES, batch_strength=0.6)

@@ -21,6 +21,22 @@ def test_new_categories_come_after_those_of_the_model(small):
     np.testing.assert_array_equal(small.obs["_scvi_batch"], [3, 2, 3, 0, 2])
 
 
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        (["b", "new", None, "z", "b"], [0, 2, 2, 1, 0]),
+        ([1, 2, 1, 2, 1], [2, 2, 2, 2, 2]),  # of another type than the model's
+        ([1, "b", None, "z", 2.5], [2, 0, 2, 1, 2]),
+    ],
+)
+def test_batches_of_data_that_nobody_set_up_are_known_or_not(small, values, numbers):
+    small.obs["donor"] = np.array(values, dtype=object)
+    known = np.array(["b", "z"], dtype=object)
+    state = ColumnField("batch", "donor").transfer_field({"categorical_mapping": known}, small, extend_categories=False)
+    assert list(state["categorical_mapping"]) == ["b", "z"]
+    np.testing.assert_array_equal(small.obs["_scvi_batch"], numbers)
+
+
 def test_cells_without_a_label_get_the_category_for_it_and_without_a_batch_an_error(small):
     small.obs["type"] = ["x", None, "x", "y", np.nan]
     assert list(ColumnField("labels", "type", missing="Unknown").register_field(small)["categorical_mapping"]) == [

@@ -29,6 +29,13 @@ def test_kinds_are_recognised_by_the_types_of_features():
     assert resolve_modalities(mdata, None) == {"rna": "two", "atac": "one"}
 
 
+def test_the_names_of_other_models_are_understood():
+    assert resolve_modalities(data("gex", "acc"), {"rna_layer": "gex", "atac_layer": "acc"}) == {
+        "rna": "gex",
+        "atac": "acc",
+    }
+
+
 @pytest.mark.parametrize(
     ("keys", "given", "error", "message"),
     [
@@ -37,6 +44,7 @@ def test_kinds_are_recognised_by_the_types_of_features():
         (("rna", "atac"), {"rna": "rna", "atac": "peaks"}, UnknownNameError, "modality for 'atac'"),
         (("rna", "atac"), {"smell": "rna", "atac": "atac"}, UnknownNameError, "kind of modality"),
         (("rna", "atac"), {"rna": "rna", "atac": "rna"}, ScmambaError, "one modality for two kinds"),
+        (("rna", "atac"), {"rna": "rna", "rna_layer": "rna", "atac": "atac"}, ScmambaError, "names one kind twice"),
         (("rna", "atac"), ["rna", "atac"], ScmambaError, "must be a dict"),
     ],
 )

@@ -199,11 +199,14 @@ def test_a_full_disk_leaves_what_can_be_loaded(tmp_path, exists, with_data, fits
         np.testing.assert_allclose(SCMAMBA.load(folder, mdata).get_latent_representation(), now, atol=1e-6)
 
 
-def test_data_of_an_earlier_save_do_not_stay_beside_new_weights(tmp_path):
+def test_data_of_an_earlier_save_are_not_taken_for_those_of_new_weights(tmp_path):
     trained(good()).save(tmp_path / "m", save_anndata=True)
+    saved = (tmp_path / "m" / "mdata.h5mu").read_bytes()
     other = mudata_of({"rna": poisson(N, 25, seed=1), "atac": poisson(N, 15, seed=1)})
     model = trained(other)
-    model.save(tmp_path / "m", overwrite=True)
-    assert [path.name for path in (tmp_path / "m").iterdir()] == ["model.pt"]
+    with pytest.warns(UserWarning, match="is of other cells or features .* it is mdata-before.h5mu now"):
+        model.save(tmp_path / "m", overwrite=True)
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"model.pt", "mdata-before.h5mu"}
+    assert (tmp_path / "m" / "mdata-before.h5mu").read_bytes() == saved  # nothing is deleted
     z = SCMAMBA.load(tmp_path / "m", other).get_latent_representation()
     np.testing.assert_allclose(z, model.get_latent_representation(), atol=1e-6)

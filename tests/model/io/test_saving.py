@@ -1,5 +1,8 @@
 """A model that comes back from a file is the same, and can be used as before."""
 
+import pickle
+
+import mudata
 import numpy as np
 import pytest
 from shapes import rebuilt
@@ -66,3 +69,64 @@ def test_a_model_loaded_with_other_cells_does_not_know_which_were_held_out(train
             validation_scores(loaded.adata, loaded)
         loaded.save(tmp_path / f"of {other.n_obs} cells")
         loaded.get_latent_representation()
+
+
+def test_a_model_without_data_stays_without(trained, reference, tmp_path):
+    """The first data that it is asked about are not taken for its own."""
+    trained.save(tmp_path / "m")
+    mdata = rebuilt(trained.adata)
+    for model in (SCMAMBA.load(tmp_path / "m", adata=False), pickle.loads(pickle.dumps(trained))):
+        model.deregister_manager()
+        model.get_latent_representation(mdata["rna"][:20].copy())
+        for asked in (mdata, mdata.copy(), mdata):  # a copy has the same name among the setups of scvi-tools
+            np.testing.assert_allclose(model.get_latent_representation(asked), reference, atol=1e-5)
+        assert model.adata is None
+        for use in (
+            model.get_latent_representation, lambda m=model: m.match_cells(mdata), model.train, lambda m=model: m.save(
+                tmp_path / "again", save_anndata=True
+            ),
+        ):  # fmt: skip
+            with pytest.raises(ScmambaError, match="loaded without data|has no data to save"):
+                use()
+        assert len(model.match_cells(mdata[:20].copy(), mdata).reference_names) == len(mdata.obs_names)
+        model.adata = mdata  # now it has
+        np.testing.assert_allclose(model.get_latent_representation(), reference, atol=1e-5)
+
+
+def test_a_model_that_was_given_other_data_is_saved_with_how_to_set_data_up(trained, reference, tmp_path):
+    trained.save(tmp_path / "m")
+    model = SCMAMBA.load(tmp_path / "m", adata=rebuilt(trained.adata))
+    model.adata = rebuilt(trained.adata)
+    model.save(tmp_path / "again")
+    again = SCMAMBA.load(tmp_path / "again", rebuilt(trained.adata))
+    np.testing.assert_allclose(again.get_latent_representation(), reference, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("error:.*var_names")
+def test_features_in_another_order_are_loaded_without_a_warning(trained, reference, tmp_path):
+    trained.save(tmp_path / "m")
+    mdata = rebuilt(trained.adata)
+    mdata.mod["rna"] = mdata["rna"][:, ::-1].copy()
+    mdata.update()
+    np.testing.assert_allclose(SCMAMBA.load(tmp_path / "m", mdata).get_latent_representation(), reference, atol=1e-5)
+
+
+def test_a_model_saved_with_a_prefix_is_named(trained, tmp_path):
+    trained.save(tmp_path / "m", prefix="b_")
+    named = pytest.raises(ScmambaError, match=r"has no model.pt, but b_model.pt.*prefix='b_'\).*pass the model")
+    with named:
+        SCMAMBA.load(tmp_path / "m")
+    with named:
+        SCMAMBA.load_query_data(trained.adata[:50].copy(), tmp_path / "m")
+    assert SCMAMBA.load(tmp_path / "m", adata=False, prefix="b_").is_trained
+
+
+def test_data_saved_before_stay_where_they_are_of_the_model(trained, reference, tmp_path):
+    """Also when the model reads its data from there."""
+    trained.save(tmp_path / "m", save_anndata=True)
+    loaded = SCMAMBA.load(tmp_path / "m", mudata.read_h5mu(tmp_path / "m" / "mdata.h5mu", backed="r"))
+    loaded.save(tmp_path / "m", overwrite=True)
+    SCMAMBA.load(tmp_path / "m", adata=False).save(tmp_path / "m", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["mdata.h5mu", "model.pt"]
+    for model in (loaded, SCMAMBA.load(tmp_path / "m")):
+        np.testing.assert_allclose(model.get_latent_representation(), reference, atol=1e-5)

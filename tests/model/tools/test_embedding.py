@@ -1,8 +1,10 @@
 """The embedding of cells of one modality and of all: names, unknown batches, nothing at all."""
 
+import mudata
 import numpy as np
 import pytest
 
+from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.inputs.manager import MultiModalDataset
 from scmamba_scvi.model.tools import embedding
@@ -49,3 +51,47 @@ def test_minibatches_are_sent_ahead_unless_they_are_made_on_the_gpu(trained, mon
 def test_a_batch_size_that_is_none_is_refused(trained, size):
     with pytest.raises(ScmambaError, match="batch_size must be"):
         trained.get_latent_representation(batch_size=size)
+
+
+@pytest.mark.parametrize("batches", [np.nan, 7], ids=["missing", "of another type"])
+def test_batches_of_new_data_are_not_judged_where_they_are_not_read(trained, recwarn, batches):
+    new = trained.adata[:20].copy()
+    new.obs["batch"] = new.obs["batch"].astype(object)
+    new.obs.iloc[:5, new.obs.columns.get_loc("batch")] = batches
+    expected = trained.get_latent_representation(trained.adata, range(20), modality="rna")
+    recwarn.clear()
+    np.testing.assert_allclose(trained.get_latent_representation(new, modality="rna"), expected, atol=1e-5)
+    assert not [w for w in recwarn if "corrected" in str(w.message)]
+    with pytest.warns(UserWarning, match="joint embedding of 5 of 20 cells is not corrected for batches"):
+        trained.get_latent_representation(new)
+    for use in (lambda: SCMAMBA.setup_mudata(new, batch_key="batch"), lambda: SCMAMBA.load_query_data(new, trained)):
+        with pytest.raises(
+            ScmambaError, match="batch_key='batch' (is missing for 5 of 20 cells|holds values of several)"
+        ):
+            use()
+
+
+@pytest.mark.parametrize("rows", [slice(20), [7, 3, 40]], ids=["first", "any order"])
+def test_a_slice_of_data_opened_backed_is_embedded_and_stays_a_slice(trained, tmp_path, rows):
+    trained.adata.write_h5mu(tmp_path / "m.h5mu")
+    opened = mudata.read_h5mu(tmp_path / "m.h5mu", backed="r")
+    part = opened[rows]
+    expected = trained.get_latent_representation(opened)[rows]
+    np.testing.assert_allclose(trained.get_latent_representation(part), expected, atol=1e-5)
+    of_rna = trained.get_latent_representation(opened, modality="rna")[rows]
+    np.testing.assert_allclose(trained.get_latent_representation(part["rna"], modality="rna"), of_rna, atol=1e-5)
+    assert part.is_view and part.isbacked
+    with pytest.raises(ScmambaError, match=r"mdata is a view.*: mdata = mdata.copy\('slice.h5mu'\)"):
+        SCMAMBA.setup_mudata(part)
+
+
+def test_a_layer_that_new_data_lack_is_answered_with_where_to_put_it(mdata, quick):
+    for modality in mdata.mod.values():
+        modality.layers["c"] = modality.X.copy()
+    SCMAMBA.setup_mudata(mdata, layers={"rna": "c"})
+    model = SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    new = mdata["rna"].copy()
+    del new.layers["c"]
+    with pytest.raises(ScmambaError, match=r"mdata\['rna'\].layers\['c'\] = mdata\['rna'\].X"):
+        model.get_latent_representation(new)

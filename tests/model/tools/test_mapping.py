@@ -422,6 +422,35 @@ def test_a_batch_left_behind_by_a_subset_is_new():
     assert loaded.module.joint.batch_offset_rna[1].norm() > 0
 
 
+def test_batches_of_data_that_the_reference_was_loaded_with_are_not_taken_for_its_own(model_and_query, tmp_path):
+    model, query = model_and_query
+    model.save(tmp_path / "m")
+    reference = SCMAMBA.load(tmp_path / "m", query.copy())
+    loaded = SCMAMBA.load_query_data(query["rna"].copy(), reference, accelerator="cpu")
+    assert list(loaded.batches) == ["batch_1", "batch_2", "query"] and loaded.reference_batches_ == 2
+    with pytest.warns(UserWarning, match=f"{query.n_obs} of {query.n_obs} cells is not corrected for batches"):
+        loaded.get_latent_representation(query)
+
+
+def test_a_known_batch_is_corrected_in_a_modality_that_only_the_query_has_of_it():
+    mdata = simulate_multiome(n_cells=600, n_genes=200, n_peaks=400, n_cell_types=3, seed=0, batch_strength=1.0)
+    first, second = np.arange(600) % 2 == 0, (mdata.obs["batch"] == "batch_2").to_numpy()
+    reference = part(mdata, first)
+    reference.mod["atac"] = reference["atac"][~second[first]].copy()
+    reference.update()
+    SCMAMBA.setup_mudata(reference, batch_key="batch")
+    model = SCMAMBA(reference, encoder="linear")
+    model.train(**QUICK)
+    query = part(mdata, ~first)
+    n_second = second[~first].sum()
+    with pytest.warns(UserWarning, match=f"{n_second} of 300 cells is not corrected for batches"):
+        model.get_latent_representation(query)
+    loaded = SCMAMBA.load_query_data(query, model, accelerator="cpu")
+    ours, theirs = loaded.module.joint, model.module.joint
+    assert ours.batch_offset_atac[1].norm() > 0 and theirs.batch_offset_atac[1].norm() == 0
+    assert torch.equal(ours.batch_offset_rna, theirs.batch_offset_rna)
+
+
 def test_the_classifier_of_the_reference_labels_the_query(model_and_query):
     model, query = model_and_query
     model.train_classifier()

@@ -95,22 +95,25 @@ def fit_joint(
 
 @torch.inference_mode()
 def fit_new_batches(
-    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], batches: np.ndarray, first_new: int, seed: int
-) -> dict[int, dict[str, int]]:
-    """Estimate the offsets of batches that the reference was not trained on; everything else stays as it is.
+    module: SCMAMBAModule,
+    matrices: Mapping[str, ModalityMatrix],
+    batches: np.ndarray,
+    is_new: Mapping[str, np.ndarray],
+    seed: int,
+) -> None:
+    """Estimate the offsets of batches that the joint embedding was not fitted to; everything else stays as it is.
 
-    ``batches`` ``(n_obs,)`` are the batches of all cells, those from ``first_new`` on are new. Returned are the `small_batches`
-    of the new, whose offsets stay zero.
+    ``batches`` ``(n_obs,)`` are the batches of all cells, ``is_new`` ``(n_obs,)`` tells per modality the cells that have it and
+    whose batch needs an offset in it. Those of `small_batches` stay as they are.
     """
-    is_new = np.flatnonzero(batches >= first_new)
-    small = small_batches(batches[is_new], {kind: matrix.present(is_new) for kind, matrix in matrices.items()})
-    for number in np.unique(batches[is_new]).tolist():
-        enough = {kind: matrix for kind, matrix in matrices.items() if kind not in small.get(number, {})}
+    n_batches = _joint(module).n_batches
+    sizes = {kind: np.bincount(batches[new], minlength=n_batches) for kind, new in is_new.items()}
+    for number in range(n_batches):
+        enough = {kind: matrices[kind] for kind, n in sizes.items() if n[number] >= MIN_CELLS_OF_BATCH}
         if enough:
             features, present = _features(module, enough, sample(np.flatnonzero(batches == number), MAX_CELLS, seed))
             with torch.autocast(module.device.type, enabled=False):  # it would round centroids
                 _joint(module).fit_batch_offset(features, present, number, N_ROUNDS)
-    return small
 
 
 def small_batches(batches: np.ndarray, present: Mapping[str, np.ndarray]) -> dict[int, dict[str, int]]:

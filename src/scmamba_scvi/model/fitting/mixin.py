@@ -53,27 +53,73 @@ class FittingMixin(ModelBase):
         """Fit the joint embedding to the encoders as they are; in the model of a query, only the batch offsets of new batches."""
         if self.module.joint is None:
             return
+        before = {kind: self._knows_offset(kind) for kind in self.modalities_}
         if self.is_query_:
-            self._place_new_batches()
-            return
+            self._forget_offsets(slice(self.reference_batches_, self.n_batches_))
+        else:
+            self._fit_joint_to(cells, buffer_mb)
+        self._place_new_batches()
+        self._warn_of_lost(before)
+
+    def _fit_joint_to(self, cells: np.ndarray, buffer_mb: float) -> None:
+        """Fit the joint embedding, with the offsets of the batches of the training ``cells``."""
         matrices, cells, chosen = self._sample(cells, buffer_mb)
         batches = None
         if self._corrects_batches:
             batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
             present = {kind: matrix.present(cells) for kind, matrix in matrices.items()}
             self._warn_of_small(small_batches(batches, present))
+            self._forget_offsets(slice(self.n_batches_))
+            self._learned_offsets({kind: batches[has] for kind, has in present.items()})
         removed = fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
         self.training_summary_["batch_variance_removed"] = removed
 
     def _place_new_batches(self) -> None:
-        """Estimate the batch offsets that the reference does not know."""
+        """Estimate the offsets that are not known, of batches of which the data have cells."""
         manager = self.adata_manager
         if not self._corrects_batches or BATCH_KEY not in manager.data_registry:
             return
         batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
         matrices = {kind: manager.matrix(kind) for kind in kinds_in(manager.adata, self.modalities_)}
-        seed = settings.seed or 0
-        self._warn_of_small(fit_new_batches(self.module, matrices, batches, self.reference_batches_, seed))
+        is_new = {
+            kind: np.isin(batches, self.unknown_offsets_.get(kind, [])) & matrix.present(np.arange(len(batches)))
+            for kind, matrix in matrices.items()
+        }
+        fit_new_batches(self.module, matrices, batches, is_new, settings.seed or 0)
+        self._warn_of_small(small_batches(batches, is_new))
+        self._learned_offsets({kind: batches[new] for kind, new in is_new.items()})
+
+    def _forget_offsets(self, batches: slice) -> None:
+        """The offsets of these batches are not known: the encoders have changed since they were estimated."""
+        assert self.module.joint is not None, "only called for a model that has one"
+        for kind in self.modalities_:
+            self.module.joint.get_buffer(f"batch_offset_{kind}")[batches] = 0
+            forgotten = range(self.n_batches_)[batches]
+            self.unknown_offsets_[kind] = sorted({*self.unknown_offsets_.get(kind, []), *forgotten})
+
+    def _learned_offsets(self, batches: Mapping[str, np.ndarray]) -> None:
+        """Per kind, the batches of cells that offsets are estimated from; zero, of which a warning tells, if these are too few."""
+        for kind, learned in batches.items():
+            self.unknown_offsets_[kind] = np.setdiff1d(self.unknown_offsets_.get(kind, []), learned).tolist()
+
+    def _warn_of_lost(self, before: Mapping[str, np.ndarray]) -> None:
+        """Name the batches of an earlier training that this one had no cells of; ``before`` tells per kind which were known."""
+        lost: dict[int, list[str]] = {}
+        for kind, known in before.items():
+            for number in np.flatnonzero(known & ~self._knows_offset(kind)).tolist():
+                lost.setdefault(number, []).append(self.modalities_[kind])
+        if not lost:
+            return
+        named = [
+            f"{self.batches[number]!r}" + (f" ({', '.join(keys)})" if len(keys) < len(self.modalities_) else "")
+            for number, keys in list(lost.items())[:3]
+        ]
+        more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+        warn(
+            f"The joint embedding is no longer corrected for batches of which this training had no cells: "
+            f"{', '.join(named)}{more}. Train on the cells of all batches, or map theirs afterwards: "
+            f"SCMAMBA.load_query_data(mdata, model)."
+        )
 
     def _warn_of_small(self, small: Mapping[int, Mapping[str, int]]) -> None:
         """Name the batches that are too small, in one modality or in all, to be corrected for: cells per modality."""
@@ -89,7 +135,7 @@ class FittingMixin(ModelBase):
         more = f" and {len(small) - 3:,} more" if len(small) > 3 else ""
         warn(
             f"Batches too small to be corrected in the joint embedding: {', '.join(named)}{more}. The offset of a batch in a "
-            f"modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on. "
+            f"modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on if any were. "
             f"Check that {self.batch_key!r} is the column of the batches."
         )
 

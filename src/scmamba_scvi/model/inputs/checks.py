@@ -38,8 +38,9 @@ def check_mudata(
         )
     for where, part in {"mdata": mdata, **{f"mdata.mod[{key!r}]": part for key, part in mdata.mod.items()}}.items():
         if part.is_view:
+            copy = "copy('slice.h5mu')" if part.isbacked else "copy()"  # one in a file is copied to another file
             raise ScmambaError(
-                f"{where} is a view, a slice of other data. Make it an object of its own first: {where} = {where}.copy()."
+                f"{where} is a view, a slice of other data. Make it an object of its own first: {where} = {where}.{copy}."
             )
     for kind, key in modalities.items():
         check_names(mdata.mod[key], f"mdata[{key!r}]")
@@ -188,7 +189,10 @@ def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
 def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:
     """The matrix that holds the counts."""
     if layer is not None and layer not in adata.layers:
-        advice = f"Name none to read mdata[{key!r}].X."
+        advice = (
+            f"If the counts are in X, put them there too: mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X. setup_mudata and "
+            f"prepare_query_mudata also take layers={{{kind!r}: None}}."
+        )
         raise UnknownNameError(f"layer of mdata[{key!r}]", layer, _layers(adata), advice)
     x = adata.X if layer is None else adata.layers[layer]
     if x is None:

@@ -27,11 +27,18 @@ class ColumnField(CategoricalObsField):
         """Write the codes; returns what is kept of the column."""
         return super().register_field(adata) if self.column is None else self._write(adata, [])
 
-    def transfer_field(self, state_registry: dict, adata_target: MuData, **kwargs: Any) -> dict:
-        """Write the codes of new data; categories that the model does not know come after its own."""
+    def transfer_field(
+        self, state_registry: dict, adata_target: MuData, *, extend_categories: bool = True, **kwargs: Any
+    ) -> dict:
+        """Write the codes of new data.
+
+        Categories that the model does not know come after its own; without ``extend_categories`` they all get the number after
+        the last that it knows, and so do cells without a value: such data are not judged.
+        """
+        known = state_registry[self.CATEGORICAL_MAPPING_KEY]
         if self.column is None:
-            return super().transfer_field(state_registry, adata_target, **kwargs)
-        return self._write(adata_target, state_registry[self.CATEGORICAL_MAPPING_KEY])
+            return super().transfer_field(state_registry, adata_target, extend_categories=extend_categories, **kwargs)
+        return self._write(adata_target, known) if extend_categories else self._write_known(adata_target, known)
 
     def validate_field(self, adata: MuData) -> None:
         """Nothing: `categories` raised before anything was written."""
@@ -64,12 +71,7 @@ class ColumnField(CategoricalObsField):
 
     def _coded(self, values: pd.Series) -> tuple[list[Any], np.ndarray]:
         """Categories of a column and the position of each cell's; that of cells without a value is last."""
-        if not isinstance(values.dtype, pd.CategoricalDtype):
-            values = values.astype(object)  # pandas cannot make categories of all types of Arrow
-        # used ones only: one left over from cells that were removed would count as a batch that the model knows
-        column = values.astype("category").cat.remove_unused_categories().cat
-        categories: list[Any] = [as_plain(category) for category in column.categories]
-        codes = column.codes.to_numpy()
+        categories, codes = _as_categories(values)
         if (codes < 0).any():
             # the word for cells without a label is text, and text cannot be compared with numbers
             categories = [*map(str, categories), self.missing]
@@ -80,6 +82,22 @@ class ColumnField(CategoricalObsField):
         found, codes = self._coded(obs_column(mdata, str(self.column)))
         mdata.obs[self.attr_key] = categories.get_indexer(pd.Index(found, dtype=object))[codes].astype(np.int64)
         return {self.CATEGORICAL_MAPPING_KEY: categories.to_numpy(), self.ORIGINAL_ATTR_KEY: self.column}
+
+    def _write_known(self, mdata: MuData, known: Sequence[Any]) -> dict:
+        found, codes = _as_categories(obs_column(mdata, str(self.column)))
+        numbers = pd.Index(known, dtype=object).get_indexer(pd.Index(found, dtype=object))
+        numbers = np.append(numbers, -1)[codes]  # cells without a value have the code -1
+        mdata.obs[self.attr_key] = np.where(numbers < 0, len(known), numbers).astype(np.int64)
+        return {self.CATEGORICAL_MAPPING_KEY: np.asarray(known, dtype=object), self.ORIGINAL_ATTR_KEY: self.column}
+
+
+def _as_categories(values: pd.Series) -> tuple[list[Any], np.ndarray]:
+    """Categories of a column, and the position of each cell's, -1 for cells without a value."""
+    if not isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(object)  # pandas cannot make categories of all types of Arrow
+    # used ones only: one left over from cells that were removed would count as a batch that the model knows
+    column = values.astype("category").cat.remove_unused_categories().cat
+    return [as_plain(category) for category in column.categories], column.codes.to_numpy()
 
 
 def as_plain(category: object) -> str | int | float | bool:

@@ -13,7 +13,7 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
     """Dict from kind to key of ``mdata.mod``, in the order of `KINDS`; checked if given, recognised if not."""
     if modalities is not None and not isinstance(modalities, Mapping):
         raise ScmambaError(f"modalities must be a dict from kind to key of mdata.mod, got {modalities!r}.")
-    found = _recognise_kinds(mdata) if modalities is None else dict(modalities)
+    found = _recognise_kinds(mdata) if modalities is None else _without_suffix(modalities)
     for kind, key in found.items():
         if kind not in KINDS:
             raise UnknownNameError("kind of modality", kind, KINDS)
@@ -29,6 +29,14 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
             f"Name them: setup_mudata(mdata, modalities={{'rna': ..., 'atac': ...}}); kinds are {', '.join(KINDS)}."
         )
     return {kind: found[kind] for kind in KINDS if kind in found}
+
+
+def _without_suffix(modalities: Mapping[str, str]) -> dict[str, str]:
+    """The same from kind to key, where scvi-tools' models have ``"rna_layer"`` for the kind."""
+    found = {str(kind).removesuffix("_layer"): key for kind, key in modalities.items()}
+    if len(found) < len(modalities):
+        raise ScmambaError(f"modalities names one kind twice: {dict(modalities)}. Leave one of the two out.")
+    return found
 
 
 def kinds_in(mdata: MuData, modalities: Mapping[str, str]) -> dict[str, str]:

@@ -101,7 +101,7 @@ class MultiModalManager(AnnDataManager):
     def register_fields(self, adata, source_registry=None, **transfer_kwargs) -> None:
         """Register ``adata``; every fault of it is an error before anything is written."""
         known = (source_registry or {}).get(_C._FIELD_REGISTRIES_KEY, {})
-        self._check(adata, known)
+        self._check(adata, known, **transfer_kwargs)
         super().register_fields(adata, source_registry, **transfer_kwargs)
         self._remember_cells(adata)
 
@@ -120,16 +120,20 @@ class MultiModalManager(AnnDataManager):
         if mdata.uns[_C._MANAGER_UUID_KEY] == self.id:
             return
         known = self._registry[_C._FIELD_REGISTRIES_KEY]
-        self._check(mdata, known)
+        self._check(mdata, known, **self._transfer_kwargs)
         for field in self.fields:
             if isinstance(field, ColumnField) and known[field.registry_key][_C._DATA_REGISTRY_KEY]:
-                field.transfer_field(known[field.registry_key][_C._STATE_REGISTRY_KEY], mdata)
+                state = known[field.registry_key][_C._STATE_REGISTRY_KEY]
+                field.transfer_field(state, mdata, **self._transfer_kwargs)
         self._remember_cells(mdata)
         self._assign_most_recent_manager_uuid()
 
     def _remember_cells(self, mdata: MuData) -> None:
-        self._cells_at_setup = {key: mdata.mod[key].obs_names for key in self._keys(mdata).values()}
-        self._cells_at_setup[""] = mdata.obs_names
+        self._cells_at_setup = self._cells_of(mdata)
+
+    def _cells_of(self, mdata: MuData) -> dict[str, pd.Index]:
+        """Names of the cells of each modality and, under the empty key, of all."""
+        return {"": mdata.obs_names, **{key: mdata.mod[key].obs_names for key in self._keys(mdata).values()}}
 
     @contextmanager
     def kept_on(self, device: torch.device) -> Iterator[None]:
@@ -190,18 +194,30 @@ class MultiModalManager(AnnDataManager):
         return np.asarray(self._registry[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
 
     def transfer_fields(self, adata_target, **kwargs) -> MultiModalManager:
-        """Manager of new data with this one's setup; new data may have batches and labels that were not seen before."""
-        manager = super().transfer_fields(adata_target, **{"extend_categories": True, **kwargs})
+        """Manager of new data with this one's setup, which needs no data itself; batches that are not known stay so."""
+        manager = type(self)(self.fields, self._get_setup_method_args(), self.validation_checks)
+        manager.register_fields(adata_target, self._registry, **{"extend_categories": False, **kwargs})
         manager._batch_column = manager._read_batch_column()
         return manager
 
+    def _get_setup_method_args(self) -> dict:
+        # scvi-tools leaves out the name of the method, by which it sets up data for a model that it loads
+        name = {k: v for k, v in self._registry.items() if k == _C._SETUP_METHOD_NAME}
+        return {**super()._get_setup_method_args(), **name}
+
+    @property
+    def adata_uuid(self) -> str | None:
+        """scvi-tools' name of the data; `None` for the manager of a model without data."""
+        return None if self.adata is None else super().adata_uuid
+
     @property
     def is_outdated(self) -> bool:
-        """Whether new data, which nobody set up, have got other batches since they were first used."""
+        """Whether new data, which nobody set up, have got other batches, cells or modalities since they were first used."""
         if self._batch_column is None:
             return False
-        before, now = self._batch_column, self._read_batch_column()
-        return not before.equals(now)
+        before, now = self._cells_at_setup, self._cells_of(self.adata)
+        same_cells = before.keys() == now.keys() and all(before[key].equals(names) for key, names in now.items())
+        return not (same_cells and self._batch_column.equals(self._read_batch_column()))
 
     def _read_batch_column(self) -> pd.Series:
         """Batches of the data as they are now, empty if they have none."""
@@ -218,8 +234,11 @@ class MultiModalManager(AnnDataManager):
         """The model's modalities that ``mdata`` has."""
         return kinds_in(mdata, self._setup_args["modalities"])
 
-    def _check(self, adata: object, known: Mapping) -> None:
-        """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows."""
+    def _check(self, adata: object, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
+        """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows.
+
+        The columns of data that nobody set up, whose categories extend none, may hold anything.
+        """
         if not isinstance(adata, MuData):
             raise ScmambaError(f"A MuData is needed, got {type(adata).__name__}. {how_to_make_mudata(adata)}")
         args = self._setup_args
@@ -237,7 +256,7 @@ class MultiModalManager(AnnDataManager):
                     known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"], adata.mod[key].var_names, key
                 )
         for field in self.fields:
-            if isinstance(field, ColumnField) and not (known and self._is_absent(field, adata)):
+            if isinstance(field, ColumnField) and extend_categories and not (known and self._is_absent(field, adata)):
                 of_model = known[field.registry_key][_C._STATE_REGISTRY_KEY]["categorical_mapping"] if known else []
                 field.categories(adata, of_model)
 

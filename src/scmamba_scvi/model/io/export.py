@@ -31,7 +31,7 @@ _C = scvi_constants()
 #: Entries that are attributes of the model, without the underscore at their end.
 LEARNED: Final = (
     "is_trained", "is_initialized", "match_temperatures", "classifier", "places", "is_query", "reference_batches",
-    "precision",
+    "precision", "unknown_offsets",
 )  # fmt: skip
 
 

@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
+import h5py
+from anndata.io import read_elem
 from mudata import MuData
 
-from ..._compat import device_of, explained
+from ..._compat import device_of, explained, warn, without_warning_of_order
 from ..._files import check_content, check_folder, check_result, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
+from .._base import digest
 from .export import ExportMixin, folder_of
 from .model_json import MODEL_FILE
 
@@ -32,9 +35,10 @@ class SavingMixin(ExportMixin):
         dir_path, prefix, save_kwargs, **anndata_write_kwargs
             As in :meth:`scvi.model.base.BaseModelClass.save`.
         overwrite
-            Replace what an earlier call wrote there, its data too; where that fails, the earlier files stay.
+            Replace the model that an earlier call wrote there; where that fails, the earlier one stays.
         save_anndata
-            Save the MuData too.
+            Save the MuData too. Without it, a MuData of an earlier call stays, under another name if it has other cells or
+            features than the model's, with a warning.
 
         Raises
         ------
@@ -68,8 +72,21 @@ class SavingMixin(ExportMixin):
                     folder.mkdir(exist_ok=True)
                     for file in weights:
                         replace_by(file, folder / file.name)
-                    if not save_anndata:  # those of an earlier save may be others
-                        data.unlink(missing_ok=True)
+                    if not save_anndata and data.exists() and self._is_of_others(data):
+                        _move_aside(data)
+
+    def _is_of_others(self, path: Path) -> bool:
+        """Whether a file holds a MuData of other features than the model's, or of other cells than its data and its training."""
+        try:
+            with h5py.File(path) as file:
+                cells = digest(read_elem(file["obs"]).index)
+                features = {key: set(read_elem(modality["var"]).index) for key, modality in file["mod"].items()}
+        except (OSError, KeyError, AttributeError):  # cut off: what it was is not known
+            return False
+        of_model = {self.cells_of_training_, None if self.adata is None else digest(self.adata.obs_names)} - {None}
+        known = {key: set(self.feature_names(kind)) for kind, key in self.modalities_.items()}
+        other_cells = bool(of_model) and cells not in of_model
+        return other_cells or any(features.get(key, set()) != names for key, names in known.items())
 
     @classmethod
     def load(
@@ -115,8 +132,21 @@ class SavingMixin(ExportMixin):
         if adata is not None and adata is not False and not isinstance(adata, MuData):
             raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
         device_of(accelerator, device)  # raises if it is not there
+        folder = Path(dir_path)
+        prefix = kwargs.get("prefix") or ""
+        others = sorted(path.name for path in folder.glob("*model.pt"))
+        if others and f"{prefix}model.pt" not in others:
+            other = others[0].removesuffix("model.pt")
+            raise ScmambaError(
+                f"{folder} has no {prefix}model.pt, but {', '.join(others)}, saved with a prefix: "
+                f"{cls.__name__}.load({os.fspath(dir_path)!r}, prefix={other!r}). Where a folder with a model is asked for, "
+                f"pass the model that this gives."
+            )
         # torch and pickle raise half a dozen types on files that are cut off, or that hold something else
-        with explained(f"{Path(dir_path)} cannot be loaded, it may be damaged or not be a saved model"):
+        with (
+            without_warning_of_order(),
+            explained(f"{folder} cannot be loaded, it may be damaged or not be a saved model"),
+        ):
             return super().load(os.fspath(dir_path), adata, accelerator=accelerator, device=device, **kwargs)
 
     @classmethod
@@ -125,3 +155,14 @@ class SavingMixin(ExportMixin):
         if (folder / MODEL_FILE).exists():
             return cls.from_export(folder, accelerator="cpu")
         return cls.load(folder, adata=False, accelerator="cpu")
+
+
+def _move_aside(path: Path) -> None:
+    """Rename a file that `load` would take for the data of the model beside it; nothing is deleted."""
+    names = (path.with_name(f"{path.stem}-before{number}{path.suffix}") for number in ("", *range(2, 1000)))
+    free = next(name for name in names if not name.exists())
+    path.rename(free)
+    warn(
+        f"{path} is of other cells or features than this model, so it is {free.name} now. Delete it if it is not needed; "
+        f"save_anndata=True saves the data of this model."
+    )

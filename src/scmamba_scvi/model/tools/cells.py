@@ -90,7 +90,11 @@ def as_mudata(
                 f"None of the modalities of {argument}, {list(data.mod)}, is known to the model, which has "
                 f"{list(model.kinds.values())}: rename them, or see prepare_query_mudata."
             )
-        yield data
+        if _is_slice_of_file(data):
+            with restoring_managers(model), quiet("scvi"):
+                yield _in_memory(data)
+        else:
+            yield data
         return
     if not isinstance(data, AnnData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
@@ -100,8 +104,25 @@ def as_mudata(
             f"None of the features of {argument} (such as {', '.join(map(repr, data.var_names[:3]))}) is known to the "
             f"model, whose modalities are {list(model.kinds)}."
         )
+    data = data.to_memory() if _is_slice_of_file(data) else data
     with temporary_mudata(model, {model.kinds[kind]: data}, data) as wrapped:
         yield wrapped
+
+
+def _is_slice_of_file(data: MuData | AnnData) -> bool:
+    """Whether ``data`` are a slice of data opened with ``backed``, which scvi-tools, as of every slice, would make a copy of."""
+    return data.is_view and data.isbacked
+
+
+def _in_memory(data: MuData) -> MuData:
+    """Copy in memory, with the cells in their order."""
+    with without_pulling():
+        mdata = MuData({key: part.to_memory() for key, part in data.mod.items()})
+        if not mdata.obs_names.equals(data.obs_names):
+            mdata = mdata[data.obs_names].copy()
+    mdata.obs = data.obs.copy()
+    mdata.uns.update({name: value for name, value in data.uns.items() if not str(name).startswith("_scvi")})
+    return mdata
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from ..._compat import limited_threads, warn
 from ..._keys import BATCH_KEY, present_key, x_key
 from ...errors import ScmambaError
 from .._base import ModelBase
-from ..inputs.manager import MultiModalManager
+from ..inputs.manager import MultiModalDataset, MultiModalManager
 from ..inputs.matrices import in_parts
 from ..training.prefetch import sent_to
 from .cells import as_mudata, key_of, kind_of, resolve_cells
@@ -61,7 +61,7 @@ class EmbeddingMixin(ModelBase):
         -------
         float32 ``(n_cells, n_latent)`` of unit length, in the order of ``obs`` (or of ``indices``). Cells without the
         modality asked for are NaN, with one warning. The joint embedding of cells of batches that the model was not
-        trained on is not corrected for them, with one warning.
+        trained on, or that are missing, is not corrected for them, with one warning; `load_query_data` corrects for new ones.
 
         Raises
         ------
@@ -88,10 +88,12 @@ class EmbeddingMixin(ModelBase):
             kinds = [k for k in self.kinds if x_key(k) in manager.data_registry] if kind is None else [kind]
             cells = resolve_cells(indices, mdata.obs_names)
             keys = [x_key(k) for k in kinds]
-            joint = self.module.joint
-            if kind is None and joint is not None and self._corrects_batches:
-                keys += self._batch_keys(manager, cells, joint.n_batches)
+            corrects = kind is None and self._corrects_batches
+            if corrects and BATCH_KEY in manager.data_registry:
+                keys.append(BATCH_KEY)
             dataset = manager.create_torch_dataset(data_and_attributes=keys)
+            if corrects:
+                self._warn_of_uncorrected(manager, dataset, cells)
             self.module.eval()
             # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
             minibatches = (dataset[part] for part in in_parts(cells, batch_size or 512))
@@ -109,16 +111,16 @@ class EmbeddingMixin(ModelBase):
         if not self.is_trained_:
             raise ScmambaError("Train the model first: model.train().")
 
-    def _batch_keys(self, manager: MultiModalManager, cells: np.ndarray, n_known: int) -> list[str]:
-        """Key of the batches to read, none if the data have no batches; warns about cells whose batch is not known."""
+    def _warn_of_uncorrected(self, manager: MultiModalManager, dataset: MultiModalDataset, cells: np.ndarray) -> None:
+        """Say how many of the ``cells`` have a modality in which the offset of their batch is not known."""
         if BATCH_KEY not in manager.data_registry:
             n_unknown, why = len(cells), f"the data have no obs[{self.batch_key!r}]"
         else:
-            batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()[cells]
-            n_unknown, why = int((batches >= n_known).sum()), "it was not trained on their batches"
+            batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()[cells].clip(max=self.n_batches_)
+            unknown = [m.present(cells) & ~self._knows_offset(kind)[batches] for kind, m in dataset.matrices.items()]
+            n_unknown, why = int(np.any(unknown, axis=0).sum()), "it was not trained on their batches"
         if n_unknown:
             warn(f"The joint embedding of {n_unknown:,} of {len(cells):,} cells is not corrected for batches: {why}.")
-        return [BATCH_KEY] if BATCH_KEY in manager.data_registry else []
 
     def _embed(self, batch: Mapping[str, Tensor], kinds: Sequence[str], jointly: bool) -> Tensor:
         """Embedding of one minibatch, NaN for cells that have none of ``kinds``."""

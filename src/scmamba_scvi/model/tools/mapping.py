@@ -9,6 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._compat import device_of, quiet, scvi_constants
+from ..._keys import BATCH_KEY
 from ...errors import ScmambaError
 from .._base import ModelBase
 from ..fitting.mixin import FittingMixin
@@ -106,7 +107,8 @@ class MappingMixin(FittingMixin):
         accelerator, device
             Where the model is put, as in scvi-tools.
         unfrozen
-            Let :meth:`train` change all weights, starting from the reference's; its embedding then moves.
+            Let :meth:`train` change all weights, starting from the reference's; its embedding then moves, and batches of the
+            reference of which the query has no cells are no longer corrected for, with a warning.
 
         Returns
         -------
@@ -129,7 +131,7 @@ class MappingMixin(FittingMixin):
             raise ScmambaError("The reference model is not trained: reference.train() comes before queries.")
         is_prepared = isinstance(adata, MuData) and MAPPING_KEY in adata.uns
         mdata = adata if is_prepared else cls.prepare_query_mudata(adata, reference)
-        registry = reference.registry_
+        registry = _registry_of_training(reference)
         with quiet("scvi"):
             cls.setup_mudata(mdata, source_registry=registry, extend_categories=True, **registry[_C._SETUP_ARGS_KEY])
         model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, config=reference.config)
@@ -153,8 +155,18 @@ def _reference(cls: type[ModelBase], model: ModelBase | str | Path) -> ModelBase
     return cls._from_folder(path)
 
 
+def _registry_of_training(reference: ModelBase) -> dict:
+    """The registry with the batches that the model was made for; data that it was loaded with may have brought others."""
+    fields = dict(reference.registry_[_C._FIELD_REGISTRIES_KEY])
+    batch = fields[BATCH_KEY]
+    fields[BATCH_KEY] = {
+        **batch, _C._STATE_REGISTRY_KEY: {**batch[_C._STATE_REGISTRY_KEY], "categorical_mapping": reference.batches}
+    }  # fmt: skip
+    return {**reference.registry_, _C._FIELD_REGISTRIES_KEY: fields}
+
+
 def _take_over(model: ModelBase, reference: ModelBase) -> None:
-    """Copy weights and all else that was learned; offsets of batches that the reference does not know stay zero."""
+    """Copy weights and all else that was learned; offsets of batches that the reference does not know stay so."""
     weights = dict(reference.module.state_dict())
     own = model.module.state_dict()
     n_known = len(reference.batches)
@@ -166,5 +178,7 @@ def _take_over(model: ModelBase, reference: ModelBase) -> None:
     model.module.load_state_dict(weights)
     model.is_trained_ = model.is_initialized_ = True
     model.reference_batches_ = n_known
+    new = range(n_known, model.n_batches_)
+    model.unknown_offsets_ = {kind: [*reference.unknown_offsets_.get(kind, []), *new] for kind in model.modalities_}
     for name in ("match_temperatures_", "classifier_", "places_", "precision_"):
         setattr(model, name, copy.deepcopy(getattr(reference, name)))
