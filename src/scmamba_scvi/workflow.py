@@ -333,7 +333,9 @@ def _seeded(seed: int) -> Iterator[None]:
 
     environment = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS")}
     before = scvi.settings.seed, random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(), limited_threads(), quiet("lightning.fabric.utilities.seed"):
+    # of GPUs only those that are used: asking another for its state would begin to use it
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    with torch.random.fork_rng(gpus), limited_threads(), quiet("lightning.fabric.utilities.seed"):
         try:
             scvi.settings.seed = seed
             yield

@@ -6,6 +6,8 @@ import torch
 from scipy import sparse
 from shapes import poisson
 
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.model.inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
 
 COUNTS = poisson(6, 4, mean=1.0).astype(np.float32)
@@ -26,6 +28,20 @@ def test_rows_and_columns_are_those_of_the_model(store):
     blocks = [block.to_dense() for block in iterate_blocks(matrix, np.arange(6), block_size=3)]
     assert [len(block) for block in blocks] == [3, 1]
     np.testing.assert_array_equal(np.concatenate(blocks), WANTED[ROWS >= 0])
+
+
+def test_counts_by_columns_are_turned_once_in_a_training(quick, monkeypatch):
+    """For a large matrix this takes seconds and as much memory again."""
+    mdata = simulate_multiome(n_cells=90, n_genes=60, n_peaks=80, n_cell_types=3, seed=0)
+    mdata["rna"].X = sparse.csc_matrix(mdata["rna"].X)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    turned, tocsr = [], sparse.csc_matrix.tocsr
+    monkeypatch.setattr(
+        sparse.csc_matrix, "tocsr", lambda x, *args, **kwargs: turned.append(x.shape) or tocsr(x, *args, **kwargs)
+    )
+    model.train(**quick)
+    assert turned == [(90, 60)]
 
 
 @pytest.mark.parametrize("store", [sparse.csr_matrix, np.asarray])

@@ -516,7 +516,7 @@ def test_names_that_differ_by_a_suffix_are_pointed_at(trained):
     """Two modalities of the same cells: otherwise each cell is embedded twice, from one modality."""
     mods = {key: mod[:40].copy() for key, mod in trained.adata.mod.items()}
     mods["atac"].obs_names = [f"{name}-1" for name in mods["atac"].obs_names]
-    with pytest.warns(UserWarning, match="No of 80 cells have two .*'cell_001' and 'cell_001-1' look like one cell"):
+    with pytest.warns(UserWarning, match="None of 80 cells have two .*'cell_001' and 'cell_001-1' look like one cell"):
         SCMAMBA.load_query_data(mudata.MuData(mods), trained, accelerator="cpu")
     mods = {key: mod.copy() for key, mod in trained.adata.mod.items()}
     mods["atac"].obs_names = [f"{name}_s2" if i > 200 else name for i, name in enumerate(mods["atac"].obs_names)]

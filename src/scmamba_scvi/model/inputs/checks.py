@@ -73,7 +73,7 @@ def check_pairs(mdata: MuData, modalities: Mapping[str, str], *, needed: bool) -
     else:
         examples = f"{alike[0]!r} and {alike[1]!r} look like one cell"
     message = (
-        f"{n_paired or 'No'} of {mdata.n_obs:,} cells have two of the modalities {list(names)}: cell names "
+        f"{n_paired or 'None'} of {mdata.n_obs:,} cells have two of the modalities {list(names)}: cell names "
         f"{'differ in part' if n_paired else 'do not overlap'} ({examples}). If the cells are the same, give them the same "
         f"obs_names in every modality and make the MuData again."
     )
@@ -210,7 +210,10 @@ def check_storage(x: Any, where: str) -> None:
     if isinstance(x, np.ma.MaskedArray):
         raise ScmambaError(f"{where} is a masked array: missing counts have no meaning here. Fill it, .filled(0).")
     if isinstance(x, CSCDataset):
-        raise ScmambaError(f"{where} is stored by columns on disk, so cells cannot be read. Write it as CSR, .tocsr().")
+        raise ScmambaError(
+            f"{where} is stored by columns on disk, so cells cannot be read. scmamba_scvi.data.convert_mudata writes it by "
+            "rows."
+        )
     known = sparse.issparse(x) or isinstance(x, np.ndarray | CSRDataset)
     if not known and not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
         raise ScmambaError(f"{where} is a {type(x).__name__}: store it as scipy CSR or a numpy array.")

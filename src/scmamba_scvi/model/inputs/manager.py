@@ -137,15 +137,13 @@ class MultiModalManager(AnnDataManager):
 
     @contextmanager
     def kept_on(self, device: torch.device) -> Iterator[None]:
-        """Within the block, minibatches are taken from a copy of the counts on ``device``, if that is a GPU and has the memory."""
-        free = free_bytes(device) if device.type == "cuda" else 0
-        matrices = {kind: self.matrix(kind) for kind in self._keys(self.adata)} if free else {}
-        if not matrices or sum(matrix.bytes_of_copy for matrix in matrices.values()) > FRACTION_OF_MEMORY * free:
-            yield
-            return
+        """Within the block, counts are looked up once, and copied to ``device`` if that is a GPU and has the memory."""
+        matrices = {kind: self.matrix(kind) for kind in self._keys(self.adata)}
+        n_bytes = sum(matrix.bytes_of_copy for matrix in matrices.values())
         try:
-            for matrix in matrices.values():
-                matrix.keep_on(device)
+            if device.type == "cuda" and n_bytes <= FRACTION_OF_MEMORY * free_bytes(device):
+                for matrix in matrices.values():
+                    matrix.keep_on(device)
             self._kept = matrices
             yield
         finally:

@@ -24,7 +24,7 @@ class ModalityMatrix:
     """Rows of one modality's counts by cell of the MuData, columns in the order the model knows.
 
     ``x`` is as AnnData holds it: scipy sparse, numpy, or in a file, from which rows are read when needed. It is never copied
-    as a whole, except a sparse matrix that is stored by columns or holds float16. ``rows`` are those of the cells of the
+    as a whole, except a sparse matrix that is stored by columns or holds float16, once per object of this class. ``rows`` are those of the cells of the
     MuData, -1 where a cell lacks the modality; ``columns`` positions in the model, `None` if the order is the same.
     """
 
@@ -123,7 +123,7 @@ class ModalityMatrix:
 
     def _dense(self, block: np.ndarray, have: np.ndarray) -> Tensor:
         out = np.zeros((len(have), self.n_features), dtype=np.float32)
-        out[np.ix_(have, np.arange(self.n_features) if self._columns is None else self._columns)] = block
+        out[have if self._columns is None else np.ix_(have, self._columns)] = block
         return torch.from_numpy(out)
 
 
