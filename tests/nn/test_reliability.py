@@ -61,6 +61,14 @@ def test_alpha_is_the_fraction_of_variance_that_features_share(layout):
     assert found[0] == pytest.approx(400 / 580, abs=0.05) and found[1] < 0.1 and found[2] == 0
 
 
+def test_alpha_of_few_features_is_cronbachs():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 1)) + rng.normal(size=(500, 5))
+    expected = 5 / 4 * (1 - x.var(0).sum() / x.sum(1).var())
+    found = coefficient_alpha([torch.from_numpy(x).float()], torch.ones(5, 1))
+    assert float(found) == pytest.approx(expected, abs=1e-5)
+
+
 def test_alpha_and_halves_of_counts_agree_on_many_features():
     rng = np.random.default_rng(0)
     counts = torch.from_numpy(rng.poisson(rng.gamma(4.0, 0.5, size=(20_000, 1)) * np.ones((1, 200)))).float()
