@@ -259,7 +259,6 @@ EMBED = {
     "a minibatch of none": lambda: {"batch_size": 0},
     "a minibatch negative": lambda: {"batch_size": -1},
     "a minibatch as text": lambda: {"batch_size": "all"},
-    "batches of another type": lambda: {"adata": with_batches([1] * N)},
 }
 
 
