@@ -26,12 +26,14 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 #: Keys of ``mdata.mod`` that name a kind, in lower case.
 MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
-    "rna": ("rna", "gex", "expression", "gene_expression", "gene", "genes", "mrna"),
-    "atac": ("atac", "peak", "peaks", "accessibility", "chromatin_accessibility"),
+    "rna": ("rna", "gex", "expression", "gene_expression"),
+    "atac": ("atac", "peaks", "accessibility", "chromatin_accessibility"),
     "protein": ("protein", "proteins", "prot", "adt"),
 }
 #: From ``var["feature_types"]``, as 10x writes it, to the kind.
 FEATURE_TYPES: Final[dict[str, Kind]] = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
+#: What others write there, in lower case; as keys of ``mdata.mod`` these may be something else, such as gene activity.
+TYPES_IN_WORDS: Final[dict[str, Kind]] = {"gene": "rna", "genes": "rna", "mrna": "rna", "peak": "atac"}
 
 
 def kind_of_key(key: str) -> Kind | None:

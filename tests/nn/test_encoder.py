@@ -63,7 +63,9 @@ def test_autocast_does_not_round_the_linear_branch(encoder, as_sparse):
 
 def test_autocast_rounds_neither_batch_statistics_nor_the_unit_length():
     torch.manual_seed(0)
-    model = Encoder(resolve_config("small", mask_rate=0.0, dropout=0.0, gate_init=1.0), "rna", torch.arange(200), 8, 25).train()
+    model = Encoder(
+        resolve_config("small", mask_rate=0.0, dropout=0.0, gate_init=1.0), "rna", torch.arange(200), 8, 25
+    ).train()
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.hidden(torch.rand(50, 200))
         z = model.embed(hidden)

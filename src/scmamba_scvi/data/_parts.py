@@ -10,7 +10,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from .._keys import FEATURE_TYPES, KINDS, kind_of_key
+from .._keys import FEATURE_TYPES, KINDS, TYPES_IN_WORDS, kind_of_key
 from ..errors import ScmambaError
 
 #: Columns of ``var`` that may hold the type of a feature.
@@ -110,4 +110,4 @@ def _proteins(adata: AnnData, key: str) -> AnnData:
 
 def _kind_of_type(name: str) -> str | None:
     """Kind that a type of features stands for."""
-    return FEATURE_TYPES.get(name) or kind_of_key(name.replace(" ", "_"))
+    return FEATURE_TYPES.get(name) or kind_of_key(name.replace(" ", "_")) or TYPES_IN_WORDS.get(name.lower())

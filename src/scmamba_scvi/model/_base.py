@@ -75,7 +75,6 @@ class ModelBase(BaseModelClass):
     registry_: dict[str, Any]
     init_params_: dict[str, Any]
     is_trained_: bool
-    adata: MuData | None
     adata_manager: MultiModalManager
     _layouts: dict[str, FeatureLayout]
 
@@ -154,6 +153,16 @@ class ModelBase(BaseModelClass):
                 f"{what} are positions among the cells of the training, and the data have other cells, or the same in another "
                 f"order. Pass the data of the training, in its order."
             )
+
+    @property
+    def adata(self) -> MuData | None:
+        """The MuData of the model; `None` if it was loaded without data. What it is set to is judged as at setup."""
+        return self._adata
+
+    @adata.setter
+    def adata(self, adata: MuData) -> None:
+        self.adata_manager.check_as_own(adata)
+        BaseModelClass.adata.fset(self, adata)
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
         if adata is not None:

@@ -143,7 +143,7 @@ def _panels(
             )
     if not panels:
         raise ScmambaError(
-            f"There is nothing to colour by: no modality has obsm[{basis!r}]. Name a column: color='...'."
+            f"There is nothing to colour by: name a column, color='...', or modalities with obsm[{basis!r}], modalities=[...]."
         )
     return panels
 

@@ -36,6 +36,10 @@ def test_the_names_of_other_models_are_understood():
     }
 
 
+def test_gene_activity_beside_expression_is_not_taken_for_it():
+    assert resolve_modalities(data("rna", "atac", "gene"), None) == {"rna": "rna", "atac": "atac"}
+
+
 @pytest.mark.parametrize(
     ("keys", "given", "error", "message"),
     [

@@ -29,6 +29,15 @@ def test_a_deep_copy_has_a_network_of_its_own(model):
     np.testing.assert_allclose(model.get_latent_representation(), expected, atol=1e-6)
 
 
+def test_training_a_shallow_copy_leaves_the_batches_that_the_model_knows():
+    mdata = small()
+    model = fitted(mdata, batch_key="batch")
+    other = copy.copy(model)
+    other.adata = mdata[mdata.obs["batch"] == "batch 1"].copy()
+    other.train(**QUICK)
+    assert other.unknown_offsets_ == {"rna": [0], "atac": [0]} and not any(model.unknown_offsets_.values())
+
+
 def test_a_pickled_model_comes_back_without_data(model):
     other = pickle.loads(pickle.dumps(model))
     assert other.adata is None and other.is_trained and other.config == model.config

@@ -204,8 +204,12 @@ def test_data_of_an_earlier_save_are_not_taken_for_those_of_new_weights(tmp_path
     saved = (tmp_path / "m" / "mdata.h5mu").read_bytes()
     other = mudata_of({"rna": poisson(N, 25, seed=1), "atac": poisson(N, 15, seed=1)})
     model = trained(other)
-    with pytest.warns(UserWarning, match="is of other cells or features .* it is mdata-before.h5mu now"):
-        model.save(tmp_path / "m", overwrite=True)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "mdata.h5mu").write_bytes(saved[:3000])
+    for folder in ("m", "damaged"):
+        with pytest.warns(UserWarning, match="is of other cells or features .* it is mdata-before.h5mu now"):
+            model.save(tmp_path / folder, overwrite=True)
+    assert SCMAMBA.load(tmp_path / "damaged", adata=False).is_trained
     assert {path.name for path in (tmp_path / "m").iterdir()} == {"model.pt", "mdata-before.h5mu"}
     assert (tmp_path / "m" / "mdata-before.h5mu").read_bytes() == saved  # nothing is deleted
     z = SCMAMBA.load(tmp_path / "m", other).get_latent_representation()

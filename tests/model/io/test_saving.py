@@ -5,7 +5,7 @@ import pickle
 import mudata
 import numpy as np
 import pytest
-from shapes import rebuilt
+from shapes import fitted, rebuilt, small
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError
@@ -100,6 +100,16 @@ def test_a_model_that_was_given_other_data_is_saved_with_how_to_set_data_up(trai
     model.save(tmp_path / "again")
     again = SCMAMBA.load(tmp_path / "again", rebuilt(trained.adata))
     np.testing.assert_allclose(again.get_latent_representation(), reference, atol=1e-5)
+
+
+def test_data_that_a_model_is_given_are_judged_as_at_setup(tmp_path):
+    """What can be neither trained on nor loaded again is refused at once."""
+    model = fitted(small(), batch_key="batch")
+    mdata = small()
+    mdata.obs["batch"] = mdata.obs["batch"].astype(object).where(np.arange(mdata.n_obs) > 9)
+    with pytest.raises(ScmambaError, match="missing for 10 of 60 cells"):
+        model.adata = mdata
+    assert model.adata is not mdata
 
 
 @pytest.mark.filterwarnings("error:.*var_names")

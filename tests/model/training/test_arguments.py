@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from shapes import fitted, small
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.model.training.arguments import check_place, parts_of_cells
@@ -47,3 +48,10 @@ def test_parts_of_the_cells_that_the_user_names():
     ):
         with pytest.raises(ScmambaError, match=message):
             parts_of_cells(parts, 8)
+
+
+def test_steps_and_rare_validation_are_not_resumed_together(tmp_path):
+    """Lightning would repeat a step of an epoch that is over, and end with other weights."""
+    with pytest.raises(ScmambaError, match="both max_steps and check_val_every_n_epoch"):
+        fitted(small()).train(max_steps=4, check_val_every_n_epoch=2, checkpoint_dir=tmp_path / "c")
+    assert not any(tmp_path.iterdir())

@@ -249,6 +249,15 @@ def test_the_end_of_a_stage_is_scored_however_rarely_validation_is_asked_for(eve
     assert model.training_summary_["start"]
 
 
+def test_a_stop_that_waits_for_the_least_number_of_epochs_does_not_change_when_is_scored():
+    model = fresh(encoder="linear")
+    model.train(
+        max_epochs=20, min_epochs=8, early_stopping_patience=1, early_stopping_min_delta=0.5, check_val_every_n_epoch=3,
+        enable_progress_bar=False,
+    )  # fmt: skip
+    assert list(model.history["foscttm_validation"].index) == [2, 5, 7]
+
+
 @pytest.mark.parametrize("least", [{}, {"min_epochs": 3}, {"min_steps": 3}], ids=str)
 def test_a_stage_that_steps_end_within_an_epoch_is_scored(least):
     model = fresh(encoder="linear")

@@ -94,13 +94,17 @@ class FittingMixin(ModelBase):
         assert self.module.joint is not None, "only called for a model that has one"
         for kind in self.modalities_:
             self.module.joint.get_buffer(f"batch_offset_{kind}")[batches] = 0
-            forgotten = range(self.n_batches_)[batches]
-            self.unknown_offsets_[kind] = sorted({*self.unknown_offsets_.get(kind, []), *forgotten})
+            unknown = sorted({*self.unknown_offsets_.get(kind, []), *range(self.n_batches_)[batches]})
+            self.unknown_offsets_ = {
+                **self.unknown_offsets_,
+                kind: unknown,
+            }  # a shallow copy of the model shares the old dict
 
     def _learned_offsets(self, batches: Mapping[str, np.ndarray]) -> None:
         """Per kind, the batches of cells that offsets are estimated from; zero, of which a warning tells, if these are too few."""
         for kind, learned in batches.items():
-            self.unknown_offsets_[kind] = np.setdiff1d(self.unknown_offsets_.get(kind, []), learned).tolist()
+            unknown = np.setdiff1d(self.unknown_offsets_.get(kind, []), learned).tolist()
+            self.unknown_offsets_ = {**self.unknown_offsets_, kind: unknown}
 
     def _warn_of_lost(self, before: Mapping[str, np.ndarray]) -> None:
         """Name the batches of an earlier training that this one had no cells of; ``before`` tells per kind which were known."""

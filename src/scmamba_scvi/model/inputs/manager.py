@@ -232,6 +232,10 @@ class MultiModalManager(AnnDataManager):
         """The model's modalities that ``mdata`` has."""
         return kinds_in(mdata, self._setup_args["modalities"])
 
+    def check_as_own(self, adata: object) -> None:
+        """Raise if data that a model is given for its own could not be set up for it."""
+        self._check(adata, self._registry[_C._FIELD_REGISTRIES_KEY])
+
     def _check(self, adata: object, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
         """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows.
 

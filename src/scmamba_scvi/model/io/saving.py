@@ -76,13 +76,13 @@ class SavingMixin(ExportMixin):
                         _move_aside(data)
 
     def _is_of_others(self, path: Path) -> bool:
-        """Whether a file holds a MuData of other features than the model's, or of other cells than its data and its training."""
+        """Whether a file cannot be read, or holds other features than the model's, or other cells than its data and training."""
         try:
             with h5py.File(path) as file:
                 cells = digest(read_elem(file["obs"]).index)
                 features = {key: set(read_elem(modality["var"]).index) for key, modality in file["mod"].items()}
-        except (OSError, KeyError, AttributeError):  # cut off: what it was is not known
-            return False
+        except (OSError, KeyError, AttributeError):  # `load` could not read it either
+            return True
         of_model = {self.cells_of_training_, None if self.adata is None else digest(self.adata.obs_names)} - {None}
         known = {key: set(self.feature_names(kind)) for kind, key in self.modalities_.items()}
         other_cells = bool(of_model) and cells not in of_model
@@ -163,6 +163,6 @@ def _move_aside(path: Path) -> None:
     free = next(name for name in names if not name.exists())
     path.rename(free)
     warn(
-        f"{path} is of other cells or features than this model, so it is {free.name} now. Delete it if it is not needed; "
+        f"{path} is of other cells or features than this model, or damaged, so it is {free.name} now. Delete it if it is not needed; "
         f"save_anndata=True saves the data of this model."
     )

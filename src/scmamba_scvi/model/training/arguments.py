@@ -95,6 +95,12 @@ def check_training(
         raise ScmambaError("limit_val_batches=0 leaves nothing to score: to hold out no cells, pass validation_size=0.")
     if trainer_kwargs.get("enable_checkpointing"):
         raise ScmambaError(f"Leave enable_checkpointing out: {NO_CHECKPOINTS}")
+    if checkpoint_dir is not None and trainer_kwargs.get("max_steps", -1) not in (None, -1):
+        if (trainer_kwargs.get("check_val_every_n_epoch") or 1) != 1:
+            # Lightning would go on in an epoch that is over
+            raise ScmambaError(
+                "checkpoint_dir cannot continue exactly what has both max_steps and check_val_every_n_epoch: leave one of them out."
+            )
     check_callbacks(trainer_kwargs.get("callbacks"))
     for name, count in {**counts, **{name: trainer_kwargs.get(name) for name in COUNTS}}.items():
         if count is not None and (name, count) != ("max_steps", -1):  # as Lightning says that there is no limit

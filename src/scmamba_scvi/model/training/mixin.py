@@ -183,7 +183,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 early_stopping=stopping if early_stopping and scored else None,
                 where={"accelerator": accelerator, "devices": devices},
                 trainer={
-                    "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator, ranks.get("strategy")),
+                    "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator, ranks.get("strategy") if world_size > 1 else None),
                     **trainer_kwargs,
                 },
             )  # fmt: skip

@@ -89,7 +89,11 @@ class ContrastivePlan(TrainingPlan):
         if (trainer.is_last_batch and is_last_epoch) or 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True  # before it stops, Lightning validates in an epoch that allows it
             trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None  # or it would wait for them
-        if trainer.should_stop and trainer.datamodule.n_val:
+        loop = trainer.fit_loop  # a stop that was asked for earlier waits for `min_epochs` and `min_steps`
+        waits = trainer.current_epoch + 1 < (loop.min_epochs or 0) or trainer.global_step < (
+            loop.epoch_loop.min_steps or 0
+        )
+        if trainer.should_stop and not waits and trainer.datamodule.n_val:
             trainer.check_val_every_n_epoch = 1
 
     def optimizer_step(self, *args, **kwargs) -> None:
