@@ -222,6 +222,8 @@ def random_multiome(shape: tuple[int, int, int], device: str):
     import pandas as pd
     import torch
 
+    from scmamba_scvi._compat import without_pulling
+
     n_cells, n_genes, n_peaks = shape
     generator = torch.Generator(device).manual_seed(0)
     types = torch.randint(0, N_TYPES, (n_cells,), device=device, generator=generator)
@@ -238,7 +240,7 @@ def random_multiome(shape: tuple[int, int, int], device: str):
         )
         for key, features in names.items()
     }
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mdata = mudata.MuData(modalities)
     mdata.obs["cell_type"] = cells["cell_type"]
     return mdata

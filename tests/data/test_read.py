@@ -146,7 +146,7 @@ def test_proteins_in_obsm_become_a_modality(tmp_path):
     table = pd.DataFrame(counts, adata.obs_names, adata.uns["protein_names"])
     for values in (counts, table):
         adata.obsm["protein_expression"] = values
-        with warnings.catch_warnings(action="error"):
+        with warnings.catch_warnings(action="error", category=UserWarning):
             assert read(adata)["protein"].var_names.tolist() == ["CD3", "CD3-1", "CD4", "CD8", "CD19", "CD3-2"]
     adata.obsm["protein_expression"] = counts
     adata.uns["protein_names"] = mdata["protein"].var_names.to_numpy()
