@@ -61,9 +61,8 @@ def read_file(path: Path) -> MuData | AnnData:
 
 
 def _read_hdf5(path: Path) -> MuData | AnnData:
-    if not h5py.is_hdf5(path) or _is_tar(
-        path
-    ):  # HDF5 may begin later in a file, and so finds the first one in an archive
+    # HDF5 may begin later in a file, so that h5py finds the first one in an archive
+    if not h5py.is_hdf5(path) or _is_tar(path):
         raise ScmambaError(f"{path} {_what_is_no_hdf5(path)}.")
     check_declared_sizes(path)
     with h5py.File(path, "r") as file:
