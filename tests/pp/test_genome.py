@@ -54,6 +54,8 @@ def gtf(tmp_path):
         pytest.param(["x", "y"], {"gene_ids": ["ENSG00000167286", "z"]}, [CD3D, NONE], "n_by_id", id="by_10x_column"),
         pytest.param(["x", "y"], {"feature_name": ["CD3D", "z"]}, [CD3D, NONE], "n_by_name", id="by_cellxgene_column"),
         pytest.param(["GRCh38_CD3D", "GRCh38_none"], {}, [CD3D, NONE], "n_by_name", id="by_name_behind_a_genome"),
+        pytest.param(["rna:CD3D", "rna:none"], {}, [CD3D, NONE], "n_by_name", id="by_name_behind_a_modality"),
+        pytest.param(["HLA:none", "CD3D"], {}, [NONE, CD3D], "n_by_name", id="colon_in_some_names"),
         pytest.param(
             ["x", "y"],
             {"gene_ids": ["hg19___ENSG00000167286", ""]},

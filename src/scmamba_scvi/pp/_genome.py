@@ -41,6 +41,8 @@ TABLE_SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _VERSION: Final = re.compile(r"^(ENS[A-Z]*\d{11})(\.\d+)?(_PAR_Y)?$")
 #: The genome that 10x writes before the genes of a reference with several: ``GRCh38_GAPDH``, ``mm10___Gapdh``.
 _GENOME: Final = re.compile(rf"({'|'.join(itertools.chain(*SPELLINGS.values()))})_+", re.IGNORECASE)
+#: The modality that MuData writes before all names where two modalities share one: ``rna:CD4``, ``protein:CD4``.
+_MODALITY: Final = re.compile(r"\w+:")
 
 
 def annotate_genome(
@@ -248,7 +250,7 @@ def _look_up(var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray) -> tuple[n
     """
     var_ids, var_symbols = (_text(var, find_column(var, columns)) for columns in (ID_COLUMNS, NAME_COLUMNS))
     names = var.index.astype(str).to_numpy(dtype=object)
-    var_ids, var_symbols, names = map(_without_genome, (var_ids, var_symbols, names))
+    var_ids, var_symbols, names = map(_without_prefix, (var_ids, var_symbols, names))
     # keys of the features, column of the annotation, and how both are spelled for the comparison
     steps: list[tuple[list[np.ndarray], str, Callable[[str], str]]] = [
         ([var_ids, names], "id", lambda key: _VERSION.sub(r"\1", key)),
@@ -272,8 +274,11 @@ def _look_up(var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray) -> tuple[n
     return found, n_found, n_ambiguous
 
 
-def _without_genome(names: np.ndarray) -> np.ndarray:
-    """Names without the genome before them, if it is one only: genes of several species must not be mistaken for another."""
+def _without_prefix(names: np.ndarray) -> np.ndarray:
+    """Names without the modality before all of them, and without the genome, if it is one: genes of several species differ."""
+    modality = _MODALITY.match(names[0]) if len(names) else None
+    if modality and all(name.startswith(modality[0]) for name in names):
+        names = np.array([name.removeprefix(modality[0]) for name in names], dtype=object)
     genomes = {match[0] for name in names if (match := _GENOME.match(name))}
     return np.array([name.removeprefix(*genomes) for name in names], dtype=object) if len(genomes) == 1 else names
 
