@@ -84,6 +84,7 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.zarr").mkdir()
     assert ". is a folder: name the file that holds the embeddings" in run("evaluate", ".").stderr
+    assert ". is a folder: name the file or folder that holds counts" in run("convert", ".").stderr
     assert "--gtf . is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
 
 

@@ -50,6 +50,8 @@ UMAP_KEY: Final = "X_umap_scmamba"
 CLUSTER_KEY: Final = "leiden_scmamba"
 #: ``obs`` key of the validation cells, bool: the network was not trained on them, but they chose the epoch.
 VALIDATION_KEY: Final = "validation_scmamba"
+
+# Keys of minibatches, and of the registry of scvi-tools.
 #: Minibatch and registry key of the batch, int64 ``(n, 1)``.
 BATCH_KEY: Final = "batch"
 #: Minibatch and registry key of the labels, int64 ``(n, 1)``.

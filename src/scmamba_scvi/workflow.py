@@ -99,8 +99,6 @@ def integrate(
     >>> mdata.obsm["X_scmamba"].shape, "leiden_scmamba" in mdata.obs
     ((300, 64), True)
     """
-    import scanpy as sc
-
     from .model import SCMAMBA
 
     check_count("seed", seed, 0)
@@ -114,8 +112,9 @@ def integrate(
                 f"{argument}={column!r} names a column that integrate replaces: copy it under another name first."
             )
     device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
-    if model_dir is not None:
-        check_folder(Path(model_dir), overwrite)
+    folder = None if model_dir is None else Path(model_dir)
+    if folder is not None:
+        check_folder(folder, overwrite)
     with _seeded(seed), _restoring(mdata):
         SCMAMBA.setup_mudata(
             mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
@@ -126,23 +125,11 @@ def integrate(
         except ScmambaError as error:
             warn(f"This result cannot be kept in a file. {error}")
         model = SCMAMBA(mdata, n_latent=n_latent, preset=preset, **(model_kwargs or {}))
-        if model_dir is not None:
-            check_space(sum(t.nbytes for t in model.module.state_dict().values()), Path(model_dir))
-        model.train(**train_kwargs)
-        if model_dir is not None:
-            model.save(os.fspath(model_dir), overwrite=overwrite)
-        if model.training_summary_["interrupted"]:
-            kept = "nothing was kept" if model_dir is None else f"the best weights so far are in {model_dir}"
-            raise KeyboardInterrupt(f"Training was stopped: {kept}, mdata is as it was.")
+        _train(model, folder, overwrite, train_kwargs)
         write_embeddings(mdata, model)
         mdata.obs[VALIDATION_KEY] = np.isin(np.arange(mdata.n_obs), model.validation_indices)
         logger.info("Clustering %s cells.", f"{mdata.n_obs:,}")
-        has_embedding = np.isfinite(mdata.obsm[OBSM_KEY]).all(
-            axis=1
-        )  # not with a modality that is not the model's alone
-        cells = _graph(mdata.obsm[OBSM_KEY][has_embedding], seed)
-        sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
-        mdata.obs[CLUSTER_KEY] = cells.obs["leiden"].set_axis(mdata.obs_names[has_embedding])  # missing for the others
+        _write_clusters(mdata, seed)
         for part in (mdata, *mdata.mod.values()):
             part.obsm.pop(UMAP_KEY, None)  # of an earlier model: figures would draw it beside the new clusters
         if umap:
@@ -282,6 +269,29 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
         raise ScmambaError(f"The name of the file must end in .h5mu, got {Path(path).name!r}.")
     check_result(mdata, Path(path).parent)
     write_h5mu(mdata, Path(path))
+
+
+def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mapping[str, Any]) -> None:
+    """Train and, with a ``folder``, save; Ctrl-C in training is raised again, once the model is saved."""
+    if folder is not None:
+        check_space(sum(t.nbytes for t in model.module.state_dict().values()), folder)
+    model.train(**options)
+    if folder is not None:
+        model.save(os.fspath(folder), overwrite=overwrite)
+    if model.training_summary_["interrupted"]:
+        kept = "nothing was kept" if folder is None else f"the best weights so far are in {folder}"
+        raise KeyboardInterrupt(f"Training was stopped: {kept}, mdata is as it was.")
+
+
+def _write_clusters(mdata: MuData, seed: int) -> None:
+    """Leiden clusters of the joint embedding, missing for cells without one, as those of a modality that is not the model's."""
+    import scanpy as sc
+
+    embedding = mdata.obsm[OBSM_KEY]
+    usable = np.isfinite(embedding).all(axis=1)
+    cells = _graph(embedding[usable], seed)
+    sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
+    mdata.obs[CLUSTER_KEY] = cells.obs["leiden"].set_axis(mdata.obs_names[usable])
 
 
 def _write_umap(parts: Sequence[MuData | AnnData], seed: int) -> None:

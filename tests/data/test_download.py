@@ -50,6 +50,12 @@ def test_cells_of_bone_marrow_are_drawn_with_their_raw_counts(file_of_geo):
     assert fetch_bone_marrow("cite", path, n_cells=None).n_obs == 40
 
 
+@pytest.mark.parametrize("n_cells", [0, -5, 2.5])
+def test_a_number_of_cells_that_cannot_be_drawn_is_refused(file_of_geo, n_cells):
+    with pytest.raises(ScmambaError, match="n_cells must be"):
+        fetch_bone_marrow("cite", file_of_geo[0], n_cells=n_cells)
+
+
 def test_a_packed_download_is_unpacked_once(file_of_geo, tmp_path, monkeypatch):
     name = BONE_MARROW_URL.format(assay="cite").rpartition("/")[2]
     calls = []

@@ -17,6 +17,7 @@ from children import in_child, needs_fork
 from faults import assert_named, bounded, is_named, needs_proc
 
 from scmamba_scvi import SCMAMBA, read
+from scmamba_scvi.data._formats import check_declared_sizes
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), needs_proc]
 
@@ -124,6 +125,16 @@ H5MU = {
 }  # fmt: skip
 #: Files that may be read as well as refused: cells are aligned by name, so the maps, for example, are not used.
 MAY_BE_READ = {"a map of another length", "a map out of range", "names as numbers", "a version nobody knows"}
+
+
+def test_an_array_that_another_filter_packs_to_nothing_is_no_forgery(tmp_path):
+    path = tmp_path / "ones.h5"
+    with h5py.File(path, "w") as file:
+        # with a second filter a constant is stored in next to nothing, as by zstd alone
+        data = np.ones(1 << 25, dtype=np.int32)
+        file.create_dataset("data", data=data, chunks=(1 << 22,), scaleoffset=0, compression="gzip")
+        assert file["data"].id.get_storage_size() < 10_000
+    check_declared_sizes(path)
 
 
 def read_and_set_up(path):

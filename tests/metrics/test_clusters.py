@@ -94,6 +94,7 @@ X, TYPES = blobs(24)
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, [0.0, 1.0]), "above 0", id="resolution_0"),
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, []), "at least one", id="no_resolution"),
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, n_seeds=0), "n_seeds", id="no_seed"),
+        pytest.param(lambda: leiden_ari_nmi(X, TYPES, n_seeds=2.5), "n_seeds must be a whole number", id="half_a_seed"),
     ],
 )
 def test_input_that_cannot_be_scored_is_refused(call, message):

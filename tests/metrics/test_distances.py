@@ -72,7 +72,7 @@ def test_neighbours_are_a_number_or_one_in_a_hundred_cells(n_neighbors, n, least
 
 @pytest.mark.parametrize(
     ("n_neighbors", "message"),
-    [(0, "1 to 9 neighbours"), (10, "10 were asked"), (5.5, "whole number, got 5.5"), ("5", "whole number, got '5'")],
+    [(0, "at least 1, got 0"), (10, "10 were asked"), (5.5, "whole number, got 5.5"), ("5", "whole number, got '5'")],
 )
 def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, message):
     with pytest.raises(ScmambaError, match=message):

@@ -256,6 +256,7 @@ def test_input_that_cannot_be_scored_is_refused(score, x, y, message):
         pytest.param("other", 61, 60, id="more_than_cells"),
         pytest.param("both", [1, 120], 119, id="more_than_others"),
         pytest.param("both", [], 119, id="empty"),
+        pytest.param("other", 1.7, 60, id="fraction"),
     ],
 )
 def test_a_k_out_of_range_is_refused(pairs, among, k, most):

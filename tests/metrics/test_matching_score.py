@@ -75,7 +75,8 @@ X = np.random.default_rng(11).normal(size=(6, 2))
         pytest.param(lambda: matching_score(X, X[:5]), "of one shape", id="lengths"),
         pytest.param(lambda: matching_score(X, X * np.nan), "rows of y", id="nan"),
         pytest.param(lambda: matching_score(X[:1], X[:1]), "one cell", id="one_cell"),
-        pytest.param(lambda: matching_score(X, X, n_neighbors=7), "between 1 and the number of cells, 6", id="k"),
+        pytest.param(lambda: matching_score(X, X, n_neighbors=7), "more than the 6 cells", id="k"),
+        pytest.param(lambda: matching_score(X, X, n_neighbors=1.5), "whole number, got 1.5", id="half_a_neighbour"),
     ],
 )
 def test_input_that_cannot_be_scored_is_refused(call, message):

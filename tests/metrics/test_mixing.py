@@ -314,7 +314,7 @@ AB = ["a", "b"] * 3
             lambda: mean_average_precision(X, [*AB[:5], np.nan]), "missing .* for 1 of 6", id="nan_among_text"
         ),
         pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=6), "1 to 5 neighbours", id="k_is_n"),
-        pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=0), "1 to 5 neighbours", id="k_is_0"),
+        pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=0), "at least 1, got 0", id="k_is_0"),
         pytest.param(lambda: mean_average_precision(X[:1], ["a"]), "at least 2", id="one_cell"),
         pytest.param(lambda: mean_average_precision(X, AB, max_queries=0), "max_queries", id="no_queries"),
         pytest.param(lambda: omics_entropy_mixing(X, AB), "5 neighbours need 20 rows; got 6", id="entropy_few_cells"),

@@ -108,6 +108,7 @@ X = np.random.default_rng(4).normal(size=(40, 3))
         pytest.param(lambda: diffusion_pseudotime(X, 40), "0 to 39", id="root_beyond"),
         pytest.param(lambda: diffusion_pseudotime(X, -1), "0 to 39", id="root_from_the_end"),
         pytest.param(lambda: diffusion_pseudotime(X, "HSC"), "position of a cell", id="root_by_name"),
+        pytest.param(lambda: diffusion_pseudotime(X, True), "position of a cell", id="root_by_mask"),
         pytest.param(lambda: diffusion_pseudotime(X[:20], 0), "1 to 19 neighbours", id="few_cells"),
         pytest.param(lambda: diffusion_pseudotime(np.full((40, 3), 0.1), 0), "at one point", id="all_at_one_point"),
         pytest.param(lambda: trajectory_conservation([1, 2, 3], [1, 2]), r"\(3,\) and \(2,\)", id="lengths"),

@@ -11,6 +11,7 @@ from scmamba_scvi.pl._labels import as_categorical, shorten, spread
     ("values", "categories"),
     [
         pytest.param(["t10", "t9", "T1"], ["T1", "t9", "t10"], id="numbers_in_text_are_counted"),
+        pytest.param(["a1²", "a1"], ["a1", "a1²"], id="superscripts_are_no_numbers"),
         pytest.param([10, 9, 1], ["1", "9", "10"], id="numbers"),
         pytest.param(pd.Categorical(["b", "a"], categories=["c", "b", "a"]), ["b", "a"], id="an_order_of_its_own"),
         pytest.param(pd.Categorical(["10", "9"]), ["9", "10"], id="alphabetical_is_no_order_of_its_own"),

@@ -36,6 +36,8 @@ def convert(
     with reporting():
         sources = parse_files(files)
         first, *others = paths_of(sources)
+        if not first.name:  # a dot
+            raise ScmambaError(f"{first} is a folder: name the file or folder that holds counts.")
         target = first.with_suffix(".zarr") if out_file is None else out_file
         if target.suffix not in (".zarr", ".h5mu"):
             raise ScmambaError(f"--out must end in .zarr or .h5mu, got {target.name!r}.")

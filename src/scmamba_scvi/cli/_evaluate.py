@@ -13,7 +13,7 @@ from rich.table import Table
 
 from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError
 from ._arguments import holds_mudata, in_options, parse_pairs
 from ._console import err, out, reporting, say
 from ._outputs import check_outputs, save_figure
@@ -101,9 +101,6 @@ def evaluate(
         from ..data import open_mudata, read
         from ..metrics import METRICS, evaluate_integration
 
-        for name in metric or ():
-            if name not in METRICS:
-                raise UnknownNameError("metric", name, METRICS)
         mdata = open_mudata(file) if holds_mudata(file) else read(file)  # counts, which nothing here needs, stay there
         validation = None if all_cells else _validation_cells(mdata, file)
         chosen: dict[str, Any] = {"cells": validation, "max_cells": max_cells, "random_state": seed}

@@ -11,6 +11,7 @@ from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
 
+from .._arguments import check_count
 from .._compat import without_pulling
 from ..errors import ScmambaError, UnknownNameError
 from ._read import read
@@ -66,6 +67,8 @@ def fetch_bone_marrow(
     """
     if assay not in get_args(Assay):
         raise UnknownNameError("assay", assay, get_args(Assay))
+    if n_cells is not None:
+        check_count("n_cells", n_cells)
     if path is None and (folder := os.environ.get("SCMAMBA_DATA")):
         of_benchmarks = Path(folder) / f"bmmc_{assay}_5k" / f"bmmc_{assay}_5k.h5mu"
         if of_benchmarks.is_file():

@@ -18,8 +18,10 @@ from ..errors import ScmambaError
 from ._cell_ranger import genomes_of, holds_mtx, only_table_in, read_h5, read_mtx
 from ._on_disk import read_whole
 
-#: How many times smaller an array may be stored than it is: deflate, the strongest of HDF5's usual filters, reaches 1,030.
+#: How many times smaller an array may be stored than it is: deflate reaches 1,030.
 MAX_COMPRESSION: Final = 1100
+#: Numbers of the filters of HDF5 that this holds for: deflate, shuffle, checksums, lzf. Others, such as zstd, have no such limit.
+LIMITED_FILTERS: Final = frozenset({1, 2, 3, 32000})
 #: Arrays up to this size in bytes are read without a look at how they are stored.
 MAX_UNCHECKED_BYTES: Final = 1 << 26
 #: First bytes of what gzip compressed, and of HDF5.
@@ -131,6 +133,9 @@ def check_declared_sizes(path: Path) -> None:
 
     def check(name: str, item: object) -> None:
         if not isinstance(item, h5py.Dataset) or not item.shape:
+            return
+        made = item.id.get_create_plist()
+        if not LIMITED_FILTERS.issuperset(made.get_filter(i)[0] for i in range(made.get_nfilters())):
             return
         declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
         if declared > MAX_COMPRESSION * stored + MAX_UNCHECKED_BYTES:

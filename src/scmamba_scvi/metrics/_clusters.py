@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from .._arguments import check_count
 from ..errors import ScmambaError
 from ._labels import Labels, label_codes
 from .distances import Matrix, as_matrix, resolve_k
@@ -91,8 +92,7 @@ def leiden_ari_nmi(
     wanted = np.asarray(resolutions, dtype=float).ravel()
     if wanted.size == 0 or not (wanted > 0).all():
         raise ScmambaError(f"resolutions must hold at least one number, all above 0; got {resolutions}.")
-    if n_seeds < 1:
-        raise ScmambaError(f"n_seeds must be at least 1; got {n_seeds}.")
+    check_count("n_seeds", n_seeds)
     cells = neighbor_graph(x, k, random_state)
     rows = []
     for resolution, seed in itertools.product(wanted, range(random_state, random_state + n_seeds)):

@@ -70,7 +70,7 @@ class TrueMatchRanks:
         Raises
         ------
         ScmambaError
-            A ``k`` is smaller than 1 or larger than the number of candidates.
+            A ``k`` is no whole number, smaller than 1 or larger than the number of candidates.
 
         Notes
         -----
@@ -93,9 +93,11 @@ class TrueMatchRanks:
         >>> metrics.true_match_ranks(x, y, among="both").recall(7).tolist()
         [1.0]
         """
-        k = np.atleast_1d(np.asarray(k, dtype=np.int64))
-        if k.size == 0 or k.min() < 1 or k.max() > self.n_candidates:
-            raise ScmambaError(f"k must be between 1 and the {self.n_candidates} cells compared; got {k.tolist()}.")
+        k = np.atleast_1d(k)
+        if k.dtype.kind not in "iu" or k.size == 0 or k.min() < 1 or k.max() > self.n_candidates:
+            raise ScmambaError(
+                f"k must be whole numbers between 1 and the {self.n_candidates} cells compared; got {k.tolist()}."
+            )
         return np.array([np.clip((one - self.closer) / (self.ties + 1), 0, 1).mean() for one in k])
 
 

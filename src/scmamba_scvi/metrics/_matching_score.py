@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from .._arguments import check_count
 from ..errors import ScmambaError
 from ._matching import check_pairs
 from .distances import Matrix
@@ -60,8 +61,9 @@ def matching_score(
     """
     x, y = check_pairs(x, y)
     n, k = len(x), n_neighbors
-    if not 1 <= k <= n:
-        raise ScmambaError(f"n_neighbors must be between 1 and the number of cells, {n}; got {k}.")
+    check_count("n_neighbors", k)
+    if k > n:
+        raise ScmambaError(f"n_neighbors={k:,} is more than the {n:,} cells.")
     x, y = np.split(break_ties(np.concatenate([x.cpu(), y.cpu()]), random_state), 2)
     of_x, of_y = (NearestNeighbors(n_neighbors=k).fit(points) for points in (x, y))
     x_of_x, y_of_x = of_x.kneighbors_graph(x), of_y.kneighbors_graph(x)  # sparse ones (n, n)

@@ -60,7 +60,7 @@ def diffusion_pseudotime(
 
     x = as_matrix(x)
     n = len(x)
-    if not isinstance(root, int | np.integer) or not 0 <= root < n:
+    if isinstance(root, bool) or not isinstance(root, int | np.integer) or not 0 <= root < n:
         raise ScmambaError(f"root must be the position of a cell, 0 to {n - 1}; got {root!r}.")
     k = resolve_k(n_neighbors, n)
     if (x - x[0]).abs().max() <= 1e-12 * x.abs().max():

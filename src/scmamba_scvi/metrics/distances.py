@@ -17,7 +17,6 @@ rows, and an embedding that puts all cells at one point scores as chance does.
 """
 
 import math
-import numbers
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -146,9 +145,8 @@ def resolve_k(n_neighbors: int | None, n: int, least: int = 1) -> int:
     `None`: one in a hundred of ``n`` cells, but at least ``least``, or all there are.
     """
     k = min(max(least, math.floor(0.01 * n + 0.5)), n - 1) if n_neighbors is None else n_neighbors
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
-        raise ScmambaError(f"n_neighbors must be a whole number, got {k!r}.")
-    if not 1 <= k < n:
+    check_count("n_neighbors", k)
+    if k >= n:
         raise ScmambaError(
             f"Each of {n:,} cells can have 1 to {n - 1:,} neighbours other than itself; {k:,} were asked for."
         )

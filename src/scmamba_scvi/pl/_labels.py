@@ -1,11 +1,11 @@
 """Names in a figure: in the order people expect, short enough, and not on top of each other."""
 
-import re
 from typing import Final
 
 import matplotlib.patheffects as patheffects
 import numpy as np
 import pandas as pd
+from natsort import natsorted, ns
 
 #: A white rim, so that a name can be read on top of points.
 OUTLINE: Final = [patheffects.withStroke(linewidth=1.8, foreground="white")]
@@ -18,7 +18,7 @@ def as_categorical(values: pd.Series) -> pd.Categorical:
         if given.ordered or not given.categories.is_monotonic_increasing:
             return given.rename_categories([str(c) for c in given.categories])
     text = values.astype("string")
-    return pd.Categorical(text, categories=sorted(text.dropna().unique(), key=_natural))
+    return pd.Categorical(text, categories=natsorted(text.dropna().unique(), alg=ns.IGNORECASE))
 
 
 def shorten(name: str, length: int) -> str:
@@ -43,7 +43,3 @@ def spread(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
                 points[i, 1] = points[j, 1] + reach[1]
         placed.append(i)
     return points
-
-
-def _natural(text: str) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", text) if part]
