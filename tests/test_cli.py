@@ -432,17 +432,23 @@ def test_evaluate_writes_what_it_prints(integrated, tmp_path):
     cells = mdata.obs["validation_scmamba"].to_numpy()
     assert 0 < cells.sum() < mdata.n_obs
     assert "validation cells" in result.output and "they chose the epoch" in " ".join(result.output.split())
-    expected = evaluate_integration(
-        mdata, {"scmamba-scvi": "X_scmamba"}, labels_key="cell_type", batch_key="batch", cells=cells, progress=False
+    # neighbours of another type or batch are looked for among all cells, true matches among those of validation
+    embeddings, columns = {"scmamba-scvi": "X_scmamba"}, {"labels_key": "cell_type", "batch_key": "batch"}
+    of_all, of_validation = (
+        evaluate_integration(mdata, embeddings, **columns, cells=chosen, progress=False) for chosen in (None, cells)
     )
-    pd.testing.assert_frame_equal(scores, expected, check_names=False)
+    for group in ("bio", "batch"):
+        pd.testing.assert_frame_equal(scores[group], of_all[group], check_names=False)
+    for group in ("omics", "single-cell"):
+        pd.testing.assert_frame_equal(scores[group], of_validation[group], check_names=False)
+    assert f"bio, {mdata.n_obs} cells" in result.output and f"omics, {cells.sum()} cells" in result.output
     assert result.stderr.lstrip().startswith("Note: Not scored: omics mixing (15 neighbours need 60 rows")
     lines = result.output.splitlines()
-    for (_, name), value in expected.loc["scmamba-scvi"].items():
+    for (_, name), value in scores.loc["scmamba-scvi"].items():
         (line,) = [line for line in lines if f" {name} " in line and f"{value:.3f}" in line][:1]
         assert ("↓" in line) == (name in ("FOSCTTM", "median rank", "modality gap"))
     for group in ("bio", "omics", "single-cell", "batch", "overall"):
-        assert any(line.startswith(f"│ {group} ") for line in lines)
+        assert any(line.startswith((f"│ {group} ", f"│ {group}, ")) for line in lines)
 
 
 def test_evaluate_shows_mixing_by_type_and_warns_of_modalities_that_lie_apart(integrated, tmp_path):
@@ -547,7 +553,7 @@ def test_validation_cells_are_those_marked_true_however_the_mark_is_kept(integra
         mdata.write_h5mu(tmp_path / f"{name}.h5mu")
         result = run("evaluate", tmp_path / f"{name}.h5mu", "--metric", "FOSCTTM")
         assert result.exit_code == 0, result.output
-        assert f"{name}.h5mu, {before.sum()} cells" in result.output
+        assert f"single-cell, {before.sum()} cells" in result.output
     mdata.obs["validation_scmamba"] = False
     mdata.write_h5mu(tmp_path / "none.h5mu")
     result = run("evaluate", tmp_path / "none.h5mu", "--metric", "FOSCTTM")

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from .._compat import warn
 from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
 from ..errors import ScmambaError
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from mudata import MuData
 
+#: Cells whose types and batches are scored at most, unless the user says how many: all scores of so many take 40 seconds.
+MAX_CELLS: Final = 10_000
+#: Groups of the table, and those for which it makes no difference whether a method was trained on the cells.
+GROUPS: Final = ("bio", "omics", "single-cell", "batch", "overall")
+OF_ALL: Final = ("bio", "batch")
 #: Captions of the table. Nothing changes the scores of true matches as much as whether a method was trained on the cells.
 ON_VALIDATION: Final = (
-    "↓ lower is better. Scored on the validation cells: the network was not trained on them, but they chose the epoch, and the "
-    "alignment of the modalities was fitted to them. --all-cells scores all."
+    "↓ lower is better. omics and single-cell are of the validation cells: the network was not trained on them, but they chose "
+    "the epoch, and the alignment of the modalities was fitted to them. --all-cells scores all cells in every row."
 )
 ON_ALL: Final = (
     "↓ lower is better. Scored on all cells, also those a method was trained on, whose true matches are easy to find."
@@ -71,11 +77,17 @@ def evaluate(
         bool,
         typer.Option(
             "--all-cells",
-            help="Score all cells. By default only the validation cells of integrate, where the file marks them.",
+            help="Score all cells in every row. By default how modalities match is scored on the validation cells of "
+            "integrate, where the file marks them.",
         ),
     ] = False,
     max_cells: Annotated[
-        int | None, typer.Option(min=2, help="Score at most this many cells, drawn at random.")
+        int | None,
+        typer.Option(
+            min=2,
+            help="Score at most this many cells, drawn at random. By default 10,000 for types and batches, beside which "
+            "the validation cells are scored.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws and of the clustering.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
@@ -99,24 +111,58 @@ def evaluate(
 
         from .. import pl
         from ..data import open_mudata, read
-        from ..metrics import METRICS, evaluate_integration
+        from ..metrics import METRICS
 
         mdata = open_mudata(file) if holds_mudata(file) else read(file)  # counts, which nothing here needs, stay there
         validation = None if all_cells else _validation_cells(mdata, file)
         chosen: dict[str, Any] = {"cells": validation, "max_cells": max_cells, "random_state": seed}
-        scores = evaluate_integration(
-            mdata, embeddings, labels_key=labels_key, batch_key=batch_key, metrics=metric or "all",
-            progress=err.is_terminal, device="auto", **chosen,
-        )  # fmt: skip
+        columns = {"labels_key": labels_key, "batch_key": batch_key}
+        scores, n_cells = _scores(mdata, embeddings, columns, metric, chosen)
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]
-        n_cells = mdata.n_obs if validation is None else int(validation.sum())
-        title = f"{file.name}, {min(n_cells, max_cells or n_cells):,} cells"
-        out.print(_table(scores, lower, title))
+        out.print(_table(scores, lower, file.name, n_cells))
         say(ON_ALL if validation is None else ON_VALIDATION)
         _write(scores, csv)
         if labels_key is not None and ("omics", "other modality") in scores:
             _report_by_type(mdata, embeddings, labels_key, chosen, by_type_csv)
         save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)
+
+
+def _scores(
+    mdata: MuData,
+    embeddings: Any,
+    columns: dict[str, str | None],
+    asked: Sequence[str] | None,
+    chosen: dict[str, Any],
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The table, and of how many cells each group is: types and batches of all, among which users see neighbours."""
+    import pandas as pd
+
+    from ..metrics import METRICS, evaluate_integration
+
+    of_all = [name for name in asked or METRICS if name in METRICS and METRICS[name].group in OF_ALL]
+    rest = [name for name in asked or METRICS if name not in of_all]
+    calls = [(asked or "all", chosen)]
+    if chosen["cells"] is not None and of_all and any(columns.values()):
+        calls = [(of_all, {**chosen, "cells": None, "max_cells": chosen["max_cells"] or MAX_CELLS})]
+        calls += [(rest, chosen)] if rest else []
+    tables, n_cells, failed = [], {}, []
+    for names, cells in calls:
+        try:
+            scores = evaluate_integration(
+                mdata, embeddings, metrics=names, **columns, **cells, progress=err.is_terminal, device="auto"
+            )
+        except ScmambaError as error:  # what one part lacks must not prevent the other
+            failed.append(error)
+            continue
+        tables.append(scores)
+        n = mdata.n_obs if cells["cells"] is None else int(cells["cells"].sum())
+        n_cells |= dict.fromkeys(scores.columns.unique(0), min(n, cells["max_cells"] or n))
+    if not tables:
+        raise failed[0]
+    for error in failed:
+        warn(str(error))
+    scores = pd.concat(tables, axis=1)
+    return pd.concat([scores[[group]] for group in GROUPS if group in scores], axis=1), n_cells
 
 
 def _report_by_type(mdata: MuData, embeddings: Any, labels_key: str, chosen: dict[str, Any], path: Path) -> None:
@@ -164,15 +210,15 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     say(f"Wrote {path}.")
 
 
-def _table(scores: pd.DataFrame, lower: Sequence[str], title: str) -> Table:
+def _table(scores: pd.DataFrame, lower: Sequence[str], title: str, n_cells: dict[str, int]) -> Table:
     """Scores in rows, a section for each group, methods in columns; the best of several methods in bold."""
     table = Table(title=escape(title), title_style="bold", header_style="bold")
     table.add_column("")
     table.add_column("score")
     for method in scores.index:
         table.add_column(escape(str(method)), justify="right")
-    groups = list(dict.fromkeys(scores.columns.get_level_values(0)))
-    for group in groups:
+    for group in scores.columns.unique(0):
+        label = f"[bold]{group}[/bold]" + ("" if group == "overall" else f", {n_cells[group]:,} cells")
         for i, name in enumerate(scores[group]):
             values = scores[group, name]
             best = values.min() if name in lower else values.max()
@@ -182,7 +228,7 @@ def _table(scores: pd.DataFrame, lower: Sequence[str], title: str) -> Table:
                 for value in values
             ]
             arrow = " ↓" if name in lower else ""
-            table.add_row(f"[bold]{group}[/bold]" if not i else "", f"{name}{arrow}", *cells)
+            table.add_row(label if not i else "", f"{name}{arrow}", *cells)
         table.add_section()
     return table
 
