@@ -116,7 +116,7 @@ def evaluate(
         mdata = open_mudata(file) if holds_mudata(file) else read(file)  # counts, which nothing here needs, stay there
         validation = None if all_cells else _validation_cells(mdata, file)
         chosen: dict[str, Any] = {"cells": validation, "max_cells": max_cells, "random_state": seed}
-        columns = {"labels_key": labels_key, "batch_key": batch_key}
+        columns: dict[str, Any] = {"labels_key": labels_key, "batch_key": batch_key}
         scores, n_cells = _scores(mdata, embeddings, columns, metric, chosen)
         lower = [name for name, metric in METRICS.items() if not metric.higher_is_better]
         out.print(_table(scores, lower, file.name, n_cells))
@@ -130,7 +130,7 @@ def evaluate(
 def _scores(
     mdata: MuData,
     embeddings: Any,
-    columns: dict[str, str | None],
+    columns: dict[str, Any],
     asked: Sequence[str] | None,
     chosen: dict[str, Any],
 ) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -145,7 +145,9 @@ def _scores(
     if chosen["cells"] is not None and of_all and any(columns.values()):
         calls = [(of_all, {**chosen, "cells": None, "max_cells": chosen["max_cells"] or MAX_CELLS})]
         calls += [(rest, chosen)] if rest else []
-    tables, n_cells, failed = [], {}, []
+    tables: list[pd.DataFrame] = []
+    n_cells: dict[str, int] = {}
+    failed: list[ScmambaError] = []
     for names, cells in calls:
         try:
             scores = evaluate_integration(
@@ -159,8 +161,8 @@ def _scores(
         n_cells |= dict.fromkeys(scores.columns.unique(0), min(n, cells["max_cells"] or n))
     if not tables:
         raise failed[0]
-    for error in failed:
-        warn(str(error))
+    for what in failed:
+        warn(str(what))
     scores = pd.concat(tables, axis=1)
     return pd.concat([scores[[group]] for group in GROUPS if group in scores], axis=1), n_cells
 
