@@ -31,7 +31,7 @@ names = {}
 for block in sys.argv[1:]:
     exec(compile(block, "README.md", "exec"), names)
 mdata = names["mdata"]
-print(mdata.obsm["X_scmamba"].shape, mdata.obsm["X_umap"].shape, names["model"].is_trained)
+print(mdata.obsm["X_scmamba"].shape, mdata.obsm["X_umap_scmamba"].shape, names["model"].is_trained)
 """
 
 
