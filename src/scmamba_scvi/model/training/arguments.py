@@ -196,6 +196,19 @@ def parts_of_cells(parts: Sequence[Sequence[int] | None], n_cells: int) -> list[
     return [part.astype(np.int64) for part in arrays]
 
 
+def early_stopping_options(monitor: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of `EarlyStopping`, but for its patience, and the rest of the trainer's ``options``."""
+    rest = dict(options)
+    stopping = {
+        "monitor": monitor,
+        "mode": SCORES[monitor].mode,
+        "min_delta": rest.pop("early_stopping_min_delta", 0.0),
+        "warmup_epochs": rest.pop("early_stopping_warmup_epochs", 0),
+    }
+    rest.pop("early_stopping_mode", None)  # checked: it is the only one that makes sense
+    return stopping, rest
+
+
 def check_modalities(model: ModelBase) -> None:
     """Check that the data have every modality of the model, but for a query, whose training leaves the reference as it is."""
     lacking = model.kinds.keys() - kinds_in(model.adata, model.kinds).keys()

@@ -20,7 +20,14 @@ from ..fitting.held_out import match_counts
 from ..fitting.mixin import FittingMixin
 from ..inputs.kinds import kinds_in
 from ..inputs.sampling import modalities_of
-from .arguments import check_batches, check_modalities, check_training, choose_precision, parts_of_cells
+from .arguments import (
+    check_batches,
+    check_modalities,
+    check_training,
+    choose_precision,
+    early_stopping_options,
+    parts_of_cells,
+)
 from .callbacks import KeepWeights, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .history import StageRunner, n_before
@@ -104,8 +111,8 @@ class ContrastiveTrainingMixin(FittingMixin):
             Draw validation cells at random (by `scvi.settings.seed`), or take the first ones.
         datasplitter_kwargs
             For the loaders, such as ``num_workers``, which has no effect where a GPU keeps the counts or
-            they are in a file; ``external_indexing`` gives the cells of each part: up to three lists of positions, to train on, held out and left over, each cell in
-            one.
+            they are in a file; ``external_indexing`` gives the cells of each part: up to three lists of positions, to train
+            on, held out and left over, each cell in one.
         plan_kwargs
             Entries of :class:`scmamba_scvi.config.TrainConfig`, such as ``{"lr": 1e-3}``.
         checkpoint_dir
@@ -160,8 +167,11 @@ class ContrastiveTrainingMixin(FittingMixin):
             "train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split,
             **(datasplitter_kwargs or {}),
         }  # fmt: skip
-        if split.get("external_indexing") is not None:
-            split["external_indexing"] = parts_of_cells(split["external_indexing"], self.adata.n_obs)
+        stopping, others = early_stopping_options(early_stopping_monitor, trainer_kwargs)
+        strategy = ranks.get("strategy") if world_size > 1 else None
+        trainer = {
+            "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator, strategy), **others,
+        }  # fmt: skip
         # several processes may be forked later, which none can be that has used a GPU
         device = device_of(accelerator, devices) if world_size == 1 else torch.device("cpu")
         with limited_threads(), self.adata_manager.kept_on(device):
@@ -170,31 +180,13 @@ class ContrastiveTrainingMixin(FittingMixin):
                 self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in kinds_in(self.adata, self.kinds)
             )
             scored = self._can_score(splitter.n_val, matches)
-            stopping = {
-                "monitor": early_stopping_monitor, "mode": SCORES[early_stopping_monitor].mode,
-                "min_delta": trainer_kwargs.pop("early_stopping_min_delta", 0.0),
-                "warmup_epochs": trainer_kwargs.pop("early_stopping_warmup_epochs", 0),
-            }  # fmt: skip
-            trainer_kwargs.pop("early_stopping_mode", None)
             run = Run(
-                config, sizes, splitter,
-                stages=self._stages(config, sizes, begun),
-                monitor=early_stopping_monitor, scored=scored, matches=matches,
-                early_stopping=stopping if early_stopping and scored else None,
-                where={"accelerator": accelerator, "devices": devices},
-                trainer={
-                    "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator, ranks.get("strategy") if world_size > 1 else None),
-                    **trainer_kwargs,
-                },
+                config, sizes, splitter, stages=self._stages(config, sizes, begun), monitor=early_stopping_monitor,
+                scored=scored, matches=matches, early_stopping=stopping if early_stopping and scored else None,
+                where={"accelerator": accelerator, "devices": devices}, trainer=trainer,
             )  # fmt: skip
-            checkpoint = self._begin(run, checkpoint_dir, begun)
-            self._run(run, checkpoint)
-        if self.training_summary_["interrupted"]:
-            warn("Training was interrupted. The model keeps its best weights so far and can be used.")
-        if scored and is_first_process():
-            logger.info(describe_result(self.training_summary_))
-        if is_first_process() and self.training_summary_.get("batch_variance_removed"):
-            logger.info(describe_batches(self.training_summary_["batch_variance_removed"]))
+            self._run(run, self._begin(run, checkpoint_dir, begun))
+        self._tell_result(scored)
 
     def _check_can_train(self, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, world_size: int) -> None:
         """Check that data, folder and devices allow what is asked for, before anything is changed."""
@@ -212,9 +204,12 @@ class ContrastiveTrainingMixin(FittingMixin):
         self, config: TrainConfig, world_size: int, counts: Mapping[str, int | None], split: Mapping[str, Any]
     ) -> tuple[TrainingSizes, PairedSplitter]:
         """Sizes that follow from the cells to train on, and the split of the cells."""
-        n_modalities = modalities_of(self._matrices(), np.arange(self.adata_manager.adata.n_obs)).sum(axis=1)
+        n_obs = self.adata_manager.adata.n_obs
+        n_modalities = modalities_of(self._matrices(), np.arange(n_obs)).sum(axis=1)
         n_paired, n_cells = int((n_modalities > 1).sum()), int((n_modalities > 0).sum())
         chosen = split.get("external_indexing")
+        if chosen is not None:
+            split = {**split, "external_indexing": (chosen := parts_of_cells(chosen, n_obs))}
         n_train = int(n_cells * (split["train_size"] or TRAIN_SIZE)) if chosen is None else len(chosen[0])
         sizes = choose_sizes(n_paired, n_train, **counts, world_size=world_size)
         splitter = self._data_splitter_cls(
@@ -233,6 +228,16 @@ class ContrastiveTrainingMixin(FittingMixin):
         else:
             linear_first = "linear" in begun["stages"]
         return sizes.stages(linear_first=linear_first, has_network=self.config.encoder != "linear")
+
+    def _tell_result(self, scored: bool) -> None:
+        """Log what training reached; a warning says that it was interrupted."""
+        found = self.training_summary_
+        if found["interrupted"]:
+            warn("Training was interrupted. The model keeps its best weights so far and can be used.")
+        if scored and is_first_process():
+            logger.info(describe_result(found))
+        if is_first_process() and found.get("batch_variance_removed"):
+            logger.info(describe_batches(found["batch_variance_removed"]))
 
     def _forget_classifier(self) -> None:
         if self.classifier_ is not None:
@@ -271,9 +276,8 @@ class ContrastiveTrainingMixin(FittingMixin):
                 self.to_device(run.device)
             if is_first_process():
                 self._initialize(run.splitter.train_idx, run.splitter.val_idx, run.config.buffer_mb)
-            self.is_initialized_ = (
-                True  # the other processes get weights and buffers of the first, see `EqualInitialization`
-            )
+            # the other processes get weights and buffers of the first, see `EqualInitialization`
+            self.is_initialized_ = True
         return checkpoint
 
     def _run(self, run: Run, checkpoint: TrainingCheckpoint | None) -> None:
