@@ -1,4 +1,4 @@
-"""Whole training steps on a GPU, with each kernel of the package switched off in turn.
+"""Whole training steps on a GPU, with each kernel of the package switched off in turn, and with the scan of mamba-ssm.
 
 Networks, loss and optimizer are those of the presets; the input is random, transformed already, as sparse as counts are.
 """
@@ -19,6 +19,7 @@ from scmamba_scvi.config import ModelConfig, resolve_config
 from scmamba_scvi.nn import block, mamba2
 from scmamba_scvi.nn.mamba2 import Mamba2
 from scmamba_scvi.ops import fused, plain_layers
+from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
 #: Cells of a minibatch.
 N_CELLS = 512
@@ -30,13 +31,16 @@ LAYERS = {
     "swiglu": ("swiglu_values", "swiglu_gradient"), "causal_conv_silu": ("conv_values", "conv_gradients"),
 }  # fmt: skip
 KERNELS = ("scan", *LAYERS, "joined_steps")
+#: The scan, switched off for that of mamba-ssm, where it is installed.
+MAMBA_SSM = "scan (mamba-ssm in its place)"
+SCANS = {"scan": "torch", MAMBA_SSM: "mamba_ssm"}
 #: What is switched off in the steps of each preset: networks of the size of `small` are launched as graphs.
 SWITCHED_OFF = {"paper": KERNELS, "base": (), "small": ("graph",)}
 
 
 @contextlib.contextmanager
 def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]:
-    """Within the block, plain torch in place of one of `KERNELS`, or launches one by one in place of a graph."""
+    """Within the block, plain torch in place of one of `KERNELS`, another scan, or launches one by one in place of a graph."""
     if kernel == "graph":
         graphs = [(encoder.network, encoder.network.graph) for encoder in encoders.values()]
         for network, _ in graphs:
@@ -50,12 +54,12 @@ def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]
     mixers = [module for module in encoders.modules() if isinstance(module, Mamba2)]
     backend, chosen = mixers[0].ssd_backend, fused.layers_for
     joined = mamba2.load_mixer, block.gated_mlp
-    if kernel not in (None, "scan", "add_norm"):  # layer by layer, each with its own step of autograd
+    if kernel not in (None, "add_norm", *SCANS):  # layer by layer, each with its own step of autograd
         mamba2.load_mixer = lambda *args: None
         block.gated_mlp = lambda x, inner, outer: F.linear(fused.swiglu(F.linear(x, inner)), outer)
-    if kernel == "scan":
+    if kernel in SCANS:
         for mixer in mixers:
-            mixer.ssd_backend = "torch"
+            mixer.ssd_backend = SCANS[kernel]
     elif kernel not in (None, "joined_steps"):
 
         def others(x, width=1):
@@ -202,4 +206,7 @@ def measure(*, tiny: bool = False, with_profile: bool = False, budget_s: float =
         del work
         if device == "cuda":
             torch.cuda.empty_cache()
+    if device == "cuda" and load_mamba_ssm()[0]:  # last, since it compiles for minutes
+        preset = "paper"
+        attempt(Work(preset, n_cells, features, device), "step", MAMBA_SSM)
     return rows

@@ -81,30 +81,12 @@ def _speed(found: dict) -> list[str]:
             cost = [str(step[f"{key}_{column}"]) for column in ("ms", "matmul_ms", "ratio", "cells_per_s")]
             lines.append(row([step["preset"], step["shape"], str(step["batch_size"]), what, *cost]))
     loader = {step["shape"]: step["loader_ms"] for step in found["steps"] if step["preset"] == "small"}
-    lines += [
+    return [
+        *lines,
         "",
         f"The loader takes {' and '.join(f'{ms} ms ({shape})' for shape, ms in loader.items())} for {found['batch_size']} cells.",
         *_measured_on(found),
     ]
-    return [*lines, "", *_published(found["published"])] if "published" in found else lines
-
-
-def _published(found: dict) -> list[str]:
-    cells, genes, peaks = found["cells_genes_peaks"]
-    time = f"time of the processor, {_threads(found)} together" if found["gpu"] is None else f"time on {found['gpu']}"
-    lines = [
-        "## Beside the published network", "",
-        f"`speed.py --published`. The same training step, minibatches of {found['batch_size']} of {cells:,} cells with {genes:,} genes and {peaks:,} peaks, with the",
-        f"network in the paper's shape made of the same modules; {time}. Nearly all of the difference is size, 22 blocks of",
-        "width 512 against 2 of width 64: it says nothing of either implementation.", "",
-        *header(["network", "preset", "step ms", "cells/s"], n_left=2),
-    ]  # fmt: skip
-    notes = []
-    for network in found["rows"]:
-        cost = ["–", "–"] if "note" in network else [str(network["step_ms"]), str(network["cells_per_s"])]
-        lines.append(row([network["network"], network["preset"], *cost]))
-        notes += ["", f"*{network['network']}*: {network['note']}."] if "note" in network else []
-    return [*lines, *notes, *_measured_on(found)]
 
 
 def _memory(found: dict) -> list[str]:
