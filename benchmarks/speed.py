@@ -180,7 +180,6 @@ def main() -> None:
     parser = command.parser(__doc__, page="docs/performance.md")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--gpu", action="store_true", help="time whole steps with each kernel switched off in turn")
-    parser.add_argument("--profile", action="store_true", help="with --gpu: also list the kernels of a step")
     parser.add_argument("--tiny", action="store_true", help="with --gpu: a rehearsal with tiny sizes, nothing is kept")
     parser.add_argument("--batch-size", type=int, default=512, help="cells of a minibatch, except where they are fixed")
     arguments = parser.parse_args()
@@ -188,7 +187,7 @@ def main() -> None:
     if arguments.gpu:
         from harness.gpu_steps import FEATURES, N_CELLS, measure
 
-        rows = measure(tiny=arguments.tiny, with_profile=arguments.profile, report=_line)
+        rows = measure(tiny=arguments.tiny, report=_line)
         if arguments.tiny:
             return
         _keep("gpu", {**machine(), "batch_size": N_CELLS, "features": FEATURES, "rows": rows})

@@ -158,22 +158,7 @@ class Work:
         return {"ms": round(ms, 2), "cells_per_s": round(self.n_cells / ms * 1e3), "peak_gb": round(peak, 2), "first_s": round(first, 1)}  # fmt: skip
 
 
-def profile(work: Work, n: int = 28) -> list[tuple[str, float, int]]:
-    """Milliseconds and calls by kernel of one training step, the longest first."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if work.device == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as found:
-        work.step()
-        if work.device == "cuda":
-            torch.cuda.synchronize()
-    on_device = lambda event: event.self_device_time_total if work.device == "cuda" else event.self_cpu_time_total
-    is_kernel = lambda event: work.device != "cuda" or event.device_type == torch.autograd.DeviceType.CUDA
-    events = sorted((e for e in found.key_averages() if is_kernel(e)), key=on_device, reverse=True)
-    return [(event.key, round(on_device(event) / 1e3, 3), event.count) for event in events[:n]]
-
-
-def measure(*, tiny: bool = False, with_profile: bool = False, budget_s: float = 50.0, report: Callable[[dict], None] = print) -> list[dict]:  # fmt: skip
+def measure(*, tiny: bool = False, budget_s: float = 50.0, report: Callable[[dict], None] = print) -> list[dict]:
     """Rows of results, each also handed to ``report`` as soon as it is known; what time does not suffice for is left out."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     n_cells, features = (8, {"rna": 600, "atac": 900}) if tiny else (N_CELLS, FEATURES)
@@ -197,9 +182,6 @@ def measure(*, tiny: bool = False, with_profile: bool = False, budget_s: float =
     for preset in ("paper", "base", "small"):
         work = Work(preset, n_cells, features, device)
         attempt(work, "step")
-        if with_profile:
-            for name, ms, calls in profile(work):
-                add(preset=preset, kernel=name[:90], ms=ms, calls=calls)
         attempt(work, "embed")
         for kernel in SWITCHED_OFF[preset]:
             attempt(work, "step", kernel, **({} if tiny else {"rounds": 3, "warmup": 1}))

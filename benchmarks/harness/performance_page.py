@@ -189,8 +189,6 @@ def _gpu(found: dict) -> list[str]:
         *header(["preset", "what", "kernels", "ms", "cells/s", "GB at peak", "first run s"], n_left=3),
     ]  # fmt: skip
     for one in found["rows"]:
-        if "kernel" in one:  # a line of a profile
-            continue
         what = {"step": "training", "embed": "embedding"}[one["what"]]
         kernels = f"without `{one['without']}`" if one["without"] else "all"
         cost = [one["note"]] if "note" in one else [f"{one['ms']:,.1f}", f"{one['cells_per_s']:,}", str(one["peak_gb"]), str(one["first_s"])]  # fmt: skip
@@ -220,9 +218,7 @@ def _gpu_calls(found: dict) -> list[str]:
         keys = ("cells", "s", "cells_per_s", "peak_gb")
         lines.append(row([one["what"], *(f"{one[key]:,}" if key in one else "" for key in keys)]))
     lines += _quality_by_precision([one for one in found["rows"] if "scores" in one])
-    whats = {one["what"] for one in found["rows"]}
-    missing = [what for what in GPU_CALLS if not any(measured.startswith(what) for measured in whats)]
-    return [*lines, *(["", f"Not yet measured: {', '.join(missing)}."] if missing else []), *_measured_on(found)]
+    return [*lines, *_measured_on(found)]
 
 
 def _quality_by_precision(rows: list[dict]) -> list[str]:
@@ -244,13 +240,6 @@ def _quality_by_precision(rows: list[dict]) -> list[str]:
             "of bf16.",
         ]  # fmt: skip
     return lines
-
-
-#: Beginnings of what `gpu_calls.py` measures.
-GPU_CALLS = (
-    "defaults: train()", "base: get_latent_representation", "paper: get_latent_representation", "paper, 14 + 16 blocks",
-    "SNARE-seq held out, bf16-mixed", "SNARE-seq held out, 32-true",
-)  # fmt: skip
 
 
 def _ten_million(found: dict) -> list[str]:
