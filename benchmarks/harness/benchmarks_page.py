@@ -94,7 +94,7 @@ def row_lines() -> list[str]:
     ]  # fmt: skip
     for name in SETS:
         lines += _ablation_section(name, found["ablation"])
-    fitted = [results.loc[results["fit_s"].notna(), "machine"] for results in found.values() if "fit_s" in results]
+    fitted = [results.loc[results["fit_s"].notna(), "machine"] for results in found.values()]
     return lines + machines(pd.concat(fitted))
 
 

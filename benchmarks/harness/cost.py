@@ -61,8 +61,6 @@ def section(results: pd.DataFrame) -> list[str]:
         "MB is the peak of the process, with its libraries and the data. The slope is the exponent of growth: 1 is linear.", "",
     ]  # fmt: skip
     scored = _scored(results)
-    if scored is None:
-        return [*lines, "Not yet measured.", ""]
     sizes = sorted(scored["n"].unique())
     lines += header(
         [
@@ -88,9 +86,7 @@ def section(results: pd.DataFrame) -> list[str]:
     return [*lines, "", *tables.not_run(results, METHODS)]
 
 
-def _scored(results: pd.DataFrame) -> pd.DataFrame | None:
-    if "fit_s" not in results or not results["fit_s"].notna().any():
-        return None
+def _scored(results: pd.DataFrame) -> pd.DataFrame:
     scored = results[results["fit_s"].notna()]
     return scored.assign(n=scored["set"].str.removeprefix(PREFIX).astype(int)).sort_values("n")
 
@@ -108,8 +104,6 @@ def draw(all_cells_results: pd.DataFrame, path: Path, named: Sequence[str] | Non
     """
     from matplotlib.figure import Figure
 
-    if "fit_s" not in all_cells_results:
-        return
     scored = all_cells_results[all_cells_results["fit_s"].notna() & all_cells_results["kNN accuracy"].notna()]
     n_methods = scored.groupby("set")["method"].nunique()
     names = [name for name in SETS if n_methods.get(name, 0) > 1]
