@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -219,6 +220,14 @@ def test_a_process_has_its_own_peak_of_memory_and_not_that_of_its_parent(harness
     held = np.ones(40_000_000)  # 320 MB
     ours, its = harness.process.peak_rss(), harness.process.in_process(harness.process.peak_rss)
     assert its < held.nbytes < ours
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone sets its record of the peak back")
+def test_the_peak_of_a_block_is_its_own(harness):
+    np.ones(40_000_000)  # 320 MB
+    with harness.process.PeakRSS() as memory:
+        np.ones(20_000_000)  # 160 MB, for an instant
+    assert 150e6 < memory.raised < 250e6
 
 
 def test_gene_activity_is_the_counts_of_a_genes_peaks(harness, task_and_truth):
