@@ -12,28 +12,14 @@ Writes benchmarks/results/held_out_batches.jsonl and docs/benchmarks.md.
 
 from __future__ import annotations
 
-from harness import benchmarks_page, command, held_out_batches, paths
-from harness.runner import rescore, run
-from harness.sets import SETS
+from harness import fits, held_out_batches, paths
 
 RESULTS = paths.RESULTS / "held_out_batches.jsonl"
+DEFAULT_SETS = ["bmmc_multiome_5k", "bmmc_cite_5k"]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command.parser(__doc__, page="docs/benchmarks.md")
-    command.add_sets(parser, ["bmmc_multiome_5k", "bmmc_cite_5k"])
-    command.add_seeds(parser)
-    command.add_runs(parser, list(held_out_batches.METHODS))
-    arguments = parser.parse_args(argv)
-    datasets, track = [SETS[name] for name in arguments.sets], held_out_batches.TRACK
-    if arguments.rescore:
-        rescore(RESULTS, datasets, track=track)
-    elif not arguments.page:
-        run(
-            RESULTS, datasets, "harness.held_out_batches", arguments.methods, arguments.seeds, again=arguments.again,
-            track=track,
-        )  # fmt: skip
-    benchmarks_page.write_page()
+    fits.main(__doc__, argv, RESULTS, DEFAULT_SETS, "harness.held_out_batches", track=held_out_batches.TRACK)
 
 
 if __name__ == "__main__":

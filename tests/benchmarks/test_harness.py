@@ -14,7 +14,7 @@ import pytest
 @pytest.fixture(scope="module")
 def harness(load):
     for name in (
-        "benchmarks_page", "held_out_batches", "methods.gene_activity", "methods.genome", "opening", "process", "runner",
+        "benchmarks_page", "fits", "held_out_batches", "methods.gene_activity", "methods.genome", "opening", "process", "runner",
         "scores", "sets", "subsamples", "trajectory", "variants",
     ):  # fmt: skip
         load(f"harness.{name}")
@@ -179,6 +179,26 @@ def test_a_failed_method_is_kept_with_its_reason_and_tried_again(harness, datase
         harness.runner.run(results, [dataset], "harness.methods", ["fails"])
     assert capsys.readouterr().err.count("ValueError: no") == 2
     assert [line["failed"] for line in harness.runner.read(results)] == ["ValueError: no"]
+
+
+def test_a_script_fits_what_is_missing_and_scores_again_what_is_kept(harness, dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(harness.sets.SETS, "tiny", dataset)
+    monkeypatch.setattr(harness.runner, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(harness.runner, "in_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(harness.benchmarks_page, "write_page", lambda: None)
+    results = tmp_path / "results.jsonl"
+
+    def lines(option, score):
+        track = harness.runner.Track(harness.sets.split, lambda embeddings, truth: {"score": score})
+        chosen = ["--sets", "tiny", "--methods", "RNA PCA", *option]
+        harness.fits.main("about", chosen, results, [], "harness.methods", track=track)
+        return [(line["set"], line["scores"]["score"]) for line in harness.runner.read(results)]
+
+    assert lines(["--page"], 0) == []
+    assert lines([], 1) == [("tiny", 1)]
+    assert lines([], 2) == [("tiny", 1)]
+    assert lines(["--rescore"], 3) == [("tiny", 3)]
+    assert lines(["--again"], 4) == [("tiny", 4)]
 
 
 @pytest.mark.timeout(60)  # it would wait for an answer for ever
