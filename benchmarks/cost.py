@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if not arguments.page:
         run(
-            RESULTS, map(cost.simulated, arguments.cells), "harness.cost", arguments.methods, [0],
+            RESULTS, map(cost.set_of, arguments.cells), "harness.cost", arguments.methods, [0],
             again=arguments.again, track=cost.TRACK,
         )  # fmt: skip
     benchmarks_page.write_page()

@@ -16,7 +16,7 @@ from .markdown import header, row
 from .methods import Embeddings, Limit, Method
 from .runner import Track
 from .scores import N_NEIGHBORS
-from .sets import SETS, DataSet, Truth, all_cells, title_of
+from .sets import SETS, DataSet, Truth, all_cells, simulated, title_of
 
 #: About what 10x Multiome shows of each cell.
 FEATURES = {"n_genes": 10_000, "n_peaks": 50_000, "rna_counts": 1_000, "atac_counts": 2_000, "n_cell_types": 12}
@@ -33,12 +33,9 @@ METHODS: dict[str, Method] = {
 UNNAMED = {"color": "0.78", "marker": "o", "ms": 5, "mec": "white", "mew": 0, "zorder": 1}
 
 
-def simulated(n_cells: int) -> DataSet:
-    """A set of so many cells."""
-    return DataSet(
-        f"{PREFIX}{n_cells}", "simulated RNA + ATAC", simulate=("simulate_multiome", {"n_cells": n_cells, **FEATURES}),
-        labels_key="cell_type", batch_key="batch",
-    )  # fmt: skip
+def set_of(n_cells: int) -> DataSet:
+    """A simulated set of so many cells."""
+    return simulated(f"{PREFIX}{n_cells}", "simulated RNA + ATAC", n_cells=n_cells, **FEATURES)
 
 
 def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:

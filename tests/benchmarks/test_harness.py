@@ -24,9 +24,7 @@ def harness(load):
 @pytest.fixture(scope="module")
 def dataset(harness):
     arguments = {"n_cells": 1000, "n_genes": 300, "n_peaks": 1000, "n_cell_types": 4, "seed": 1}
-    return harness.sets.DataSet(
-        "tiny", "simulated", simulate=("simulate_multiome", arguments), labels_key="cell_type", batch_key="batch"
-    )
+    return harness.sets.simulated("tiny", "simulated", **arguments)
 
 
 @pytest.fixture(scope="module")
