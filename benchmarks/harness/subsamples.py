@@ -9,8 +9,8 @@ from . import tables
 from .looks import label_of, looks_of_lines
 from .markdown import header, mean_and_spread, row
 from .methods import OWN_VARIANTS, Embeddings
+from .methods.linear import unit
 from .paths import FIGURES
-from .scores import unit
 from .sets import SETS, title_of
 
 #: Numbers of cells; the paper shows 100 to 1,000.
