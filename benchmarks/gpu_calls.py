@@ -121,7 +121,7 @@ def precision(device: str, tiny: bool):
     import statistics
 
     import scvi
-    from harness.methods.ours import network_kept
+    from harness.methods.ours import embeddings_of, network_kept
     from harness.scores import matching_and_votes
     from harness.sets import SETS, split
 
@@ -141,11 +141,7 @@ def precision(device: str, tiny: bool):
             options = {"accelerator": "gpu" if device == "cuda" else "cpu", "max_epochs": 2 if tiny else None}
             took.append(seconds(partial(model.train, precision=name, enable_progress_bar=False, **options)))
             with_network += network_kept(model)
-            embeddings = {
-                label: tuple(model.get_latent_representation(cells, modality=kind) for cells in (task.train, task.test))
-                for label, kind in {"joint": None, **{kind: kind for kind in model.kinds}}.items()
-            }
-            scores.append(matching_and_votes(embeddings, truth))
+            scores.append(matching_and_votes(embeddings_of(model, task), truth))
         spread = statistics.stdev if len(scores) > 1 else lambda values: 0.0
         yield {
             "what": f"SNARE-seq held out, {name}", "seeds": len(scores), "train_s": round(statistics.mean(took), 1),

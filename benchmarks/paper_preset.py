@@ -17,6 +17,7 @@ import time
 import warnings
 
 from harness import command, paper_page
+from harness.methods.ours import embeddings_of
 from harness.paper import RESULTS, SIZES, VARIANTS, Size
 from harness.runner import machine, read
 from harness.scores import matching_and_votes
@@ -78,10 +79,7 @@ def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: s
         early_stopping=False, enable_progress_bar=False, plan_kwargs={**size.plan, **VARIANTS[variant].plan},
     )  # fmt: skip
     trained = time.perf_counter()
-    embeddings = {
-        name: tuple(model.get_latent_representation(cells, modality=kind) for cells in (task.train, task.test))
-        for name, kind in {"joint": None, **{kind: kind for kind in model.kinds}}.items()
-    }
+    embeddings = embeddings_of(model, task)
     history = {
         name: [round(float(value), 4) for value in model.history[key].to_numpy().ravel()]
         for name, key in {"loss": "train_loss", "contrastive": "contrastive_train"}.items()

@@ -70,7 +70,7 @@ def run(
             continue
         task, truth = track.split(dataset)
         for method in methods:
-            reason = method.missing(dataset, task.keys, task.train.n_obs)
+            reason = method.missing(dataset, task.keys)
             if reason:
                 keep(results, {"method": method.name, "set": dataset.name, "seed": None, "skipped": reason})
                 continue

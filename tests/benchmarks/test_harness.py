@@ -207,16 +207,16 @@ def test_a_process_that_ends_without_an_answer_is_named(harness):
 
 def test_a_method_that_does_not_fit_the_data_is_skipped_with_the_reason(harness, dataset):
     totalvi = harness.methods.METHODS["totalVI"]
-    assert totalvi.missing(dataset, {"rna": "rna", "atac": "atac"}, 320) == "made for protein + rna"
+    assert totalvi.missing(dataset, {"rna": "rna", "atac": "atac"}) == "made for protein + rna"
     needy = dataclasses.replace(totalvi, kinds=None, packages=("a_package_nobody_has",))
-    assert "a_package_nobody_has" in needy.missing(dataset, {"rna": "rna", "atac": "atac"}, 320)
+    assert "a_package_nobody_has" in needy.missing(dataset, {"rna": "rna", "atac": "atac"})
 
 
 def test_a_method_that_is_limited_to_some_sets_runs_on_any_file_that_is_asked_for(harness, dataset, tmp_path):
     limited = harness.methods.METHODS["MLP"]
-    assert limited.limit.reason == limited.missing(harness.sets.SETS["multiome_shallow"], {}, 320)
-    assert limited.missing(harness.sets.SETS["bmmc_cite_5k"], {}, 320) is None
-    assert limited.missing(harness.sets.from_file(tmp_path / "mine.h5mu", None, None), {}, 320) is None
+    assert limited.limit.reason == limited.missing(harness.sets.SETS["multiome_shallow"], {})
+    assert limited.missing(harness.sets.SETS["bmmc_cite_5k"], {}) is None
+    assert limited.missing(harness.sets.from_file(tmp_path / "mine.h5mu", None, None), {}) is None
 
 
 def test_the_table_marks_the_best_of_each_score_and_keeps_every_method(harness):
