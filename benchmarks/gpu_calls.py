@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 from harness import command
+from harness.files import write_json
 from harness.paths import RESULTS
 from harness.performance_page import machine
 
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
             print(" ".join(f"{key}={value}" for key, value in found.items()), flush=True)
             if not arguments.tiny:
                 rows = [row for row in rows if row["what"] != found["what"]] + [found]
-                path.write_text(json.dumps({**machine(), "rows": rows}, indent=1) + "\n")
+                write_json(path, {**machine(), "rows": rows})
 
 
 def calls(device: str, tiny: bool):

@@ -8,12 +8,12 @@ Results go to benchmarks/results/metrics.json and from there into docs/performan
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Callable
 
 from harness import command
+from harness.files import write_json
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -107,7 +107,7 @@ def measure() -> dict[str, object]:
 def main() -> None:
     parser = command.parser(__doc__, page="docs/performance.md")
     if not parser.parse_args().page:
-        (RESULTS / "metrics.json").write_text(json.dumps(measure(), indent=1) + "\n")
+        write_json(RESULTS / "metrics.json", measure())
     write_page()
 
 

@@ -12,12 +12,12 @@ docs/performance.md.
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import time
 import warnings
 
 from harness import command
+from harness.files import write_json
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -190,20 +190,16 @@ def main() -> None:
         rows = measure(tiny=arguments.tiny, report=_line)
         if arguments.tiny:
             return
-        _keep("gpu", {**machine(), "batch_size": N_CELLS, "features": FEATURES, "rows": rows})
+        write_json(RESULTS / "gpu.json", {**machine(), "batch_size": N_CELLS, "features": FEATURES, "rows": rows})
     elif arguments.memory:
-        _keep("memory", measure_memory(arguments.batch_size))
+        write_json(RESULTS / "memory.json", measure_memory(arguments.batch_size))
     elif not arguments.page:
-        _keep("speed", measure_speed(arguments.batch_size))
+        write_json(RESULTS / "speed.json", measure_speed(arguments.batch_size))
     write_page()
 
 
 def _line(row: dict[str, object]) -> None:
     print(" ".join(f"{key}={value}" for key, value in row.items() if value is not None), flush=True)
-
-
-def _keep(topic: str, found: dict[str, object]) -> None:
-    (RESULTS / f"{topic}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
