@@ -199,6 +199,17 @@ def test_a_script_fits_what_is_missing_and_scores_again_what_is_kept(harness, da
     assert lines(["--again"], 4) == [("tiny", 4)]
 
 
+def test_a_line_takes_the_place_of_the_one_that_it_agrees_with(harness, tmp_path):
+    results = tmp_path / "results.jsonl"
+    for device, value in (("cpu", 1), ("cuda", 2), ("cpu", 3)):
+        line = {"variant": "preset", "device": device, "scores": {"FOSCTTM": value}}
+        harness.runner.keep(results, line, ("variant", "device"))
+    assert [(line["device"], line["scores"]["FOSCTTM"]) for line in harness.runner.read(results)] == [
+        ("cuda", 2),
+        ("cpu", 3),
+    ]
+
+
 @pytest.mark.timeout(60)  # it would wait for an answer for ever
 def test_a_process_that_ends_without_an_answer_is_named(harness):
     with pytest.raises(harness.process.ProcessEndedError, match="the process ended with code 3"):
