@@ -2,9 +2,9 @@
 
     python benchmarks/ablation.py                              # what is missing
     python benchmarks/ablation.py --sets snareseq_mouse_cortex --methods "order: genome" "order: shuffled"
-    python benchmarks/ablation.py --page                       # only write docs/benchmarks.md from the results
+    python benchmarks/ablation.py --page                       # only write the pages from the results
 
-Writes benchmarks/results/ablation.jsonl and, with what quality.py measured, docs/benchmarks.md.
+Writes benchmarks/results/ablation.jsonl and docs/benchmarks-results.md.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ methods of quality.py these are methods that embed no new cells: weighted neares
 
     python benchmarks/all_cells.py                              # what is missing, every method on every set
     python benchmarks/all_cells.py --sets bmmc_multiome_5k --methods scmamba-scvi WNN MOFA+
-    python benchmarks/all_cells.py --page                       # only write docs/benchmarks.md from the results
+    python benchmarks/all_cells.py --page                       # only write the pages from the results
 
-Writes benchmarks/results/all_cells.jsonl and docs/benchmarks.md.
+Writes benchmarks/results/all_cells.jsonl, docs/benchmarks.md and docs/benchmarks-results.md.
 """
 
 from __future__ import annotations

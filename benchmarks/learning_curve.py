@@ -2,9 +2,9 @@
 
     python benchmarks/learning_curve.py                         # what is missing
     python benchmarks/learning_curve.py --sets bmmc_cite_5k --methods scmamba-scvi --seeds 0
-    python benchmarks/learning_curve.py --page                  # only write docs/benchmarks.md from the results
+    python benchmarks/learning_curve.py --page                  # only write the pages from the results
 
-Writes benchmarks/results/learning_curve.jsonl and docs/benchmarks.md.
+Writes benchmarks/results/learning_curve.jsonl and docs/benchmarks-results.md.
 """
 
 from __future__ import annotations

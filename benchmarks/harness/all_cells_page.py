@@ -1,4 +1,4 @@
-"""The section of docs/benchmarks.md on all cells, as users embed them."""
+"""The section of docs/benchmarks-results.md on all cells, as users embed them."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from .sets import SETS, title_of
 from .tables import frame
 
 PAGE, ALL_ROWS = DOCS / "benchmarks.md", DOCS / "benchmarks-results.md"
+NAMES = "docs/benchmarks.md and docs/benchmarks-results.md"
 
 MAIN = ("FOSCTTM", "recall@10", "kNN accuracy", "ARI", "NMI", "batch mixing", "batch ASW")
 MORE = (

@@ -22,12 +22,12 @@ def main(
     track: Track = HELD_OUT,
     parts: Callable[[DataSet], Iterable[DataSet]] = lambda dataset: [dataset],
 ) -> None:
-    """Fit what ``results`` lacks, or score again what is kept, then write the page.
+    """Fit what ``results`` lacks, or score again what is kept, then write the pages.
 
     ``registry`` is the module of the methods, of which ``names`` may be chosen, by default all. ``parts`` are fitted in
     place of each set.
     """
-    parser = command.parser(about, page="docs/benchmarks.md")
+    parser = command.parser(about, page=benchmarks_page.NAMES)
     command.add_sets(parser, default_sets)
     command.add_seeds(parser)
     command.add_runs(parser, list(names or importlib.import_module(registry).METHODS))

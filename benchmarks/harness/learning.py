@@ -1,4 +1,4 @@
-"""Sets with fewer training cells, their results as a section of docs/benchmarks.md, and its figure."""
+"""Sets with fewer training cells, their results as a section of docs/benchmarks-results.md, and its figure."""
 
 from __future__ import annotations
 
