@@ -34,7 +34,7 @@ SEEDS = (0, 1, 2)
 def main(argv: list[str] | None = None) -> None:
     import scvi
 
-    parser = command.parser(__doc__, page="docs/performance.md")
+    parser = command.parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal; writes nothing")

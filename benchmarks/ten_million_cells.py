@@ -24,7 +24,7 @@ HELD_OUT, SAMPLE = 5_000, 50_000
 
 
 def main(argv: list[str] | None = None) -> None:
-    command.parser(__doc__, page="docs/performance.md").parse_args(argv)
+    command.parser(__doc__).parse_args(argv)
     found = {"cells": CELLS, "features": FEATURES, **slopes()}
     found["rows"] = [estimate(found, n) for n in DEVICES]
     write_json(RESULTS / "ten_million_cells.json", found)
