@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 from harness import command
+from harness.files import write_json
 from harness.paths import RESULTS
 from harness.performance_page import machine
 
@@ -33,7 +34,7 @@ SEEDS = (0, 1, 2)
 def main(argv: list[str] | None = None) -> None:
     import scvi
 
-    parser = command.parser(__doc__, page="docs/performance.md")
+    parser = command.parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal; writes nothing")
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
             print(" ".join(f"{key}={value}" for key, value in found.items()), flush=True)
             if not arguments.tiny:
                 rows = [row for row in rows if row["what"] != found["what"]] + [found]
-                path.write_text(json.dumps({**machine(), "rows": rows}, indent=1) + "\n")
+                write_json(path, {**machine(), "rows": rows})
 
 
 def calls(device: str, tiny: bool):
@@ -121,7 +122,7 @@ def precision(device: str, tiny: bool):
     import statistics
 
     import scvi
-    from harness.methods.ours import network_kept
+    from harness.methods.ours import embeddings_of, network_kept
     from harness.scores import matching_and_votes
     from harness.sets import SETS, split
 
@@ -141,11 +142,7 @@ def precision(device: str, tiny: bool):
             options = {"accelerator": "gpu" if device == "cuda" else "cpu", "max_epochs": 2 if tiny else None}
             took.append(seconds(partial(model.train, precision=name, enable_progress_bar=False, **options)))
             with_network += network_kept(model)
-            embeddings = {
-                label: tuple(model.get_latent_representation(cells, modality=kind) for cells in (task.train, task.test))
-                for label, kind in {"joint": None, **{kind: kind for kind in model.kinds}}.items()
-            }
-            scores.append(matching_and_votes(embeddings, truth))
+            scores.append(matching_and_votes(embeddings_of(model, task), truth))
         spread = statistics.stdev if len(scores) > 1 else lambda values: 0.0
         yield {
             "what": f"SNARE-seq held out, {name}", "seeds": len(scores), "train_s": round(statistics.mean(took), 1),

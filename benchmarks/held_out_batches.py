@@ -5,35 +5,21 @@ logistic regression on expression itself, as CellTypist does it, needs no embedd
 
     python benchmarks/held_out_batches.py
     python benchmarks/held_out_batches.py --sets bmmc_cite_5k --methods scmamba-scvi "logistic regression on expression"
-    python benchmarks/held_out_batches.py --page                # only write the page from the results
+    python benchmarks/held_out_batches.py --page                # only write the pages from the results
 
-Writes benchmarks/results/held_out_batches.jsonl and docs/benchmarks.md.
+Writes benchmarks/results/held_out_batches.jsonl and docs/benchmarks-results.md.
 """
 
 from __future__ import annotations
 
-from harness import benchmarks_page, command, held_out_batches, paths
-from harness.runner import rescore, run
-from harness.sets import SETS
+from harness import fits, held_out_batches, paths
 
 RESULTS = paths.RESULTS / "held_out_batches.jsonl"
+DEFAULT_SETS = ["bmmc_multiome_5k", "bmmc_cite_5k"]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command.parser(__doc__, page="docs/benchmarks.md")
-    command.add_sets(parser, ["bmmc_multiome_5k", "bmmc_cite_5k"])
-    command.add_seeds(parser)
-    command.add_runs(parser, list(held_out_batches.METHODS))
-    arguments = parser.parse_args(argv)
-    datasets, track = [SETS[name] for name in arguments.sets], held_out_batches.TRACK
-    if arguments.rescore:
-        rescore(RESULTS, datasets, track=track)
-    elif not arguments.page:
-        run(
-            RESULTS, datasets, "harness.held_out_batches", arguments.methods, arguments.seeds, again=arguments.again,
-            track=track,
-        )  # fmt: skip
-    benchmarks_page.write_page()
+    fits.main(__doc__, argv, RESULTS, DEFAULT_SETS, "harness.held_out_batches", track=held_out_batches.TRACK)
 
 
 if __name__ == "__main__":

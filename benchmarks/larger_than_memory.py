@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from harness import command
+from harness.files import write_json
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -172,8 +173,7 @@ def main() -> None:
         measured = {(row["shape"], row["cells"], row["counts"]) for row in rows}
         rows = [row for row in before if (row["shape"], row["cells"], row["counts"]) not in measured] + rows
         settings = {"batch_size": BATCH_SIZE, "buffer_mb": BUFFER_MB, "shapes": SHAPES}
-        found = {**settings, **machine(), "torch_threads": N_THREADS, "rows": rows}
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(RESULT, {**settings, **machine(), "torch_threads": N_THREADS, "rows": rows})
     write_page()
 
 

@@ -2,32 +2,21 @@
 
     python benchmarks/learning_curve.py                         # what is missing
     python benchmarks/learning_curve.py --sets bmmc_cite_5k --methods scmamba-scvi --seeds 0
-    python benchmarks/learning_curve.py --page                  # only write docs/benchmarks.md from the results
+    python benchmarks/learning_curve.py --page                  # only write the pages from the results
 
-Writes benchmarks/results/learning_curve.jsonl and docs/benchmarks.md.
+Writes benchmarks/results/learning_curve.jsonl and docs/benchmarks-results.md.
 """
 
 from __future__ import annotations
 
-from harness import benchmarks_page, command, learning, paths
-from harness.runner import rescore, run
-from harness.sets import SETS
+from harness import fits, learning, paths
 
 RESULTS = paths.RESULTS / "learning_curve.jsonl"
+DEFAULT_SETS = ["snareseq_mouse_cortex", "bmmc_multiome_5k", "bmmc_cite_5k"]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command.parser(__doc__, page="docs/benchmarks.md")
-    command.add_sets(parser, ["snareseq_mouse_cortex", "bmmc_multiome_5k", "bmmc_cite_5k"])
-    command.add_seeds(parser)
-    command.add_runs(parser, learning.METHODS)
-    arguments = parser.parse_args(argv)
-    datasets = [part for name in arguments.sets for part in learning.parts(SETS[name])]
-    if arguments.rescore:
-        rescore(RESULTS, datasets)
-    elif not arguments.page:
-        run(RESULTS, datasets, "harness.methods", arguments.methods, arguments.seeds, again=arguments.again)
-    benchmarks_page.write_page()
+    fits.main(__doc__, argv, RESULTS, DEFAULT_SETS, "harness.methods", names=learning.METHODS, parts=learning.parts)
 
 
 if __name__ == "__main__":

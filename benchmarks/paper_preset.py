@@ -10,19 +10,19 @@ Writes benchmarks/results/paper_preset.jsonl and docs/paper-preset.md.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import time
 import warnings
 
 from harness import command, paper_page
+from harness.methods.ours import embeddings_of
 from harness.paper import RESULTS, SIZES, VARIANTS, Size
-from harness.runner import machine, read
+from harness.runner import keep, machine, read
 from harness.scores import matching_and_votes
 from harness.sets import SETS, Task, Truth, split
 
-#: Lines that agree in these are results of the same thing: the newer one replaces the older.
+#: Lines that agree in these are results of the same thing.
 IDENTITY = ("variant", "set", "size", "device", "seed")
 
 
@@ -37,13 +37,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="repeat what has a result")
     arguments = parser.parse_args(argv)
     if not arguments.page:
+        done = {tuple(line[key] for key in IDENTITY) for line in read(RESULTS)} if not arguments.again else set()
         for name in arguments.sets:
-            _measure(name, arguments)
+            _measure(name, arguments, done)
     paper_page.write_page()
 
 
-def _measure(name: str, arguments) -> None:
-    """Every variant and seed of one set that has no result yet, a line each."""
+def _measure(name: str, arguments, done: set[tuple]) -> None:
+    """Every variant and seed of one set that is not ``done``, a line each."""
     reason = SETS[name].missing()
     if reason:
         print(f"{name}: skipped, {reason}", flush=True)
@@ -52,14 +53,12 @@ def _measure(name: str, arguments) -> None:
     task, truth = split(dataclasses.replace(SETS[name], n_train=size.n_train))
     for variant in arguments.variants:
         for seed in arguments.seeds:
-            identity = dict(zip(IDENTITY, (variant, name, arguments.size, arguments.device, seed), strict=True))
-            if not arguments.again and any(_same(line, identity) for line in read(RESULTS)):
+            identity = (variant, name, arguments.size, arguments.device, seed)
+            if identity in done:
                 continue
             epochs = arguments.epochs or size.epochs
-            line = {**identity, **fit(task, truth, variant, size, seed, arguments.device, epochs), "machine": machine()}
-            kept = [old for old in read(RESULTS) if not _same(old, identity)]
-            RESULTS.write_text("".join(json.dumps(entry) + "\n" for entry in [*kept, line]))
-            print(_shown(line), flush=True)
+            found = fit(task, truth, variant, size, seed, arguments.device, epochs)
+            keep(RESULTS, {**dict(zip(IDENTITY, identity, strict=True)), **found, "machine": machine()}, IDENTITY)
 
 
 def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: str, epochs: int) -> dict[str, object]:
@@ -78,10 +77,7 @@ def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: s
         early_stopping=False, enable_progress_bar=False, plan_kwargs={**size.plan, **VARIANTS[variant].plan},
     )  # fmt: skip
     trained = time.perf_counter()
-    embeddings = {
-        name: tuple(model.get_latent_representation(cells, modality=kind) for cells in (task.train, task.test))
-        for name, kind in {"joint": None, **{kind: kind for kind in model.kinds}}.items()
-    }
+    embeddings = embeddings_of(model, task)
     history = {
         name: [round(float(value), 4) for value in model.history[key].to_numpy().ravel()]
         for name, key in {"loss": "train_loss", "contrastive": "contrastive_train"}.items()
@@ -94,19 +90,6 @@ def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: s
         "patches": {kind: layout.n_patches for kind, layout in model.layouts.items()},
         "scores": matching_and_votes(embeddings, truth),
     }  # fmt: skip
-
-
-def _same(line: dict, identity: dict) -> bool:
-    return all(line[key] == value for key, value in identity.items())
-
-
-def _shown(line: dict) -> str:
-    scores = " ".join(f"{name} {value:.3f}" for name, value in line["scores"].items())
-    return (
-        f"{line['set']}, {line['variant']}, {line['size']}, {line['device']}, seed {line['seed']}: contrastive loss "
-        f"{line['contrastive'][0]:.3f} -> {line['contrastive'][-1]:.3f} ({line['of chance']:.0%} of chance), {scores}, "
-        f"{line['train_s']:.0f} + {line['embed_s']:.0f} s"
-    )
 
 
 if __name__ == "__main__":

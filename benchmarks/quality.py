@@ -6,9 +6,9 @@ Every method is fitted on 80 % of the cells and scored on the others, which it n
     python benchmarks/quality.py --sets snareseq_mouse_cortex --methods scmamba-scvi linear --seeds 0
     python benchmarks/quality.py --file mine.h5mu --labels-key cell_type --batch-key donor
     python benchmarks/quality.py --list                         # sets and methods
-    python benchmarks/quality.py --page                         # only write docs/benchmarks.md from the results
+    python benchmarks/quality.py --page                         # only write the pages from the results
 
-Writes benchmarks/results/quality.jsonl and, with what ablation.py measured, docs/benchmarks.md; with --file only
+Writes benchmarks/results/quality.jsonl, docs/benchmarks.md and docs/benchmarks-results.md; with --file only
 benchmarks/results/local/quality_NAME.jsonl, which git ignores.
 """
 
@@ -23,7 +23,7 @@ RESULTS = paths.RESULTS / "quality.jsonl"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command.parser(__doc__, page="docs/benchmarks.md")
+    parser = command.parser(__doc__, page=benchmarks_page.NAMES)
     command.add_sets(parser, list(SETS))
     command.add_seeds(parser)
     command.add_runs(parser, list(METHODS))

@@ -17,6 +17,7 @@ import time
 import warnings
 
 from harness import command
+from harness.files import write_json
 from harness.paths import FIGURES, RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -228,7 +229,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = RESULTS / "scaling.json"
     if not arguments.page:
-        results.write_text(json.dumps(measure(arguments.cells, arguments.peaks, arguments.patches), indent=1) + "\n")
+        write_json(results, measure(arguments.cells, arguments.peaks, arguments.patches))
     draw(json.loads(results.read_text()))
     write_page()
 

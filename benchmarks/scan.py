@@ -10,12 +10,12 @@ into docs/performance.md.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 
 import torch
 from harness import command
+from harness.files import write_json
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="timed repetitions, of which the median is taken")
     arguments = parser.parse_args()
     if not arguments.page:
-        (RESULTS / "scan.json").write_text(json.dumps(measure(arguments.rounds), indent=1) + "\n")
+        write_json(RESULTS / "scan.json", measure(arguments.rounds))
     write_page()
 
 

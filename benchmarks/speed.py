@@ -1,7 +1,6 @@
 """What a training step, the loader and the memory cost on this machine.
 
     python benchmarks/speed.py                # a training step beside its own matrix products, and the loader
-    python benchmarks/speed.py --published    # only the part of it that times the published network
     python benchmarks/speed.py --memory       # peak memory of setup, training and embedding beside the MuData itself
     python benchmarks/speed.py --gpu          # whole steps of the presets on a GPU, with each kernel switched off in turn
     python benchmarks/speed.py --page         # measure nothing, only write docs/performance.md from the results
@@ -13,12 +12,12 @@ docs/performance.md.
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import time
 import warnings
 
 from harness import command
+from harness.files import write_json
 from harness.paths import RESULTS
 from harness.performance_page import machine, write_page
 from harness.process import MB, PeakRSS, in_process
@@ -27,13 +26,11 @@ from harness.process import MB, PeakRSS, in_process
 SHAPES = {"20k genes + 100k peaks": (2_000, 20_000, 100_000), "2k genes + 10k peaks": (2_000, 2_000, 10_000)}
 #: Cells of a minibatch of preset "base", whose step takes seconds on a CPU.
 BASE_BATCH = 64
-#: Cells, genes and peaks for the published network, whose step takes seconds on a CPU even so.
-PUBLISHED = (500, 2_000, 10_000)
 #: Cells, genes and peaks for the memory measurement.
 ATLAS = (20_000, 20_000, 100_000)
 
 
-def training_step(shape: tuple[int, int, int], preset: str, batch_size: int, device: str = "cpu", **options: object):
+def training_step(shape: tuple[int, int, int], preset: str, batch_size: int):
     """A training step (forward, loss, backward, clipping, optimizer) and the joint embedding of one minibatch, and the data.
 
     Both are functions without arguments, of a model on simulated counts.
@@ -49,11 +46,10 @@ def training_step(shape: tuple[int, int, int], preset: str, batch_size: int, dev
     n_cells, n_genes, n_peaks = shape
     mdata = simulate_multiome(n_cells=n_cells, n_genes=n_genes, n_peaks=n_peaks, seed=0)
     SCMAMBA.setup_mudata(mdata)
-    model = SCMAMBA(mdata, preset=preset, **options)
+    model = SCMAMBA(mdata, preset=preset)
     model._initialize(np.arange(n_cells), np.arange(0))
     dataset = model.adata_manager.create_torch_dataset()
-    model.to_device(device)
-    batch = {name: tensor.to(device) for name, tensor in dataset[list(range(batch_size))].items()}
+    batch = dataset[list(range(batch_size))]
     groups = ContrastivePlan(model.module, config=TrainConfig())._parameter_groups()
     optimizer = torch.optim.AdamW(groups, fused=True)
 
@@ -104,45 +100,7 @@ def measure_speed(batch_size: int = 512) -> dict[str, object]:
         row["loader_ms"] = round(measure_loader(dataset, batch_size), 2)
         print(row, flush=True)
         found["steps"].append(row)
-    return {**found, **measure_published()}
-
-
-def measure_published(batch_size: int = 16, rounds: int = 3) -> dict[str, object]:
-    """A training step of the published network in plain torch beside ours, same data, same minibatch.
-
-    The published shape comes from the same modules, ``preset="paper"``: many blocks as wide as the paper's, one projection
-    shared by all patches, last token. Its scan by mamba-ssm's kernels is timed only where they can be imported.
-    """
-    import torch
-
-    from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    clock = time.perf_counter if device == "cuda" else time.process_time  # others may use the processor as well
-    cases = [
-        ("published shape, plain torch", "paper", {"ssd_backend": "torch"}),
-        ("published shape, mamba-ssm kernels", "paper", {"ssd_backend": "mamba_ssm"}),
-        ("ours", "small", {}),
-    ]
-    rows = []
-    for name, preset, options in cases:
-        row: dict[str, object] = {"network": name, "preset": preset}
-        if options.get("ssd_backend") == "mamba_ssm" and not (device == "cuda" and load_mamba_ssm()[0]):
-            rows.append({**row, "note": "not measured: mamba-ssm cannot be imported or there is no GPU"})
-            continue
-        step, _, dataset = training_step(PUBLISHED, preset, batch_size, device=device, **options)
-        step()
-        seconds = []
-        for _ in range(rounds):
-            begun = clock()
-            step()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(clock() - begun)
-        step_s = statistics.median(seconds)
-        rows.append({**row, "step_ms": round(step_s * 1e3, 1), "cells_per_s": round(batch_size / step_s, 1)})
-        print(rows[-1], flush=True)
-    return {"published": {"cells_genes_peaks": PUBLISHED, "batch_size": batch_size, "rows": rows, **machine()}}
+    return found
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------
@@ -221,9 +179,7 @@ def _simulate(whole: str, few: str, batch_size: int) -> None:
 def main() -> None:
     parser = command.parser(__doc__, page="docs/performance.md")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
-    parser.add_argument("--published", action="store_true", help="time the published network only, keep the rest")
     parser.add_argument("--gpu", action="store_true", help="time whole steps with each kernel switched off in turn")
-    parser.add_argument("--profile", action="store_true", help="with --gpu: also list the kernels of a step")
     parser.add_argument("--tiny", action="store_true", help="with --gpu: a rehearsal with tiny sizes, nothing is kept")
     parser.add_argument("--batch-size", type=int, default=512, help="cells of a minibatch, except where they are fixed")
     arguments = parser.parse_args()
@@ -231,25 +187,19 @@ def main() -> None:
     if arguments.gpu:
         from harness.gpu_steps import FEATURES, N_CELLS, measure
 
-        rows = measure(tiny=arguments.tiny, with_profile=arguments.profile, report=_line)
+        rows = measure(tiny=arguments.tiny, report=_line)
         if arguments.tiny:
             return
-        _keep("gpu", {**machine(), "batch_size": N_CELLS, "features": FEATURES, "rows": rows})
+        write_json(RESULTS / "gpu.json", {**machine(), "batch_size": N_CELLS, "features": FEATURES, "rows": rows})
     elif arguments.memory:
-        _keep("memory", measure_memory(arguments.batch_size))
-    elif arguments.published:
-        _keep("speed", {**json.loads((RESULTS / "speed.json").read_text()), **measure_published()})
+        write_json(RESULTS / "memory.json", measure_memory(arguments.batch_size))
     elif not arguments.page:
-        _keep("speed", measure_speed(arguments.batch_size))
+        write_json(RESULTS / "speed.json", measure_speed(arguments.batch_size))
     write_page()
 
 
 def _line(row: dict[str, object]) -> None:
     print(" ".join(f"{key}={value}" for key, value in row.items() if value is not None), flush=True)
-
-
-def _keep(topic: str, found: dict[str, object]) -> None:
-    (RESULTS / f"{topic}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

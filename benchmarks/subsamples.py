@@ -5,9 +5,9 @@ true match, so scores of different numbers of cells say different things.
 
     python benchmarks/subsamples.py                             # every embedding that is there
     python benchmarks/subsamples.py --sets bmmc_cite_5k
-    python benchmarks/subsamples.py --page                      # only write the page from the results
+    python benchmarks/subsamples.py --page                      # only write the pages from the results
 
-Writes benchmarks/results/subsamples.jsonl and docs/benchmarks.md.
+Writes benchmarks/results/subsamples.jsonl and docs/benchmarks-results.md.
 """
 
 from __future__ import annotations

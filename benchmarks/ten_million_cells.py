@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 
 from harness import command
+from harness.files import write_json
 from harness.paths import RESULTS
 
 CELLS, FEATURES, LATENT = 10_000_000, 1_200_000, 64
@@ -23,10 +24,10 @@ HELD_OUT, SAMPLE = 5_000, 50_000
 
 
 def main(argv: list[str] | None = None) -> None:
-    command.parser(__doc__, page="docs/performance.md").parse_args(argv)
+    command.parser(__doc__).parse_args(argv)
     found = {"cells": CELLS, "features": FEATURES, **slopes()}
     found["rows"] = [estimate(found, n) for n in DEVICES]
-    (RESULTS / "ten_million_cells.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(RESULTS / "ten_million_cells.json", found)
     for row in found["rows"]:
         print(row)
 

@@ -5,9 +5,9 @@ at one stem cell, the same for every method.
 
     python benchmarks/trajectory.py                             # every embedding that is there
     python benchmarks/trajectory.py --sets bmmc_cite_5k
-    python benchmarks/trajectory.py --page                      # only write the page from the results
+    python benchmarks/trajectory.py --page                      # only write the pages from the results
 
-Writes benchmarks/results/trajectory.jsonl and docs/benchmarks.md.
+Writes benchmarks/results/trajectory.jsonl and docs/benchmarks-results.md.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from scmamba_scvi._files import atomic_write
-
 from . import command
+from .files import write_json
 from .paths import RESULTS
 from .runner import machine
 from .sets import SETS, DataSet, kinds_of, train_and_test
@@ -54,8 +53,7 @@ def keep(topic: str, part: str, name: str, found: dict[str, object]) -> None:
     path = RESULTS / f"{topic}.json"
     whole = json.loads(path.read_text()) if path.exists() else {}
     whole.setdefault(part, {}).setdefault(name, {}).update(found)
-    with atomic_write(path) as file:
-        file.write_text(json.dumps(whole, indent=1) + "\n")
+    write_json(path, whole)
     print(topic, name, json.dumps(found, indent=1), flush=True)
 
 

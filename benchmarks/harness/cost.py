@@ -16,7 +16,7 @@ from .markdown import header, row
 from .methods import Embeddings, Limit, Method
 from .runner import Track
 from .scores import N_NEIGHBORS
-from .sets import SETS, DataSet, Truth, all_cells, title_of
+from .sets import SETS, DataSet, Truth, all_cells, simulated, title_of
 
 #: About what 10x Multiome shows of each cell.
 FEATURES = {"n_genes": 10_000, "n_peaks": 50_000, "rna_counts": 1_000, "atac_counts": 2_000, "n_cell_types": 12}
@@ -33,12 +33,9 @@ METHODS: dict[str, Method] = {
 UNNAMED = {"color": "0.78", "marker": "o", "ms": 5, "mec": "white", "mew": 0, "zorder": 1}
 
 
-def simulated(n_cells: int) -> DataSet:
-    """A set of so many cells."""
-    return DataSet(
-        f"{PREFIX}{n_cells}", "simulated RNA + ATAC", simulate=("simulate_multiome", {"n_cells": n_cells, **FEATURES}),
-        labels_key="cell_type", batch_key="batch",
-    )  # fmt: skip
+def set_of(n_cells: int) -> DataSet:
+    """A simulated set of so many cells."""
+    return simulated(f"{PREFIX}{n_cells}", "simulated RNA + ATAC", n_cells=n_cells, **FEATURES)
 
 
 def score(embeddings: Embeddings, truth: Truth) -> dict[str, float]:
@@ -61,8 +58,6 @@ def section(results: pd.DataFrame) -> list[str]:
         "MB is the peak of the process, with its libraries and the data. The slope is the exponent of growth: 1 is linear.", "",
     ]  # fmt: skip
     scored = _scored(results)
-    if scored is None:
-        return [*lines, "Not yet measured.", ""]
     sizes = sorted(scored["n"].unique())
     lines += header(
         [
@@ -88,9 +83,7 @@ def section(results: pd.DataFrame) -> list[str]:
     return [*lines, "", *tables.not_run(results, METHODS)]
 
 
-def _scored(results: pd.DataFrame) -> pd.DataFrame | None:
-    if "fit_s" not in results or not results["fit_s"].notna().any():
-        return None
+def _scored(results: pd.DataFrame) -> pd.DataFrame:
     scored = results[results["fit_s"].notna()]
     return scored.assign(n=scored["set"].str.removeprefix(PREFIX).astype(int)).sort_values("n")
 
@@ -108,8 +101,6 @@ def draw(all_cells_results: pd.DataFrame, path: Path, named: Sequence[str] | Non
     """
     from matplotlib.figure import Figure
 
-    if "fit_s" not in all_cells_results:
-        return
     scored = all_cells_results[all_cells_results["fit_s"].notna() & all_cells_results["kNN accuracy"].notna()]
     n_methods = scored.groupby("set")["method"].nunique()
     names = [name for name in SETS if n_methods.get(name, 0) > 1]

@@ -1,4 +1,4 @@
-"""Whole training steps on a GPU, with each kernel of the package switched off in turn.
+"""Whole training steps on a GPU, with each kernel of the package switched off in turn, and with the scan of mamba-ssm.
 
 Networks, loss and optimizer are those of the presets; the input is random, transformed already, as sparse as counts are.
 """
@@ -19,6 +19,7 @@ from scmamba_scvi.config import ModelConfig, resolve_config
 from scmamba_scvi.nn import block, mamba2
 from scmamba_scvi.nn.mamba2 import Mamba2
 from scmamba_scvi.ops import fused, plain_layers
+from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
 #: Cells of a minibatch.
 N_CELLS = 512
@@ -30,13 +31,16 @@ LAYERS = {
     "swiglu": ("swiglu_values", "swiglu_gradient"), "causal_conv_silu": ("conv_values", "conv_gradients"),
 }  # fmt: skip
 KERNELS = ("scan", *LAYERS, "joined_steps")
+#: The scan, switched off for that of mamba-ssm, where it is installed.
+MAMBA_SSM = "scan (mamba-ssm in its place)"
+SCANS = {"scan": "torch", MAMBA_SSM: "mamba_ssm"}
 #: What is switched off in the steps of each preset: networks of the size of `small` are launched as graphs.
 SWITCHED_OFF = {"paper": KERNELS, "base": (), "small": ("graph",)}
 
 
 @contextlib.contextmanager
 def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]:
-    """Within the block, plain torch in place of one of `KERNELS`, or launches one by one in place of a graph."""
+    """Within the block, plain torch in place of one of `KERNELS`, another scan, or launches one by one in place of a graph."""
     if kernel == "graph":
         graphs = [(encoder.network, encoder.network.graph) for encoder in encoders.values()]
         for network, _ in graphs:
@@ -50,12 +54,12 @@ def without(kernel: str | None, encoders: torch.nn.ModuleDict) -> Iterator[None]
     mixers = [module for module in encoders.modules() if isinstance(module, Mamba2)]
     backend, chosen = mixers[0].ssd_backend, fused.layers_for
     joined = mamba2.load_mixer, block.gated_mlp
-    if kernel not in (None, "scan", "add_norm"):  # layer by layer, each with its own step of autograd
+    if kernel not in (None, "add_norm", *SCANS):  # layer by layer, each with its own step of autograd
         mamba2.load_mixer = lambda *args: None
         block.gated_mlp = lambda x, inner, outer: F.linear(fused.swiglu(F.linear(x, inner)), outer)
-    if kernel == "scan":
+    if kernel in SCANS:
         for mixer in mixers:
-            mixer.ssd_backend = "torch"
+            mixer.ssd_backend = SCANS[kernel]
     elif kernel not in (None, "joined_steps"):
 
         def others(x, width=1):
@@ -154,22 +158,7 @@ class Work:
         return {"ms": round(ms, 2), "cells_per_s": round(self.n_cells / ms * 1e3), "peak_gb": round(peak, 2), "first_s": round(first, 1)}  # fmt: skip
 
 
-def profile(work: Work, n: int = 28) -> list[tuple[str, float, int]]:
-    """Milliseconds and calls by kernel of one training step, the longest first."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if work.device == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as found:
-        work.step()
-        if work.device == "cuda":
-            torch.cuda.synchronize()
-    on_device = lambda event: event.self_device_time_total if work.device == "cuda" else event.self_cpu_time_total
-    is_kernel = lambda event: work.device != "cuda" or event.device_type == torch.autograd.DeviceType.CUDA
-    events = sorted((e for e in found.key_averages() if is_kernel(e)), key=on_device, reverse=True)
-    return [(event.key, round(on_device(event) / 1e3, 3), event.count) for event in events[:n]]
-
-
-def measure(*, tiny: bool = False, with_profile: bool = False, budget_s: float = 50.0, report: Callable[[dict], None] = print) -> list[dict]:  # fmt: skip
+def measure(*, tiny: bool = False, budget_s: float = 50.0, report: Callable[[dict], None] = print) -> list[dict]:
     """Rows of results, each also handed to ``report`` as soon as it is known; what time does not suffice for is left out."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     n_cells, features = (8, {"rna": 600, "atac": 900}) if tiny else (N_CELLS, FEATURES)
@@ -193,13 +182,13 @@ def measure(*, tiny: bool = False, with_profile: bool = False, budget_s: float =
     for preset in ("paper", "base", "small"):
         work = Work(preset, n_cells, features, device)
         attempt(work, "step")
-        if with_profile:
-            for name, ms, calls in profile(work):
-                add(preset=preset, kernel=name[:90], ms=ms, calls=calls)
         attempt(work, "embed")
         for kernel in SWITCHED_OFF[preset]:
             attempt(work, "step", kernel, **({} if tiny else {"rounds": 3, "warmup": 1}))
         del work
         if device == "cuda":
             torch.cuda.empty_cache()
+    if device == "cuda" and load_mamba_ssm()[0]:  # last, since it compiles for minutes
+        preset = "paper"
+        attempt(Work(preset, n_cells, features, device), "step", MAMBA_SSM)
     return rows

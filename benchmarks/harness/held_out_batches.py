@@ -92,8 +92,6 @@ def section(results: pd.DataFrame) -> list[str]:
         "scGPT and CellPLM need weights that have to be downloaded: not run here. `predict` of this package has a page of its own,",
         "{doc}`after-integration-results`.", "",
     ]  # fmt: skip
-    if "fit_s" not in results or not results["fit_s"].notna().any():
-        return [*lines, "Not yet measured.", ""]
     for name, dataset in SETS.items():
         of_set = results[results["set"] == name]
         scored = of_set[of_set["fit_s"].notna()]

@@ -13,8 +13,8 @@ from .sets import SETS, DataSet
 def main(
     about: str | None, argv: Sequence[str] | None, default_sets: Sequence[str], measure: Callable[[DataSet], None]
 ) -> None:
-    """``measure`` every set that is there, then write the page."""
-    parser = command.parser(about, page="docs/benchmarks.md")
+    """``measure`` every set that is there, then write the pages."""
+    parser = command.parser(about, page=benchmarks_page.NAMES)
     command.add_sets(parser, default_sets)
     arguments = parser.parse_args(argv)
     if not arguments.page:

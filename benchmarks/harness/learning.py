@@ -1,4 +1,4 @@
-"""Sets with fewer training cells, their results as a section of docs/benchmarks.md, and its figure."""
+"""Sets with fewer training cells, their results as a section of docs/benchmarks-results.md, and its figure."""
 
 from __future__ import annotations
 
@@ -37,8 +37,6 @@ def parts(dataset: DataSet) -> list[DataSet]:
 def section(results: pd.DataFrame) -> list[str]:
     """A table per set, a row per number of training cells."""
     curves = _curves(results)
-    if curves is None:
-        return ["## Fewer training cells", "", "Not yet measured.", ""]
     lines = [
         "## Fewer training cells", "",
         "The same held-out cells after training on some of the others, drawn at random. Bars and numbers behind a mean are the spread over seeds;",
@@ -87,8 +85,6 @@ def draw(results: pd.DataFrame) -> None:
     from matplotlib.figure import Figure
 
     curves = _curves(results)
-    if curves is None:
-        return
     names = [name for name in _names(curves) if name in REAL]
     figure = Figure(figsize=(2.7 * len(names), 2.6 * len(SHOWN)), layout="constrained")
     axes = figure.subplots(len(SHOWN), len(names), squeeze=False, sharex="col")
@@ -127,8 +123,6 @@ def _names(curves: pd.DataFrame) -> list[str]:
     return [name for name in SETS if name in set(curves["whole"])]
 
 
-def _curves(results: pd.DataFrame) -> pd.DataFrame | None:
-    if "fit_s" not in results:
-        return None
+def _curves(results: pd.DataFrame) -> pd.DataFrame:
     scored = results[results["fit_s"].notna()]
-    return scored.assign(whole=scored["set"].str.partition(SEPARATOR)[0]) if len(scored) else None
+    return scored.assign(whole=scored["set"].str.partition(SEPARATOR)[0])

@@ -14,8 +14,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,31 +51,14 @@ class Operand:
         size = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
         return torch.randn(size, device=self.device).to(self.dtype).as_strided(self.shape, self.stride)
 
-    def __str__(self) -> str:
-        order = "" if self.stride[-1] == 1 else "'"
-        return f"{tuple(self.shape)}{order}"
-
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """One recorded product: two dense factors, or (``arguments``) an operator with the arguments it had."""
+    """One recorded product: two dense factors, or an operator with the arguments it had."""
 
-    name: str
     factors: tuple[Operand, ...] = ()
-    arguments: tuple[Any, ...] = dataclasses.field(default=(), compare=False)
-    operator: Any = dataclasses.field(default=None, compare=False)
-    key: str = ""
-
-    @property
-    def flops(self) -> int:
-        if not self.factors:
-            return 0
-        left, right = self.factors
-        columns = right.shape[-1] if len(right.shape) > 1 else 1
-        return 2 * torch.Size(left.shape).numel() * columns
-
-    def __str__(self) -> str:
-        return f"{self.name} {' x '.join(map(str, self.factors)) or self.key}"
+    operator: Any = None
+    arguments: tuple[Any, ...] = ()
 
 
 class Recorder(TorchDispatchMode):
@@ -94,12 +76,10 @@ class Recorder(TorchDispatchMode):
                 return result
         tensors = [a for a in args if isinstance(a, Tensor)]
         if func in DENSE and all(t.layout is torch.strided for t in tensors):
-            factors = tuple(Operand.of(args[i]) for i in DENSE[func])
-            self.products.append(Product("bmm" if len(factors[0].shape) == 3 else "mm", factors))
-        elif func in BAGS or (func in DENSE or "sparse_mm" in str(func)):
-            key = " x ".join(str(tuple(t.shape)) for t in tensors)
+            self.products.append(Product(tuple(Operand.of(args[i]) for i in DENSE[func])))
+        elif func in BAGS or func in DENSE or "sparse_mm" in str(func):
             arguments = tuple(a.detach() if isinstance(a, Tensor) else a for a in args)
-            self.products.append(Product(f"sparse {func.name().split('::')[1]}", (), arguments, func, key))
+            self.products.append(Product(operator=func, arguments=arguments))
         return func(*args, **(kwargs or {}))
 
 
@@ -109,17 +89,10 @@ class MatmulRatio:
 
     step_s: float
     matmul_s: float
-    table: list[tuple[str, int, float, float]]  # product, calls per step, ms of all calls, GFLOP/s
 
     @property
     def ratio(self) -> float:
         return self.step_s / self.matmul_s
-
-    def __str__(self) -> str:
-        step, alone = self.step_s * 1e3, self.matmul_s * 1e3
-        head = f"step {step:.1f} ms, its products alone {alone:.1f} ms, ratio {self.ratio:.2f}"
-        rows = [f"{ms:9.2f} ms {calls:6d} x {gflops:7.0f} GFLOP/s  {name}" for name, calls, ms, gflops in self.table]
-        return "\n".join([head, *rows])
 
 
 def record_products(step: Callable[[], Any]) -> list[Product]:
@@ -129,13 +102,7 @@ def record_products(step: Callable[[], Any]) -> list[Product]:
     return recorder.products
 
 
-def measure(
-    step: Callable[[], Any],
-    *,
-    rounds: int = 7,
-    warmup: int = 2,
-    clock: Callable[[], float] = time.perf_counter,
-) -> MatmulRatio:
+def measure(step: Callable[[], Any], *, rounds: int = 7, warmup: int = 2) -> MatmulRatio:
     """Time ``step`` and its matrix products alone, alternating.
 
     Parameters
@@ -144,23 +111,19 @@ def measure(
         One training step without arguments: forward, backward, and whatever else belongs to it.
     rounds, warmup
         Timed and untimed repetitions.
-    clock
-        Seconds. On a machine that others use as well, `time.thread_time` with ``torch.set_num_threads(1)`` counts
-        only what the step itself computes; threads that wait for one another make every other clock unfair to the
-        many small operations.
     """
     for _ in range(warmup):
         step()
-    products = record_products(step)
     operands: dict[Operand, Tensor] = {}
-    calls = [_replayed(product, operands) for product in products]
-    steps, alone, each = [], [], []
+    calls = [_replayed(product, operands) for product in record_products(step)]
+    steps, alone = [], []
     for i in range(rounds + 1):
-        step_s, per_call = _timed(step, clock), _replay(calls, clock)
+        step_s = _timed(step)
+        with torch.no_grad():
+            alone_s = sum(map(_timed, calls))
         if i:  # the first replay warms up
-            steps.append(step_s), alone.append(sum(per_call)), each.append(per_call)
-    per_call = [statistics.median(times) for times in zip(*each, strict=True)]
-    return MatmulRatio(statistics.median(steps), statistics.median(alone), _table(products, per_call))
+            steps.append(step_s), alone.append(alone_s)
+    return MatmulRatio(statistics.median(steps), statistics.median(alone))
 
 
 def _replayed(product: Product, operands: dict[Operand, Tensor]) -> Callable[[], Any]:
@@ -173,28 +136,14 @@ def _replayed(product: Product, operands: dict[Operand, Tensor]) -> Callable[[],
     return lambda: torch.matmul(left, right)
 
 
-def _replay(calls: Sequence[Callable[[], Any]], clock: Callable[[], float]) -> list[float]:
-    with torch.no_grad():
-        return [_timed(call, clock) for call in calls]
-
-
-def _timed(call: Callable[[], Any], clock: Callable[[], float]) -> float:
+def _timed(call: Callable[[], Any]) -> float:
     _synchronize()
-    start = clock()
+    start = time.perf_counter()
     call()
     _synchronize()
-    return clock() - start
+    return time.perf_counter() - start
 
 
 def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _table(products: Sequence[Product], seconds: Sequence[float]) -> list[tuple[str, int, float, float]]:
-    calls, total, flops = Counter(), Counter(), Counter()
-    for product, s in zip(products, seconds, strict=True):
-        calls[str(product)] += 1
-        total[str(product)] += s
-        flops[str(product)] += product.flops
-    return [(name, calls[name], 1e3 * s, flops[name] / s / 1e9) for name, s in total.most_common()]

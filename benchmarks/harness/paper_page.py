@@ -27,8 +27,6 @@ def page_lines() -> list[str]:
     for size, about in SIZES.items():
         of_size = [line for line in results if line["size"] == size]
         lines += [f"## Size: {size}", "", f"{about.about}.", ""]
-        if not of_size:
-            lines += ["Not yet measured.", ""]
         for name in SETS:
             of_set = [line for line in of_size if line["set"] == name]
             lines += _table(name, of_set, math.log(about.batch_size)) if of_set else []

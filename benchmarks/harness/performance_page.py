@@ -29,9 +29,9 @@ def page_lines() -> list[str]:
     ]  # fmt: skip
     for name, section in SECTIONS.items():
         path = RESULTS / f"{name}.json"
-        if path.exists():
+        if path.exists():  # scan.json wants a GPU, and is not there yet
             lines += ["", *section(json.loads(path.read_text()))]
-    return lines if (RESULTS / "gpu.json").exists() else [*lines, "", "## On a GPU", "", "Not yet measured."]
+    return lines
 
 
 # runner.py has another one: the stored results of fits have its keys. These stand among the results themselves, where
@@ -81,30 +81,12 @@ def _speed(found: dict) -> list[str]:
             cost = [str(step[f"{key}_{column}"]) for column in ("ms", "matmul_ms", "ratio", "cells_per_s")]
             lines.append(row([step["preset"], step["shape"], str(step["batch_size"]), what, *cost]))
     loader = {step["shape"]: step["loader_ms"] for step in found["steps"] if step["preset"] == "small"}
-    lines += [
+    return [
+        *lines,
         "",
         f"The loader takes {' and '.join(f'{ms} ms ({shape})' for shape, ms in loader.items())} for {found['batch_size']} cells.",
         *_measured_on(found),
     ]
-    return [*lines, "", *_published(found["published"])] if "published" in found else lines
-
-
-def _published(found: dict) -> list[str]:
-    cells, genes, peaks = found["cells_genes_peaks"]
-    time = f"time of the processor, {_threads(found)} together" if found["gpu"] is None else f"time on {found['gpu']}"
-    lines = [
-        "## Beside the published network", "",
-        f"`speed.py --published`. The same training step, minibatches of {found['batch_size']} of {cells:,} cells with {genes:,} genes and {peaks:,} peaks, with the",
-        f"network in the paper's shape made of the same modules; {time}. Nearly all of the difference is size, 22 blocks of",
-        "width 512 against 2 of width 64: it says nothing of either implementation.", "",
-        *header(["network", "preset", "step ms", "cells/s"], n_left=2),
-    ]  # fmt: skip
-    notes = []
-    for network in found["rows"]:
-        cost = ["–", "–"] if "note" in network else [str(network["step_ms"]), str(network["cells_per_s"])]
-        lines.append(row([network["network"], network["preset"], *cost]))
-        notes += ["", f"*{network['network']}*: {network['note']}."] if "note" in network else []
-    return [*lines, *notes, *_measured_on(found)]
 
 
 def _memory(found: dict) -> list[str]:
@@ -207,8 +189,6 @@ def _gpu(found: dict) -> list[str]:
         *header(["preset", "what", "kernels", "ms", "cells/s", "GB at peak", "first run s"], n_left=3),
     ]  # fmt: skip
     for one in found["rows"]:
-        if "kernel" in one:  # a line of a profile
-            continue
         what = {"step": "training", "embed": "embedding"}[one["what"]]
         kernels = f"without `{one['without']}`" if one["without"] else "all"
         cost = [one["note"]] if "note" in one else [f"{one['ms']:,.1f}", f"{one['cells_per_s']:,}", str(one["peak_gb"]), str(one["first_s"])]  # fmt: skip
@@ -238,9 +218,7 @@ def _gpu_calls(found: dict) -> list[str]:
         keys = ("cells", "s", "cells_per_s", "peak_gb")
         lines.append(row([one["what"], *(f"{one[key]:,}" if key in one else "" for key in keys)]))
     lines += _quality_by_precision([one for one in found["rows"] if "scores" in one])
-    whats = {one["what"] for one in found["rows"]}
-    missing = [what for what in GPU_CALLS if not any(measured.startswith(what) for measured in whats)]
-    return [*lines, *(["", f"Not yet measured: {', '.join(missing)}."] if missing else []), *_measured_on(found)]
+    return [*lines, *_measured_on(found)]
 
 
 def _quality_by_precision(rows: list[dict]) -> list[str]:
@@ -262,13 +240,6 @@ def _quality_by_precision(rows: list[dict]) -> list[str]:
             "of bf16.",
         ]  # fmt: skip
     return lines
-
-
-#: Beginnings of what `gpu_calls.py` measures.
-GPU_CALLS = (
-    "defaults: train()", "base: get_latent_representation", "paper: get_latent_representation", "paper, 14 + 16 blocks",
-    "SNARE-seq held out, bf16-mixed", "SNARE-seq held out, 32-true",
-)  # fmt: skip
 
 
 def _ten_million(found: dict) -> list[str]:

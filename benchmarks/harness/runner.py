@@ -70,7 +70,7 @@ def run(
             continue
         task, truth = track.split(dataset)
         for method in methods:
-            reason = method.missing(dataset, task.keys, task.train.n_obs)
+            reason = method.missing(dataset, task.keys)
             if reason:
                 keep(results, {"method": method.name, "set": dataset.name, "seed": None, "skipped": reason})
                 continue
@@ -112,15 +112,15 @@ def read(results: Path) -> list[dict]:
     return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
-def keep(results: Path, result: dict) -> None:
-    """Write a line in place of an older one with the same identity, and print it."""
-    kept = [r for r in read(results) if any(r[k] != result[k] for k in IDENTITY)]
+def keep(results: Path, result: dict, identity: Sequence[str] = IDENTITY) -> None:
+    """Write a line in place of an older one that agrees in ``identity``, and print it."""
+    kept = [r for r in read(results) if any(r[k] != result[k] for k in identity)]
     with atomic_write(results) as file:  # a run that is ended loses no line
         file.write_text("".join(json.dumps(r) + "\n" for r in [*kept, result]))
     shown = result.get("scores") or {k: result[k] for k in ("skipped", "failed") if k in result}
     shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in shown.items()}
     seconds = f" ({result['fit_s']:.0f} s)" if "fit_s" in result else ""
-    print(f"{result['set']}, {result['method']}, seed {result['seed']}{seconds}: {shown}", flush=True)
+    print(f"{', '.join(f'{k} {result[k]}' for k in identity)}{seconds}: {shown}", flush=True)
 
 
 def _method(registry: str, name: str) -> Method:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .methods import Embeddings
+from .methods.linear import unit
 from .sets import Truth
 
 #: Neighbours of a cell in "other modality" and in votes on its type.
@@ -179,8 +180,3 @@ def _possible(name: str, function: Callable[[], float]) -> dict[str, float]:
         return {name: function()}
     except ScmambaError:
         return {}
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, dtype=np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

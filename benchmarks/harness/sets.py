@@ -27,7 +27,7 @@ class DataSet:
     name: str
     about: str
     path: Path | None = None
-    simulate: tuple[str, dict[str, Any]] | None = None  # function of scmamba_scvi.data, its arguments
+    simulate: dict[str, Any] | None = None  # arguments of scmamba_scvi.data.simulate_multiome
     labels_key: str | None = None
     ignored_labels: tuple[str, ...] = ()  # labels that mean "not known"
     batch_key: str | None = None
@@ -44,10 +44,9 @@ class DataSet:
     def load(self) -> MuData:
         """All cells."""
         if self.simulate is not None:
-            import scmamba_scvi.data
+            from scmamba_scvi.data import simulate_multiome
 
-            function, arguments = self.simulate
-            return getattr(scmamba_scvi.data, function)(**arguments)
+            return simulate_multiome(**self.simulate)
         import mudata
 
         return mudata.read_h5mu(self.path)
@@ -127,8 +126,9 @@ def kinds_of(mdata: MuData) -> dict[str, str]:
     return resolve_modalities(mdata, None)
 
 
-def _simulated(name: str, about: str, function: str, **arguments: Any) -> DataSet:
-    return DataSet(name, about, simulate=(function, arguments), labels_key="cell_type", batch_key="batch")
+def simulated(name: str, about: str, **arguments: Any) -> DataSet:
+    """A set of `simulate_multiome` with these ``arguments``."""
+    return DataSet(name, about, simulate=arguments, labels_key="cell_type", batch_key="batch")
 
 
 _SIZES = {"n_cells": 5_000, "n_genes": 2_000, "rare_fraction": 0.01}
@@ -163,29 +163,29 @@ SETS: dict[str, DataSet] = {
             "pbmc_multiome_tiny_muon", "10x Multiome, blood: 1,000 cells, 45 genes, 174 peaks; no labels",
             DATA / "pbmc_multiome_tiny_muon/test_rna_atac.h5mu",
         ),
-        _simulated(
+        simulated(
             "multiome_weak_batches", "simulated RNA + ATAC: 5,000 cells of 12 types (rarest 1 %), weak batch effects",
-            "simulate_multiome", **_MULTIOME, batch_strength=0.15,
+            **_MULTIOME, batch_strength=0.15,
         ),
-        _simulated(
+        simulated(
             "multiome_strong_batches", "the same with strong batch effects",
-            "simulate_multiome", **_MULTIOME, batch_strength=0.6,
+            **_MULTIOME, batch_strength=0.6,
         ),
-        _simulated(
+        simulated(
             "multiome_shallow", "the same with weak batch effects and a third of the counts",
-            "simulate_multiome", **_MULTIOME, batch_strength=0.15, rna_counts=170, atac_counts=220,
+            **_MULTIOME, batch_strength=0.15, rna_counts=170, atac_counts=220,
         ),
-        _simulated(
+        simulated(
             "multiome_20k", "simulated RNA + ATAC: 20,000 cells of 12 types (rarest 1 %), weak batch effects",
-            "simulate_multiome", **{**_MULTIOME, "n_cells": 20_000}, batch_strength=0.15,
+            **{**_MULTIOME, "n_cells": 20_000}, batch_strength=0.15,
         ),
-        _simulated(
+        simulated(
             "citeseq_weak_batches", "simulated RNA + protein: 5,000 cells of 12 types, 50 proteins, weak batch effects",
-            "simulate_multiome", **_CITESEQ, batch_strength=0.15,
+            **_CITESEQ, batch_strength=0.15,
         ),
-        _simulated(
+        simulated(
             "citeseq_strong_batches", "the same with strong batch effects",
-            "simulate_multiome", **_CITESEQ, batch_strength=0.6,
+            **_CITESEQ, batch_strength=0.6,
         ),
     )
 }  # fmt: skip

@@ -9,8 +9,8 @@ from . import tables
 from .looks import label_of, looks_of_lines
 from .markdown import header, mean_and_spread, row
 from .methods import OWN_VARIANTS, Embeddings
+from .methods.linear import unit
 from .paths import FIGURES
-from .scores import unit
 from .sets import SETS, title_of
 
 #: Numbers of cells; the paper shows 100 to 1,000.
@@ -57,10 +57,8 @@ def section(results: pd.DataFrame, quality: pd.DataFrame) -> list[str]:
         f"Held-out cells, some of them drawn at random, mean of {N_DRAWS} draws. The matching score is the confidence that common",
         "neighbours lead to the true match, with 1 neighbour. The neighbourhood overlap is the fraction of points with their true",
         f"match among the {N_NEAREST} nearest of both modalities, so it falls where the modalities lie apart.", "",
+        "![Matching against the number of cells](_static/subsamples.png)", "",
     ]  # fmt: skip
-    if "fit_s" not in results:
-        return [*lines, "Not yet measured.", ""]
-    lines += ["![Matching against the number of cells](_static/subsamples.png)", ""]
     for name in SETS:
         of_set = results[results["set"] == name].dropna(axis="columns", how="all")
         if not len(of_set):
@@ -80,8 +78,6 @@ def draw(results: pd.DataFrame) -> None:
     """A column of panels per set, a row per score."""
     from matplotlib.figure import Figure
 
-    if "fit_s" not in results:
-        return
     scored = results[~results["method"].isin(OWN_VARIANTS)]  # they would lie on the defaults
     names = [name for name in SETS if name in set(scored["set"])]
     figure = Figure(figsize=(3.6 * len(names), 2.6 * len(SHOWN) + 0.8), layout="constrained")

@@ -7,11 +7,6 @@ import pandas as pd
 from .markdown import header, row
 from .methods import OWN_VARIANTS
 
-#: Means of these make the two parts (equations 20 and 21).
-PARTS = {
-    "bio": ("ARI", "NMI", "MAP", "cell-type ASW"),
-    "omics": ("omics mixing", "Seurat alignment", "graph connectivity", "omics ASW"),
-}
 HEADS = {"bio": "cell types", "omics": "modalities", "overall": "overall"}
 
 
@@ -20,9 +15,9 @@ def summary(scored: pd.DataFrame, scale: str | None) -> pd.DataFrame | None:
 
     ``scale`` is that of `overall_scores`; with "minmax" our own variants are left out, since they would move its ends.
     """
-    from scmamba_scvi.metrics import overall_scores
+    from scmamba_scvi.metrics import METRICS, overall_scores
 
-    names = [name for part in PARTS.values() for name in part]
+    names = [metric.name for metric in METRICS.values() if metric.in_summary]
     if not set(names) <= set(scored) or not scored[names].notna().all(axis=1).any():
         return None
     means = scored.groupby("method", sort=False)[names].mean()

@@ -76,8 +76,6 @@ def section(results: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
         "what conservation is measured against, so they have an advantage there. A method with one embedding for both modalities",
         "has no consistency and no overlap.", "",
     ]  # fmt: skip
-    if "fit_s" not in results:
-        return [*lines, "Not yet measured.", ""]
     for name in SETS:
         of_set = results[results["set"] == name]
         if len(of_set):

@@ -45,7 +45,7 @@ def _usual_spread(values: pd.DataFrame) -> float:
 
 
 def section(results: pd.DataFrame, order: list[str]) -> list[str]:
-    """Lines of docs/benchmarks.md."""
+    """Lines of docs/benchmarks-results.md."""
     table = compare(results)
     lines = [
         "## The defaults against each method", "",

@@ -31,7 +31,6 @@ def test_products_are_recorded_forward_and_backward(matmul_ratio):
     shapes = [tuple(f.shape for f in p.factors) for p in products]
     assert shapes[0] == ((7, 3), (3, 5))
     assert sorted(shapes[1:]) == sorted([((7, 5), (5, 3)), ((5, 7), (7, 3))])
-    assert {p.flops for p in products} == {2 * 7 * 3 * 5}
 
 
 def test_products_inside_a_custom_backward_are_seen(matmul_ratio):
@@ -59,9 +58,8 @@ def test_sparse_products_are_recorded_and_replayed(matmul_ratio):
     step = lambda: torch.nn.functional.embedding_bag(
         index, weight, offsets, mode="sum", per_sample_weights=torch.ones(3), include_last_offset=True
     )
-    assert [p.name for p in matmul_ratio.record_products(step)] in (
-        ["sparse _embedding_bag"], ["sparse _embedding_bag_forward_only"],
-    )  # fmt: skip
+    (product,) = matmul_ratio.record_products(step)
+    assert product.operator in matmul_ratio.BAGS and not product.factors
     assert matmul_ratio.measure(step, rounds=1).matmul_s > 0
 
 
@@ -85,5 +83,4 @@ def test_a_step_of_products_only_has_a_ratio_near_one_and_idle_work_raises_it(ma
 
     bare, busy = (matmul_ratio.measure(step, rounds=5) for step in (products, more))
     assert busy.ratio > 1.3 * bare.ratio
-    assert "4 x" in str(bare)
-    assert bare.table[0][1] == 4
+    assert len(matmul_ratio.record_products(products)) == 4

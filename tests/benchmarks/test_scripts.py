@@ -22,10 +22,7 @@ def results(load, monkeypatch, tmp_path):
 
     sets, after = load("harness.sets"), load("harness.after")
     arguments = {"n_cells": 300, "n_genes": 80, "n_peaks": 200, "n_cell_types": 3, "seed": 1}
-    tiny = sets.DataSet(
-        "tiny", "simulated", simulate=("simulate_multiome", arguments), labels_key="cell_type", batch_key="batch"
-    )
-    monkeypatch.setitem(sets.SETS, "tiny", tiny)
+    monkeypatch.setitem(sets.SETS, "tiny", sets.simulated("tiny", "simulated", **arguments))
     monkeypatch.setattr(after, "RESULTS", tmp_path)
     from scmamba_scvi.model.training import sizes
 

@@ -40,12 +40,11 @@ class Method:
     kinds: frozenset[str] | None = None  # modalities it is made for; None is any two
     packages: tuple[str, ...] = ()  # names of modules it imports beside those of this package
     n_seeds: int = 3  # 1 where a fit is deterministic, or takes long
-    max_cells: int | None = None  # of training cells; more would take hours on a CPU
     limit: Limit | None = None
     batches: bool = False  # made for data with batches
 
-    def missing(self, dataset: DataSet, keys: dict[str, str], n_cells: int) -> str | None:
-        """The reason why it is not run on a set whose modalities are ``keys``, with ``n_cells`` to fit, or None."""
+    def missing(self, dataset: DataSet, keys: dict[str, str]) -> str | None:
+        """The reason why it is not run on a set whose modalities are ``keys``, or None."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 return f"needs the package {package}"
@@ -56,8 +55,6 @@ class Method:
         is_ours = dataset.path is None or dataset.name in SETS  # on a file that someone asks for, everything runs
         if self.limit is not None and is_ours and dataset.name not in self.limit.sets and not _has_gpu():
             return self.limit.reason
-        if self.max_cells is not None and n_cells > self.max_cells and not _has_gpu():
-            return f"hours without a GPU at {n_cells:,} cells"
         return None
 
 

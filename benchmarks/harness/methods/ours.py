@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..sets import REAL, Task
-from ._method import Fitted, Limit, Method
+from ._method import Embeddings, Fitted, Limit, Method
 
 
 def scmamba(
@@ -26,11 +26,7 @@ def scmamba(
         model.train(
             enable_progress_bar=False, plan_kwargs=dict(plan or {}), batch_size=batch_size, max_epochs=max_epochs
         )
-        embedded = {"joint": None, **{kind: kind for kind in model.kinds}}
-        embeddings = {
-            name: tuple(model.get_latent_representation(m, modality=kind) for m in (task.train, task.test))
-            for name, kind in embedded.items()
-        }
+        embeddings = embeddings_of(model, task)
         notes = {
             "epochs": len(model.history["foscttm_validation"]),
             "network kept": network_kept(model),
@@ -50,6 +46,14 @@ def tuned(grid: list[dict[str, object]], **overrides):
         return Fitted(fits[best].embeddings, {**fits[best].notes, "chosen": grid[best]})
 
     return fit
+
+
+def embeddings_of(model, task: Task) -> Embeddings:
+    """The joint embedding of training and held-out cells, and that of each modality."""
+    return {
+        name: tuple(model.get_latent_representation(cells, modality=kind) for cells in (task.train, task.test))
+        for name, kind in {"joint": None, **{kind: kind for kind in model.kinds}}.items()
+    }
 
 
 def network_kept(model) -> bool | None:
@@ -81,7 +85,7 @@ METHODS = [
     Method("scmamba-scvi", "the defaults of this package", scmamba()),
     Method(
         "scmamba-scvi base", "`preset='base'`, 4 blocks of width 256", scmamba(preset="base"), n_seeds=1,
-        max_cells=1_000,
+        limit=Limit(frozenset({"bmmc_cite_starter", "pbmc_multiome_tiny_muon"}), "hours without a GPU: on the two smallest sets alone"),
     ),
     Method(
         "scmamba-scvi, no batch_key", "the defaults, not told the batches, as the methods that correct none", scmamba(told_batches=False),
