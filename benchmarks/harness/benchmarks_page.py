@@ -13,6 +13,7 @@ from . import (
     learning,
     methods,
     opening,
+    splits,
     subsamples,
     summary,
     tables,
@@ -64,7 +65,7 @@ def page_lines() -> list[str]:
 
 
 def row_lines() -> list[str]:
-    """Lines of the page behind it: held-out cells, some of them, all cells, a lineage, new donors, costs, fewer cells, the ablation."""
+    """Lines of the page behind it: held-out cells, others, some of them, all cells, a lineage, new donors, costs, fewer cells, the ablation."""
     names = (
         "quality",
         "ablation",
@@ -74,6 +75,7 @@ def row_lines() -> list[str]:
         "cost",
         "learning_curve",
         "subsamples",
+        "splits",
     )
     found = {name: _read(name) for name in names}
     quality, findings = found["quality"], read_findings()
@@ -88,7 +90,7 @@ def row_lines() -> list[str]:
     for name in SETS:
         lines += _set_section(name, quality)
     lines += [
-        *subsamples.section(found["subsamples"], quality),
+        *splits.section(found["splits"], quality), *subsamples.section(found["subsamples"], quality),
         *all_cells_page.section(found["all_cells"]), *trajectory.section(found["trajectory"], found["all_cells"]),
         *held_out_batches.section(found["held_out_batches"]), *cost.section(found["cost"]),
         *learning.section(found["learning_curve"]), "## What each part is worth", "", findings["ablation"], "",

@@ -32,6 +32,7 @@ class DataSet:
     ignored_labels: tuple[str, ...] = ()  # labels that mean "not known"
     batch_key: str | None = None
     n_train: int | None = None  # training cells to keep, for learning curves
+    split: int = 0  # seed of the permutation whose first fifth is held out
     stage_key: str | None = None  # stages of a lineage from 0 upwards, -1 elsewhere
     new_donors: tuple[str, ...] = ()  # batches of donors who have no other batch, about a fifth of the cells or more
 
@@ -72,9 +73,9 @@ class Truth:
 
 
 def train_and_test(dataset: DataSet) -> tuple[MuData, MuData]:
-    """Training and held-out cells with all annotations; the first fifth of ``default_rng(0).permutation`` is held out."""
+    """Training and held-out cells with all annotations; the first fifth of a permutation is held out."""
     whole = dataset.load()
-    order = np.random.default_rng(0).permutation(whole.n_obs)
+    order = np.random.default_rng(dataset.split).permutation(whole.n_obs)
     cut = int(whole.n_obs * HELD_OUT)
     train = order[cut:][: dataset.n_train]
     return tuple(whole[np.sort(rows)].copy() for rows in (train, order[:cut]))
