@@ -10,7 +10,7 @@ from .markdown import header, mean_and_spread, row
 from .scores import SCORES
 from .sets import title_of
 
-#: Heading of a column -> entry of a line of results; the least over seeds is shown, as others may have run beside another job.
+#: Heading of a column -> entry of a line of results; that of the first seed is shown, since most methods were fitted once.
 COSTS = {"CPU s": "fit_cpu_s", "MB": "peak_mb"}
 
 
@@ -42,8 +42,9 @@ def table(
     order = quality.sort_values(shown[0], ascending=False, na_position="last").index if ranked else means.index
     for method in order:
         of_method = by_method.get_group(method)
+        of_first = of_method.loc[of_method["seed"].idxmin()]
         cells = [mean_and_spread(of_method[s], bold=quality.at[method, s] == quality[s].max()) for s in shown]
-        spent = [f"{of_method[column].min():,.0f}" for column in costs.values()]
+        spent = [f"{of_first[column]:,.0f}" for column in costs.values()]
         lines.append(row([method, str(len(of_method)), *cells, *spent]))
     return "\n".join(lines)
 
