@@ -24,6 +24,7 @@ class Rule(NamedTuple):
 
 
 Size: TypeAlias = Annotated[int, Rule(f"at least 1 and at most {WIDEST:,}", lambda value: 1 <= value <= WIDEST)]
+SizeFrom2: TypeAlias = Annotated[int, Rule(f"at least 2 and at most {WIDEST:,}", lambda value: 2 <= value <= WIDEST)]
 SizeOrZero: TypeAlias = Annotated[int, Rule(f"at least 0 and at most {WIDEST:,}", lambda value: 0 <= value <= WIDEST)]
 Weight: TypeAlias = Annotated[float, Rule(f"at least 0 and at most {WIDEST:,}", lambda value: 0 <= value <= WIDEST)]
 Positive: TypeAlias = Annotated[float, Rule("above 0", lambda value: value > 0)]
@@ -63,7 +64,7 @@ class ModelConfig:
     #: What reads the patches; ``"linear"`` has the linear branch alone.
     encoder: Literal["mamba", "mlp", "linear"] = "mamba"
     #: Dimensions z of the embedding. Of one alone, all vectors of length 1 are the same or opposite.
-    n_latent: Annotated[int, Rule(f"at least 2 and at most {WIDEST:,}", lambda value: 2 <= value <= WIDEST)] = 64
+    n_latent: SizeFrom2 = 64
     #: A vector per feature, or one projection for all patches (the paper).
     patch_embedding: Literal["feature", "shared"] = "feature"
     #: Most features of a patch. None takes so many that ``max_patches`` patches are enough.
@@ -92,7 +93,7 @@ class ModelConfig:
     spectral: bool = True
     #: Components of each modality. None takes ``n_latent``, without accessibility ``2 * n_latent``. Of few cells
     #: there are fewer, also than a number given: one for 8 cells with several modalities, without accessibility for 4.
-    spectral_components: Size | None = None
+    spectral_components: SizeFrom2 | None = None
     #: Directions are weighted by their correlations on held-out cells, or on the cells they were fitted to.
     spectral_weights: Literal["in-sample", "held-out"] = "held-out"
     gate_init: float = 0.0  #: Factor of the network's part of the embedding before training.

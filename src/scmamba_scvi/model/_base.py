@@ -60,16 +60,16 @@ class ModelBase(BaseModelClass):
     module: SCMAMBAModule
     modalities_: dict[str, str]  # from kind of modality to key of mdata.mod
     preset_: str
-    is_initialized_: bool  # whether value transforms and linear branch were fitted to training cells
+    is_initialized_: bool = False  # whether value transforms and linear branch were fitted to training cells
     match_temperatures_: dict[str, float]  # of a match's confidence, per pair of kinds
-    classifier_: dict[str, Any] | None  # what `train_classifier` learned, as plain values
-    is_query_: bool  # made by `load_query_data`: training leaves the reference as it is
+    classifier_: dict[str, Any] | None = None  # what `train_classifier` learned, as plain values
+    is_query_: bool = False  # made by `load_query_data`: training leaves the reference as it is
     n_batches_: int  # that the model has been sized for; its data may have others besides
-    reference_batches_: int  # number of batches that the reference of a query was trained on
+    reference_batches_: int = 0  # number of batches that the reference of a query was trained on
     unknown_offsets_: dict[str, list[int]]  # per kind, the batches whose offset in the joint embedding is not known
     places_: dict[str, dict[str, Any] | None]  # coordinates per kind, None where names say the same
     training_summary_: dict[str, Any]  # what the last training chose and found
-    precision_: str  # of the last training, as Lightning names it; empty before the first
+    precision_: str = ""  # of the last training, as Lightning names it; empty before the first
     cells_of_training_: str | None = None  # digest of the names, in the order to which `train_indices` refers
     history_: dict[str, pd.DataFrame] | None
     registry_: dict[str, Any]
@@ -184,7 +184,7 @@ class ModelBase(BaseModelClass):
     def _knows_offset(self, kind: str) -> np.ndarray:
         """Which batches have an offset in a kind of modality, ``(n_batches + 1,)``; the last stands for those of no number."""
         known = np.arange(self.n_batches_ + 1) < self.n_batches_
-        known[self.unknown_offsets_.get(kind, [])] = False
+        known[self.unknown_offsets_[kind]] = False
         return known
 
     @property

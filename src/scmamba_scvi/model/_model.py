@@ -108,25 +108,18 @@ class SCMAMBA(
             preset = name_of_preset(preset)
             config = resolve_config(preset, n_latent=n_latent, **overrides)
         else:
-            saved = vars(config) if isinstance(config, ModelConfig) else config
-            config = ModelConfig(**{**saved, **overrides})
+            config = config if isinstance(config, ModelConfig) else ModelConfig(**config)
         self.modalities_ = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
         self.preset_ = preset
-        self.is_initialized_ = False
         self.match_temperatures_ = {}
         self.training_summary_ = {}
-        self.precision_ = ""
-        self.classifier_ = None
-        self.is_query_ = False
-        self.reference_batches_ = 0
         self.places_ = {}
         if is_new and adata is not None:  # a saved model brings those of its own data
             self.places_ = {kind: places_to_keep(self._var(kind)) for kind in self.modalities_ if kind in PLACED_KINDS}
         self._layouts = self._resolve_layouts(config, layouts)
         # data of a saved model may bring batches that it was not trained on
         self.n_batches_ = len(self._batch_categories) if n_batches is None else n_batches
-        # a saved model brings its own; one of an earlier version took them all for known
-        self.unknown_offsets_ = {kind: list(range(self.n_batches_)) for kind in self.modalities_ if is_new}
+        self.unknown_offsets_ = {kind: list(range(self.n_batches_)) for kind in self.modalities_}
         self.module = self._module_cls(config, self._layouts, self.n_batches_)
         # the whole configuration is saved with the model: presets may change, and be gone, in another release
         arguments = {

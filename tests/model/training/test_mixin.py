@@ -108,6 +108,12 @@ def test_the_defaults_are_those_documented():
         ),
         pytest.param({"callbacks": "x"}, "callbacks must be a callback of lightning.pytorch.*got 'x'", id="callbacks"),
         pytest.param({"num_sanity_val_steps": 2}, "Leave num_sanity_val_steps out", id="sanity"),
+        pytest.param({"num_sanity_val_steps": 0}, "Leave num_sanity_val_steps out", id="no sanity"),
+        pytest.param({"use_distributed_sampler": True}, "Leave use_distributed_sampler out", id="sampler"),
+        pytest.param({"accumulate_grad_batches": 0}, "accumulate_grad_batches must be at least 1", id="accumulate"),
+        pytest.param({"early_stopping_min_delta": "x"}, "early_stopping_min_delta must be a number", id="delta"),
+        pytest.param({"early_stopping_warmup_epochs": -1}, "warmup_epochs must be at least 0", id="warm-up"),
+        pytest.param({"trainer_kwargs": {"max_steps": 1}}, "Unknown argument of train 'trainer_kwargs'", id="kwargs"),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_answered_with_what_to_type(train, says):

@@ -48,15 +48,6 @@ def apply_to_cells(
     return found
 
 
-def match_counts(present: Iterable[np.ndarray]) -> list[int]:
-    """Held-out cells with both, for each two modalities that two or more have, given who has each ``(n,)``.
-
-    An empty list: nothing can be scored.
-    """
-    counts = [int((a & b).sum()) for a, b in itertools.combinations(present, 2)]
-    return [n for n in counts if n > 1]
-
-
 def retrieval_scores(batches: Iterable[HeldOut]) -> dict[str, float]:
     """FOSCTTM, recall@10 and the distance between modalities' means, averaged over the pairs of modalities."""
     scores: dict[str, list[float]] = {"foscttm": [], "recall_at_10": [], "modality_gap": []}

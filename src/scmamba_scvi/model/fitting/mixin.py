@@ -80,9 +80,9 @@ class FittingMixin(ModelBase):
         if not self._corrects_batches or BATCH_KEY not in manager.data_registry:
             return
         batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
-        matrices = {kind: manager.matrix(kind) for kind in kinds_in(manager.adata, self.modalities_)}
+        matrices = self._matrices()
         is_new = {
-            kind: np.isin(batches, self.unknown_offsets_.get(kind, [])) & matrix.present(np.arange(len(batches)))
+            kind: np.isin(batches, self.unknown_offsets_[kind]) & matrix.present(np.arange(len(batches)))
             for kind, matrix in matrices.items()
         }
         fit_new_batches(self.module, matrices, batches, is_new, settings.seed or 0)
@@ -94,17 +94,15 @@ class FittingMixin(ModelBase):
         assert self.module.joint is not None, "only called for a model that has one"
         for kind in self.modalities_:
             self.module.joint.get_buffer(f"batch_offset_{kind}")[batches] = 0
-            unknown = sorted({*self.unknown_offsets_.get(kind, []), *range(self.n_batches_)[batches]})
-            self.unknown_offsets_ = {
-                **self.unknown_offsets_,
-                kind: unknown,
-            }  # a shallow copy of the model shares the old dict
+        # a new dict, as a shallow copy of the model shares the old one
+        forgotten = range(self.n_batches_)[batches]
+        self.unknown_offsets_ = {k: sorted({*unknown, *forgotten}) for k, unknown in self.unknown_offsets_.items()}
 
     def _learned_offsets(self, batches: Mapping[str, np.ndarray]) -> None:
         """Per kind, the batches of cells that offsets are estimated from; zero, of which a warning tells, if these are too few."""
-        for kind, learned in batches.items():
-            unknown = np.setdiff1d(self.unknown_offsets_.get(kind, []), learned).tolist()
-            self.unknown_offsets_ = {**self.unknown_offsets_, kind: unknown}
+        self.unknown_offsets_ = {
+            k: np.setdiff1d(unknown, batches.get(k, [])).tolist() for k, unknown in self.unknown_offsets_.items()
+        }
 
     def _warn_of_lost(self, before: Mapping[str, np.ndarray]) -> None:
         """Name the batches of an earlier training that this one had no cells of; ``before`` tells per kind which were known."""

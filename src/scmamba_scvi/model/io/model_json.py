@@ -74,7 +74,6 @@ def read_description(path: Path) -> dict[str, Any]:
             raise ScmambaError(f"{path.stat().st_size:,} bytes are more than the description of any model has.")
         described = json.loads(path.read_text(encoding="utf-8"))
         _check_version(described)
-        described.setdefault("unknown_offsets", {})  # exports before it took all for known
         for name, types in ENTRIES.items():
             if not _is_of(described[name], types):
                 raise ScmambaError(f"{name!r} cannot be {_short(described[name])}.")
@@ -131,6 +130,8 @@ def _with_objects(described: dict[str, Any]) -> dict[str, Any]:
         raise ScmambaError("a temperature is not above 0.")
     if not 0 <= described["reference_batches"] <= len(described["categories"][BATCH_KEY]):
         raise ScmambaError(f"the reference cannot have {described['reference_batches']} batches.")
+    if described["unknown_offsets"].keys() != modalities.keys():
+        raise ScmambaError("offsets are not known of modalities that it does not have, or not of all that it has.")
     batches = range(len(described["categories"][BATCH_KEY]))
     if not all(number in batches for numbers in described["unknown_offsets"].values() for number in numbers):
         raise ScmambaError("offsets of batches that it does not have are not known.")

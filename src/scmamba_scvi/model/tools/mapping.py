@@ -179,6 +179,6 @@ def _take_over(model: ModelBase, reference: ModelBase) -> None:
     model.is_trained_ = model.is_initialized_ = True
     model.reference_batches_ = n_known
     new = range(n_known, model.n_batches_)
-    model.unknown_offsets_ = {kind: [*reference.unknown_offsets_.get(kind, []), *new] for kind in model.modalities_}
+    model.unknown_offsets_ = {kind: [*reference.unknown_offsets_[kind], *new] for kind in model.modalities_}
     for name in ("match_temperatures_", "classifier_", "places_", "precision_"):
         setattr(model, name, copy.deepcopy(getattr(reference, name)))

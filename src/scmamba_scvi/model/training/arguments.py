@@ -2,8 +2,9 @@
 
 import dataclasses
 import inspect
+import numbers
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import lightning.pytorch as pl
@@ -45,20 +46,34 @@ PRECISIONS: Final = {
     "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed",
 }  # fmt: skip
 #: Arguments of the trainer that count something.
-COUNTS: Final = ("check_val_every_n_epoch", "max_steps", "num_nodes")
+COUNTS: Final = ("accumulate_grad_batches", "check_val_every_n_epoch", "max_steps", "num_nodes")
 #: Why callbacks that write checkpoints are refused.
 NO_CHECKPOINTS: Final = (
     "what it writes lacks the joint embedding, which is fitted after training. Pass checkpoint_dir=... to continue a training "
     "that was stopped, and keep the trained model with save."
 )
+#: Options of the trainer that have no place here, and why.
+REFUSED: Final = {
+    "num_sanity_val_steps": "all validation cells are scored before the first step.",
+    "fast_dev_run": "it keeps no history, and max_epochs=1 is a short training.",
+    "enable_checkpointing": NO_CHECKPOINTS,
+    "use_distributed_sampler": "every process takes its part of each minibatch by itself.",
+}
 #: Callbacks that put averages of the weights in their place; older releases of Lightning have only the first.
 AVERAGES: Final = tuple(
     getattr(pl.callbacks, name)
     for name in ("StochasticWeightAveraging", "WeightAveraging")
     if hasattr(pl.callbacks, name)
 )
+
+
+def names_of(function: Callable) -> list[str]:
+    """Names of its arguments, without the one that stands for any."""
+    return [n for n, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD]
+
+
 #: Further arguments that scvi-tools' or Lightning's trainer knows.
-OF_TRAINER: Final = {name for trainer in (Trainer, pl.Trainer) for name in inspect.signature(trainer).parameters}
+OF_TRAINER: Final = {name for trainer in (Trainer, pl.Trainer) for name in names_of(trainer)}
 
 
 def check_training(
@@ -87,14 +102,12 @@ def check_training(
         )
     if precision is not None and str(precision) not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
-    if trainer_kwargs.get("num_sanity_val_steps"):
-        raise ScmambaError("Leave num_sanity_val_steps out: all validation cells are scored before the first step.")
-    if trainer_kwargs.get("fast_dev_run"):
-        raise ScmambaError("Leave fast_dev_run out, which keeps no history: max_epochs=1 is a short training.")
+    for name, why in REFUSED.items():
+        # no number of steps is what happens
+        if trainer_kwargs.get(name) or (name == "num_sanity_val_steps" and name in trainer_kwargs):
+            raise ScmambaError(f"Leave {name} out: {why}")
     if trainer_kwargs.get("limit_val_batches", 1) == 0:
         raise ScmambaError("limit_val_batches=0 leaves nothing to score: to hold out no cells, pass validation_size=0.")
-    if trainer_kwargs.get("enable_checkpointing"):
-        raise ScmambaError(f"Leave enable_checkpointing out: {NO_CHECKPOINTS}")
     if checkpoint_dir is not None and trainer_kwargs.get("max_steps", -1) not in (None, -1):
         if (trainer_kwargs.get("check_val_every_n_epoch") or 1) != 1:
             # Lightning would go on in an epoch that is over
@@ -102,6 +115,10 @@ def check_training(
                 "checkpoint_dir cannot continue exactly what has both max_steps and check_val_every_n_epoch: leave one of them out."
             )
     check_callbacks(trainer_kwargs.get("callbacks"))
+    delta = trainer_kwargs.get("early_stopping_min_delta", 0.0)
+    if isinstance(delta, bool) or not isinstance(delta, numbers.Real):
+        raise ScmambaError(f"early_stopping_min_delta must be a number, got {delta!r}.")
+    check_count("early_stopping_warmup_epochs", trainer_kwargs.get("early_stopping_warmup_epochs", 0), 0)
     for name, count in {**counts, **{name: trainer_kwargs.get(name) for name in COUNTS}}.items():
         if count is not None and (name, count) != ("max_steps", -1):  # as Lightning says that there is no limit
             check_count(name, count)
@@ -194,19 +211,6 @@ def parts_of_cells(parts: Sequence[Sequence[int] | None], n_cells: int) -> list[
             f"that are neither trained on nor held out."
         )
     return [part.astype(np.int64) for part in arrays]
-
-
-def early_stopping_options(monitor: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of `EarlyStopping`, but for its patience, and the rest of the trainer's ``options``."""
-    rest = dict(options)
-    stopping = {
-        "monitor": monitor,
-        "mode": SCORES[monitor].mode,
-        "min_delta": rest.pop("early_stopping_min_delta", 0.0),
-        "warmup_epochs": rest.pop("early_stopping_warmup_epochs", 0),
-    }
-    rest.pop("early_stopping_mode", None)  # checked: it is the only one that makes sense
-    return stopping, rest
 
 
 def check_modalities(model: ModelBase) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 import os
 from collections.abc import Mapping
@@ -16,16 +15,14 @@ import torch
 from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
 from ...config import TrainConfig, check_names
 from ...errors import ScmambaError
-from ..fitting.held_out import match_counts
 from ..fitting.mixin import FittingMixin
-from ..inputs.kinds import kinds_in
 from ..inputs.sampling import modalities_of
 from .arguments import (
     check_batches,
     check_modalities,
     check_training,
     choose_precision,
-    early_stopping_options,
+    names_of,
     parts_of_cells,
 )
 from .callbacks import KeepWeights, StopOnInterrupt
@@ -154,7 +151,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         }  # fmt: skip
         check_training(
             counts, train_size, validation_size, shuffle_set_split, plan_kwargs, datasplitter_kwargs, checkpoint_dir,
-            early_stopping_monitor, precision, trainer_kwargs, known=inspect.signature(self.train).parameters,
+            early_stopping_monitor, precision, trainer_kwargs, known=names_of(self.train),
         )  # fmt: skip
         check_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
@@ -167,26 +164,20 @@ class ContrastiveTrainingMixin(FittingMixin):
             "train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split,
             **(datasplitter_kwargs or {}),
         }  # fmt: skip
-        stopping, others = early_stopping_options(early_stopping_monitor, trainer_kwargs)
         strategy = ranks.get("strategy") if world_size > 1 else None
         trainer = {
-            "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator, strategy), **others,
+            "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator, strategy), **trainer_kwargs,
         }  # fmt: skip
         # several processes may be forked later, which none can be that has used a GPU
         device = device_of(accelerator, devices) if world_size == 1 else torch.device("cpu")
         with limited_threads(), self.adata_manager.kept_on(device):
             sizes, splitter = self._size_and_split(config, world_size, counts, split)
-            matches = match_counts(
-                self.adata_manager.matrix(kind).present(splitter.val_idx) for kind in kinds_in(self.adata, self.kinds)
-            )
-            scored = self._can_score(splitter.n_val, matches)
             run = Run(
                 config, sizes, splitter, stages=self._stages(config, sizes, begun), monitor=early_stopping_monitor,
-                scored=scored, matches=matches, early_stopping=stopping if early_stopping and scored else None,
-                where={"accelerator": accelerator, "devices": devices}, trainer=trainer,
+                early_stopping=early_stopping, where={"accelerator": accelerator, "devices": devices}, trainer=trainer,
             )  # fmt: skip
             self._run(run, self._begin(run, checkpoint_dir, begun))
-        self._tell_result(scored)
+        self._tell_result(run.is_scored)
 
     def _check_can_train(self, checkpoint_dir: str | os.PathLike[str] | None, resume: bool, world_size: int) -> None:
         """Check that data, folder and devices allow what is asked for, before anything is changed."""
@@ -219,6 +210,11 @@ class ContrastiveTrainingMixin(FittingMixin):
         # a query is not initialized again, so that it may have few cells of a modality
         n_of = {} if self.is_query_ else {self.kinds[kind]: n for kind, n in splitter.n_of_modalities.items()}
         check_training_cells(splitter.n_train, splitter.n_paired, n_of)
+        if splitter.n_val and not splitter.matches:
+            warn(
+                f"No score can be computed from {splitter.n_val} validation cells, as no two of them have the same two "
+                f"modalities: training does not stop early, and the last weights are kept. Raise validation_size."
+            )
         return sizes, splitter
 
     def _stages(self, config: TrainConfig, sizes: TrainingSizes, begun: Mapping[str, Any] | None) -> dict[str, int]:
@@ -246,16 +242,6 @@ class ContrastiveTrainingMixin(FittingMixin):
                 "The classifier was trained on the embedding before this training, and is dropped: call "
                 "train_classifier again."
             )
-
-    def _can_score(self, n_val: int, matches: list[int]) -> bool:
-        """Whether the held-out cells allow the score to be computed; a warning says that there are too few."""
-        if not n_val or matches:
-            return bool(n_val)
-        warn(
-            f"No score can be computed from {n_val} validation cells, as no two of them have the same two "
-            f"modalities: training does not stop early, and the last weights are kept. Raise validation_size."
-        )
-        return False
 
     def _begin(
         self, run: Run, checkpoint_dir: str | os.PathLike[str] | None, begun: dict[str, Any] | None
@@ -285,7 +271,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         if is_first_process():
             logger.info(run.describe())
         states = [(callback, copy.deepcopy(callback.state_dict())) for callback in run.callbacks]
-        keep = KeepWeights(run.monitor if run.scored else None, SCORES[run.monitor].mode)
+        keep = KeepWeights(run.monitor if run.is_scored else None, SCORES[run.monitor].mode)
         on_interrupt = StopOnInterrupt()
         ended = False
         try:
@@ -306,7 +292,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 self._forget_classifier()
                 self.precision_ = str(run.trainer["precision"])
                 self.training_summary_ = {
-                    **keep.found, "monitor": run.monitor, "validation_matches": run.matches,
+                    **keep.found, "monitor": run.monitor, "validation_matches": run.splitter.matches,
                     "interrupted": on_interrupt.interrupted,
                     "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
                     "max_epochs": sum(run.stages.values()), "precision": self.precision_,

@@ -32,7 +32,8 @@ FORMAT: Final = "scmamba-scvi training 5"
 #: Further options of `train` that the losses or the weights kept depend on; those beside them say where it runs and what it
 #: shows. Lightning would restore the patience of the checkpoint, so that another one, which the user gives, had no effect.
 COMPARED: Final = (
-    "early_stopping", "early_stopping_monitor", "early_stopping_patience", "precision", "gradient_clip_val",
+    "early_stopping", "early_stopping_monitor", "early_stopping_patience", "early_stopping_min_delta",
+    "early_stopping_warmup_epochs", "precision", "gradient_clip_val",
     "gradient_clip_algorithm", "accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval", "max_steps",
     "min_epochs", "min_steps", "limit_train_batches", "limit_val_batches", "overfit_batches",
 )  # fmt: skip

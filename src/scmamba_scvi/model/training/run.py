@@ -15,6 +15,7 @@ from .callbacks import EarlyStopping, EqualInitialization, KeepWeights, Progress
 from .distributed import is_first_process
 from .sizes import SAME_NAMES, TrainingSizes
 from .splitter import PairedSplitter
+from .summary import SCORES
 
 #: What the stages are called in print.
 STAGES: Final = {"linear": "Linear branch", "full": "Full network"}
@@ -29,9 +30,7 @@ class Run:
     splitter: PairedSplitter
     stages: dict[str, int]  # epochs at most
     monitor: str
-    scored: bool  # whether held-out cells allow the monitor to be computed
-    matches: list[int]  # held-out cells with both, of each two modalities
-    early_stopping: dict[str, Any] | None  # arguments of `EarlyStopping`, but for its patience
+    early_stopping: bool
     where: dict[str, Any]  # accelerator and devices
     trainer: dict[str, Any]  # further arguments of scvi-tools' trainer
 
@@ -39,6 +38,11 @@ class Run:
     def callbacks(self) -> list[Callback]:
         """Those of the user."""
         return as_list(self.trainer.get("callbacks"))
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether validation cells allow the monitor to be computed."""
+        return bool(self.splitter.matches)
 
     @property
     def device(self) -> torch.device:
@@ -63,10 +67,17 @@ class Run:
         shows = self.trainer.get("enable_progress_bar", True) and is_first_process()
         options = {"log_every_n_steps": 1, "simple_progress_bar": True, "progress_bar_refresh_rate": 1, **self.trainer}
         callbacks = [EqualInitialization(), *self.callbacks, keep, on_interrupt]
-        if self.early_stopping is not None:
+        if self.early_stopping and self.is_scored:
             is_first = stage == next(iter(self.stages))
-            patience = self.sizes.patience if is_first else self.sizes.patience_of_network
-            callbacks.append(EarlyStopping(**self.early_stopping, patience=patience))
+            callbacks.append(
+                EarlyStopping(
+                    monitor=self.monitor,
+                    mode=SCORES[self.monitor].mode,
+                    patience=self.sizes.patience if is_first else self.sizes.patience_of_network,
+                    min_delta=options.get("early_stopping_min_delta", 0.0),
+                    warmup_epochs=options.get("early_stopping_warmup_epochs", 0),
+                )  # fmt: skip
+            )
         if options.pop("simple_progress_bar") and shows:
             callbacks.append(ProgressBar(STAGES[stage], before, options.pop("progress_bar_refresh_rate")))
         # without validation, scvi-tools' trainer would need a loader of held-out cells

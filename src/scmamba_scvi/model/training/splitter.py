@@ -1,5 +1,6 @@
 """Which cells are trained on and which are held out, and the loaders of their minibatches."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -113,6 +114,13 @@ class PairedSplitter(DataSplitter):
     def n_paired(self) -> int:
         """Training cells with several modalities, which alone tell the loss what belongs together."""
         return int(is_paired(self._dataset.matrices, self.train_idx).sum())
+
+    @property
+    def matches(self) -> list[int]:
+        """Validation cells with both, of each two modalities that two or more have; if there are none, nothing is scored."""
+        present = [matrix.present(self.val_idx) for matrix in self._dataset.matrices.values()]
+        counts = (int((a & b).sum()) for a, b in itertools.combinations(present, 2))
+        return [n for n in counts if n > 1]
 
     @property
     def n_of_modalities(self) -> dict[str, int]:
