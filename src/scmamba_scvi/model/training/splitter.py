@@ -74,7 +74,7 @@ class PairedSplitter(DataSplitter):
         return -(-self.cells_per_step // self._rank_and_world_size()[1])
 
     def train_dataloader(self) -> Loader:
-        """Loader of the training cells, in a new order each epoch; of several processes each reads its part of a step."""
+        """Loader of the training cells, in a new order each epoch of a stage; of several processes each reads its part of a step."""
         rank, world_size = self._rank_and_world_size()
         generator = torch.Generator()
         loader: Loader
