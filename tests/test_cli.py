@@ -269,6 +269,11 @@ def test_a_full_disk_is_said_before_training(simulated, tmp_path, monkeypatch):
         pytest.param(
             "modalities={'rna': 'gex', 'atac': ...}.", "--modality rna=gex --modality atac=KEY.", id="modality"
         ),
+        pytest.param(
+            "name it: setup_mudata(mdata, modalities={'rna': 'rna', 'protein': 'ab'}).",
+            "name it: --modality rna=rna --modality protein=ab.",
+            id="not_used",
+        ),
         pytest.param("pass require_counts=False.", "pass --no-require-counts.", id="corrected_counts"),
         pytest.param("another folder or pass overwrite=True.", "another folder or pass --overwrite.", id="overwrite"),
         pytest.param("its column, setup_mudata(batch_key=...).", "its column, --batch-key.", id="column"),
