@@ -19,7 +19,6 @@ from scmamba_scvi.nn.joint import JointEmbedding
 from scmamba_scvi.report import write_report
 
 QUICK = {"max_epochs": 4, "enable_progress_bar": False, "accelerator": "cpu"}
-pytestmark = pytest.mark.filterwarnings("ignore:.*zero throughout:UserWarning")
 
 
 def part(mdata, keep):

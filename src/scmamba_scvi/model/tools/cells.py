@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import has_obs_column, in_order_of, obs_column
-from ..._compat import quiet, restoring_managers, without_pulling
+from ..._compat import mudata_of, quiet, restoring_managers, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_names
@@ -117,7 +117,7 @@ def _is_slice_of_file(data: MuData | AnnData) -> bool:
 def _in_memory(data: MuData) -> MuData:
     """Copy in memory, with the cells in their order."""
     with without_pulling():
-        mdata = MuData({key: part.to_memory() for key, part in data.mod.items()})
+        mdata = mudata_of({key: part.to_memory() for key, part in data.mod.items()}, {})
         if not mdata.obs_names.equals(data.obs_names):
             mdata = mdata[data.obs_names].copy()
     mdata.obs = data.obs.copy()
@@ -139,7 +139,7 @@ def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iter
 def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData) -> Iterator[MuData]:
     """MuData of ``modalities``, with the batch of each cell if ``source`` has it; scvi-tools drops it after the block."""
     with without_pulling():
-        mdata = MuData(modalities)
+        mdata = mudata_of(modalities, {})
     copy_batch(model, source, mdata)
     # scvi-tools logs every registration, and the user did not ask for this one
     with restoring_managers(model), quiet("scvi"):

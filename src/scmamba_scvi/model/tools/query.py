@@ -10,7 +10,7 @@ from mudata import MuData
 from scipy import sparse
 
 from ..._columns import has_obs_column
-from ..._compat import scvi_constants, warn, without_pulling
+from ..._compat import mudata_of, scvi_constants, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import parse_coordinates
 from ...pp.overlap import best_overlaps
@@ -174,7 +174,7 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
             f"mudata.MuData({{'atac': adata}})."
         )
     with without_pulling():
-        return MuData({model.kinds[kind]: data})
+        return mudata_of({model.kinds[kind]: data}, {})
 
 
 def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
@@ -198,7 +198,7 @@ def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
 def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:
     """MuData of ``mods`` with cells and columns of ``source``, and a batch if the model needs one."""
     with without_pulling():
-        mdata = MuData(dict(mods))
+        mdata = mudata_of(mods, {})
         has_any = source.obs_names.isin(mdata.obs_names)
         order = source.obs_names[has_any]
         if len(order) < mdata.n_obs:
