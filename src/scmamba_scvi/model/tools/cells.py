@@ -38,6 +38,43 @@ def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
     return kind
 
 
+def named_or_only_kind(
+    model: ModelBase, modality: str | None, data: object, argument: str, name: str = "adata"
+) -> str | None:
+    """Kind as the ``argument`` names it, or the only one of the ``data``, which are called ``name``; `None` if they have several."""
+    if modality is not None:
+        return kind_of(model, modality, argument)
+    kinds = measured_kinds(model, data, name)
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def other_kind(model: ModelBase, than: Sequence[str], argument: str) -> str:
+    """The kind that is not among ``than``, or of two kinds the second if none is; ``argument`` has to say it where several are."""
+    others = [kind for kind in model.kinds if kind not in than] or list(model.kinds)
+    if len(others) > 1 and len(model.kinds) > 2:
+        raise ScmambaError(f"Which modality? Name it: {argument}=..., one of {others}.")
+    return others[-1]
+
+
+def measured_kinds(model: ModelBase, data: object, argument: str = "adata") -> list[str]:
+    """The model's kinds that ``data``, which errors call ``argument``, have; none if they are no data at all."""
+    data = model.adata if data is None else data
+    if isinstance(data, AnnData):
+        return [kind_of_anndata(model, data, argument)]
+    return list(kinds_in(data, model.kinds)) if isinstance(data, MuData) else []
+
+
+def kind_of_anndata(model: ModelBase, adata: AnnData, argument: str = "adata") -> str:
+    """Kind of the modality that an AnnData, which errors call ``argument``, shares features with."""
+    kind = kind_of_features(model, adata)
+    if kind is None:
+        raise ScmambaError(
+            f"None of the features of {argument} (such as {', '.join(map(repr, adata.var_names[:3]))}) is known to the "
+            f"model, whose modalities are {list(model.kinds)}."
+        )
+    return kind
+
+
 def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     """Key of ``kind`` in ``mdata.mod``, which must have it."""
     found = kinds_in(mdata, model.kinds)
@@ -98,12 +135,7 @@ def as_mudata(
         return
     if not isinstance(data, AnnData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
-    kind = kind or kind_of_features(model, data)
-    if kind is None:
-        raise ScmambaError(
-            f"None of the features of {argument} (such as {', '.join(map(repr, data.var_names[:3]))}) is known to the "
-            f"model, whose modalities are {list(model.kinds)}."
-        )
+    kind = kind or kind_of_anndata(model, data, argument)
     data = data.to_memory() if _is_slice_of_file(data) else data
     with temporary_mudata(model, {model.kinds[kind]: data}, data) as wrapped:
         yield wrapped
