@@ -203,8 +203,8 @@ def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:
     """The matrix that holds the counts."""
     if layer is not None and layer not in adata.layers:
         advice = (
-            f"If the counts are in X, put them there too: mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X. setup_mudata and "
-            f"prepare_query_mudata also take layers={{{kind!r}: None}}."
+            f"To use X, pass layers={{{kind!r}: None}}, to setup_mudata or with new data to prepare_query_mudata, or put it "
+            f"there too: mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X."
         )
         raise UnknownNameError(f"layer of mdata[{key!r}]", layer, _layers(adata), advice)
     x = adata.X if layer is None else adata.layers[layer]
