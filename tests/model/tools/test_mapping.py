@@ -350,6 +350,8 @@ def test_a_batch_of_few_cells_gets_no_offset_and_a_warning(model_and_query):
     with pytest.warns(UserWarning, match=r"too small .*'batch_3' \(5\)\. "):
         loaded = SCMAMBA.load_query_data(few, model, accelerator="cpu")
     assert (loaded.module.joint.batch_offset_rna[2] == 0).all()
+    assert loaded._uncorrected_batches() == {2: {"rna": 5, "atac": 5}}
+    assert SCMAMBA.load_query_data(query, model, accelerator="cpu")._uncorrected_batches() == {}
 
 
 def test_a_new_batch_of_which_few_cells_have_a_modality_gets_no_offset_in_it(model_and_query):
@@ -360,6 +362,7 @@ def test_a_new_batch_of_which_few_cells_have_a_modality_gets_no_offset_in_it(mod
         loaded = SCMAMBA.load_query_data(mosaic, model, accelerator="cpu")
     assert (loaded.module.joint.batch_offset_atac[2] == 0).all()
     assert loaded.module.joint.batch_offset_rna[2].norm() > 0
+    assert loaded._uncorrected_batches() == {2: {"atac": 7}}
 
 
 def test_a_query_that_lacks_a_modality_of_three_can_be_trained_and_reported(tmp_path):
