@@ -216,7 +216,7 @@ def without_atac_cells(simulated, folder):
         pytest.param(lambda s, f: s, ["--modality", "rna"], "KIND=KEY", id="modality_without_key"),
         pytest.param(lambda s, f: s, ["--modality", "rna=a", "--modality", "rna=b"], "twice", id="kind_named_twice"),
         pytest.param(lambda s, f: s, ["--modality", "rna=rna", "--modality", "dna=atac"], "'dna'", id="unknown_kind"),
-        pytest.param(lambda s, f: s, ["--layer", "rna=counts"], "counts", id="missing_layer"),
+        pytest.param(lambda s, f: s, ["--layer", "rna=counts"], "Leave --layer out to use X.", id="missing_layer"),
         pytest.param(lambda s, f: s, ["--batch-key", "donor"], "donor", id="missing_batch_column"),
         pytest.param(lambda s, f: s, ["--labels-key", "celltype"], "celltype", id="missing_labels_column"),
         pytest.param(lambda s, f: s, ["--preset", "huge"], "'small'", id="unknown_preset"),
@@ -269,6 +269,12 @@ def test_a_full_disk_is_said_before_training(simulated, tmp_path, monkeypatch):
         pytest.param(
             "modalities={'rna': 'gex', 'atac': ...}.", "--modality rna=gex --modality atac=KEY.", id="modality"
         ),
+        pytest.param(
+            "name it: setup_mudata(mdata, modalities={'rna': 'rna', 'protein': 'ab'}).",
+            "name it: --modality rna=rna --modality protein=ab.",
+            id="not_used",
+        ),
+        pytest.param("also has: X (pass None), 'raw'.", "also has: X (leave --layer out), 'raw'.", id="X"),
         pytest.param("pass require_counts=False.", "pass --no-require-counts.", id="corrected_counts"),
         pytest.param("another folder or pass overwrite=True.", "another folder or pass --overwrite.", id="overwrite"),
         pytest.param("its column, setup_mudata(batch_key=...).", "its column, --batch-key.", id="column"),

@@ -14,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.report import _unmixed, write_report
@@ -100,6 +101,27 @@ def test_cells_that_the_model_cannot_embed_are_left_out_of_the_page(tmp_path):
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
     assert np.isnan(model.get_latent_representation()).all(axis=1).sum() == 40
     assert "190" in write_report(model, tmp_path / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:Batches too small", "ignore:.*zero throughout")
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        pytest.param((190, 10), "'run', here with their cells: 'b' (10).", id="a small one"),
+        pytest.param((100, 100), None, id="large ones"),
+        pytest.param((200,), None, id="one"),
+    ],
+)
+def test_batches_that_are_too_small_to_be_corrected_are_named(model, tmp_path, sizes, said):
+    with without_pulling():
+        mdata = model.adata.copy()
+    mdata.obs["run"] = pd.Categorical(np.repeat([*"ab"][: len(sizes)], sizes))
+    SCMAMBA.setup_mudata(mdata, batch_key="run")
+    of_batches = SCMAMBA(mdata, encoder="linear")
+    of_batches.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    page = Page(write_report(of_batches, tmp_path / "report.html").read_text())
+    found = [text for text in page.texts["b"] if "is not corrected for" in text]
+    assert len(found) == (said is not None) and all(said in text for text in found)
 
 
 def test_the_page_says_when_how_and_with_what_it_was_made(model, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import logging
 import pickle
 import re
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from .errors import ScmambaError
 
@@ -71,11 +72,26 @@ def _allowing_shared_names(modalities: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def devices_docstring() -> Callable[[Callable], Callable]:
-    """scvi-tools' decorator that fills its own description of accelerators and devices into a docstring."""
-    from scvi.utils._docstrings import devices_dsp
+#: What `devices_docstring` fills in: scvi-tools' text, under the same names, lists accelerators that this package does not run on.
+DEVICES_DOCSTRINGS: Final = {
+    "param_accelerator": """accelerator
+    ``"cpu"``, ``"gpu"`` (CUDA), or ``"auto"``: a GPU if there is one.""",
+    "param_devices": """devices
+    How many of them, or a list of their numbers such as ``[1]``; -1 is all, ``"auto"`` one.""",
+}
 
-    return devices_dsp.dedent
+
+def devices_docstring() -> Callable[[Callable], Callable]:
+    """Decorator that fills a description of accelerators and devices into a docstring, as scvi-tools' own does."""
+
+    def fill(function: Callable) -> Callable:
+        text = inspect.cleandoc(function.__doc__ or "")
+        for name, parameter in DEVICES_DOCSTRINGS.items():
+            text = text.replace(f"%({name})s", parameter)
+        function.__doc__ = text
+        return function
+
+    return fill
 
 
 def device_of(accelerator: str, devices: int | list[int] | str) -> Any:

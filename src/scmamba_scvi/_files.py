@@ -164,7 +164,10 @@ def _unwritable(entries: Any, key: Any) -> str | None:
     try:
         with _nullable_strings(), h5py.File("nowhere", "w", driver="core", backing_store=False) as file:
             if isinstance(entries, pd.DataFrame):
-                table = anndata.AnnData(obs=entries[[key]])
+                column = entries[[key]]
+                if not column.index.is_unique:  # as of a gene and its protein; anndata would warn of them as of cells
+                    column = column.set_axis(pd.RangeIndex(len(column)).astype(str))
+                table = anndata.AnnData(obs=column)
                 table.strings_to_categoricals()  # as writing a MuData does
                 entry = table.obs
             anndata.io.write_elem(file, "entry", entry)

@@ -24,12 +24,21 @@ from typing import Final, Literal, get_args
 Kind = Literal["rna", "atac", "protein"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
-#: Keys of ``mdata.mod`` that name a kind, in lower case.
+#: Keys of ``mdata.mod`` that name a kind, in lower case, words joined by ``_``. Short and vague ones (ab, surface, chromatin, tiles)
+#: are not among them: they may be something else.
 MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
     "rna": ("rna", "gex", "expression", "gene_expression"),
-    "atac": ("atac", "peaks", "accessibility", "chromatin_accessibility"),
-    "protein": ("protein", "proteins", "prot", "adt"),
-}
+    "atac": ("atac", "peaks", "atac_peaks", "accessibility", "chromatin_accessibility"),
+    "protein": (
+        "protein", "proteins", "prot", "adt", "adts", "antibody", "antibodies", "antibody_capture", "surface_protein",
+        "surface_proteins",
+    ),
+}  # fmt: skip
+#: Keys that name what is of no kind, written likewise: samples, guides and receptors of cells.
+OTHER_NAMES: Final = (
+    "hto", "htos", "hashtag", "hashtags", "hashing", "cmo", "multiplexing_capture", "crispr", "crispr_guide_capture",
+    "guide", "guides", "gdo", "vdj", "airr", "tcr", "bcr",
+)  # fmt: skip
 #: From ``var["feature_types"]``, as 10x writes it, to the kind.
 FEATURE_TYPES: Final[dict[str, Kind]] = {"Gene Expression": "rna", "Peaks": "atac", "Antibody Capture": "protein"}
 #: What others write there, in lower case; as keys of ``mdata.mod`` these may be something else, such as gene activity.
@@ -38,7 +47,17 @@ TYPES_IN_WORDS: Final[dict[str, Kind]] = {"gene": "rna", "genes": "rna", "mrna":
 
 def kind_of_key(key: str) -> Kind | None:
     """Kind of the modality with this key of ``mdata.mod``; `None` if the key does not tell it."""
-    return next((kind for kind, names in MODALITY_NAMES.items() if key.lower() in names), None)
+    return next((kind for kind, names in MODALITY_NAMES.items() if _joined(key) in names), None)
+
+
+def is_of_no_kind(key: str) -> bool:
+    """Whether the modality with this key, or this type of features, is known and no model takes it."""
+    return _joined(key) in OTHER_NAMES
+
+
+def _joined(name: str) -> str:
+    """A name in lower case, with its words joined by ``_``."""
+    return name.lower().replace(" ", "_").replace("-", "_")
 
 
 # Keys under which `workflow` and the command line write into the user's data; all have "scmamba" in their name.

@@ -30,6 +30,7 @@ from .errors import ScmambaError
 from .metrics import other_modality
 from .metrics.by_type import CELLS_OF_GROUP, IN_PERCENT, judged, lie_apart, name_groups
 from .metrics.graph import nearest
+from .model.fitting.joint_embedding import MIN_CELLS_OF_BATCH
 from .model.inputs.kinds import kinds_in
 from .pl.coloring import can_color
 from .workflow import validation_scores
@@ -49,7 +50,8 @@ APART_BATCH = 0.6
 MAX_CELLS, NEIGHBORS = 5_000, 30
 #: What is looked at, for a page that found nothing.
 CHECKS: Final = (
-    "match scores, modalities that lie apart, number of pairs, batches that lie apart, coordinates of features"
+    "match scores, modalities that lie apart, number of pairs, batches that lie apart or are too small to be corrected, "
+    "coordinates of features"
 )
 #: Pixels of an inch on the screen and in the file: sharp also where a screen has two points per pixel.
 SCREEN, DPI = 96, 192
@@ -118,6 +120,7 @@ def write_report(
         headline=_headline(mdata, model, scores),
         notes=[
             *_lie_apart(mdata, model, labels_key),
+            *_uncorrected(model),
             *_unmixed(mdata, model),
             *_notes(mdata, model, scores, agreement),
         ],
@@ -199,6 +202,18 @@ def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterato
                 f"{IN_PERCENT}. Cluster and compare cells in the joint embedding, as the panels of clusters do. More cells with "
                 f"both modalities help.",
             )  # fmt: skip
+
+
+def _uncorrected(model: SCMAMBA) -> Iterator[tuple[str, str]]:
+    """Batches that the joint embedding is not corrected for, and what to try."""
+    if found := model._uncorrected_batches():
+        yield (
+            f"The joint embedding is not corrected for these of {model.batch_key!r}, here with their cells: "
+            f"{model._name_batches(found)}.",
+            f"An offset is estimated from at least {MIN_CELLS_OF_BATCH} cells of a batch, of those trained on if any were. Check "
+            f"that the column names the batches. A sample of few cells can be left out, or put together with one that was "
+            f"processed alike.",
+        )
 
 
 def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:

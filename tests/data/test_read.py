@@ -231,10 +231,8 @@ def test_a_feature_without_a_type_is_named(multiome, missing):
 
 
 def test_types_of_features_that_are_not_known_are_named_with_those_that_are(tmp_path, multiome):
-    adata = joined(multiome, ("Gene Activity", "ATAC peaks"))
-    says = (
-        r"var\['feature_types'\] holds 'Gene Activity', 'ATAC peaks', none .* known are 'Gene Expression', 'Peaks', .*"
-    )
+    adata = joined(multiome, ("Gene Activity", "open windows"))
+    says = r"var\['feature_types'\] holds 'Gene Activity', 'open windows', none .* known are 'Gene Expression', 'Peaks', .*"
     renamed = r"replace\(\{'Gene Activity': 'Gene Expression', "
     with pytest.raises(ScmambaError, match=says + renamed) as error:
         read(adata)

@@ -25,6 +25,8 @@ REPLACEMENTS: Final = (
     (r"read\(\{'(\w+)': '([^']+)', '(\w+)': '([^']+)'\}\)", r"\1=\2 \3=\4"),
     (r"annotate_genome\(mdata, gtf=\.\.\., modality=\.\.\.\)", "--modality rna=KEY"),
     (r"(?:setup_mudata|annotate_genome)\((?:mdata, )?([^()]*)\)", r"\1"),
+    (r"To use X, pass layers=\{'\w+': None\}, .* = mdata\['.*'\]\.X\.", "Leave --layer out to use X."),
+    (r"X \(pass None\)", "X (leave --layer out)"),
     (r"\brequire_counts=False", "--no-require-counts"),
     (r"\boverwrite=True", "--overwrite"),
     (r"\blayers=\{([^}]*)\}", lambda match: _as_options("--layer", match[1], "LAYER")),

@@ -110,4 +110,4 @@ def _proteins(adata: AnnData, key: str) -> AnnData:
 
 def _kind_of_type(name: str) -> str | None:
     """Kind that a type of features stands for."""
-    return FEATURE_TYPES.get(name) or kind_of_key(name.replace(" ", "_")) or TYPES_IN_WORDS.get(name.lower())
+    return FEATURE_TYPES.get(name) or kind_of_key(name) or TYPES_IN_WORDS.get(name.lower())

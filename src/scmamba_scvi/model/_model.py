@@ -162,7 +162,8 @@ class SCMAMBA(
         modalities
             From kind (``"rna"``, ``"atac"``, ``"protein"``; ``"rna_layer"`` as in other models is understood) to key of
             ``mdata.mod``. `None` recognises them by key
-            (rna, gex, expression; atac, peaks, accessibility; protein, prot, adt) or by ``var["feature_types"]``.
+            (rna, gex, expression; atac, peaks, accessibility; protein, prot, adt, antibody) or by ``var["feature_types"]``;
+            one whose kind is not known is named in a warning.
         layers
             From kind to the layer with raw counts; a kind that is not named uses ``.X``.
         batch_key

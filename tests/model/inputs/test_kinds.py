@@ -1,8 +1,12 @@
 """Modalities are recognised by key or by the types of their features, in one order."""
 
-import pytest
-from shapes import mudata_of, poisson
+import warnings
 
+import pytest
+from logged import logged
+from shapes import fitted, mudata_of, poisson
+
+from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.model.inputs.kinds import resolve_modalities
 
@@ -15,7 +19,12 @@ def data(*keys):
     ("keys", "found"),
     [
         pytest.param(("peaks", "GEX"), {"rna": "GEX", "atac": "peaks"}, id="other names in another order"),
-        pytest.param(("adt", "spatial", "rna"), {"rna": "rna", "protein": "adt"}, id="one that is no kind"),
+        pytest.param(("rna", "antibody"), {"rna": "rna", "protein": "antibody"}, id="antibodies"),
+        pytest.param(
+            ("Gene Expression", "Surface-Protein"),
+            {"rna": "Gene Expression", "protein": "Surface-Protein"},
+            id="words apart",
+        ),
     ],
 )
 def test_kinds_are_recognised_by_key(keys, found):
@@ -37,7 +46,78 @@ def test_the_names_of_other_models_are_understood():
 
 
 def test_gene_activity_beside_expression_is_not_taken_for_it():
-    assert resolve_modalities(data("rna", "atac", "gene"), None) == {"rna": "rna", "atac": "atac"}
+    with pytest.warns(UserWarning, match=r"mdata\['gene'\] is not used"):
+        assert resolve_modalities(data("rna", "atac", "gene"), None) == {"rna": "rna", "atac": "atac"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        pytest.param(
+            ("rna", "atac", "ab"),
+            "mdata['ab'] is not used: its kind is not known. If it is protein, name it: "
+            "setup_mudata(mdata, modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}).",
+            id="proteins",
+        ),
+        pytest.param(
+            ("prot", "gex", "tiles"),
+            "mdata['tiles'] is not used: its kind is not known. If it is atac, name it: "
+            "setup_mudata(mdata, modalities={'rna': 'gex', 'atac': 'tiles', 'protein': 'prot'}).",
+            id="accessibility",
+        ),
+        pytest.param(
+            ("rna", "atac", "ab", "spatial"),
+            "mdata['ab'] and mdata['spatial'] are not used: their kinds are not known. If one is protein, name it: "
+            "setup_mudata(mdata, modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}).",
+            id="two",
+        ),
+    ],
+)
+def test_a_modality_of_a_kind_that_is_not_known_is_named_once(keys, message):
+    mdata = data(*keys)
+    with pytest.warns(UserWarning) as warned:
+        SCMAMBA.setup_mudata(mdata)
+    assert [str(w.message) for w in warned if "not used" in str(w.message)] == [message]
+    assert warned[0].filename == __file__
+
+
+def test_only_the_users_own_setup_names_it(tmp_path):
+    """What a model does with its data, with a copy, with new cells and with a file says nothing of it again."""
+    mdata = mudata_of({"rna": poisson(60, 30), "atac": poisson(60, 20), "ab": poisson(60, 10)})
+    with pytest.warns(UserWarning, match="not used"):
+        model = fitted(mdata)
+    with warnings.catch_warnings(record=True) as later:
+        warnings.simplefilter("always")
+        model.get_latent_representation(mdata.copy())
+        SCMAMBA.load_query_data(mdata.copy(), model)
+        model.save(tmp_path / "model")
+        SCMAMBA.load(tmp_path / "model", mdata.copy())
+        SCMAMBA.setup_mudata(mdata, modalities=model.kinds)  # left out on purpose
+    assert not [w for w in later if "not used" in str(w.message)]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(("rna", "atac", "HTO"), id="hashtags"),
+        pytest.param(("rna", "atac", "CRISPR Guide Capture"), id="guides"),
+        pytest.param(("rna", "atac", "prot", "gene activity"), id="beside all kinds"),
+    ],
+)
+def test_what_no_model_takes_is_only_logged(keys):
+    mdata = data(*keys)
+    with logged() as lines, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve_modalities(mdata, None)
+    assert lines == [f"mdata[{keys[-1]!r}] is not used."]
+
+
+def test_hashtags_are_known_by_the_types_of_features():
+    mdata = data("rna", "atac", "tags")
+    mdata["tags"].var["feature_types"] = "Multiplexing Capture"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve_modalities(mdata, None)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """The cells that a method is called with."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from shapes import fitted, mudata_of, poisson
 
+from scmamba_scvi import SCMAMBA
+from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.model.tools.cells import (
     as_mudata,
@@ -95,3 +99,54 @@ def test_an_anndata_is_wrapped_for_the_time_of_the_block_and_left_as_it_is(train
 def test_restricted_data_have_nothing_but_the_modalities_named(trained):
     with restricted_to(trained, trained.adata, ["atac"]) as part:
         assert list(part.mod) == ["atac"] and part.n_obs == trained.adata["atac"].n_obs
+
+
+@pytest.fixture(scope="module")
+def of_proteins():
+    """A model of genes and proteins, four of which have the name of their gene, and of a gene that no cell has."""
+    counts = {"rna": poisson(80, 30), "protein": poisson(80, 8, mean=3)}
+    counts["rna"][:, 0] = 0
+    mdata = mudata_of(counts)
+    mdata["protein"].var_names = [*mdata["rna"].var_names[:4], *mdata["protein"].var_names[4:]]
+    with without_pulling():
+        mdata = type(mdata)(dict(mdata.mod))
+    mdata.obs["type"] = [f"type {i % 2}" for i in range(80)]
+    with pytest.warns(UserWarning, match="1 of 30 features are zero throughout"):
+        return fitted(mdata)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda model, few, _: model.get_latent_representation(few), id="embed"),
+        pytest.param(lambda model, few, _: model.get_latent_representation(few["rna"]), id="embed an AnnData"),
+        pytest.param(lambda model, few, _: model.train_classifier(labels_key="type"), id="train a classifier"),
+        pytest.param(lambda model, few, _: SCMAMBA.load_query_data(few, model), id="map"),
+        pytest.param(lambda model, few, folder: _loaded(model, few, folder), id="load"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:var_names are not unique")  # as mudata says of the user's data
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_features_that_few_cells_lack_and_shared_names_are_said_at_setup_only(of_proteins, use, is_turned, tmp_path):
+    """Among ten cells most genes are zero, and the parts of data that were set up have the names that these have."""
+    with without_pulling():
+        few = of_proteins.adata[:10].copy()
+        if is_turned:  # an order of cells that no modality has
+            few = type(few)({"protein": few["protein"][::-1].copy(), "rna": few["rna"].copy()})
+            few = few[few.obs_names[[*range(5, 10), *range(5)]]].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        use(of_proteins, few, tmp_path)
+
+
+def test_cells_without_a_count_are_said_of_new_data_too(of_proteins):
+    with without_pulling():
+        few = of_proteins.adata[:10].copy()
+    few["rna"].X = few["rna"].X * 0
+    with pytest.warns(UserWarning, match=r"mdata\['rna'\].X: 10 of 10 cells are zero throughout. They are kept."):
+        of_proteins.get_latent_representation(few)
+
+
+def _loaded(model, few, folder):
+    model.save(folder / "model")
+    SCMAMBA.load(folder / "model", few)

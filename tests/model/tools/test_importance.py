@@ -99,16 +99,31 @@ def test_patches_sum_their_features_and_the_order_of_cells_does_not_matter(typed
         pytest.param({"groupby": "cell_type", "groups": []}, "groups is empty", id="no group"),
         pytest.param({"groupby": "cell_type", "level": "genes"}, "Unknown level", id="level"),
         pytest.param({"groupby": "one"}, "has 1 groups", id="nothing to compare with"),
-        pytest.param({"groupby": "few"}, "Group 'a' of 'few' has 1 cells", id="a label with one cell"),
+        pytest.param({"groupby": "few", "groups": ["a"]}, "Group 'a' of 'few' has 1 cells", id="a label with one cell"),
+        pytest.param({"groupby": "few"}, "No group of 'few' can be explained", id="one cell beside one group"),
+        pytest.param({"groupby": "cell"}, "No group of 'cell' can be explained", id="a label for each cell"),
     ],
 )
 def test_what_cannot_be_explained_is_named(typed, arguments, message):
     model, mdata = typed
     new = mdata["rna"].copy()
-    new.obs["one"] = "x"
+    new.obs["one"], new.obs["cell"] = "x", new.obs_names
     new.obs["few"] = np.where(np.arange(new.n_obs) == 0, "a", "b")
     with pytest.raises(ScmambaError, match=message):
         model.get_region_importance(new, modality="rna", **arguments)
+
+
+def test_a_rare_type_does_not_keep_the_others_from_being_explained(typed):
+    model, mdata = typed
+    new = mdata["rna"].copy()
+    new.obs["rare"] = np.where(np.arange(new.n_obs) < 3, "ILC", mdata.obs["cell_type"].astype(str))
+    asked = {"groupby": "rare", "n_steps": 1, "max_cells": 20, "level": "patches"}
+    with pytest.warns(UserWarning, match=r"not explained: 'ILC' \(3 cells\). A mean needs 5") as warned:
+        found = model.get_region_importance(new, **asked)
+    assert len(warned) == 1
+    groups = ["type_1", "type_2", "type_3"]
+    assert found["group"].unique().tolist() == groups
+    assert found.equals(model.get_region_importance(new, groups=groups, **asked))
 
 
 def test_a_group_named_twice_or_by_its_number_is_explained_once(typed):

@@ -171,7 +171,7 @@ def test_a_repeated_feature_is_named(trained):
 
 def test_cells_of_the_asked_modality_alone_are_refused(trained):
     with pytest.raises(ScmambaError, match="nothing but atac to impute atac from"):
-        trained.impute(trained.adata["atac"].copy(), features=trained.feature_names("atac")[:1])
+        trained.impute(trained.adata["atac"].copy(), modality="atac", features=trained.feature_names("atac")[:1])
 
 
 def test_blocks_without_a_feature_are_refused(trained):

@@ -7,6 +7,7 @@ import pytest
 import scvi
 import torch
 from anndata import AnnData
+from logged import logged
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA
@@ -19,7 +20,6 @@ from scmamba_scvi.nn.joint import JointEmbedding
 from scmamba_scvi.report import write_report
 
 QUICK = {"max_epochs": 4, "enable_progress_bar": False, "accelerator": "cpu"}
-pytestmark = pytest.mark.filterwarnings("ignore:.*zero throughout:UserWarning")
 
 
 def part(mdata, keep):
@@ -111,7 +111,7 @@ def test_missing_features_are_zero_marked_and_counted(model_and_query):
     whole = SCMAMBA.load_query_data(query, model, accelerator="cpu").get_latent_representation()
     assert transfer(model, z, query) > transfer(model, whole, query) - 0.1
     fewer = mudata.MuData({"rna": query["rna"][:, :100].copy()})
-    with pytest.raises(ScmambaError, match="100 of the 400 features.*25%.*min_coverage=0.25 or lower"):
+    with pytest.raises(ScmambaError, match=r"100 of the 400 features.*25%.*min_coverage=...\), 0.25 or"):
         SCMAMBA.prepare_query_mudata(fewer, model)
     assert SCMAMBA.prepare_query_mudata(fewer, model, min_coverage=0.2).n_obs == query.n_obs
 
@@ -317,7 +317,13 @@ def test_a_query_without_a_batch_is_a_new_one_where_batches_are_numbers(mdata, q
     model = SCMAMBA(mdata, encoder="linear")
     model.train(**quick)
     rna = mdata["rna"].copy()
-    assert SCMAMBA.load_query_data(rna, model, accelerator="cpu").batches.tolist() == [1, 2, 3]
+    with logged() as lines:
+        assert SCMAMBA.load_query_data(rna, model, accelerator="cpu").batches.tolist() == [1, 2, 3]
+    assert lines == ["The data have no obs['donor']: all 200 cells are taken as one new batch, 3."]
+    rna.obs["donor"] = 1
+    with logged() as lines:
+        SCMAMBA.load_query_data(rna, model, accelerator="cpu")
+    assert not lines
 
 
 def test_training_on_the_query_leaves_the_reference_where_it_is(model_and_query, tmp_path):
@@ -344,6 +350,8 @@ def test_a_batch_of_few_cells_gets_no_offset_and_a_warning(model_and_query):
     with pytest.warns(UserWarning, match=r"too small .*'batch_3' \(5\)\. "):
         loaded = SCMAMBA.load_query_data(few, model, accelerator="cpu")
     assert (loaded.module.joint.batch_offset_rna[2] == 0).all()
+    assert loaded._uncorrected_batches() == {2: {"rna": 5, "atac": 5}}
+    assert SCMAMBA.load_query_data(query, model, accelerator="cpu")._uncorrected_batches() == {}
 
 
 def test_a_new_batch_of_which_few_cells_have_a_modality_gets_no_offset_in_it(model_and_query):
@@ -354,6 +362,7 @@ def test_a_new_batch_of_which_few_cells_have_a_modality_gets_no_offset_in_it(mod
         loaded = SCMAMBA.load_query_data(mosaic, model, accelerator="cpu")
     assert (loaded.module.joint.batch_offset_atac[2] == 0).all()
     assert loaded.module.joint.batch_offset_rna[2].norm() > 0
+    assert loaded._uncorrected_batches() == {2: {"atac": 7}}
 
 
 def test_a_query_that_lacks_a_modality_of_three_can_be_trained_and_reported(tmp_path):

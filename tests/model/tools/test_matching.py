@@ -167,7 +167,12 @@ def test_without_held_out_pairs_a_warning_says_that_confidence_is_not_calibrated
     ("arguments", "error", "message"),
     [
         pytest.param({"reference_modality": "protein"}, UnknownNameError, "reference_modality 'protein'", id="unknown"),
-        pytest.param({"query_modality": "atac"}, ScmambaError, "both are atac: name two of", id="twice the same"),
+        pytest.param(
+            {"query_modality": "atac", "reference_modality": "atac"},
+            ScmambaError,
+            "both are atac: name two of",
+            id="twice the same",
+        ),
         pytest.param({"k": 301}, ScmambaError, "between 1 and the 300 reference cells.*301", id="k beyond the cells"),
         pytest.param({"k": 0}, ScmambaError, "k must be at least 1", id="k of nothing"),
         pytest.param({"adata": np.eye(3)}, ScmambaError, "adata must be a MuData, or an AnnData", id="an array"),
@@ -182,4 +187,4 @@ def test_errors_name_what_is_wrong(trained, arguments, error, message):
 
 def test_an_anndata_of_another_modality_is_answered_with_the_features_it_lacks(trained):
     with pytest.raises(ScmambaError, match=r"features of mdata\['rna'\] are not those of the model"):
-        trained.match_cells(trained.adata["atac"].copy(), k=1)
+        trained.match_cells(trained.adata["atac"].copy(), query_modality="rna", k=1)

@@ -127,19 +127,40 @@ class FittingMixin(ModelBase):
         """Name the batches that are too small, in one modality or in all, to be corrected for: cells per modality."""
         if not small:
             return
+        warn(
+            f"Batches too small to be corrected in the joint embedding: {self._name_batches(small)}. The offset of a batch in a "
+            f"modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on if any were. "
+            f"Check that {self.batch_key!r} is the column of the batches."
+        )
+
+    def _name_batches(self, cells_of: Mapping[int, Mapping[str, int]]) -> str:
+        """The first batches with their numbers of cells, per modality where these differ."""
         named = []
-        for number, sizes in list(small.items())[:3]:
+        for number, sizes in list(cells_of.items())[:3]:
             is_whole = len(sizes) == len(self.modalities_) and len(set(sizes.values())) == 1
             cells = [
                 f"{size}" if is_whole else f"{size} with {self.modalities_[kind]!r}" for kind, size in sizes.items()
             ]
-            named.append(f"{self.batches[number]!r} ({', '.join(dict.fromkeys(cells))})")
-        more = f" and {len(small) - 3:,} more" if len(small) > 3 else ""
-        warn(
-            f"Batches too small to be corrected in the joint embedding: {', '.join(named)}{more}. The offset of a batch in a "
-            f"modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on if any were. "
-            f"Check that {self.batch_key!r} is the column of the batches."
-        )
+            named.append(f"{self._batch_categories[number]!r} ({', '.join(dict.fromkeys(cells))})")
+        return ", ".join(named) + (f" and {len(cells_of) - 3:,} more" if len(cells_of) > 3 else "")
+
+    def _uncorrected_batches(self) -> dict[int, dict[str, int]]:
+        """Batches of the data for which the joint embedding has no offset in a modality: cells per modality that have it."""
+        manager = self.adata_manager
+        if not self._corrects_batches or self.module.joint is None or BATCH_KEY not in manager.data_registry:
+            return {}
+        batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
+        found: dict[int, dict[str, int]] = {}
+        for kind in kinds_in(manager.adata, self.modalities_):
+            offsets = self.module.joint.get_buffer(f"batch_offset_{kind}").cpu().numpy()
+            present = manager.matrix(kind).present(np.arange(len(batches)))
+            numbers, sizes = np.unique(batches[present], return_counts=True)
+            if len(numbers) == 1 and not offsets.any() and sizes[0] >= MIN_CELLS_OF_BATCH:
+                continue  # all cells are of one batch: there is nothing to correct
+            for number, size in zip(numbers.tolist(), sizes.tolist(), strict=True):
+                if not offsets[min(number, self.n_batches_)].any():
+                    found.setdefault(number, {})[kind] = size
+        return found
 
     @torch.inference_mode()
     def _fit_to_validation(self, cells: np.ndarray, held_out: np.ndarray) -> None:

@@ -29,8 +29,12 @@ def check_mudata(
     layers: Mapping[str, str | None],
     *,
     require_counts: bool,
+    warn_of_features: bool = True,
 ) -> None:
-    """Check what later steps take for granted about the cells and matrices of ``modalities``."""
+    """Check what later steps take for granted about the cells and matrices of ``modalities``.
+
+    Without ``warn_of_features``, features that no cell has are usual, as in a few cells of those that a model was made for.
+    """
     if mdata.axis == 1:
         raise ScmambaError(
             "This MuData holds different cells of the same features (axis=1), and modalities of the same cells are needed: "
@@ -44,7 +48,14 @@ def check_mudata(
             )
     for kind, key in modalities.items():
         check_names(mdata.mod[key], f"mdata[{key!r}]")
-        check_matrix(mdata.mod[key], kind, key, layers.get(kind), require_counts=require_counts)
+        check_matrix(
+            mdata.mod[key],
+            kind,
+            key,
+            layers.get(kind),
+            require_counts=require_counts,
+            warn_of_features=warn_of_features,
+        )
     in_modalities = pd.Index([]).append([modality.obs_names for modality in mdata.mod.values()]).unique()
     alone, unlisted = mdata.obs_names.difference(in_modalities), in_modalities.difference(mdata.obs_names)
     for cells, what in (
@@ -130,7 +141,9 @@ def check_names(adata: AnnData, where: str) -> None:
             )
 
 
-def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool) -> None:
+def check_matrix(
+    adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, warn_of_features: bool = True
+) -> None:
     """Values are finite, not negative and, where counts are needed, whole numbers."""
     where = f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
     x = matrix_of(adata, kind, key, layer)
@@ -143,7 +156,7 @@ def check_matrix(adata: AnnData, kind: str, key: str, layer: str | None, *, requ
         row, column = block.nonzero()
         seen[column] = True
         n_empty += block.shape[0] - len(np.unique(row))
-    n_all_zero = int((~seen).sum())
+    n_all_zero = int((~seen).sum()) if warn_of_features else 0
     counted = [(n_empty, adata.n_obs, "cells"), (n_all_zero, adata.n_vars, "features")]
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
     if empty:
@@ -190,8 +203,8 @@ def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:
     """The matrix that holds the counts."""
     if layer is not None and layer not in adata.layers:
         advice = (
-            f"If the counts are in X, put them there too: mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X. setup_mudata and "
-            f"prepare_query_mudata also take layers={{{kind!r}: None}}."
+            f"To use X, pass layers={{{kind!r}: None}}, to setup_mudata or with new data to prepare_query_mudata, or put it "
+            f"there too: mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X."
         )
         raise UnknownNameError(f"layer of mdata[{key!r}]", layer, _layers(adata), advice)
     x = adata.X if layer is None else adata.layers[layer]

@@ -1,12 +1,17 @@
 """Which modality of a MuData is RNA, accessibility or protein."""
 
+import logging
 from collections.abc import Mapping
 
 from anndata import AnnData
 from mudata import MuData
 
-from ..._keys import FEATURE_TYPES, KINDS, kind_of_key
+from ..._compat import warn
+from ..._keys import FEATURE_TYPES, KINDS, is_of_no_kind, kind_of_key
 from ...errors import ScmambaError, UnknownNameError
+
+# below scvi-tools' logger: `scvi.settings.verbosity` is for it too
+logger = logging.getLogger(f"scvi.{__name__}")
 
 
 def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
@@ -28,6 +33,8 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
             f"At least two modalities are needed, found {found or 'none'} among the keys {list(mdata.mod)}. "
             f"Name them: setup_mudata(mdata, modalities={{'rna': ..., 'atac': ...}}); kinds are {', '.join(KINDS)}."
         )
+    if modalities is None:
+        _say_what_is_left_out(mdata, found)
     return {kind: found[kind] for kind in KINDS if kind in found}
 
 
@@ -59,6 +66,31 @@ def _recognise_kinds(mdata: MuData) -> dict[str, str]:
     return found
 
 
+def _say_what_is_left_out(mdata: MuData, found: Mapping[str, str]) -> None:
+    """Warn of modalities that may be meant, as no key and no types of features tell their kind; log which others are not used."""
+    missing = [kind for kind in KINDS if kind not in found]
+    left_out = {key: adata for key, adata in mdata.mod.items() if key not in found.values()}
+    unknown = [key for key, adata in left_out.items() if missing and adata.n_vars and not _is_of_no_kind(key, adata)]
+    for key in left_out.keys() - set(unknown):
+        logger.info(f"mdata[{key!r}] is not used.")
+    if not unknown:
+        return
+    named = {**found, missing[0]: unknown[0]}
+    listed = ", ".join(f"{kind!r}: {named[kind]!r}" for kind in KINDS if kind in named)
+    several = len(unknown) > 1
+    warn(
+        f"{' and '.join(f'mdata[{key!r}]' for key in unknown)} {'are' if several else 'is'} not used: "
+        f"{'their kinds are' if several else 'its kind is'} not known. If {'one' if several else 'it'} is {missing[0]}, name it: "
+        f"setup_mudata(mdata, modalities={{{listed}}})."
+    )
+
+
+def _is_of_no_kind(key: str, adata: AnnData) -> bool:
+    """Whether a modality is known to hold something else, by its key or the types of its features."""
+    types = _types_of(adata)
+    return is_of_no_kind(key) or (bool(types) and all(map(is_of_no_kind, types)))
+
+
 def how_to_make_mudata(data: object) -> str:
     """What to do with something that is no MuData, where one is needed."""
     types = data.var["feature_types"].nunique() if isinstance(data, AnnData) and "feature_types" in data.var else 0
@@ -69,5 +101,10 @@ def how_to_make_mudata(data: object) -> str:
 
 def kind_of_modality(key: str, adata: AnnData) -> str | None:
     """Kind of one modality by its key or the types of its features; `None` if neither says it."""
-    types = set(adata.var["feature_types"].astype(str)) if "feature_types" in adata.var else set()
+    types = _types_of(adata)
     return kind_of_key(key) or (FEATURE_TYPES.get(types.pop()) if len(types) == 1 else None)
+
+
+def _types_of(adata: AnnData) -> set[str]:
+    """Types of the features, where ``var`` has them as 10x writes them."""
+    return set(adata.var["feature_types"].astype(str)) if "feature_types" in adata.var else set()

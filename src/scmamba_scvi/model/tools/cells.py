@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import has_obs_column, in_order_of, obs_column
-from ..._compat import quiet, restoring_managers, without_pulling
+from ..._compat import mudata_of, quiet, restoring_managers, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_names
@@ -35,6 +35,43 @@ def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
         raise ScmambaError(f"{argument} must be one modality here, not 'joint': name one of {list(model.kinds)}.")
     if kind not in model.kinds:
         raise UnknownNameError(argument, modality, [*model.kinds, *model.kinds.values()])
+    return kind
+
+
+def named_or_only_kind(
+    model: ModelBase, modality: str | None, data: object, argument: str, name: str = "adata"
+) -> str | None:
+    """Kind as the ``argument`` names it, or the only one of the ``data``, which are called ``name``; `None` if they have several."""
+    if modality is not None:
+        return kind_of(model, modality, argument)
+    kinds = measured_kinds(model, data, name)
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def other_kind(model: ModelBase, than: Sequence[str], argument: str) -> str:
+    """The kind that is not among ``than``, or of two kinds the second if none is; ``argument`` has to say it where several are."""
+    others = [kind for kind in model.kinds if kind not in than] or list(model.kinds)
+    if len(others) > 1 and len(model.kinds) > 2:
+        raise ScmambaError(f"Which modality? Name it: {argument}=..., one of {others}.")
+    return others[-1]
+
+
+def measured_kinds(model: ModelBase, data: object, argument: str = "adata") -> list[str]:
+    """The model's kinds that ``data``, which errors call ``argument``, have; none if they are no data at all."""
+    data = model.adata if data is None else data
+    if isinstance(data, AnnData):
+        return [kind_of_anndata(model, data, argument)]
+    return list(kinds_in(data, model.kinds)) if isinstance(data, MuData) else []
+
+
+def kind_of_anndata(model: ModelBase, adata: AnnData, argument: str = "adata") -> str:
+    """Kind of the modality that an AnnData, which errors call ``argument``, shares features with."""
+    kind = kind_of_features(model, adata)
+    if kind is None:
+        raise ScmambaError(
+            f"None of the features of {argument} (such as {', '.join(map(repr, adata.var_names[:3]))}) is known to the "
+            f"model, whose modalities are {list(model.kinds)}."
+        )
     return kind
 
 
@@ -98,12 +135,7 @@ def as_mudata(
         return
     if not isinstance(data, AnnData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
-    kind = kind or kind_of_features(model, data)
-    if kind is None:
-        raise ScmambaError(
-            f"None of the features of {argument} (such as {', '.join(map(repr, data.var_names[:3]))}) is known to the "
-            f"model, whose modalities are {list(model.kinds)}."
-        )
+    kind = kind or kind_of_anndata(model, data, argument)
     data = data.to_memory() if _is_slice_of_file(data) else data
     with temporary_mudata(model, {model.kinds[kind]: data}, data) as wrapped:
         yield wrapped
@@ -117,7 +149,7 @@ def _is_slice_of_file(data: MuData | AnnData) -> bool:
 def _in_memory(data: MuData) -> MuData:
     """Copy in memory, with the cells in their order."""
     with without_pulling():
-        mdata = MuData({key: part.to_memory() for key, part in data.mod.items()})
+        mdata = mudata_of({key: part.to_memory() for key, part in data.mod.items()}, {})
         if not mdata.obs_names.equals(data.obs_names):
             mdata = mdata[data.obs_names].copy()
     mdata.obs = data.obs.copy()
@@ -139,7 +171,7 @@ def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iter
 def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData) -> Iterator[MuData]:
     """MuData of ``modalities``, with the batch of each cell if ``source`` has it; scvi-tools drops it after the block."""
     with without_pulling():
-        mdata = MuData(modalities)
+        mdata = mudata_of(modalities, {})
     copy_batch(model, source, mdata)
     # scvi-tools logs every registration, and the user did not ask for this one
     with restoring_managers(model), quiet("scvi"):

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from ..._arguments import check_count
 from ..._columns import obs_column
-from ...errors import ScmambaError, UnknownNameError
+from ..._compat import warn
+from ..._keys import KINDS
+from ...errors import MOST_NAMES, ScmambaError, UnknownNameError
 from ...nn.attribution import integrated_gradients
 from ...ops.csr import column_sums
 from ...pp import FeatureLayout
 from ..inputs.matrices import in_parts
 from ..inputs.sampling import sample
-from .cells import as_mudata, key_of, kind_of
+from .cells import as_mudata, key_of, kind_of, measured_kinds
 from .embedding import EmbeddingMixin
 
 #: The mean of fewer cells says more about these cells than about their group.
@@ -33,7 +35,7 @@ class ImportanceMixin(EmbeddingMixin):
         adata: MuData | AnnData | None = None,
         *,
         groupby: str,
-        modality: str = "atac",
+        modality: str | None = None,
         groups: Sequence[str] | None = None,
         level: str = "features",
         max_cells: int = 200,
@@ -57,9 +59,11 @@ class ImportanceMixin(EmbeddingMixin):
         groupby
             Column of ``obs`` with the groups.
         modality
-            Kind, or key of ``mdata.mod``.
+            Kind, or key of ``mdata.mod``. `None`: that of an AnnData; of a MuData accessibility, or where it has none RNA, both of
+            which have a place on the genome.
         groups
-            Groups to explain, each against all other cells with a group. `None`: all.
+            Groups to explain, each against all other cells with a group. `None`: all but those that are too small, with a
+            warning that names them.
         level
             ``"features"`` or ``"patches"``, whose importance is the sum over their features.
         max_cells
@@ -81,7 +85,8 @@ class ImportanceMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            Fewer than two groups, a group with fewer than 5 cells that have the modality, or the model is not trained.
+            Fewer than two groups; one of ``groups``, or every group, with fewer than 5 cells that have the modality; or the model
+            is not trained.
         UnknownNameError
             No such column, group, modality or level.
 
@@ -101,7 +106,7 @@ class ImportanceMixin(EmbeddingMixin):
             raise UnknownNameError("level", level, ("features", "patches"))
         for name, count in (("max_cells", max_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
             check_count(name, count)
-        kind, seed = kind_of(self, modality), settings.seed or 0
+        kind, seed = self._kind_to_explain(adata, modality), settings.seed or 0
         with as_mudata(self, adata, kind) as mdata:
             key_of(self, mdata, kind)
             matrix = self.get_anndata_manager(self._validate_anndata(mdata), required=True).matrix(kind)
@@ -128,6 +133,13 @@ class ImportanceMixin(EmbeddingMixin):
             tables.append(_by_feature(features, group, mean - mean_outside))
         table = pd.concat(tables, ignore_index=True)
         return table if level == "features" else _by_patch(table, self.layouts[kind])
+
+    def _kind_to_explain(self, adata: object, modality: str | None) -> str:
+        """Kind as named, or the one of these cells that has regions."""
+        if modality is not None:
+            return kind_of(self, modality)
+        kinds = measured_kinds(self, adata) or self.kinds
+        return next(kind for kind in ("atac", *KINDS) if kind in kinds)
 
     def _position(self, kind: str) -> Callable[[Tensor], Tensor]:
         """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives.
@@ -163,9 +175,8 @@ def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, 
     if len(sizes) < 2:
         raise ScmambaError(f"{groupby!r} has {len(sizes)} groups; a group is compared with others, so two are needed.")
     if groups is None:
-        asked = sorted(sizes.index)
-    else:
-        asked = list(dict.fromkeys(map(str, np.atleast_1d(np.asarray(groups, dtype=object)))))
+        return _large_enough(sizes, groupby)
+    asked = list(dict.fromkeys(map(str, np.atleast_1d(np.asarray(groups, dtype=object)))))
     if not asked:
         raise ScmambaError("groups is empty: name some, or pass None for all.")
     for group in asked:
@@ -177,6 +188,25 @@ def _groups_to_explain(group_of_cell: np.ndarray, groups: Sequence[str] | None, 
                 f"{MIN_CELLS}: merge it with another, or name the groups to explain, groups=[...]."
             )
     return asked
+
+
+def _large_enough(sizes: pd.Series, groupby: str) -> list[str]:
+    """Groups of which a mean can be taken, and of the other cells; a warning names the others."""
+    is_small = (sizes < MIN_CELLS) | (sizes.sum() - sizes < MIN_CELLS)
+    small, large = sizes[is_small].sort_index(), sizes[~is_small].sort_index()
+    if not len(large):
+        raise ScmambaError(
+            f"No group of {groupby!r} can be explained: a mean needs {MIN_CELLS} cells with the modality, in the group and "
+            f"outside of it. Merge groups."
+        )
+    if len(small):
+        named = ", ".join(f"{group!r} ({size} cells)" for group, size in small[:MOST_NAMES].items())
+        more = f" and {len(small) - MOST_NAMES:,} more" if len(small) > MOST_NAMES else ""
+        warn(
+            f"Groups of {groupby!r} that are too small are not explained: {named}{more}. A mean needs {MIN_CELLS} cells with "
+            f"the modality, in the group and outside of it."
+        )
+    return list(large.index)
 
 
 def _features(model: ImportanceMixin, kind: str) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from ..fitting.calibration import match_temperature
 from ..inputs.arguments import feature_positions
 from ..inputs.kinds import kinds_in
 from ..inputs.matrices import ModalityMatrix, in_parts
-from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
+from .cells import ModalityEmbedding, as_mudata, embed_modality, measured_kinds, named_or_only_kind, other_kind
 from .embedding import EmbeddingMixin
 from .matching import check_k
 from .retrieval import nearest_references
@@ -41,7 +41,7 @@ class ImputationMixin(EmbeddingMixin):
         self,
         adata: MuData | AnnData | None = None,
         *,
-        modality: str = "atac",
+        modality: str | None = None,
         features: Sequence[str] | None = None,
         k: int = 50,
         reference: MuData | AnnData | None = None,
@@ -60,7 +60,8 @@ class ImputationMixin(EmbeddingMixin):
         adata
             Cells to impute for: MuData, or AnnData of another modality. `None`: those of the model.
         modality
-            What to impute: kind, or key of ``mdata.mod``.
+            What to impute: kind, or key of ``mdata.mod``. `None`: the only one of ``reference``, as of an AnnData, else the one
+            that ``adata`` lacks; of two that it has, the later of RNA, accessibility, protein. Of three, name it.
         features
             Names from ``var`` of that modality, in the order wanted. `None`: all, for proteins only; for all genes or
             peaks there is :meth:`impute_blocks`, as cells times peaks would not fit into memory.
@@ -94,13 +95,15 @@ class ImputationMixin(EmbeddingMixin):
         >>> peaks.shape
         (5, 4)
         """
-        kind = kind_of(self, modality)
+        kind = self._kind_to_impute(adata, reference, modality)
         known = self.feature_names(kind)
         if features is None:
             if kind != "protein":
+                passed = [*([] if adata is None else ["adata"]), f"modality={kind!r}"]
+                passed += [] if reference is None else ["reference=reference"]
                 raise ScmambaError(
                     f"Name the features of {kind} to impute, features=[...], or take all {len(known):,} in parts: "
-                    f"for part in model.impute_blocks(modality={kind!r}): ..."
+                    f"for part in model.impute_blocks({', '.join(passed)}): ..."
                 )
             columns = np.arange(len(known))
         else:
@@ -112,7 +115,7 @@ class ImputationMixin(EmbeddingMixin):
         adata: MuData | AnnData | None = None,
         *,
         block_size: int = 1000,
-        modality: str = "atac",
+        modality: str | None = None,
         k: int = 50,
         reference: MuData | AnnData | None = None,
         values: str | None = None,
@@ -147,10 +150,16 @@ class ImputationMixin(EmbeddingMixin):
         >>> [part.shape for part in blocks]
         [(5, 600), (5, 400)]
         """
-        kind = kind_of(self, modality)
+        kind = self._kind_to_impute(adata, reference, modality)
         check_count("block_size", block_size)
         impute = self._imputer(adata, kind, k, reference, values, batch_size)
         return (impute(columns) for columns in in_parts(np.arange(len(self.feature_names(kind))), block_size))
+
+    def _kind_to_impute(self, adata: object, reference: object, modality: str | None) -> str:
+        """Kind as named, as the reference is, or the one that the cells lack."""
+        is_said = modality is not None or reference is not None
+        found = named_or_only_kind(self, modality, reference, "modality", "reference") if is_said else None
+        return found or other_kind(self, measured_kinds(self, adata), "modality")
 
     def _imputer(
         self,

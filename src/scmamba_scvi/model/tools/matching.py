@@ -13,7 +13,7 @@ from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
-from .cells import ModalityEmbedding, as_mudata, embed_modality, kind_of
+from .cells import ModalityEmbedding, as_mudata, embed_modality, named_or_only_kind, other_kind
 from .embedding import EmbeddingMixin
 from .retrieval import nearest_references
 
@@ -101,8 +101,8 @@ class MatchingMixin(EmbeddingMixin):
         adata: MuData | AnnData | None = None,
         reference: MuData | AnnData | None = None,
         *,
-        query_modality: str = "rna",
-        reference_modality: str = "atac",
+        query_modality: str | None = None,
+        reference_modality: str | None = None,
         k: int = 10,
         one_to_one: bool = False,
         batch_size: int | None = None,
@@ -118,7 +118,9 @@ class MatchingMixin(EmbeddingMixin):
             Query cells and the cells to search: MuData, or AnnData of the modality in question. `None`: the MuData of the
             model. Cells may come in any order, and the two need not share a cell.
         query_modality, reference_modality
-            Kind, or key of ``mdata.mod``.
+            Kind, or key of ``mdata.mod``. `None`: the only one that these cells have, as of an AnnData, and of a model of two
+            modalities the other one; if both are open, the earlier of RNA, accessibility, protein is the query. Of a model of three,
+            name them.
         k
             References per query cell.
         one_to_one
@@ -140,8 +142,8 @@ class MatchingMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            A modality is unknown, missing or named twice; ``k`` is not between 1 and the reference cells; there are too many
-            pairs for ``one_to_one``; the model is not trained.
+            A modality is unknown, missing, named twice or has to be named; ``k`` is not between 1 and the reference cells;
+            there are too many pairs for ``one_to_one``; the model is not trained.
 
         References
         ----------
@@ -154,8 +156,7 @@ class MatchingMixin(EmbeddingMixin):
         >>> found.to_frame().columns.tolist()
         ['query', 'rank', 'reference', 'score', 'confidence']
         """
-        query_kind = kind_of(self, query_modality, "query_modality")
-        reference_kind = kind_of(self, reference_modality, "reference_modality")
+        query_kind, reference_kind = self._kinds_to_match(adata, reference, query_modality, reference_modality)
         if query_kind == reference_kind:
             raise ScmambaError(
                 f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
@@ -187,6 +188,19 @@ class MatchingMixin(EmbeddingMixin):
             of_all(best.confidence, np.nan),
             None if assignment is None else of_all(position[assignment], -1),
         )  # fmt: skip
+
+    def _kinds_to_match(
+        self, adata: object, reference: object, query_modality: str | None, reference_modality: str | None
+    ) -> tuple[str, str]:
+        """Kinds of the queries and of the references: as named, the only one of the data, or the other one of two."""
+        query = named_or_only_kind(self, query_modality, adata, "query_modality", "adata")
+        of_reference = named_or_only_kind(self, reference_modality, reference, "reference_modality", "reference")
+        if query is None and of_reference is None and len(self.kinds) > 2:
+            raise ScmambaError(
+                f"Which modalities? Name two of {[*self.kinds]}: match_cells(query_modality=..., reference_modality=...)."
+            )
+        of_reference = of_reference or other_kind(self, [query] if query else [], "reference_modality")
+        return query or other_kind(self, [of_reference], "query_modality"), of_reference
 
 
 def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:

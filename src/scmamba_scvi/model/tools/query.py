@@ -1,5 +1,6 @@
 """New data brought to the features of a model: genes by name, peaks by name or by overlap, missing ones zero and marked."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from mudata import MuData
 from scipy import sparse
 
 from ..._columns import has_obs_column
-from ..._compat import scvi_constants, warn, without_pulling
+from ..._compat import mudata_of, scvi_constants, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import parse_coordinates
 from ...pp.overlap import best_overlaps
@@ -22,6 +23,8 @@ from ..inputs.kinds import kind_of_modality, kinds_in
 from .cells import copy_batch, kind_of_features
 
 _C = scvi_constants()
+# below scvi-tools' logger: `scvi.settings.verbosity` is for it too
+logger = logging.getLogger(f"scvi.{__name__}")
 
 #: ``uns`` key of the report, and ``var`` column of the features that the query has.
 MAPPING_KEY: Final = "query_mapping"
@@ -139,7 +142,8 @@ def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: 
             f" Without the versions of Ensembl, {known_bare.isin(bare).sum():,} are found: give both the same names, such as "
             f"those of mdata[{key!r}].var_names.str.replace({VERSION!r}, '', regex=True)."
         )
-    way_out = f" Pass min_coverage={found.mean():.2g} or lower to continue anyway." if found.any() else ""
+    call = "SCMAMBA.prepare_query_mudata(mdata, model, min_coverage=...)"
+    way_out = f" To continue anyway: {call}, {found.mean():.2g} or lower." if found.any() else ""
     raise ScmambaError(
         f"mdata[{key!r}] has {found.sum():,} of the {len(found):,} features of the model ({found.mean():.0%}), less than "
         f"min_coverage={min_coverage:g}.{hint}{way_out}"
@@ -174,7 +178,7 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
             f"mudata.MuData({{'atac': adata}})."
         )
     with without_pulling():
-        return MuData({model.kinds[kind]: data})
+        return mudata_of({model.kinds[kind]: data}, {})
 
 
 def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
@@ -198,7 +202,7 @@ def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
 def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:
     """MuData of ``mods`` with cells and columns of ``source``, and a batch if the model needs one."""
     with without_pulling():
-        mdata = MuData(dict(mods))
+        mdata = mudata_of(mods, {})
         has_any = source.obs_names.isin(mdata.obs_names)
         order = source.obs_names[has_any]
         if len(order) < mdata.n_obs:
@@ -220,6 +224,9 @@ def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping
         names = ("query", *(f"query_{i}" for i in range(2, len(known) + 3))) if is_text else [max(known) + 1]
         name = next(n for n in names if n not in known)
         mdata.obs[model.batch_key] = pd.Categorical([name] * mdata.n_obs)
+        logger.info(
+            f"The data have no obs[{model.batch_key!r}]: all {mdata.n_obs:,} cells are taken as one new batch, {name!r}."
+        )
     mdata.uns[MAPPING_KEY] = dict(reports)
     if build is not None:
         mdata.uns["genome"] = build
