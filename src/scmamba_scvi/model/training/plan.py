@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import torch
 from scvi.train import TrainingPlan
 
@@ -101,6 +103,7 @@ class ContrastivePlan(TrainingPlan):
         try:
             super().optimizer_step(*args, **kwargs)
         except torch.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the activations, whose memory is needed after the error
             raise self._memory_error() from error
 
     def _memory_error(self) -> ScmambaError:
