@@ -1,6 +1,8 @@
 """Gradient caching: a loss over many cells with the activations of a few."""
 
+import gc
 import re
+import weakref
 
 import mudata
 import numpy as np
@@ -168,3 +170,39 @@ def test_running_out_of_memory_says_which_sizes_to_pass(mdata, quick, where, siz
     choose_sizes(200, 180, half, compared, None)  # raises if they do not fit
     model.train(batch_size=half, contrastive_batch_size=compared, **quick)
     assert model.is_trained
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_activations_of_the_step_that_ran_out_of_memory_are_gone_when_cells_are_embedded(
+    mdata, quick, monkeypatch, where
+):
+    """What is fitted to the weights that are kept would run out too, and its error take the place of the message."""
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, n_latent=16, gate_init=0.5)
+    block = model.module.encoders["atac"].network.blocks[0]
+    run, activations, alive = block.forward, [], []
+
+    def run_short(*args):  # torch's own hooks would keep the activations themselves
+        total, added = run(*args)
+        if len(total) > 40 and total.requires_grad:
+            activations.append(weakref.ref(total))
+            total.register_hook(fail) if where == "backward" else fail()
+        return total, added
+
+    def fail(*_):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(block, "forward", run_short)
+
+    def embed(self, *_):
+        alive.append(activations[-1]() is not None)
+
+    monkeypatch.setattr(SCMAMBA, "_fit_joint_embedding", embed)
+    gc.collect()
+    gc.disable()  # a GPU does not wait for garbage to be collected
+    try:
+        with pytest.raises(ScmambaError, match="no memory for the activations"):
+            model.train(batch_size=80, **quick)
+    finally:
+        gc.enable()
+    assert alive == [False]

@@ -1,10 +1,13 @@
 """Where a network is launched as a graph; tests/model/test_gpu.py has what a graph computes, which needs a GPU."""
 
+import types
+
 import pytest
 import torch
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.config import resolve_config
+from scmamba_scvi.nn.graphs import NetworkGraph
 from scmamba_scvi.nn.sequence import SequenceNetwork
 
 
@@ -44,9 +47,42 @@ def test_training_goes_on_where_no_graph_can_be_recorded(mdata, quick, monkeypat
     monkeypatch.setattr(SequenceNetwork, "record_graph", fail)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, gate_init=0.5)
-    with pytest.warns(UserWarning, match=r"takes longer on this GPU: operation not permitted.*capturing\.$"):
+    with pytest.warns(
+        UserWarning, match=r"on this GPU: operation not permitted.*capturing\. .* begin again in a new one\.$"
+    ):
         model.train(**quick)
     assert model.is_trained
+
+
+def test_after_a_recording_that_failed_the_stream_and_the_generator_are_as_before(monkeypatch):
+    """Torch stays on the stream of the recording; what a GPU does then, tests/model/test_gpu.py has."""
+    before = types.SimpleNamespace(device_index=0)
+    streams, generator = [before], torch.Generator().manual_seed(3)
+    wanted = torch.rand(5, generator=generator.clone_state())
+    states = []
+    monkeypatch.setattr(torch.cuda, "default_generators", (OfStates(generator, states),))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+
+    def fail(*_, **__):
+        streams.append("of the recording")
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    network = SequenceNetwork(resolve_config("small"), "rna", 5)
+    with pytest.raises(RuntimeError, match="previous error"):
+        NetworkGraph(network, (8, 5, 64))
+    assert streams[-1] is before
+    (state,) = states
+    assert state is not generator
+    assert torch.equal(torch.rand(5, generator=state), wanted)
+
+
+class OfStates:
+    """Takes the place of a generator on a GPU: notes which states it is given."""
+
+    def __init__(self, generator, states):
+        self.clone_state, self.graphsafe_set_state = generator.clone_state, states.append
 
 
 @pytest.mark.parametrize(

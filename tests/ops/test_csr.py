@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import sparse
 
 from scmamba_scvi.ops.csr import (
+    _in_pieces,
     bag_offsets,
     bag_product,
     concatenated,
@@ -15,6 +17,7 @@ from scmamba_scvi.ops.csr import (
     row_index,
     select_rows,
     slice_rows,
+    sums_of_bags,
     take_rows,
     transposed_product,
 )
@@ -102,3 +105,33 @@ def test_bags_in_any_order_are_grouped_as_by_a_stable_sort(dtype):
     assert torch.equal(order.long(), wanted)
     assert torch.equal(offsets.long(), bag_offsets(bag[wanted], 10))
     assert [len(part) for part in grouped(bag[:0], 3)] == [0, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_sums_in_pieces_are_the_sums(dtype):
+    lengths = torch.tensor([0, 1, 15, 16, 17, 100, 0, 33])
+    offsets = F.pad(lengths.cumsum(0), (1, 0)).to(dtype)
+    index = torch.randint(0, 9, (int(offsets[-1]),), dtype=dtype)
+    table, values = torch.randn(9, 5, dtype=torch.double), torch.randn(len(index), dtype=torch.double)
+    whole, in_pieces = (sums_of_bags(table, index, offsets, values, n) for n in (1, 16))
+    torch.testing.assert_close(in_pieces, whole)
+    wanted = torch.stack([part.sum(0) for part in (table[index] * values[:, None]).split(lengths.tolist())])
+    torch.testing.assert_close(whole, wanted)
+    assert sums_of_bags(table, index[:0], offsets[:1], values[:0], 16).shape == (0, 5)
+
+
+def test_pieces_of_the_longest_bag_begin_where_they_should():
+    """An int32 counts the values, but not sixteen times as many."""
+    longest = 2**31 - 1
+    found = _in_pieces(torch.tensor([0, longest], dtype=torch.int32), 16)
+    assert found.tolist() == [longest * part // 16 for part in range(17)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n", [5, 9_000], ids=["few bags", "many bags"])
+def test_products_on_a_gpu_are_those_of_the_cpu_and_the_same_every_time(n):
+    x, _ = sparse_batch(n=n, f=300)
+    weight = torch.randn(300, 5)
+    found = [product(x.cuda(), weight.cuda()).cpu() for _ in range(2)]
+    torch.testing.assert_close(found[0], product(x, weight))
+    assert torch.equal(*found)

@@ -145,6 +145,32 @@ def test_float64_is_refused():
         ssd_triton(*(t.double() for t in make_inputs(5)))
 
 
+@pytest.fixture
+def matmul():
+    """Switches of torch for products of float32, put back afterwards."""
+    switches, before = torch.backends.cuda.matmul, getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    yield switches
+    torch.set_float32_matmul_precision("highest")
+    if before is not None:
+        switches.fp32_precision = before
+
+
+@pytest.mark.parametrize(("asked", "precision"), [("highest", "tf32x3"), ("high", "tf32"), ("medium", "tf32")])
+def test_products_are_rounded_where_torch_rounds_its_own(matmul, asked, precision):
+    torch.set_float32_matmul_precision(asked)
+    x, _, _, B, *_ = make_inputs(5)
+    assert triton_ssd._sizes(x, B, backward=False)["PRECISION"] == precision
+
+
+@pytest.mark.parametrize(("asked", "precision"), [("none", "tf32x3"), ("ieee", "tf32x3"), ("tf32", "tf32")])
+def test_the_switch_may_have_its_newer_name(matmul, asked, precision):
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has the older name alone")
+    matmul.fp32_precision = asked
+    x, _, _, B, *_ = make_inputs(5)
+    assert triton_ssd._sizes(x, B, backward=False)["PRECISION"] == precision
+
+
 COMPILE = """
 import torch
 from triton import compile

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, cast
 
 import torch
@@ -30,7 +32,10 @@ class NetworkGraph:
         self._shape, self._device = torch.Size(shape), device
         # casts of weights must be part of the graph; those in the cache are of this step, and belong to its stream
         torch.clear_autocast_cache()
-        with torch.autocast("cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), False):
+        with (
+            _left_as_found(device),
+            torch.autocast("cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), False),
+        ):
             self._call = torch.cuda.make_graphed_callables(_Network(network), (sample,), allow_unused_input=True)
 
     def takes(self, x: Tensor) -> bool:
@@ -40,6 +45,23 @@ class NetworkGraph:
     def __call__(self, x: Tensor) -> Tensor:
         """What the network makes of ``x``; overwritten by the next call."""
         return cast(Tensor, self._call(x))
+
+
+@contextmanager
+def _left_as_found(device: torch.device) -> Iterator[None]:
+    """Put back what torch does not after a recording that failed on ``device``: the stream, and that random numbers are drawn.
+
+    What it has set aside of the memory for the graph stays with it.
+    """
+    stream = torch.cuda.current_stream(device)
+    try:
+        yield
+    except RuntimeError:
+        torch.cuda.set_stream(stream)
+        # before torch 2.13 its state counts as being recorded, and no number can be drawn; that of a copy does not
+        generator = torch.cuda.default_generators[stream.device_index]
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
 
 
 class _Network(nn.Module):

@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
+#: A GPU goes through a bag one value after the other, and has work for all its processors if there are more bags than these.
+#: Fewer are summed in so many pieces each.
+FEW_BAGS, PIECES = 8_192, 16
+
 
 def csr(crow: Tensor, col: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     """CSR tensor of the given parts, which are trusted: checking them costs as much as a training step."""
@@ -61,7 +65,7 @@ def grouped(bag: Tensor, n_bags: int) -> tuple[Tensor, Tensor]:
         place = np.arange(n, dtype=bag.numpy().dtype)
         by_bag = sparse.csr_matrix((place, bag.numpy(), np.arange(n + 1, dtype=place.dtype)), shape=(n, n_bags)).tocsc()
         return torch.from_numpy(by_bag.data), torch.from_numpy(by_bag.indptr)
-    bag, order = torch.sort(bag, stable=True)  # values of a bag are summed in the same order as on a CPU
+    bag, order = torch.sort(bag, stable=True)  # values of a bag stay in the order that they have on a CPU
     return order, bag_offsets(bag, n_bags)
 
 
@@ -203,8 +207,27 @@ class _BagProduct(torch.autograd.Function):
 
 
 def _sum_bags(table: Tensor, index: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
+    is_few = table.device.type == "cuda" and len(offsets) <= FEW_BAGS
+    return sums_of_bags(table, index, offsets, values, PIECES if is_few else 1)
+
+
+def sums_of_bags(table: Tensor, index: Tensor, offsets: Tensor, values: Tensor, n_pieces: int) -> Tensor:
+    """Rows of ``table`` ``(f, e)`` at ``index`` ``(nnz,)`` times ``values``, summed over each bag, ``(bags, e)``.
+
+    Each bag is summed in ``n_pieces`` and these are added, always in the same order.
+    """
+    n_bags = len(offsets) - 1
+    offsets = offsets if n_pieces == 1 else _in_pieces(offsets, n_pieces)
     # under autocast the table may have another dtype than the values
-    return F.embedding_bag(
+    sums = F.embedding_bag(
         index, table, offsets.to(index.dtype), mode="sum", per_sample_weights=values.to(table.dtype),
         include_last_offset=True,
     )  # fmt: skip
+    return sums if n_pieces == 1 else sums.view(n_bags, n_pieces, table.shape[1]).sum(1)
+
+
+def _in_pieces(offsets: Tensor, n_pieces: int) -> Tensor:
+    """Where pieces of nearly equal length begin and the last one ends, for the bags that begin at ``offsets``."""
+    offsets = offsets.long()  # lengths are multiplied
+    part = torch.arange(n_pieces, device=offsets.device)
+    return torch.cat([(offsets[:-1, None] + offsets.diff()[:, None] * part // n_pieces).flatten(), offsets[-1:]])

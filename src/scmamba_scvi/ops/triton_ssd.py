@@ -362,12 +362,19 @@ def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
     return {
         "h": h, "p": p, "s": s, "Q": q, "P": min(_power_of_two(p), MAX_BLOCK[backward]), "S": S,
         "ONE_CHUNK": c <= q,
-        # torch's own switch; three products in TF32 are as exact as one in float32
-        "PRECISION": "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        # three products in TF32 are as exact as one in float32
+        "PRECISION": "tf32" if _allows_tf32() else "tf32x3",
         "num_warps": 4 if backward or q <= 32 and c <= q else 8,
         # chunks under way: forward a third gains a tenth, where every multiprocessor has memory for it (97 of 99 KB)
         "num_stages": 3 if not backward and x.element_size() == 2 and S <= 128 else 2,
     }  # fmt: skip
+
+
+def _allows_tf32() -> bool:
+    """Whether torch's own switch lets products of float32 be rounded."""
+    # since torch 2.9; the older name of the switch cannot be read any more once this one was set
+    precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None) or torch.get_float32_matmul_precision()
+    return precision not in ("none", "ieee", "highest")
 
 
 def _power_of_two(length: int) -> int:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import sparse
 from shapes import poisson
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
@@ -61,6 +62,25 @@ def test_a_copy_on_a_device_gives_the_same_minibatches(store, monkeypatch):
     np.testing.assert_array_equal(matrix.read(cells[::-1]).to_dense(), WANTED[cells[::-1]])
     matrix.release()
     assert not matrix.is_kept
+
+
+class Copies(TorchDispatchMode):
+    """Notes whether copies to another device are waited for."""
+
+    waited = None
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._to_copy.default:
+            self.waited = not kwargs["non_blocking"]
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_device_of_a_copy_is_not_waited_for():
+    matrix = ModalityMatrix(COUNTS, ROWS, COLUMNS)
+    matrix.keep_on(torch.device("meta"))
+    with Copies() as copies:
+        assert matrix.read(np.array([3, 1, 1, 0])).shape == (4, 4)
+    assert copies.waited is False
 
 
 def test_entries_stored_twice_are_added_without_overflow_and_the_matrix_is_left_as_it_is():

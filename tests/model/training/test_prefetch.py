@@ -32,6 +32,18 @@ def test_parts_of_a_sparse_minibatch_keep_values_and_types():
     torch.testing.assert_close(map_parts(lambda part: part + 1, torch.arange(3)), torch.tensor([1, 2, 3]))
 
 
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("cpu", True)])
+def test_a_gpu_that_makes_minibatches_is_not_waited_for(device, waits):
+    asked = []
+
+    class Sent:
+        def to(self, device, non_blocking=False):
+            asked.append((device.type, non_blocking))
+
+    assert len(list(sent_to(torch.device(device), [{"cells": Sent(), "batch": Sent()}], ahead=False))) == 1
+    assert asked == [(device, not waits)] * 2
+
+
 @pytest.mark.gpu
 def test_minibatches_arrive_whole_on_a_gpu(mdata):
     SCMAMBA.setup_mudata(mdata)

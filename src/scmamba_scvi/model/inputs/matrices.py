@@ -100,7 +100,9 @@ class ModalityMatrix:
         """
         if self._kept is not None:
             n_stored = 0 if self._lengths is None else int(self._lengths[cells].sum())
-            return take_rows(self._kept, torch.from_numpy(np.ascontiguousarray(cells)).to(self._kept.device), n_stored)
+            index = torch.from_numpy(np.ascontiguousarray(cells))
+            # the driver keeps a copy of what is to be sent, so that neither the step before nor this index is waited for
+            return take_rows(self._kept, index.to(self._kept.device, non_blocking=True), n_stored)
         rows = self._rows[cells]
         have = rows >= 0
         block = self._read_rows(rows[have])

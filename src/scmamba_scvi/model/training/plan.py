@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import torch
 from scvi.train import TrainingPlan
 
@@ -63,7 +65,10 @@ class ContrastivePlan(TrainingPlan):
             for network in self.module.sequences:
                 network.record_graph(self._n_cells)
         except RuntimeError as error:  # drivers and versions of torch differ in what they can record
-            warn(f"No CUDA graph was made of the networks, so that a step takes longer on this GPU: {error}.")
+            warn(
+                f"No CUDA graph was made of the networks, so that a step takes longer on this GPU: {error}. Some of its "
+                f"memory may be taken until this process ends: if it does not suffice, begin again in a new one."
+            )
 
     @property
     def _n_cells(self) -> int:
@@ -101,6 +106,8 @@ class ContrastivePlan(TrainingPlan):
         try:
             super().optimizer_step(*args, **kwargs)
         except torch.OutOfMemoryError as error:
+            # they hold the activations, whose memory is needed by what follows on the error
+            traceback.clear_frames(error.__traceback__)
             raise self._memory_error() from error
 
     def _memory_error(self) -> ScmambaError:

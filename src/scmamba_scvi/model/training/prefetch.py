@@ -29,7 +29,9 @@ def sent_to(
     Not ``ahead``: each when it is asked for, as where minibatches are made on the GPU.
     """
     if device.type != "cuda" or not ahead:
-        yield from ({name: tensor.to(device) for name, tensor in batch.items()} for batch in batches)
+        on_gpu = device.type == "cuda"  # it would run out of work if each of the small tensors were waited for
+        for batch in batches:
+            yield {name: tensor.to(device, non_blocking=on_gpu) for name, tensor in batch.items()}
         return
     stream = torch.cuda.Stream(device)
 
