@@ -103,11 +103,12 @@ def evaluate_integration(
 
     Notes
     -----
-    Cells are aligned by name, so that modalities may hold different cells in different orders; rows that are not finite
-    are left out. Scores of cell types and batches (groups ``bio`` and ``batch``) are of the joint embedding, which is what
-    users cluster, and of the stacked modalities, as in section 4.2.1 of the paper, where a method has none. Distances are Euclidean on the embeddings as given. With more than two modalities, scores of two are
-    averaged over the pairs of modalities that share cells; scores of mixing take all at once. Neighbourhoods have the
-    default sizes of the single scores. Above 50,000 rows, neighbours are searched for 20,000 of them, still among all.
+    Cells are aligned by name, so that modalities may hold different cells in different orders; rows that are not finite are
+    left out. Scores of cell types and batches (groups ``bio`` and ``batch``) are of the joint embedding, which is what
+    users cluster, and of the stacked modalities, as in section 4.2.1 of the paper, where a method has none. Distances are
+    Euclidean on the embeddings as given. With more than two modalities, scores of two are averaged over the pairs of
+    modalities that share cells; scores of mixing take all at once. Neighbourhoods have the default sizes of the single
+    scores. Above 50,000 rows, neighbours are searched for 20,000 of them, still among all.
 
     Examples
     --------

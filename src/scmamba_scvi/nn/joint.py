@@ -26,8 +26,9 @@ class JointEmbedding(nn.Module):
 
     For a cell with all modalities it is ``unit(R.T @ [own_1, ..., own_M, a * (shared_1 + ... + shared_M) / g])``:
     ``shared_m`` the embedding of one modality; ``own_m`` its components, each scaled to variance 1 and by its reliability,
-    those of all modalities together of mean square ``M``; ``g`` the root mean square of the sum; ``R`` the leading directions of these vectors over
-    the training cells. For a cell that lacks modalities it is the ridge prediction of that from what the cell has.
+    those of all modalities together of mean square ``M``; ``g`` the root mean square of the sum; ``R`` the leading
+    directions of these vectors over the training cells. For a cell that lacks modalities it is the ridge prediction of that
+    from what the cell has.
 
     Parameters
     ----------

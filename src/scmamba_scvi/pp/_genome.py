@@ -75,9 +75,10 @@ def annotate_genome(
 
     Returns
     -------
-    How many genes there are (``n_features``), have coordinates now (``n_placed``), had them before (``n_kept``), and were found
-    by id (``n_by_id``) or name (``n_by_name``), of which the annotation places ``n_ambiguous`` at several loci. Written are the columns ``chrom``, ``start``, ``end`` of ``var``
-    (0-based and half-open like peaks, if they come from a GTF), and ``strand`` if the annotation has it.
+    How many genes there are (``n_features``), have coordinates now (``n_placed``), had them before (``n_kept``), and were
+    found by id (``n_by_id``) or name (``n_by_name``), of which the annotation places ``n_ambiguous`` at several loci.
+    Written are the columns ``chrom``, ``start``, ``end`` of ``var`` (0-based and half-open like peaks, if they come from a
+    GTF), and ``strand`` if the annotation has it.
 
     Raises
     ------

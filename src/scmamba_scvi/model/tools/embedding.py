@@ -49,11 +49,11 @@ class EmbeddingMixin(ModelBase):
         indices
             Cells to embed, positions in ``obs`` or a mask. `None`: all.
         modality
-            Kind, or key of ``mdata.mod``: the embedding of this modality, in the space that all modalities share; use it
-            to compare modalities. Distances mean the same within a modality and between two, as far as validation cells
-            allowed to bring them together (:class:`scmamba_scvi.nn.Alignment`). `None` or ``"joint"``: the joint embedding of what the modalities share and what each
-            shows alone, in another space; use it for cell types and states. For cells that lack modalities it is
-            predicted from those they have.
+            Kind, or key of ``mdata.mod``: the embedding of this modality, in the space that all modalities share; use it to
+            compare modalities. Distances mean the same within a modality and between two, as far as validation cells
+            allowed to bring them together (:class:`scmamba_scvi.nn.Alignment`). `None` or ``"joint"``: the joint embedding
+            of what the modalities share and what each shows alone, in another space; use it for cell types and states. For
+            cells that lack modalities it is predicted from those they have.
         batch_size
             Cells of a minibatch; changes speed and memory only.
 

@@ -47,9 +47,9 @@ def is_first_process() -> bool:
 def distributed_trainer(world_size: int, given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Path | None]]:
     """Arguments of the trainer that follow from the devices, and a temporary file for what the first of several found.
 
-    Every stage needs a fresh strategy. With several devices, scvi-tools would write the history into the working directory; here it goes into a temporary folder, unless the user
-    named one among the arguments ``given``. Its warning that early stopping is off is not true of ours: every process has
-    the scores of all cells.
+    Every stage needs a fresh strategy. With several devices, scvi-tools would write the history into the working directory;
+    here it goes into a temporary folder, unless the user named one among the arguments ``given``. Its warning that early
+    stopping is off is not true of ours: every process has the scores of all cells.
     """
     strategy = given.get("strategy", "auto")
     if world_size == 1:

@@ -83,8 +83,9 @@ class Run:
         # without validation, scvi-tools' trainer would need a loader of held-out cells
         every = (self.trainer.get("check_val_every_n_epoch") or 1) if validates else None
         return {
-            **options, **self.where, **self._limits_of(stage), "max_epochs": self.stages[stage], "callbacks": callbacks, "enable_progress_bar": shows,
-            "simple_progress_bar": False, "check_val_every_n_epoch": every, "num_sanity_val_steps": -1 if validates else 0,
+            **options, **self.where, **self._limits_of(stage), "max_epochs": self.stages[stage], "callbacks": callbacks,
+            "enable_progress_bar": shows, "simple_progress_bar": False, "check_val_every_n_epoch": every,
+            "num_sanity_val_steps": -1 if validates else 0,
         }  # fmt: skip
 
     def _limits_of(self, stage: str) -> dict[str, Any]:
