@@ -5,22 +5,29 @@
     python benchmarks/gpu_calls.py --device cpu --tiny   # that the script runs, on random data of no size
 
 Counts are random with 15 cell types, 29,095 genes and 107,194 peaks, of which a cell has 7 %; part "precision" reads
-SNARE-seq. Writes benchmarks/results/gpu_calls.json after each measurement; `speed.py --page` makes the page of it.
+SNARE-seq. Writes benchmarks/results/gpu_calls.json after each measurement; `speed.py --page` makes the page of it. In its
+row of the defaults, "parts" are seconds of what `train` does: those without a slash follow one another, and what they leave of
+"train_s" is not timed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from unittest import mock
 
 from harness import command
 from harness.files import write_json
 from harness.paths import RESULTS
 from harness.performance_page import machine
+from harness.process import in_process
 
 #: Cells, genes and peaks of the whole calls, and of a step at the size of the fetal atlas (Domcke et al. 2020).
 CALLS, LARGE = (10_000, 29_095, 107_194), (256, 36_601, 1_154_464)
@@ -29,6 +36,9 @@ TINY = (200, 300, 700)
 DENSITY = {CALLS: 0.07, LARGE: 0.02, TINY: 0.1}
 N_TYPES = 15
 SEEDS = (0, 1, 2)
+BATCH_SIZE = 512
+#: Preset "paper" in a rehearsal: its block with attention is the third.
+FEW_LAYERS = {"n_layers": {"rna": 3, "atac": 3}}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,35 +62,109 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def calls(device: str, tiny: bool):
-    """`train` with the defaults, from the call to the joint embedding; embedding by the API of two larger presets."""
+    """A first step; `train` with the defaults; a step of a larger preset within `train`; embedding of all cells by the API."""
+    import torch
+
+    yield first_step(device, tiny)
+    mdata = random_multiome(TINY if tiny else CALLS, device)
+    for measure in (defaults, paper_in_train):
+        yield measure(mdata, device, tiny)
+        torch.cuda.empty_cache()
+    for preset in ("small",) if tiny else ("base", "paper"):
+        yield embedding(mdata, preset, device)
+
+
+def first_step(device: str, tiny: bool) -> dict[str, object]:
+    """The first step of a process, which compiles its kernels."""
+    with no_kernels_compiled():
+        n_cells, first, second = in_process(first_two_steps, device, tiny)
+    return {
+        "what": "paper: first step of a process, caches empty", "cells": n_cells, "s": round(first, 2),
+        "second_s": round(second, 3),
+    }  # fmt: skip
+
+
+def first_two_steps(device: str, tiny: bool) -> tuple[int, float, float]:
+    from harness.gpu_steps import Work, setting
+
+    _, n_cells, features = setting(tiny)
+    work = Work("paper", n_cells, features, device, **(FEW_LAYERS if tiny else {}))
+    return n_cells, seconds(work.step), seconds(work.step)
+
+
+def defaults(mdata, device: str, tiny: bool) -> dict[str, object]:
+    """`train` with the defaults, from the call to the joint embedding, and what it spends its seconds on."""
     import numpy as np
 
     from scmamba_scvi import SCMAMBA
     from scmamba_scvi.metrics import foscttm
 
-    shape = TINY if tiny else CALLS
-    mdata = random_multiome(shape, device)
     accelerator, epochs = ("gpu", None) if device == "cuda" else ("cpu", 4)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
-    parts = timed_parts()
-    trained = seconds(lambda: model.train(accelerator=accelerator, max_epochs=epochs, enable_progress_bar=False))
-    embedded = seconds(model.get_latent_representation)
+    with no_kernels_compiled(), timed_parts() as parts:
+        trained = seconds(lambda: model.train(accelerator=accelerator, max_epochs=epochs, enable_progress_bar=False))
+    check_ended(model)
+    # the first of a process also makes the memory that it takes grow
+    embedded, again = (seconds(model.get_latent_representation) for _ in range(2))
     cells = np.arange(min(2_000, mdata.n_obs))
     score = foscttm(*(model.get_latent_representation(modality=kind, indices=cells) for kind in ("rna", "atac")))
-    yield {
+    return {
         "what": "defaults: train() to the joint embedding", "cells": mdata.n_obs, "s": round(trained + embedded, 2),
-        "train_s": round(trained, 2), "embed_s": round(embedded, 2), "epochs": len(model.history["train_loss"]),
-        "foscttm": round(float(np.mean(score)), 4), **{f"{name}_s": round(s, 2) for name, s in parts.items()},
+        "train_s": round(trained, 2), "embed_s": round(embedded, 2), "embed_again_s": round(again, 2),
+        "epochs": len(model.history["train_loss"]), "foscttm": round(float(np.mean(score)), 4),
+        "parts": {name: round(s, 2) for name, s in parts.items()},
     }  # fmt: skip
-    for preset in ("small",) if tiny else ("base", "paper"):
-        model = untrained(mdata, preset, device)
-        model.get_latent_representation(indices=np.arange(min(1_024, mdata.n_obs)))  # compiles
-        took = seconds(model.get_latent_representation)
-        yield {
-            "what": f"{preset}: get_latent_representation", "cells": mdata.n_obs, "s": round(took, 2),
-            "cells_per_s": round(mdata.n_obs / took),
-        }  # fmt: skip
+
+
+def paper_in_train(mdata, device: str, tiny: bool) -> dict[str, object]:
+    """Preset "paper" in two epochs of `train`: a step of the second, and the memory at the peak."""
+    import torch
+    from lightning.pytorch.callbacks import Callback
+
+    from scmamba_scvi import SCMAMBA
+
+    class Clock(Callback):
+        """Time of the steps of the last epoch after its first, with reading their minibatches."""
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch + 1 == trainer.max_epochs and batch_idx in (0, trainer.num_training_batches - 1):
+                ends.append(seconds_now())
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.n_steps = trainer.num_training_batches - 1
+
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, preset="paper", **(FEW_LAYERS if tiny else {}))
+    ends, clock, batch_size = [], Clock(), min(BATCH_SIZE, mdata.n_obs // 4)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trained = seconds(
+        lambda: model.train(
+            max_epochs=2, batch_size=batch_size, early_stopping=False, accelerator="gpu" if device == "cuda" else "cpu",
+            enable_progress_bar=False, callbacks=[clock], plan_kwargs={"max_validation_cells": mdata.n_obs // 20},
+        )
+    )  # fmt: skip
+    check_ended(model)
+    step = (ends[1] - ends[0]) / clock.n_steps
+    return {
+        "what": "paper: a step within train(), with reading its cells", "cells": batch_size, "s": round(step, 3),
+        "cells_per_s": round(batch_size / step), "peak_gb": peak_gb(device), "steps": clock.n_steps,
+        "train_s": round(trained, 2),
+    }  # fmt: skip
+
+
+def embedding(mdata, preset: str, device: str) -> dict[str, object]:
+    """All cells by `get_latent_representation`."""
+    import numpy as np
+
+    model = untrained(mdata, preset, device)
+    model.get_latent_representation(indices=np.arange(min(1_024, mdata.n_obs)))  # compiles
+    first, took = (seconds(model.get_latent_representation) for _ in range(2))
+    return {
+        "what": f"{preset}: get_latent_representation", "cells": mdata.n_obs, "s": round(took, 2),
+        "cells_per_s": round(mdata.n_obs / took), "first_s": round(first, 2),
+    }  # fmt: skip
 
 
 def large(device: str, tiny: bool):
@@ -93,7 +177,7 @@ def large(device: str, tiny: bool):
 
     n_cells = 8 if tiny else 64
     mdata = random_multiome(TINY if tiny else LARGE, device)
-    model = untrained(mdata, "paper", device, n_layers={"rna": 3, "atac": 3} if tiny else {"rna": 14, "atac": 16})
+    model = untrained(mdata, "paper", device, **(FEW_LAYERS if tiny else {"n_layers": {"rna": 14, "atac": 16}}))
     module = model.module.train()
     minibatch = model.adata_manager.create_torch_dataset()[list(range(n_cells))]
     minibatch = {name: tensor.to(device) for name, tensor in minibatch.items()}
@@ -110,10 +194,9 @@ def large(device: str, tiny: bool):
         set_checkpointing(module, None, n_cells)
     first = seconds(step)
     took = sorted(seconds(step) for _ in range(5))[2]
-    peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
     yield {
         "what": "paper, 14 + 16 blocks, 1.15 million peaks: step", "cells": n_cells, "s": round(took, 3), "first_s": round(first, 1),
-        "cells_per_s": round(n_cells / took), "peak_gb": round(peak, 1),
+        "cells_per_s": round(n_cells / took), "peak_gb": peak_gb(device),
     }  # fmt: skip
 
 
@@ -141,6 +224,7 @@ def precision(device: str, tiny: bool):
             model = SCMAMBA(task.train)
             options = {"accelerator": "gpu" if device == "cuda" else "cpu", "max_epochs": 2 if tiny else None}
             took.append(seconds(partial(model.train, precision=name, enable_progress_bar=False, **options)))
+            check_ended(model)
             with_network += network_kept(model)
             scores.append(matching_and_votes(embeddings_of(model, task), truth))
         spread = statistics.stdev if len(scores) > 1 else lambda values: 0.0
@@ -173,43 +257,102 @@ def untrained(mdata, preset: str, device: str, **options):
     return model
 
 
-def timed_parts() -> dict[str, float]:
-    """Seconds of what `train` does before and after its steps, by the name of the function, filled while it runs."""
+@contextlib.contextmanager
+def no_kernels_compiled() -> Iterator[None]:
+    """Within the block triton finds none of the kernels that it has compiled for others."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"TRITON_CACHE_DIR": folder}):
+        yield
+
+
+def check_ended(model) -> None:
+    """End the script too if Ctrl-C has ended the training, which keeps what it has and returns: its time would be too short."""
+    if model.training_summary_["interrupted"]:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def timed_parts() -> Iterator[dict[str, float]]:
+    """Seconds of what `train` does, filled while it runs.
+
+    By the name of the function, which follows that of the function that it is part of: "stage full/compile_kernels".
+    """
+    from scmamba_scvi import SCMAMBA
     from scmamba_scvi.model.fitting import mixin
+    from scmamba_scvi.model.inputs.manager import MultiModalManager
+    from scmamba_scvi.model.training.plan import ContrastivePlan
+    from scmamba_scvi.nn.sequence import SequenceNetwork
 
     found: dict[str, float] = {}
+    within: list[str] = []
 
     def timed(name: str, function: Callable) -> Callable:
         def call(*args, **kwargs):
-            result: list = []
-            found[name] = found.get(name, 0.0) + seconds(lambda: result.append(function(*args, **kwargs)))
-            print(f"{name}_s={found[name]:.2f}", flush=True)
+            # a stage by its own name: `_run_stage(model, run, stage, ...)`
+            within.append(f"stage {args[2]}" if name == "_run_stage" else name)
+            part, result = "/".join(within), []
+            try:
+                took = seconds(lambda: result.append(function(*args, **kwargs)))
+            finally:
+                within.pop()
+            found[part] = found.get(part, 0.0) + took
+            print(f"{part}: {found[part]:.2f} s", flush=True)
             return result[0]
 
         return call
 
-    for name in (
-        "fit_values",
-        "decompose",
-        "initialize_linear_branch",
-        "initialize_joint",
-        "fit_joint",
-        "fit_alignment",
-    ):
-        setattr(mixin, name, timed(name, getattr(mixin, name)))
-    return found
+    kept_on = MultiModalManager.kept_on
+
+    @contextlib.contextmanager
+    def timed_kept_on(*args):
+        with contextlib.ExitStack() as stack:
+            timed("kept_on", lambda: stack.enter_context(kept_on(*args)))()
+            yield
+
+    of_fitting = (
+        "fit_values", "decompose", "initialize_linear_branch", "initialize_joint", "fit_joint", "embed_all", "fit_alignment",
+        "calibrate",
+    )  # fmt: skip
+    of_model = (
+        "_validate_anndata",
+        "_size_and_split",
+        "_initialize",
+        "_run_stage",
+        "_fit_joint_embedding",
+        "_fit_to_validation",
+    )
+    owners = [
+        (mixin, of_fitting), (SCMAMBA, of_model), (SequenceNetwork, ("compile_kernels", "record_graph")),
+        (ContrastivePlan, ("on_validation_epoch_end",)),
+    ]  # fmt: skip
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(MultiModalManager, "kept_on", timed_kept_on))
+        for owner, names in owners:
+            for name in names:
+                patches.enter_context(mock.patch.object(owner, name, timed(name, getattr(owner, name))))
+        yield found
 
 
 def seconds(call: Callable[[], object]) -> float:
     """Seconds of the clock until the device is done."""
+    begun = seconds_now()
+    call()
+    return seconds_now() - begun
+
+
+def seconds_now() -> float:
+    """The clock, when the device is done."""
     import torch
 
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    synchronize()
-    begun = time.perf_counter()
-    call()
-    synchronize()
-    return time.perf_counter() - begun
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_gb(device: str) -> float:
+    """Most memory that torch has had since the start, or since this was set back."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / 1e9, 1) if device == "cuda" else 0.0
 
 
 def random_multiome(shape: tuple[int, int, int], device: str):

@@ -2,6 +2,7 @@
 
     python benchmarks/paper_preset.py                            # the small version on a CPU, what is missing
     python benchmarks/paper_preset.py --size full --device cuda --epochs 20 --sets bmmc_cite_5k --variants "as published" preset
+    python benchmarks/paper_preset.py --tiny                     # that the script runs, on a few cells; writes nothing
     python benchmarks/paper_preset.py --page                     # only write docs/paper-preset.md from the results
 
 Writes benchmarks/results/paper_preset.jsonl and docs/paper-preset.md.
@@ -35,7 +36,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--epochs", type=int, help="of each fit; by default those of the size")
     parser.add_argument("--again", action="store_true", help="repeat what has a result")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a rehearsal: the narrow version on a few cells; writes nothing"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.tiny:
+        return _rehearse(arguments)
     if not arguments.page:
         done = {tuple(line[key] for key in IDENTITY) for line in read(RESULTS)} if not arguments.again else set()
         for name in arguments.sets:
@@ -61,6 +67,15 @@ def _measure(name: str, arguments, done: set[tuple]) -> None:
             keep(RESULTS, {**dict(zip(IDENTITY, identity, strict=True)), **found, "machine": machine()}, IDENTITY)
 
 
+def _rehearse(arguments) -> None:
+    """One epoch of each variant on a few cells of each set."""
+    size = dataclasses.replace(SIZES["small"], n_train=300, batch_size=64)
+    for name in arguments.sets:
+        task, truth = split(dataclasses.replace(SETS[name], n_train=size.n_train))
+        for variant in arguments.variants:
+            print(name, variant, fit(task, truth, variant, size, 0, arguments.device, 1), flush=True)
+
+
 def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: str, epochs: int) -> dict[str, object]:
     """Train for ``epochs`` epochs and score the held-out cells with the weights that `train` keeps."""
     import scvi
@@ -77,6 +92,8 @@ def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: s
         early_stopping=False, enable_progress_bar=False, plan_kwargs={**size.plan, **VARIANTS[variant].plan},
     )  # fmt: skip
     trained = time.perf_counter()
+    if model.training_summary_["interrupted"]:  # by Ctrl-C, after which train keeps what it has and returns
+        raise KeyboardInterrupt
     embeddings = embeddings_of(model, task)
     history = {
         name: [round(float(value), 4) for value in model.history[key].to_numpy().ravel()]

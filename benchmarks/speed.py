@@ -3,6 +3,7 @@
     python benchmarks/speed.py                # a training step beside its own matrix products, and the loader
     python benchmarks/speed.py --memory       # peak memory of setup, training and embedding beside the MuData itself
     python benchmarks/speed.py --gpu          # whole steps of the presets on a GPU, with each kernel switched off in turn
+    python benchmarks/speed.py --profile      # print what these steps spend their time in; nothing is kept
     python benchmarks/speed.py --page         # measure nothing, only write docs/performance.md from the results
 
 Results go to benchmarks/results/speed.json, memory.json and gpu.json, with machine and versions, and from there into
@@ -176,30 +177,48 @@ def _simulate(whole: str, few: str, batch_size: int) -> None:
     mdata[: 3 * batch_size].copy().write_h5mu(few)
 
 
+# -- on a GPU --------------------------------------------------------------------------------------------------------
+
+
+def measure_gpu(tiny: bool) -> None:
+    """Print each row as soon as it is known, and keep it: a run that is ended has what it measured so far."""
+    from harness.gpu_steps import FEATURES, N_CELLS, measure
+
+    rows: list[dict[str, object]] = []
+
+    def report(row: dict[str, object]) -> None:
+        rows.append(row)
+        print(" ".join(f"{key}={value}" for key, value in row.items() if value is not None), flush=True)
+        if not tiny:
+            write_json(RESULTS / "gpu.json", {**machine(), "batch_size": N_CELLS, "features": FEATURES, "rows": rows})
+
+    measure(tiny=tiny, report=report)
+
+
 def main() -> None:
     parser = command.parser(__doc__, page="docs/performance.md")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--gpu", action="store_true", help="time whole steps with each kernel switched off in turn")
-    parser.add_argument("--tiny", action="store_true", help="with --gpu: a rehearsal with tiny sizes, nothing is kept")
+    parser.add_argument("--profile", action="store_true", help="print which kernels these steps spend their time in")
+    parser.add_argument(
+        "--tiny", action="store_true", help="with --gpu or --profile: a rehearsal with tiny sizes, nothing is kept"
+    )
     parser.add_argument("--batch-size", type=int, default=512, help="cells of a minibatch, except where they are fixed")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    if arguments.gpu:
-        from harness.gpu_steps import FEATURES, N_CELLS, measure
+    if arguments.profile:
+        from harness.gpu_steps import print_profile
 
-        rows = measure(tiny=arguments.tiny, report=_line)
+        return print_profile(tiny=arguments.tiny)
+    if arguments.gpu:
+        measure_gpu(arguments.tiny)
         if arguments.tiny:
             return
-        write_json(RESULTS / "gpu.json", {**machine(), "batch_size": N_CELLS, "features": FEATURES, "rows": rows})
     elif arguments.memory:
         write_json(RESULTS / "memory.json", measure_memory(arguments.batch_size))
     elif not arguments.page:
         write_json(RESULTS / "speed.json", measure_speed(arguments.batch_size))
     write_page()
-
-
-def _line(row: dict[str, object]) -> None:
-    print(" ".join(f"{key}={value}" for key, value in row.items() if value is not None), flush=True)
 
 
 if __name__ == "__main__":

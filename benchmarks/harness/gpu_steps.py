@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -132,42 +134,50 @@ class Work:
     def time(self, call: Callable[[], object], rounds: int = 5, warmup: int = 2) -> dict[str, float]:
         """Median milliseconds of `call`, seconds of the first call, and peak memory in GB."""
         cuda = self.device == "cuda"
-        synchronize = torch.cuda.synchronize if cuda else (lambda: None)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        times = []
-        for i in range(warmup + rounds):
-            synchronize()
-            begun = time.perf_counter()
-            if cuda:
-                events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-                events[0].record()
-                call()
-                events[1].record()
-                synchronize()
-                ms = events[0].elapsed_time(events[1])
-            else:
-                call()
-                ms = (time.perf_counter() - begun) * 1e3
-            if i == 0:
-                first = time.perf_counter() - begun
-            if i >= warmup:
-                times.append(ms)
-        ms = statistics.median(times)
+        begun = time.perf_counter()
+        timed_ms(call, self.device)
+        first = time.perf_counter() - begun
+        ms = median_ms(call, self.device, rounds, warmup - 1)
         peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else 0.0
         return {"ms": round(ms, 2), "cells_per_s": round(self.n_cells / ms * 1e3), "peak_gb": round(peak, 2), "first_s": round(first, 1)}  # fmt: skip
 
 
-def measure(*, tiny: bool = False, budget_s: float = 50.0, report: Callable[[dict], None] = print) -> list[dict]:
-    """Rows of results, each also handed to ``report`` as soon as it is known; what time does not suffice for is left out."""
+def median_ms(call: Callable[[], object], device: str, rounds: int = 5, warmup: int = 2) -> float:
+    """Median milliseconds of `call` after some calls that are not counted."""
+    return statistics.median([timed_ms(call, device) for _ in range(warmup + rounds)][warmup:])
+
+
+def timed_ms(call: Callable[[], object], device: str) -> float:
+    """Milliseconds of one call, on a GPU by its own clock."""
+    if device != "cuda":
+        begun = time.perf_counter()
+        call()
+        return (time.perf_counter() - begun) * 1e3
+    torch.cuda.synchronize()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
+def setting(tiny: bool) -> tuple[str, int, dict[str, int]]:
+    """Device, cells and features, by their kind."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    n_cells, features = (8, {"rna": 600, "atac": 900}) if tiny else (N_CELLS, FEATURES)
+    return device, *((8, {"rna": 600, "atac": 900}) if tiny else (N_CELLS, FEATURES))
+
+
+def measure(*, tiny: bool = False, budget_s: float = 50.0, report: Callable[[dict], None] = print) -> None:
+    """Rows of results, each handed to ``report`` as soon as it is known; what time does not suffice for is left out."""
+    device, n_cells, features = setting(tiny)
     rounds = {"rounds": 1, "warmup": 1} if tiny else {}
-    begun, rows = time.perf_counter(), []
+    begun = time.perf_counter()
 
     def add(**row: object) -> None:
-        rows.append({**row, "at_s": round(time.perf_counter() - begun, 1)})
-        report(rows[-1])
+        report({**row, "at_s": round(time.perf_counter() - begun, 1)})
 
     def attempt(work: Work, what: str, without_kernel: str | None = None, **more: int) -> None:
         if time.perf_counter() - begun > budget_s:
@@ -191,4 +201,74 @@ def measure(*, tiny: bool = False, budget_s: float = 50.0, report: Callable[[dic
     if device == "cuda" and load_mamba_ssm()[0]:  # last, since it compiles for minutes
         preset = "paper"
         attempt(Work(preset, n_cells, features, device), "step", MAMBA_SSM)
-    return rows
+
+
+# -- what the time is spent on: printed, and not kept -----------------------------------------------------------------
+
+
+def print_profile(*, tiny: bool = False) -> None:
+    """Kernels of a step by their time, and the matrix products of `paper` by themselves; what fails ends nothing else."""
+    device, n_cells, features = setting(tiny)
+    for title, table in (
+        ("A step of paper", lambda: kernels_of_steps("paper", n_cells, features, device)),
+        ("Matrix products of paper", lambda: products(n_cells, features, device)),
+        ("A step of small", lambda: kernels_of_steps("small", n_cells, features, device)),
+    ):
+        print(title, flush=True)
+        try:
+            print(table(), flush=True)
+        except Exception:  # noqa: BLE001 - profilers fail for reasons of the machine
+            traceback.print_exc()
+
+
+def kernels_of_steps(preset: str, n_cells: int, features: dict[str, int], device: str, n_steps: int = 3) -> str:
+    """The kernels that take the most time, on a CPU torch's functions: milliseconds and calls of one step."""
+    work = Work(preset, n_cells, features, device)
+    for _ in range(3):
+        work.step()
+    cuda = device == "cuda"
+    activity = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as profiled:
+        for _ in range(n_steps):
+            work.step()
+        if cuda:
+            torch.cuda.synchronize()
+    found = [
+        ((kernel.self_device_time_total if cuda else kernel.self_cpu_time_total) / 1e3 / n_steps, kernel.count / n_steps, kernel.key)
+        for kernel in profiled.key_averages()
+    ]  # fmt: skip
+    lines = [f"{ms:9.3f} ms {calls:7.1f} calls  {name[:120]}" for ms, calls, name in sorted(found, reverse=True)[:25]]
+    return "\n".join(
+        [*lines, f"{sum(ms for ms, *_ in found):9.3f} ms {sum(calls for _, calls, _ in found):7.1f} calls  in all"]
+    )
+
+
+def products(n_cells: int, features: dict[str, int], device: str) -> str:
+    """Times of the matrix products of a block of `paper`: four maps, each forward and for the gradients of input and weight.
+
+    By modality, as they have different numbers of patches; the sum is that of all blocks, one with attention taken for
+    another.
+    """
+    config, lines, whole = resolve_config("paper"), [], 0.0
+    d, i, s = config.d_model, config.expand * config.d_model, config.d_state
+    maps = {
+        "mixer, in": (d, 2 * i + 2 * s + i // config.headdim), "mixer, out": (i, d),
+        "MLP, in": (d, 2 * config.d_mlp), "MLP, out": (config.d_mlp, d),
+    }  # fmt: skip
+    for kind, f in features.items():
+        n_tokens = n_cells * layout(config, kind, f)[1]
+        for name, (n_in, n_out) in maps.items():
+            x, dy, weight = (
+                torch.randn(size, device=device, dtype=torch.bfloat16)
+                for size in ((n_tokens, n_in), (n_tokens, n_out), (n_out, n_in))
+            )
+            for what, call in {
+                "forward": partial(F.linear, x, weight),
+                "gradient of input": partial(torch.matmul, dy, weight),
+                "gradient of weight": partial(torch.matmul, dy.T, x),
+            }.items():
+                ms = median_ms(call, device)
+                whole += ms * config.of_kind("n_layers", kind)
+                rate = 2 * n_tokens * n_in * n_out / ms / 1e9
+                lines.append(f"{kind:5} {n_tokens:7} tokens, {name:10} {what:18} {ms:8.3f} ms {rate:6.0f} TFLOP/s")
+    return "\n".join([*lines, f"all blocks {whole:.1f} ms"])
