@@ -26,8 +26,8 @@ def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
     """Figure, table, and what its columns are."""
     return [
         "![Cell types found, against CPU seconds](_static/types_and_seconds.png)", "",
-        "Upwards: how many cells have the type of their nearest neighbours in the joint embedding of all cells. To the right: the time that",
-        "the fit computes. Up is better, left is faster. The black star is this package with its defaults, the grey one the same without a",
+        "Upwards: how many cells have the type of their nearest neighbours in the joint embedding of all cells. To the right: the",
+        "CPU time of the fit. Up is better, left is faster. The black star is this package with its defaults, the grey one the same without a",
         "`batch_key`. It then corrects no batches, nor does any other named method but MultiVI and totalVI. The black dot, linear, is the package",
         "without its network (`encoder=\"linear\"`). Weighted CCA is a canonical correlation analysis (CCA) whose directions count by their",
         "correlation. Grey dots are other methods; a figure of {doc}`benchmarks-results` names them.", "",
@@ -38,7 +38,7 @@ def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
         "  modalities lie together. Each goes from 0 for the worst to 1 for the best method of the set.",
         "- *Types* is what the figure shows.",
         "- *Pairs* is the fraction of held-out cells whose {term}`true match` is among the 10 nearest cells of the other modality.",
-        f"- *{BEST_OTHER.capitalize()}*: in each column the best of the methods that have no row here, not always the same.",
+        f"- *{BEST_OTHER.capitalize()}*: in each column the best of the other methods, not always the same; variants of ours are not counted.",
         "- A dash stands for a method that embeds no new cells, that embeds both modalities as one, that is made for other modalities, or",
         "  that was not run on all cells. {doc}`benchmarks-results` says which.", "",
     ]  # fmt: skip
