@@ -49,7 +49,7 @@ def test_naming_one_kind_keeps_the_others():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        pytest.param(lambda: resolve_config("tiny"), "Unknown preset 'tiny'.*Known: 'small'", id="preset"),
+        pytest.param(lambda: resolve_config("tiny"), "Unknown preset 'tiny'.*Known: 'auto', 'small'", id="preset"),
         pytest.param(lambda: resolve_config("small", n_latents=3), "Did you mean 'n_latent'", id="option"),
         pytest.param(
             lambda: check_names("training option", ["rate"], TrainConfig),

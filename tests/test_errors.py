@@ -12,6 +12,12 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_known():
     assert str(error) == "Unknown preset 'smal'. Did you mean 'small'? Known: 'small', 'base'."
 
 
+def test_case_does_not_matter_for_what_was_meant():
+    error = UnknownNameError("metric", "foscttm", ["ARI", "FOSCTTM", "recall@10"])
+    assert str(error) == "Unknown metric 'foscttm'. Did you mean 'FOSCTTM'? Known: 'ARI', 'FOSCTTM', 'recall@10'."
+    assert "Did you mean 'Cd4'?" in str(UnknownNameError("gene", "CD4", ["Cd4", "Cd8a"]))
+
+
 def test_a_name_that_is_near_to_none_gets_no_hint():
     assert str(UnknownNameError("key", "zzz", ["small"])) == "Unknown key 'zzz'. Known: 'small'."
     assert str(UnknownNameError("key", "zzz", [])) == "Unknown key 'zzz'. Known: none."

@@ -308,7 +308,7 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     """
     preset = name_of_preset(preset)
     if preset not in PRESETS:
-        raise UnknownNameError("preset", preset, PRESETS)
+        raise UnknownNameError("preset", preset, ["auto", *PRESETS])
     check_names("model option", overrides, ModelConfig)
     config = ModelConfig(**PRESETS[preset])
     for name, value in overrides.items():

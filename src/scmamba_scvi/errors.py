@@ -29,7 +29,9 @@ class UnknownNameError(ScmambaError):
 
     def __init__(self, what: str, name: object, known: Iterable[object], advice: str = "") -> None:
         names = list(dict.fromkeys(map(str, known)))
-        close = difflib.get_close_matches(str(name), names, n=5)
+        lower = {known: known.lower() for known in names}
+        alike = dict.fromkeys(difflib.get_close_matches(str(name).lower(), set(lower.values()), n=5))
+        close = [known for word in alike for known in names if lower[known] == word][:5]
         hint = f" Did you mean {close[0]!r}?" if close else ""
         shown = names if len(names) <= MOST_NAMES else close or names[:5]
         more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from scmamba_scvi import pl
@@ -86,6 +87,24 @@ def test_the_epoch_marked_is_the_one_whose_weights_the_model_kept(best_epoch, mo
     curves["foscttm_validation"].iloc[3] = curves["foscttm_validation"].iloc[2]
     model = model_of(curves, best_epoch=best_epoch, monitor=monitor)
     assert marked(pl.training(model, figure=Figure())) == expected
+
+
+@pytest.mark.parametrize("best", [24, 29])
+def test_the_line_of_the_best_epoch_does_not_run_through_the_words_of_a_legend(best):
+    figure = Figure(dpi=80)
+    canvas = FigureCanvasAgg(figure)
+    curves = history(31)
+    falling = np.exp(-np.r_[:17, :14] / 4)  # leaves room at the upper right only
+    curves["train_loss"]["train_loss"] = np.repeat([3.7, 3.1], [17, 14]) + np.repeat([1.5, 0.8], [17, 14]) * falling
+    curves["validation_loss"]["validation_loss"] = curves["train_loss"]["train_loss"] + 0.3 + 0.05 * np.cos(range(31))
+    axes = pl.training(model_of(curves, best_epoch=best, stage_starts=[0, 17]), figure=figure)
+    canvas.draw()
+    for ax in axes:
+        legend = ax.get_legend()
+        (line,) = (line for line in ax.lines if list(line.get_xdata()) == [best + 1] * 2)
+        if legend.get_window_extent().x0 < line.get_window_extent().x0 < legend.get_window_extent().x1:
+            assert legend.get_frame_on() and legend.get_frame().get_alpha() > 0.8
+            assert legend.get_zorder() > line.get_zorder()
 
 
 def test_the_stages_are_named_and_their_curves_are_not_joined():

@@ -120,4 +120,5 @@ def _draw(
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     style_axes(ax)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=FONT_SIZE - 1, frameon=False)
+        # the panel's colour behind it: the line of the best epoch may be where the curves leave room
+        ax.legend(fontsize=FONT_SIZE - 1, framealpha=0.9, edgecolor="none", borderpad=0.2)
