@@ -178,8 +178,8 @@ def test_the_switch_may_have_its_newer_name(matmul, asked, precision):
 
 
 SCAN = """
-n, dtype = 64, torch.{dtype}
-for c, h, p, s in ((24, 1, 64, 32), (256, 8, 64, 64), (419, 8, 128, 128)):  # presets small, base and paper
+dtype = torch.{dtype}
+for n, c, h, p, s in {shapes}:
     # as the mixer has them, side by side
     parts = [empty(n, c, h * p + 2 * s, dtype=dtype).split([h * p, s, s], -1) for _ in range(2)]
     (x, B, C), into = ((x.unflatten(-1, (h, p)), *others) for x, *others in parts)
@@ -196,9 +196,17 @@ for c, h, p, s in ((24, 1, 64, 32), (256, 8, 64, 64), (419, 8, 128, 128)):  # pr
 )
 def test_kernels_of_the_presets_compile_fit_and_spill_little(capability, dtype, stack):
     """No GPU is needed to compile; a kernel that spills much has several KB."""
-    found = compiled(capability, SCAN.format(dtype=dtype))
+    of_presets = (64, 24, 1, 64, 32), (64, 256, 8, 64, 64), (64, 419, 8, 128, 128)  # small, base and paper
+    found = compiled(capability, SCAN.format(dtype=dtype, shapes=of_presets))
     assert len(found) == 13  # the first shape is one chunk, which has no states
     assert max(kernel.shared for kernel in found) <= SHARED[capability]
     assert max(kernel.stack for kernel in found) <= stack
     if capability == 90 and dtype == "bfloat16":
         assert all(kernel.is_wide for kernel in found[3:])  # the chunk of the first is too short
+
+
+@pytest.mark.slow
+def test_kernels_are_compiled_once_for_any_number_of_cells():
+    """Of an odd number of cells and tokens, few tensors are as aligned as those of sixteen cells."""
+    found = compiled(90, SCAN.format(dtype="bfloat16", shapes=[(n, 25, 1, 64, 32) for n in (16, 7)]))
+    assert [kernel.n_launches for kernel in found] == [2, 2, 2]

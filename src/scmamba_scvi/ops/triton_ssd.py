@@ -204,7 +204,8 @@ def _gradients_of_reading(
     tl.store(dC_ptr + cell * dC_n + row * dC_c + dim[None, :], dC.to(B.dtype), is_row & is_dim)
 
 
-@triton.jit
+# these are parts of one tensor, so that the number of cells decides how they are aligned
+@triton.jit(do_not_specialize_on_alignment=["ddt_ptr", "dA_ptr", "dD_ptr"])
 def _gradients_of_bringing(
     x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, dy_ptr, d_log_decay_ptr, kept_ptr, d_states_ptr,
     dx_ptr, ddt_ptr, dA_ptr, dB_ptr, dD_ptr, c, n_chunks,
@@ -362,7 +363,7 @@ def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
     S, is_half = _power_of_two(s), x.element_size() == 2
     longest, block, is_small = MAX_CHUNK[x.element_size()][backward], MAX_BLOCK[backward], _is_small(x, S)
     if is_small:
-        longest, block = longest // 2, min(block, 64)
+        longest, block = longest // 2, 64 if backward or is_half else 32
     q = _power_of_two(min(c, longest))
     return {
         "h": h, "p": p, "s": s, "Q": q, "P": min(_power_of_two(p), block), "S": S,
@@ -376,7 +377,7 @@ def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
 
 
 def _is_small(x: Tensor, S: int) -> bool:
-    """Whether programs take half a chunk, 64 channels and twice the threads, as larger ones would not do.
+    """Whether programs take half a chunk, fewer channels and 8 warps, as larger ones would not do.
 
     With more than 64 states they spill kilobytes per thread into memory, and on many GPUs lack shared memory, unless they are
     of half precision for the wide products of capability 9. For those of 10 and 11 triton 3.7 fails to compile them.
