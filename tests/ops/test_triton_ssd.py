@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from compiled import SHARED, compiled
 
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.ops.ssd import ssd_chunked
@@ -74,6 +71,15 @@ def test_values_and_gradients_are_those_of_plain_torch(c, h, p, s, dtype, tolera
     found = results(ssd_triton, inputs)
     assert [t.dtype for t in found[1:]] == [t.dtype for t in inputs]
     assert_same(found, expected, tolerance)
+
+
+@pytest.mark.parametrize(("capability", "s"), [(8, 128), (10, 16)], ids=["many_states", "no_long_chunks"])
+def test_the_smaller_programs_of_other_gpus_give_the_same(monkeypatch, capability, s):
+    monkeypatch.setattr(triton_ssd, "_capability", lambda device: capability)
+    inputs = make_inputs(45, p=128, s=s, dtype=torch.bfloat16)
+    sizes = triton_ssd._sizes(inputs[0], inputs[3], backward=False)
+    assert (sizes["Q"], sizes["P"], sizes["num_warps"]) == (32, 64, 8)
+    assert_same(results(ssd_triton, inputs), results(ssd_chunked, [t.double() for t in inputs]), 2e-2)
 
 
 @pytest.mark.parametrize("longest", [16, 64])
@@ -171,44 +177,36 @@ def test_the_switch_may_have_its_newer_name(matmul, asked, precision):
     assert triton_ssd._sizes(x, B, backward=False)["PRECISION"] == precision
 
 
-COMPILE = """
-import torch
-from triton import compile
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from scmamba_scvi.ops import triton_ssd as T
-
-def build(kernel, c, p, s, dtype, backward, **more):
-    sizes = T._sizes(torch.empty(1, c, 8, p, dtype=dtype), torch.empty(1, c, s), backward=backward)
-    options = {key: sizes.pop(key) for key in ("num_warps", "num_stages")}
-    constants = {name: size for name, size in (sizes | more).items() if name in kernel.arg_names}
-    number = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}[dtype]
-    exact = {"dt_ptr", "A_ptr", "D_ptr", "ddt_ptr", "dA_ptr", "dD_ptr", "d_log_decay_ptr", "kept_ptr"}
-    signature = {name: "constexpr" if name in constants else "*fp32" if name in exact else
-                 number if name.endswith("_ptr") else "i32" for name in kernel.arg_names}
-    positions = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    built = compile(ASTSource(kernel, signature, positions), target=GPUTarget("cuda", 90, 32), options=options)
-    assert built.asm["cubin"]
-    wide = "wgmma" in built.asm["ptx"]
-    assert wide or dtype is torch.float32 or c < 64, f"{kernel.__name__} does not use the tensor cores' wide instruction"
-    print(built.metadata.shared)
-
-for c, p, s in ((24, 64, 32), (256, 64, 64), (419, 128, 128)):
-    for dtype in (torch.float32, torch.bfloat16):
-        build(T._forward, c, p, s, dtype, False)
-        for reverse in (False, True):
-            build(T._states, c, p, s, dtype, True, REVERSE=reverse)
-        build(T._gradients_of_reading, c, p, s, dtype, True)
-        build(T._gradients_of_bringing, c, p, s, dtype, True)
+SCAN = """
+dtype = torch.{dtype}
+for n, c, h, p, s in {shapes}:
+    # as the mixer has them, side by side
+    parts = [empty(n, c, h * p + 2 * s, dtype=dtype).split([h * p, s, s], -1) for _ in range(2)]
+    (x, B, C), into = ((x.unflatten(-1, (h, p)), *others) for x, *others in parts)
+    dt, A, D = (empty(*shape, dtype=torch.float32) for shape in ((n, c, h), (h,), (h,)))
+    y = scan.scan(x, dt, A, B, C, D)
+    scan.scan_gradients(y, x, dt, A, B, C, D, into)
 """
 
 
 @pytest.mark.slow
-def test_kernels_of_the_presets_compile_for_a_gpu_and_fit():
-    """Compiled for compute capability 9.0, which needs no GPU; shared memory of a program ends at 227 KiB."""
-    environment = {**os.environ, "TRITON_INTERPRET": "0"}
-    run = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr[-3000:]
-    shared = [int(line) for line in run.stdout.split()]
-    assert len(shared) == 30
-    assert max(shared) <= 227 * 1024
+@pytest.mark.parametrize(
+    ("capability", "dtype", "stack"),
+    [*((capability, "bfloat16", 768) for capability in SHARED), (80, "float32", 1536), (90, "float32", 1536)],
+)
+def test_kernels_of_the_presets_compile_fit_and_spill_little(capability, dtype, stack):
+    """No GPU is needed to compile; a kernel that spills much has several KB."""
+    of_presets = (64, 24, 1, 64, 32), (64, 256, 8, 64, 64), (64, 419, 8, 128, 128)  # small, base and paper
+    found = compiled(capability, SCAN.format(dtype=dtype, shapes=of_presets))
+    assert len(found) == 13  # the first shape is one chunk, which has no states
+    assert max(kernel.shared for kernel in found) <= SHARED[capability]
+    assert max(kernel.stack for kernel in found) <= stack
+    if capability == 90 and dtype == "bfloat16":
+        assert all(kernel.is_wide for kernel in found[3:])  # the chunk of the first is too short
+
+
+@pytest.mark.slow
+def test_kernels_are_compiled_once_for_any_number_of_cells():
+    """Of an odd number of cells and tokens, few tensors are as aligned as those of sixteen cells."""
+    found = compiled(90, SCAN.format(dtype="bfloat16", shapes=[(n, 25, 1, 64, 32) for n in (16, 7)]))
+    assert [kernel.n_launches for kernel in found] == [2, 2, 2]

@@ -30,6 +30,10 @@ RUN, CHANNELS = 128, 128
 MAX_WIDTH: Final = 4
 
 
+#: Minibatches differ in their number of rows: whether 16 divides it would have the kernel compiled twice, and gains nothing.
+_for_any_rows = triton.jit(do_not_specialize=["n_rows"])
+
+
 @triton.jit
 def _silu(x):
     return x * tl.sigmoid(x)
@@ -48,7 +52,7 @@ def _row_tile(block, n_rows, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
     return row.to(tl.int64), at, (row < n_rows) & (at < d)
 
 
-@triton.jit
+@_for_any_rows
 def _add_norm(
     x_ptr, added_ptr, total_ptr, normal_ptr, scale_ptr, n_rows, x_row, added_row, eps,
     d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, ADDED: tl.constexpr,
@@ -69,7 +73,7 @@ def _norm_gradient(dnormal, normal, scale, d: tl.constexpr):
     return (dnormal - normal * (tl.sum(dnormal * normal, 1)[:, None] / d)) * scale
 
 
-@triton.jit
+@_for_any_rows
 def _add_norm_backward(
     dtotal_ptr, dnormal_ptr, normal_ptr, scale_ptr, dx_ptr, dadded_ptr, n_rows,
     d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TOTAL: tl.constexpr, ADDED: tl.constexpr,
@@ -86,7 +90,7 @@ def _add_norm_backward(
         tl.store(dadded_ptr + at, dx.to(dadded_ptr.dtype.element_ty), inside)
 
 
-@triton.jit
+@_for_any_rows
 def _gated_norm(y_ptr, z_ptr, normal_ptr, n_rows, y_row, z_row, eps, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
     row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
     y = tl.load(y_ptr + row * y_row + at, inside, 0.0).to(tl.float32)
@@ -95,7 +99,7 @@ def _gated_norm(y_ptr, z_ptr, normal_ptr, n_rows, y_row, z_row, eps, d: tl.const
     tl.store(normal_ptr + row * d + at, (value * scale).to(normal_ptr.dtype.element_ty), inside)
 
 
-@triton.jit
+@_for_any_rows
 def _gated_norm_backward(
     dnormal_ptr, y_ptr, z_ptr, normal_ptr, dy_ptr, dz_ptr, n_rows, y_row, z_row, dz_row, eps,
     d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, NORMAL: tl.constexpr,
@@ -113,7 +117,7 @@ def _gated_norm_backward(
     tl.store(dy_ptr + row * d + at, (dvalue * _silu(z)).to(dy_ptr.dtype.element_ty), inside)
 
 
-@triton.jit
+@_for_any_rows
 def _swiglu(ab_ptr, y_ptr, n_rows, ab_row, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
     row, at, inside = _row_tile(tl.program_id(0), n_rows, d, D, R)
     a = tl.load(ab_ptr + row * ab_row + at, inside, 0.0).to(tl.float32)
@@ -121,7 +125,7 @@ def _swiglu(ab_ptr, y_ptr, n_rows, ab_row, d: tl.constexpr, D: tl.constexpr, R: 
     tl.store(y_ptr + row * d + at, (a * _silu(b)).to(y_ptr.dtype.element_ty), inside)
 
 
-@triton.jit
+@_for_any_rows
 def _swiglu_backward(
     dy_ptr, ab_ptr, y_ptr, dab_ptr, n_rows, ab_row, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, Y: tl.constexpr
 ):

@@ -22,6 +22,7 @@ environment at that time the kernels run on a CPU, slowly, for tests.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, Final
@@ -39,7 +40,7 @@ from .triton_fused import dense_rows
 #: Channels of one program, forward and backward.
 MAX_BLOCK: Final = (128, 64)
 #: Longest chunk by bytes per number, forward and backward. Longer ones spill registers into memory when compiled for compute
-#: capability 9.0.
+#: capability 9.0; `_is_small` says where these do too.
 MAX_CHUNK: Final = {2: (64, 64), 4: (32, 32)}
 #: Shortest axis that `tl.dot` takes.
 MIN_AXIS = 16
@@ -203,7 +204,8 @@ def _gradients_of_reading(
     tl.store(dC_ptr + cell * dC_n + row * dC_c + dim[None, :], dC.to(B.dtype), is_row & is_dim)
 
 
-@triton.jit
+# these are parts of one tensor, so that the number of cells decides how they are aligned
+@triton.jit(do_not_specialize_on_alignment=["ddt_ptr", "dA_ptr", "dD_ptr"])
 def _gradients_of_bringing(
     x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, dy_ptr, d_log_decay_ptr, kept_ptr, d_states_ptr,
     dx_ptr, ddt_ptr, dA_ptr, dB_ptr, dD_ptr, c, n_chunks,
@@ -358,16 +360,38 @@ class _Scan(torch.autograd.Function):
 def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
     """What the kernels are compiled for."""
     (_, c, h, p), s = x.shape, B.shape[-1]
-    q, S = _power_of_two(min(c, MAX_CHUNK[x.element_size()][backward])), _power_of_two(s)
+    S, is_half = _power_of_two(s), x.element_size() == 2
+    longest, block, is_small = MAX_CHUNK[x.element_size()][backward], MAX_BLOCK[backward], _is_small(x, S)
+    if is_small:
+        longest, block = longest // 2, 64 if backward or is_half else 32
+    q = _power_of_two(min(c, longest))
     return {
-        "h": h, "p": p, "s": s, "Q": q, "P": min(_power_of_two(p), MAX_BLOCK[backward]), "S": S,
+        "h": h, "p": p, "s": s, "Q": q, "P": min(_power_of_two(p), block), "S": S,
         "ONE_CHUNK": c <= q,
         # three products in TF32 are as exact as one in float32
         "PRECISION": "tf32" if _allows_tf32() else "tf32x3",
-        "num_warps": 4 if backward or q <= 32 and c <= q else 8,
+        "num_warps": 4 if not is_small and (backward or q <= 32 and c <= q) else 8,
         # chunks under way: forward a third gains a tenth, where every multiprocessor has memory for it (97 of 99 KB)
-        "num_stages": 3 if not backward and x.element_size() == 2 and S <= 128 else 2,
+        "num_stages": 3 if not backward and is_half and S <= 128 else 2,
     }  # fmt: skip
+
+
+def _is_small(x: Tensor, S: int) -> bool:
+    """Whether programs take half a chunk, fewer channels and 8 warps, as larger ones would not do.
+
+    With more than 64 states they spill kilobytes per thread into memory, and on many GPUs lack shared memory, unless they are
+    of half precision for the wide products of capability 9. For those of 10 and 11 triton 3.7 fails to compile them.
+    """
+    if x.element_size() == 4:
+        return S > 64
+    major = _capability(x.device)
+    return major in (10, 11) or (major != 9 and S > 64)
+
+
+@functools.cache
+def _capability(device: torch.device) -> int:
+    """Major compute capability of a GPU; for the interpreter that of the GPU that the sizes were chosen on."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
 
 
 def _allows_tf32() -> bool:
