@@ -16,8 +16,10 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -38,7 +40,7 @@ N_TYPES = 15
 SEEDS = (0, 1, 2)
 BATCH_SIZE = 512
 #: Preset "paper" in a rehearsal: its block with attention is the third.
-FEW_LAYERS = {"n_layers": {"rna": 3, "atac": 3}}
+TINY_PAPER = {"n_layers": {"rna": 3, "atac": 3}, "d_model": 64, "d_mlp": 64}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,25 +55,37 @@ def main(argv: list[str] | None = None) -> None:
     scvi.settings.verbosity = logging.ERROR
     path = RESULTS / "gpu_calls.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    has_failed = False
     for part in arguments.parts:
-        for found in PARTS[part](arguments.device, arguments.tiny):
+        for measure in PARTS[part](arguments.device, arguments.tiny):
+            try:
+                found = measure()
+            except Exception:  # noqa: BLE001 - one measurement's fault must not end the others
+                traceback.print_exc()
+                has_failed = True
+                continue
             print(" ".join(f"{key}={value}" for key, value in found.items()), flush=True)
             if not arguments.tiny:
                 rows = [row for row in rows if row["what"] != found["what"]] + [found]
                 write_json(path, {**machine(), "rows": rows})
+    if has_failed:
+        sys.exit(1)
+
+
+# -- parts: each yields functions that measure one row -----------------------------------------------------------------
 
 
 def calls(device: str, tiny: bool):
     """A first step; `train` with the defaults; a step of a larger preset within `train`; embedding of all cells by the API."""
     import torch
 
-    yield first_step(device, tiny)
+    yield partial(first_step, device, tiny)
     mdata = random_multiome(TINY if tiny else CALLS, device)
     for measure in (defaults, paper_in_train):
-        yield measure(mdata, device, tiny)
+        yield partial(measure, mdata, device, tiny)
         torch.cuda.empty_cache()
     for preset in ("small",) if tiny else ("base", "paper"):
-        yield embedding(mdata, preset, device)
+        yield partial(embedding, mdata, preset, device)
 
 
 def first_step(device: str, tiny: bool) -> dict[str, object]:
@@ -88,7 +102,7 @@ def first_two_steps(device: str, tiny: bool) -> tuple[int, float, float]:
     from harness.gpu_steps import Work, setting
 
     _, n_cells, features = setting(tiny)
-    work = Work("paper", n_cells, features, device, **(FEW_LAYERS if tiny else {}))
+    work = Work("paper", n_cells, features, device, **(TINY_PAPER if tiny else {}))
     return n_cells, seconds(work.step), seconds(work.step)
 
 
@@ -102,11 +116,14 @@ def defaults(mdata, device: str, tiny: bool) -> dict[str, object]:
     accelerator, epochs = ("gpu", None) if device == "cuda" else ("cpu", 4)
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata)
-    with no_kernels_compiled(), timed_parts() as parts:
-        trained = seconds(lambda: model.train(accelerator=accelerator, max_epochs=epochs, enable_progress_bar=False))
-    check_ended(model)
-    # the first of a process also makes the memory that it takes grow
-    embedded, again = (seconds(model.get_latent_representation) for _ in range(2))
+    with no_kernels_compiled():
+        with timed_parts() as parts:
+            trained = seconds(
+                lambda: model.train(accelerator=accelerator, max_epochs=epochs, enable_progress_bar=False)
+            )
+        check_ended(model)
+        # the first of a process also makes the memory that it takes grow
+        embedded, again = (seconds(model.get_latent_representation) for _ in range(2))
     cells = np.arange(min(2_000, mdata.n_obs))
     score = foscttm(*(model.get_latent_representation(modality=kind, indices=cells) for kind in ("rna", "atac")))
     return {
@@ -119,7 +136,6 @@ def defaults(mdata, device: str, tiny: bool) -> dict[str, object]:
 
 def paper_in_train(mdata, device: str, tiny: bool) -> dict[str, object]:
     """Preset "paper" in two epochs of `train`: a step of the second, and the memory at the peak."""
-    import torch
     from lightning.pytorch.callbacks import Callback
 
     from scmamba_scvi import SCMAMBA
@@ -135,10 +151,9 @@ def paper_in_train(mdata, device: str, tiny: bool) -> dict[str, object]:
             self.n_steps = trainer.num_training_batches - 1
 
     SCMAMBA.setup_mudata(mdata)
-    model = SCMAMBA(mdata, preset="paper", **(FEW_LAYERS if tiny else {}))
+    model = SCMAMBA(mdata, preset="paper", **(TINY_PAPER if tiny else {}))
     ends, clock, batch_size = [], Clock(), min(BATCH_SIZE, mdata.n_obs // 4)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    forget_peak(device)
     trained = seconds(
         lambda: model.train(
             max_epochs=2, batch_size=batch_size, early_stopping=False, accelerator="gpu" if device == "cuda" else "cpu",
@@ -169,6 +184,10 @@ def embedding(mdata, preset: str, device: str) -> dict[str, object]:
 
 def large(device: str, tiny: bool):
     """A training step of the published network with 14 and 16 blocks on 1.15 million peaks."""
+    yield partial(large_step, device, tiny)
+
+
+def large_step(device: str, tiny: bool) -> dict[str, object]:
     import torch
 
     from scmamba_scvi.config import TrainConfig
@@ -177,7 +196,8 @@ def large(device: str, tiny: bool):
 
     n_cells = 8 if tiny else 64
     mdata = random_multiome(TINY if tiny else LARGE, device)
-    model = untrained(mdata, "paper", device, **(FEW_LAYERS if tiny else {"n_layers": {"rna": 14, "atac": 16}}))
+    forget_peak(device)
+    model = untrained(mdata, "paper", device, **(TINY_PAPER if tiny else {"n_layers": {"rna": 14, "atac": 16}}))
     module = model.module.train()
     minibatch = model.adata_manager.create_torch_dataset()[list(range(n_cells))]
     minibatch = {name: tensor.to(device) for name, tensor in minibatch.items()}
@@ -194,7 +214,7 @@ def large(device: str, tiny: bool):
         set_checkpointing(module, None, n_cells)
     first = seconds(step)
     took = sorted(seconds(step) for _ in range(5))[2]
-    yield {
+    return {
         "what": "paper, 14 + 16 blocks, 1.15 million peaks: step", "cells": n_cells, "s": round(took, 3), "first_s": round(first, 1),
         "cells_per_s": round(n_cells / took), "peak_gb": peak_gb(device),
     }  # fmt: skip
@@ -202,14 +222,7 @@ def large(device: str, tiny: bool):
 
 def precision(device: str, tiny: bool):
     """SNARE-seq held out, trained and embedded in bf16 and in float32."""
-    import statistics
-
-    import scvi
-    from harness.methods.ours import embeddings_of, network_kept
-    from harness.scores import matching_and_votes
     from harness.sets import SETS, split
-
-    from scmamba_scvi import SCMAMBA
 
     reason = SETS["snareseq_mouse_cortex"].missing()
     if reason:
@@ -217,22 +230,35 @@ def precision(device: str, tiny: bool):
         return
     task, truth = split(SETS["snareseq_mouse_cortex"])
     for name in ("bf16-mixed", "32-true"):
-        scores, took, with_network = [], [], 0
-        for seed in SEEDS[:1] if tiny else SEEDS:
-            scvi.settings.seed = seed
-            SCMAMBA.setup_mudata(task.train, modalities=task.keys)
-            model = SCMAMBA(task.train)
-            options = {"accelerator": "gpu" if device == "cuda" else "cpu", "max_epochs": 2 if tiny else None}
-            took.append(seconds(partial(model.train, precision=name, enable_progress_bar=False, **options)))
-            check_ended(model)
-            with_network += network_kept(model)
-            scores.append(matching_and_votes(embeddings_of(model, task), truth))
-        spread = statistics.stdev if len(scores) > 1 else lambda values: 0.0
-        yield {
-            "what": f"SNARE-seq held out, {name}", "seeds": len(scores), "train_s": round(statistics.mean(took), 1),
-            "network_kept": with_network,
-            "scores": {k: [round(f([s[k] for s in scores]), 4) for f in (statistics.mean, spread)] for k in scores[0]},
-        }  # fmt: skip
+        yield partial(scores_in, name, task, truth, device, tiny)
+
+
+def scores_in(name: str, task, truth, device: str, tiny: bool) -> dict[str, object]:
+    """Scores of the held-out cells, over some seeds, with this precision."""
+    import statistics
+
+    import scvi
+    from harness.methods.ours import embeddings_of, network_kept
+    from harness.scores import matching_and_votes
+
+    from scmamba_scvi import SCMAMBA
+
+    scores, took, with_network = [], [], 0
+    for seed in SEEDS[:1] if tiny else SEEDS:
+        scvi.settings.seed = seed
+        SCMAMBA.setup_mudata(task.train, modalities=task.keys)
+        model = SCMAMBA(task.train)
+        options = {"accelerator": "gpu" if device == "cuda" else "cpu", "max_epochs": 2 if tiny else None}
+        took.append(seconds(partial(model.train, precision=name, enable_progress_bar=False, **options)))
+        check_ended(model)
+        with_network += network_kept(model)
+        scores.append(matching_and_votes(embeddings_of(model, task), truth))
+    spread = statistics.stdev if len(scores) > 1 else lambda values: 0.0
+    return {
+        "what": f"SNARE-seq held out, {name}", "seeds": len(scores), "train_s": round(statistics.mean(took), 1),
+        "network_kept": with_network,
+        "scores": {k: [round(f([s[k] for s in scores]), 4) for f in (statistics.mean, spread)] for k in scores[0]},
+    }  # fmt: skip
 
 
 PARTS: dict[str, Callable] = {"calls": calls, "large": large, "precision": precision}
@@ -348,8 +374,16 @@ def seconds_now() -> float:
     return time.perf_counter()
 
 
+def forget_peak(device: str) -> None:
+    """`peak_gb` is that of what follows."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_gb(device: str) -> float:
-    """Most memory that torch has had since the start, or since this was set back."""
+    """Most memory that torch has had."""
     import torch
 
     return round(torch.cuda.max_memory_allocated() / 1e9, 1) if device == "cuda" else 0.0

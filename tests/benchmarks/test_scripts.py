@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,7 +102,59 @@ def test_the_calls_for_a_gpu_can_be_rehearsed_without_one():
     done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^what=(.*?) cells=", done.stdout, re.M) == [
+        "paper: first step of a process, caches empty",
         "defaults: train() to the joint embedding",
+        "paper: a step within train(), with reading its cells",
         "small: get_latent_representation",
         "paper, 14 + 16 blocks, 1.15 million peaks: step",
     ]
+    (parts,) = re.findall(r" parts=({.*})", done.stdout)
+    assert {"kept_on", "_initialize", "stage linear", "stage full", "stage full/compile_kernels"} <= set(
+        ast.literal_eval(parts)
+    )
+
+
+def test_rows_of_a_run_that_is_ended_are_kept(load, monkeypatch, tmp_path):
+    speed, steps = load("speed"), load("harness.gpu_steps")
+    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+
+    def measure(*, tiny, report):
+        report({"preset": "paper", "what": "step", "ms": 1.0})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "measure", measure)
+    for tiny in (True, False):
+        with pytest.raises(KeyboardInterrupt):
+            speed.measure_gpu(tiny)
+        assert (tmp_path / "gpu.json").exists() is not tiny
+    assert json.loads((tmp_path / "gpu.json").read_text())["rows"] == [{"preset": "paper", "what": "step", "ms": 1.0}]
+
+
+def test_a_call_that_fails_leaves_the_others_their_rows(load, monkeypatch, tmp_path, capsys):
+    script = load("gpu_calls")
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    (tmp_path / "gpu_calls.json").write_text('{"rows": [{"what": "before"}, {"what": "fast", "s": 9}]}')
+    monkeypatch.setitem(script.PARTS, "calls", lambda *_: [lambda: 1 / 0, lambda: {"what": "fast", "s": 1}])
+    with pytest.raises(SystemExit) as left:
+        script.main(["--parts", "calls"])
+    assert left.value.code == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    rows = json.loads((tmp_path / "gpu_calls.json").read_text())["rows"]
+    assert rows == [{"what": "before"}, {"what": "fast", "s": 1}]
+
+
+def test_a_training_that_was_interrupted_is_no_measurement(load):
+    script = load("gpu_calls")
+    script.check_ended(SimpleNamespace(training_summary_={"interrupted": False}))
+    with pytest.raises(KeyboardInterrupt):
+        script.check_ended(SimpleNamespace(training_summary_={"interrupted": True}))
+
+
+def test_the_sweep_is_kept_beside_the_other_rows_of_the_scan(load, monkeypatch, tmp_path):
+    script, page = load("scan"), load("harness.performance_page")
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    script._keep({"sweep": {"rows": [{"ms": 1.0}]}})
+    script._keep({"device": "cuda", "rows": [{"shape": "base", "cells": 2, "backend": "torch", "forward_ms": 2.0}]})
+    found = json.loads((tmp_path / "scan.json").read_text())
+    assert found["sweep"]["rows"] == [{"ms": 1.0}]
+    assert "| base | 2 | torch | 2.0 |" in "\n".join(page._scan(found))
