@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "workflow": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow"},
     "report": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "report"},
     "cli": FOUNDATION | {"ops", "nn", "pp", "metrics", "data", "pl", "model", "workflow", "report", "cli"},
+    "__main__": {"cli"},
 }
 #: The same within ``model/``: its subpackages and files, each with what it may import of them.
 MODEL_ROOMS = ("_module", "inputs", "_base", "fitting", "training", "tools", "io", "_model")
