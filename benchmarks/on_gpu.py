@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import math
 import os
@@ -147,6 +148,8 @@ def _run(one: Command, limit_s: float, log: Path, name: str) -> str:
         process = subprocess.Popen(
             [sys.executable, *one], cwd=HERE, stdout=file, stderr=subprocess.STDOUT, process_group=0,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},  # what was printed is there, however it ends
+            # a shell that started this in the background has Ctrl-C ignored, by those that are started here too
+            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         try:
             return f"ended with code {process.wait(limit_s)}"
