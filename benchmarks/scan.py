@@ -99,12 +99,8 @@ def setting(tiny: bool):
     """Device, dtype, and shapes with their number of cells there."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    shapes = TINY if tiny else SHAPES
-    return (
-        device,
-        dtype,
-        {name: (shape, on_gpu if device == "cuda" else on_cpu) for name, (shape, on_gpu, on_cpu) in shapes.items()},
-    )
+    place = 1 if device == "cuda" else 2
+    return device, dtype, {name: (one[0], one[place]) for name, one in (TINY if tiny else SHAPES).items()}
 
 
 def measure(rounds: int, tiny: bool) -> None:
@@ -171,9 +167,10 @@ def _with_changes(changes, call, device, rounds):
             with changed(change):
                 found = [t.float().clone() for t in call()]
                 expected = expected or found
-                yield {"changed": change, "ms": median_ms(call, device, rounds), "off_by": _difference(found, expected)}
+                row = {"ms": median_ms(call, device, rounds), "off_by": _difference(found, expected)}
         except Exception as error:  # noqa: BLE001 - a change that does not fit the GPU
-            yield {"changed": change, "failed": f"{type(error).__name__}: {error}"[:120]}
+            row = {"failed": f"{type(error).__name__}: {error}"[:120]}
+        yield {"changed": change, **row}
 
 
 def _difference(found, expected) -> float:
