@@ -11,7 +11,7 @@ from scmamba_scvi.ops.ssd import ssd_chunked
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels are not compared with plain torch")
 
-from scmamba_scvi.ops import triton_ssd
+from scmamba_scvi.ops import fused, triton_ssd
 from scmamba_scvi.ops.triton_ssd import ssd_triton
 
 NAMES = ("y", "x", "dt", "A", "B", "C", "D")
@@ -175,6 +175,21 @@ def test_the_switch_may_have_its_newer_name(matmul, asked, precision):
     matmul.fp32_precision = asked
     x, _, _, B, *_ = make_inputs(5)
     assert triton_ssd._sizes(x, B, backward=False)["PRECISION"] == precision
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "dtype", "is_refused"),
+    [
+        ("3.2.0", 9, torch.bfloat16, True), ("3.3.1", 9, torch.float16, True), ("3.3.1", 9, torch.float32, False),
+        ("3.3.1", 8, torch.bfloat16, False), ("3.10.0+git1", 9, torch.bfloat16, False),
+    ],
+)  # fmt: skip
+def test_a_compiler_that_fails_is_not_tried(monkeypatch, version, capability, dtype, is_refused):
+    monkeypatch.setattr(triton_ssd.triton, "__version__", version)
+    monkeypatch.setattr(triton_ssd, "_capability", lambda device: capability)
+    monkeypatch.setattr(fused, "_fault", lambda *arguments: "")
+    reason = fused.check_kernels.__wrapped__(torch.device(DEVICE), dtype)[1]
+    assert reason.startswith(f"triton {version} does not compile" if is_refused else "") and bool(reason) is is_refused
 
 
 SCAN = """

@@ -45,6 +45,8 @@ MAX_CHUNK: Final = {2: (64, 64), 4: (32, 32)}
 #: Shortest axis that `tl.dot` takes.
 MIN_AXIS = 16
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
+#: The first triton that compiles chunks of half precision for compute capability 9: 3.3 fails, and 3.2 ends the process.
+FIRST_TRITON: Final = (3, 4)
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 LOG2_E: Final = tl.constexpr(1.4426950408889634)
 #: As `scmamba_scvi.ops.ssd.SMALLEST_LOG2_DECAY`, for the same reason.
@@ -399,6 +401,14 @@ def _allows_tf32() -> bool:
     # since torch 2.9; the older name of the switch cannot be read any more once this one was set
     precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None) or torch.get_float32_matmul_precision()
     return precision not in ("none", "ieee", "highest")
+
+
+def cannot_compile(device: torch.device, dtype: torch.dtype) -> str:
+    """Why these kernels must not even be compiled, empty if they may."""
+    found = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    if dtype.itemsize == 4 or _capability(device) != 9 or found >= FIRST_TRITON:
+        return ""
+    return f"triton {triton.__version__} does not compile the scan for this GPU in {dtype}, that of torch 2.8 does"
 
 
 def _power_of_two(length: int) -> int:

@@ -21,8 +21,8 @@ def test_checkpointing_is_decided_by_the_argument_else_by_free_memory(mdata):
 
 def test_as_few_blocks_are_checkpointed_as_fit():
     blocks = [(100, 10)] * 4  # bytes kept and bytes of the input, per cell
-    assert [activation_bytes(blocks, 2, n) for n in range(5)] == [800, 620, 440, 260, 280]
-    assert [fewest_that_fit(blocks, 2, budget) for budget in (800, 799, 620, 440, 260, 1)] == [0, 1, 1, 2, 3, 4]
+    assert [activation_bytes(blocks, 2, n) for n in range(5)] == [1000, 820, 640, 460, 480]
+    assert [fewest_that_fit(blocks, 2, budget) for budget in (1000, 999, 820, 640, 460, 1)] == [0, 1, 1, 2, 3, 4]
 
 
 def test_training_with_checkpointed_blocks_is_the_same_training(mdata, quick):

@@ -33,8 +33,10 @@ def activation_bytes(blocks: list[tuple[int, int]], n_cells: int, n_checkpointed
     """Most bytes of activations at a time, if the first ``n_checkpointed`` blocks keep their inputs alone."""
     inputs = sum(of_input for _, of_input in blocks[:n_checkpointed])
     again = max((kept for kept, _ in blocks[:n_checkpointed]), default=0)
+    # beside what is kept, the backward pass of a block has gradients, and activations that it computes again: as much once more
+    at_work = max((kept for kept, _ in blocks), default=0)
     # blocks after them are done with when the first is computed again
-    return n_cells * (inputs + max(again, sum(kept for kept, _ in blocks[n_checkpointed:])))
+    return n_cells * (inputs + max(again, sum(kept for kept, _ in blocks[n_checkpointed:])) + at_work)
 
 
 def bytes_to_allocate(module: torch.nn.Module) -> int:
