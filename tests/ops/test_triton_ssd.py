@@ -207,7 +207,7 @@ for n, c, h, p, s in {shapes}:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "dtype", "stack"),
-    [*((capability, "bfloat16", 768) for capability in SHARED), (80, "float32", 1536), (90, "float32", 1536)],
+    [*((capability, "bfloat16", 1024) for capability in SHARED), (80, "float32", 1536), (90, "float32", 1536)],
 )
 def test_kernels_of_the_presets_compile_fit_and_spill_little(capability, dtype, stack):
     """No GPU is needed to compile; a kernel that spills much has several KB."""
