@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -25,11 +26,13 @@ def pytest_runtest_setup(item):
 
 
 @pytest.fixture(autouse=True)
-def _own_seed():
-    """A seed of scvi-tools that a test sets does not last: the order of tests must not matter."""
+def _own_settings():
+    """Settings of scvi-tools that a test, or a script it runs, changes do not last: the order of tests must not matter."""
+    before = sys.modules["scvi"].settings.verbosity if "scvi" in sys.modules else logging.INFO
     yield
     if "scvi" in sys.modules:
         sys.modules["scvi"].settings.seed = None
+        sys.modules["scvi"].settings.verbosity = before
 
 
 @pytest.fixture(autouse=True)
