@@ -151,8 +151,10 @@ def _run(c, m: tl.constexpr, RUN: tl.constexpr, M: tl.constexpr):
 @triton.jit
 def _weights(weight_ptr, channel, is_channel, WIDTH: tl.constexpr, LAG: tl.constexpr):
     """Weights of the token ``LAG`` before, zero if the convolution does not reach that far."""
-    at = weight_ptr + channel * WIDTH + (WIDTH - 1 - LAG)
-    return tl.load(at, is_channel & (LAG < WIDTH), 0.0).to(tl.float32)
+    weight = tl.zeros(channel.shape, tl.float32)
+    if LAG < WIDTH:
+        weight = tl.load(weight_ptr + channel * WIDTH + (WIDTH - 1 - LAG), is_channel, 0.0).to(tl.float32)
+    return weight
 
 
 @triton.jit

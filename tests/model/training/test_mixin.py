@@ -450,7 +450,8 @@ def test_a_terminal_shows_two_lines_and_a_bar_for_each_stage(bar):
         assert noise not in said
     if not bar:
         assert "epoch 1" not in said and "Seed set to 0" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        # the newest numcodecs is deprecated by itself where zarr is old
+        assert len([line for line in done.stderr.splitlines() if "numcodecs" not in line]) == 1
 
 
 def test_the_verbosity_of_scvi_tools_decides():

@@ -38,7 +38,8 @@ def test_a_last_minibatch_that_is_not_full_is_only_read_from_memory(opened):
 @pytest.mark.filterwarnings("ignore:mdata:UserWarning")
 def test_cells_are_mixed_within_and_between_minibatches(opened):
     dataset = dataset_of(opened)
-    loader = StreamedLoader(dataset, np.arange(500), 64, buffer_mb=1.0)
+    # one order in seventy has the first cells first
+    loader = StreamedLoader(dataset, np.arange(500), 64, buffer_mb=1.0, generator=torch.Generator().manual_seed(0))
     loader._per_buffer = 4
     first, second = (np.concatenate([cells for buffer in loader._plan() for cells in buffer]) for _ in range(2))
     assert len(np.unique(first[:64] // 64)) > 2, "cells of several chunks"
