@@ -161,7 +161,7 @@ def _larger_than_memory(found: dict) -> list[str]:
     lines = [
         "## Larger than memory", "",
         "`larger_than_memory.py`. Random counts in a zarr folder, opened with `scmamba_scvi.data.open_mudata`; `encoder='linear'` with 16 dimensions,",
-        f"minibatches of {found['batch_size']}, `buffer_mb={found['buffer_mb']}`, {_threads(found)}. Seconds are those of the clock, on a machine that others used as well;",
+        f"minibatches of {found['batch_size']}, `buffer_mb={found['buffer_mb']}`, {_threads(found)}. Seconds are those of the clock;",
         "milliseconds per cell are those of the processor, of all threads together. Memory is the peak of the whole process, of which the",
         "libraries take what stands in brackets.", "",
         *header(["genes, peaks", "cells", "file MB", "counts", "setup s", "initialization and joint embedding s", "epoch s", "embedding s",
@@ -201,7 +201,7 @@ def _gpu(found: dict) -> list[str]:
 #: Said while the stored rows are older than sums made in norms and graphs of small networks.
 BEFORE_SUMS_IN_NORMS = [
     "",
-    "These rows are of a version before today's norms and CUDA graphs, which were not measured in this way.",
+    "These rows are older than norms that add as well and than CUDA graphs, which were not measured in this way.",
 ]
 
 

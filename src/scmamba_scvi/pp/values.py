@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ScmambaError, UnknownNameError
-from ..ops.csr import column_sums, is_csr, row_lengths, stored, with_values
+from ..ops.csr import column_sums, is_csr, repeated, row_index, row_lengths, stored, with_values
 
 #: Counts per cell after scaling, the usual "counts per ten thousand" of the field.
 TARGET_SUM: Final = 1e4
@@ -220,7 +220,7 @@ class QuantileBins(ValueTransform):
         if not is_csr(x):
             return self._bins(x)
         lengths, values = row_lengths(x), x.values()
-        row = torch.repeat_interleave(lengths, output_size=values.numel())
+        row = row_index(x.crow_indices(), x.col_indices()).long()
         place = torch.arange(values.numel(), device=values.device) - x.crow_indices().long()[row]
         width = int(lengths.max()) if len(lengths) else 0
         table = values.new_zeros(x.shape[0], width)  # (n, longest row): a sort of it is a sort within each cell
@@ -331,7 +331,7 @@ def _row_sums(x: Tensor, v: Tensor) -> Tensor:
 
 def _per_value(x: Tensor, per_row: Tensor) -> Tensor:
     """What `_row_sums` gives, at every stored value."""
-    return torch.repeat_interleave(per_row, row_lengths(x), output_size=x.values().numel()) if is_csr(x) else per_row
+    return repeated(per_row, row_lengths(x), x.values().numel()) if is_csr(x) else per_row
 
 
 def _per_feature(x: Tensor, weight: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ def test_kept_values_are_those_that_are_read_again(monkeypatch, kind):
     kept = Values(model.module, matrix, kind, cells)
     monkeypatch.setattr(passes, "free_bytes", lambda device: 0)
     read = Values(model.module, matrix, kind, cells)
+    assert kept() is kept() and read() is not read()
     sizes = [block.shape[0] for block in kept()]
     assert max(sizes) - min(sizes) < len(sizes)  # no small block is left over
     assert len(dense(kept())) == matrix.present(cells).sum()
@@ -39,3 +40,15 @@ def test_kept_values_are_those_that_are_read_again(monkeypatch, kind):
     for begin in (kept.of_cells(chosen), read.of_cells(chosen)):
         for _ in range(2):  # a second pass too
             torch.testing.assert_close(dense(begin()), expected)
+
+
+def test_values_of_many_cells_are_not_kept():
+    """What they take would grow with the data, beyond what a laptop has left beside them."""
+    mdata = simulate_multiome(n_cells=1_500, n_genes=30, n_peaks=30, n_batches=1, seed=0)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    fit_values(model.module, model._matrices(), np.arange(1_500), known_counts=True)
+    for kind, matrix in model._matrices().items():
+        for n_cells, is_kept in ((100, True), (1_500, False)):
+            values = Values(model.module, matrix, kind, np.arange(n_cells))
+            assert (values() is values()) == is_kept, (kind, n_cells)
