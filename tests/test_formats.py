@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import anndata
 import mudata
 import numpy as np
@@ -10,7 +13,7 @@ from scipy import sparse
 from tenx import write_10x, write_10x_folder
 from typer.testing import CliRunner
 
-from scmamba_scvi import cli
+from scmamba_scvi import SCMAMBA, cli
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TYPES = {"rna": "Gene Expression", "atac": "Peaks"}
@@ -112,3 +115,24 @@ def test_convert_reads_every_format(cells, tmp_path, form, target):
     found = (mudata.read_zarr if target.endswith("zarr") else mudata.read_h5mu)(tmp_path / "folder" / target)
     for name, part in cells.mod.items():
         assert (found[name][cells.obs_names, part.var_names].X != part.X).nnz == 0
+
+
+def test_samples_are_joined_as_the_guide_says(cells, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "guide.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (joining,) = (block for block in code if "anndata.concat" in block)
+    for name, rows in (("S1", slice(100)), ("S2", slice(100, 300))):
+        (tmp_path / name / "outs").mkdir(parents=True)
+        part = cells[rows].copy()
+        for modality in part.mod.values():  # the same barcodes in every sample
+            modality.obs_names = [f"cell{i}" for i in range(modality.n_obs)]
+        tenx_h5(mudata.MuData(dict(part.mod)), tmp_path / name / "outs")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code[0] + joining, "guide.md", "exec"), names)
+    found = names["mdata"]
+    assert found.n_obs == 300 and SCMAMBA(found).batches.tolist() == ["S1", "S2"]
+    for kind, modality in cells.mod.items():
+        assert set(found[kind].var_names) == set(modality.var_names)
+        np.testing.assert_array_equal(found[kind][:, modality.var_names].X.toarray(), modality.X.toarray())
+        assert (found[kind].obs["sample"].astype(str) == np.repeat(["S1", "S2"], [100, 200])).all()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
+from tenx import write_10x
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -22,10 +24,8 @@ def blocks(language: str) -> list[str]:
 #: Runs the blocks one after the other, as a reader pastes them, and prints what they made.
 RUN = """
 import sys
-from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.model.training import sizes
 
-simulate_multiome(n_cells=30, n_genes=60, n_peaks=120, n_cell_types=3, seed=0).write_h5mu("multiome.h5mu")
 sizes.STEPS = 8  # the lines have to run; how well training works is tested elsewhere
 names = {}
 for block in sys.argv[1:]:
@@ -81,9 +81,13 @@ def test_the_sentence_about_the_network_has_the_numbers_of_the_day(page):
 def test_python_of_the_readme_runs_from_top_to_bottom(tmp_path):
     from scmamba_scvi.data import simulate_multiome
 
-    simulate_multiome(n_cells=30, n_genes=60, n_peaks=120, n_cell_types=3, seed=0).write_h5mu(
-        tmp_path / "multiome.h5mu"
-    )
+    cells = simulate_multiome(n_cells=30, n_genes=60, n_peaks=120, n_cell_types=3, seed=0)
+    x = sparse.hstack([cells["rna"].X, cells["atac"].X]).tocsr()
+    names = [*cells["rna"].var_names, *cells["atac"].var_names]
+    write_10x(
+        tmp_path / "filtered_feature_bc_matrix.h5", ["Gene Expression"] * 60 + ["Peaks"] * 120, names,
+        x=x, barcodes=list(cells.obs_names), ids=names, intervals=["NA"] * 180,
+    )  # fmt: skip
     # In an interpreter of its own, as a reader would. To compile UMAP takes numba ten times as long as UMAP takes for 30
     # cells; without it the same lines run in Python.
     run = subprocess.run(
@@ -92,6 +96,10 @@ def test_python_of_the_readme_runs_from_top_to_bottom(tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.splitlines()[-1] == "(30, 64) (30, 2) True"
+
+
+def test_the_documentation_begins_with_the_same_lines():
+    assert blocks("python")[0] in (README.parent / "docs/index.md").read_text()
 
 
 def commands() -> list[str]:

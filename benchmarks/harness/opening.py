@@ -28,7 +28,7 @@ def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
         "![Cell types found, against CPU seconds](_static/types_and_seconds.png)", "",
         "Upwards: how many cells have the type of their nearest neighbours in the joint embedding of all cells. To the right: the",
         "CPU time of the fit. Up is better, left is faster. The black star is this package with its defaults, the grey one the same without a",
-        "`batch_key`. It then corrects no batches, nor does any other named method but MultiVI and totalVI. The black dot, linear, is the package",
+        "`batch_key`, which corrects no batches. Of the other methods with a name there, only MultiVI and totalVI do. The black dot, linear, is the package",
         "without its network (`encoder=\"linear\"`). Weighted CCA is a canonical correlation analysis (CCA) whose directions count by their",
         "correlation. Grey dots are other methods; a figure of {doc}`benchmarks-results` names them.", "",
         *_table(held_out, all_cells), "",

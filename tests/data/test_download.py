@@ -75,6 +75,24 @@ def test_a_packed_download_is_unpacked_once(file_of_geo, tmp_path, monkeypatch):
     assert len(calls) == 1 and calls[0].endswith(name)
 
 
+def test_an_unpacking_that_was_interrupted_is_done_again(file_of_geo, tmp_path, monkeypatch):
+    """pooch unpacks into the name that it is told, and takes whatever lies there for the result."""
+    packed = tmp_path / BONE_MARROW_URL.format(assay="cite").rpartition("/")[2]
+    packed.write_bytes(gzip.compress(file_of_geo[0].read_bytes()))
+    copy = shutil.copyfileobj
+
+    def interrupted(source, target):
+        target.write(source.read(100))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfileobj", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch_bone_marrow("cite", tmp_path)
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+    assert fetch_bone_marrow("cite", tmp_path).n_obs == 40
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_the_folder_of_the_benchmarks_comes_before_a_download(tmp_path, monkeypatch):
     from scmamba_scvi.data import simulate_multiome
 

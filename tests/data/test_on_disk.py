@@ -158,6 +158,20 @@ def test_an_embedding_is_added_to_a_file_once_its_mudata_is_dropped(mdata, h5mu,
     write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
 
 
+def test_a_conversion_that_failed_leaves_the_file_closed(mdata, h5mu, tmp_path, monkeypatch):
+    path = tmp_path / "m.h5mu"
+    path.write_bytes(h5mu.read_bytes())
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(_on_disk, "_copy", full)
+    with pytest.raises(ScmambaError, match="no space left") as error:
+        convert_mudata(path, tmp_path / "m.zarr")
+    assert error.tb  # holds every frame, as in a notebook after an error
+    write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
+
+
 @pytest.mark.parametrize(
     ("key", "values", "says"),
     [

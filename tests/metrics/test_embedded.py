@@ -50,6 +50,19 @@ def test_pairs_are_the_cells_that_two_modalities_have_in_common():
     np.testing.assert_array_equal(e.ranks[0].closer, true_match_ranks(pair.x, pair.y).closer)
 
 
+def test_a_pair_of_few_cells_does_not_take_the_scores_of_the_others():
+    modalities = embedded().modalities
+    few = np.full((50, 3), np.nan)
+    few[-5:] = 1.0  # two of them have ATAC as well
+    few[:1] = 1.0
+    with pytest.warns(UserWarning, match=r"rna and protein \(5\)"):
+        pairs = embedded(modalities={**modalities, "protein": few}).pairs
+    assert [pair.modalities for pair in pairs] == [("rna", "atac")]
+    only = {kind: x.copy() for kind, x in modalities.items()}
+    only["atac"][10:] = np.nan
+    assert len(embedded(modalities=only).pairs[0].cell) == 6
+
+
 def test_clusters_are_computed_once_on_the_labelled_cells():
     e = embedded()
     known = e.labels != None  # noqa: E711  of objects

@@ -1,5 +1,8 @@
 """Kernels are run, or only compiled: each kind of call once, in threads, with the fault of a compiler raised."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -55,6 +58,24 @@ def test_a_check_inside_runs_and_compiles_by_itself():
             launch(kernel, (2,), X)
         launch(kernel, (3,), X)
     assert [grid for grid, _, _ in kernel.calls] == [(0,), (2,), (0,)]
+
+
+def test_other_threads_run_their_kernels_while_one_compiles():
+    kernel, here = Kernel(), Kernel()
+    with compiling(), ThreadPoolExecutor(1) as other:
+        other.submit(launch, kernel, (5,), X).result()
+        launch(here, (5,), X)
+    assert kernel.calls[0][0] == (5,)
+    assert here.calls[0][0] == (0,)
+
+
+def test_gradients_are_of_the_thread_that_compiles():
+    threads = []
+    x = torch.ones(3, requires_grad=True)
+    x.register_hook(lambda grad: threads.append(threading.get_ident()))
+    with compiling():
+        (x * 2).sum().backward()
+    assert threads == [threading.get_ident()]
 
 
 def test_what_a_compiler_raises_is_raised_and_kernels_run_again():

@@ -106,8 +106,11 @@ def _downloaded(url: str, path: str | os.PathLike[str] | None) -> Path:
     packed = url.rpartition("/")[2]
     file = folder if folder.is_file() else folder / packed.removesuffix(".gz")
     if not file.is_file():
+        part = f"{file.name}.part"  # until all of it is unpacked
+        (folder / part).unlink(missing_ok=True)
         try:
-            pooch.retrieve(url, None, fname=packed, path=folder, processor=pooch.Decompress(name=file.name))
+            pooch.retrieve(url, None, fname=packed, path=folder, processor=pooch.Decompress(name=part))
+            os.replace(folder / part, file)
         except (OSError, ValueError) as error:  # no network, no space, no such folder
             raise ScmambaError(
                 f"{packed} could not be downloaded: {error}. Download {url} by hand and unpack it, and put it at {file}, or "

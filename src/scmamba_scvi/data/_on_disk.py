@@ -4,7 +4,7 @@ import contextlib
 import gc
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,9 +130,10 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
         raise ScmambaError(
             f"{target} exists: choose another name" + ("." if overwrite else ", or pass overwrite=True.")
         )
-    from_root = _open(source, "r")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(target.parent) as folder:
+    with contextlib.ExitStack() as stack:
+        from_root = stack.enter_context(_opened(source, "r"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = stack.enter_context(temporary_folder(target.parent))
         with explained(f"{source} cannot be converted to {target}"):
             _copy(from_root, zarr.open_group(folder / "new", mode="w", zarr_format=2))
         with explained(f"{target} cannot be replaced"):
@@ -181,8 +182,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
             f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}."
         )
     gc.collect()  # a MuData that was dropped refers to itself, and would keep a .h5mu open
-    root = _open(path, "r+")
-    try:
+    with _opened(path, "r+") as root:
         if key in root["mod"]:
             raise ScmambaError(f"key {key!r} is a modality, whose cells obsm[{key!r}] marks: choose another name.")
         with explained(f"{path} cannot be changed"):
@@ -197,9 +197,6 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
                 )
             write_elem(root.require_group("obsm"), key, values[rows])
             _consolidate_again(Path(path))
-    finally:
-        if hasattr(root, "close"):
-            root.close()
 
 
 def _is_store(path: Path) -> bool:
@@ -212,6 +209,17 @@ def _is_store(path: Path) -> bool:
         return False
     known = {"mod", "X", "layers", "raw", "zarr.json", ".zgroup", ".zattrs", ".zmetadata", *SHARED}
     return kind in ("MuData", "anndata") and {file.name for file in path.iterdir()} <= known
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Iterator[Any]:
+    """`_open` for the time of the block."""
+    root = _open(path, mode)
+    try:
+        yield root
+    finally:
+        if hasattr(root, "close"):  # zarr's groups have nothing to close
+            root.close()
 
 
 def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .._compat import warn
 from ..errors import ScmambaError
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._matching import TrueMatchRanks, true_match_ranks
@@ -20,6 +21,8 @@ from ._mixing import other_modality
 #: among all. This estimates the same number in a time that does not grow with the square of the rows.
 ALL_QUERIES_UP_TO: Final = 50_000
 N_QUERIES: Final = 20_000
+#: Scores of fewer cells with both modalities say little, and some, which look for 15 neighbours, cannot be had.
+FEW_CELLS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Embedded:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Each two modalities with at least two common cells."""
+        """Each two modalities with at least two common cells; those with fewer than `FEW_CELLS` only if all have."""
         if len(self.modalities) < 2:
             raise ScmambaError("no embeddings of two modalities")
         pairs = []
@@ -112,7 +115,11 @@ class Embedded:
             pairs += [Pair((a, b), rows, x[rows], y[rows])] if len(rows) > 1 else []
         if not pairs:
             raise ScmambaError("no two modalities have common cells")
-        return pairs
+        enough = [pair for pair in pairs if len(pair.cell) >= FEW_CELLS]
+        if enough and (few := [pair for pair in pairs if len(pair.cell) < FEW_CELLS]):
+            named = ", ".join(f"{pair.modalities[0]} and {pair.modalities[1]} ({len(pair.cell)})" for pair in few)
+            warn(f"Modalities with fewer than {FEW_CELLS} common cells are not scored as a pair: {named}.")
+        return enough or pairs
 
     @cached_property
     def ranks(self) -> list[TrueMatchRanks]:

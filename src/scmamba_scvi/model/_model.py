@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 from mudata import MuData
 from scvi.data import AnnDataManagerValidationCheck
@@ -15,7 +16,7 @@ from ..config import ModelConfig, name_of_preset, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._module import SCMAMBAModule
-from .inputs.columns import ColumnField
+from .inputs.columns import ColumnField, as_plain
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
 from .inputs.kinds import how_to_make_mudata, resolve_modalities
 from .inputs.manager import MultiModalManager
@@ -146,7 +147,7 @@ class SCMAMBA(
         layers: Mapping[str, str | None] | None = None,
         batch_key: str | None = None,
         labels_key: str | None = None,
-        unlabeled_category: str = "Unknown",
+        unlabeled_category: str | float = "Unknown",
         require_counts: bool = True,
         genome: str | None = None,
         **kwargs,
@@ -207,13 +208,18 @@ class SCMAMBA(
         modalities = resolve_modalities(mdata, modalities) if source is None else dict(modalities or {})
         if layers is not None and not isinstance(layers, Mapping):
             raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
+        if unlabeled_category is None or not isinstance(require_counts, bool | np.bool_):
+            raise ScmambaError(
+                "unlabeled_category must be a value of the column of labels, such as 'Unknown', and require_counts True or False; "
+                f"got {unlabeled_category!r} and {require_counts!r}."
+            )
         layers = dict(layers or {})
         for kind in layers:
             if kind not in modalities:
                 raise UnknownNameError("kind of modality in layers", kind, modalities)
         setup_method_args = cls._get_setup_method_args(
             cls=cls, mdata=mdata, modalities=dict(modalities), layers=layers, batch_key=batch_key, labels_key=labels_key,
-            unlabeled_category=unlabeled_category, require_counts=require_counts,
+            unlabeled_category=as_plain(unlabeled_category), require_counts=bool(require_counts),
             genome=genome if source is not None else build_of(mdata, modalities, genome),
         )  # fmt: skip
         manager = cls._manager_of(setup_method_args)

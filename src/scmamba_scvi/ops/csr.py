@@ -83,9 +83,9 @@ def select_rows(x: Tensor, keep: Tensor | None) -> Tensor:
     if not is_csr(x):
         return x[keep]
     lengths = row_lengths(x)
-    stored = repeated(keep, lengths, x.values().numel())
+    is_kept = repeated(keep, lengths, x.values().numel())
     crow = F.pad(lengths[keep].cumsum(0), (1, 0)).to(x.crow_indices().dtype)
-    return csr(crow, x.col_indices()[stored], x.values()[stored], (crow.numel() - 1, x.shape[1]))
+    return csr(crow, x.col_indices()[is_kept], x.values()[is_kept], (crow.numel() - 1, x.shape[1]))
 
 
 def concatenated(parts: Sequence[Tensor]) -> Tensor:

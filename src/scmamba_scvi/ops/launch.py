@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# gradients are computed in a thread of autograd's own, so this is neither local to a thread nor to a context
-_compiler: _Compiler | None = None
+#: ``compiler`` of this thread, if it is within `compiling`: other threads may run kernels meanwhile.
+_of_thread = threading.local()
 
 
 class _Compiler:
@@ -44,10 +45,11 @@ def power_of_two(length: int) -> int:
 
 def launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *arguments: Any, **options: Any) -> None:
     """Run ``kernel[grid](*arguments, **options)`` on the device of ``x``; within `compiling`, only compile it."""
-    if _compiler is None:
+    compiler = getattr(_of_thread, "compiler", None)
+    if compiler is None:
         _launch(kernel, grid, x, arguments, options)
     else:
-        _compiler(kernel, len(grid), x, arguments, options)
+        compiler(kernel, len(grid), x, arguments, options)
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, arguments: tuple, options: dict[str, Any]) -> None:
@@ -63,7 +65,8 @@ def compiling() -> Iterator[None]:
     """
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
         compiler = _Compiler(threads)
-        with _launching_by(compiler):
+        # else gradients would be computed in a thread of autograd's own, which would run the kernels
+        with _launching_by(compiler), torch.autograd.set_multithreading_enabled(False):
             yield
     for compiled in compiler.begun.values():
         compiled.result()  # raises what the compiler raised
@@ -76,9 +79,9 @@ def running() -> AbstractContextManager[None]:
 
 @contextmanager
 def _launching_by(compiler: _Compiler | None) -> Iterator[None]:
-    global _compiler
-    before, _compiler = _compiler, compiler
+    before = getattr(_of_thread, "compiler", None)
+    _of_thread.compiler = compiler
     try:
         yield
     finally:
-        _compiler = before
+        _of_thread.compiler = before

@@ -169,6 +169,23 @@ def test_embeddings_come_back_with_the_model(models, tmp_path):
     np.testing.assert_allclose(*z, atol=1e-6)
 
 
+@pytest.mark.parametrize("unlabeled", [-1, np.int64(-1), "-1", np.nan])
+def test_whatever_stands_for_no_label_comes_back(tmp_path, unlabeled):
+    mdata = mudata_of({"rna": poisson(60, 20, seed=1), "atac": poisson(60, 20, seed=2)})
+    mdata.obs["type"] = np.arange(60) % 3 - 1
+    SCMAMBA.setup_mudata(mdata, labels_key="type", unlabeled_category=unlabeled, require_counts=np.True_)
+    SCMAMBA(mdata, **TINY).export(tmp_path / "m")
+    kept = SCMAMBA.from_export(tmp_path / "m").registry_["setup_args"]["unlabeled_category"]
+    assert kept == (unlabeled if unlabeled == unlabeled else "nan")
+
+
+@pytest.mark.parametrize("wrong", [{"unlabeled_category": None}, {"require_counts": 0}, {"require_counts": "no"}])
+def test_setup_refuses_what_an_export_could_not_hold(wrong):
+    mdata = mudata_of({"rna": poisson(60, 20, seed=1), "atac": poisson(60, 20, seed=2)})
+    with pytest.raises(ScmambaError, match="unlabeled_category must be a value"):
+        SCMAMBA.setup_mudata(mdata, **wrong)
+
+
 def test_the_docstrings_say_which_files_to_trust():
     assert "only what comes from people you trust" in " ".join(SCMAMBA.load.__doc__.split())
     assert "runs no code" in SCMAMBA.export.__doc__

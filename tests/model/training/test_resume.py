@@ -21,6 +21,7 @@ from shapes import TINY, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ResumeError, ScmambaError
+from scmamba_scvi.model.fitting import mixin as fitting
 from scmamba_scvi.model.training.resume import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -361,6 +362,20 @@ def test_a_checkpoint_of_another_training_is_refused(begun, case):
     assert (begun / "training.ckpt").read_bytes() == before and not model.is_trained
 
 
+def test_a_resume_that_fails_before_the_weights_are_restored_leaves_the_model_as_it_was(begun):
+    model = fresh(seed=3)
+    with pytest.raises(ScmambaError, match="profiler"):
+        model.train(**TRAIN, checkpoint_dir=begun, resume=True, profiler="nonsense")
+    assert not model.is_trained and model.history is None
+    with pytest.raises(ScmambaError, match="Train the model first"):
+        model.get_latent_representation()
+    anew = fresh(seed=3)
+    for one in (model, anew):
+        torch.manual_seed(5)
+        one.train(**TRAIN)
+    assert_same(result(model), result(anew))
+
+
 def test_a_checkpoint_is_not_overwritten(begun):
     with pytest.raises(ResumeError, match="resume=True"):
         fresh().train(**TRAIN, checkpoint_dir=begun)
@@ -432,3 +447,24 @@ def test_a_second_ctrl_c_is_one_and_leaves_a_usable_model_and_ctrl_c_as_it_was(c
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert model.training_summary_["interrupted"]
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_a_model_whose_joint_embedding_was_not_fitted_is_not_trained(monkeypatch, n_before):
+    """Its joint embedding would be zero, or that of the encoders of the training before."""
+    model = fresh()
+    for _ in range(n_before):
+        model.train(**TRAIN)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit_joint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.train(**TRAIN)
+    with pytest.raises(ScmambaError, match="Train the model first"):
+        model.get_latent_representation()
+    model.train(**TRAIN)
+    z = model.get_latent_representation()
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)

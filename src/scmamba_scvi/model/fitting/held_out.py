@@ -49,9 +49,13 @@ def apply_to_cells(
 
 
 def retrieval_scores(batches: Iterable[HeldOut]) -> dict[str, float]:
-    """FOSCTTM, recall@10 and the distance between modalities' means, averaged over the pairs of modalities."""
+    """FOSCTTM, recall@10 and the distance between modalities' means, averaged over the pairs of modalities.
+
+    Two modalities that fewer than `MIN_PAIRS` cells have tell nothing beside two that more have.
+    """
     scores: dict[str, list[float]] = {"foscttm": [], "recall_at_10": [], "modality_gap": []}
-    for a, b in true_matches(_joined(batches)):
+    matches = list(true_matches(_joined(batches)))
+    for a, b in [pair for pair in matches if len(pair[0]) >= MIN_PAIRS] or matches:
         ranks = true_match_ranks(a, b)
         scores["foscttm"].append(float(np.mean(ranks.fractions)))
         scores["recall_at_10"].append(float(ranks.recall(min(K, len(a)))[0]))

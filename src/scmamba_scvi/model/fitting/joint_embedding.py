@@ -75,14 +75,13 @@ def fit_joint(
     if batches is None:
         joint.fit_maps(features, present, weight)
         return {}
-    # batches that came after the first training count as one
-    batch = torch.from_numpy(batches).long().clamp(max=joint.n_batches).to(module.device)
+    batch = torch.from_numpy(batches).long().to(module.device)
     cluster = torch.zeros_like(batch)  # one for all: the first offsets give every batch the same mean
     for i in range(N_ROUNDS + 1):
         for kind, x in features.items():
             # on the CPU, where least squares of dependent columns are known
             parts = (part.cpu() for part in (x, batch, cluster, present[kind]))
-            known = _batch_offsets(*parts)[: joint.n_batches]
+            known = _batch_offsets(*parts)
             joint.get_buffer(f"batch_offset_{kind}")[: len(known)] = known.to(module.device)
         corrected = joint.without_batch_offsets(features, batch)
         joint.fit_maps(corrected, present, weight)

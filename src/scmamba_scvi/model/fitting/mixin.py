@@ -10,7 +10,7 @@ import torch
 from scvi import settings
 
 from ..._compat import warn
-from ..._keys import BATCH_KEY, x_key
+from ..._keys import x_key
 from ...config import TrainConfig
 from .._base import ModelBase
 from ..inputs.kinds import kinds_in
@@ -66,7 +66,9 @@ class FittingMixin(ModelBase):
         matrices, cells, chosen = self._sample(cells, buffer_mb)
         batches = None
         if self._corrects_batches:
-            batches = np.asarray(self.adata_manager.get_from_registry(BATCH_KEY)).ravel()[chosen]
+            batches = self.adata_manager.batches
+            assert batches is not None, "train has checked that"
+            batches = batches[chosen]
             present = {kind: matrix.present(cells) for kind, matrix in matrices.items()}
             self._warn_of_small(small_batches(batches, present))
             self._forget_offsets(slice(self.n_batches_))
@@ -76,10 +78,9 @@ class FittingMixin(ModelBase):
 
     def _place_new_batches(self) -> None:
         """Estimate the offsets that are not known, of batches of which the data have cells."""
-        manager = self.adata_manager
-        if not self._corrects_batches or BATCH_KEY not in manager.data_registry:
+        batches = self.adata_manager.batches
+        if not self._corrects_batches or batches is None:
             return
-        batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
         matrices = self._matrices()
         is_new = {
             kind: np.isin(batches, self.unknown_offsets_[kind]) & matrix.present(np.arange(len(batches)))
@@ -147,9 +148,9 @@ class FittingMixin(ModelBase):
     def _uncorrected_batches(self) -> dict[int, dict[str, int]]:
         """Batches of the data for which the joint embedding has no offset in a modality: cells per modality that have it."""
         manager = self.adata_manager
-        if not self._corrects_batches or self.module.joint is None or BATCH_KEY not in manager.data_registry:
+        batches = manager.batches
+        if not self._corrects_batches or self.module.joint is None or batches is None:
             return {}
-        batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()
         found: dict[int, dict[str, int]] = {}
         for kind in kinds_in(manager.adata, self.modalities_):
             offsets = self.module.joint.get_buffer(f"batch_offset_{kind}").cpu().numpy()

@@ -141,11 +141,16 @@ def check_names(adata: AnnData, where: str) -> None:
             )
 
 
+def _where(key: str, layer: str | None) -> str:
+    """A matrix as the user writes it."""
+    return f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
+
+
 def check_matrix(
     adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, warn_of_features: bool = True
 ) -> None:
     """Values are finite, not negative and, where counts are needed, whole numbers."""
-    where = f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
+    where = _where(key, layer)
     x = matrix_of(adata, kind, key, layer)
     check_storage(x, where)
     if sparse.issparse(x):
@@ -167,7 +172,7 @@ def checked_blocks(
     x: Any, adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool
 ) -> Iterator[Any]:
     """Blocks of rows of ``x``, the matrix of ``adata``; raises at the first value that cannot be used."""
-    where = f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
+    where = _where(key, layer)
     for first, block in _blocks(x):
         if sparse.issparse(block) and not sparse.issparse(x):  # read from a file, block by block
             check_compressed(block, where)
@@ -190,7 +195,7 @@ def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
         return
     bad = _first_bad(x.data[:FIRST_VALUES] if sparse.issparse(x) else x[:FIRST_ROWS], require_counts=True)
     if bad is not None:
-        where = f"mdata[{key!r}]" + (".X" if layer is None else f".layers[{layer!r}]")
+        where = _where(key, layer)
         raise ScmambaError(
             f"{where} was changed after setup_mudata, and holds values that are {bad[1]}: the model reads raw counts from "
             f"there whenever it is used. Put them back. To normalise {where}, keep the counts in another layer, "

@@ -19,7 +19,7 @@ class ColumnField(CategoricalObsField):
     ``missing`` is the category of cells without a value; `None`: every cell has one.
     """
 
-    def __init__(self, registry_key: str, column: str | None, missing: str | None = None) -> None:
+    def __init__(self, registry_key: str, column: str | None, missing: str | float | None = None) -> None:
         super().__init__(registry_key, column)
         self.column, self.missing = column, missing
 
@@ -73,8 +73,8 @@ class ColumnField(CategoricalObsField):
         """Categories of a column and the position of each cell's; that of cells without a value is last."""
         categories, codes = _as_categories(values)
         if (codes < 0).any():
-            # the word for cells without a label is text, and text cannot be compared with numbers
-            categories = [*map(str, categories), self.missing]
+            # text cannot be compared with numbers, such as a word for cells without a label with numbers of clusters
+            categories = [*(map(str, categories) if isinstance(self.missing, str) else categories), self.missing]
         return categories, codes
 
     def _write(self, mdata: MuData, known: Sequence[Any]) -> dict:

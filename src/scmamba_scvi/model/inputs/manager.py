@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Subset
 
 from ..._columns import has_obs_column, obs_column
 from ..._compat import scvi_constants
-from ..._keys import CELLS_KEY, KINDS, LABELS_KEY, present_key, x_key
+from ..._keys import BATCH_KEY, CELLS_KEY, KINDS, LABELS_KEY, present_key, x_key
 from ...errors import ScmambaError
 from ...nn.memory import free_bytes
 from .checks import check_mudata, check_pairs, check_still_counts
@@ -181,6 +181,11 @@ class MultiModalManager(AnnDataManager):
         rows = modality.obs_names.get_indexer(self.adata.obs_names)
         columns = None if modality.var_names.equals(known) else known.get_indexer(modality.var_names)
         return ModalityMatrix(x, rows, columns)
+
+    @property
+    def batches(self) -> np.ndarray | None:
+        """Number of the batch of each cell, int64 ``(n_cells,)``; `None` of data that are registered without batches."""
+        return np.asarray(self.get_from_registry(BATCH_KEY)).ravel() if BATCH_KEY in self.data_registry else None
 
     @property
     def requires_counts(self) -> bool:

@@ -113,10 +113,11 @@ class EmbeddingMixin(ModelBase):
 
     def _warn_of_uncorrected(self, manager: MultiModalManager, dataset: MultiModalDataset, cells: np.ndarray) -> None:
         """Say how many of the ``cells`` have a modality in which the offset of their batch is not known."""
-        if BATCH_KEY not in manager.data_registry:
+        batches = manager.batches
+        if batches is None:
             n_unknown, why = len(cells), f"the data have no obs[{self.batch_key!r}]"
         else:
-            batches = np.asarray(manager.get_from_registry(BATCH_KEY)).ravel()[cells].clip(max=self.n_batches_)
+            batches = batches[cells].clip(max=self.n_batches_)
             unknown = [m.present(cells) & ~self._knows_offset(kind)[batches] for kind, m in dataset.matrices.items()]
             n_unknown, why = int(np.any(unknown, axis=0).sum()), "it was not trained on their batches"
         if n_unknown:

@@ -122,7 +122,7 @@ class LinksMixin(EmbeddingMixin):
         if not genes_at.strand.any():
             warn(
                 "No strand of a gene is known, so each is taken to be transcribed from its start, which is its end for about "
-                "half of them: annotate_genome(mdata, gtf=...) writes the strands."
+                "half of them: annotate_genome(mdata, gtf=..., overwrite=True) writes the strands."
             )
         forward = genes_at.strand != -1  # also where no strand is known
         start = np.where(forward, genes_at.start, genes_at.end)

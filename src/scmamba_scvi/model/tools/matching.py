@@ -109,7 +109,7 @@ class MatchingMixin(EmbeddingMixin):
     ) -> CellMatches:
         """Find for each cell of one modality the nearest cells of another, in the space that modalities share.
 
-        The search is exact. Memory is that of the embeddings, of the result and of a block of 2 million cosines: a laptop
+        The search is exact. Memory is that of the embeddings, of the result and of a block of a million cosines: a laptop
         can search for 100,000 cells among 100,000.
 
         Parameters

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from ..._arguments import check_count
 from ..._columns import obs_column
 from ..._compat import explained
-from ..._keys import BATCH_KEY
 from ...config import ModelConfig, TrainConfig
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
@@ -227,12 +226,13 @@ def check_batches(model: ModelBase) -> None:
     """Check that every cell has a batch, if the model corrects for them, and one that the model knows."""
     if not model._corrects_batches:
         return
-    if BATCH_KEY not in model.adata_manager.data_registry:
+    batches = model.adata_manager.batches
+    if batches is None:
         raise ScmambaError(
             f"This model corrects for batches, and the MuData has no obs[{model.batch_key!r}]: add it, or make a model "
             f"with correct_batches=False."
         )
-    unknown = np.asarray(model.adata_manager.get_from_registry(BATCH_KEY)).ravel() >= len(model.batches)
+    unknown = batches >= len(model.batches)
     if unknown.any():
         name = obs_column(model.adata, str(model.batch_key))[unknown].iloc[0]
         raise ScmambaError(

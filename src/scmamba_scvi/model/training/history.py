@@ -38,5 +38,7 @@ class StageRunner(TrainRunner):
         model, before = self.model, self.model.history_ if self.model.is_trained_ else None
         was_trained = model.is_trained_
         model.history_, model.is_trained_ = None, False  # scvi-tools then hands over what this stage logged
-        super()._update_history()
-        model.is_trained_, model.history_ = was_trained, continued(before or {}, model.history_ or {})
+        try:
+            super()._update_history()
+        finally:
+            model.is_trained_, model.history_ = was_trained, continued(before or {}, model.history_ or {})

@@ -297,9 +297,17 @@ class ContrastiveTrainingMixin(FittingMixin):
                     "batch_size": run.sizes.batch_size, "contrastive_batch_size": run.sizes.cells_per_step,
                     "max_epochs": sum(run.stages.values()), "precision": self.precision_,
                 }  # fmt: skip
-                with self._as_trained():
-                    self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
-                    self._fit_to_validation(run.splitter.train_idx, run.splitter.val_idx)
+                self._fit_to_encoders(run)
+            elif checkpoint is not None:
+                checkpoint.take_back()
+
+    def _fit_to_encoders(self, run: Run) -> None:
+        """Fit what follows from the trained encoders; a model in which that did not end is not trained."""
+        self.is_trained_ = False
+        with self._as_trained():
+            self._fit_joint_embedding(run.splitter.train_idx, run.config.buffer_mb)
+            self._fit_to_validation(run.splitter.train_idx, run.splitter.val_idx)
+        self.is_trained_ = True
 
     def _run_stage(
         self,

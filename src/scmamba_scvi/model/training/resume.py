@@ -65,6 +65,7 @@ class TrainingCheckpoint(Checkpoint):
         self.model, self.splitter, self.identity, self.stages = model, splitter, dict(identity), list(stages)
         self.path = folder / FILE
         self.n_finished, self.state = 0, state
+        self._before: tuple | None = None
         if state is None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -77,9 +78,15 @@ class TrainingCheckpoint(Checkpoint):
                 name: pd.Series(values, name=name).rename_axis(unit).to_frame()
                 for name, (unit, values) in state["history"].items()
             }
+            self._before = model.history_, model.is_trained_, model.is_initialized_
             model.history_ = history or None
             model.is_trained_, model.is_initialized_ = state["is_trained"], True
         remove_unfinished(self.path)
+
+    def take_back(self) -> None:
+        """After an error before there were weights to keep: the model has not become that of the checkpoint."""
+        if self._before is not None:
+            self.model.history_, self.model.is_trained_, self.model.is_initialized_ = self._before
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log again what the finished epochs logged; a new stage is saved before its first step."""

@@ -10,6 +10,7 @@ from scvi import settings
 from scvi.dataloaders import DataSplitter
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
 
+from ..._keys import BATCH_KEY, LABELS_KEY
 from ...errors import ScmambaError
 from ..inputs.manager import MultiModalManager
 from ..inputs.sampling import is_paired, modalities_of
@@ -49,7 +50,9 @@ class PairedSplitter(DataSplitter):
         self.cells_per_step = cells_per_step or batch_size
         self.seed = int(torch.randint(2**31, ()))
         super().__init__(adata_manager, load_sparse_tensor=True, batch_size=batch_size, **{"drop_last": True, **kwargs})
-        self._dataset = adata_manager.create_torch_dataset()
+        # neither the loss nor the network reads batches or labels
+        keys = [key for key in adata_manager.data_registry if key not in (BATCH_KEY, LABELS_KEY)]
+        self._dataset = adata_manager.create_torch_dataset(data_and_attributes=keys)
         if self._dataset.on_disk:
             if not self.drop_last:
                 raise ScmambaError(
