@@ -236,8 +236,8 @@ def _quality_by_precision(rows: list[dict]) -> list[str]:
         lines.append(row([one["what"], str(one["seeds"]), str(one.get("network_kept", "not stored")), *scores]))
     if len({str(one["scores"]) for one in rows}) < len(rows):
         lines += [
-            "", "Rows that are equal to the last digit are of weights of the linear branch alone, which is in float32. So they say nothing",
-            "of bf16.",
+            "", "Rows that are equal to the last digit are of weights of the linear branch alone, which is in float32: so they say nothing of",
+            "bf16. They are older than the version of {doc}`benchmarks`, in which the network is kept on this set.",
         ]  # fmt: skip
     return lines
 
