@@ -162,3 +162,15 @@ def test_components_without_variance_and_without_trust_say_nothing():
     assert torch.isfinite(own).all() and float(own.square().sum(1).mean()) == pytest.approx(1, abs=1e-3)
     joint.set_components({"rna": svd}, {"rna": torch.zeros(Z)})
     assert (joint.features(x, torch.zeros(50, Z), "rna")[:, :Z] == 0).all()
+
+
+def test_a_direction_of_rounding_errors_says_nothing():
+    """Centred log-ratios add up to zero over the proteins: the last component is what rounding leaves of that."""
+    x = torch.randn(500, Z, generator=torch.Generator().manual_seed(0)).exp()
+    x -= x.mean(1, keepdim=True)
+    svd = truncated_svd(lambda: [x], Z, Z)
+    assert 0 < float(svd.scores[:, -1].std()) < 1e-5
+    joint = JointEmbedding({"protein": Z}, Z, n_batches=1)
+    joint.set_components({"protein": svd}, {"protein": torch.ones(Z)})
+    weights = joint.get_buffer("components_protein").norm(dim=0)
+    assert weights[-1] == 0 and (weights[:-1] > 0).all()

@@ -15,12 +15,16 @@ from .._compat import warn
 from ..errors import ScmambaError
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._matching import TrueMatchRanks, true_match_ranks
-from ._mixing import other_modality
+from ._mixing import of_other_modality
+from .distances import query_rows
 
 #: Up to this many rows the neighbours of all of them are searched; above, those of `N_QUERIES` drawn at random, still
 #: among all. This estimates the same number in a time that does not grow with the square of the rows.
 ALL_QUERIES_UP_TO: Final = 50_000
 N_QUERIES: Final = 20_000
+#: Neighbours of a cell, as in most neighbour graphs; cells of a type that are asked for theirs at least.
+N_NEIGHBORS: Final = 15
+ASKED_OF_TYPE: Final = 100
 #: Scores of fewer cells with both modalities say little, and some, which look for 15 neighbours, cannot be had.
 FEW_CELLS: Final = 20
 
@@ -101,8 +105,11 @@ class Embedded:
 
     @cached_property
     def in_batches(self) -> tuple[Points, np.ndarray]:
-        """The cells whose batch is known, and their batches."""
-        return self.cells.with_values(self.batches, "batch_key")
+        """The cells whose batch is known, and their batches, of which there are two or more."""
+        points, batches = self.cells.with_values(self.batches, "batch_key")
+        if len(set(batches)) < 2:
+            raise ScmambaError(f"all cells are of the batch {str(batches[0])!r}")
+        return points, batches
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -132,11 +139,28 @@ class Embedded:
 
     @cached_property
     def mixing(self) -> list[np.ndarray]:
-        """For each pair, the fraction of neighbours of the other modality ``(p,)``, NaN for cells that were not asked."""
+        """For each pair, the fraction of neighbours of the other modality ``(p,)``, NaN for cells that were not drawn."""
         return [
-            other_modality(pair.x, pair.y, max_queries=_max_queries(2 * len(pair.x)), random_state=self.random_state)
-            for pair in self.pairs
+            np.where(np.isin(np.arange(len(mixed)), self._drawn(pair)), mixed, np.nan)
+            for pair, mixed in zip(self.pairs, self.mixing_of_types, strict=True)
         ]
+
+    @cached_property
+    def mixing_of_types(self) -> list[np.ndarray]:
+        """The same with `ASKED_OF_TYPE` cells of each type at least, or all that it has: no type is judged by fewer."""
+        found = []
+        for pair in self.pairs:
+            drawn, types = self._drawn(pair), pd.factorize(self.labels[pair.cell])[0]
+            others = np.setdiff1d(np.arange(len(types)), drawn)
+            order = np.concatenate([drawn, np.random.default_rng(self.random_state).permutation(others)])
+            number = pd.Series(order).groupby(types[order]).cumcount().to_numpy()  # within its type
+            more = order[(number < ASKED_OF_TYPE) & (types[order] >= 0)]
+            found.append(of_other_modality(pair.x, pair.y, np.union1d(drawn, more), N_NEIGHBORS, self.random_state))
+        return found
+
+    def _drawn(self, pair: Pair) -> np.ndarray:
+        """Positions of the cells of a pair that are asked for their neighbours."""
+        return query_rows(len(pair.x), _max_queries(2 * len(pair.x)), self.random_state)
 
     @cached_property
     def leiden(self) -> LeidenScores:

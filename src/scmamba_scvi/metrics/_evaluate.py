@@ -150,7 +150,7 @@ def evaluate_integration(
                 bar.advance(task)
     message = _what_was_left_out(inputs, left_out)
     scores = pd.DataFrame.from_dict(values, orient="index", columns=[m.name for m in wanted])
-    scores = scores.dropna(axis=1, how="all")
+    scores = scores.reindex(list(values)).dropna(axis=1, how="all")  # also methods without any score
     if not scores.shape[1]:
         raise ScmambaError(f"Nothing could be scored. {message}")
     if message:

@@ -136,9 +136,14 @@ def _keys(*holders: Any) -> list[str]:
 
 
 def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
-    """One embedding, given as a key, a table with names, or a matrix with the rows of the data."""
-    called, part = display_name(*key), key[1]
-    modality = getattr(data, "mod", {}).get(part)
+    """One embedding by the names of its cells; a row of NaN for a cell that lacks the modality is no fault."""
+    modality = getattr(data, "mod", {}).get(key[1])
+    table = _by_name(data, display_name(*key), modality, given)
+    return table if modality is None else table[table.notna().all(axis=1) | table.index.isin(modality.obs_names)]
+
+
+def _by_name(data: Any, called: str, modality: Any, given: Embedding) -> pd.DataFrame:
+    """An embedding, given as a key, a table with names, or a matrix with the rows of the data."""
     if isinstance(given, str):
         holders = [data] if modality is None else [modality, data]
         for holder in holders:
@@ -162,9 +167,7 @@ def _of_data(data: Any, key: Key, given: Embedding) -> pd.DataFrame:
             f"{called} has {len(x):,} rows for {data.n_obs:,} cells: give a row per cell of the data, NaN where a cell lacks "
             f"the modality, or a DataFrame indexed by names of cells."
         )
-    table = pd.DataFrame(x, data.obs_names)
-    # a row of NaN for a cell that lacks the modality is no fault
-    return table if modality is None else table[table.notna().all(axis=1) | table.index.isin(modality.obs_names)]
+    return pd.DataFrame(x, data.obs_names)
 
 
 def _matrix(values: Any, called: str) -> np.ndarray:

@@ -113,10 +113,15 @@ def other_modality(
     >>> float(metrics.other_modality(np.eye(20), np.eye(20) + 5).mean())
     0.0
     """
+    return of_other_modality(x, y, query_rows(len(x), max_queries, random_state), n_neighbors, random_state)
+
+
+def of_other_modality(x: Matrix, y: Matrix, asked: np.ndarray, n_neighbors: int, random_state: int) -> np.ndarray:
+    """`other_modality` of the cells at the positions ``asked``, NaN of the others."""
     x, y = check_pairs(x, y)
     n = len(x)
     stacked, modality = torch.cat([x, y]), np.repeat([0, 1], n)
-    k, asked = resolve_k(n_neighbors, len(stacked)), query_rows(n, max_queries, random_state)
+    k = resolve_k(n_neighbors, len(stacked))
     blocks = nearest(stacked, k, np.concatenate([asked, n + asked]), random_state)
     fractions = np.concatenate([(modality[found] != modality[rows, None]).mean(axis=1) for rows, found in blocks])
     of_cells = np.full(n, np.nan)

@@ -46,8 +46,8 @@ def mixing_by_type(
     Returns
     -------
     One row for each method, two modalities and type (levels ``method``, ``modalities`` such as ``"rna, atac"``, ``type``),
-    with the number of ``cells`` and the mean of :func:`other_modality` over them: 0.5 is a perfect mix, below 0.25 the
-    modalities lie apart. Neighbours are searched among all cells with both modalities, of any type. The mean of
+    with the number of ``cells`` and the mean of :func:`other_modality` over them, or of more than 25,000 cells over a sample
+    with at least 100 of each type: 0.5 is a perfect mix, below 0.25 the modalities lie apart. Neighbours are searched among all cells with both modalities, of any type. The mean of
     few cells is uncertain. Methods without embeddings of two modalities have no rows.
 
     Raises
@@ -75,12 +75,17 @@ def mixing_by_type(
         modalities = {part: x for part, x in parts.items() if part != JOINT}
         embedded = Embedded(None, modalities, inputs.labels, inputs.batches, random_state, None)
         try:
-            mixing = embedded.mixing
+            mixing = embedded.mixing_of_types
         except ScmambaError as error:  # this method has no two modalities, or too few cells with both
             reason = str(error).rstrip(".")
             continue
         for pair, mixed in zip(embedded.pairs, mixing, strict=True):
-            rows[method, ", ".join(pair.modalities)] = group_means(mixed, inputs.labels[pair.cell])
+            types = inputs.labels[pair.cell]
+            if pd.isna(types).all():
+                reason = f"no cell with {' and '.join(pair.modalities)} has a type"
+                continue
+            means = group_means(mixed, types)
+            rows[method, ", ".join(pair.modalities)] = means.assign(count=pd.Series(types).value_counts())
     if not rows:
         raise ScmambaError(f"Nothing could be scored: {reason}.")
     by_type = pd.concat(rows, names=["method", "modalities", "type"])
@@ -91,24 +96,29 @@ def warn_apart(methods: Mapping[str, Embedded]) -> None:
     """Warn once of all embeddings in which two modalities lie apart, and in which types."""
     sentences = []
     for method, embedded in methods.items():
-        for pair, mixed in zip(embedded.pairs, embedded.mixing, strict=True):
-            where = lie_apart(pair.modalities, mixed, {"type": embedded.labels[pair.cell]})
+        for pair, mixed, of_types in zip(embedded.pairs, embedded.mixing, embedded.mixing_of_types, strict=True):
+            where = lie_apart(pair.modalities, mixed, {"type": embedded.labels[pair.cell]}, of_types)
             sentences += [f"{method}: {where}."] if where else []
     if sentences:
         warn(" ".join([*sentences, f"{IN_PERCENT}. Cluster and compare such cells in a joint embedding."]))
 
 
-def lie_apart(modalities: tuple[str, str], mixed: np.ndarray, groupings: Mapping[str, np.ndarray]) -> str | None:
+def lie_apart(
+    modalities: tuple[str, str],
+    mixed: np.ndarray,
+    groupings: Mapping[str, np.ndarray],
+    of_groups: np.ndarray | None = None,
+) -> str | None:
     """That two modalities lie apart, with the groups in which they do; ``None`` if they lie together.
 
-    ``mixed`` ``(n,)`` is of :func:`other_modality`; ``groupings`` are from what a group is to the group of each cell
-    ``(n,)``, missing for none.
+    ``mixed`` ``(n,)`` is of :func:`other_modality`, ``of_groups`` the same of more cells of rare groups; ``groupings`` are from
+    what a group is to the group of each cell ``(n,)``, missing for none.
     """
     if np.isfinite(mixed).sum() < CELLS_OF_GROUP:
         return None
     apart = {}
     for what, groups in groupings.items():
-        means = judged(mixed, groups)
+        means = judged(mixed if of_groups is None else of_groups, groups)
         apart[what] = means[means < APART].sort_values()
     where = [f"{what} {name_groups(means)}" for what, means in apart.items() if len(means)]
     if np.nanmean(mixed) >= APART and not where:

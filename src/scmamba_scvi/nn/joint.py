@@ -19,6 +19,9 @@ from .spectral import TruncatedSVD
 #: Clusters of the training cells within which batches are compared, so that a cell type that one batch lacks is not
 #: taken for an effect of the batch; from 5 to 40 the scores hardly move. Their means are kept for later batches.
 N_CLUSTERS = 20
+#: Of the largest spread of a component in float32. Below, a component shows rounding errors, as the last one of centred
+#: log-ratios of few proteins, which add up to zero.
+LEAST_SPREAD = 1e-5
 
 
 class JointEmbedding(nn.Module):
@@ -67,8 +70,7 @@ class JointEmbedding(nn.Module):
         scales = {}
         for kind, svd in svds.items():
             spread = svd.scores[:, : self.n_latent].double().std(0, correction=0).float()
-            # a component without variance gets no weight
-            trusted = torch.where(spread > 0, reliabilities[kind][: self.n_latent].cpu(), 0.0)
+            trusted = torch.where(spread > LEAST_SPREAD * spread.max(), reliabilities[kind][: self.n_latent].cpu(), 0.0)
             scales[kind] = trusted, spread
         total = torch.cat([trusted for trusted, _ in scales.values()]).norm().clamp_min(tiny)
         for kind, (trusted, spread) in scales.items():

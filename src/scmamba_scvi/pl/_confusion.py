@@ -14,7 +14,7 @@ from scipy.spatial.distance import squareform
 from .._columns import in_order_of
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
-from ._labels import as_categorical, shorten
+from ._labels import as_categorical, plain, shortened
 from ._palette import FEW
 
 #: More labels than this cannot be read on a page.
@@ -125,8 +125,8 @@ def _write_labels(ax: Axes, counts: pd.DataFrame, cell: float) -> None:
     """Names of rows and columns, the number of cells of each row at the right, and lines between all entries."""
     n_rows, n_columns = counts.shape
     font_size = float(np.clip(cell * 26, 6.2, FONT_SIZE))
-    ax.set_xticks(range(n_columns), [shorten(name, 30) for name in counts.columns], fontsize=font_size)
-    ax.set_yticks(range(n_rows), [shorten(name, 30) for name in counts.index], fontsize=font_size)
+    ax.set_xticks(range(n_columns), [plain(name) for name in shortened(list(counts.columns), 30)], fontsize=font_size)
+    ax.set_yticks(range(n_rows), [plain(name) for name in shortened(list(counts.index), 30)], fontsize=font_size)
     widest = max(len(str(name)) for name in counts.columns) * font_size * 0.0085  # inches, about
     ax.tick_params(axis="x", rotation=0 if widest < cell else 90)
     ax.tick_params(length=0, pad=3)

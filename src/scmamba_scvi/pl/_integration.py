@@ -17,7 +17,7 @@ from .._keys import OBSM_KEY, UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
-from ._labels import OUTLINE, as_categorical, shorten, spread
+from ._labels import OUTLINE, as_categorical, plain, shorten, shortened, spread
 from ._palette import MISSING, modality_colors, palette
 from .coloring import MAX_CATEGORIES, can_color, is_continuous
 
@@ -100,7 +100,7 @@ def integration(
         center, half = (low + high) / 2, max(float((high - low).max()), 1e-6) * 0.52
         ax.set(xlim=(center[0] - half, center[0] + half), ylim=(center[1] - half, center[1] + half))
         style_plane(ax)
-        ax.set_title(shorten(panel.title, 48), fontsize=FONT_SIZE + 2, pad=5)
+        ax.set_title(plain(shorten(panel.title, 48)), fontsize=FONT_SIZE + 2, pad=5)
         axis = basis.removeprefix("X_").removesuffix("_scmamba").upper()
         ax.set_xlabel(f"{axis} 1 of {panel.plane}", fontsize=FONT_SIZE - 1, labelpad=3, color="0.35")
         ax.set_ylabel(f"{axis} 2", fontsize=FONT_SIZE - 1, labelpad=3, color="0.35")
@@ -170,7 +170,7 @@ def _draw(ax: Axes, panel: _Panel) -> None:
     known = groups.codes >= 0
     order = np.concatenate([order[~known[order]], order[known[order]]])  # grey lies below
     scatter(*xy[order].T, c=np.array(colors)[groups.codes[order]])
-    names = [shorten(name, 28) for name in groups.categories]
+    names = [plain(name) for name in shortened(list(groups.categories), 28)]
     if len(names) >= NUMBERED_FROM:
         names = _write_in_plane(ax, xy, groups, names)
     if known.all():
@@ -204,7 +204,10 @@ def _write_in_plane(ax: Axes, xy: np.ndarray, groups: pd.Categorical, names: lis
     at = [parts[code][((parts[code] - median) ** 2).sum(axis=1).argmin()] for code, median in medians.items()]
     inch = np.ptp(ax.get_xlim()) / PANEL  # in units of the coordinates
     box = np.array([0.075 * max(map(len, marks)) + 0.04, 0.13]) * inch  # of the widest name
+    low, high = ax.get_ylim()
     for (x, y), code in zip(spread(np.array(at), box), medians, strict=True):
+        if not low + box[1] / 2 <= y <= high - box[1] / 2:
+            continue  # too many for one place; the legend names it
         ax.text(x, y, marks[code], fontsize=FONT_SIZE, weight="bold", ha="center", va="center", path_effects=OUTLINE)
     return names
 

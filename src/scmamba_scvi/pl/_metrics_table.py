@@ -1,5 +1,6 @@
 """A table of the scores of several methods: which one is good at what?"""
 
+import re
 from functools import partial
 from typing import Final
 
@@ -12,7 +13,7 @@ from matplotlib.patches import Circle, Rectangle
 
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
-from ._labels import shorten
+from ._labels import plain, shorten
 from ._palette import FEW
 
 #: Scores of :func:`scmamba_scvi.metrics.evaluate_integration` where lower is better.
@@ -31,6 +32,8 @@ NAME_LENGTH: Final = 44
 ROW, COLUMN, BAR, GAP, NAME_GAP = 0.44, 0.73, 0.9, 0.2, 0.12
 #: Inches: height of a line of a header.
 LINE: Final = 0.145
+#: Inches: width of a letter, about.
+LETTER: Final = 0.08
 
 
 def metrics_table(
@@ -82,8 +85,7 @@ def metrics_table(
     ax = figure.add_axes((0, 0, 1, 1), label="metrics table")
     ax.set_axis_off()
     n = len(table)
-    names = [" ".join(str(name).split()) for _, name in table]
-    header = n * ROW + max(name.count(" ") + 1 for name in names) * LINE + 0.08
+    header = n * ROW + max(len(_words(str(name))) for _, name in table) * LINE + 0.08
     right = 0.0
     for i, group in enumerate(dict.fromkeys(group for group, _ in table)):
         left = right = right + GAP * (i > 0)
@@ -95,9 +97,18 @@ def metrics_table(
             hue, ends = HUES.get(group, FEW[0]), [left + 0.06, right - 0.06]
             ax.plot(ends, [header + 0.04] * 2, color=hue, lw=2, solid_capstyle="butt")
             middle = (left + right) / 2
-            ax.text(middle, header + 0.09, group, ha="center", va="bottom", fontsize=FONT_SIZE, weight="bold")
+            is_wide = len(group) * LETTER <= ends[1] - ends[0]
+            ax.text(
+                middle,
+                header + 0.09,
+                group if is_wide else "\n".join(group.split()),
+                ha="center",
+                va="bottom",
+                fontsize=FONT_SIZE,
+                weight="bold",
+            )
     methods = [
-        ax.text(-NAME_GAP, (n - i - 0.5) * ROW, shorten(str(name), NAME_LENGTH), ha="right", va="center", fontsize=FONT_SIZE)
+        ax.text(-NAME_GAP, (n - i - 0.5) * ROW, plain(shorten(str(name), NAME_LENGTH)), ha="right", va="center", fontsize=FONT_SIZE)
         for i, name in enumerate(table.index)
     ]  # fmt: skip
     left = -NAME_GAP - max(text.get_window_extent().width for text in methods) / figure.dpi
@@ -129,7 +140,7 @@ def _draw_single(figure: Figure | None, scores: pd.Series) -> Axes:
     ax.set_xlabel("↓ lower is better, – not scored", fontsize=FONT_SIZE - 2, color="0.45", loc="left")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_title(shorten(str(scores.name), NAME_LENGTH), fontsize=FONT_SIZE + 2, weight="bold", loc="left")
+    ax.set_title(plain(shorten(str(scores.name), NAME_LENGTH)), fontsize=FONT_SIZE + 2, weight="bold", loc="left")
     return ax
 
 
@@ -157,7 +168,7 @@ def _draw_column(ax: Axes, group: str, name: str, values: np.ndarray, left: floa
     """A header, a word per line, and for each method a disc or, for summaries, a bar; ``left`` and ``width`` in inches."""
     n, middle, bars = len(values), left + width / 2, group == OVERALL
     at, side = (left + 0.06, "left") if bars else (middle, "center")
-    header = "\n".join(name.split()) + (" ↓" if name in LOWER_IS_BETTER else "")
+    header = "\n".join(map(plain, _words(name))) + (" ↓" if name in LOWER_IS_BETTER else "")
     ax.text(at, n * ROW + 0.1, header, ha=side, va="baseline", fontsize=FONT_SIZE - 1, linespacing=1.1)
     decimals = 3 if np.nanmin(np.abs(values), initial=np.inf) < 0.0995 else 2
     for i, (value, good) in enumerate(zip(values, _goodness(values, name in LOWER_IS_BETTER), strict=True)):
@@ -175,6 +186,14 @@ def _draw_column(ax: Axes, group: str, name: str, values: np.ndarray, left: floa
         else:
             ax.add_patch(Circle((middle, y), 0.198, color=shade, lw=0))
             write(middle, ha="center", color=_ink(shade))
+
+
+def _words(name: str) -> list[str]:
+    """The lines of a header: its words, and the parts of those that are wider than a column."""
+    lines: list[str] = []
+    for word in name.split():
+        lines += re.sub(r"([_-])", r"\1 ", word).split() if len(word) * LETTER > COLUMN else [word]
+    return lines
 
 
 def _goodness(values: np.ndarray, lower_is_better: bool) -> np.ndarray:

@@ -74,6 +74,8 @@ def modality_agreement(
         unknown = values.index.difference(mdata.obs_names)
         if len(unknown):
             raise ScmambaError(f"{len(unknown):,} cells of agreement, such as {unknown[0]!r}, are not in mdata.")
+        if not values.index.is_unique:
+            raise ScmambaError("agreement names a cell twice: make obs_names unique before it is computed.")
         values = values.reindex(mdata.obs_names)
     figure = figure_or_new(figure, WIDTH if mdata is None else 2.15 * WIDTH, HEIGHT)
     label = "agreement" if values.name is None else str(values.name)

@@ -29,8 +29,14 @@ def palette(n: int) -> list[str]:
 
 
 def modality_colors(keys: Sequence[str]) -> list[str]:
-    """A colour per key of ``mdata.mod``: that of its kind, whatever stands beside it; others get the next ones."""
-    kinds = [kind_of_key(key) or key for key in keys]
+    """A colour per key of ``mdata.mod``: that of its kind, whatever stands beside it; others get the next ones.
+
+    Of two keys of one kind, the later one is one of the others.
+    """
+    kinds: list[str] = []
+    for key in keys:
+        kind = kind_of_key(key) or key
+        kinds.append(key if kind in kinds else kind)
     others = [kind for kind in dict.fromkeys(kinds) if kind not in KINDS]
     color = dict(zip([*KINDS, *others], palette(len(KINDS) + len(others)), strict=True))
     return [color[kind] for kind in kinds]

@@ -1,6 +1,7 @@
 """Importance along the whole genome, chromosomes side by side on one axis."""
 
 import itertools
+import textwrap
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, write_above
 from ._cells import check_columns
+from ._labels import plain, shortened
 from ._palette import LINES
 
 #: Inches of the figure's width, and of a group's height.
@@ -50,7 +52,8 @@ def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> l
     """
     check_columns(table, COLUMNS, "get_region_importance")
     groups = list(dict.fromkeys(table["group"].astype(str)))
-    placed = table[table["chrom"].notna() & (table["chrom"] != "")]  # read from a file, "" is missing
+    # read from a file, "" is missing
+    placed = table[table["chrom"].notna() & (table["chrom"] != "") & np.isfinite(table["importance"])]
     if placed.empty:
         raise ScmambaError("No feature of the table has coordinates: annotate_genome() gives them to genes.")
     # chromosomes in the order of the table, which is that of the genome
@@ -61,11 +64,12 @@ def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> l
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
     whole, middles = lengths.sum(), offsets + lengths / 2
     axes[-1].set_xlim(0, whole)
-    for ax, group, color in zip(axes, groups, itertools.cycle(LINES), strict=False):
+    labels = [plain("\n".join(textwrap.wrap(name, 16))) for name in shortened(groups, 32)]
+    for ax, group, label, color in zip(axes, groups, labels, itertools.cycle(LINES), strict=False):
         own = placed[placed["group"].astype(str) == group]
         x = own["chrom"].astype(str).map(offsets).to_numpy() + (own["start"] + own["end"]).to_numpy() / 2
         _draw_row(ax, x, own["importance"].to_numpy(dtype=float), own["name"].to_numpy(), color)
-        ax.set_ylabel(group, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
+        ax.set_ylabel(label, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
         for chrom in offsets.index[1::2]:
             ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.95", lw=0, zorder=-1)
     # the longest first; a name that would touch another one is left out

@@ -66,7 +66,8 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, figure: Figure | None =
     label = f"{sure.sum():,} of {len(known):,} pairs with q ≤ {q:g}"
     ax.scatter([], [], s=16, c=FEW[0], alpha=0.8, linewidths=0, label=label)
     _draw_means(ax, distance, z)
-    ax.set_ylim(min(z.min(), -1.2) - 0.2, max(z.max(), 1.2) + 0.28 * np.ptp(z))
+    low, high = min(z.min(), -1.2) - 0.2, max(z.max(), 1.2)
+    ax.set_ylim(low, high + 0.28 * (high - low))  # above are the legend and names
     ax.set_xscale("symlog", linthresh=LINEAR)
     farthest = max(float(np.abs(distance).max()), LINEAR)
     steps = [step for step in (1_000, 10_000, 100_000, 1_000_000) if step <= farthest]
