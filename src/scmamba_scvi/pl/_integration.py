@@ -205,9 +205,9 @@ def _write_in_plane(ax: Axes, xy: np.ndarray, groups: pd.Categorical, names: lis
     inch = np.ptp(ax.get_xlim()) / PANEL  # in units of the coordinates
     box = np.array([0.075 * max(map(len, marks)) + 0.04, 0.13]) * inch  # of the widest name
     low, high = ax.get_ylim()
-    for (x, y), code in zip(spread(np.array(at), box), medians, strict=True):
-        if not low + box[1] / 2 <= y <= high - box[1] / 2:
-            continue  # too many for one place; the legend names it
+    for (x, y), (_, own_y), code in zip(spread(np.array(at), box), at, medians, strict=True):
+        if abs(y - own_y) > 3 * box[1] or not low + box[1] / 2 <= y <= high - box[1] / 2:
+            continue  # too many in one place: a name far from its cells would be taken for that of others
         ax.text(x, y, marks[code], fontsize=FONT_SIZE, weight="bold", ha="center", va="center", path_effects=OUTLINE)
     return names
 
