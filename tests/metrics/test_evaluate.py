@@ -577,3 +577,42 @@ def test_the_panel_of_scib_needs_joint_embeddings_and_labels():
         evaluate_integration(cells(parts), {"m": {"rna": parts["rna"]}}, labels_key=labels, panel="scib")
     with pytest.raises(ScmambaError, match="0 of 320 have them"):
         evaluate_integration(cells(parts), {"m": parts}, panel="scib")
+
+
+def test_every_method_has_a_row_in_the_order_given():
+    parts, _, batches = integrated()
+    pairs = {kind: parts[kind] for kind in ("rna", "atac")}
+    methods = {"J": {"joint": parts["joint"]}, "A": pairs, "K": {"joint": parts["joint"]}}
+    for batch_key, wanted in ((None, ["FOSCTTM"]), (batches, ["other modality", "batch mixing"])):
+        with pytest.warns(UserWarning, match="Not scored: .* 'J'"):
+            table = evaluate_integration(cells(parts), methods, batch_key=batch_key, metrics=wanted, progress=False)
+        assert table.index.tolist() == ["J", "A", "K"]
+        assert table.loc["J"].isna().any() and table.loc["A"].notna().all()
+
+
+def test_cells_that_lack_a_modality_may_be_nan_in_every_form_of_its_embedding():
+    parts, _, _ = integrated()
+    x, y = parts["rna"].copy(), parts["atac"].copy()
+    x[:10], y[-10:] = np.nan, np.nan
+    data = cells(parts)
+    mdata = mudata.MuData({"rna": data[10:].copy(), "atac": data[:-10].copy()})
+    names = data.obs_names
+    order = mdata.obs_names
+    tables = {"rna": pd.DataFrame(x, names), "atac": pd.DataFrame(y, names)}
+    mdata.obsm["x"], mdata.obsm["y"] = (table.loc[order].to_numpy() for table in tables.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        scores = [
+            evaluate_integration(mdata, {"m": given}, metrics="FOSCTTM", progress=False).iloc[0, 0]
+            for given in (tables, {"rna": "x", "atac": "y"}, {"rna": mdata.obsm["x"], "atac": mdata.obsm["y"]})
+        ]
+    assert scores == pytest.approx([scores[0]] * 3)
+
+
+def test_one_batch_is_called_so():
+    parts, labels, _ = integrated()
+    with pytest.warns(UserWarning, match=r"batch mixing.* \(all cells are of the batch 'one'"):
+        evaluate_integration(
+            cells(parts), {"m": parts}, labels_key=labels, batch_key=np.full(N, "one"), metrics=["MAP", "batch mixing"],
+            progress=False,
+        )  # fmt: skip

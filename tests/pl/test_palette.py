@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from scmamba_scvi.pl._palette import FEW, MISSING, palette
+from scmamba_scvi.pl._palette import FEW, MISSING, modality_colors, palette
 
 
 def lab_of(color):
@@ -22,3 +22,10 @@ def test_palette_is_stable_and_its_colours_are_apart():
     distance = np.sqrt(((lab[:, None] - lab) ** 2).sum(-1))[np.triu_indices(23, 1)]
     assert distance.min() > 15  # a difference of about 2 can be seen side by side
     assert len(set(palette(100))) == 100
+
+
+def test_modalities_have_a_colour_each_and_a_kind_keeps_its_own():
+    assert modality_colors(["rna", "atac"]) == modality_colors(["gex", "peaks"]) == list(FEW[:2])
+    for keys in (["rna", "gex"], ["adt", "prot", "rna"], ["atac", "peaks", "methylation"]):
+        assert len(set(modality_colors(keys))) == len(keys)
+        assert modality_colors(keys)[0] == modality_colors(keys[:1])[0]

@@ -44,3 +44,20 @@ def test_a_file_written_as_csv_draws_the_same_also_a_group_without_places():
         axes = pl.region_importance(given, figure=Figure())
         assert [ax.get_ylabel() for ax in axes] == ["0", "1", "2"]
         assert [[text.get_text() for text in ax.texts] for ax in axes] == [["b"], ["e", "d"], []]
+
+
+def test_long_names_of_groups_leave_the_axes_their_width_and_what_is_unknown_is_left_out():
+    long = [
+        "naive thymus-derived CD4-positive, alpha-beta T cell",
+        "naive thymus-derived CD8-positive, alpha-beta T cell",
+    ]
+    table = pd.DataFrame({
+        "group": np.repeat(long, 3), "name": list("abcdef"), "chrom": "chr1", "start": range(6), "end": range(1, 7),
+        "importance": [0.1, np.nan, 0.3, 0.2, 0.5, 0.4],
+    })  # fmt: skip
+    axes = pl.region_importance(table, figure=Figure())
+    FigureCanvasAgg(axes[0].figure).draw()
+    labels = [ax.get_ylabel() for ax in axes]
+    assert len(set(labels)) == 2
+    assert all(ax.yaxis.label.get_window_extent().width < 0.25 * ax.get_window_extent().width for ax in axes)
+    assert all(np.isfinite(ax.get_ylim()).all() for ax in axes)

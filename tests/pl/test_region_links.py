@@ -71,3 +71,10 @@ def test_tables_that_cannot_be_drawn_are_refused(table):
     with pytest.raises(ScmambaError, match="No pair of the table has a z-score"):
         pl.region_links(table.assign(z=np.nan), figure=figure)
     assert not figure.axes
+
+
+@pytest.mark.parametrize("z", [[5.0], [5.0, 4.9], [2.0] * 50])
+def test_the_best_of_few_pairs_lies_within_the_frame(table, z):
+    few = table.dropna().head(len(z)).assign(z=z)
+    low, high = draw(few).get_ylim()
+    assert low < min(z) and max(z) < high - 0.15 * (high - low)

@@ -127,6 +127,8 @@ def test_without_held_out_cells_only_the_loss_is_drawn():
 def test_one_epoch_is_a_visible_point():
     ax = pl.training(model_of(history(n=1)), figure=Figure())[0]
     assert ax.lines[0].get_marker() == "o"
+    low, high = ax.get_xlim()
+    assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
 
 
 def test_epochs_are_counted_from_1_and_left_out_without_a_value():

@@ -119,8 +119,8 @@ def _draw(
     ax.set_xlabel("epoch", fontsize=FONT_SIZE)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     epochs = {epoch for curve in series.values() for epoch in curve.index}
-    if len(epochs) == 1:  # the ticks would be at fractions
-        ax.set_xlim(min(epochs) - 0.5, min(epochs) + 0.5)
+    if len(epochs) == 1:  # the locator would put ticks at fractions
+        ax.set_xticks(list(epochs))
     style_axes(ax)
     if ax.get_legend_handles_labels()[0]:
         # the panel's colour behind it: the line of the best epoch may be where the curves leave room
