@@ -254,6 +254,13 @@ def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
 
 
+def test_a_type_of_features_with_a_slash_becomes_a_modality_that_can_be_written(tmp_path, multiome):
+    found = read(joined(multiome, ("Gene Expression", "ADT/HTO")))
+    assert [*found.mod] == ["rna", "ADT_HTO"]
+    scmamba_scvi.workflow.write_mudata(found, tmp_path / "cells.h5mu")
+    same(read(tmp_path / "cells.h5mu"), found)
+
+
 def test_biotypes_of_genes_are_no_types_of_features(tmp_path, multiome):
     """Else proteins would be the genes of type protein_coding, and real ones be left out."""
     rna = multiome["rna"].copy()

@@ -26,7 +26,8 @@ def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
     """
     types = _types_of(adata.var)
     parts: dict[str, AnnData] = {}
-    kinds = {value: _kind_of_type(value) or value for value in types.unique()}
+    # files divide names by slashes, so that no modality can have one
+    kinds = {value: _kind_of_type(value) or value.replace("/", "_") for value in types.unique()}
     for value, name in kinds.items():
         if name in parts:
             alike = " and ".join(repr(other) for other, kind in kinds.items() if kind == name)
