@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from scipy import sparse
 from tenx import BARCODES, X, write_10x, write_10x_folder, write_10x_v2
 
@@ -454,6 +455,27 @@ def test_a_file_that_is_cut_off_or_of_something_else_is_named(tmp_path, multiome
     (tmp_path / "folder").mkdir()
     with pytest.raises(ScmambaError, match="folder without matrix.mtx.gz"):
         read(tmp_path / "folder")
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+def test_a_zarr_of_something_else_is_named_with_the_way_to_its_table(tmp_path, multiome):
+    """A SpatialData keeps an AnnData among its images."""
+    root = zarr.open_group(tmp_path / "slide.zarr", mode="w", zarr_format=2)
+    root.create_group("images")
+    with pytest.raises(
+        ScmambaError, match=r"slide.zarr is a zarr with \['images'\], and neither a MuData nor an AnnData"
+    ):
+        read(tmp_path / "slide.zarr")
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.write_zarr(tmp_path / "slide.zarr" / "tables" / "table")
+    root.create_group("tables")
+    with pytest.raises(ScmambaError, match="of a SpatialData pass a table: .*slide.zarr.tables.table") as error:
+        read(tmp_path / "slide.zarr")
+    table = str(error.value).rpartition("table: ")[2].removesuffix(".")
+    assert [*read(table).mod] == ["rna", "atac"]
+    multiome["rna"].write_zarr(table)
+    with pytest.raises(ScmambaError, match="is an AnnData with rna only"):
+        read(table)
 
 
 def test_real_cells_in_each_form(tmp_path, real_data):

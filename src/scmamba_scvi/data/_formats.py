@@ -107,8 +107,13 @@ def _is_gzip_of_hdf5(path: Path) -> bool:
         return HDF5 in inside.read(1024)  # a .h5mu has 512 bytes before it
 
 
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a zarr, whatever it is called."""
+    return (path / ".zgroup").exists() or (path / "zarr.json").exists()
+
+
 def _read_folder(path: Path) -> MuData | AnnData:
-    if (path / ".zgroup").exists() or (path / "zarr.json").exists():
+    if is_zarr(path):
         return read_whole(path)
     if holds_mtx(path):
         return read_mtx(path)

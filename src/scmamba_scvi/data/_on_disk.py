@@ -74,9 +74,21 @@ def read_whole(path: Path) -> MuData | AnnData:
     with contextlib.ExitStack() as stack, warnings.catch_warnings(action="ignore", category=OldFormatWarning):
         if path.is_dir():
             root = zarr.open_group(path, mode="r")
+            _check_kind(root, path)
         else:
             root = stack.enter_context(h5py.File(path, "r"))
         return _assembled(root, read_modality) if "mod" in root else read_dispatched(root, read_part)
+
+
+def _check_kind(root: Any, path: Path) -> None:
+    """Raise unless a zarr is a MuData or an AnnData."""
+    if "mod" in root or {"obs", "var"} <= set(root):
+        return
+    way = "pass one of these"
+    if "tables" in root:
+        tables = [str(path / "tables" / name) for name in root["tables"]]
+        way = f"of a SpatialData pass a table: {', '.join(tables) or 'it has none'}"
+    raise ScmambaError(f"{path} is a zarr with {sorted(root)[:5]}, and neither a MuData nor an AnnData: {way}.")
 
 
 def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:

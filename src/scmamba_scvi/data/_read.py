@@ -11,7 +11,7 @@ from mudata import MuData
 from .._compat import mudata_of, without_pulling
 from .._keys import KINDS, kind_of_key
 from ..errors import ScmambaError
-from ._formats import read_file
+from ._formats import is_zarr, read_file
 from ._parts import parts_of, reason_for_one
 
 
@@ -89,7 +89,7 @@ def _split(adata: AnnData, path: Path | None = None, *, is_users: bool = False) 
             f"adata is an AnnData with {holds}, and at least two modalities are needed. Make a MuData of it and another, "
             f"mudata.MuData({{{kind!r}: adata, {other!r}: ...}})."
         )
-    is_10x = path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix
+    is_10x = path.suffix == ".h5" or path.is_dir() and not is_zarr(path)
     what = "a 10x (Cell Ranger) file" if is_10x else "an AnnData"
     raise ScmambaError(
         f"{path} is {what} with {holds}, and at least two modalities are needed. Name the file of each, "
