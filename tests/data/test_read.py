@@ -78,6 +78,76 @@ def test_the_folder_names_features_as_the_h5_does(tmp_path):
         assert found["protein"].var_names.tolist() == ["CD86", "CD4"]
 
 
+def gunzip(file):
+    file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+    file.unlink()
+
+
+@pytest.mark.parametrize("plain", ["*", "matrix*", "features*", "barcodes*"])
+def test_the_files_of_the_folder_may_each_be_compressed_or_not(tmp_path, plain):
+    """STARsolo writes them plain, with the names of version 3; of an earlier version one may be left."""
+    write_10x_folder(tmp_path / "cells", names=["A", "NA", "chr1:5-9", 'A"', "chr2:1-4"])
+    for file in list((tmp_path / "cells").glob(plain)):
+        gunzip(file)
+    (tmp_path / "cells" / "genes.tsv").write_text("ENSG9\tZ\n")
+    found = read(tmp_path / "cells")
+    assert found["rna"].var_names.tolist() == ["A", "NA", 'A"'] and found.obs_names.tolist() == BARCODES
+    assert found["atac"].var_names.tolist() == ["chr1:5-9", "chr2:1-4"]
+    np.testing.assert_array_equal(found["rna"].X.toarray(), X.toarray()[:, [0, 1, 3]])
+
+
+def test_the_folder_of_cell_ranger_2_is_read(tmp_path):
+    write_10x_folder(tmp_path / "cells")
+    for file in list((tmp_path / "cells").iterdir()):
+        gunzip(file)
+    (tmp_path / "cells" / "features.tsv").unlink()
+    (tmp_path / "cells" / "genes.tsv").write_text("".join(f"ENSG{i}\tG{i}\n" for i in range(5)))
+    write_10x(tmp_path / "both.h5")
+    found = read({"rna": tmp_path / "cells", "atac": tmp_path / "both.h5"})
+    assert found["rna"].var_names.tolist() == [f"G{i}" for i in range(5)]
+    np.testing.assert_array_equal(found["rna"].X.toarray(), X.toarray())
+
+
+@pytest.mark.parametrize("form", ["h5", "folder"])
+def test_the_peaks_of_cell_ranger_atac_are_read(tmp_path, form):
+    outs, rows = tmp_path / "outs", ["chr1\t5\t9", "chr2\t1\t4"]
+    outs.mkdir()
+    kept = {
+        "names": ["chr1:5-9", "chr2:1-4"],
+        "ids": ["chr1:5-9", "chr2:1-4"],
+        "types": ["Peaks"] * 2,
+        "x": X[:, [2, 4]],
+    }
+    kept["intervals"] = kept["names"]
+    if form == "h5":
+        write_10x(outs / "filtered_peak_bc_matrix.h5", **kept)
+    else:
+        folder = outs / "filtered_peak_bc_matrix"
+        write_10x_folder(folder, **kept)
+        for file in list(folder.iterdir()):
+            gunzip(file)
+        (folder / "features.tsv").unlink()
+        (folder / "peaks.bed").write_text("\n".join(rows) + "\n")
+    write_10x(tmp_path / "rna.h5")
+    found = read({"rna": tmp_path / "rna.h5", "atac": outs})
+    assert found["atac"].var_names.tolist() == kept["names"]
+    np.testing.assert_array_equal(found["atac"].X.toarray(), X.toarray()[:, [2, 4]])
+    assert scmamba_scvi.pp.feature_layout(found["atac"].var, patch_size=2).n_placed == 2
+    with pytest.raises(ScmambaError, match=r"10x \(Cell Ranger\) file with atac only"):
+        read(outs)
+
+
+def test_a_folder_that_lacks_a_file_or_has_one_of_other_data_says_so(tmp_path):
+    write_10x_folder(tmp_path / "cells")
+    features = tmp_path / "cells" / "features.tsv.gz"
+    features.write_bytes(gzip.compress(b"ENSG1\tA\tGene Expression\n"))
+    with pytest.raises(ScmambaError, match="features.tsv.gz has 1 rows, and matrix.mtx.gz beside it 5"):
+        read(tmp_path / "cells")
+    features.unlink()
+    with pytest.raises(ScmambaError, match="cells has a matrix, and no features.tsv.gz beside it"):
+        read(tmp_path / "cells")
+
+
 @pytest.mark.parametrize("form", ["h5", "folder"])
 @pytest.mark.parametrize(
     "of", ["outs", "outs/per_sample_outs", "outs/per_sample_outs/S1", "outs/per_sample_outs/S1/count"]
