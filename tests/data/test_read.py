@@ -225,6 +225,31 @@ def test_proteins_in_obsm_become_a_modality(tmp_path):
     assert read(tmp_path / "named.h5ad")["protein"].var_names.tolist() == mdata["protein"].var_names.tolist()
 
 
+@pytest.mark.parametrize("key", ["X_umap_adt", "X_pca_protein", "X_readthrough", "readthrough"])
+def test_an_embedding_in_obsm_holds_no_counts_of_proteins(multiome, key):
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.obsm[key] = np.ones((adata.n_obs, 2))
+    assert [*read(adata).mod] == ["rna", "atac"]
+
+
+@pytest.mark.parametrize("key", ["protein_counts", "proteinCounts", "ADT", "antibody_capture", "denoised_proteins"])
+@pytest.mark.parametrize("dtype", ["Int64", "int32"])
+def test_counts_of_proteins_are_found_by_a_word_and_of_any_type_of_numbers(multiome, key, dtype):
+    adata = multiome["rna"].copy()
+    counts = pd.DataFrame(np.arange(80).reshape(40, 2), adata.obs_names, ["CD3", "CD4"])
+    adata.obsm[key] = counts.astype(dtype)
+    np.testing.assert_array_equal(read(adata)["protein"].X.toarray(), counts)
+
+
+def test_a_column_of_text_among_the_proteins_is_named(multiome):
+    adata = multiome["rna"].copy()
+    adata.obsm["protein"] = pd.DataFrame({"CD3": 1, "donor": "d1", "CD4": 2}, adata.obs_names)
+    with pytest.raises(ScmambaError, match=r"obsm\['protein'\] is a table.*'donor'. Leave them out") as error:
+        read(adata)
+    exec(str(error.value).rpartition("out, ")[2].removesuffix("."), {"adata": adata})
+    assert read(adata)["protein"].var_names.tolist() == ["CD3", "CD4"]
+
+
 def test_an_anndata_in_memory_is_split_and_stays_as_it_is(multiome):
     adata = joined(multiome, ("Gene Expression", "Peaks"))
     adata.var_names = ["twice", "twice", *adata.var_names[2:]]

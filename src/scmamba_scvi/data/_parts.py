@@ -1,5 +1,6 @@
 """One AnnData as its modalities: features told apart by their types, proteins taken from ``obsm``."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Final
@@ -15,8 +16,8 @@ from ..errors import ScmambaError
 
 #: Columns of ``var`` that may hold the type of a feature.
 TYPE_COLUMNS: Final = ("feature_types", "feature_type", "modality")
-#: Parts of a name in ``obsm`` that say its columns are counts of proteins.
-PROTEIN_WORDS: Final = ("protein", "antibody", "adt")
+#: Words of a name in ``obsm`` that say its columns are counts of proteins.
+PROTEIN_WORDS: Final = frozenset({"protein", "proteins", "antibody", "antibodies", "adt", "adts"})
 
 
 def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
@@ -41,7 +42,7 @@ def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
             parts[name] = part.copy() if part.is_view or is_users else part
         # a gene and a protein may share a name, two genes may not
         parts[name].var_names = make_index_unique(parts[name].var_names)
-    proteins = [key for key in adata.obsm if any(word in key.lower() for word in PROTEIN_WORDS)]
+    proteins = [key for key in adata.obsm if _names_proteins(key)]
     if proteins and "protein" not in parts:
         if len(proteins) > 1:
             raise ScmambaError(f"Several entries of obsm may hold counts of proteins, {proteins}: leave one of them.")
@@ -91,12 +92,31 @@ def _listed(values: Sequence[str], n: int = 6) -> str:
     )
 
 
+def _names_proteins(key: str) -> bool:
+    """Whether a name in ``obsm`` says that its columns are counts of proteins; scanpy's embeddings begin with ``X_``."""
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", key)  # also of protein_counts and proteinCounts
+    return not key.startswith("X_") and not PROTEIN_WORDS.isdisjoint(word.lower() for word in words)
+
+
+def _numbers(table: pd.DataFrame, key: str) -> np.ndarray:
+    """The values of a table in ``obsm``, also where their types are pandas' own."""
+    others = [str(name) for name, dtype in table.dtypes.items() if not pd.api.types.is_numeric_dtype(dtype)]
+    if others:
+        where = f"adata.obsm[{key!r}]"
+        raise ScmambaError(
+            f"obsm[{key!r}] is a table of proteins with columns that are no numbers: {_listed(others)}. Leave them out, "
+            f"{where} = {where}.select_dtypes('number')."
+        )
+    values = table.to_numpy()
+    return values if values.dtype != object else table.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
 def _proteins(adata: AnnData, key: str) -> AnnData:
     """Proteins of ``obsm[key]`` as a modality; a table has their names, an array has them in ``uns``."""
     values = adata.obsm[key]
     if isinstance(values, pd.DataFrame):
         names = values.columns.astype(str)
-        values = values.to_numpy()
+        values = _numbers(values, key)
     else:
         known = [adata.uns[k] for k in (f"{key}_names", "protein_names") if k in adata.uns]
         if not known or len(known[0]) != values.shape[1]:
