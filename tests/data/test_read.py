@@ -264,6 +264,24 @@ def test_an_anndata_in_memory_is_split_and_stays_as_it_is(multiome):
             call(multiome["rna"])
 
 
+@pytest.mark.parametrize("told_by", ["column", "names", "nothing"])
+def test_raw_of_each_modality_holds_its_own_features(tmp_path, multiome, told_by):
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    raw = adata.copy() if told_by == "column" else anndata.AnnData(adata.X.copy(), adata.obs[[]], adata.var[[]])
+    kept = np.r_[:20, 30:80] if told_by != "names" else np.arange(80)
+    adata.raw = raw
+    adata[:, kept].write_h5ad(tmp_path / "cells.h5ad")
+    found = read(tmp_path / "cells.h5ad")
+    for name, wanted in multiome.mod.items():
+        if told_by == "nothing":  # ten genes are in raw only
+            assert found[name].raw is None
+        else:
+            assert found[name].raw.var_names.equals(wanted.var_names)
+            assert (found[name].raw.X != wanted.X).nnz == 0
+    scmamba_scvi.workflow.write_mudata(found, tmp_path / "cells.h5mu")
+    assert adata.raw.shape == (40, 80)
+
+
 def test_an_anndata_in_memory_is_copied_once():
     """As its parts, and not as a whole before that; a part takes as much again while it is made."""
     counts = sparse.random(2_000, 1_000, 0.5, format="csr", dtype=np.float32, random_state=0)

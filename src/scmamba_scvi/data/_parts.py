@@ -1,5 +1,6 @@
 """One AnnData as its modalities: features told apart by their types, proteins taken from ``obsm``."""
 
+import contextlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -40,6 +41,8 @@ def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
             warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)  # yet
             part = adata if len(kinds) == 1 else adata[:, (types == value).to_numpy()]
             parts[name] = part.copy() if part.is_view or is_users else part
+            if len(kinds) > 1 and adata.raw is not None:
+                _keep_own_raw(parts[name], adata, types, value)
         # a gene and a protein may share a name, two genes may not
         parts[name].var_names = make_index_unique(parts[name].var_names)
     proteins = [key for key in adata.obsm if _names_proteins(key)]
@@ -84,6 +87,27 @@ def _types_of(var: pd.DataFrame) -> pd.Series:
             f"{_listed([*FEATURE_TYPES])}, or leave these features out."
         )
     return types
+
+
+def _keep_own_raw(part: AnnData, adata: AnnData, types: pd.Series, value: str) -> None:
+    """Of the ``raw`` of ``adata`` a part keeps the features of its type, ``value``; none where their types are not told."""
+    types_of_raw = _types_of_raw(adata.raw.var, types)
+    del part.raw
+    if types_of_raw is not None and (types_of_raw == value).any():
+        own = adata.raw[:, (types_of_raw == value).to_numpy()].to_adata()
+        own.var_names = make_index_unique(own.var_names)
+        part.raw = own
+
+
+def _types_of_raw(var: pd.DataFrame, types: pd.Series) -> pd.Series | None:
+    """Type of each feature of ``raw``, by a column of its own or by the names of the features beside it; `None` if neither tells."""
+    with contextlib.suppress(ScmambaError):  # some have none
+        own = _types_of(var)
+        if own.isin(types).any():
+            return own
+    if types.index.is_unique and var.index.isin(types.index).all():
+        return types.reindex(var.index)
+    return None
 
 
 def _listed(values: Sequence[str], n: int = 6) -> str:
