@@ -708,6 +708,15 @@ def test_convert_writes_matrices_by_columns_as_rows(simulated, tmp_path, of, for
         np.testing.assert_array_equal(part.X[:9].toarray(), mdata[key].X[:9].toarray())
 
 
+def test_convert_takes_the_modality_that_is_named_from_a_mudata(simulated, tmp_path):
+    alone = run("convert", f"rna={simulated}", "-o", tmp_path / "one.zarr")
+    assert alone.exit_code == 2 and "At least two modalities are needed" in alone.stderr
+    assert not (tmp_path / "one.zarr").exists()
+    both = run("convert", f"rna={simulated}", f"atac={simulated}", "-o", tmp_path / "both.zarr")
+    assert both.exit_code == 0, both.output
+    assert [*mudata.read_zarr(tmp_path / "both.zarr").mod] == ["rna", "atac"]
+
+
 def test_convert_does_not_replace_what_it_reads(simulated, tmp_path):
     mudata.read_h5mu(simulated)["rna"].write_zarr(tmp_path / "cells.zarr")
     result = run("convert", tmp_path / "cells.zarr", "--overwrite")

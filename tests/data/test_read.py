@@ -441,6 +441,27 @@ def test_no_type_of_features_is_lost_behind_another_of_its_kind(tmp_path, multio
         read(adata)
 
 
+def test_modalities_in_memory_are_put_together_and_stay_as_they_are(tmp_path, multiome):
+    rna, atac = multiome["rna"].copy(), multiome["atac"].copy()
+    before = rna.copy()
+    atac.write_h5ad(tmp_path / "atac.h5ad")
+    for other in (atac, tmp_path / "atac.h5ad", anndata.io.read_h5ad(tmp_path / "atac.h5ad", backed="r")):
+        found = read({"rna": rna, "atac": other})
+        same(found, multiome)
+        found["rna"].X[:] = 0
+        assert (rna.X != before.X).nnz == 0
+    with pytest.raises(ScmambaError, match=r"The AnnData holds \['rna', 'atac'\]: pass it alone, read\(adata\)"):
+        read({"gex": joined(multiome, ("Gene Expression", "Peaks")), "atac": atac})
+    with pytest.raises(ScmambaError, match="'atac' must be a path or an AnnData; got a list"):
+        read({"rna": rna, "atac": [atac]})
+
+
+@pytest.mark.parametrize(("names", "said"), [([], "none"), (["rna"], "'rna'")])
+def test_a_dict_of_less_than_two_modalities_is_refused(multiome, names, said):
+    with pytest.raises(ScmambaError, match=f"two modalities are needed.*got {said}"):
+        read({name: multiome[name] for name in names})
+
+
 def test_files_whose_names_were_swapped_are_refused(tmp_path, multiome):
     for name, part in multiome.mod.items():
         part.write_h5ad(tmp_path / f"{name}.h5ad")

@@ -15,7 +15,7 @@ from ._formats import is_zarr, read_file
 from ._parts import parts_of, reason_for_one
 
 
-def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | AnnData) -> MuData:
+def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str] | AnnData] | AnnData) -> MuData:
     """Any file of counts in several modalities, as a MuData.
 
     What a file is follows from its content:
@@ -30,7 +30,8 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     Parameters
     ----------
     paths
-        A path; or a dict from modality to path. An AnnData that is in memory is taken as one from a file, and stays as it is.
+        A path; or a dict from modality to path, of two modalities or more. An AnnData that is in memory is taken as one from a
+        file, and stays as it is.
 
     Returns
     -------
@@ -53,7 +54,11 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     ['rna', 'atac']
     """
     if isinstance(paths, Mapping):
-        return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
+        if len(paths) < 2:
+            raise ScmambaError(
+                f"At least two modalities are needed, with a file or an AnnData of each; got {', '.join(map(repr, paths)) or 'none'}."
+            )
+        return _assembled({str(name): _one_modality(source, str(name)) for name, source in paths.items()})
     if isinstance(paths, AnnData):
         return _split(paths.to_memory()) if paths.isbacked else _split(paths, is_users=True)
     if not isinstance(paths, str | os.PathLike):
@@ -64,15 +69,22 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     return found if isinstance(found, MuData) else _split(found, Path(paths))
 
 
-def _one_modality(path: Path, name: str) -> AnnData:
-    """The modality ``name`` of a file, or the only one that it holds."""
-    found = read_file(path)
-    parts = dict(found.mod) if isinstance(found, MuData) else parts_of(found)
+def _one_modality(source: str | os.PathLike[str] | AnnData, name: str) -> AnnData:
+    """The modality ``name`` of a file or of an AnnData in memory, or the only one that it holds."""
+    if isinstance(source, AnnData):
+        what, argument = "The AnnData", "adata"
+        parts = parts_of(source.to_memory()) if source.isbacked else parts_of(source, is_users=True)
+    elif isinstance(source, str | os.PathLike):
+        what, argument = str(source), repr(os.fspath(source))
+        found = read_file(Path(source))
+        parts = dict(found.mod) if isinstance(found, MuData) else parts_of(found)
+    else:
+        raise ScmambaError(f"{name!r} must be a path or an AnnData; got a {type(source).__name__}.")
     if name not in parts and len(parts) != 1:
-        raise ScmambaError(f"{path} holds {list(parts)}: pass it alone, read({str(path)!r}), or name one of these.")
+        raise ScmambaError(f"{what} holds {list(parts)}: pass it alone, read({argument}), or name one of these.")
     only = name if name in parts else next(iter(parts))
     if only in KINDS and (_kind_of_name(name) or only) != only:
-        raise ScmambaError(f"{path} holds {only}, and is named {name!r}: were the names of two files swapped?")
+        raise ScmambaError(f"{what} holds {only}, and is named {name!r}: were the names of two files swapped?")
     return parts[only]
 
 
