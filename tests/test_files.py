@@ -95,3 +95,17 @@ def test_a_slash_within_uns_or_in_the_name_of_a_modality_is_named(mdata):
     named = type(mdata)({"rna": mdata["rna"], "ADT/HTO": mdata["atac"]})
     with pytest.raises(ScmambaError, match=r"'ADT/HTO' cannot be written.*MuData\(\{'ADT_HTO': mdata\['ADT/HTO'\]"):
         check_content(named)
+
+
+@pytest.mark.parametrize("where", ["mdata", "mdata['rna']"])
+@pytest.mark.parametrize("name", ["obs", "var"])
+def test_an_index_named_like_a_column_is_to_be_renamed(mdata, tmp_path, where, name):
+    table = getattr(mdata if where == "mdata" else mdata["rna"], name)
+    table["gene"] = "other"
+    table.index.name = "gene"
+    with pytest.raises(ScmambaError, match=f"rename the index, {re.escape(where)}.{name}.index.name = None") as error:
+        write_mudata(mdata, tmp_path / "cells.h5mu")
+    exec(str(error.value).rpartition("index, ")[2].removesuffix("."), {"mdata": mdata})
+    write_mudata(mdata, tmp_path / "cells.h5mu")
+    table["gene"], table.index.name = table.index, "gene"  # the same values are no harm
+    write_mudata(mdata, tmp_path / "cells.h5mu")

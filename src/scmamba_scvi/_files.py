@@ -137,6 +137,7 @@ def _n_bytes(entry: Any) -> int:
 def check_content(mdata: MuData) -> None:
     """Raise, and name them, if ``mdata`` holds entries that a file cannot hold; all but plain numbers are tried in memory."""
     _check_slashes(mdata)
+    _check_index_names(mdata)
     found = []
     for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
         for name in ("obs", "var", "uns", "obsm", "varm"):
@@ -169,6 +170,19 @@ def _check_slashes(mdata: MuData) -> None:
                 raise ScmambaError(
                     f"{entries}[{key!r}] cannot be written into a file, where a slash divides names. First rename it, "
                     f"{entries}[{key.replace('/', '_')!r}] = {entries}.pop({key!r})."
+                )
+
+
+def _check_index_names(mdata: MuData) -> None:
+    """Raise if an index has the name of a column with other values, which would have its place in a file."""
+    for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
+        for name in ("obs", "var"):
+            table = getattr(part, name)
+            named = table.index.name
+            if named in table and not table.index.to_series().equals(table[named]):  # as anndata compares them
+                raise ScmambaError(
+                    f"The index of {where}.{name} has the name of a column with other values, {named!r}, and cannot be written "
+                    f"into a file. First rename the index, {where}.{name}.index.name = None."
                 )
 
 
