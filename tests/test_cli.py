@@ -614,8 +614,19 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
 # -- demo, doctor, version and help -------------------------------
 
 
+@pytest.mark.parametrize("name", ["integrated.h5mu", "integration.png"])
+def test_demo_replaces_no_file_of_the_user(simulated, tmp_path, name):
+    mdata = mudata.read_h5mu(simulated)  # not marked as simulated
+    mdata.write_h5mu(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    result = run("demo", "--out", tmp_path, "--cells", 100)
+    assert result.exit_code == 2 and name in result.stderr and "--overwrite" in result.stderr
+    assert (tmp_path / name).read_bytes() == before
+
+
 def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
-    (tmp_path / "integrated.h5mu").write_text("of an earlier demo")
+    simulate_multiome(n_cells=20, n_genes=10, n_peaks=10, seed=0).write_h5mu(tmp_path / "integrated.h5mu")
+    (tmp_path / "training.png").touch()
     result = run("demo", "--out", tmp_path, "--cells", 100)
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"integrated.h5mu", "integration.png", "training.png"}

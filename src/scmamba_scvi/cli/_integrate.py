@@ -36,6 +36,7 @@ def demo(
     ] = Path("demo"),
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation and of the model.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
 
@@ -45,6 +46,9 @@ def demo(
     """
     with reporting():
         check_writable(out_dir)
+        file = out_dir / "integrated.h5mu"
+        outputs = [("--out", path) for path in (file, *_figure_paths(out_dir, True))]
+        check_outputs([], outputs, overwrite or _is_of_demo(file))
         import numpy as np
 
         from ..data import simulate_multiome
@@ -53,7 +57,18 @@ def demo(
         mdata = mdata[:, np.concatenate([part.X.getnnz(axis=0) > 0 for part in mdata.mod.values()])].copy()
         say(f"Simulated, not real: {_describe(mdata)}.")
         model = _integrate(mdata, "cell_type", batch_key="batch", seed=seed, max_epochs=DEMO_EPOCHS)
-        _write_results(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
+        _write_results(mdata, model, file, out_dir, color=("cell_type", "batch"))
+
+
+def _is_of_demo(file: Path) -> bool:
+    """Whether a file holds simulated cells, which nobody misses."""
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as opened:
+            return "uns/simulation" in opened
+    except OSError:  # it is not there, or is something else
+        return False
 
 
 def integrate(
