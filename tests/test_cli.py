@@ -407,6 +407,13 @@ def test_a_path_with_an_equals_sign_is_no_modality(tmp_path, monkeypatch, name):
     assert "Did you mean" in run("convert", name.format(tmp_path)).stderr
 
 
+@pytest.mark.parametrize("name", ["demo", "integrate", "evaluate"])
+def test_a_seed_that_no_generator_takes_is_refused_before_the_data_are_read(tmp_path, name):
+    sources = [] if name == "demo" else [tmp_path / "missing.h5mu"]
+    result = run(name, *sources, "--out", tmp_path / "out.h5mu", "--seed", 2**32)
+    assert result.exit_code == 2 and "--seed" in result.stderr and "4294967295" in result.stderr
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), reporting():
         raise ZeroDivisionError
@@ -726,6 +733,14 @@ def test_convert_takes_the_modality_that_is_named_from_a_mudata(simulated, tmp_p
     both = run("convert", f"rna={simulated}", f"atac={simulated}", "-o", tmp_path / "both.zarr")
     assert both.exit_code == 0, both.output
     assert [*mudata.read_zarr(tmp_path / "both.zarr").mod] == ["rna", "atac"]
+
+
+def test_the_home_folder_is_known_behind_the_name_of_a_modality(simulated, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(simulated.parent))
+    monkeypatch.setenv("USERPROFILE", str(simulated.parent))
+    sources = [f"{name}=~/{simulated.name}" for name in ("rna", "atac")]
+    result = run("convert", *sources, "-o", tmp_path / "m.h5mu")
+    assert result.exit_code == 0, result.output
 
 
 def test_convert_does_not_replace_what_it_reads(simulated, tmp_path):

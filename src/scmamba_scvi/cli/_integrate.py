@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
+from .._arguments import MAX_SEED
 from .._files import check_is_there, check_result, check_writable
 from .._keys import CLUSTER_KEY
 from ..config import resolve_config
@@ -35,7 +36,7 @@ def demo(
         Path, typer.Option("--out", "-o", help="Folder for the results; files of an earlier demo are replaced.")
     ] = Path("demo"),
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation and of the model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the simulation and of the model.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
@@ -119,7 +120,9 @@ def integrate(
         int | None, typer.Option(min=2, help="Cells in a minibatch. By default from the number of cells.")
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result on the same machine.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same result on the same machine.")
+    ] = 0,
     umap: Annotated[bool, typer.Option("--umap/--no-umap", help="Fit UMAP coordinates and draw them.")] = True,
     model_dir: Annotated[
         Path | None, typer.Option(help="Folder for the model. By default OUT_model beside the file.")
