@@ -21,23 +21,24 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str] | A
     What a file is follows from its content:
 
     - ``.h5mu``, and ``.zarr`` that holds a MuData;
-    - the ``.h5`` of Cell Ranger (Multi, Count with antibodies, ARC), and its folder of ``matrix.mtx.gz``, ``features.tsv.gz``
-      and ``barcodes.tsv.gz``; also the folder ``outs`` in which these lie, of Multi if it has one sample, else that of a sample;
+    - the ``.h5`` of Cell Ranger (Multi, Count with antibodies, ARC, ATAC), and its folder of ``matrix.mtx.gz``,
+      ``features.tsv.gz`` and ``barcodes.tsv.gz``, each compressed or not, as of STARsolo; also the folder ``outs`` in which
+      these lie, of Multi if it has one sample, else that of a sample;
     - ``.h5ad`` or ``.zarr`` of an AnnData whose ``var["feature_types"]`` tells the modality of each feature, or whose ``obsm``
       holds the counts of proteins;
-    - several files of one modality each, with their names: ``read({"rna": "rna.h5ad", "atac": "atac.h5ad"})``.
+    - several files or AnnData of one modality each, with their names: ``read({"rna": "rna.h5ad", "atac": "atac.h5ad"})``.
 
     Parameters
     ----------
     paths
-        A path; or a dict from modality to path, of two modalities or more. An AnnData that is in memory is taken as one from a
-        file, and stays as it is.
+        A path; or a dict from modality to path or AnnData, of two modalities or more. An AnnData that is in memory is taken as
+        one from a file, and stays as it is.
 
     Returns
     -------
     One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type, with ``_`` for a slash.
     Counts are as the file has them, sparse float16 as float32; ``var`` has the coordinates of the file. Features of one name within a modality
-    are numbered, but for those of a file that holds a MuData, which stays as it is.
+    are numbered, but for those of a file that holds a MuData, which stays as it is. Of ``raw``, each modality has its own features.
 
     Raises
     ------
