@@ -282,6 +282,15 @@ def test_a_file_that_is_not_an_annotation_is_refused(tmp_path, name, content, sa
     assert not list(adata.var)
 
 
+@pytest.mark.parametrize("name", ["genes.gtf.gz", "genes.csv.gz"])
+def test_a_compressed_file_that_is_damaged_within_is_refused(tmp_path, name):
+    packed = bytearray(gzip.compress(GTF.encode()))
+    packed[10:60] = b"\xff" * 50  # behind the header
+    (tmp_path / name).write_bytes(packed)
+    with pytest.raises(ScmambaError, match=f"{name} cannot be read"):
+        annotate_genome(cells(["CD3D"]), tmp_path / name)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ScmambaError, match="There is no annotation file"):
         annotate_genome(cells(["CD3D"]), tmp_path / "nothing.gtf")

@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -240,7 +241,7 @@ def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, 
                 # GTF counts from 1 and includes the end
                 start, end = int(fields[3]) - 1, int(fields[4])
                 yield _attribute(attributes, "gene_id", "ID"), name, fields[0], start, end, fields[6]
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ScmambaError(f"{path} cannot be read as text, plain or gzipped: {error}.") from error
 
 
