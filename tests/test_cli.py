@@ -407,6 +407,13 @@ def test_a_path_with_an_equals_sign_is_no_modality(tmp_path, monkeypatch, name):
     assert "Did you mean" in run("convert", name.format(tmp_path)).stderr
 
 
+@pytest.mark.parametrize("name", ["demo", "integrate", "evaluate"])
+def test_a_seed_that_no_generator_takes_is_refused_before_the_data_are_read(tmp_path, name):
+    sources = [] if name == "demo" else [tmp_path / "missing.h5mu"]
+    result = run(name, *sources, "--out", tmp_path / "out.h5mu", "--seed", 2**32)
+    assert result.exit_code == 2 and "--seed" in result.stderr and "4294967295" in result.stderr
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), reporting():
         raise ZeroDivisionError
@@ -614,8 +621,19 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
 # -- demo, doctor, version and help -------------------------------
 
 
+@pytest.mark.parametrize("name", ["integrated.h5mu", "integration.png"])
+def test_demo_replaces_no_file_of_the_user(simulated, tmp_path, name):
+    mdata = mudata.read_h5mu(simulated)  # not marked as simulated
+    mdata.write_h5mu(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    result = run("demo", "--out", tmp_path, "--cells", 100)
+    assert result.exit_code == 2 and name in result.stderr and "--overwrite" in result.stderr
+    assert (tmp_path / name).read_bytes() == before
+
+
 def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
-    (tmp_path / "integrated.h5mu").write_text("of an earlier demo")
+    simulate_multiome(n_cells=20, n_genes=10, n_peaks=10, seed=0).write_h5mu(tmp_path / "integrated.h5mu")
+    (tmp_path / "training.png").touch()
     result = run("demo", "--out", tmp_path, "--cells", 100)
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"integrated.h5mu", "integration.png", "training.png"}
@@ -706,6 +724,23 @@ def test_convert_writes_matrices_by_columns_as_rows(simulated, tmp_path, of, for
     for key, part in open_mudata(tmp_path / f"out.{form}").mod.items():
         assert part.X.format == part.layers["counts"].format == "csr"
         np.testing.assert_array_equal(part.X[:9].toarray(), mdata[key].X[:9].toarray())
+
+
+def test_convert_takes_the_modality_that_is_named_from_a_mudata(simulated, tmp_path):
+    alone = run("convert", f"rna={simulated}", "-o", tmp_path / "one.zarr")
+    assert alone.exit_code == 2 and "At least two modalities are needed" in alone.stderr
+    assert not (tmp_path / "one.zarr").exists()
+    both = run("convert", f"rna={simulated}", f"atac={simulated}", "-o", tmp_path / "both.zarr")
+    assert both.exit_code == 0, both.output
+    assert [*mudata.read_zarr(tmp_path / "both.zarr").mod] == ["rna", "atac"]
+
+
+def test_the_home_folder_is_known_behind_the_name_of_a_modality(simulated, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(simulated.parent))
+    monkeypatch.setenv("USERPROFILE", str(simulated.parent))
+    sources = [f"{name}=~/{simulated.name}" for name in ("rna", "atac")]
+    result = run("convert", *sources, "-o", tmp_path / "m.h5mu")
+    assert result.exit_code == 0, result.output
 
 
 def test_convert_does_not_replace_what_it_reads(simulated, tmp_path):

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import warnings
 
+import mudata
+import numpy as np
 import pytest
+from scipy import sparse
 
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi._files import atomic_write, check_content, remove_unfinished
 from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.workflow import write_mudata
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -60,3 +65,47 @@ def test_columns_of_features_that_share_a_name_are_tried_without_a_warning(mdata
     shared.var["date"] = datetime.date(2024, 1, 1)
     with pytest.raises(ScmambaError, match=r"mdata.var\['date'\]"):
         check_content(shared)
+
+
+@pytest.mark.parametrize("where", ["", "rna"])
+@pytest.mark.parametrize("name", ["layers", "obsm", "varm", "obsp", "varp", "uns"])
+def test_a_name_with_a_slash_is_to_be_changed_before_it_is_written(mdata, tmp_path, where, name):
+    """It would be written, and the file could not be read."""
+    part = mdata[where] if where else mdata
+    if name == "layers" and not where:
+        return  # a MuData has none
+    n_obs, n_vars = part.shape
+    values = {"layers": part.X if where else None, "obsm": np.ones((n_obs, 2)), "varm": np.ones((n_vars, 2)),
+              "obsp": sparse.eye_array(n_obs, format="csr"), "varp": sparse.eye_array(n_vars, format="csr"), "uns": 1}  # fmt: skip
+    getattr(part, name)["a/b"] = values[name]
+    said = f"mdata['rna'].{name}" if where else f"mdata.{name}"
+    with pytest.raises(ScmambaError, match=re.escape(f"{said}['a_b'] = {said}.pop('a/b')")) as error:
+        write_mudata(mdata, tmp_path / "cells.h5mu")
+    assert not os.listdir(tmp_path)
+    exec(str(error.value).rpartition("rename it, ")[2].removesuffix("."), {"mdata": mdata})
+    write_mudata(mdata, tmp_path / "cells.h5mu")
+    assert "a_b" in getattr(mudata.read_h5mu(tmp_path / "cells.h5mu")[where] if where else mdata, name)
+
+
+def test_a_slash_within_uns_or_in_the_name_of_a_modality_is_named(mdata):
+    mdata["atac"].uns["colors"] = {"T/NK": "red"}
+    with pytest.raises(ScmambaError, match=r"mdata\['atac'\].uns\['colors'\]\['T/NK'\] cannot be written"):
+        check_content(mdata)
+    del mdata["atac"].uns["colors"]
+    named = type(mdata)({"rna": mdata["rna"], "ADT/HTO": mdata["atac"]})
+    with pytest.raises(ScmambaError, match=r"'ADT/HTO' cannot be written.*MuData\(\{'ADT_HTO': mdata\['ADT/HTO'\]"):
+        check_content(named)
+
+
+@pytest.mark.parametrize("where", ["mdata", "mdata['rna']"])
+@pytest.mark.parametrize("name", ["obs", "var"])
+def test_an_index_named_like_a_column_is_to_be_renamed(mdata, tmp_path, where, name):
+    table = getattr(mdata if where == "mdata" else mdata["rna"], name)
+    table["gene"] = "other"
+    table.index.name = "gene"
+    with pytest.raises(ScmambaError, match=f"rename the index, {re.escape(where)}.{name}.index.name = None") as error:
+        write_mudata(mdata, tmp_path / "cells.h5mu")
+    exec(str(error.value).rpartition("index, ")[2].removesuffix("."), {"mdata": mdata})
+    write_mudata(mdata, tmp_path / "cells.h5mu")
+    table["gene"], table.index.name = table.index, "gene"  # the same values are no harm
+    write_mudata(mdata, tmp_path / "cells.h5mu")

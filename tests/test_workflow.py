@@ -243,6 +243,8 @@ def test_bad_arguments_change_nothing():
         workflow.integrate(mdata, preset="huge")
     with pytest.raises(ScmambaError, match="seed must be at least 0, got -1"):
         workflow.integrate(mdata, seed=-1)
+    with pytest.raises(ScmambaError, match="seed must be at most 4294967295, got 4294967296"):
+        workflow.integrate(mdata, seed=2**32)
     for name, value in (("n_latent", 16), ("preset", "base")):
         with pytest.raises(ScmambaError, match=rf"integrate\(mdata, {name}=...\)"):
             workflow.integrate(mdata, model_kwargs={name: value})

@@ -1,9 +1,12 @@
 """Checks of arguments that several subpackages share."""
 
 import numbers
-from typing import Any
+from typing import Any, Final
 
 from .errors import ScmambaError
+
+#: Seeds of NumPy's global generator have 32 bits.
+MAX_SEED: Final = 2**32 - 1
 
 
 def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None:

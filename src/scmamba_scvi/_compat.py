@@ -10,6 +10,7 @@ import sys
 import warnings
 import weakref
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -218,7 +219,8 @@ def _errors_of_others() -> tuple[type[Exception], ...]:
     lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
     return (
         OSError, EOFError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError,
-        pickle.UnpicklingError, zipfile.BadZipFile, *([] if lightning is None else [lightning.MisconfigurationException]),
+        pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
+        *([] if lightning is None else [lightning.MisconfigurationException]),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import difflib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +136,8 @@ def _n_bytes(entry: Any) -> int:
 
 def check_content(mdata: MuData) -> None:
     """Raise, and name them, if ``mdata`` holds entries that a file cannot hold; all but plain numbers are tried in memory."""
+    _check_slashes(mdata)
+    _check_index_names(mdata)
     found = []
     for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
         for name in ("obs", "var", "uns", "obsm", "varm"):
@@ -150,6 +152,48 @@ def check_content(mdata: MuData) -> None:
         raise ScmambaError(
             f"{entry} ({kind}) cannot be written into a file{others}. First {text}remove it, del {entry}."
         )
+
+
+def _check_slashes(mdata: MuData) -> None:
+    """Raise if a name has a slash: it would be written as a folder with an entry in it, and could not be read again."""
+    for key in mdata.mod:
+        if "/" in key:
+            new = key.replace("/", "_")
+            raise ScmambaError(
+                f"The modality {key!r} cannot be written into a file, where a slash divides names. Name it otherwise, "
+                f"mudata.MuData({{{new!r}: mdata[{key!r}], ...}})."
+            )
+    for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
+        for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
+            if found := _with_slash(f"{where}.{name}", getattr(part, name, None) or {}):  # a MuData has no layers
+                entries, key = found
+                raise ScmambaError(
+                    f"{entries}[{key!r}] cannot be written into a file, where a slash divides names. First rename it, "
+                    f"{entries}[{key.replace('/', '_')!r}] = {entries}.pop({key!r})."
+                )
+
+
+def _check_index_names(mdata: MuData) -> None:
+    """Raise if an index has the name of a column with other values, which would have its place in a file."""
+    for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
+        for name in ("obs", "var"):
+            table = getattr(part, name)
+            named = table.index.name
+            if named in table and not table.index.to_series().equals(table[named]):  # as anndata compares them
+                raise ScmambaError(
+                    f"The index of {where}.{name} has the name of a column with other values, {named!r}, and cannot be written "
+                    f"into a file. First rename the index, {where}.{name}.index.name = None."
+                )
+
+
+def _with_slash(where: str, entries: Mapping[Any, Any]) -> tuple[str, str] | None:
+    """The first name with a slash at any level of ``entries``, and where it lies."""
+    for key, value in entries.items():
+        if isinstance(key, str) and "/" in key:
+            return where, key
+        if isinstance(value, Mapping) and (found := _with_slash(f"{where}[{key!r}]", value)):
+            return found
+    return None
 
 
 def _unwritable(entries: Any, key: Any) -> str | None:

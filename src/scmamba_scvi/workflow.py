@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ._arguments import check_count
+from ._arguments import MAX_SEED, check_count
 from ._columns import obs_column
 from ._compat import device_of, limited_threads, quiet, restoring_setup, warn
 from ._files import check_content, check_folder, check_result, check_space, write_h5mu
@@ -102,6 +102,8 @@ def integrate(
     from .model import SCMAMBA
 
     check_count("seed", seed, 0)
+    if seed > MAX_SEED:
+        raise ScmambaError(f"seed must be at most {MAX_SEED}, got {seed}.")
     for name in sorted({"n_latent", "preset"} & set(model_kwargs or ())):
         raise ScmambaError(
             f"{name} is an argument of integrate: pass integrate(mdata, {name}=...), not in model_kwargs."

@@ -13,7 +13,7 @@ import zarr
 from anndata import AnnData
 from scipy import sparse
 
-from scmamba_scvi import read
+from scmamba_scvi import SCMAMBA, read
 from scmamba_scvi.data import _on_disk, _row_blocks, convert_mudata, open_mudata, simulate_multiome, write_obsm
 from scmamba_scvi.errors import ScmambaError
 
@@ -102,6 +102,21 @@ def test_raw_counts_are_copied_like_those_of_x(mdata, tmp_path, monkeypatch, for
     np.testing.assert_array_equal(dense(found.raw.X), dense(counts))
     assert found.raw.var_names.equals(mdata["rna"].var_names)
     assert not any(name.endswith(("/raw", "/X")) for name in whole)
+
+
+def test_a_modality_without_x_has_its_counts_in_a_layer(mdata, tmp_path):
+    changed = mdata.copy()
+    changed["rna"].X = None
+    changed.write_h5mu(tmp_path / "m.h5mu")
+    changed.write_zarr(tmp_path / "whole.zarr")
+    for path in (tmp_path / "m.h5mu", tmp_path / "whole.zarr"):
+        target = convert_mudata(path, tmp_path / "m.zarr", overwrite=True)
+        for found in (open_mudata(path), open_mudata(target), read(target)):
+            assert found["rna"].X is None and found["rna"].shape == mdata["rna"].shape
+            counts = found["rna"].layers["counts"]
+            np.testing.assert_array_equal(dense(counts[:]), dense(mdata["rna"].layers["counts"]))
+            SCMAMBA.setup_mudata(found, layers={"rna": "counts"})
+            assert SCMAMBA(found).kinds == {"rna": "rna", "atac": "atac"}
 
 
 def test_matrices_by_columns_become_those_by_rows(mdata, tmp_path):

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from scipy import sparse
 from tenx import BARCODES, X, write_10x, write_10x_folder, write_10x_v2
 
@@ -75,6 +76,76 @@ def test_the_folder_names_features_as_the_h5_does(tmp_path):
         found = read(tmp_path / form)
         assert found["rna"].var_names.tolist() == ["CD86", "B", "CD86-1"]
         assert found["protein"].var_names.tolist() == ["CD86", "CD4"]
+
+
+def gunzip(file):
+    file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+    file.unlink()
+
+
+@pytest.mark.parametrize("plain", ["*", "matrix*", "features*", "barcodes*"])
+def test_the_files_of_the_folder_may_each_be_compressed_or_not(tmp_path, plain):
+    """STARsolo writes them plain, with the names of version 3; of an earlier version one may be left."""
+    write_10x_folder(tmp_path / "cells", names=["A", "NA", "chr1:5-9", 'A"', "chr2:1-4"])
+    for file in list((tmp_path / "cells").glob(plain)):
+        gunzip(file)
+    (tmp_path / "cells" / "genes.tsv").write_text("ENSG9\tZ\n")
+    found = read(tmp_path / "cells")
+    assert found["rna"].var_names.tolist() == ["A", "NA", 'A"'] and found.obs_names.tolist() == BARCODES
+    assert found["atac"].var_names.tolist() == ["chr1:5-9", "chr2:1-4"]
+    np.testing.assert_array_equal(found["rna"].X.toarray(), X.toarray()[:, [0, 1, 3]])
+
+
+def test_the_folder_of_cell_ranger_2_is_read(tmp_path):
+    write_10x_folder(tmp_path / "cells")
+    for file in list((tmp_path / "cells").iterdir()):
+        gunzip(file)
+    (tmp_path / "cells" / "features.tsv").unlink()
+    (tmp_path / "cells" / "genes.tsv").write_text("".join(f"ENSG{i}\tG{i}\n" for i in range(5)))
+    write_10x(tmp_path / "both.h5")
+    found = read({"rna": tmp_path / "cells", "atac": tmp_path / "both.h5"})
+    assert found["rna"].var_names.tolist() == [f"G{i}" for i in range(5)]
+    np.testing.assert_array_equal(found["rna"].X.toarray(), X.toarray())
+
+
+@pytest.mark.parametrize("form", ["h5", "folder"])
+def test_the_peaks_of_cell_ranger_atac_are_read(tmp_path, form):
+    outs, rows = tmp_path / "outs", ["chr1\t5\t9", "chr2\t1\t4"]
+    outs.mkdir()
+    kept = {
+        "names": ["chr1:5-9", "chr2:1-4"],
+        "ids": ["chr1:5-9", "chr2:1-4"],
+        "types": ["Peaks"] * 2,
+        "x": X[:, [2, 4]],
+    }
+    kept["intervals"] = kept["names"]
+    if form == "h5":
+        write_10x(outs / "filtered_peak_bc_matrix.h5", **kept)
+    else:
+        folder = outs / "filtered_peak_bc_matrix"
+        write_10x_folder(folder, **kept)
+        for file in list(folder.iterdir()):
+            gunzip(file)
+        (folder / "features.tsv").unlink()
+        (folder / "peaks.bed").write_text("\n".join(rows) + "\n")
+    write_10x(tmp_path / "rna.h5")
+    found = read({"rna": tmp_path / "rna.h5", "atac": outs})
+    assert found["atac"].var_names.tolist() == kept["names"]
+    np.testing.assert_array_equal(found["atac"].X.toarray(), X.toarray()[:, [2, 4]])
+    assert scmamba_scvi.pp.feature_layout(found["atac"].var, patch_size=2).n_placed == 2
+    with pytest.raises(ScmambaError, match=r"10x \(Cell Ranger\) file with atac only"):
+        read(outs)
+
+
+def test_a_folder_that_lacks_a_file_or_has_one_of_other_data_says_so(tmp_path):
+    write_10x_folder(tmp_path / "cells")
+    features = tmp_path / "cells" / "features.tsv.gz"
+    features.write_bytes(gzip.compress(b"ENSG1\tA\tGene Expression\n"))
+    with pytest.raises(ScmambaError, match="features.tsv.gz has 1 rows, and matrix.mtx.gz beside it 5"):
+        read(tmp_path / "cells")
+    features.unlink()
+    with pytest.raises(ScmambaError, match="cells has a matrix, and no features.tsv.gz beside it"):
+        read(tmp_path / "cells")
 
 
 @pytest.mark.parametrize("form", ["h5", "folder"])
@@ -154,6 +225,31 @@ def test_proteins_in_obsm_become_a_modality(tmp_path):
     assert read(tmp_path / "named.h5ad")["protein"].var_names.tolist() == mdata["protein"].var_names.tolist()
 
 
+@pytest.mark.parametrize("key", ["X_umap_adt", "X_pca_protein", "X_readthrough", "readthrough"])
+def test_an_embedding_in_obsm_holds_no_counts_of_proteins(multiome, key):
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.obsm[key] = np.ones((adata.n_obs, 2))
+    assert [*read(adata).mod] == ["rna", "atac"]
+
+
+@pytest.mark.parametrize("key", ["protein_counts", "proteinCounts", "ADT", "antibody_capture", "denoised_proteins"])
+@pytest.mark.parametrize("dtype", ["Int64", "int32"])
+def test_counts_of_proteins_are_found_by_a_word_and_of_any_type_of_numbers(multiome, key, dtype):
+    adata = multiome["rna"].copy()
+    counts = pd.DataFrame(np.arange(80).reshape(40, 2), adata.obs_names, ["CD3", "CD4"])
+    adata.obsm[key] = counts.astype(dtype)
+    np.testing.assert_array_equal(read(adata)["protein"].X.toarray(), counts)
+
+
+def test_a_column_of_text_among_the_proteins_is_named(multiome):
+    adata = multiome["rna"].copy()
+    adata.obsm["protein"] = pd.DataFrame({"CD3": 1, "donor": "d1", "CD4": 2}, adata.obs_names)
+    with pytest.raises(ScmambaError, match=r"obsm\['protein'\] is a table.*'donor'. Leave them out") as error:
+        read(adata)
+    exec(str(error.value).rpartition("out, ")[2].removesuffix("."), {"adata": adata})
+    assert read(adata)["protein"].var_names.tolist() == ["CD3", "CD4"]
+
+
 def test_an_anndata_in_memory_is_split_and_stays_as_it_is(multiome):
     adata = joined(multiome, ("Gene Expression", "Peaks"))
     adata.var_names = ["twice", "twice", *adata.var_names[2:]]
@@ -166,6 +262,24 @@ def test_an_anndata_in_memory_is_split_and_stays_as_it_is(multiome):
             call(adata)
         with pytest.raises(ScmambaError, match=r"mudata.MuData\(\{'rna'.*scmamba_scvi.read\(path\)"):
             call(multiome["rna"])
+
+
+@pytest.mark.parametrize("told_by", ["column", "names", "nothing"])
+def test_raw_of_each_modality_holds_its_own_features(tmp_path, multiome, told_by):
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    raw = adata.copy() if told_by == "column" else anndata.AnnData(adata.X.copy(), adata.obs[[]], adata.var[[]])
+    kept = np.r_[:20, 30:80] if told_by != "names" else np.arange(80)
+    adata.raw = raw
+    adata[:, kept].write_h5ad(tmp_path / "cells.h5ad")
+    found = read(tmp_path / "cells.h5ad")
+    for name, wanted in multiome.mod.items():
+        if told_by == "nothing":  # ten genes are in raw only
+            assert found[name].raw is None
+        else:
+            assert found[name].raw.var_names.equals(wanted.var_names)
+            assert (found[name].raw.X != wanted.X).nnz == 0
+    scmamba_scvi.workflow.write_mudata(found, tmp_path / "cells.h5mu")
+    assert adata.raw.shape == (40, 80)
 
 
 def test_an_anndata_in_memory_is_copied_once():
@@ -254,6 +368,13 @@ def test_other_types_of_features_keep_their_name(tmp_path, multiome):
     assert [*read(tmp_path / "cells.h5ad").mod] == ["rna", "CRISPR Guide Capture"]
 
 
+def test_a_type_of_features_with_a_slash_becomes_a_modality_that_can_be_written(tmp_path, multiome):
+    found = read(joined(multiome, ("Gene Expression", "ADT/HTO")))
+    assert [*found.mod] == ["rna", "ADT_HTO"]
+    scmamba_scvi.workflow.write_mudata(found, tmp_path / "cells.h5mu")
+    same(read(tmp_path / "cells.h5mu"), found)
+
+
 def test_biotypes_of_genes_are_no_types_of_features(tmp_path, multiome):
     """Else proteins would be the genes of type protein_coding, and real ones be left out."""
     rna = multiome["rna"].copy()
@@ -318,6 +439,27 @@ def test_no_type_of_features_is_lost_behind_another_of_its_kind(tmp_path, multio
     adata = joined(multiome, ("Gene Expression", "rna"))
     with pytest.raises(ScmambaError, match="'Gene Expression' and 'rna' both look like rna"):
         read(adata)
+
+
+def test_modalities_in_memory_are_put_together_and_stay_as_they_are(tmp_path, multiome):
+    rna, atac = multiome["rna"].copy(), multiome["atac"].copy()
+    before = rna.copy()
+    atac.write_h5ad(tmp_path / "atac.h5ad")
+    for other in (atac, tmp_path / "atac.h5ad", anndata.io.read_h5ad(tmp_path / "atac.h5ad", backed="r")):
+        found = read({"rna": rna, "atac": other})
+        same(found, multiome)
+        found["rna"].X[:] = 0
+        assert (rna.X != before.X).nnz == 0
+    with pytest.raises(ScmambaError, match=r"The AnnData holds \['rna', 'atac'\]: pass it alone, read\(adata\)"):
+        read({"gex": joined(multiome, ("Gene Expression", "Peaks")), "atac": atac})
+    with pytest.raises(ScmambaError, match="'atac' must be a path or an AnnData; got a list"):
+        read({"rna": rna, "atac": [atac]})
+
+
+@pytest.mark.parametrize(("names", "said"), [([], "none"), (["rna"], "'rna'")])
+def test_a_dict_of_less_than_two_modalities_is_refused(multiome, names, said):
+    with pytest.raises(ScmambaError, match=f"two modalities are needed.*got {said}"):
+        read({name: multiome[name] for name in names})
 
 
 def test_files_whose_names_were_swapped_are_refused(tmp_path, multiome):
@@ -447,6 +589,27 @@ def test_a_file_that_is_cut_off_or_of_something_else_is_named(tmp_path, multiome
     (tmp_path / "folder").mkdir()
     with pytest.raises(ScmambaError, match="folder without matrix.mtx.gz"):
         read(tmp_path / "folder")
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+def test_a_zarr_of_something_else_is_named_with_the_way_to_its_table(tmp_path, multiome):
+    """A SpatialData keeps an AnnData among its images."""
+    root = zarr.open_group(tmp_path / "slide.zarr", mode="w", zarr_format=2)
+    root.create_group("images")
+    with pytest.raises(
+        ScmambaError, match=r"slide.zarr is a zarr with \['images'\], and neither a MuData nor an AnnData"
+    ):
+        read(tmp_path / "slide.zarr")
+    adata = joined(multiome, ("Gene Expression", "Peaks"))
+    adata.write_zarr(tmp_path / "slide.zarr" / "tables" / "table")
+    root.create_group("tables")
+    with pytest.raises(ScmambaError, match="of a SpatialData pass a table: .*slide.zarr.tables.table") as error:
+        read(tmp_path / "slide.zarr")
+    table = str(error.value).rpartition("table: ")[2].removesuffix(".")
+    assert [*read(table).mod] == ["rna", "atac"]
+    multiome["rna"].write_zarr(table)
+    with pytest.raises(ScmambaError, match="is an AnnData with rna only"):
+        read(table)
 
 
 def test_real_cells_in_each_form(tmp_path, real_data):

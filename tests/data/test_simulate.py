@@ -204,6 +204,10 @@ def test_truth_and_arguments_survive_writing(tmp_path):
     [
         pytest.param({"n_cells": 3, "n_cell_types": 3, "n_batches": 3}, id="a_cell_each"),
         pytest.param({"n_genes": 1, "n_peaks": 1}, id="one_feature"),
+        pytest.param(
+            {"n_cells": 40, "n_cell_types": 2, "n_batches": 8, "paired_fraction": 0, "seed": 1},
+            id="batch_without_a_modality",
+        ),
         pytest.param({"n_cell_types": 1, "n_batches": 1, "rare_fraction": 1.0}, id="one_type"),
         pytest.param({"n_cell_types": 20, "rare_fraction": 0.05}, id="equal_shares_of_many_types"),
     ],

@@ -115,6 +115,26 @@ def test_gff3_is_read_like_gtf(tmp_path):
     assert (coverage.n_by_id, coverage.n_by_name) == (1, 1)
 
 
+@pytest.mark.parametrize("record", ["ncRNA_gene", "pseudogene"])
+def test_genes_without_a_protein_are_genes_in_ensembl_s_gff3(tmp_path, record):
+    path = tmp_path / "genes.gff3"
+    path.write_text(
+        f"11\thavana\t{record}\t118338954\t118342744\t.\t-\t.\tID=gene:ENSG00000167286;Name=CD3D;biotype=x\n"
+    )
+    adata = cells(["CD3D"])
+    annotate_genome(adata, path)
+    assert listed(adata) == [("11", *CD3D[1:])]
+
+
+@pytest.mark.parametrize("form", ["genes.gtf", "genes.gtf.gz", "genes.csv"])
+def test_a_mark_of_utf_8_before_the_text_is_not_part_of_it(tmp_path, form):
+    text = ("\ufeff" + (TABLE.to_csv(index=False) if "csv" in form else GTF.partition("\n")[2])).encode()
+    (tmp_path / form).write_bytes(gzip.compress(text) if form.endswith("gz") else text)
+    adata = cells(["CD3D"])
+    annotate_genome(adata, tmp_path / form)
+    assert listed(adata) == [CD3D]
+
+
 TABLE = pd.DataFrame(
     {"gene_name": ["CD3D", "CD22"], "gene_id": ["ENSG00000167286", "ENSG00000012124"], "chrom": ["chr11", "chr19"],
      "start": [118338953, 35329186], "end": [118342744, 35347361], "strand": ["-", "+"]}
@@ -247,6 +267,9 @@ def test_a_modality_that_cannot_be_found_is_refused(gtf):
         pytest.param("genes.gtf", "", "no 'gene' records", id="empty"),
         pytest.param("genes.gtf", b"\x1f\x8b\x00broken", "cannot be read", id="broken_gzip"),
         pytest.param("genes.gtf", b"\x89PNG\xff\xfe", "cannot be read", id="binary"),
+        pytest.param("genes.csv", "", "genes.csv cannot be read as a table", id="empty_table"),
+        pytest.param("genes.csv", b"gene,chrom,start,end\nC\xe9D,chr1,1,9\n", "genes.csv cannot be read as a table", id="latin_1"),
+        pytest.param("genes.csv.gz", b"\x1f\x8b\x00broken", "genes.csv.gz cannot be read as a table", id="broken_table"),
         pytest.param("genes.csv", "a,b\n1,2\n", "must have columns gene_name", id="table_without_columns"),
         pytest.param("genes.csv", "gene,chrom,start,end\nCD3D,chr1,x,9\n", "not positions: CD3D .'x'", id="text_start"),
     ],
@@ -257,6 +280,15 @@ def test_a_file_that_is_not_an_annotation_is_refused(tmp_path, name, content, sa
     with pytest.raises(ScmambaError, match=says):
         annotate_genome(adata, tmp_path / name)
     assert not list(adata.var)
+
+
+@pytest.mark.parametrize("name", ["genes.gtf.gz", "genes.csv.gz"])
+def test_a_compressed_file_that_is_damaged_within_is_refused(tmp_path, name):
+    packed = bytearray(gzip.compress(GTF.encode()))
+    packed[10:60] = b"\xff" * 50  # behind the header
+    (tmp_path / name).write_bytes(packed)
+    with pytest.raises(ScmambaError, match=f"{name} cannot be read"):
+        annotate_genome(cells(["CD3D"]), tmp_path / name)
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -65,7 +65,8 @@ def parse_files(texts: Sequence[str]) -> Path | dict[str, Path]:
         raise ScmambaError("Name the modality of every file: rna=a.h5ad atac=b.h5ad.")
     if len({name for name, _, _ in named}) < len(named):
         raise ScmambaError(f"Each modality takes one file; got {', '.join(texts)}.")
-    found = {name: Path(path) for name, _, path in named} or Path(texts[0])
+    # a shell leaves ~ behind NAME= as it is
+    found = {name: Path(path).expanduser() for name, _, path in named} or Path(texts[0])
     for text, path in zip(texts, paths_of(found), strict=True):
         check_is_there(path, typed=text if named else "")
     return found

@@ -48,7 +48,8 @@ def convert(
         from ..data import convert_mudata, read
         from ..workflow import write_mudata
 
-        if is_folder and not others and holds_mudata(first):
+        is_whole = not isinstance(sources, dict)  # of which no modality was named
+        if is_folder and is_whole and holds_mudata(first):
             convert_mudata(first, target, overwrite=overwrite)
         else:
             mdata = by_rows(read(sources))

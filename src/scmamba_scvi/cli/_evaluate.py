@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from .._arguments import MAX_SEED
 from .._compat import warn
 from .._files import atomic_write
 from .._keys import OBSM_KEY, VALIDATION_KEY
@@ -89,7 +90,7 @@ def evaluate(
             "the validation cells are scored.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws and of the clustering.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draws and of the clustering.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Score how embeddings separate cell types, match modalities and mix batches, in a table and a figure.

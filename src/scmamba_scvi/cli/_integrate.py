@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
+from .._arguments import MAX_SEED
 from .._files import check_is_there, check_result, check_writable
 from .._keys import CLUSTER_KEY
 from ..config import resolve_config
@@ -35,7 +36,8 @@ def demo(
         Path, typer.Option("--out", "-o", help="Folder for the results; files of an earlier demo are replaced.")
     ] = Path("demo"),
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation and of the model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the simulation and of the model.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
 
@@ -45,6 +47,9 @@ def demo(
     """
     with reporting():
         check_writable(out_dir)
+        file = out_dir / "integrated.h5mu"
+        outputs = [("--out", path) for path in (file, *_figure_paths(out_dir, True))]
+        check_outputs([], outputs, overwrite or _is_of_demo(file))
         import numpy as np
 
         from ..data import simulate_multiome
@@ -53,7 +58,18 @@ def demo(
         mdata = mdata[:, np.concatenate([part.X.getnnz(axis=0) > 0 for part in mdata.mod.values()])].copy()
         say(f"Simulated, not real: {_describe(mdata)}.")
         model = _integrate(mdata, "cell_type", batch_key="batch", seed=seed, max_epochs=DEMO_EPOCHS)
-        _write_results(mdata, model, out_dir / "integrated.h5mu", out_dir, color=("cell_type", "batch"))
+        _write_results(mdata, model, file, out_dir, color=("cell_type", "batch"))
+
+
+def _is_of_demo(file: Path) -> bool:
+    """Whether a file holds simulated cells, which nobody misses."""
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as opened:
+            return "uns/simulation" in opened
+    except OSError:  # it is not there, or is something else
+        return False
 
 
 def integrate(
@@ -104,7 +120,9 @@ def integrate(
         int | None, typer.Option(min=2, help="Cells in a minibatch. By default from the number of cells.")
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result on the same machine.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same result on the same machine.")
+    ] = 0,
     umap: Annotated[bool, typer.Option("--umap/--no-umap", help="Fit UMAP coordinates and draw them.")] = True,
     model_dir: Annotated[
         Path | None, typer.Option(help="Folder for the model. By default OUT_model beside the file.")

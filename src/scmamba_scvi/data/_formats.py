@@ -15,7 +15,7 @@ from mudata import MuData
 from .._compat import reason_of
 from .._files import check_is_there
 from ..errors import ScmambaError
-from ._cell_ranger import genomes_of, holds_mtx, only_table_in, read_h5, read_mtx
+from ._cell_ranger import FEATURE_TABLES, genomes_of, holds_mtx, only_table_in, read_h5, read_mtx
 from ._on_disk import read_whole
 
 #: How many times smaller an array may be stored than it is: deflate reaches 1,030.
@@ -80,7 +80,7 @@ def _read_hdf5(path: Path) -> MuData | AnnData:
 
 def _what_is_no_hdf5(path: Path) -> str:
     """What a file is that cannot be read as it is, and what to do."""
-    if path.name.removesuffix(".gz") in ("matrix.mtx", "barcodes.tsv", "features.tsv", "genes.tsv"):
+    if path.name.removesuffix(".gz") in ("matrix.mtx", "barcodes.tsv", *FEATURE_TABLES):
         return f"is one of three files of Cell Ranger: pass their folder, {path.parent}"
     if _is_tar(path):
         return f"is an archive: unpack it first, tar -xf {path}, and pass the file or folder of counts that was in it"
@@ -107,8 +107,13 @@ def _is_gzip_of_hdf5(path: Path) -> bool:
         return HDF5 in inside.read(1024)  # a .h5mu has 512 bytes before it
 
 
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a zarr, whatever it is called."""
+    return (path / ".zgroup").exists() or (path / "zarr.json").exists()
+
+
 def _read_folder(path: Path) -> MuData | AnnData:
-    if (path / ".zgroup").exists() or (path / "zarr.json").exists():
+    if is_zarr(path):
         return read_whole(path)
     if holds_mtx(path):
         return read_mtx(path)

@@ -74,9 +74,21 @@ def read_whole(path: Path) -> MuData | AnnData:
     with contextlib.ExitStack() as stack, warnings.catch_warnings(action="ignore", category=OldFormatWarning):
         if path.is_dir():
             root = zarr.open_group(path, mode="r")
+            _check_kind(root, path)
         else:
             root = stack.enter_context(h5py.File(path, "r"))
         return _assembled(root, read_modality) if "mod" in root else read_dispatched(root, read_part)
+
+
+def _check_kind(root: Any, path: Path) -> None:
+    """Raise unless a zarr is a MuData or an AnnData."""
+    if "mod" in root or {"obs", "var"} <= set(root):
+        return
+    way = "pass one of these"
+    if "tables" in root:
+        tables = [str(path / "tables" / name) for name in root["tables"]]
+        way = f"of a SpatialData pass a table: {', '.join(tables) or 'it has none'}"
+    raise ScmambaError(f"{path} is a zarr with {sorted(root)[:5]}, and neither a MuData nor an AnnData: {way}.")
 
 
 def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
@@ -256,7 +268,13 @@ def _left_on_disk(element: Any) -> Any:
 def _open_modality(group: Any) -> AnnData:
     layers = {name: _left_on_disk(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
     parts = {name: read_elem(group[name]) for name in ("obs", "var", "obsm", "varm", "uns") if name in group}
-    return AnnData(X=_left_on_disk(group["X"]) if "X" in group else None, layers=layers, **parts)
+    x = _left_on_disk(group["X"]) if "X" in group and not _is_none(group["X"]) else None
+    return AnnData(X=x, layers=layers, **parts)
+
+
+def _is_none(element: Any) -> bool:
+    """Whether a file says that there is no ``X``, as where all counts are in layers."""
+    return element.attrs.get("encoding-type") == "null"
 
 
 def _copy(source: Any, target: Any, inside: str = "") -> None:
@@ -265,6 +283,8 @@ def _copy(source: Any, target: Any, inside: str = "") -> None:
         element = source[name]
         if inside == "mod" or (not inside and name in ("mod", "layers", "raw")):
             _copy(element, target.require_group(name), "" if inside else name)
+        elif name == "X" and _is_none(element):
+            continue  # a modality without X is read likewise, by older releases too
         elif inside == "layers" or name == "X":
             write_rows(target, name, row_blocks(element))
         else:

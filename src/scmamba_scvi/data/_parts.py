@@ -1,5 +1,7 @@
 """One AnnData as its modalities: features told apart by their types, proteins taken from ``obsm``."""
 
+import contextlib
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Final
@@ -15,8 +17,8 @@ from ..errors import ScmambaError
 
 #: Columns of ``var`` that may hold the type of a feature.
 TYPE_COLUMNS: Final = ("feature_types", "feature_type", "modality")
-#: Parts of a name in ``obsm`` that say its columns are counts of proteins.
-PROTEIN_WORDS: Final = ("protein", "antibody", "adt")
+#: Words of a name in ``obsm`` that say its columns are counts of proteins.
+PROTEIN_WORDS: Final = frozenset({"protein", "proteins", "antibody", "antibodies", "adt", "adts"})
 
 
 def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
@@ -26,7 +28,8 @@ def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
     """
     types = _types_of(adata.var)
     parts: dict[str, AnnData] = {}
-    kinds = {value: _kind_of_type(value) or value for value in types.unique()}
+    # files divide names by slashes, so that no modality can have one
+    kinds = {value: _kind_of_type(value) or value.replace("/", "_") for value in types.unique()}
     for value, name in kinds.items():
         if name in parts:
             alike = " and ".join(repr(other) for other, kind in kinds.items() if kind == name)
@@ -38,9 +41,11 @@ def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
             warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)  # yet
             part = adata if len(kinds) == 1 else adata[:, (types == value).to_numpy()]
             parts[name] = part.copy() if part.is_view or is_users else part
+            if len(kinds) > 1 and adata.raw is not None:
+                _keep_own_raw(parts[name], adata, types, value)
         # a gene and a protein may share a name, two genes may not
         parts[name].var_names = make_index_unique(parts[name].var_names)
-    proteins = [key for key in adata.obsm if any(word in key.lower() for word in PROTEIN_WORDS)]
+    proteins = [key for key in adata.obsm if _names_proteins(key)]
     if proteins and "protein" not in parts:
         if len(proteins) > 1:
             raise ScmambaError(f"Several entries of obsm may hold counts of proteins, {proteins}: leave one of them.")
@@ -84,10 +89,50 @@ def _types_of(var: pd.DataFrame) -> pd.Series:
     return types
 
 
+def _keep_own_raw(part: AnnData, adata: AnnData, types: pd.Series, value: str) -> None:
+    """Of the ``raw`` of ``adata`` a part keeps the features of its type, ``value``; none where their types are not told."""
+    types_of_raw = _types_of_raw(adata.raw.var, types)
+    del part.raw
+    if types_of_raw is not None and (types_of_raw == value).any():
+        own = adata.raw[:, (types_of_raw == value).to_numpy()].to_adata()
+        own.var_names = make_index_unique(own.var_names)
+        part.raw = own
+
+
+def _types_of_raw(var: pd.DataFrame, types: pd.Series) -> pd.Series | None:
+    """Type of each feature of ``raw``, by a column of its own or by the names of the features beside it; `None` if neither tells."""
+    with contextlib.suppress(ScmambaError):  # some have none
+        own = _types_of(var)
+        if own.isin(types).any():
+            return own
+    if types.index.is_unique and var.index.isin(types.index).all():
+        return types.reindex(var.index)
+    return None
+
+
 def _listed(values: Sequence[str], n: int = 6) -> str:
     return ", ".join(repr(value) for value in values[:n]) + (
         f" and {len(values) - n} others" if len(values) > n else ""
     )
+
+
+def _names_proteins(key: str) -> bool:
+    """Whether a name in ``obsm`` says that its columns are counts of proteins; scanpy's embeddings begin with ``X_``."""
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", key)  # also of protein_counts and proteinCounts
+    return not key.startswith("X_") and not PROTEIN_WORDS.isdisjoint(word.lower() for word in words)
+
+
+def _numbers(table: pd.DataFrame, key: str) -> np.ndarray:
+    """The values of a table in ``obsm``, also where their types are pandas' own."""
+    others = [str(name) for name, dtype in table.dtypes.items() if not pd.api.types.is_numeric_dtype(dtype)]
+    if others:
+        where = f"adata.obsm[{key!r}]"
+        raise ScmambaError(
+            f"obsm[{key!r}] is a table of proteins with columns that are no numbers: {_listed(others)}. Leave them out, "
+            f"{where} = {where}.select_dtypes('number')."
+        )
+    values = table.to_numpy()
+    return values if values.dtype != object else table.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _proteins(adata: AnnData, key: str) -> AnnData:
@@ -95,7 +140,7 @@ def _proteins(adata: AnnData, key: str) -> AnnData:
     values = adata.obsm[key]
     if isinstance(values, pd.DataFrame):
         names = values.columns.astype(str)
-        values = values.to_numpy()
+        values = _numbers(values, key)
     else:
         known = [adata.uns[k] for k in (f"{key}_names", "protein_names") if k in adata.uns]
         if not known or len(known[0]) != values.shape[1]:

@@ -11,32 +11,34 @@ from mudata import MuData
 from .._compat import mudata_of, without_pulling
 from .._keys import KINDS, kind_of_key
 from ..errors import ScmambaError
-from ._formats import read_file
+from ._formats import is_zarr, read_file
 from ._parts import parts_of, reason_for_one
 
 
-def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | AnnData) -> MuData:
+def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str] | AnnData] | AnnData) -> MuData:
     """Any file of counts in several modalities, as a MuData.
 
     What a file is follows from its content:
 
     - ``.h5mu``, and ``.zarr`` that holds a MuData;
-    - the ``.h5`` of Cell Ranger (Multi, Count with antibodies, ARC), and its folder of ``matrix.mtx.gz``, ``features.tsv.gz``
-      and ``barcodes.tsv.gz``; also the folder ``outs`` in which these lie, of Multi if it has one sample, else that of a sample;
+    - the ``.h5`` of Cell Ranger (Multi, Count with antibodies, ARC, ATAC), and its folder of ``matrix.mtx.gz``,
+      ``features.tsv.gz`` and ``barcodes.tsv.gz``, each compressed or not, as of STARsolo; also the folder ``outs`` in which
+      these lie, of Multi if it has one sample, else that of a sample;
     - ``.h5ad`` or ``.zarr`` of an AnnData whose ``var["feature_types"]`` tells the modality of each feature, or whose ``obsm``
       holds the counts of proteins;
-    - several files of one modality each, with their names: ``read({"rna": "rna.h5ad", "atac": "atac.h5ad"})``.
+    - several files or AnnData of one modality each, with their names: ``read({"rna": "rna.h5ad", "atac": "atac.h5ad"})``.
 
     Parameters
     ----------
     paths
-        A path; or a dict from modality to path. An AnnData that is in memory is taken as one from a file, and stays as it is.
+        A path; or a dict from modality to path or AnnData, of two modalities or more. An AnnData that is in memory is taken as
+        one from a file, and stays as it is.
 
     Returns
     -------
-    One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type. Counts are as
-    the file has them, sparse float16 as float32; ``var`` has the coordinates of the file. Features of one name within a modality
-    are numbered, but for those of a file that holds a MuData, which stays as it is.
+    One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type, with ``_`` for a slash.
+    Counts are as the file has them, sparse float16 as float32; ``var`` has the coordinates of the file. Features of one name within a modality
+    are numbered, but for those of a file that holds a MuData, which stays as it is. Of ``raw``, each modality has its own features.
 
     Raises
     ------
@@ -53,7 +55,11 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     ['rna', 'atac']
     """
     if isinstance(paths, Mapping):
-        return _assembled({str(name): _one_modality(Path(path), str(name)) for name, path in paths.items()})
+        if len(paths) < 2:
+            raise ScmambaError(
+                f"At least two modalities are needed, with a file or an AnnData of each; got {', '.join(map(repr, paths)) or 'none'}."
+            )
+        return _assembled({str(name): _one_modality(source, str(name)) for name, source in paths.items()})
     if isinstance(paths, AnnData):
         return _split(paths.to_memory()) if paths.isbacked else _split(paths, is_users=True)
     if not isinstance(paths, str | os.PathLike):
@@ -64,15 +70,22 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | 
     return found if isinstance(found, MuData) else _split(found, Path(paths))
 
 
-def _one_modality(path: Path, name: str) -> AnnData:
-    """The modality ``name`` of a file, or the only one that it holds."""
-    found = read_file(path)
-    parts = dict(found.mod) if isinstance(found, MuData) else parts_of(found)
+def _one_modality(source: str | os.PathLike[str] | AnnData, name: str) -> AnnData:
+    """The modality ``name`` of a file or of an AnnData in memory, or the only one that it holds."""
+    if isinstance(source, AnnData):
+        what, argument = "The AnnData", "adata"
+        parts = parts_of(source.to_memory()) if source.isbacked else parts_of(source, is_users=True)
+    elif isinstance(source, str | os.PathLike):
+        what, argument = str(source), repr(os.fspath(source))
+        found = read_file(Path(source))
+        parts = dict(found.mod) if isinstance(found, MuData) else parts_of(found)
+    else:
+        raise ScmambaError(f"{name!r} must be a path or an AnnData; got a {type(source).__name__}.")
     if name not in parts and len(parts) != 1:
-        raise ScmambaError(f"{path} holds {list(parts)}: pass it alone, read({str(path)!r}), or name one of these.")
+        raise ScmambaError(f"{what} holds {list(parts)}: pass it alone, read({argument}), or name one of these.")
     only = name if name in parts else next(iter(parts))
     if only in KINDS and (_kind_of_name(name) or only) != only:
-        raise ScmambaError(f"{path} holds {only}, and is named {name!r}: were the names of two files swapped?")
+        raise ScmambaError(f"{what} holds {only}, and is named {name!r}: were the names of two files swapped?")
     return parts[only]
 
 
@@ -89,7 +102,7 @@ def _split(adata: AnnData, path: Path | None = None, *, is_users: bool = False) 
             f"adata is an AnnData with {holds}, and at least two modalities are needed. Make a MuData of it and another, "
             f"mudata.MuData({{{kind!r}: adata, {other!r}: ...}})."
         )
-    is_10x = path.suffix == ".h5" or path.is_dir() and "zarr" not in path.suffix
+    is_10x = path.suffix == ".h5" or path.is_dir() and not is_zarr(path)
     what = "a 10x (Cell Ranger) file" if is_10x else "an AnnData"
     raise ScmambaError(
         f"{path} is {what} with {holds}, and at least two modalities are needed. Name the file of each, "

@@ -19,6 +19,8 @@ def sample_mixture(
     Each count first draws its program from the cell's ``mixture`` ``(n, k)``, then its feature from ``programs`` ``(k, f)``,
     rows of both summing to one: time and memory follow the number of counts ``n_counts`` ``(n,)``, not cells times features.
     """
+    if not len(mixture):  # a batch may have no cell with the modality
+        return sparse.csr_matrix((0, programs.shape[1]), dtype=np.float32)
     tables = [_quantile_table(program) for program in programs]
     parts = [
         _sample_block(rng, mixture[i : i + BLOCK], tables, n_counts[i : i + BLOCK], programs.shape[1])

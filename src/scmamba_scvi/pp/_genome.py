@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from .._compat import warn
+from .._compat import explained, warn
 from .._keys import kind_of_key
 from ..errors import ScmambaError, UnknownNameError
 from .builds import SPELLINGS
@@ -37,6 +38,8 @@ ID_COLUMNS: Final = ("gene_ids", "gene_id", "ensembl_id", "ensembl_gene_id", "en
 NAME_COLUMNS: Final = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name", "gene")
 #: How tables are separated; everything else is read as GTF.
 TABLE_SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+#: Third column of genes. Ensembl's GFF3 calls only those of proteins ``gene``.
+GENE_RECORDS: Final = ("gene", "ncRNA_gene", "pseudogene")
 #: Ensembl puts a version behind its identifiers, and GENCODE marks the copy of a gene on the Y chromosome.
 _VERSION: Final = re.compile(r"^(ENS[A-Z]*\d{11})(\.\d+)?(_PAR_Y)?$")
 #: The genome that 10x writes before the genes of a reference with several: ``GRCh38_GAPDH``, ``mm10___Gapdh``.
@@ -162,10 +165,16 @@ def _read_annotation(source: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFr
         if separator is None:
             loci = _loci_of_gtf(path)
         else:
-            loci = _loci_of_table(pd.read_csv(path, sep=separator, dtype={"strand": str}, low_memory=False), str(path))
+            loci = _loci_of_table(_table_of(path, separator), str(path))
     rank = {chrom: i for i, chrom in enumerate(sorted(loci["chrom"].unique(), key=natural_order))}
     order = np.lexsort((loci["end"], loci["start"], loci["chrom"].map(rank)))
     return loci.iloc[order].reset_index(drop=True)
+
+
+def _table_of(path: Path, separator: str) -> pd.DataFrame:
+    with explained(f"{path} cannot be read as a table of genes, UTF-8 text, plain or gzipped"):
+        # Excel writes a mark before the first name
+        return pd.read_csv(path, sep=separator, dtype={"strand": str}, low_memory=False, encoding="utf-8-sig")
 
 
 def _loci_of_table(table: pd.DataFrame, what: str) -> pd.DataFrame:
@@ -204,7 +213,7 @@ def _text(table: pd.DataFrame, column: str | None) -> np.ndarray:
 def _loci_of_gtf(path: Path) -> pd.DataFrame:
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rt", encoding="utf-8") if zipped else open(path, encoding="utf-8") as lines:
+    with gzip.open(path, "rt", encoding="utf-8-sig") if zipped else open(path, encoding="utf-8-sig") as lines:
         loci = pd.DataFrame(_gene_records(lines, path), columns=["id", "name", "chrom", "start", "end", "strand"])
     if loci.empty:
         raise ScmambaError(
@@ -226,13 +235,13 @@ def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, 
                     f"{path} is not a GTF file: line {number} does not have nine columns with numbers in the fourth and "
                     f"fifth ({line[:60]!r}). The name of a table must end in {', '.join(TABLE_SUFFIXES)}."
                 )
-            if fields[2] == "gene":
+            if fields[2] in GENE_RECORDS:
                 attributes = fields[8]
                 name = _attribute(attributes, "gene_name", "Name", "gene")
                 # GTF counts from 1 and includes the end
                 start, end = int(fields[3]) - 1, int(fields[4])
                 yield _attribute(attributes, "gene_id", "ID"), name, fields[0], start, end, fields[6]
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ScmambaError(f"{path} cannot be read as text, plain or gzipped: {error}.") from error
 
 
