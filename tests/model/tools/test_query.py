@@ -4,10 +4,11 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse
 from shapes import mudata_of, poisson
 
-from scmamba_scvi import SCMAMBA
+from scmamba_scvi import SCMAMBA, read
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.model.tools.query import _apply, _check_coverage
 
@@ -73,6 +74,35 @@ def test_the_report_adds_up(trained):
     report = SCMAMBA.prepare_query_mudata(rna, trained).uns["query_mapping"]["rna"]
     assert report["found"] == report["by_name"] == 150 - 15 and report["coverage"] == 135 / 150
     assert report["features_of_query"] == report["by_name"] + report["by_overlap"] + report["ignored"] == 140
+
+
+def undivided(mdata):
+    """Genes and peaks in one AnnData, all with an interval, as `scanpy.read_10x_h5` gives them with ``gex_only=False``."""
+    parts = {"Gene Expression": mdata["rna"], "Peaks": mdata["atac"]}
+    var = pd.concat([
+        pd.DataFrame({"feature_types": name, "interval": [
+            f"{chrom}:{start}-{end}" for chrom, start, end in part.var[["chrom", "start", "end"]].itertuples(index=False)
+        ]}, index=part.var_names) for name, part in parts.items()
+    ])  # fmt: skip
+    x = sparse.hstack([sparse.csr_matrix(part.X) for part in parts.values()], format="csr")
+    return AnnData(x, obs=mdata["rna"].obs[[]], var=var)
+
+
+def test_genes_and_peaks_that_are_not_divided_are_refused(trained):
+    """The genes would be counted into the peaks that they overlap."""
+    adata = undivided(trained.adata)
+    with pytest.raises(ScmambaError, match=r"atac and rna, not divided.*scmamba_scvi.read\(adata\)"):
+        SCMAMBA.prepare_query_mudata(adata, trained)
+    report = SCMAMBA.prepare_query_mudata(read(adata), trained).uns["query_mapping"]
+    assert report["rna"]["by_name"] == 150 and report["atac"]["by_name"] == 400
+
+
+def test_a_gene_among_peaks_is_not_counted_into_the_peak_that_it_overlaps(trained):
+    adata = undivided(trained.adata)
+    adata.var_names = [f"other {name}" for name in adata.var_names]
+    query = SCMAMBA.prepare_query_mudata(mudata.MuData({"atac": adata}), trained)
+    assert query.uns["query_mapping"]["atac"]["ignored"] == 150
+    assert query["atac"].X.sum() == trained.adata["atac"].X.sum()
 
 
 def test_a_query_has_counts_of_its_own():

@@ -1,5 +1,6 @@
 """New data brought to the features of a model: genes by name, peaks by name or by overlap, missing ones zero and marked."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,13 +14,13 @@ from scipy import sparse
 from ..._columns import has_obs_column
 from ..._compat import mudata_of, scvi_constants, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
-from ...pp.coordinates import parse_coordinates
+from ...pp.coordinates import Coordinates, parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
 from ..inputs.checks import check_names, checked_blocks, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
-from ..inputs.kinds import kind_of_modality, kinds_in
+from ..inputs.kinds import how_to_make_mudata, kind_of_modality, kinds_in, stated_kinds
 from .cells import copy_batch, kind_of_features
 
 _C = scvi_constants()
@@ -79,7 +80,7 @@ def _mapped(
     for _ in checked_blocks(counts, source, kind, key, layer, require_counts=setup["require_counts"]):
         pass  # here, since the result has no other layers to name
     by_name = known.get_indexer(source.var_names)
-    target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
+    target = _with_overlaps(model, by_name, source, key, build) if kind == "atac" else by_name
     found = np.isin(np.arange(len(known)), target)
     _check_coverage(found, known, source.var, key, min_coverage)
     x, kept = _apply(counts, target, len(known))
@@ -97,12 +98,14 @@ def _mapped(
     }  # fmt: skip
 
 
-def _with_overlaps(model: ModelBase, by_name: np.ndarray, var: pd.DataFrame, key: str, build: str | None) -> np.ndarray:
-    """Position in the model of each peak of ``var``: that of its name, else of the peak it overlaps most, else -1.
+def _with_overlaps(model: ModelBase, by_name: np.ndarray, source: AnnData, key: str, build: str | None) -> np.ndarray:
+    """Position in the model of each peak of ``source``: that of its name, else of the peak it overlaps most, else -1.
 
-    Intervals that hardly overlap those of the model are refused; the error says which builds both may be on.
+    Features whose type is another, such as genes, which have intervals too, are found by name alone. Intervals that hardly
+    overlap those of the model are refused; the error says which builds both may be on.
     """
-    query, reference = parse_coordinates(var), model.coordinates("atac")
+    may_be_peaks = np.array([stated in ("atac", None) for stated in stated_kinds(source)])
+    query, reference = _only(parse_coordinates(source.var), may_be_peaks), model.coordinates("atac")
     if (by_name >= 0).all() or not query.placed.any() or not reference.placed.any():
         return by_name
     overlapping = best_overlaps(query, reference)
@@ -124,6 +127,12 @@ def _with_overlaps(model: ModelBase, by_name: np.ndarray, var: pd.DataFrame, key
         f"caller. The query is on {build or 'an unknown build'}, the model on {build_of_model or 'an unknown build'}. Lift "
         f"the intervals over to the model's build, or count the fragments in the model's intervals."
     )
+
+
+def _only(coordinates: Coordinates, kept: np.ndarray) -> Coordinates:
+    """The coordinates of ``kept`` features; the others have none."""
+    parts = {name: np.where(kept, getattr(coordinates, name), -1) for name in ("chrom", "start", "end")}
+    return dataclasses.replace(coordinates, **parts)
 
 
 def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: str, min_coverage: float) -> None:
@@ -170,6 +179,9 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
         return data
     if not isinstance(data, AnnData):
         raise ScmambaError(f"A query is a MuData, or an AnnData of one modality; got {type(data).__name__}.")
+    stated = sorted({kind for kind in stated_kinds(data) if kind})
+    if len(stated) > 1:
+        raise ScmambaError(f"This AnnData holds {' and '.join(stated)}, not divided. {how_to_make_mudata(data)}")
     kind = kind_of_features(model, data) or kind_of_modality("", data)
     if kind not in model.kinds:
         raise ScmambaError(
