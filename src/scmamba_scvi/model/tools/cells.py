@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import has_obs_column, in_order_of, obs_column
-from ..._compat import mudata_of, quiet, restoring_managers, without_pulling
+from ..._compat import mudata_of, quiet, restoring_managers, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_names
@@ -81,8 +81,28 @@ def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     if kind not in found:
         raise ScmambaError(
             f"The data have no cells with {model.kinds[kind]!r} ({kind}); they have {list(found.values())}."
+            f"{_what_is_unread(model, mdata, [kind])}"
         )
     return found[kind]
+
+
+def warn_of_unread(model: ModelBase, mdata: MuData, but: Sequence[str] = ()) -> None:
+    """Warn of modalities that look like one of the model, other than ``but``, and have another key: nothing reads them."""
+    unread = _what_is_unread(model, mdata, [kind for kind in model.kinds if kind not in but])
+    if unread:
+        warn(unread.strip())
+
+
+def _what_is_unread(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> str:
+    """Which modalities of ``mdata`` look like those of ``kinds`` that it lacks, and what to do; empty if none does."""
+    lacking = {kind for kind in kinds if model.kinds[kind] not in mdata.mod}
+    others = {key: part for key, part in mdata.mod.items() if key not in model.kinds.values()} if lacking else {}
+    alike = {key: kind for key, part in others.items() if (kind := kind_of_modality(key, part)) in lacking}
+    return "".join(
+        f" mdata[{key!r}] looks like {kind} and is not read, as the model knows it as {model.kinds[kind]!r}: make the MuData "
+        f"with this key, or pass what SCMAMBA.prepare_query_mudata(mdata, model) returns."
+        for key, kind in alike.items()
+    )
 
 
 def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, names: pd.Index) -> np.ndarray:

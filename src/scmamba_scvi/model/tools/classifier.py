@@ -15,7 +15,7 @@ from ..._columns import obs_column
 from ..._compat import scvi_constants, warn
 from ...errors import ScmambaError
 from ..inputs.kinds import kinds_in
-from .cells import as_mudata, kind_of, resolve_cells, restricted_to
+from .cells import as_mudata, kind_of, resolve_cells, restricted_to, warn_of_unread
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
 
@@ -74,6 +74,7 @@ class ClassifierMixin(EmbeddingMixin):
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
         classifiers: dict[str, dict[str, Any]] = {}
         with as_mudata(self, adata) as mdata:
+            warn_of_unread(self, mdata)
             labels = _labels(mdata, labels_key, unknown)
             kinds = list(kinds_in(mdata, self.kinds))
             for n_kinds in range(len(kinds), 0, -1):

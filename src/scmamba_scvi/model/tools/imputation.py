@@ -20,7 +20,15 @@ from ..fitting.calibration import match_temperature
 from ..inputs.arguments import feature_positions
 from ..inputs.kinds import kinds_in
 from ..inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
-from .cells import ModalityEmbedding, as_mudata, embed_modality, measured_kinds, named_or_only_kind, other_kind
+from .cells import (
+    ModalityEmbedding,
+    as_mudata,
+    embed_modality,
+    measured_kinds,
+    named_or_only_kind,
+    other_kind,
+    warn_of_unread,
+)
 from .embedding import EmbeddingMixin
 from .matching import check_k
 from .retrieval import nearest_references
@@ -200,6 +208,7 @@ class ImputationMixin(EmbeddingMixin):
 
     def _embed_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[ModalityEmbedding, float]:
         """Mean of each cell's embeddings of all modalities but ``kind``, of length 1; the temperature to match with."""
+        warn_of_unread(self, mdata, but=[kind])
         others = [other for other in kinds_in(mdata, self.kinds) if other != kind]
         if not others:
             raise ScmambaError(
