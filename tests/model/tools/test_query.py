@@ -31,6 +31,7 @@ def test_the_model_s_own_features_are_not_copied():
     [
         ({"layers": {"protein": None}}, UnknownNameError, "kind of modality in layers"),
         ({"layers": {"rna": "counts"}}, UnknownNameError, "layer of mdata"),
+        ({"layers": "counts"}, ScmambaError, "layers must be a dict from kind to layer, got 'counts'"),
         ({"min_coverage": 2}, ScmambaError, "min_coverage is a fraction"),
     ],
 )
@@ -74,6 +75,20 @@ def test_the_report_adds_up(trained):
     report = SCMAMBA.prepare_query_mudata(rna, trained).uns["query_mapping"]["rna"]
     assert report["found"] == report["by_name"] == 150 - 15 and report["coverage"] == 135 / 150
     assert report["features_of_query"] == report["by_name"] + report["by_overlap"] + report["ignored"] == 140
+
+
+def test_a_kind_without_a_layer_of_its_own_is_read_from_that_of_the_model():
+    mdata = mudata_of({"rna": poisson(60, 20), "atac": poisson(60, 30)})
+    for part in mdata.mod.values():
+        part.layers["counts"] = part.X.copy()
+    SCMAMBA.setup_mudata(mdata, layers={"rna": "counts", "atac": "counts"})
+    model, counts = SCMAMBA(mdata, encoder="linear"), mdata["atac"].layers["counts"].copy()
+    mdata["atac"].X *= 3
+    query = SCMAMBA.prepare_query_mudata(mdata, model, layers={"rna": None})
+    assert (query["atac"].layers["counts"] != counts).nnz == 0
+    with pytest.raises(UnknownNameError, match="layer of mdata"):  # `None` is X, here of no layers at all
+        SCMAMBA.prepare_query_mudata(mudata_of({"atac": poisson(60, 30)}), model)
+    assert SCMAMBA.prepare_query_mudata(mudata_of({"atac": poisson(60, 30)}), model, layers={"atac": None}).n_obs == 60
 
 
 def undivided(mdata):

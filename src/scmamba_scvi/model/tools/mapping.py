@@ -46,7 +46,7 @@ class MappingMixin(FittingMixin):
         reference_model
             The model, or the folder of one that was saved or exported.
         layers
-            From kind to layer with raw counts. `None`: those of the model.
+            From kind to layer with raw counts, `None` for ``X``. Kinds that are not named are read from the layer of the model.
         genome
             Build of the coordinates. `None`: what the data say, if they do.
         min_coverage

@@ -57,10 +57,12 @@ def prepare_query(
             f"The query is on {build}, the model was trained on {build_of_model}: coordinates of two builds cannot be "
             f"compared. Lift the query over to {build_of_model}, or count it there."
         )
+    if layers is not None and not isinstance(layers, Mapping):
+        raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
     for kind in layers or ():
         if kind not in kinds:
             raise UnknownNameError("kind of modality in layers", kind, kinds)
-    query_layers = setup["layers"] if layers is None else layers
+    query_layers = {**setup["layers"], **(layers or {})}
     mods, reports = {}, {}
     for kind, key in kinds.items():
         mods[model.kinds[kind]], reports[model.kinds[kind]] = _mapped(
