@@ -133,8 +133,8 @@ def _with_overlaps(model: ModelBase, by_name: np.ndarray, source: AnnData, key: 
 
 def _only(coordinates: Coordinates, kept: np.ndarray) -> Coordinates:
     """The coordinates of ``kept`` features; the others have none."""
-    parts = {name: np.where(kept, getattr(coordinates, name), -1) for name in ("chrom", "start", "end")}
-    return dataclasses.replace(coordinates, **parts)
+    chrom, start, end = (np.where(kept, x, -1) for x in (coordinates.chrom, coordinates.start, coordinates.end))
+    return dataclasses.replace(coordinates, chrom=chrom, start=start, end=end)
 
 
 def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: str, min_coverage: float) -> None:
