@@ -131,6 +131,21 @@ def test_a_model_saved_with_a_prefix_is_named(trained, tmp_path):
     assert SCMAMBA.load(tmp_path / "m", adata=False, prefix="b_").is_trained
 
 
+def test_a_folder_of_the_other_format_is_named(trained, tmp_path):
+    trained.save(tmp_path / "saved")
+    trained.export(tmp_path / "exported")
+    with pytest.raises(ScmambaError, match=r"holds what export wrote, not save: SCMAMBA.from_export\('.*exported'\)"):
+        SCMAMBA.load(tmp_path / "exported", trained.adata)
+    with pytest.raises(ScmambaError, match=r"holds what save wrote, not export. .* trust, .*SCMAMBA.load\('.*saved'\)"):
+        SCMAMBA.from_export(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("read", [SCMAMBA.load, SCMAMBA.from_export])
+def test_what_is_no_path_is_named(read):
+    with pytest.raises(ScmambaError, match="'None' is not the path of a folder"):
+        read(None)
+
+
 def test_data_saved_before_stay_where_they_are_of_the_model(trained, reference, tmp_path):
     """Also when the model reads its data from there."""
     trained.save(tmp_path / "m", save_anndata=True)

@@ -127,6 +127,7 @@ class ExportMixin(ModelBase):
         """
         where = device_of(accelerator, device)
         directory = folder_of(directory)
+        _refuse_saved(cls, directory)
         described = read_description(directory / MODEL_FILE)
         config, layouts = described["config"], described["layouts"]
         path = directory / described["weights_file"]
@@ -147,6 +148,15 @@ class ExportMixin(ModelBase):
         for name in LEARNED:
             setattr(model, f"{name}_", described[name])
         return model
+
+
+def _refuse_saved(cls: type[ModelBase], directory: Path) -> None:
+    """Raise if a folder holds what `save` wrote; whether to run what is in it is for the user to say."""
+    if not (directory / MODEL_FILE).exists() and any(directory.glob("*model.pt")):
+        raise ScmambaError(
+            f"{directory} holds what save wrote, not export. If it comes from people you trust, as reading it can run any code, "
+            f"{cls.__name__}.load({os.fspath(directory)!r}) reads it."
+        )
 
 
 def folder_of(directory: Any) -> Path:
