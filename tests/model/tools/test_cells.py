@@ -123,6 +123,15 @@ def test_an_anndata_is_wrapped_for_the_time_of_the_block_and_left_as_it_is(train
     np.testing.assert_allclose(found.z, trained.get_latent_representation(modality="rna", indices=range(7)), atol=1e-5)
 
 
+@pytest.mark.parametrize("use", ["get_latent_representation", "match_cells", "get_modality_agreement"])
+@pytest.mark.filterwarnings("ignore:obs_names are not unique")
+def test_a_slice_with_a_cell_twice_is_refused(trained, use):
+    with pytest.raises(
+        ScmambaError, match=r"mdata\['rna'\] has 1 cell names that occur more than once, such as 'cell_001'"
+    ):
+        getattr(trained, use)(trained.adata[[0, 0, 1]])
+
+
 def test_restricted_data_have_nothing_but_the_modalities_named(trained):
     with restricted_to(trained, trained.adata, ["atac"]) as part:
         assert list(part.mod) == ["atac"] and part.n_obs == trained.adata["atac"].n_obs

@@ -147,6 +147,9 @@ def as_mudata(
                 f"None of the modalities of {argument}, {list(data.mod)}, is known to the model, which has "
                 f"{list(model.kinds.values())}: rename them, or see prepare_query_mudata."
             )
+        if data.is_view:  # scvi-tools copies it, and mudata fails at a cell that is there twice
+            for key in kinds_in(data, model.kinds).values():
+                check_names(data.mod[key], f"mdata[{key!r}]")
         if _is_slice_of_file(data):
             with restoring_managers(model), quiet("scvi"):
                 yield _in_memory(data)
