@@ -305,7 +305,9 @@ def test_a_query_that_is_normalised_is_told_where_its_counts_may_be(model_and_qu
     model, query = model_and_query
     rna = query["rna"].copy()
     rna.layers["raw"], rna.X = rna.X, rna.X.log1p()
-    with pytest.raises(ScmambaError, match=r"not whole numbers.*layers=\{'rna': ...\}; mdata\['rna'\] also has: 'raw'"):
+    with pytest.raises(
+        ScmambaError, match=r"not whole numbers.*layers=\{'rna': ...\}\); mdata\['rna'\] also has: 'raw'"
+    ):
         SCMAMBA.load_query_data(rna, model)
     prepared = SCMAMBA.prepare_query_mudata(rna, model, layers={"rna": "raw"})
     assert (prepared["rna"].X != query["rna"].X).nnz == 0

@@ -79,7 +79,7 @@ def _mapped(
     known = pd.Index(model.feature_names(kind)).astype(str)
     stored, setup = matrix_of(source, kind, key, layer), model.registry_[_C._SETUP_ARGS_KEY]
     counts = in_memory(stored)
-    for _ in checked_blocks(counts, source, kind, key, layer, require_counts=setup["require_counts"]):
+    for _ in checked_blocks(counts, source, kind, key, layer, require_counts=setup["require_counts"], of_query=True):
         pass  # here, since the result has no other layers to name
     by_name = known.get_indexer(source.var_names)
     target = _with_overlaps(model, by_name, source, key, build) if kind == "atac" else by_name
