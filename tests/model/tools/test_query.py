@@ -33,11 +33,22 @@ def test_the_model_s_own_features_are_not_copied():
         ({"layers": {"rna": "counts"}}, UnknownNameError, "layer of mdata"),
         ({"layers": "counts"}, ScmambaError, "layers must be a dict from kind to layer, got 'counts'"),
         ({"min_coverage": 2}, ScmambaError, "min_coverage is a fraction"),
+        ({"min_coverage": "0.5"}, ScmambaError, "min_coverage is a fraction.*got '0.5'"),
+        ({"min_coverage": None}, ScmambaError, "min_coverage is a fraction.*got None"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(trained, arguments, error, message):
     with pytest.raises(error, match=message):
         SCMAMBA.prepare_query_mudata(trained.adata, trained, **arguments)
+
+
+@pytest.mark.parametrize("of", ["a MuData", "an AnnData", "a modality"])
+def test_a_query_without_cells_is_named(trained, of):
+    query = trained.adata[:0] if of == "a MuData" else trained.adata["rna"][:0]
+    query = mudata.MuData({"rna": query.copy()}) if of == "a modality" else query
+    for use in (SCMAMBA.prepare_query_mudata, SCMAMBA.load_query_data):
+        with pytest.raises(ScmambaError, match="The query has no cells"):
+            use(query, trained)
 
 
 def test_two_modalities_of_one_kind_are_not_chosen_between(trained):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import numbers
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -46,10 +47,15 @@ def prepare_query(
     min_coverage: float,
 ) -> MuData:
     """MuData with the keys and features of ``model``; ``data`` stay as they are."""
-    if not 0 <= min_coverage <= 1:
-        raise ScmambaError(f"min_coverage is a fraction of the model's features, 0 to 1; got {min_coverage}.")
+    is_number = isinstance(min_coverage, numbers.Real) and not isinstance(min_coverage, bool)
+    if not is_number or not 0 <= min_coverage <= 1:
+        raise ScmambaError(f"min_coverage is a fraction of the model's features, 0 to 1; got {min_coverage!r}.")
     mdata = _query_as_mudata(model, data)
     kinds = _kinds_of(model, mdata)
+    if not kinds:
+        raise ScmambaError(
+            f"The query has no cells with {' or '.join(model.kinds)}: was it filtered by a mask that selects none?"
+        )
     setup = model.registry_[_C._SETUP_ARGS_KEY]
     build, build_of_model = build_of(mdata, kinds, genome), setup.get("genome")
     if build is not None and build_of_model is not None and build != build_of_model:
