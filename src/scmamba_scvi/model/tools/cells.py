@@ -86,6 +86,16 @@ def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     return found[kind]
 
 
+def check_reference(model: ModelBase, reference: object, kind: str) -> None:
+    """Cells of ``kind`` to search must be passed where the model's own data, as those of a query, have none."""
+    own = None if reference is not None or model.adata is None else measured_kinds(model, None)
+    if own is not None and kind not in own:
+        raise ScmambaError(
+            f"The data of this model have no cells with {kind}, only with {' and '.join(own)}: pass the cells to search, "
+            f"reference=..., such as those that the reference model was trained on."
+        )
+
+
 def warn_of_unread(model: ModelBase, mdata: MuData, but: Sequence[str] = ()) -> None:
     """Warn of modalities that look like one of the model, other than ``but``, and have another key: nothing reads them."""
     unread = _what_is_unread(model, mdata, [kind for kind in model.kinds if kind not in but])

@@ -23,6 +23,7 @@ from ..inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
 from .cells import (
     ModalityEmbedding,
     as_mudata,
+    check_reference,
     embed_modality,
     measured_kinds,
     named_or_only_kind,
@@ -187,6 +188,7 @@ class ImputationMixin(EmbeddingMixin):
             values = "raw" if self.config.of_kind("values", kind) == "raw" else DEFAULT_VALUES[kind]
         if values not in CHOICES:
             raise UnknownNameError("values", values, CHOICES)
+        check_reference(self, reference, kind)
         with as_mudata(self, adata) as mdata:
             queries, temperature = self._embed_others(mdata, kind, batch_size)
             obs = mdata.obs[[]].copy()
