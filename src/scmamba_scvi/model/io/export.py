@@ -140,9 +140,15 @@ class ExportMixin(ModelBase):
         registry = _registry(cls, described)
         if mdata is not None:
             cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
-        model = cls(
-            mdata, preset=described["preset"], layouts=layouts, registry=registry, config=config, n_batches=n_batches
-        )
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
+            model = cls(
+                mdata,
+                preset=described["preset"],
+                layouts=layouts,
+                registry=registry,
+                config=config,
+                n_batches=n_batches,
+            )
         model.module.load_state_dict(weights)
         model.module.to(where).eval()
         for name in LEARNED:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import h5py
+import torch
 from anndata.io import read_elem
 from mudata import MuData
 
@@ -148,6 +149,7 @@ class SavingMixin(ExportMixin):
             )
         # torch and pickle raise half a dozen types on files that are cut off, or that hold something else
         with (
+            torch.random.fork_rng(devices=[]),  # the weights drawn in there are replaced: others must not see the draw
             without_warning_of_order(),
             explained(f"{folder} cannot be loaded, it may be damaged or not be a saved model"),
         ):
