@@ -299,7 +299,7 @@ def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None, *, of_qu
 
 def _of_raw(adata: AnnData, key: str) -> str:
     """That ``raw``, which many keep the counts in, holds some; empty if it holds no counts."""
-    x = None if adata.raw is None else adata.raw.X
+    x: Any = None if adata.raw is None else adata.raw.X
     values = x.data[:FIRST_VALUES] if sparse.issparse(x) else x[:FIRST_ROWS] if isinstance(x, np.ndarray) else None
     if values is None or _first_bad(values, require_counts=True) is not None:
         return ""
