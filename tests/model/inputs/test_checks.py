@@ -445,6 +445,32 @@ def test_bad_values_of_a_query_are_named(trained):
         trained.get_latent_representation(query)
 
 
+def test_what_is_said_of_a_query_without_counts_can_be_done(trained):
+    """The methods that take new data have neither layers nor require_counts."""
+    query = mudata.MuData({key: part.copy() for key, part in trained.adata.mod.items()})
+    query["rna"].layers["raw"], query["rna"].X = query["rna"].X, query["rna"].X.log1p()
+    message = r"not whole numbers.* raw counts: put them into mdata\['rna'\].X, or .*prepare_query_mudata\(mdata, model, layers=\{'rna': ...\}\); mdata\['rna'\] also has: 'raw'"
+    for use in (trained.get_latent_representation, lambda of: SCMAMBA.prepare_query_mudata(of, trained)):
+        with pytest.raises(ScmambaError, match=message) as caught:
+            use(query)
+        assert "require_counts" not in str(caught.value)
+    prepared = SCMAMBA.prepare_query_mudata(query, trained, layers={"rna": "raw"})
+    assert trained.get_latent_representation(prepared).shape == (300, 64)
+
+
+@pytest.mark.parametrize("of_counts", [True, False])
+def test_counts_in_raw_are_named(mdata, of_counts):
+    rna = mdata["rna"]
+    if of_counts:
+        rna.raw = rna.copy()
+    rna.X = rna.X.log1p()
+    if not of_counts:
+        rna.raw = rna.copy()
+    with pytest.raises(ScmambaError, match="not whole numbers.*no other layer") as caught:
+        SCMAMBA.setup_mudata(mdata)
+    assert ("mdata['rna'].raw.to_adata()" in str(caught.value)) == of_counts
+
+
 def test_a_query_without_any_known_modality_is_refused(trained):
     query = mudata.MuData({"expression": trained.adata["rna"].copy()})
     with pytest.raises(ScmambaError, match="None of the modalities"):

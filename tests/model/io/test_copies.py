@@ -29,6 +29,17 @@ def test_a_deep_copy_has_a_network_of_its_own(model):
     np.testing.assert_allclose(model.get_latent_representation(), expected, atol=1e-6)
 
 
+def test_a_shallow_copy_keeps_the_data_and_has_a_network_of_its_own(model):
+    expected = model.get_latent_representation()
+    other = copy.copy(model)
+    assert other.adata is model.adata
+    n_epochs = len(model.history["train_loss"])
+    np.testing.assert_allclose(other.get_latent_representation(), expected, atol=1e-6)
+    other.train(**QUICK, plan_kwargs={"lr": 0.01})
+    assert len(model.history["train_loss"]) == n_epochs < len(other.history["train_loss"])
+    np.testing.assert_allclose(model.get_latent_representation(), expected, atol=1e-6)
+
+
 def test_training_a_shallow_copy_leaves_the_batches_that_the_model_knows():
     mdata = small()
     model = fitted(mdata, batch_key="batch")

@@ -5,6 +5,7 @@ import pickle
 import mudata
 import numpy as np
 import pytest
+import torch
 from shapes import fitted, rebuilt, small
 
 from scmamba_scvi import SCMAMBA
@@ -129,6 +130,36 @@ def test_a_model_saved_with_a_prefix_is_named(trained, tmp_path):
     with named:
         SCMAMBA.load_query_data(trained.adata[:50].copy(), tmp_path / "m")
     assert SCMAMBA.load(tmp_path / "m", adata=False, prefix="b_").is_trained
+
+
+def test_reading_a_model_draws_nothing_that_others_would_see(trained, tmp_path):
+    trained.save(tmp_path / "saved")
+    trained.export(tmp_path / "exported")
+    mdata, query = rebuilt(trained.adata), SCMAMBA.prepare_query_mudata(trained.adata, trained)
+    before = torch.get_rng_state()
+    for read in (
+        lambda: SCMAMBA.load(tmp_path / "saved", mdata),
+        lambda: SCMAMBA.from_export(tmp_path / "exported", mdata),
+        lambda: SCMAMBA.load_query_data(query, trained),
+        lambda: SCMAMBA.load_query_data(query, tmp_path / "saved"),
+    ):
+        read()
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_folder_of_the_other_format_is_named(trained, tmp_path):
+    trained.save(tmp_path / "saved")
+    trained.export(tmp_path / "exported")
+    with pytest.raises(ScmambaError, match=r"holds what export wrote, not save: SCMAMBA.from_export\('.*exported'\)"):
+        SCMAMBA.load(tmp_path / "exported", trained.adata)
+    with pytest.raises(ScmambaError, match=r"holds what save wrote, not export. .* trust, .*SCMAMBA.load\('.*saved'\)"):
+        SCMAMBA.from_export(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("read", [SCMAMBA.load, SCMAMBA.from_export])
+def test_what_is_no_path_is_named(read):
+    with pytest.raises(ScmambaError, match="'None' is not the path of a folder"):
+        read(None)
 
 
 def test_data_saved_before_stay_where_they_are_of_the_model(trained, reference, tmp_path):

@@ -85,6 +85,33 @@ def test_a_modality_is_known_by_kind_and_a_stranger_is_named(trained):
     assert kind_of_features(trained, AnnData(np.ones((2, 2)))) is None
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda model, mdata: model.get_latent_representation(mdata), id="embed"),
+        pytest.param(lambda model, mdata: model.predict(mdata), id="predict"),
+        pytest.param(lambda model, mdata: model.match_cells(mdata, k=2), id="match"),
+        pytest.param(lambda model, mdata: model.train_classifier(mdata, labels_key="label"), id="train a classifier"),
+    ],
+)
+def test_a_modality_under_another_key_is_said_to_be_unread(use):
+    """The model knows it as atac: without a word, cells would be embedded from their genes alone."""
+    model = fitted(mudata_of({"rna": poisson(60, 30), "atac": poisson(60, 20)}))
+    mdata = mudata_of({"rna": poisson(60, 30), "peaks": poisson(60, 20)})
+    mdata.obs["label"] = model.adata.obs["label"] = ["a", "b"] * 30
+    model.train_classifier(labels_key="label")
+    with pytest.warns(
+        UserWarning, match=r"mdata\['peaks'\] looks like atac and is not read.*as 'atac'.*prepare_query"
+    ) as said:
+        use(model, mdata)
+    assert sum("is not read" in str(one.message) for one in said) == 1
+    with pytest.raises(ScmambaError, match=r"no cells with 'atac'.*mdata\['peaks'\] looks like atac"):
+        model.get_latent_representation(mdata, modality="atac")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.get_latent_representation(mdata, modality="rna")
+
+
 def test_an_anndata_is_wrapped_for_the_time_of_the_block_and_left_as_it_is(trained):
     cells = trained.adata["rna"][:7].copy()
     columns = list(cells.obs)
@@ -94,6 +121,15 @@ def test_an_anndata_is_wrapped_for_the_time_of_the_block_and_left_as_it_is(train
     assert found.has.all() and found.z.shape == (7, 64) and list(cells.obs) == columns and not cells.uns
     assert uuid not in type(trained)._per_instance_manager_store.get(trained.id, {})
     np.testing.assert_allclose(found.z, trained.get_latent_representation(modality="rna", indices=range(7)), atol=1e-5)
+
+
+@pytest.mark.parametrize("use", ["get_latent_representation", "match_cells", "get_modality_agreement"])
+@pytest.mark.filterwarnings("ignore:obs_names are not unique")
+def test_a_slice_with_a_cell_twice_is_refused(trained, use):
+    with pytest.raises(
+        ScmambaError, match=r"mdata\['rna'\] has 1 cell names that occur more than once, such as 'cell_001'"
+    ):
+        getattr(trained, use)(trained.adata[[0, 0, 1]])
 
 
 def test_restricted_data_have_nothing_but_the_modalities_named(trained):

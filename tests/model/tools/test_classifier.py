@@ -180,6 +180,23 @@ def test_labels_that_cannot_be_learned_are_named(plain, change, arguments, error
         model.train_classifier(**arguments)
 
 
+@pytest.mark.parametrize("unknown", [-1, -1.0, "-1", "-1.0"])
+@pytest.mark.parametrize("dtype", ["float", "category", "Float64", "object"])
+def test_a_number_that_stands_for_no_label_is_none_however_it_is_written(plain, unknown, dtype):
+    model, mdata = plain
+    numbers = mdata.obs["cell_type"].cat.codes.astype(float)
+    mdata.obs["number"] = numbers.where(np.arange(200) % 5 > 0, -1.0).astype(dtype)
+    model.train_classifier(labels_key="number", unlabeled_category=unknown)
+    assert model.classifier_["by_modalities"]["rna"]["classes"] == ["0.0", "1.0", "2.0"]
+
+
+def test_truth_values_are_no_numbers(plain):
+    model, mdata = plain
+    mdata.obs["is first"] = mdata.obs["cell_type"] == "type_1"
+    model.train_classifier(labels_key="is first", unlabeled_category=1)
+    assert set(model.predict()) == {"True", "False"}
+
+
 def test_the_way_out_of_a_label_with_one_cell_leaves_unlabelled_cells_unlabelled(plain):
     model, mdata = plain
     obs = mdata["rna"].obs

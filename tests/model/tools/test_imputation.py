@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.special import softmax
+from shapes import QUICK, mudata_of, poisson
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
@@ -177,3 +178,26 @@ def test_cells_of_the_asked_modality_alone_are_refused(trained):
 def test_blocks_without_a_feature_are_refused(trained):
     with pytest.raises(ScmambaError, match="block_size must be at least 1"):
         trained.impute_blocks(block_size=0)
+
+
+@pytest.mark.parametrize("store", [np.asarray, sparse.csr_matrix])
+def test_values_that_the_model_reads_as_they_are_are_averaged_so(store):
+    """Scaled values have no logarithm: their average was NaN."""
+    mdata = mudata_of({"rna": poisson(60, 30), "atac": poisson(60, 20)})
+    mdata["rna"].X = store((poisson(60, 30) - 0.5).astype(np.float32))
+    SCMAMBA.setup_mudata(mdata, require_counts=False)
+    model = SCMAMBA(mdata, encoder="linear", values={"rna": "raw"}, n_latent=4)
+    model.train(**QUICK)
+    asked = {"modality": "rna", "features": list(mdata["rna"].var_names[:4]), "k": 5}
+    found, want = (model.impute(**asked, **of).X for of in ({}, {"values": "raw"}))
+    assert np.isfinite(dense(found)).all() and (dense(found) == dense(want)).all()
+    for values in ("log1p", "clr"):
+        with pytest.raises(
+            ScmambaError, match=f"negative values of rna, such as -0.5.*values='{values}'.*values='raw'"
+        ):
+            model.impute(**asked, values=values)
+    assert np.isfinite(dense(model.impute(**asked, values="binary").X)).all()
+
+
+def dense(x):
+    return x.toarray() if sparse.issparse(x) else x

@@ -305,10 +305,31 @@ def test_a_query_that_is_normalised_is_told_where_its_counts_may_be(model_and_qu
     model, query = model_and_query
     rna = query["rna"].copy()
     rna.layers["raw"], rna.X = rna.X, rna.X.log1p()
-    with pytest.raises(ScmambaError, match=r"not whole numbers.*layers=\{'rna': ...\}; mdata\['rna'\] also has: 'raw'"):
+    with pytest.raises(
+        ScmambaError, match=r"not whole numbers.*layers=\{'rna': ...\}\); mdata\['rna'\] also has: 'raw'"
+    ):
         SCMAMBA.load_query_data(rna, model)
     prepared = SCMAMBA.prepare_query_mudata(rna, model, layers={"rna": "raw"})
     assert (prepared["rna"].X != query["rna"].X).nnz == 0
+
+
+def test_cells_to_search_are_asked_for_where_the_query_has_none(model_and_query):
+    """The model of a query has the query's data alone."""
+    model, query = model_and_query
+    loaded = SCMAMBA.load_query_data(query["rna"].copy(), model, accelerator="cpu")
+    peaks = list(model.feature_names("atac")[:2])
+    for ask in (
+        loaded.match_cells,
+        lambda **of: loaded.match_cells(reference_modality="atac", **of),
+        lambda **of: loaded.impute(features=peaks, **of),
+        lambda **of: loaded.impute(query["rna"], modality="atac", features=peaks, **of),
+        lambda **of: loaded.impute_blocks(modality="atac", **of),
+    ):
+        with pytest.raises(
+            ScmambaError, match=r"no cells with atac, only with rna: pass the cells to search, reference="
+        ):
+            ask()
+        ask(reference=model.adata["atac"])
 
 
 def test_a_query_without_a_batch_is_a_new_one_where_batches_are_numbers(mdata, quick):

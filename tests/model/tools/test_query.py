@@ -4,10 +4,11 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse
 from shapes import mudata_of, poisson
 
-from scmamba_scvi import SCMAMBA
+from scmamba_scvi import SCMAMBA, read
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.model.tools.query import _apply, _check_coverage
 
@@ -30,12 +31,24 @@ def test_the_model_s_own_features_are_not_copied():
     [
         ({"layers": {"protein": None}}, UnknownNameError, "kind of modality in layers"),
         ({"layers": {"rna": "counts"}}, UnknownNameError, "layer of mdata"),
+        ({"layers": "counts"}, ScmambaError, "layers must be a dict from kind to layer, got 'counts'"),
         ({"min_coverage": 2}, ScmambaError, "min_coverage is a fraction"),
+        ({"min_coverage": "0.5"}, ScmambaError, "min_coverage is a fraction.*got '0.5'"),
+        ({"min_coverage": None}, ScmambaError, "min_coverage is a fraction.*got None"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(trained, arguments, error, message):
     with pytest.raises(error, match=message):
         SCMAMBA.prepare_query_mudata(trained.adata, trained, **arguments)
+
+
+@pytest.mark.parametrize("of", ["a MuData", "an AnnData", "a modality"])
+def test_a_query_without_cells_is_named(trained, of):
+    query = trained.adata[:0] if of == "a MuData" else trained.adata["rna"][:0]
+    query = mudata.MuData({"rna": query.copy()}) if of == "a modality" else query
+    for use in (SCMAMBA.prepare_query_mudata, SCMAMBA.load_query_data):
+        with pytest.raises(ScmambaError, match="The query has no cells"):
+            use(query, trained)
 
 
 def test_two_modalities_of_one_kind_are_not_chosen_between(trained):
@@ -73,6 +86,49 @@ def test_the_report_adds_up(trained):
     report = SCMAMBA.prepare_query_mudata(rna, trained).uns["query_mapping"]["rna"]
     assert report["found"] == report["by_name"] == 150 - 15 and report["coverage"] == 135 / 150
     assert report["features_of_query"] == report["by_name"] + report["by_overlap"] + report["ignored"] == 140
+
+
+def test_a_kind_without_a_layer_of_its_own_is_read_from_that_of_the_model():
+    mdata = mudata_of({"rna": poisson(60, 20), "atac": poisson(60, 30)})
+    for part in mdata.mod.values():
+        part.layers["counts"] = part.X.copy()
+    SCMAMBA.setup_mudata(mdata, layers={"rna": "counts", "atac": "counts"})
+    model, counts = SCMAMBA(mdata, encoder="linear"), mdata["atac"].layers["counts"].copy()
+    mdata["atac"].X *= 3
+    query = SCMAMBA.prepare_query_mudata(mdata, model, layers={"rna": None})
+    assert (query["atac"].layers["counts"] != counts).nnz == 0
+    with pytest.raises(UnknownNameError, match="layer of mdata"):  # `None` is X, here of no layers at all
+        SCMAMBA.prepare_query_mudata(mudata_of({"atac": poisson(60, 30)}), model)
+    assert SCMAMBA.prepare_query_mudata(mudata_of({"atac": poisson(60, 30)}), model, layers={"atac": None}).n_obs == 60
+
+
+def undivided(mdata):
+    """Genes and peaks in one AnnData, all with an interval, as `scanpy.read_10x_h5` gives them with ``gex_only=False``."""
+    parts = {"Gene Expression": mdata["rna"], "Peaks": mdata["atac"]}
+    var = pd.concat([
+        pd.DataFrame({"feature_types": name, "interval": [
+            f"{chrom}:{start}-{end}" for chrom, start, end in part.var[["chrom", "start", "end"]].itertuples(index=False)
+        ]}, index=part.var_names) for name, part in parts.items()
+    ])  # fmt: skip
+    x = sparse.hstack([sparse.csr_matrix(part.X) for part in parts.values()], format="csr")
+    return AnnData(x, obs=mdata["rna"].obs[[]], var=var)
+
+
+def test_genes_and_peaks_that_are_not_divided_are_refused(trained):
+    """The genes would be counted into the peaks that they overlap."""
+    adata = undivided(trained.adata)
+    with pytest.raises(ScmambaError, match=r"atac and rna, not divided.*scmamba_scvi.read\(adata\)"):
+        SCMAMBA.prepare_query_mudata(adata, trained)
+    report = SCMAMBA.prepare_query_mudata(read(adata), trained).uns["query_mapping"]
+    assert report["rna"]["by_name"] == 150 and report["atac"]["by_name"] == 400
+
+
+def test_a_gene_among_peaks_is_not_counted_into_the_peak_that_it_overlaps(trained):
+    adata = undivided(trained.adata)
+    adata.var_names = [f"other {name}" for name in adata.var_names]
+    query = SCMAMBA.prepare_query_mudata(mudata.MuData({"atac": adata}), trained)
+    assert query.uns["query_mapping"]["atac"]["ignored"] == 150
+    assert query["atac"].X.sum() == trained.adata["atac"].X.sum()
 
 
 def test_a_query_has_counts_of_its_own():

@@ -29,11 +29,11 @@ def check_mudata(
     layers: Mapping[str, str | None],
     *,
     require_counts: bool,
-    warn_of_features: bool = True,
+    of_query: bool = False,
 ) -> None:
     """Check what later steps take for granted about the cells and matrices of ``modalities``.
 
-    Without ``warn_of_features``, features that no cell has are usual, as in a few cells of those that a model was made for.
+    Of new data for a model, ``of_query``, features that no cell has are usual, as in a few cells of those that it was made for.
     """
     if mdata.axis == 1:
         raise ScmambaError(
@@ -54,7 +54,7 @@ def check_mudata(
             key,
             layers.get(kind),
             require_counts=require_counts,
-            warn_of_features=warn_of_features,
+            of_query=of_query,
         )
     in_modalities = pd.Index([]).append([modality.obs_names for modality in mdata.mod.values()]).unique()
     alone, unlisted = mdata.obs_names.difference(in_modalities), in_modalities.difference(mdata.obs_names)
@@ -147,7 +147,7 @@ def _where(key: str, layer: str | None) -> str:
 
 
 def check_matrix(
-    adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, warn_of_features: bool = True
+    adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool = False
 ) -> None:
     """Values are finite, not negative and, where counts are needed, whole numbers."""
     where = _where(key, layer)
@@ -157,11 +157,11 @@ def check_matrix(
         check_compressed(x, where)
     seen = np.zeros(adata.n_vars, dtype=bool)
     n_empty = 0
-    for block in checked_blocks(x, adata, kind, key, layer, require_counts=require_counts):
+    for block in checked_blocks(x, adata, kind, key, layer, require_counts=require_counts, of_query=of_query):
         row, column = block.nonzero()
         seen[column] = True
         n_empty += block.shape[0] - len(np.unique(row))
-    n_all_zero = int((~seen).sum()) if warn_of_features else 0
+    n_all_zero = 0 if of_query else int((~seen).sum())
     counted = [(n_empty, adata.n_obs, "cells"), (n_all_zero, adata.n_vars, "features")]
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
     if empty:
@@ -169,7 +169,7 @@ def check_matrix(
 
 
 def checked_blocks(
-    x: Any, adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool
+    x: Any, adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool
 ) -> Iterator[Any]:
     """Blocks of rows of ``x``, the matrix of ``adata``; raises at the first value that cannot be used."""
     where = _where(key, layer)
@@ -181,7 +181,7 @@ def checked_blocks(
             flat, nature, advice = bad
             at = _describe_entry(adata, block, first, flat)
             raise ScmambaError(
-                f"{where} holds values that are {nature} ({at}){advice or _not_counts(adata, kind, key, layer)}"
+                f"{where} holds values that are {nature} ({at}){advice or _not_counts(adata, kind, key, layer, of_query=of_query)}"
             )
         yield block
 
@@ -280,16 +280,30 @@ def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str, s
     return None
 
 
-def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None) -> str:
-    """What to do about values that are no counts, and which other layers may hold the counts."""
+def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None, *, of_query: bool) -> str:
+    """What to do about values that are no counts, and where else the counts may be."""
     others = [name for name in [None, *_layers(adata)] if name != layer]
     names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
+    has = f"mdata[{key!r}] also has: {names or 'no other layer'}.{_of_raw(adata, key)}"
+    wrong = ", so it is not raw counts: it looks normalised, log-transformed or scaled."
+    if of_query:  # methods that take new data have neither argument
+        return (
+            f"{wrong} The model was trained on raw counts: put them into {_where(key, layer)}, or say where they are, "
+            f"SCMAMBA.prepare_query_mudata(mdata, model, layers={{{kind!r}: ...}}); {has}"
+        )
     return (
-        f", so it is not raw counts: it looks normalised, "
-        f"log-transformed or scaled. Pass the matrix with raw counts, layers={{{kind!r}: ...}}; "
-        f"mdata[{key!r}] also has: {names or 'no other layer'}. If these values are meant (corrected counts, or "
-        f"values={{{kind!r}: 'raw'}} in the model), pass require_counts=False."
+        f"{wrong} Pass the matrix with raw counts, layers={{{kind!r}: ...}}; {has} If these values are meant (corrected "
+        f"counts, or values={{{kind!r}: 'raw'}} in the model), pass require_counts=False."
     )
+
+
+def _of_raw(adata: AnnData, key: str) -> str:
+    """That ``raw``, which many keep the counts in, holds some; empty if it holds no counts."""
+    x: Any = None if adata.raw is None else adata.raw.X
+    values = x.data[:FIRST_VALUES] if sparse.issparse(x) else x[:FIRST_ROWS] if isinstance(x, np.ndarray) else None
+    if values is None or _first_bad(values, require_counts=True) is not None:
+        return ""
+    return f" Its raw holds counts: mdata[{key!r}].raw.to_adata() is an AnnData of them."
 
 
 def _describe_entry(adata: AnnData, block: Any, first: int, flat: int) -> str:

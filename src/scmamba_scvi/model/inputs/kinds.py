@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Mapping
 
+import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
 from ..._compat import warn
-from ..._keys import FEATURE_TYPES, KINDS, is_of_no_kind, kind_of_key
+from ..._keys import FEATURE_TYPES, KINDS, TYPES_IN_WORDS, is_of_no_kind, kind_of_key
 from ...errors import ScmambaError, UnknownNameError
 
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
@@ -103,6 +104,19 @@ def kind_of_modality(key: str, adata: AnnData) -> str | None:
     """Kind of one modality by its key or the types of its features; `None` if neither says it."""
     types = _types_of(adata)
     return kind_of_key(key) or (FEATURE_TYPES.get(types.pop()) if len(types) == 1 else None)
+
+
+def stated_kinds(adata: AnnData) -> np.ndarray:
+    """Kind of each feature by its type in ``var``, object ``(f,)``: `None` if that is not known, ``""`` if no model takes it."""
+    if "feature_types" not in adata.var:
+        return np.full(adata.n_vars, None, dtype=object)
+    types = adata.var["feature_types"].astype(str)
+    kinds = {name: "" if is_of_no_kind(name) else _kind_of_type(name) for name in types.unique()}
+    return np.array([kinds[name] for name in types], dtype=object)
+
+
+def _kind_of_type(name: str) -> str | None:
+    return FEATURE_TYPES.get(name) or kind_of_key(name) or TYPES_IN_WORDS.get(name.lower())
 
 
 def _types_of(adata: AnnData) -> set[str]:

@@ -255,7 +255,7 @@ class MultiModalManager(AnnDataManager):
                 f"None of the modalities {list(args['modalities'].values())} has cells in this MuData: {list(adata.mod)}."
             )
         build_of(adata, args["modalities"], args.get("genome"))  # raises if the genome build is not the model's
-        check_mudata(adata, keys, args["layers"], require_counts=args["require_counts"], warn_of_features=not known)
+        check_mudata(adata, keys, args["layers"], require_counts=args["require_counts"], of_query=bool(known))
         check_pairs(adata, keys, needed=not known)
         for kind, key in keys.items():
             if known:

@@ -12,21 +12,29 @@ T = TypeVar("T", bound=ModelBase)
 
 
 class CopyMixin(ModelBase):
-    """`copy.deepcopy` and `pickle` of a `BaseModelClass`, whose managers and trainer cannot be copied.
+    """`copy.copy`, `copy.deepcopy` and `pickle` of a `BaseModelClass`, whose managers and trainer cannot be copied.
 
-    A deep copy has its own network and shares the MuData. A pickled model comes back without data, like one that was
+    A copy, deep or not, has its own network and shares the MuData. A pickled model comes back without data, like one that was
     loaded with ``adata=False``: pass data to its methods.
     """
 
     def __reduce__(self) -> tuple:
         return _restored, (type(self), self._state())
 
+    def __copy__(self) -> Self:  # by default it would come back as a pickled one does, without data
+        other = _restored(type(self), self._state())
+        self._give_device_and_data(other)
+        return other
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         other = memo[id(self)] = _restored(type(self), copy.deepcopy(self._state(), memo))
+        self._give_device_and_data(other)
+        return other
+
+    def _give_device_and_data(self, other: Self) -> None:
         other.module.to(self.module.device)
         if self.adata is not None:
             share_data(self, other)
-        return other
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -127,6 +127,7 @@ class ExportMixin(ModelBase):
         """
         where = device_of(accelerator, device)
         directory = folder_of(directory)
+        _refuse_saved(cls, directory)
         described = read_description(directory / MODEL_FILE)
         config, layouts = described["config"], described["layouts"]
         path = directory / described["weights_file"]
@@ -139,14 +140,29 @@ class ExportMixin(ModelBase):
         registry = _registry(cls, described)
         if mdata is not None:
             cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
-        model = cls(
-            mdata, preset=described["preset"], layouts=layouts, registry=registry, config=config, n_batches=n_batches
-        )
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
+            model = cls(
+                mdata,
+                preset=described["preset"],
+                layouts=layouts,
+                registry=registry,
+                config=config,
+                n_batches=n_batches,
+            )
         model.module.load_state_dict(weights)
         model.module.to(where).eval()
         for name in LEARNED:
             setattr(model, f"{name}_", described[name])
         return model
+
+
+def _refuse_saved(cls: type[ModelBase], directory: Path) -> None:
+    """Raise if a folder holds what `save` wrote; whether to run what is in it is for the user to say."""
+    if not (directory / MODEL_FILE).exists() and any(directory.glob("*model.pt")):
+        raise ScmambaError(
+            f"{directory} holds what save wrote, not export. If it comes from people you trust, as reading it can run any code, "
+            f"{cls.__name__}.load({os.fspath(directory)!r}) reads it."
+        )
 
 
 def folder_of(directory: Any) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import h5py
+import torch
 from anndata.io import read_elem
 from mudata import MuData
 
@@ -132,7 +133,7 @@ class SavingMixin(ExportMixin):
         if adata is not None and adata is not False and not isinstance(adata, MuData):
             raise ScmambaError(f"adata must be a MuData, None or False, got {type(adata).__name__}.")
         device_of(accelerator, device)  # raises if it is not there
-        folder = Path(dir_path)
+        folder = folder_of(dir_path)
         prefix = kwargs.get("prefix") or ""
         others = sorted(path.name for path in folder.glob("*model.pt"))
         if others and f"{prefix}model.pt" not in others:
@@ -142,8 +143,13 @@ class SavingMixin(ExportMixin):
                 f"{cls.__name__}.load({os.fspath(dir_path)!r}, prefix={other!r}). Where a folder with a model is asked for, "
                 f"pass the model that this gives."
             )
+        if not others and (folder / MODEL_FILE).is_file():
+            raise ScmambaError(
+                f"{folder} holds what export wrote, not save: {cls.__name__}.from_export({os.fspath(dir_path)!r}) reads it."
+            )
         # torch and pickle raise half a dozen types on files that are cut off, or that hold something else
         with (
+            torch.random.fork_rng(devices=[]),  # the weights drawn in there are replaced: others must not see the draw
             without_warning_of_order(),
             explained(f"{folder} cannot be loaded, it may be damaged or not be a saved model"),
         ):

@@ -11,7 +11,7 @@ from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from ..inputs.kinds import kinds_in
-from .cells import as_mudata, embed_modality, refuse_anndata
+from .cells import as_mudata, embed_modality, refuse_anndata, warn_of_unread
 from .embedding import EmbeddingMixin
 from .retrieval import log_evidence
 
@@ -63,6 +63,7 @@ class AgreementMixin(EmbeddingMixin):
         """
         refuse_anndata(adata)
         with as_mudata(self, adata) as mdata:
+            warn_of_unread(self, mdata)
             kinds = list(kinds_in(mdata, self.kinds))
             if len(kinds) < 2:
                 raise ScmambaError(

@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import has_obs_column, in_order_of, obs_column
-from ..._compat import mudata_of, quiet, restoring_managers, without_pulling
+from ..._compat import mudata_of, quiet, restoring_managers, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_names
@@ -81,8 +81,38 @@ def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     if kind not in found:
         raise ScmambaError(
             f"The data have no cells with {model.kinds[kind]!r} ({kind}); they have {list(found.values())}."
+            f"{_what_is_unread(model, mdata, [kind])}"
         )
     return found[kind]
+
+
+def check_reference(model: ModelBase, reference: object, kind: str) -> None:
+    """Cells of ``kind`` to search must be passed where the model's own data, as those of a query, have none."""
+    own = None if reference is not None or model.adata is None else measured_kinds(model, None)
+    if own is not None and kind not in own:
+        raise ScmambaError(
+            f"The data of this model have no cells with {kind}, only with {' and '.join(own)}: pass the cells to search, "
+            f"reference=..., such as those that the reference model was trained on."
+        )
+
+
+def warn_of_unread(model: ModelBase, mdata: MuData, but: Sequence[str] = ()) -> None:
+    """Warn of modalities that look like one of the model, other than ``but``, and have another key: nothing reads them."""
+    unread = _what_is_unread(model, mdata, [kind for kind in model.kinds if kind not in but])
+    if unread:
+        warn(unread.strip())
+
+
+def _what_is_unread(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> str:
+    """Which modalities of ``mdata`` look like those of ``kinds`` that it lacks, and what to do; empty if none does."""
+    lacking = {kind for kind in kinds if model.kinds[kind] not in mdata.mod}
+    others = {key: part for key, part in mdata.mod.items() if key not in model.kinds.values()} if lacking else {}
+    alike = {key: kind for key, part in others.items() if (kind := kind_of_modality(key, part)) in lacking}
+    return "".join(
+        f" mdata[{key!r}] looks like {kind} and is not read, as the model knows it as {model.kinds[kind]!r}: make the MuData "
+        f"with this key, or pass what SCMAMBA.prepare_query_mudata(mdata, model) returns."
+        for key, kind in alike.items()
+    )
 
 
 def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, names: pd.Index) -> np.ndarray:
@@ -127,6 +157,9 @@ def as_mudata(
                 f"None of the modalities of {argument}, {list(data.mod)}, is known to the model, which has "
                 f"{list(model.kinds.values())}: rename them, or see prepare_query_mudata."
             )
+        if data.is_view:  # scvi-tools copies it, and mudata fails at a cell that is there twice
+            for key in kinds_in(data, model.kinds).values():
+                check_names(data.mod[key], f"mdata[{key!r}]")
         if _is_slice_of_file(data):
             with restoring_managers(model), quiet("scvi"):
                 yield _in_memory(data)

@@ -15,7 +15,7 @@ from ..._columns import obs_column
 from ..._compat import scvi_constants, warn
 from ...errors import ScmambaError
 from ..inputs.kinds import kinds_in
-from .cells import as_mudata, kind_of, resolve_cells, restricted_to
+from .cells import as_mudata, kind_of, resolve_cells, restricted_to, warn_of_unread
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
 
@@ -30,7 +30,7 @@ class ClassifierMixin(EmbeddingMixin):
         adata: MuData | AnnData | None = None,
         *,
         labels_key: str | None = None,
-        unlabeled_category: str | None = None,
+        unlabeled_category: str | float | None = None,
         batch_size: int | None = None,
     ) -> None:
         """Learn labels from the joint embedding, which stays as it is.
@@ -74,6 +74,7 @@ class ClassifierMixin(EmbeddingMixin):
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
         classifiers: dict[str, dict[str, Any]] = {}
         with as_mudata(self, adata) as mdata:
+            warn_of_unread(self, mdata)
             labels = _labels(mdata, labels_key, unknown)
             kinds = list(kinds_in(mdata, self.kinds))
             for n_kinds in range(len(kinds), 0, -1):
@@ -212,7 +213,7 @@ class ClassifierMixin(EmbeddingMixin):
         return np.array([names.removeprefix("+") for names in out], dtype=object)
 
 
-def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
+def _labels(mdata: MuData, labels_key: str | None, unknown: str | float) -> pd.Series:
     """Label of each cell as text, missing where it is not known; at least two labels, each of at least two cells."""
     if labels_key is None:
         raise ScmambaError(
@@ -220,7 +221,7 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
         )
     column = obs_column(mdata, labels_key, "labels_key").astype(object)
     labels = column.where(column.notna(), None).map(str, na_action="ignore")
-    labels = labels.where(labels != str(unknown), None)
+    labels = labels.where((labels != str(unknown)) & ~_equal_numbers(column, unknown), None)
     counts = labels.value_counts()
     if len(counts) < 2:
         raise ScmambaError(
@@ -236,6 +237,16 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str) -> pd.Series:
             f"that has this column."
         )
     return labels
+
+
+def _equal_numbers(column: pd.Series, value: str | float) -> pd.Series:
+    """Which entries are the number ``value``: -1 is -1.0 in a column of floats, as one of whole numbers with gaps becomes."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return pd.Series(False, index=column.index)
+    is_number = column.map(lambda entry: isinstance(entry, numbers.Real) and not isinstance(entry, bool | np.bool_))
+    return is_number & (column == number)
 
 
 def _most_probable(found: pd.DataFrame, threshold: float) -> np.ndarray:

@@ -19,7 +19,7 @@ from .._base import ModelBase
 from ..inputs.manager import MultiModalDataset, MultiModalManager
 from ..inputs.matrices import in_parts
 from ..training.prefetch import sent_to
-from .cells import as_mudata, key_of, kind_of, resolve_cells
+from .cells import as_mudata, key_of, kind_of, resolve_cells, warn_of_unread
 
 #: Name of the joint embedding, where others are named after their modality.
 JOINT: Final = "joint"
@@ -81,7 +81,9 @@ class EmbeddingMixin(ModelBase):
             check_count("batch_size", batch_size)
         kind = None if modality is None or modality == JOINT else kind_of(self, modality)
         with as_mudata(self, adata, kind) as data:
-            if kind is not None:
+            if kind is None:
+                warn_of_unread(self, data)
+            else:
                 key_of(self, data, kind)
             mdata = self._validate_anndata(data)
             manager = self.get_anndata_manager(mdata, required=True)

@@ -14,21 +14,32 @@ from torch import Tensor
 from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
-from ...ops.csr import is_csr
+from ...ops.csr import is_csr, stored
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature
 from ..inputs.arguments import feature_positions
 from ..inputs.kinds import kinds_in
-from ..inputs.matrices import ModalityMatrix, in_parts
-from .cells import ModalityEmbedding, as_mudata, embed_modality, measured_kinds, named_or_only_kind, other_kind
+from ..inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
+from .cells import (
+    ModalityEmbedding,
+    as_mudata,
+    check_reference,
+    embed_modality,
+    measured_kinds,
+    named_or_only_kind,
+    other_kind,
+    warn_of_unread,
+)
 from .embedding import EmbeddingMixin
 from .matching import check_k
 from .retrieval import nearest_references
 
 #: What can be averaged: transforms that read each cell by itself, so that nothing has to be learned for them.
 CHOICES: Final = ("log1p", "binary", "clr", "raw")
-#: What is averaged unless the user chooses: the usual values of each kind.
+#: What is averaged unless the user chooses, or the model reads the values as they are: the usual values of each kind.
 DEFAULT_VALUES: Final = {"rna": "log1p", "atac": "binary", "protein": "clr"}
+#: Choices that negative values have not.
+OF_LOGARITHMS: Final = ("log1p", "clr")
 #: Weights are `exp(cosine / (SOFTNESS * t))`, with the temperature of matches: an average gains from more cells than the
 #: likely matches; 2 was best or within a hundredth of it on two real and two simulated sets.
 SOFTNESS: Final = 2.0
@@ -72,7 +83,8 @@ class ImputationMixin(EmbeddingMixin):
         values
             What is averaged: ``"log1p"`` (counts per 10,000, ``log(1 + x)``; default of RNA), ``"binary"`` (1 where
             something was counted, so the result is a fraction of cells; default of accessibility), ``"clr"`` (centred
-            log-ratio; default of protein) or ``"raw"`` (counts).
+            log-ratio; default of protein) or ``"raw"`` (as they are; default of what the model was made to read so,
+            ``SCMAMBA(mdata, values={"rna": "raw"})``).
         batch_size
             Cells of a minibatch; changes speed only.
 
@@ -86,7 +98,8 @@ class ImputationMixin(EmbeddingMixin):
         ------
         ScmambaError
             Features are missing, unknown or repeated; the model or the data lack the modality; there are fewer than ``k``
-            reference cells besides the cell itself; or the model is not trained.
+            reference cells besides the cell itself; ``values`` are logarithms and the reference has negative values; or the
+            model is not trained.
 
         Examples
         --------
@@ -171,17 +184,22 @@ class ImputationMixin(EmbeddingMixin):
         batch_size: int | None,
     ) -> Callable[[np.ndarray], AnnData]:
         """Function from positions of features to their imputed values; everything is checked and neighbours are found."""
-        values = DEFAULT_VALUES[kind] if values is None else values
+        if values is None:
+            values = "raw" if self.config.of_kind("values", kind) == "raw" else DEFAULT_VALUES[kind]
         if values not in CHOICES:
             raise UnknownNameError("values", values, CHOICES)
+        check_reference(self, reference, kind)
         with as_mudata(self, adata) as mdata:
             queries, temperature = self._embed_others(mdata, kind, batch_size)
             obs = mdata.obs[[]].copy()
         with as_mudata(self, reference, kind, "reference") as mdata:
             references = embed_modality(self, mdata, kind, batch_size)
-            matrix = self.get_anndata_manager(mdata, required=True).matrix(kind)
+            manager = self.get_anndata_manager(mdata, required=True)
+            matrix, known_counts = manager.matrix(kind), manager.requires_counts
             var = mdata.mod[self.kinds[kind]].var.loc[self.feature_names(kind)]
         weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
+        if values in OF_LOGARITHMS and not known_counts:
+            _check_not_negative(matrix, used, kind, values)
         transform = value_transform(values, matrix.n_features)
 
         def impute(columns: np.ndarray) -> AnnData:
@@ -192,6 +210,7 @@ class ImputationMixin(EmbeddingMixin):
 
     def _embed_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[ModalityEmbedding, float]:
         """Mean of each cell's embeddings of all modalities but ``kind``, of length 1; the temperature to match with."""
+        warn_of_unread(self, mdata, but=[kind])
         others = [other for other in kinds_in(mdata, self.kinds) if other != kind]
         if not others:
             raise ScmambaError(
@@ -231,6 +250,17 @@ def _weights(
     row_starts = np.arange(0, best.indices.size + 1, k)
     matrix = sparse.csr_matrix((weight.ravel(), column.ravel(), row_starts), shape=(len(queries.z), len(used)))
     return matrix, np.flatnonzero(references.has)[used]
+
+
+def _check_not_negative(matrix: ModalityMatrix, cells: np.ndarray, kind: str, name: str) -> None:
+    """Raise before the first block if there are values without a logarithm: their mean would be NaN."""
+    found = (float(x.min()) for block in iterate_blocks(matrix, cells) if (x := stored(block)).numel())
+    least = min(found, default=0.0)
+    if least < 0:
+        raise ScmambaError(
+            f"The reference has negative values of {kind}, such as {least:.3g}, whose logarithm values={name!r} would take. To "
+            f"average them as they are, pass values='raw'."
+        )
 
 
 def _read(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import torch
 from anndata import AnnData
 from mudata import MuData
 
@@ -46,7 +47,7 @@ class MappingMixin(FittingMixin):
         reference_model
             The model, or the folder of one that was saved or exported.
         layers
-            From kind to layer with raw counts. `None`: those of the model.
+            From kind to layer with raw counts, `None` for ``X``. Kinds that are not named are read from the layer of the model.
         genome
             Build of the coordinates. `None`: what the data say, if they do.
         min_coverage
@@ -134,7 +135,8 @@ class MappingMixin(FittingMixin):
         registry = _registry_of_training(reference)
         with quiet("scvi"):
             cls.setup_mudata(mdata, source_registry=registry, extend_categories=True, **registry[_C._SETUP_ARGS_KEY])
-        model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, config=reference.config)
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
+            model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, config=reference.config)
         _take_over(model, reference)
         model.is_query_ = not unfrozen
         model.module.to(device_of(accelerator, device)).eval()

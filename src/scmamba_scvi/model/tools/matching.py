@@ -13,7 +13,15 @@ from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
-from .cells import ModalityEmbedding, as_mudata, embed_modality, named_or_only_kind, other_kind
+from .cells import (
+    ModalityEmbedding,
+    as_mudata,
+    check_reference,
+    embed_modality,
+    named_or_only_kind,
+    other_kind,
+    warn_of_unread,
+)
 from .embedding import EmbeddingMixin
 from .retrieval import nearest_references
 
@@ -157,13 +165,20 @@ class MatchingMixin(EmbeddingMixin):
         ['query', 'rank', 'reference', 'score', 'confidence']
         """
         query_kind, reference_kind = self._kinds_to_match(adata, reference, query_modality, reference_modality)
+        check_reference(self, reference, reference_kind)
         if query_kind == reference_kind:
+            if len(self.kinds) == 2:
+                check_reference(self, reference, other_kind(self, [query_kind], "reference_modality"))
             raise ScmambaError(
                 f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
             )
         with as_mudata(self, adata, query_kind) as mdata:
+            if query_modality is None:
+                warn_of_unread(self, mdata)
             queries = embed_modality(self, mdata, query_kind, batch_size)
         with as_mudata(self, reference, reference_kind, "reference") as mdata:
+            if reference_modality is None:
+                warn_of_unread(self, mdata)
             references = embed_modality(self, mdata, reference_kind, batch_size)
         check_k(k, references, reference_kind)
         temperature, calibrated = match_temperature(self, query_kind, reference_kind)

@@ -1,6 +1,8 @@
 """New data brought to the features of a model: genes by name, peaks by name or by overlap, missing ones zero and marked."""
 
+import dataclasses
 import logging
+import numbers
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,13 +15,13 @@ from scipy import sparse
 from ..._columns import has_obs_column
 from ..._compat import mudata_of, scvi_constants, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
-from ...pp.coordinates import parse_coordinates
+from ...pp.coordinates import Coordinates, parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
 from ..inputs.checks import check_names, checked_blocks, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
-from ..inputs.kinds import kind_of_modality, kinds_in
+from ..inputs.kinds import how_to_make_mudata, kind_of_modality, kinds_in, stated_kinds
 from .cells import copy_batch, kind_of_features
 
 _C = scvi_constants()
@@ -45,10 +47,15 @@ def prepare_query(
     min_coverage: float,
 ) -> MuData:
     """MuData with the keys and features of ``model``; ``data`` stay as they are."""
-    if not 0 <= min_coverage <= 1:
-        raise ScmambaError(f"min_coverage is a fraction of the model's features, 0 to 1; got {min_coverage}.")
+    is_number = isinstance(min_coverage, numbers.Real) and not isinstance(min_coverage, bool)
+    if not is_number or not 0 <= min_coverage <= 1:
+        raise ScmambaError(f"min_coverage is a fraction of the model's features, 0 to 1; got {min_coverage!r}.")
     mdata = _query_as_mudata(model, data)
     kinds = _kinds_of(model, mdata)
+    if not kinds:
+        raise ScmambaError(
+            f"The query has no cells with {' or '.join(model.kinds)}: was it filtered by a mask that selects none?"
+        )
     setup = model.registry_[_C._SETUP_ARGS_KEY]
     build, build_of_model = build_of(mdata, kinds, genome), setup.get("genome")
     if build is not None and build_of_model is not None and build != build_of_model:
@@ -56,10 +63,12 @@ def prepare_query(
             f"The query is on {build}, the model was trained on {build_of_model}: coordinates of two builds cannot be "
             f"compared. Lift the query over to {build_of_model}, or count it there."
         )
+    if layers is not None and not isinstance(layers, Mapping):
+        raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
     for kind in layers or ():
         if kind not in kinds:
             raise UnknownNameError("kind of modality in layers", kind, kinds)
-    query_layers = setup["layers"] if layers is None else layers
+    query_layers = {**setup["layers"], **(layers or {})}
     mods, reports = {}, {}
     for kind, key in kinds.items():
         mods[model.kinds[kind]], reports[model.kinds[kind]] = _mapped(
@@ -76,10 +85,10 @@ def _mapped(
     known = pd.Index(model.feature_names(kind)).astype(str)
     stored, setup = matrix_of(source, kind, key, layer), model.registry_[_C._SETUP_ARGS_KEY]
     counts = in_memory(stored)
-    for _ in checked_blocks(counts, source, kind, key, layer, require_counts=setup["require_counts"]):
+    for _ in checked_blocks(counts, source, kind, key, layer, require_counts=setup["require_counts"], of_query=True):
         pass  # here, since the result has no other layers to name
     by_name = known.get_indexer(source.var_names)
-    target = _with_overlaps(model, by_name, source.var, key, build) if kind == "atac" else by_name
+    target = _with_overlaps(model, by_name, source, key, build) if kind == "atac" else by_name
     found = np.isin(np.arange(len(known)), target)
     _check_coverage(found, known, source.var, key, min_coverage)
     x, kept = _apply(counts, target, len(known))
@@ -97,12 +106,14 @@ def _mapped(
     }  # fmt: skip
 
 
-def _with_overlaps(model: ModelBase, by_name: np.ndarray, var: pd.DataFrame, key: str, build: str | None) -> np.ndarray:
-    """Position in the model of each peak of ``var``: that of its name, else of the peak it overlaps most, else -1.
+def _with_overlaps(model: ModelBase, by_name: np.ndarray, source: AnnData, key: str, build: str | None) -> np.ndarray:
+    """Position in the model of each peak of ``source``: that of its name, else of the peak it overlaps most, else -1.
 
-    Intervals that hardly overlap those of the model are refused; the error says which builds both may be on.
+    Features whose type is another, such as genes, which have intervals too, are found by name alone. Intervals that hardly
+    overlap those of the model are refused; the error says which builds both may be on.
     """
-    query, reference = parse_coordinates(var), model.coordinates("atac")
+    may_be_peaks = np.array([stated in ("atac", None) for stated in stated_kinds(source)])
+    query, reference = _only(parse_coordinates(source.var), may_be_peaks), model.coordinates("atac")
     if (by_name >= 0).all() or not query.placed.any() or not reference.placed.any():
         return by_name
     overlapping = best_overlaps(query, reference)
@@ -124,6 +135,12 @@ def _with_overlaps(model: ModelBase, by_name: np.ndarray, var: pd.DataFrame, key
         f"caller. The query is on {build or 'an unknown build'}, the model on {build_of_model or 'an unknown build'}. Lift "
         f"the intervals over to the model's build, or count the fragments in the model's intervals."
     )
+
+
+def _only(coordinates: Coordinates, kept: np.ndarray) -> Coordinates:
+    """The coordinates of ``kept`` features; the others have none."""
+    chrom, start, end = (np.where(kept, x, -1) for x in (coordinates.chrom, coordinates.start, coordinates.end))
+    return dataclasses.replace(coordinates, chrom=chrom, start=start, end=end)
 
 
 def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: str, min_coverage: float) -> None:
@@ -170,6 +187,9 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
         return data
     if not isinstance(data, AnnData):
         raise ScmambaError(f"A query is a MuData, or an AnnData of one modality; got {type(data).__name__}.")
+    stated = sorted({kind for kind in stated_kinds(data) if kind})
+    if len(stated) > 1:
+        raise ScmambaError(f"This AnnData holds {' and '.join(stated)}, not divided. {how_to_make_mudata(data)}")
     kind = kind_of_features(model, data) or kind_of_modality("", data)
     if kind not in model.kinds:
         raise ScmambaError(
