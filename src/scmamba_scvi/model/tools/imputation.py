@@ -17,6 +17,7 @@ from ...errors import ScmambaError, UnknownNameError
 from ...ops.csr import is_csr, stored
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature
+from ..fitting.initialization import OF_LOGARITHMS
 from ..inputs.arguments import feature_positions
 from ..inputs.kinds import kinds_in
 from ..inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
@@ -38,8 +39,6 @@ from .retrieval import nearest_references
 CHOICES: Final = ("log1p", "binary", "clr", "raw")
 #: What is averaged unless the user chooses, or the model reads the values as they are: the usual values of each kind.
 DEFAULT_VALUES: Final = {"rna": "log1p", "atac": "binary", "protein": "clr"}
-#: Choices that negative values have not.
-OF_LOGARITHMS: Final = ("log1p", "clr")
 #: Weights are `exp(cosine / (SOFTNESS * t))`, with the temperature of matches: an average gains from more cells than the
 #: likely matches; 2 was best or within a hundredth of it on two real and two simulated sets.
 SOFTNESS: Final = 2.0
