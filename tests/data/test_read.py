@@ -594,7 +594,7 @@ def test_a_file_that_is_cut_off_or_of_something_else_is_named(tmp_path, multiome
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 def test_a_zarr_of_something_else_is_named_with_the_way_to_its_table(tmp_path, multiome):
     """A SpatialData keeps an AnnData among its images."""
-    root = zarr.open_group(tmp_path / "slide.zarr", mode="w", zarr_format=2)
+    root = zarr.open_group(tmp_path / "slide.zarr", mode="w", zarr_format=anndata.settings.zarr_write_format)
     root.create_group("images")
     with pytest.raises(
         ScmambaError, match=r"slide.zarr is a zarr with \['images'\], and neither a MuData nor an AnnData"
