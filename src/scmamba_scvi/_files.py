@@ -139,7 +139,7 @@ def check_content(mdata: MuData) -> None:
     _check_slashes(mdata)
     _check_index_names(mdata)
     found = []
-    for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
+    for where, part in _named_parts(mdata):
         for name in ("obs", "var", "uns", "obsm", "varm"):
             entries = getattr(part, name)
             found += [
@@ -154,6 +154,13 @@ def check_content(mdata: MuData) -> None:
         )
 
 
+def _named_parts(mdata: MuData) -> Iterator[tuple[str, Any]]:
+    """The MuData and its modalities, as the user writes them."""
+    yield "mdata", mdata
+    for key, part in mdata.mod.items():
+        yield f"mdata[{key!r}]", part
+
+
 def _check_slashes(mdata: MuData) -> None:
     """Raise if a name has a slash: it would be written as a folder with an entry in it, and could not be read again."""
     for key in mdata.mod:
@@ -163,7 +170,7 @@ def _check_slashes(mdata: MuData) -> None:
                 f"The modality {key!r} cannot be written into a file, where a slash divides names. Name it otherwise, "
                 f"mudata.MuData({{{new!r}: mdata[{key!r}], ...}})."
             )
-    for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
+    for where, part in _named_parts(mdata):
         for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
             if found := _with_slash(f"{where}.{name}", getattr(part, name, None) or {}):  # a MuData has no layers
                 entries, key = found
@@ -175,7 +182,7 @@ def _check_slashes(mdata: MuData) -> None:
 
 def _check_index_names(mdata: MuData) -> None:
     """Raise if an index has the name of a column with other values, which would have its place in a file."""
-    for where, part in (("mdata", mdata), *((f"mdata[{key!r}]", part) for key, part in mdata.mod.items())):
+    for where, part in _named_parts(mdata):
         for name in ("obs", "var"):
             table = getattr(part, name)
             named = table.index.name

@@ -36,9 +36,10 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str] | A
 
     Returns
     -------
-    One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type, with ``_`` for a slash.
-    Counts are as the file has them, sparse float16 as float32; ``var`` has the coordinates of the file. Features of one name within a modality
-    are numbered, but for those of a file that holds a MuData, which stays as it is. Of ``raw``, each modality has its own features.
+    One modality per type of feature: ``"rna"``, ``"atac"`` and ``"protein"``, others under the name of their type, with ``_``
+    for a slash. Counts are as the file has them, sparse float16 as float32; ``var`` has the coordinates of the file. Features
+    of one name within a modality are numbered, but for those of a file that holds a MuData, which stays as it is. Of
+    ``raw``, each modality has its own features.
 
     Raises
     ------

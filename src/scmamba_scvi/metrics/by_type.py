@@ -47,8 +47,9 @@ def mixing_by_type(
     -------
     One row for each method, two modalities and type (levels ``method``, ``modalities`` such as ``"rna, atac"``, ``type``),
     with the number of ``cells`` and the mean of :func:`other_modality` over them, or of more than 25,000 cells over a sample
-    with at least 100 of each type: 0.5 is a perfect mix, below 0.25 the modalities lie apart. Neighbours are searched among all cells with both modalities, of any type. The mean of
-    few cells is uncertain. Methods without embeddings of two modalities have no rows.
+    with at least 100 of each type: 0.5 is a perfect mix, below 0.25 the modalities lie apart. Neighbours are searched among
+    all cells with both modalities, of any type. The mean of few cells is uncertain. Methods without embeddings of two
+    modalities have no rows.
 
     Raises
     ------
