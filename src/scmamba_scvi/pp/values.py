@@ -165,7 +165,7 @@ class InverseFrequency(FeatureWeighted):
 
     def _transform(self, x: Tensor) -> Tensor:
         # in place on new tensors, since memory bandwidth is the limit on a CPU
-        weights = _per_feature(x, self._fitted_weight()).masked_fill_(stored(x) == 0, 0.0)
+        weights = _per_feature(x, self._fitted_weight()).mul_(_seen(x))
         length = _row_sums(x, weights.square()).sqrt_()
         return with_values(x, weights.div_(_per_value(x, _positive(length))))
 
@@ -318,13 +318,18 @@ def _scaled_log(x: Tensor, target_sum: float, less: int = 0) -> Tensor:
 
 def _seen(x: Tensor) -> Tensor:
     """1 where what is stored of ``x`` is not zero."""
-    return (stored(x) != 0).to(x.dtype)
+    return stored(x).sign().abs_()  # a third of the time of a comparison and its conversion
 
 
 def _row_sums(x: Tensor, v: Tensor) -> Tensor:
     """Sum of ``v``, one for each stored value, over each row, ``(n,)`` for CSR, else ``(n, 1)``."""
     if not is_csr(x):
         return v.sum(1, keepdim=True)
+    if x.device.type == "cpu":  # numpy needs a third of the time, but cannot sum nothing
+        starts, sums = x.crow_indices(), v.new_zeros(x.shape[0])
+        is_filled = (starts.diff() > 0).numpy()
+        sums.numpy()[is_filled] = np.add.reduceat(v.numpy(), starts[:-1].numpy()[is_filled])
+        return sums
     # in a fixed order: scattered additions on a GPU would differ in the last digits from run to run
     return torch.segment_reduce(v, "sum", offsets=x.crow_indices().long(), initial=0.0)
 
