@@ -93,7 +93,7 @@ def measure_speed(batch_size: int = 512) -> dict[str, object]:
         step, embed, dataset = training_step(shape, preset, batch_size if preset == "small" else BASE_BATCH)
         row = {"shape": name, "preset": preset, "batch_size": batch_size if preset == "small" else BASE_BATCH}
         for what, call in (("step", step), ("embed", embed)):
-            cost = measure(call, rounds=7 if preset == "small" else 3, warmup=2 if preset == "small" else 1)
+            cost = measure(call, rounds=25 if preset == "small" else 3, warmup=5 if preset == "small" else 1)
             row |= {
                 f"{what}_ms": round(cost.step_s * 1e3, 1), f"{what}_matmul_ms": round(cost.matmul_s * 1e3, 1),
                 f"{what}_ratio": round(cost.ratio, 2), f"{what}_cells_per_s": round(row["batch_size"] / cost.step_s),
