@@ -178,6 +178,17 @@ def test_existing_outputs_are_kept_unless_overwritten(integrated, simulated):
     assert file.stat().st_mtime_ns > before
 
 
+def test_no_figure_of_an_earlier_run_stays_beside_the_results_of_another(simulated, tmp_path):
+    figure = tmp_path / "out_figures" / "integration.png"
+    figure.parent.mkdir()
+    figure.write_text("of an earlier run")
+    command = ("integrate", simulated, "-o", tmp_path / "out.h5mu", "--max-epochs", 1, "--no-umap", "--preset", "small")
+    refused = run(*command)
+    assert refused.exit_code == 2 and "integration.png" in refused.stderr and figure.exists()
+    assert run(*command, "--overwrite").exit_code == 0
+    assert [path.name for path in figure.parent.iterdir()] == ["training.png"]
+
+
 # -- bad input -------------------------------
 
 
@@ -507,6 +518,16 @@ def test_evaluate_compares_embeddings_and_says_what_it_left_out(integrated, tmp_
     ari = ("--embedding", "X_scmamba", "--metric", "ARI", "--out", tmp_path, "--overwrite")
     again = run("evaluate", integrated[0] / "out.h5mu", *ari)
     assert again.exit_code == 2 and "Nothing could be scored" in again.stderr
+
+
+def test_no_table_of_an_earlier_evaluation_stays_beside_other_scores(integrated, tmp_path):
+    table = tmp_path / "scores_by_type.csv"
+    table.write_text("of an earlier evaluation")
+    command = ("evaluate", integrated[0] / "out.h5mu", "--metric", "modality gap", "--out", tmp_path)
+    refused = run(*command)
+    assert refused.exit_code == 2 and table.name in refused.stderr and table.exists()
+    assert run(*command, "--overwrite").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "scores.png"}
 
 
 @pytest.mark.parametrize("suffix", [".h5mu", ".zarr"])

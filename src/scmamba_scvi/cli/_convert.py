@@ -9,7 +9,7 @@ from .._files import temporary_folder
 from ..errors import ScmambaError
 from ._arguments import FILES, holds_mudata, parse_files, paths_of
 from ._console import reporting, say
-from ._outputs import check_outputs
+from ._outputs import OVERWRITE, check_outputs
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -20,7 +20,7 @@ def convert(
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help=".zarr or .h5mu to write. By default FILE.zarr beside the file.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    overwrite: OVERWRITE = False,
 ) -> None:
     """Rewrite files as one MuData, .zarr or .h5mu. A zarr is fast to read a few cells from.
 

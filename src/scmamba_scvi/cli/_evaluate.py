@@ -18,7 +18,7 @@ from .._keys import OBSM_KEY, VALIDATION_KEY
 from ..errors import ScmambaError
 from ._arguments import holds_mudata, in_options, parse_pairs
 from ._console import err, out, reporting, say
-from ._outputs import check_outputs, save_figure
+from ._outputs import OVERWRITE, check_outputs, remove_earlier, save_figure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +91,7 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draws and of the clustering.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    overwrite: OVERWRITE = False,
 ) -> None:
     """Score how embeddings separate cell types, match modalities and mix batches, in a table and a figure.
 
@@ -104,8 +104,7 @@ def evaluate(
         scmamba-scvi evaluate out.h5mu --embedding PCA=X_pca -o scores
     """
     with reporting():
-        csv, png, by_type_csv = _outputs(file, prefix)
-        outputs = [csv, png] if labels_key is None else [csv, png, by_type_csv]
+        csv, png, by_type_csv = outputs = _outputs(file, prefix)
         check_outputs([file], [("--out", path) for path in outputs], overwrite)
         embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
         embeddings = embeddings or {"scmamba-scvi": OBSM_KEY}
@@ -123,6 +122,7 @@ def evaluate(
         out.print(_table(scores, lower, file.name, n_cells))
         say(ON_ALL if validation is None else ON_VALIDATION)
         _write(scores, csv)
+        remove_earlier([png, by_type_csv])
         if labels_key is not None and ("omics", "other modality") in scores:
             _report_by_type(mdata, embeddings, labels_key, chosen, by_type_csv)
         save_figure(lambda figure: pl.metrics_table(scores, figure=figure), png)

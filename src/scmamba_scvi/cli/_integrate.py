@@ -19,7 +19,7 @@ from ..config import resolve_config
 from ..errors import ScmambaError
 from ._arguments import FILES, parse_files, parse_pairs, paths_of
 from ._console import out, reporting, say
-from ._outputs import check_outputs, save_figure
+from ._outputs import OVERWRITE, check_outputs, remove_earlier, save_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def demo(
     ] = Path("demo"),
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the simulation and of the model.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    overwrite: OVERWRITE = False,
 ) -> None:
     """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
 
@@ -48,7 +48,7 @@ def demo(
     with reporting():
         check_writable(out_dir)
         file = out_dir / "integrated.h5mu"
-        outputs = [("--out", path) for path in (file, *_figure_paths(out_dir, True))]
+        outputs = [("--out", path) for path in (file, *_figure_paths(out_dir))]
         check_outputs([], outputs, overwrite or _is_of_demo(file))
         import numpy as np
 
@@ -133,7 +133,7 @@ def integrate(
     report: Annotated[
         Path | None, typer.Option(help="HTML file to write: a page about the result, which opens without a network.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    overwrite: OVERWRITE = False,
 ) -> None:
     """Integrate cells: embeddings, clusters, UMAP, figures and the trained model.
 
@@ -152,7 +152,7 @@ def integrate(
         layers = parse_pairs("--layer", layer, "KIND=LAYER", "rna=counts")
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
-        outputs = [("--out", out_file), *(("--figure-dir", path) for path in _figure_paths(figure_dir, umap))]
+        outputs = [("--out", out_file), *(("--figure-dir", path) for path in _figure_paths(figure_dir))]
         outputs += [("--report", report)] if report is not None else []
         sources = parse_files(files)
         check_outputs(paths_of(sources), outputs, overwrite, folder=("--model-dir", model_dir))
@@ -211,8 +211,8 @@ def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA
     return model
 
 
-def _figure_paths(folder: Path, integration: bool) -> list[Path]:
-    return [folder / "training.png", *([folder / "integration.png"] if integration else [])]
+def _figure_paths(folder: Path) -> tuple[Path, Path]:
+    return folder / "training.png", folder / "integration.png"
 
 
 def _write_results(
@@ -237,12 +237,12 @@ def _write_results(
             columns.append(name)
         elif integration:
             say(f"Not drawn, for too many values: {name}.")
-    drawings = (
-        lambda figure: pl.training(model, figure=figure),
-        lambda figure: pl.integration(mdata, columns, modalities=list(model.kinds.values()), figure=figure),
-    )
-    for path, draw in zip(_figure_paths(figure_dir, integration), drawings, strict=False):
-        save_figure(draw, path)
+    of_training, of_cells = _figure_paths(figure_dir)
+    remove_earlier([of_training, of_cells])
+    save_figure(lambda figure: pl.training(model, figure=figure), of_training)
+    if integration:
+        kinds = list(model.kinds.values())
+        save_figure(lambda figure: pl.integration(mdata, columns, modalities=kinds, figure=figure), of_cells)
 
 
 def _table(scores: pd.DataFrame) -> Table:

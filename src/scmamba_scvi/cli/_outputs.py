@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+import typer
 
 from .._files import atomic_write, check_folder, check_writable, unfinished_path
 from ..errors import ScmambaError
@@ -12,7 +14,10 @@ from ._console import say
 #: Bytes of a name that file systems allow.
 LONGEST_NAME = 255
 
-
+#: An option of all commands that write.
+OVERWRITE = Annotated[
+    bool, typer.Option("--overwrite", help="Replace everything that an earlier run wrote under these names.")
+]
 #: An option and the path that it names, or by default would name.
 Output: TypeAlias = tuple[str, Path]
 
@@ -22,7 +27,7 @@ def check_outputs(
 ) -> None:
     """Raise for everything that would make writing fail at the end, before the work starts.
 
-    ``outputs`` are files, ``folder`` is one that the model fills itself.
+    ``outputs`` are all files that the command may write, ``folder`` is one that the model fills itself.
     """
     files = [path for _, path in outputs]
     _check_apart(sources, outputs, [folder] if folder is not None else [])
@@ -56,6 +61,12 @@ def _check_apart(sources: Sequence[Path], files: Sequence[Output], folders: Sequ
         for other, file in files:
             if file.resolve() in output.resolve().parents:
                 raise ScmambaError(f"{option} is to lie in {file}, which {other} makes a file: give each another name.")
+
+
+def remove_earlier(paths: Sequence[Path]) -> None:
+    """Delete what an earlier run wrote: this one may write less, and a figure or table of another result must not stay."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def save_figure(draw: Callable[..., object], path: Path) -> None:
