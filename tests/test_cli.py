@@ -22,6 +22,7 @@ from scmamba_scvi import SCMAMBA, cli
 from scmamba_scvi.cli._arguments import in_options
 from scmamba_scvi.cli._console import reporting
 from scmamba_scvi.data import convert_mudata, simulate_multiome
+from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import evaluate_integration, mixing_by_type
 
 LAUNCH = [sys.executable, "-c", "from scmamba_scvi.cli import main; main()"]
@@ -291,11 +292,26 @@ def test_a_full_disk_is_said_before_training(simulated, tmp_path, monkeypatch):
         pytest.param("its column, setup_mudata(batch_key=...).", "its column, --batch-key.", id="column"),
         pytest.param("labels_key='x' and (batch_key)", "--labels-key 'x' and (--batch-key)", id="columns"),
         pytest.param("annotate_genome(mdata, gtf=..., modality=...).", "--modality rna=KEY.", id="which_genes"),
+        pytest.param("pass train(batch_size=32, n=...).", "pass train(--batch-size 32, n=...).", id="number"),
         pytest.param("contrastive_batch_size=8 is", "contrastive_batch_size=8 is", id="no_option"),
     ],
 )
 def test_advice_names_options_in_place_of_arguments(message, advice):
     assert in_options(message) == advice
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "There is no file batch_size=1/cells.h5mu. Did you mean batch_size=1/cell.h5mu?",
+        "There is no file /runs/n_latent=8/preset=small/n_latent.h5mu.",
+        "Nothing can be written into /runs/overwrite=True/genome=hg38: Read-only file system.",
+        "C:\\runs\\batch_size=1\\labels_key.csv is a folder; a file is to be written there.",
+        "Unknown column 'batch_key'. Known: 'labels_key'.",
+    ],
+)
+def test_paths_and_names_of_the_user_are_no_arguments(message):
+    assert in_options(message) == message
 
 
 def of_corrected_counts(simulated, folder):
@@ -609,6 +625,12 @@ def test_a_sign_that_the_output_cannot_show_loses_no_result(integrated, tmp_path
     sys.stdout.flush()
     assert left.value.code == 0 and (tmp_path / "s.csv").exists()
     assert b"FOSCTTM ?" in printed.getvalue()
+
+
+def test_what_is_said_is_printed_letter_by_letter(capsys):
+    with pytest.raises(typer.Exit), reporting():
+        raise ScmambaError("chr1:100:200 [red] is unknown.")
+    assert capsys.readouterr().err == "Error: chr1:100:200 [red] is unknown.\n"
 
 
 # -- Ctrl-C -------------------------------

@@ -20,6 +20,8 @@ FILES = Annotated[
         "per modality, such as rna=a.h5ad atac=b.h5ad.",
     ),
 ]
+#: Around an argument in a message: in a path or in a name of the user, the same word stays.
+BEFORE, AFTER = r"(?<![\w/\\.='\"-])", r"(?![\w/\\]|[.-]\w)"
 #: Arguments in messages of the library -> what to type instead, replaced in this order.
 REPLACEMENTS: Final = (
     (r"read\(\{'(\w+)': '([^']+)', '(\w+)': '([^']+)'\}\)", r"\1=\2 \3=\4"),
@@ -27,14 +29,14 @@ REPLACEMENTS: Final = (
     (r"(?:setup_mudata|annotate_genome)\((?:mdata, )?([^()]*)\)", r"\1"),
     (r"To use X, pass layers=\{'\w+': None\}, .* = mdata\['.*'\]\.X\.", "Leave --layer out to use X."),
     (r"X \(pass None\)", "X (leave --layer out)"),
-    (r"\brequire_counts=False", "--no-require-counts"),
-    (r"\boverwrite=True", "--overwrite"),
+    (rf"{BEFORE}require_counts=False{AFTER}", "--no-require-counts"),
+    (rf"{BEFORE}overwrite=True{AFTER}", "--overwrite"),
     (r"\blayers=\{([^}]*)\}", lambda match: _as_options("--layer", match[1], "LAYER")),
     (r"\bmodalities=\{([^}]*)\}", lambda match: _as_options("--modality", match[1], "KEY")),
-    (r"\b(genome|gtf|preset|encoder|accelerator)=", r"--\1 "),
+    (rf"{BEFORE}(genome|gtf|preset|encoder|accelerator)=(?=['.])", r"--\1 "),
     (
-        r"\b(labels_key|batch_key|batch_size|max_epochs|n_latent)\b(=\.\.\.|=)?",
-        lambda match: f"--{match[1].replace('_', '-')}{' ' * (match[2] == '=')}",
+        rf"{BEFORE}(labels_key|batch_key|batch_size|max_epochs|n_latent)(?:=\.\.\.|=('[^']*'|\d+)|(?!=)){AFTER}",
+        lambda match: f"--{match[1].replace('_', '-')}" + (f" {match[2]}" if match[2] else ""),
     ),
 )
 

@@ -15,8 +15,8 @@ from .._compat import quiet
 from ..errors import ScmambaError
 from ._arguments import in_options
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # chr1:100:200 is no emoji
+err = Console(stderr=True, emoji=False)
 
 #: Exit codes: an argument or a file cannot be used; stopped by Ctrl-C (128 + SIGINT).
 BAD_INPUT, INTERRUPTED = 2, 130
