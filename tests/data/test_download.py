@@ -124,6 +124,25 @@ def test_without_a_network_the_error_says_what_to_get_and_where_to_put_it(tmp_pa
     assert str(tmp_path / url.rpartition("/")[2].removesuffix(".gz")) in said
 
 
+@pytest.mark.parametrize("name", ["goe.h5ad", "folder", "new/folder"])
+def test_a_path_that_is_not_there_begins_no_download(file_of_geo, monkeypatch, name):
+    monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: pytest.fail("a download began"))
+    folder = file_of_geo[0].parent
+    with pytest.raises(ScmambaError, match=f"There is no file .*{name}"):
+        fetch_bone_marrow("cite", folder / name)
+    assert [path.name for path in folder.iterdir()] == ["geo.h5ad"]
+
+
+def test_a_file_that_is_packed_or_another_is_named(file_of_geo, tmp_path):
+    packed, other, cut_off = (tmp_path / name for name in ("cite.h5ad.gz", "other.h5ad", "cut_off.h5ad"))
+    packed.write_bytes(gzip.compress(file_of_geo[0].read_bytes()))
+    ad.AnnData(np.ones((3, 2))).write_h5ad(other)
+    cut_off.write_bytes(file_of_geo[0].read_bytes()[:5000])
+    for path, says in ((packed, "is compressed: gunzip it first"), (other, "not the file of GEO"), (cut_off, "damaged")):
+        with pytest.raises(ScmambaError, match=f"{path} .*{says}"):
+            fetch_bone_marrow("cite", path)
+
+
 def test_an_unknown_assay_is_named():
     with pytest.raises(UnknownNameError, match="multiome"):
         fetch_bone_marrow("multiom")

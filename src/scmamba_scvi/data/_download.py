@@ -12,8 +12,10 @@ from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
 
 from .._arguments import check_count
-from .._compat import without_pulling
+from .._compat import explained, without_pulling
+from .._files import check_is_there
 from ..errors import ScmambaError, UnknownNameError
+from ._formats import what_is_no_hdf5
 from ._read import read
 
 #: Bone marrow of the NeurIPS 2021 challenge, GEO GSE194122; no checksum is published.
@@ -39,9 +41,9 @@ def fetch_bone_marrow(
     assay
         ``"multiome"``, RNA and accessibility, a download of 2.7 GB; or ``"cite"``, RNA and proteins, 0.6 GB.
     path
-        The file, if it was downloaded by hand, or the folder to keep it in. None: the user's cache folder; where the
-        variable ``SCMAMBA_DATA`` names a folder with ``bmmc_multiome_5k`` and ``bmmc_cite_5k``, the sets of the
-        benchmarks, these are read instead.
+        The file, if it was downloaded by hand and unpacked, or a folder that is there, to keep it in. None: the user's
+        cache folder; where the variable ``SCMAMBA_DATA`` names a folder with ``bmmc_multiome_5k`` and ``bmmc_cite_5k``, the
+        sets of the benchmarks, these are read instead.
     n_cells
         So many cells, drawn at random, the same in each call; other cells are not read. None: all, about 70,000 and 90,000.
 
@@ -52,8 +54,8 @@ def fetch_bone_marrow(
     Raises
     ------
     ScmambaError
-        The file is not there and cannot be downloaded; the message says where to get it and where to put it. Or the sets
-        of the benchmarks have fewer than ``n_cells``.
+        The file cannot be downloaded; the message says where to get it and where to put it. Or ``path`` is not there, or
+        another file, or the sets of the benchmarks have fewer than ``n_cells``.
     UnknownNameError
         No such ``assay``.
 
@@ -73,7 +75,10 @@ def fetch_bone_marrow(
         of_benchmarks = Path(folder) / f"bmmc_{assay}_5k" / f"bmmc_{assay}_5k.h5mu"
         if of_benchmarks.is_file():
             return _drawn(read(of_benchmarks), n_cells, of_benchmarks)
-    with h5py.File(_downloaded(BONE_MARROW_URL.format(assay=assay), path), "r") as file:
+    downloaded = _downloaded(BONE_MARROW_URL.format(assay=assay), path)
+    if not h5py.is_hdf5(downloaded):
+        raise ScmambaError(f"{downloaded} {what_is_no_hdf5(downloaded)}.")
+    with explained(f"{downloaded} is not the file of GEO, or damaged"), h5py.File(downloaded, "r") as file:
         counts = sparse_dataset(file["layers/counts"])  # X holds normalised values
         rows: Any = slice(None)
         if n_cells is not None and n_cells < counts.shape[0]:
@@ -103,6 +108,8 @@ def _rows(n: int, n_cells: int) -> np.ndarray:
 def _downloaded(url: str, path: str | os.PathLike[str] | None) -> Path:
     """The file of ``url``, unpacked, which is downloaded where it is not there yet."""
     folder = Path(pooch.os_cache("scmamba-scvi") if path is None else path)
+    if path is not None:
+        check_is_there(folder)  # a name with a mistake must not become a folder with gigabytes
     packed = url.rpartition("/")[2]
     file = folder if folder.is_file() else folder / packed.removesuffix(".gz")
     if not file.is_file():

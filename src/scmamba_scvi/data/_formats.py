@@ -65,7 +65,7 @@ def read_file(path: Path) -> MuData | AnnData:
 def _read_hdf5(path: Path) -> MuData | AnnData:
     # HDF5 may begin later in a file, so that h5py finds the first one in an archive
     if not h5py.is_hdf5(path) or _is_tar(path):
-        raise ScmambaError(f"{path} {_what_is_no_hdf5(path)}.")
+        raise ScmambaError(f"{path} {what_is_no_hdf5(path)}.")
     check_declared_sizes(path)
     with h5py.File(path, "r") as file:
         parts, is_typed, genomes = set(file), "encoding-type" in file.attrs, genomes_of(file)
@@ -78,7 +78,7 @@ def _read_hdf5(path: Path) -> MuData | AnnData:
     raise ScmambaError(f"{path} is an HDF5 file with {sorted(parts)[:5]}, which is none of the known: {READABLE}.")
 
 
-def _what_is_no_hdf5(path: Path) -> str:
+def what_is_no_hdf5(path: Path) -> str:
     """What a file is that cannot be read as it is, and what to do."""
     if path.name.removesuffix(".gz") in ("matrix.mtx", "barcodes.tsv", *FEATURE_TABLES):
         return f"is one of three files of Cell Ranger: pass their folder, {path.parent}"
