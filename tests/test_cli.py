@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import typer
-from tenx import write_10x
+from tenx import write_10x, write_10x_folder
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
@@ -84,8 +85,8 @@ def test_two_outputs_of_one_name_are_refused(tmp_path, monkeypatch, arguments, s
 def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.zarr").mkdir()
-    assert ". is a folder: name the file that holds the embeddings" in run("evaluate", ".").stderr
-    assert ". is a folder: name the file or folder that holds counts" in run("convert", ".").stderr
+    for command, folder in itertools.product(("evaluate", "convert"), (".", "..")):
+        assert f"{folder} has no name that the output could have: name it with --out" in run(command, folder).stderr
     assert "--gtf . is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
 
 
@@ -783,6 +784,21 @@ def test_the_home_folder_is_known_behind_the_name_of_a_modality(simulated, tmp_p
     monkeypatch.setenv("USERPROFILE", str(simulated.parent))
     sources = [f"{name}=~/{simulated.name}" for name in ("rna", "atac")]
     result = run("convert", *sources, "-o", tmp_path / "m.h5mu")
+    assert result.exit_code == 0, result.output
+
+
+def test_outputs_are_named_after_the_input_whose_dots_belong_to_its_name(integrated, tmp_path):
+    convert_mudata(integrated[0] / "out.h5mu", tmp_path / "m.zarr").rename(tmp_path / "sample.v2")
+    assert run("convert", f"{tmp_path}/sample.v2/").exit_code == 0
+    assert run("evaluate", f"{tmp_path}/sample.v2/", "--metric", "FOSCTTM").exit_code == 0
+    outputs = {"sample.v2.zarr", "sample.v2_scores.csv", "sample.v2_scores.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"sample.v2", *outputs}
+
+
+def test_convert_reads_the_folder_it_is_in(tmp_path, monkeypatch):
+    write_10x_folder(tmp_path / "cells")
+    monkeypatch.chdir(tmp_path / "cells")
+    result = run("convert", ".", "-o", "../cells.h5mu")
     assert result.exit_code == 0, result.output
 
 

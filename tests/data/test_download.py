@@ -138,7 +138,11 @@ def test_a_file_that_is_packed_or_another_is_named(file_of_geo, tmp_path):
     packed.write_bytes(gzip.compress(file_of_geo[0].read_bytes()))
     ad.AnnData(np.ones((3, 2))).write_h5ad(other)
     cut_off.write_bytes(file_of_geo[0].read_bytes()[:5000])
-    for path, says in ((packed, "is compressed: gunzip it first"), (other, "not the file of GEO"), (cut_off, "damaged")):
+    for path, says in (
+        (packed, "is compressed: gunzip it first"),
+        (other, "not the file of GEO"),
+        (cut_off, "damaged"),
+    ):
         with pytest.raises(ScmambaError, match=f"{path} .*{says}"):
             fetch_bone_marrow("cite", path)
 

@@ -9,7 +9,7 @@ from .._files import temporary_folder
 from ..errors import ScmambaError
 from ._arguments import FILES, holds_mudata, parse_files, paths_of
 from ._console import reporting, say
-from ._outputs import OVERWRITE, check_outputs
+from ._outputs import OVERWRITE, check_outputs, named_after
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def convert(
     files: FILES,
     out_file: Annotated[
-        Path | None, typer.Option("--out", "-o", help=".zarr or .h5mu to write. By default FILE.zarr beside the file.")
+        Path | None,
+        typer.Option("--out", "-o", help=".zarr or .h5mu to write. By default FILE.zarr beside the first file."),
     ] = None,
     overwrite: OVERWRITE = False,
 ) -> None:
@@ -36,9 +37,7 @@ def convert(
     with reporting():
         sources = parse_files(files)
         first, *others = paths_of(sources)
-        if not first.name:  # a dot
-            raise ScmambaError(f"{first} is a folder: name the file or folder that holds counts.")
-        target = first.with_suffix(".zarr") if out_file is None else out_file
+        target = named_after(first, ".zarr") if out_file is None else out_file
         if target.suffix not in (".zarr", ".h5mu"):
             raise ScmambaError(f"--out must end in .zarr or .h5mu, got {target.name!r}.")
         is_folder = target.suffix == ".zarr"

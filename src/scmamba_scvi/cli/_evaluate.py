@@ -18,7 +18,7 @@ from .._keys import OBSM_KEY, VALIDATION_KEY
 from ..errors import ScmambaError
 from ._arguments import holds_mudata, in_options, parse_pairs
 from ._console import err, out, reporting, say
-from ._outputs import OVERWRITE, check_outputs, remove_earlier, save_figure
+from ._outputs import OVERWRITE, check_outputs, named_after, remove_earlier, save_figure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,10 +184,8 @@ def _report_by_type(mdata: MuData, embeddings: Any, labels_key: str, chosen: dic
 
 def _outputs(file: Path, out: str | None) -> tuple[Path, Path, Path]:
     """Names of the table, of the figure and of the table by type."""
-    if not file.name:  # a dot
-        raise ScmambaError(f"{file} is a folder: name the file that holds the embeddings, .h5mu.")
-    prefix = Path(out or f"{file.with_suffix('')}_scores")
-    if out is not None and (prefix.is_dir() or out.endswith((os.sep, "/"))):
+    prefix = Path(out) if out else named_after(file, "_scores")
+    if out and (prefix.is_dir() or out.endswith((os.sep, "/"))):
         prefix = prefix / "scores"
     elif prefix.suffix in (".csv", ".png"):
         prefix = prefix.with_suffix("")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
@@ -13,13 +13,21 @@ from ._console import say
 
 #: Bytes of a name that file systems allow.
 LONGEST_NAME = 255
-
+#: Endings that say the format of an input; any other dot belongs to its name.
+FORMATS: Final = (".h5mu", ".h5ad", ".zarr", ".h5", ".hdf5")
 #: An option of all commands that write.
 OVERWRITE = Annotated[
     bool, typer.Option("--overwrite", help="Replace everything that an earlier run wrote under these names.")
 ]
 #: An option and the path that it names, or by default would name.
 Output: TypeAlias = tuple[str, Path]
+
+
+def named_after(source: Path, ending: str) -> Path:
+    """Path of an output beside ``source``, by default: its name without the format, and ``ending``."""
+    if source.name in ("", ".."):
+        raise ScmambaError(f"{source} has no name that the output could have: name it with --out.")
+    return source.with_name(f"{source.stem if source.suffix in FORMATS else source.name}{ending}")
 
 
 def check_outputs(
