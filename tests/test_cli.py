@@ -90,6 +90,20 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
     assert "--gtf . is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
 
 
+def test_an_output_that_cannot_be_written_is_answered_with_its_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.zarr").mkdir()
+    (tmp_path / "file").touch()
+    assert "Not a directory. Choose another folder with --out." in run("convert", "in.zarr", "-o", "file/a.zarr").stderr
+    command = ("integrate", "in.zarr", "--out", "o.h5mu")
+    assert "Choose another folder with --report." in run(*command, "--report", "file/r.html").stderr
+    assert (
+        "the shell replaces ~ only after a space, --out ~/a.zarr" in run("convert", "in.zarr", "--out=~/a.zarr").stderr
+    )
+    assert "--out must end in .h5mu, got ''" in run("integrate", "in.zarr", "--out", "").stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"in.zarr", "file"}
+
+
 # -- what integrate writes -------------------------------
 
 
@@ -614,6 +628,7 @@ def test_validation_cells_are_those_marked_true_however_the_mark_is_kept(integra
 def test_evaluate_needs_an_embedding(simulated, tmp_path):
     result = run("evaluate", simulated, "--labels-key", "cell_type", "--out", tmp_path / "s")
     assert result.exit_code == 2 and "Unknown key of obsm 'X_scmamba'" in result.stderr
+    assert "integrate writes X_scmamba: run it first" in result.stderr
 
 
 def test_a_sign_that_the_output_cannot_show_loses_no_result(integrated, tmp_path, monkeypatch):
@@ -659,6 +674,7 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
     guard.cancel()
     assert process.returncode == 130, seen[-500:] + rest
     assert "Interrupted" in rest and "Traceback" not in rest
+    assert f"the best weights so far are in {tmp_path / 'out_model'}, nothing else was written." in rest
     assert (tmp_path / "out_model").is_dir() and not (tmp_path / "out.h5mu").exists()
 
 

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi._files import atomic_write, check_content, remove_unfinished
+from scmamba_scvi.data import open_mudata, read
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.workflow import write_mudata
 
@@ -50,6 +51,14 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_unfinished(tmp_path / "last.ckpt")
     assert sorted(os.listdir(tmp_path)) == [".last.notes.ckpt", ".other.4711.ckpt", "last.ckpt"]
+
+
+def test_a_file_of_somebody_else_is_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "cells.h5mu").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # no permission keeps root from reading
+    for use in (read, open_mudata):
+        with pytest.raises(ScmambaError, match="may not be read by you"):
+            use(tmp_path / "cells.h5mu")
 
 
 def test_columns_of_features_that_share_a_name_are_tried_without_a_warning(mdata):

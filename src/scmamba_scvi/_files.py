@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 
 
 def check_is_there(path: Path, typed: str = "") -> None:
-    """Raise, with a name that is like it, if there is no such file or folder; ``typed`` is text that may also be meant as one."""
+    """Raise if there is no such file or folder, with a name that is like it, or if it may not be read.
+
+    ``typed`` is text that may also be meant as one.
+    """
     if path.exists():
+        if not os.access(path, os.R_OK):
+            raise ScmambaError(f"{path} may not be read by you: ask its owner for the permission.")
         return
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, beside, n=1)

@@ -281,8 +281,8 @@ def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mappin
     if folder is not None:
         model.save(os.fspath(folder), overwrite=overwrite)
     if model.training_summary_["interrupted"]:
-        kept = "nothing was kept" if folder is None else f"the best weights so far are in {folder}"
-        raise KeyboardInterrupt(f"Training was stopped: {kept}, mdata is as it was.")
+        kept = "nothing" if folder is None else f"the best weights so far are in {folder}, nothing else"
+        raise KeyboardInterrupt(f"Training was stopped: {kept} was written.")
 
 
 def _write_clusters(mdata: MuData, seed: int) -> None:

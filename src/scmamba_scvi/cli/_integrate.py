@@ -146,12 +146,12 @@ def integrate(
         scmamba-scvi integrate rna=a.h5ad atac=b.h5ad -o out.h5mu
     """
     with reporting():
+        if out_file.suffix != ".h5mu":
+            raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
         model_dir = model_dir or out_file.with_name(f"{out_file.stem}_model")
         figure_dir = figure_dir or out_file.with_name(f"{out_file.stem}_figures")
         modalities = parse_pairs("--modality", modality, "KIND=KEY", "rna=gex")
         layers = parse_pairs("--layer", layer, "KIND=LAYER", "rna=counts")
-        if out_file.suffix != ".h5mu":
-            raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
         outputs = [("--out", out_file), *(("--figure-dir", path) for path in _figure_paths(figure_dir))]
         outputs += [("--report", report)] if report is not None else []
         sources = parse_files(files)

@@ -38,7 +38,8 @@ def check_outputs(
     ``outputs`` are all files that the command may write, ``folder`` is one that the model fills itself.
     """
     files = [path for _, path in outputs]
-    _check_apart(sources, outputs, [folder] if folder is not None else [])
+    folders = [folder] if folder is not None else []
+    _check_apart(sources, outputs, folders)
     for file in files:
         if file.is_dir():
             raise ScmambaError(f"{file} is a folder; a file is to be written there.")
@@ -47,10 +48,15 @@ def check_outputs(
     existing = [str(file) for file in files if file.exists()]
     if existing and not overwrite:
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
+    for option, path in (*outputs, *folders):
+        if path.parts[:1] == ("~",):
+            raise ScmambaError(f"{option}={path}: the shell replaces ~ only after a space, {option} {path}.")
+        try:
+            check_writable(path.parent)
+        except ScmambaError as error:
+            raise ScmambaError(f"{error} Choose another folder with {option}.") from error
     if folder is not None:
         check_folder(folder[1], overwrite)
-    for parent in {path.parent for _, path in (*outputs, *([folder] if folder is not None else []))}:
-        check_writable(parent)
 
 
 def _check_apart(sources: Sequence[Path], files: Sequence[Output], folders: Sequence[Output]) -> None:

@@ -121,7 +121,8 @@ def _parts(data: Any, embeddings: Embeddings | None) -> dict[Key, Embedding]:
             holders, key = {JOINT: data, **getattr(data, "mod", {})}, parts
             parts = {part: key for part, holder in holders.items() if key in _keys(holder)}
             if not parts:
-                raise UnknownNameError("key of obsm", key, _keys(*holders.values()))
+                advice = f"integrate writes {key}: run it first, or name another embedding." if key == OBSM_KEY else ""
+                raise UnknownNameError("key of obsm", key, _keys(*holders.values()), advice)
         elif not isinstance(parts, Mapping):
             parts = {JOINT: parts}
         if not parts:
