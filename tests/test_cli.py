@@ -659,6 +659,14 @@ def test_ctrl_c_exits_with_130_and_a_line(capsys):
     assert "Interrupted" in capsys.readouterr().err
 
 
+def test_ctrl_c_after_training_says_where_the_model_is(simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr("scanpy.tl.umap", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    result = run("integrate", simulated, "-o", tmp_path / "out.h5mu", "--max-epochs", 1, "--encoder", "linear")
+    assert result.exit_code == 130 and "Interrupted" in result.stderr
+    assert f"Wrote the model into {tmp_path / 'out_model'}." in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["out_model"]
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_path):
     command = [*LAUNCH, "integrate", simulated, "--out", tmp_path / "out.h5mu", "--max-epochs", "100000"]

@@ -280,6 +280,7 @@ def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mappin
     model.train(**options)
     if folder is not None:
         model.save(os.fspath(folder), overwrite=overwrite)
+        logger.info("Wrote the model into %s.", folder)  # now, as clusters and UMAP may be interrupted
     if model.training_summary_["interrupted"]:
         kept = "nothing" if folder is None else f"the best weights so far are in {folder}, nothing else"
         raise KeyboardInterrupt(f"Training was stopped: {kept} was written.")
