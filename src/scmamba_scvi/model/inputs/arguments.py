@@ -10,11 +10,11 @@ import pandas as pd
 from ...errors import ScmambaError, UnknownNameError
 
 
-def check_fraction(name: str, value: Any, *, zero: bool) -> None:
-    """A fraction of the cells: above 0 and at most 1; with ``zero``, 0 is allowed too."""
+def check_fraction(name: str, value: Any, what: str = "a fraction of the cells", *, zero: bool = True) -> None:
+    """A number from 0 to 1, which errors call ``what``; without ``zero``, 0 is refused."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
-        raise ScmambaError(f"{name} is a fraction of the cells, between 0 and 1; got {value!r}.")
+        raise ScmambaError(f"{name} is {what}, between 0 and 1; got {value!r}.")
 
 
 def feature_positions(known: np.ndarray, names: Sequence[str] | str, what: str, argument: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from scvi import settings
 from ..._columns import obs_column
 from ..._compat import scvi_constants, warn
 from ...errors import ScmambaError
+from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to, warn_of_unread
 from .embedding import JOINT, EmbeddingMixin
@@ -138,8 +139,7 @@ class ClassifierMixin(EmbeddingMixin):
         """
         if self.classifier_ is None:
             raise ScmambaError("There is no classifier yet: model.train_classifier(labels_key=...) makes one.")
-        if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
-            raise ScmambaError(f"threshold is a probability, 0 to 1; got {threshold!r}.")
+        check_fraction("threshold", threshold, "a probability")
         classifiers = {
             key: LinearClassifier.from_dict(values) for key, values in self.classifier_["by_modalities"].items()
         }

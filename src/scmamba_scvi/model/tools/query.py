@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import numbers
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from ...errors import ScmambaError, UnknownNameError
 from ...pp.coordinates import Coordinates, parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
+from ..inputs.arguments import check_fraction
 from ..inputs.checks import check_names, checked_blocks, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
@@ -47,9 +47,7 @@ def prepare_query(
     min_coverage: float,
 ) -> MuData:
     """MuData with the keys and features of ``model``; ``data`` stay as they are."""
-    is_number = isinstance(min_coverage, numbers.Real) and not isinstance(min_coverage, bool)
-    if not is_number or not 0 <= min_coverage <= 1:
-        raise ScmambaError(f"min_coverage is a fraction of the model's features, 0 to 1; got {min_coverage!r}.")
+    check_fraction("min_coverage", min_coverage, "a fraction of the model's features")
     mdata = _query_as_mudata(model, data)
     kinds = _kinds_of(model, mdata)
     if not kinds:

@@ -124,7 +124,7 @@ def check_training(
     if train_size is not None:
         check_fraction("train_size", train_size, zero=False)
     if validation_size is not None:
-        check_fraction("validation_size", validation_size, zero=True)
+        check_fraction("validation_size", validation_size)
         default = "" if train_size is not None else " (the default)"
         fraction = TRAIN_SIZE if train_size is None else train_size
         if fraction + validation_size > 1 + 1e-9:
