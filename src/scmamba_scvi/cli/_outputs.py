@@ -18,25 +18,21 @@ Output: TypeAlias = tuple[str, Path]
 
 
 def check_outputs(
-    sources: Sequence[Path], outputs: Sequence[Output], overwrite: bool, folder: Output | None = None
+    sources: Sequence[Path], files: Sequence[Output], overwrite: bool, folders: Sequence[Output] = ()
 ) -> None:
-    """Raise for everything that would make writing fail at the end, before the work starts.
-
-    ``outputs`` are files, ``folder`` is one that the model fills itself.
-    """
-    files = [path for _, path in outputs]
-    _check_apart(sources, outputs, [folder] if folder is not None else [])
-    for file in files:
+    """Raise for everything that would make writing ``files`` and ``folders`` fail at the end, before the work starts."""
+    _check_apart(sources, files, folders)
+    for _, file in files:
         if file.is_dir():
             raise ScmambaError(f"{file} is a folder; a file is to be written there.")
         if len(os.fsencode(unfinished_path(file).name)) > LONGEST_NAME:
             raise ScmambaError(f"The name {file.name} is too long for a file.")
-    existing = [str(file) for file in files if file.exists()]
+    existing = [str(file) for _, file in files if file.exists()]
     if existing and not overwrite:
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
-    if folder is not None:
-        check_folder(folder[1], overwrite)
-    for parent in {path.parent for _, path in (*outputs, *([folder] if folder is not None else []))}:
+    for _, folder in folders:
+        check_folder(folder, overwrite)
+    for parent in {path.parent for _, path in (*files, *folders)}:
         check_writable(parent)
 
 
