@@ -12,6 +12,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
+from .._arguments import listed
 from .._keys import FEATURE_TYPES, KINDS, kind_of_type
 from ..errors import ScmambaError
 
@@ -110,10 +111,8 @@ def _types_of_raw(var: pd.DataFrame, types: pd.Series) -> pd.Series | None:
     return None
 
 
-def _listed(values: Sequence[str], n: int = 6) -> str:
-    return ", ".join(repr(value) for value in values[:n]) + (
-        f" and {len(values) - n} others" if len(values) > n else ""
-    )
+def _listed(values: Sequence[str]) -> str:
+    return listed([*map(repr, values)], 6)
 
 
 def _names_proteins(key: str) -> bool:
