@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..._compat import device_of, explained, limited_threads, quiet_lightning, warn
-from ...config import TrainConfig, check_names
+from ...config import TrainConfig, check_option_names
 from ...errors import ScmambaError
 from ..fitting.mixin import FittingMixin
 from ..inputs.sampling import modalities_of
@@ -154,7 +154,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             counts, train_size, validation_size, shuffle_set_split, plan_kwargs, datasplitter_kwargs, checkpoint_dir,
             early_stopping_monitor, precision, trainer_kwargs, known=names_of(self.train),
         )  # fmt: skip
-        check_names("training option", plan_kwargs or {}, TrainConfig)
+        check_option_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):
