@@ -22,7 +22,7 @@ from ._files import check_content, check_folder, check_result, check_space, writ
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
 from .metrics import leiden_ari_nmi, true_match_ranks
-from .metrics.graph import neighbor_graph
+from .metrics.graph import leiden, neighbor_graph
 from .model.inputs.kinds import kinds_in
 
 if TYPE_CHECKING:
@@ -287,13 +287,9 @@ def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mappin
 
 def _write_clusters(mdata: MuData, seed: int) -> None:
     """Leiden clusters of the joint embedding, missing for cells without one, as those of a modality that is not the model's."""
-    import scanpy as sc
-
     embedding = mdata.obsm[OBSM_KEY]
     usable = np.isfinite(embedding).all(axis=1)
-    cells = _graph(embedding[usable], seed)
-    sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
-    mdata.obs[CLUSTER_KEY] = cells.obs["leiden"].set_axis(mdata.obs_names[usable])
+    mdata.obs[CLUSTER_KEY] = leiden(_graph(embedding[usable], seed), seed).set_axis(mdata.obs_names[usable])
 
 
 def _write_umap(parts: Sequence[MuData | AnnData], seed: int) -> None:
