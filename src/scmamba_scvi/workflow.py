@@ -101,18 +101,7 @@ def integrate(
     """
     from .model import SCMAMBA
 
-    check_count("seed", seed, 0)
-    if seed > MAX_SEED:
-        raise ScmambaError(f"seed must be at most {MAX_SEED}, got {seed}.")
-    for name in sorted({"n_latent", "preset"} & set(model_kwargs or ())):
-        raise ScmambaError(
-            f"{name} is an argument of integrate: pass integrate(mdata, {name}=...), not in model_kwargs."
-        )
-    for argument, column in (("labels_key", labels_key), ("batch_key", batch_key)):
-        if column in (CLUSTER_KEY, VALIDATION_KEY):
-            raise ScmambaError(
-                f"{argument}={column!r} names a column that integrate replaces: copy it under another name first."
-            )
+    _check_arguments(seed, {"labels_key": labels_key, "batch_key": batch_key}, model_kwargs or {})
     device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
     folder = None if model_dir is None else Path(model_dir)
     if folder is not None:
@@ -271,6 +260,22 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
         raise ScmambaError(f"The name of the file must end in .h5mu, got {Path(path).name!r}.")
     check_result(mdata, Path(path).parent)
     write_h5mu(mdata, Path(path))
+
+
+def _check_arguments(seed: int, columns: Mapping[str, str | None], model_kwargs: Mapping[str, Any]) -> None:
+    """Those of `integrate` that nothing which it calls checks."""
+    check_count("seed", seed, 0)
+    if seed > MAX_SEED:
+        raise ScmambaError(f"seed must be at most {MAX_SEED}, got {seed}.")
+    for name in sorted({"n_latent", "preset"} & set(model_kwargs)):
+        raise ScmambaError(
+            f"{name} is an argument of integrate: pass integrate(mdata, {name}=...), not in model_kwargs."
+        )
+    for argument, column in columns.items():
+        if column in (CLUSTER_KEY, VALIDATION_KEY):
+            raise ScmambaError(
+                f"{argument}={column!r} names a column that integrate replaces: copy it under another name first."
+            )
 
 
 def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mapping[str, Any]) -> None:
