@@ -1,7 +1,6 @@
 """Private names of other packages are still where `_compat` looks for them, and its helpers keep their word."""
 
 import logging
-import re
 import warnings
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 
-from scmamba_scvi import SCMAMBA, _compat
+from scmamba_scvi import _compat
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
@@ -20,25 +19,6 @@ def test_private_names_of_scvi_tools_exist():
     for name in ("_FIELD_REGISTRIES_KEY", "_STATE_REGISTRY_KEY", "_DATA_REGISTRY_KEY", "_SUMMARY_STATS_KEY",
                  "_SETUP_ARGS_KEY", "_SETUP_METHOD_NAME", "_MODEL_NAME_KEY", "_SCVI_VERSION_KEY", "_SCVI_UUID_KEY"):  # fmt: skip
         assert isinstance(getattr(constants, name), str)
-
-
-def test_the_page_of_train_names_the_devices_that_it_runs_on():
-    def train():
-        """Train.
-
-        Parameters
-        ----------
-        %(param_accelerator)s
-        %(param_devices)s
-        precision
-            100 % of it.
-        """
-
-    text = _compat.devices_docstring()(train).__doc__
-    assert text.startswith('Train.\n\nParameters\n----------\naccelerator\n    ``"cpu"``')
-    assert "\ndevices\n    How many" in text and text.endswith("\nprecision\n    100 % of it.")
-    for page in (text, SCMAMBA.train.__doc__):
-        assert not {"tpu", "ipu", "hpu", "mps"} & {*re.findall(r"\w+", page)} and "%(" not in page
 
 
 def test_quiet_puts_levels_back():

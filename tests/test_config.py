@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from scmamba_scvi.config import PRESETS, ModelConfig, TrainConfig, check_names, name_of_preset, resolve_config
+from scmamba_scvi.config import PRESETS, ModelConfig, TrainConfig, check_option_names, name_of_preset, resolve_config
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
@@ -52,7 +52,7 @@ def test_naming_one_kind_keeps_the_others():
         pytest.param(lambda: resolve_config("tiny"), "Unknown preset 'tiny'.*Known: 'auto', 'small'", id="preset"),
         pytest.param(lambda: resolve_config("small", n_latents=3), "Did you mean 'n_latent'", id="option"),
         pytest.param(
-            lambda: check_names("training option", ["rate"], TrainConfig),
+            lambda: check_option_names("training option", ["rate"], TrainConfig),
             "Unknown training option 'rate'",
             id="training option",
         ),

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import inspect
 import logging
 import pickle
 import re
@@ -11,11 +10,11 @@ import warnings
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 from .errors import ScmambaError
 
@@ -71,28 +70,6 @@ def _allowing_shared_names(modalities: Mapping[str, Any]) -> Iterator[None]:
         if all(part.var_names.is_unique for part in modalities.values()):
             warnings.filterwarnings("ignore", "var_names are not unique", UserWarning)
         yield
-
-
-#: What `devices_docstring` fills in: scvi-tools' text, under the same names, lists accelerators that this package does not run on.
-DEVICES_DOCSTRINGS: Final = {
-    "param_accelerator": """accelerator
-    ``"cpu"``, ``"gpu"`` (CUDA), or ``"auto"``: a GPU if there is one.""",
-    "param_devices": """devices
-    How many of them, or a list of their numbers such as ``[1]``; -1 is all, ``"auto"`` one.""",
-}
-
-
-def devices_docstring() -> Callable[[Callable], Callable]:
-    """Decorator that fills a description of accelerators and devices into a docstring, as scvi-tools' own does."""
-
-    def fill(function: Callable) -> Callable:
-        text = inspect.cleandoc(function.__doc__ or "")
-        for name, parameter in DEVICES_DOCSTRINGS.items():
-            text = text.replace(f"%({name})s", parameter)
-        function.__doc__ = text
-        return function
-
-    return fill
 
 
 def device_of(accelerator: str, devices: int | list[int] | str) -> Any:

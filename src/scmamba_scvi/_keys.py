@@ -50,6 +50,11 @@ def kind_of_key(key: str) -> Kind | None:
     return next((kind for kind, names in MODALITY_NAMES.items() if _joined(key) in names), None)
 
 
+def kind_of_type(name: str) -> Kind | None:
+    """Kind that a type of features, as ``var`` names it, stands for; `None` if it is not known."""
+    return FEATURE_TYPES.get(name) or kind_of_key(name) or TYPES_IN_WORDS.get(name.lower())
+
+
 def is_of_no_kind(key: str) -> bool:
     """Whether the modality with this key, or this type of features, is known and no model takes it."""
     return _joined(key) in OTHER_NAMES

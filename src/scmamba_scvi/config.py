@@ -309,7 +309,7 @@ def resolve_config(preset: str, **overrides: Any) -> ModelConfig:
     preset = name_of_preset(preset)
     if preset not in PRESETS:
         raise UnknownNameError("preset", preset, ["auto", *PRESETS])
-    check_names("model option", overrides, ModelConfig)
+    check_option_names("model option", overrides, ModelConfig)
     config = ModelConfig(**PRESETS[preset])
     for name, value in overrides.items():
         default = getattr(config, name)
@@ -326,7 +326,7 @@ def _holds_initialization(config: ModelConfig, overrides: Mapping[str, Any]) -> 
     return bool(chosen["spectral"] and chosen["linear_branch"]) and isinstance(chosen["n_latent"], numbers.Integral)
 
 
-def check_names(what: str, names: Iterable[str], config_class: type[ModelConfig | TrainConfig]) -> None:
+def check_option_names(what: str, names: Iterable[str], config_class: type[ModelConfig | TrainConfig]) -> None:
     """Answer a name that is no option of this configuration with the known ones."""
     known = [field.name for field in dataclasses.fields(config_class)]
     for name in names:

@@ -22,7 +22,7 @@ from ._files import check_content, check_folder, check_result, check_space, writ
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError
 from .metrics import leiden_ari_nmi, true_match_ranks
-from .metrics.graph import neighbor_graph
+from .metrics.graph import leiden, neighbor_graph
 from .model.inputs.kinds import kinds_in
 
 if TYPE_CHECKING:
@@ -101,18 +101,7 @@ def integrate(
     """
     from .model import SCMAMBA
 
-    check_count("seed", seed, 0)
-    if seed > MAX_SEED:
-        raise ScmambaError(f"seed must be at most {MAX_SEED}, got {seed}.")
-    for name in sorted({"n_latent", "preset"} & set(model_kwargs or ())):
-        raise ScmambaError(
-            f"{name} is an argument of integrate: pass integrate(mdata, {name}=...), not in model_kwargs."
-        )
-    for argument, column in (("labels_key", labels_key), ("batch_key", batch_key)):
-        if column in (CLUSTER_KEY, VALIDATION_KEY):
-            raise ScmambaError(
-                f"{argument}={column!r} names a column that integrate replaces: copy it under another name first."
-            )
+    _check_arguments(seed, {"labels_key": labels_key, "batch_key": batch_key}, model_kwargs or {})
     device_of(train_kwargs.get("accelerator", "auto"), train_kwargs.get("devices", "auto"))  # raises if it is not there
     folder = None if model_dir is None else Path(model_dir)
     if folder is not None:
@@ -273,6 +262,22 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     write_h5mu(mdata, Path(path))
 
 
+def _check_arguments(seed: int, columns: Mapping[str, str | None], model_kwargs: Mapping[str, Any]) -> None:
+    """Those of `integrate` that nothing which it calls checks."""
+    check_count("seed", seed, 0)
+    if seed > MAX_SEED:
+        raise ScmambaError(f"seed must be at most {MAX_SEED}, got {seed}.")
+    for name in sorted({"n_latent", "preset"} & set(model_kwargs)):
+        raise ScmambaError(
+            f"{name} is an argument of integrate: pass integrate(mdata, {name}=...), not in model_kwargs."
+        )
+    for argument, column in columns.items():
+        if column in (CLUSTER_KEY, VALIDATION_KEY):
+            raise ScmambaError(
+                f"{argument}={column!r} names a column that integrate replaces: copy it under another name first."
+            )
+
+
 def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mapping[str, Any]) -> None:
     """Train and, with a ``folder``, save; Ctrl-C in training is raised again, once the model is saved."""
     if folder is not None:
@@ -288,13 +293,9 @@ def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mappin
 
 def _write_clusters(mdata: MuData, seed: int) -> None:
     """Leiden clusters of the joint embedding, missing for cells without one, as those of a modality that is not the model's."""
-    import scanpy as sc
-
     embedding = mdata.obsm[OBSM_KEY]
     usable = np.isfinite(embedding).all(axis=1)
-    cells = _graph(embedding[usable], seed)
-    sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
-    mdata.obs[CLUSTER_KEY] = cells.obs["leiden"].set_axis(mdata.obs_names[usable])
+    mdata.obs[CLUSTER_KEY] = leiden(_graph(embedding[usable], seed), seed).set_axis(mdata.obs_names[usable])
 
 
 def _write_umap(parts: Sequence[MuData | AnnData], seed: int) -> None:

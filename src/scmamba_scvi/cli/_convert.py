@@ -41,8 +41,8 @@ def convert(
         if target.suffix not in (".zarr", ".h5mu"):
             raise ScmambaError(f"--out must end in .zarr or .h5mu, got {target.name!r}.")
         is_folder = target.suffix == ".zarr"
-        output = ("--out", target)
-        check_outputs([first, *others], [] if is_folder else [output], overwrite, folder=output if is_folder else None)
+        written = [("--out", target)]
+        check_outputs([first, *others], [] if is_folder else written, overwrite, folders=written if is_folder else [])
 
         from ..data import convert_mudata, read
         from ..workflow import write_mudata

@@ -14,9 +14,9 @@ from rich.table import Table
 from .._arguments import MAX_SEED
 from .._compat import warn
 from .._files import atomic_write
-from .._keys import OBSM_KEY, VALIDATION_KEY
+from .._keys import VALIDATION_KEY
 from ..errors import ScmambaError
-from ._arguments import holds_mudata, in_options, parse_pairs
+from ._arguments import holds_mudata, parse_pairs
 from ._console import err, out, reporting, say
 from ._outputs import OVERWRITE, check_outputs, named_after, remove_earlier, save_figure
 
@@ -107,7 +107,6 @@ def evaluate(
         csv, png, by_type_csv = outputs = _outputs(file, prefix)
         check_outputs([file], [("--out", path) for path in outputs], overwrite)
         embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
-        embeddings = embeddings or {"scmamba-scvi": OBSM_KEY}
 
         from .. import pl
         from ..data import open_mudata, read
@@ -175,7 +174,7 @@ def _report_by_type(mdata: MuData, embeddings: Any, labels_key: str, chosen: dic
     try:
         by_type = mixing_by_type(mdata, embeddings, labels_key=labels_key, **chosen)
     except ScmambaError as error:  # none of these cells has a type; the other scores are there
-        say(in_options(str(error)), "[yellow]Note:[/yellow] ", err)
+        warn(str(error))
         return
     out.print(_table_by_type(by_type))
     say(BY_TYPE)

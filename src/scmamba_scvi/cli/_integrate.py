@@ -155,7 +155,7 @@ def integrate(
         outputs = [("--out", out_file), *(("--figure-dir", path) for path in _figure_paths(figure_dir))]
         outputs += [("--report", report)] if report is not None else []
         sources = parse_files(files)
-        check_outputs(paths_of(sources), outputs, overwrite, folder=("--model-dir", model_dir))
+        check_outputs(paths_of(sources), outputs, overwrite, folders=[("--model-dir", model_dir)])
         if gtf is not None:
             check_is_there(gtf)
             if gtf.is_dir():

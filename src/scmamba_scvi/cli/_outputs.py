@@ -31,32 +31,30 @@ def named_after(source: Path, ending: str) -> Path:
 
 
 def check_outputs(
-    sources: Sequence[Path], outputs: Sequence[Output], overwrite: bool, folder: Output | None = None
+    sources: Sequence[Path], files: Sequence[Output], overwrite: bool, folders: Sequence[Output] = ()
 ) -> None:
     """Raise for everything that would make writing fail at the end, before the work starts.
 
-    ``outputs`` are all files that the command may write, ``folder`` is one that the model fills itself.
+    ``files`` are all that the command may write, ``folders`` those that the model fills itself.
     """
-    files = [path for _, path in outputs]
-    folders = [folder] if folder is not None else []
-    _check_apart(sources, outputs, folders)
-    for file in files:
+    _check_apart(sources, files, folders)
+    for _, file in files:
         if file.is_dir():
             raise ScmambaError(f"{file} is a folder; a file is to be written there.")
         if len(os.fsencode(unfinished_path(file).name)) > LONGEST_NAME:
             raise ScmambaError(f"The name {file.name} is too long for a file.")
-    existing = [str(file) for file in files if file.exists()]
+    existing = [str(file) for _, file in files if file.exists()]
     if existing and not overwrite:
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
-    for option, path in (*outputs, *folders):
+    for option, path in (*files, *folders):
         if path.parts[:1] == ("~",):
             raise ScmambaError(f"{option}={path}: the shell replaces ~ only after a space, {option} {path}.")
         try:
             check_writable(path.parent)
         except ScmambaError as error:
             raise ScmambaError(f"{error} Choose another folder with {option}.") from error
-    if folder is not None:
-        check_folder(folder[1], overwrite)
+    for _, folder in folders:
+        check_folder(folder, overwrite)
 
 
 def _check_apart(sources: Sequence[Path], files: Sequence[Output], folders: Sequence[Output]) -> None:

@@ -37,11 +37,10 @@ ELSEWHERE: Final = {
     ),
     ".qs": ("an R object", "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData"),
     ".h5seurat": ("SeuratDisk's format", "in R, load it with LoadH5Seurat and write a MuData with MuDataSeurat's WriteH5MU"),
-    "fragments.tsv.gz": (
+    "fragments.tsv": (
         "fragments, not counts",
         "count them in peaks first, with SnapATAC2 (make_peak_matrix), muon (atac.tl.count_fragments_features) or Signac",
     ),
-    "fragments.tsv": ("fragments, not counts", "count them in peaks first, with SnapATAC2, muon or Signac"),
     ".loom": ("a loom file", "anndata.io.read_loom reads it; put each modality into mudata.MuData({'rna': ..., 'atac': ...})"),
 }  # fmt: skip
 
@@ -50,7 +49,7 @@ def read_file(path: Path) -> MuData | AnnData:
     """What one path holds, read by the package whose format it is."""
     check_is_there(path)
     for ending, (what, way) in ELSEWHERE.items():
-        if path.name.lower().endswith(ending):
+        if path.name.lower().removesuffix(".gz").endswith(ending):
             raise ScmambaError(f"{path} is {what}, which is not read here: {way}.")
     try:
         return _read_folder(path) if path.is_dir() else _read_hdf5(path)

@@ -16,12 +16,11 @@ from anndata import AnnData, OldFormatWarning
 from anndata.experimental import IOSpec, read_dispatched
 from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
-from scipy import sparse
 
-from .._compat import explained, for_scipy, mudata_of, without_pulling
+from .._compat import explained, mudata_of, without_pulling
 from .._files import check_is_there, temporary_folder
 from ..errors import ScmambaError
-from ._row_blocks import is_sparse, row_blocks, write_rows
+from ._row_blocks import is_sparse, read_sparse, row_blocks, write_rows
 
 #: Parts of a MuData beside its modalities.
 SHARED = ("obs", "var", "obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")
@@ -61,10 +60,7 @@ def read_whole(path: Path) -> MuData | AnnData:
     """What a MuData or an AnnData in a file holds, in memory; sparse matrices of float16, which scipy lacks, become float32."""
 
     def read_part(read: Callable, name: str, part: Any, *, iospec: IOSpec) -> Any:
-        if not is_sparse(part) or part["data"].dtype != np.float16:
-            return read(part)
-        values, *rest = (part[array][...] for array in ("data", "indices", "indptr"))
-        return getattr(sparse, iospec.encoding_type)((for_scipy(values), *rest), shape=tuple(part.attrs["shape"]))
+        return read_sparse(part) if is_sparse(part) and part["data"].dtype == np.float16 else read(part)
 
     def read_modality(group: Any) -> AnnData:
         if "encoding-type" in group.attrs:

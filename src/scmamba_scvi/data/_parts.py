@@ -12,7 +12,8 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from .._keys import FEATURE_TYPES, KINDS, TYPES_IN_WORDS, kind_of_key
+from .._arguments import listed
+from .._keys import FEATURE_TYPES, KINDS, kind_of_type
 from ..errors import ScmambaError
 
 #: Columns of ``var`` that may hold the type of a feature.
@@ -29,7 +30,7 @@ def parts_of(adata: AnnData, *, is_users: bool = False) -> dict[str, AnnData]:
     types = _types_of(adata.var)
     parts: dict[str, AnnData] = {}
     # files divide names by slashes, so that no modality can have one
-    kinds = {value: _kind_of_type(value) or value.replace("/", "_") for value in types.unique()}
+    kinds = {value: kind_of_type(value) or value.replace("/", "_") for value in types.unique()}
     for value, name in kinds.items():
         if name in parts:
             alike = " and ".join(repr(other) for other, kind in kinds.items() if kind == name)
@@ -73,7 +74,7 @@ def _types_of(var: pd.DataFrame) -> pd.Series:
     """Type of each feature, as text; ``""`` for all where no column tells it."""
 
     def n_kinds(column: str) -> int:
-        return len({_kind_of_type(str(value)) for value in var[column].unique()} - {None})
+        return len({kind_of_type(str(value)) for value in var[column].unique()} - {None})
 
     # a column of that name may hold others than types of features, such as the biotypes of genes
     column = max((name for name in TYPE_COLUMNS if name in var), key=n_kinds, default=None)
@@ -110,10 +111,8 @@ def _types_of_raw(var: pd.DataFrame, types: pd.Series) -> pd.Series | None:
     return None
 
 
-def _listed(values: Sequence[str], n: int = 6) -> str:
-    return ", ".join(repr(value) for value in values[:n]) + (
-        f" and {len(values) - n} others" if len(values) > n else ""
-    )
+def _listed(values: Sequence[str]) -> str:
+    return listed([*map(repr, values)], 6)
 
 
 def _names_proteins(key: str) -> bool:
@@ -151,8 +150,3 @@ def _proteins(adata: AnnData, key: str) -> AnnData:
         names = pd.Index(np.asarray(known[0]).astype(str))
     var = pd.DataFrame(index=make_index_unique(names))
     return AnnData(sparse.csr_matrix(values), obs=pd.DataFrame(index=adata.obs_names), var=var)
-
-
-def _kind_of_type(name: str) -> str | None:
-    """Kind that a type of features stands for."""
-    return FEATURE_TYPES.get(name) or kind_of_key(name) or TYPES_IN_WORDS.get(name.lower())

@@ -25,14 +25,21 @@ def is_by_columns(element: Any) -> bool:
     return element.attrs.get("encoding-type") == "csc_matrix"
 
 
+def read_sparse(element: Any) -> sparse.csr_matrix | sparse.csc_matrix:
+    """All of a sparse matrix in a file, stored as there; float16, which scipy lacks, becomes float32."""
+    values, *rest = (element[array][...] for array in ("data", "indices", "indptr"))
+    stored = sparse.csc_matrix if is_by_columns(element) else sparse.csr_matrix
+    return stored((for_scipy(values), *rest), shape=tuple(element.attrs["shape"]))
+
+
 def row_blocks(element: Any) -> Iterator[Any]:
     """Rows of a matrix in a file, a block at a time and at least one block, which has no rows if the matrix has none.
 
     CSR stays CSR; a dense matrix stays dense if most of the values of its first block are not zero, and becomes CSR
     otherwise. CSC is read whole, and is one block in CSR.
     """
-    if is_by_columns(element):
-        return iter([_rows_of_csc(element)])
+    if is_by_columns(element):  # each block of rows would take one more pass over the whole of the file
+        return iter([read_sparse(element).tocsr()])
     return _blocks_of_csr(element) if is_sparse(element) else _blocks_of_dense(element)
 
 
@@ -58,12 +65,6 @@ def _blocks_of_dense(element: Any) -> Iterator[Any]:
     for start in range(0, max(1, element.shape[0]), n_rows):
         block = np.asarray(element[start : start + n_rows])
         yield block if dense else sparse.csr_matrix(for_scipy(block))
-
-
-def _rows_of_csc(element: Any) -> sparse.csr_matrix:
-    # each block of rows would take one more pass over the whole of the file
-    values, *rest = (element[array][...] for array in ("data", "indices", "indptr"))
-    return sparse.csc_matrix((for_scipy(values), *rest), shape=tuple(element.attrs["shape"])).tocsr()
 
 
 def _blocks_of_csr(element: Any) -> Iterator[sparse.csr_matrix]:

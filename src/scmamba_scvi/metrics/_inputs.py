@@ -17,6 +17,7 @@ from .._columns import in_order_of, obs_column
 from .._keys import OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._labels import Labels
+from .distances import query_rows
 
 #: Part of a method's embeddings that joins all modalities; every other part is a modality.
 JOINT: Final = "joint"
@@ -58,8 +59,7 @@ class Inputs:
         rows = np.arange(len(self.cells)) if cells is None else _positions(self.cells, cells)
         if max_cells is not None:
             check_count("max_cells", max_cells, 2, advice=" or None (all cells)")
-            if max_cells < len(rows):
-                rows = np.sort(np.random.default_rng(random_state).choice(rows, max_cells, replace=False))
+            rows = rows[query_rows(len(rows), max_cells, random_state)]
         methods = {name: {part: x[rows] for part, x in parts.items()} for name, parts in self.methods.items()}
         unusable = {key: mask[rows] for key, mask in self.unusable.items()}
         return Inputs(self.cells[rows], methods, self.labels[rows], self.batches[rows], unusable)

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from .._arguments import listed
 from .._compat import warn
 from ..errors import ScmambaError
 from ._embedded import Embedded
@@ -140,5 +141,4 @@ def judged(values: np.ndarray, groups: np.ndarray) -> pd.Series:
 
 def name_groups(means: pd.Series) -> str:
     """The first groups with their percentages, and how many more there are."""
-    names = ", ".join(f"{name} ({value:.0%})" for name, value in means.head(NAMED).items())
-    return names + (f" and {len(means) - NAMED} more" if len(means) > NAMED else "")
+    return listed([f"{name} ({value:.0%})" for name, value in means.items()], NAMED)

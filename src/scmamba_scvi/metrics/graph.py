@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from .distances import Matrix, centred_array
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 #: Up to this many cells neighbours are searched exactly. That takes a minute at most, about as long as the approximate
@@ -50,6 +51,16 @@ def neighbor_graph(x: Matrix, n_neighbors: int, random_state: int = 0) -> AnnDat
     transformer = "sklearn" if len(points) <= EXACT_UP_TO else "pynndescent"
     sc.pp.neighbors(cells, n_neighbors=n_neighbors + 1, use_rep="X", transformer=transformer, random_state=random_state)
     return cells
+
+
+def leiden(graph: AnnData, random_state: int, resolution: float = 1.0) -> pd.Series:
+    """Cluster of each row of a `neighbor_graph`, categorical."""
+    import scanpy as sc
+
+    sc.tl.leiden(
+        graph, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=random_state
+    )
+    return graph.obs["leiden"]
 
 
 def break_ties(x: Matrix, random_state: int) -> np.ndarray:

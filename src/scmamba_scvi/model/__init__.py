@@ -1,4 +1,4 @@
-"""The subpackage that knows scvi-tools, Lightning and MuData; `docs/architecture.md` says what each file is for."""
+"""The subpackage that knows scvi-tools, Lightning and MuData; `docs/architecture.md` says what each part is for."""
 
 from ._model import SCMAMBA
 from ._module import SCMAMBAModule

@@ -98,9 +98,18 @@ class ModelBase(BaseModelClass):
         return self.module.config
 
     @property
+    def _setup_args(self) -> dict[str, Any]:
+        """Arguments of `setup_mudata`."""
+        return self.registry_[_C._SETUP_ARGS_KEY]
+
+    def _state_of(self, key: str) -> dict[str, Any]:
+        """What scvi-tools' registry keeps of the field with this key."""
+        return self.registry_[_C._FIELD_REGISTRIES_KEY][key][_C._STATE_REGISTRY_KEY]
+
+    @property
     def batch_key(self) -> str | None:
         """Column of ``mdata.obs`` that holds the batch, as named in `setup_mudata`."""
-        return self.registry_[_C._SETUP_ARGS_KEY]["batch_key"]
+        return self._setup_args["batch_key"]
 
     def _as_trained(self) -> torch.autocast:
         """Within the block, networks on a GPU compute in the precision that they were trained in."""
@@ -144,7 +153,7 @@ class ModelBase(BaseModelClass):
         """
         if kind not in self.modalities_:  # to ask the registry would write it there
             raise UnknownNameError("kind of modality", kind, self.modalities_)
-        return np.asarray(self.registry_[_C._FIELD_REGISTRIES_KEY][x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
+        return np.asarray(self._state_of(x_key(kind))["column_names"])
 
     def _check_cells_of_training(self, mdata: MuData, what: str) -> None:
         """Raise unless ``mdata`` has the cells of the last training in their order, to which positions refer."""
@@ -190,8 +199,7 @@ class ModelBase(BaseModelClass):
     @property
     def _batch_categories(self) -> np.ndarray:
         """Names of the batches the model knows, and then of those that its data have besides."""
-        fields = self.registry_[_C._FIELD_REGISTRIES_KEY]
-        return np.asarray(fields[BATCH_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"])
+        return np.asarray(self._state_of(BATCH_KEY)["categorical_mapping"])
 
     def coordinates(self, kind: str) -> Coordinates:
         """Genomic coordinates of the features of one kind of modality, in the order the model knows.

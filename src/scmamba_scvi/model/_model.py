@@ -16,6 +16,7 @@ from ..config import ModelConfig, name_of_preset, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._module import SCMAMBAModule
+from .inputs.arguments import check_layers
 from .inputs.columns import ColumnField, as_plain
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
 from .inputs.kinds import how_to_make_mudata, resolve_modalities
@@ -110,7 +111,7 @@ class SCMAMBA(
             config = resolve_config(preset, n_latent=n_latent, **overrides)
         else:
             config = config if isinstance(config, ModelConfig) else ModelConfig(**config)
-        self.modalities_ = dict(self.registry_[_C._SETUP_ARGS_KEY]["modalities"])
+        self.modalities_ = dict(self._setup_args["modalities"])
         self.preset_ = preset
         self.match_temperatures_ = {}
         self.training_summary_ = {}
@@ -206,17 +207,12 @@ class SCMAMBA(
         if not isinstance(mdata, MuData):
             raise ScmambaError(f"setup_mudata needs a MuData, got {type(mdata).__name__}. {how_to_make_mudata(mdata)}")
         modalities = resolve_modalities(mdata, modalities) if source is None else dict(modalities or {})
-        if layers is not None and not isinstance(layers, Mapping):
-            raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
+        layers = check_layers(layers, modalities)
         if unlabeled_category is None or not isinstance(require_counts, bool | np.bool_):
             raise ScmambaError(
                 "unlabeled_category must be a value of the column of labels, such as 'Unknown', and require_counts True or False; "
                 f"got {unlabeled_category!r} and {require_counts!r}."
             )
-        layers = dict(layers or {})
-        for kind in layers:
-            if kind not in modalities:
-                raise UnknownNameError("kind of modality in layers", kind, modalities)
         setup_method_args = cls._get_setup_method_args(
             cls=cls, mdata=mdata, modalities=dict(modalities), layers=layers, batch_key=batch_key, labels_key=labels_key,
             unlabeled_category=as_plain(unlabeled_category), require_counts=bool(require_counts),

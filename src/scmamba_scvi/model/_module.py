@@ -242,21 +242,15 @@ class SCMAMBAModule(BaseModuleClass):
     def forward(
         self,
         tensors: Mapping[str, Tensor],
-        loss_kwargs: dict | None = None,
-        compute_loss: bool = True,
         micro_batch_size: int | None = None,
         gather: bool = False,
-    ):
-        """Embeddings and, if asked for, the loss of a minibatch of `MultiModalDataset`.
+    ) -> tuple[dict[str, dict], dict, LossOutput]:
+        """Embeddings and the loss of a minibatch of `MultiModalDataset`.
 
         Parameters
         ----------
         tensors
             Counts ``(n, f)`` of each modality, and masks ``(n,)`` of the cells that have it.
-        loss_kwargs
-            Passed to `loss`, which reads none: scvi-tools' own training plan passes some.
-        compute_loss
-            Compute the loss too.
         micro_batch_size
             So many cells at most have their activations in memory together, see `apply_in_parts`; `None`: all.
         gather
@@ -266,7 +260,7 @@ class SCMAMBAModule(BaseModuleClass):
         Returns
         -------
         A dict with ``"z"``, unit vectors ``(n, z)`` per kind before alignment, and ``"present"``, the masks; an empty dict,
-        which scvi-tools expects; and what `loss` returns, if it was asked for.
+        which scvi-tools expects; and what `loss` returns.
         """
         present = {kind: tensors.get(present_key(kind)) for kind in self.kinds if x_key(kind) in tensors}
         hidden = apply_in_parts(self._all_per_cell, tensors, micro_batch_size)
@@ -274,7 +268,7 @@ class SCMAMBAModule(BaseModuleClass):
             hidden, present = _gather_distributed(hidden, present)
         z = {kind: self._across_cells(hidden[kind], kind, here) for kind, here in present.items()}
         outputs: dict[str, dict] = {"z": z, "present": present}
-        return (outputs, {}, self.loss(tensors, outputs, **(loss_kwargs or {}))) if compute_loss else (outputs, {})
+        return outputs, {}, self.loss(tensors, outputs)
 
     def _all_per_cell(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -283,7 +277,7 @@ class SCMAMBAModule(BaseModuleClass):
             if x_key(kind) in tensors
         }
 
-    def loss(self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, dict], **_: object) -> LossOutput:
+    def loss(self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, dict]) -> LossOutput:
         """Contrastive and cosine loss over the pairs that are present (equation 9 of the paper).
 
         Parameters

@@ -127,7 +127,7 @@ class Block(nn.Module):
     mixer
         `Mamba2`, `Attention`, or another `Branch`.
     d_mlp
-        Hidden width of the gated MLP; 0 leaves it out.
+        Hidden width of the gated MLP.
     layer_scale
         Initial value of the learnable vectors that multiply the branches (LayerScale; Touvron et al. 2021, arXiv
         2103.17239); `None` has no such parameters. Near zero, the block starts near the identity and does not disturb the
@@ -142,14 +142,14 @@ class Block(nn.Module):
     torch.Size([2, 10, 32])
     """
 
-    def __init__(self, d_model: int, mixer: Branch, d_mlp: int = 0, layer_scale: float | None = None) -> None:
+    def __init__(self, d_model: int, mixer: Branch, d_mlp: int, layer_scale: float | None = None) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(d_model, EPS)
         self.mixer = mixer
         self.scale = _layer_scale(d_model, layer_scale)
-        self.norm2 = nn.RMSNorm(d_model, EPS) if d_mlp else None
-        self.mlp = GatedMLP(d_model, d_mlp) if d_mlp else None
-        self.scale2 = _layer_scale(d_model, layer_scale) if d_mlp else None
+        self.norm2 = nn.RMSNorm(d_model, EPS)
+        self.mlp = GatedMLP(d_model, d_mlp)
+        self.scale2 = _layer_scale(d_model, layer_scale)
 
     def forward(self, x: Tensor, added: Tensor | None = None, last_only: bool = False) -> tuple[Tensor, Tensor]:
         """Mixer and MLP, each added to what it reads, but for the last sum: a norm that follows makes it on the way.
@@ -173,8 +173,6 @@ class Block(nn.Module):
             x, added = x[:, -1:], F.linear(hidden, out_weight)
         else:
             added = self.mixer.project(normal, in_weight, out_weight)
-        if self.mlp is None or self.norm2 is None:
-            return x, added
         x, normal = add_norm(x, added, EPS, dtype_of_product(x))
         return x, self.mlp.project(normal, *_with_factors(self.mlp, self.norm2, self.scale2))
 

@@ -102,9 +102,9 @@ class JointEmbedding(nn.Module):
         if not masks:
             return F.normalize(self._mapped(features, kinds), dim=-1)
         everyone = torch.ones_like(batch, dtype=torch.bool)
+        has = {kind: masks.get(kind, everyone) for kind in kinds}
         z = torch.zeros(len(batch), self.n_latent, device=batch.device)
         for some in subsets(kinds):
-            has = {kind: masks.get(kind, everyone) for kind in kinds}
             rows = torch.stack([has[kind] if kind in some else ~has[kind] for kind in kinds]).all(0)
             if rows.any():
                 z[rows] = self._mapped({kind: features[kind][rows] for kind in some}, some)

@@ -93,20 +93,8 @@ def metrics_table(
             width = BAR if group == OVERALL else COLUMN
             _draw_column(ax, group, str(name), table[group, name].to_numpy(), right, width)
             right += width
-        if group:  # its name above its columns, on a line as long as they are wide
-            hue, ends = HUES.get(group, FEW[0]), [left + 0.06, right - 0.06]
-            ax.plot(ends, [header + 0.04] * 2, color=hue, lw=2, solid_capstyle="butt")
-            middle = (left + right) / 2
-            is_wide = len(group) * LETTER <= ends[1] - ends[0]
-            ax.text(
-                middle,
-                header + 0.09,
-                group if is_wide else "\n".join(group.split()),
-                ha="center",
-                va="bottom",
-                fontsize=FONT_SIZE,
-                weight="bold",
-            )
+        if group:
+            _write_group(ax, group, left + 0.06, right - 0.06, header)
     methods = [
         ax.text(-NAME_GAP, (n - i - 0.5) * ROW, plain(shorten(str(name), NAME_LENGTH)), ha="right", va="center", fontsize=FONT_SIZE)
         for i, name in enumerate(table.index)
@@ -186,6 +174,13 @@ def _draw_column(ax: Axes, group: str, name: str, values: np.ndarray, left: floa
         else:
             ax.add_patch(Circle((middle, y), 0.198, color=shade, lw=0))
             write(middle, ha="center", color=_ink(shade))
+
+
+def _write_group(ax: Axes, group: str, left: float, right: float, bottom: float) -> None:
+    """The name of a group above its columns, on a line as long as they are wide."""
+    ax.plot([left, right], [bottom + 0.04] * 2, color=HUES.get(group, FEW[0]), lw=2, solid_capstyle="butt")
+    name = group if len(group) * LETTER <= right - left else "\n".join(group.split())
+    ax.text((left + right) / 2, bottom + 0.09, name, ha="center", va="bottom", fontsize=FONT_SIZE, weight="bold")
 
 
 def _words(name: str) -> list[str]:

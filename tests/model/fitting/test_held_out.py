@@ -21,11 +21,11 @@ def cells(n_of_protein, n=60):
 def test_modalities_that_few_cells_share_do_not_decide():
     of_all = cells(0)
     expected = float(np.mean(foscttm(of_all["rna"][0].numpy(), of_all["atac"][0].numpy())))
-    assert retrieval_scores([cells(0)])["foscttm"] == pytest.approx(expected)
-    assert retrieval_scores([cells(MIN_PAIRS - 1)]) == retrieval_scores([cells(0)])
-    assert retrieval_scores([cells(MIN_PAIRS)])["foscttm"] > expected + 0.1
+    assert retrieval_scores(cells(0))["foscttm"] == pytest.approx(expected)
+    assert retrieval_scores(cells(MIN_PAIRS - 1)) == retrieval_scores(cells(0))
+    assert retrieval_scores(cells(MIN_PAIRS))["foscttm"] > expected + 0.1
 
 
 def test_few_cells_are_scored_where_there_are_no_more():
-    scores = retrieval_scores([{kind: (z[:5], has[:5]) for kind, (z, has) in cells(0).items()}])
+    scores = retrieval_scores({kind: (z[:5], has[:5]) for kind, (z, has) in cells(0).items()})
     assert 0 <= scores["foscttm"] <= 1

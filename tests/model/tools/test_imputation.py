@@ -193,7 +193,7 @@ def test_values_that_the_model_reads_as_they_are_are_averaged_so(store):
     assert np.isfinite(dense(found)).all() and (dense(found) == dense(want)).all()
     for values in ("log1p", "clr"):
         with pytest.raises(
-            ScmambaError, match=f"negative values of rna, such as -0.5.*values='{values}'.*values='raw'"
+            ScmambaError, match=f"rna has negative values, such as -0.5.*values='{values}'.*values='raw'"
         ):
             model.impute(**asked, values=values)
     assert np.isfinite(dense(model.impute(**asked, values="binary").X)).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -48,13 +48,13 @@ def apply_to_cells(
     return found
 
 
-def retrieval_scores(batches: Iterable[HeldOut]) -> dict[str, float]:
+def retrieval_scores(cells: HeldOut) -> dict[str, float]:
     """FOSCTTM, recall@10 and the distance between modalities' means, averaged over the pairs of modalities.
 
     Two modalities that fewer than `MIN_PAIRS` cells have tell nothing beside two that more have.
     """
     scores: dict[str, list[float]] = {"foscttm": [], "recall_at_10": [], "modality_gap": []}
-    matches = list(true_matches(_joined(batches)))
+    matches = list(true_matches(cells))
     for a, b in [pair for pair in matches if len(pair[0]) >= MIN_PAIRS] or matches:
         ranks = true_match_ranks(a, b)
         scores["foscttm"].append(float(np.mean(ranks.fractions)))
@@ -81,20 +81,19 @@ def on_cpu(outputs: Mapping[str, dict]) -> HeldOut:
     return found
 
 
-def gather_held_out(batches: Iterable[HeldOut], device: torch.device) -> list[HeldOut]:
-    """What all ranks have embedded, equal on each; every rank must call this."""
-    whole: HeldOut = {}
-    for kind, (z, present) in _joined(batches).items():
-        rows = gather_rows(torch.cat([z, present[:, None].to(z)], 1).to(device)).cpu()
-        whole[kind] = rows[:, :-1], rows[:, -1].bool()
-    return [whole]
-
-
-def _joined(batches: Iterable[HeldOut]) -> HeldOut:
+def joined(batches: Sequence[HeldOut]) -> HeldOut:
     """The cells of all minibatches, one after the other."""
-    batches = list(batches)
-    joined: HeldOut = {}
+    whole: HeldOut = {}
     for kind in batches[0] if batches else ():
         z, present = zip(*(batch[kind] for batch in batches), strict=True)
-        joined[kind] = torch.cat(z), torch.cat(present)
-    return joined
+        whole[kind] = torch.cat(z), torch.cat(present)
+    return whole
+
+
+def gather_held_out(cells: HeldOut, device: torch.device) -> HeldOut:
+    """What all ranks have embedded, equal on each; every rank must call this."""
+    whole: HeldOut = {}
+    for kind, (z, present) in cells.items():
+        rows = gather_rows(torch.cat([z, present[:, None].to(z)], 1).to(device)).cpu()
+        whole[kind] = rows[:, :-1], rows[:, -1].bool()
+    return whole

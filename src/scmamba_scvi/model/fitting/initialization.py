@@ -41,20 +41,19 @@ def fit_values(
     what becomes of them.
     """
     for kind, matrix in matrices.items():
-        name = module.config.of_kind("values", kind)
-        if not known_counts and name in OF_LOGARITHMS:
-            for block in iterate_blocks(matrix, cells):
-                _check_not_negative(block, kind, name)
+        if not known_counts:
+            way_out = f"read them as they are, make the model with SCMAMBA(mdata, values={{{kind!r}: 'raw'}})"
+            check_logarithms(matrix, cells, kind, module.config.of_kind("values", kind), way_out)
         module.values[kind].fit(block.to(module.device) for block in iterate_blocks(matrix, cells))
 
 
-def _check_not_negative(block: Tensor, kind: str, name: str) -> None:
-    values = stored(block)
-    if values.numel() and (least := float(values.min())) < 0:
-        raise ScmambaError(
-            f"{kind} has negative values, such as {least:.3g}, whose logarithm the model would take (values={name!r}). To read "
-            f"them as they are, make it with SCMAMBA(mdata, values={{{kind!r}: 'raw'}})."
-        )
+def check_logarithms(matrix: ModalityMatrix, cells: np.ndarray, kind: str, name: str, way_out: str) -> None:
+    """Raise if ``values=name`` takes logarithms and these cells have a negative value, which has none."""
+    for block in iterate_blocks(matrix, cells) if name in OF_LOGARITHMS else ():
+        if (values := stored(block)).numel() and (least := float(values.min())) < 0:
+            raise ScmambaError(
+                f"{kind} has negative values, such as {least:.3g}, whose logarithm values={name!r} would take. To {way_out}."
+            )
 
 
 def decompose(

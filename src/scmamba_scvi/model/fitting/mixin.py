@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scvi import settings
 
+from ..._arguments import listed
 from ..._compat import warn
 from ..._keys import x_key
 from ...config import TrainConfig
@@ -115,12 +116,11 @@ class FittingMixin(ModelBase):
             return
         named = [
             f"{self.batches[number]!r}" + (f" ({', '.join(keys)})" if len(keys) < len(self.modalities_) else "")
-            for number, keys in list(lost.items())[:3]
+            for number, keys in lost.items()
         ]
-        more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
         warn(
             f"The joint embedding is no longer corrected for batches of which this training had no cells: "
-            f"{', '.join(named)}{more}. Train on the cells of all batches, or map theirs afterwards: "
+            f"{listed(named, 3)}. Train on the cells of all batches, or map theirs afterwards: "
             f"SCMAMBA.load_query_data(mdata, model)."
         )
 
@@ -137,13 +137,13 @@ class FittingMixin(ModelBase):
     def _name_batches(self, cells_of: Mapping[int, Mapping[str, int]]) -> str:
         """The first batches with their numbers of cells, per modality where these differ."""
         named = []
-        for number, sizes in list(cells_of.items())[:3]:
+        for number, sizes in cells_of.items():
             is_whole = len(sizes) == len(self.modalities_) and len(set(sizes.values())) == 1
             cells = [
                 f"{size}" if is_whole else f"{size} with {self.modalities_[kind]!r}" for kind, size in sizes.items()
             ]
             named.append(f"{self._batch_categories[number]!r} ({', '.join(dict.fromkeys(cells))})")
-        return ", ".join(named) + (f" and {len(cells_of) - 3:,} more" if len(cells_of) > 3 else "")
+        return listed(named, 3)
 
     def _uncorrected_batches(self) -> dict[int, dict[str, int]]:
         """Batches of the data for which the joint embedding has no offset in a modality: cells per modality that have it."""

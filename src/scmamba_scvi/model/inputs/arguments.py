@@ -1,7 +1,7 @@
 """Checks of arguments, before anything is computed or written."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,21 @@ import pandas as pd
 from ...errors import ScmambaError, UnknownNameError
 
 
-def check_fraction(name: str, value: Any, *, zero: bool) -> None:
-    """A fraction of the cells: above 0 and at most 1; with ``zero``, 0 is allowed too."""
+def check_fraction(name: str, value: Any, what: str = "a fraction of the cells", *, zero: bool = True) -> None:
+    """A number from 0 to 1, which errors call ``what``; without ``zero``, 0 is refused."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0 <= value <= 1 if zero else 0 < value <= 1):
-        raise ScmambaError(f"{name} is a fraction of the cells, between 0 and 1; got {value!r}.")
+        raise ScmambaError(f"{name} is {what}, between 0 and 1; got {value!r}.")
+
+
+def check_layers(layers: Mapping[str, str | None] | None, kinds: Collection[str]) -> dict[str, str | None]:
+    """From some of the ``kinds`` of modalities to the layer of each; no layers for `None`."""
+    if layers is not None and not isinstance(layers, Mapping):
+        raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
+    for kind in layers or ():
+        if kind not in kinds:
+            raise UnknownNameError("kind of modality in layers", kind, kinds)
+    return dict(layers or {})
 
 
 def feature_positions(known: np.ndarray, names: Sequence[str] | str, what: str, argument: str) -> np.ndarray:

@@ -48,14 +48,7 @@ def check_mudata(
             )
     for kind, key in modalities.items():
         check_names(mdata.mod[key], f"mdata[{key!r}]")
-        check_matrix(
-            mdata.mod[key],
-            kind,
-            key,
-            layers.get(kind),
-            require_counts=require_counts,
-            of_query=of_query,
-        )
+        check_matrix(mdata.mod[key], kind, key, layers.get(kind), require_counts=require_counts, of_query=of_query)
     in_modalities = pd.Index([]).append([modality.obs_names for modality in mdata.mod.values()]).unique()
     alone, unlisted = mdata.obs_names.difference(in_modalities), in_modalities.difference(mdata.obs_names)
     for cells, what in (
@@ -149,7 +142,7 @@ def _where(key: str, layer: str | None) -> str:
 def check_matrix(
     adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool = False
 ) -> None:
-    """Values are finite, not negative and, where counts are needed, whole numbers."""
+    """Values are finite and, where counts are needed, whole numbers that are not negative."""
     where = _where(key, layer)
     x = matrix_of(adata, kind, key, layer)
     check_storage(x, where)

@@ -8,7 +8,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._compat import warn
-from ..._keys import FEATURE_TYPES, KINDS, TYPES_IN_WORDS, is_of_no_kind, kind_of_key
+from ..._keys import FEATURE_TYPES, KINDS, is_of_no_kind, kind_of_key, kind_of_type
 from ...errors import ScmambaError, UnknownNameError
 
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
@@ -111,12 +111,8 @@ def stated_kinds(adata: AnnData) -> np.ndarray:
     if "feature_types" not in adata.var:
         return np.full(adata.n_vars, None, dtype=object)
     types = adata.var["feature_types"].astype(str)
-    kinds = {name: "" if is_of_no_kind(name) else _kind_of_type(name) for name in types.unique()}
+    kinds = {name: "" if is_of_no_kind(name) else kind_of_type(name) for name in types.unique()}
     return np.array([kinds[name] for name in types], dtype=object)
-
-
-def _kind_of_type(name: str) -> str | None:
-    return FEATURE_TYPES.get(name) or kind_of_key(name) or TYPES_IN_WORDS.get(name.lower())
 
 
 def _types_of(adata: AnnData) -> set[str]:

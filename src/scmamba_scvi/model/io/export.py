@@ -139,7 +139,7 @@ class ExportMixin(ModelBase):
                 raise ScmambaError(f"{path} holds values that are not finite, in {name!r}.")
         registry = _registry(cls, described)
         if mdata is not None:
-            cls.setup_mudata(mdata, source_registry=registry, **registry[_C._SETUP_ARGS_KEY])
+            cls.setup_mudata(mdata, source_registry=registry, **described["setup_args"])
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
             model = cls(
                 mdata,
@@ -177,7 +177,6 @@ def folder_of(directory: Any) -> Path:
 
 def describe(model: ModelBase) -> dict[str, Any]:
     """Everything that makes up a model but its weights, in values that JSON can hold."""
-    fields = model.registry_[_C._FIELD_REGISTRIES_KEY]
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -189,14 +188,14 @@ def describe(model: ModelBase) -> dict[str, Any]:
         "preset": model.preset_,
         "config": model.config.architecture(),
         **{name: getattr(model, f"{name}_") for name in LEARNED},
-        "setup_args": dict(model.registry_[_C._SETUP_ARGS_KEY]),
+        "setup_args": dict(model._setup_args),
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
         "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
         "categories": {
             BATCH_KEY: [as_plain(batch) for batch in model.batches],
-            LABELS_KEY: [as_plain(c) for c in fields[LABELS_KEY][_C._STATE_REGISTRY_KEY]["categorical_mapping"]],
+            LABELS_KEY: [as_plain(c) for c in model._state_of(LABELS_KEY)["categorical_mapping"]],
         },
-        "original_keys": {key: fields[key][_C._STATE_REGISTRY_KEY]["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
+        "original_keys": {key: model._state_of(key)["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
     }
 
 

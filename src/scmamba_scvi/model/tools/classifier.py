@@ -12,14 +12,13 @@ from mudata import MuData
 from scvi import settings
 
 from ..._columns import obs_column
-from ..._compat import scvi_constants, warn
+from ..._compat import warn
 from ...errors import ScmambaError
+from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
 from .cells import as_mudata, kind_of, resolve_cells, restricted_to, warn_of_unread
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
-
-_C = scvi_constants()
 
 
 class ClassifierMixin(EmbeddingMixin):
@@ -69,7 +68,7 @@ class ClassifierMixin(EmbeddingMixin):
         ['type_1', 'type_2', 'type_3']
         """
         self._check_trained()
-        setup = self.registry_[_C._SETUP_ARGS_KEY]
+        setup = self._setup_args
         labels_key = setup["labels_key"] if labels_key is None else labels_key
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
         classifiers: dict[str, dict[str, Any]] = {}
@@ -138,8 +137,7 @@ class ClassifierMixin(EmbeddingMixin):
         """
         if self.classifier_ is None:
             raise ScmambaError("There is no classifier yet: model.train_classifier(labels_key=...) makes one.")
-        if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
-            raise ScmambaError(f"threshold is a probability, 0 to 1; got {threshold!r}.")
+        check_fraction("threshold", threshold, "a probability")
         classifiers = {
             key: LinearClassifier.from_dict(values) for key, values in self.classifier_["by_modalities"].items()
         }

@@ -10,7 +10,7 @@ from mudata import MuData
 from scvi import settings
 from torch import Tensor
 
-from ..._arguments import check_count
+from ..._arguments import check_count, listed
 from ..._columns import obs_column
 from ..._compat import warn
 from ..._keys import KINDS
@@ -200,10 +200,9 @@ def _large_enough(sizes: pd.Series, groupby: str) -> list[str]:
             f"outside of it. Merge groups."
         )
     if len(small):
-        named = ", ".join(f"{group!r} ({size} cells)" for group, size in small[:MOST_NAMES].items())
-        more = f" and {len(small) - MOST_NAMES:,} more" if len(small) > MOST_NAMES else ""
+        named = listed([f"{group!r} ({size} cells)" for group, size in small.items()], MOST_NAMES)
         warn(
-            f"Groups of {groupby!r} that are too small are not explained: {named}{more}. A mean needs {MIN_CELLS} cells with "
+            f"Groups of {groupby!r} that are too small are not explained: {named}. A mean needs {MIN_CELLS} cells with "
             f"the modality, in the group and outside of it."
         )
     return list(large.index)

@@ -14,13 +14,13 @@ from torch import Tensor
 from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
-from ...ops.csr import is_csr, stored
+from ...ops.csr import is_csr
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature
-from ..fitting.initialization import OF_LOGARITHMS
+from ..fitting.initialization import check_logarithms
 from ..inputs.arguments import feature_positions
 from ..inputs.kinds import kinds_in
-from ..inputs.matrices import ModalityMatrix, in_parts, iterate_blocks
+from ..inputs.matrices import ModalityMatrix, in_parts
 from .cells import (
     ModalityEmbedding,
     as_mudata,
@@ -197,8 +197,10 @@ class ImputationMixin(EmbeddingMixin):
             matrix, known_counts = manager.matrix(kind), manager.requires_counts
             var = mdata.mod[self.kinds[kind]].var.loc[self.feature_names(kind)]
         weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
-        if values in OF_LOGARITHMS and not known_counts:
-            _check_not_negative(matrix, used, kind, values)
+        if not known_counts:
+            check_logarithms(
+                matrix, used, kind, values, "average those of the reference as they are, pass values='raw'"
+            )
         transform = value_transform(values, matrix.n_features)
 
         def impute(columns: np.ndarray) -> AnnData:
@@ -249,17 +251,6 @@ def _weights(
     row_starts = np.arange(0, best.indices.size + 1, k)
     matrix = sparse.csr_matrix((weight.ravel(), column.ravel(), row_starts), shape=(len(queries.z), len(used)))
     return matrix, np.flatnonzero(references.has)[used]
-
-
-def _check_not_negative(matrix: ModalityMatrix, cells: np.ndarray, kind: str, name: str) -> None:
-    """Raise before the first block if there are values without a logarithm: their mean would be NaN."""
-    found = (float(x.min()) for block in iterate_blocks(matrix, cells) if (x := stored(block)).numel())
-    least = min(found, default=0.0)
-    if least < 0:
-        raise ScmambaError(
-            f"The reference has negative values of {kind}, such as {least:.3g}, whose logarithm values={name!r} would take. To "
-            f"average them as they are, pass values='raw'."
-        )
 
 
 def _read(

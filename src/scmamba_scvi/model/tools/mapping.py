@@ -134,7 +134,7 @@ class MappingMixin(FittingMixin):
         mdata = adata if is_prepared else cls.prepare_query_mudata(adata, reference)
         registry = _registry_of_training(reference)
         with quiet("scvi"):
-            cls.setup_mudata(mdata, source_registry=registry, extend_categories=True, **registry[_C._SETUP_ARGS_KEY])
+            cls.setup_mudata(mdata, source_registry=registry, extend_categories=True, **reference._setup_args)
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
             model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, config=reference.config)
         _take_over(model, reference)
@@ -160,10 +160,8 @@ def _reference(cls: type[ModelBase], model: ModelBase | str | Path) -> ModelBase
 def _registry_of_training(reference: ModelBase) -> dict:
     """The registry with the batches that the model was made for; data that it was loaded with may have brought others."""
     fields = dict(reference.registry_[_C._FIELD_REGISTRIES_KEY])
-    batch = fields[BATCH_KEY]
-    fields[BATCH_KEY] = {
-        **batch, _C._STATE_REGISTRY_KEY: {**batch[_C._STATE_REGISTRY_KEY], "categorical_mapping": reference.batches}
-    }  # fmt: skip
+    state = {**reference._state_of(BATCH_KEY), "categorical_mapping": reference.batches}
+    fields[BATCH_KEY] = {**fields[BATCH_KEY], _C._STATE_REGISTRY_KEY: state}
     return {**reference.registry_, _C._FIELD_REGISTRIES_KEY: fields}
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import numbers
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,18 +12,18 @@ from mudata import MuData
 from scipy import sparse
 
 from ..._columns import has_obs_column
-from ..._compat import mudata_of, scvi_constants, warn, without_pulling
-from ...errors import ScmambaError, UnknownNameError
+from ..._compat import mudata_of, warn, without_pulling
+from ...errors import ScmambaError
 from ...pp.coordinates import Coordinates, parse_coordinates
 from ...pp.overlap import best_overlaps
 from .._base import ModelBase
+from ..inputs.arguments import check_fraction, check_layers
 from ..inputs.checks import check_names, checked_blocks, matrix_of
 from ..inputs.disk import in_memory
 from ..inputs.genome import build_of
 from ..inputs.kinds import how_to_make_mudata, kind_of_modality, kinds_in, stated_kinds
 from .cells import copy_batch, kind_of_features
 
-_C = scvi_constants()
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
 logger = logging.getLogger(f"scvi.{__name__}")
 
@@ -47,28 +46,20 @@ def prepare_query(
     min_coverage: float,
 ) -> MuData:
     """MuData with the keys and features of ``model``; ``data`` stay as they are."""
-    is_number = isinstance(min_coverage, numbers.Real) and not isinstance(min_coverage, bool)
-    if not is_number or not 0 <= min_coverage <= 1:
-        raise ScmambaError(f"min_coverage is a fraction of the model's features, 0 to 1; got {min_coverage!r}.")
+    check_fraction("min_coverage", min_coverage, "a fraction of the model's features")
     mdata = _query_as_mudata(model, data)
     kinds = _kinds_of(model, mdata)
     if not kinds:
         raise ScmambaError(
             f"The query has no cells with {' or '.join(model.kinds)}: was it filtered by a mask that selects none?"
         )
-    setup = model.registry_[_C._SETUP_ARGS_KEY]
-    build, build_of_model = build_of(mdata, kinds, genome), setup.get("genome")
+    build, build_of_model = build_of(mdata, kinds, genome), model._setup_args.get("genome")
     if build is not None and build_of_model is not None and build != build_of_model:
         raise ScmambaError(
             f"The query is on {build}, the model was trained on {build_of_model}: coordinates of two builds cannot be "
             f"compared. Lift the query over to {build_of_model}, or count it there."
         )
-    if layers is not None and not isinstance(layers, Mapping):
-        raise ScmambaError(f"layers must be a dict from kind to layer, got {layers!r}.")
-    for kind in layers or ():
-        if kind not in kinds:
-            raise UnknownNameError("kind of modality in layers", kind, kinds)
-    query_layers = {**setup["layers"], **(layers or {})}
+    query_layers = {**model._setup_args["layers"], **check_layers(layers, kinds)}
     mods, reports = {}, {}
     for kind, key in kinds.items():
         mods[model.kinds[kind]], reports[model.kinds[kind]] = _mapped(
@@ -83,7 +74,7 @@ def _mapped(
     """One modality of the query, called ``key`` there, with the features of the model; and how they were found."""
     check_names(source, f"mdata[{key!r}]")
     known = pd.Index(model.feature_names(kind)).astype(str)
-    stored, setup = matrix_of(source, kind, key, layer), model.registry_[_C._SETUP_ARGS_KEY]
+    stored, setup = matrix_of(source, kind, key, layer), model._setup_args
     counts = in_memory(stored)
     for _ in checked_blocks(counts, source, kind, key, layer, require_counts=setup["require_counts"], of_query=True):
         pass  # here, since the result has no other layers to name
@@ -128,7 +119,7 @@ def _with_overlaps(model: ModelBase, by_name: np.ndarray, source: AnnData, key: 
                 f"The intervals of {whose} have no end: var has a column of starts alone. Tiles all of one width end at "
                 f"mdata[{key!r}].var['end'] = mdata[{key!r}].var['start'] + {np.gcd.reduce(np.diff(starts))}."
             )
-    build_of_model = model.registry_[_C._SETUP_ARGS_KEY].get("genome")
+    build_of_model = model._setup_args.get("genome")
     raise ScmambaError(
         f"Only {of_query:.0%} of the intervals of mdata[{key!r}] overlap one of the model, and {of_model:.0%} of those of "
         f"the model overlap one of the query: another genome build, or another species, is likelier than another peak "

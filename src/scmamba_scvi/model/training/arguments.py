@@ -28,13 +28,8 @@ from .summary import SCORES
 
 #: Options of loaders that users of scvi-tools know.
 OF_LOADERS: Final = (
-    "num_workers",
-    "pin_memory",
-    "drop_last",
-    "persistent_workers",
-    "prefetch_factor",
-    "external_indexing",
-)
+    "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor", "external_indexing",
+)  # fmt: skip
 #: All that `datasplitter_kwargs` may have; the others of a loader are set here.
 OF_SPLITTER: Final = set(OF_LOADERS) | (
     set(inspect.signature(DataLoader).parameters)
@@ -94,37 +89,16 @@ def check_training(
         check_place(name, known)
     if monitor not in SCORES:
         raise UnknownNameError("early_stopping_monitor", monitor, SCORES)
-    mode, best = trainer_kwargs.get("early_stopping_mode"), SCORES[monitor].mode
-    if mode not in (None, best):
-        raise ScmambaError(
-            f"early_stopping_mode={mode!r} would wait for a worse {monitor}: leave it out, or pass {best!r}."
-        )
     if precision is not None and str(precision) not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
-    for name, why in REFUSED.items():
-        # no number of steps is what happens
-        if trainer_kwargs.get(name) or (name == "num_sanity_val_steps" and name in trainer_kwargs):
-            raise ScmambaError(f"Leave {name} out: {why}")
-    if trainer_kwargs.get("limit_val_batches", 1) == 0:
-        raise ScmambaError("limit_val_batches=0 leaves nothing to score: to hold out no cells, pass validation_size=0.")
-    if checkpoint_dir is not None and trainer_kwargs.get("max_steps", -1) not in (None, -1):
-        if (trainer_kwargs.get("check_val_every_n_epoch") or 1) != 1:
-            # Lightning would go on in an epoch that is over
-            raise ScmambaError(
-                "checkpoint_dir cannot continue exactly what has both max_steps and check_val_every_n_epoch: leave one of them out."
-            )
-    check_callbacks(trainer_kwargs.get("callbacks"))
-    delta = trainer_kwargs.get("early_stopping_min_delta", 0.0)
-    if isinstance(delta, bool) or not isinstance(delta, numbers.Real):
-        raise ScmambaError(f"early_stopping_min_delta must be a number, got {delta!r}.")
-    check_count("early_stopping_warmup_epochs", trainer_kwargs.get("early_stopping_warmup_epochs", 0), 0)
+    check_trainer(trainer_kwargs, monitor, keeps_checkpoints=checkpoint_dir is not None)
     for name, count in {**counts, **{name: trainer_kwargs.get(name) for name in COUNTS}}.items():
         if count is not None and (name, count) != ("max_steps", -1):  # as Lightning says that there is no limit
             check_count(name, count)
     if train_size is not None:
         check_fraction("train_size", train_size, zero=False)
     if validation_size is not None:
-        check_fraction("validation_size", validation_size, zero=True)
+        check_fraction("validation_size", validation_size)
         default = "" if train_size is not None else " (the default)"
         fraction = TRAIN_SIZE if train_size is None else train_size
         if fraction + validation_size > 1 + 1e-9:
@@ -140,6 +114,32 @@ def check_training(
     if checkpoint_dir is not None and not isinstance(checkpoint_dir, str | os.PathLike):
         raise ScmambaError(f"checkpoint_dir must be the path of a folder, got {checkpoint_dir!r}.")
     check_loaders(datasplitter_kwargs or {}, known)
+
+
+def check_trainer(options: Mapping[str, Any], monitor: str, *, keeps_checkpoints: bool) -> None:
+    """Options of the trainer and of early stopping that do not go with a training in stages, or with each other."""
+    mode, best = options.get("early_stopping_mode"), SCORES[monitor].mode
+    if mode not in (None, best):
+        raise ScmambaError(
+            f"early_stopping_mode={mode!r} would wait for a worse {monitor}: leave it out, or pass {best!r}."
+        )
+    for name, why in REFUSED.items():
+        # no number of steps is what happens
+        if options.get(name) or (name == "num_sanity_val_steps" and name in options):
+            raise ScmambaError(f"Leave {name} out: {why}")
+    if options.get("limit_val_batches", 1) == 0:
+        raise ScmambaError("limit_val_batches=0 leaves nothing to score: to hold out no cells, pass validation_size=0.")
+    has_max_steps = options.get("max_steps", -1) not in (None, -1)
+    if keeps_checkpoints and has_max_steps and (options.get("check_val_every_n_epoch") or 1) != 1:
+        # Lightning would go on in an epoch that is over
+        raise ScmambaError(
+            "checkpoint_dir cannot continue exactly what has both max_steps and check_val_every_n_epoch: leave one of them out."
+        )
+    check_callbacks(options.get("callbacks"))
+    delta = options.get("early_stopping_min_delta", 0.0)
+    if isinstance(delta, bool) or not isinstance(delta, numbers.Real):
+        raise ScmambaError(f"early_stopping_min_delta must be a number, got {delta!r}.")
+    check_count("early_stopping_warmup_epochs", options.get("early_stopping_warmup_epochs", 0), 0)
 
 
 def check_loaders(options: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -26,8 +26,7 @@ class EqualInitialization(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy once, before the initialization is scored."""
-        if trainer.world_size > 1:
-            copy_from_rank_0(list(pl_module.get_submodule("module").state_dict().values()))
+        copy_from_rank_0(list(pl_module.get_submodule("module").state_dict().values()))
 
 
 class KeepWeights(Callback):

@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from ..._arguments import listed
 from ...errors import NonFiniteError
 
 #: Cells that the message of an error names; all of them are in its ``cells``.
@@ -62,6 +63,5 @@ def weights_error(module: nn.Module, names: Sequence[str], epoch: int) -> NonFin
 
 def _error(message: str, epoch: int, kind: str | None, names: Sequence[str]) -> NonFiniteError:
     if names:
-        more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
-        message += f" Cells of the minibatch: {', '.join(map(repr, names[:N_NAMED]))}{more}."
+        message += f" Cells of the minibatch: {listed([*map(repr, names)], N_NAMED)}."
     return NonFiniteError(f"{message} {ADVICE}", epoch, kind, names)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._compat import device_of, devices_docstring, explained, limited_threads, quiet_lightning, warn
-from ...config import TrainConfig, check_names
+from ..._compat import device_of, explained, limited_threads, quiet_lightning, warn
+from ...config import TrainConfig, check_option_names
 from ...errors import ScmambaError
 from ..fitting.mixin import FittingMixin
 from ..inputs.sampling import modalities_of
@@ -46,7 +46,6 @@ class ContrastiveTrainingMixin(FittingMixin):
     _data_splitter_cls = PairedSplitter
     _train_runner_cls = StageRunner
 
-    @devices_docstring()
     def train(
         self,
         max_epochs: int | None = None,
@@ -96,8 +95,10 @@ class ContrastiveTrainingMixin(FittingMixin):
             quarter of that, at least 2, for the full network, which gains soon or not at all.
         gradient_clip_val
             Largest norm of the gradient; `None`: gradients are not clipped.
-        %(param_accelerator)s
-        %(param_devices)s
+        accelerator
+            ``"cpu"``, ``"gpu"`` (CUDA), or ``"auto"``: a GPU if there is one.
+        devices
+            How many of them, or a list of their numbers such as ``[1]``; -1 is all, ``"auto"`` one.
         precision
             ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``. `None`: bf16 on a GPU that has it, float32 elsewhere.
         train_size, validation_size
@@ -153,7 +154,7 @@ class ContrastiveTrainingMixin(FittingMixin):
             counts, train_size, validation_size, shuffle_set_split, plan_kwargs, datasplitter_kwargs, checkpoint_dir,
             early_stopping_monitor, precision, trainer_kwargs, known=names_of(self.train),
         )  # fmt: skip
-        check_names("training option", plan_kwargs or {}, TrainConfig)
+        check_option_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
         with explained("accelerator or devices cannot be used"):

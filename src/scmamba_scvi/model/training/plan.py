@@ -11,7 +11,7 @@ from ..._compat import warn
 from ..._keys import CELLS_KEY
 from ...config import TrainConfig
 from ...errors import ScmambaError
-from ..fitting.held_out import HeldOut, gather_held_out, on_cpu, retrieval_scores
+from ..fitting.held_out import HeldOut, gather_held_out, joined, on_cpu, retrieval_scores
 from .activations import set_checkpointing
 from .finite import loss_error, weights_error
 
@@ -153,7 +153,7 @@ class ContrastivePlan(TrainingPlan):
 
     def on_validation_epoch_end(self) -> None:
         """Retrieval among all held-out cells: unlike the loss it does not depend on the size of the last minibatch."""
-        held_out = self._held_out
+        held_out = joined(self._held_out)
         if self.trainer.world_size > 1:
             held_out = gather_held_out(held_out, self.device)
         for name, value in retrieval_scores(held_out).items():
