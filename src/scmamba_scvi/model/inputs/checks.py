@@ -164,8 +164,12 @@ def check_matrix(
     n_all_zero = 0 if of_query else int((~seen).sum())
     counted = [(n_empty, adata.n_obs, "cells"), (n_all_zero, adata.n_vars, "features")]
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
+    advice = (
+        f" These cells count as measured. If zeros stand for cells that were not, take them out: mdata.mod[{key!r}] = "
+        f"mdata[{key!r}][was_measured].copy(), then mdata.update()."
+    )
     if empty:
-        warn(f"{where}: {empty} are zero throughout. They are kept.")
+        warn(f"{where}: {empty} are zero throughout. They are kept.{advice if n_empty else ''}")
 
 
 def checked_blocks(
