@@ -56,6 +56,11 @@ def check_mudata(
             require_counts=require_counts,
             of_query=of_query,
         )
+    check_cells(mdata)
+
+
+def check_cells(mdata: MuData) -> None:
+    """The cells of the modalities are those of ``mdata``."""
     in_modalities = pd.Index([]).append([modality.obs_names for modality in mdata.mod.values()]).unique()
     alone, unlisted = mdata.obs_names.difference(in_modalities), in_modalities.difference(mdata.obs_names)
     for cells, what in (
