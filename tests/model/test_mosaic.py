@@ -1,5 +1,7 @@
 """Training on cells with one modality beside cells with both; simulated, so that types and partners are known."""
 
+import warnings
+
 import mudata
 import numpy as np
 import pytest
@@ -98,3 +100,20 @@ def test_minibatches_in_which_no_cell_has_a_modality_are_embedded(options):
     model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
     one_by_one = model.get_latent_representation(batch_size=1)
     np.testing.assert_allclose(one_by_one, model.get_latent_representation(), atol=1e-5)
+
+
+def test_cells_filled_with_zeros_are_said_and_can_be_taken_out(mdata):
+    """As scvi-tools' `organize_multiome_anndatas` makes a mosaic for MultiVI."""
+    measured = np.arange(mdata.n_obs) < 150
+    mdata["atac"].X = mdata["atac"].X.multiply(measured[:, None]).tocsr()
+    with pytest.warns(UserWarning, match="50 of 200 cells and .* zero throughout.* cells count as measured") as said:
+        SCMAMBA.setup_mudata(mdata)
+    (advice,) = (str(one.message) for one in said if "mdata.mod['atac'] = " in str(one.message))
+    assert "mdata.mod['atac'] = mdata['atac'][was_measured].copy(), then mdata.update()." in advice
+    mdata.mod["atac"] = mdata["atac"][measured].copy()
+    with without_pulling():
+        mdata.update()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*These cells count as measured")
+        SCMAMBA.setup_mudata(mdata)
+    np.testing.assert_array_equal(SCMAMBA(mdata).adata_manager.matrix("atac").present(np.arange(200)), measured)

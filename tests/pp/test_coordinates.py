@@ -65,6 +65,7 @@ def test_coordinates_are_read_from_names(name, expected):
         pytest.param(("seqnames", "start", "end"), id="bioconductor"),
         pytest.param(("chrom", "chromStart", "chromEnd"), id="ucsc"),
         pytest.param(("chromosome_name", "start_position", "end_position"), id="biomart"),
+        pytest.param(("Chromosome/scaffold name", "Gene start (bp)", "Gene end (bp)"), id="biomart, web"),
         pytest.param(("Chromosome", "Start", "End"), id="pyranges"),
     ],
 )

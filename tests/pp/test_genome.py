@@ -170,6 +170,30 @@ def test_strands_of_ensembl_are_understood(strand):
     assert adata.var["strand"].tolist() == ["-", "+"]
 
 
+OF_BIOMART = ["Gene stable ID", "Gene name", "Chromosome/scaffold name", "Gene start (bp)", "Gene end (bp)", "Strand"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        pytest.param(OF_BIOMART, id="web"),
+        pytest.param([name.replace(" ", "_") for name in OF_BIOMART], id="web_with_underscores"),
+        pytest.param(
+            ["ensembl_gene_id", "external_gene_name", "chromosome_name", "start_position", "end_position", "strand"],
+            id="biomaRt",
+        ),
+    ],
+)
+def test_tables_of_biomart_are_understood(tmp_path, columns):
+    TABLE[["gene_id", "gene_name", "chrom", "start", "end", "strand"]].set_axis(columns, axis=1).to_csv(
+        tmp_path / "mart_export.txt", sep="\t", index=False
+    )
+    adata = cells(["CD3D", "ENSG00000012124.3"])
+    assert annotate_genome(adata, tmp_path / "mart_export.txt").n_by_name == 1
+    assert listed(adata) == [CD3D, CD22]
+    assert adata.var["strand"].tolist() == ["-", "+"]
+
+
 @pytest.mark.parametrize(
     "table",
     [

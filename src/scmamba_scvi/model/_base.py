@@ -170,7 +170,7 @@ class ModelBase(BaseModelClass):
 
     @adata.setter
     def adata(self, adata: MuData) -> None:
-        self.adata_manager.check_as_own(adata)
+        self.adata_manager.check_columns_of_own(adata)
         BaseModelClass.adata.fset(self, adata)
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:

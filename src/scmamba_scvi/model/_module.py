@@ -129,10 +129,10 @@ class SCMAMBAModule(BaseModuleClass):
 
     def _per_cell(self, counts: Tensor, kind: str, present: Tensor | None) -> Tensor:
         """What `Encoder.hidden` makes of the cells, ``(n, hidden_width)``; rows of cells without the modality are zero."""
-        encoder = self.encoders[kind]
-        if present is None or bool(present.any()):
+        encoder, n_cells = self.encoders[kind], counts.shape[0]
+        if n_cells and (present is None or bool(present.any())):
             return scatter_rows(encoder.hidden(self.values[kind](select_rows(counts, present))), present)
-        nothing = counts.new_zeros(len(present), encoder.hidden_width, layout=torch.strided)
+        nothing = counts.new_zeros(n_cells, encoder.hidden_width, layout=torch.strided)
         return nothing + self._zero_of_weights(kind) if self.training else nothing
 
     def _across_cells(self, hidden: Tensor, kind: str, present: Tensor | None) -> Tensor:

@@ -34,8 +34,12 @@ from .coordinates import (
 logger = logging.getLogger(__name__)
 
 #: Columns with identifiers and with names of genes, in tables and in ``var``, the most usual first.
-ID_COLUMNS: Final = ("gene_ids", "gene_id", "ensembl_id", "ensembl_gene_id", "ensembl", "feature_id")
-NAME_COLUMNS: Final = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name", "gene")
+ID_COLUMNS: Final = (
+    "gene_ids", "gene_id", "ensembl_id", "ensembl_gene_id", "gene_stable_id", "ensembl", "feature_id",
+)  # fmt: skip
+NAME_COLUMNS: Final = (
+    "gene_name", "gene_symbol", "gene_symbols", "symbol", "external_gene_name", "hgnc_symbol", "feature_name", "gene",
+)  # fmt: skip
 #: How tables are separated; everything else is read as GTF.
 TABLE_SUFFIXES: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 #: Third column of genes. Ensembl's GFF3 calls only those of proteins ``gene``.
@@ -69,7 +73,7 @@ def annotate_genome(
     gtf
         GTF or GFF3 file with ``gene`` records, plain or gzipped, as GENCODE, Ensembl and 10x distribute it; or a table,
         as DataFrame or ``.csv``, ``.tsv``, ``.txt`` file (also gzipped), with columns ``gene_name`` and/or ``gene_id``,
-        ``chrom``, ``start``, ``end`` and if known ``strand``.
+        ``chrom``, ``start``, ``end`` and if known ``strand``, or with those of BioMart (``Gene start (bp)``).
     modality
         Key of the genes in a MuData; None finds it by key (``rna``, ``gex``, ``expression``) or by
         ``var["feature_types"]``.

@@ -10,10 +10,12 @@ import pandas as pd
 
 from ..errors import ScmambaError
 
-#: Columns by the tools that write them, the most usual first: BED and this package, UCSC, Bioconductor, BioMart.
-CHROM_COLUMNS: Final = ("chrom", "chromosome", "seqnames", "seqname", "chromosome_name", "chr")
-START_COLUMNS: Final = ("start", "chromstart", "start_position")
-END_COLUMNS: Final = ("end", "chromend", "end_position")
+#: Columns by the tools that write them, the most usual first: BED and this package, UCSC, Bioconductor, BioMart. See `find_column`.
+CHROM_COLUMNS: Final = (
+    "chrom", "chromosome", "seqnames", "seqname", "chromosome_name", "chromosome_scaffold_name", "chr",
+)  # fmt: skip
+START_COLUMNS: Final = ("start", "chromstart", "start_position", "gene_start_bp")
+END_COLUMNS: Final = ("end", "chromend", "end_position", "gene_end_bp")
 #: Where 10x writes ``chr1:100-200``.
 INTERVAL_COLUMN: Final = "interval"
 
@@ -99,11 +101,12 @@ def parse_strands(var: pd.DataFrame) -> np.ndarray:
 
 
 def find_column(columns: Iterable[object], spellings: Sequence[str]) -> str | None:
-    """The column with the most usual of ``spellings``, ignoring case; None if there is none."""
+    """The column with the most usual of ``spellings``, ignoring case and what stands between words; None if there is none."""
     names = [*map(str, columns)][::-1]  # of several, the first stays
-    # of the columns Chrom and chrom, take chrom
-    by_lower = {name.lower(): name for name in names} | {name: name for name in names if name.islower()}
-    return next((by_lower[s] for s in spellings if s in by_lower), None)
+    # of the columns Chrom and chrom, take chrom; BioMart writes Gene start (bp)
+    spelled = {re.sub(r"[\W_]+", "_", name.lower()).strip("_"): name for name in names}
+    spelled |= {name: name for name in names if name.islower()}
+    return next((spelled[s] for s in spellings if s in spelled), None)
 
 
 def chromosome_key(chrom: str) -> str:

@@ -1,6 +1,7 @@
 """A model that comes back from a file is the same, and can be used as before."""
 
 import pickle
+import warnings
 
 import mudata
 import numpy as np
@@ -111,6 +112,12 @@ def test_data_that_a_model_is_given_are_judged_as_at_setup(tmp_path):
     with pytest.raises(ScmambaError, match="missing for 10 of 60 cells"):
         model.adata = mdata
     assert model.adata is not mdata
+    mdata.obs["batch"] = "batch 1"
+    mdata["rna"].X.data[: mdata["rna"].X.indptr[1]] = 0  # the first cell
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.adata = mdata
+    assert model.adata is mdata and sum("1 of 60 cells" in str(one.message) for one in said) == 1  # not checked twice
 
 
 @pytest.mark.filterwarnings("error:.*var_names")

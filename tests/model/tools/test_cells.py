@@ -175,6 +175,19 @@ def test_features_that_few_cells_lack_and_shared_names_are_said_at_setup_only(of
         use(of_proteins, few, tmp_path)
 
 
+def test_a_slice_that_holds_other_cells_than_it_says_is_refused(trained):
+    """mudata slices a modality by the order that its cells had when the MuData was made or updated."""
+    with without_pulling():
+        mdata = trained.adata.copy()
+        mdata.mod["rna"] = mdata["rna"][::-1].copy()
+        with pytest.raises(ScmambaError, match=r"cells are not in mdata.obs.*mdata.update\(\)"):
+            trained.get_latent_representation(mdata[:20])
+        mdata.update()
+        np.testing.assert_allclose(
+            trained.get_latent_representation(mdata[:20]), trained.get_latent_representation()[:20], atol=1e-5
+        )
+
+
 def test_cells_without_a_count_are_said_of_new_data_too(of_proteins):
     with without_pulling():
         few = of_proteins.adata[:10].copy()

@@ -112,6 +112,16 @@ def test_blocks_together_hold_what_impute_gives_for_all_features(citeseq):
     np.testing.assert_allclose(np.hstack([b.X.toarray() for b in blocks]), whole.X.toarray(), atol=1e-6)
 
 
+def test_values_changed_between_two_blocks_are_named(citeseq):
+    model, train, test = citeseq
+    reference = train["protein"].copy()
+    blocks = model.impute_blocks(test, block_size=20, modality="protein", reference=reference)
+    next(blocks)
+    reference.X *= 2
+    with pytest.raises(ScmambaError, match="protein in the reference were changed between two blocks"):
+        next(blocks)
+
+
 def test_order_of_cells_and_features_does_not_matter(citeseq):
     model, _, test = citeseq
     names = list(model.feature_names("protein")[[4, 0, 9]])

@@ -16,11 +16,13 @@ import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from shapes import TINY, mudata_of, poisson
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import BatchSampler
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import convert_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.training.distributed import count_devices, distributed_trainer
+from scmamba_scvi.model.training.samplers import PartOfMinibatch
 from scmamba_scvi.nn.gradient_caching import split_minibatch
 
 #: Nothing is drawn at random, so that gradients can be compared.
@@ -98,6 +100,20 @@ def test_few_cells_of_one_process_have_a_modality(tmp_path, n_cells):
     batch |= {"present_atac": has_atac, "X_atac": counts.to_sparse_csr()}
     torch.save((model.module, batch), tmp_path / "few.pt")
     compare_two_processes_with_one(tmp_path, ["few"])
+
+
+@pytest.mark.parametrize("encoder", ["mamba", "mlp", "linear"])
+def test_a_process_without_a_cell_of_the_last_minibatch_takes_part_in_the_step(encoder):
+    """With ``drop_last=False`` one cell may be left for two processes; each waits for a gradient of every weight from the other."""
+    mdata = mudata_of({"rna": poisson(40, 30), "atac": poisson(40, 20)}, n_absent=10)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder=encoder, **TINY)
+    (part,) = PartOfMinibatch(BatchSampler([7], 8, drop_last=False), rank=1, world_size=2)
+    module = model.module.train()
+    outputs, _, output = module(model._dataset()[part])
+    assert not part and all(z.shape == (0, TINY["n_latent"]) for z in outputs["z"].values())
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in module.parameters() if parameter.requires_grad)
 
 
 def compare_two_processes_with_one(folder, names):

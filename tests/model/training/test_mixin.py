@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import mudata
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging, Tim
 from lightning.pytorch.callbacks import EarlyStopping as Lightnings
 from logged import logged
 from scvi.train import SaveCheckpoint
+from shapes import mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
@@ -154,6 +156,19 @@ def test_named_training_cells_must_show_the_modalities_and_how_they_relate():
         model.train(max_epochs=1, train_size=0.05, validation_size=0.9)
     train_on(model, np.append(without, others[:10]))
     assert model.is_trained
+
+
+@pytest.mark.parametrize(("size", "is_said"), [(4, True), (24, False)])
+def test_minibatches_with_hardly_a_paired_cell_are_said(size, is_said):
+    """Nothing is learned of one cell alone, and the training loss looks small."""
+    mdata = mudata_of({"rna": poisson(120, 30), "atac": poisson(120, 20)}, n_absent=90)
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear", **TINY)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.train(max_epochs=1, batch_size=size, enable_progress_bar=False, accelerator="cpu")
+    found = [str(one.message) for one in said if "in most steps nothing is learned" in str(one.message)]
+    assert len(found) == is_said and all(one.startswith("Of 4 cells of a minibatch, 0.9 have") for one in found)
 
 
 def test_a_training_that_does_not_begin_leaves_what_the_one_before_found():

@@ -49,6 +49,11 @@ def check_mudata(
     for kind, key in modalities.items():
         check_names(mdata.mod[key], f"mdata[{key!r}]")
         check_matrix(mdata.mod[key], kind, key, layers.get(kind), require_counts=require_counts, of_query=of_query)
+    check_cells(mdata)
+
+
+def check_cells(mdata: MuData) -> None:
+    """The cells of the modalities are those of ``mdata``."""
     in_modalities = pd.Index([]).append([modality.obs_names for modality in mdata.mod.values()]).unique()
     alone, unlisted = mdata.obs_names.difference(in_modalities), in_modalities.difference(mdata.obs_names)
     for cells, what in (
@@ -157,8 +162,12 @@ def check_matrix(
     n_all_zero = 0 if of_query else int((~seen).sum())
     counted = [(n_empty, adata.n_obs, "cells"), (n_all_zero, adata.n_vars, "features")]
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
+    advice = (
+        f" These cells count as measured. If zeros stand for cells that were not, take them out: mdata.mod[{key!r}] = "
+        f"mdata[{key!r}][was_measured].copy(), then mdata.update()."
+    )
     if empty:
-        warn(f"{where}: {empty} are zero throughout. They are kept.")
+        warn(f"{where}: {empty} are zero throughout. They are kept.{advice if n_empty else ''}")
 
 
 def checked_blocks(

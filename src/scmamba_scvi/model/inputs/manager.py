@@ -69,7 +69,7 @@ class MultiModalDataset(Dataset):
         return part
 
     def __getitem__(self, cells: int | Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        cells = np.atleast_1d(np.asarray(cells))
+        cells = np.atleast_1d(np.asarray(cells, dtype=np.int64))  # an empty list, a rank's part of few cells, is of floats
         batch: dict[str, Tensor] = {}
         for kind, matrix in self.matrices.items():
             batch[x_key(kind)] = matrix.read(cells)
@@ -237,18 +237,16 @@ class MultiModalManager(AnnDataManager):
         """The model's modalities that ``mdata`` has."""
         return kinds_in(mdata, self._setup_args["modalities"])
 
-    def check_as_own(self, adata: object) -> None:
-        """Raise if data that a model is given for its own could not be set up for it."""
-        self._check(adata, self._registry[_C._FIELD_REGISTRIES_KEY])
+    def check_columns_of_own(self, adata: object) -> None:
+        """Raise if the batches of data that a model is given for its own could not be set up; the rest is checked with all data."""
+        self._check_columns(_as_mudata(adata), self._registry[_C._FIELD_REGISTRIES_KEY])
 
-    def _check(self, adata: object, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
-        """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows.
+    def _check(self, data: object, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
+        """Raise if ``data`` cannot be used, or does not fit the fields that a model knows.
 
         The columns of data that nobody set up, whose categories extend none, may hold anything.
         """
-        if not isinstance(adata, MuData):
-            raise ScmambaError(f"A MuData is needed, got {type(adata).__name__}. {how_to_make_mudata(adata)}")
-        args = self._setup_args
+        adata, args = _as_mudata(data), self._setup_args
         keys = self._keys(adata) if known else args["modalities"]
         if not keys:
             raise ScmambaError(
@@ -262,8 +260,12 @@ class MultiModalManager(AnnDataManager):
                 check_features(
                     known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"], adata.mod[key].var_names, key
                 )
+        if extend_categories:
+            self._check_columns(adata, known)
+
+    def _check_columns(self, adata: MuData, known: Mapping) -> None:
         for field in self.fields:
-            if isinstance(field, ColumnField) and extend_categories and not (known and self._is_absent(field, adata)):
+            if isinstance(field, ColumnField) and not (known and self._is_absent(field, adata)):
                 of_model = known[field.registry_key][_C._STATE_REGISTRY_KEY]["categorical_mapping"] if known else []
                 field.categories(adata, of_model)
 
@@ -287,6 +289,12 @@ class MultiModalManager(AnnDataManager):
         return field.registry_key == LABELS_KEY or (
             field.column is not None and not has_obs_column(adata, field.column)
         )
+
+
+def _as_mudata(adata: object) -> MuData:
+    if not isinstance(adata, MuData):
+        raise ScmambaError(f"A MuData is needed, got {type(adata).__name__}. {how_to_make_mudata(adata)}")
+    return adata
 
 
 def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:

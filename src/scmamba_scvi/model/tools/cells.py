@@ -13,7 +13,7 @@ from ..._columns import has_obs_column, in_order_of, obs_column
 from ..._compat import mudata_of, quiet, restoring_managers, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
-from ..inputs.checks import check_names
+from ..inputs.checks import check_cells, check_names
 from ..inputs.kinds import kind_of_modality, kinds_in
 
 
@@ -160,6 +160,7 @@ def as_mudata(
         if data.is_view:  # scvi-tools copies it, and mudata fails at a cell that is there twice
             for key in kinds_in(data, model.kinds).values():
                 check_names(data.mod[key], f"mdata[{key!r}]")
+            check_cells(data)  # a modality was put into another order, and mudata slices it by the old one
         if _is_slice_of_file(data):
             with restoring_managers(model), quiet("scvi"):
                 yield _in_memory(data)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError, UnknownNameError
-from ...ops.csr import is_csr
+from ...ops.csr import is_csr, stored
 from ...pp import value_transform
 from ..fitting.calibration import match_temperature
 from ..fitting.initialization import check_logarithms
@@ -202,9 +202,17 @@ class ImputationMixin(EmbeddingMixin):
                 matrix, used, kind, values, "average those of the reference as they are, pass values='raw'"
             )
         transform = value_transform(values, matrix.n_features)
+        seen: set[tuple[float, ...]] = set()
 
         def impute(columns: np.ndarray) -> AnnData:
-            averaged = weights @ _read(matrix, used, columns, transform)
+            chosen, sums = _read(matrix, used, columns, transform)
+            seen.add(sums)
+            if len(seen) > 1:
+                raise ScmambaError(
+                    f"The values of {kind} in the reference were changed between two blocks, which do not fit each other. Begin "
+                    f"again, impute_blocks(...), and change them after the last block."
+                )
+            averaged = weights @ chosen
             return AnnData(_with_missing(averaged, queries.has), obs=obs.copy(), var=var.iloc[columns].copy())
 
         return impute
@@ -255,17 +263,22 @@ def _weights(
 
 def _read(
     matrix: ModalityMatrix, cells: np.ndarray, columns: np.ndarray, transform: Callable[[Tensor], Tensor]
-) -> sparse.csr_matrix | np.ndarray:
-    """Values ``(u, f)`` of some features; 1,024 cells at a time are in memory with all their features."""
-    parts = []
+) -> tuple[sparse.csr_matrix | np.ndarray, tuple[float, ...]]:
+    """Values ``(u, f)`` of some features, and sums of all features as they are stored, which tell whether these were changed.
+
+    1,024 cells at a time are in memory with all their features.
+    """
+    parts, sums = [], []
     for part in np.array_split(cells, len(cells) // 1024 + 1):  # one part at least
-        x = transform(matrix.read(part))
+        x = matrix.read(part)
+        sums.append(float(stored(x).numpy().sum(dtype=np.float64)))
+        x = transform(x)
         if is_csr(x):
             arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
             parts.append(sparse.csr_matrix(arrays, shape=x.shape)[:, columns])
         else:
             parts.append(x.numpy()[:, columns])
-    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts), tuple(sums)
 
 
 def _with_missing(values: sparse.csr_matrix | np.ndarray, has: np.ndarray) -> sparse.csr_matrix | np.ndarray:

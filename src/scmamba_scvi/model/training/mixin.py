@@ -31,7 +31,7 @@ from .history import StageRunner, n_before
 from .plan import ContrastivePlan
 from .resume import AtomicCheckpointIO, TrainingCheckpoint, checkpoint_to_resume, training_identity
 from .run import Run, as_list
-from .sizes import TRAIN_SIZE, TrainingSizes, check_training_cells, choose_sizes
+from .sizes import LEAST_PAIRED_IN_STEP, TRAIN_SIZE, TrainingSizes, check_training_cells, choose_sizes
 from .splitter import PairedSplitter
 from .summary import SCORES, describe_batches, describe_result
 
@@ -211,6 +211,13 @@ class ContrastiveTrainingMixin(FittingMixin):
         # a query is not initialized again, so that it may have few cells of a modality
         n_of = {} if self.is_query_ else {self.kinds[kind]: n for kind, n in splitter.n_of_modalities.items()}
         check_training_cells(splitter.n_train, splitter.n_paired, n_of)
+        paired_in_step = splitter.n_paired * sizes.cells_per_step / splitter.n_train
+        if paired_in_step < LEAST_PAIRED_IN_STEP:
+            warn(
+                f"Of {sizes.cells_per_step:,} cells of a minibatch, {paired_in_step:.1f} have several modalities on average. The loss "
+                f"compares two or more: in most steps nothing is learned, and train_loss counts them as 0. Choose a larger "
+                f"contrastive_batch_size, or leave out cells with one modality."
+            )
         if splitter.n_val and not splitter.matches:
             warn(
                 f"No score can be computed from {splitter.n_val} validation cells, as no two of them have the same two "

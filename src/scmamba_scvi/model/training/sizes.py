@@ -16,6 +16,8 @@ MIN_PAIRED_CELLS = 20
 #: Fewer training cells that are paired, or that have a modality, may all be in the part of them that directions are found
 #: without (`nn.spectral.held_out_correlations`).
 MIN_TRAINING_CELLS = 10
+#: Paired cells of a step on average, of which two are compared at least: of fewer, most steps have less than two.
+LEAST_PAIRED_IN_STEP = 1.7
 #: What to do where few cells are paired.
 SAME_NAMES = "If the modalities hold the same cells under other names, give them the same obs_names in every modality."
 #: Fraction of the cells to train on where none is given, as in scvi-tools.
