@@ -270,7 +270,7 @@ def without_warning_of_order() -> Iterator[None]:
 def quiet_lightning() -> Iterator[None]:
     """Within the block, Lightning lists no devices and advertises no logger, and nobody is warned how torch is used here."""
     loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"
-    with _without_advice_on_gpus(), quiet(*loggers):
+    with warnings.catch_warnings(), _without_advice_on_gpus(), quiet(*loggers):
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
         # a graph's parameters were first read in the stream that it was recorded in; torch makes the streams wait
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
