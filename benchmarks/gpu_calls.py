@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from unittest import mock
@@ -51,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal; writes nothing")
     arguments = parser.parse_args(argv)
-    warnings.simplefilter("ignore")
+    command.hide_warnings()
     scvi.settings.verbosity = logging.ERROR
     path = RESULTS / "gpu_calls.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []

@@ -14,7 +14,6 @@ import dataclasses
 import logging
 import math
 import time
-import warnings
 
 from harness import command, paper_page
 from harness.methods.ours import embeddings_of
@@ -82,7 +81,7 @@ def fit(task: Task, truth: Truth, variant: str, size: Size, seed: int, device: s
 
     from scmamba_scvi import SCMAMBA
 
-    warnings.simplefilter("ignore")
+    command.hide_warnings()
     scvi.settings.verbosity, scvi.settings.seed = logging.ERROR, seed
     SCMAMBA.setup_mudata(task.train, modalities=task.keys)
     model = SCMAMBA(task.train, **{"preset": "paper", **size.options, **VARIANTS[variant].options})

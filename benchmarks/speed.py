@@ -205,7 +205,7 @@ def main() -> None:
     )
     parser.add_argument("--batch-size", type=int, default=512, help="cells of a minibatch, except where they are fixed")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
+    command.hide_warnings()
     if arguments.profile:
         from harness.gpu_steps import print_profile
 

@@ -39,6 +39,23 @@ def test_a_device_that_is_not_there_is_named(call, accelerator):
         call(accelerator, "auto")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is another GPU")
+def test_on_a_machine_of_apple_auto_is_the_cpu_and_nobody_is_told_to_ask_for_the_gpu(monkeypatch, mdata, quick):
+    from lightning.fabric import accelerators as of_fabric
+    from lightning.pytorch import accelerators
+    from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
+
+    for package in (accelerators, of_fabric):
+        monkeypatch.setattr(package.MPSAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(_AcceleratorConnector, "_choose_auto_accelerator", staticmethod(lambda *_: "mps"))
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*(mps|GPU)")
+        model.train(**{**quick, "accelerator": "auto"})
+    assert model.module.device.type == "cpu"
+
+
 @pytest.mark.parametrize("accelerator", ["gpu", "mps"])
 @pytest.mark.parametrize("call", [_compat.device_of, _compat.n_devices])
 def test_the_gpu_of_apple_is_refused_before_anything_is_computed(monkeypatch, call, accelerator):

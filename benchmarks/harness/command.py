@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Sequence
 
 from .sets import SETS
@@ -17,6 +18,12 @@ def parser(about: str | None, page: str | None = None) -> argparse.ArgumentParse
     if page is not None:
         made.add_argument("--page", action="store_true", help=f"measure nothing, only write {page} from the results")
     return made
+
+
+def hide_warnings() -> None:
+    """All but those that say that what is timed on a GPU is slower than it should be."""
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("always", "Layers and scan run in plain torch|No CUDA graph")
 
 
 def add_names(

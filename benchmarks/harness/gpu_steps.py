@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import sys
 import time
 import traceback
 import types
@@ -171,15 +172,19 @@ def setting(tiny: bool) -> tuple[str, int, dict[str, int]]:
 
 
 def measure(*, tiny: bool = False, budget_s: float = 50.0, report: Callable[[dict], None] = print) -> None:
-    """Rows of results, each handed to ``report`` as soon as it is known; what time does not suffice for is left out."""
+    """Rows of results, each handed to ``report`` as soon as it is known; what time does not suffice for is left out.
+
+    Ends with code 1 if something failed, when all else is measured.
+    """
     device, n_cells, features = setting(tiny)
     rounds = {"rounds": 1, "warmup": 1} if tiny else {}
-    begun = time.perf_counter()
+    begun, has_failed = time.perf_counter(), False
 
     def add(**row: object) -> None:
         report({**row, "at_s": round(time.perf_counter() - begun, 1)})
 
     def attempt(work: Work, what: str, without_kernel: str | None = None, **more: int) -> None:
+        nonlocal has_failed
         if time.perf_counter() - begun > budget_s:
             return
         try:
@@ -188,6 +193,9 @@ def measure(*, tiny: bool = False, budget_s: float = 50.0, report: Callable[[dic
             add(preset=preset, what=what, without=without_kernel, **found)
         except torch.OutOfMemoryError:
             add(preset=preset, what=what, without=without_kernel, note="out of memory")
+        except Exception:  # noqa: BLE001 - one measurement's fault must not end the others
+            traceback.print_exc()
+            has_failed = True
 
     for preset in ("paper", "base", "small"):
         work = Work(preset, n_cells, features, device)
@@ -201,6 +209,8 @@ def measure(*, tiny: bool = False, budget_s: float = 50.0, report: Callable[[dic
     if device == "cuda" and load_mamba_ssm()[0]:  # last, since it compiles for minutes
         preset = "paper"
         attempt(Work(preset, n_cells, features, device), "step", MAMBA_SSM)
+    if has_failed:
+        sys.exit(1)
 
 
 # -- what the time is spent on: printed, and not kept -----------------------------------------------------------------

@@ -88,7 +88,8 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
     from scvi.model._utils import parse_device_args
 
     try:
-        found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
+        with _without_advice_on_gpus():
+            found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
     except (
         MisconfigurationException,
         ImportError,
@@ -106,6 +107,15 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
             f"computed before and after training. Pass accelerator='cpu'."
         )
     return found
+
+
+@contextlib.contextmanager
+def _without_advice_on_gpus() -> Iterator[None]:
+    """Within the block, nobody is advised to ask for a GPU: ``"auto"`` takes those that can be used."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`accelerator` has been automatically set to `cpu`")
+        warnings.filterwarnings("ignore", "GPU available but not used")
+        yield
 
 
 def drop_other_managers(model: Any, data: Any) -> None:
@@ -237,7 +247,7 @@ def without_warning_of_order() -> Iterator[None]:
 def quiet_lightning() -> Iterator[None]:
     """Within the block, Lightning lists no devices and advertises no logger, and nobody is warned how torch is used here."""
     loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"
-    with warnings.catch_warnings(), quiet(*loggers):
+    with warnings.catch_warnings(), _without_advice_on_gpus(), quiet(*loggers):
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
         # a graph's parameters were first read in the stream that it was recorded in; torch makes the streams wait
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -128,6 +129,29 @@ def test_rows_of_a_run_that_is_ended_are_kept(load, monkeypatch, tmp_path):
             speed.measure_gpu(tiny)
         assert (tmp_path / "gpu.json").exists() is not tiny
     assert json.loads((tmp_path / "gpu.json").read_text())["rows"] == [{"preset": "paper", "what": "step", "ms": 1.0}]
+
+
+def test_a_step_that_fails_leaves_the_others_their_rows(load, monkeypatch, capsys):
+    steps, rows = load("harness.gpu_steps"), []
+    monkeypatch.setattr(steps, "SWITCHED_OFF", dict.fromkeys(steps.SWITCHED_OFF, ()))
+    monkeypatch.setattr(steps.Work, "embed", lambda self: 1 / 0)
+    with pytest.raises(SystemExit) as left:
+        steps.measure(tiny=True, report=rows.append)
+    assert left.value.code == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert [(row["preset"], row["what"]) for row in rows] == [("paper", "step"), ("base", "step"), ("small", "step")]
+
+
+def test_that_no_kernels_are_timed_is_said(load, monkeypatch):
+    """Times of plain torch would be taken for theirs."""
+    from scmamba_scvi.ops import fused
+
+    monkeypatch.setattr(fused, "check_kernels", lambda *_: (None, "the compiler failed"))
+    with pytest.warns(UserWarning) as found:
+        load("harness.command").hide_warnings()
+        warnings.warn("of something else", stacklevel=1)
+        fused.load_kernels.__wrapped__("a GPU", "bf16")
+    assert [str(one.message)[:34] for one in found] == ["Layers and scan run in plain torch"]
 
 
 def test_a_call_that_fails_leaves_the_others_their_rows(load, monkeypatch, tmp_path, capsys):

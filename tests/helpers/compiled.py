@@ -16,8 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-#: Bytes of shared memory that a program may have, by compute capability: A100, RTX 4090, H100, B200.
-SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+#: Bytes of shared memory that a program may have, by compute capability: T4, A100, RTX 4090, H100, B200.
+SHARED = {75: 64 * 1024, 80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+
+#: Of those that compute in bfloat16.
+WITH_BFLOAT16 = [capability for capability in SHARED if capability >= 80]
 
 
 class Built(NamedTuple):

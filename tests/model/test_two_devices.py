@@ -192,7 +192,7 @@ def parts(compare: Comparison) -> None:
     work, dense = Work(), Work(sparse=False)
     compare("sum of both", lambda on: (torch.ones(2, device=on) + torch.ones(2)).cpu())
     compare("numpy's view", lambda on: torch.ones(2, device=on).numpy())
-    compare("start", lambda on: weights(work.started(on)))
+    compare("start", lambda on: start(work.started(on, gate_init=0.0)))
     for name, (options, passed) in NETWORKS.items():
         compare(f"steps_{name}", lambda on, options=options, passed=passed: work.losses(on, options, passed))
     compare("steps_dense", lambda on: dense.losses(on, {}, {}))
@@ -253,6 +253,16 @@ def scores(compare: Comparison, model) -> None:
 def weights(model) -> np.ndarray:
     """All parameters and buffers, one after the other."""
     return np.concatenate([t.cpu().double().numpy().ravel() for t in model.module.state_dict().values()])
+
+
+def start(model) -> np.ndarray:
+    """The same but for the sign of a direction, which rounding decides, and how the modalities of cells lie, which it leaves."""
+    from scmamba_scvi.model.inputs.sampling import is_paired
+
+    model.is_trained_ = True
+    paired = np.flatnonzero(is_paired(model._matrices(), np.arange(N_TRAIN)))
+    rna, atac = (model.get_latent_representation(modality=kind, indices=paired) for kind in ("rna", "atac"))
+    return np.concatenate([np.abs(weights(model)), (rna @ atac.T).ravel()])
 
 
 if __name__ == "__main__":

@@ -87,6 +87,14 @@ def test_free_is_what_the_machine_and_the_job_have(tmp_path, monkeypatch, lines,
     assert free_bytes(torch.device("cpu")) == free * GB
 
 
+def test_what_torch_keeps_for_new_tensors_of_a_gpu_is_free(monkeypatch):
+    """The first training of a process must not have the next one compute activations again."""
+    taken = {"mem_get_info": (2 * GB, 9 * GB), "memory_reserved": 6 * GB, "memory_allocated": 1 * GB}
+    for name, n_bytes in taken.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, n_bytes=n_bytes: n_bytes)
+    assert free_bytes(torch.device("cuda", 0)) == 7 * GB
+
+
 class Squared(torch.autograd.Function):
     """Knows of a thing that lives as long as the graph."""
 

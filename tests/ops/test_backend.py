@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from recurrence import ssd_recurrent
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.ops import backend, fused
@@ -90,6 +91,20 @@ def test_forced_kernels_name_the_reason_they_cannot_run(monkeypatch):
     monkeypatch.setattr(backend, "load_triton", lambda: (None, "triton is not here"))
     with pytest.raises(ScmambaError, match="triton is not here.*ssd_backend='torch'"):
         ssd(*inputs(), backend="triton")
+
+
+def test_kernels_that_are_named_are_checked_as_those_of_auto(monkeypatch):
+    """A compiler may give a scan of wrong numbers, whoever asks for it."""
+    asked = []
+    monkeypatch.setattr(backend, "load_triton", lambda: (lambda *tensors: "kernels", ""))
+    monkeypatch.setattr(backend, "check_kernels", lambda *key: (None, asked.append(key) or faults.pop()))
+    faults = ["", "the kernel of the scan gives other numbers"]
+    with FakeTensorMode():
+        tensors = [torch.empty(t.shape, device="cuda") for t in inputs()]
+    with pytest.raises(ScmambaError, match="'triton' cannot be used: the kernel of the scan gives other numbers"):
+        ssd(*tensors, backend="triton")
+    assert ssd(*tensors, backend="triton") == "kernels"
+    assert asked == 2 * [(torch.device("cuda", 0), torch.float32)]
 
 
 def test_our_kernels_refuse_a_cpu(monkeypatch):

@@ -57,6 +57,15 @@ each_case = pytest.mark.parametrize(("fast", "plain", "shapes"), CASES)
 
 
 @each_case
+def test_autocast_does_not_reach_inside(fast, plain, shapes):
+    """As it does not in the kernels: the gradients, which are computed without it, are those of these values."""
+    tensors = [normal(*shape, seed=i, dtype=torch.float32) for i, shape in enumerate(shapes)]
+    expected = fast(*tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fast(*tensors), expected)
+
+
+@each_case
 def test_values_and_gradients_are_those_of_the_plain_twin(fast, plain, shapes):
     leaves = [normal(*shape, seed=i, dtype=torch.float32).requires_grad_() for i, shape in enumerate(shapes)]
     got, expected = fast(*leaves), plain(*leaves)

@@ -11,7 +11,8 @@ from scmamba_scvi.nn.memory import saved_bytes
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels are not compared with plain torch")
 
-from scmamba_scvi.ops import triton_ssd
+from scmamba_scvi.ops import fused as layers
+from scmamba_scvi.ops import triton_fused, triton_ssd
 from scmamba_scvi.ops.triton_mixer import gated_mlp
 from scmamba_scvi.ops.triton_mixer import mixer as mixer_kernels
 from scmamba_scvi.ops.triton_ssd import INTERPRETED
@@ -77,3 +78,17 @@ def test_a_gated_mlp_keeps_its_input_alone(dtype, tolerance):
     expected = gradients((a * torch.nn.functional.silu(b)) @ out_weight.t(), leaves)
     assert_near(gradients(gated_mlp(*leaves), leaves), expected, tolerance)
     assert saved_bytes(torch.nn.Identity(), gated_mlp, *leaves) == 0
+
+
+def test_a_gated_mlp_takes_float32_under_autocast(monkeypatch):
+    """Blocks hand it what autocast computes in; anybody else may not."""
+    torch.manual_seed(0)
+    mlp, x = nn.GatedMLP(8, 16).to(DEVICE), torch.randn(2, 5, 8, device=DEVICE, requires_grad=True)
+    found = []
+    for kernels in (triton_fused, None):
+        monkeypatch.setattr(layers, "kernels_for", lambda x, kernels=kernels: kernels)
+        with torch.autocast(DEVICE, torch.bfloat16):
+            y = mlp(x)
+        found.append([y, *torch.autograd.grad(y.float().square().sum(), [x, *mlp.parameters()])])
+    assert [t.dtype for t in found[0]] == [t.dtype for t in found[1]]
+    assert_near(*found, 3e-2)

@@ -15,6 +15,7 @@ from .._compat import drop_other_managers, scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
 from ..errors import ScmambaError, UnknownNameError
+from ..ops.backend import has_bfloat16
 from ..pp import FeatureLayout
 from ..pp.coordinates import Coordinates, parse_coordinates
 from ._module import SCMAMBAModule
@@ -116,7 +117,7 @@ class ModelBase(BaseModelClass):
         name = self.precision_
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(name, torch.bfloat16)
         on_gpu = self.module.device.type == "cuda"
-        can = on_gpu and (dtype != torch.bfloat16 or torch.cuda.is_bf16_supported(including_emulation=False))
+        can = on_gpu and (dtype != torch.bfloat16 or has_bfloat16(self.module.device))
         return torch.autocast("cuda" if on_gpu else "cpu", dtype, enabled=can and name.endswith("-mixed"))
 
     @property

@@ -112,7 +112,7 @@ class GatedMLP(Branch):
         -------
         ``(..., d)``.
         """
-        return gated_mlp(x, in_weight, out_weight)
+        return gated_mlp(x.to(dtype_of_product(x)), in_weight, out_weight)
 
 
 class Block(nn.Module):

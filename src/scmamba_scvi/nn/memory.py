@@ -50,9 +50,13 @@ def saved_bytes(module: nn.Module, function: Callable[..., object], *args: Tenso
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a GPU, or else of the machine and of the job that this process belongs to, that nothing has."""
+    """Memory of a GPU, or else of the machine and of the job that this process belongs to, that nothing has.
+
+    On a GPU torch keeps what was freed, and gives it to new tensors.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     return min([psutil.virtual_memory().available, *_left_in_groups()])
 
 

@@ -18,9 +18,11 @@ MAX_STATE: Final = 128
 
 
 def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The scan by the kernels of `scmamba_scvi.ops.triton_ssd`, which are imported on first use."""
+    """The scan by the kernels of `scmamba_scvi.ops.triton_ssd`, which are imported and checked on first use."""
     kernel, reason = load_triton()
-    if kernel is None:
+    if not reason and x.device.type == "cuda" and x.dtype != torch.float64:  # which they refuse themselves
+        reason = check_kernels(x.device, x.dtype)[1]
+    if kernel is None or reason:
         raise ScmambaError(f"ssd_backend='triton' cannot be used: {reason}. Pass ssd_backend='torch' or 'auto'.")
     return kernel(x, dt, A, B, C, D)
 
@@ -98,6 +100,13 @@ def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
     return triton_ssd.ssd_triton, ""
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU computes in bfloat16. Older ones emulate it: slower than float32, and compilers of kernels refuse it."""
+    if torch.version.hip or not torch.cuda.is_available():
+        return bool(torch.version.hip)
+    return torch.cuda.get_device_properties(device).major >= 8
+
+
 def explain_backend(device: torch.device | str = "cpu", d_state: int = 0) -> str:
     """One sentence on what ``"auto"`` means on ``device``, and why; on CUDA in bfloat16, or float32 where a GPU lacks it.
 
@@ -124,8 +133,7 @@ def explain_backend(device: torch.device | str = "cpu", d_state: int = 0) -> str
         return f"torch (the chunked scan in plain torch; kernels need CUDA, this is {device.type})"
     if d_state > MAX_STATE:
         return f"torch (the chunked scan in plain torch; kernels take up to {MAX_STATE} states, these are {d_state})"
-    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    kernels, reason = check_kernels(device, torch.bfloat16 if has_bfloat16 else torch.float32)
+    kernels, reason = check_kernels(device, torch.bfloat16 if has_bfloat16(device) else torch.float32)
     if kernels is None:
         return f"torch (the chunked scan in plain torch; {reason})"
     return "triton (the kernels of this package)"

@@ -91,7 +91,9 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # (n, c, m) in memory is a channels-last image of height one to oneDNN, so that nothing is copied
     image = x.transpose(1, 2).unsqueeze(2)  # (n, m, 1, c)
     m, _, width = weight.shape
-    return F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, width - 1), groups=m).squeeze(2).transpose(1, 2)
+    with torch.autocast(x.device.type, enabled=False):  # which would round it
+        padded = F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, width - 1), groups=m)
+    return padded.squeeze(2).transpose(1, 2)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

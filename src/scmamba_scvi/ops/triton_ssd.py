@@ -318,14 +318,26 @@ def scan_gradients(
     ``dy`` is dense; rows of ``into`` are dense, those of B and C have the same strides.
     """
     (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, backward=True), into
-    Q, P, S = (sizes[name] for name in "QPS")
-    blocks, k = n_blocks(p, P), n_blocks(c, Q)
-    d_log_decay, ddt = dt.new_empty(2, n, h, blocks, c)
-    kept, dA, dD = dt.new_empty(3, n, k, h, blocks)
+    blocks, k = n_blocks(p, sizes["P"]), n_blocks(c, sizes["Q"])
+    ddt, (dA, dD) = dt.new_empty(n, h, blocks, c), dt.new_empty(2, n, k, h, blocks)
+    # where chunks are short beside S, states of all cells together would take more memory than all that a block keeps
+    n_parts = n_blocks(sizes["S"], 2 * sizes["Q"]) if k > 1 else 1
+    for part in zip(*(t.tensor_split(n_parts) for t in (dy, x, dt, B, C, dx, dB, dC, ddt, dA, dD)), strict=True):
+        _gradients_of_cells(A, D, sizes, *part)
+    return ddt.sum(2).transpose(1, 2), dA.sum((0, 1, 3)), dD.sum((0, 1, 3))
+
+
+def _gradients_of_cells(
+    A: Tensor, D: Tensor, sizes: dict[str, Any], dy: Tensor, x: Tensor, dt: Tensor, B: Tensor, C: Tensor,
+    dx: Tensor, dB: Tensor, dC: Tensor, ddt: Tensor, dA: Tensor, dD: Tensor,
+) -> None:  # fmt: skip
+    """The kernels for some cells, which write the last six tensors."""
+    n, k, h, blocks = dA.shape
+    c, d_log_decay, kept = x.shape[1], torch.empty_like(ddt), torch.empty_like(dA)
     strides = _strides(x, dt, B, C)
     states = d_states = dy  # not read if there is one chunk
     if k > 1:
-        states, d_states = x.new_empty(2, n, k - 1, h * blocks, S, P)
+        states, d_states = x.new_empty(2, n, k - 1, h * blocks, sizes["S"], sizes["P"])
         of_states = {name: size for name, size in sizes.items() if name != "ONE_CHUNK"} | {"num_stages": 3}
         for reverse, (entering, by) in enumerate(((x, B), (dy, C))):
             launch(
@@ -340,7 +352,6 @@ def scan_gradients(
         _gradients_of_bringing, (n * k,), x, x, dt, A, B, C, D, dy, d_log_decay, kept, d_states, dx, ddt, dA, dB,
         dD, c, k, *strides, *dx.stride()[:2], *dB.stride()[:2], **sizes,
     )  # fmt: skip
-    return ddt.sum(2).transpose(1, 2), dA.sum((0, 1, 3)), dD.sum((0, 1, 3))
 
 
 class _Scan(torch.autograd.Function):
@@ -382,12 +393,13 @@ def _is_small(x: Tensor, S: int) -> bool:
     """Whether programs take half a chunk, fewer channels and 8 warps, as larger ones would not do.
 
     With more than 64 states they spill kilobytes per thread into memory, and on many GPUs lack shared memory, unless they are
-    of half precision for the wide products of capability 9. For those of 10 and 11 triton 3.7 fails to compile them.
+    of half precision for the wide products of capability 9. On those of capability 7 they spill with fewer states too, and for
+    those of 10 and 11 triton 3.7 fails to compile them.
     """
-    if x.element_size() == 4:
-        return S > 64
     major = _capability(x.device)
-    return major in (10, 11) or (major != 9 and S > 64)
+    if x.element_size() == 4:
+        return S > 64 or major == 7
+    return major in (7, 10, 11) or (major != 9 and S > 64)
 
 
 @functools.cache

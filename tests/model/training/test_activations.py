@@ -60,11 +60,12 @@ class Allocated(TorchDispatchMode):
         self.now -= self.sizes.pop(address)
 
 
+@pytest.mark.parametrize("narrow", [True, False], ids=["bf16", "float32"])
 @pytest.mark.parametrize(
     ("preset", "n_cells", "n_patches"),
     [("base", 256, {"rna": 250, "atac": 255}), ("paper", 512, {"rna": 114, "atac": 419})],
 )
-def test_the_estimate_is_what_a_step_takes(monkeypatch, preset, n_cells, n_patches):
+def test_the_estimate_is_what_a_step_takes(monkeypatch, preset, n_cells, n_patches, narrow):
     """Of kernels that run nowhere, on tensors without memory; tests/model/test_gpu.py has a step on a GPU."""
     kernels = pytest.importorskip(
         "scmamba_scvi.ops.triton_fused", reason="triton is not installed", exc_type=ImportError
@@ -80,12 +81,12 @@ def test_the_estimate_is_what_a_step_takes(monkeypatch, preset, n_cells, n_patch
     def networks():
         return [SequenceNetwork(resolve_config(preset), kind, n).train() for kind, n in n_patches.items()]
 
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
         blocks = [block for network in networks() for block in network.activation_bytes()]
     with FakeTensorMode(allow_non_fake_inputs=True):
         given = [(network, torch.zeros(n_cells, *network._shape, requires_grad=True)) for network in networks()]
         with Allocated() as allocated:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
                 pooled = [network(1.0 * tokens) for network, tokens in given]
             sum(vectors.float().sum() for vectors in pooled).backward()
         n_parameters = sum(parameter.numel() for network, _ in given for parameter in network.parameters())

@@ -273,20 +273,21 @@ def test_more_random_configurations_stay_finite(seed):
     assert_two_epochs_stay_finite(seed)
 
 
-@pytest.mark.parametrize(("generation", "precision"), [(7, "32-true"), (8, "bf16-mixed"), (9, "bf16-mixed")])
-def test_the_choose_precision_is_bfloat16_only_where_the_gpu_computes_in_it(monkeypatch, generation, precision):
+def test_the_precision_is_bfloat16_only_where_the_device_computes_in_it(monkeypatch):
     # a GPU before Ampere (8) can hold bfloat16, and computes in it by way of float32: slower, and not in kernels
+    generations = {torch.device("cuda", i): 9 - i for i in range(3)}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(major=generation))
-    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
-    assert [choose_precision(None, name) for name in ("auto", "gpu", "cuda", "cpu")] == [*[precision] * 3, "32-true"]
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=generations[device])
+    )
+    chosen = [choose_precision(None, device) for device in (*generations, torch.device("cpu"))]
+    assert chosen == ["bf16-mixed", "bf16-mixed", "32-true", "32-true"]
 
 
 def test_no_gpu_is_asked_before_processes_are_forked(monkeypatch):
     """torch's own error would come from within the processes: a GPU that was used cannot be used after a fork."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu = torch.device("cuda", 0)
     with pytest.raises(ScmambaError, match="strategy='ddp_notebook' forks its processes.*precision='bf16-mixed'"):
-        choose_precision(None, "auto", "ddp_notebook")
-    assert choose_precision("bf16", "auto", "ddp_notebook") == "bf16-mixed"
-    assert choose_precision(None, "cpu", "ddp_notebook") == "32-true"
+        choose_precision(None, gpu, "ddp_notebook")
+    assert choose_precision("bf16", gpu, "ddp_notebook") == "bf16-mixed"
+    assert choose_precision(None, torch.device("cpu"), "ddp_notebook") == "32-true"

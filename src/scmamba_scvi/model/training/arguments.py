@@ -19,6 +19,7 @@ from ..._columns import obs_column
 from ..._compat import explained
 from ...config import ModelConfig, TrainConfig
 from ...errors import ScmambaError, UnknownNameError
+from ...ops.backend import has_bfloat16
 from .._base import ModelBase
 from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
@@ -241,19 +242,17 @@ def check_batches(model: ModelBase) -> None:
         )
 
 
-def choose_precision(precision: str | int | None, accelerator: str, strategy: object = None) -> str:
-    """Lightning's name of the precision asked for; by default bfloat16 where a GPU computes in it, else float32.
+def choose_precision(precision: str | int | None, device: torch.device, strategy: object = None) -> str:
+    """Lightning's name of the precision asked for; by default bfloat16 where ``device`` computes in it, else float32.
 
     To ask a GPU begins to use it, after which no process can be forked.
     """
     if precision is not None:
         return PRECISIONS[str(precision)]
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    on_gpu = device.type == "cuda"
     if on_gpu and isinstance(strategy, str) and any(word in strategy for word in ("fork", "notebook")):
         raise ScmambaError(
             f"strategy={strategy!r} forks its processes, before which no GPU may be asked what it can do: name the precision, "
             "precision='bf16-mixed', or '32-true' for GPUs older than A100."
         )
-    # older GPUs only emulate bfloat16: slower than float32, and compilers of kernels refuse it
-    has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if has_bfloat16 else "32-true"
+    return "bf16-mixed" if on_gpu and has_bfloat16(device) else "32-true"

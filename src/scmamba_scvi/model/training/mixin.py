@@ -166,12 +166,13 @@ class ContrastiveTrainingMixin(FittingMixin):
             **(datasplitter_kwargs or {}),
         }  # fmt: skip
         strategy = ranks.get("strategy") if world_size > 1 else None
+        device = device_of(accelerator, devices)
         trainer = {
-            "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, accelerator, strategy), **trainer_kwargs,
+            "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, device, strategy), **trainer_kwargs,
         }  # fmt: skip
         # several processes may be forked later, which none can be that has used a GPU
-        device = device_of(accelerator, devices) if world_size == 1 else torch.device("cpu")
-        with limited_threads(), self.adata_manager.kept_on(device):
+        keeps = device if world_size == 1 else torch.device("cpu")
+        with limited_threads(), self.adata_manager.kept_on(keeps):
             sizes, splitter = self._size_and_split(config, world_size, counts, split)
             run = Run(
                 config, sizes, splitter, stages=self._stages(config, sizes, begun), monitor=early_stopping_monitor,
