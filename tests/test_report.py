@@ -205,7 +205,7 @@ def test_the_command_writes_a_page_with_every_section(written):
     assert page.open == [] and page.tags[:2] == ["html", "head"]
     assert page.texts["h1"] == ["Integration of R&D cells.h5mu"] == page.texts["title"]
     assert page.texts["h2"] == [
-        "What to know", "Data", "Validation cells", "Embedding", "Do the modalities agree?", "Training", "How it was run",
+        "What to know", "Data", "Scores", "Embedding", "Do the modalities agree?", "Training", "How it was run",
     ]  # fmt: skip
     about = " ".join(" ".join(page.texts["p"]).split())
     assert "The network was not trained on them, but they chose the epoch" in about and "never saw" not in about

@@ -59,7 +59,7 @@ SCREEN, DPI = 96, 192
 ABOUT: Final = {
     "FOSCTTM": "fraction of cells that are closer than the true match; 0 is perfect",
     "recall": "fraction of cells whose true match is among the nearest; 1 is perfect",
-    "ARI": "agreement of Leiden clusters, at the best of 20 resolutions, with the known types; 1 is perfect",
+    "ARI": "agreement of Leiden clusters, at the best of 20 resolutions, with the known types, over all cells; 1 is perfect",
 }
 #: The page, into which names and numbers are filled.
 TEMPLATE: Final = Path(__file__).with_name("report.html.jinja")
@@ -303,7 +303,8 @@ def _figures(
         figures.append(_figure(
             "Do the modalities agree?",
             "Above zero, the two modalities of a cell fit each other better than those of two cells drawn at random. A cell at "
-            "or below zero may be a doublet, or have few counts.",
+            "or below zero may be a doublet, or have few counts. Validation cells score lower than those trained on, whose pairs "
+            "the model was told.",
             lambda figure: pl.modality_agreement(agreement["evidence"], mdata if embedded else None, figure=figure),
         ))  # fmt: skip
     if model.history:

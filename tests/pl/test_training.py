@@ -47,6 +47,22 @@ def test_loss_and_retrieval_with_chance_and_best_epoch():
         assert "best epoch (3)" in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
+def test_the_legend_covers_no_curve():
+    curves = history(18)
+    curves["train_loss"].iloc[:, 0] = [  # that of the command demo
+        5.98, 5.73, 5.42, 5.01, 4.84, 4.78, 4.76, 4.7, 4.68, 4.68, 5.47, 5.11, 4.78, 4.81, 4.71, 4.63, 4.55, 4.58,
+    ]  # fmt: skip
+    curves["validation_loss"].iloc[:, 0] = [
+        3.1, 3.05, 3.14, 3.42, 3.69, 3.77, 3.75, 3.71, 3.69, 3.69, 3.1, 3.46, 3.8, 3.8, 3.65, 3.53, 3.45, 3.43,
+    ]  # fmt: skip
+    figure = Figure()
+    ax = pl.training(model_of(curves, best_epoch=10, stage_starts=[0, 10]), figure=figure)[0]
+    FigureCanvasAgg(figure).draw()
+    box = ax.get_legend().get_window_extent()
+    drawn = [line.get_path().interpolated(50).vertices for line in ax.lines if len(line.get_xdata()) > 2]
+    assert len(drawn) == 4 and not any(box.contains(x, y) for x, y in ax.transData.transform(np.concatenate(drawn)))
+
+
 def test_chance_that_is_far_away_is_written_and_leaves_the_curve_its_room():
     near = history()
     near["foscttm_validation"] /= 10

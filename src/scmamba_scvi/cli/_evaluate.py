@@ -67,8 +67,8 @@ def evaluate(
             "--out",
             "-o",
             metavar="PATH",
-            help="Where to write: PATH.csv, PATH.png and with --labels-key PATH_by_type.csv, or in a folder the same "
-            "with PATH scores. By default the name of the file and _scores, beside it.",
+            help="Where to write: PATH.csv, PATH.png and, with --labels-key, PATH_by_type.csv; in a folder scores.csv and so "
+            "on. By default the name of the file and _scores, beside it.",
         ),
     ] = None,
     metric: Annotated[

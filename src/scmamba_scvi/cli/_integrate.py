@@ -37,9 +37,11 @@ def demo(
     ] = Path("demo"),
     cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the simulation and of the model.")] = 0,
-    overwrite: OVERWRITE = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of these names that no demo wrote.")
+    ] = False,
 ) -> None:
-    """Simulate cells with RNA and ATAC, integrate them, and score the validation cells.
+    """Simulate cells with RNA and ATAC, integrate them, and score the result.
 
     For example:
 
@@ -193,7 +195,7 @@ def integrate(
 
 
 def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA:
-    """Integrate, and print how long it took and the scores of the validation cells."""
+    """Integrate, and print how long it took and the scores."""
     from .. import workflow
 
     start = time.perf_counter()
@@ -204,8 +206,8 @@ def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA
     if len(scores):
         out.print(_table(scores))
         say(
-            "The network was not trained on these cells, but they chose the epoch, and the alignment of the modalities was fitted "
-            "to them, after the FOSCTTM above. New cells score a little worse."
+            "FOSCTTM and recall are of the validation cells: the network was not trained on them, but they chose the epoch, and "
+            "the alignment of the modalities was fitted to them, after the FOSCTTM above. New cells score a little worse."
         )
     return model
 
@@ -245,16 +247,16 @@ def _write_results(
 
 
 def _table(scores: pd.DataFrame) -> Table:
-    """Scores of the validation cells beside what chance and a perfect embedding give."""
-    n_cells = ", ".join(f"{n:,}" for n in dict.fromkeys(scores["n_cells"]))
-    table = Table(title=f"{n_cells} validation cells", title_style="bold", header_style="bold")
+    """Scores beside what chance and a perfect embedding give."""
+    table = Table(header_style="bold")
     table.add_column("score")
-    for name in ("scmamba-scvi", "chance", "perfect"):
+    for name in ("cells", "scmamba-scvi", "chance", "perfect"):
         table.add_column(name, justify="right")
     for name, row in scores.iterrows():
         better = abs(row["value"] - row["best"]) < abs(row["chance"] - row["best"])
         style = "green" if better else "red"
-        table.add_row(str(name), f"[{style}]{row['value']:.3f}[/{style}]", f"{row['chance']:.3f}", f"{row['best']:.0f}")
+        value = f"[{style}]{row['value']:.3f}[/{style}]"
+        table.add_row(str(name), f"{row['n_cells']:,.0f}", value, f"{row['chance']:.3f}", f"{row['best']:.0f}")
     return table
 
 

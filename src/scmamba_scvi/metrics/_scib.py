@@ -18,7 +18,7 @@ def scib_scores(inputs: Inputs, progress: bool) -> pd.DataFrame:
     try:
         from scib_metrics.benchmark import BatchCorrection, Benchmarker, BioConservation
     except ImportError as error:
-        raise ScmambaError("panel='scib' needs scib-metrics: pip install 'scmamba-scvi[benchmark]'.") from error
+        raise ScmambaError("panel='scib' needs scib-metrics: pip install scib-metrics.") from error
     from anndata import AnnData
 
     lacking = [repr(method) for method, parts in inputs.methods.items() if JOINT not in parts]

@@ -113,7 +113,10 @@ def _draw(
     if far:
         ax.text(0.02, 0.03, f"chance: {chance:.2f}, far above", transform=ax.transAxes, color="0.4",
                 fontsize=FONT_SIZE - 1, path_effects=OUTLINE)  # fmt: skip
-    if title != LOSS:
+    if title == LOSS:  # room for the legend, which two curves may leave nowhere
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, low + 1.35 * (high - low))
+    else:
         ax.set_ylim(0, max(1.12 * (1.2 * highest if far else max(highest, chance or 0.0)), 1e-3))
     ax.set_title(title, fontsize=FONT_SIZE + 0.5, pad=16 if len(starts) == len(STAGES) else None)
     ax.set_xlabel("epoch", fontsize=FONT_SIZE)

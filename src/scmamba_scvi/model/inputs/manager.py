@@ -69,9 +69,8 @@ class MultiModalDataset(Dataset):
         return part
 
     def __getitem__(self, cells: int | Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        cells = np.atleast_1d(
-            np.asarray(cells, dtype=np.int64)
-        )  # an empty list, a rank's part of few cells, is of floats
+        # an empty list, a rank's part of few cells, would be of floats
+        cells = np.atleast_1d(np.asarray(cells, dtype=np.int64))
         batch: dict[str, Tensor] = {}
         for kind, matrix in self.matrices.items():
             batch[x_key(kind)] = matrix.read(cells)

@@ -50,6 +50,9 @@ class AgreementMixin(EmbeddingMixin):
             matches: the logarithm of how many times better the two embeddings of the cell fit each other than those of
             different cells. At 0 and below they fit no better. It finds swapped cells best on most sets.
 
+        The model was told the pairs of its training cells, so that these score higher than others: compare validation and
+        new cells with each other.
+
         Raises
         ------
         ScmambaError
