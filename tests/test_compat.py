@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 
-from scmamba_scvi import _compat
+from scmamba_scvi import SCMAMBA, _compat
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
