@@ -4,6 +4,7 @@ import mudata
 import numpy as np
 import pytest
 import scvi
+import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
 from shapes import pairs_of_vectors, unit
@@ -13,7 +14,8 @@ from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import true_match_ranks
-from scmamba_scvi.model.fitting.calibration import fit_temperature
+from scmamba_scvi.model.fitting.calibration import calibrate, fit_temperature
+from scmamba_scvi.model.fitting.held_out import MIN_PAIRS
 from scmamba_scvi.model.tools import matching
 from scmamba_scvi.model.tools.matching import assign
 
@@ -47,6 +49,18 @@ def test_temperature_is_the_one_of_known_truth():
     p = softmax(x @ pool.T / 0.15, axis=1)
     y = pool[[rng.choice(len(pool), p=row / row.sum()) for row in p.astype(np.float64)]]
     assert fit_temperature(x, y) == pytest.approx(0.15, rel=0.07)
+
+
+def test_temperatures_are_those_of_the_cells_that_have_both(trained):
+    """Rows of cells that lack a modality are zero, and as like to each other as can be."""
+    x, y = (torch.from_numpy(z) for z in pairs_of_vectors(60, z=64))
+    has = {"rna": torch.arange(60) >= 10, "atac": torch.arange(60) < 50}
+    held_out = {kind: (z * has[kind][:, None], has[kind]) for kind, z in (("rna", x), ("atac", y))}
+    with torch.inference_mode():
+        expected = fit_temperature(*(trained.module.align(z[10:50], k).numpy() for k, z in (("rna", x), ("atac", y))))
+    assert calibrate(trained.module, held_out, 0) == {"rna-atac": pytest.approx(expected)}
+    few = {kind: (z[: 9 + MIN_PAIRS], of[: 9 + MIN_PAIRS]) for kind, (z, of) in held_out.items()}
+    assert calibrate(trained.module, few, 0) == {}
 
 
 # -- one to one -------------------------------------------------------------------------------------------------------
