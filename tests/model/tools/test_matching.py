@@ -7,7 +7,8 @@ import scvi
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
-from shapes import pairs_of_vectors, unit
+from shapes import fitted as few_steps
+from shapes import mudata_of, pairs_of_vectors, poisson, unit
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
@@ -136,6 +137,14 @@ def test_order_of_cells_container_and_name_of_the_modality_do_not_matter(citeseq
         found.reference_names.to_numpy()[found.indices[::-1]] == want.reference_names.to_numpy()[want.indices]
     ).mean() > 0.999
     assert len(model._per_instance_manager_store[model.id]) == held  # an AnnData is not held after its call
+
+
+def test_data_of_one_modality_tell_which_of_three_it_is():
+    mdata = mudata_of({"rna": poisson(60, 30), "atac": poisson(60, 20), "protein": poisson(60, 10)})
+    model = few_steps(mdata)
+    want = model.match_cells(query_modality="rna", reference_modality="protein", k=3)
+    found = model.match_cells(mdata["rna"].copy(), mdata["protein"].copy(), k=3)
+    np.testing.assert_allclose(found.scores, want.scores, atol=1e-5)
 
 
 def test_cells_without_the_modality_are_named_not_dropped(citeseq):
