@@ -17,7 +17,7 @@ from scmamba_scvi import SCMAMBA, cli
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.report import _unmixed, write_report
+from scmamba_scvi.report import _notes, _unmixed, write_report
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,20 @@ def test_types_in_which_the_modalities_lie_apart_are_named(model, tmp_path):
 
 def test_few_pairs_are_counted(model, tmp_path):
     assert "Only 200 cells have two modalities." in write_report(model, tmp_path / "r.html").read_text()
+
+
+def test_poor_matches_cells_that_disagree_and_an_interruption_are_said(model, monkeypatch):
+    def said(foscttm, evidence):
+        scores = pd.DataFrame({"value": [foscttm]}, index=["FOSCTTM"])
+        return [what for what, _ in _notes(model.adata, model, scores, pd.DataFrame({"evidence": evidence}))]
+
+    fine = said(0.2, [0.5] * 9 + [-1])
+    monkeypatch.setitem(model.training_summary_, "interrupted", True)
+    assert [what for what in said(0.3, [0.5] * 6 + [0, -1, -1, -1]) if what not in fine] == [
+        "True matches are hardly found (FOSCTTM 0.30; 0.5 is chance).",
+        "Training was interrupted.",
+        "In 40% of the cells the two modalities fit no better than those of two cells drawn at random.",
+    ]
 
 
 def test_batches_that_lie_apart_are_named():

@@ -94,6 +94,7 @@ def test_few_cells_are_shown_but_not_judged():
         by_type.lie_apart(("rna", "atac"), *one_more) == "rna and atac lie apart (33% over all cells) in type few (0%)"
     )
     assert by_type.lie_apart(("rna", "atac"), np.zeros(by_type.CELLS_OF_GROUP - 1), {}) is None
+    assert by_type.lie_apart(("rna", "atac"), np.full(40, 0.1), {}) == "rna and atac lie apart (10% over all cells)"
 
 
 def test_each_two_of_three_modalities_have_rows_of_their_own(mdata):
@@ -139,10 +140,13 @@ def test_of_many_cells_a_sample_is_asked_for_its_neighbours_among_all(mdata, mon
     assert asked.sum() == 30
     np.testing.assert_array_equal(of_some[asked], of_all[asked])
     monkeypatch.setattr(metrics._embedded, "ALL_QUERIES_UP_TO", N)
-    monkeypatch.setattr(metrics._embedded, "N_QUERIES", 60)
+    monkeypatch.setattr(metrics._embedded, "N_QUERIES", 30)  # among which type b has fewer cells than it is judged by
     table = mixing_by_type(mdata, {"x": {"rna": x, "atac": y}}, labels_key="type")
     assert table["cells"].tolist() == [60, 40, 10]
     every = mixing_by_type(mdata, {"x": {"rna": x, "atac": y}}, labels_key="type", random_state=1)
     pd.testing.assert_frame_equal(table, every)  # a hundred of each type are asked, which is all
-    scores = evaluate_integration(mdata, {"x": {"rna": x, "atac": y}}, metrics="other modality", progress=False)
-    assert scores.iloc[0, 0] == pytest.approx(np.nanmean(other_modality(x, y, max_queries=60)))
+    with pytest.warns(UserWarning, match=r"x: rna and atac lie apart \(\d\d% over all cells\) in type b \(0%\)\."):
+        scores = evaluate_integration(
+            mdata, {"x": {"rna": x, "atac": y}}, labels_key="type", metrics="other modality", progress=False
+        )
+    assert scores.iloc[0, 0] == pytest.approx(np.nanmean(other_modality(x, y, max_queries=30)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.metrics import _embedded, leiden_ari_nmi, true_match_ranks
+from scmamba_scvi.metrics import METRICS, _embedded, leiden_ari_nmi, true_match_ranks
 from scmamba_scvi.metrics._embedded import Embedded
 
 
@@ -66,8 +66,10 @@ def test_a_pair_of_few_cells_does_not_take_the_scores_of_the_others():
 def test_clusters_are_computed_once_on_the_labelled_cells():
     e = embedded()
     known = e.labels != None  # noqa: E711  of objects
-    assert e.leiden == leiden_ari_nmi(e.joint[known], e.labels[known])
-    assert e.leiden is e.leiden
+    resolutions = np.arange(1, 21) / 10
+    expected = leiden_ari_nmi(e.joint[known], e.labels[known], resolutions, n_neighbors=15, n_seeds=5)
+    assert e.leiden == expected and e.leiden is e.leiden
+    assert (METRICS["ARI"].function(e), METRICS["NMI"].function(e)) == (expected.ari, expected.nmi)
 
 
 def test_above_the_limit_neighbours_of_a_sample_are_searched(monkeypatch):

@@ -44,3 +44,4 @@ def test_the_seed_orders_ties_and_moves_nothing_else():
     np.testing.assert_array_equal(one, same)
     assert (one != other).all()
     np.testing.assert_allclose(one, x - x.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(break_ties(1e-9 * x, 0), 1e-9 * one, rtol=1e-9)  # however small its spread

@@ -66,6 +66,13 @@ def test_tables_are_aligned_by_name_and_rows_that_are_not_finite_are_counted(mda
     assert not others.unusable["m", "joint"].any()
 
 
+def test_a_row_of_nan_is_counted_where_the_cell_has_the_modality(mdata):
+    x = np.repeat(JOINT[:1], N, axis=0)
+    x[rows_of(read_inputs(mdata, "X_e", None, None)) > 8] = np.nan  # one that has ATAC, and two that lack it
+    inputs = read_inputs(mdata, {"m": {"atac": x}}, None, None)
+    assert inputs.cells[inputs.unusable["m", "atac"]].tolist() == ["c9"]
+
+
 def test_a_matrix_out_of_a_modality_has_the_order_of_the_modality(mdata):
     given = {"m": {key: part.obsm["X_e"] for key, part in mdata.mod.items()}}
     of_key, of_matrix = (read_inputs(mdata, e, None, None).methods for e in ("X_e", given))

@@ -107,12 +107,13 @@ def test_few_pairs_do_not_drive_modalities_apart_that_lie_together():
     assert fraction_of_other({k: alignment(x, k) for k, x in new.items()}) > 0.95 * fraction_of_other(new)
 
 
-def test_only_cells_with_both_modalities_are_compared():
+@pytest.mark.parametrize(("kind", "lacking"), [("rna", "atac"), ("atac", "rna")])
+def test_only_cells_with_both_modalities_are_compared(kind, lacking):
     """Cells of one modality alone may be of other types: they must not move what they are not part of."""
     z = apart()
     present = everybody(z)
-    present["atac"][:2000] = False
-    z["rna"][:2000] = unit(torch.randn(2000, Z) + 3)
+    present[lacking][:2000] = False
+    z[kind][:2000] = unit(torch.randn(2000, Z) + 3)
     whole, part = Alignment(list(z), Z), Alignment(list(z), Z)
     whole.fit_moments(z, present, min_cells=30)
     some = {kind: x[2000:] for kind, x in z.items()}
@@ -151,7 +152,9 @@ def test_a_few_pairs_tell_which_modality_spreads_more_along_an_axis():
 def test_few_pairs_move_nothing(n):
     z = {kind: x[:n] for kind, x in apart().items()}
     alignment = Alignment(list(z), Z)
-    alignment.fit_moments(z, everybody(z), min_cells=30)
+    alignment.fit_moments(apart(), everybody(apart()), min_cells=30)
+    assert alignment.offset_atac.any()
+    alignment.fit_moments(z, everybody(z), min_cells=30)  # forgets the first
     assert torch.equal(alignment.map_rna, torch.eye(Z)) and not alignment.offset_atac.any()
 
 

@@ -152,6 +152,25 @@ def test_offsets_of_batches_are_taken_out_and_unknown_batches_left_alone():
     torch.testing.assert_close(joint(features, present, zeros + 1), before)
 
 
+@pytest.mark.parametrize("shift", [0.0, 8.0])
+def test_the_offset_of_a_later_batch_is_that_of_the_closer_fit(shift):
+    """Of cells of one cluster, the difference of all means is mostly what they are."""
+    rng = np.random.default_rng(3)
+    cluster = torch.from_numpy(rng.integers(3, size=N))
+    place = 3 * torch.eye(3, 30)[cluster]
+    values = {k: place + 0.2 * torch.from_numpy(rng.normal(size=(N, 30))).float() for k in ("rna", "atac")}
+    embeddings = {k: torch.nn.functional.normalize(x[:, :Z], dim=1) for k, x in values.items()}
+    joint, features, present = fitted(values, embeddings)
+    joint.set_centroids(features, present, joint(features, present, torch.zeros(N, dtype=torch.long)), cluster)
+    one = cluster == 0
+    moved = {k: x[one] + shift for k, x in features.items()}
+    joint.fit_batch_offset(moved, {k: p[one] for k, p in present.items()}, 0, n_rounds=5)
+    for k in features:
+        torch.testing.assert_close(
+            joint.get_buffer(f"batch_offset_{k}")[0], torch.full((2 * Z,), shift), atol=0.05, rtol=0
+        )
+
+
 def test_components_without_variance_and_without_trust_say_nothing():
     x = torch.zeros(50, 8)
     x[:, 0] = torch.randn(50, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,10 @@ def test_halves_hold_every_count(layout):
     counts.data = np.ceil(counts.data * 9).astype(np.float32)
     x = torch.from_numpy(counts.toarray())
     x = x.to_sparse_csr() if layout == "csr" else x
-    halves = [h.to_dense() for h in split_counts(x, torch.Generator().manual_seed(0))]
+    halves, again, other = (
+        [h.to_dense() for h in split_counts(x, torch.Generator().manual_seed(seed))] for seed in (0, 0, 1)
+    )
+    assert torch.equal(halves[0], again[0]) and not torch.equal(halves[0], other[0])
     np.testing.assert_array_equal(sum(halves).numpy(), counts.toarray())
     assert all((h >= 0).all() and (h == h.round()).all() for h in halves)
     assert float(halves[0].sum() / counts.sum()) == pytest.approx(0.5, abs=0.05)
@@ -29,6 +32,16 @@ def test_reliability_is_the_fraction_of_variance_that_is_not_counting_noise():
     found = split_half_reliability((split_counts(block, generator) for block in counts.split(5_000)), torch.eye(2))
     expected = rates.var(0) / (rates.var(0) + rates.mean(0))
     np.testing.assert_allclose(found.numpy(), expected, atol=0.02)
+
+
+def test_reliability_is_that_of_spearman_and_brown_whatever_the_halves_spread():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(500, 3)) + 2
+    b = 5 * a + rng.normal(size=(500, 3)) * [1, 5, 25] - 40
+    halves = [torch.from_numpy(half.astype(np.float32)).split(150) for half in (a, b)]
+    c = np.array([np.corrcoef(a[:, j], b[:, j])[0, 1] for j in range(3)])
+    found = split_half_reliability(zip(*halves, strict=True), torch.eye(3))
+    np.testing.assert_allclose(found.numpy(), 2 * c / (1 + c), atol=1e-4)
 
 
 def test_noise_and_constants_have_no_reliability():

@@ -8,7 +8,7 @@ from shapes import fitted, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.model.inputs.kinds import resolve_modalities
+from scmamba_scvi.model.inputs.kinds import resolve_modalities, stated_kinds
 
 
 def data(*keys):
@@ -112,11 +112,24 @@ def test_what_no_model_takes_is_only_logged(keys):
     assert lines == [f"mdata[{keys[-1]!r}] is not used."]
 
 
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [("Gene Expression", "rna"), ("mRNA", "rna"), ("Peak", "atac"), ("ADT", "protein"), ("Custom", None), ("HTO", "")],
+)
+def test_the_type_of_a_feature_states_its_kind(written, kind):
+    adata = data("x")["x"]
+    adata.var["feature_types"] = written
+    assert stated_kinds(adata).tolist() == [kind] * 3
+
+
 def test_hashtags_are_known_by_the_types_of_features():
     mdata = data("rna", "atac", "tags")
     mdata["tags"].var["feature_types"] = "Multiplexing Capture"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        resolve_modalities(mdata, None)
+    mdata["tags"].var["feature_types"] = ["Multiplexing Capture", "Custom", "Custom"]
+    with pytest.warns(UserWarning, match="its kind is not known"):  # of these alone
         resolve_modalities(mdata, None)
 
 

@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_what_can_be_loaded(tmp_path, exists, with_data, fits
 def test_data_of_an_earlier_save_are_not_taken_for_those_of_new_weights(tmp_path):
     trained(good()).save(tmp_path / "m", save_anndata=True)
     saved = (tmp_path / "m" / "mdata.h5mu").read_bytes()
-    other = mudata_of({"rna": poisson(N, 25, seed=1), "atac": poisson(N, 15, seed=1)})
+    other = mudata_of({"rna": poisson(N, 25, seed=1), "atac": poisson(N, 20, seed=1)})  # other genes of the same cells
     model = trained(other)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "mdata.h5mu").write_bytes(saved[:3000])

@@ -40,7 +40,8 @@ def test_coordinates_and_order_are_those_of_the_genome(typed, kind):
     table = model.get_region_importance(groupby="cell_type", modality=kind, n_steps=1, max_cells=50)
     var = mdata[kind].var.loc[table["name"]]
     assert (table["chrom"].to_numpy() == var["chrom"].astype(str).to_numpy()).all()
-    assert (table["start"].to_numpy() == var["start"].to_numpy()).all()
+    for column in ("start", "end"):
+        assert (table[column].to_numpy() == var[column].to_numpy()).all()
     first = table[(table["group"] == table["group"][0]) & (table["chrom"] == "chr1")]
     assert first["start"].is_monotonic_increasing
 
@@ -71,6 +72,18 @@ def test_contributions_sum_to_the_position_along_the_direction(trained):
             expected = position(values) - position(with_values(values, values.values() * 0))
         np.testing.assert_allclose(shares.to_dense().sum(1), expected, atol=1e-4)
         np.testing.assert_allclose(integrated_gradients(position, values.to_dense(), 16), shares.to_dense(), atol=1e-5)
+
+
+def test_importance_sums_to_how_far_a_group_lies_from_the_others(typed):
+    model, mdata = typed
+    table = model.get_region_importance(groupby="cell_type", modality="rna", max_cells=mdata.n_obs)
+    values = model.module.values["rna"](model.adata_manager.matrix("rna").read(np.arange(mdata.n_obs)))
+    with torch.no_grad():
+        position = model._position("rna")(values).numpy()
+    types = mdata.obs["cell_type"].to_numpy()
+    for group, part in table.groupby("group"):
+        apart = position[types == group].mean(0) - position[types != group].mean(0)
+        assert part["importance"].sum() == pytest.approx(np.linalg.norm(apart), rel=1e-3)
 
 
 def test_patches_sum_their_features_and_the_order_of_cells_does_not_matter(typed):

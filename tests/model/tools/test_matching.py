@@ -4,16 +4,19 @@ import mudata
 import numpy as np
 import pytest
 import scvi
+import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
-from shapes import pairs_of_vectors, unit
+from shapes import fitted as few_steps
+from shapes import mudata_of, pairs_of_vectors, poisson, unit
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import true_match_ranks
-from scmamba_scvi.model.fitting.calibration import fit_temperature
+from scmamba_scvi.model.fitting.calibration import calibrate, fit_temperature
+from scmamba_scvi.model.fitting.held_out import MIN_PAIRS
 from scmamba_scvi.model.tools import matching
 from scmamba_scvi.model.tools.matching import assign
 
@@ -47,6 +50,18 @@ def test_temperature_is_the_one_of_known_truth():
     p = softmax(x @ pool.T / 0.15, axis=1)
     y = pool[[rng.choice(len(pool), p=row / row.sum()) for row in p.astype(np.float64)]]
     assert fit_temperature(x, y) == pytest.approx(0.15, rel=0.07)
+
+
+def test_temperatures_are_those_of_the_cells_that_have_both(trained):
+    """Rows of cells that lack a modality are zero, and as like to each other as can be."""
+    x, y = (torch.from_numpy(z) for z in pairs_of_vectors(60, z=64))
+    has = {"rna": torch.arange(60) >= 10, "atac": torch.arange(60) < 50}
+    held_out = {kind: (z * has[kind][:, None], has[kind]) for kind, z in (("rna", x), ("atac", y))}
+    with torch.inference_mode():
+        expected = fit_temperature(*(trained.module.align(z[10:50], k).numpy() for k, z in (("rna", x), ("atac", y))))
+    assert calibrate(trained.module, held_out, 0) == {"rna-atac": pytest.approx(expected)}
+    few = {kind: (z[: 9 + MIN_PAIRS], of[: 9 + MIN_PAIRS]) for kind, (z, of) in held_out.items()}
+    assert calibrate(trained.module, few, 0) == {}
 
 
 # -- one to one -------------------------------------------------------------------------------------------------------
@@ -122,6 +137,14 @@ def test_order_of_cells_container_and_name_of_the_modality_do_not_matter(citeseq
         found.reference_names.to_numpy()[found.indices[::-1]] == want.reference_names.to_numpy()[want.indices]
     ).mean() > 0.999
     assert len(model._per_instance_manager_store[model.id]) == held  # an AnnData is not held after its call
+
+
+def test_data_of_one_modality_tell_which_of_three_it_is():
+    mdata = mudata_of({"rna": poisson(60, 30), "atac": poisson(60, 20), "protein": poisson(60, 10)})
+    model = few_steps(mdata)
+    want = model.match_cells(query_modality="rna", reference_modality="protein", k=3)
+    found = model.match_cells(mdata["rna"].copy(), mdata["protein"].copy(), k=3)
+    np.testing.assert_allclose(found.scores, want.scores, atol=1e-5)
 
 
 def test_cells_without_the_modality_are_named_not_dropped(citeseq):

@@ -55,6 +55,8 @@ def test_two_modalities_of_one_kind_are_not_chosen_between(trained):
     rna = trained.adata["rna"][:30].copy()
     with pytest.raises(ScmambaError, match="'gex' and 'expression' both look like rna"):
         SCMAMBA.prepare_query_mudata(mudata.MuData({"gex": rna, "expression": rna.copy()}), trained)
+    only = SCMAMBA.prepare_query_mudata(mudata.MuData({"gex": rna.copy()}), trained)
+    assert list(only.mod) == ["rna"] and (only["rna"].X != rna.X).nnz == 0
     # one has the key of the model
     query = SCMAMBA.prepare_query_mudata(mudata.MuData({"gex": rna[:, ::-1].copy(), "rna": rna}), trained)
     assert (query["rna"].X != rna.X).nnz == 0
