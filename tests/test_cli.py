@@ -660,7 +660,10 @@ def test_ctrl_c_exits_with_130_and_a_line(capsys):
 
 
 def test_ctrl_c_after_training_says_where_the_model_is(simulated, tmp_path, monkeypatch):
-    monkeypatch.setattr("scanpy.tl.umap", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scanpy.tl.umap", interrupted)
     result = run("integrate", simulated, "-o", tmp_path / "out.h5mu", "--max-epochs", 1, "--encoder", "linear")
     assert result.exit_code == 130 and "Interrupted" in result.stderr
     assert f"Wrote the model into {tmp_path / 'out_model'}." in result.output
