@@ -74,6 +74,12 @@ def test_each_transform_equals_its_numpy_twin(name, as_csr):
     assert got.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["binary", "tfidf"])
+def test_a_corrected_count_below_zero_is_a_count(name):
+    x = counts()
+    np.testing.assert_array_equal(dense(fitted(name, -x)(-x.to_sparse_csr())), dense(fitted(name, x)(x.to_sparse_csr())))
+
+
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**16), n=st.integers(1, 12), f=st.integers(1, 12), name=st.sampled_from(NAMES))
 def test_csr_equals_dense(seed, n, f, name):
