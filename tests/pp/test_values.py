@@ -77,7 +77,9 @@ def test_each_transform_equals_its_numpy_twin(name, as_csr):
 @pytest.mark.parametrize("name", ["binary", "tfidf"])
 def test_a_corrected_count_below_zero_is_a_count(name):
     x = counts()
-    np.testing.assert_array_equal(dense(fitted(name, -x)(-x.to_sparse_csr())), dense(fitted(name, x)(x.to_sparse_csr())))
+    np.testing.assert_array_equal(
+        dense(fitted(name, -x)(-x.to_sparse_csr())), dense(fitted(name, x)(x.to_sparse_csr()))
+    )
 
 
 @settings(deadline=None)
