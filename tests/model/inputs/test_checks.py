@@ -466,7 +466,7 @@ def test_counts_in_raw_are_named(mdata, of_counts):
     rna.X = rna.X.log1p()
     if not of_counts:
         rna.raw = rna.copy()
-    with pytest.raises(ScmambaError, match="not whole numbers.*no other layer") as caught:
+    with pytest.raises(ScmambaError, match=r"not whole numbers.*mdata\['rna'\] has no other layer") as caught:
         SCMAMBA.setup_mudata(mdata)
     assert ("mdata['rna'].raw.to_adata()" in str(caught.value)) == of_counts
 

@@ -286,7 +286,7 @@ def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None, *, of_qu
     """What to do about values that are no counts, and where else the counts may be."""
     others = [name for name in [None, *_layers(adata)] if name != layer]
     names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
-    has = f"mdata[{key!r}] also has: {names or 'no other layer'}.{_of_raw(adata, key)}"
+    has = f"mdata[{key!r}] {f'also has: {names}' if names else 'has no other layer'}.{_of_raw(adata, key)}"
     wrong = ", so it is not raw counts: it looks normalised, log-transformed or scaled."
     if of_query:  # methods that take new data have neither argument
         return (
