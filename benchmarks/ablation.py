@@ -4,7 +4,7 @@
     python benchmarks/ablation.py --sets snareseq_mouse_cortex --methods "order: genome" "order: shuffled"
     python benchmarks/ablation.py --page                       # only write the pages from the results
 
-Writes benchmarks/results/ablation.jsonl and docs/benchmarks-results.md.
+Writes benchmarks/results/ablation.jsonl and docs/benchmarks-parts.md.
 """
 
 from __future__ import annotations

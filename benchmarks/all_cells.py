@@ -7,7 +7,7 @@ methods of quality.py these are methods that embed no new cells: weighted neares
     python benchmarks/all_cells.py --sets bmmc_multiome_5k --methods scmamba-scvi WNN MOFA+
     python benchmarks/all_cells.py --page                       # only write the pages from the results
 
-Writes benchmarks/results/all_cells.jsonl, docs/benchmarks.md and docs/benchmarks-results.md.
+Writes benchmarks/results/all_cells.jsonl, docs/benchmarks.md and docs/benchmarks-methods.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Every method embeds all cells, as in all_cells.py, each fit in a process of its 
     python benchmarks/cost.py --cells 30000 --methods scmamba-scvi "weighted CCA"
     python benchmarks/cost.py --page                            # only write the pages from the results
 
-Writes benchmarks/results/cost.jsonl and docs/benchmarks-results.md.
+Writes benchmarks/results/cost.jsonl and docs/benchmarks-cost.md.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ logistic regression on expression itself, as CellTypist does it, needs no embedd
     python benchmarks/held_out_batches.py --sets bmmc_cite_5k --methods scmamba-scvi "logistic regression on expression"
     python benchmarks/held_out_batches.py --page                # only write the pages from the results
 
-Writes benchmarks/results/held_out_batches.jsonl and docs/benchmarks-results.md.
+Writes benchmarks/results/held_out_batches.jsonl and docs/benchmarks-new-donors.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python benchmarks/learning_curve.py --sets bmmc_cite_5k --methods scmamba-scvi --seeds 0
     python benchmarks/learning_curve.py --page                  # only write the pages from the results
 
-Writes benchmarks/results/learning_curve.jsonl and docs/benchmarks-results.md.
+Writes benchmarks/results/learning_curve.jsonl and docs/benchmarks-fewer-cells.md.
 """
 
 from __future__ import annotations

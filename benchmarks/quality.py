@@ -8,7 +8,7 @@ Every method is fitted on 80 % of the cells and scored on the others, which it n
     python benchmarks/quality.py --list                         # sets and methods
     python benchmarks/quality.py --page                         # only write the pages from the results
 
-Writes benchmarks/results/quality.jsonl, docs/benchmarks.md and docs/benchmarks-results.md; with --file only
+Writes benchmarks/results/quality.jsonl, docs/benchmarks.md and docs/benchmarks-methods.md; with --file only
 benchmarks/results/local/quality_NAME.jsonl, which git ignores.
 """
 

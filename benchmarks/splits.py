@@ -4,7 +4,7 @@
     python benchmarks/splits.py --sets bmmc_cite_5k --methods linear
     python benchmarks/splits.py --page                          # only write the pages from the results
 
-Writes benchmarks/results/splits.jsonl and docs/benchmarks-results.md. The first split is that of quality.py.
+Writes benchmarks/results/splits.jsonl and docs/benchmarks-protocol.md. The first split is that of quality.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ true match, so scores of different numbers of cells say different things.
     python benchmarks/subsamples.py --sets bmmc_cite_5k
     python benchmarks/subsamples.py --page                      # only write the pages from the results
 
-Writes benchmarks/results/subsamples.jsonl and docs/benchmarks-results.md.
+Writes benchmarks/results/subsamples.jsonl and docs/benchmarks-fewer-cells.md.
 """
 
 from __future__ import annotations

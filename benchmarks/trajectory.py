@@ -7,7 +7,7 @@ at one stem cell, the same for every method.
     python benchmarks/trajectory.py --sets bmmc_cite_5k
     python benchmarks/trajectory.py --page                      # only write the pages from the results
 
-Writes benchmarks/results/trajectory.jsonl and docs/benchmarks-results.md.
+Writes benchmarks/results/trajectory.jsonl and docs/benchmarks-methods.md.
 """
 
 from __future__ import annotations

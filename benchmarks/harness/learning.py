@@ -1,4 +1,4 @@
-"""Sets with fewer training cells, their results as a section of docs/benchmarks-results.md, and its figure."""
+"""Sets with fewer training cells, docs/benchmarks-fewer-cells.md and its figure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
+from . import tables
 from .looks import label_of, looks_of_lines
 from .markdown import header, mean_and_spread, row
 from .paths import FIGURES
@@ -14,8 +15,6 @@ from .sets import REAL, SETS, DataSet, title_of, train_and_test
 from .verdicts import N_DEVIATIONS, compare
 
 METHODS = ["scmamba-scvi", "weighted CCA", "CCA"]
-#: The one that the defaults are to be ahead of at every size.
-RIVAL = "weighted CCA"
 SIZES = (200, 400, 800, 1_600, 3_200, None)  # None is all
 SHOWN = ("FOSCTTM", "recall@10", "kNN accuracy")
 #: Between the name of a set and the number of its training cells.
@@ -35,36 +34,35 @@ def parts(dataset: DataSet) -> list[DataSet]:
 
 
 def section(results: pd.DataFrame) -> list[str]:
-    """A table per set, a row per number of training cells."""
+    """The figure, where weighted CCA is ahead, then a table per set, a row per number of training cells."""
     curves = _curves(results)
     lines = [
-        "## Fewer training cells", "",
+        "![Scores against training cells](_static/learning_curve.png)", "",
         "The same held-out cells after training on some of the others, drawn at random. Bars and numbers behind a mean are the spread over seeds;",
         "simulated sets have one seed.", "",
-        "![Scores against training cells](_static/learning_curve.png)", "",
-        *_behind(curves),
+        *(line for rival in METHODS[1:] for line in _behind(curves, rival)), "## All numbers of training cells", "",
     ]  # fmt: skip
     for name in _names(curves):
         of_set = curves[curves["whole"] == name].dropna(axis=1, how="all")
         methods = [m for m in METHODS if m in set(of_set["method"])]
-        lines += [f"### {title_of(name)}: training cells", ""]
-        lines += header(["cells", *(f"{m}: {s}" for s in SHOWN for m in methods if s in of_set)])
+        rows = header(["cells", *(f"{m}: {s}" for s in SHOWN for m in methods if s in of_set)])
         for cells, of_size in of_set.groupby("cells"):
             by_method = {m: of_size[of_size["method"] == m] for m in methods}
             shown = [mean_and_spread(by_method[m][s]) for s in SHOWN for m in methods if s in of_set]
-            lines.append(row([f"{int(cells):,}", *shown]))
-        lines.append("")
+            rows.append(row([f"{int(cells):,}", *shown]))
+        lines += tables.folded(title_of(name), rows)
     return lines
 
 
-def _behind(curves: pd.DataFrame) -> list[str]:
-    """Scores, of all that count, in which the defaults are worse than weighted CCA, and after how many training cells."""
+def _behind(curves: pd.DataFrame, rival: str) -> list[str]:
+    """Scores, of all that count, in which the defaults are worse than ``rival``, and after how many training cells."""
     table = compare(curves)
-    worse = table[(table["method"] == RIVAL) & (table["gain"] < -table["margin"])]
+    worse = table[(table["method"] == rival) & (table["gain"] < -table["margin"])]
     whole, _, size = zip(*worse["set"].str.partition(SEPARATOR).to_numpy(), strict=True) if len(worse) else ((), (), ())
     worse = worse.assign(whole=whole, size=size)
     lines = [
-        f"Of {len(table[table['method'] == RIVAL]):,} comparisons with {RIVAL} (every score, set and number of training cells) the defaults are",
+        f"## Where {rival} is ahead", "",
+        f"Of {len(table[table['method'] == rival]):,} comparisons with {rival} (every score, set and number of training cells) the defaults are",
         f"worse in {len(worse):,}, by more than {N_DEVIATIONS} standard deviations over seeds; in brackets by how much:", "",
     ]  # fmt: skip
     for name in _names(worse):

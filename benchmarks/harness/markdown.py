@@ -31,13 +31,19 @@ def mean_and_spread(values: pd.Series, *, bold: bool = False) -> str:
 
 
 def machines(found: Iterable[dict]) -> list[str]:
-    """What the numbers were measured with: each different machine once, with the number of its results."""
-    counts = Counter(
-        f"{m['device']}, {m['threads']} {'thread' if m['threads'] == 1 else 'threads'}, Python {m['python']}, "
-        + ", ".join(f"{name} {number}" for name, number in m["versions"].items())
-        for m in found
-    )
-    return ["## Machine", "", *(f"- {n} results: {text}." for text, n in counts.items()), ""]
+    """What the numbers were measured with: each machine with the number of its results, and all packages that these had."""
+    counts: Counter[str] = Counter()
+    packages: dict[str, dict[str, None]] = {}
+    for m in found:
+        name = f"{m['device']}, {m['threads']} {'thread' if m['threads'] == 1 else 'threads'}, Python {m['python']}"
+        counts[name] += 1
+        packages.setdefault(name, {}).update(dict.fromkeys(f"{package} {v}" for package, v in m["versions"].items()))
+    return [
+        "## Machine",
+        "",
+        *(f"- {n} results: {name}, {', '.join(packages[name])}." for name, n in counts.items()),
+        "",
+    ]
 
 
 def read_findings() -> dict[str, str]:

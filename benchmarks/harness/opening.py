@@ -1,14 +1,14 @@
-"""What stands first on docs/benchmarks.md, one figure and one table of at most eight methods, and what stands last, our losses."""
+"""What stands first on docs/benchmarks.md: one figure, and one table of at most eight methods."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from . import verdicts
 from .all_cells import WITHOUT_BATCHES
 from .markdown import header, row
 from .methods import OWN_VARIANTS
-from .summary import summary
+from .summary import with_means
+from .tables import scored_on
 
 #: At most eight.
 FRONT = (
@@ -30,7 +30,7 @@ def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
         "CPU time of the fit. Up is better, left is faster. The black star is this package with its defaults, the grey one the same without a",
         "`batch_key`, which corrects no batches. Of the other methods with a name there, only MultiVI and totalVI do. The black dot, linear, is the package",
         "without its network (`encoder=\"linear\"`). Weighted CCA is a canonical correlation analysis (CCA) whose directions count by their",
-        "correlation. Grey dots are other methods; a figure of {doc}`benchmarks-results` names them.", "",
+        "correlation. Grey dots are other methods; the figure of {doc}`benchmarks-cost` names them.", "",
         *_table(held_out, all_cells), "",
         "Cortex is mouse cortex (SNARE-seq, RNA + ATAC). Multiome (RNA + ATAC) and CITE-seq (RNA + proteins) are human bone marrow of",
         "several donors. 1 is the best possible number in every column.", "",
@@ -40,32 +40,17 @@ def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
         "- *Pairs* is the fraction of held-out cells whose {term}`true match` is among the 10 nearest cells of the other modality.",
         f"- *{BEST_OTHER.capitalize()}*: in each column the best of the other methods, not always the same; variants of ours are not counted.",
         "- A dash stands for a method that embeds no new cells, that embeds both modalities as one, that is made for other modalities, or",
-        "  that was not run on all cells. {doc}`benchmarks-results` says which.", "",
-    ]  # fmt: skip
-
-
-def losses(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
-    """Every method that is better than the defaults in some score, and by how much."""
-    return [
-        *header(["cells", "method", "better than the defaults in"], n_left=3),
-        *_losses("held-out", verdicts.compare(held_out)), *_losses("all", verdicts.compare(all_cells, held_out)), "",
-        f"A difference counts if it is more than {verdicts.N_DEVIATIONS} standard deviations over seeds. With one seed, the deviation is the median",
-        "of the sets that have several. {doc}`benchmarks-results` says what each score is. ASW is a silhouette width, ARI the agreement of",
-        "clusters with types.", "",
+        "  that was not run on all cells. {doc}`benchmarks-methods` says which.", "",
     ]  # fmt: skip
 
 
 def _table(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
-    columns: dict[str, pd.Series] = {}
-    for name, short in SHORT.items():
-        of_set = _scored(held_out, name)
-        scores = summary(of_set, "minmax")
-        columns[f"overall: {short}"] = pd.Series(dtype=float) if scores is None else scores["overall"]
-    for name, short in SHORT.items():
-        columns[f"types: {short}"] = _scored(all_cells, name).groupby("method")["kNN accuracy"].mean()
-    for name, short in SHORT.items():
-        columns[f"pairs: {short}"] = _scored(held_out, name).groupby("method")["recall@10"].mean()
-    table = pd.DataFrame(columns)
+    of_held_out, of_all = ({name: scored_on(name, of) for name in SHORT} for of in (held_out, all_cells))
+    table = pd.DataFrame({
+        **{f"overall: {short}": _mean(with_means(of_held_out[name]), "overall") for name, short in SHORT.items()},
+        **{f"types: {short}": _mean(of_all[name], "kNN accuracy") for name, short in SHORT.items()},
+        **{f"pairs: {short}": _mean(of_held_out[name], "recall@10") for name, short in SHORT.items()},
+    })  # fmt: skip
     others = table[~table.index.isin((*FRONT, *OWN_VARIANTS))].max()
     table = table.reindex(FRONT)
     table.loc[BEST_OTHER] = others
@@ -76,30 +61,9 @@ def _table(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _scored(results: pd.DataFrame, name: str) -> pd.DataFrame:
-    return results[(results["set"] == name) & results["fit_s"].notna()]
+def _mean(scored: pd.DataFrame, score: str) -> pd.Series:
+    return scored.groupby("method")[score].mean() if score in scored else pd.Series(dtype=float)
 
 
 def _number(value: float, bold: bool) -> str:
     return "–" if pd.isna(value) else f"**{value:.2f}**" if bold else f"{value:.2f}"
-
-
-def _losses(what: str, compared: pd.DataFrame) -> list[str]:
-    """A row for each method that is better than the defaults on a set, with the scores and the differences."""
-    lost = compared[compared["gain"] < -compared["margin"]]
-    lines = []
-    for name, short in SHORT.items():
-        of_set = lost[lost["set"] == name].groupby("method", sort=False)
-        for method, rows in of_set:
-            lines.append(
-                row(
-                    [
-                        f"{what}, {short}",
-                        method,
-                        ", ".join(f"{one.score} ({-one.gain:.3f})" for one in rows.itertuples()),
-                    ]
-                )
-            )
-        if not len(of_set):
-            lines.append(row([f"{what}, {short}", "none", ""]))
-    return lines

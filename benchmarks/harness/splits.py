@@ -1,4 +1,4 @@
-"""Sets with other held-out cells, and their results as a section of docs/benchmarks-results.md."""
+"""Sets with other held-out cells, and their section of docs/benchmarks-protocol.md."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def section(results: pd.DataFrame, quality: pd.DataFrame) -> list[str]:
         "the fits.", "",
     ]  # fmt: skip
     for name in (name for name in SETS if name in set(whole[0])):
-        lines += [f"### {title_of(name)}: splits", "", *header(["method", *SHOWN])]
+        lines += [f"### {title_of(name)}", "", *header(["method", *SHOWN])]
         of_set = both[both["whole"] == name].sort_values("split")
         for method in METHODS:
             of_method = of_set[of_set["method"] == method]

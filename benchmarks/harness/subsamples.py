@@ -53,7 +53,7 @@ def _key(name: str, n: int) -> str:
 def section(results: pd.DataFrame, quality: pd.DataFrame) -> list[str]:
     """A table per set, a row per method; which methods of ``quality`` are missing."""
     lines = [
-        "## Matching among fewer cells", "",
+        "## Matching among fewer held-out cells", "",
         f"Held-out cells, some of them drawn at random, mean of {N_DRAWS} draws. The matching score is the confidence that common",
         "neighbours lead to the true match, with 1 neighbour. The neighbourhood overlap is the fraction of points with their true",
         f"match among the {N_NEAREST} nearest of both modalities, so it falls where the modalities lie apart.", "",
@@ -69,7 +69,7 @@ def section(results: pd.DataFrame, quality: pd.DataFrame) -> list[str]:
         for method in order:
             of_method = of_set[of_set["method"] == method]
             rows.append(row([method, *(mean_and_spread(of_method[_key(*c)]) for c in columns)]))
-        lines += tables.folded(f"{title_of(name)}: numbers", "\n".join(rows))
+        lines += tables.folded(title_of(name), rows)
         lines += tables.not_kept(results, quality[quality["FOSCTTM"].notna()], name)
     return lines
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .markdown import header, row
 from .methods import OWN_VARIANTS
 
-HEADS = {"bio": "cell types", "omics": "modalities", "overall": "overall"}
+NAMES = {"bio": "cell types", "omics": "modalities", "overall": "overall"}
 
 
 def summary(scored: pd.DataFrame, scale: str | None) -> pd.DataFrame | None:
@@ -28,15 +27,11 @@ def summary(scored: pd.DataFrame, scale: str | None) -> pd.DataFrame | None:
     return overall_scores(means, scale)
 
 
-def section(scored: pd.DataFrame) -> list[str]:
-    """A table of both kinds, sorted by the overall score as it is."""
-    raw, scaled = summary(scored, None), summary(scored, "minmax")
-    if raw is None:
-        return []
-    kinds = {"": raw} if scaled is None else {"": raw, ", 0 worst to 1 best": scaled.reindex(raw.index)}
-    lines = header(["method", *(f"{HEADS[part]}{kind}" for kind in kinds for part in HEADS)])
-    for method in raw.sort_values("overall", ascending=False, na_position="last").index:
-        values = [table.at[method, part] for table in kinds.values() for part in HEADS]
-        lines.append(row([method, *("–" if pd.isna(v) else f"{v:.3f}" for v in values)]))
-    about = "The paper's means of scores, as they are and scaled over the methods of the set; variants of this package are not scaled:"
-    return [about, "", *lines, ""]
+def with_means(scored: pd.DataFrame) -> pd.DataFrame:
+    """``scored`` with the means scaled and as they are, in the line of each method's first seed."""
+    first = ~scored.sort_values("seed").duplicated("method")
+    for scale, unscaled in (("minmax", ""), (None, ", unscaled")):
+        found = summary(scored, scale)
+        for part, name in NAMES.items() if found is not None else ():
+            scored = scored.assign(**{f"{name}{unscaled}": scored["method"].map(found[part]).where(first)})
+    return scored

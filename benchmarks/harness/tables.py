@@ -19,6 +19,11 @@ def frame(results: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([{**{k: v for k, v in r.items() if k != "scores"}, **r.get("scores", {})} for r in results])
 
 
+def scored_on(name: str, results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the set ``name`` that have scores: the others say why they have none."""
+    return results[(results["set"] == name) & results["fit_s"].notna()]
+
+
 def table(
     results: pd.DataFrame,
     scores: tuple[str, ...],
@@ -67,20 +72,20 @@ def not_run(of_set: pd.DataFrame, methods: Iterable[str]) -> list[str]:
     for method in methods:
         if method not in scored:
             reasons.setdefault(_reason(tried.get(method)), []).append(method)
-    return [f"Not run: {', '.join(names)} ({reason})." for reason, names in reasons.items()] + ([""] if reasons else [])
+    missing = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+    return [f"Not run: {missing}.", ""] if missing else []
 
 
 def not_kept(found: pd.DataFrame, fitted: pd.DataFrame, name: str) -> list[str]:
     """Methods that were ``fitted`` to the set ``name`` and are not ``found``, where embeddings that were kept are scored."""
-    fitted = fitted[(fitted["set"] == name) & fitted["fit_s"].notna()]
     scored = set(found.loc[found["set"] == name, "method"])
-    missing = ", ".join(method for method in dict.fromkeys(fitted["method"]) if method not in scored)
+    missing = ", ".join(m for m in dict.fromkeys(scored_on(name, fitted)["method"]) if m not in scored)
     return [f"{title_of(name)}, not scored, since their embeddings were not kept: {missing}.", ""] if missing else []
 
 
-def folded(title: str, lines: str) -> list[str]:
+def folded(title: str, lines: list[str]) -> list[str]:
     """Lines that a reader opens."""
-    return [f"<details><summary>{title}</summary>", "", lines, "", "</details>", ""]
+    return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>", ""]
 
 
 def _reason(result: dict | None) -> str:

@@ -1,4 +1,4 @@
-"""Scores of a lineage whose stages are known, and their section of the page."""
+"""Scores of a lineage whose stages are known, and their section of docs/benchmarks-methods.md."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def section(results: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
     lines = [
         "## Erythroid trajectories", "",
         "Stem cells of bone marrow become red blood cells in stages that the authors of the data named. Diffusion pseudotime of",
-        "these cells alone, from one stem cell, in the embeddings of the section above. RNA PCA and the other modality alone are",
+        "these cells alone, from one stem cell, in the embeddings of all cells. RNA PCA and the other modality alone are",
         "what conservation is measured against, so they have an advantage there. A method with one embedding for both modalities",
         "has no consistency and no overlap.", "",
     ]  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from .markdown import header, row
 from .scores import COUNTED, SCORES
-from .sets import title_of
 
 OURS = "scmamba-scvi"
 #: A difference of more than so many standard deviations over seeds counts.
@@ -44,31 +46,29 @@ def _usual_spread(values: pd.DataFrame) -> float:
     return float(ours.loc[ours["count"] > 1, "std"].median())
 
 
-def section(results: pd.DataFrame, order: list[str]) -> list[str]:
-    """Lines of docs/benchmarks-results.md."""
-    table = compare(results)
-    lines = [
-        "## The defaults against each method", "",
-        f"Over all sets and all scores: in how many the defaults are better, the same or worse. Better and worse mean by more than {N_DEVIATIONS}",
-        "standard deviations over seeds (of the set; of the median set where it was fitted once).", "",
-        *header(["against", "better", "same", "worse"], n_left=1),
-    ]  # fmt: skip
-    losses = []
-    for method in order:
-        of_method = table[table["method"] == method]
-        if not len(of_method):
-            continue
-        worse = of_method[of_method["gain"] < -of_method["margin"]]
-        better = int((of_method["gain"] > of_method["margin"]).sum())
-        same = len(of_method) - better - len(worse)
-        lines.append(row([method, str(better), str(same), str(len(worse))]))
-        losses += [f"- **{method}**: {'; '.join(_where(worse))}."] if len(worse) else []
-    return [*lines, "", "Where the defaults are worse:", "", *losses, ""]
+def counts(compared: dict[str, pd.DataFrame], names: Iterable[str]) -> list[str]:
+    """A row for each of ``names``: in how many sets and scores the defaults are better, the same or worse; a column for each track."""
+    verdicts = {
+        track: np.select([of["gain"] > of["margin"], of["gain"] < -of["margin"]], ["better", "worse"], "same")
+        for track, of in compared.items()
+    }
+    lines = header(
+        ["the defaults against", *(f"{track}: {what}" for track in compared for what in ("better", "same", "worse"))]
+    )
+    for name in names:
+        found = [Counter(verdicts[track][of["method"] == name]) for track, of in compared.items()]
+        if any(found):
+            cells = [str(of[what]) if of else "–" for of in found for what in ("better", "same", "worse")]
+            lines.append(row([name, *cells]))
+    return [*lines, ""]
 
 
-def _where(worse: pd.DataFrame) -> list[str]:
-    """Each score with its sets and the differences."""
-    return [
-        f"{score} on {', '.join(f'{title_of(one.set)} by {-one.gain:.3f}' for one in of_score.itertuples())}"
-        for score, of_score in worse.groupby("score", sort=False)
-    ]
+def losses(compared: pd.DataFrame, name: str, names: Iterable[str]) -> list[str]:
+    """A table of those of ``names`` that are better than the defaults on a set, with the scores and the differences."""
+    of_set = compared[(compared["set"] == name) & compared["method"].isin(names)]
+    if not len(of_set):
+        return []
+    lines = header(["better than the defaults", "in"], n_left=2)
+    for method, rows in of_set[of_set["gain"] < -of_set["margin"]].groupby("method", sort=False):
+        lines.append(row([method, ", ".join(f"{one.score} ({-one.gain:.3f})" for one in rows.itertuples())]))
+    return [*lines, *([row(["none", ""])] if len(lines) == 2 else []), ""]

@@ -16,7 +16,7 @@ import pytest
 def harness(load):
     for name in (
         "benchmarks_page", "fits", "held_out_batches", "methods.gene_activity", "methods.genome", "opening", "process", "runner",
-        "scores", "sets", "subsamples", "trajectory", "variants",
+        "scores", "sets", "subsamples", "trajectory", "variants", "verdicts",
     ):  # fmt: skip
         load(f"harness.{name}")
     return load("harness")
@@ -340,6 +340,21 @@ def test_the_first_page_names_who_is_better(harness):
         and rows[-1].startswith("| best of all others |")
         and len([one for one in text if one.startswith("![")]) == 1
     )
-    lost = harness.opening.losses(held_out, all_cells)
-    assert any(one.startswith("| all, CITE-seq | CCA | ") and "kNN accuracy (0.095)" in one for one in lost)
-    assert "| held-out, CITE-seq | none |  |" in lost
+
+
+def test_a_set_says_who_is_better_in_what(harness):
+    def results(cca):
+        rows = [("scmamba-scvi", 0, 0.80), ("scmamba-scvi", 1, 0.81), ("CCA", 0, cca)]
+        return pd.DataFrame(
+            [
+                {"method": m, "set": "bmmc_cite_5k", "seed": seed, "fit_s": 1.0, "kNN accuracy": value}
+                for m, seed, value in rows
+            ]
+        )
+
+    verdicts = harness.verdicts
+    ahead, behind = (verdicts.compare(results(cca)) for cca in (0.9, 0.5))
+    assert "| CCA | kNN accuracy (0.095) |" in verdicts.losses(ahead, "bmmc_cite_5k", ["CCA"])
+    assert "| none |  |" in verdicts.losses(behind, "bmmc_cite_5k", ["CCA"])
+    counted = verdicts.counts({"one": ahead, "other": behind}, ["CCA", "not fitted"])
+    assert counted[2:] == ["| CCA | 0 | 0 | 1 | 1 | 0 | 0 |", ""]

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 
-def lines_of_benchmarks(load):
-    page = load("harness.benchmarks_page")
-    return page.PAGE, page.page_lines()
+def pages_of_benchmarks(load):
+    return load("harness.benchmarks_page").pages()
 
 
-def lines_of_all_results(load):
-    page = load("harness.benchmarks_page")
-    return page.ALL_ROWS, page.row_lines()
-
-
-def lines_after_integration(load):
+def page_after_integration(load):
     page = load("harness.after_page")
-    return page.PAGE, page.page_lines(load("harness.paths").RESULTS)
+    return {page.PAGE: page.page_lines(load("harness.paths").RESULTS)}
 
 
-def lines_of_performance(load):
+def page_of_performance(load):
     page = load("harness.performance_page")
-    return page.PAGE, page.page_lines()
+    return {page.PAGE: page.page_lines()}
 
 
-def lines_of_paper_preset(load):
+def page_of_paper_preset(load):
     page = load("harness.paper_page")
-    return page.PAGE, page.page_lines()
+    return {page.PAGE: page.page_lines()}
 
 
 @pytest.mark.parametrize(
-    "lines_of",
-    [lines_of_benchmarks, lines_of_all_results, lines_after_integration, lines_of_performance, lines_of_paper_preset],
+    "written", [pages_of_benchmarks, page_after_integration, page_of_performance, page_of_paper_preset]
 )
-def test_a_page_is_what_the_results_give(load, lines_of):
-    page, lines = lines_of(load)
-    assert page.read_text().splitlines() == "\n".join(lines).splitlines(), (
-        "write the page again with the script's --page"
-    )
+def test_a_page_is_what_the_results_give(load, written):
+    for page, lines in written(load).items():
+        assert page.read_text().splitlines() == "\n".join(lines).splitlines(), (
+            f"write {page.name} again with the script's --page"
+        )
+
+
+def test_every_score_of_every_method_is_on_a_page_whoever_is_better(load):
+    page, known = load("harness.benchmarks_page"), load("harness.scores").SCORES
+    text = "\n".join(line for lines in page.pages().values() for line in lines)
+    numbers = {}
+    for method, cells in re.findall(r"^\| (.+?) \| (.*)$", text, flags=re.MULTILINE):
+        numbers.setdefault(method, set()).update(re.findall(r"\d\.\d{3}", cells))
+    for track in ("quality", "all_cells", "trajectory", "held_out_batches"):
+        results = page._read(track)
+        scores = [score for score in known if score in results]
+        means = results[results["fit_s"].notna()].groupby(["set", "method"])[scores].mean()
+        for (_, method), of_method in means.iterrows():
+            assert {f"{mean:.3f}" for mean in of_method.dropna()} <= numbers[method]

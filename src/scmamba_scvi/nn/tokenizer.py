@@ -62,7 +62,7 @@ class PatchTokenizer(nn.Module):
     patch_embedding
         ``"feature"``: every feature has a vector of its own. ``"shared"``: one projection ``(w, d)`` for all patches,
         equation 1 of the paper; feature 7 of every patch then has the same vector, which costs most of the signal
-        ("network alone: shared projection" in docs/benchmarks-results.md).
+        ("network alone: shared projection" in docs/benchmarks-parts.md).
 
     Examples
     --------
