@@ -85,7 +85,7 @@ def _against(rows: pd.DataFrame) -> list[str]:
     """`predict` beside every baseline: what it gains, and whether that is more than chance."""
     lines = [
         "`predict` reads all that was measured of a cell. What it gains over each baseline; a gain or a loss counts beyond the",
-        f"margin, {N_DEVIATIONS} standard deviations over seeds or the binomial standard error of the cells asked, whichever is",
+        f"margin, {N_DEVIATIONS} standard deviations over seeds or one binomial standard error of the cells asked, whichever is",
         "larger.", "",
         row(["set", "split", "against", "accuracy", "macro F1", "margins", "accuracy is", "macro F1 is"]),
         row(["---"] * 3 + ["--:"] * 3 + ["---"] * 2),

@@ -267,9 +267,9 @@ def _ten_million(found: dict) -> list[str]:
     return [
         *lines, "",
         "Reading is the limit. One process cannot decompress as fast as a GPU trains. Several GPUs divide the reading, as every process",
-        "reads only its own part. On one GPU fewer passes would do, since training needs 300 steps at least. With many machines the limit",
-        "is the gradient of the feature embeddings, which is dense and exchanged in every step. Held-out cells and the cells of the",
-        "initialization are a sample of fixed size.",
+        "reads only its own part. On one GPU fewer passes would do, since training needs 300 steps at least. More GPUs do not",
+        "shorten the exchange of the gradient of the feature embeddings, which is dense and exchanged in every step. Held-out cells and the",
+        "cells of the initialization are a sample of fixed size.",
     ]  # fmt: skip
 
 
