@@ -68,7 +68,7 @@ def losses(compared: pd.DataFrame, name: str, names: Iterable[str]) -> list[str]
     of_set = compared[(compared["set"] == name) & compared["method"].isin(names)]
     if not len(of_set):
         return []
-    lines = header(["better than the defaults", "in"], n_left=2)
+    lines = header(["better than the defaults", "in, and by how much"], n_left=2)
     for method, rows in of_set[of_set["gain"] < -of_set["margin"]].groupby("method", sort=False):
         lines.append(row([method, ", ".join(f"{one.score} ({-one.gain:.3f})" for one in rows.itertuples())]))
     return [*lines, *([row(["none", ""])] if len(lines) == 2 else []), ""]

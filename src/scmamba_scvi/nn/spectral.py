@@ -3,7 +3,7 @@
 Everything streams over blocks of transformed cells and makes nothing as large as the data. Two modalities give ridge
 canonical correlation analysis (Hotelling 1936); more give its MAXVAR generalisation (Kettenring 1971), to which the
 two-modality case reduces exactly. Each variate is scaled by its canonical correlation, i.e. by how reproducible it is
-between the modalities, without which cells are matched far worse ("CCA" beside "weighted CCA" in docs/benchmarks.md).
+between the modalities, without which cells are matched far worse ("CCA" beside "weighted CCA" in docs/benchmarks-methods.md).
 """
 
 import dataclasses
