@@ -72,8 +72,9 @@ def test_more_states_than_kernels_take_are_scanned_in_plain_torch(monkeypatch):
 
 @pytest.mark.parametrize("fault", ["", "the kernel of the scan gives other numbers"])
 def test_what_cuda_would_use_is_explained_as_a_training_finds_it(monkeypatch, fault):
-    for name, content in (("triton_fused", {}), ("triton_ssd", {"ssd_triton": len, "cannot_compile": lambda *_: ""})):
-        monkeypatch.setitem(sys.modules, f"scmamba_scvi.ops.{name}", types.SimpleNamespace(**content))
+    contents = {"fused": {}, "ssd": {"ssd_triton": len}, "sizes": {"cannot_compile": lambda *_: ""}}
+    for name, content in contents.items():
+        monkeypatch.setitem(sys.modules, f"scmamba_scvi.ops.triton_{name}", types.SimpleNamespace(**content))
     monkeypatch.setattr(fused, "_fault", lambda *arguments: fault)
     fused.check_kernels.cache_clear()
     fused.load_kernels.cache_clear()
