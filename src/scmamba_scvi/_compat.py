@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
-from .errors import ScmambaError
+from .errors import ScmambaError, written
 
 
 def scvi_constants() -> ModuleType:
@@ -98,13 +98,13 @@ def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
     ) as error:  # not there, not installed, not known
         reason = reason_of(error).rstrip(".")
         raise ScmambaError(
-            f"accelerator={accelerator!r} with devices={devices!r} cannot be used on this machine: {reason}. Leave it out "
+            f"{written('accelerator', accelerator)} with devices={devices!r} cannot be used on this machine: {reason}. Leave it out "
             "to take what is there."
         ) from error
     if found[2].type == "mps":
         raise ScmambaError(
-            f"accelerator={accelerator!r} cannot be used on this machine: Apple's GPU has no float64, in which statistics are "
-            f"computed before and after training. Pass accelerator='cpu'."
+            f"{written('accelerator', accelerator)} cannot be used on this machine: Apple's GPU has no float64, in which "
+            f"statistics are computed before and after training. Pass {written('accelerator', 'cpu')}."
         )
     return found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._compat import mudata_of, without_pulling
-from .errors import ScmambaError
+from .errors import ScmambaError, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,7 +247,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ScmambaError(f"{folder} is a file; a folder is to be written there.")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise ScmambaError(f"{folder} exists. Choose another folder or pass overwrite=True.")
+        raise ScmambaError(f"{folder} exists. Choose another folder or pass {written('overwrite', True)}.")
     check_writable(folder)
 
 

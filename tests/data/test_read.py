@@ -538,7 +538,7 @@ def test_files_of_cell_ranger_that_are_not_a_folder_of_it_are_named(tmp_path, pr
 
 def test_one_modality_is_not_enough(tmp_path, multiome):
     write_10x(tmp_path / "rna.h5", types=["Gene Expression"] * 5)
-    with pytest.raises(ScmambaError, match=r"10x \(Cell Ranger\) file with rna only.*read\(\{'rna'"):
+    with pytest.raises(ScmambaError, match=r"10x \(Cell Ranger\) file with rna only.*paths=\{'rna'"):
         read(tmp_path / "rna.h5")
     multiome["rna"].write_h5ad(tmp_path / "rna.h5ad")
     with pytest.raises(ScmambaError, match=r"AnnData with .*mudata.MuData\(\{"):

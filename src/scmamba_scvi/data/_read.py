@@ -10,7 +10,7 @@ from mudata import MuData
 
 from .._compat import mudata_of, without_pulling
 from .._keys import KINDS, kind_of_key
-from ..errors import ScmambaError
+from ..errors import ScmambaError, written
 from ._formats import is_zarr, read_file
 from ._parts import parts_of, reason_for_one
 
@@ -107,7 +107,7 @@ def _split(adata: AnnData, path: Path | None = None, *, is_users: bool = False) 
     what = "a 10x (Cell Ranger) file" if is_10x else "an AnnData"
     raise ScmambaError(
         f"{path} is {what} with {holds}, and at least two modalities are needed. Name the file of each, "
-        f"read({{{kind!r}: {str(path)!r}, {other!r}: '...'}}), or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
+        f"{written('paths', {kind: str(path), other: ...})}, or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
     )
 
 

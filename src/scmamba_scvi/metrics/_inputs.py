@@ -15,7 +15,7 @@ import pandas as pd
 from .._arguments import check_count
 from .._columns import in_order_of, obs_column
 from .._keys import OBSM_KEY
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError, UnknownNameError, written
 from ._labels import Labels
 from .distances import query_rows
 
@@ -227,5 +227,5 @@ def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
         values = pd.Series(list(given), index=cells, dtype=object)
     values = values.astype(object)
     if values.isna().all():
-        raise ScmambaError(f"{name} is missing for every cell.")
+        raise ScmambaError(f"{written(name)} is missing for every cell.")
     return values.where(values.notna(), None).to_numpy(dtype=object)

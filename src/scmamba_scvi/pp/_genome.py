@@ -17,7 +17,7 @@ from mudata import MuData
 
 from .._compat import explained, warn
 from .._keys import kind_of_key
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError, UnknownNameError, written
 from .builds import SPELLINGS
 from .coordinates import (
     CHROM_COLUMNS,
@@ -123,7 +123,7 @@ def annotate_genome(
             f"{n_in_other_case:,} of {adata.n_vars:,} genes were found only by ignoring case: the data have "
             f"{_examples(adata.var_names)}, the annotation has {_examples(loci['name'])}. Genes of mouse and human differ so. "
             f"If the annotation is of another species, the coordinates are wrong: annotate again with one of the data's species, "
-            f"gtf=... and overwrite=True."
+            f"{written('gtf', ...)} and {written('overwrite', True)}."
         )
     _write(adata.var, before, loci, found)
     several = f"; {n_ambiguous:,} lie at several loci, the first was taken" if n_ambiguous else ""
@@ -149,7 +149,7 @@ def _genes_of(data: MuData | AnnData, modality: str | None) -> AnnData:
     if len(found) != 1:
         raise ScmambaError(
             f"{'No' if not found else 'More than one'} modality of {list(data.mod)} looks like gene expression: "
-            f"name it, annotate_genome(mdata, gtf=..., modality=...)."
+            f"name it, {written('modality', ...)}."
         )
     return data.mod[found[0]]
 
