@@ -35,6 +35,18 @@ def check_is_there(path: Path, typed: str = "") -> None:
     raise ScmambaError(f"There is no file {path}{nor}.{hint}")
 
 
+def check_is_file(path: Path, argument: str) -> None:
+    """`check_is_there`, and that it is no folder; ``argument`` names it."""
+    check_is_there(path)
+    if path.is_dir():
+        raise ScmambaError(f"{written(argument, str(path))} is a folder: name a file.")
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a zarr, whatever it is called."""
+    return (path / ".zgroup").exists() or (path / "zarr.json").exists()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing.

@@ -14,6 +14,7 @@ import pandas as pd
 
 from .._arguments import check_count
 from .._columns import in_order_of, obs_column
+from .._compat import explained
 from .._keys import OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError, written
 from ._labels import Labels
@@ -172,14 +173,11 @@ def _by_name(data: Any, called: str, modality: Any, given: Embedding) -> pd.Data
 
 
 def _matrix(values: Any, called: str) -> np.ndarray:
-    try:
+    must = f"The embedding {called} must be a dense matrix of numbers, got"
+    with explained(f"{must} {type(values).__name__}"):  # text, or a sparse matrix
         x = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:  # text, or a sparse matrix
-        kind = type(values).__name__
-        raise ScmambaError(f"The embedding {called} must be a dense matrix of numbers, got {kind}: {error}") from error
     if x.ndim != 2 or 0 in x.shape:
-        got = x.shape if x.ndim else type(values).__name__
-        raise ScmambaError(f"The embedding {called} must be a dense matrix of numbers, got {got}.")
+        raise ScmambaError(f"{must} {x.shape if x.ndim else type(values).__name__}.")
     return x
 
 
