@@ -70,15 +70,18 @@ def integrated(simulated, input_bytes, tmp_path_factory):
         pytest.param(["--model-dir", "o.h5mu"], "--out and --model-dir both name o.h5mu", id="model"),
         pytest.param(["--figure-dir", "o.h5mu"], "--figure-dir is to lie in o.h5mu, which --out makes a file", id="in"),
         pytest.param(["--report", "in.zarr"], "--report is the input file, in.zarr", id="input"),
-        pytest.param(["--report", "in.zarr/r.html"], "--report, in.zarr/r.html, lies in the input", id="in input"),
+        pytest.param(["--report", "in.zarr/r.html"], "--report, in.zarr/r.html, lies in a zarr", id="in input"),
+        pytest.param(["--model-dir", "a/b/m"], "--model-dir, a/b/m, lies in a zarr", id="in a zarr of another name"),
     ],
 )
 def test_two_outputs_of_one_name_are_refused(tmp_path, monkeypatch, arguments, says):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "in.zarr").mkdir()
+    for zarr in ("in.zarr", "a"):
+        (tmp_path / zarr).mkdir()
+        (tmp_path / zarr / "zarr.json").touch()
     result = run("integrate", "in.zarr", "--out", "o.h5mu", *arguments)
     assert result.exit_code == 2 and says in " ".join(result.stderr.split())
-    assert [path.name for path in tmp_path.rglob("*")] == ["in.zarr"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"in.zarr", "a", "zarr.json"}
 
 
 def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
@@ -86,7 +89,7 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
     (tmp_path / "in.zarr").mkdir()
     for command, folder in itertools.product(("evaluate", "convert"), (".", "..")):
         assert f"{folder} has no name that the output could have: name it with --out" in run(command, folder).stderr
-    assert "--gtf . is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
+    assert "--gtf '.' is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
 
 
 def test_an_output_that_cannot_be_written_is_answered_with_its_option(tmp_path, monkeypatch):
@@ -193,15 +196,17 @@ def test_existing_outputs_are_kept_unless_overwritten(integrated, simulated):
     assert file.stat().st_mtime_ns > before
 
 
-def test_no_figure_of_an_earlier_run_stays_beside_the_results_of_another(simulated, tmp_path):
-    figure = tmp_path / "out_figures" / "integration.png"
+def test_no_figure_and_no_score_of_an_earlier_run_stays_beside_the_results_of_another(simulated, tmp_path):
+    figure, scores = tmp_path / "out_figures" / "integration.png", tmp_path / "out_scores.csv"
     figure.parent.mkdir()
-    figure.write_text("of an earlier run")
+    for file in (figure, scores):
+        file.write_text("of an earlier run")
     command = ("integrate", simulated, "-o", tmp_path / "out.h5mu", "--max-epochs", 1, "--no-umap", "--preset", "small")
     refused = run(*command)
-    assert refused.exit_code == 2 and "integration.png" in refused.stderr and figure.exists()
+    assert refused.exit_code == 2 and figure.exists() and scores.exists()
+    assert "integration.png" in refused.stderr and "out_scores.csv" in refused.stderr
     assert run(*command, "--overwrite").exit_code == 0
-    assert [path.name for path in figure.parent.iterdir()] == ["training.png"]
+    assert [path.name for path in figure.parent.iterdir()] == ["training.png"] and not scores.exists()
 
 
 # -- bad input -------------------------------
