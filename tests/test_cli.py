@@ -699,7 +699,8 @@ def test_demo_replaces_no_file_of_the_user(simulated, tmp_path, name):
 
 def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
     simulate_multiome(n_cells=20, n_genes=10, n_peaks=10, seed=0).write_h5mu(tmp_path / "integrated.h5mu")
-    (tmp_path / "training.png").touch()
+    for name in ("training.png", "integrated_scores.csv"):
+        (tmp_path / name).touch()
     result = run("demo", "--out", tmp_path, "--cells", 100)
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"integrated.h5mu", "integration.png", "training.png"}
