@@ -137,7 +137,7 @@ def sweep(rounds: int, tiny: bool) -> None:
             return [*triton_ssd.scan_gradients(dy, *inputs, into), *into] if backward else [triton_ssd.scan(*inputs)]
 
         for backward, changes in enumerate((FORWARD, BACKWARD)):
-            now = triton_ssd._sizes(inputs[0], inputs[3], backward=bool(backward))
+            now = triton_ssd.tile_sizes(inputs[0], inputs[3], backward=bool(backward))
             changes = [change for change in changes if change.get("P", 0) < now["P"]]
             for found in _with_changes(changes, partial(call, backward), device, rounds):
                 rows.append({"shape": name, "cells": n, "what": "backward" if backward else "forward", **found})
@@ -151,11 +151,11 @@ def _with_changes(changes, call, device, rounds):
     from scmamba_scvi.ops import triton_ssd
     from scmamba_scvi.ops.launch import compiling
 
-    chosen, expected = triton_ssd._sizes, None
+    chosen, expected = triton_ssd.tile_sizes, None
 
     def changed(change):
         sizes = lambda x, B, *, backward: {**chosen(x, B, backward=backward), **change}
-        return mock.patch.object(triton_ssd, "_sizes", sizes)
+        return mock.patch.object(triton_ssd, "tile_sizes", sizes)
 
     if device == "cuda":  # all side by side first; what cannot be compiled is told of when it is to run
         with contextlib.suppress(Exception), compiling():

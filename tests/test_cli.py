@@ -20,10 +20,9 @@ from tenx import write_10x, write_10x_folder
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
-from scmamba_scvi.cli._arguments import in_options
 from scmamba_scvi.cli._console import reporting
 from scmamba_scvi.data import convert_mudata, simulate_multiome
-from scmamba_scvi.errors import ScmambaError
+from scmamba_scvi.errors import ScmambaError, written
 from scmamba_scvi.metrics import evaluate_integration, mixing_by_type
 
 LAUNCH = [sys.executable, "-c", "from scmamba_scvi.cli import main; main()"]
@@ -71,15 +70,18 @@ def integrated(simulated, input_bytes, tmp_path_factory):
         pytest.param(["--model-dir", "o.h5mu"], "--out and --model-dir both name o.h5mu", id="model"),
         pytest.param(["--figure-dir", "o.h5mu"], "--figure-dir is to lie in o.h5mu, which --out makes a file", id="in"),
         pytest.param(["--report", "in.zarr"], "--report is the input file, in.zarr", id="input"),
-        pytest.param(["--report", "in.zarr/r.html"], "--report, in.zarr/r.html, lies in the input", id="in input"),
+        pytest.param(["--report", "in.zarr/r.html"], "--report, in.zarr/r.html, lies in a zarr", id="in input"),
+        pytest.param(["--model-dir", "a/b/m"], "--model-dir, a/b/m, lies in a zarr", id="in a zarr of another name"),
     ],
 )
 def test_two_outputs_of_one_name_are_refused(tmp_path, monkeypatch, arguments, says):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "in.zarr").mkdir()
+    for zarr in ("in.zarr", "a"):
+        (tmp_path / zarr).mkdir()
+        (tmp_path / zarr / "zarr.json").touch()
     result = run("integrate", "in.zarr", "--out", "o.h5mu", *arguments)
     assert result.exit_code == 2 and says in " ".join(result.stderr.split())
-    assert [path.name for path in tmp_path.rglob("*")] == ["in.zarr"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"in.zarr", "a", "zarr.json"}
 
 
 def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
@@ -87,7 +89,7 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
     (tmp_path / "in.zarr").mkdir()
     for command, folder in itertools.product(("evaluate", "convert"), (".", "..")):
         assert f"{folder} has no name that the output could have: name it with --out" in run(command, folder).stderr
-    assert "--gtf . is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
+    assert "--gtf '.' is a folder" in run("integrate", "in.zarr", "--out", "o.h5mu", "--gtf", ".").stderr
 
 
 def test_an_output_that_cannot_be_written_is_answered_with_its_option(tmp_path, monkeypatch):
@@ -194,15 +196,17 @@ def test_existing_outputs_are_kept_unless_overwritten(integrated, simulated):
     assert file.stat().st_mtime_ns > before
 
 
-def test_no_figure_of_an_earlier_run_stays_beside_the_results_of_another(simulated, tmp_path):
-    figure = tmp_path / "out_figures" / "integration.png"
+def test_no_figure_and_no_score_of_an_earlier_run_stays_beside_the_results_of_another(simulated, tmp_path):
+    figure, scores = tmp_path / "out_figures" / "integration.png", tmp_path / "out_scores.csv"
     figure.parent.mkdir()
-    figure.write_text("of an earlier run")
+    for file in (figure, scores):
+        file.write_text("of an earlier run")
     command = ("integrate", simulated, "-o", tmp_path / "out.h5mu", "--max-epochs", 1, "--no-umap", "--preset", "small")
     refused = run(*command)
-    assert refused.exit_code == 2 and "integration.png" in refused.stderr and figure.exists()
+    assert refused.exit_code == 2 and figure.exists() and scores.exists()
+    assert "integration.png" in refused.stderr and "out_scores.csv" in refused.stderr
     assert run(*command, "--overwrite").exit_code == 0
-    assert [path.name for path in figure.parent.iterdir()] == ["training.png"]
+    assert [path.name for path in figure.parent.iterdir()] == ["training.png"] and not scores.exists()
 
 
 # -- bad input -------------------------------
@@ -243,7 +247,9 @@ def without_atac_cells(simulated, folder):
         pytest.param(lambda s, f: s, ["--modality", "rna"], "KIND=KEY", id="modality_without_key"),
         pytest.param(lambda s, f: s, ["--modality", "rna=a", "--modality", "rna=b"], "twice", id="kind_named_twice"),
         pytest.param(lambda s, f: s, ["--modality", "rna=rna", "--modality", "dna=atac"], "'dna'", id="unknown_kind"),
-        pytest.param(lambda s, f: s, ["--layer", "rna=counts"], "Leave --layer out to use X.", id="missing_layer"),
+        pytest.param(
+            lambda s, f: s, ["--layer", "rna=counts"], "To use X, pass no --layer for rna", id="missing_layer"
+        ),
         pytest.param(lambda s, f: s, ["--batch-key", "donor"], "donor", id="missing_batch_column"),
         pytest.param(lambda s, f: s, ["--labels-key", "celltype"], "celltype", id="missing_labels_column"),
         pytest.param(lambda s, f: s, ["--preset", "huge"], "'small'", id="unknown_preset"),
@@ -290,43 +296,32 @@ def test_a_full_disk_is_said_before_training(simulated, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("message", "advice"),
+    ("argument", "in_python", "at_the_shell"),
     [
-        pytest.param("pass setup_mudata(mdata, layers={'rna': ...}); or", "pass --layer rna=LAYER; or", id="layer"),
-        pytest.param(
-            "modalities={'rna': 'gex', 'atac': ...}.", "--modality rna=gex --modality atac=KEY.", id="modality"
-        ),
-        pytest.param(
-            "name it: setup_mudata(mdata, modalities={'rna': 'rna', 'protein': 'ab'}).",
-            "name it: --modality rna=rna --modality protein=ab.",
-            id="not_used",
-        ),
-        pytest.param("also has: X (pass None), 'raw'.", "also has: X (leave --layer out), 'raw'.", id="X"),
-        pytest.param("pass require_counts=False.", "pass --no-require-counts.", id="corrected_counts"),
-        pytest.param("another folder or pass overwrite=True.", "another folder or pass --overwrite.", id="overwrite"),
-        pytest.param("its column, setup_mudata(batch_key=...).", "its column, --batch-key.", id="column"),
-        pytest.param("labels_key='x' and (batch_key)", "--labels-key 'x' and (--batch-key)", id="columns"),
-        pytest.param("annotate_genome(mdata, gtf=..., modality=...).", "--modality rna=KEY.", id="which_genes"),
-        pytest.param("pass train(batch_size=32, n=...).", "pass train(--batch-size 32, n=...).", id="number"),
-        pytest.param("contrastive_batch_size=8 is", "contrastive_batch_size=8 is", id="no_option"),
+        (("layers", {"rna": ...}), "layers={'rna': ...}", "--layer rna=..."),
+        (("layers", {"rna": None}), "layers={'rna': None}", "no --layer for rna"),
+        (("modalities", {"rna": "gex", "atac": ...}), "modalities={'rna': 'gex', 'atac': ...}", "--modality rna=gex --modality atac=..."),
+        (("modality", ...), "modality=...", "--modality rna=KEY"),
+        (("paths", {"rna": "a b.h5", "atac": ...}), "paths={'rna': 'a b.h5', 'atac': ...}", "rna=a b.h5 atac=..."),
+        (("require_counts", False), "require_counts=False", "--no-require-counts"),
+        (("overwrite", True), "overwrite=True", "--overwrite"),
+        (("batch_size", 32), "batch_size=32", "--batch-size 32"),
+        (("batch_key", "donor"), "batch_key='donor'", "--batch-key 'donor'"),
+        (("labels_key",), "labels_key", "--labels-key"),
+        (("column of obs",), "column of obs", "column of obs"),
     ],
-)
-def test_advice_names_options_in_place_of_arguments(message, advice):
-    assert in_options(message) == advice
+    ids=str,
+)  # fmt: skip
+def test_messages_name_options_in_place_of_arguments(argument, in_python, at_the_shell):
+    assert written(*argument) == in_python
+    with reporting():
+        assert written(*argument) == at_the_shell
+    assert written(*argument) == in_python
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "There is no file batch_size=1/cells.h5mu. Did you mean batch_size=1/cell.h5mu?",
-        "There is no file /runs/n_latent=8/preset=small/n_latent.h5mu.",
-        "Nothing can be written into /runs/overwrite=True/genome=hg38: Read-only file system.",
-        "C:\\runs\\batch_size=1\\labels_key.csv is a folder; a file is to be written there.",
-        "Unknown column 'batch_key'. Known: 'labels_key'.",
-    ],
-)
-def test_paths_and_names_of_the_user_are_no_arguments(message):
-    assert in_options(message) == message
+@pytest.mark.parametrize("name", ["my batch_key file.h5mu", "batch_size=1 overwrite=True.h5mu", "(labels_key).h5mu"])
+def test_words_in_the_names_of_the_user_stay_as_they_are(tmp_path, name):
+    assert f"There is no file {tmp_path / name}." in run("integrate", tmp_path / name, "-o", tmp_path / "o.h5mu").stderr
 
 
 def of_corrected_counts(simulated, folder):
@@ -342,7 +337,7 @@ def test_advice_for_corrected_counts_works_when_typed(simulated, tmp_path):
     command = ("integrate", file, "-o", tmp_path / "out.h5mu", "--max-epochs", 1, "--no-umap", "--preset", "small")
     refused = run(*command)
     assert refused.exit_code == 2
-    assert "--layer rna=LAYER" in refused.stderr and "--no-require-counts" in refused.stderr
+    assert "--layer rna=..." in refused.stderr and "--no-require-counts" in refused.stderr
     assert "setup_mudata" not in refused.stderr and "require_counts=" not in refused.stderr
     taken = run(*command, "--no-require-counts")
     assert taken.exit_code == 0, taken.output
@@ -704,7 +699,8 @@ def test_demo_replaces_no_file_of_the_user(simulated, tmp_path, name):
 
 def test_demo_replaces_the_files_of_an_earlier_one(tmp_path):
     simulate_multiome(n_cells=20, n_genes=10, n_peaks=10, seed=0).write_h5mu(tmp_path / "integrated.h5mu")
-    (tmp_path / "training.png").touch()
+    for name in ("training.png", "integrated_scores.csv"):
+        (tmp_path / name).touch()
     result = run("demo", "--out", tmp_path, "--cells", 100)
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"integrated.h5mu", "integration.png", "training.png"}

@@ -33,14 +33,9 @@ def __getattr__(name: str) -> object:
     # PEP 562: names are imported on first use, so that `--help`, nn and metrics do not wait 15 s for scvi-tools
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "SCMAMBA":
-        value: object = importlib.import_module(f"{__name__}.model").SCMAMBA
-    elif name == "read":
-        value = importlib.import_module(f"{__name__}.data").read
-    elif name == "__version__":
-        value = importlib.import_module(f"{__name__}._compat").package_version()
-    else:
-        value = importlib.import_module(f"{__name__}.{name}")
+    home = {"SCMAMBA": "model", "read": "data", "__version__": "_compat"}.get(name)
+    module = importlib.import_module(f"{__name__}.{home or name}")
+    value = module if home is None else module.package_version() if name == "__version__" else getattr(module, name)
     globals()[name] = value
     return value
 

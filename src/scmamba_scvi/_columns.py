@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .errors import ScmambaError, UnknownNameError
+from .errors import ScmambaError, UnknownNameError, written
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +27,7 @@ def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs
     ``argument`` is what ``name`` is called in errors.
     """
     if not isinstance(name, str):
-        raise ScmambaError(f"{argument} must be the name of a column of obs, got {name!r}.")
+        raise ScmambaError(f"{written(argument)} must be the name of a column of obs, got {name!r}.")
     found = _in_named_modality(data, name)
     if not found and name in data.obs:
         return data.obs[name]
@@ -39,7 +39,7 @@ def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs
             *(column for _, column in of_modalities),
             *(f"{key}:{column}" for key, column in of_modalities),
         ]
-        raise UnknownNameError(argument, name, known)
+        raise UnknownNameError(written(argument), name, known)
     # as objects: missing cells would turn whole numbers into fractions, and categories differ between modalities
     columns = {key: column.astype(object).reindex(data.obs_names) for key, column in found.items()}
     (first, joined), *others = columns.items()
@@ -48,7 +48,7 @@ def obs_column(data: MuData | AnnData, name: str, argument: str = "column of obs
         if differs.any():
             at = differs.argmax()
             raise ScmambaError(
-                f"{argument}={name!r}: the modalities have different values for {differs.sum():,} cells; for "
+                f"{written(argument, name)}: the modalities have different values for {differs.sum():,} cells; for "
                 f"{data.obs_names[at]!r}, {first!r} and {key!r} have {joined.iloc[at]!r} and {other.iloc[at]!r}. Say which: "
                 f"'{first}:{name}' or '{key}:{name}'."
             )

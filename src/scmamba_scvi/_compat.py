@@ -3,20 +3,17 @@
 import contextlib
 import copy
 import logging
-import pickle
 import re
 import sys
 import warnings
 import weakref
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
-from .errors import ScmambaError
+from .errors import ScmambaError, written
 
 
 def scvi_constants() -> ModuleType:
@@ -84,27 +81,15 @@ def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
 
 
 def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from scvi.model._utils import parse_device_args
 
-    try:
-        with _without_advice_on_gpus():
-            found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
-    except (
-        MisconfigurationException,
-        ImportError,
-        ValueError,
-        TypeError,
-    ) as error:  # not there, not installed, not known
-        reason = reason_of(error).rstrip(".")
-        raise ScmambaError(
-            f"accelerator={accelerator!r} with devices={devices!r} cannot be used on this machine: {reason}. Leave it out "
-            "to take what is there."
-        ) from error
+    asked = f"{written('accelerator', accelerator)} with devices={devices!r} cannot be used on this machine"
+    with explained(f"{asked}, leave it out to take what is there"), _without_advice_on_gpus():
+        found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
     if found[2].type == "mps":
         raise ScmambaError(
-            f"accelerator={accelerator!r} cannot be used on this machine: Apple's GPU has no float64, in which statistics are "
-            f"computed before and after training. Pass accelerator='cpu'."
+            f"{asked}: Apple's GPU has no float64, in which statistics are computed before and after training. Pass "
+            f"{written('accelerator', 'cpu')}."
         )
     return found
 
@@ -197,18 +182,8 @@ def explained(what: str) -> Iterator[None]:
         yield
     except ScmambaError:
         raise
-    except _errors_of_others() as error:
+    except Exception as error:  # of files and arguments they raise a dozen types
         raise ScmambaError(f"{what}: {reason_of(error)}") from error
-
-
-def _errors_of_others() -> tuple[type[Exception], ...]:
-    """What other packages raise of files and arguments; Lightning's is no error of Python, and there if it was imported."""
-    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
-    return (
-        OSError, EOFError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError,
-        pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
-        *([] if lightning is None else [lightning.MisconfigurationException]),
-    )  # fmt: skip
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._compat import mudata_of, without_pulling
-from .errors import ScmambaError
+from .errors import ScmambaError, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,18 @@ def check_is_there(path: Path, typed: str = "") -> None:
     hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
     nor = f", nor one called {typed}" if typed else ""
     raise ScmambaError(f"There is no file {path}{nor}.{hint}")
+
+
+def check_is_file(path: Path, argument: str) -> None:
+    """`check_is_there`, and that it is no folder; ``argument`` names it."""
+    check_is_there(path)
+    if path.is_dir():
+        raise ScmambaError(f"{written(argument, str(path))} is a folder: name a file.")
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a zarr, whatever it is called."""
+    return (path / ".zgroup").exists() or (path / "zarr.json").exists()
 
 
 @contextmanager
@@ -141,75 +153,57 @@ def _n_bytes(entry: Any) -> int:
 
 def check_content(mdata: MuData) -> None:
     """Raise, and name them, if ``mdata`` holds entries that a file cannot hold; all but plain numbers are tried in memory."""
-    _check_slashes(mdata)
-    _check_index_names(mdata)
-    found = []
-    for where, part in _named_parts(mdata):
-        for name in ("obs", "var", "uns", "obsm", "varm"):
-            entries = getattr(part, name)
-            found += [
-                (f"{where}.{name}[{key!r}]", name, kind) for key in entries if (kind := _unwritable(entries, key))
-            ]
+    found = list(_faults(mdata))
     if found:
-        entry, name, kind = found[0]
+        entry, reason, advice = found[0]
         others = f", nor can {', '.join(entry for entry, *_ in found[1:6])}" if len(found) > 1 else ""
-        text = f"make it text, {entry} = {entry}.astype('string'), or " if name in ("obs", "var") else ""
-        raise ScmambaError(
-            f"{entry} ({kind}) cannot be written into a file{others}. First {text}remove it, del {entry}."
-        )
+        raise ScmambaError(f"{entry} cannot be written into a file{others}: {reason}. First {advice}.")
 
 
-def _named_parts(mdata: MuData) -> Iterator[tuple[str, Any]]:
-    """The MuData and its modalities, as the user writes them."""
-    yield "mdata", mdata
-    for key, part in mdata.mod.items():
-        yield f"mdata[{key!r}]", part
-
-
-def _check_slashes(mdata: MuData) -> None:
-    """Raise if a name has a slash: it would be written as a folder with an entry in it, and could not be read again."""
+def _faults(mdata: MuData) -> Iterator[tuple[str, str, str]]:
+    """Each entry that a file cannot hold, as the user writes it, why, and what to do."""
+    parts = {"mdata": mdata, **{f"mdata[{key!r}]": part for key, part in mdata.mod.items()}}
+    # what has a slash would be written as a folder with an entry in it, and could not be read again
+    divides = "a slash divides names there"
     for key in mdata.mod:
         if "/" in key:
-            new = key.replace("/", "_")
-            raise ScmambaError(
-                f"The modality {key!r} cannot be written into a file, where a slash divides names. Name it otherwise, "
-                f"mudata.MuData({{{new!r}: mdata[{key!r}], ...}})."
-            )
-    for where, part in _named_parts(mdata):
+            yield (
+                f"The modality {key!r}", divides,
+                f"name it otherwise, mudata.MuData({{{key.replace('/', '_')!r}: mdata[{key!r}], ...}})",
+            )  # fmt: skip
+    for where, part in parts.items():
         for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
-            if found := _with_slash(f"{where}.{name}", getattr(part, name, None) or {}):  # a MuData has no layers
-                entries, key = found
-                raise ScmambaError(
-                    f"{entries}[{key!r}] cannot be written into a file, where a slash divides names. First rename it, "
-                    f"{entries}[{key.replace('/', '_')!r}] = {entries}.pop({key!r})."
-                )
-
-
-def _check_index_names(mdata: MuData) -> None:
-    """Raise if an index has the name of a column with other values, which would have its place in a file."""
-    for where, part in _named_parts(mdata):
+            of_part = getattr(part, name, None) or {}  # a MuData has no layers
+            for entries, key in _with_slash(f"{where}.{name}", of_part):
+                new = f"{entries}[{key.replace('/', '_')!r}]"
+                yield f"{entries}[{key!r}]", divides, f"rename it, {new} = {entries}.pop({key!r})"
         for name in ("obs", "var"):
             table = getattr(part, name)
-            named = table.index.name
-            if named in table and not table.index.to_series().equals(table[named]):  # as anndata compares them
-                raise ScmambaError(
-                    f"The index of {where}.{name} has the name of a column with other values, {named!r}, and cannot be written "
-                    f"into a file. First rename the index, {where}.{name}.index.name = None."
-                )
+            index = table.index.name
+            if index in table and not table.index.to_series().equals(table[index]):  # as anndata compares them
+                reason = f"it has the name of a column with other values, {index!r}"
+                yield f"The index of {where}.{name}", reason, f"rename the index, {where}.{name}.index.name = None"
+    for where, part in parts.items():
+        for name in ("obs", "var", "uns", "obsm", "varm"):
+            entries = getattr(part, name)
+            for key in entries:
+                if why := _unwritable(entries, key):
+                    entry = f"{where}.{name}[{key!r}]"
+                    text = f"make it text, {entry} = {entry}.astype('string'), or " if name in ("obs", "var") else ""
+                    yield entry, why, f"{text}remove it, del {entry}"
 
 
-def _with_slash(where: str, entries: Mapping[Any, Any]) -> tuple[str, str] | None:
-    """The first name with a slash at any level of ``entries``, and where it lies."""
+def _with_slash(where: str, entries: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+    """Names with a slash at any level of ``entries``, and where they lie."""
     for key, value in entries.items():
         if isinstance(key, str) and "/" in key:
-            return where, key
-        if isinstance(value, Mapping) and (found := _with_slash(f"{where}[{key!r}]", value)):
-            return found
-    return None
+            yield where, key
+        elif isinstance(value, Mapping):
+            yield from _with_slash(f"{where}[{key!r}]", value)
 
 
 def _unwritable(entries: Any, key: Any) -> str | None:
-    """Type of one entry of a table or a dict that cannot be written; `None` if it can."""
+    """Why one entry of a table or a dict cannot be written; `None` if it can."""
     import anndata
     import h5py
     import pandas as pd
@@ -231,7 +225,7 @@ def _unwritable(entries: Any, key: Any) -> str | None:
         if not isinstance(key, str):
             return "its name is not text"
         kind = str(getattr(entries[key], "dtype", type(entries[key]).__name__))
-        return "not all of it is text" if kind == "object" else kind
+        return "not all of it is text" if kind == "object" else f"its type is {kind}"
     return None
 
 
@@ -247,7 +241,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ScmambaError(f"{folder} is a file; a folder is to be written there.")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise ScmambaError(f"{folder} exists. Choose another folder or pass overwrite=True.")
+        raise ScmambaError(f"{folder} exists. Choose another folder or pass {written('overwrite', True)}.")
     check_writable(folder)
 
 

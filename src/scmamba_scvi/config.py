@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from ._keys import KINDS
-from .errors import ScmambaError, UnknownNameError
+from .errors import ScmambaError, UnknownNameError, written
 
 T = TypeVar("T")
 #: Wider than any network that was trained: a larger size is a typing error or an attack.
@@ -359,12 +359,12 @@ def _check_option(name: str, value: Any, annotation: Any) -> None:
     is_bool_by_mistake = isinstance(value, bool) and bool not in accepted  # Python counts True as an int
     is_infinite = isinstance(value, int | float) and not abs(value) <= LARGEST
     if not isinstance(value, accepted) or is_bool_by_mistake or is_infinite:
-        raise ScmambaError(f"{name} must be {words}, got {value!r}.")
+        raise ScmambaError(f"{written(name)} must be {words}, got {value!r}.")
     if choices and value not in choices:
-        raise UnknownNameError(name, value, choices)
+        raise UnknownNameError(written(name), value, choices)
     for rule in rules:
         if not rule.holds(value):
-            raise ScmambaError(f"{name} must be {rule.words}, got {value!r}.")
+            raise ScmambaError(f"{written(name)} must be {rule.words}, got {value!r}.")
 
 
 def _plain(entry: Any) -> Any:

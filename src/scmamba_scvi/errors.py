@@ -1,11 +1,33 @@
-"""Errors that this package raises."""
+"""Errors that this package raises, and how messages write arguments."""
 
 import copyreg
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any
 
 #: Names that an error lists; of more, at most five.
 MOST_NAMES = 40
+
+
+def _in_python(name: str, value: Any = None) -> str:
+    """``batch_key``, ``batch_key='donor'`` or, for an ellipsis, ``batch_key=...``."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return f"{{{', '.join(f'{key!r}: {text(part)}' for key, part in value.items())}}}"
+        return "..." if value is ... else repr(value)
+
+    return name if value is None else f"{name}={text(value)}"
+
+
+#: Writes an argument of the library, by name and value, into a message; the command line has options instead.
+WRITER: ContextVar[Callable[[str, Any], str]] = ContextVar("WRITER", default=_in_python)
+
+
+def written(name: str, value: Any = None) -> str:
+    """An argument as a message names it where it is raised; of a value that is the user's to choose, ``...`` is passed."""
+    return WRITER.get()(name, value)
 
 
 class ScmambaError(ValueError):

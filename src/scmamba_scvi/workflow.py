@@ -20,7 +20,7 @@ from ._columns import obs_column
 from ._compat import device_of, limited_threads, quiet, restoring_setup, warn
 from ._files import check_content, check_folder, check_result, check_space, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
-from .errors import ScmambaError
+from .errors import ScmambaError, written
 from .metrics import leiden_ari_nmi, true_match_ranks
 from .metrics.graph import leiden, neighbor_graph
 from .model.inputs.kinds import kinds_in
@@ -278,7 +278,7 @@ def _check_arguments(seed: int, columns: Mapping[str, str | None], model_kwargs:
     for argument, column in columns.items():
         if column in (CLUSTER_KEY, VALIDATION_KEY):
             raise ScmambaError(
-                f"{argument}={column!r} names a column that integrate replaces: copy it under another name first."
+                f"{written(argument, column)} names a column that integrate replaces: copy it under another name first."
             )
 
 

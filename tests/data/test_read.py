@@ -490,9 +490,9 @@ def test_what_cannot_be_read_is_named_with_the_way_to_convert_it(tmp_path, name,
     ("name", "says"),
     [
         pytest.param("cells.h5mu.gz", "is compressed: gunzip it first", id="gzip"),
-        pytest.param("cells.tar", "is an archive: unpack it first, tar -xf", id="tar"),
-        pytest.param("cells.tar.gz", "is an archive: unpack it first, tar -xf", id="compressed_tar"),
-        pytest.param("cells.zip", "is an archive: unpack it first, unzip", id="zip"),
+        pytest.param("cells.tar", "is an archive: unpack it first", id="tar"),
+        pytest.param("cells.tar.gz", "is an archive: unpack it first", id="compressed_tar"),
+        pytest.param("cells.zip", "is an archive: unpack it first", id="zip"),
         pytest.param("features.tsv.gz", "is one of three files of Cell Ranger", id="cell_ranger"),
         pytest.param("cells.csv.gz", "is not a file of counts", id="compressed_text"),
         pytest.param("zeros", "is not a file of counts", id="zeros"),
@@ -538,7 +538,7 @@ def test_files_of_cell_ranger_that_are_not_a_folder_of_it_are_named(tmp_path, pr
 
 def test_one_modality_is_not_enough(tmp_path, multiome):
     write_10x(tmp_path / "rna.h5", types=["Gene Expression"] * 5)
-    with pytest.raises(ScmambaError, match=r"10x \(Cell Ranger\) file with rna only.*read\(\{'rna'"):
+    with pytest.raises(ScmambaError, match=r"10x \(Cell Ranger\) file with rna only.*paths=\{'rna'"):
         read(tmp_path / "rna.h5")
     multiome["rna"].write_h5ad(tmp_path / "rna.h5ad")
     with pytest.raises(ScmambaError, match=r"AnnData with .*mudata.MuData\(\{"):

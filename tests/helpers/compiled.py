@@ -54,7 +54,7 @@ def _main(capability: int, calls: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
-    from scmamba_scvi.ops import triton_fused, triton_ssd
+    from scmamba_scvi.ops import triton_fused, triton_sizes, triton_ssd
 
     class Driver:
         """Answers what triton asks of a GPU before a launch."""
@@ -71,7 +71,7 @@ def _main(capability: int, calls: str) -> None:
         found.setdefault(id(built), [kernel, built, 0])[-1] += 1
 
     triton_ssd.launch = triton_fused.launch = launch
-    triton_ssd._capability = lambda device: capability // 10
+    triton_sizes.capability = lambda device: capability // 10
     exec(calls, {"torch": torch, "empty": empty, "scan": triton_ssd, "layers": triton_fused})
     rows = [
         (kernel.__name__, built.metadata.shared, _stack(built.asm["cubin"]), "wgmma" in built.asm["ptx"], n)

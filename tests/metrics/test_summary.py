@@ -70,7 +70,7 @@ def test_a_score_missing_everywhere_is_left_out_and_one_missing_somewhere_gives_
         pytest.param(
             lambda t: t.assign(**{"graph connectivity": "high"}),
             None,
-            "omics is not a number: .*'high' in graph connectivity",
+            "omics is not a number, in graph connectivity: .*'high'",
             id="text",
         ),
         pytest.param(lambda t: t, "zscore", "Unknown scale", id="unknown_scale"),

@@ -151,11 +151,11 @@ def run_short_of_memory(block, limit, where):
     ("sizes", "advice"),
     [
         pytest.param(
-            {"batch_size": 80}, r"80 cells. Pass train\(batch_size=40, contrastive_batch_size=80\)", id="a minibatch"
+            {"batch_size": 80}, r"80 cells. Pass batch_size=40 and contrastive_batch_size=80", id="a minibatch"
         ),
         pytest.param(
             {"batch_size": 45, "contrastive_batch_size": 180},
-            r"45 cells. Pass train\(batch_size=22, contrastive_batch_size=176\)",
+            r"45 cells. Pass batch_size=22 and contrastive_batch_size=176",
             id="a minibatch in parts",
         ),
     ],

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.ops import backend, fused
-from scmamba_scvi.ops.backend import BACKENDS, choose_backend, explain_backend, load_mixer, load_triton, ssd
+from scmamba_scvi.ops.backend import BACKENDS, choose_backend, explain_backend, load_mixer, ssd
 from scmamba_scvi.ops.mamba_ssm import load_mamba_ssm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,8 +29,8 @@ def inputs(c=10, p=4, s=5, device="cpu"):
 
 def require(name):
     """Skip, with the reason, what cannot run here; triton's interpreter runs where there is no GPU."""
-    if name == "triton" and load_triton()[0] is None:
-        pytest.skip(load_triton()[1])
+    if name == "triton":
+        pytest.importorskip("scmamba_scvi.ops.triton_ssd", reason="triton is not installed", exc_type=ImportError)
     if name == "mamba_ssm" and (DEVICE == "cpu" or load_mamba_ssm()[0] is None):
         pytest.skip("no CUDA device" if DEVICE == "cpu" else load_mamba_ssm()[1])
 
@@ -72,8 +72,9 @@ def test_more_states_than_kernels_take_are_scanned_in_plain_torch(monkeypatch):
 
 @pytest.mark.parametrize("fault", ["", "the kernel of the scan gives other numbers"])
 def test_what_cuda_would_use_is_explained_as_a_training_finds_it(monkeypatch, fault):
-    for name, content in (("triton_fused", {}), ("triton_ssd", {"ssd_triton": len, "cannot_compile": lambda *_: ""})):
-        monkeypatch.setitem(sys.modules, f"scmamba_scvi.ops.{name}", types.SimpleNamespace(**content))
+    contents = {"fused": {}, "ssd": {"ssd_triton": len}, "sizes": {"cannot_compile": lambda *_: ""}}
+    for name, content in contents.items():
+        monkeypatch.setitem(sys.modules, f"scmamba_scvi.ops.triton_{name}", types.SimpleNamespace(**content))
     monkeypatch.setattr(fused, "_fault", lambda *arguments: fault)
     fused.check_kernels.cache_clear()
     fused.load_kernels.cache_clear()
@@ -88,20 +89,23 @@ def test_what_cuda_would_use_is_explained_as_a_training_finds_it(monkeypatch, fa
 
 
 def test_forced_kernels_name_the_reason_they_cannot_run(monkeypatch):
-    monkeypatch.setattr(backend, "load_triton", lambda: (None, "triton is not here"))
-    with pytest.raises(ScmambaError, match="triton is not here.*ssd_backend='torch'"):
+    monkeypatch.setitem(sys.modules, "scmamba_scvi.ops.triton_ssd", None)  # cannot be imported
+    monkeypatch.delattr("scmamba_scvi.ops.triton_ssd", raising=False)
+    with pytest.raises(ScmambaError, match="ssd_backend='torch' or 'auto': .*triton_ssd"):
         ssd(*inputs(), backend="triton")
 
 
 def test_kernels_that_are_named_are_checked_as_those_of_auto(monkeypatch):
     """A compiler may give a scan of wrong numbers, whoever asks for it."""
     asked = []
-    monkeypatch.setattr(backend, "load_triton", lambda: (lambda *tensors: "kernels", ""))
+    kernels = types.SimpleNamespace(ssd_triton=lambda *tensors: "kernels")
+    monkeypatch.setitem(sys.modules, "scmamba_scvi.ops.triton_ssd", kernels)
+    monkeypatch.setattr("scmamba_scvi.ops.triton_ssd", kernels, raising=False)
     monkeypatch.setattr(backend, "check_kernels", lambda *key: (None, asked.append(key) or faults.pop()))
     faults = ["", "the kernel of the scan gives other numbers"]
     with FakeTensorMode():
         tensors = [torch.empty(t.shape, device="cuda") for t in inputs()]
-    with pytest.raises(ScmambaError, match="'triton' cannot be used: the kernel of the scan gives other numbers"):
+    with pytest.raises(ScmambaError, match="'triton' cannot be used.*: the kernel of the scan gives other numbers"):
         ssd(*tensors, backend="triton")
     assert ssd(*tensors, backend="triton") == "kernels"
     assert asked == 2 * [(torch.device("cuda", 0), torch.float32)]

@@ -12,7 +12,7 @@ from scmamba_scvi.nn.memory import saved_bytes
 pytest.importorskip("triton", reason="triton is not installed: its kernels are not compared with plain torch")
 
 from scmamba_scvi.ops import fused as layers
-from scmamba_scvi.ops import triton_fused, triton_ssd
+from scmamba_scvi.ops import triton_fused, triton_sizes
 from scmamba_scvi.ops.triton_mixer import gated_mlp
 from scmamba_scvi.ops.triton_mixer import mixer as mixer_kernels
 from scmamba_scvi.ops.triton_ssd import INTERPRETED
@@ -53,7 +53,7 @@ def example(c, d_conv, dtype=torch.float32):
 @pytest.mark.parametrize(("c", "d_conv"), [(21, 4), (5, 2)])
 @DTYPES
 def test_the_mixer_is_its_layers_one_by_one(monkeypatch, c, d_conv, dtype, tolerance):
-    monkeypatch.setattr(triton_ssd, "MAX_CHUNK", {2: (16, 16), 4: (16, 16)})  # 21 tokens are two chunks
+    monkeypatch.setattr(triton_sizes, "MAX_CHUNK", {2: (16, 16), 4: (16, 16)})  # 21 tokens are two chunks
     mixer, zxBCdt = example(c, d_conv, dtype)
     leaves = [zxBCdt, *(p for name, p in mixer.named_parameters() if name != "in_proj.weight")]
     plain = zxBCdt.float()  # what rounding of single steps adds is in the tolerance

@@ -11,7 +11,8 @@ from scmamba_scvi.ops.ssd import ssd_chunked
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels are not compared with plain torch")
 
-from scmamba_scvi.ops import fused, triton_ssd
+from scmamba_scvi.ops import fused, triton_sizes, triton_ssd
+from scmamba_scvi.ops.triton_sizes import tile_sizes
 from scmamba_scvi.ops.triton_ssd import ssd_triton
 
 NAMES = ("y", "x", "dt", "A", "B", "C", "D")
@@ -77,16 +78,16 @@ def test_values_and_gradients_are_those_of_plain_torch(c, h, p, s, dtype, tolera
     ("capability", "s"), [(7, 16), (8, 128), (10, 16)], ids=["old", "many_states", "no_long_chunks"]
 )
 def test_the_smaller_programs_of_other_gpus_give_the_same(monkeypatch, capability, s):
-    monkeypatch.setattr(triton_ssd, "_capability", lambda device: capability)
+    monkeypatch.setattr(triton_sizes, "capability", lambda device: capability)
     inputs = make_inputs(45, p=128, s=s, dtype=torch.bfloat16)
-    sizes = triton_ssd._sizes(inputs[0], inputs[3], backward=False)
+    sizes = tile_sizes(inputs[0], inputs[3], backward=False)
     assert (sizes["Q"], sizes["P"], sizes["num_warps"]) == (32, 64, 8)
     assert_same(results(ssd_triton, inputs), results(ssd_chunked, [t.double() for t in inputs]), 2e-2)
 
 
 @pytest.mark.parametrize("longest", [16, 64])
 def test_the_chunk_changes_nothing(monkeypatch, longest):
-    monkeypatch.setattr(triton_ssd, "MAX_CHUNK", {4: (longest, longest)})
+    monkeypatch.setattr(triton_sizes, "MAX_CHUNK", {4: (longest, longest)})
     inputs = make_inputs(50, h=2)
     found = results(ssd_triton, inputs)
     assert_same(found, results(ssd_chunked, inputs), 2e-5)
@@ -96,7 +97,7 @@ def test_the_chunk_changes_nothing(monkeypatch, longest):
 def test_the_states_of_some_cells_at_a_time_give_the_same(n):
     """With these sizes there are four parts, of which some have no cell."""
     inputs = make_inputs(40, n=n, h=2, s=128)
-    sizes = triton_ssd._sizes(inputs[0], inputs[3], backward=True)
+    sizes = tile_sizes(inputs[0], inputs[3], backward=True)
     assert (sizes["S"], sizes["Q"]) == (128, 16)
     assert_same(results(ssd_triton, inputs), results(ssd_chunked, [t.double() for t in inputs]), 2e-5)
 
@@ -176,7 +177,7 @@ def matmul():
 def test_products_are_rounded_where_torch_rounds_its_own(matmul, asked, precision):
     torch.set_float32_matmul_precision(asked)
     x, _, _, B, *_ = make_inputs(5)
-    assert triton_ssd._sizes(x, B, backward=False)["PRECISION"] == precision
+    assert tile_sizes(x, B, backward=False)["PRECISION"] == precision
 
 
 @pytest.mark.parametrize(("asked", "precision"), [("none", "tf32x3"), ("ieee", "tf32x3"), ("tf32", "tf32")])
@@ -185,7 +186,7 @@ def test_the_switch_may_have_its_newer_name(matmul, asked, precision):
         pytest.skip("this torch has the older name alone")
     matmul.fp32_precision = asked
     x, _, _, B, *_ = make_inputs(5)
-    assert triton_ssd._sizes(x, B, backward=False)["PRECISION"] == precision
+    assert tile_sizes(x, B, backward=False)["PRECISION"] == precision
 
 
 @pytest.mark.parametrize(
@@ -196,8 +197,8 @@ def test_the_switch_may_have_its_newer_name(matmul, asked, precision):
     ],
 )  # fmt: skip
 def test_a_compiler_that_fails_is_not_tried(monkeypatch, version, capability, dtype, is_refused):
-    monkeypatch.setattr(triton_ssd.triton, "__version__", version)
-    monkeypatch.setattr(triton_ssd, "_capability", lambda device: capability)
+    monkeypatch.setattr(triton_sizes.triton, "__version__", version)
+    monkeypatch.setattr(triton_sizes, "capability", lambda device: capability)
     monkeypatch.setattr(fused, "_fault", lambda *arguments: "")
     reason = fused.check_kernels.__wrapped__(torch.device(DEVICE), dtype)[1]
     assert reason.startswith(f"triton {version} does not compile" if is_refused else "") and bool(reason) is is_refused

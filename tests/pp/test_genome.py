@@ -316,7 +316,7 @@ def test_a_compressed_file_that_is_damaged_within_is_refused(tmp_path, name):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ScmambaError, match="There is no annotation file"):
+    with pytest.raises(ScmambaError, match="There is no file"):
         annotate_genome(cells(["CD3D"]), tmp_path / "nothing.gtf")
     with pytest.raises(ScmambaError, match="is a folder: name a file"):
         annotate_genome(cells(["CD3D"]), tmp_path)

@@ -1,9 +1,9 @@
-"""Options that name pairs, and messages of the library in the words of the command line."""
+"""Options that name pairs, and the options of the command line in messages of the library."""
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -20,25 +20,11 @@ FILES = Annotated[
         "per modality, such as rna=a.h5ad atac=b.h5ad.",
     ),
 ]
-#: Around an argument in a message: in a path or in a name of the user, the same word stays.
-BEFORE, AFTER = r"(?<![\w/\\.='\"-])", r"(?![\w/\\]|[.-]\w)"
-#: Arguments in messages of the library -> what to type instead, replaced in this order.
-REPLACEMENTS: Final = (
-    (r"read\(\{'(\w+)': '([^']+)', '(\w+)': '([^']+)'\}\)", r"\1=\2 \3=\4"),
-    (r"annotate_genome\(mdata, gtf=\.\.\., modality=\.\.\.\)", "--modality rna=KEY"),
-    (r"(?:setup_mudata|annotate_genome)\((?:mdata, )?([^()]*)\)", r"\1"),
-    (r"To use X, pass layers=\{'\w+': None\}, .* = mdata\['.*'\]\.X\.", "Leave --layer out to use X."),
-    (r"X \(pass None\)", "X (leave --layer out)"),
-    (rf"{BEFORE}require_counts=False{AFTER}", "--no-require-counts"),
-    (rf"{BEFORE}overwrite=True{AFTER}", "--overwrite"),
-    (r"\blayers=\{([^}]*)\}", lambda match: _as_options("--layer", match[1], "LAYER")),
-    (r"\bmodalities=\{([^}]*)\}", lambda match: _as_options("--modality", match[1], "KEY")),
-    (rf"{BEFORE}(genome|gtf|preset|encoder|accelerator)=(?=['.])", r"--\1 "),
-    (
-        rf"{BEFORE}(labels_key|batch_key|batch_size|max_epochs|n_latent)(?:=\.\.\.|=('[^']*'|\d+)|(?!=)){AFTER}",
-        lambda match: f"--{match[1].replace('_', '-')}" + (f" {match[2]}" if match[2] else ""),
-    ),
-)
+#: Options that are not named as the arguments of the library are.
+OPTIONS: Final = {
+    "layers": "--layer", "modalities": "--modality", "modality": "--modality rna=KEY", "paths": "",
+    "require_counts": "--no-require-counts",
+}  # fmt: skip
 
 
 def parse_pairs(
@@ -93,14 +79,10 @@ def holds_mudata(path: Path) -> bool:
     return path.suffix == ".h5mu" or (path / "mod").is_dir()
 
 
-def in_options(message: str) -> str:
-    """A message of the library, with the options of the command line in place of Python's arguments."""
-    for pattern, replacement in REPLACEMENTS:
-        message = re.sub(pattern, replacement, message)
-    return message
-
-
-def _as_options(option: str, pairs: str, anything: str) -> str:
-    """``"'rna': ..., 'atac': 'peaks'"`` to ``"--layer rna=LAYER --layer atac=peaks"``."""
-    found = re.findall(r"'(\w+)': '?([^',]+)'?", pairs)
-    return " ".join(f"{option} {kind}={anything if value == '...' else value}" for kind, value in found)
+def as_option(name: str, value: Any = None) -> str:
+    """An argument of the library as it is typed here: ``layers={'rna': ...}`` is ``--layer rna=...``."""
+    option = OPTIONS.get(name, f"--{name.replace('_', '-')}" if name.isidentifier() else name)
+    if isinstance(value, dict):
+        pairs = (f"{option} {key}={'...' if part is ... else part}".strip() for key, part in value.items() if part)
+        return " ".join(pairs) or f"no {option} for {' and '.join(value)}"
+    return f"{option} {value!r}" if isinstance(value, str | int) and not isinstance(value, bool) else option

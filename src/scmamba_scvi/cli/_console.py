@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 
 from .._compat import quiet
-from ..errors import ScmambaError
-from ._arguments import in_options
+from ..errors import WRITER, ScmambaError
+from ._arguments import as_option
 
 out = Console(emoji=False)  # chr1:100:200 is no emoji
 err = Console(stderr=True, emoji=False)
@@ -30,6 +30,7 @@ def reporting() -> Iterator[None]:
 
     Errors of other types are bugs and keep their traceback.
     """
+    token = WRITER.set(as_option)
     try:
         with _plain_log_and_warnings():
             yield
@@ -39,10 +40,12 @@ def reporting() -> Iterator[None]:
     except (ValueError, OSError) as error:
         if os.environ.get("SCMAMBA_TRACEBACK"):
             raise
-        say(in_options(str(error)) or type(error).__name__, "[red]Error:[/red] ", err)
+        say(str(error) or type(error).__name__, "[red]Error:[/red] ", err)
         if not isinstance(error, ScmambaError):
             err.print("For the traceback, run the command again with SCMAMBA_TRACEBACK=1.", style="dim")
         raise typer.Exit(BAD_INPUT) from None
+    finally:
+        WRITER.reset(token)
 
 
 def say(text: str, label: str = "", console: Console = out) -> None:
@@ -57,7 +60,7 @@ def _plain_log_and_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
         if PACKAGE in Path(filename).parents and issubclass(category, UserWarning):
-            say(in_options(str(message)), "[yellow]Note:[/yellow] ", err)
+            say(str(message), "[yellow]Note:[/yellow] ", err)
 
     # that of training is below scvi-tools' logger
     ours = [logging.getLogger(name) for name in (PACKAGE.name, f"scvi.{PACKAGE.name}")]

@@ -48,15 +48,14 @@ def convert(
         from ..workflow import write_mudata
 
         is_whole = not isinstance(sources, dict)  # of which no modality was named
-        if is_folder and is_whole and holds_mudata(first):
+        if not is_folder:
+            write_mudata(by_rows(read(sources)), target)
+        elif is_whole and holds_mudata(first):
             convert_mudata(first, target, overwrite=overwrite)
         else:
-            mdata = by_rows(read(sources))
             with temporary_folder(target.parent) as folder:
-                file = folder / "cells.h5mu" if is_folder else target
-                write_mudata(mdata, file)
-                if is_folder:
-                    convert_mudata(file, target, overwrite=overwrite)
+                write_mudata(read(sources), folder / "cells.h5mu")
+                convert_mudata(folder / "cells.h5mu", target, overwrite=overwrite)
         size = sum(part.stat().st_size for part in (target.rglob("*") if is_folder else [target]) if part.is_file())
         say(f"Wrote {target}, {size / 2**20:,.0f} MB.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,7 +17,7 @@ from .._keys import VALIDATION_KEY
 from ..errors import ScmambaError
 from ._arguments import holds_mudata, parse_pairs
 from ._console import err, out, reporting, say
-from ._outputs import OVERWRITE, check_outputs, named_after, remove_earlier, save_figure
+from ._outputs import OVERWRITE, check_outputs, remove_earlier, save_figure, score_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +103,7 @@ def evaluate(
         scmamba-scvi evaluate out.h5mu --embedding PCA=X_pca -o scores
     """
     with reporting():
-        csv, png, by_type_csv = outputs = _outputs(file, prefix)
+        csv, png, by_type_csv = outputs = score_files(file, prefix)
         check_outputs([file], [("--out", path) for path in outputs], overwrite)
         embeddings = parse_pairs("--embedding", embedding, "NAME=KEY or KEY", "PCA=X_pca", may_be_alone=True)
 
@@ -179,18 +178,6 @@ def _report_by_type(mdata: MuData, embeddings: Any, labels_key: str, chosen: dic
     out.print(_table_by_type(by_type))
     say(BY_TYPE)
     _write(by_type, path)
-
-
-def _outputs(file: Path, out: str | None) -> tuple[Path, Path, Path]:
-    """Names of the table, of the figure and of the table by type."""
-    prefix = Path(out) if out else named_after(file, "_scores")
-    if out and (prefix.is_dir() or out.endswith((os.sep, "/"))):
-        prefix = prefix / "scores"
-    elif prefix.suffix in (".csv", ".png"):
-        prefix = prefix.with_suffix("")
-    # not with_suffix, which would cut off what follows a dot in the name
-    csv, png, by_type = (prefix.with_name(f"{prefix.name}{ending}") for ending in (".csv", ".png", "_by_type.csv"))
-    return csv, png, by_type
 
 
 def _validation_cells(mdata: MuData, file: Path) -> np.ndarray | None:

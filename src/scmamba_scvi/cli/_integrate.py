@@ -13,13 +13,13 @@ import typer
 from rich.table import Table
 
 from .._arguments import MAX_SEED
-from .._files import check_is_there, check_result, check_writable
+from .._files import check_is_file, check_result
 from .._keys import CLUSTER_KEY
 from ..config import resolve_config
 from ..errors import ScmambaError
 from ._arguments import FILES, parse_files, parse_pairs, paths_of
 from ._console import out, reporting, say
-from ._outputs import OVERWRITE, check_outputs, remove_earlier, save_figure
+from ._outputs import OVERWRITE, check_outputs, remove_earlier, save_figure, score_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +48,8 @@ def demo(
         scmamba-scvi demo -o demo --cells 500
     """
     with reporting():
-        check_writable(out_dir)
         file = out_dir / "integrated.h5mu"
-        outputs = [("--out", path) for path in (file, *_figure_paths(out_dir))]
+        outputs = [("--out", path) for path in (file, *_figure_paths(out_dir), *score_files(file))]
         check_outputs([], outputs, overwrite or _is_of_demo(file))
         import numpy as np
 
@@ -154,14 +153,13 @@ def integrate(
         figure_dir = figure_dir or out_file.with_name(f"{out_file.stem}_figures")
         modalities = parse_pairs("--modality", modality, "KIND=KEY", "rna=gex")
         layers = parse_pairs("--layer", layer, "KIND=LAYER", "rna=counts")
-        outputs = [("--out", out_file), *(("--figure-dir", path) for path in _figure_paths(figure_dir))]
+        outputs = [("--out", path) for path in (out_file, *score_files(out_file))]
+        outputs += [("--figure-dir", path) for path in _figure_paths(figure_dir)]
         outputs += [("--report", report)] if report is not None else []
         sources = parse_files(files)
         check_outputs(paths_of(sources), outputs, overwrite, folders=[("--model-dir", model_dir)])
         if gtf is not None:
-            check_is_there(gtf)
-            if gtf.is_dir():
-                raise ScmambaError(f"--gtf {gtf} is a folder: name a file, GTF or table.")
+            check_is_file(gtf, "gtf")
         resolve_config(preset, n_latent=n_latent, encoder=encoder)
 
         from .._compat import device_of
@@ -232,14 +230,14 @@ def _write_results(
 
     write_mudata(mdata, file)
     say(f"Wrote {file}.")
+    of_training, of_cells = _figure_paths(figure_dir)
+    remove_earlier([of_training, of_cells, *score_files(file)])
     columns = []
     for name in filter(None, (*color, CLUSTER_KEY)):
         if can_color(obs_column(mdata, name)):
             columns.append(name)
         elif integration:
             say(f"Not drawn, for too many values: {name}.")
-    of_training, of_cells = _figure_paths(figure_dir)
-    remove_earlier([of_training, of_cells])
     save_figure(lambda figure: pl.training(model, figure=figure), of_training)
     if integration:
         kinds = list(model.kinds.values())

@@ -7,7 +7,7 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from .._files import atomic_write, check_folder, check_writable, unfinished_path
+from .._files import atomic_write, check_folder, check_writable, is_zarr, unfinished_path
 from ..errors import ScmambaError
 from ._console import say
 
@@ -35,14 +35,15 @@ def check_outputs(
 ) -> None:
     """Raise for everything that would make writing fail at the end, before the work starts.
 
-    ``files`` are all that the command may write, ``folders`` those that the model fills itself.
+    ``files`` are all that stands beside a result, also what only a later command writes; ``folders`` those that the model
+    fills itself.
     """
-    _check_apart(sources, files, folders)
     for _, file in files:
-        if file.is_dir():
-            raise ScmambaError(f"{file} is a folder; a file is to be written there.")
         if len(os.fsencode(unfinished_path(file).name)) > LONGEST_NAME:
             raise ScmambaError(f"The name {file.name} is too long for a file.")
+    _check_apart(sources, files, folders)
+    for file in (file for _, file in files if file.is_dir()):
+        raise ScmambaError(f"{file} is a folder; a file is to be written there.")
     existing = [str(file) for _, file in files if file.exists()]
     if existing and not overwrite:
         raise ScmambaError(f"These exist: {', '.join(existing)}. Choose other names, or replace them with --overwrite.")
@@ -58,25 +59,36 @@ def check_outputs(
 
 
 def _check_apart(sources: Sequence[Path], files: Sequence[Output], folders: Sequence[Output]) -> None:
-    """No output has the place of an input or of another output, nor lies in a file or in a zarr that is read."""
-    for option, output in (*files, *folders):
+    """No output has the place of an input or of another output, nor lies in a file that is written or in a zarr."""
+    outputs = [*files, *folders]
+    for i, (option, output) in enumerate(outputs):
         where = output.resolve()
         for source in sources:
-            if where == source.resolve() or output.exists() and source.exists() and output.samefile(source):
+            if output.exists() and source.exists() and output.samefile(source):
                 raise ScmambaError(f"{option} is the input file, {output}: give the result another name.")
-            if source.suffix == ".zarr" and source.resolve() in where.parents:
-                raise ScmambaError(f"{option}, {output}, lies in the input, {source}: choose another folder.")
-    for i, (option, output) in enumerate((*files, *folders)):
-        for other, path in (*files, *folders)[:i]:
-            if output.resolve() == path.resolve():
+        for other, path in outputs[:i]:
+            if where == path.resolve():
                 raise ScmambaError(f"{other} and {option} both name {path}: give each another name.")
         for other, file in files:
-            if file.resolve() in output.resolve().parents:
+            if file.resolve() in where.parents:
                 raise ScmambaError(f"{option} is to lie in {file}, which {other} makes a file: give each another name.")
+        for folder in filter(is_zarr, where.parents):
+            raise ScmambaError(f"{option}, {output}, lies in a zarr, {folder}: choose another folder.")
+
+
+def score_files(file: Path, out: str | None = None) -> list[Path]:
+    """Where `evaluate` writes about ``file``: the table, the figure and the table by type."""
+    prefix = Path(out) if out else named_after(file, "_scores")
+    if out and (prefix.is_dir() or out.endswith((os.sep, "/"))):
+        prefix = prefix / "scores"
+    elif prefix.suffix in (".csv", ".png"):
+        prefix = prefix.with_suffix("")
+    # not with_suffix, which would cut off what follows a dot in the name
+    return [prefix.with_name(f"{prefix.name}{ending}") for ending in (".csv", ".png", "_by_type.csv")]
 
 
 def remove_earlier(paths: Sequence[Path]) -> None:
-    """Delete what an earlier run wrote: this one may write less, and a figure or table of another result must not stay."""
+    """Delete what stands beside a result, once a new one is written: this run may write less, and nothing of another may stay."""
     for path in paths:
         path.unlink(missing_ok=True)
 

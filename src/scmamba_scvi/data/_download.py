@@ -115,12 +115,11 @@ def _downloaded(url: str, path: str | os.PathLike[str] | None) -> Path:
     if not file.is_file():
         part = f"{file.name}.part"  # until all of it is unpacked
         (folder / part).unlink(missing_ok=True)
-        try:
+        # no network, no space, no such folder
+        with explained(
+            f"{packed} could not be downloaded. Download {url} by hand and unpack it, and put it at {file}, or pass "
+            f"path='the/downloaded/file'"
+        ):
             pooch.retrieve(url, None, fname=packed, path=folder, processor=pooch.Decompress(name=part))
             os.replace(folder / part, file)
-        except (OSError, ValueError) as error:  # no network, no space, no such folder
-            raise ScmambaError(
-                f"{packed} could not be downloaded: {error}. Download {url} by hand and unpack it, and put it at {file}, or "
-                f"pass path='the/downloaded/file'."
-            ) from error
     return file

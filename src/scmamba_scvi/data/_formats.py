@@ -12,8 +12,8 @@ import h5py
 from anndata import AnnData
 from mudata import MuData
 
-from .._compat import reason_of
-from .._files import check_is_there
+from .._compat import explained
+from .._files import check_is_there, is_zarr
 from ..errors import ScmambaError
 from ._cell_ranger import FEATURE_TABLES, genomes_of, holds_mtx, only_table_in, read_h5, read_mtx
 from ._on_disk import read_whole
@@ -51,14 +51,8 @@ def read_file(path: Path) -> MuData | AnnData:
     for ending, (what, way) in ELSEWHERE.items():
         if path.name.lower().removesuffix(".gz").endswith(ending):
             raise ScmambaError(f"{path} is {what}, which is not read here: {way}.")
-    try:
+    with explained(f"{path} cannot be read, it may be cut off or damaged"):
         return _read_folder(path) if path.is_dir() else _read_hdf5(path)
-    except ScmambaError:
-        raise
-    except Exception as error:
-        # h5py, zarr, anndata, mudata and scanpy raise a dozen types of errors for files that are cut off or hold something else
-        reason = reason_of(error)
-        raise ScmambaError(f"{path} cannot be read, it may be cut off or damaged: {reason}") from error
 
 
 def _read_hdf5(path: Path) -> MuData | AnnData:
@@ -81,10 +75,8 @@ def what_is_no_hdf5(path: Path) -> str:
     """What a file is that cannot be read as it is, and what to do."""
     if path.name.removesuffix(".gz") in ("matrix.mtx", "barcodes.tsv", *FEATURE_TABLES):
         return f"is one of three files of Cell Ranger: pass their folder, {path.parent}"
-    if _is_tar(path):
-        return f"is an archive: unpack it first, tar -xf {path}, and pass the file or folder of counts that was in it"
-    if zipfile.is_zipfile(path):
-        return f"is an archive: unpack it first, unzip {path}, and pass the file or folder of counts that was in it"
+    if _is_tar(path) or zipfile.is_zipfile(path):
+        return "is an archive: unpack it first, and pass the file or folder of counts that was in it"
     if _is_gzip_of_hdf5(path):
         return "is compressed: gunzip it first, and pass the file that comes out"
     return f"is not a file of counts that can be read here: {READABLE}"
@@ -104,11 +96,6 @@ def _is_gzip_of_hdf5(path: Path) -> bool:
             return False
     with gzip.open(path) as inside:
         return HDF5 in inside.read(1024)  # a .h5mu has 512 bytes before it
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr, whatever it is called."""
-    return (path / ".zgroup").exists() or (path / "zarr.json").exists()
 
 
 def _read_folder(path: Path) -> MuData | AnnData:

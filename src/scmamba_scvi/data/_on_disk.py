@@ -19,7 +19,7 @@ from mudata import MuData
 
 from .._compat import explained, mudata_of, without_pulling
 from .._files import check_is_there, temporary_folder
-from ..errors import ScmambaError
+from ..errors import ScmambaError, written
 from ._row_blocks import is_sparse, read_sparse, row_blocks, write_rows
 
 #: Parts of a MuData beside its modalities.
@@ -136,7 +136,7 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
         raise ScmambaError(f"{target} is no MuData or AnnData stored as zarr: choose another name, or remove it.")
     if target.exists() and (not overwrite or target.resolve() == source.resolve()):
         raise ScmambaError(
-            f"{target} exists: choose another name" + ("." if overwrite else ", or pass overwrite=True.")
+            f"{target} exists: choose another name" + ("." if overwrite else f", or pass {written('overwrite', True)}.")
         )
     with contextlib.ExitStack() as stack:
         from_root = stack.enter_context(_opened(source, "r"))

@@ -9,9 +9,10 @@ from anndata import AnnData
 from mudata import MuData
 
 from .._compat import mudata_of, without_pulling
+from .._files import is_zarr
 from .._keys import KINDS, kind_of_key
-from ..errors import ScmambaError
-from ._formats import is_zarr, read_file
+from ..errors import ScmambaError, written
+from ._formats import read_file
 from ._parts import parts_of, reason_for_one
 
 
@@ -62,20 +63,20 @@ def read(paths: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str] | A
             )
         return _assembled({str(name): _one_modality(source, str(name)) for name, source in paths.items()})
     if isinstance(paths, AnnData):
-        return _split(paths.to_memory()) if paths.isbacked else _split(paths, is_users=True)
+        return _split(paths, _parts_of_users(paths))
     if not isinstance(paths, str | os.PathLike):
         raise ScmambaError(
             f"read takes a path, or a dict from modality to path, read({{'rna': ..., 'atac': ...}}); got {paths!r}."
         )
     found = read_file(Path(paths))
-    return found if isinstance(found, MuData) else _split(found, Path(paths))
+    return found if isinstance(found, MuData) else _split(found, parts_of(found), Path(paths))
 
 
 def _one_modality(source: str | os.PathLike[str] | AnnData, name: str) -> AnnData:
     """The modality ``name`` of a file or of an AnnData in memory, or the only one that it holds."""
     if isinstance(source, AnnData):
         what, argument = "The AnnData", "adata"
-        parts = parts_of(source.to_memory()) if source.isbacked else parts_of(source, is_users=True)
+        parts = _parts_of_users(source)
     elif isinstance(source, str | os.PathLike):
         what, argument = str(source), repr(os.fspath(source))
         found = read_file(Path(source))
@@ -90,9 +91,13 @@ def _one_modality(source: str | os.PathLike[str] | AnnData, name: str) -> AnnDat
     return parts[only]
 
 
-def _split(adata: AnnData, path: Path | None = None, *, is_users: bool = False) -> MuData:
-    """The modalities of an AnnData, which was read from ``path`` or was in memory."""
-    parts = parts_of(adata, is_users=is_users)
+def _parts_of_users(adata: AnnData) -> dict[str, AnnData]:
+    """The modalities of an AnnData, which stays as it is."""
+    return parts_of(adata.to_memory()) if adata.isbacked else parts_of(adata, is_users=True)
+
+
+def _split(adata: AnnData, parts: dict[str, AnnData], path: Path | None = None) -> MuData:
+    """The ``parts`` of an AnnData, which was read from ``path`` or was in memory, if there are several."""
     if len(parts) > 1:
         return _assembled(parts)
     (name,) = parts
@@ -107,7 +112,7 @@ def _split(adata: AnnData, path: Path | None = None, *, is_users: bool = False) 
     what = "a 10x (Cell Ranger) file" if is_10x else "an AnnData"
     raise ScmambaError(
         f"{path} is {what} with {holds}, and at least two modalities are needed. Name the file of each, "
-        f"read({{{kind!r}: {str(path)!r}, {other!r}: '...'}}), or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
+        f"{written('paths', {kind: str(path), other: ...})}, or make a MuData of them, mudata.MuData({{'rna': ..., 'atac': ...}})."
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from .._compat import warn
-from ..errors import ScmambaError
+from ..errors import ScmambaError, written
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._matching import TrueMatchRanks, true_match_ranks
 from ._mixing import of_other_modality
@@ -44,7 +44,8 @@ class Points:
         """The rows of the cells that have one of the values ``(n,)``, and those values."""
         known = pd.notna(values)[self.cell]
         if not known.any():
-            raise ScmambaError(f"no {argument}" if pd.isna(values).all() else f"no cell with a value of {argument}")
+            what = "" if pd.isna(values).all() else "cell with a value of "
+            raise ScmambaError(f"no {what}{written(argument)}")
         cell = self.cell[known]
         return Points(self.x[known], cell, self.modality[known]), values[cell]
 

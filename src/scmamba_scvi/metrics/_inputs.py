@@ -14,8 +14,9 @@ import pandas as pd
 
 from .._arguments import check_count
 from .._columns import in_order_of, obs_column
+from .._compat import explained
 from .._keys import OBSM_KEY
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError, UnknownNameError, written
 from ._labels import Labels
 from .distances import query_rows
 
@@ -172,14 +173,11 @@ def _by_name(data: Any, called: str, modality: Any, given: Embedding) -> pd.Data
 
 
 def _matrix(values: Any, called: str) -> np.ndarray:
-    try:
+    must = f"The embedding {called} must be a dense matrix of numbers, got"
+    with explained(f"{must} {type(values).__name__}"):  # text, or a sparse matrix
         x = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:  # text, or a sparse matrix
-        kind = type(values).__name__
-        raise ScmambaError(f"The embedding {called} must be a dense matrix of numbers, got {kind}: {error}") from error
     if x.ndim != 2 or 0 in x.shape:
-        got = x.shape if x.ndim else type(values).__name__
-        raise ScmambaError(f"The embedding {called} must be a dense matrix of numbers, got {got}.")
+        raise ScmambaError(f"{must} {x.shape if x.ndim else type(values).__name__}.")
     return x
 
 
@@ -227,5 +225,5 @@ def _column(data: Any, given: Column, cells: pd.Index, name: str) -> np.ndarray:
         values = pd.Series(list(given), index=cells, dtype=object)
     values = values.astype(object)
     if values.isna().all():
-        raise ScmambaError(f"{name} is missing for every cell.")
+        raise ScmambaError(f"{written(name)} is missing for every cell.")
     return values.where(values.notna(), None).to_numpy(dtype=object)

@@ -42,18 +42,12 @@ class Metric:
     in_summary: bool = False
 
 
+def _of(function: Callable[..., float], points: Points, groups: np.ndarray, **options: int | None) -> float:
+    return function(points.x, groups, **options)
+
+
 def _of_neighbors(function: Callable[..., float], e: Embedded, points: Points, groups: np.ndarray) -> float:
-    return function(points.x, groups, max_queries=points.max_queries, random_state=e.random_state)
-
-
-def _cell_type_asw(e: Embedded) -> float:
-    points, labels = e.labelled(e.cells)
-    return cell_type_asw(points.x, labels)
-
-
-def _graph_connectivity(e: Embedded) -> float:
-    points, labels = e.labelled(e.stacked)
-    return graph_connectivity(points.x, labels, random_state=e.random_state)
+    return _of(function, points, groups, max_queries=points.max_queries, random_state=e.random_state)
 
 
 def _omics_asw(e: Embedded) -> float:
@@ -91,7 +85,7 @@ _TABLE = (
     Metric("MAP", "bio", "mean average precision of the cell types among the nearest 1 %, at least 10",
            lambda e: _of_neighbors(mean_average_precision, e, *e.labelled(e.cells)), in_summary=True),
     Metric("cell-type ASW", "bio", "silhouette of the cell types, (s + 1) / 2, 0.5 is chance",
-           _cell_type_asw, in_summary=True),
+           lambda e: _of(cell_type_asw, *e.labelled(e.cells)), in_summary=True),
     Metric("kNN accuracy", "bio", "fraction of cells whose type is that of most of their 15 neighbours",
            lambda e: _of_neighbors(knn_accuracy, e, *e.labelled(e.cells))),
     Metric("omics mixing", "omics", "entropy of the modalities among the nearest 1 %, at least 15",
@@ -99,7 +93,7 @@ _TABLE = (
     Metric("Seurat alignment", "omics", "neighbours from other modalities among the nearest 1 %, at least 15",
            lambda e: _of_neighbors(seurat_alignment, e, e.stacked, e.stacked.modality), in_summary=True),
     Metric("graph connectivity", "omics", "fraction of a type, of all modalities, in its largest connected part",
-           _graph_connectivity, in_summary=True),
+           lambda e: _of(graph_connectivity, *e.labelled(e.stacked), random_state=e.random_state), in_summary=True),
     Metric("omics ASW", "omics", "one minus the silhouette of the modalities within cell types",
            _omics_asw, in_summary=True),
     Metric("other modality", "omics", "fraction of the 15 nearest that are of the other modality, 0.5 is a perfect mix",

@@ -6,6 +6,7 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
+from .._compat import explained
 from ..errors import ScmambaError, UnknownNameError
 from ._panel import METRICS
 
@@ -76,11 +77,9 @@ def _minmax(values: pd.Series) -> pd.Series:
 def _part(scores: pd.DataFrame, name: str, wanted: Sequence[str]) -> pd.DataFrame:
     """The columns of one part that hold any value."""
     columns = [column for column in wanted if column in scores.columns]
-    try:
+    text = ", ".join(map(str, scores[columns].select_dtypes(exclude="number").columns))
+    with explained(f"A score of {name} is not a number, in {text}"):
         values = scores[columns].astype(float).dropna(axis=1, how="all")
-    except (TypeError, ValueError) as error:
-        text = ", ".join(map(str, scores[columns].select_dtypes(exclude="number").columns))
-        raise ScmambaError(f"A score of {name} is not a number: {error} in {text}.") from error
     if values.shape[1] == 0:
         raise ScmambaError(f"No column of the table is a score of {name}; expected one of {', '.join(wanted)}.")
     infinite = values.columns[np.isinf(values).any()]

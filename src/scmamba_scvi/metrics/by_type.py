@@ -8,7 +8,7 @@ import pandas as pd
 
 from .._arguments import listed
 from .._compat import warn
-from ..errors import ScmambaError
+from ..errors import ScmambaError, written
 from ._embedded import Embedded
 from ._inputs import JOINT, Column, Embeddings, read_inputs
 
@@ -71,7 +71,7 @@ def mixing_by_type(
     """
     inputs = read_inputs(data, embeddings, labels_key, None).choose(cells, max_cells, random_state)
     if pd.isna(inputs.labels).all():
-        raise ScmambaError("None of these cells has a type: name the column in labels_key.")
+        raise ScmambaError(f"None of these cells has a type: name the column in {written('labels_key')}.")
     rows, reason = {}, ""
     for method, parts in inputs.methods.items():
         modalities = {part: x for part, x in parts.items() if part != JOINT}

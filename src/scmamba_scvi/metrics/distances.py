@@ -45,15 +45,11 @@ def as_matrix(values: Any, name: str = "x", device: str | torch.device | None = 
     ``device=None`` leaves a tensor where it lies and puts an array on the CPU; ``"auto"`` takes a CUDA device if there is
     one.
     """
-    try:
+    with explained(f"{name} must be an array of numbers (n cells, n dimensions); got {type(values).__name__}"):
         if isinstance(values, pd.DataFrame):  # of two tables, the names could say other than the rows
             raise TypeError("pass its rows, .to_numpy(), in the order of the cells")
         # torch takes no array with its rows reversed, and warns of those that cannot be written
         x = torch.as_tensor(values if isinstance(values, Tensor) else np.require(values, None, ["C", "W"])).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ScmambaError(
-            f"{name} must be an array of numbers (n cells, n dimensions); got {type(values).__name__}: {error}"
-        ) from error
     if x.ndim != 2 or 0 in x.shape:
         raise ScmambaError(f"{name} must be a matrix (n cells, n dimensions), not empty; got shape {tuple(x.shape)}.")
     if device == "auto":

@@ -37,17 +37,7 @@ class Attention(Branch):
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
 
     def hidden(self, projected: Tensor) -> Tensor:
-        """Everything between the two linear maps.
-
-        Parameters
-        ----------
-        projected
-            Queries, keys and values ``(n, c, 3 d)``.
-
-        Returns
-        -------
-        ``(n, c, d)``.
-        """
+        # queries, keys and values (n, c, 3 d) to (n, c, d)
         heads = projected.unflatten(-1, (3, self.n_heads, -1)).transpose(1, 3)  # (n, heads, 3, c, d / heads)
         q, k, v = heads.unbind(2)
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)

@@ -21,7 +21,17 @@ class Branch(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def hidden(self, projected: Tensor) -> Tensor:
-        """Everything between the two linear maps."""
+        """Everything between the two linear maps.
+
+        Parameters
+        ----------
+        projected
+            What the first map gives, ``(..., k)``.
+
+        Returns
+        -------
+        What the second map reads, ``(..., i)``.
+        """
 
     def out_weight(self) -> Tensor:
         """Weight of the second linear map.
@@ -85,33 +95,9 @@ class GatedMLP(Branch):
         self.out_proj = nn.Linear(d_hidden, d_model, bias=False)
 
     def hidden(self, projected: Tensor) -> Tensor:
-        """Everything between the two linear maps.
-
-        Parameters
-        ----------
-        projected
-            ``(..., 2 d_hidden)``, ``a`` and ``b``.
-
-        Returns
-        -------
-        ``(..., d_hidden)``.
-        """
-        return swiglu(projected)
+        return swiglu(projected)  # (..., 2 d_hidden) to (..., d_hidden)
 
     def project(self, x: Tensor, in_weight: Tensor, out_weight: Tensor) -> Tensor:
-        """The branch with other weights in its linear maps.
-
-        Parameters
-        ----------
-        x
-            Tokens ``(..., d)``.
-        in_weight, out_weight
-            ``(2 d_hidden, d)`` and ``(d, d_hidden)``.
-
-        Returns
-        -------
-        ``(..., d)``.
-        """
         return gated_mlp(x.to(dtype_of_product(x)), in_weight, out_weight)
 
 

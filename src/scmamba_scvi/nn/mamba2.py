@@ -92,26 +92,10 @@ class Mamba2(Branch):
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
     def out_weight(self) -> Tensor:
-        """Weight of the output projection, times that of the norm before it.
-
-        Returns
-        -------
-        ``(d, i)``.
-        """
-        return self.out_proj.weight * self.norm.weight
+        return self.out_proj.weight * self.norm.weight  # of the norm before it
 
     def hidden(self, projected: Tensor) -> Tensor:
-        """Everything between the two projections: convolution, scan, and the gated norm without its weight.
-
-        Parameters
-        ----------
-        projected
-            ``(n, c, 2i + 2s + h)``, in the order z, x, B, C, dt.
-
-        Returns
-        -------
-        ``(n, c, i)``.
-        """
+        # convolution, scan, and the gated norm without its weight: (n, c, 2i + 2s + h) to (n, c, i)
         z, xBC, dt = projected.split([self.d_inner, self.d_inner + 2 * self.d_state, self.n_heads], -1)
         dt = F.softplus(dt.float() + self.dt_bias)  # (n, c, h)
         y = self._mix(xBC, dt)
@@ -120,19 +104,6 @@ class Mamba2(Branch):
         return gated_norm(y, z, EPS)
 
     def project(self, x: Tensor, in_weight: Tensor, out_weight: Tensor) -> Tensor:
-        """The mixer with other weights in its projections.
-
-        Parameters
-        ----------
-        x
-            Tokens ``(n, c, d)``.
-        in_weight, out_weight
-            ``(2i + 2s + h, d)``, and ``(d, i)`` in place of :meth:`out_weight`.
-
-        Returns
-        -------
-        ``(n, c, d)``.
-        """
         zxBCdt = F.linear(x, in_weight)
         width = self.conv1d.weight.shape[-1]
         mixer = None if self.bidirectional else load_mixer(zxBCdt, self.ssd_backend, width, self.d_state)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple
+from typing import Final
 
 import psutil
 import torch
@@ -12,19 +12,11 @@ from torch import Tensor, nn
 ROOT: Final = Path("/")
 
 
-class CGroups(NamedTuple):
-    """Where Linux keeps the memory of control groups."""
-
-    folder: str
-    limit: str
-    used: str
-    prefix: str  # of what is summed over a group and those in it
-
-
-#: Of versions 2 and 1.
+#: Where Linux keeps control groups of versions 2 and 1: their folder; in that of a group, the files of the limit and of what is
+#: used; and what stands before the names of what is summed over a group and those in it.
 CGROUPS: Final = (
-    CGroups("sys/fs/cgroup", "memory.max", "memory.current", ""),
-    CGroups("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ("sys/fs/cgroup", "memory.max", "memory.current", ""),
+    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
 
 
@@ -73,15 +65,12 @@ def _left_in_groups() -> Iterator[int]:
     for _, controllers, path in (line.split(":", 2) for line in groups):
         if controllers and "memory" not in controllers.split(","):
             continue
-        version, *parts = CGROUPS[bool(controllers)], *PurePosixPath(path).parts[1:]
-        for depth in range(len(parts) + 1):
+        folder, *files, prefix = CGROUPS[bool(controllers)]
+        parts = PurePosixPath(path).parts[1:]
+        for group in (ROOT.joinpath(folder, *parts[:depth]) for depth in range(len(parts) + 1)):
             with contextlib.suppress(OSError, ValueError):  # such as no number, but "max"
-                yield _left(ROOT.joinpath(version.folder, *parts[:depth]), version)
-
-
-def _left(group: Path, version: CGroups) -> int:
-    limit, used = (int((group / name).read_text()) for name in (version.limit, version.used))
-    of_kind = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    # copies of files, which give way to whatever needs memory; psutil does not count them either
-    cached = sum(int(of_kind.get(version.prefix + name, 0)) for name in ("active_file", "inactive_file"))
-    return max(0, limit - used + cached)
+                limit, used = (int((group / name).read_text()) for name in files)
+                of_kind = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                # copies of files, which give way to whatever needs memory; psutil does not count them either
+                cached = sum(int(of_kind.get(prefix + name, 0)) for name in ("active_file", "inactive_file"))
+                yield max(0, limit - used + cached)

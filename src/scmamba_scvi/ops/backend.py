@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from .._compat import explained
 from ..errors import ScmambaError, UnknownNameError
 from .fused import check_kernels, kernels_for
 from .mamba_ssm import ssd_mamba_ssm
@@ -19,12 +20,14 @@ MAX_STATE: Final = 128
 
 def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """The scan by the kernels of `scmamba_scvi.ops.triton_ssd`, which are imported and checked on first use."""
-    kernel, reason = load_triton()
-    if not reason and x.device.type == "cuda" and x.dtype != torch.float64:  # which they refuse themselves
+    without = "ssd_backend='triton' cannot be used, pass ssd_backend='torch' or 'auto'"
+    with explained(without):
+        from . import triton_ssd
+    if x.device.type == "cuda" and x.dtype != torch.float64:  # which they refuse themselves
         reason = check_kernels(x.device, x.dtype)[1]
-    if kernel is None or reason:
-        raise ScmambaError(f"ssd_backend='triton' cannot be used: {reason}. Pass ssd_backend='torch' or 'auto'.")
-    return kernel(x, dt, A, B, C, D)
+        if reason:
+            raise ScmambaError(f"{without}: {reason}")
+    return triton_ssd.ssd_triton(x, dt, A, B, C, D)
 
 
 #: Implementations of the scan by name; one signature, results equal up to rounding.
@@ -89,15 +92,6 @@ def load_mixer(x: Tensor, backend: str, width: int, s: int) -> Callable[..., Ten
     from .triton_mixer import mixer
 
     return mixer
-
-
-def load_triton() -> tuple[Callable[..., Tensor] | None, str]:
-    """The scan by our own kernels and an empty string, or `None` and the reason."""
-    try:
-        from . import triton_ssd
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        return None, f"triton cannot be imported ({type(error).__name__}: {error})"
-    return triton_ssd.ssd_triton, ""
 
 
 def has_bfloat16(device: torch.device) -> bool:

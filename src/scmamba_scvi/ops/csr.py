@@ -82,10 +82,7 @@ def select_rows(x: Tensor, keep: Tensor | None) -> Tensor:
         return x
     if not is_csr(x):
         return x[keep]
-    lengths = row_lengths(x)
-    is_kept = repeated(keep, lengths, x.values().numel())
-    crow = F.pad(lengths[keep].cumsum(0), (1, 0)).to(x.crow_indices().dtype)
-    return csr(crow, x.col_indices()[is_kept], x.values()[is_kept], (crow.numel() - 1, x.shape[1]))
+    return take_rows(x, keep.nonzero().squeeze(1), int(row_lengths(x)[keep].sum()))
 
 
 def concatenated(parts: Sequence[Tensor]) -> Tensor:

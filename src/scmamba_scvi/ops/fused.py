@@ -155,7 +155,8 @@ def check_kernels(device: torch.device, dtype: torch.dtype) -> tuple[ModuleType 
     """What `load_kernels` gives and an empty string, or `None` and the reason."""
     try:
         from . import triton_fused
-        from .triton_ssd import cannot_compile, ssd_triton
+        from .triton_sizes import cannot_compile
+        from .triton_ssd import ssd_triton
 
         fault = cannot_compile(device, dtype) or _fault(triton_fused, ssd_triton, device, dtype)
     except Exception as error:  # noqa: BLE001  a compiler, its driver and its toolchain fail in their own ways

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -12,25 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: ``compiler`` of this thread, if it is within `compiling`: other threads may run kernels meanwhile.
+#: ``launch`` of this thread, if it is within `compiling`: other threads may run kernels meanwhile.
 _of_thread = threading.local()
-
-
-class _Compiler:
-    """Compiles each kind of call once, in threads: most of the time goes to compilers outside of Python."""
-
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
-        self.begun: dict[Any, Future] = {}
-
-    def __call__(self, kernel: Any, n_axes: int, x: Tensor, arguments: tuple, options: dict[str, Any]) -> None:
-        kind = tuple(a.dtype if isinstance(a, Tensor) else a for a in arguments), tuple(options.items())
-        if (kernel, *kind) in self.begun:
-            return
-        # triton compiles what it is to launch, even if no program is to run
-        self.begun[kernel, *kind] = self._threads.submit(_launch, kernel, (0,) * n_axes, x, arguments, options)
-        if len(self.begun) == 1:  # alone: it sets triton up
-            self.begun[kernel, *kind].result()
 
 
 def n_blocks(length: int, of: int) -> int:
@@ -45,11 +28,7 @@ def power_of_two(length: int) -> int:
 
 def launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *arguments: Any, **options: Any) -> None:
     """Run ``kernel[grid](*arguments, **options)`` on the device of ``x``; within `compiling`, only compile it."""
-    compiler = getattr(_of_thread, "compiler", None)
-    if compiler is None:
-        _launch(kernel, grid, x, arguments, options)
-    else:
-        compiler(kernel, len(grid), x, arguments, options)
+    getattr(_of_thread, "launch", _launch)(kernel, grid, x, arguments, options)
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, arguments: tuple, options: dict[str, Any]) -> None:
@@ -63,25 +42,35 @@ def compiling() -> Iterator[None]:
 
     One after the other, the kernels of a network take a compiler up to 15 seconds, of which it uses one core.
     """
+    begun: dict[Any, Future] = {}
+
+    def compile_once(kernel: Any, grid: tuple[int, ...], x: Tensor, arguments: tuple, options: dict[str, Any]) -> None:
+        kind = kernel, *(a.dtype if isinstance(a, Tensor) else a for a in arguments), *options.items()
+        if kind not in begun:
+            # triton compiles what it is to launch, even if no program is to run
+            begun[kind] = threads.submit(_launch, kernel, (0,) * len(grid), x, arguments, options)
+            if len(begun) == 1:  # alone: it sets triton up
+                begun[kind].result()
+
+    # in threads, as most of the time goes to compilers outside of Python
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
-        compiler = _Compiler(threads)
         # else gradients would be computed in a thread of autograd's own, which would run the kernels
-        with _launching_by(compiler), torch.autograd.set_multithreading_enabled(False):
+        with _launching_by(compile_once), torch.autograd.set_multithreading_enabled(False):
             yield
-    for compiled in compiler.begun.values():
+    for compiled in begun.values():
         compiled.result()  # raises what the compiler raised
 
 
 def running() -> AbstractContextManager[None]:
     """Within the block kernels are run, also inside of `compiling`."""
-    return _launching_by(None)
+    return _launching_by(_launch)
 
 
 @contextmanager
-def _launching_by(compiler: _Compiler | None) -> Iterator[None]:
-    before = getattr(_of_thread, "compiler", None)
-    _of_thread.compiler = compiler
+def _launching_by(launch: Callable[..., None]) -> Iterator[None]:
+    before = getattr(_of_thread, "launch", _launch)
+    _of_thread.launch = launch
     try:
         yield
     finally:
-        _of_thread.compiler = before
+        _of_thread.launch = before

@@ -8,7 +8,7 @@ state ``(s, p)`` in registers and reads and writes memory once per token. Only t
 3. `_gradients` takes a chunk of a cell per program and goes through its heads. What heads share is computed once
    (``C B^T``) or summed on the chip (gradients of B and C), and chunks do not wait for each other.
 
-- A head wider than `MAX_BLOCK` is cut into blocks of channels, which share dt, A, B, C and D. Each writes its part of their
+- A head wider than a block is cut into blocks of channels, which share dt, A, B, C and D. Each writes its part of their
   gradients apart, so that sums run in a fixed order and results are the same every time.
 - Products run in the dtype of ``x``, everything that is summed or exponentiated in float32. Powers are of two. Chunks of 64
   tokens are what the tensor cores of compute capability 9.0 take at once.
@@ -22,7 +22,6 @@ environment at that time the kernels run on a CPU, slowly, for tests.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from typing import Any, Final
@@ -34,19 +33,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import ScmambaError
-from .launch import launch, n_blocks, power_of_two
+from .launch import launch, n_blocks
 from .triton_fused import dense_rows
+from .triton_sizes import tile_sizes
 
-#: Channels of one program, forward and backward.
-MAX_BLOCK: Final = (128, 64)
-#: Longest chunk by bytes per number, forward and backward. Longer ones spill registers into memory when compiled for compute
-#: capability 9.0; `_is_small` says where these do too.
-MAX_CHUNK: Final = {2: (64, 64), 4: (32, 32)}
-#: Shortest axis that `tl.dot` takes.
-MIN_AXIS = 16
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
-#: The first triton that compiles chunks of half precision for compute capability 9: 3.3 fails, and 3.2 ends the process.
-FIRST_TRITON: Final = (3, 4)
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 LOG2_E: Final = tl.constexpr(1.4426950408889634)
 #: As `scmamba_scvi.ops.ssd.SMALLEST_LOG2_DECAY`, for the same reason.
@@ -294,7 +285,7 @@ def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 
 def scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Outputs ``(n, c, h, p)`` without a gradient; dt, A and D in float32, rows of x, B and C dense."""
-    y, sizes = x.new_empty(x.shape), _sizes(x, B, backward=False)
+    y, sizes = x.new_empty(x.shape), tile_sizes(x, B, backward=False)
     (n, c, h, p), q = x.shape, sizes["Q"]
     launch(
         _forward, (n * h * n_blocks(p, sizes["P"]),), x, x, dt, A, B, C, D, y, c, n_blocks(c, q),
@@ -317,7 +308,7 @@ def scan_gradients(
 
     ``dy`` is dense; rows of ``into`` are dense, those of B and C have the same strides.
     """
-    (n, c, h, p), sizes, (dx, dB, dC) = x.shape, _sizes(x, B, backward=True), into
+    (n, c, h, p), sizes, (dx, dB, dC) = x.shape, tile_sizes(x, B, backward=True), into
     blocks, k = n_blocks(p, sizes["P"]), n_blocks(c, sizes["Q"])
     ddt, (dA, dD) = dt.new_empty(n, h, blocks, c), dt.new_empty(2, n, k, h, blocks)
     # where chunks are short beside S, states of all cells together would take more memory than all that a block keeps
@@ -368,63 +359,6 @@ class _Scan(torch.autograd.Function):
         dx, dB, dC = into = [t.new_empty(t.shape) for t in (x, B, C)]
         ddt, dA, dD = scan_gradients(dy.contiguous(), x, dt, A, B, C, D, into)
         return dx, ddt, dA, dB, dC, dD
-
-
-def _sizes(x: Tensor, B: Tensor, *, backward: bool) -> dict[str, Any]:
-    """What the kernels are compiled for."""
-    (_, c, h, p), s = x.shape, B.shape[-1]
-    S, is_half = _power_of_two(s), x.element_size() == 2
-    longest, block, is_small = MAX_CHUNK[x.element_size()][backward], MAX_BLOCK[backward], _is_small(x, S)
-    if is_small:
-        longest, block = longest // 2, 64 if backward or is_half else 32
-    q = _power_of_two(min(c, longest))
-    return {
-        "h": h, "p": p, "s": s, "Q": q, "P": min(_power_of_two(p), block), "S": S,
-        "ONE_CHUNK": c <= q,
-        # three products in TF32 are as exact as one in float32
-        "PRECISION": "tf32" if _allows_tf32() else "tf32x3",
-        "num_warps": 4 if not is_small and (backward or q <= 32 and c <= q) else 8,
-        # chunks under way: forward a third gains a tenth, where every multiprocessor has memory for it (97 of 99 KB)
-        "num_stages": 3 if not backward and is_half and S <= 128 else 2,
-    }  # fmt: skip
-
-
-def _is_small(x: Tensor, S: int) -> bool:
-    """Whether programs take half a chunk, fewer channels and 8 warps, as larger ones would not do.
-
-    With more than 64 states they spill kilobytes per thread into memory, and on many GPUs lack shared memory, unless they are
-    of half precision for the wide products of capability 9. On those of capability 7 they spill with fewer states too, and for
-    those of 10 and 11 triton 3.7 fails to compile them.
-    """
-    major = _capability(x.device)
-    if x.element_size() == 4:
-        return S > 64 or major == 7
-    return major in (7, 10, 11) or (major != 9 and S > 64)
-
-
-@functools.cache
-def _capability(device: torch.device) -> int:
-    """Major compute capability of a GPU; for the interpreter that of the GPU that the sizes were chosen on."""
-    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-
-
-def _allows_tf32() -> bool:
-    """Whether torch's own switch lets products of float32 be rounded."""
-    # since torch 2.9; the older name of the switch cannot be read any more once this one was set
-    precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None) or torch.get_float32_matmul_precision()
-    return precision not in ("none", "ieee", "highest")
-
-
-def cannot_compile(device: torch.device, dtype: torch.dtype) -> str:
-    """Why these kernels must not even be compiled, empty if they may."""
-    found = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    if dtype.itemsize == 4 or _capability(device) != 9 or found >= FIRST_TRITON:
-        return ""
-    return f"triton {triton.__version__} does not compile the scan for this GPU in {dtype}, that of torch 2.8 does"
-
-
-def _power_of_two(length: int) -> int:
-    return max(power_of_two(length), MIN_AXIS)
 
 
 def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
+from .._compat import explained
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
 from ._labels import plain, shorten
@@ -137,10 +138,8 @@ def _checked(scores: pd.DataFrame) -> pd.DataFrame:
     if not isinstance(scores, pd.DataFrame) or 0 in scores.shape:
         got = f"{type(scores).__name__} of shape {np.shape(scores)}"
         raise ScmambaError(f"scores must be a table with a row per method and a column per score; got {got}.")
-    try:
+    with explained("scores must hold numbers only"):
         table = scores.astype(float)
-    except (TypeError, ValueError) as error:
-        raise ScmambaError(f"scores must hold numbers only: {error}") from error
     if np.isinf(table.to_numpy()).any():
         raise ScmambaError(f"A score is infinite: {', '.join(map(str, table.columns[np.isinf(table).any()]))}.")
     if table.columns.nlevels == 1:

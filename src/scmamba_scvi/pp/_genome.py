@@ -5,7 +5,6 @@ import itertools
 import logging
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -16,8 +15,9 @@ from anndata import AnnData
 from mudata import MuData
 
 from .._compat import explained, warn
+from .._files import check_is_file
 from .._keys import kind_of_key
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError, UnknownNameError, written
 from .builds import SPELLINGS
 from .coordinates import (
     CHROM_COLUMNS,
@@ -123,7 +123,7 @@ def annotate_genome(
             f"{n_in_other_case:,} of {adata.n_vars:,} genes were found only by ignoring case: the data have "
             f"{_examples(adata.var_names)}, the annotation has {_examples(loci['name'])}. Genes of mouse and human differ so. "
             f"If the annotation is of another species, the coordinates are wrong: annotate again with one of the data's species, "
-            f"gtf=... and overwrite=True."
+            f"{written('gtf', ...)} and {written('overwrite', True)}."
         )
     _write(adata.var, before, loci, found)
     several = f"; {n_ambiguous:,} lie at several loci, the first was taken" if n_ambiguous else ""
@@ -149,7 +149,7 @@ def _genes_of(data: MuData | AnnData, modality: str | None) -> AnnData:
     if len(found) != 1:
         raise ScmambaError(
             f"{'No' if not found else 'More than one'} modality of {list(data.mod)} looks like gene expression: "
-            f"name it, annotate_genome(mdata, gtf=..., modality=...)."
+            f"name it, {written('modality', ...)}."
         )
     return data.mod[found[0]]
 
@@ -160,10 +160,7 @@ def _read_annotation(source: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFr
         loci = _loci_of_table(source, "the table")
     else:
         path = Path(source)
-        if path.is_dir():
-            raise ScmambaError(f"The annotation {path} is a folder: name a file, GTF or table.")
-        if not path.is_file():
-            raise ScmambaError(f"There is no annotation file {path}.")
+        check_is_file(path, "gtf")
         suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
         separator = TABLE_SUFFIXES.get(suffixes[-1]) if suffixes else None
         if separator is None:
@@ -229,7 +226,7 @@ def _loci_of_gtf(path: Path) -> pd.DataFrame:
 
 def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, str, int, int, str]]:
     # line by line, so that three million lines of exons are not held to find sixty thousand genes
-    try:
+    with explained(f"{path} cannot be read as text, plain or gzipped"):
         for number, line in enumerate(lines, start=1):
             if line.startswith("#") or not line.strip():
                 continue
@@ -245,8 +242,6 @@ def _gene_records(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str, 
                 # GTF counts from 1 and includes the end
                 start, end = int(fields[3]) - 1, int(fields[4])
                 yield _attribute(attributes, "gene_id", "ID"), name, fields[0], start, end, fields[6]
-    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ScmambaError(f"{path} cannot be read as text, plain or gzipped: {error}.") from error
 
 
 def _attribute(attributes: str, *names: str) -> str:

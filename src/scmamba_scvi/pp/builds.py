@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from ..errors import ScmambaError
+from ..errors import ScmambaError, written
 
 #: Spellings of each build's name, in lower case; the key is the one used here.
 SPELLINGS: Final = {
@@ -48,6 +48,6 @@ def recorded_build(
         raise ScmambaError(
             f"{source} names several genomes, {known or builds}: coordinates of different builds cannot be compared. Keep "
             f"the features of one, or correct uns['genome'] and var['genome']"
-            + ("." if known else ", or name the build: genome='hg38'.")
+            + ("." if known else f", or name the build: {written('genome', 'hg38')}.")
         )
     return next(iter(known or builds), None)

@@ -117,7 +117,6 @@ class FeatureWeighted(ValueTransform, abc.ABC):
         self._fitted = False  # so that not every step reads the buffer, which would wait for the device
 
     def fit(self, blocks: Iterable[Tensor]) -> ValueTransform:
-        """See `ValueTransform.fit`: one pass, ``f`` numbers of memory."""
         n_train, total = 0, torch.zeros(self.n_features, dtype=torch.double)
         for x in blocks:
             total += column_sums(x, self._evidence(x)).cpu()

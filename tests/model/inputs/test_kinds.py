@@ -56,19 +56,19 @@ def test_gene_activity_beside_expression_is_not_taken_for_it():
         pytest.param(
             ("rna", "atac", "ab"),
             "mdata['ab'] is not used: its kind is not known. If it is protein, name it: "
-            "setup_mudata(mdata, modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}).",
+            "modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}.",
             id="proteins",
         ),
         pytest.param(
             ("prot", "gex", "tiles"),
             "mdata['tiles'] is not used: its kind is not known. If it is atac, name it: "
-            "setup_mudata(mdata, modalities={'rna': 'gex', 'atac': 'tiles', 'protein': 'prot'}).",
+            "modalities={'rna': 'gex', 'atac': 'tiles', 'protein': 'prot'}.",
             id="accessibility",
         ),
         pytest.param(
             ("rna", "atac", "ab", "spatial"),
             "mdata['ab'] and mdata['spatial'] are not used: their kinds are not known. If one is protein, name it: "
-            "setup_mudata(mdata, modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}).",
+            "modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}.",
             id="two",
         ),
     ],

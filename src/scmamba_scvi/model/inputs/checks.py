@@ -12,7 +12,7 @@ from mudata import MuData
 from scipy import sparse
 
 from ..._compat import for_scipy, warn
-from ...errors import ScmambaError, UnknownNameError
+from ...errors import ScmambaError, UnknownNameError, written
 from .disk import RowsOnDisk, as_csr
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
@@ -209,14 +209,13 @@ def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
 def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:
     """The matrix that holds the counts."""
     if layer is not None and layer not in adata.layers:
-        advice = (
-            f"To use X, pass layers={{{kind!r}: None}}, to setup_mudata or with new data to prepare_query_mudata, or put it "
-            f"there too: mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X."
-        )
+        advice = f"To use X, pass {written('layers', {kind: None})}, or put it there: mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X."
         raise UnknownNameError(f"layer of mdata[{key!r}]", layer, _layers(adata), advice)
     x = adata.X if layer is None else adata.layers[layer]
     if x is None:
-        raise ScmambaError(f"mdata[{key!r}].X is empty. Name the layer that holds counts: layers={{{kind!r}: ...}}.")
+        raise ScmambaError(
+            f"mdata[{key!r}].X is empty. Name the layer that holds counts: {written('layers', {kind: ...})}."
+        )
     return x
 
 
@@ -285,7 +284,7 @@ def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str, s
 def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None, *, of_query: bool) -> str:
     """What to do about values that are no counts, and where else the counts may be."""
     others = [name for name in [None, *_layers(adata)] if name != layer]
-    names = ", ".join("X (pass None)" if name is None else repr(name) for name in others)
+    names = ", ".join(f"X ({written('layers', {kind: None})})" if name is None else repr(name) for name in others)
     has = f"mdata[{key!r}] {f'also has: {names}' if names else 'has no other layer'}.{_of_raw(adata, key)}"
     wrong = ", so it is not raw counts: it looks normalised, log-transformed or scaled."
     if of_query:  # methods that take new data have neither argument
@@ -294,8 +293,8 @@ def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None, *, of_qu
             f"SCMAMBA.prepare_query_mudata(mdata, model, layers={{{kind!r}: ...}}); {has}"
         )
     return (
-        f"{wrong} Pass the matrix with raw counts, layers={{{kind!r}: ...}}; {has} If these values are meant (corrected "
-        f"counts, or values={{{kind!r}: 'raw'}} in the model), pass require_counts=False."
+        f"{wrong} Pass the matrix with raw counts, {written('layers', {kind: ...})}; {has} If these values are meant (corrected "
+        f"counts, or values={{{kind!r}: 'raw'}} in the model), pass {written('require_counts', False)}."
     )
 
 

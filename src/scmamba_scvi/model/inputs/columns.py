@@ -10,7 +10,7 @@ from mudata import MuData
 from scvi.data.fields import CategoricalObsField
 
 from ..._columns import obs_column
-from ...errors import ScmambaError
+from ...errors import ScmambaError, written
 
 
 class ColumnField(CategoricalObsField):
@@ -56,7 +56,7 @@ class ColumnField(CategoricalObsField):
             if self.column not in mdata.obs:
                 way_out = f"{where} = ..., one value for every cell"
             raise ScmambaError(
-                f"{argument}={self.column!r} is missing for {missing.sum():,} of {mdata.n_obs:,} cells, such as "
+                f"{written(argument, self.column)} is missing for {missing.sum():,} of {mdata.n_obs:,} cells, such as "
                 f"{mdata.obs_names[missing.argmax()]!r}. Give them a batch: {way_out}."
             )
         try:
@@ -64,7 +64,7 @@ class ColumnField(CategoricalObsField):
             sorted([*known, *found])  # raises if they cannot be compared
         except TypeError as error:
             raise ScmambaError(
-                f"{argument}={self.column!r} holds values of several types, or of another type than the model knows: make "
+                f"{written(argument, self.column)} holds values of several types, or of another type than the model knows: make "
                 f"them all text, mdata.obs[{self.column!r}].astype('string'), or all numbers."
             ) from error
         return [*known, *(category for category in dict.fromkeys(found) if category not in set(known))]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from mudata import MuData
 
-from ...errors import ScmambaError
+from ...errors import ScmambaError, written
 from ...pp.builds import canonical_build, recorded_build
 from ...pp.coordinates import parse_coordinates
 
@@ -32,7 +32,7 @@ def places_to_keep(var: pd.DataFrame) -> dict[str, Any] | None:
 def build_of(mdata: MuData, modalities: Mapping[str, str], genome: str | None) -> str | None:
     """Genome build of the data: the one that ``genome`` names, else the one that the data name; raises if they differ."""
     stated = None if genome is None else canonical_build(genome)
-    found = {} if stated is None else {"genome": stated}
+    found = {} if stated is None else {written("genome"): stated}
     if (build := recorded_build(mdata.uns, None, "mdata.uns", stated)) is not None:
         found["mdata.uns['genome']"] = build
     for kind, key in modalities.items():

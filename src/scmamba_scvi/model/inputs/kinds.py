@@ -9,7 +9,7 @@ from mudata import MuData
 
 from ..._compat import warn
 from ..._keys import FEATURE_TYPES, KINDS, is_of_no_kind, kind_of_key, kind_of_type
-from ...errors import ScmambaError, UnknownNameError
+from ...errors import ScmambaError, UnknownNameError, written
 
 # below scvi-tools' logger: `scvi.settings.verbosity` is for it too
 logger = logging.getLogger(f"scvi.{__name__}")
@@ -32,7 +32,7 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
     if len(found) < 2:
         raise ScmambaError(
             f"At least two modalities are needed, found {found or 'none'} among the keys {list(mdata.mod)}. "
-            f"Name them: setup_mudata(mdata, modalities={{'rna': ..., 'atac': ...}}); kinds are {', '.join(KINDS)}."
+            f"Name them: {written('modalities', {'rna': ..., 'atac': ...})}; kinds are {', '.join(KINDS)}."
         )
     if modalities is None:
         _say_what_is_left_out(mdata, found)
@@ -61,7 +61,7 @@ def _recognise_kinds(mdata: MuData) -> dict[str, str]:
         if kind in found:
             raise ScmambaError(
                 f"Modalities {found[kind]!r} and {key!r} both look like {kind}: choose with "
-                f"setup_mudata(mdata, modalities={{{kind!r}: ..., ...}})."
+                f"{written('modalities', {kind: ...})} and those of the other kinds."
             )
         found[kind] = key
     return found
@@ -77,12 +77,12 @@ def _say_what_is_left_out(mdata: MuData, found: Mapping[str, str]) -> None:
     if not unknown:
         return
     named = {**found, missing[0]: unknown[0]}
-    listed = ", ".join(f"{kind!r}: {named[kind]!r}" for kind in KINDS if kind in named)
+    named = {kind: named[kind] for kind in KINDS if kind in named}
     several = len(unknown) > 1
     warn(
         f"{' and '.join(f'mdata[{key!r}]' for key in unknown)} {'are' if several else 'is'} not used: "
         f"{'their kinds are' if several else 'its kind is'} not known. If {'one' if several else 'it'} is {missing[0]}, name it: "
-        f"setup_mudata(mdata, modalities={{{listed}}})."
+        f"{written('modalities', named)}."
     )
 
 

@@ -10,7 +10,7 @@ from scvi.train import TrainingPlan
 from ..._compat import warn
 from ..._keys import CELLS_KEY
 from ...config import TrainConfig
-from ...errors import ScmambaError
+from ...errors import ScmambaError, written
 from ..fitting.held_out import HeldOut, gather_held_out, joined, on_cpu, retrieval_scores
 from .activations import set_checkpointing
 from .finite import loss_error, weights_error
@@ -116,8 +116,8 @@ class ContrastivePlan(TrainingPlan):
         half, devices = max(2, size // 2), self.trainer.world_size
         compared = self.trainer.datamodule.cells_per_step // (half * devices) * half * devices
         return ScmambaError(
-            f"The GPU has no memory for the activations of {size:,} cells. Pass train(batch_size={half}, "
-            f"contrastive_batch_size={compared}): fewer cells are in memory at a time, for a loss over {compared:,}. Or pass "
+            f"The GPU has no memory for the activations of {size:,} cells. Pass {written('batch_size', half)} and "
+            f"contrastive_batch_size={compared}: fewer cells are in memory at a time, for a loss over {compared:,}. Or pass "
             f"plan_kwargs={{'checkpoint_activations': True}}: slower, and keeps less of each cell."
         )
 
