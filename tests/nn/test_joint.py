@@ -171,6 +171,24 @@ def test_the_offset_of_a_later_batch_is_that_of_the_closer_fit(shift):
         )
 
 
+@pytest.mark.parametrize("seed", [0, 5, 8])
+def test_a_later_batch_of_one_type_is_not_moved_onto_another_type(seed):
+    """Cells of one type fit any type, once they are moved onto it; without being moved they fit their own."""
+    rng = np.random.default_rng(seed)
+    cluster = torch.from_numpy(rng.integers(6, size=N))
+    place = torch.from_numpy(rng.normal(size=(6, 30))).float()[cluster]
+    values = {k: place + 0.2 * torch.from_numpy(rng.normal(size=(N, 30))).float() for k in ("rna", "atac")}
+    embeddings = {k: torch.nn.functional.normalize(x[:, :Z], dim=1) for k, x in values.items()}
+    joint, features, present = fitted(values, embeddings)
+    joint.set_centroids(features, present, joint(features, present, torch.zeros(N, dtype=torch.long)), cluster)
+    one = cluster == 0
+    joint.fit_batch_offset(
+        {k: x[one] for k, x in features.items()}, {k: p[one] for k, p in present.items()}, 0, n_rounds=5
+    )
+    for k in features:
+        assert float(joint.get_buffer(f"batch_offset_{k}")[0].norm()) < 0.2
+
+
 def test_components_without_variance_and_without_trust_say_nothing():
     x = torch.zeros(50, 8)
     x[:, 0] = torch.randn(50, generator=torch.Generator().manual_seed(0))

@@ -19,6 +19,9 @@ from .spectral import TruncatedSVD
 #: Clusters of the training cells within which batches are compared, so that a cell type that one batch lacks is not
 #: taken for an effect of the batch; from 5 to 40 the scores hardly move. Their means are kept for later batches.
 N_CLUSTERS = 20
+#: An offset from a far start counts if it leaves less than this fraction of the squares: cells of one type can be moved onto
+#: any type, and there fit as well by chance.
+CLEARLY_CLOSER = 0.9
 #: Of the largest spread of a component in float32. Below, a component shows rounding errors, as the last one of centred
 #: log-ratios of few proteins, which add up to zero.
 LEAST_SPREAD = 1e-5
@@ -137,8 +140,8 @@ class JointEmbedding(nn.Module):
     ) -> None:
         """Learn the offset of a batch that came after training: how its cells differ from the centroids of their clusters.
 
-        Cells are assigned to clusters and compared with their centroids in turn, once from an offset of zero and once from
-        the difference between the means of all cells; the closer fit is kept.
+        Cells are assigned to clusters and compared with their centroids in turn, from an offset of zero. The difference between
+        the means of all cells is another start, kept where it fits clearly closer.
 
         Parameters
         ----------
@@ -155,10 +158,33 @@ class JointEmbedding(nn.Module):
             mean = cells @ self.get_buffer(f"centroid_{kind}") / cells.sum().clamp_min(1)
             zero[kind] = torch.zeros_like(mean)
             of_means[kind] = x[present[kind]].mean(0) - mean if present[kind].any() else zero[kind]
-        fits = [self._fit_from(first, features, present, n_rounds) for first in (zero, of_means)]
-        _, offset = min(fits, key=lambda fit: fit[0])
-        for kind, value in offset.items():
+        for kind, value in self.fitted_offset(zero, of_means, features, present, n_rounds).items():
             self.get_buffer(f"batch_offset_{kind}")[batch] = value
+
+    @torch.no_grad()
+    def fitted_offset(
+        self,
+        near: dict[str, Tensor],
+        far: dict[str, Tensor],
+        features: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        n_rounds: int,
+    ) -> dict[str, Tensor]:
+        """Offset of the cells of one batch, by comparing them with the centroids of their clusters.
+
+        Parameters
+        ----------
+        near, far
+            Two starts per modality, ``(2 z,)``; what comes of the second is taken where it fits clearly closer.
+        features, present, n_rounds
+            As in `fit_batch_offset`.
+
+        Returns
+        -------
+        The offset per modality, ``(2 z,)``.
+        """
+        (left, offset), (left_of_far, of_far) = (self._fit_from(o, features, present, n_rounds) for o in (near, far))
+        return of_far if left_of_far < CLEARLY_CLOSER * left else offset
 
     def _fit_from(
         self, offset: dict[str, Tensor], features: Mapping[str, Tensor], present: Mapping[str, Tensor], n_rounds: int
@@ -173,19 +199,35 @@ class JointEmbedding(nn.Module):
     def _from_centroids(
         self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], offset: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Per kind, features minus the centroid of the cell's cluster, ``(m, 2 z)`` for the ``m`` cells that have one.
-
-        A cell is in the cluster that is nearest to it without ``offset``.
-        """
-        unknown = torch.full((len(next(iter(features.values()))),), self.n_batches, device=self.centroid.device)
-        z = self({kind: x - offset[kind] for kind, x in features.items()}, present, unknown)
-        is_empty = (self.centroid == 0).all(1)
-        cluster = (z @ self.centroid.T).masked_fill(is_empty, -torch.inf).argmax(1)
+        """Per kind, features minus the centroid of the cell's cluster, ``(m, 2 z)`` for the ``m`` cells that have one."""
+        cluster = self.nearest_clusters(features, present, offset)
         differences = {}
         for kind, x in features.items():
             has_centroid = present[kind] & (self.get_buffer(f"centroid_cells_{kind}")[cluster] > 0)
             differences[kind] = (x - self.get_buffer(f"centroid_{kind}")[cluster])[has_centroid]
         return differences
+
+    @torch.no_grad()
+    def nearest_clusters(
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], offset: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Cluster ``(n,)`` whose centroid is nearest to each cell of a batch without its ``offset``.
+
+        Parameters
+        ----------
+        features, present
+            As in `fit_batch_offset`.
+        offset
+            Of the batch per modality, ``(2 z,)``.
+
+        Returns
+        -------
+        Numbers of clusters that have a centroid.
+        """
+        unknown = torch.full((len(next(iter(features.values()))),), self.n_batches, device=self.centroid.device)
+        z = self({kind: x - offset[kind] for kind, x in features.items()}, present, unknown)
+        is_empty = (self.centroid == 0).all(1)
+        return (z @ self.centroid.T).masked_fill(is_empty, -torch.inf).argmax(1)
 
     @torch.no_grad()
     def fit_maps(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], shared_weight: float) -> None:

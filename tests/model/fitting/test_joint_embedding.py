@@ -65,6 +65,19 @@ def test_a_type_of_one_batch_stays_apart():
     assert knn_accuracy(z[pair], labels[pair]) > 0.9
 
 
+def test_a_batch_of_one_type_stays_with_its_type():
+    """The cells of a sorted sample lie beside cells of their type in other batches, with the correction too."""
+    sorted_type = "type_2"
+    mdata = simulate_multiome(**SIZES, n_batches=1)
+    labels = mdata.obs["cell_type"].to_numpy()
+    is_sorted = np.zeros(mdata.n_obs, dtype=bool)
+    is_sorted[np.flatnonzero(labels == sorted_type)[::2]] = True
+    mdata.obs["sample"] = np.where(is_sorted, "sorted", "whole")
+    z = model_of(mdata, "sample").get_latent_representation()
+    nearest = np.argsort(-z[is_sorted] @ z[~is_sorted].T, axis=1)[:, :15]
+    assert (labels[~is_sorted][nearest] == sorted_type).mean() > 0.6
+
+
 def test_a_batch_that_lacks_a_modality_has_no_offset_in_it():
     """What a batch does to accessibility is not known from cells without it: as for a batch that is not known at all."""
     mdata = simulate_multiome(**SIZES, n_batches=3, batch_strength=0.8)

@@ -71,12 +71,31 @@ def fit_joint(
     Returns, per kind, the fraction of the variance of what the joint embedding reads that batch offsets take out.
     """
     features, present = _features(module, matrices, cells)
-    joint, weight = _joint(module), module.config.joint_shared_weight
+    joint = _joint(module)
     if batches is None:
-        joint.fit_maps(features, present, weight)
+        joint.fit_maps(features, present, module.config.joint_shared_weight)
         return {}
     batch = torch.from_numpy(batches).long().to(module.device)
     cluster = torch.zeros_like(batch)  # one for all: the first offsets give every batch the same mean
+    corrected, z, cluster = _fit_offsets(module, features, present, batch, cluster, seed)
+    without_means = _own_clusters(joint, features, corrected, present, z, batch, cluster)
+    if not torch.equal(without_means, cluster):
+        corrected, z, cluster = _fit_offsets(module, features, present, batch, without_means, seed)
+    joint.set_centroids(corrected, present, z, cluster)  # what new batches will be compared with
+    left = {kind: corrected[kind][has].var(0).sum() / features[kind][has].var(0).sum() for kind, has in present.items()}
+    return {kind: 1 - float(fraction) for kind, fraction in left.items()}
+
+
+def _fit_offsets(
+    module: SCMAMBAModule,
+    features: Mapping[str, Tensor],
+    present: Mapping[str, Tensor],
+    batch: Tensor,
+    cluster: Tensor,
+    seed: int,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Fit offsets and maps, beginning with ``cluster`` ``(n,)``: features without offsets, embedding and clusters after it."""
+    joint, weight = _joint(module), module.config.joint_shared_weight
     for i in range(N_ROUNDS + 1):
         for kind, x in features.items():
             # on the CPU, where least squares of dependent columns are known
@@ -87,9 +106,39 @@ def fit_joint(
         joint.fit_maps(corrected, present, weight)
         z = joint(features, present, batch)
         cluster = _clusters(z, seed + i)
-    joint.set_centroids(corrected, present, z, cluster)  # what new batches will be compared with
-    left = {kind: corrected[kind][has].var(0).sum() / features[kind][has].var(0).sum() for kind, has in present.items()}
-    return {kind: 1 - float(fraction) for kind, fraction in left.items()}
+    return corrected, z, cluster
+
+
+def _own_clusters(
+    joint: JointEmbedding,
+    features: Mapping[str, Tensor],
+    corrected: Mapping[str, Tensor],
+    present: Mapping[str, Tensor],
+    z: Tensor,
+    batch: Tensor,
+    cluster: Tensor,
+) -> Tensor:
+    """``cluster`` ``(n,)``, anew for a batch most of whose cells are nearest to others without the first difference of means.
+
+    That moves a batch of one type onto whatever the other batches have most of, and it fits there too.
+    """
+    found = cluster.clone()
+    for number in batch.unique().tolist():
+        own = batch == number
+        if own.all() or own.sum() < MIN_CELLS_OF_BATCH:
+            continue
+        others = {kind: has & ~own for kind, has in present.items()}
+        kept = {kind: x[~own] for kind, x in corrected.items()}
+        joint.set_centroids(kept, {kind: has[~own] for kind, has in present.items()}, z[~own], cluster[~own])
+        of_batch, has = ({kind: x[own] for kind, x in of_all.items()} for of_all in (features, present))
+        offsets = {kind: joint.get_buffer(f"batch_offset_{kind}") for kind in features}
+        given = {kind: of_kind[number] for kind, of_kind in offsets.items()}
+        of_others = {kind: of_kind[batch[others[kind]]].mean(0).nan_to_num() for kind, of_kind in offsets.items()}
+        nearer = joint.fitted_offset(of_others, given, of_batch, has, N_ROUNDS)
+        before, after = (joint.nearest_clusters(of_batch, has, offset) for offset in (given, nearer))
+        if (before != after).float().mean() > 0.5:
+            found[own] = after
+    return found
 
 
 @torch.inference_mode()

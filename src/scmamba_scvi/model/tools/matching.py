@@ -143,9 +143,9 @@ class MatchingMixin(EmbeddingMixin):
         Names, positions, cosines and confidence for all query cells, in their order. Query cells without the modality
         have index -1 and NaN, with one warning. The confidence is ``exp(cosine / t)`` divided by its sum over all
         references, with the ``t`` that is most likely for the pairs that training held out: the probability that this
-        reference is the true match *if the true match is among the references at all*. Its sum over the ``k`` ranks is
-        the expected recall at ``k``. A model that held out fewer than 10 pairs takes the temperature of its loss, with a
-        warning.
+        reference is the true match *if the true match is among the references at all*. Its sum over the ``k`` ranks
+        estimates the recall at ``k``, most often a little below it. A model that held out fewer than 10 pairs takes the
+        temperature of its loss, with a warning.
 
         Raises
         ------
