@@ -118,26 +118,6 @@ def _without_advice_on_gpus() -> Iterator[None]:
         yield
 
 
-def drop_other_managers(model: Any, data: Any) -> None:
-    """Make scvi-tools drop what it registered for ``model`` of others than ``data`` and its own, which would stay in memory."""
-    # `deregister_manager` looks only among the data of the class, but new data are registered with the model
-    managers = type(model)._per_instance_manager_store[model.id]
-    kept = {model.adata_manager.adata_uuid, data.uns[scvi_constants()._SCVI_UUID_KEY]}
-    for uuid in managers.keys() - kept:
-        del managers[uuid]
-
-
-@contextlib.contextmanager
-def restoring_managers(model: Any) -> Iterator[None]:
-    """After the block, what scvi-tools has registered for ``model`` is as before."""
-    store = type(model)._per_instance_manager_store
-    before = dict(store.get(model.id, {}))
-    try:
-        yield
-    finally:
-        store[model.id] = before
-
-
 def drop_managers_with(model: Any) -> None:
     """Make scvi-tools drop all that it registered for ``model`` when the model is garbage-collected."""
     store = type(model)._per_instance_manager_store

@@ -11,7 +11,7 @@ import torch
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from .._compat import drop_other_managers, scvi_constants
+from .._compat import scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
 from ..errors import ScmambaError, UnknownNameError
@@ -173,18 +173,8 @@ class ModelBase(BaseModelClass):
     def adata(self, adata: MuData) -> None:
         self.adata_manager.check_columns_of_own(adata)
         BaseModelClass.adata.fset(self, adata)
-
-    def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
-        if adata is not None:
-            managers = self._per_instance_manager_store[self.id]
-            manager = managers.get(adata.uns.get(_C._SCVI_UUID_KEY))
-            is_of_other_data = manager is not None and manager.adata is adata and manager is not self.adata_manager
-            if is_of_other_data and manager.is_outdated:
-                del managers[manager.adata_uuid]  # they are registered again
-        mdata = super()._validate_anndata(adata, copy_if_view)
-        if mdata is not self.adata:  # the last other data are kept, as they may be asked about again
-            drop_other_managers(self, mdata)
-        return mdata
+        # scvi-tools would keep the data before in memory
+        self._per_instance_manager_store[self.id] = {self.adata_manager.adata_uuid: self.adata_manager}
 
     @property
     def batches(self) -> np.ndarray:

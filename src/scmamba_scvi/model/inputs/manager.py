@@ -16,7 +16,7 @@ from scvi.data import AnnDataManager
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ..._columns import has_obs_column, obs_column
+from ..._columns import has_obs_column
 from ..._compat import scvi_constants
 from ..._keys import BATCH_KEY, CELLS_KEY, KINDS, LABELS_KEY, present_key, x_key
 from ...errors import ScmambaError
@@ -91,7 +91,6 @@ class MultiModalManager(AnnDataManager):
     """
 
     _kept: Mapping[str, ModalityMatrix] = MappingProxyType({})  # see `kept_on`
-    _batch_column: pd.Series | None = None  # of new data, see `is_outdated`
 
     def create_torch_dataset(self, indices=None, data_and_attributes=None, load_sparse_tensor=False):
         """Dataset of this MuData; minibatches are sparse where the data are, whatever ``load_sparse_tensor`` says."""
@@ -130,11 +129,9 @@ class MultiModalManager(AnnDataManager):
         self._assign_most_recent_manager_uuid()
 
     def _remember_cells(self, mdata: MuData) -> None:
-        self._cells_at_setup = self._cells_of(mdata)
-
-    def _cells_of(self, mdata: MuData) -> dict[str, pd.Index]:
         """Names of the cells of each modality and, under the empty key, of all."""
-        return {"": mdata.obs_names, **{key: mdata.mod[key].obs_names for key in self._keys(mdata).values()}}
+        names = {key: mdata.mod[key].obs_names for key in self._keys(mdata).values()}
+        self._cells_at_setup = {"": mdata.obs_names, **names}
 
     @contextmanager
     def kept_on(self, device: torch.device) -> Iterator[None]:
@@ -201,7 +198,6 @@ class MultiModalManager(AnnDataManager):
         """Manager of new data with this one's setup, which needs no data itself; batches that are not known stay so."""
         manager = type(self)(self.fields, self._get_setup_method_args(), self.validation_checks)
         manager.register_fields(adata_target, self._registry, **{"extend_categories": False, **kwargs})
-        manager._batch_column = manager._read_batch_column()
         return manager
 
     def _get_setup_method_args(self) -> dict:
@@ -213,22 +209,6 @@ class MultiModalManager(AnnDataManager):
     def adata_uuid(self) -> str | None:
         """scvi-tools' name of the data; `None` for the manager of a model without data."""
         return None if self.adata is None else super().adata_uuid
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether new data, which nobody set up, have got other batches, cells or modalities since they were first used."""
-        if self._batch_column is None:
-            return False
-        before, now = self._cells_at_setup, self._cells_of(self.adata)
-        same_cells = before.keys() == now.keys() and all(before[key].equals(names) for key, names in now.items())
-        return not (same_cells and self._batch_column.equals(self._read_batch_column()))
-
-    def _read_batch_column(self) -> pd.Series:
-        """Batches of the data as they are now, empty if they have none."""
-        column = self._setup_args["batch_key"]
-        if column is None or not has_obs_column(self.adata, column):
-            return pd.Series(dtype=object)
-        return obs_column(self.adata, column).copy()
 
     @property
     def _setup_args(self) -> dict:

@@ -20,7 +20,7 @@ from ...ops.csr import column_sums
 from ...pp import FeatureLayout
 from ..inputs.matrices import in_parts
 from ..inputs.sampling import sample
-from .cells import as_mudata, key_of, kind_of, measured_kinds
+from .cells import key_of, kind_of, measured_kinds, registered
 from .embedding import EmbeddingMixin
 
 #: The mean of fewer cells says more about these cells than about their group.
@@ -101,17 +101,15 @@ class ImportanceMixin(EmbeddingMixin):
         ... )
         >>> best = table.nlargest(3, "importance")[["name", "importance"]]
         """
-        self._check_trained()
         if level not in ("features", "patches"):
             raise UnknownNameError("level", level, ("features", "patches"))
         for name, count in (("max_cells", max_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
             check_count(name, count)
         kind, seed = self._kind_to_explain(adata, modality), settings.seed or 0
-        with as_mudata(self, adata, kind) as mdata:
-            key_of(self, mdata, kind)
-            matrix = self.get_anndata_manager(self._validate_anndata(mdata), required=True).matrix(kind)
-            column = obs_column(mdata, groupby, "groupby")
-            group_of_cell = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
+        data = registered(self, adata, kind)
+        key_of(self, data.adata, kind)
+        matrix, column = data.matrix(kind), obs_column(data.adata, groupby, "groupby")
+        group_of_cell = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
         group_of_cell[~matrix.present(np.arange(len(group_of_cell)))] = None
         position = self._position(kind)
 

@@ -20,15 +20,16 @@ from ..fitting.calibration import match_temperature
 from ..fitting.initialization import check_logarithms
 from ..inputs.arguments import feature_positions
 from ..inputs.kinds import kinds_in
+from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import ModalityMatrix, in_parts
 from .cells import (
     ModalityEmbedding,
-    as_mudata,
     check_reference,
     embed_modality,
     measured_kinds,
     named_or_only_kind,
     other_kind,
+    registered,
     warn_of_unread,
 )
 from .embedding import EmbeddingMixin
@@ -188,16 +189,14 @@ class ImputationMixin(EmbeddingMixin):
         if values not in CHOICES:
             raise UnknownNameError("values", values, CHOICES)
         check_reference(self, reference, kind)
-        with as_mudata(self, adata) as mdata:
-            queries, temperature = self._embed_others(mdata, kind, batch_size)
-            obs = mdata.obs[[]].copy()
-        with as_mudata(self, reference, kind, "reference") as mdata:
-            references = embed_modality(self, mdata, kind, batch_size)
-            manager = self.get_anndata_manager(mdata, required=True)
-            matrix, known_counts = manager.matrix(kind), manager.requires_counts
-            var = mdata.mod[self.kinds[kind]].var.loc[self.feature_names(kind)]
+        data = registered(self, adata)
+        queries, temperature = self._embed_others(data, kind, batch_size)
+        obs = data.adata.obs[[]].copy()
+        data = registered(self, reference, kind, "reference")
+        references = embed_modality(self, data, kind, batch_size)
+        matrix, var = data.matrix(kind), data.modality(kind).var.loc[self.feature_names(kind)]
         weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
-        if not known_counts:
+        if not data.requires_counts:
             check_logarithms(
                 matrix, used, kind, values, "average those of the reference as they are, pass values='raw'"
             )
@@ -217,8 +216,11 @@ class ImputationMixin(EmbeddingMixin):
 
         return impute
 
-    def _embed_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[ModalityEmbedding, float]:
+    def _embed_others(
+        self, data: MultiModalManager, kind: str, batch_size: int | None
+    ) -> tuple[ModalityEmbedding, float]:
         """Mean of each cell's embeddings of all modalities but ``kind``, of length 1; the temperature to match with."""
+        mdata = data.adata
         warn_of_unread(self, mdata, but=[kind])
         others = [other for other in kinds_in(mdata, self.kinds) if other != kind]
         if not others:
@@ -227,7 +229,7 @@ class ImputationMixin(EmbeddingMixin):
             )
         total, has = np.zeros((mdata.n_obs, self.config.n_latent), dtype=np.float32), np.zeros(mdata.n_obs, dtype=bool)
         for other in others:
-            found = embed_modality(self, mdata, other, batch_size)
+            found = embed_modality(self, data, other, batch_size)
             total[found.has] += found.z
             has |= found.has
         if not has.all():

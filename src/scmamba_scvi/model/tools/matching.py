@@ -15,11 +15,11 @@ from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from .cells import (
     ModalityEmbedding,
-    as_mudata,
     check_reference,
     embed_modality,
     named_or_only_kind,
     other_kind,
+    registered,
     warn_of_unread,
 )
 from .embedding import EmbeddingMixin
@@ -172,14 +172,14 @@ class MatchingMixin(EmbeddingMixin):
             raise ScmambaError(
                 f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
             )
-        with as_mudata(self, adata, query_kind) as mdata:
-            if query_modality is None:
-                warn_of_unread(self, mdata)
-            queries = embed_modality(self, mdata, query_kind, batch_size)
-        with as_mudata(self, reference, reference_kind, "reference") as mdata:
-            if reference_modality is None:
-                warn_of_unread(self, mdata)
-            references = embed_modality(self, mdata, reference_kind, batch_size)
+        data = registered(self, adata, query_kind)
+        if query_modality is None:
+            warn_of_unread(self, data.adata)
+        queries = embed_modality(self, data, query_kind, batch_size)
+        data = registered(self, reference, reference_kind, "reference")
+        if reference_modality is None:
+            warn_of_unread(self, data.adata)
+        references = embed_modality(self, data, reference_kind, batch_size)
         check_k(k, references, reference_kind)
         temperature, calibrated = match_temperature(self, query_kind, reference_kind)
         if not calibrated:
