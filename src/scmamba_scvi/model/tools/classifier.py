@@ -144,13 +144,10 @@ class ClassifierMixin(EmbeddingMixin):
         kind = None if modality is None or modality == JOINT else kind_of(self, modality)
         data = registered(self, adata, kind)
         names = data.adata.obs_names[resolve_cells(indices, data.adata.obs_names)]
-        if kind is None:
-            warn_of_unread(self, data.adata)
-        else:
+        if kind is not None:
             data = restricted_to(self, data.adata, [kind])
-        found = self._probabilities(classifiers, data, data.adata.obs_names.get_indexer(names), batch_size).set_axis(
-            names
-        )
+        cells = data.adata.obs_names.get_indexer(names)
+        found = self._probabilities(classifiers, data, cells, batch_size).set_axis(names)
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
             warn(f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.")

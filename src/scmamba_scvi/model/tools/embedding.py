@@ -77,10 +77,6 @@ class EmbeddingMixin(ModelBase):
         """
         kind = None if modality is None or modality == JOINT else kind_of(self, modality)
         data = registered(self, adata, kind)
-        if kind is None:
-            warn_of_unread(self, data.adata)
-        else:
-            key_of(self, data.adata, kind)
         z = self._embed(data, kind, resolve_cells(indices, data.adata.obs_names), batch_size)
         n_missing = int(np.isnan(z[:, 0]).sum())
         if n_missing:
@@ -94,6 +90,10 @@ class EmbeddingMixin(ModelBase):
         """Embedding of ``cells`` in one kind of modality, or for `None` the joint one ``(n, z)``; NaN where nothing tells it."""
         if batch_size is not None:
             check_count("batch_size", batch_size)
+        if kind is None:
+            warn_of_unread(self, data.adata)
+        else:
+            key_of(self, data.adata, kind)
         kinds = [k for k in self.kinds if x_key(k) in data.data_registry] if kind is None else [kind]
         keys = [x_key(k) for k in kinds]
         corrects = kind is None and self._corrects_batches

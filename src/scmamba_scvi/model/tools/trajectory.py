@@ -14,7 +14,7 @@ from ...metrics import diffusion_pseudotime
 from ...metrics.distances import medoid
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import MultiModalManager
-from .cells import key_of, kind_of, registered, warn_of_unread
+from .cells import kind_of, registered
 from .embedding import JOINT, EmbeddingMixin
 
 
@@ -93,10 +93,6 @@ class TrajectoryMixin(EmbeddingMixin):
         found = {}
         for name in [embeddings] if isinstance(embeddings, str) else embeddings:
             kind = None if name == JOINT else kind_of(self, name, "embedding")
-            if kind is None:
-                warn_of_unread(self, data.adata)
-            else:
-                key_of(self, data.adata, kind)
             found[kind or JOINT] = self._embed(data, kind, np.arange(data.adata.n_obs), batch_size)
         if not found:
             raise ScmambaError("embeddings is empty: name 'joint' or a modality.")
