@@ -32,16 +32,12 @@ class ContrastivePlan(TrainingPlan):
         self._steps: dict[str, list[torch.Tensor]] = {}
         self._held_out: list[HeldOut] = []
 
-    # the base class would set up metrics of an ELBO, and pass arguments of a variational module
+    # the base class would set up metrics of an ELBO
     def initialize_train_metrics(self) -> None:
         """No running metrics: every value is logged as it comes."""
 
     def initialize_val_metrics(self) -> None:
         """No running metrics: every value is logged as it comes."""
-
-    def forward(self, *args, **kwargs):
-        """Run the module."""
-        return self.module(*args, **kwargs)
 
     def on_fit_start(self) -> None:
         """Compile the kernels of a step side by side, before the first minibatch would do so one after the other."""
@@ -78,8 +74,8 @@ class ContrastivePlan(TrainingPlan):
     def training_step(self, batch, batch_idx):
         """Loss of one minibatch, of all processes together."""
         self._cells = batch[CELLS_KEY]
-        gather = self.trainer.world_size > 1
-        outputs, _, output = self.forward(batch, micro_batch_size=self.micro_batch_size, gather=gather)
+        options = {"micro_batch_size": self.micro_batch_size, "gather": self.trainer.world_size > 1}
+        outputs, _, output = self.forward(batch, inference_kwargs=options)
         if not torch.isfinite(output.loss):
             raise loss_error(self.module, outputs["z"], self._cell_names(), self.current_epoch, batch_idx)
         found = {f"{name}_train": value for name, value in output.extra_metrics.items()}
