@@ -128,8 +128,8 @@ class ImportanceMixin(EmbeddingMixin):
                 _contributions(position, values_of(cells), direction, n_steps, matrix.n_features)
                 for cells in (inside, outside)
             )
-            tables.append(_by_feature(features, group, mean - mean_outside))
-        table = pd.concat(tables, ignore_index=True)
+            tables.append(features.assign(group=group, importance=(mean - mean_outside)[features.index]))
+        table = pd.concat(tables, ignore_index=True)[["group", "name", "chrom", "start", "end", "importance", "patch"]]
         return table if level == "features" else _by_patch(table, self.layouts[kind])
 
     def _kind_to_explain(self, adata: object, modality: str | None) -> str:
@@ -214,14 +214,6 @@ def _features(model: ImportanceMixin, kind: str) -> pd.DataFrame:
         "patch": layout.patch_of,
     }  # fmt: skip
     return pd.DataFrame(columns).iloc[np.argsort(layout.slots, kind="stable")]
-
-
-def _by_feature(features: pd.DataFrame, group: str, importance: np.ndarray) -> pd.DataFrame:
-    """Table of one group, features in the order of the genome."""
-    table = features.copy()
-    table.insert(0, "group", group)
-    table.insert(table.columns.get_loc("patch"), "importance", importance[features.index])
-    return table
 
 
 def _by_patch(table: pd.DataFrame, layout: FeatureLayout) -> pd.DataFrame:
