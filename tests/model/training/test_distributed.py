@@ -22,7 +22,7 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import convert_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.training.distributed import count_devices, distributed_trainer
-from scmamba_scvi.model.training.samplers import PartOfMinibatch
+from scmamba_scvi.model.training.splitter import PartOfMinibatch
 from scmamba_scvi.nn.gradient_caching import split_minibatch
 
 #: Nothing is drawn at random, so that gradients can be compared.
