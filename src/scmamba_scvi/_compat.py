@@ -216,14 +216,6 @@ def quiet(*names: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_warning_of_order() -> Iterator[None]:
-    """Within the block, scvi-tools does not warn of features in another order: they are found by name."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`var_names` for the loaded `model` does not match")
-        yield
-
-
-@contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Within the block, Lightning lists no devices and advertises no logger, and nobody is warned how torch is used here."""
     loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"

@@ -6,13 +6,15 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
-from scvi.data import AnnDataManager
+from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
+from scvi.data.fields import MuDataLayerField
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
@@ -196,14 +198,11 @@ class MultiModalManager(AnnDataManager):
 
     def transfer_fields(self, adata_target, **kwargs) -> MultiModalManager:
         """Manager of new data with this one's setup, which needs no data itself; batches that are not known stay so."""
-        manager = type(self)(self.fields, self._get_setup_method_args(), self.validation_checks)
+        # with the name of the method too, by which scvi-tools sets up data for a model that it loads
+        begun = (_C._MODEL_NAME_KEY, _C._SETUP_METHOD_NAME, _C._SETUP_ARGS_KEY)
+        manager = manager_of({key: self._registry[key] for key in begun})
         manager.register_fields(adata_target, self._registry, **{"extend_categories": False, **kwargs})
         return manager
-
-    def _get_setup_method_args(self) -> dict:
-        # scvi-tools leaves out the name of the method, by which it sets up data for a model that it loads
-        name = {k: v for k, v in self._registry.items() if k == _C._SETUP_METHOD_NAME}
-        return {**super()._get_setup_method_args(), **name}
 
     @property
     def adata_uuid(self) -> str | None:
@@ -270,6 +269,23 @@ class MultiModalManager(AnnDataManager):
         return field.registry_key == LABELS_KEY or (
             field.column is not None and not has_obs_column(adata, field.column)
         )
+
+
+def manager_of(registry: Mapping[str, Any]) -> MultiModalManager:
+    """Manager of no data yet, by scvi-tools' registry or the arguments of `setup_mudata` that begin one."""
+    args = registry[_C._SETUP_ARGS_KEY]
+    fields = [
+        MuDataLayerField(
+            x_key(kind), args["layers"].get(kind), mod_key=key, is_count_data=False, correct_data_format=False
+        )
+        for kind, key in args["modalities"].items()
+    ]
+    fields += [
+        ColumnField(BATCH_KEY, args["batch_key"]),
+        ColumnField(LABELS_KEY, args["labels_key"], missing=args["unlabeled_category"]),
+    ]
+    checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
+    return MultiModalManager(fields=fields, setup_method_args=dict(registry), validation_checks=checks)
 
 
 def _as_mudata(adata: object) -> MuData:
