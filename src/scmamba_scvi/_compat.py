@@ -29,13 +29,10 @@ def scvi_constants() -> ModuleType:
 
 
 def without_pulling() -> contextlib.AbstractContextManager:
-    """Within the block, MuData that are made or updated copy no columns of ``obs`` and ``var`` from their modalities.
-
-    That is the default from mudata 0.4 on. A copy could come to differ from its original, and mudata 0.3 warns of it.
-    """
+    """Within the block, MuData that are made or updated copy no columns of ``obs`` and ``var`` from their modalities."""
     import mudata
 
-    # mudata 0.3 calls it `set_options`
+    # the default from mudata 0.4 on; 0.3, which calls it `set_options`, warns that copies could come to differ
     override = mudata.settings.override if hasattr(mudata, "settings") else mudata.set_options
     return override(pull_on_update=False)
 
@@ -62,10 +59,8 @@ def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _allowing_shared_names(modalities: Mapping[str, Any]) -> Iterator[None]:
-    """Within the block, mudata does not warn of a name in two modalities; it does of one that repeats within a modality.
-
-    A gene and its protein often share their name, and what mudata advises then puts the modality before every name.
-    """
+    """Within the block, mudata does not warn of a name in two modalities; it does of one that repeats within a modality."""
+    # a gene and its protein often share their name, and what mudata advises then puts the modality before every name
     with warnings.catch_warnings():
         if all(part.var_names.is_unique for part in modalities.values()):
             warnings.filterwarnings("ignore", "var_names are not unique", UserWarning)

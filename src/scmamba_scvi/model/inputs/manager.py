@@ -222,10 +222,7 @@ class MultiModalManager(AnnDataManager):
         self._check_columns(_as_mudata(adata), self._registry[_C._FIELD_REGISTRIES_KEY])
 
     def _check(self, data: object, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
-        """Raise if ``data`` cannot be used, or does not fit the fields that a model knows.
-
-        The columns of data that nobody set up, whose categories extend none, may hold anything.
-        """
+        """Raise if ``data`` cannot be used, or does not fit the fields that a model knows."""
         adata, args = _as_mudata(data), self._setup_args
         keys = self._keys(adata) if known else args["modalities"]
         if not keys:
@@ -240,7 +237,7 @@ class MultiModalManager(AnnDataManager):
                 check_features(
                     known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"], adata.mod[key].var_names, key
                 )
-        if extend_categories:
+        if extend_categories:  # columns of data that nobody set up may hold anything
             self._check_columns(adata, known)
 
     def _check_columns(self, adata: MuData, known: Mapping) -> None:

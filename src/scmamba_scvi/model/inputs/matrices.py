@@ -94,10 +94,7 @@ class ModalityMatrix:
         return self._rows[cells] >= 0
 
     def read(self, cells: np.ndarray) -> Tensor:
-        """Counts ``(n, f)`` in float32, CSR if stored sparse; rows of cells without the modality are empty.
-
-        On the CPU, or where `keep_on` has put them.
-        """
+        """Counts ``(n, f)`` in float32, where `keep_on` put them, CSR if stored sparse; cells without it have empty rows."""
         if self._kept is not None:
             n_stored = 0 if self._lengths is None else int(self._lengths[cells].sum())
             index = torch.from_numpy(np.ascontiguousarray(cells))

@@ -1,6 +1,6 @@
 """The cells that a method is called with: the model's own MuData, another one, or an AnnData of one modality."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +26,10 @@ class ModalityEmbedding:
     z: np.ndarray  # (m, z) float32 unit vectors of these, in the order of names[has]
 
 
-def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
-    """Kind of modality by its name or by its key in ``mdata.mod``."""
+def kind_of(model: ModelBase, modality: str | None, argument: str = "modality") -> str | None:
+    """Kind of modality by its name or by its key in ``mdata.mod``; `None` where none is named."""
+    if modality is None:
+        return None
     if not isinstance(modality, str):
         raise ScmambaError(f"{argument} must be the name of one modality, got {modality!r}.")
     kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
@@ -38,30 +40,18 @@ def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
     return kind
 
 
-def named_or_only_kind(
-    model: ModelBase, modality: str | None, data: object, argument: str, name: str = "adata"
-) -> str | None:
-    """Kind as the ``argument`` names it, or the only one of the ``data``, which are called ``name``; `None` if they have several."""
-    if modality is not None:
-        return kind_of(model, modality, argument)
-    kinds = measured_kinds(model, data, name)
+def only_kind(model: ModelBase, data: MultiModalManager) -> str | None:
+    """The only kind that the ``data`` have; `None` if they have several."""
+    kinds = list(kinds_in(data.adata, model.kinds))
     return kinds[0] if len(kinds) == 1 else None
 
 
-def other_kind(model: ModelBase, than: Sequence[str], argument: str) -> str:
+def other_kind(model: ModelBase, than: Collection[str | None], argument: str) -> str:
     """The kind that is not among ``than``, or of two kinds the second if none is; ``argument`` has to say it where several are."""
     others = [kind for kind in model.kinds if kind not in than] or list(model.kinds)
     if len(others) > 1 and len(model.kinds) > 2:
         raise ScmambaError(f"Which modality? Name it: {argument}=..., one of {others}.")
     return others[-1]
-
-
-def measured_kinds(model: ModelBase, data: object, argument: str = "adata") -> list[str]:
-    """The model's kinds that ``data``, which errors call ``argument``, have; none if they are no data at all."""
-    data = model.adata if data is None else data
-    if isinstance(data, AnnData):
-        return [kind_of_anndata(model, data, argument)]
-    return list(kinds_in(data, model.kinds)) if isinstance(data, MuData) else []
 
 
 def kind_of_anndata(model: ModelBase, adata: AnnData, argument: str = "adata") -> str:
@@ -86,10 +76,10 @@ def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     return found[kind]
 
 
-def check_reference(model: ModelBase, reference: object, kind: str) -> None:
+def check_reference(model: ModelBase, data: MultiModalManager, kind: str) -> None:
     """Cells of ``kind`` to search must be passed where the model's own data, as those of a query, have none."""
-    own = None if reference is not None or model.adata is None else measured_kinds(model, None)
-    if own is not None and kind not in own:
+    own = kinds_in(data.adata, model.kinds)
+    if data is model.adata_manager and kind not in own:
         raise ScmambaError(
             f"The data of this model have no cells with {kind}, only with {' and '.join(own)}: pass the cells to search, "
             f"reference=..., such as those that the reference model was trained on."
@@ -220,11 +210,9 @@ def embed_modality(
 
 
 def kind_of_features(model: ModelBase, adata: AnnData) -> str | None:
-    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any.
-
-    Proteins may have the names of their genes: where two share equally many, ``feature_types`` or fewer features decide.
-    """
+    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any."""
     names, stated = {kind: model.feature_names(kind) for kind in model.kinds}, kind_of_modality("", adata)
     shared = {kind: int(adata.var_names.isin(known).sum()) for kind, known in names.items()}
+    # proteins may have the names of their genes: what the data say, or fewer features, decides
     kind = max(shared, key=lambda kind: (shared[kind], kind == stated, -len(names[kind])))
     return kind if shared[kind] else None

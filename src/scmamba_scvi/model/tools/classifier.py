@@ -141,7 +141,7 @@ class ClassifierMixin(EmbeddingMixin):
         classifiers = {
             key: LinearClassifier.from_dict(values) for key, values in self.classifier_["by_modalities"].items()
         }
-        kind = None if modality is None or modality == JOINT else kind_of(self, modality)
+        kind = None if modality == JOINT else kind_of(self, modality)
         data = registered(self, adata, kind)
         names = data.adata.obs_names[resolve_cells(indices, data.adata.obs_names)]
         if kind is not None:

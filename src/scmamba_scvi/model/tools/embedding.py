@@ -75,7 +75,7 @@ class EmbeddingMixin(ModelBase):
         >>> model.get_latent_representation(mdata["rna"], modality="rna").shape
         (300, 64)
         """
-        kind = None if modality is None or modality == JOINT else kind_of(self, modality)
+        kind = None if modality == JOINT else kind_of(self, modality)
         data = registered(self, adata, kind)
         z = self._embed(data, kind, resolve_cells(indices, data.adata.obs_names), batch_size)
         n_missing = int(np.isnan(z[:, 0]).sum())
@@ -87,7 +87,7 @@ class EmbeddingMixin(ModelBase):
     def _embed(
         self, data: MultiModalManager, kind: str | None, cells: np.ndarray, batch_size: int | None
     ) -> np.ndarray:
-        """Embedding of ``cells`` in one kind of modality, or for `None` the joint one ``(n, z)``; NaN where nothing tells it."""
+        """Embedding of ``cells`` in one kind of modality, for `None` the joint one ``(n, z)``; NaN where they lack it."""
         if batch_size is not None:
             check_count("batch_size", batch_size)
         if kind is None:

@@ -18,9 +18,10 @@ from ...errors import MOST_NAMES, ScmambaError, UnknownNameError
 from ...nn.attribution import integrated_gradients
 from ...ops.csr import column_sums
 from ...pp import FeatureLayout
+from ..inputs.kinds import kinds_in
 from ..inputs.matrices import in_parts
 from ..inputs.sampling import sample
-from .cells import key_of, kind_of, measured_kinds, registered
+from .cells import key_of, kind_of, registered
 from .embedding import EmbeddingMixin
 
 #: The mean of fewer cells says more about these cells than about their group.
@@ -105,8 +106,11 @@ class ImportanceMixin(EmbeddingMixin):
             raise UnknownNameError("level", level, ("features", "patches"))
         for name, count in (("max_cells", max_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
             check_count(name, count)
-        kind, seed = self._kind_to_explain(adata, modality), settings.seed or 0
+        kind, seed = kind_of(self, modality), settings.seed or 0
         data = registered(self, adata, kind)
+        if kind is None:
+            kinds = kinds_in(data.adata, self.kinds)
+            kind = next(kind for kind in ("atac", *KINDS) if kind in kinds)
         key_of(self, data.adata, kind)
         matrix, column = data.matrix(kind), obs_column(data.adata, groupby, "groupby")
         group_of_cell = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
@@ -131,13 +135,6 @@ class ImportanceMixin(EmbeddingMixin):
             tables.append(features.assign(group=group, importance=(mean - mean_outside)[features.index]))
         table = pd.concat(tables, ignore_index=True)[["group", "name", "chrom", "start", "end", "importance", "patch"]]
         return table if level == "features" else _by_patch(table, self.layouts[kind])
-
-    def _kind_to_explain(self, adata: object, modality: str | None) -> str:
-        """Kind as named, or the one of these cells that has regions."""
-        if modality is not None:
-            return kind_of(self, modality)
-        kinds = measured_kinds(self, adata) or self.kinds
-        return next(kind for kind in ("atac", *KINDS) if kind in kinds)
 
     def _position(self, kind: str) -> Callable[[Tensor], Tensor]:
         """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives.

@@ -237,11 +237,8 @@ def _pairs(
 
 
 def _classes(n_cells: np.ndarray) -> np.ndarray:
-    """Class of each peak ``(f,)`` by how many cells have it; -1 for peaks that none has.
-
-    Classes are of about equal size. Peaks that equally many cells have are in one class, so that the order of the peaks
-    changes nothing.
-    """
+    """Class of each peak ``(f,)`` by how many cells have it, of about equal size; -1 for peaks that none has."""
+    # peaks that equally many cells have are in one class, so that the order of the peaks changes nothing
     seen = n_cells > 0
     n = int(np.clip(seen.sum() // PEAKS_OF_A_CLASS, 1, N_CLASSES))
     edges = np.quantile(n_cells[seen], np.arange(1, n) / n) if seen.any() else []

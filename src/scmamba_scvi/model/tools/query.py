@@ -98,11 +98,8 @@ def _mapped(
 
 
 def _with_overlaps(model: ModelBase, by_name: np.ndarray, source: AnnData, key: str, build: str | None) -> np.ndarray:
-    """Position in the model of each peak of ``source``: that of its name, else of the peak it overlaps most, else -1.
-
-    Features whose type is another, such as genes, which have intervals too, are found by name alone. Intervals that hardly
-    overlap those of the model are refused; the error says which builds both may be on.
-    """
+    """Position in the model of each peak of ``source``: that of its name, else of the peak it overlaps most, else -1."""
+    # other features, such as genes, have intervals too, and are found by name alone
     may_be_peaks = np.array([stated in ("atac", None) for stated in stated_kinds(source)])
     query, reference = _only(parse_coordinates(source.var), may_be_peaks), model.coordinates("atac")
     if (by_name >= 0).all() or not query.placed.any() or not reference.placed.any():

@@ -187,11 +187,9 @@ def check_place(name: str, known: Iterable[str]) -> None:
 
 
 def parts_of_cells(parts: Sequence[Sequence[int] | None], n_cells: int) -> list[np.ndarray]:
-    """Positions of the cells to train on, held out and left over, as ``external_indexing`` has them: every cell once.
-
-    As in scvi-tools, parts at the end may be missing, and `None` is an empty one.
-    """
+    """Positions of the cells to train on, held out and left over, as ``external_indexing`` has them: every cell once."""
     try:
+        # as in scvi-tools, parts at the end may be missing, and None is an empty one
         arrays = [np.asarray([] if part is None else part, dtype=np.float64) for part in parts]
         arrays += [np.empty(0)] * (3 - len(arrays))
         whole = np.concatenate(arrays)
@@ -243,10 +241,7 @@ def check_batches(model: ModelBase) -> None:
 
 
 def choose_precision(precision: str | int | None, device: torch.device, strategy: object = None) -> str:
-    """Lightning's name of the precision asked for; by default bfloat16 where ``device`` computes in it, else float32.
-
-    To ask a GPU begins to use it, after which no process can be forked.
-    """
+    """Lightning's name of the precision asked for; by default bfloat16 where ``device`` computes in it, else float32."""
     if precision is not None:
         return PRECISIONS[str(precision)]
     on_gpu = device.type == "cuda"

@@ -59,10 +59,7 @@ def sent_to(
 
 
 class LoaderOnDevice:
-    """Iterates over a loader; its minibatches are sent to the ``device``, ahead of their use unless they are made there.
-
-    ``begin`` is called at the start of an epoch.
-    """
+    """A loader whose minibatches are sent to the ``device``, ahead of their use or not; ``begin`` is called for each epoch."""
 
     def __init__(
         self, loader: Loader, device: torch.device, *, ahead: bool, begin: Callable[[], object] = lambda: None

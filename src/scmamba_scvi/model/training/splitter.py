@@ -29,10 +29,7 @@ def loader_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class PartOfMinibatch(Sampler[list[int]]):
-    """One process's part of every minibatch; the parts of all processes, which must draw the same ``minibatches``, are the whole.
-
-    Every process takes the same number of steps, and no cell is read by two.
-    """
+    """One process's part of every minibatch, if all draw the same ``minibatches``: equally many steps, no cell read by two."""
 
     def __init__(self, minibatches: BatchSampler, rank: int, world_size: int) -> None:
         self._minibatches, self._rank, self._world_size = minibatches, rank, world_size
