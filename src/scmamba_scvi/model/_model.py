@@ -254,8 +254,6 @@ class SCMAMBA(
             if needed != (given := {kind: layout.n_features for kind, layout in found.items()}):
                 raise ScmambaError(f"layouts are of so many features: {given}; the modalities have {needed}.")
             return {kind: found[kind] for kind in self.modalities_}
-        if self.adata is None:
-            raise ScmambaError("A model without data needs the layouts of a saved one.")
         return {
             kind: feature_layout(
                 self._var(kind),

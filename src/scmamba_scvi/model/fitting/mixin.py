@@ -93,7 +93,6 @@ class FittingMixin(ModelBase):
         assert self.module.joint is not None, "only called for a model that has one"
         for kind in self.modalities_:
             self.module.joint.get_buffer(f"batch_offset_{kind}")[batches] = 0
-        # a new dict, as a shallow copy of the model shares the old one
         forgotten = range(self.n_batches_)[batches]
         self.unknown_offsets_ = {k: sorted({*unknown, *forgotten}) for k, unknown in self.unknown_offsets_.items()}
 

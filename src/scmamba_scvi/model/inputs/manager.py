@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -37,13 +37,12 @@ AGAIN = "Call SCMAMBA.setup_mudata again, and make a new model if features chang
 class MultiModalDataset(Dataset):
     """Minibatches of the registered fields: counts and presence per modality, batch and labels per cell."""
 
-    def __init__(self, manager: MultiModalManager, keys: Sequence[str] | None = None) -> None:
-        registered = list(manager.data_registry)
-        keys = registered if keys is None else list(keys)
+    def __init__(self, manager: MultiModalManager, keys: Iterable[str] | None = None) -> None:
+        keys = list(manager.data_registry if keys is None else keys)
         self._cells = np.arange(manager.adata.n_obs)  # positions in the MuData
         self.matrices: dict[str, ModalityMatrix] = {kind: manager.matrix(kind) for kind in KINDS if x_key(kind) in keys}
-        matrix_keys = {x_key(kind) for kind in KINDS}
-        self._columns = {k: np.asarray(manager.get_from_registry(k)) for k in keys if k not in matrix_keys}
+        columns = [key for key in (BATCH_KEY, LABELS_KEY) if key in keys]
+        self._columns = {key: np.asarray(manager.get_from_registry(key)) for key in columns}
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -96,8 +95,7 @@ class MultiModalManager(AnnDataManager):
 
     def create_torch_dataset(self, indices=None, data_and_attributes=None, load_sparse_tensor=False):
         """Dataset of this MuData; minibatches are sparse where the data are, whatever ``load_sparse_tensor`` says."""
-        keys = None if data_and_attributes is None else list(data_and_attributes)
-        dataset = MultiModalDataset(self, keys)
+        dataset = MultiModalDataset(self, data_and_attributes)
         return dataset if indices is None else Subset(dataset, indices)
 
     def register_fields(self, adata, source_registry=None, **transfer_kwargs) -> None:
@@ -227,7 +225,8 @@ class MultiModalManager(AnnDataManager):
         keys = self._keys(adata) if known else args["modalities"]
         if not keys:
             raise ScmambaError(
-                f"None of the modalities {list(args['modalities'].values())} has cells in this MuData: {list(adata.mod)}."
+                f"None of the modalities of the data, {list(adata.mod)}, has cells and is one of the model's, "
+                f"{list(args['modalities'].values())}: rename them, or see prepare_query_mudata."
             )
         build_of(adata, args["modalities"], args.get("genome"))  # raises if the genome build is not the model's
         check_mudata(adata, keys, args["layers"], require_counts=args["require_counts"], of_query=bool(known))

@@ -24,7 +24,6 @@ from ...errors import ScmambaError
 from ...pp import FeatureLayout
 from .._base import ModelBase
 from .._module import SCMAMBAModule
-from ..inputs.columns import as_plain
 from ..inputs.manager import manager_of
 from .model_json import FORMAT, FORMAT_VERSION, MODEL_FILE, WEIGHTS_FILE, WEIGHTS_NAME, read_description
 
@@ -186,8 +185,8 @@ def describe(model: ModelBase) -> dict[str, Any]:
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
         "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
         "categories": {
-            BATCH_KEY: [as_plain(batch) for batch in model.batches],
-            LABELS_KEY: [as_plain(c) for c in model._state_of(LABELS_KEY)["categorical_mapping"]],
+            BATCH_KEY: model.batches.tolist(),
+            LABELS_KEY: model._state_of(LABELS_KEY)["categorical_mapping"].tolist(),
         },
         "original_keys": {key: model._state_of(key)["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
     }

@@ -148,11 +148,6 @@ def registered(
         return _register(model, {key: _whole(data)}, data)
     if not isinstance(data, MuData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
-    if not set(model.kinds.values()) & set(data.mod):
-        raise ScmambaError(
-            f"None of the modalities of {argument}, {list(data.mod)}, is known to the model, which has "
-            f"{list(model.kinds.values())}: rename them, or see prepare_query_mudata."
-        )
     if data is model.adata:
         model.adata_manager.validate()
         return model.adata_manager

@@ -17,14 +17,7 @@ from ...config import TrainConfig, check_option_names
 from ...errors import ScmambaError
 from ..fitting.mixin import FittingMixin
 from ..inputs.sampling import modalities_of
-from .arguments import (
-    check_batches,
-    check_modalities,
-    check_training,
-    choose_precision,
-    names_of,
-    parts_of_cells,
-)
+from .arguments import check_batches, check_modalities, check_training, choose_precision, names_of, parts_of_cells
 from .callbacks import KeepWeights, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .history import StageRunner, n_before
