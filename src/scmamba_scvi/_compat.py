@@ -140,12 +140,11 @@ def restoring_setup(model_class: Any, data: Any) -> Iterator[None]:
         raise
 
 
-def share_data(source: Any, target: Any) -> None:
-    """Attach the data of ``source`` to ``target``, a model that was made from its registry."""
-    target._adata, target._adata_manager = source.adata, source.adata_manager
-    target._register_manager_for_instance(source.adata_manager)
-    target.registry_ = source.registry_
-    target.summary_stats = source.adata_manager.summary_stats
+def attach_data(model: Any, manager: Any) -> None:
+    """Make the data that ``manager`` has registered the model's own; those before, which scvi-tools would keep, are let go."""
+    model._adata, model._adata_manager = manager.adata, manager
+    type(model)._per_instance_manager_store[model.id] = {manager.adata_uuid: manager}
+    model.registry_, model.summary_stats = manager.registry, manager.summary_stats
 
 
 def package_version() -> str:

@@ -11,7 +11,7 @@ import torch
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from .._compat import scvi_constants
+from .._compat import attach_data, scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
 from ..errors import ScmambaError, UnknownNameError
@@ -171,10 +171,7 @@ class ModelBase(BaseModelClass):
 
     @adata.setter
     def adata(self, adata: MuData) -> None:
-        self.adata_manager.check_columns_of_own(adata)
-        BaseModelClass.adata.fset(self, adata)
-        # scvi-tools would keep the data before in memory
-        self._per_instance_manager_store[self.id] = {self.adata_manager.adata_uuid: self.adata_manager}
+        attach_data(self, self.adata_manager.transfer_fields(adata, extend_categories=True))
 
     @property
     def batches(self) -> np.ndarray:

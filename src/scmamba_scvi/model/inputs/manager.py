@@ -215,10 +215,6 @@ class MultiModalManager(AnnDataManager):
         """The model's modalities that ``mdata`` has."""
         return kinds_in(mdata, self._setup_args["modalities"])
 
-    def check_columns_of_own(self, adata: object) -> None:
-        """Raise if the batches of data that a model is given for its own could not be set up; the rest is checked with all data."""
-        self._check_columns(_as_mudata(adata), self._registry[_C._FIELD_REGISTRIES_KEY])
-
     def _check(self, data: object, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
         """Raise if ``data`` cannot be used, or does not fit the fields that a model knows."""
         adata, args = _as_mudata(data), self._setup_args
@@ -236,10 +232,8 @@ class MultiModalManager(AnnDataManager):
                 check_features(
                     known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"], adata.mod[key].var_names, key
                 )
-        if extend_categories:  # columns of data that nobody set up may hold anything
-            self._check_columns(adata, known)
-
-    def _check_columns(self, adata: MuData, known: Mapping) -> None:
+        if not extend_categories:  # columns of data that nobody set up may hold anything
+            return
         for field in self.fields:
             if isinstance(field, ColumnField) and not (known and self._is_absent(field, adata)):
                 of_model = known[field.registry_key][_C._STATE_REGISTRY_KEY]["categorical_mapping"] if known else []

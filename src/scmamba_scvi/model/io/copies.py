@@ -3,7 +3,7 @@
 import copy
 from typing import Any, Self, TypeVar
 
-from ..._compat import share_data
+from ..._compat import attach_data
 from .._base import ModelBase
 
 T = TypeVar("T", bound=ModelBase)
@@ -26,7 +26,7 @@ class CopyMixin(ModelBase):
         other = memo[id(self)] = _restored(type(self), copy.deepcopy(self._state(), memo))
         other.module.to(self.module.device)
         if self.adata is not None:
-            share_data(self, other)
+            attach_data(other, self.adata_manager)
         return other
 
     def _state(self) -> dict[str, Any]:
