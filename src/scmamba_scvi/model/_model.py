@@ -101,7 +101,7 @@ class SCMAMBA(
         super().__init__(adata, registry)
         drop_managers_with(self)
         if adata is None:
-            # from it new data are registered; without one, scvi-tools takes the first that are asked about for the model's own
+            # from it new data are registered
             self._adata_manager = manager_of(self.registry_)
         is_new = config is None
         if config is None:

@@ -11,7 +11,7 @@ from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from ..inputs.kinds import kinds_in
-from .cells import embed_modality, refuse_anndata, registered, warn_of_unread
+from .cells import embed_modality, registered, warn_of_unread
 from .embedding import EmbeddingMixin
 from .retrieval import log_evidence
 
@@ -64,7 +64,6 @@ class AgreementMixin(EmbeddingMixin):
         >>> agreement.columns.tolist()
         ['cosine', 'evidence']
         """
-        refuse_anndata(adata)
         data = registered(self, adata)
         warn_of_unread(self, data.adata)
         kinds, names = list(kinds_in(data.adata, self.kinds)), data.adata.obs_names

@@ -124,12 +124,6 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n
     return cells.astype(np.int64) % n_cells
 
 
-def refuse_anndata(data: object) -> None:
-    """Check that ``data`` are no AnnData, where two modalities are needed."""
-    if isinstance(data, AnnData):
-        raise ScmambaError("One AnnData holds one modality: pass a MuData with both, mudata.MuData({...}).")
-
-
 def registered(
     model: ModelBase, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"
 ) -> MultiModalManager:

@@ -18,7 +18,7 @@ from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
 from ..inputs.arguments import feature_positions
 from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import in_parts
-from .cells import embed_modality, key_of, refuse_anndata, registered
+from .cells import embed_modality, key_of, registered
 from .embedding import EmbeddingMixin
 
 #: Peaks are compared with others that about as many cells have: at most so many classes, of at least so many peaks each.
@@ -110,7 +110,6 @@ class LinksMixin(EmbeddingMixin):
         ['gene', 'peak', 'chrom', 'distance']
         """
         check_count("max_distance", max_distance, 0)
-        refuse_anndata(adata)
         lacking = [kind for kind in ("rna", "atac") if kind not in self.kinds]
         if lacking:
             raise ScmambaError(f"Links are between genes and peaks; the model has {list(self.kinds)}, no {lacking[0]}.")
