@@ -79,18 +79,12 @@ def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
 
 
 def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from scvi.model._utils import parse_device_args
 
     try:
         with _without_advice_on_gpus():
             found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
-    except (
-        MisconfigurationException,
-        ImportError,
-        ValueError,
-        TypeError,
-    ) as error:  # not there, not installed, not known
+    except _errors_of_others() as error:  # not there, not installed, not known
         reason = reason_of(error).rstrip(".")
         raise ScmambaError(
             f"accelerator={accelerator!r} with devices={devices!r} cannot be used on this machine: {reason}. Leave it out "

@@ -150,8 +150,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         check_option_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
-        with explained("accelerator or devices cannot be used"):
-            world_size = count_devices(accelerator, devices, **ranks)
+        world_size = count_devices(accelerator, devices, **ranks)
         self._check_can_train(checkpoint_dir, resume, world_size)
         begun = None if checkpoint_dir is None else checkpoint_to_resume(Path(checkpoint_dir), resume)
         split = {
