@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from .errors import ScmambaError
@@ -37,15 +37,15 @@ def without_pulling() -> contextlib.AbstractContextManager:
     return override(pull_on_update=False)
 
 
-def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
-    """MuData of the modalities and the parts beside them; call it within `without_pulling`.
+def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """MuData of the modalities and the parts beside them, as `without_pulling` has it.
 
     mudata 0.3 puts NaN or -1 where a matrix has no row, and fails with whole numbers even where none is missing.
     """
     from mudata import MuData
 
     matrices = ("obsm", "varm", "obsp", "varp")
-    with _allowing_shared_names(modalities):
+    with without_pulling(), _allowing_shared_names(modalities):
         # copies, as a MuData fills the maps it is given
         mdata = MuData(modalities, **{name: copy.copy(part) for name, part in shared.items() if name not in matrices})
         if any(name in shared and not shared[name].index.equals(getattr(mdata, name).index) for name in ("obs", "var")):

@@ -160,8 +160,7 @@ def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Mult
 
 def _register(model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData) -> MultiModalManager:
     """MuData of ``modalities``, with the batch of each cell if ``source`` has it."""
-    with without_pulling():
-        mdata = mudata_of(modalities, {})
+    mdata = mudata_of(modalities)
     copy_batch(model, source, mdata)
     return model.adata_manager.transfer_fields(mdata)
 
@@ -174,7 +173,7 @@ def _whole(data: AnnData) -> AnnData:
 def _in_memory(data: MuData) -> MuData:
     """Copy of a slice, with the cells in their order."""
     with without_pulling():
-        mdata = mudata_of({key: _whole(part) for key, part in data.mod.items()}, {})
+        mdata = mudata_of({key: _whole(part) for key, part in data.mod.items()})
         if not mdata.obs_names.equals(data.obs_names):
             mdata = mdata[data.obs_names].copy()
     mdata.obs = data.obs.copy()

@@ -50,7 +50,8 @@ class MappingMixin(FittingMixin):
         genome
             Build of the coordinates. `None`: what the data say, if they do.
         min_coverage
-            Least fraction of the model's features that each modality must have.
+            Least fraction of the model's features that each modality must have. Below half, names or builds that differ are
+            likelier than features that were not measured.
 
         Returns
         -------

@@ -131,7 +131,7 @@ class MatchingMixin(EmbeddingMixin):
             modalities the other one; if both are open, the earlier of RNA, accessibility, protein is the query. Of a model of three,
             name them.
         k
-            References per query cell.
+            References per query cell; 10, as in the recall that training reports.
         one_to_one
             Also give each query cell one reference that no other query cell gets, ``CellMatches.assignment``: the
             assignment with the largest sum of cosines [Crouse16]_. With more queries than references, some queries get

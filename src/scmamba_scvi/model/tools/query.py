@@ -185,8 +185,7 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
             f"model. If they are of another naming or peaks on other intervals, say what they are: "
             f"mudata.MuData({{'atac': adata}})."
         )
-    with without_pulling():
-        return mudata_of({model.kinds[kind]: data}, {})
+    return mudata_of({model.kinds[kind]: data})
 
 
 def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
@@ -210,7 +209,7 @@ def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
 def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:
     """MuData of ``mods`` with cells and columns of ``source``, and a batch if the model needs one."""
     with without_pulling():
-        mdata = mudata_of(mods, {})
+        mdata = mudata_of(mods)
         has_any = source.obs_names.isin(mdata.obs_names)
         order = source.obs_names[has_any]
         if len(order) < mdata.n_obs:
