@@ -70,20 +70,18 @@ def _recognise_kinds(mdata: MuData) -> dict[str, str]:
 def _say_what_is_left_out(mdata: MuData, found: Mapping[str, str]) -> None:
     """Warn of modalities that may be meant, as no key and no types of features tell their kind; log which others are not used."""
     missing = [kind for kind in KINDS if kind not in found]
-    left_out = {key: adata for key, adata in mdata.mod.items() if key not in found.values()}
-    unknown = [key for key, adata in left_out.items() if missing and adata.n_vars and not _is_of_no_kind(key, adata)]
-    for key in left_out.keys() - set(unknown):
-        logger.info(f"mdata[{key!r}] is not used.")
-    if not unknown:
-        return
-    named = {**found, missing[0]: unknown[0]}
-    listed = ", ".join(f"{kind!r}: {named[kind]!r}" for kind in KINDS if kind in named)
-    several = len(unknown) > 1
-    warn(
-        f"{' and '.join(f'mdata[{key!r}]' for key in unknown)} {'are' if several else 'is'} not used: "
-        f"{'their kinds are' if several else 'its kind is'} not known. If {'one' if several else 'it'} is {missing[0]}, name it: "
-        f"setup_mudata(mdata, modalities={{{listed}}})."
-    )
+    for key, adata in mdata.mod.items():
+        if key in found.values():
+            continue
+        if not missing or not adata.n_vars or _is_of_no_kind(key, adata):
+            logger.info(f"mdata[{key!r}] is not used.")
+            continue
+        named = {**found, missing[0]: key}
+        listed = ", ".join(f"{kind!r}: {named[kind]!r}" for kind in KINDS if kind in named)
+        warn(
+            f"mdata[{key!r}] is not used: its kind is not known. If it is {missing[0]}, name it: "
+            f"setup_mudata(mdata, modalities={{{listed}}})."
+        )
 
 
 def _is_of_no_kind(key: str, adata: AnnData) -> bool:
