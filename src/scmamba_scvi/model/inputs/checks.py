@@ -13,7 +13,7 @@ from scipy import sparse
 
 from ..._compat import for_scipy, warn
 from ...errors import ScmambaError, UnknownNameError
-from .disk import RowsOnDisk, as_csr
+from .disk import rows_of
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
 BLOCK = 2048
@@ -170,7 +170,9 @@ def checked_blocks(
 ) -> Iterator[Any]:
     """Blocks of rows of ``x``, the matrix of ``adata``; raises at the first value that cannot be used."""
     where = _where(key, layer)
-    for first, block in _blocks(x):
+    rows = rows_of(x)
+    for first in range(0, rows.shape[0], BLOCK):
+        block = rows[first : first + BLOCK]
         if sparse.issparse(block) and not sparse.issparse(x):  # read from a file, block by block
             check_compressed(block, where)
         bad = _first_bad(block.data if sparse.issparse(block) else block, require_counts=require_counts)
@@ -245,12 +247,6 @@ def check_compressed(x: Any, where: str) -> None:
         checked.check_format(full_check=True)
     except (ValueError, IndexError) as error:
         raise ScmambaError(f"{where} is a damaged sparse matrix: {error}. Read or make it again.") from error
-
-
-def _blocks(x: Any) -> Iterator[tuple[int, Any]]:
-    x = as_csr(x) if sparse.issparse(x) else x if isinstance(x, np.ndarray) else RowsOnDisk(x)
-    for first in range(0, x.shape[0], BLOCK):
-        yield first, x[first : first + BLOCK]
 
 
 def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str, str] | None:
