@@ -272,7 +272,12 @@ class SCMAMBAModule(BaseModuleClass):
         return {}
 
     def generative(self) -> dict:
-        """Nothing: no data are generated from embeddings."""
+        """Nothing: no data are generated from embeddings.
+
+        Returns
+        -------
+        An empty dict, which scvi-tools' ``forward`` returns after the embeddings.
+        """
         return {}
 
     def _all_per_cell(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
