@@ -10,7 +10,7 @@ from typing import Any, Final
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging, WeightAveraging
 from scvi.train import Trainer
 from torch.utils.data import DataLoader
 
@@ -54,12 +54,6 @@ REFUSED: Final = {
     "enable_checkpointing": NO_CHECKPOINTS,
     "use_distributed_sampler": "every process takes its part of each minibatch by itself.",
 }
-#: Callbacks that put averages of the weights in their place; older releases of Lightning have only the first.
-AVERAGES: Final = tuple(
-    getattr(pl.callbacks, name)
-    for name in ("StochasticWeightAveraging", "WeightAveraging")
-    if hasattr(pl.callbacks, name)
-)
 
 
 def names_of(function: Callable) -> list[str]:
@@ -164,7 +158,7 @@ def check_callbacks(callbacks: Any) -> None:
             )
         if isinstance(callback, Checkpoint):
             raise ScmambaError(f"Leave {type(callback).__name__} out: {NO_CHECKPOINTS}")
-        if isinstance(callback, AVERAGES):
+        if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
             raise ScmambaError(
                 f"Leave {type(callback).__name__} out: the weights with the best score are kept, and its averages are not "
                 f"scored."
