@@ -17,7 +17,7 @@ from ._module import SCMAMBAModule
 from .inputs.arguments import check_layers
 from .inputs.columns import as_plain
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
-from .inputs.kinds import how_to_make_mudata, resolve_modalities
+from .inputs.kinds import check_is_mudata, how_to_make_mudata, resolve_modalities
 from .inputs.manager import manager_of
 from .io.copies import CopyMixin
 from .io.model_json import SETUP_ARGUMENTS
@@ -204,8 +204,7 @@ class SCMAMBA(
             if name not in PASSED_ON:
                 raise UnknownNameError("argument of setup_mudata", name, [*SETUP_ARGUMENTS, *PASSED_ON])
         source = kwargs.get("source_registry")
-        if not isinstance(mdata, MuData):
-            raise ScmambaError(f"setup_mudata needs a MuData, got {type(mdata).__name__}. {how_to_make_mudata(mdata)}")
+        check_is_mudata(mdata)
         modalities = resolve_modalities(mdata, modalities) if source is None else dict(modalities or {})
         layers = check_layers(layers, modalities)
         if unlabeled_category is None or not isinstance(require_counts, bool | np.bool_):
@@ -229,15 +228,11 @@ class SCMAMBA(
         cls.register_manager(manager)
 
     @classmethod
-    def _check_is_set_up(cls, mdata: object) -> None:
+    def _check_is_set_up(cls, mdata: MuData) -> None:
         """Raise unless `setup_mudata` was called with this object."""
         call = f"{cls.__name__}.setup_mudata(mdata, batch_key=...)"
-        if not isinstance(mdata, MuData):
-            raise ScmambaError(
-                f"A MuData is needed, got {type(mdata).__name__}. {how_to_make_mudata(mdata)} Then call {call}."
-            )
-        uuid = mdata.uns.get(_C._SCVI_UUID_KEY)
-        manager = cls._setup_adata_manager_store.get(uuid)
+        check_is_mudata(mdata, f" Then call {call}.")
+        manager = cls._setup_adata_manager_store.get(mdata.uns.get(_C._SCVI_UUID_KEY))
         if manager is None:
             raise ScmambaError(
                 f"This MuData was not set up: call {call} first, without batch_key if there are no batches."

@@ -90,6 +90,12 @@ def _is_of_no_kind(key: str, adata: AnnData) -> bool:
     return is_of_no_kind(key) or (bool(types) and all(map(is_of_no_kind, types)))
 
 
+def check_is_mudata(data: object, then: str = "") -> None:
+    """Raise unless ``data`` are a MuData, and say how to make one and what to do ``then``."""
+    if not isinstance(data, MuData):
+        raise ScmambaError(f"A MuData is needed, got {type(data).__name__}. {how_to_make_mudata(data)}{then}")
+
+
 def how_to_make_mudata(data: object) -> str:
     """What to do with something that is no MuData, where one is needed."""
     types = data.var["feature_types"].nunique() if isinstance(data, AnnData) and "feature_types" in data.var else 0

@@ -26,7 +26,7 @@ from ...nn.memory import free_bytes
 from .checks import check_mudata, check_pairs, check_still_counts
 from .columns import ColumnField
 from .genome import build_of
-from .kinds import how_to_make_mudata, kinds_in
+from .kinds import check_is_mudata, kinds_in
 from .matrices import FRACTION_OF_MEMORY, ModalityMatrix
 
 _C = scvi_constants()
@@ -215,9 +215,10 @@ class MultiModalManager(AnnDataManager):
         """The model's modalities that ``mdata`` has."""
         return kinds_in(mdata, self._setup_args["modalities"])
 
-    def _check(self, data: object, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
-        """Raise if ``data`` cannot be used, or does not fit the fields that a model knows."""
-        adata, args = _as_mudata(data), self._setup_args
+    def _check(self, adata: MuData, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
+        """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows."""
+        check_is_mudata(adata)
+        args = self._setup_args
         keys = self._keys(adata) if known else args["modalities"]
         if not keys:
             raise ScmambaError(
@@ -276,12 +277,6 @@ def manager_of(registry: Mapping[str, Any]) -> MultiModalManager:
     ]
     checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
     return MultiModalManager(fields=fields, setup_method_args=dict(registry), validation_checks=checks)
-
-
-def _as_mudata(adata: object) -> MuData:
-    if not isinstance(adata, MuData):
-        raise ScmambaError(f"A MuData is needed, got {type(adata).__name__}. {how_to_make_mudata(adata)}")
-    return adata
 
 
 def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:
