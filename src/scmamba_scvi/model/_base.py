@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -213,8 +212,3 @@ class ModelBase(BaseModelClass):
             return parse_coordinates(pd.DataFrame(index=pd.Index(self.feature_names(kind)).astype(str)))
         arrays = (np.asarray(kept[part], dtype=np.int64) for part in PARTS)
         return Coordinates(tuple(kept["chroms"]), *arrays)
-
-    @classmethod
-    def _from_folder(cls, folder: Path) -> Self:
-        """Model from a folder that `save` or `export` wrote, without data; `io.saving` reads it."""
-        raise TypeError(f"{cls.__name__} cannot read models from folders.")

@@ -228,10 +228,13 @@ class MultiModalManager(AnnDataManager):
         build_of(adata, args["modalities"], args.get("genome"))  # raises if the genome build is not the model's
         check_mudata(adata, keys, args["layers"], require_counts=args["require_counts"], of_query=bool(known))
         check_pairs(adata, keys, needed=not known)
-        for kind, key in keys.items():
-            if known:
-                check_features(
-                    known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"], adata.mod[key].var_names, key
+        for kind, key in keys.items() if known else ():
+            features = pd.Index(known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
+            if differences := _differences(features, adata.mod[key].var_names):
+                raise ScmambaError(
+                    f"The features of mdata[{key!r}] are not those of the model: of {len(features):,} features {differences}. "
+                    f"Names are compared exactly; their order does not matter. SCMAMBA.prepare_query_mudata(mdata, model) fits "
+                    f"new data to a model."
                 )
         if not extend_categories:  # columns of data that nobody set up may hold anything
             return
@@ -277,16 +280,6 @@ def manager_of(registry: Mapping[str, Any]) -> MultiModalManager:
     ]
     checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
     return MultiModalManager(fields=fields, setup_method_args=dict(registry), validation_checks=checks)
-
-
-def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:
-    """New data must have the features the model was trained on, in any order."""
-    if differences := _differences(pd.Index(known), names):
-        raise ScmambaError(
-            f"The features of mdata[{key!r}] are not those of the model: of {len(known):,} features {differences}. Names are "
-            f"compared exactly; their order does not matter. SCMAMBA.prepare_query_mudata(mdata, model) fits new data to a "
-            f"model."
-        )
 
 
 def _differences(known: pd.Index, names: pd.Index) -> str:

@@ -156,7 +156,7 @@ class SavingMixin(ExportMixin):
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:
-        # others copy its weights, and compute nothing with it
+        """Model of either format without data, for others that copy its weights and compute nothing with it."""
         if (folder / MODEL_FILE).exists():
             return cls.from_export(folder, accelerator="cpu")
         return cls.load(folder, adata=False, accelerator="cpu")
