@@ -137,11 +137,8 @@ class ImportanceMixin(EmbeddingMixin):
         return table if level == "features" else _by_patch(table, self.layouts[kind])
 
     def _position(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives.
-
-        The embedding is not scaled to length 1: a scaled vector that already points along the direction of its group
-        would gain nothing from one more marker.
-        """
+        """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives, not scaled."""
+        # a vector of length 1 that already points along the direction of its group would gain nothing from one more marker
         encoder, joint = self.module.eval().encoders[kind], self.module.joint
         if joint is None:
             return encoder

@@ -178,11 +178,9 @@ class LinksMixin(EmbeddingMixin):
     def _feature_vectors(
         self, data: MultiModalManager, kind: str, batch_size: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``.
-
-        The vector is the covariance of the feature's values with the embedding, scaled to length 1, which also takes out
-        the number of cells. A feature without a covariance (in no cell, or the same in all) has a vector of zeros.
-        """
+        """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``."""
+        # the covariance of its values with the embedding, scaled to length 1, which also takes out the number of cells; zeros
+        # of a feature without one, in no cell or the same in all
         embedded, matrix = embed_modality(self, data, kind, batch_size), data.matrix(kind)
         device, cells = self.module.device, np.flatnonzero(embedded.has)
         z = torch.from_numpy(embedded.z - embedded.z.mean(0, dtype=np.float64)).float().to(device)

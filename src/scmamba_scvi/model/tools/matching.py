@@ -167,7 +167,8 @@ class MatchingMixin(EmbeddingMixin):
         """
         query_kind = kind_of(self, query_modality, "query_modality")
         reference_kind = kind_of(self, reference_modality, "reference_modality")
-        data, searched = registered(self, adata, query_kind), registered(self, reference, reference_kind, "reference")
+        data = registered(self, adata, query_kind)
+        searched = data if reference is adata else registered(self, reference, reference_kind, "reference")
         query_kind, reference_kind = query_kind or only_kind(self, data), reference_kind or only_kind(self, searched)
         if query_kind is None and reference_kind is None and len(self.kinds) > 2:
             raise ScmambaError(
