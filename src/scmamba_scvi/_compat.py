@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from .errors import ScmambaError, written
@@ -26,26 +26,23 @@ def scvi_constants() -> ModuleType:
 
 
 def without_pulling() -> contextlib.AbstractContextManager:
-    """Within the block, MuData that are made or updated copy no columns of ``obs`` and ``var`` from their modalities.
-
-    That is the default from mudata 0.4 on. A copy could come to differ from its original, and mudata 0.3 warns of it.
-    """
+    """Within the block, MuData that are made or updated copy no columns of ``obs`` and ``var`` from their modalities."""
     import mudata
 
-    # mudata 0.3 calls it `set_options`
+    # the default from mudata 0.4 on; 0.3, which calls it `set_options`, warns that copies could come to differ
     override = mudata.settings.override if hasattr(mudata, "settings") else mudata.set_options
     return override(pull_on_update=False)
 
 
-def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
-    """MuData of the modalities and the parts beside them; call it within `without_pulling`.
+def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """MuData of the modalities and the parts beside them, as `without_pulling` has it.
 
     mudata 0.3 puts NaN or -1 where a matrix has no row, and fails with whole numbers even where none is missing.
     """
     from mudata import MuData
 
     matrices = ("obsm", "varm", "obsp", "varp")
-    with _allowing_shared_names(modalities):
+    with without_pulling(), _allowing_shared_names(modalities):
         # copies, as a MuData fills the maps it is given
         mdata = MuData(modalities, **{name: copy.copy(part) for name, part in shared.items() if name not in matrices})
         if any(name in shared and not shared[name].index.equals(getattr(mdata, name).index) for name in ("obs", "var")):
@@ -59,10 +56,8 @@ def mudata_of(modalities: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _allowing_shared_names(modalities: Mapping[str, Any]) -> Iterator[None]:
-    """Within the block, mudata does not warn of a name in two modalities; it does of one that repeats within a modality.
-
-    A gene and its protein often share their name, and what mudata advises then puts the modality before every name.
-    """
+    """Within the block, mudata does not warn of a name in two modalities; it does of one that repeats within a modality."""
+    # a gene and its protein often share their name, and what mudata advises then puts the modality before every name
     with warnings.catch_warnings():
         if all(part.var_names.is_unique for part in modalities.values()):
             warnings.filterwarnings("ignore", "var_names are not unique", UserWarning)
@@ -103,26 +98,6 @@ def _without_advice_on_gpus() -> Iterator[None]:
         yield
 
 
-def drop_other_managers(model: Any, data: Any) -> None:
-    """Make scvi-tools drop what it registered for ``model`` of others than ``data`` and its own, which would stay in memory."""
-    # `deregister_manager` looks only among the data of the class, but new data are registered with the model
-    managers = type(model)._per_instance_manager_store[model.id]
-    kept = {model.adata_manager.adata_uuid, data.uns[scvi_constants()._SCVI_UUID_KEY]}
-    for uuid in managers.keys() - kept:
-        del managers[uuid]
-
-
-@contextlib.contextmanager
-def restoring_managers(model: Any) -> Iterator[None]:
-    """After the block, what scvi-tools has registered for ``model`` is as before."""
-    store = type(model)._per_instance_manager_store
-    before = dict(store.get(model.id, {}))
-    try:
-        yield
-    finally:
-        store[model.id] = before
-
-
 def drop_managers_with(model: Any) -> None:
     """Make scvi-tools drop all that it registered for ``model`` when the model is garbage-collected."""
     store = type(model)._per_instance_manager_store
@@ -150,12 +125,11 @@ def restoring_setup(model_class: Any, data: Any) -> Iterator[None]:
         raise
 
 
-def share_data(source: Any, target: Any) -> None:
-    """Attach the data of ``source`` to ``target``, a model that was made from its registry."""
-    target._adata, target._adata_manager = source.adata, source.adata_manager
-    target._register_manager_for_instance(source.adata_manager)
-    target.registry_ = source.registry_
-    target.summary_stats = source.adata_manager.summary_stats
+def attach_data(model: Any, manager: Any) -> None:
+    """Make the data that ``manager`` has registered the model's own; those before, which scvi-tools would keep, are let go."""
+    model._adata, model._adata_manager = manager.adata, manager
+    type(model)._per_instance_manager_store[model.id] = {manager.adata_uuid: manager}
+    model.registry_, model.summary_stats = manager.registry, manager.summary_stats
 
 
 def package_version() -> str:
@@ -208,14 +182,6 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def without_warning_of_order() -> Iterator[None]:
-    """Within the block, scvi-tools does not warn of features in another order: they are found by name."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`var_names` for the loaded `model` does not match")
-        yield
 
 
 @contextlib.contextmanager

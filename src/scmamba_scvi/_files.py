@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_is_there(path: Path, typed: str = "") -> None:
-    """Raise if there is no such file or folder, with a name that is like it, or if it may not be read.
-
-    ``typed`` is text that may also be meant as one.
-    """
+    """Raise if there is no such file or folder, which ``typed`` may also mean, or if it may not be read."""
     if path.exists():
         if not os.access(path, os.R_OK):
             raise ScmambaError(f"{path} may not be read by you: ask its owner for the permission.")
@@ -49,10 +46,7 @@ def is_zarr(path: Path) -> bool:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Path of a temporary file to write, which replaces ``path`` at the end of the block if that raises nothing.
-
-    Folders that it needs are made.
-    """
+    """Path of a temporary file to write, which replaces ``path`` after the block if that raises nothing; folders are made."""
     if path.is_dir():
         raise ScmambaError(f"{path} is a folder; a file is to be written there.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """What every mixin may rely on: names, batches and coordinates of a model."""
 
+import copy
 import gc
 import weakref
 
@@ -20,18 +21,17 @@ def test_names_batches_and_modalities_are_those_of_the_data(trained):
     assert "protein" not in trained.kinds
 
 
-def test_of_other_data_a_model_holds_the_last(trained):
-    others = [trained.adata[:n].copy() for n in (30, 40, 50)]
-    gone = weakref.ref(others[0])
-    for other in others:
-        trained.get_latent_representation(other)
-    trained.get_latent_representation(others[0]["rna"])  # for this call only
-    trained.get_latent_representation()
-    managers = trained._per_instance_manager_store[trained.id].values()
-    assert [manager.adata.n_obs for manager in managers] == [trained.adata.n_obs, 50]
-    del others, other
+def test_a_model_holds_no_data_but_its_own(trained):
+    model, other = copy.copy(trained), trained.adata[:30].copy()
+    before, gone = model.adata, weakref.ref(other)
+    model.get_latent_representation(other)
+    model.get_latent_representation(other["rna"])
+    del other
     gc.collect()
     assert gone() is None
+    model.adata = trained.adata[:40].copy()
+    assert [manager.adata.n_obs for manager in model._per_instance_manager_store[model.id].values()] == [40]
+    model.adata = before
 
 
 def test_coordinates_are_those_of_var_or_of_the_names(mdata):

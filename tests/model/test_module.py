@@ -1,6 +1,7 @@
 """The module carries cells to the encoders: those without a modality are zero, and what is frozen comes back."""
 
 import torch
+from scvi.train import TrainingPlan
 
 
 def counts_of(model, kind, n=6):
@@ -52,6 +53,13 @@ def test_the_loss_does_not_depend_on_the_order_of_the_cells(trained):
     with torch.no_grad():
         first, second = (module(dataset[cells])[2].loss for cells in (torch.arange(12).numpy(), order.numpy()))
     torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)
+
+
+def test_a_training_plan_of_scvi_tools_can_call_the_module(trained):
+    """With options for parts of a variational module, and for outputs without a loss."""
+    batch = trained.adata_manager.create_torch_dataset()[range(12)]
+    outputs, _ = TrainingPlan(trained.module).forward(batch, compute_loss=False)
+    assert outputs["z"]["rna"].shape == (12, 64)
 
 
 def test_frozen_networks_learn_again_after_the_block(trained):

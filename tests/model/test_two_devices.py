@@ -122,7 +122,7 @@ class Work:
         for step in range(2):
             batch = {k: t.to(on) for k, t in dataset[np.arange(40 * step, 40 * step + 40)].items()}
             torch.manual_seed(step)
-            loss = module(batch, **passed)[2].loss
+            loss = module(batch, inference_kwargs=passed)[2].loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

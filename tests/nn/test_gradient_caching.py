@@ -66,7 +66,7 @@ def test_loss_gradient_and_statistics_are_those_of_one_minibatch(mdata, options,
     results = []
     for size in (None, 32, 7):
         module.load_state_dict(buffers, strict=False)
-        loss = module(batch, micro_batch_size=size)[2].loss
+        loss = module(batch, inference_kwargs={"micro_batch_size": size})[2].loss
         loss.backward()
         statistics = {name: b.clone() for name, b in module.named_buffers() if "running" in name}
         results.append((loss.detach(), gradients(module), statistics))
@@ -82,7 +82,7 @@ def test_loss_gradient_and_statistics_are_those_of_one_minibatch(mdata, options,
 def test_both_readings_hide_the_same_input(mdata, options):
     module, batch = module_and_batch(mdata, mask_rate=0.5, dropout=0.3, **options)
     torch.manual_seed(5)
-    cached = module(batch, micro_batch_size=48)[2].loss
+    cached = module(batch, inference_kwargs={"micro_batch_size": 48})[2].loss
     torch.manual_seed(6)  # random draws between forward and backward pass change nothing
     cached.backward()
     found = gradients(module)
@@ -90,7 +90,7 @@ def test_both_readings_hide_the_same_input(mdata, options):
     parts = [module._all_per_cell(part) for part in split_minibatch(batch, 48)]
     present = {kind: batch.get(f"present_{kind}") for kind in module.kinds}
     z = {k: module._across_cells(torch.cat([part[k] for part in parts]), k, here) for k, here in present.items()}
-    direct = module.loss(batch, {"z": z, "present": present}).loss
+    direct = module.loss(batch, {"z": z, "present": present}, {}).loss
     direct.backward()
     torch.testing.assert_close(cached, direct)
     assert_same(found, gradients(module))
@@ -99,7 +99,7 @@ def test_both_readings_hide_the_same_input(mdata, options):
 def test_only_activations_of_one_part_are_in_memory(mdata):
     module, batch = module_and_batch(mdata, **DETERMINISTIC)
     whole = saved_bytes(module, lambda: module(batch)[2].loss)
-    parts = saved_bytes(module, lambda: module(batch, micro_batch_size=10)[2].loss)
+    parts = saved_bytes(module, lambda: module(batch, inference_kwargs={"micro_batch_size": 10})[2].loss)
     assert parts < whole / 5
 
 

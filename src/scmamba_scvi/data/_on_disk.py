@@ -163,7 +163,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     ----------
     path
         ``.h5mu`` or ``.zarr``. A ``.h5mu`` must not be open. First drop the MuData of `open_mudata`: of data that were set up,
-        ``model.deregister_manager(mdata)``, then ``del mdata, model``. A model also holds the last other data that it embedded.
+        ``model.deregister_manager(mdata)``, then ``del mdata, model``.
     key
         Name in ``obsm``, such as ``"X_scmamba"``; what has this name is replaced.
     values

@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import torch
 from mudata import MuData
 from scvi.model.base import BaseModelClass
 
-from .._compat import drop_other_managers, scvi_constants
+from .._compat import attach_data, scvi_constants
 from .._keys import BATCH_KEY, x_key
 from ..config import ModelConfig
 from ..errors import ScmambaError, UnknownNameError
@@ -171,20 +170,7 @@ class ModelBase(BaseModelClass):
 
     @adata.setter
     def adata(self, adata: MuData) -> None:
-        self.adata_manager.check_columns_of_own(adata)
-        BaseModelClass.adata.fset(self, adata)
-
-    def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
-        if adata is not None:
-            managers = self._per_instance_manager_store[self.id]
-            manager = managers.get(adata.uns.get(_C._SCVI_UUID_KEY))
-            is_of_other_data = manager is not None and manager.adata is adata and manager is not self.adata_manager
-            if is_of_other_data and manager.is_outdated:
-                del managers[manager.adata_uuid]  # they are registered again
-        mdata = super()._validate_anndata(adata, copy_if_view)
-        if mdata is not self.adata:  # the last other data are kept, as they may be asked about again
-            drop_other_managers(self, mdata)
-        return mdata
+        attach_data(self, self.adata_manager.transfer_fields(adata, extend_categories=True))
 
     @property
     def batches(self) -> np.ndarray:
@@ -226,8 +212,3 @@ class ModelBase(BaseModelClass):
             return parse_coordinates(pd.DataFrame(index=pd.Index(self.feature_names(kind)).astype(str)))
         arrays = (np.asarray(kept[part], dtype=np.int64) for part in PARTS)
         return Coordinates(tuple(kept["chroms"]), *arrays)
-
-    @classmethod
-    def _from_folder(cls, folder: Path) -> Self:
-        """Model from a folder that `save` or `export` wrote, without data; `io.saving` reads it."""
-        raise TypeError(f"{cls.__name__} cannot read models from folders.")

@@ -5,22 +5,20 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import torch
 from mudata import MuData
-from scvi.data import AnnDataManagerValidationCheck
-from scvi.data.fields import MuDataLayerField
 from scvi.utils import setup_anndata_dsp
 
 from .._compat import drop_managers_with, scvi_constants
-from .._keys import BATCH_KEY, LABELS_KEY, x_key
 from ..config import ModelConfig, name_of_preset, resolve_config
 from ..errors import ScmambaError, UnknownNameError
 from ..pp import FeatureLayout, feature_layout
 from ._module import SCMAMBAModule
 from .inputs.arguments import check_layers
-from .inputs.columns import ColumnField, as_plain
+from .inputs.columns import as_plain
 from .inputs.genome import PLACED_KINDS, build_of, places_to_keep
-from .inputs.kinds import how_to_make_mudata, resolve_modalities
-from .inputs.manager import MultiModalManager
+from .inputs.kinds import check_is_mudata, how_to_make_mudata, resolve_modalities
+from .inputs.manager import manager_of
 from .io.copies import CopyMixin
 from .io.model_json import SETUP_ARGUMENTS
 from .io.saving import SavingMixin
@@ -103,8 +101,8 @@ class SCMAMBA(
         super().__init__(adata, registry)
         drop_managers_with(self)
         if adata is None:
-            # from it new data are registered; without one, scvi-tools takes the first that are asked about for the model's own
-            self._adata_manager = self._manager_of(self.registry_)
+            # from it new data are registered
+            self._adata_manager = manager_of(self.registry_)
         is_new = config is None
         if config is None:
             preset = name_of_preset(preset)
@@ -122,7 +120,9 @@ class SCMAMBA(
         # data of a saved model may bring batches that it was not trained on
         self.n_batches_ = len(self._batch_categories) if n_batches is None else n_batches
         self.unknown_offsets_ = {kind: list(range(self.n_batches_)) for kind in self.modalities_}
-        self.module = self._module_cls(config, self._layouts, self.n_batches_)
+        # the weights that a saved model draws are replaced: others must not see the draw
+        with torch.random.fork_rng(devices=[], enabled=not is_new):
+            self.module = self._module_cls(config, self._layouts, self.n_batches_)
         # the whole configuration is saved with the model: presets may change, and be gone, in another release
         arguments = {
             "preset": preset,
@@ -204,8 +204,7 @@ class SCMAMBA(
             if name not in PASSED_ON:
                 raise UnknownNameError("argument of setup_mudata", name, [*SETUP_ARGUMENTS, *PASSED_ON])
         source = kwargs.get("source_registry")
-        if not isinstance(mdata, MuData):
-            raise ScmambaError(f"setup_mudata needs a MuData, got {type(mdata).__name__}. {how_to_make_mudata(mdata)}")
+        check_is_mudata(mdata)
         modalities = resolve_modalities(mdata, modalities) if source is None else dict(modalities or {})
         layers = check_layers(layers, modalities)
         if unlabeled_category is None or not isinstance(require_counts, bool | np.bool_):
@@ -218,7 +217,7 @@ class SCMAMBA(
             unlabeled_category=as_plain(unlabeled_category), require_counts=bool(require_counts),
             genome=genome if source is not None else build_of(mdata, modalities, genome),
         )  # fmt: skip
-        manager = cls._manager_of(setup_method_args)
+        manager = manager_of(setup_method_args)
         if source is not None:
             kwargs.setdefault("extend_categories", True)
         known = cls._setup_adata_manager_store.get(mdata.uns.get(_C._SCVI_UUID_KEY))
@@ -229,32 +228,11 @@ class SCMAMBA(
         cls.register_manager(manager)
 
     @classmethod
-    def _manager_of(cls, registry: Mapping[str, Any]) -> MultiModalManager:
-        """Manager of no data yet, by scvi-tools' registry or the arguments of `setup_mudata` that begin one."""
-        args = registry[_C._SETUP_ARGS_KEY]
-        fields = [
-            MuDataLayerField(
-                x_key(kind), args["layers"].get(kind), mod_key=key, is_count_data=False, correct_data_format=False
-            )
-            for kind, key in args["modalities"].items()
-        ]
-        fields += [
-            ColumnField(BATCH_KEY, args["batch_key"]),
-            ColumnField(LABELS_KEY, args["labels_key"], missing=args["unlabeled_category"]),
-        ]
-        checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
-        return MultiModalManager(fields=fields, setup_method_args=dict(registry), validation_checks=checks)
-
-    @classmethod
-    def _check_is_set_up(cls, mdata: object) -> None:
+    def _check_is_set_up(cls, mdata: MuData) -> None:
         """Raise unless `setup_mudata` was called with this object."""
         call = f"{cls.__name__}.setup_mudata(mdata, batch_key=...)"
-        if not isinstance(mdata, MuData):
-            raise ScmambaError(
-                f"A MuData is needed, got {type(mdata).__name__}. {how_to_make_mudata(mdata)} Then call {call}."
-            )
-        uuid = mdata.uns.get(_C._SCVI_UUID_KEY)
-        manager = cls._setup_adata_manager_store.get(uuid)
+        check_is_mudata(mdata, f" Then call {call}.")
+        manager = cls._setup_adata_manager_store.get(mdata.uns.get(_C._SCVI_UUID_KEY))
         if manager is None:
             raise ScmambaError(
                 f"This MuData was not set up: call {call} first, without batch_key if there are no batches."
@@ -271,8 +249,6 @@ class SCMAMBA(
             if needed != (given := {kind: layout.n_features for kind, layout in found.items()}):
                 raise ScmambaError(f"layouts are of so many features: {given}; the modalities have {needed}.")
             return {kind: found[kind] for kind in self.modalities_}
-        if self.adata is None:
-            raise ScmambaError("A model without data needs the layouts of a saved one.")
         return {
             kind: feature_layout(
                 self._var(kind),

@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from .._keys import present_key, x_key
@@ -238,14 +238,14 @@ class SCMAMBAModule(BaseModuleClass):
         features = {kind: self.joint_features(x, kind, present[kind]) for kind, x in counts.items()}
         return self.joint(features, present, batch.clamp(max=unknown))
 
-    @auto_move_data
-    def forward(
-        self,
-        tensors: Mapping[str, Tensor],
-        micro_batch_size: int | None = None,
-        gather: bool = False,
-    ) -> tuple[dict[str, dict], dict, LossOutput]:
-        """Embeddings and the loss of a minibatch of `MultiModalDataset`.
+    # what scvi-tools' `forward` calls, in this order, before `loss`
+    def _get_inference_input(self, tensors: Mapping[str, Tensor], **_: object) -> dict:
+        return {"tensors": tensors}
+
+    def inference(
+        self, tensors: Mapping[str, Tensor], micro_batch_size: int | None = None, gather: bool = False
+    ) -> dict[str, dict]:
+        """Embeddings of a minibatch of `MultiModalDataset`.
 
         Parameters
         ----------
@@ -259,16 +259,26 @@ class SCMAMBAModule(BaseModuleClass):
 
         Returns
         -------
-        A dict with ``"z"``, unit vectors ``(n, z)`` per kind before alignment, and ``"present"``, the masks; an empty dict,
-        which scvi-tools expects; and what `loss` returns.
+        A dict with ``"z"``, unit vectors ``(n, z)`` per kind before alignment, and ``"present"``, the masks.
         """
         present = {kind: tensors.get(present_key(kind)) for kind in self.kinds if x_key(kind) in tensors}
         hidden = apply_in_parts(self._all_per_cell, tensors, micro_batch_size)
         if gather:
             hidden, present = _gather_distributed(hidden, present)
         z = {kind: self._across_cells(hidden[kind], kind, here) for kind, here in present.items()}
-        outputs: dict[str, dict] = {"z": z, "present": present}
-        return outputs, {}, self.loss(tensors, outputs)
+        return {"z": z, "present": present}
+
+    def _get_generative_input(self, *_: object, **__: object) -> dict:
+        return {}
+
+    def generative(self) -> dict:
+        """Nothing: no data are generated from embeddings.
+
+        Returns
+        -------
+        An empty dict, which scvi-tools' ``forward`` returns after the embeddings.
+        """
+        return {}
 
     def _all_per_cell(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -277,15 +287,17 @@ class SCMAMBAModule(BaseModuleClass):
             if x_key(kind) in tensors
         }
 
-    def loss(self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, dict]) -> LossOutput:
+    def loss(
+        self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, dict], generative_outputs: Mapping
+    ) -> LossOutput:
         """Contrastive and cosine loss over the pairs that are present (equation 9 of the paper).
 
         Parameters
         ----------
-        tensors
-            Not read: the loss is one of embeddings.
         inference_outputs
-            The first of what :meth:`forward` returns.
+            What `inference` returns.
+        tensors, generative_outputs
+            Not read: the loss is one of embeddings.
 
         Returns
         -------

@@ -110,6 +110,6 @@ def test_the_option_of_negatives_reaches_the_loss(cells):
     x, y = np.eye(2, 64, dtype=np.float32)[[0, 0, 1]], np.eye(2, 64, dtype=np.float32)[[0, 1, 1]]
     present = dict.fromkeys(model.kinds, torch.ones(3, dtype=torch.bool))
     outputs = {"z": dict(zip(model.kinds, map(torch.from_numpy, (x, y)), strict=True)), "present": present}
-    both = model.module.loss({}, outputs).loss
+    both = model.module.loss({}, outputs, {}).loss
     model.module.config = dataclasses.replace(model.module.config, negatives="other")
-    assert both > model.module.loss({}, outputs).loss
+    assert both > model.module.loss({}, outputs, {}).loss

@@ -156,7 +156,7 @@ BAD = [
     pytest.param(no_shared_cell, "cell names do not overlap", id="modalities share no cell"),
     pytest.param(a_view, "mdata is a view.*mdata = mdata.copy", id="a view"),
     pytest.param(masked, "masked array", id="masked array"),
-    pytest.param(lambda m: ("multiome.h5mu", {}), "setup_mudata needs a MuData, got str", id="not a MuData"),
+    pytest.param(lambda m: ("multiome.h5mu", {}), "A MuData is needed, got str", id="not a MuData"),
 ]  # fmt: skip
 
 

@@ -67,8 +67,10 @@ def test_gene_activity_beside_expression_is_not_taken_for_it():
         ),
         pytest.param(
             ("rna", "atac", "ab", "spatial"),
-            "mdata['ab'] and mdata['spatial'] are not used: their kinds are not known. If one is protein, name it: "
-            "modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}.",
+            "mdata['ab'] is not used: its kind is not known. If it is protein, name it: "
+            "modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}.\n"
+            "mdata['spatial'] is not used: its kind is not known. If it is protein, name it: "
+            "modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'spatial'}.",
             id="two",
         ),
     ],
@@ -77,7 +79,7 @@ def test_a_modality_of_a_kind_that_is_not_known_is_named_once(keys, message):
     mdata = data(*keys)
     with pytest.warns(UserWarning) as warned:
         SCMAMBA.setup_mudata(mdata)
-    assert [str(w.message) for w in warned if "not used" in str(w.message)] == [message]
+    assert "\n".join(str(w.message) for w in warned if "not used" in str(w.message)) == message
     assert warned[0].filename == __file__
 
 

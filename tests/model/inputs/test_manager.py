@@ -7,7 +7,6 @@ from shapes import mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model.inputs.manager import check_features
 
 pytestmark = pytest.mark.filterwarnings("ignore:mdata:UserWarning")
 
@@ -40,9 +39,10 @@ def test_a_part_in_memory_knows_which_cells_it_holds(manager):
         np.testing.assert_array_equal(value.to_dense(), want.to_dense())
 
 
-def test_features_in_any_order_are_those_of_the_model():
-    import pandas as pd
-
-    check_features(["a", "b"], pd.Index(["b", "a"]), "rna")
-    with pytest.raises(ScmambaError, match=r"of 2 features 1 are missing \(such as 'a'\) and 1 are not known"):
-        check_features(["a", "b"], pd.Index(["b", "c"]), "rna")
+def test_features_in_any_order_are_those_of_the_model(manager):
+    mdata = mudata.MuData({"rna": manager.adata["rna"][:, ::-1].copy()})
+    assert manager.transfer_fields(mdata).feature_names("rna").tolist() == manager.adata["rna"].var_names.tolist()
+    mdata = mudata.MuData({"rna": manager.adata["rna"].copy()})
+    mdata["rna"].var_names = [*mdata["rna"].var_names[:-1], "new"]
+    with pytest.raises(ScmambaError, match=r"of 5 features 1 are missing \(such as '.*'\) and 1 are not known"):
+        manager.transfer_fields(mdata)

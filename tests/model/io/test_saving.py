@@ -120,6 +120,14 @@ def test_data_that_a_model_is_given_are_judged_as_at_setup(tmp_path):
     assert model.adata is mdata and sum("1 of 60 cells" in str(one.message) for one in said) == 1  # not checked twice
 
 
+def test_batches_that_new_data_of_a_model_bring_are_named():
+    model, mdata = fitted(small(), batch_key="batch"), small()
+    mdata.obs["batch"] = ["new"] * 30 + ["batch 1"] * 30
+    model.adata = mdata
+    assert model.batches.tolist() == ["batch 0", "batch 1"]
+    assert "'new' (30)" in model._name_batches(model._uncorrected_batches())
+
+
 @pytest.mark.filterwarnings("error:.*var_names")
 def test_features_in_another_order_are_loaded_without_a_warning(trained, reference, tmp_path):
     trained.save(tmp_path / "m")

@@ -101,7 +101,7 @@ def test_cells_of_one_modality_are_nan(swapped):
 
 def test_errors_name_what_is_wrong(trained):
     mdata = trained.adata
-    with pytest.raises(ScmambaError, match="One AnnData holds one modality"):
+    with pytest.raises(ScmambaError, match="needs two modalities, found .'rna'."):
         trained.get_modality_agreement(mdata["rna"])
     with without_pulling():
         one = mudata.MuData({"rna": mdata["rna"].copy()})

@@ -13,10 +13,10 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.model.tools.cells import (
-    as_mudata,
     embed_modality,
     kind_of,
     kind_of_features,
+    registered,
     resolve_cells,
     restricted_to,
 )
@@ -112,14 +112,12 @@ def test_a_modality_under_another_key_is_said_to_be_unread(use):
         model.get_latent_representation(mdata, modality="rna")
 
 
-def test_an_anndata_is_wrapped_for_the_time_of_the_block_and_left_as_it_is(trained):
-    cells = trained.adata["rna"][:7].copy()
+def test_an_anndata_is_wrapped_and_left_as_it_is(trained):
+    cells = trained.adata["rna"][:7]
     columns = list(cells.obs)
-    with as_mudata(trained, cells) as mdata:
-        found = embed_modality(trained, mdata, "rna")
-        uuid = mdata.uns["_scvi_uuid"]
+    found = embed_modality(trained, registered(trained, cells), "rna")
     assert found.has.all() and found.z.shape == (7, 64) and list(cells.obs) == columns and not cells.uns
-    assert uuid not in type(trained)._per_instance_manager_store.get(trained.id, {})
+    assert cells.is_view
     np.testing.assert_allclose(found.z, trained.get_latent_representation(modality="rna", indices=range(7)), atol=1e-5)
 
 
@@ -133,8 +131,8 @@ def test_a_slice_with_a_cell_twice_is_refused(trained, use):
 
 
 def test_restricted_data_have_nothing_but_the_modalities_named(trained):
-    with restricted_to(trained, trained.adata, ["atac"]) as part:
-        assert list(part.mod) == ["atac"] and part.n_obs == trained.adata["atac"].n_obs
+    part = restricted_to(trained, trained.adata, ["atac"]).adata
+    assert list(part.mod) == ["atac"] and part.n_obs == trained.adata["atac"].n_obs
 
 
 @pytest.fixture(scope="module")

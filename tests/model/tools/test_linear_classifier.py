@@ -41,7 +41,6 @@ def test_random_labels_are_predicted_without_confidence():
         ({"bias": [0.0, float("inf")]}, "do not fit its labels"),
         ({"weight": [[1.0, 2.0, 3.0]]}, "do not fit its labels"),
         ({"classes": ["a"]}, "do not fit its labels"),
-        ({"weight": "none"}, "cannot be read"),
     ],
 )
 def test_a_classifier_comes_back_from_its_dict_and_a_damaged_one_does_not(change, message):

@@ -269,7 +269,7 @@ def test_arguments_that_cannot_be_used_are_named(linked, arguments, error, messa
 
 def test_data_that_cannot_be_linked_are_named(linked):
     model, mdata = linked
-    with pytest.raises(ScmambaError, match="One AnnData holds one modality"):
+    with pytest.raises(ScmambaError, match="no cells with 'atac'"):
         model.get_region_links(mdata["rna"])
     with without_pulling():
         rna_alone = mudata.MuData({"rna": mdata["rna"].copy()})

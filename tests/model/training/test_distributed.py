@@ -22,7 +22,7 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import convert_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.training.distributed import count_devices, distributed_trainer
-from scmamba_scvi.model.training.samplers import PartOfMinibatch
+from scmamba_scvi.model.training.splitter import PartOfMinibatch
 from scmamba_scvi.nn.gradient_caching import split_minibatch
 
 #: Nothing is drawn at random, so that gradients can be compared.
@@ -57,7 +57,8 @@ def step(module, batch, micro_batch_size, name, wrap=lambda module: module):
     buffers = {name: b.clone() for name, b in module.named_buffers()}
     with module.train().freezing(networks=name == "linear first"):
         wrapped = wrap(module)
-        loss = wrapped(batch, micro_batch_size=micro_batch_size, gather=dist.is_initialized())[2].loss
+        options = {"micro_batch_size": micro_batch_size, "gather": dist.is_initialized()}
+        loss = wrapped(batch, inference_kwargs=options)[2].loss
         loss.backward()
     found = loss.detach(), {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
     statistics = {n: b.clone() for n, b in module.named_buffers() if "running" in n}

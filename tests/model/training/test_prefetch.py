@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model.training.prefetch import map_parts, prefetched, sent_to
+from scmamba_scvi.model.training.prefetch import LoaderOnDevice, map_parts, prefetched, sent_to
 
 
 def test_the_next_item_is_sent_before_one_is_received():
@@ -67,3 +68,26 @@ def test_training_and_embedding_on_a_gpu(mdata, quick, checkpointed, kept, monke
     options = {"checkpoint_activations": checkpointed}
     model.train(batch_size=20, contrastive_batch_size=80, plan_kwargs=options, **{**quick, "accelerator": "gpu"})
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_order_follows_from_the_epoch_alone(ahead):
+    epoch, generator = 0, torch.Generator()
+    sampler = BatchSampler(RandomSampler(range(50), generator=generator), 10, drop_last=False)
+    cells = DataLoader(
+        TensorDataset(torch.arange(50)),
+        batch_sampler=sampler,
+        collate_fn=lambda rows: {"x": torch.stack(sum(rows, ()))},
+    )
+    loader = LoaderOnDevice(cells, torch.device("cpu"), ahead=ahead, begin=lambda: generator.manual_seed(epoch))
+
+    def order():
+        return torch.cat([batch["x"] for batch in loader]).tolist()
+
+    first = order()
+    begun = iter(loader)  # draws nothing before its first minibatch
+    epoch = 1
+    second = torch.cat([batch["x"] for batch in begun]).tolist()
+    assert first != second == order() and sorted(first) == sorted(second) == list(range(50)) and len(loader) == 5
+    epoch = 0
+    assert order() == first

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from shapes import mudata_of, poisson
+from torch.utils.data import BatchSampler, RandomSampler
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.model.training.splitter import PairedSplitter
+from scmamba_scvi.model.training.splitter import PairedSplitter, PartOfMinibatch
 
 
 @pytest.fixture
@@ -57,3 +59,21 @@ def test_an_epoch_reads_every_training_cell_and_the_next_one_in_another_order(ma
     held_out = np.concatenate([batch["cells"] for batch in parts.val_dataloader()])
     np.testing.assert_array_equal(held_out, parts.val_idx)
     assert split(manager, train_size=1.0).val_dataloader() == []
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_each_cell_of_an_epoch_is_read_by_one_process(world_size):
+    def minibatches():
+        generator = torch.Generator().manual_seed(3)
+        return BatchSampler(RandomSampler(range(810), generator=generator), 120, drop_last=False)
+
+    parts_of = [PartOfMinibatch(minibatches(), number, world_size) for number in range(world_size)]
+    epochs = [[list(part) for part in parts_of] for _ in range(2)]
+    for epoch in epochs:
+        assert len({len(parts) for parts in epoch}) == 1 and len(epoch[0]) == len(parts_of[0])
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate([np.concatenate(parts) for parts in epoch])), np.arange(810)
+        )
+    assert epochs[0] != epochs[1]
+    whole = list(minibatches())
+    assert [sorted(sum(parts, [])) for parts in zip(*epochs[0], strict=True)] == [sorted(cells) for cells in whole]

@@ -23,11 +23,7 @@ N_NEAREST = 10
 
 @torch.inference_mode()
 def fit_alignment(
-    module: SCMAMBAModule,
-    matrices: Mapping[str, ModalityMatrix],
-    cells: np.ndarray,
-    held_out: HeldOut,
-    seed: int,
+    module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray, held_out: HeldOut, seed: int
 ) -> None:
     """Fit `SCMAMBAModule.alignment` to trained encoders; some of the training ``cells`` are remembered.
 

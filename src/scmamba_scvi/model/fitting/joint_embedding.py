@@ -165,10 +165,7 @@ def fit_new_batches(
 
 
 def small_batches(batches: np.ndarray, present: Mapping[str, np.ndarray]) -> dict[int, dict[str, int]]:
-    """Batches of which fewer than `MIN_CELLS_OF_BATCH` cells, and at least one, have a modality: how many per modality.
-
-    ``batches`` ``(n,)`` are those of the cells, ``present`` ``(n,)`` who has each modality.
-    """
+    """Batches of which some cells, fewer than `MIN_CELLS_OF_BATCH`, have a modality: how many per modality."""
     small: dict[int, dict[str, int]] = {}
     for kind, has in present.items():
         numbers, sizes = np.unique(batches[has], return_counts=True)
@@ -201,10 +198,7 @@ def _clusters(z: Tensor, seed: int) -> Tensor:
 
 
 def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tensor:
-    """Offsets of all batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells.
-
-    Of a batch with fewer than `MIN_CELLS_OF_BATCH` such cells too little is known, so its offset is zero.
-    """
+    """Offsets of all batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells."""
     n_batches = int(batch.max()) + 1
     x, batch, cluster = x[present].double(), batch[present], cluster[present]
     of_batch = torch.nn.functional.one_hot(batch, n_batches).double()
@@ -217,4 +211,5 @@ def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -
     # a batch that shares no cluster with another one has no unique offset: the smallest solution is taken
     offsets = torch.linalg.lstsq(within(of_batch), within(x), rcond=1e-6, driver="gelsd").solution
     centred = offsets - of_batch.mean(0) @ offsets
+    # of a small batch too little is known
     return (centred * (of_batch.sum(0) >= MIN_CELLS_OF_BATCH)[:, None]).float()

@@ -29,10 +29,7 @@ class FittingMixin(ModelBase):
     """Value transforms, spectral initialization and joint embedding of a model whose module is an `SCMAMBAModule`."""
 
     def _initialize(self, cells: np.ndarray, held_out: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
-        """Fit what must be known before the first step of training; once in the life of a model.
-
-        ``cells`` are those to train on, ``held_out`` those of validation.
-        """
+        """Fit to the training ``cells`` what must be known before the first step; once in the life of a model."""
         if self.is_initialized_:
             return
         seed = settings.seed or 0
@@ -96,7 +93,6 @@ class FittingMixin(ModelBase):
         assert self.module.joint is not None, "only called for a model that has one"
         for kind in self.modalities_:
             self.module.joint.get_buffer(f"batch_offset_{kind}")[batches] = 0
-        # a new dict, as a shallow copy of the model shares the old one
         forgotten = range(self.n_batches_)[batches]
         self.unknown_offsets_ = {k: sorted({*unknown, *forgotten}) for k, unknown in self.unknown_offsets_.items()}
 
@@ -165,13 +161,10 @@ class FittingMixin(ModelBase):
 
     @torch.inference_mode()
     def _fit_to_validation(self, cells: np.ndarray, held_out: np.ndarray) -> None:
-        """Bring the modalities together, and fit the temperatures of matches, as cells show that training did not see.
-
-        The model of a query leaves the alignment of the reference as it is.
-        """
+        """Bring the modalities together, and fit the temperatures of matches, as cells show that training did not see."""
         seed, matrices = settings.seed or 0, self._matrices()
         embedded = embed_all(self.module, matrices, held_out)
-        if self.module.alignment is not None and not self.is_query_:
+        if self.module.alignment is not None and not self.is_query_:  # a query leaves that of the reference as it is
             fit_alignment(self.module, matrices, cells, embedded, seed)
         # a query keeps what its reference found, where its own cells do not tell better
         before = self.match_temperatures_ if self.is_query_ else {}

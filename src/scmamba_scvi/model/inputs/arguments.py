@@ -28,10 +28,7 @@ def check_layers(layers: Mapping[str, str | None] | None, kinds: Collection[str]
 
 
 def feature_positions(known: np.ndarray, names: Sequence[str] | str, what: str, argument: str) -> np.ndarray:
-    """Positions among the ``known`` features of those that ``names`` lists, in the order of ``names``.
-
-    An empty list, a feature that is not known and one named twice are errors, which call them ``what`` and ``argument``.
-    """
+    """Positions among the ``known`` features of those that ``names`` lists; errors call one ``what``, the list ``argument``."""
     asked, index = pd.Index([names] if isinstance(names, str) else names), pd.Index(known)
     if not len(asked):
         raise ScmambaError(f"{argument} is empty: name some.")

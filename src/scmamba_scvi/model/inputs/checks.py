@@ -13,7 +13,7 @@ from scipy import sparse
 
 from ..._compat import for_scipy, warn
 from ...errors import ScmambaError, UnknownNameError, written
-from .disk import RowsOnDisk, as_csr
+from .disk import rows_of
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
 BLOCK = 2048
@@ -31,10 +31,7 @@ def check_mudata(
     require_counts: bool,
     of_query: bool = False,
 ) -> None:
-    """Check what later steps take for granted about the cells and matrices of ``modalities``.
-
-    Of new data for a model, ``of_query``, features that no cell has are usual, as in a few cells of those that it was made for.
-    """
+    """Check what later steps take for granted of ``modalities``, of new data for a model if ``of_query``."""
     if mdata.axis == 1:
         raise ScmambaError(
             "This MuData holds different cells of the same features (axis=1), and modalities of the same cells are needed: "
@@ -68,10 +65,7 @@ def check_cells(mdata: MuData) -> None:
 
 
 def check_pairs(mdata: MuData, modalities: Mapping[str, str], *, needed: bool) -> None:
-    """Cells with several modalities, if ``needed`` at least one; warn of names that look like one cell's and differ.
-
-    Only these cells tell a contrastive loss which embeddings belong together.
-    """
+    """Cells with several modalities, if ``needed`` at least one; warn of names that look like one cell's and differ."""
     names = {key: mdata.mod[key].obs_names for key in modalities.values()}
     n_paired = int((pd.Index([]).append(list(names.values())).value_counts() > 1).sum())
     alike = next((found for a, b in itertools.combinations(names, 2) if (found := _alike(names[a], names[b]))), None)
@@ -159,6 +153,7 @@ def check_matrix(
         row, column = block.nonzero()
         seen[column] = True
         n_empty += block.shape[0] - len(np.unique(row))
+    # usual in a few cells of those that a model was made for
     n_all_zero = 0 if of_query else int((~seen).sum())
     counted = [(n_empty, adata.n_obs, "cells"), (n_all_zero, adata.n_vars, "features")]
     empty = " and ".join(f"{n:,} of {of:,} {what}" for n, of, what in counted if n)
@@ -175,7 +170,9 @@ def checked_blocks(
 ) -> Iterator[Any]:
     """Blocks of rows of ``x``, the matrix of ``adata``; raises at the first value that cannot be used."""
     where = _where(key, layer)
-    for first, block in _blocks(x):
+    rows = rows_of(x)
+    for first in range(0, rows.shape[0], BLOCK):
+        block = rows[first : first + BLOCK]
         if sparse.issparse(block) and not sparse.issparse(x):  # read from a file, block by block
             check_compressed(block, where)
         bad = _first_bad(block.data if sparse.issparse(block) else block, require_counts=require_counts)
@@ -189,12 +186,10 @@ def checked_blocks(
 
 
 def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
-    """Values in memory are still counts: scanpy normalises in place, and the model reads the data whenever it is used.
-
-    The first values say it, as normalisation changes every cell.
-    """
+    """Values in memory are still counts: scanpy normalises in place, and the model reads the data whenever it is used."""
     if not (sparse.issparse(x) or isinstance(x, np.ndarray)):
         return
+    # normalisation changes every cell, so that the first values tell
     bad = _first_bad(x.data[:FIRST_VALUES] if sparse.issparse(x) else x[:FIRST_ROWS], require_counts=True)
     if bad is not None:
         where = _where(key, layer)
@@ -251,12 +246,6 @@ def check_compressed(x: Any, where: str) -> None:
         checked.check_format(full_check=True)
     except (ValueError, IndexError) as error:
         raise ScmambaError(f"{where} is a damaged sparse matrix: {error}. Read or make it again.") from error
-
-
-def _blocks(x: Any) -> Iterator[tuple[int, Any]]:
-    x = as_csr(x) if sparse.issparse(x) else x if isinstance(x, np.ndarray) else RowsOnDisk(x)
-    for first in range(0, x.shape[0], BLOCK):
-        yield first, x[first : first + BLOCK]
 
 
 def _first_bad(values: np.ndarray, *, require_counts: bool) -> tuple[int, str, str] | None:

@@ -25,7 +25,7 @@ class ColumnField(CategoricalObsField):
 
     def register_field(self, adata: MuData) -> dict:
         """Write the codes; returns what is kept of the column."""
-        return super().register_field(adata) if self.column is None else self._write(adata, [])
+        return super().register_field(adata) if self.column is None else self._write(adata, self.categories(adata, []))
 
     def transfer_field(
         self, state_registry: dict, adata_target: MuData, *, extend_categories: bool = True, **kwargs: Any
@@ -38,7 +38,7 @@ class ColumnField(CategoricalObsField):
         known = state_registry[self.CATEGORICAL_MAPPING_KEY]
         if self.column is None:
             return super().transfer_field(state_registry, adata_target, extend_categories=extend_categories, **kwargs)
-        return self._write(adata_target, known) if extend_categories else self._write_known(adata_target, known)
+        return self._write(adata_target, self.categories(adata_target, known) if extend_categories else known)
 
     def validate_field(self, adata: MuData) -> None:
         """Nothing: `categories` raised before anything was written."""
@@ -77,18 +77,12 @@ class ColumnField(CategoricalObsField):
             categories = [*(map(str, categories) if isinstance(self.missing, str) else categories), self.missing]
         return categories, codes
 
-    def _write(self, mdata: MuData, known: Sequence[Any]) -> dict:
-        categories = pd.Index(self.categories(mdata, known), dtype=object)
+    def _write(self, mdata: MuData, categories: Sequence[Any]) -> dict:
+        index = pd.Index(categories, dtype=object)
         found, codes = self._coded(obs_column(mdata, str(self.column)))
-        mdata.obs[self.attr_key] = categories.get_indexer(pd.Index(found, dtype=object))[codes].astype(np.int64)
-        return {self.CATEGORICAL_MAPPING_KEY: categories.to_numpy(), self.ORIGINAL_ATTR_KEY: self.column}
-
-    def _write_known(self, mdata: MuData, known: Sequence[Any]) -> dict:
-        found, codes = _as_categories(obs_column(mdata, str(self.column)))
-        numbers = pd.Index(known, dtype=object).get_indexer(pd.Index(found, dtype=object))
-        numbers = np.append(numbers, -1)[codes]  # cells without a value have the code -1
-        mdata.obs[self.attr_key] = np.where(numbers < 0, len(known), numbers).astype(np.int64)
-        return {self.CATEGORICAL_MAPPING_KEY: np.asarray(known, dtype=object), self.ORIGINAL_ATTR_KEY: self.column}
+        numbers = index.get_indexer(pd.Index(found, dtype=object))[codes]
+        mdata.obs[self.attr_key] = np.where(numbers < 0, len(index), numbers).astype(np.int64)
+        return {self.CATEGORICAL_MAPPING_KEY: index.to_numpy(), self.ORIGINAL_ATTR_KEY: self.column}
 
 
 def _as_categories(values: pd.Series) -> tuple[list[Any], np.ndarray]:

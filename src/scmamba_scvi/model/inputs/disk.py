@@ -64,7 +64,9 @@ def in_memory(x: Any) -> Any:
     return x if sparse.issparse(x) or isinstance(x, np.ndarray) else np.asarray(x)
 
 
-def as_csr(x: Any) -> Any:
-    """A sparse matrix by rows; not copied if it is one that scipy can compute with."""
+def rows_of(x: Any) -> Any:
+    """A matrix by rows: an array, CSR, which is not copied if scipy can compute with it, or `RowsOnDisk`."""
+    if not sparse.issparse(x):
+        return x if isinstance(x, np.ndarray) else RowsOnDisk(x)
     x = for_scipy(x)
     return x if x.format == "csr" else x.tocsr()

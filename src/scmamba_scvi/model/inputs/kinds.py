@@ -70,26 +70,30 @@ def _recognise_kinds(mdata: MuData) -> dict[str, str]:
 def _say_what_is_left_out(mdata: MuData, found: Mapping[str, str]) -> None:
     """Warn of modalities that may be meant, as no key and no types of features tell their kind; log which others are not used."""
     missing = [kind for kind in KINDS if kind not in found]
-    left_out = {key: adata for key, adata in mdata.mod.items() if key not in found.values()}
-    unknown = [key for key, adata in left_out.items() if missing and adata.n_vars and not _is_of_no_kind(key, adata)]
-    for key in left_out.keys() - set(unknown):
-        logger.info(f"mdata[{key!r}] is not used.")
-    if not unknown:
-        return
-    named = {**found, missing[0]: unknown[0]}
-    named = {kind: named[kind] for kind in KINDS if kind in named}
-    several = len(unknown) > 1
-    warn(
-        f"{' and '.join(f'mdata[{key!r}]' for key in unknown)} {'are' if several else 'is'} not used: "
-        f"{'their kinds are' if several else 'its kind is'} not known. If {'one' if several else 'it'} is {missing[0]}, name it: "
-        f"{written('modalities', named)}."
-    )
+    for key, adata in mdata.mod.items():
+        if key in found.values():
+            continue
+        if not missing or not adata.n_vars or _is_of_no_kind(key, adata):
+            logger.info(f"mdata[{key!r}] is not used.")
+            continue
+        named = {**found, missing[0]: key}
+        named = {kind: named[kind] for kind in KINDS if kind in named}
+        warn(
+            f"mdata[{key!r}] is not used: its kind is not known. If it is {missing[0]}, name it: "
+            f"{written('modalities', named)}."
+        )
 
 
 def _is_of_no_kind(key: str, adata: AnnData) -> bool:
     """Whether a modality is known to hold something else, by its key or the types of its features."""
     types = _types_of(adata)
     return is_of_no_kind(key) or (bool(types) and all(map(is_of_no_kind, types)))
+
+
+def check_is_mudata(data: object, then: str = "") -> None:
+    """Raise unless ``data`` are a MuData, and say how to make one and what to do ``then``."""
+    if not isinstance(data, MuData):
+        raise ScmambaError(f"A MuData is needed, got {type(data).__name__}. {how_to_make_mudata(data)}{then}")
 
 
 def how_to_make_mudata(data: object) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
-from scvi.data import AnnDataManager
+from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
+from scvi.data.fields import MuDataLayerField
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ..._columns import has_obs_column, obs_column
+from ..._columns import has_obs_column
 from ..._compat import scvi_constants
 from ..._keys import BATCH_KEY, CELLS_KEY, KINDS, LABELS_KEY, present_key, x_key
 from ...errors import ScmambaError
@@ -24,7 +26,7 @@ from ...nn.memory import free_bytes
 from .checks import check_mudata, check_pairs, check_still_counts
 from .columns import ColumnField
 from .genome import build_of
-from .kinds import how_to_make_mudata, kinds_in
+from .kinds import check_is_mudata, kinds_in
 from .matrices import FRACTION_OF_MEMORY, ModalityMatrix
 
 _C = scvi_constants()
@@ -35,13 +37,12 @@ AGAIN = "Call SCMAMBA.setup_mudata again, and make a new model if features chang
 class MultiModalDataset(Dataset):
     """Minibatches of the registered fields: counts and presence per modality, batch and labels per cell."""
 
-    def __init__(self, manager: MultiModalManager, keys: Sequence[str] | None = None) -> None:
-        registered = list(manager.data_registry)
-        keys = registered if keys is None else list(keys)
+    def __init__(self, manager: MultiModalManager, keys: Iterable[str] | None = None) -> None:
+        keys = list(manager.data_registry if keys is None else keys)
         self._cells = np.arange(manager.adata.n_obs)  # positions in the MuData
         self.matrices: dict[str, ModalityMatrix] = {kind: manager.matrix(kind) for kind in KINDS if x_key(kind) in keys}
-        matrix_keys = {x_key(kind) for kind in KINDS}
-        self._columns = {k: np.asarray(manager.get_from_registry(k)) for k in keys if k not in matrix_keys}
+        columns = [key for key in (BATCH_KEY, LABELS_KEY) if key in keys]
+        self._columns = {key: np.asarray(manager.get_from_registry(key)) for key in columns}
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -91,12 +92,10 @@ class MultiModalManager(AnnDataManager):
     """
 
     _kept: Mapping[str, ModalityMatrix] = MappingProxyType({})  # see `kept_on`
-    _batch_column: pd.Series | None = None  # of new data, see `is_outdated`
 
     def create_torch_dataset(self, indices=None, data_and_attributes=None, load_sparse_tensor=False):
         """Dataset of this MuData; minibatches are sparse where the data are, whatever ``load_sparse_tensor`` says."""
-        keys = None if data_and_attributes is None else list(data_and_attributes)
-        dataset = MultiModalDataset(self, keys)
+        dataset = MultiModalDataset(self, data_and_attributes)
         return dataset if indices is None else Subset(dataset, indices)
 
     def register_fields(self, adata, source_registry=None, **transfer_kwargs) -> None:
@@ -130,11 +129,9 @@ class MultiModalManager(AnnDataManager):
         self._assign_most_recent_manager_uuid()
 
     def _remember_cells(self, mdata: MuData) -> None:
-        self._cells_at_setup = self._cells_of(mdata)
-
-    def _cells_of(self, mdata: MuData) -> dict[str, pd.Index]:
         """Names of the cells of each modality and, under the empty key, of all."""
-        return {"": mdata.obs_names, **{key: mdata.mod[key].obs_names for key in self._keys(mdata).values()}}
+        names = {key: mdata.mod[key].obs_names for key in self._keys(mdata).values()}
+        self._cells_at_setup = {"": mdata.obs_names, **names}
 
     @contextmanager
     def kept_on(self, device: torch.device) -> Iterator[None]:
@@ -199,36 +196,16 @@ class MultiModalManager(AnnDataManager):
 
     def transfer_fields(self, adata_target, **kwargs) -> MultiModalManager:
         """Manager of new data with this one's setup, which needs no data itself; batches that are not known stay so."""
-        manager = type(self)(self.fields, self._get_setup_method_args(), self.validation_checks)
+        # with the name of the method too, by which scvi-tools sets up data for a model that it loads
+        begun = (_C._MODEL_NAME_KEY, _C._SETUP_METHOD_NAME, _C._SETUP_ARGS_KEY)
+        manager = manager_of({key: self._registry[key] for key in begun})
         manager.register_fields(adata_target, self._registry, **{"extend_categories": False, **kwargs})
-        manager._batch_column = manager._read_batch_column()
         return manager
-
-    def _get_setup_method_args(self) -> dict:
-        # scvi-tools leaves out the name of the method, by which it sets up data for a model that it loads
-        name = {k: v for k, v in self._registry.items() if k == _C._SETUP_METHOD_NAME}
-        return {**super()._get_setup_method_args(), **name}
 
     @property
     def adata_uuid(self) -> str | None:
         """scvi-tools' name of the data; `None` for the manager of a model without data."""
         return None if self.adata is None else super().adata_uuid
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether new data, which nobody set up, have got other batches, cells or modalities since they were first used."""
-        if self._batch_column is None:
-            return False
-        before, now = self._cells_at_setup, self._cells_of(self.adata)
-        same_cells = before.keys() == now.keys() and all(before[key].equals(names) for key, names in now.items())
-        return not (same_cells and self._batch_column.equals(self._read_batch_column()))
-
-    def _read_batch_column(self) -> pd.Series:
-        """Batches of the data as they are now, empty if they have none."""
-        column = self._setup_args["batch_key"]
-        if column is None or not has_obs_column(self.adata, column):
-            return pd.Series(dtype=object)
-        return obs_column(self.adata, column).copy()
 
     @property
     def _setup_args(self) -> dict:
@@ -238,33 +215,29 @@ class MultiModalManager(AnnDataManager):
         """The model's modalities that ``mdata`` has."""
         return kinds_in(mdata, self._setup_args["modalities"])
 
-    def check_columns_of_own(self, adata: object) -> None:
-        """Raise if the batches of data that a model is given for its own could not be set up; the rest is checked with all data."""
-        self._check_columns(_as_mudata(adata), self._registry[_C._FIELD_REGISTRIES_KEY])
-
-    def _check(self, data: object, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
-        """Raise if ``data`` cannot be used, or does not fit the fields that a model knows.
-
-        The columns of data that nobody set up, whose categories extend none, may hold anything.
-        """
-        adata, args = _as_mudata(data), self._setup_args
+    def _check(self, adata: MuData, known: Mapping, *, extend_categories: bool = True, **_: object) -> None:
+        """Raise if ``adata`` cannot be used, or does not fit the fields that a model knows."""
+        check_is_mudata(adata)
+        args = self._setup_args
         keys = self._keys(adata) if known else args["modalities"]
         if not keys:
             raise ScmambaError(
-                f"None of the modalities {list(args['modalities'].values())} has cells in this MuData: {list(adata.mod)}."
+                f"None of the modalities of the data, {list(adata.mod)}, has cells and is one of the model's, "
+                f"{list(args['modalities'].values())}: rename them, or see prepare_query_mudata."
             )
         build_of(adata, args["modalities"], args.get("genome"))  # raises if the genome build is not the model's
         check_mudata(adata, keys, args["layers"], require_counts=args["require_counts"], of_query=bool(known))
         check_pairs(adata, keys, needed=not known)
-        for kind, key in keys.items():
-            if known:
-                check_features(
-                    known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"], adata.mod[key].var_names, key
+        for kind, key in keys.items() if known else ():
+            features = pd.Index(known[x_key(kind)][_C._STATE_REGISTRY_KEY]["column_names"])
+            if differences := _differences(features, adata.mod[key].var_names):
+                raise ScmambaError(
+                    f"The features of mdata[{key!r}] are not those of the model: of {len(features):,} features {differences}. "
+                    f"Names are compared exactly; their order does not matter. SCMAMBA.prepare_query_mudata(mdata, model) fits "
+                    f"new data to a model."
                 )
-        if extend_categories:
-            self._check_columns(adata, known)
-
-    def _check_columns(self, adata: MuData, known: Mapping) -> None:
+        if not extend_categories:  # columns of data that nobody set up may hold anything
+            return
         for field in self.fields:
             if isinstance(field, ColumnField) and not (known and self._is_absent(field, adata)):
                 of_model = known[field.registry_key][_C._STATE_REGISTRY_KEY]["categorical_mapping"] if known else []
@@ -292,20 +265,21 @@ class MultiModalManager(AnnDataManager):
         )
 
 
-def _as_mudata(adata: object) -> MuData:
-    if not isinstance(adata, MuData):
-        raise ScmambaError(f"A MuData is needed, got {type(adata).__name__}. {how_to_make_mudata(adata)}")
-    return adata
-
-
-def check_features(known: Sequence[str], names: pd.Index, key: str) -> None:
-    """New data must have the features the model was trained on, in any order."""
-    if differences := _differences(pd.Index(known), names):
-        raise ScmambaError(
-            f"The features of mdata[{key!r}] are not those of the model: of {len(known):,} features {differences}. Names are "
-            f"compared exactly; their order does not matter. SCMAMBA.prepare_query_mudata(mdata, model) fits new data to a "
-            f"model."
+def manager_of(registry: Mapping[str, Any]) -> MultiModalManager:
+    """Manager of no data yet, by scvi-tools' registry or the arguments of `setup_mudata` that begin one."""
+    args = registry[_C._SETUP_ARGS_KEY]
+    fields = [
+        MuDataLayerField(
+            x_key(kind), args["layers"].get(kind), mod_key=key, is_count_data=False, correct_data_format=False
         )
+        for kind, key in args["modalities"].items()
+    ]
+    fields += [
+        ColumnField(BATCH_KEY, args["batch_key"]),
+        ColumnField(LABELS_KEY, args["labels_key"], missing=args["unlabeled_category"]),
+    ]
+    checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
+    return MultiModalManager(fields=fields, setup_method_args=dict(registry), validation_checks=checks)
 
 
 def _differences(known: pd.Index, names: pd.Index) -> str:

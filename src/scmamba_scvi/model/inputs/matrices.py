@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from ...ops.csr import concatenated, csr, is_csr, row_lengths, take_rows
-from .disk import RowsOnDisk, as_csr
+from .disk import RowsOnDisk, rows_of
 
 #: Fraction of the free memory that a copy of the counts on a GPU, or the values made of them, may take.
 FRACTION_OF_MEMORY = 0.25
@@ -30,12 +30,10 @@ class ModalityMatrix:
     """
 
     def __init__(self, x: Any, rows: np.ndarray, columns: np.ndarray | None) -> None:
-        x = as_csr(x) if sparse.issparse(x) else x
-        in_memory = sparse.issparse(x) or isinstance(x, np.ndarray)
+        self._x, self._rows, self._columns = rows_of(x), rows, columns
         # unsorted or repeated columns are put in order in each minibatch, so that the user's matrix stays as it is
-        self._may_be_unsorted = not in_memory or (sparse.issparse(x) and not x.has_canonical_format)
-        self._x, self._rows, self._columns = x if in_memory else RowsOnDisk(x), rows, columns
-        self.n_features = x.shape[1]
+        self._may_be_unsorted = self.on_disk or (sparse.issparse(self._x) and not self._x.has_canonical_format)
+        self.n_features = self._x.shape[1]
         self._kept: Tensor | None = None
         self._lengths: np.ndarray | None = None
 
@@ -94,10 +92,7 @@ class ModalityMatrix:
         return self._rows[cells] >= 0
 
     def read(self, cells: np.ndarray) -> Tensor:
-        """Counts ``(n, f)`` in float32, CSR if stored sparse; rows of cells without the modality are empty.
-
-        On the CPU, or where `keep_on` has put them.
-        """
+        """Counts ``(n, f)`` in float32, where `keep_on` put them, CSR if stored sparse; cells without it have empty rows."""
         if self._kept is not None:
             n_stored = 0 if self._lengths is None else int(self._lengths[cells].sum())
             index = torch.from_numpy(np.ascontiguousarray(cells))

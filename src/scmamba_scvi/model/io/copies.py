@@ -3,9 +3,7 @@
 import copy
 from typing import Any, Self, TypeVar
 
-import torch
-
-from ..._compat import share_data
+from ..._compat import attach_data
 from .._base import ModelBase
 
 T = TypeVar("T", bound=ModelBase)
@@ -22,19 +20,14 @@ class CopyMixin(ModelBase):
         return _restored, (type(self), self._state())
 
     def __copy__(self) -> Self:  # by default it would come back as a pickled one does, without data
-        other = _restored(type(self), self._state())
-        self._give_device_and_data(other)
-        return other
+        return copy.deepcopy(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         other = memo[id(self)] = _restored(type(self), copy.deepcopy(self._state(), memo))
-        self._give_device_and_data(other)
-        return other
-
-    def _give_device_and_data(self, other: Self) -> None:
         other.module.to(self.module.device)
         if self.adata is not None:
-            share_data(self, other)
+            attach_data(other, self.adata_manager)
+        return other
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -52,8 +45,7 @@ class CopyMixin(ModelBase):
 
 
 def _restored(cls: type[T], state: dict[str, Any]) -> T:
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
-        model = cls(registry=state["registry"], **state["arguments"])
+    model = cls(registry=state["registry"], **state["arguments"])
     model.module.load_state_dict(state["weights"])
     model.module.eval()
     for name, value in state["learned"].items():

@@ -24,7 +24,7 @@ from ...errors import ScmambaError
 from ...pp import FeatureLayout
 from .._base import ModelBase
 from .._module import SCMAMBAModule
-from ..inputs.columns import as_plain
+from ..inputs.manager import manager_of
 from .model_json import FORMAT, FORMAT_VERSION, MODEL_FILE, WEIGHTS_FILE, WEIGHTS_NAME, read_description
 
 _C = scvi_constants()
@@ -140,15 +140,8 @@ class ExportMixin(ModelBase):
         registry = _registry(cls, described)
         if mdata is not None:
             cls.setup_mudata(mdata, source_registry=registry, **described["setup_args"])
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
-            model = cls(
-                mdata,
-                preset=described["preset"],
-                layouts=layouts,
-                registry=registry,
-                config=config,
-                n_batches=n_batches,
-            )
+        arguments = {"layouts": layouts, "config": config, "n_batches": n_batches}
+        model = cls(mdata, preset=described["preset"], registry=registry, **arguments)
         model.module.load_state_dict(weights)
         model.module.to(where).eval()
         for name in LEARNED:
@@ -192,8 +185,8 @@ def describe(model: ModelBase) -> dict[str, Any]:
         "features": {kind: [str(name) for name in model.feature_names(kind)] for kind in model.kinds},
         "layouts": {kind: layout.to_dict() for kind, layout in model.layouts.items()},
         "categories": {
-            BATCH_KEY: [as_plain(batch) for batch in model.batches],
-            LABELS_KEY: [as_plain(c) for c in model._state_of(LABELS_KEY)["categorical_mapping"]],
+            BATCH_KEY: model.batches.tolist(),
+            LABELS_KEY: model._state_of(LABELS_KEY)["categorical_mapping"].tolist(),
         },
         "original_keys": {key: model._state_of(key)["original_key"] for key in (BATCH_KEY, LABELS_KEY)},
     }
@@ -233,31 +226,28 @@ def check_weights(
 
 def _registry(cls: type[ModelBase], described: Mapping[str, Any]) -> dict[str, Any]:
     """scvi-tools' registry as `setup_mudata` of the training data would make it."""
-    arguments = described["setup_args"]
-    fields: dict[str, Any] = {}
-    for kind, key in arguments["modalities"].items():
-        names = np.asarray(described["features"][kind], dtype=object)
-        layer = arguments["layers"].get(kind)
-        location = {"mod_key": key, "attr_name": "X" if layer is None else "layers", "attr_key": layer}
-        fields[x_key(kind)] = {
-            _C._DATA_REGISTRY_KEY: location,
-            _C._STATE_REGISTRY_KEY: {"n_obs": 0, "n_vars": len(names), "column_names": names},
-            _C._SUMMARY_STATS_KEY: {f"n_{x_key(kind)}": len(names)},
-        }
-    for key in (BATCH_KEY, LABELS_KEY):
-        values = pd.Index(described["categories"][key]).to_numpy()
-        fields[key] = {
-            _C._DATA_REGISTRY_KEY: {"mod_key": None, "attr_name": "obs", "attr_key": f"_scvi_{key}"},
-            _C._STATE_REGISTRY_KEY: {"categorical_mapping": values, "original_key": described["original_keys"][key]},
-            _C._SUMMARY_STATS_KEY: {f"n_{key}": len(values)},
-        }
-    return {
+    known = {x_key(kind): np.asarray(names, dtype=object) for kind, names in described["features"].items()}
+    known |= {key: pd.Index(values).to_numpy() for key, values in described["categories"].items()}
+    states: dict[str, dict[str, Any]] = {
+        key: {"n_obs": 0, "n_vars": len(names), "column_names": names} for key, names in known.items()
+    }
+    for key, column in described["original_keys"].items():
+        states[key] = {"categorical_mapping": known[key], "original_key": column}
+    registry = {
         _C._SCVI_VERSION_KEY: described["versions"]["scvi-tools"],
         _C._MODEL_NAME_KEY: cls.__name__,
         _C._SETUP_METHOD_NAME: "setup_mudata",
-        _C._SETUP_ARGS_KEY: arguments,
-        _C._FIELD_REGISTRIES_KEY: fields,
+        _C._SETUP_ARGS_KEY: described["setup_args"],
     }
+    fields = {
+        field.registry_key: {
+            _C._DATA_REGISTRY_KEY: field.get_data_registry(),
+            _C._STATE_REGISTRY_KEY: states[field.registry_key],
+            _C._SUMMARY_STATS_KEY: {f"n_{field.registry_key}": len(known[field.registry_key])},
+        }
+        for field in manager_of(registry).fields
+    }
+    return {**registry, _C._FIELD_REGISTRIES_KEY: fields}
 
 
 def _replace_export(weights: Path, described: Mapping[str, Any], directory: Path) -> None:

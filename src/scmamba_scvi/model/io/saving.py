@@ -1,15 +1,15 @@
 """Models as files in scvi-tools' format; what `ExportMixin` writes is for files that are passed on."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
 import h5py
-import torch
 from anndata.io import read_elem
 from mudata import MuData
 
-from ..._compat import device_of, explained, warn, without_warning_of_order
+from ..._compat import device_of, explained, warn
 from ..._files import check_content, check_folder, check_result, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
 from .._base import digest
@@ -148,16 +148,15 @@ class SavingMixin(ExportMixin):
                 f"{folder} holds what export wrote, not save: {cls.__name__}.from_export({os.fspath(dir_path)!r}) reads it."
             )
         # torch and pickle raise half a dozen types on files that are cut off, or that hold something else
-        with (
-            torch.random.fork_rng(devices=[]),  # the weights drawn in there are replaced: others must not see the draw
-            without_warning_of_order(),
-            explained(f"{folder} cannot be loaded, it may be damaged or not be a saved model"),
-        ):
+        what = f"{folder} cannot be loaded, it may be damaged or not be a saved model"
+        with warnings.catch_warnings(), explained(what):
+            # features are found by name
+            warnings.filterwarnings("ignore", "`var_names` for the loaded `model` does not match")
             return super().load(os.fspath(dir_path), adata, accelerator=accelerator, device=device, **kwargs)
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:
-        # others copy its weights, and compute nothing with it
+        """Model of either format without data, for others that copy its weights and compute nothing with it."""
         if (folder / MODEL_FILE).exists():
             return cls.from_export(folder, accelerator="cpu")
         return cls.load(folder, adata=False, accelerator="cpu")

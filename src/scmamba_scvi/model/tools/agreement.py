@@ -11,7 +11,7 @@ from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from ..inputs.kinds import kinds_in
-from .cells import as_mudata, embed_modality, refuse_anndata, warn_of_unread
+from .cells import embed_modality, registered, warn_of_unread
 from .embedding import EmbeddingMixin
 from .retrieval import log_evidence
 
@@ -64,17 +64,15 @@ class AgreementMixin(EmbeddingMixin):
         >>> agreement.columns.tolist()
         ['cosine', 'evidence']
         """
-        refuse_anndata(adata)
-        with as_mudata(self, adata) as mdata:
-            warn_of_unread(self, mdata)
-            kinds = list(kinds_in(mdata, self.kinds))
-            if len(kinds) < 2:
-                raise ScmambaError(
-                    f"Agreement needs two modalities, found {kinds}: the model knows {list(self.kinds)}, the data hold "
-                    f"{list(mdata.mod)}."
-                )
-            found = {kind: embed_modality(self, mdata, kind, batch_size) for kind in kinds}
-            names = mdata.obs_names
+        data = registered(self, adata)
+        warn_of_unread(self, data.adata)
+        kinds, names = list(kinds_in(data.adata, self.kinds)), data.adata.obs_names
+        if len(kinds) < 2:
+            raise ScmambaError(
+                f"Agreement needs two modalities, found {kinds}: the model knows {list(self.kinds)}, the data hold "
+                f"{list(data.adata.mod)}."
+            )
+        found = {kind: embed_modality(self, data, kind, batch_size) for kind in kinds}
         parts = []
         for a, b in itertools.combinations(kinds, 2):
             both = found[a].has & found[b].has

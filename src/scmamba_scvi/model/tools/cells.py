@@ -1,7 +1,6 @@
 """The cells that a method is called with: the model's own MuData, another one, or an AnnData of one modality."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,12 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..._columns import has_obs_column, in_order_of, obs_column
-from ..._compat import mudata_of, quiet, restoring_managers, warn, without_pulling
+from ..._compat import mudata_of, warn, without_pulling
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_cells, check_names
 from ..inputs.kinds import kind_of_modality, kinds_in
+from ..inputs.manager import MultiModalManager
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ class ModalityEmbedding:
     z: np.ndarray  # (m, z) float32 unit vectors of these, in the order of names[has]
 
 
-def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
-    """Kind of modality by its name or by its key in ``mdata.mod``."""
+def kind_of(model: ModelBase, modality: str | None, argument: str = "modality") -> str | None:
+    """Kind of modality by its name or by its key in ``mdata.mod``; `None` where none is named."""
+    if modality is None:
+        return None
     if not isinstance(modality, str):
         raise ScmambaError(f"{argument} must be the name of one modality, got {modality!r}.")
     kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
@@ -38,30 +40,18 @@ def kind_of(model: ModelBase, modality: str, argument: str = "modality") -> str:
     return kind
 
 
-def named_or_only_kind(
-    model: ModelBase, modality: str | None, data: object, argument: str, name: str = "adata"
-) -> str | None:
-    """Kind as the ``argument`` names it, or the only one of the ``data``, which are called ``name``; `None` if they have several."""
-    if modality is not None:
-        return kind_of(model, modality, argument)
-    kinds = measured_kinds(model, data, name)
+def only_kind(model: ModelBase, data: MultiModalManager) -> str | None:
+    """The only kind that the ``data`` have; `None` if they have several."""
+    kinds = list(kinds_in(data.adata, model.kinds))
     return kinds[0] if len(kinds) == 1 else None
 
 
-def other_kind(model: ModelBase, than: Sequence[str], argument: str) -> str:
+def other_kind(model: ModelBase, than: Collection[str | None], argument: str) -> str:
     """The kind that is not among ``than``, or of two kinds the second if none is; ``argument`` has to say it where several are."""
     others = [kind for kind in model.kinds if kind not in than] or list(model.kinds)
     if len(others) > 1 and len(model.kinds) > 2:
         raise ScmambaError(f"Which modality? Name it: {argument}=..., one of {others}.")
     return others[-1]
-
-
-def measured_kinds(model: ModelBase, data: object, argument: str = "adata") -> list[str]:
-    """The model's kinds that ``data``, which errors call ``argument``, have; none if they are no data at all."""
-    data = model.adata if data is None else data
-    if isinstance(data, AnnData):
-        return [kind_of_anndata(model, data, argument)]
-    return list(kinds_in(data, model.kinds)) if isinstance(data, MuData) else []
 
 
 def kind_of_anndata(model: ModelBase, adata: AnnData, argument: str = "adata") -> str:
@@ -86,10 +76,10 @@ def key_of(model: ModelBase, mdata: MuData, kind: str) -> str:
     return found[kind]
 
 
-def check_reference(model: ModelBase, reference: object, kind: str) -> None:
+def check_reference(model: ModelBase, data: MultiModalManager, kind: str) -> None:
     """Cells of ``kind`` to search must be passed where the model's own data, as those of a query, have none."""
-    own = None if reference is not None or model.adata is None else measured_kinds(model, None)
-    if own is not None and kind not in own:
+    own = kinds_in(data.adata, model.kinds)
+    if data is model.adata_manager and kind not in own:
         raise ScmambaError(
             f"The data of this model have no cells with {kind}, only with {' and '.join(own)}: pass the cells to search, "
             f"reference=..., such as those that the reference model was trained on."
@@ -134,82 +124,61 @@ def resolve_cells(indices: Sequence[int] | Sequence[bool] | np.ndarray | None, n
     return cells.astype(np.int64) % n_cells
 
 
-def refuse_anndata(data: object) -> None:
-    """Check that ``data`` are no AnnData, where two modalities are needed."""
-    if isinstance(data, AnnData):
-        raise ScmambaError("One AnnData holds one modality: pass a MuData with both, mudata.MuData({...}).")
-
-
-@contextlib.contextmanager
-def as_mudata(
+def registered(
     model: ModelBase, data: MuData | AnnData | None, kind: str | None = None, argument: str = "adata"
-) -> Iterator[MuData]:
-    """``data``, by default the model's, as a MuData for as long as the block runs; errors call it ``argument``.
+) -> MultiModalManager:
+    """``data``, by default the model's, as a MuData that fits the trained ``model``; errors call them ``argument``.
 
-    An AnnData is wrapped, not copied or changed. It holds ``kind``; `None`: the kind whose features it shares.
+    Other data than the model's are registered anew in each call, and released with what is returned. A slice is copied into
+    memory. An AnnData is wrapped, not changed; it holds ``kind``, for `None` the kind whose features it shares.
     """
+    if not model.is_trained_:
+        raise ScmambaError("Train the model first: model.train().")
     data = model.adata if data is None else data
     if data is None:
         raise ScmambaError(f"This model was loaded without data: pass {argument}=..., a MuData or an AnnData.")
-    if isinstance(data, MuData):
-        if not set(model.kinds.values()) & set(data.mod):
-            raise ScmambaError(
-                f"None of the modalities of {argument}, {list(data.mod)}, is known to the model, which has "
-                f"{list(model.kinds.values())}: rename them, or see prepare_query_mudata."
-            )
-        if data.is_view:  # scvi-tools copies it, and mudata fails at a cell that is there twice
-            for key in kinds_in(data, model.kinds).values():
-                check_names(data.mod[key], f"mdata[{key!r}]")
-            check_cells(data)  # a modality was put into another order, and mudata slices it by the old one
-        if _is_slice_of_file(data):
-            with restoring_managers(model), quiet("scvi"):
-                yield _in_memory(data)
-        else:
-            yield data
-        return
-    if not isinstance(data, AnnData):
+    if isinstance(data, AnnData):
+        key = model.kinds[kind or kind_of_anndata(model, data, argument)]
+        return _register(model, {key: _whole(data)}, data)
+    if not isinstance(data, MuData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
-    kind = kind or kind_of_anndata(model, data, argument)
-    data = data.to_memory() if _is_slice_of_file(data) else data
-    with temporary_mudata(model, {model.kinds[kind]: data}, data) as wrapped:
-        yield wrapped
+    if data is model.adata:
+        model.adata_manager.validate()
+        return model.adata_manager
+    if any(part.is_view for part in (data, *data.mod.values())):
+        for key in kinds_in(data, model.kinds).values():  # mudata fails at a cell that is there twice
+            check_names(data.mod[key], f"mdata[{key!r}]")
+        check_cells(data)  # a modality was put into another order, and mudata slices it by the old one
+        data = _in_memory(data)
+    return model.adata_manager.transfer_fields(data)
 
 
-def _is_slice_of_file(data: MuData | AnnData) -> bool:
-    """Whether ``data`` are a slice of data opened with ``backed``, which scvi-tools, as of every slice, would make a copy of."""
-    return data.is_view and data.isbacked
+def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> MultiModalManager:
+    """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
+    return _register(model, {key: mdata.mod[key] for key in (key_of(model, mdata, kind) for kind in kinds)}, mdata)
+
+
+def _register(model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData) -> MultiModalManager:
+    """MuData of ``modalities``, with the batch of each cell if ``source`` has it."""
+    mdata = mudata_of(modalities)
+    copy_batch(model, source, mdata)
+    return model.adata_manager.transfer_fields(mdata)
+
+
+def _whole(data: AnnData) -> AnnData:
+    """``data`` itself, or a copy in memory of a slice."""
+    return data if not data.is_view else data.to_memory() if data.isbacked else data.copy()
 
 
 def _in_memory(data: MuData) -> MuData:
-    """Copy in memory, with the cells in their order."""
+    """Copy of a slice, with the cells in their order."""
     with without_pulling():
-        mdata = mudata_of({key: part.to_memory() for key, part in data.mod.items()}, {})
+        mdata = mudata_of({key: _whole(part) for key, part in data.mod.items()})
         if not mdata.obs_names.equals(data.obs_names):
             mdata = mdata[data.obs_names].copy()
     mdata.obs = data.obs.copy()
     mdata.uns.update({name: value for name, value in data.uns.items() if not str(name).startswith("_scvi")})
     return mdata
-
-
-@contextlib.contextmanager
-def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> Iterator[MuData]:
-    """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
-    keys = [key_of(model, mdata, kind) for kind in kinds]
-    for key in keys:
-        check_names(mdata.mod[key], f"mdata[{key!r}]")
-    with temporary_mudata(model, {key: mdata.mod[key] for key in keys}, mdata) as part:
-        yield part
-
-
-@contextlib.contextmanager
-def temporary_mudata(model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData) -> Iterator[MuData]:
-    """MuData of ``modalities``, with the batch of each cell if ``source`` has it; scvi-tools drops it after the block."""
-    with without_pulling():
-        mdata = mudata_of(modalities, {})
-    copy_batch(model, source, mdata)
-    # scvi-tools logs every registration, and the user did not ask for this one
-    with restoring_managers(model), quiet("scvi"):
-        yield mdata
 
 
 def copy_batch(model: ModelBase, source: MuData | AnnData, target: MuData) -> None:
@@ -219,19 +188,19 @@ def copy_batch(model: ModelBase, source: MuData | AnnData, target: MuData) -> No
         target.obs[key] = obs_column(source, key, "batch_key").reindex(target.obs_names)
 
 
-def embed_modality(model: ModelBase, mdata: MuData, kind: str, batch_size: int | None = None) -> ModalityEmbedding:
-    """Embedding of ``kind``, and which cells of ``mdata`` have it."""
+def embed_modality(
+    model: ModelBase, data: MultiModalManager, kind: str, batch_size: int | None = None
+) -> ModalityEmbedding:
+    """Embedding of ``kind``, and which cells have it."""
+    mdata = data.adata
     has = np.asarray(mdata.obs_names.isin(mdata.mod[key_of(model, mdata, kind)].obs_names))
-    z = model.get_latent_representation(mdata, modality=kind, indices=np.flatnonzero(has), batch_size=batch_size)
-    return ModalityEmbedding(mdata.obs_names, has, z)
+    return ModalityEmbedding(mdata.obs_names, has, model._embed(data, kind, np.flatnonzero(has), batch_size))
 
 
 def kind_of_features(model: ModelBase, adata: AnnData) -> str | None:
-    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any.
-
-    Proteins may have the names of their genes: where two share equally many, ``feature_types`` or fewer features decide.
-    """
+    """Kind of the model's modality that shares most features with ``adata``; `None` if none shares any."""
     names, stated = {kind: model.feature_names(kind) for kind in model.kinds}, kind_of_modality("", adata)
     shared = {kind: int(adata.var_names.isin(known).sum()) for kind, known in names.items()}
+    # proteins may have the names of their genes: what the data say, or fewer features, decides
     kind = max(shared, key=lambda kind: (shared[kind], kind == stated, -len(names[kind])))
     return kind if shared[kind] else None

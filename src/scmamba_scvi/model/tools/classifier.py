@@ -16,7 +16,8 @@ from ..._compat import warn
 from ...errors import ScmambaError
 from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
-from .cells import as_mudata, kind_of, resolve_cells, restricted_to, warn_of_unread
+from ..inputs.manager import MultiModalManager
+from .cells import kind_of, registered, resolve_cells, restricted_to, warn_of_unread
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
 
@@ -68,20 +69,19 @@ class ClassifierMixin(EmbeddingMixin):
         >>> model.predict(soft=True).columns.tolist()
         ['type_1', 'type_2', 'type_3']
         """
-        self._check_trained()
         setup = self._setup_args
         labels_key = setup["labels_key"] if labels_key is None else labels_key
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
         classifiers: dict[str, dict[str, Any]] = {}
-        with as_mudata(self, adata) as mdata:
-            warn_of_unread(self, mdata)
-            labels = _labels(mdata, labels_key, unknown)
-            kinds = list(kinds_in(mdata, self.kinds))
-            for n_kinds in range(len(kinds), 0, -1):
-                for subset in itertools.combinations(kinds, n_kinds):
-                    found = self._fit_classifier(mdata, subset, labels, batch_size)
-                    if found is not None:
-                        classifiers["+".join(subset)] = found.to_dict()
+        mdata = registered(self, adata).adata
+        warn_of_unread(self, mdata)
+        labels = _labels(mdata, labels_key, unknown)
+        kinds = list(kinds_in(mdata, self.kinds))
+        for n_kinds in range(len(kinds), 0, -1):
+            for subset in itertools.combinations(kinds, n_kinds):
+                found = self._fit_classifier(mdata, subset, labels, batch_size)
+                if found is not None:
+                    classifiers["+".join(subset)] = found.to_dict()
         if not classifiers:
             raise ScmambaError(
                 f"Of the modalities {kinds}, none has labelled cells of two labels with at least two cells each."
@@ -111,7 +111,7 @@ class ClassifierMixin(EmbeddingMixin):
         soft
             Probabilities instead of labels.
         threshold
-            Cells whose best label is less probable than this get the label ``"unsure"``. Probabilities are calibrated for
+            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does. Probabilities are calibrated for
             cells like those that had labels: a cell of a type that none of them had may get a label with confidence.
         batch_size
             Cells of a minibatch; changes speed only.
@@ -142,18 +142,13 @@ class ClassifierMixin(EmbeddingMixin):
         classifiers = {
             key: LinearClassifier.from_dict(values) for key, values in self.classifier_["by_modalities"].items()
         }
-        kind = None if modality is None or modality == JOINT else kind_of(self, modality)
-        with as_mudata(self, adata, kind) as mdata:
-            names = mdata.obs_names
-            cells = resolve_cells(indices, names)
-            if kind is None:
-                chosen = self._probabilities(classifiers, mdata, cells, batch_size)
-            else:
-                with restricted_to(self, mdata, [kind]) as part:
-                    chosen = self._probabilities(
-                        classifiers, part, part.obs_names.get_indexer(names[cells]), batch_size
-                    )
-        found = chosen.set_axis(names[cells])
+        kind = None if modality == JOINT else kind_of(self, modality)
+        data = registered(self, adata, kind)
+        names = data.adata.obs_names[resolve_cells(indices, data.adata.obs_names)]
+        if kind is not None:
+            data = restricted_to(self, data.adata, [kind])
+        cells = data.adata.obs_names.get_indexer(names)
+        found = self._probabilities(classifiers, data, cells, batch_size).set_axis(names)
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
             warn(f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.")
@@ -176,22 +171,25 @@ class ClassifierMixin(EmbeddingMixin):
                 f"Fewer than two cells with {' and '.join(subset)} have the labels {absent[:5]}: cells with just these "
                 f"modalities will not be given them."
             )
-        with restricted_to(self, mdata, subset) as part:
-            cells = part.obs_names.get_indexer(known.index)
-            z = self.get_latent_representation(part, indices=cells, batch_size=batch_size)
+        data = restricted_to(self, mdata, subset)
+        z = self._embed(data, None, data.adata.obs_names.get_indexer(known.index), batch_size)
         return fit_linear_classifier(z, known.to_numpy(), settings.seed or 0)
 
     def _probabilities(
-        self, classifiers: Mapping[str, LinearClassifier], mdata: MuData, cells: np.ndarray, batch_size: int | None
+        self,
+        classifiers: Mapping[str, LinearClassifier],
+        data: MultiModalManager,
+        cells: np.ndarray,
+        batch_size: int | None,
     ) -> pd.DataFrame:
-        """Probabilities of ``cells`` (-1: a cell that ``mdata`` lacks), by the classifier for the modalities of each."""
+        """Probabilities of ``cells`` (-1: a cell that the ``data`` lack), by the classifier for the modalities of each."""
         labels = pd.Index(dict.fromkeys(label for one in classifiers.values() for label in one.classes), dtype=object)
         out = np.full((len(cells), len(labels)), np.nan)
-        measured = np.where(cells < 0, "", self._measured_kinds(mdata)[cells])
+        measured = np.where(cells < 0, "", self._measured_kinds(data.adata)[cells])
         asked = np.flatnonzero(measured != "")
         z = np.empty((len(cells), self.config.n_latent), dtype=np.float32)
         if len(asked):
-            z[asked] = self.get_latent_representation(mdata, indices=cells[asked], batch_size=batch_size)
+            z[asked] = self._embed(data, None, cells[asked], batch_size)
         for key in pd.unique(measured[asked]):
             rows = np.flatnonzero(measured == key)
             if key not in classifiers:

@@ -14,12 +14,11 @@ from torch import Tensor
 from ..._arguments import check_count
 from ..._compat import limited_threads, warn
 from ..._keys import BATCH_KEY, present_key, x_key
-from ...errors import ScmambaError
 from .._base import ModelBase
 from ..inputs.manager import MultiModalDataset, MultiModalManager
 from ..inputs.matrices import in_parts
 from ..training.prefetch import sent_to
-from .cells import as_mudata, key_of, kind_of, resolve_cells, warn_of_unread
+from .cells import key_of, kind_of, registered, resolve_cells, warn_of_unread
 
 #: Name of the joint embedding, where others are named after their modality.
 JOINT: Final = "joint"
@@ -76,42 +75,40 @@ class EmbeddingMixin(ModelBase):
         >>> model.get_latent_representation(mdata["rna"], modality="rna").shape
         (300, 64)
         """
-        self._check_trained()
-        if batch_size is not None:
-            check_count("batch_size", batch_size)
-        kind = None if modality is None or modality == JOINT else kind_of(self, modality)
-        with as_mudata(self, adata, kind) as data:
-            if kind is None:
-                warn_of_unread(self, data)
-            else:
-                key_of(self, data, kind)
-            mdata = self._validate_anndata(data)
-            manager = self.get_anndata_manager(mdata, required=True)
-            kinds = [k for k in self.kinds if x_key(k) in manager.data_registry] if kind is None else [kind]
-            cells = resolve_cells(indices, mdata.obs_names)
-            keys = [x_key(k) for k in kinds]
-            corrects = kind is None and self._corrects_batches
-            if corrects and BATCH_KEY in manager.data_registry:
-                keys.append(BATCH_KEY)
-            dataset = manager.create_torch_dataset(data_and_attributes=keys)
-            if corrects:
-                self._warn_of_uncorrected(manager, dataset, cells)
-            self.module.eval()
-            # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
-            minibatches = (dataset[part] for part in in_parts(cells, batch_size or 512))
-            with torch.inference_mode(), limited_threads(), self._as_trained():
-                sent = sent_to(self.module.device, minibatches, ahead=not dataset.on_gpu)
-                parts = [self._embed(minibatch, kinds, kind is None) for minibatch in sent]
-        z = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
+        kind = None if modality == JOINT else kind_of(self, modality)
+        data = registered(self, adata, kind)
+        z = self._embed(data, kind, resolve_cells(indices, data.adata.obs_names), batch_size)
         n_missing = int(np.isnan(z[:, 0]).sum())
         if n_missing:
             what = kind or f"any of {list(self.kinds.values())}"
             warn(f"{n_missing:,} of {len(z):,} cells lack {what}: their embedding is NaN.")
         return z
 
-    def _check_trained(self) -> None:
-        if not self.is_trained_:
-            raise ScmambaError("Train the model first: model.train().")
+    def _embed(
+        self, data: MultiModalManager, kind: str | None, cells: np.ndarray, batch_size: int | None
+    ) -> np.ndarray:
+        """Embedding of ``cells`` in one kind of modality, for `None` the joint one ``(n, z)``; NaN where they lack it."""
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        if kind is None:
+            warn_of_unread(self, data.adata)
+        else:
+            key_of(self, data.adata, kind)
+        kinds = [k for k in self.kinds if x_key(k) in data.data_registry] if kind is None else [kind]
+        keys = [x_key(k) for k in kinds]
+        corrects = kind is None and self._corrects_batches
+        if corrects and BATCH_KEY in data.data_registry:
+            keys.append(BATCH_KEY)
+        dataset = data.create_torch_dataset(data_and_attributes=keys)
+        if corrects:
+            self._warn_of_uncorrected(data, dataset, cells)
+        self.module.eval()
+        # no DataLoader: it would draw from torch's global generator, and has nothing to shuffle or collate here
+        minibatches = (dataset[part] for part in in_parts(cells, batch_size or 512))
+        with torch.inference_mode(), limited_threads(), self._as_trained():
+            sent = sent_to(self.module.device, minibatches, ahead=not dataset.on_gpu)
+            parts = [self._embed_minibatch(minibatch, kinds, kind is None) for minibatch in sent]
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, self.config.n_latent), dtype=np.float32)
 
     def _warn_of_uncorrected(self, manager: MultiModalManager, dataset: MultiModalDataset, cells: np.ndarray) -> None:
         """Say how many of the ``cells`` have a modality in which the offset of their batch is not known."""
@@ -125,7 +122,7 @@ class EmbeddingMixin(ModelBase):
         if n_unknown:
             warn(f"The joint embedding of {n_unknown:,} of {len(cells):,} cells is not corrected for batches: {why}.")
 
-    def _embed(self, batch: Mapping[str, Tensor], kinds: Sequence[str], jointly: bool) -> Tensor:
+    def _embed_minibatch(self, batch: Mapping[str, Tensor], kinds: Sequence[str], jointly: bool) -> Tensor:
         """Embedding of one minibatch, NaN for cells that have none of ``kinds``."""
         counts = {k: batch[x_key(k)] for k in kinds}
         present = {k: batch.get(present_key(k)) for k in kinds}

@@ -18,9 +18,10 @@ from ...errors import MOST_NAMES, ScmambaError, UnknownNameError
 from ...nn.attribution import integrated_gradients
 from ...ops.csr import column_sums
 from ...pp import FeatureLayout
+from ..inputs.kinds import kinds_in
 from ..inputs.matrices import in_parts
 from ..inputs.sampling import sample
-from .cells import as_mudata, key_of, kind_of, measured_kinds
+from .cells import key_of, kind_of, registered
 from .embedding import EmbeddingMixin
 
 #: The mean of fewer cells says more about these cells than about their group.
@@ -101,17 +102,18 @@ class ImportanceMixin(EmbeddingMixin):
         ... )
         >>> best = table.nlargest(3, "importance")[["name", "importance"]]
         """
-        self._check_trained()
         if level not in ("features", "patches"):
             raise UnknownNameError("level", level, ("features", "patches"))
         for name, count in (("max_cells", max_cells), ("n_steps", n_steps), ("batch_size", batch_size)):
             check_count(name, count)
-        kind, seed = self._kind_to_explain(adata, modality), settings.seed or 0
-        with as_mudata(self, adata, kind) as mdata:
-            key_of(self, mdata, kind)
-            matrix = self.get_anndata_manager(self._validate_anndata(mdata), required=True).matrix(kind)
-            column = obs_column(mdata, groupby, "groupby")
-            group_of_cell = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
+        kind, seed = kind_of(self, modality), settings.seed or 0
+        data = registered(self, adata, kind)
+        if kind is None:
+            kinds = kinds_in(data.adata, self.kinds)
+            kind = next(kind for kind in ("atac", *KINDS) if kind in kinds)
+        key_of(self, data.adata, kind)
+        matrix, column = data.matrix(kind), obs_column(data.adata, groupby, "groupby")
+        group_of_cell = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
         group_of_cell[~matrix.present(np.arange(len(group_of_cell)))] = None
         position = self._position(kind)
 
@@ -130,23 +132,13 @@ class ImportanceMixin(EmbeddingMixin):
                 _contributions(position, values_of(cells), direction, n_steps, matrix.n_features)
                 for cells in (inside, outside)
             )
-            tables.append(_by_feature(features, group, mean - mean_outside))
-        table = pd.concat(tables, ignore_index=True)
+            tables.append(features.assign(group=group, importance=(mean - mean_outside)[features.index]))
+        table = pd.concat(tables, ignore_index=True)[["group", "name", "chrom", "start", "end", "importance", "patch"]]
         return table if level == "features" else _by_patch(table, self.layouts[kind])
 
-    def _kind_to_explain(self, adata: object, modality: str | None) -> str:
-        """Kind as named, or the one of these cells that has regions."""
-        if modality is not None:
-            return kind_of(self, modality)
-        kinds = measured_kinds(self, adata) or self.kinds
-        return next(kind for kind in ("atac", *KINDS) if kind in kinds)
-
     def _position(self, kind: str) -> Callable[[Tensor], Tensor]:
-        """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives.
-
-        The embedding is not scaled to length 1: a scaled vector that already points along the direction of its group
-        would gain nothing from one more marker.
-        """
+        """Function from values ``(n, f)`` of one modality to the joint embedding ``(n, z)`` that it alone gives, not scaled."""
+        # a vector of length 1 that already points along the direction of its group would gain nothing from one more marker
         encoder, joint = self.module.eval().encoders[kind], self.module.joint
         if joint is None:
             return encoder
@@ -216,14 +208,6 @@ def _features(model: ImportanceMixin, kind: str) -> pd.DataFrame:
         "patch": layout.patch_of,
     }  # fmt: skip
     return pd.DataFrame(columns).iloc[np.argsort(layout.slots, kind="stable")]
-
-
-def _by_feature(features: pd.DataFrame, group: str, importance: np.ndarray) -> pd.DataFrame:
-    """Table of one group, features in the order of the genome."""
-    table = features.copy()
-    table.insert(0, "group", group)
-    table.insert(table.columns.get_loc("patch"), "importance", importance[features.index])
-    return table
 
 
 def _by_patch(table: pd.DataFrame, layout: FeatureLayout) -> pd.DataFrame:

@@ -20,15 +20,16 @@ from ..fitting.calibration import match_temperature
 from ..fitting.initialization import check_logarithms
 from ..inputs.arguments import feature_positions
 from ..inputs.kinds import kinds_in
+from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import ModalityMatrix, in_parts
 from .cells import (
     ModalityEmbedding,
-    as_mudata,
     check_reference,
     embed_modality,
-    measured_kinds,
-    named_or_only_kind,
+    kind_of,
+    only_kind,
     other_kind,
+    registered,
     warn_of_unread,
 )
 from .embedding import EmbeddingMixin
@@ -107,7 +108,8 @@ class ImputationMixin(EmbeddingMixin):
         >>> peaks.shape
         (5, 4)
         """
-        kind = self._kind_to_impute(adata, reference, modality)
+        data = self._data_to_impute(adata, reference, modality)
+        kind = data[-1]
         known = self.feature_names(kind)
         if features is None:
             if kind != "protein":
@@ -120,7 +122,7 @@ class ImputationMixin(EmbeddingMixin):
             columns = np.arange(len(known))
         else:
             columns = feature_positions(known, features, f"feature of {kind}", "features")
-        return self._imputer(adata, kind, k, reference, values, batch_size)(columns)
+        return self._imputer(*data, k, values, batch_size)(columns)
 
     def impute_blocks(
         self,
@@ -162,23 +164,29 @@ class ImputationMixin(EmbeddingMixin):
         >>> [part.shape for part in blocks]
         [(5, 600), (5, 400)]
         """
-        kind = self._kind_to_impute(adata, reference, modality)
         check_count("block_size", block_size)
-        impute = self._imputer(adata, kind, k, reference, values, batch_size)
-        return (impute(columns) for columns in in_parts(np.arange(len(self.feature_names(kind))), block_size))
+        data = self._data_to_impute(adata, reference, modality)
+        impute = self._imputer(*data, k, values, batch_size)
+        return (impute(columns) for columns in in_parts(np.arange(len(self.feature_names(data[-1]))), block_size))
 
-    def _kind_to_impute(self, adata: object, reference: object, modality: str | None) -> str:
-        """Kind as named, as the reference is, or the one that the cells lack."""
-        is_said = modality is not None or reference is not None
-        found = named_or_only_kind(self, modality, reference, "modality", "reference") if is_said else None
-        return found or other_kind(self, measured_kinds(self, adata), "modality")
+    def _data_to_impute(
+        self, adata: MuData | AnnData | None, reference: MuData | AnnData | None, modality: str | None
+    ) -> tuple[MultiModalManager, MultiModalManager, str]:
+        """Cells to impute for, measured ones, and the kind: as named, as the reference is, or what the cells lack."""
+        kind = kind_of(self, modality)
+        data, measured = registered(self, adata), registered(self, reference, kind, "reference")
+        if reference is not None:
+            kind = kind or only_kind(self, measured)
+        kind = kind or other_kind(self, kinds_in(data.adata, self.kinds), "modality")
+        check_reference(self, measured, kind)
+        return data, measured, kind
 
     def _imputer(
         self,
-        adata: MuData | AnnData | None,
+        data: MultiModalManager,
+        measured: MultiModalManager,
         kind: str,
         k: int,
-        reference: MuData | AnnData | None,
         values: str | None,
         batch_size: int | None,
     ) -> Callable[[np.ndarray], AnnData]:
@@ -187,17 +195,12 @@ class ImputationMixin(EmbeddingMixin):
             values = "raw" if self.config.of_kind("values", kind) == "raw" else DEFAULT_VALUES[kind]
         if values not in CHOICES:
             raise UnknownNameError("values", values, CHOICES)
-        check_reference(self, reference, kind)
-        with as_mudata(self, adata) as mdata:
-            queries, temperature = self._embed_others(mdata, kind, batch_size)
-            obs = mdata.obs[[]].copy()
-        with as_mudata(self, reference, kind, "reference") as mdata:
-            references = embed_modality(self, mdata, kind, batch_size)
-            manager = self.get_anndata_manager(mdata, required=True)
-            matrix, known_counts = manager.matrix(kind), manager.requires_counts
-            var = mdata.mod[self.kinds[kind]].var.loc[self.feature_names(kind)]
+        queries, temperature = self._embed_others(data, kind, batch_size)
+        obs = data.adata.obs[[]].copy()
+        references = embed_modality(self, measured, kind, batch_size)
+        matrix, var = measured.matrix(kind), measured.modality(kind).var.loc[self.feature_names(kind)]
         weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
-        if not known_counts:
+        if not measured.requires_counts:
             check_logarithms(
                 matrix, used, kind, values, "average those of the reference as they are, pass values='raw'"
             )
@@ -217,8 +220,11 @@ class ImputationMixin(EmbeddingMixin):
 
         return impute
 
-    def _embed_others(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[ModalityEmbedding, float]:
+    def _embed_others(
+        self, data: MultiModalManager, kind: str, batch_size: int | None
+    ) -> tuple[ModalityEmbedding, float]:
         """Mean of each cell's embeddings of all modalities but ``kind``, of length 1; the temperature to match with."""
+        mdata = data.adata
         warn_of_unread(self, mdata, but=[kind])
         others = [other for other in kinds_in(mdata, self.kinds) if other != kind]
         if not others:
@@ -227,7 +233,7 @@ class ImputationMixin(EmbeddingMixin):
             )
         total, has = np.zeros((mdata.n_obs, self.config.n_latent), dtype=np.float32), np.zeros(mdata.n_obs, dtype=bool)
         for other in others:
-            found = embed_modality(self, mdata, other, batch_size)
+            found = embed_modality(self, data, other, batch_size)
             total[found.has] += found.z
             has |= found.has
         if not has.all():
@@ -264,12 +270,9 @@ def _weights(
 def _read(
     matrix: ModalityMatrix, cells: np.ndarray, columns: np.ndarray, transform: Callable[[Tensor], Tensor]
 ) -> tuple[sparse.csr_matrix | np.ndarray, tuple[float, ...]]:
-    """Values ``(u, f)`` of some features, and sums of all features as they are stored, which tell whether these were changed.
-
-    1,024 cells at a time are in memory with all their features.
-    """
+    """Values ``(u, f)`` of some features, and sums of all features as they are stored, which tell whether these were changed."""
     parts, sums = [], []
-    for part in np.array_split(cells, len(cells) // 1024 + 1):  # one part at least
+    for part in np.array_split(cells, len(cells) // 1024 + 1):  # one part at least; in memory with all features
         x = matrix.read(part)
         sums.append(float(stored(x).numpy().sum(dtype=np.float64)))
         x = transform(x)

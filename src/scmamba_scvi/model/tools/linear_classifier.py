@@ -12,7 +12,6 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from ..._compat import explained
 from ...errors import ScmambaError
 
 #: Inverse strength of the penalty, on embeddings of mean variance 1: among 0.003 to 10 the best, or near it, on every set.
@@ -46,11 +45,10 @@ class LinearClassifier:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LinearClassifier:
-        """What `to_dict` described, which may come from a file of somebody else; a `ScmambaError` where it does not fit."""
-        with explained("The classifier of this model cannot be read"):
-            classes = np.asarray(values["classes"], dtype=object)
-            weight, bias = (np.asarray(values[name], dtype=np.float64) for name in ("weight", "bias"))
-            found = cls(classes, weight, bias, float(values["temperature"]))
+        """What `to_dict` described, which may come from a file of somebody else; a `ValueError` where it does not fit."""
+        classes = np.asarray(values["classes"], dtype=object)
+        weight, bias = (np.asarray(values[name], dtype=np.float64) for name in ("weight", "bias"))
+        found = cls(classes, weight, bias, float(values["temperature"]))
         fits = weight.ndim == 2 and weight.shape[1:] == bias.shape == classes.shape and found.temperature > 0
         if not fits or not np.isfinite(weight).all() or not np.isfinite(bias).all():
             raise ScmambaError(

@@ -16,8 +16,9 @@ from ...ops.csr import transposed_product
 from ...pp import value_transform
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
 from ..inputs.arguments import feature_positions
+from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import in_parts
-from .cells import as_mudata, embed_modality, key_of, refuse_anndata
+from .cells import embed_modality, key_of, registered
 from .embedding import EmbeddingMixin
 
 #: Peaks are compared with others that about as many cells have: at most so many classes, of at least so many peaks each.
@@ -108,17 +109,15 @@ class LinksMixin(EmbeddingMixin):
         >>> links.columns[:4].tolist()
         ['gene', 'peak', 'chrom', 'distance']
         """
-        self._check_trained()
         check_count("max_distance", max_distance, 0)
-        refuse_anndata(adata)
         lacking = [kind for kind in ("rna", "atac") if kind not in self.kinds]
         if lacking:
             raise ScmambaError(f"Links are between genes and peaks; the model has {list(self.kinds)}, no {lacking[0]}.")
-        with as_mudata(self, adata) as mdata:
-            genes_at, peaks_at = (self._coordinates_for_links(mdata, kind) for kind in ("rna", "atac"))
-            asked = self._genes_to_link(genes, genes_at)
-            gene_vectors, _ = self._feature_vectors(mdata, "rna", batch_size)
-            peak_vectors, n_cells = self._feature_vectors(mdata, "atac", batch_size)
+        data = registered(self, adata)
+        genes_at, peaks_at = (self._coordinates_for_links(data.adata, kind) for kind in ("rna", "atac"))
+        asked = self._genes_to_link(genes, genes_at)
+        gene_vectors, _ = self._feature_vectors(data, "rna", batch_size)
+        peak_vectors, n_cells = self._feature_vectors(data, "atac", batch_size)
         if not genes_at.strand.any():
             warn(
                 "No strand of a gene is known, so each is taken to be transcribed from its start, which is its end for about "
@@ -176,14 +175,13 @@ class LinksMixin(EmbeddingMixin):
         return at
 
     @torch.no_grad()
-    def _feature_vectors(self, mdata: MuData, kind: str, batch_size: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``.
-
-        The vector is the covariance of the feature's values with the embedding, scaled to length 1, which also takes out
-        the number of cells. A feature without a covariance (in no cell, or the same in all) has a vector of zeros.
-        """
-        embedded = embed_modality(self, mdata, kind, batch_size)
-        matrix = self.get_anndata_manager(mdata, required=True).matrix(kind)
+    def _feature_vectors(
+        self, data: MultiModalManager, kind: str, batch_size: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``."""
+        # the covariance of its values with the embedding, scaled to length 1, which also takes out the number of cells; zeros
+        # of a feature without one, in no cell or the same in all
+        embedded, matrix = embed_modality(self, data, kind, batch_size), data.matrix(kind)
         device, cells = self.module.device, np.flatnonzero(embedded.has)
         z = torch.from_numpy(embedded.z - embedded.z.mean(0, dtype=np.float64)).float().to(device)
         total = torch.zeros(matrix.n_features, z.shape[1], device=device)
@@ -236,11 +234,8 @@ def _pairs(
 
 
 def _classes(n_cells: np.ndarray) -> np.ndarray:
-    """Class of each peak ``(f,)`` by how many cells have it; -1 for peaks that none has.
-
-    Classes are of about equal size. Peaks that equally many cells have are in one class, so that the order of the peaks
-    changes nothing.
-    """
+    """Class of each peak ``(f,)`` by how many cells have it, of about equal size; -1 for peaks that none has."""
+    # peaks that equally many cells have are in one class, so that the order of the peaks changes nothing
     seen = n_cells > 0
     n = int(np.clip(seen.sum() // PEAKS_OF_A_CLASS, 1, N_CLASSES))
     edges = np.quantile(n_cells[seen], np.arange(1, n) / n) if seen.any() else []

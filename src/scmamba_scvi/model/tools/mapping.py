@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-import torch
 from anndata import AnnData
 from mudata import MuData
 
@@ -51,7 +50,8 @@ class MappingMixin(FittingMixin):
         genome
             Build of the coordinates. `None`: what the data say, if they do.
         min_coverage
-            Least fraction of the model's features that each modality must have.
+            Least fraction of the model's features that each modality must have. Below half, names or builds that differ are
+            likelier than features that were not measured.
 
         Returns
         -------
@@ -135,8 +135,7 @@ class MappingMixin(FittingMixin):
         registry = _registry_of_training(reference)
         with quiet("scvi"):
             cls.setup_mudata(mdata, source_registry=registry, extend_categories=True, **reference._setup_args)
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: others must not see the draw
-            model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, config=reference.config)
+        model = cls(mdata, preset=reference.preset_, layouts=reference.layouts, config=reference.config)
         _take_over(model, reference)
         model.is_query_ = not unfrozen
         model.module.to(device_of(accelerator, device)).eval()

@@ -15,11 +15,12 @@ from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature
 from .cells import (
     ModalityEmbedding,
-    as_mudata,
     check_reference,
     embed_modality,
-    named_or_only_kind,
+    kind_of,
+    only_kind,
     other_kind,
+    registered,
     warn_of_unread,
 )
 from .embedding import EmbeddingMixin
@@ -130,7 +131,7 @@ class MatchingMixin(EmbeddingMixin):
             modalities the other one; if both are open, the earlier of RNA, accessibility, protein is the query. Of a model of three,
             name them.
         k
-            References per query cell.
+            References per query cell; 10, as in the recall that training reports.
         one_to_one
             Also give each query cell one reference that no other query cell gets, ``CellMatches.assignment``: the
             assignment with the largest sum of cosines [Crouse16]_. With more queries than references, some queries get
@@ -164,22 +165,30 @@ class MatchingMixin(EmbeddingMixin):
         >>> found.to_frame().columns.tolist()
         ['query', 'rank', 'reference', 'score', 'confidence']
         """
-        query_kind, reference_kind = self._kinds_to_match(adata, reference, query_modality, reference_modality)
-        check_reference(self, reference, reference_kind)
+        query_kind = kind_of(self, query_modality, "query_modality")
+        reference_kind = kind_of(self, reference_modality, "reference_modality")
+        data = registered(self, adata, query_kind)
+        searched = data if reference is adata else registered(self, reference, reference_kind, "reference")
+        query_kind, reference_kind = query_kind or only_kind(self, data), reference_kind or only_kind(self, searched)
+        if query_kind is None and reference_kind is None and len(self.kinds) > 2:
+            raise ScmambaError(
+                f"Which modalities? Name two of {[*self.kinds]}: match_cells(query_modality=..., reference_modality=...)."
+            )
+        reference_kind = reference_kind or other_kind(self, [query_kind], "reference_modality")
+        query_kind = query_kind or other_kind(self, [reference_kind], "query_modality")
+        check_reference(self, searched, reference_kind)
         if query_kind == reference_kind:
             if len(self.kinds) == 2:
-                check_reference(self, reference, other_kind(self, [query_kind], "reference_modality"))
+                check_reference(self, searched, other_kind(self, [query_kind], "reference_modality"))
             raise ScmambaError(
                 f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
             )
-        with as_mudata(self, adata, query_kind) as mdata:
-            if query_modality is None:
-                warn_of_unread(self, mdata)
-            queries = embed_modality(self, mdata, query_kind, batch_size)
-        with as_mudata(self, reference, reference_kind, "reference") as mdata:
-            if reference_modality is None:
-                warn_of_unread(self, mdata)
-            references = embed_modality(self, mdata, reference_kind, batch_size)
+        if query_modality is None:
+            warn_of_unread(self, data.adata)
+        queries = embed_modality(self, data, query_kind, batch_size)
+        if reference_modality is None:
+            warn_of_unread(self, searched.adata)
+        references = embed_modality(self, searched, reference_kind, batch_size)
         check_k(k, references, reference_kind)
         temperature, calibrated = match_temperature(self, query_kind, reference_kind)
         if not calibrated:
@@ -204,19 +213,6 @@ class MatchingMixin(EmbeddingMixin):
             None if assignment is None else of_all(position[assignment], -1),
         )  # fmt: skip
 
-    def _kinds_to_match(
-        self, adata: object, reference: object, query_modality: str | None, reference_modality: str | None
-    ) -> tuple[str, str]:
-        """Kinds of the queries and of the references: as named, the only one of the data, or the other one of two."""
-        query = named_or_only_kind(self, query_modality, adata, "query_modality", "adata")
-        of_reference = named_or_only_kind(self, reference_modality, reference, "reference_modality", "reference")
-        if query is None and of_reference is None and len(self.kinds) > 2:
-            raise ScmambaError(
-                f"Which modalities? Name two of {[*self.kinds]}: match_cells(query_modality=..., reference_modality=...)."
-            )
-        of_reference = of_reference or other_kind(self, [query] if query else [], "reference_modality")
-        return query or other_kind(self, [of_reference], "query_modality"), of_reference
-
 
 def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:
     """At most as many neighbours as there are references."""
@@ -228,10 +224,7 @@ def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:
 
 
 def assign(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Position of the reference given to each query, ``(n,)`` int64, -1 where none is left; none is given twice.
-
-    The sum of the cosines of the pairs is the largest possible.
-    """
+    """Reference of each query, none twice, with the largest sum of cosines: ``(n,)`` int64, -1 where none is left."""
     if len(queries) * len(references) > MAX_PAIRS:
         raise ScmambaError(
             f"one_to_one=True compares all cells at once, at most {MAX_PAIRS:,} pairs, and {len(queries):,} times "

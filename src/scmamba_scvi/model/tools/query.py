@@ -98,11 +98,8 @@ def _mapped(
 
 
 def _with_overlaps(model: ModelBase, by_name: np.ndarray, source: AnnData, key: str, build: str | None) -> np.ndarray:
-    """Position in the model of each peak of ``source``: that of its name, else of the peak it overlaps most, else -1.
-
-    Features whose type is another, such as genes, which have intervals too, are found by name alone. Intervals that hardly
-    overlap those of the model are refused; the error says which builds both may be on.
-    """
+    """Position in the model of each peak of ``source``: that of its name, else of the peak it overlaps most, else -1."""
+    # other features, such as genes, have intervals too, and are found by name alone
     may_be_peaks = np.array([stated in ("atac", None) for stated in stated_kinds(source)])
     query, reference = _only(parse_coordinates(source.var), may_be_peaks), model.coordinates("atac")
     if (by_name >= 0).all() or not query.placed.any() or not reference.placed.any():
@@ -188,8 +185,7 @@ def _query_as_mudata(model: ModelBase, data: MuData | AnnData) -> MuData:
             f"model. If they are of another naming or peaks on other intervals, say what they are: "
             f"mudata.MuData({{'atac': adata}})."
         )
-    with without_pulling():
-        return mudata_of({model.kinds[kind]: data}, {})
+    return mudata_of({model.kinds[kind]: data})
 
 
 def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
@@ -213,7 +209,7 @@ def _kinds_of(model: ModelBase, mdata: MuData) -> dict[str, str]:
 def _assembled(model: ModelBase, source: MuData, mods: Mapping, reports: Mapping, build: str | None) -> MuData:
     """MuData of ``mods`` with cells and columns of ``source``, and a batch if the model needs one."""
     with without_pulling():
-        mdata = mudata_of(mods, {})
+        mdata = mudata_of(mods)
         has_any = source.obs_names.isin(mdata.obs_names)
         order = source.obs_names[has_any]
         if len(order) < mdata.n_obs:

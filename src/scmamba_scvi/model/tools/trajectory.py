@@ -1,6 +1,5 @@
 """Order of cells along a process, in the joint embedding and in that of each modality."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,8 @@ from ...errors import ScmambaError, UnknownNameError
 from ...metrics import diffusion_pseudotime
 from ...metrics.distances import medoid
 from ..inputs.kinds import kinds_in
-from .cells import as_mudata, kind_of
+from ..inputs.manager import MultiModalManager
+from .cells import kind_of, registered
 from .embedding import JOINT, EmbeddingMixin
 
 
@@ -69,11 +69,10 @@ class TrajectoryMixin(EmbeddingMixin):
         >>> time.columns.tolist()
         ['joint', 'rna', 'atac']
         """
-        with as_mudata(self, adata) as mdata:
-            found = self._embeddings_of(mdata, embeddings, batch_size)
-            names = mdata.obs_names
-            root_cell = _root(mdata, root, groupby, found)
-        out = pd.DataFrame(np.nan, index=names, columns=list(found))
+        data = registered(self, adata)
+        found = self._embeddings_of(data, embeddings, batch_size)
+        root_cell = _root(data.adata, root, groupby, found)
+        out = pd.DataFrame(np.nan, index=data.adata.obs_names, columns=list(found))
         for name, z in found.items():
             has = np.isfinite(z).all(axis=1)
             time = diffusion_pseudotime(z[has], int(has[:root_cell].sum()), n_neighbors=n_neighbors)
@@ -86,19 +85,15 @@ class TrajectoryMixin(EmbeddingMixin):
         return out
 
     def _embeddings_of(
-        self, mdata: MuData, embeddings: Sequence[str] | None, batch_size: int | None
+        self, data: MultiModalManager, embeddings: Sequence[str] | None, batch_size: int | None
     ) -> dict[str, np.ndarray]:
         """Embeddings ``(n, z)`` by ``"joint"`` or kind, in the order asked for; cells without a modality are NaN."""
         if embeddings is None:
-            embeddings = [JOINT, *kinds_in(mdata, self.kinds)]
+            embeddings = [JOINT, *kinds_in(data.adata, self.kinds)]
         found = {}
         for name in [embeddings] if isinstance(embeddings, str) else embeddings:
             kind = None if name == JOINT else kind_of(self, name, "embedding")
-            with warnings.catch_warnings():
-                # the result shows which cells lack a modality
-                warnings.filterwarnings("ignore", message=".*their embedding is NaN", category=UserWarning)
-                z = self.get_latent_representation(mdata, modality=kind, batch_size=batch_size)
-            found[JOINT if kind is None else kind] = z
+            found[kind or JOINT] = self._embed(data, kind, np.arange(data.adata.n_obs), batch_size)
         if not found:
             raise ScmambaError("embeddings is empty: name 'joint' or a modality.")
         return found

@@ -10,7 +10,7 @@ from typing import Any, Final
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging, WeightAveraging
 from scvi.train import Trainer
 from torch.utils.data import DataLoader
 
@@ -54,12 +54,6 @@ REFUSED: Final = {
     "enable_checkpointing": NO_CHECKPOINTS,
     "use_distributed_sampler": "every process takes its part of each minibatch by itself.",
 }
-#: Callbacks that put averages of the weights in their place; older releases of Lightning have only the first.
-AVERAGES: Final = tuple(
-    getattr(pl.callbacks, name)
-    for name in ("StochasticWeightAveraging", "WeightAveraging")
-    if hasattr(pl.callbacks, name)
-)
 
 
 def names_of(function: Callable) -> list[str]:
@@ -164,7 +158,7 @@ def check_callbacks(callbacks: Any) -> None:
             )
         if isinstance(callback, Checkpoint):
             raise ScmambaError(f"Leave {type(callback).__name__} out: {NO_CHECKPOINTS}")
-        if isinstance(callback, AVERAGES):
+        if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
             raise ScmambaError(
                 f"Leave {type(callback).__name__} out: the weights with the best score are kept, and its averages are not "
                 f"scored."
@@ -187,11 +181,9 @@ def check_place(name: str, known: Iterable[str]) -> None:
 
 
 def parts_of_cells(parts: Sequence[Sequence[int] | None], n_cells: int) -> list[np.ndarray]:
-    """Positions of the cells to train on, held out and left over, as ``external_indexing`` has them: every cell once.
-
-    As in scvi-tools, parts at the end may be missing, and `None` is an empty one.
-    """
+    """Positions of the cells to train on, held out and left over, as ``external_indexing`` has them: every cell once."""
     try:
+        # as in scvi-tools, parts at the end may be missing, and None is an empty one
         arrays = [np.asarray([] if part is None else part, dtype=np.float64) for part in parts]
         arrays += [np.empty(0)] * (3 - len(arrays))
         whole = np.concatenate(arrays)
@@ -243,10 +235,7 @@ def check_batches(model: ModelBase) -> None:
 
 
 def choose_precision(precision: str | int | None, device: torch.device, strategy: object = None) -> str:
-    """Lightning's name of the precision asked for; by default bfloat16 where ``device`` computes in it, else float32.
-
-    To ask a GPU begins to use it, after which no process can be forked.
-    """
+    """Lightning's name of the precision asked for; by default bfloat16 where ``device`` computes in it, else float32."""
     if precision is not None:
         return PRECISIONS[str(precision)]
     on_gpu = device.type == "cuda"

@@ -53,7 +53,9 @@ def distributed_trainer(world_size: int, given: Mapping[str, Any]) -> Iterator[t
     """
     strategy = given.get("strategy", "auto")
     if world_size == 1:
-        yield {"strategy": _of_one_device(strategy)}, None
+        # there is nobody to share the work of a minibatch with, and no group of processes to leave behind
+        is_ddp = isinstance(strategy, DDPStrategy) or str(strategy).startswith("ddp")
+        yield {"strategy": "auto" if is_ddp else copy.deepcopy(strategy)}, None
         return
     with warnings.catch_warnings(), TemporaryDirectory() as folder:
         warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
@@ -62,12 +64,6 @@ def distributed_trainer(world_size: int, given: Mapping[str, Any]) -> Iterator[t
             "use_distributed_sampler": False,  # our own sampler divides the cells among processes
         }  # fmt: skip
         yield trainer, Path(folder) / "best.json"
-
-
-def _of_one_device(strategy: str | Strategy) -> str | Strategy:
-    """A fresh strategy; there is nobody to share the work of a minibatch with, and no group of processes to leave behind."""
-    is_ddp = isinstance(strategy, DDPStrategy) or (isinstance(strategy, str) and strategy.startswith("ddp"))
-    return "auto" if is_ddp else copy.deepcopy(strategy)
 
 
 def _ddp(strategy: str | Strategy) -> DDPStrategy:

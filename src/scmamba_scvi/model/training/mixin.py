@@ -17,14 +17,7 @@ from ...config import TrainConfig, check_option_names
 from ...errors import ScmambaError
 from ..fitting.mixin import FittingMixin
 from ..inputs.sampling import modalities_of
-from .arguments import (
-    check_batches,
-    check_modalities,
-    check_training,
-    choose_precision,
-    names_of,
-    parts_of_cells,
-)
+from .arguments import check_batches, check_modalities, check_training, choose_precision, names_of, parts_of_cells
 from .callbacks import KeepWeights, StopOnInterrupt
 from .distributed import count_devices, distributed_trainer, is_first_process
 from .history import StageRunner, n_before
@@ -157,8 +150,7 @@ class ContrastiveTrainingMixin(FittingMixin):
         check_option_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
         ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
-        with explained("accelerator or devices cannot be used"):
-            world_size = count_devices(accelerator, devices, **ranks)
+        world_size = count_devices(accelerator, devices, **ranks)
         self._check_can_train(checkpoint_dir, resume, world_size)
         begun = None if checkpoint_dir is None else checkpoint_to_resume(Path(checkpoint_dir), resume)
         split = {

@@ -23,25 +23,14 @@ class ContrastivePlan(TrainingPlan):
     activations in memory together; `None`: the minibatch as the loader gives it.
     """
 
-    def __init__(self, module, *, config: TrainConfig, micro_batch_size: int | None = None, **kwargs) -> None:
-        super().__init__(module, lr=config.lr, weight_decay=config.weight_decay, n_epochs_kl_warmup=None, **kwargs)
+    def __init__(self, module, *, config: TrainConfig, micro_batch_size: int | None = None) -> None:
+        super().__init__(module)
         self.train_config = config
         self.micro_batch_size = micro_batch_size
         self._cells = torch.empty(0, dtype=torch.int64)  # positions in obs of the current minibatch
         # values of the steps of this epoch: Lightning's means cost a GPU many launches a step
         self._steps: dict[str, list[torch.Tensor]] = {}
         self._held_out: list[HeldOut] = []
-
-    # the base class would set up metrics of an ELBO, and pass arguments of a variational module
-    def initialize_train_metrics(self) -> None:
-        """No running metrics: every value is logged as it comes."""
-
-    def initialize_val_metrics(self) -> None:
-        """No running metrics: every value is logged as it comes."""
-
-    def forward(self, *args, **kwargs):
-        """Run the module."""
-        return self.module(*args, **kwargs)
 
     def on_fit_start(self) -> None:
         """Compile the kernels of a step side by side, before the first minibatch would do so one after the other."""
@@ -78,8 +67,8 @@ class ContrastivePlan(TrainingPlan):
     def training_step(self, batch, batch_idx):
         """Loss of one minibatch, of all processes together."""
         self._cells = batch[CELLS_KEY]
-        gather = self.trainer.world_size > 1
-        outputs, _, output = self.forward(batch, micro_batch_size=self.micro_batch_size, gather=gather)
+        options = {"micro_batch_size": self.micro_batch_size, "gather": self.trainer.world_size > 1}
+        outputs, _, output = self.forward(batch, inference_kwargs=options)
         if not torch.isfinite(output.loss):
             raise loss_error(self.module, outputs["z"], self._cell_names(), self.current_epoch, batch_idx)
         found = {f"{name}_train": value for name, value in output.extra_metrics.items()}

@@ -58,6 +58,23 @@ def sent_to(
     yield from prefetched(read_ahead(pinned), send, receive)
 
 
+class LoaderOnDevice:
+    """A loader whose minibatches are sent to the ``device``, ahead of their use or not; ``begin`` is called for each epoch."""
+
+    def __init__(
+        self, loader: Loader, device: torch.device, *, ahead: bool, begin: Callable[[], object] = lambda: None
+    ) -> None:
+        self._loader, self._device, self._ahead, self._begin = loader, device, ahead, begin
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
+        # not before the first minibatch is asked for: only then does a resumed training know its epoch
+        self._begin()
+        yield from sent_to(self._device, self._loader, ahead=self._ahead)
+
+
 def read_ahead(items: Iterable) -> Iterator:
     """The items, each made by another thread while the one before is used."""
     iterator, end = iter(items), object()

@@ -1,21 +1,20 @@
 """Which cells are trained on and which are held out, and the loaders of their minibatches."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 import torch
 from scvi import settings
 from scvi.dataloaders import DataSplitter
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, Subset
 
 from ..._keys import BATCH_KEY, LABELS_KEY
 from ...errors import ScmambaError
 from ..inputs.manager import MultiModalManager
 from ..inputs.sampling import is_paired, modalities_of
-from .prefetch import Loader
-from .samplers import LoaderOnDevice, PartOfMinibatch
+from .prefetch import Loader, LoaderOnDevice
 from .streaming import FRACTION_OF_BUFFER, StreamedLoader
 
 #: Options of a `DataLoader` that are for its worker processes.
@@ -27,6 +26,20 @@ OF_WORKERS: Final = (
 def loader_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a `DataLoader`: those given, else scvi-tools' settings."""
     return {"num_workers": settings.dl_num_workers, "persistent_workers": settings.dl_persistent_workers, **given}
+
+
+class PartOfMinibatch(Sampler[list[int]]):
+    """One process's part of every minibatch, if all draw the same ``minibatches``: equally many steps, no cell read by two."""
+
+    def __init__(self, minibatches: BatchSampler, rank: int, world_size: int) -> None:
+        self._minibatches, self._rank, self._world_size = minibatches, rank, world_size
+
+    def __len__(self) -> int:
+        return len(self._minibatches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for cells in self._minibatches:
+            yield np.array_split(np.asarray(cells), self._world_size)[self._rank].tolist()
 
 
 class PairedSplitter(DataSplitter):
