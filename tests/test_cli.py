@@ -727,6 +727,16 @@ def test_version_and_help():
     assert all(name in run("--help").output for name in cli.COMMANDS)
 
 
+def test_help_in_eighty_columns_cuts_nothing_off(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = typer.main.get_command(cli.app).commands
+    assert not any(line.endswith("...") for line in run("--help").output.splitlines()[1:])
+    for name, command in commands.items():
+        lines = run(name, "--help").output.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert all(any(option in line for line in lines) for p in command.params for option in p.opts if option[0] == "-")
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_h_is_help_and_o_is_out(name):
     assert run(name, "-h").output == run(name, "--help").output
