@@ -67,10 +67,12 @@ def integrated(simulated, input_bytes, tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(["--report", "o.h5mu"], "--out and --report both name o.h5mu", id="report"),
+        pytest.param(
+            ["--report", "r.html", "--model-dir", "r.html"], "--report and --model-dir both name", id="report"
+        ),
         pytest.param(["--model-dir", "o.h5mu"], "--out and --model-dir both name o.h5mu", id="model"),
         pytest.param(["--figure-dir", "o.h5mu"], "--figure-dir is to lie in o.h5mu, which --out makes a file", id="in"),
-        pytest.param(["--report", "in.zarr"], "--report is the input file, in.zarr", id="input"),
+        pytest.param(["--model-dir", "in.zarr"], "--model-dir is the input file, in.zarr", id="input"),
         pytest.param(["--report", "in.zarr/r.html"], "--report, in.zarr/r.html, lies in the input", id="in input"),
     ],
 )
@@ -80,6 +82,15 @@ def test_two_outputs_of_one_name_are_refused(tmp_path, monkeypatch, arguments, s
     result = run("integrate", "in.zarr", "--out", "o.h5mu", *arguments)
     assert result.exit_code == 2 and says in " ".join(result.stderr.split())
     assert [path.name for path in tmp_path.rglob("*")] == ["in.zarr"]
+
+
+def test_a_report_never_replaces_a_file_of_another_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.zarr").mkdir()
+    (tmp_path / "thesis.docx").write_text("years of work")
+    result = run("integrate", "in.zarr", "--out", "o.h5mu", "--report", "thesis.docx", "--overwrite")
+    assert result.exit_code == 2 and "--report must end in .html, got 'thesis.docx'" in result.stderr
+    assert (tmp_path / "thesis.docx").read_text() == "years of work"
 
 
 def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
@@ -734,7 +745,9 @@ def test_help_in_eighty_columns_cuts_nothing_off(monkeypatch):
     for name, command in commands.items():
         lines = run(name, "--help").output.splitlines()
         assert max(map(len, lines)) <= 80
-        assert all(any(option in line for line in lines) for p in command.params for option in p.opts if option[0] == "-")
+        assert all(
+            any(option in line for line in lines) for p in command.params for option in p.opts if option[0] == "-"
+        )
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -178,6 +178,8 @@ def integrate(
     with reporting():
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
+        if report is not None and report.suffix != ".html":
+            raise ScmambaError(f"--report must end in .html, got {report.name!r}.")
         model_dir = model_dir or out_file.with_name(f"{out_file.stem}_model")
         figure_dir = figure_dir or out_file.with_name(f"{out_file.stem}_figures")
         modalities = parse_pairs("--modality", modality, "KIND=KEY", "rna=gex")
