@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 import torch
 import typer
+from rich.console import Console
 from tenx import write_10x, write_10x_folder
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
 from scmamba_scvi.cli._arguments import in_options
-from scmamba_scvi.cli._console import reporting
+from scmamba_scvi.cli._console import reporting, say
 from scmamba_scvi.data import convert_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import evaluate_integration, mixing_by_type
@@ -698,6 +699,17 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
     assert "Interrupted" in rest and "Traceback" not in rest
     assert f"the best weights so far are in {tmp_path / 'out_model'}, nothing else was written." in rest
     assert (tmp_path / "out_model").is_dir() and not (tmp_path / "out.h5mu").exists()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "lines"), [(True, ["one two", "three", "four five"]), (False, ["one two three four five"])]
+)
+def test_a_terminal_gets_whole_words_and_a_pipe_whole_lines(terminal, lines):
+    console = Console(file=io.StringIO(), width=9, force_terminal=terminal)
+    say("one two three four five", console=console)
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == lines
+    say("one two three four five", "Error: ", console)  # a command in it can be copied
+    assert console.file.getvalue().splitlines()[-1] == "Error: one two three four five"
 
 
 # -- demo, doctor, version and help -------------------------------

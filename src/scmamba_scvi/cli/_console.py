@@ -46,9 +46,12 @@ def reporting() -> Iterator[None]:
 
 
 def say(text: str, label: str = "", console: Console = out) -> None:
-    """Print a line after a coloured label; it is not broken where it is piped."""
+    """Print a line after a coloured label.
+
+    A terminal gets whole words. A line is not broken where it is piped, nor where it may hold a command to copy.
+    """
     console.print(label, end="")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, highlight=False, soft_wrap=bool(label) or not console.is_terminal)
 
 
 @contextmanager
