@@ -43,6 +43,8 @@ exclude_patterns = ["_build", "_extra", "**.ipynb_checkpoints"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 nitpicky = True
+# one backtick in a docstring is code too, such as `None`: by default it would be in italics
+default_role = "literal"
 
 # notebooks are executed by `make notebooks`, which stores what they print
 nb_execution_mode = "off"
