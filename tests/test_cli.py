@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tenx import write_10x, write_10x_folder
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
+from scmamba_scvi.cli import _console
 from scmamba_scvi.cli._arguments import in_options
 from scmamba_scvi.cli._console import reporting, say
 from scmamba_scvi.data import convert_mudata, simulate_multiome
@@ -704,10 +706,14 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
 @pytest.mark.parametrize(
     ("terminal", "lines"), [(True, ["one two", "three", "four five"]), (False, ["one two three four five"])]
 )
-def test_a_terminal_gets_whole_words_and_a_pipe_whole_lines(terminal, lines):
+def test_a_terminal_gets_whole_words_and_a_pipe_whole_lines(terminal, lines, monkeypatch):
     console = Console(file=io.StringIO(), width=9, force_terminal=terminal)
     say("one two three four five", console=console)
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == lines
+    monkeypatch.setattr(_console, "err", console)
+    with reporting():
+        logging.getLogger("scmamba_scvi").info("one two three four five")
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == 2 * lines
     say("one two three four five", "Error: ", console)  # a command in it can be copied
     assert console.file.getvalue().splitlines()[-1] == "Error: one two three four five"
 

@@ -54,6 +54,11 @@ def say(text: str, label: str = "", console: Console = out) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=bool(label) or not console.is_terminal)
 
 
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), console=err)
+
+
 @contextmanager
 def _plain_log_and_warnings() -> Iterator[None]:
     """Print our own log and warnings as plain lines; silence those that libraries address to programmers."""
@@ -65,8 +70,7 @@ def _plain_log_and_warnings() -> Iterator[None]:
     # that of training is below scvi-tools' logger
     ours = [logging.getLogger(name) for name in (PACKAGE.name, f"scvi.{PACKAGE.name}")]
     before = [(logger, logger.level, logger.propagate) for logger in ours]
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Lines()
     for logger in ours:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
