@@ -43,6 +43,8 @@ exclude_patterns = ["_build", "_extra", "**.ipynb_checkpoints"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 nitpicky = True
+# one backtick in a docstring is code too, such as `None`: by default it would be in italics
+default_role = "literal"
 
 # notebooks are executed by `make notebooks`, which stores what they print
 nb_execution_mode = "off"
@@ -202,7 +204,7 @@ _PANELS = {
     "quickstart": (0, 0, 0.527, 1),
     "batches": (0, 0.1, 0.455, 1),
     "mosaic": (0, 0, 0.48, 1),
-    "citeseq": (0, 0, 0.43, 1),
+    "citeseq": (0, 0, 0.78, 0.52),
     "comparison": (0, 0, 0.34, 0.79),
     "atlas": (0, 0, 0.502, 0.5),
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,13 @@ import pandas as pd
 import pytest
 import torch
 import typer
+from rich.console import Console
 from tenx import write_10x, write_10x_folder
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
-from scmamba_scvi.cli._console import reporting
+from scmamba_scvi.cli import _console
+from scmamba_scvi.cli._console import reporting, say
 from scmamba_scvi.data import convert_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError, written
 from scmamba_scvi.metrics import evaluate_integration, mixing_by_type
@@ -66,10 +69,12 @@ def integrated(simulated, input_bytes, tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(["--report", "o.h5mu"], "--out and --report both name o.h5mu", id="report"),
+        pytest.param(
+            ["--report", "r.html", "--model-dir", "r.html"], "--report and --model-dir both name", id="report"
+        ),
         pytest.param(["--model-dir", "o.h5mu"], "--out and --model-dir both name o.h5mu", id="model"),
         pytest.param(["--figure-dir", "o.h5mu"], "--figure-dir is to lie in o.h5mu, which --out makes a file", id="in"),
-        pytest.param(["--report", "in.zarr"], "--report is the input file, in.zarr", id="input"),
+        pytest.param(["--model-dir", "in.zarr"], "--model-dir is the input file, in.zarr", id="input"),
         pytest.param(["--report", "in.zarr/r.html"], "--report, in.zarr/r.html, lies in a zarr", id="in input"),
         pytest.param(["--model-dir", "a/b/m"], "--model-dir, a/b/m, lies in a zarr", id="in a zarr of another name"),
     ],
@@ -82,6 +87,15 @@ def test_two_outputs_of_one_name_are_refused(tmp_path, monkeypatch, arguments, s
     result = run("integrate", "in.zarr", "--out", "o.h5mu", *arguments)
     assert result.exit_code == 2 and says in " ".join(result.stderr.split())
     assert {path.name for path in tmp_path.rglob("*")} == {"in.zarr", "a", "zarr.json"}
+
+
+def test_a_report_never_replaces_a_file_of_another_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.zarr").mkdir()
+    (tmp_path / "thesis.docx").write_text("years of work")
+    result = run("integrate", "in.zarr", "--out", "o.h5mu", "--report", "thesis.docx", "--overwrite")
+    assert result.exit_code == 2 and "--report must end in .html, got 'thesis.docx'" in result.stderr
+    assert (tmp_path / "thesis.docx").read_text() == "years of work"
 
 
 def test_a_folder_in_place_of_a_file_is_said(tmp_path, monkeypatch):
@@ -684,6 +698,21 @@ def test_ctrl_c_in_training_keeps_the_model_and_writes_no_result(simulated, tmp_
     assert (tmp_path / "out_model").is_dir() and not (tmp_path / "out.h5mu").exists()
 
 
+@pytest.mark.parametrize(
+    ("terminal", "lines"), [(True, ["one two", "three", "four five"]), (False, ["one two three four five"])]
+)
+def test_a_terminal_gets_whole_words_and_a_pipe_whole_lines(terminal, lines, monkeypatch):
+    console = Console(file=io.StringIO(), width=9, force_terminal=terminal)
+    say("one two three four five", console=console)
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == lines
+    monkeypatch.setattr(_console, "err", console)
+    with reporting():
+        logging.getLogger("scmamba_scvi").info("one two three four five")
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == 2 * lines
+    say("one two three four five", "Error: ", console)  # a command in it can be copied
+    assert console.file.getvalue().splitlines()[-1] == "Error: one two three four five"
+
+
 # -- demo, doctor, version and help -------------------------------
 
 
@@ -721,6 +750,18 @@ def test_version_and_help():
 
     assert run("--version").output.strip() == __version__
     assert all(name in run("--help").output for name in cli.COMMANDS)
+
+
+def test_help_in_eighty_columns_cuts_nothing_off(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = typer.main.get_command(cli.app).commands
+    assert not any(line.endswith("...") for line in run("--help").output.splitlines()[1:])
+    for name, command in commands.items():
+        lines = run(name, "--help").output.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert all(
+            any(option in line for line in lines) for p in command.params for option in p.opts if option[0] == "-"
+        )
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -77,3 +77,10 @@ def test_stored_outputs_are_complete_and_without_warnings(path):
         source, outputs = "".join(cell["source"]), json.dumps(cell["outputs"])
         assert "simplefilter" not in source and "filterwarnings" not in source and "setLevel" not in source
         assert "Warning" not in outputs and '"error"' not in outputs and "stderr" not in outputs
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_says_that_the_download_differs_from_what_it_shows(path):
+    cells = json.loads(path.read_text())["cells"]
+    downloads = any("fetch_bone_marrow" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert ("Your numbers and figures will differ" in "".join(cells[0]["source"])) == downloads

@@ -43,6 +43,13 @@ def test_the_page_needs_no_other_file_and_says_what_to_try(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_a_file_of_another_kind_is_never_replaced(model, tmp_path):
+    (tmp_path / "cells.h5mu").write_text("counts")
+    with pytest.raises(ScmambaError, match="must end in .html, got 'cells.h5mu'"):
+        write_report(model, tmp_path / "cells.h5mu")
+    assert (tmp_path / "cells.h5mu").read_text() == "counts"
+
+
 def test_a_column_that_only_a_modality_has_is_drawn(model, tmp_path):
     mdata = model.adata
     for data in (mdata, *mdata.mod.values()):

@@ -80,7 +80,7 @@ def write_report(
     model
         Trained, with its data. If :func:`scmamba_scvi.workflow.integrate` wrote coordinates, they are drawn.
     path
-        File to write.
+        File to write, .html. One of this name is replaced.
     labels_key
         Column of ``obs`` with known cell types, which colour a panel and are compared with the clusters.
     title
@@ -95,7 +95,7 @@ def write_report(
     Raises
     ------
     ScmambaError
-        The model has no data or is not trained.
+        The model has no data or is not trained, or ``path`` does not end in ``.html``.
 
     Examples
     --------
@@ -103,6 +103,9 @@ def write_report(
     >>> write_report(model, "report.html", labels_key="cell_type").name
     'report.html'
     """
+    path = Path(path)
+    if path.suffix != ".html":  # a file of another kind would be replaced
+        raise ScmambaError(f"The name of the file must end in .html, got {path.name!r}.")
     if model.adata is None or not model.is_trained_:
         raise ScmambaError("A report needs a trained model with its data: integrate first, or load(dir, adata=mdata).")
     mdata = model.adata
@@ -135,7 +138,6 @@ def write_report(
         origin=_origin(command),
         settings=asdict(model.config),
     )
-    path = Path(path)
     with atomic_write(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     return path

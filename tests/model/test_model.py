@@ -623,7 +623,7 @@ def test_export_replaces_an_existing_export_only_if_asked(trained, tmp_path):
 def test_repr_names_preset_modalities_and_whether_it_is_trained(trained):
     text = repr(trained)
     assert "preset 'small'" in text and "trained" in text
-    assert "rna (mdata['rna'], pareto)" in text and "chromosomes" in text
+    assert f"rna (mdata['rna'], pareto): {trained.layouts['rna'].summary()}" in text
 
 
 def test_docstrings_have_no_placeholders():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,6 +116,13 @@ def test_everything_lies_within_the_figure_and_is_legible(n):
             assert text.get_window_extent().width < cell
     names = [t.get_window_extent() for t in ax.get_yticklabels()]
     assert all(upper.y0 >= lower.y1 - 2 for upper, lower in zip(names, names[1:], strict=False))
+
+
+def test_short_names_of_many_columns_do_not_touch():
+    names = [f"{i}_{i % 7}" for i in range(10, 90)]
+    ax = draw(names, names)
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert all(left.x1 + 1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize(

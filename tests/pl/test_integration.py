@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 
 from scmamba_scvi import pl
@@ -82,8 +82,8 @@ def test_each_cell_stands_once_per_modality_in_mixed_order():
 def test_a_kind_of_modality_has_its_colour_whatever_stands_beside_it():
     assert modality_colors(["rna", "atac"]) == list(FEW[:2])
     assert modality_colors(["atac", "gex"]) == [FEW[1], FEW[0]]
-    assert modality_colors(["adt"]) == [FEW[2]]
-    assert modality_colors(["rna", "spliced", "methylation"]) == [FEW[0], *FEW[3:5]]
+    assert modality_colors(["adt"]) == modality_colors(["rna", "prot"])[1:]
+    assert modality_colors(["rna", "spliced", "methylation"]) == [FEW[0], *FEW[2:4]]
     (points,) = draw(embedded(), [], modalities=["atac"])[0].collections
     assert {to_hex(c).upper() for c in points.get_facecolors()} == {FEW[1]}
 
@@ -144,6 +144,14 @@ def test_many_types_are_numbered_where_they_are():
     assert legend_of(ax)[2] == "3  type 2"
 
 
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_numbers_stand_out_from_their_rim_on_any_background(style):
+    with plt.style.context(style):
+        ax = draw(embedded(n_types=12), "cell_type", modalities=False)[0]
+    (rim,) = ax.texts[0].get_path_effects()
+    assert rim._gc["foreground"] == ax.get_facecolor() != to_rgba(ax.texts[0].get_color())
+
+
 def test_short_names_stand_in_the_plane_themselves():
     ax = draw(embedded(n_types=12), "leiden_scmamba", modalities=False)[0]
     assert [text.get_text() for text in ax.texts] == [str(i) for i in range(12)]
@@ -191,7 +199,16 @@ def test_numbers_get_a_colour_bar_also_from_a_modality():
     mdata.obs["depth"] = np.r_[np.nan, np.arange(239.0)]
     axes = draw(mdata, ["depth", "rna:quality", "quality"], modalities=False)
     assert titles(axes) == ["depth", "rna:quality", "quality"]
-    assert all(ax.get_legend() is None and ax.child_axes for ax in axes)
+    assert all(ax.child_axes for ax in axes)
+
+
+def test_grey_of_cells_without_a_number_is_explained_below_the_colour_bar():
+    mdata = embedded()
+    mdata.obs["depth"] = np.arange(240.0)
+    mdata.obs["of_some"] = mdata.obs["depth"].where(mdata.obs["depth"] > 9)
+    whole, some = draw(mdata, ["depth", "of_some"], modalities=False)
+    assert whole.get_legend() is None and legend_of(some) == ["missing"]
+    assert some.get_legend().get_window_extent().y1 < some.child_axes[0].get_tightbbox().y0
 
 
 def test_long_names_are_shortened_in_the_middle():

@@ -181,7 +181,7 @@ def test_one_method_is_a_list_of_its_scores_with_bars_of_their_length():
     assert names[0] == "bio: ARI" and "single-cell: FOSCTTM ↓" in names and ax.get_title(loc="left") == "only"
     assert "17.000" in texts(ax)
     expected = scores.loc["only"].where(scores.loc["only"] <= 1, 0)
-    bars = [patch.get_width() for patch in ax.patches if patch.get_facecolor()[:3] != (0.94,) * 3]
+    bars = [patch.get_width() for patch in ax.patches if patch.get_facecolor()[3] == 1]
     assert bars == pytest.approx(expected.tolist())
 
 

@@ -64,6 +64,12 @@ def test_embedding_is_aligned_by_name_and_low_cells_are_on_top(cells):
     assert len(marked.get_offsets()) == (values < 0).sum()
 
 
+def test_circles_are_explained_below_the_embedding(cells):
+    mdata, values = cells
+    assert draw(values, mdata)[1].get_xlabel() == "circled: below 0"
+    assert not draw(values.abs(), mdata)[1].get_xlabel()
+
+
 def test_no_threshold_marks_nothing(cells):
     mdata, values = cells
     histogram, embedding = draw(values.rename("cosine"), mdata, threshold=None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,6 +40,13 @@ def test_pairs_are_split_by_their_false_discovery_rate(table):
     assert f"{len(sure):,} of {len(known):,} pairs with q ≤ 0.1" in ax.get_legend().get_texts()[0].get_text()
 
 
+def test_a_few_pairs_among_very_many_can_be_seen(table):
+    table = pd.concat([table.assign(q=0.8), table.assign(q=0.8).sample(50_000, replace=True, random_state=0)])
+    table.iloc[:1, table.columns.get_loc("q")] = table.iloc[:1, table.columns.get_loc("z")] = 0.01
+    grey, coloured = draw(table).collections[:2]
+    assert coloured.get_sizes() > 9 > 2 > grey.get_sizes()  # square points
+
+
 def test_the_line_is_the_mean_of_pairs_at_a_distance(table):
     (line,) = (line for line in draw(table).lines if line.get_label() == "mean of pairs")
     at, mean = line.get_data()
@@ -51,6 +59,14 @@ def test_the_best_genes_are_named_once(table):
     names = [text.get_text() for text in draw(table).texts]
     assert len(names) == len(set(names)) == 4
     assert names[0] == table.loc[table["z"].idxmax(), "gene"]
+
+
+def test_names_and_background_fit_a_dark_figure(table):
+    with plt.style.context("dark_background"):
+        ax = draw(table)
+    assert {text.get_color() for text in ax.texts} == {"white"}
+    band = ax.patches[0].get_facecolor()
+    assert band[0] * band[3] < 0.1  # over black
 
 
 def test_names_do_not_cover_one_another(table, monkeypatch):

@@ -16,6 +16,7 @@ app = typer.Typer(
     name="scmamba-scvi",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # its table of options leaves 18 columns for their help, and cuts off long names
     context_settings={"help_option_names": ["-h", "--help"]},
     # an unexpected error keeps Python's own traceback, which can be searched for and pasted
     pretty_exceptions_enable=False,

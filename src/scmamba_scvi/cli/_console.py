@@ -49,9 +49,17 @@ def reporting() -> Iterator[None]:
 
 
 def say(text: str, label: str = "", console: Console = out) -> None:
-    """Print a line after a coloured label; it is not broken where it is piped."""
+    """Print a line after a coloured label.
+
+    A terminal gets whole words. A line is not broken where it is piped, nor where it may hold a command to copy.
+    """
     console.print(label, end="")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, highlight=False, soft_wrap=bool(label) or not console.is_terminal)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), console=err)
 
 
 @contextmanager
@@ -65,8 +73,7 @@ def _plain_log_and_warnings() -> Iterator[None]:
     # that of training is below scvi-tools' logger
     ours = [logging.getLogger(name) for name in (PACKAGE.name, f"scvi.{PACKAGE.name}")]
     before = [(logger, logger.level, logger.propagate) for logger in ours]
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Lines()
     for logger in ours:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

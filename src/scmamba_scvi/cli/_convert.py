@@ -19,7 +19,9 @@ def convert(
     files: FILES,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help=".zarr or .h5mu to write. By default FILE.zarr beside the first file."),
+        typer.Option(
+            "--out", "-o", metavar="PATH", help=".zarr or .h5mu to write. By default FILE.zarr beside the first file."
+        ),
     ] = None,
     overwrite: OVERWRITE = False,
 ) -> None:

@@ -17,7 +17,7 @@ PACKAGES: Final = (
 
 
 def doctor() -> None:
-    """Show versions, devices, and which implementation of the scan would run here and why.
+    """Show versions, devices, and which scan would run here and why.
 
     For example:
 

@@ -47,11 +47,15 @@ def evaluate(
     file: Annotated[
         Path,
         typer.Argument(
-            help="MuData with embeddings in obsm, .h5mu as integrate writes it, or .zarr.", show_default=False
+            metavar="FILE",
+            help="MuData with embeddings in obsm, .h5mu as integrate writes it, or .zarr.",
+            show_default=False,
         ),
     ],
-    labels_key: Annotated[str | None, typer.Option(help="Column of obs with known cell types.")] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
+    labels_key: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of obs with known cell types.")
+    ] = None,
+    batch_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with batches.")] = None,
     embedding: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,7 +75,8 @@ def evaluate(
         ),
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Score to compute, such as FOSCTTM; repeat it. By default all.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Score to compute, such as FOSCTTM; repeat it. By default all."),
     ] = None,
     all_cells: Annotated[
         bool,
@@ -85,16 +90,20 @@ def evaluate(
         int | None,
         typer.Option(
             min=2,
+            metavar="N",
             help="Score at most this many cells, drawn at random. By default 10,000 for types and batches, beside which "
             "the validation cells are scored.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draws and of the clustering.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, metavar="N", help="Seed of the random draws and of the clustering.")
+    ] = 0,
     overwrite: OVERWRITE = False,
 ) -> None:
-    """Score how embeddings separate cell types, match modalities and mix batches, in a table and a figure.
+    """Score embeddings by cell types, modalities and batches.
 
-    With --labels-key also how well the modalities mix in each cell type.
+    A table and a figure say how well they separate cell types, match modalities and mix batches, with --labels-key also how
+    well the modalities mix in each cell type.
 
     For example:
 

@@ -33,15 +33,20 @@ DEMO_EPOCHS: Final = 20
 
 def demo(
     out_dir: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results; files of an earlier demo are replaced.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="Folder for the results; files of an earlier demo are replaced."
+        ),
     ] = Path("demo"),
-    cells: Annotated[int, typer.Option(min=100, help="Cells to simulate.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the simulation and of the model.")] = 0,
+    cells: Annotated[int, typer.Option(min=100, metavar="N", help="Cells to simulate.")] = 2000,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, metavar="N", help="Seed of the simulation and of the model.")
+    ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files of these names that no demo wrote.")
     ] = False,
 ) -> None:
-    """Simulate cells with RNA and ATAC, integrate them, and score the result.
+    """Simulate cells with RNA and ATAC, integrate and score them.
 
     For example:
 
@@ -75,7 +80,7 @@ def _is_of_demo(file: Path) -> bool:
 
 def integrate(
     files: FILES,
-    out_file: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5mu.", show_default=False)],
+    out_file: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write, .h5mu.")],
     modality: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,10 +97,14 @@ def integrate(
         ),
     ] = None,
     batch_key: Annotated[
-        str | None, typer.Option(help="Column of obs with batches; rna:donor is a column of one modality.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of obs with batches; rna:donor is a column of one modality."),
     ] = None,
     labels_key: Annotated[
-        str | None, typer.Option(help="Column of obs with known cell types: coloured and scored, never trained on.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Column of obs with known cell types: coloured and scored, never trained on."
+        ),
     ] = None,
     no_require_counts: Annotated[
         bool,
@@ -105,38 +114,57 @@ def integrate(
         ),
     ] = False,
     genome: Annotated[
-        str | None, typer.Option(help="Build of the coordinates, such as hg38. By default as the file says.")
+        str | None,
+        typer.Option(metavar="BUILD", help="Build of the coordinates, such as hg38. By default as the file says."),
     ] = None,
     gtf: Annotated[
-        Path | None, typer.Option(help="Gene annotation (GTF or table) to place genes along the genome.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Gene annotation (GTF or table) to place genes along the genome."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Size of the network: auto, small, base, large or paper.")] = "auto",
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Size of the network: auto, small, base, large or paper.")
+    ] = "auto",
     encoder: Annotated[
         str,
-        typer.Option(help="What reads the features: mamba, mlp, or linear, which has no network and takes less time."),
+        typer.Option(
+            metavar="NAME",
+            help="What reads the features: mamba, mlp, or linear, which has no network and takes less time.",
+        ),
     ] = "mamba",
-    n_latent: Annotated[int, typer.Option(min=2, help="Dimensions of the embedding.")] = 64,
-    max_epochs: Annotated[int | None, typer.Option(min=1, help="By default from the number of cells.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=2, help="Cells in a minibatch. By default from the number of cells.")
+    n_latent: Annotated[int, typer.Option(min=2, metavar="N", help="Dimensions of the embedding.")] = 64,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Times that training goes through the cells, at most. By default from the number of cells.",
+        ),
     ] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Cells in a minibatch. By default from the number of cells.")
+    ] = None,
+    accelerator: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or gpu.")] = "auto",
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same result on the same machine.")
+        int,
+        typer.Option(min=0, max=MAX_SEED, metavar="N", help="The same seed gives the same result on the same machine."),
     ] = 0,
     umap: Annotated[bool, typer.Option("--umap/--no-umap", help="Fit UMAP coordinates and draw them.")] = True,
     model_dir: Annotated[
-        Path | None, typer.Option(help="Folder for the model. By default OUT_model beside the file.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for the model. By default OUT_model beside the file.")
     ] = None,
     figure_dir: Annotated[
-        Path | None, typer.Option(help="Folder for the figures. By default OUT_figures beside the file.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder for the figures. By default OUT_figures beside the file."),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="HTML file to write: a page about the result, which opens without a network.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="HTML file to write: a page about the result, which opens without a network."
+        ),
     ] = None,
     overwrite: OVERWRITE = False,
 ) -> None:
-    """Integrate cells: embeddings, clusters, UMAP, figures and the trained model.
+    """Integrate cells: embeddings, clusters, figures and a model.
 
     For example:
 
@@ -149,6 +177,8 @@ def integrate(
     with reporting():
         if out_file.suffix != ".h5mu":
             raise ScmambaError(f"--out must end in .h5mu, got {out_file.name!r}.")
+        if report is not None and report.suffix != ".html":
+            raise ScmambaError(f"--report must end in .html, got {report.name!r}.")
         model_dir = model_dir or out_file.with_name(f"{out_file.stem}_model")
         figure_dir = figure_dir or out_file.with_name(f"{out_file.stem}_figures")
         modalities = parse_pairs("--modality", modality, "KIND=KEY", "rna=gex")

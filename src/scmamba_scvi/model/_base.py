@@ -108,7 +108,7 @@ class ModelBase(BaseModelClass):
 
     @property
     def batch_key(self) -> str | None:
-        """Column of ``mdata.obs`` that holds the batch, as named in `setup_mudata`."""
+        """Column of ``mdata.obs`` that holds the batch, as named in ``setup_mudata``."""
         return self._setup_args["batch_key"]
 
     def _as_trained(self) -> torch.autocast:

@@ -269,5 +269,7 @@ class SCMAMBA(
             f"{sum(p.numel() for p in self.module.parameters()):,} parameters, {'trained' if self.is_trained_ else 'not trained'}"
         ]
         for kind, key in self.modalities_.items():
-            lines.append(f"  {kind} (mdata[{key!r}], {self.config.of_kind('values', kind)}): {self._layouts[kind]}")
+            lines.append(
+                f"  {kind} (mdata[{key!r}], {self.config.of_kind('values', kind)}): {self._layouts[kind].summary()}"
+            )
         return "\n".join(lines)

@@ -70,6 +70,4 @@ def write_above(ax: Axes, points: Iterable[tuple[str, float, float]], most: int,
         at[0] += shift * box[0]  # the middle of the name
         if all((np.abs(at - other) >= box).any() for other in taken):
             taken.append(at)
-            ax.annotate(
-                name, (x, y), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, color="0.2", ha=side
-            )
+            ax.annotate(name, (x, y), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, ha=side)

@@ -14,7 +14,7 @@ from scipy.spatial.distance import squareform
 from .._columns import in_order_of
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
-from ._labels import as_categorical, plain, shortened
+from ._labels import SOFT, as_categorical, plain, shortened
 from ._palette import FEW
 
 #: More labels than this cannot be read on a page.
@@ -128,12 +128,12 @@ def _write_labels(ax: Axes, counts: pd.DataFrame, cell: float) -> None:
     ax.set_xticks(range(n_columns), [plain(name) for name in shortened(list(counts.columns), 30)], fontsize=font_size)
     ax.set_yticks(range(n_rows), [plain(name) for name in shortened(list(counts.index), 30)], fontsize=font_size)
     widest = max(len(str(name)) for name in counts.columns) * font_size * 0.0085  # inches, about
-    ax.tick_params(axis="x", rotation=0 if widest < cell else 90)
+    ax.tick_params(axis="x", rotation=0 if widest < 0.85 * cell else 90)
     ax.tick_params(length=0, pad=3)
     ax.set_xlabel("predicted", fontsize=FONT_SIZE, labelpad=5)
     ax.set_ylabel("true", fontsize=FONT_SIZE, labelpad=5)
     right, above = n_columns - 0.5 + 0.1 / cell, -0.5 - 0.06 / cell
-    write = partial(ax.text, fontsize=font_size - 0.7, color="0.45")
+    write = partial(ax.text, fontsize=font_size - 0.7, alpha=SOFT)
     write(right, above, "cells", va="bottom")
     for i, n in enumerate(counts.sum(axis=1)):
         write(right, i, f"{n:,}", va="center")

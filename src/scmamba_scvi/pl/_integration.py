@@ -17,7 +17,7 @@ from .._keys import OBSM_KEY, UMAP_KEY
 from ..errors import ScmambaError, UnknownNameError
 from ._canvas import MARGIN, figure_or_new, style_plane
 from ._cells import coordinates
-from ._labels import OUTLINE, as_categorical, plain, shorten, shortened, spread
+from ._labels import SOFT, as_categorical, plain, rim, shorten, shortened, spread
 from ._palette import MISSING, modality_colors, palette
 from .coloring import MAX_CATEGORIES, can_color, is_continuous
 
@@ -28,7 +28,7 @@ NUMBERED_FROM: Final = 9
 SHORT_NAME: Final = 3
 
 # inches
-PANEL, TITLE, LABEL, LEGEND_GAP = 3.8, 0.32, 0.22, 0.1
+PANEL, TITLE, LABEL, LEGEND_GAP, BAR = 3.8, 0.32, 0.22, 0.1, 0.75
 FONT_SIZE: Final = 8.5
 #: Entries of a legend that fit beside a panel.
 LEGEND_ROWS: Final = 23
@@ -75,7 +75,8 @@ def integration(
     Returns
     -------
     One ``Axes`` per panel, up to three in one row, more in two; ``axes[0].figure.savefig(...)`` saves them. Size and
-    opacity of a cell follow their number; points are rasterised in vector formats.
+    opacity of a cell follow their number; points are rasterised in vector formats, sharp in print with
+    ``savefig("cells.pdf", dpi=300)``.
 
     Raises
     ------
@@ -102,8 +103,8 @@ def integration(
         style_plane(ax)
         ax.set_title(plain(shorten(panel.title, 48)), fontsize=FONT_SIZE + 2, pad=5)
         axis = basis.removeprefix("X_").removesuffix("_scmamba").upper()
-        ax.set_xlabel(f"{axis} 1 of {panel.plane}", fontsize=FONT_SIZE - 1, labelpad=3, color="0.35")
-        ax.set_ylabel(f"{axis} 2", fontsize=FONT_SIZE - 1, labelpad=3, color="0.35")
+        ax.set_xlabel(f"{axis} 1 of {panel.plane}", fontsize=FONT_SIZE - 1, labelpad=3, alpha=SOFT)
+        ax.set_ylabel(f"{axis} 2", fontsize=FONT_SIZE - 1, labelpad=3, alpha=SOFT)
         _draw(ax, panel)
         axes.append(ax)
     _arrange(figure, axes, len(axes) if len(axes) <= 3 else -(-len(axes) // 2))
@@ -164,6 +165,8 @@ def _draw(ax: Axes, panel: _Panel) -> None:
         bar = ax.inset_axes((1.03, 0.25, 0.035, 0.5))
         ax.figure.colorbar(drawn, cax=bar).ax.tick_params(labelsize=FONT_SIZE - 1)
         bar.collections[-1].set_alpha(1)
+        if not known.all():
+            _write_legend(ax, [MISSING], ["missing"], 0.17)
         return
     groups = as_categorical(values)
     colors = [*(panel.colors or palette(len(groups.categories))), MISSING]  # missing has code -1, the last
@@ -177,9 +180,14 @@ def _draw(ax: Axes, panel: _Panel) -> None:
         colors = colors[:-1]
     else:
         names = [*names, "missing"]
+    _write_legend(ax, colors, names, 0.5)
+
+
+def _write_legend(ax: Axes, colors: Sequence[str], names: Sequence[str], height: float) -> None:
+    """Beside the panel, its middle at this fraction of the panel's height."""
     handles = [Line2D([], [], marker="o", ls="", markersize=5.5, markeredgewidth=0, color=c) for c in colors]
     ax.legend(
-        handles, names, loc="center left", bbox_to_anchor=(1 + LEGEND_GAP / PANEL, 0.5), ncols=-(-len(names) // LEGEND_ROWS),
+        handles, names, loc="center left", bbox_to_anchor=(1 + LEGEND_GAP / PANEL, height), ncols=-(-len(names) // LEGEND_ROWS),
         frameon=False, fontsize=FONT_SIZE, borderpad=0, borderaxespad=0, handletextpad=0.2, columnspacing=0.9,
         labelspacing=0.35,
     )  # fmt: skip
@@ -208,7 +216,7 @@ def _write_in_plane(ax: Axes, xy: np.ndarray, groups: pd.Categorical, names: lis
     for (x, y), (_, own_y), code in zip(spread(np.array(at), box), at, medians, strict=True):
         if abs(y - own_y) > 3 * box[1] or not low + box[1] / 2 <= y <= high - box[1] / 2:
             continue  # too many in one place: a name far from its cells would be taken for that of others
-        ax.text(x, y, marks[code], fontsize=FONT_SIZE, weight="bold", ha="center", va="center", path_effects=OUTLINE)
+        ax.text(x, y, marks[code], fontsize=FONT_SIZE, weight="bold", ha="center", va="center", path_effects=rim(ax))
     return names
 
 
@@ -216,7 +224,7 @@ def _arrange(figure: Figure, axes: Sequence[Axes], ncols: int) -> None:
     """Size the figure, and place equal squares with room for each column's widest legend."""
     legends = [ax.get_legend() for ax in axes]
     # inches right of a panel that its legend or colour bar needs
-    beside = [0.75 if of is None else of.get_window_extent().width / figure.dpi + 2 * LEGEND_GAP for of in legends]
+    beside = [max(of.get_window_extent().width / figure.dpi + 2 * LEGEND_GAP if of else 0, BAR) for of in legends]
     ends = np.cumsum([MARGIN + LABEL + PANEL + max(beside[c::ncols], default=0.0) for c in range(ncols)])
     rows = -(-len(axes) // ncols)
     row_height = TITLE + PANEL + LABEL + MARGIN

@@ -7,10 +7,11 @@ from typing import Final
 import matplotlib.patheffects as patheffects
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from natsort import natsorted, ns
 
-#: A white rim, so that a name can be read on top of points.
-OUTLINE: Final = [patheffects.withStroke(linewidth=1.8, foreground="white")]
+#: Opacity of text that comes second: grey on a light and on a dark background.
+SOFT: Final = 0.65
 
 
 def as_categorical(values: pd.Series) -> pd.Categorical:
@@ -47,6 +48,11 @@ def shortened(names: Sequence[str], length: int) -> list[str]:
 def plain(name: str) -> str:
     """A name that matplotlib writes as it is: between two dollars it would look for a formula."""
     return name.replace("$", r"\$")
+
+
+def rim(ax: Axes) -> list[patheffects.AbstractPathEffect]:
+    """A rim in the colour of the background, so that a name can be read on top of points."""
+    return [patheffects.withStroke(linewidth=1.8, foreground=ax.get_facecolor())]
 
 
 def spread(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:

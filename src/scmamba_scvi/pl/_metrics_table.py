@@ -14,7 +14,7 @@ from matplotlib.patches import Circle, Rectangle
 from .._compat import explained
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, fit_figure
-from ._labels import plain, shorten
+from ._labels import SOFT, plain, shorten
 from ._palette import FEW
 
 #: Scores of :func:`scmamba_scvi.metrics.evaluate_integration` where lower is better.
@@ -102,12 +102,12 @@ def metrics_table(
     ]  # fmt: skip
     left = -NAME_GAP - max(text.get_window_extent().width for text in methods) / figure.dpi
     for i in range(n + 1):
-        ax.plot([left, right], [i * ROW] * 2, color="0.4" if i == n else "0.9", lw=0.8 if i == n else 0.6)
+        ax.plot([left, right], [i * ROW] * 2, color="0.5", alpha=1 if i == n else 0.2, lw=0.8)
     caption = ["Colour: worst (pale) to best method of a column."]
     caption += ["↓ lower is better."] if any(name in LOWER_IS_BETTER for _, name in table) else []
     caption += ["– not scored."] if table.isna().any(axis=None) else []
     text = ("  " if table.shape[1] > 4 else "\n").join(caption)
-    lines = ax.text(left, -0.1, text, va="top", fontsize=FONT_SIZE - 2, color="0.45", linespacing=1.5)
+    lines = ax.text(left, -0.1, text, va="top", fontsize=FONT_SIZE - 2, alpha=SOFT, linespacing=1.5)
     # a table of one narrow column is still as wide as its caption
     right = max(right, left + lines.get_window_extent().width / figure.dpi)
     ax.set(xlim=(left, right), ylim=(0, header + 0.3))  # inches
@@ -120,13 +120,13 @@ def _draw_single(figure: Figure | None, scores: pd.Series) -> Axes:
     ax = figure_or_new(figure, 4.6, 0.9 + 0.24 * len(scores)).subplots()
     hues = [HUES.get(group, FEW[0]) for group, _ in scores.index]
     inside = scores.between(0, 1)
-    whole = ax.barh(range(len(scores)), 1, color="0.94")
+    whole = ax.barh(range(len(scores)), 1, color="0.5", alpha=0.12)
     ax.barh(range(len(scores)), scores.where(inside, 0), color=hues)
     ax.bar_label(whole, ["–" if np.isnan(value) else f"{value:.3f}" for value in scores], padding=4, fontsize=FONT_SIZE)
     names = [f"{group}: {name}{' ↓' * (name in LOWER_IS_BETTER)}".removeprefix(": ") for group, name in scores.index]
     ax.set_yticks(range(len(scores)), names, fontsize=FONT_SIZE)
     ax.set(xlim=(0, 1.2), xticks=[], ylim=(len(scores) - 0.4, -0.6))
-    ax.set_xlabel("↓ lower is better, – not scored", fontsize=FONT_SIZE - 2, color="0.45", loc="left")
+    ax.set_xlabel("↓ lower is better, – not scored", fontsize=FONT_SIZE - 2, alpha=SOFT, loc="left")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_title(plain(shorten(str(scores.name), NAME_LENGTH)), fontsize=FONT_SIZE + 2, weight="bold", loc="left")
@@ -169,7 +169,7 @@ def _draw_column(ax: Axes, group: str, name: str, values: np.ndarray, left: floa
             length = (width - 0.12) * float(np.clip(value, 0, 1))
             ax.add_patch(Rectangle((at, y - 0.14), length, 0.28, color=shade, lw=0))
             inside = length > 0.4
-            write(at + (0.05 if inside else 0.04 + length), color=_ink(shade) if inside else "black")
+            write(at + (0.05 if inside else 0.04 + length), color=_ink(shade) if inside else None)
         else:
             ax.add_patch(Circle((middle, y), 0.198, color=shade, lw=0))
             write(middle, ha="center", color=_ink(shade))

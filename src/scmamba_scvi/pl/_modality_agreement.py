@@ -13,7 +13,7 @@ from .._keys import UMAP_KEY
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes, style_plane
 from ._cells import coordinates
-from ._labels import OUTLINE
+from ._labels import rim
 from ._palette import FEW, MISSING
 
 #: Inches of a panel.
@@ -98,12 +98,12 @@ def _draw_histogram(ax: Axes, values: np.ndarray, threshold: float | None, label
     first = threshold - width * np.ceil((threshold - lowest) / width) if low.any() else lowest
     edges = (first + width * np.arange(N_BINS + 3)).tolist()
     for part, color in ((known[~low], FEW[0]), (known[low], FEW[3])):
-        ax.hist(part, bins=edges, color=color, edgecolor="white", linewidth=0.3)
+        ax.hist(part, bins=edges, color=color, edgecolor=ax.get_facecolor(), linewidth=0.3)
     if low.any():
-        ax.axvline(threshold, color="0.35", lw=1, ls=(0, (4, 3)))
+        ax.axvline(threshold, color="0.5", lw=1, ls=(0, (4, 3)))
         text = f"{low.sum():,} of {len(known):,} cells\nbelow {threshold:g} ({low.mean():.1%})"
         ax.text(
-            0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=FONT_SIZE - 1, color=FEW[3], path_effects=OUTLINE
+            0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=FONT_SIZE - 1, color=FEW[3], path_effects=rim(ax)
         )  # fmt: skip
         ax.set_ylim(0, ax.get_ylim()[1] * 1.12)  # room for the text
     ax.set_xlabel(label, fontsize=FONT_SIZE)
@@ -125,6 +125,7 @@ def _draw_embedding(ax: Axes, xy: np.ndarray, values: np.ndarray, threshold: flo
     )
     if threshold is not None and (marked := known & (values < threshold)).any():
         scatter(xy[marked, 0], xy[marked, 1], s=2.2 * size, facecolors="none", edgecolors=FEW[3], linewidths=0.7)
+        ax.set_xlabel(f"circled: below {threshold:g}", fontsize=FONT_SIZE - 1, color=FEW[3])
     style_plane(ax)
     ax.set_aspect("equal", adjustable="datalim")
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.6, pad=0.02, extend="both")

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
-from .._keys import KINDS, kind_of_key
+from .._keys import Kind, kind_of_key
 
 #: Okabe & Ito's colours for all kinds of colour vision, strongest contrast first, without black, which is for text.
 FEW: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 #: Those for thin lines: yellow is too pale on white.
 LINES: Final = FEW[:-1]
+#: Those of the kinds of modality, whose cells mix: apart for every kind of colour vision, also as small points, where blue and
+#: green look alike, and in lightness.
+OF_KIND: Final[dict[Kind, str]] = {"rna": FEW[0], "atac": FEW[1], "protein": "#A50F15"}
 #: Grey, for cells without a value.
 MISSING: Final = "#D0D0D0"
 #: Those for more categories: each is the one farthest in CIELAB from `FEW`, `MISSING` and all before it, among colours that
@@ -37,6 +40,6 @@ def modality_colors(keys: Sequence[str]) -> list[str]:
     for key in keys:
         kind = kind_of_key(key) or key
         kinds.append(key if kind in kinds else kind)
-    others = [kind for kind in dict.fromkeys(kinds) if kind not in KINDS]
-    color = dict(zip([*KINDS, *others], palette(len(KINDS) + len(others)), strict=True))
+    others = [kind for kind in dict.fromkeys(kinds) if kind not in OF_KIND]
+    color = dict(zip([*OF_KIND, *others], [*OF_KIND.values(), *palette(2 + len(others))[2:]], strict=True))
     return [color[kind] for kind in kinds]

@@ -71,7 +71,7 @@ def region_importance(table: pd.DataFrame, *, figure: Figure | None = None) -> l
         _draw_row(ax, x, own["importance"].to_numpy(dtype=float), own["name"].to_numpy(), color)
         ax.set_ylabel(label, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
         for chrom in offsets.index[1::2]:
-            ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.95", lw=0, zorder=-1)
+            ax.axvspan(offsets[chrom], offsets[chrom] + lengths[chrom], color="0.5", alpha=0.1, lw=0, zorder=-1)
     # the longest first; a name that would touch another one is left out
     names = pd.Series({chrom: len(chrom.removeprefix("chr")) for chrom in lengths.index})  # contigs have long ones
     named: list[str] = []

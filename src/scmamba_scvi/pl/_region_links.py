@@ -57,11 +57,12 @@ def region_links(table: pd.DataFrame, *, q: float = 0.1, figure: Figure | None =
     distance, z, sure = known["distance"].to_numpy(), known["z"].to_numpy(), (known["q"] <= q).to_numpy()
     figure = figure_or_new(figure, WIDTH, HEIGHT)
     ax = figure.subplots()
-    ax.axhspan(-1, 1, color="0.93", lw=0, zorder=0)
+    ax.axhspan(-1, 1, color="0.5", alpha=0.14, lw=0, zorder=0)
     ax.axhline(0, color="0.75", lw=0.8, zorder=0)
-    size = float(np.clip(20_000 / len(known), 1.5, 14))
+    # a few found among very many pairs must be seen
+    size, size_of_sure = (float(np.clip(20_000 / max(n, 1), 1.5, 14)) for n in (len(known), sure.sum()))
     ax.scatter(distance[~sure], z[~sure], s=size, c="0.62", alpha=0.5, linewidths=0, rasterized=True)
-    ax.scatter(distance[sure], z[sure], s=1.6 * size, c=FEW[0], alpha=0.8, linewidths=0, rasterized=True)
+    ax.scatter(distance[sure], z[sure], s=1.6 * size_of_sure, c=FEW[0], alpha=0.8, linewidths=0, rasterized=True)
     # as small as among the others, a point in the legend would show no colour
     label = f"{sure.sum():,} of {len(known):,} pairs with q ≤ {q:g}"
     ax.scatter([], [], s=16, c=FEW[0], alpha=0.8, linewidths=0, label=label)

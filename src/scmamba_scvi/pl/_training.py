@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import ScmambaError
 from ._canvas import FONT_SIZE, figure_or_new, style_axes
-from ._labels import OUTLINE
+from ._labels import SOFT, rim
 from ._palette import FEW
 
 LOSS: Final = "loss"
@@ -78,7 +78,7 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
             ax.axvline(starts[-1] - 0.5, color="0.75", lw=1, zorder=0)
             for name, x, side in zip(STAGES, (0, 1), ("left", "right"), strict=True):
                 ax.text(
-                    x, 1.015, name, transform=ax.transAxes, ha=side, va="bottom", fontsize=FONT_SIZE - 1.5, color="0.4"
+                    x, 1.015, name, transform=ax.transAxes, ha=side, va="bottom", fontsize=FONT_SIZE - 1.5, alpha=SOFT
                 )
     return axes
 
@@ -106,13 +106,13 @@ def _draw(
     if chance is not None and not far:
         ax.axhline(chance, color="0.55", lw=1, ls=(0, (4, 3)), label="chance")
     if best is not None:
-        ax.axvline(best, color="0.3", lw=1, ls=":", label=f"best epoch ({best})")
+        ax.axvline(best, color="0.45", lw=1, ls=":", label=f"best epoch ({best})")
         if "validation" in series and best in series["validation"].index:
             value = series["validation"].loc[best]
             ax.plot([best], [value], marker="o", ms=6, mfc="white", mec=COLORS["validation"], mew=1.6, ls="")
     if far:
-        ax.text(0.02, 0.03, f"chance: {chance:.2f}, far above", transform=ax.transAxes, color="0.4",
-                fontsize=FONT_SIZE - 1, path_effects=OUTLINE)  # fmt: skip
+        ax.text(0.02, 0.03, f"chance: {chance:.2f}, far above", transform=ax.transAxes, alpha=SOFT,
+                fontsize=FONT_SIZE - 1, path_effects=rim(ax))  # fmt: skip
     if title == LOSS:  # room for the legend, which two curves may leave nowhere
         low, high = ax.get_ylim()
         ax.set_ylim(low, low + 1.35 * (high - low))

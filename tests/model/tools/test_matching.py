@@ -138,6 +138,12 @@ def test_order_of_cells_container_and_name_of_the_modality_do_not_matter(citeseq
     ).mean() > 0.999
 
 
+def test_matches_are_printed_in_one_line(citeseq):
+    model, _, test = citeseq
+    found = model.match_cells(test, k=2)
+    assert repr(found) == "CellMatches: the 2 best of 1,400 cells for each of 600, by to_frame()"
+
+
 def test_data_of_one_modality_tell_which_of_three_it_is():
     mdata = mudata_of({"rna": poisson(60, 30), "atac": poisson(60, 20), "protein": poisson(60, 10)})
     model = few_steps(mdata)

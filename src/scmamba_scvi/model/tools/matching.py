@@ -30,7 +30,7 @@ from .retrieval import nearest_references
 MAX_PAIRS: Final = 10_000**2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CellMatches:
     """The ``k`` best references of each query cell, best first; ``n`` query cells, ``m`` reference cells.
 
@@ -55,6 +55,11 @@ class CellMatches:
     confidence: np.ndarray
     #: ``(n,)`` int64 positions of a one-to-one assignment, -1 for cells that got none; `None` if it was not asked for.
     assignment: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        n, k = self.indices.shape
+        one_to_one = "" if self.assignment is None else ", and one-to-one by to_series()"
+        return f"CellMatches: the {k} best of {len(self.reference_names):,} cells for each of {n:,}, by to_frame(){one_to_one}"
 
     def to_frame(self) -> pd.DataFrame:
         """All matches as a table.
