@@ -200,6 +200,15 @@ def test_an_embedding_is_added_to_a_file_once_its_mudata_is_dropped(mdata, h5mu,
     write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
 
 
+def test_a_file_without_space_for_an_embedding_stays_as_it_was(mdata, h5mu, tmp_path, monkeypatch):
+    path = tmp_path / "m.h5mu"
+    path.write_bytes(h5mu.read_bytes())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000))
+    with pytest.raises(ScmambaError, match="has 0 MB left"):
+        write_obsm(path, "X_scmamba", np.ones((150, 2)), obs_names=mdata.obs_names)
+    assert path.read_bytes() == h5mu.read_bytes()
+
+
 def test_a_conversion_that_failed_leaves_the_file_closed(mdata, h5mu, tmp_path, monkeypatch):
     path = tmp_path / "m.h5mu"
     path.write_bytes(h5mu.read_bytes())

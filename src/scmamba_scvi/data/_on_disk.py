@@ -18,7 +18,7 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
 
 from .._compat import explained, mudata_of, without_pulling
-from .._files import check_is_there, temporary_folder
+from .._files import check_is_there, check_space, temporary_folder
 from ..errors import ScmambaError
 from ._row_blocks import is_sparse, read_sparse, row_blocks, write_rows
 
@@ -208,6 +208,8 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
         raise ScmambaError(
             f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}."
         )
+    check_is_there(path := Path(path))
+    check_space(values.nbytes, path.parent)  # a file that is full midway names an embedding that it does not hold
     gc.collect()  # a MuData that was dropped refers to itself, and would keep a .h5mu open
     with _opened(path, "r+") as root:
         if key in root["mod"]:
@@ -223,7 +225,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
                     f"{len(names.intersection(known)):,} of them the same."
                 )
             write_elem(root.require_group("obsm"), key, values[rows])
-            _consolidate_again(Path(path))
+            _consolidate_again(path)
 
 
 def _is_store(path: Path) -> bool:
