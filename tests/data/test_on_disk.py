@@ -67,6 +67,33 @@ def test_converted_file_holds_the_same(mdata, h5mu, tmp_path, monkeypatch, value
     assert zarr.open_group(path)["mod/rna/X/indptr"].dtype == np.int64
 
 
+@pytest.mark.parametrize("part", ["data", "indices"])
+@pytest.mark.parametrize("use", [open_mudata, read, lambda path: convert_mudata(path, path.with_name("new.zarr"))])
+def test_a_zarr_that_was_not_copied_to_its_end_is_refused(h5mu, tmp_path, monkeypatch, part, use):
+    monkeypatch.setattr(_row_blocks, "VALUES_PER_CHUNK", 500)
+    path = convert_mudata(h5mu, tmp_path / "m.zarr")
+    (path / f"mod/atac/X/{part}/2").unlink()
+    with pytest.raises(ScmambaError, match=f"1 of .* pieces of mod/atac/X/{part} are not there"):
+        use(path)
+
+
+def test_a_layer_of_stored_zeros_is_complete(mdata, tmp_path):
+    changed = mdata.copy()
+    changed["rna"].layers["zeros"] = changed["rna"].X * 0
+    changed.write_zarr(tmp_path / "m.zarr")
+    assert open_mudata(tmp_path / "m.zarr")["rna"].layers["zeros"][:].sum() == 0
+
+
+@pytest.mark.parametrize("ending", [".h5mu", ".zarr"])
+def test_a_file_that_was_opened_is_found_from_another_folder(mdata, h5mu, tmp_path, monkeypatch, ending):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(h5mu, "m.h5mu")
+    convert_mudata("m.h5mu", "m.zarr")
+    found = open_mudata(f"m{ending}")
+    monkeypatch.chdir("/")
+    assert_same(found, mdata)
+
+
 def test_dense_matrices_of_mostly_zeros_become_sparse(mdata, tmp_path, monkeypatch):
     monkeypatch.setattr(_row_blocks, "VALUES_PER_COPY", 1000)
     changed = mdata.copy()
@@ -171,6 +198,15 @@ def test_an_embedding_is_added_to_a_file_once_its_mudata_is_dropped(mdata, h5mu,
         write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
     del opened
     write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
+
+
+def test_a_file_without_space_for_an_embedding_stays_as_it_was(mdata, h5mu, tmp_path, monkeypatch):
+    path = tmp_path / "m.h5mu"
+    path.write_bytes(h5mu.read_bytes())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000))
+    with pytest.raises(ScmambaError, match="has 0 MB left"):
+        write_obsm(path, "X_scmamba", np.ones((150, 2)), obs_names=mdata.obs_names)
+    assert path.read_bytes() == h5mu.read_bytes()
 
 
 def test_a_conversion_that_failed_leaves_the_file_closed(mdata, h5mu, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
 
 from .._compat import explained, mudata_of, without_pulling
-from .._files import check_is_there, temporary_folder
+from .._files import check_is_there, check_space, temporary_folder
 from ..errors import ScmambaError, written
 from ._row_blocks import is_sparse, read_sparse, row_blocks, write_rows
 
@@ -69,8 +69,9 @@ def read_whole(path: Path) -> MuData | AnnData:
 
     with contextlib.ExitStack() as stack, warnings.catch_warnings(action="ignore", category=OldFormatWarning):
         if path.is_dir():
-            root = zarr.open_group(path, mode="r")
+            root = _open_zarr(path, "r")
             _check_kind(root, path)
+            _check_pieces(root, path)
         else:
             root = stack.enter_context(h5py.File(path, "r"))
         return _assembled(root, read_modality) if "mod" in root else read_dispatched(root, read_part)
@@ -85,6 +86,24 @@ def _check_kind(root: Any, path: Path) -> None:
         tables = [str(path / "tables" / name) for name in root["tables"]]
         way = f"of a SpatialData pass a table: {', '.join(tables) or 'it has none'}"
     raise ScmambaError(f"{path} is a zarr with {sorted(root)[:5]}, and neither a MuData nor an AnnData: {way}.")
+
+
+def _check_pieces(root: Any, path: Path) -> None:
+    """Raise if pieces of a sparse matrix of a zarr are not there: zarr reads them as zeros.
+
+    Where none is there, as of a layer of zeros, they need not be lost: a piece of nothing but zeros is not written.
+    """
+    for name, group in root.groups():
+        if is_sparse(group):
+            for array in (group["data"], group["indices"]):
+                found, of = array.nchunks_initialized, array.nchunks
+                if 0 < found < of:
+                    raise ScmambaError(
+                        f"{path} is not complete: {of - found:,} of {of:,} pieces of {array.path} are not there, which would "
+                        f"be read as zeros. Copy it again from where it came."
+                    )
+        elif name not in SHARED:
+            _check_pieces(group, path)
 
 
 def _assembled(root: Any, read_modality: Callable[[Any], AnnData]) -> MuData:
@@ -189,6 +208,8 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
         raise ScmambaError(
             f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}."
         )
+    check_is_there(path := Path(path))
+    check_space(values.nbytes, path.parent)  # a file that is full midway names an embedding that it does not hold
     gc.collect()  # a MuData that was dropped refers to itself, and would keep a .h5mu open
     with _opened(path, "r+") as root:
         if key in root["mod"]:
@@ -204,7 +225,7 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
                     f"{len(names.intersection(known)):,} of them the same."
                 )
             write_elem(root.require_group("obsm"), key, values[rows])
-            _consolidate_again(Path(path))
+            _consolidate_again(path)
 
 
 def _is_store(path: Path) -> bool:
@@ -240,12 +261,17 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     ):
         # consolidated metadata would not show what is written, and anndata refuses to write where they are read
         consolidated = None if mode == "r" else False  # None: if there are
-        root = (
-            zarr.open_group(path, mode=mode, use_consolidated=consolidated) if path.is_dir() else h5py.File(path, mode)
-        )
+        root = _open_zarr(path, mode, use_consolidated=consolidated) if path.is_dir() else h5py.File(path, mode)
     if "mod" not in root or "obs" not in root:
         raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
+    if path.is_dir():
+        _check_pieces(root, path)
     return root
+
+
+def _open_zarr(path: Path, mode: Literal["r", "r+"], **options: Any) -> Any:
+    """Root of a zarr, which is found whatever folder the process works in later; zarr reads what it does not find as zeros."""
+    return zarr.open_group(path.absolute(), mode=mode, **options)
 
 
 def _consolidate_again(path: Path) -> None:

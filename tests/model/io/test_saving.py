@@ -1,6 +1,7 @@
 """A model that comes back from a file is the same, and can be used as before."""
 
 import pickle
+import shutil
 import warnings
 
 import mudata
@@ -26,6 +27,13 @@ def test_a_saved_model_is_loaded_unchanged(trained, reference, tmp_path):
     np.testing.assert_allclose(loaded.get_latent_representation(), reference, atol=1e-5)
     assert loaded.history["train_loss"].equals(trained.history["train_loss"])
     assert loaded.config == trained.config
+
+
+def test_a_full_disk_is_said_before_anything_is_saved(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000))
+    with pytest.raises(ScmambaError, match="has 0 MB left"):
+        trained.save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_loaded_without_data_can_be_saved_again(trained, reference, tmp_path):

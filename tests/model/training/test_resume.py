@@ -449,6 +449,29 @@ def test_a_second_ctrl_c_is_one_and_leaves_a_usable_model_and_ctrl_c_as_it_was(c
     assert np.isfinite(model.get_latent_representation()).all()
 
 
+def test_a_training_that_a_batch_system_ends_is_no_success():
+    class Terminated(Callback):
+        def on_train_epoch_end(self, *_):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    model = fresh()
+    with pytest.raises(SystemExit) as stopped:
+        model.train(**TRAIN, callbacks=[Terminated()])
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert model.is_trained
+
+
+def test_the_checkpoint_stays_in_its_folder_where_the_process_changes_to_another(tmp_path, monkeypatch):
+    class Moves(Callback):
+        def on_train_epoch_end(self, *_):
+            monkeypatch.chdir(elsewhere)
+
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    fresh().train(**TRAIN, checkpoint_dir="begun", callbacks=[Moves()])
+    assert not list(elsewhere.iterdir())
+
+
 @pytest.mark.parametrize("n_before", [0, 1])
 def test_a_model_whose_joint_embedding_was_not_fitted_is_not_trained(monkeypatch, n_before):
     """Its joint embedding would be zero, or that of the encoders of the training before."""

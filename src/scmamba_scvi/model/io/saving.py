@@ -10,7 +10,7 @@ from anndata.io import read_elem
 from mudata import MuData
 
 from ..._compat import device_of, explained, warn
-from ..._files import check_content, check_folder, check_result, replace_by, temporary_folder, write_h5mu
+from ..._files import check_content, check_folder, check_result, check_space, replace_by, temporary_folder, write_h5mu
 from ...errors import ScmambaError
 from .._base import digest
 from .export import ExportMixin, folder_of
@@ -54,6 +54,7 @@ class SavingMixin(ExportMixin):
         """
         folder = folder_of(dir_path)
         check_folder(folder, overwrite)
+        check_space(sum(tensor.nbytes for tensor in self.module.state_dict().values()), folder)  # torch does not say it
         data = folder / f"{prefix or ''}mdata.h5mu"
         if save_anndata and self.adata is None:
             raise ScmambaError("This model has no data to save: leave save_anndata out.")

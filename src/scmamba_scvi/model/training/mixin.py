@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..._compat import device_of, explained, limited_threads, quiet_lightning, warn
 from ...config import TrainConfig, check_option_names
@@ -344,6 +346,8 @@ class ContrastiveTrainingMixin(FittingMixin):
                     on_interrupt.interrupted = True
                     kept = "The model keeps its best weights so far." if keep.has_weights else "Nothing was kept."
                     raise KeyboardInterrupt(f"Training was stopped. {kept}") from None
+                if isinstance(error, SIGTERMException):  # a batch system would take its exit status, 0, for a success
+                    error.code = 128 + signal.SIGTERM
                 raise
             finally:
                 for network in self.module.sequences:

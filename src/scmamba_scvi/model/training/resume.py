@@ -63,7 +63,7 @@ class TrainingCheckpoint(Checkpoint):
         state: dict[str, Any] | None,
     ) -> None:
         self.model, self.splitter, self.identity, self.stages = model, splitter, dict(identity), list(stages)
-        self.path = folder / FILE
+        self.path = folder.absolute() / FILE  # also where a callback changes the folder that the process works in
         self.n_finished, self.state = 0, state
         self._before: tuple | None = None
         if state is None:
