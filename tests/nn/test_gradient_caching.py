@@ -150,16 +150,14 @@ def run_short_of_memory(block, limit, where):
 @pytest.mark.parametrize(
     ("sizes", "advice"),
     [
-        pytest.param(
-            {"batch_size": 80}, r"80 cells. Pass train\(batch_size=40, contrastive_batch_size=80\)", id="a minibatch"
-        ),
+        pytest.param({"batch_size": 80}, r"80 cells. Pass train\(batch_size=40, contrastive_batch_size=80\)", id="a minibatch"),
         pytest.param(
             {"batch_size": 45, "contrastive_batch_size": 180},
             r"45 cells. Pass train\(batch_size=22, contrastive_batch_size=176\)",
             id="a minibatch in parts",
         ),
     ],
-)
+)  # fmt: skip
 def test_running_out_of_memory_says_which_sizes_to_pass(mdata, quick, where, sizes, advice):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, n_latent=16, gate_init=0.5)
