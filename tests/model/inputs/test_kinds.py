@@ -1,5 +1,6 @@
 """Modalities are recognised by key or by the types of their features, in one order."""
 
+import re
 import warnings
 
 import pytest
@@ -7,7 +8,7 @@ from logged import logged
 from shapes import fitted, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.inputs.kinds import resolve_modalities, stated_kinds
 
 
@@ -53,31 +54,17 @@ def test_gene_activity_beside_expression_is_not_taken_for_it():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        pytest.param(
-            ("rna", "atac", "ab"),
-            "mdata['ab'] is not used: its kind is not known. If it is protein, name it: "
-            "setup_mudata(mdata, modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}).",
-            id="proteins",
-        ),
-        pytest.param(
-            ("prot", "gex", "tiles"),
-            "mdata['tiles'] is not used: its kind is not known. If it is atac, name it: "
-            "setup_mudata(mdata, modalities={'rna': 'gex', 'atac': 'tiles', 'protein': 'prot'}).",
-            id="accessibility",
-        ),
-        pytest.param(
-            ("rna", "atac", "ab", "spatial"),
-            "mdata['ab'] and mdata['spatial'] are not used: their kinds are not known. If one is protein, name it: "
-            "setup_mudata(mdata, modalities={'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}).",
-            id="two",
-        ),
+        pytest.param(("rna", "atac", "ab"), r"mdata\['ab'\] .*{'rna': 'rna', 'atac': 'atac', 'protein': 'ab'}", id="proteins"),
+        pytest.param(("prot", "gex", "tiles"), r"mdata\['tiles'\] .*{'rna': 'gex', 'atac': 'tiles', 'protein': 'prot'}", id="peaks"),
+        pytest.param(("rna", "atac", "ab", "x"), r"mdata\['ab'\] and mdata\['x'\] are .* one is .*'protein': 'ab'}", id="two"),
     ],
-)
+)  # fmt: skip
 def test_a_modality_of_a_kind_that_is_not_known_is_named_once(keys, message):
     mdata = data(*keys)
     with pytest.warns(UserWarning) as warned:
         SCMAMBA.setup_mudata(mdata)
-    assert [str(w.message) for w in warned if "not used" in str(w.message)] == [message]
+    (said,) = (str(w.message) for w in warned if "not used" in str(w.message))
+    assert re.search(message, said)
     assert warned[0].filename == __file__
 
 
@@ -134,17 +121,14 @@ def test_hashtags_are_known_by_the_types_of_features():
 
 
 @pytest.mark.parametrize(
-    ("keys", "given", "error", "message"),
+    ("keys", "given", "message"),
     [
-        (("rna", "gex"), None, ScmambaError, "both look like rna"),
-        (("rna", "x"), None, ScmambaError, "At least two modalities"),
-        (("rna", "atac"), {"rna": "rna", "atac": "peaks"}, UnknownNameError, "modality for 'atac'"),
-        (("rna", "atac"), {"smell": "rna", "atac": "atac"}, UnknownNameError, "kind of modality"),
-        (("rna", "atac"), {"rna": "rna", "atac": "rna"}, ScmambaError, "one modality for two kinds"),
-        (("rna", "atac"), {"rna": "rna", "rna_layer": "rna", "atac": "atac"}, ScmambaError, "names one kind twice"),
-        (("rna", "atac"), ["rna", "atac"], ScmambaError, "must be a dict"),
+        (("rna", "x"), None, "At least two modalities"),
+        (("rna", "atac"), {"rna": "rna", "atac": "rna"}, "one modality for two kinds"),
+        (("rna", "atac"), {"rna": "rna", "rna_layer": "rna", "atac": "atac"}, "names one kind twice"),
+        (("rna", "atac"), ["rna", "atac"], "must be a dict"),
     ],
 )
-def test_what_cannot_be_resolved_is_named(keys, given, error, message):
-    with pytest.raises(error, match=message):
+def test_what_cannot_be_resolved_is_named(keys, given, message):
+    with pytest.raises(ScmambaError, match=message):
         resolve_modalities(data(*keys), given)
