@@ -103,6 +103,15 @@ def test_a_minibatch_of_mixed_cells_equals_cells_one_by_one():
     assert none.any() and (z[none] == 0).all()
 
 
+def test_what_a_cell_lacks_is_not_read():
+    values, embeddings = data()
+    joint, features, present = fitted(values, embeddings)
+    present = {**present, "atac": torch.zeros(N, dtype=torch.bool)}
+    batch = torch.zeros(N, dtype=torch.long)
+    other = {**features, "atac": features["atac"] + 1e6}
+    torch.testing.assert_close(joint(features, present, batch), joint(other, present, batch))
+
+
 def test_modalities_that_never_meet_are_joined_over_a_third():
     values, embeddings = data()
     first = torch.arange(N) < N // 2
