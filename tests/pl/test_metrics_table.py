@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,19 +184,12 @@ def test_one_method_is_a_list_of_its_scores_with_bars_of_their_length():
     assert bars == pytest.approx(expected.tolist())
 
 
-def test_nothing_is_changed():
+def test_drawing_changes_neither_data_nor_settings():
     scores = scores_of()[::-1]
     before, settings = scores.copy(), copy.deepcopy(dict(matplotlib.rcParams))
     draw(scores)
     pd.testing.assert_frame_equal(scores, before)
     assert dict(matplotlib.rcParams) == settings
-
-
-def test_without_a_figure_pyplot_makes_one():
-    before = set(plt.get_fignums())
-    ax = pl.metrics_table(scores_of())
-    assert set(plt.get_fignums()) - before == {ax.figure.number}
-    plt.close(ax.figure)
 
 
 @pytest.mark.parametrize(
