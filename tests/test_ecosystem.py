@@ -47,7 +47,7 @@ def run(folder: Path, code: list[str], last: str) -> str:
 
 
 @pytest.mark.slow
-def test_scanpy_and_muon(tmp_path):
+def test_the_recipes_for_scanpy_and_muon_run(tmp_path):
     pytest.importorskip("muon")
     last = "print(mdata.obsm['X_umap'].shape, rna.obs['leiden'].notna().all())"
     assert run(tmp_path, blocks("scanpy") + blocks("muon"), last) == "(300, 2) True"
@@ -55,7 +55,7 @@ def test_scanpy_and_muon(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # jax compiles every score
-def test_scib_metrics(tmp_path):
+def test_the_recipe_for_scib_metrics_runs(tmp_path):
     pytest.importorskip("scib_metrics")
     last = "print(*scores.index, scores.loc['X_scmamba', 'Total'] > 0, scores.isna().any().any())"
     assert run(tmp_path, blocks("scib-metrics"), last) == "X_pca X_scmamba Metric Type True False"
@@ -63,7 +63,7 @@ def test_scib_metrics(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # every trial is a process that imports everything
-def test_autotune(tmp_path):
+def test_the_recipe_for_autotune_runs(tmp_path):
     pytest.importorskip("ray.tune")
     pytest.importorskip("hyperopt")
     (code,) = blocks("scvi.autotune")
@@ -75,7 +75,7 @@ def test_autotune(tmp_path):
 
 
 @pytest.mark.slow
-def test_hub(tmp_path):
+def test_the_recipe_for_the_hub_runs(tmp_path):
     pytest.importorskip("huggingface_hub")
     code, plain = blocks("scvi.hub")
     code = re.sub(r"^hub_model.push_to.*\n", "", code, flags=re.MULTILINE)  # a network, and somebody's name

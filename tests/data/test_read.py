@@ -45,7 +45,7 @@ def joined(mdata, types):
 
 
 @pytest.mark.parametrize("form", ["h5", "folder", "outs"])
-def test_what_cell_ranger_writes(tmp_path, form):
+def test_what_cell_ranger_writes_is_read(tmp_path, form):
     if form == "folder":
         write_10x_folder(tmp_path / "filtered_feature_bc_matrix")
         path = tmp_path / "filtered_feature_bc_matrix"
@@ -152,7 +152,7 @@ def test_a_folder_that_lacks_a_file_or_has_one_of_other_data_says_so(tmp_path):
 @pytest.mark.parametrize(
     "of", ["outs", "outs/per_sample_outs", "outs/per_sample_outs/S1", "outs/per_sample_outs/S1/count"]
 )
-def test_what_cell_ranger_multi_writes(tmp_path, form, of):
+def test_what_cell_ranger_multi_writes_is_read(tmp_path, form, of):
     count = tmp_path / "outs" / "per_sample_outs" / "S1" / "count"
     (tmp_path / "outs" / "multi" / "count" / "raw_feature_bc_matrix").mkdir(parents=True)
     count.mkdir(parents=True)
@@ -232,8 +232,10 @@ def test_an_embedding_in_obsm_holds_no_counts_of_proteins(multiome, key):
     assert [*read(adata).mod] == ["rna", "atac"]
 
 
-@pytest.mark.parametrize("key", ["protein_counts", "proteinCounts", "ADT", "antibody_capture", "denoised_proteins"])
-@pytest.mark.parametrize("dtype", ["Int64", "int32"])
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [("protein_counts", "Int64"), ("proteinCounts", "int32"), ("ADT", "int32"), ("antibody_capture", "Int64"), ("denoised_proteins", "int32")],
+)  # fmt: skip
 def test_counts_of_proteins_are_found_by_a_word_and_of_any_type_of_numbers(multiome, key, dtype):
     adata = multiome["rna"].copy()
     counts = pd.DataFrame(np.arange(80).reshape(40, 2), adata.obs_names, ["CD3", "CD4"])
@@ -612,7 +614,7 @@ def test_a_zarr_of_something_else_is_named_with_the_way_to_its_table(tmp_path, m
         read(table)
 
 
-def test_real_cells_in_each_form(tmp_path, real_data):
+def test_real_cells_are_read_from_each_form(tmp_path, real_data):
     mdata = read(real_data / "pbmc_multiome_tiny_muon" / "test_rna_atac.h5mu")
     for name in mdata.mod:
         mdata[name].write_h5ad(tmp_path / f"{name}.h5ad")

@@ -117,7 +117,7 @@ def built(n, seed, parts):
     return mudata.MuData(mods), names, truth
 
 
-@QUICK
+@settings(QUICK, max_examples=40)
 @given(cases())
 def test_minibatches_hold_the_counts_of_their_cells(case):
     mdata, names, truth = built(*case)

@@ -49,15 +49,6 @@ def test_each_type_has_the_mean_of_its_cells_among_all_cells(mdata):
         assert row["other modality"] == pytest.approx(sum(expected) / len(expected))
 
 
-def test_the_mean_over_all_cells_hides_a_type_that_lies_apart(mdata):
-    embeddings = {"near": two(mdata, "near"), "apart": two(mdata, "b_apart")}
-    means = mixing_by_type(mdata, embeddings, labels_key="type")["other modality"].unstack("method")
-    assert (means["near"] > 0.4).all()
-    assert means.loc[("rna, atac", "b"), "apart"] == 0 and means.loc[("rna, atac", "a"), "apart"] > 0.4
-    scores = evaluate_integration(mdata, embeddings, metrics="other modality", progress=False)
-    assert scores.loc["apart", ("omics", "other modality")] > by_type.APART
-
-
 def test_where_modalities_lie_apart_is_said_once_for_all_methods(mdata):
     embeddings = {"near": two(mdata, "near"), "apart": two(mdata, "b_apart")}
     with pytest.warns(UserWarning, match="lie apart") as caught:
@@ -123,11 +114,9 @@ def test_a_method_without_two_modalities_has_no_rows(mdata):
     ("parts", "labels", "message"),
     [
         pytest.param(("rna",), "type", "Nothing could be scored: no embeddings of two modalities", id="one_modality"),
-        pytest.param(
-            ("rna", "atac"), None, "None of these cells has a type: name the column in labels_key", id="no_labels"
-        ),
+        pytest.param(("rna", "atac"), None, "None of these cells has a type: name the column in labels_key", id="no_labels"),
     ],
-)
+)  # fmt: skip
 def test_what_is_missing_is_said(mdata, parts, labels, message):
     with pytest.raises(ScmambaError, match=message):
         mixing_by_type(mdata, {"x": two(mdata, "near", parts)}, labels_key=labels)

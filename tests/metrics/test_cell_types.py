@@ -37,10 +37,6 @@ def test_cells_at_one_point_score_as_chance():
     assert knn_accuracy(np.ones((400, 2)), labels) == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_label_that_occurs_once_is_never_found():
-    assert knn_accuracy(np.arange(5.0)[:, None], ["a", "a", "a", "a", "b"], 3) == pytest.approx(4 / 5)
-
-
 def test_a_sample_of_queries_estimates_the_score_of_all():
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=2000)
@@ -52,8 +48,6 @@ def test_a_sample_of_queries_estimates_the_score_of_all():
     ("x", "labels", "k", "message"),
     [
         pytest.param(np.zeros((5, 2)), list("aabbb"), 5, "1 to 4 neighbours", id="k_of_all_cells"),
-        pytest.param(np.zeros((1, 2)), ["a"], 1, "at least 2 different", id="one_cell"),
-        pytest.param(np.zeros((5, 2)), list("aaaaa"), 2, "at least 2 different", id="one_label"),
         pytest.param(np.zeros((5, 2)), list("aabb"), 2, "one label for each", id="another_length"),
         pytest.param(np.full((5, 2), np.nan), list("aabbb"), 2, "not finite", id="nan"),
     ],

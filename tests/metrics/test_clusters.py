@@ -70,17 +70,6 @@ def test_types_that_lie_apart_are_recovered_and_the_seed_decides():
     assert found == leiden_ari_nmi(x, names) == leiden_ari_nmi(x, names, np.arange(0.1, 2.01, 0.1))
 
 
-def test_shuffled_types_one_point_and_separate_modalities_score_low():
-    x, types = blobs(distance=20.0)
-    shuffled = np.random.default_rng(1).permutation(types)
-    some = [0.3, 1.0]
-    assert leiden_ari_nmi(x, shuffled, some).ari == pytest.approx(0, abs=0.05)
-    assert leiden_ari_nmi(np.zeros_like(x), types, some).ari == pytest.approx(0, abs=0.05)
-    # copies of the cells in another modality, far apart: the types come twice, which costs about half of the pairs
-    apart = np.concatenate([x, x + 1e3])
-    assert 0.4 < leiden_ari_nmi(apart, np.tile(types, 2), some).ari < 0.8
-
-
 X, TYPES = blobs(24)
 
 
@@ -89,7 +78,6 @@ X, TYPES = blobs(24)
     [
         pytest.param(lambda: leiden_ari_nmi(X * np.nan, TYPES), "24 of 24 rows", id="nan"),
         pytest.param(lambda: leiden_ari_nmi(X, TYPES[:5]), r"shape \(5,\)", id="length"),
-        pytest.param(lambda: leiden_ari_nmi(X, TYPES * 0), "at least 2 different labels", id="one_label"),
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, n_neighbors=24), "1 to 23 neighbours", id="few_cells"),
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, [0.0, 1.0]), "above 0", id="resolution_0"),
         pytest.param(lambda: leiden_ari_nmi(X, TYPES, []), "at least one", id="no_resolution"),

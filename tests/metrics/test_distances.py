@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.metrics import distances
@@ -87,6 +88,7 @@ def test_numbers_of_neighbours_out_of_range_are_refused(n_neighbors, message):
         pytest.param(np.zeros((0, 3)), r"not empty; got shape \(0, 3\)", id="empty"),
         pytest.param(pd.DataFrame(np.eye(3)), "got DataFrame: pass its rows", id="table"),
         pytest.param([["a"]], "z must be an array of numbers", id="text"),
+        pytest.param(sparse.eye(3).tocsr(), "array of numbers .*; got csr_matrix", id="sparse"),
     ],
 )
 def test_what_is_no_finite_matrix_is_refused(values, message):

@@ -97,18 +97,6 @@ def test_each_value_is_that_of_the_single_function():
     assert found == pytest.approx(expected)
 
 
-def test_true_matches_permuted_within_their_type_keep_the_types():
-    parts, labels, _ = integrated()
-    rows = np.arange(N)
-    for label in np.unique(labels):
-        rows[labels == label] = np.random.default_rng(1).permutation(rows[labels == label])
-    parts["atac"] = parts["atac"][rows]
-    found = scored(parts, labels)
-    assert found["FOSCTTM"] == pytest.approx(0.5 / TYPES, abs=0.03)
-    assert found["recall@1"] < 0.05
-    assert found["omics ASW"] > 0.95 and found["graph connectivity"] > 0.95 and found["omics mixing"] > 0.9
-
-
 def test_cells_that_are_all_alike_score_as_chance():
     _, labels, batches = integrated()
     one = np.ones((N, Z))
@@ -141,13 +129,6 @@ def test_modalities_apart_fail_to_align_though_each_is_right():
     del parts["joint"]
     on_modalities = scored(parts, labels, metrics=["ARI", "cell-type ASW", "kNN accuracy"])
     assert on_modalities["ARI"] < 0.8 and on_modalities["cell-type ASW"] < 0.6 and on_modalities["kNN accuracy"] > 0.95
-
-
-def test_batches_apart_score_near_0():
-    parts, labels, batches = integrated()
-    parts["joint"] = parts["joint"] + 100 * (batches == "x")[:, None]
-    found = scored(parts, labels, batches, metrics=["batch mixing", "batch ASW", "omics mixing"])
-    assert found["batch mixing"] < 0.01 and found["batch ASW"] < 0.05 and found["omics mixing"] > 0.9
 
 
 # -- ways to give data -------------------------------
@@ -298,7 +279,7 @@ def test_above_the_limit_a_sample_of_queries_estimates_the_same(monkeypatch):
     assert estimated == pytest.approx(exact, abs=0.06) and estimated != exact
 
 
-def test_unpaired_tables_of_different_cells():
+def test_tables_of_different_cells_are_scored_without_pairs():
     parts, labels, batches = integrated()
     names = {"rna": [f"r{i}" for i in range(N)], "atac": [f"a{i}" for i in range(200)]}
     own = {key: pd.DataFrame(parts[key][: len(index)], index=index) for key, index in names.items()}

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import sparse
 
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import (
@@ -107,23 +106,7 @@ def test_known_values_on_a_line():
     assert recall_at_k(x, y, k=1) == pytest.approx((1.5 + 2) / 6)
 
 
-def test_one_pass_gives_every_score(pairs):
-    ranks = true_match_ranks(*pairs)
-    np.testing.assert_array_equal(ranks.fractions, foscttm(*pairs))
-    assert ranks.recall(1)[0] == np.mean(ranks.closer + ranks.ties == 0)
-    assert ranks.median == np.median(ranks.fractions) * ranks.n_candidates + 1
-
-
 # --- properties ---
-
-
-def test_perfect_and_reversed_true_matches_have_the_extreme_scores():
-    x = np.arange(10.0)[:, None]
-    assert np.concatenate(foscttm(x, x)).max() == 0
-    assert recall_at_k(x, x, 1) == 1
-    assert median_rank(x, x) == 1
-    np.testing.assert_array_equal(neighborhood_overlap(x, x), np.ones(19))
-    assert foscttm(x, x[::-1].copy())[0][0] == pytest.approx(0.9)
 
 
 def test_copies_of_a_cell_share_their_ranks():
@@ -136,14 +119,6 @@ def test_copies_of_a_cell_share_their_ranks():
     assert median_rank(x, x) == 2.5
     # among both modalities three own copies come in as well
     np.testing.assert_allclose(neighborhood_overlap(x, x, [1, 3, 7]), [1 / 7, 3 / 7, 1])
-
-
-def test_order_of_cells_does_not_matter(pairs):
-    x, y = pairs
-    order = np.random.default_rng(2).permutation(len(x))
-    np.testing.assert_array_equal(foscttm(x[order], y[order])[0], foscttm(x, y)[0][order])
-    np.testing.assert_allclose(neighborhood_overlap(x[order], y[order]), neighborhood_overlap(x, y), atol=1e-12)
-    assert modality_gap(x[order], y) == pytest.approx(modality_gap(x, y), abs=1e-12)
 
 
 def test_blocks_change_nothing(pairs, monkeypatch):
@@ -202,51 +177,24 @@ def test_all_cells_at_one_point_score_as_chance():
     assert modality_gap(x + 1, y + 1) == 0
 
 
-def test_permuted_true_matches_score_as_chance():
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(800, 8))
-    y = x[rng.permutation(800)]
-    assert np.mean(foscttm(x, y)) == pytest.approx(799 / 1600, abs=0.02)
-    assert recall_at_k(x, y, 80) == pytest.approx(0.1, abs=0.03)
-    assert median_rank(x, y) == pytest.approx(400, abs=40)
-    assert neighborhood_overlap(x, y, 160)[0] == pytest.approx(0.1, abs=0.03)
-    assert modality_gap(x, y) == pytest.approx(0, abs=1e-12)  # centres cannot see it
-
-
-def test_modalities_far_apart_keep_their_order_but_not_their_overlap():
-    x = np.random.default_rng(5).normal(size=(200, 8))
-    y = x + 100.0
-    # a shift leaves most of the order within the other modality, but no true match is among the neighbours
-    assert np.mean(foscttm(x, y)) < 0.5
-    np.testing.assert_array_equal(neighborhood_overlap(x, y, [1, 199]), [0, 0])
-    assert neighborhood_overlap(x, y, 399)[0] == 1
-    assert modality_gap(x - 50, x + 50) > 1.9
-
-
 # --- faults ---
 
 NAN = np.array([[0.0, 1.0], [np.nan, 0.0]])
-PAIRED = [foscttm, true_match_ranks]
 
 
-@pytest.mark.parametrize("score", PAIRED, ids=lambda f: f.__name__)
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
         pytest.param(np.zeros((3, 2)), np.zeros((4, 2)), r"\(3, 2\) and \(4, 2\)", id="different_numbers_of_cells"),
         pytest.param(np.zeros((3, 2)), np.zeros((3, 1)), r"\(3, 2\) and \(3, 1\)", id="different_dimensions"),
-        pytest.param(np.zeros(3), np.zeros(3), "matrices", id="vectors"),
-        pytest.param(np.zeros((0, 2)), np.zeros((0, 2)), "matrices", id="no_cells"),
         pytest.param(np.zeros((1, 2)), np.zeros((1, 2)), "one cell", id="one_cell"),
         pytest.param(NAN, np.zeros((2, 2)), "1 of 2 rows of x", id="nan_in_x"),
         pytest.param(np.zeros((2, 2)), NAN, "1 of 2 rows of y", id="nan_in_y"),
-        pytest.param(np.array([["a"], ["b"]]), np.zeros((2, 1)), "array of numbers", id="words"),
-        pytest.param(sparse.eye(3).tocsr(), np.eye(3), "array of numbers .*; got csr_matrix", id="sparse"),
     ],
 )
-def test_input_that_cannot_be_scored_is_refused(score, x, y, message):
+def test_input_that_cannot_be_scored_is_refused(x, y, message):
     with pytest.raises(ScmambaError, match=message):
-        score(x, y)
+        foscttm(x, y)
 
 
 @pytest.mark.parametrize(

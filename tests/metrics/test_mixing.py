@@ -111,13 +111,6 @@ def test_neighbours_are_one_in_a_hundred_cells_but_not_few(n, fewest_10, fewest_
         assert score(x, labels) == score(x, labels, n_neighbors=fewest_15)
 
 
-def test_known_average_precision_on_a_line():
-    # neighbours of the cell at 0: a, b, a -> precisions 1 and 2/3 at the matches; at 1: a, b, a likewise, ...
-    x, labels = np.array([[0.0], [1.0], [2.1], [3.3]]), ["a", "a", "b", "a"]
-    per_cell = [(1 + 2 / 3) / 2, (1 + 2 / 3) / 2, 0, (1 / 2 + 2 / 3) / 2]
-    assert mean_average_precision(x, labels, n_neighbors=3) == pytest.approx(np.mean(per_cell))
-
-
 def test_entropy_mixing_is_the_definition(stacked):
     x, types, omics = stacked
     for modalities in (omics, types):  # two and three modalities
@@ -195,19 +188,6 @@ def test_names_shifts_and_blocks_do_not_matter(stacked, score, monkeypatch):
     assert score(x, types, omics) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("score", SCORES[:2] + SCORES[3:4])
-def test_order_of_cells_does_not_matter(stacked, score):
-    x, types, omics = stacked
-    order = np.random.default_rng(3).permutation(len(x))
-    assert score(x[order], types[order], omics[order]) == pytest.approx(score(x, types, omics), abs=1e-12)
-
-
-def test_order_of_even_modalities_does_not_matter():
-    z, modality = np.random.default_rng(1).normal(size=(140, 5)), np.repeat([0, 1], 70)
-    order = np.random.default_rng(4).permutation(140)
-    assert seurat_alignment(z[order], modality[order]) == pytest.approx(seurat_alignment(z, modality), abs=1e-12)
-
-
 def test_a_sample_of_queries_estimates_the_score_of_all():
     rng = np.random.default_rng(5)
     types, omics = rng.integers(0, 4, 900), np.arange(900) % 2
@@ -246,36 +226,6 @@ def test_all_cells_at_one_point_score_as_chance_and_as_mixed():
         assert graph_connectivity(x, types) > 0.95
 
 
-def test_shuffled_labels_score_as_chance():
-    rng = np.random.default_rng(8)
-    types = np.repeat([0, 1, 2, 3], 200)
-    x = rng.normal(size=(800, 4)) + 20 * np.eye(4)[types]
-    assert mean_average_precision(x, types) == 1
-    assert graph_connectivity(x, types) == 1
-    shuffled = rng.permutation(types)
-    assert mean_average_precision(x, shuffled, n_neighbors=100) == pytest.approx(0.25, abs=0.06)
-    assert graph_connectivity(x, shuffled, n_neighbors=1) < 0.2
-    assert seurat_alignment(x, shuffled, n_neighbors=80) == pytest.approx(1, abs=0.02)
-    assert omics_entropy_mixing(x, types) == pytest.approx(0, abs=1e-12)
-
-
-def test_modalities_far_apart_keep_the_types_but_do_not_mix():
-    rng = np.random.default_rng(9)
-    types = np.tile(np.repeat([0, 1], 100), 2)
-    half = rng.normal(size=(200, 4)) + 20 * np.eye(2, 4)[types[:200]]
-    x, omics = np.concatenate([half, half + 1000]), np.repeat(["rna", "atac"], 200)
-    assert mean_average_precision(x, types) == 1
-    assert omics_entropy_mixing(x, omics, n_neighbors=50) == pytest.approx(0, abs=1e-12)
-    assert seurat_alignment(x, omics) == pytest.approx(0, abs=1e-12)
-    assert graph_connectivity(x, types) == pytest.approx(0.5)
-
-
-def test_mixing_does_not_depend_on_true_matches():
-    x = np.random.default_rng(10).normal(size=(300, 5))
-    z, modality = np.concatenate([x, x[::-1] + 1e-9]), np.repeat([0, 1], 300)
-    assert seurat_alignment(z, modality) > 0.95
-
-
 # --- faults ---
 
 X = np.random.default_rng(11).normal(size=(6, 2))
@@ -287,31 +237,17 @@ AB = ["a", "b"] * 3
     ("call", "message"),
     [
         pytest.param(lambda: mean_average_precision(NAN, AB), "1 of 6 rows of x are not finite", id="nan"),
-        pytest.param(
-            lambda: mean_average_precision(X, AB[:5]), r"cell_type .* 6 rows of x; got shape \(5,\)", id="length"
-        ),
-        pytest.param(lambda: mean_average_precision(X, ["a"] * 6), "at least 2 different labels", id="one_label"),
-        pytest.param(lambda: mean_average_precision(X, [*AB[:5], None]), "missing .* for 1 of 6", id="label_missing"),
-        pytest.param(
-            lambda: mean_average_precision(X, [*AB[:5], np.nan]), "missing .* for 1 of 6", id="nan_among_text"
-        ),
+        pytest.param(lambda: mean_average_precision(X, AB[:5]), r"cell_type .* 6 rows of x; got shape \(5,\)", id="length"),
         pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=6), "1 to 5 neighbours", id="k_is_n"),
-        pytest.param(lambda: mean_average_precision(X, AB, n_neighbors=0), "at least 1, got 0", id="k_is_0"),
-        pytest.param(lambda: mean_average_precision(X[:1], ["a"]), "at least 2", id="one_cell"),
-        pytest.param(lambda: mean_average_precision(X, AB, max_queries=0), "max_queries", id="no_queries"),
         pytest.param(lambda: omics_entropy_mixing(X, AB), "5 neighbours need 20 rows; got 6", id="entropy_few_cells"),
-        pytest.param(
-            lambda: omics_entropy_mixing(X, AB, n_neighbors=2), "2 neighbours need 8 rows; got 6", id="entropy_far"
-        ),
         pytest.param(lambda: omics_entropy_mixing(X, ["a"] * 6, n_neighbors=2), "at least 2", id="one_modality"),
-        pytest.param(lambda: seurat_alignment(X, ["a"] * 6), "at least 2", id="alignment_one_modality"),
         pytest.param(lambda: seurat_alignment(X, ["a"] * 5 + ["b"]), "has one cell", id="alignment_modality_of_one"),
         pytest.param(lambda: seurat_alignment(X, AB, n_neighbors=6), "1 to 5 neighbours", id="alignment_k_is_n"),
         pytest.param(lambda: graph_connectivity(X, AB), "15 were asked", id="connectivity_few_cells"),
         pytest.param(lambda: graph_connectivity(X, range(6), n_neighbors=2), "no type has two", id="all_labels_once"),
         pytest.param(lambda: graph_connectivity(NAN, AB, n_neighbors=2), "not finite", id="connectivity_nan"),
     ],
-)
+)  # fmt: skip
 def test_input_that_cannot_be_scored_is_refused(call, message):
     with pytest.raises(ScmambaError, match=message):
         call()

@@ -68,17 +68,6 @@ def test_labels_that_occur_once_have_silhouette_zero(stacked):
     assert value == pytest.approx(1 - np.abs(silhouettes_by_loops(x[one_atac], omics[one_atac])).mean(), abs=1e-12)
 
 
-def test_order_names_shift_and_copies_change_nothing(stacked):
-    x, types, omics = stacked
-    expected = cell_type_asw(x, types), omics_asw(x, omics, types)
-    order = np.random.default_rng(1).permutation(160)
-    names = np.array(["d", "a", "c", "b"])[types]
-    ours = cell_type_asw(x[order] + 100, names[order]), omics_asw(x[order] + 100, omics[order], names[order])
-    np.testing.assert_allclose(ours, expected, atol=1e-9)
-    twice = np.repeat(x, 2, axis=0), np.repeat(types, 2)
-    assert cell_type_asw(*twice) == pytest.approx((silhouette_score(*twice) + 1) / 2, abs=1e-7)
-
-
 # --- broken embeddings ---
 
 
@@ -87,19 +76,6 @@ def test_all_cells_at_one_point_are_neither_apart_nor_unmixed(point):
     x, types, omics = np.full((60, 3), point), np.arange(60) % 3, np.arange(60) % 2
     assert cell_type_asw(x, types) == 0.5
     assert omics_asw(x, omics, types) == 1
-
-
-def test_shuffled_labels_score_as_chance_and_modalities_apart_score_zero():
-    rng = np.random.default_rng(2)
-    types, omics = np.repeat([0, 1], 200), np.tile([0, 1], 200)
-    x = rng.normal(size=(400, 3)) + 100 * np.eye(2, 3)[types]
-    assert cell_type_asw(x, types) > 0.98
-    assert omics_asw(x, omics, types) > 0.95
-    assert cell_type_asw(x, rng.permutation(types)) == pytest.approx(0.5, abs=0.01)
-    apart = x + 1e4 * omics[:, None]
-    # the silhouette compares mean distances, which distant modalities dominate
-    assert cell_type_asw(apart, types) == pytest.approx(0.5, abs=0.01)
-    assert omics_asw(apart, omics, types) < 0.01
 
 
 # --- faults ---
@@ -113,12 +89,9 @@ AB = ["a", "b"] * 3
     [
         pytest.param(lambda: cell_type_asw(X * np.nan, AB), "6 of 6 rows of x", id="nan"),
         pytest.param(lambda: cell_type_asw(X, AB * 2), r"cell_type .*\(12,\)", id="length"),
-        pytest.param(lambda: cell_type_asw(X, ["a"] * 6), "at least 2", id="one_label"),
-        pytest.param(lambda: cell_type_asw(X[:1], ["a"]), "at least 2", id="one_cell"),
         pytest.param(lambda: cell_type_asw(X, range(6)), "no cell has another", id="all_labels_once"),
         pytest.param(lambda: omics_asw(X, ["rna"] * 6, AB), "omics needs at least 2", id="one_modality"),
         pytest.param(lambda: omics_asw(X, AB, AB), "several cells of two modalities", id="no_type_in_two_modalities"),
-        pytest.param(lambda: omics_asw(X, AB, AB[:4]), r"cell_type .*\(4,\)", id="omics_length"),
     ],
 )
 def test_input_that_cannot_be_scored_is_refused(call, message):

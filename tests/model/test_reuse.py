@@ -24,7 +24,6 @@ from shapes import QUICK, TINY, fitted, small
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.workflow import validation_scores
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -90,20 +89,6 @@ def test_training_with_batches_that_the_model_does_not_know_is_refused():
         model.train(**QUICK)
 
 
-def test_validation_cells_are_not_taken_for_others(tmp_path):
-    mdata = small()
-    model = fitted(mdata)
-    model.save(tmp_path / "model")
-    other = mdata[mdata.obs_names[::-1]].copy()
-    assert SCMAMBA.load(tmp_path / "model", small()).validation_indices.tolist() == model.validation_indices.tolist()
-    loaded = SCMAMBA.load(tmp_path / "model", other)
-    for call in (lambda: loaded.validation_indices, lambda: validation_scores(other, model)):
-        with pytest.raises(ScmambaError, match="validation_indices are positions.*in another order"):
-            call()
-    loaded.train(**QUICK)
-    assert len(loaded.validation_indices) == 6
-
-
 def test_a_modality_that_is_gone_is_named():
     mdata = small()
     SCMAMBA.setup_mudata(mdata)
@@ -141,11 +126,6 @@ def test_threads_embed_as_one_thread_does(model):
         np.testing.assert_allclose(a, b, atol=1e-6)
     for i in range(3):
         np.testing.assert_array_equal(own[i], own[i + 3])
-
-
-def test_errors_of_a_thread_reach_its_caller(model):
-    with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(ScmambaError, match="Unknown modality"):
-        pool.submit(model.get_latent_representation, modality="smell").result()
 
 
 # -- workers -------------------------------

@@ -159,7 +159,7 @@ def run_short_of_memory(block, limit, where):
             id="a minibatch in parts",
         ),
     ],
-)
+)  # fmt: skip
 def test_running_out_of_memory_says_which_sizes_to_pass(mdata, quick, where, sizes, advice):
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, n_latent=16, gate_init=0.5)

@@ -91,7 +91,7 @@ def test_a_modality_without_any_variance_stays_finite():
     assert all(torch.isfinite(s).all() for s in start.values())
 
 
-def test_same_seed_same_start():
+def test_the_same_seed_gives_the_same_start():
     x, _ = two_modalities()
     a, b = (truncated_svd(blocks_of(x), 60, 4, seed=3).components for _ in range(2))
     assert torch.equal(a, b)

@@ -72,13 +72,6 @@ def test_sparse_and_dense_input_give_the_same_tokens_and_gradients(slots, patch_
         torch.testing.assert_close(sparse, dense)
 
 
-def test_order_of_features_in_var_does_not_matter():
-    x, order = counts(), torch.tensor([3, 9, 0, 7, 1, 5, 8, 2, 6, 4])
-    a, b = tokenizer(IN_ORDER, "feature"), tokenizer(IN_ORDER[order], "feature")
-    b.load_state_dict({**a.state_dict(), "weight": a.weight[order]})
-    torch.testing.assert_close(b(x[:, order].to_sparse_csr())[0], a(x.to_sparse_csr())[0])
-
-
 def test_memory_kept_for_the_backward_pass_follows_stored_values_not_features():
     kept = []
     for f in (1_000, 50_000):

@@ -37,7 +37,7 @@ def test_product_equals_the_dense_one():
     torch.testing.assert_close(product(x, weight), dense @ weight)
 
 
-def test_gradients_of_the_product():
+def test_gradients_of_the_product_agree_with_finite_differences():
     x, _ = sparse_batch(dtype=torch.float64)
     values = x.values().clone().requires_grad_()
     weight = torch.randn(11, 3, dtype=torch.float64, requires_grad=True)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.pl._cells import check_columns, coordinates
+from scmamba_scvi.pl._cells import coordinates
 
 
 @pytest.fixture
@@ -41,9 +41,3 @@ def test_coordinates_of_no_cell_are_refused(cells):
     cells.obsm["X_umap"][:, 1] = np.nan  # no cell has both
     with pytest.raises(ScmambaError, match="no finite coordinates"):
         coordinates(cells, "X_umap")
-
-
-def test_a_table_of_another_method_is_refused():
-    check_columns(pd.DataFrame(columns=["gene", "z"]), ["z"], "get_region_links")
-    with pytest.raises(ScmambaError, match=r"lacks \['q'\]; pass what model.get_region_links\(\) gives"):
-        check_columns(pd.DataFrame(columns=["gene"]), ["gene", "q"], "get_region_links")

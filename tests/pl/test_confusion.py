@@ -99,7 +99,7 @@ def test_columns_that_name_their_cells_are_aligned_by_name():
         draw(true, true.set_axis(["c1", "c2", "c4"]))
 
 
-@pytest.mark.parametrize("n", [1, 3, 12, 40, 100])
+@pytest.mark.parametrize("n", [1, 12, 100])
 def test_everything_lies_within_the_figure_and_is_legible(n):
     true, predicted, _ = labels_of(n, n=3000)
     long = {f"type {i}": f"hematopoietic progenitor, subtype {i} of a lineage" for i in range(n)}

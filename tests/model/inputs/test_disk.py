@@ -77,7 +77,7 @@ def test_a_model_learns_from_a_file_as_from_memory(uneven, opened):
     np.testing.assert_allclose(z[order], on_disk.get_latent_representation(indices=order), atol=1e-5)
 
 
-def test_same_seed_same_model(opened):
+def test_the_same_seed_gives_the_same_model(opened):
     first, second = (train(model_of(opened)).get_latent_representation() for _ in range(2))
     np.testing.assert_allclose(first, second, atol=1e-6)
 

@@ -7,7 +7,7 @@ from logged import logged
 from shapes import fitted, mudata_of, poisson
 
 from scmamba_scvi import SCMAMBA
-from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.inputs.kinds import resolve_modalities, stated_kinds
 
 
@@ -136,17 +136,14 @@ def test_hashtags_are_known_by_the_types_of_features():
 
 
 @pytest.mark.parametrize(
-    ("keys", "given", "error", "message"),
+    ("keys", "given", "message"),
     [
-        (("rna", "gex"), None, ScmambaError, "both look like rna"),
-        (("rna", "x"), None, ScmambaError, "At least two modalities"),
-        (("rna", "atac"), {"rna": "rna", "atac": "peaks"}, UnknownNameError, "modality for 'atac'"),
-        (("rna", "atac"), {"smell": "rna", "atac": "atac"}, UnknownNameError, "kind of modality"),
-        (("rna", "atac"), {"rna": "rna", "atac": "rna"}, ScmambaError, "one modality for two kinds"),
-        (("rna", "atac"), {"rna": "rna", "rna_layer": "rna", "atac": "atac"}, ScmambaError, "names one kind twice"),
-        (("rna", "atac"), ["rna", "atac"], ScmambaError, "must be a dict"),
+        (("rna", "x"), None, "At least two modalities"),
+        (("rna", "atac"), {"rna": "rna", "atac": "rna"}, "one modality for two kinds"),
+        (("rna", "atac"), {"rna": "rna", "rna_layer": "rna", "atac": "atac"}, "names one kind twice"),
+        (("rna", "atac"), ["rna", "atac"], "must be a dict"),
     ],
 )
-def test_what_cannot_be_resolved_is_named(keys, given, error, message):
-    with pytest.raises(error, match=message):
+def test_what_cannot_be_resolved_is_named(keys, given, message):
+    with pytest.raises(ScmambaError, match=message):
         resolve_modalities(data(*keys), given)

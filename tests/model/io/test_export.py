@@ -161,14 +161,6 @@ def test_the_precision_of_training_comes_back_with_the_model(models, tmp_path, w
     assert again.precision_ == "bf16-mixed" and again.module.device.type == "cpu"
 
 
-def test_embeddings_come_back_with_the_model(models, tmp_path):
-    models[0].export(tmp_path / "m")
-    mdata = models[0].adata
-    again = SCMAMBA.from_export(tmp_path / "m", mdata)
-    z = [m.get_latent_representation(mdata, modality="rna") for m in (models[0], again)]
-    np.testing.assert_allclose(*z, atol=1e-6)
-
-
 @pytest.mark.parametrize("unlabeled", [-1, np.int64(-1), "-1", np.nan])
 def test_whatever_stands_for_no_label_comes_back(tmp_path, unlabeled):
     mdata = mudata_of({"rna": poisson(60, 20, seed=1), "atac": poisson(60, 20, seed=2)})
@@ -184,11 +176,6 @@ def test_setup_refuses_what_an_export_could_not_hold(wrong):
     mdata = mudata_of({"rna": poisson(60, 20, seed=1), "atac": poisson(60, 20, seed=2)})
     with pytest.raises(ScmambaError, match="unlabeled_category must be a value"):
         SCMAMBA.setup_mudata(mdata, **wrong)
-
-
-def test_the_docstrings_say_which_files_to_trust():
-    assert "only what comes from people you trust" in " ".join(SCMAMBA.load.__doc__.split())
-    assert "runs no code" in SCMAMBA.export.__doc__
 
 
 def test_a_folder_of_links_is_read(models, tmp_path):

@@ -8,7 +8,7 @@ from shapes import TINY, mudata_of, poisson
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.config import ModelConfig
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model.io.model_json import _is_of, read_description
+from scmamba_scvi.model.io.model_json import read_description
 from scmamba_scvi.pp import FeatureLayout
 
 LAYOUT = {"patch_size": 2, "slots": [0, 1], "patch_names": ["a"], "n_placed": 2, "ordered": True}
@@ -21,25 +21,6 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "m"
     SCMAMBA(mdata, **TINY).export(folder)
     return folder / "model.json"
-
-
-@pytest.mark.parametrize(
-    ("value", "types", "fits"),
-    [
-        (1, int, True),
-        (True, int, False),  # True and False are no numbers
-        (1.0, int, False),
-        (None, (str, type(None)), True),
-        ([1, "a"], [int, str], True),
-        ([1, None], [int, str], False),
-        ({"a": 1}, {...: int}, True),
-        ({"a": 1, "b": 2}, {"a": int}, False),
-        ({}, {"a": int}, False),
-        ("a", {...: str}, False),
-    ],
-)
-def test_types_of_entries(value, types, fits):
-    assert _is_of(value, types) == fits
 
 
 def test_configuration_and_layouts_come_back_as_objects(exported):
@@ -62,13 +43,10 @@ def test_configuration_and_layouts_come_back_as_objects(exported):
         ({"layouts": {"rna": LAYOUT | {"patch_size": 2.0}}}, "'layouts' cannot be"),
         ({"layouts": {"rna": LAYOUT | {"ordered": "yes"}}}, "'layouts' cannot be"),
         ({"layouts": {"rna": {"slots": [0]}}}, "'layouts' cannot be"),
-        (
-            {"classifier": {"labels_key": "x", "by_modalities": {"rna": {"classes": ["a", 2]}}}},
-            "'classifier' cannot be",
-        ),
+        ({"classifier": {"labels_key": "x", "by_modalities": {"rna": {"classes": ["a", 2]}}}}, "'classifier' cannot be"),
         ({"features": {"rna": ["a"], "atac": ["b"]}}, "features and layout of rna do not belong to each other"),
     ],
-)
+)  # fmt: skip
 def test_entries_that_do_not_fit_are_named(exported, tmp_path, change, message):
     forged = tmp_path / "model.json"
     forged.write_text(json.dumps(json.loads(exported.read_text()) | change))

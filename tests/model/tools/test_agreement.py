@@ -99,7 +99,7 @@ def test_cells_of_one_modality_are_nan(swapped):
     np.testing.assert_array_equal(found.notna().all(axis=1), both)
 
 
-def test_errors_name_what_is_wrong(trained):
+def test_data_without_enough_pairs_are_named(trained):
     mdata = trained.adata
     with pytest.raises(ScmambaError, match="needs two modalities, found .'rna'."):
         trained.get_modality_agreement(mdata["rna"])

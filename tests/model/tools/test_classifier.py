@@ -106,7 +106,7 @@ def test_a_mosaic_uses_the_classifier_of_what_each_cell_has(annotated):
     assert (np.equal(of_rna, None) == ~mosaic.obs_names.isin(mosaic["rna"].obs_names)).all()
 
 
-def test_saved_with_the_model_both_ways(annotated, tmp_path):
+def test_a_classifier_is_saved_and_exported_with_its_model(annotated, tmp_path):
     model, mdata, *_ = annotated
     want = model.predict(soft=True)
     model.save(tmp_path / "saved")
@@ -121,8 +121,7 @@ def test_saved_with_the_model_both_ways(annotated, tmp_path):
         SCMAMBA.from_export(tmp_path / "exported")
 
 
-def test_training_again_forgets_the_classifier():
-    mdata = simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
+def test_training_again_forgets_the_classifier(mdata):
     mdata.obs["label"] = mdata.obs["cell_type"]
     model = fitted(mdata, max_epochs=2)
     model.train_classifier(mdata, labels_key="cell_type")
@@ -132,12 +131,11 @@ def test_training_again_forgets_the_classifier():
         model.predict()
 
 
-def test_a_training_that_fails_before_its_first_epoch_keeps_the_classifier():
+def test_a_training_that_fails_before_its_first_epoch_keeps_the_classifier(mdata):
     class Fails(Callback):
         def setup(self, trainer, plan, stage):
             raise RuntimeError("before anything is scored")
 
-    mdata = simulate_multiome(n_cells=200, n_genes=150, n_peaks=400, n_cell_types=3, seed=1)
     mdata.obs["label"] = mdata.obs["cell_type"]
     model = fitted(mdata, max_epochs=2)
     model.train_classifier(mdata, labels_key="cell_type")
@@ -180,8 +178,9 @@ def test_labels_that_cannot_be_learned_are_named(plain, change, arguments, error
         model.train_classifier(**arguments)
 
 
-@pytest.mark.parametrize("unknown", [-1, -1.0, "-1", "-1.0"])
-@pytest.mark.parametrize("dtype", ["float", "category", "Float64", "object"])
+@pytest.mark.parametrize(
+    ("unknown", "dtype"), [(-1, "float"), (-1.0, "category"), ("-1", "Float64"), ("-1.0", "object")]
+)
 def test_a_number_that_stands_for_no_label_is_none_however_it_is_written(plain, unknown, dtype):
     model, mdata = plain
     numbers = mdata.obs["cell_type"].cat.codes.astype(float)

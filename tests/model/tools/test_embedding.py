@@ -25,13 +25,6 @@ def test_no_cells_have_an_empty_embedding(trained):
     assert trained.get_latent_representation(indices=[]).shape == (0, 64)
 
 
-def test_cells_without_a_known_batch_are_counted(trained):
-    query = trained.adata[:20].copy()
-    query.obs["batch"] = ["new"] * 5 + list(query.obs["batch"][5:])
-    with pytest.warns(UserWarning, match="joint embedding of 5 of 20 cells is not corrected for batches: it was not"):
-        trained.get_latent_representation(query)
-
-
 @pytest.mark.parametrize("on_gpu", [True, False])
 def test_minibatches_are_sent_ahead_unless_they_are_made_on_the_gpu(trained, monkeypatch, on_gpu):
     """Memory of a GPU cannot be pinned; counts are there while a training lasts, in which a callback may embed."""

@@ -149,7 +149,7 @@ def test_a_group_named_twice_or_by_its_number_is_explained_once(typed):
         assert model.get_region_importance(new, groups=groups, **asked).equals(once)
 
 
-def test_figure(typed):
+def test_the_figure_has_axes_of_each_group_and_names_its_highest(typed):
     model, _ = typed
     table = model.get_region_importance(groupby="cell_type", modality="atac", n_steps=1, max_cells=50)
     axes = pl.region_importance(table[table["group"].isin(["type_1", "type_3"])], figure=Figure())

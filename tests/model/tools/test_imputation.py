@@ -168,7 +168,7 @@ def test_cells_with_nothing_to_impute_from_are_nan(citeseq):
         pytest.param({"values": "tfidf"}, UnknownNameError, "values 'tfidf'", id="unknown values"),
     ],
 )
-def test_errors_name_what_is_wrong(trained, arguments, error, message):
+def test_arguments_that_cannot_be_used_are_named(trained, arguments, error, message):
     two_peaks = list(trained.feature_names("atac")[:2])
     with pytest.raises(error, match=message):
         trained.impute(**{"features": two_peaks, **arguments})
@@ -183,11 +183,6 @@ def test_a_repeated_feature_is_named(trained):
 def test_cells_of_the_asked_modality_alone_are_refused(trained):
     with pytest.raises(ScmambaError, match="nothing but atac to impute atac from"):
         trained.impute(trained.adata["atac"].copy(), modality="atac", features=trained.feature_names("atac")[:1])
-
-
-def test_blocks_without_a_feature_are_refused(trained):
-    with pytest.raises(ScmambaError, match="block_size must be at least 1"):
-        trained.impute_blocks(block_size=0)
 
 
 @pytest.mark.parametrize("store", [np.asarray, sparse.csr_matrix])

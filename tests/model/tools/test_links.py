@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
-from matplotlib.figure import Figure
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from scmamba_scvi import SCMAMBA, pl
+from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
@@ -297,20 +296,3 @@ def test_a_model_without_peaks_is_refused():
     model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
     with pytest.raises(ScmambaError, match=r"has \['rna', 'protein'\], no atac"):
         model.get_region_links()
-
-
-def test_figure(table):
-    ax = pl.region_links(table, q=0.5, figure=Figure())
-    grey, coloured = ax.collections[:2]
-    known = table.dropna()
-    assert len(coloured.get_offsets()) == (known["q"] <= 0.5).sum() > 0
-    assert len(grey.get_offsets()) + len(coloured.get_offsets()) == len(known)
-    assert f"{len(coloured.get_offsets()):,} of {len(known):,} pairs" in ax.get_legend().get_texts()[0].get_text()
-    assert 0 < len(ax.texts) <= 4 and ax.texts[0].get_text() == table["gene"][0]
-    (line,) = (line for line in ax.lines if line.get_label() == "mean of pairs")
-    at, mean = line.get_data()
-    assert mean[np.abs(at).argmin()] > mean[[0, -1]].max()  # near pairs agree better than far ones
-    with pytest.raises(ScmambaError, match=r"lacks \['z'\]"):
-        pl.region_links(table.drop(columns="z"), figure=Figure())
-    with pytest.raises(ScmambaError, match="No pair of the table has a z-score"):
-        pl.region_links(table.assign(z=np.nan), figure=Figure())

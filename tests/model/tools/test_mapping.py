@@ -139,7 +139,14 @@ def test_peaks_on_other_intervals_are_summed_by_overlap(model_and_query):
 
 
 LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_array}
-NARROW = [(d, layout) for d in ("uint8", "int8", "int32", "bool", "float16") for layout in LAYOUTS]
+NARROW = [
+    ("uint8", "csr"),
+    ("uint8", "dense"),
+    ("int8", "csc"),
+    ("bool", "csr"),
+    ("float16", "dense"),
+    ("float16", "csr"),
+]
 
 
 @pytest.mark.parametrize(("dtype", "layout"), NARROW)
@@ -299,18 +306,6 @@ def test_rna_without_a_batch_embeds_alike_from_a_model_an_export_and_a_saved_mod
     assert transfer(model, z, query[rna.obs_names]) > 0.75
     with pytest.raises(ScmambaError, match="0 cells have two modalities"):
         found[0].train(**QUICK)
-
-
-def test_a_query_that_is_normalised_is_told_where_its_counts_may_be(model_and_query):
-    model, query = model_and_query
-    rna = query["rna"].copy()
-    rna.layers["raw"], rna.X = rna.X, rna.X.log1p()
-    with pytest.raises(
-        ScmambaError, match=r"not whole numbers.*layers=\{'rna': ...\}\); mdata\['rna'\] also has: 'raw'"
-    ):
-        SCMAMBA.load_query_data(rna, model)
-    prepared = SCMAMBA.prepare_query_mudata(rna, model, layers={"rna": "raw"})
-    assert (prepared["rna"].X != query["rna"].X).nnz == 0
 
 
 def test_cells_to_search_are_asked_for_where_the_query_has_none(model_and_query):

@@ -7,8 +7,7 @@ import scvi
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.special import softmax
-from shapes import fitted as few_steps
-from shapes import mudata_of, pairs_of_vectors, poisson, unit
+from shapes import pairs_of_vectors, unit
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
@@ -144,14 +143,6 @@ def test_matches_are_printed_in_one_line(citeseq):
     assert repr(found) == "CellMatches: the 2 best of 1,400 cells for each of 600, by to_frame()"
 
 
-def test_data_of_one_modality_tell_which_of_three_it_is():
-    mdata = mudata_of({"rna": poisson(60, 30), "atac": poisson(60, 20), "protein": poisson(60, 10)})
-    model = few_steps(mdata)
-    want = model.match_cells(query_modality="rna", reference_modality="protein", k=3)
-    found = model.match_cells(mdata["rna"].copy(), mdata["protein"].copy(), k=3)
-    np.testing.assert_allclose(found.scores, want.scores, atol=1e-5)
-
-
 def test_cells_without_the_modality_are_named_not_dropped(citeseq):
     model, _, test = citeseq
     with without_pulling():
@@ -206,13 +197,8 @@ def test_without_held_out_pairs_a_warning_says_that_confidence_is_not_calibrated
         pytest.param({"adata": np.eye(3)}, ScmambaError, "adata must be a MuData, or an AnnData", id="an array"),
     ],
 )
-def test_errors_name_what_is_wrong(trained, arguments, error, message):
+def test_arguments_that_cannot_be_used_are_named(trained, arguments, error, message):
     with pytest.raises(error, match=message):
         trained.match_cells(**arguments)
     with pytest.raises(ScmambaError, match="No one-to-one assignment"):
         trained.match_cells(k=1).to_series()
-
-
-def test_an_anndata_of_another_modality_is_answered_with_the_features_it_lacks(trained):
-    with pytest.raises(ScmambaError, match=r"features of mdata\['rna'\] are not those of the model"):
-        trained.match_cells(trained.adata["atac"].copy(), query_modality="rna", k=1)

@@ -86,11 +86,9 @@ def test_new_cells_in_any_order_and_cells_without_a_modality(path):
         pytest.param({"root": "strat", "groupby": "cell_type"}, "Did you mean 'start'", id="no such group"),
         pytest.param({"root": "start", "groupby": "type"}, "Unknown groupby", id="no such column"),
         pytest.param({"root": "start", "groupby": "cell_type", "n_neighbors": 900}, "900", id="too few cells for k"),
-        pytest.param(
-            {"root": "start", "groupby": "cell_type", "embeddings": ["x"]}, "Unknown embedding", id="embedding"
-        ),
+        pytest.param({"root": "start", "groupby": "cell_type", "embeddings": ["x"]}, "Unknown embedding", id="embedding"),
     ],
-)
+)  # fmt: skip
 def test_roots_and_embeddings_that_cannot_be_used_are_named(path, arguments, message):
     path[1]["rna"].obs["of_rna"] = "rna only"
     with pytest.raises(ScmambaError, match=message):

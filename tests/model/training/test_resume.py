@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import warnings
 from pathlib import Path
 
@@ -166,36 +163,6 @@ def test_a_training_killed_in_the_middle_of_a_save_continues(uninterrupted, tmp_
     assert [p.name for p in tmp_path.iterdir()] == ["training.ckpt"]
 
 
-CHILD = """
-import sys
-sys.path[:0] = {path!r}
-import test_resume
-from lightning.pytorch.callbacks import Callback
-
-class Say(Callback):
-    def on_train_batch_start(self, trainer, plan, batch, batch_idx):
-        print("epoch", trainer.current_epoch, "step", trainer.global_step, flush=True)
-
-test_resume.fresh().train(**test_resume.TRAIN, checkpoint_dir={folder!r}, callbacks=[Say()])
-"""
-
-
-def test_a_training_killed_by_another_process_continues(uninterrupted, tmp_path):
-    here = Path(__file__).parent
-    path = [str(here), str(here.parents[1] / "helpers"), *sys.path]
-    script = tmp_path / "child.py"
-    script.write_text(textwrap.dedent(CHILD).format(path=path, folder=str(tmp_path / "run")))
-    child = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for line in child.stdout:
-        if line.startswith("epoch 2 step 9"):
-            child.kill()
-            break
-    assert child.wait() == -signal.SIGKILL
-    model = fresh(seed=5)
-    model.train(**TRAIN, checkpoint_dir=tmp_path / "run", resume=True)
-    assert_same(result(model), uninterrupted[0])
-
-
 def test_resuming_a_finished_training_gives_its_result(uninterrupted, tmp_path):
     fresh().train(**TRAIN, checkpoint_dir=tmp_path)
     model = fresh(seed=3)
@@ -215,16 +182,12 @@ def test_resuming_without_a_checkpoint_begins_a_training(uninterrupted, tmp_path
 @pytest.mark.parametrize(
     "train",
     [
-        pytest.param(
-            {"early_stopping": True, "early_stopping_patience": 1, "plan_kwargs": {"lr": 0.05}}, id="stops early"
-        ),
+        pytest.param({"early_stopping": True, "early_stopping_patience": 1, "plan_kwargs": {"lr": 0.05}}, id="stops early"),
         pytest.param({"train_size": 1.0, "early_stopping": False}, id="no cells held out"),
         pytest.param({"contrastive_batch_size": 24}, id="minibatches in parts"),
-        pytest.param(
-            {"datasplitter_kwargs": {"num_workers": 1, "multiprocessing_context": "fork"}}, id="a worker process"
-        ),
+        pytest.param({"datasplitter_kwargs": {"num_workers": 1, "multiprocessing_context": "fork"}}, id="a worker process"),
     ],
-)
+)  # fmt: skip
 def test_killed_trainings_with_other_options_continue_to_the_same_losses(tmp_path, train):
     whole = fresh()
     whole.train(**TRAIN, **train, checkpoint_dir=tmp_path / "whole")

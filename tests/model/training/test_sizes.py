@@ -9,24 +9,18 @@ from scmamba_scvi.model.training.sizes import choose_sizes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(
-            {"batch_size": 64, "size": 100}, "not a multiple of batch_size=64: choose 64 or 128", id="multiple"
-        ),
+        pytest.param({"batch_size": 64, "size": 100}, "not a multiple of batch_size=64: choose 64 or 128", id="multiple"),
         pytest.param({"batch_size": 64, "size": 32}, "smaller than batch_size=64: choose at least 64", id="smaller"),
-        pytest.param(
-            {"batch_size": 64, "size": 1024}, "more than the 900 training cells: .* at most 896", id="too many"
-        ),
+        pytest.param({"batch_size": 64, "size": 1024}, "more than the 900 training cells: .* at most 896", id="too many"),
         pytest.param(
             {"batch_size": 64, "size": 192, "world_size": 2},
             "on each of 2 devices: choose 128 or 256",
             id="several devices",
         ),
         pytest.param({"batch_size": 1, "size": 64}, "batch_size=1 is too few cells", id="no minibatch"),
-        pytest.param(
-            {"batch_size": 300, "size": None, "world_size": 2}, "choose 2 to 225", id="two devices, too large"
-        ),
+        pytest.param({"batch_size": 300, "size": None, "world_size": 2}, "choose 2 to 225", id="two devices, too large"),
     ],
-)
+)  # fmt: skip
 def test_sizes_that_do_not_fit_are_refused(arguments, message):
     options = {"world_size": 1, **arguments}
     with pytest.raises(ScmambaError, match=message):
