@@ -4,8 +4,8 @@ import copy
 
 import anndata as ad
 import matplotlib
-import mudata
 import matplotlib.pyplot as plt
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
