@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from scmamba_scvi.nn.joint import JointEmbedding, subsets
+from scmamba_scvi.nn.joint import JointEmbedding, cluster_sums, subsets
 from scmamba_scvi.nn.moments import second_moments
 from scmamba_scvi.nn.spectral import truncated_svd
 
@@ -152,6 +152,27 @@ def test_offsets_of_batches_are_taken_out_and_unknown_batches_left_alone():
     torch.testing.assert_close(joint(features, present, zeros + 1), before)
 
 
+def test_cells_taken_out_of_sums_leave_the_centroids_of_the_others_and_none_of_an_emptied_cluster():
+    rng = np.random.default_rng(0)
+    cluster = torch.from_numpy(rng.integers(3, size=N))
+    values = {k: torch.from_numpy(rng.normal(size=(N, 30))).float() for k in ("rna", "atac")}
+    joint, features, present = fitted(values, {k: torch.nn.functional.normalize(x[:, :Z]) for k, x in values.items()})
+    z = joint(features, present, torch.zeros(N, dtype=torch.long))
+    rest = (cluster == 1) | (torch.arange(N) % 2 == 0) & (cluster == 2)
+
+    def sums_of(rows):
+        parts = ({k: x[rows] for k, x in each.items()} for each in (features, present))
+        return cluster_sums(*parts, z[rows], cluster[rows])
+
+    joint.set_centroids(sums_of(rest))
+    expected = {name: buffer.clone() for name, buffer in joint.named_buffers() if name.startswith("centroid")}
+    of_all = sums_of(torch.ones(N, dtype=torch.bool))
+    joint.set_centroids({name: of_all[name] - sums for name, sums in sums_of(~rest).items()})
+    assert (joint.centroid[0] == 0).all() and (joint.centroid[1] != 0).any()
+    for name, buffer in expected.items():
+        torch.testing.assert_close(joint.get_buffer(name), buffer, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_the_offset_of_a_later_batch_is_that_of_the_closer_fit(shift):
     """Of cells of one cluster, the difference of all means is mostly what they are."""
@@ -161,7 +182,8 @@ def test_the_offset_of_a_later_batch_is_that_of_the_closer_fit(shift):
     values = {k: place + 0.2 * torch.from_numpy(rng.normal(size=(N, 30))).float() for k in ("rna", "atac")}
     embeddings = {k: torch.nn.functional.normalize(x[:, :Z], dim=1) for k, x in values.items()}
     joint, features, present = fitted(values, embeddings)
-    joint.set_centroids(features, present, joint(features, present, torch.zeros(N, dtype=torch.long)), cluster)
+    z = joint(features, present, torch.zeros(N, dtype=torch.long))
+    joint.set_centroids(cluster_sums(features, present, z, cluster))
     one = cluster == 0
     moved = {k: x[one] + shift for k, x in features.items()}
     joint.fit_batch_offset(moved, {k: p[one] for k, p in present.items()}, 0, n_rounds=5)
@@ -180,7 +202,8 @@ def test_a_later_batch_of_one_type_is_not_moved_onto_another_type(seed):
     values = {k: place + 0.2 * torch.from_numpy(rng.normal(size=(N, 30))).float() for k in ("rna", "atac")}
     embeddings = {k: torch.nn.functional.normalize(x[:, :Z], dim=1) for k, x in values.items()}
     joint, features, present = fitted(values, embeddings)
-    joint.set_centroids(features, present, joint(features, present, torch.zeros(N, dtype=torch.long)), cluster)
+    z = joint(features, present, torch.zeros(N, dtype=torch.long))
+    joint.set_centroids(cluster_sums(features, present, z, cluster))
     one = cluster == 0
     joint.fit_batch_offset(
         {k: x[one] for k, x in features.items()}, {k: p[one] for k, p in present.items()}, 0, n_rounds=5

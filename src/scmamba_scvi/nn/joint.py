@@ -121,18 +121,14 @@ class JointEmbedding(nn.Module):
         return {kind: x - self.get_buffer(f"batch_offset_{kind}")[batch] for kind, x in features.items()}
 
     @torch.no_grad()
-    def set_centroids(
-        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], z: Tensor, cluster: Tensor
-    ) -> None:
-        """Keep the means of clusters of the training cells, of ``features`` without batch offsets and of ``z`` ``(n, z)``."""
-        member = F.one_hot(cluster, N_CLUSTERS).to(torch.double)
-        self.centroid.copy_(F.normalize((member.T @ z.double()).float(), dim=-1))
-        for kind, x in features.items():
-            of_kind = member[present[kind]]
-            cells = of_kind.sum(0)
-            self.get_buffer(f"centroid_cells_{kind}").copy_(cells)
-            mean = of_kind.T @ x[present[kind]].double() / cells.clamp_min(1)[:, None]
-            self.get_buffer(f"centroid_{kind}").copy_(mean)
+    def set_centroids(self, sums: Mapping[str, Tensor]) -> None:
+        """Keep the means of clusters of the training cells, given what `cluster_sums` returns."""
+        cells = torch.stack([sums[kind][:, -1] for kind in self.kinds if kind in sums])
+        # a difference of sums leaves rounding errors where no cell is left
+        self.centroid.copy_(torch.where(cells.any(0)[:, None], F.normalize(sums["z"].float(), dim=-1), 0.0))
+        for kind, n in zip((kind for kind in self.kinds if kind in sums), cells, strict=True):
+            self.get_buffer(f"centroid_cells_{kind}").copy_(n)
+            self.get_buffer(f"centroid_{kind}").copy_(sums[kind][:, :-1] / n.clamp_min(1)[:, None])
 
     @torch.no_grad()
     def fit_batch_offset(
@@ -251,6 +247,31 @@ class JointEmbedding(nn.Module):
         for some in subsets(self.kinds):
             known = torch.tensor([kind in some for kind in self.kinds]).repeat_interleave(2 * self.n_latent)
             self.get_buffer(f"map_{'_'.join(some)}").copy_((ridge_prediction(moments, known).T @ whole)[known])
+
+
+def cluster_sums(
+    features: Mapping[str, Tensor], present: Mapping[str, Tensor], z: Tensor, cluster: Tensor
+) -> dict[str, Tensor]:
+    """Sums over the cells of each cluster, in float64, so that cells can be taken out again.
+
+    Parameters
+    ----------
+    features, present
+        ``(n, 2 z)`` per modality, minus the offset of the cell's batch, and who has it, ``(n,)``.
+    z
+        Joint embedding ``(n, z)``.
+    cluster
+        Number of each cell's cluster, ``(n,)``.
+
+    Returns
+    -------
+    ``"z"``, ``(N_CLUSTERS, z)``; per modality ``(N_CLUSTERS, 2 z + 1)``, sums of features and the number of cells.
+    """
+    member = F.one_hot(cluster, N_CLUSTERS).to(torch.double)
+    sums = {"z": member.T @ z.double()}
+    for kind, x in features.items():
+        sums[kind] = member[present[kind]].T @ F.pad(x[present[kind]].double(), (0, 1), value=1.0)
+    return sums
 
 
 def subsets(kinds: Sequence[str]) -> list[tuple[str, ...]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...nn.joint import N_CLUSTERS, JointEmbedding
+from ...nn.joint import N_CLUSTERS, JointEmbedding, cluster_sums
 from ...nn.reliability import are_counts, coefficient_alpha, split_counts, split_half_reliability
 from ...nn.spectral import TruncatedSVD
 from .._module import SCMAMBAModule
@@ -81,7 +81,7 @@ def fit_joint(
     without_means = _own_clusters(joint, features, corrected, present, z, batch, cluster)
     if not torch.equal(without_means, cluster):
         corrected, z, cluster = _fit_offsets(module, features, present, batch, without_means, seed)
-    joint.set_centroids(corrected, present, z, cluster)  # what new batches will be compared with
+    joint.set_centroids(cluster_sums(corrected, present, z, cluster))  # what new batches will be compared with
     left = {kind: corrected[kind][has].var(0).sum() / features[kind][has].var(0).sum() for kind, has in present.items()}
     return {kind: 1 - float(fraction) for kind, fraction in left.items()}
 
@@ -123,21 +123,23 @@ def _own_clusters(
     That moves a batch of one type onto whatever the other batches have most of, and it fits there too.
     """
     found = cluster.clone()
+    of_all = cluster_sums(corrected, present, z, cluster)
+    offsets = {kind: joint.get_buffer(f"batch_offset_{kind}")[:-1] for kind in features}
+    n_cells = {kind: torch.bincount(batch[has], minlength=joint.n_batches).float() for kind, has in present.items()}
     for number in batch.unique().tolist():
-        own = batch == number
-        if own.all() or own.sum() < MIN_CELLS_OF_BATCH:
+        rows = (batch == number).nonzero().squeeze(1)
+        if len(rows) == len(batch) or len(rows) < MIN_CELLS_OF_BATCH:
             continue
-        others = {kind: has & ~own for kind, has in present.items()}
-        kept = {kind: x[~own] for kind, x in corrected.items()}
-        joint.set_centroids(kept, {kind: has[~own] for kind, has in present.items()}, z[~own], cluster[~own])
-        of_batch, has = ({kind: x[own] for kind, x in of_all.items()} for of_all in (features, present))
-        offsets = {kind: joint.get_buffer(f"batch_offset_{kind}") for kind in features}
+        of_batch, kept, has = ({kind: x[rows] for kind, x in each.items()} for each in (features, corrected, present))
+        own = cluster_sums(kept, has, z[rows], cluster[rows])
+        joint.set_centroids({name: of_all[name] - sums for name, sums in own.items()})
         given = {kind: of_kind[number] for kind, of_kind in offsets.items()}
-        of_others = {kind: of_kind[batch[others[kind]]].mean(0).nan_to_num() for kind, of_kind in offsets.items()}
+        others = {kind: n * (torch.arange(len(n), device=n.device) != number) for kind, n in n_cells.items()}
+        of_others = {kind: n @ offsets[kind] / n.sum().clamp_min(1) for kind, n in others.items()}
         nearer = joint.fitted_offset(of_others, given, of_batch, has, N_ROUNDS)
         before, after = (joint.nearest_clusters(of_batch, has, offset) for offset in (given, nearer))
         if (before != after).float().mean() > 0.5:
-            found[own] = after
+            found[rows] = after
     return found
 
 
