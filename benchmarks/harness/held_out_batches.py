@@ -90,7 +90,7 @@ def section(results: pd.DataFrame) -> list[str]:
         "logistic regression on the embedding. In the last columns the new cells come with RNA alone, and the neighbours are those in the",
         "embedding of RNA that a method fitted on both.",
         "scGPT and CellPLM need weights that have to be downloaded: not run here. `predict` of this package has a page of its own,",
-        "{doc}`after-integration-results`.", "",
+        "{doc}`after-integration-results`, and so has what a fit costs, {doc}`benchmarks-cost`.", "",
     ]  # fmt: skip
     for name, dataset in SETS.items():
         of_set = results[results["set"] == name]
@@ -100,6 +100,6 @@ def section(results: pd.DataFrame) -> list[str]:
             lines += [
                 f"## {title_of(name)}", "",
                 f"New are the batches {', '.join(dataset.new_donors)}; {n_cells:,} cells are the reference.", "",
-                tables.table(scored, SHOWN, {"CPU s": "fit_cpu_s"}), "", *tables.not_run(of_set, METHODS),
+                tables.table(scored, SHOWN, {}), "", *tables.not_run(of_set, METHODS),
             ]  # fmt: skip
     return lines
