@@ -141,6 +141,18 @@ def test_cells_of_two_assays_keep_their_place_where_one_assay_varies_less():
         assert agree > 0.8
 
 
+def test_signs_of_components_do_not_change_the_embedding():
+    """Rounding decides them: another number of threads would give mirrored coordinates."""
+    values, embeddings = data(seed=2)
+    joint, features, present = fitted(values, embeddings)
+    batch = torch.zeros(N, dtype=torch.long)
+    expected = joint(features, present, batch)
+    for x in features.values():
+        x[:, 1:Z:2] *= -1
+    joint.fit_maps(features, present, shared_weight=0.5)
+    torch.testing.assert_close(joint(features, present, batch), expected, atol=1e-4, rtol=0)
+
+
 def test_offsets_of_batches_are_taken_out_and_unknown_batches_left_alone():
     values, embeddings = data(kinds=("rna", "atac"))
     joint, features, present = fitted(values, embeddings)

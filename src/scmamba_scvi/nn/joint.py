@@ -243,7 +243,12 @@ class JointEmbedding(nn.Module):
         moments = second_moments(features, present)
         target = _target_map(len(self.kinds), self.n_latent, shared_weight, moments)
         _, directions = torch.linalg.eigh(target @ moments @ target.T)
-        whole = target.T @ directions.flip(1)[:, : self.n_latent]  # (features of all modalities, z)
+        directions = directions.flip(1)[:, : self.n_latent]
+        # rounding decides the signs of eigenvectors, and another number of threads rounds otherwise: of what is shared, the
+        # largest entry is positive
+        shared = directions[-self.n_latent :]
+        largest = shared.gather(0, shared.abs().argmax(0, keepdim=True))
+        whole = target.T @ torch.where(largest < 0, -directions, directions)  # (features of all modalities, z)
         for some in subsets(self.kinds):
             known = torch.tensor([kind in some for kind in self.kinds]).repeat_interleave(2 * self.n_latent)
             self.get_buffer(f"map_{'_'.join(some)}").copy_((ridge_prediction(moments, known).T @ whole)[known])

@@ -111,3 +111,9 @@ def test_data_without_enough_pairs_are_named(trained):
     few.obs["batch"] = mdata.obs["batch"].reindex(few.obs_names)
     with pytest.raises(ScmambaError, match="Fewer than 10 cells"):
         trained.get_modality_agreement(few)
+
+
+def test_without_held_out_pairs_a_warning_says_that_evidence_is_not_calibrated(trained, monkeypatch):
+    monkeypatch.setattr(trained, "match_temperatures_", {})
+    with pytest.warns(UserWarning, match="evidence is not calibrated.*fewer than 10 cells with rna and atac"):
+        trained.get_modality_agreement()

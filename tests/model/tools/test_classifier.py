@@ -165,7 +165,7 @@ def one_cell_of_a_type(labels):
     [
         pytest.param(None, {"labels_key": "cell_typ"}, UnknownNameError, "labels_key 'cell_typ'.*'cell_type'", id="unknown key"),
         pytest.param(None, {}, ScmambaError, "Which labels", id="no key"),
-        pytest.param(one_cell_of_a_type, {"labels_key": "label"}, ScmambaError, "'rare'. Merge them.*replace", id="one cell"),
+        pytest.param(one_cell_of_a_type, {"labels_key": "label"}, ScmambaError, "Labels of a single cell .*'rare'. Merge them.*replace", id="one cell"),
         pytest.param(lambda x: np.full(len(x), "T"), {"labels_key": "label"}, ScmambaError, "two labels; 'label' has", id="one label"),
         pytest.param(lambda x: np.full(len(x), "Unknown"), {"labels_key": "label"}, ScmambaError, "0 labelled cells", id="no label"),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
+from ..._compat import warn
 from ..._keys import KINDS
 from ...metrics.distances import as_matrix
 from .._base import ModelBase
@@ -32,10 +34,20 @@ def calibrate(module: SCMAMBAModule, held_out: HeldOut, seed: int) -> dict[str, 
     return temperatures
 
 
-def match_temperature(model: ModelBase, a: str, b: str) -> tuple[float, bool]:
-    """Temperature of two kinds, and whether it was fitted to held-out pairs; else it is that of the loss."""
+def match_temperature(model: ModelBase, a: str, b: str) -> float:
+    """Temperature of two kinds, fitted to held-out pairs; else it is that of the loss."""
     fitted = model.match_temperatures_.get(pair_key(a, b))
-    return (model.module.temperature().item(), False) if fitted is None else (fitted, True)
+    return model.module.temperature().item() if fitted is None else fitted
+
+
+def warn_of_uncalibrated(model: ModelBase, pairs: Iterable[tuple[str, str]], what: str) -> None:
+    """Name the ``pairs`` of kinds without a fitted temperature, of which ``what`` is therefore not calibrated."""
+    unknown = [f"{a} and {b}" for a, b in pairs if pair_key(a, b) not in model.match_temperatures_]
+    if unknown:
+        warn(
+            f"The {what} is not calibrated, because this model held out fewer than {MIN_PAIRS} cells with "
+            f"{', or with '.join(unknown)}: train with a smaller train_size, or with more cells."
+        )
 
 
 def pair_key(a: str, b: str) -> str:

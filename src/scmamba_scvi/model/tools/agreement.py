@@ -9,7 +9,7 @@ from mudata import MuData
 
 from ..._compat import warn
 from ...errors import ScmambaError
-from ..fitting.calibration import match_temperature
+from ..fitting.calibration import match_temperature, warn_of_uncalibrated
 from ..inputs.kinds import kinds_in
 from .cells import embed_modality, registered, warn_of_unread
 from .embedding import EmbeddingMixin
@@ -48,7 +48,8 @@ class AgreementMixin(EmbeddingMixin):
         ``evidence``
             ``log(exp(cosine / t) / mean)`` with the ``t`` of :meth:`match_cells` and the mean over all cells of ``adata`` as
             matches: the logarithm of how many times better the two embeddings of the cell fit each other than those of
-            different cells. At 0 and below they fit no better. It finds swapped cells best on most sets.
+            different cells. At 0 and below they fit no better. It finds swapped cells best on most sets. Where training held
+            out fewer than 10 pairs, ``t`` is the temperature of the loss, with a warning.
 
         The model was told the pairs of its training cells, so that these score higher than others: compare validation and
         new cells with each other.
@@ -73,19 +74,21 @@ class AgreementMixin(EmbeddingMixin):
                 f"{list(data.adata.mod)}."
             )
         found = {kind: embed_modality(self, data, kind, batch_size) for kind in kinds}
-        parts = []
+        parts, pairs = [], []
         for a, b in itertools.combinations(kinds, 2):
             both = found[a].has & found[b].has
             if both.sum() < MIN_CELLS:
                 continue
+            pairs.append((a, b))
             x, y = (of_kind.z[both[of_kind.has]] for of_kind in (found[a], found[b]))
-            evidence = log_evidence(x, y, match_temperature(self, a, b)[0], self.module.device)
+            evidence = log_evidence(x, y, match_temperature(self, a, b), self.module.device)
             columns = {"cosine": (x * y).sum(axis=1, dtype=np.float64), "evidence": evidence}
             parts.append(pd.DataFrame(columns, index=np.flatnonzero(both)))
         if not parts:
             raise ScmambaError(
                 f"Fewer than {MIN_CELLS} cells have two of {kinds}: too few to compare a cell with others."
             )
+        warn_of_uncalibrated(self, pairs, "evidence")
         mean = pd.concat(parts).groupby(level=0).mean().reindex(range(len(names)))
         if (n_missing := int(mean["cosine"].isna().sum())) > 0:
             warn(

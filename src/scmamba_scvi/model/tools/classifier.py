@@ -11,6 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 
+from ..._arguments import listed
 from ..._columns import obs_column
 from ..._compat import warn
 from ...errors import ScmambaError
@@ -228,10 +229,9 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str | float) -> pd.S
     single = sorted(counts.index[counts < 2])
     if single:
         raise ScmambaError(
-            f"{len(single)} labels have a single cell, too few to learn from and to check: "
-            f"{', '.join(map(repr, single[:5]))}. Merge them with others, or call them unknown: "
-            f"obs[{labels_key!r}] = obs[{labels_key!r}].astype('string').replace({{{single[0]!r}: {unknown!r}}}), in the obs "
-            f"that has this column."
+            f"Labels of a single cell can be neither learned nor checked: {listed(list(map(repr, single)), 5)}. Merge them "
+            f"with others, or call them unknown: obs[{labels_key!r}] = obs[{labels_key!r}].astype('string')"
+            f".replace({{{single[0]!r}: {unknown!r}}}), in the obs that has this column."
         )
     return labels
 

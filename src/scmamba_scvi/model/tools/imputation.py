@@ -239,7 +239,7 @@ class ImputationMixin(EmbeddingMixin):
         if not has.all():
             warn(f"{int((~has).sum()):,} of {len(has):,} cells have none of {others}: their imputed {kind} is NaN.")
         z = total[has] / np.maximum(np.linalg.norm(total[has], axis=1, keepdims=True), 1e-12)
-        temperature = float(np.mean([match_temperature(self, other, kind)[0] for other in others]))
+        temperature = float(np.mean([match_temperature(self, other, kind) for other in others]))
         return ModalityEmbedding(mdata.obs_names, has, z), temperature
 
 

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError
-from ..fitting.calibration import match_temperature
+from ..fitting.calibration import match_temperature, warn_of_uncalibrated
 from .cells import (
     ModalityEmbedding,
     check_reference,
@@ -195,12 +195,8 @@ class MatchingMixin(EmbeddingMixin):
             warn_of_unread(self, searched.adata)
         references = embed_modality(self, searched, reference_kind, batch_size)
         check_k(k, references, reference_kind)
-        temperature, calibrated = match_temperature(self, query_kind, reference_kind)
-        if not calibrated:
-            warn(
-                "The confidence is not calibrated, because this model held out too few pairs for it: train with a "
-                "train_size below 1."
-            )
+        temperature = match_temperature(self, query_kind, reference_kind)
+        warn_of_uncalibrated(self, [(query_kind, reference_kind)], "confidence")
         if not queries.has.all():
             warn(f"{(~queries.has).sum():,} of {len(queries.has):,} cells lack {query_kind}: they have no match.")
         assignment = assign(queries.z, references.z) if one_to_one else None  # refuses too many pairs before the search
