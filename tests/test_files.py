@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi._files import atomic_write, check_content, remove_unfinished
+from scmamba_scvi._files import atomic_write, check_content, check_folder, remove_unfinished
 from scmamba_scvi.data import open_mudata, read
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.workflow import write_mudata
@@ -59,6 +59,16 @@ def test_a_file_of_somebody_else_is_not_called_damaged(tmp_path, monkeypatch):
     for use in (read, open_mudata):
         with pytest.raises(ScmambaError, match="may not be read by you"):
             use(tmp_path / "cells.h5mu")
+
+
+def test_a_link_to_nothing_is_named_before_the_work(tmp_path):
+    for name in ("results", "cells.h5mu"):
+        (tmp_path / name).symlink_to("unmounted")
+    with pytest.raises(ScmambaError, match="cells.h5mu is a link to unmounted, which is not there"):
+        read(tmp_path / "cells.h5mu")
+    for folder in (tmp_path / "results", tmp_path / "results" / "model"):
+        with pytest.raises(ScmambaError, match="results is a link to unmounted, which is not there"):
+            check_folder(folder, overwrite=True)
 
 
 def test_columns_of_features_that_share_a_name_are_tried_without_a_warning(mdata):

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import os
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -41,6 +42,12 @@ def test_the_page_needs_no_other_file_and_says_what_to_try(model, tmp_path):
     assert "Only 0 of 100 features of rna have a place" in page and "annotate_genome" in page
     assert "FOSCTTM" in page and "n_latent" in page
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_file_named_in_another_encoding_has_a_page(model, tmp_path):
+    title = os.fsdecode(b"caf\xe9.h5mu")  # Latin-1 where UTF-8 is usual
+    path = write_report(model, tmp_path / "report.html", title=title)
+    assert "caf?.h5mu" in path.read_text(encoding="utf-8")
 
 
 def test_a_file_of_another_kind_is_never_replaced(model, tmp_path):

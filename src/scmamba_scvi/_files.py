@@ -25,6 +25,8 @@ def check_is_there(path: Path, typed: str = "") -> None:
         if not os.access(path, os.R_OK):
             raise ScmambaError(f"{path} may not be read by you: ask its owner for the permission.")
         return
+    if path.is_symlink():
+        raise ScmambaError(f"{path} is a link to {path.readlink()}, which is not there.")
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, beside, n=1)
     hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
@@ -251,8 +253,11 @@ def check_writable(folder: Path) -> None:
 
 
 def nearest_folder(path: Path) -> Path:
-    """``path``, or the nearest folder above it that exists."""
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    """``path``, or the nearest folder above it that exists; raises if that is a link to one that does not."""
+    nearest = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if nearest.is_symlink():  # a folder cannot be made in its place
+        check_is_there(nearest)
+    return nearest
 
 
 def remove_unfinished(path: Path) -> None:

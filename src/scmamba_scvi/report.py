@@ -139,7 +139,7 @@ def write_report(
         settings=asdict(model.config),
     )
     with atomic_write(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+        unfinished.write_text(page, encoding="utf-8", errors="replace")  # of names in another encoding
     return path
 
 

@@ -260,6 +260,15 @@ def test_what_is_no_folder_is_not_replaced_by_one(h5mu, tmp_path, kind):
     assert sorted(tmp_path.iterdir()) == before and target.is_symlink() == (kind == "link")
 
 
+def test_a_file_that_a_program_writes_is_not_only_called_damaged(h5mu):
+    fcntl = pytest.importorskip("fcntl")
+    with h5mu.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as HDF5 does
+        for use in (open_mudata, read):
+            with pytest.raises(ScmambaError, match="m.h5mu cannot be read: it is being written, .*lock"):
+                use(h5mu)
+
+
 def test_errors_name_the_file_and_what_to_do(mdata, h5mu, tmp_path):
     zarr = convert_mudata(h5mu, tmp_path / "m.zarr")
     names = mdata.obs_names
@@ -282,6 +291,9 @@ def test_errors_name_the_file_and_what_to_do(mdata, h5mu, tmp_path):
     half = tmp_path / "half.h5mu"
     half.write_bytes(h5mu.read_bytes()[: h5mu.stat().st_size // 2])
     with pytest.raises(ScmambaError, match="damaged"):
+        open_mudata(half)
+    half.write_bytes(half.read_bytes().ljust(h5mu.stat().st_size, b"\0"))  # a copy on its way to its size
+    with pytest.raises(ScmambaError, match=r"half\.h5mu cannot be read: .*damaged"):
         open_mudata(half)
     broken = convert_mudata(h5mu, tmp_path / "broken.zarr")
     shutil.rmtree(broken / "mod" / "rna" / "X" / "indptr")

@@ -51,7 +51,7 @@ def read_file(path: Path) -> MuData | AnnData:
     for ending, (what, way) in ELSEWHERE.items():
         if path.name.lower().removesuffix(".gz").endswith(ending):
             raise ScmambaError(f"{path} is {what}, which is not read here: {way}.")
-    with explained(f"{path} cannot be read, it may be cut off or damaged"):
+    with explained(f"{path} cannot be read: it is being written, cut off or damaged"):
         return _read_folder(path) if path.is_dir() else _read_hdf5(path)
 
 

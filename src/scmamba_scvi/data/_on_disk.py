@@ -255,15 +255,15 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
     """Root of the file, an h5py or a zarr group."""
     path = Path(path)
     check_is_there(path)
-    what = "is damaged, or is neither .h5mu nor .zarr"
+    what = "cannot be read: it is being written, damaged, or neither .h5mu nor .zarr"
     with explained(
         f"{path} {what if mode == 'r' else 'cannot be written: it is open elsewhere, read-only, or damaged'}"
     ):
         # consolidated metadata would not show what is written, and anndata refuses to write where they are read
         consolidated = None if mode == "r" else False  # None: if there are
         root = _open_zarr(path, mode, use_consolidated=consolidated) if path.is_dir() else h5py.File(path, mode)
-    if "mod" not in root or "obs" not in root:
-        raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
+        if "mod" not in root or "obs" not in root:
+            raise ScmambaError(f"{path} is not a MuData: it has no group 'mod' or 'obs'.")
     if path.is_dir():
         _check_pieces(root, path)
     return root

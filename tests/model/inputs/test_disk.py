@@ -7,8 +7,10 @@ import pytest
 import torch
 from scipy import sparse
 from scvi import settings
+from zarr.storage import LocalStore
 
 from scmamba_scvi import SCMAMBA
+from scmamba_scvi.data import _row_blocks, convert_mudata, open_mudata
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.inputs.disk import RowsOnDisk
 from scmamba_scvi.model.training.streaming import StreamedLoader
@@ -39,6 +41,19 @@ def test_rows_are_read_in_any_order(uneven, opened, rows):
     found = RowsOnDisk(opened["rna"].X).read(rows)
     found = found.toarray() if sparse.issparse(found) else found
     np.testing.assert_array_equal(found, uneven["rna"].X[rows].toarray())
+
+
+def test_a_piece_of_a_zarr_is_read_once_for_all_rows_in_it(uneven, tmp_path, monkeypatch):
+    monkeypatch.setattr(_row_blocks, "VALUES_PER_CHUNK", 2000)  # of about 50 rows
+    uneven.write_h5mu(tmp_path / "m.h5mu")
+    rows = RowsOnDisk(open_mudata(convert_mudata(tmp_path / "m.h5mu", tmp_path / "m.zarr"))["rna"].X)
+    read, get = [], LocalStore.get
+    monkeypatch.setattr(
+        LocalStore, "get", lambda self, key, *rest, **kw: (read.append(key), get(self, key, *rest, **kw))[1]
+    )
+    found = rows.read(np.arange(0, 500, 11))
+    np.testing.assert_array_equal(found.toarray(), uneven["rna"].X[::11].toarray())
+    assert 3 < len(read) == len(set(read))
 
 
 def test_minibatches_are_those_of_the_data_in_memory(uneven, opened):

@@ -8,7 +8,8 @@ from scipy import sparse
 
 from ..._compat import for_scipy
 
-#: Rows between two that are wanted, up to which both are read in one span: a second read would cost as much.
+#: Rows between two that are wanted, up to which both are read in one span, also from two pieces of the file: a second read
+#: would cost as much.
 MAX_GAP = 8
 
 
@@ -40,11 +41,22 @@ class RowsOnDisk:
         unique, back = np.unique(rows, return_inverse=True)
         if not len(unique):
             return self._span(0, 0)
-        ends = np.flatnonzero(np.diff(unique) > MAX_GAP) + 1
+        far = np.diff(unique) > MAX_GAP
+        first, last = self._pieces(unique)
+        ends = np.flatnonzero(far & (first[1:] != last[:-1])) + 1
         blocks = [self._span(run[0], run[-1] + 1)[run - run[0]] for run in np.split(unique, ends)]
         if self._dense is not None:
             return np.concatenate(blocks)[back]
         return (blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr"))[back]
+
+    def _pieces(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and last piece of the file that each row lies in: a piece is decompressed whole, once for each span."""
+        if self._dense is not None:
+            first, last, sizes = rows, rows, self._dense.chunks
+        else:
+            first, last, sizes = self._indptr[rows], self._indptr[rows + 1] - 1, self._data.chunks
+        size = sizes[0] if sizes else 1  # without pieces, single values can be read
+        return first // size, last // size
 
     def _span(self, start: int, stop: int) -> sparse.csr_matrix | np.ndarray:
         if self._dense is not None:
