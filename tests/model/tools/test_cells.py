@@ -18,7 +18,6 @@ from scmamba_scvi.model.tools.cells import (
     kind_of_features,
     registered,
     resolve_cells,
-    restricted_to,
 )
 
 
@@ -128,11 +127,6 @@ def test_a_slice_with_a_cell_twice_is_refused(trained, use):
         ScmambaError, match=r"mdata\['rna'\] has 1 cell names that occur more than once, such as 'cell_001'"
     ):
         getattr(trained, use)(trained.adata[[0, 0, 1]])
-
-
-def test_restricted_data_have_nothing_but_the_modalities_named(trained):
-    part = restricted_to(trained, trained.adata, ["atac"]).adata
-    assert list(part.mod) == ["atac"] and part.n_obs == trained.adata["atac"].n_obs
 
 
 @pytest.fixture(scope="module")
