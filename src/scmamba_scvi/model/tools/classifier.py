@@ -111,8 +111,9 @@ class ClassifierMixin(EmbeddingMixin):
         soft
             Probabilities instead of labels.
         threshold
-            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does. Probabilities are calibrated for
-            cells like those that had labels: a cell of a type that none of them had may get a label with confidence.
+            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does. Probabilities are
+            calibrated for cells like those that had labels: a cell of a type that none of them had may get a label with
+            confidence.
         batch_size
             Cells of a minibatch; changes speed only.
 
