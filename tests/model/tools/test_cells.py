@@ -3,6 +3,7 @@
 import warnings
 from types import SimpleNamespace
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,6 +119,17 @@ def test_an_anndata_is_wrapped_and_left_as_it_is(trained):
     assert found.has.all() and found.z.shape == (7, 64) and list(cells.obs) == columns and not cells.uns
     assert cells.is_view
     np.testing.assert_allclose(found.z, trained.get_latent_representation(modality="rna", indices=range(7)), atol=1e-5)
+
+
+def test_an_anndata_is_corrected_for_the_batches_in_its_obs(trained):
+    rna = trained.adata["rna"][:7].copy()
+    rna.obs = trained.adata.obs.loc[rna.obs_names, ["batch"]]
+    alone = mudata.MuData({"rna": trained.adata["rna"][:7].copy()})
+    alone.obs["batch"] = rna.obs["batch"]
+    want = trained.get_latent_representation(alone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(trained.get_latent_representation(rna), want)
 
 
 @pytest.mark.parametrize("use", ["get_latent_representation", "match_cells", "get_modality_agreement"])

@@ -138,9 +138,8 @@ def registered(
     if data is None:
         raise ScmambaError(f"This model was loaded without data: pass {argument}=..., a MuData or an AnnData.")
     if isinstance(data, AnnData):
-        mdata = mudata_of({model.kinds[kind or kind_of_anndata(model, data, argument)]: _whole(data)})
-        copy_batch(model, data, mdata)
-        return model.adata_manager.transfer_fields(mdata)
+        key = model.kinds[kind or kind_of_anndata(model, data, argument)]
+        return model.adata_manager.transfer_fields(mudata_of({key: _whole(data)}))
     if not isinstance(data, MuData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
     if data is model.adata:
