@@ -67,7 +67,7 @@ def training_step(shape: tuple[int, int, int], preset: str, batch_size: int):
     def embed() -> None:
         model.module.eval()
         with torch.inference_mode():
-            model._embed(batch, kinds, jointly=True)
+            model._embed_minibatch(batch, kinds, jointly=True)
 
     return step, embed, dataset
 

@@ -75,10 +75,12 @@ def path_of(file: Path) -> str:
 def test_imports_run_downwards():
     wrong = []
     for file in FILES:
-        known = MAY_IMPORT.get(room_of(file))  # the package itself offers the names of every room
+        if room_of(file) == "__init__":  # it offers the names of every room
+            continue
+        known = MAY_IMPORT[room_of(file)]
         for module, name in imports_of(file):
             target = [*module.split(".")[1:], name][0]
-            if module.partition(".")[0] == "scmamba_scvi" and known is not None and target not in known:
+            if module.partition(".")[0] == "scmamba_scvi" and target not in known:
                 wrong.append(f"{path_of(file)} imports {module}.{name}: {room_of(file)} may not know {target}")
     assert not wrong
 

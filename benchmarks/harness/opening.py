@@ -38,7 +38,8 @@ def section(held_out: pd.DataFrame, all_cells: pd.DataFrame) -> list[str]:
         "  modalities lie together. Each goes from 0 for the worst to 1 for the best method of the set.",
         "- *Types* is what the figure shows.",
         "- *Pairs* is the fraction of held-out cells whose {term}`true match` is among the 10 nearest cells of the other modality.",
-        f"- *{BEST_OTHER.capitalize()}*: in each column the best of the other methods, not always the same; variants of ours are not counted.",
+        f"- *{BEST_OTHER.capitalize()}*: in each column the best of the methods that have no row of their own; variants of ours are not",
+        "  counted.",
         "- A dash stands for a method that embeds no new cells, that embeds both modalities as one, that is made for other modalities, or",
         "  that was not run on all cells. {doc}`benchmarks-methods` says which.", "",
     ]  # fmt: skip

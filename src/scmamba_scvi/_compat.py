@@ -78,7 +78,8 @@ def n_devices(accelerator: str, devices: int | list[int] | str) -> int:
 def _parse_devices(accelerator: str, devices: int | list[int] | str) -> tuple:
     from scvi.model._utils import parse_device_args
 
-    asked = f"{written('accelerator', accelerator)} with devices={devices!r} cannot be used on this machine"
+    those = "" if devices == "auto" else f" with devices={devices!r}"
+    asked = f"{written('accelerator', accelerator)}{those} cannot be used on this machine"
     with explained(f"{asked}, leave it out to take what is there"), _without_advice_on_gpus():
         found = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
     if found[2].type == "mps":

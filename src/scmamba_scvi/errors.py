@@ -86,9 +86,6 @@ class NonFiniteError(ScmambaError):
         super().__init__(message)
         self.epoch, self.modality, self.cells = epoch, modality, tuple(cells)
 
-    def __reduce__(self) -> tuple:
-        return type(self), (str(self), self.epoch, self.modality, self.cells)
-
 
 class ResumeError(ScmambaError):
     """Training cannot be resumed: its checkpoint is damaged, or the model or the data differ from those it began with."""

@@ -115,6 +115,14 @@ def test_the_calls_for_a_gpu_can_be_rehearsed_without_one():
     )
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_step_and_the_embedding_that_are_timed_run(load):
+    step, embed, dataset = load("speed").training_step((60, 30, 60), "small", 16)
+    step()
+    embed()
+    assert len(dataset) == 60
+
+
 def test_rows_of_a_run_that_is_ended_are_kept(load, monkeypatch, tmp_path):
     speed, steps = load("speed"), load("harness.gpu_steps")
     monkeypatch.setattr(speed, "RESULTS", tmp_path)

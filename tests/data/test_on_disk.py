@@ -84,6 +84,16 @@ def test_a_layer_of_stored_zeros_is_complete(mdata, tmp_path):
     assert open_mudata(tmp_path / "m.zarr")["rna"].layers["zeros"][:].sum() == 0
 
 
+def test_cells_that_have_only_the_first_of_two_features_are_complete(mdata, tmp_path, monkeypatch):
+    monkeypatch.setattr(_row_blocks, "VALUES_PER_CHUNK", 50)
+    first = np.tile([1, 0], (150, 1))
+    first[-5:] = [0, 2]
+    changed = mudata.MuData({"rna": mdata["rna"], "protein": AnnData(sparse.csr_matrix(first), mdata["rna"].obs[[]])})
+    changed.write_h5mu(tmp_path / "m.h5mu")
+    path = convert_mudata(tmp_path / "m.h5mu", tmp_path / "m.zarr")
+    np.testing.assert_array_equal(read(path)["protein"].X.toarray(), first)
+
+
 @pytest.mark.parametrize("ending", [".h5mu", ".zarr"])
 def test_a_file_that_was_opened_is_found_from_another_folder(mdata, h5mu, tmp_path, monkeypatch, ending):
     monkeypatch.chdir(tmp_path)

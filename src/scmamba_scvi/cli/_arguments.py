@@ -1,6 +1,7 @@
 """Options that name pairs, and the options of the command line in messages of the library."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -83,6 +84,6 @@ def as_option(name: str, value: Any = None) -> str:
     """An argument of the library as it is typed here: ``layers={'rna': ...}`` is ``--layer rna=...``."""
     option = OPTIONS.get(name, f"--{name.replace('_', '-')}" if name.isidentifier() else name)
     if isinstance(value, dict):
-        pairs = (f"{option} {key}={'...' if part is ... else part}".strip() for key, part in value.items() if part)
-        return " ".join(pairs) or f"no {option} for {' and '.join(value)}"
+        pairs = [shlex.quote(f"{key}={'...' if part is ... else part}") for key, part in value.items() if part]
+        return " ".join(f"{option} {pair}".strip() for pair in pairs) or f"no {option} for {' and '.join(value)}"
     return f"{option} {value!r}" if isinstance(value, str | int) and not isinstance(value, bool) else option

@@ -24,6 +24,8 @@ from ._row_blocks import is_sparse, read_sparse, row_blocks, write_rows
 
 #: Parts of a MuData beside its modalities.
 SHARED = ("obs", "var", "obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")
+#: Of so few features cells in a row may all have the first one only.
+FEW_FEATURES = 20
 
 
 def open_mudata(path: str | os.PathLike[str]) -> MuData:
@@ -91,11 +93,13 @@ def _check_kind(root: Any, path: Path) -> None:
 def _check_pieces(root: Any, path: Path) -> None:
     """Raise if pieces of a sparse matrix of a zarr are not there: zarr reads them as zeros.
 
-    Where none is there, as of a layer of zeros, they need not be lost: a piece of nothing but zeros is not written.
+    A piece of nothing but zeros is not written. So where none is there, as of a layer of zeros, they need not be lost, nor those
+    of ``indices`` where cells have only the first of a few features.
     """
     for name, group in root.groups():
         if is_sparse(group):
-            for array in (group["data"], group["indices"]):
+            parts = ["data", "indices"] if min(group.attrs["shape"]) > FEW_FEATURES else ["data"]
+            for array in (group[part] for part in parts):
                 found, of = array.nchunks_initialized, array.nchunks
                 if 0 < found < of:
                     raise ScmambaError(

@@ -3,6 +3,7 @@
 import warnings
 from types import SimpleNamespace
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +19,6 @@ from scmamba_scvi.model.tools.cells import (
     kind_of_features,
     registered,
     resolve_cells,
-    restricted_to,
 )
 
 
@@ -121,6 +121,17 @@ def test_an_anndata_is_wrapped_and_left_as_it_is(trained):
     np.testing.assert_allclose(found.z, trained.get_latent_representation(modality="rna", indices=range(7)), atol=1e-5)
 
 
+def test_an_anndata_is_corrected_for_the_batches_in_its_obs(trained):
+    rna = trained.adata["rna"][:7].copy()
+    rna.obs = trained.adata.obs.loc[rna.obs_names, ["batch"]]
+    alone = mudata.MuData({"rna": trained.adata["rna"][:7].copy()})
+    alone.obs["batch"] = rna.obs["batch"]
+    want = trained.get_latent_representation(alone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(trained.get_latent_representation(rna), want)
+
+
 @pytest.mark.parametrize("use", ["get_latent_representation", "match_cells", "get_modality_agreement"])
 @pytest.mark.filterwarnings("ignore:obs_names are not unique")
 def test_a_slice_with_a_cell_twice_is_refused(trained, use):
@@ -128,11 +139,6 @@ def test_a_slice_with_a_cell_twice_is_refused(trained, use):
         ScmambaError, match=r"mdata\['rna'\] has 1 cell names that occur more than once, such as 'cell_001'"
     ):
         getattr(trained, use)(trained.adata[[0, 0, 1]])
-
-
-def test_restricted_data_have_nothing_but_the_modalities_named(trained):
-    part = restricted_to(trained, trained.adata, ["atac"]).adata
-    assert list(part.mod) == ["atac"] and part.n_obs == trained.adata["atac"].n_obs
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import re
 
+import h5py
 import mudata
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
-from scmamba_scvi.data import simulate_multiome
+from scmamba_scvi.data import open_mudata, simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
+from scmamba_scvi.workflow import write_mudata
 
 QUICK = {"enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -248,6 +250,23 @@ def test_labels_in_the_obs_of_each_modality_are_used_together(plain):
         apart = mudata.MuData(mods)
     model.train_classifier(apart, labels_key="kind")
     assert list(model.classifier_["by_modalities"]) == ["rna", "atac"]
+
+
+def test_counts_in_a_file_are_checked_once_however_many_sets_of_modalities_are_embedded(plain, tmp_path, monkeypatch):
+    model, mdata = plain
+    write_mudata(mudata.MuData(dict(mdata.mod)), tmp_path / "m.h5mu")
+    opened, n_read, read = open_mudata(tmp_path / "m.h5mu"), [0], h5py.Dataset.__getitem__
+
+    def counting(dataset, rows, **options):
+        found = read(dataset, rows, **options)
+        n_read[0] += found.size if dataset.name == "/mod/rna/X/data" else 0
+        return found
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", counting)
+    model.train_classifier(opened, labels_key="cell_type")
+    assert n_read[0] == 3 * mdata["rna"].X.nnz  # to check, of both modalities, of RNA alone
+    model.predict(opened, modality="rna")
+    assert n_read[0] == 5 * mdata["rna"].X.nnz
 
 
 # -- real cells -------------------------------------------------------------------------------------------------------

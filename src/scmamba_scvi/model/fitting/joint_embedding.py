@@ -118,9 +118,10 @@ def _own_clusters(
     batch: Tensor,
     cluster: Tensor,
 ) -> Tensor:
-    """``cluster`` ``(n,)``, anew for a batch most of whose cells are nearest to others without the first difference of means.
+    """Clusters ``(n,)`` to begin again with: those of ``cluster``, or others for a batch that was moved onto other cells.
 
-    That moves a batch of one type onto whatever the other batches have most of, and it fits there too.
+    The first difference of means moves a batch of one type onto whatever the other batches have most of, and it fits there too.
+    If most of its cells are in other clusters when its offset is fitted from that of the other batches, they begin in these.
     """
     found = cluster.clone()
     of_all = cluster_sums(corrected, present, z, cluster)

@@ -204,7 +204,8 @@ def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
 def matrix_of(adata: AnnData, kind: str, key: str, layer: str | None) -> Any:
     """The matrix that holds the counts."""
     if layer is not None and layer not in adata.layers:
-        advice = f"To use X, pass {written('layers', {kind: None})}, or put it there: mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X."
+        there = f"mdata[{key!r}].layers[{layer!r}] = mdata[{key!r}].X"
+        advice = f"To read X, give {written('layers', {kind: None})}, or put it there: {there}."
         raise UnknownNameError(f"layer of mdata[{key!r}]", layer, _layers(adata), advice)
     x = adata.X if layer is None else adata.layers[layer]
     if x is None:

@@ -60,8 +60,8 @@ def _recognise_kinds(mdata: MuData) -> dict[str, str]:
             continue
         if kind in found:
             raise ScmambaError(
-                f"Modalities {found[kind]!r} and {key!r} both look like {kind}: choose with "
-                f"{written('modalities', {kind: ...})} and those of the other kinds."
+                f"Modalities {found[kind]!r} and {key!r} both look like {kind}. Name the one that is meant and "
+                f"those of the other kinds, such as {written('modalities', {'rna': ..., 'atac': ...})}."
             )
         found[kind] = key
     return found

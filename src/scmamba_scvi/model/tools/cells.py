@@ -139,7 +139,7 @@ def registered(
         raise ScmambaError(f"This model was loaded without data: pass {argument}=..., a MuData or an AnnData.")
     if isinstance(data, AnnData):
         key = model.kinds[kind or kind_of_anndata(model, data, argument)]
-        return _register(model, {key: _whole(data)}, data)
+        return model.adata_manager.transfer_fields(mudata_of({key: _whole(data)}))
     if not isinstance(data, MuData):
         raise ScmambaError(f"{argument} must be a MuData, or an AnnData of one modality; got {type(data).__name__}.")
     if data is model.adata:
@@ -151,18 +151,6 @@ def registered(
         check_cells(data)  # a modality was put into another order, and mudata slices it by the old one
         data = _in_memory(data)
     return model.adata_manager.transfer_fields(data)
-
-
-def restricted_to(model: ModelBase, mdata: MuData, kinds: Sequence[str]) -> MultiModalManager:
-    """The same data as if only ``kinds`` had been measured; cells that have none of them are left out."""
-    return _register(model, {key: mdata.mod[key] for key in (key_of(model, mdata, kind) for kind in kinds)}, mdata)
-
-
-def _register(model: ModelBase, modalities: dict[str, AnnData], source: MuData | AnnData) -> MultiModalManager:
-    """MuData of ``modalities``, with the batch of each cell if ``source`` has it."""
-    mdata = mudata_of(modalities)
-    copy_batch(model, source, mdata)
-    return model.adata_manager.transfer_fields(mdata)
 
 
 def _whole(data: AnnData) -> AnnData:

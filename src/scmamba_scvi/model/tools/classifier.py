@@ -18,7 +18,7 @@ from ...errors import ScmambaError
 from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import MultiModalManager
-from .cells import kind_of, registered, resolve_cells, restricted_to, warn_of_unread
+from .cells import key_of, kind_of, registered, resolve_cells, warn_of_unread
 from .embedding import JOINT, EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
 
@@ -74,13 +74,13 @@ class ClassifierMixin(EmbeddingMixin):
         labels_key = setup["labels_key"] if labels_key is None else labels_key
         unknown = setup["unlabeled_category"] if unlabeled_category is None else unlabeled_category
         classifiers: dict[str, dict[str, Any]] = {}
-        mdata = registered(self, adata).adata
-        warn_of_unread(self, mdata)
-        labels = _labels(mdata, labels_key, unknown)
-        kinds = list(kinds_in(mdata, self.kinds))
+        data = registered(self, adata)
+        warn_of_unread(self, data.adata)
+        labels = _labels(data.adata, labels_key, unknown)
+        kinds = list(kinds_in(data.adata, self.kinds))
         for n_kinds in range(len(kinds), 0, -1):
             for subset in itertools.combinations(kinds, n_kinds):
-                found = self._fit_classifier(mdata, subset, labels, batch_size)
+                found = self._fit_classifier(data, subset, labels, batch_size)
                 if found is not None:
                     classifiers["+".join(subset)] = found.to_dict()
         if not classifiers:
@@ -112,8 +112,9 @@ class ClassifierMixin(EmbeddingMixin):
         soft
             Probabilities instead of labels.
         threshold
-            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does. Probabilities are calibrated for
-            cells like those that had labels: a cell of a type that none of them had may get a label with confidence.
+            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does. Probabilities are
+            calibrated for cells like those that had labels: a cell of a type that none of them had may get a label with
+            confidence.
         batch_size
             Cells of a minibatch; changes speed only.
 
@@ -145,23 +146,23 @@ class ClassifierMixin(EmbeddingMixin):
         }
         kind = None if modality == JOINT else kind_of(self, modality)
         data = registered(self, adata, kind)
-        names = data.adata.obs_names[resolve_cells(indices, data.adata.obs_names)]
+        cells = resolve_cells(indices, data.adata.obs_names)
         if kind is not None:
-            data = restricted_to(self, data.adata, [kind])
-        cells = data.adata.obs_names.get_indexer(names)
-        found = self._probabilities(classifiers, data, cells, batch_size).set_axis(names)
+            key_of(self, data.adata, kind)
+        found = self._probabilities(classifiers, data, cells, batch_size, None if kind is None else [kind])
+        found = found.set_axis(data.adata.obs_names[cells])
         n_missing = int(found.iloc[:, 0].isna().sum())
         if n_missing:
             warn(f"{n_missing:,} of {len(found):,} cells have nothing to predict from: they get no label.")
         return found if soft else _most_probable(found, threshold)
 
     def _fit_classifier(
-        self, mdata: MuData, subset: Sequence[str], labels: pd.Series, batch_size: int | None
+        self, data: MultiModalManager, subset: Sequence[str], labels: pd.Series, batch_size: int | None
     ) -> LinearClassifier | None:
         """Of cells that have all of ``subset``, embedded from these alone; `None` if fewer than two labels have two cells."""
         known = labels.dropna()
         for kind in subset:
-            known = known[known.index.isin(mdata.mod[self.kinds[kind]].obs_names)]
+            known = known[known.index.isin(data.adata.mod[self.kinds[kind]].obs_names)]
         counts = known.value_counts()
         known = known[known.isin(counts.index[counts >= 2])]
         if known.nunique() < 2:
@@ -172,8 +173,7 @@ class ClassifierMixin(EmbeddingMixin):
                 f"Fewer than two cells with {' and '.join(subset)} have the labels {absent[:5]}: cells with just these "
                 f"modalities will not be given them."
             )
-        data = restricted_to(self, mdata, subset)
-        z = self._embed(data, None, data.adata.obs_names.get_indexer(known.index), batch_size)
+        z = self._embed(data, None, data.adata.obs_names.get_indexer(known.index), batch_size, subset)
         return fit_linear_classifier(z, known.to_numpy(), settings.seed or 0)
 
     def _probabilities(
@@ -182,15 +182,16 @@ class ClassifierMixin(EmbeddingMixin):
         data: MultiModalManager,
         cells: np.ndarray,
         batch_size: int | None,
+        reads: Sequence[str] | None,
     ) -> pd.DataFrame:
-        """Probabilities of ``cells`` (-1: a cell that the ``data`` lack), by the classifier for the modalities of each."""
+        """Probabilities of ``cells``, by the classifier for the modalities of each, or for those of them that it ``reads``."""
         labels = pd.Index(dict.fromkeys(label for one in classifiers.values() for label in one.classes), dtype=object)
         out = np.full((len(cells), len(labels)), np.nan)
-        measured = np.where(cells < 0, "", self._measured_kinds(data.adata)[cells])
+        measured = self._measured_kinds(data.adata, reads or list(self.kinds))[cells]
         asked = np.flatnonzero(measured != "")
         z = np.empty((len(cells), self.config.n_latent), dtype=np.float32)
         if len(asked):
-            z[asked] = self._embed(data, None, cells[asked], batch_size)
+            z[asked] = self._embed(data, None, cells[asked], batch_size, reads)
         for key in pd.unique(measured[asked]):
             rows = np.flatnonzero(measured == key)
             if key not in classifiers:
@@ -203,10 +204,10 @@ class ClassifierMixin(EmbeddingMixin):
             out[np.ix_(rows, columns)] = np.exp(classifiers[key].log_proba(z[rows]))
         return pd.DataFrame(out, columns=labels)
 
-    def _measured_kinds(self, mdata: MuData) -> np.ndarray:
-        """Kinds that each cell of ``mdata`` has, such as ``"rna+atac"``, in the order of the model; ``""`` for none."""
+    def _measured_kinds(self, mdata: MuData, kinds: Sequence[str]) -> np.ndarray:
+        """Those of ``kinds`` that each cell of ``mdata`` has, such as ``"rna+atac"``, in the order of the model; ``""`` for none."""
         out = np.full(mdata.n_obs, "", dtype=object)
-        for kind, key in kinds_in(mdata, self.kinds).items():
+        for kind, key in kinds_in(mdata, {kind: self.kinds[kind] for kind in kinds}).items():
             out[mdata.obs_names.isin(mdata.mod[key].obs_names)] += f"+{kind}"
         return np.array([names.removeprefix("+") for names in out], dtype=object)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -85,16 +85,25 @@ class EmbeddingMixin(ModelBase):
         return z
 
     def _embed(
-        self, data: MultiModalManager, kind: str | None, cells: np.ndarray, batch_size: int | None
+        self,
+        data: MultiModalManager,
+        kind: str | None,
+        cells: np.ndarray,
+        batch_size: int | None,
+        reads: Collection[str] | None = None,
     ) -> np.ndarray:
-        """Embedding of ``cells`` in one kind of modality, for `None` the joint one ``(n, z)``; NaN where they lack it."""
+        """Embedding ``(n, z)`` of ``cells`` in one kind of modality, for `None` the joint one; NaN where they lack it.
+
+        The joint one is made as if nothing but ``reads`` had been measured.
+        """
         if batch_size is not None:
             check_count("batch_size", batch_size)
-        if kind is None:
-            warn_of_unread(self, data.adata)
-        else:
+        if kind is not None:
             key_of(self, data.adata, kind)
-        kinds = [k for k in self.kinds if x_key(k) in data.data_registry] if kind is None else [kind]
+        elif reads is None:
+            warn_of_unread(self, data.adata)
+        kinds = [k for k in self.kinds if k in (reads or self.kinds) and x_key(k) in data.data_registry]
+        kinds = kinds if kind is None else [kind]
         keys = [x_key(k) for k in kinds]
         corrects = kind is None and self._corrects_batches
         if corrects and BATCH_KEY in data.data_registry:
