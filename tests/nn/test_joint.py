@@ -185,17 +185,23 @@ def test_cells_taken_out_of_sums_leave_the_centroids_of_the_others_and_none_of_a
         torch.testing.assert_close(joint.get_buffer(name), buffer, atol=1e-5, rtol=1e-5)
 
 
+def fitted_around(place, cluster, rng):
+    """Fitted to cells around the ``place`` ``(n, 30)`` of their cluster, whose centroids are known."""
+    values = {k: place + 0.2 * torch.from_numpy(rng.normal(size=(N, 30))).float() for k in ("rna", "atac")}
+    embeddings = {k: torch.nn.functional.normalize(x[:, :Z], dim=1) for k, x in values.items()}
+    joint, features, present = fitted(values, embeddings)
+    z = joint(features, present, torch.zeros(N, dtype=torch.long))
+    joint.set_centroids(cluster_sums(features, present, z, cluster))
+    return joint, features, present
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_the_offset_of_a_later_batch_is_that_of_the_closer_fit(shift):
     """Of cells of one cluster, the difference of all means is mostly what they are."""
     rng = np.random.default_rng(3)
     cluster = torch.from_numpy(rng.integers(3, size=N))
     place = 3 * torch.eye(3, 30)[cluster]
-    values = {k: place + 0.2 * torch.from_numpy(rng.normal(size=(N, 30))).float() for k in ("rna", "atac")}
-    embeddings = {k: torch.nn.functional.normalize(x[:, :Z], dim=1) for k, x in values.items()}
-    joint, features, present = fitted(values, embeddings)
-    z = joint(features, present, torch.zeros(N, dtype=torch.long))
-    joint.set_centroids(cluster_sums(features, present, z, cluster))
+    joint, features, present = fitted_around(place, cluster, rng)
     one = cluster == 0
     moved = {k: x[one] + shift for k, x in features.items()}
     joint.fit_batch_offset(moved, {k: p[one] for k, p in present.items()}, 0, n_rounds=5)
@@ -211,11 +217,7 @@ def test_a_later_batch_of_one_type_is_not_moved_onto_another_type(seed):
     rng = np.random.default_rng(seed)
     cluster = torch.from_numpy(rng.integers(6, size=N))
     place = torch.from_numpy(rng.normal(size=(6, 30))).float()[cluster]
-    values = {k: place + 0.2 * torch.from_numpy(rng.normal(size=(N, 30))).float() for k in ("rna", "atac")}
-    embeddings = {k: torch.nn.functional.normalize(x[:, :Z], dim=1) for k, x in values.items()}
-    joint, features, present = fitted(values, embeddings)
-    z = joint(features, present, torch.zeros(N, dtype=torch.long))
-    joint.set_centroids(cluster_sums(features, present, z, cluster))
+    joint, features, present = fitted_around(place, cluster, rng)
     one = cluster == 0
     joint.fit_batch_offset(
         {k: x[one] for k, x in features.items()}, {k: p[one] for k, p in present.items()}, 0, n_rounds=5
