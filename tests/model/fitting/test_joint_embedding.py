@@ -9,6 +9,7 @@ import torch
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.metrics import knn_accuracy, omics_entropy_mixing
+from scmamba_scvi.model.fitting.joint_embedding import _batch_offsets
 
 SIZES = {"n_cells": 900, "n_genes": 400, "n_peaks": 1_500, "n_cell_types": 6, "seed": 0}
 QUICK = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -76,6 +77,21 @@ def test_a_batch_of_one_type_stays_with_its_type():
     z = model_of(mdata, "sample").get_latent_representation()
     nearest = np.argsort(-z[is_sorted] @ z[~is_sorted].T, axis=1)[:, :15]
     assert (labels[~is_sorted][nearest] == sorted_type).mean() > 0.6
+
+
+@pytest.mark.parametrize("are_apart", [False, True])
+def test_offsets_are_the_smallest_least_squares_of_batch_beside_cluster(are_apart):
+    rng = np.random.default_rng(0)
+    batch, cluster = rng.integers(4, size=600), rng.integers(6, size=600)
+    if are_apart:  # the first two batches share no cluster with the others
+        cluster = np.where(batch < 2, cluster % 3, 3 + cluster % 3)
+    x = rng.normal(size=(600, 5)) + rng.normal(size=(4, 5))[batch] + 3 * rng.normal(size=(6, 5))[cluster]
+    is_batch, is_cluster = np.eye(4)[batch], np.eye(6)[cluster]
+    of_cluster = is_cluster @ np.linalg.pinv(is_cluster)  # means of clusters
+    expected, *_ = np.linalg.lstsq(is_batch - of_cluster @ is_batch, x - of_cluster @ x, rcond=1e-6)
+    expected -= is_batch.mean(0) @ expected
+    found = _batch_offsets(*map(torch.from_numpy, (x, batch, cluster, np.ones(600, bool))))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_batch_that_lacks_a_modality_has_no_offset_in_it():

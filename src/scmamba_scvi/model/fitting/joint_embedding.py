@@ -98,7 +98,7 @@ def _fit_offsets(
     joint, weight = _joint(module), module.config.joint_shared_weight
     for i in range(N_ROUNDS + 1):
         for kind, x in features.items():
-            # on the CPU, where least squares of dependent columns are known
+            # on the CPU, which adds in the same order every time
             parts = (part.cpu() for part in (x, batch, cluster, present[kind]))
             known = _batch_offsets(*parts)
             joint.get_buffer(f"batch_offset_{kind}")[: len(known)] = known.to(module.device)
@@ -201,18 +201,20 @@ def _clusters(z: Tensor, seed: int) -> Tensor:
 
 
 def _batch_offsets(x: Tensor, batch: Tensor, cluster: Tensor, present: Tensor) -> Tensor:
-    """Offsets of all batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells."""
+    """Offsets of all batches ``(batches, 2 z)``, from least squares of ``x`` on cluster and batch; mean zero over cells.
+
+    The normal equations need sums over the cells of each batch and each cluster only.
+    """
     n_batches = int(batch.max()) + 1
     x, batch, cluster = x[present].double(), batch[present], cluster[present]
-    of_batch = torch.nn.functional.one_hot(batch, n_batches).double()
-    of_cluster = torch.nn.functional.one_hot(cluster).double()
-    size = of_cluster.sum(0).clamp_min(1)[:, None]
-
-    def within(y: Tensor) -> Tensor:  # what the clusters do not explain
-        return y - of_cluster @ ((of_cluster.T @ y) / size)
-
+    together = torch.bincount(batch * N_CLUSTERS + cluster, minlength=n_batches * N_CLUSTERS)
+    together = together.view(n_batches, N_CLUSTERS).double()  # cells of each batch in each cluster
+    n_cells, share = together.sum(1), together / together.sum(0).clamp_min(1)
+    of_batch, of_cluster = (
+        x.new_zeros(n, x.shape[1]).index_add_(0, group, x) for n, group in ((n_batches, batch), (N_CLUSTERS, cluster))
+    )
     # a batch that shares no cluster with another one has no unique offset: the smallest solution is taken
-    offsets = torch.linalg.lstsq(within(of_batch), within(x), rcond=1e-6, driver="gelsd").solution
-    centred = offsets - of_batch.mean(0) @ offsets
-    # of a small batch too little is known
-    return (centred * (of_batch.sum(0) >= MIN_CELLS_OF_BATCH)[:, None]).float()
+    inverse = torch.linalg.pinv(torch.diag(n_cells) - share @ together.T, rtol=1e-9, hermitian=True)
+    offsets = inverse @ (of_batch - share @ of_cluster)
+    centred = offsets - n_cells @ offsets / n_cells.sum()
+    return (centred * (n_cells >= MIN_CELLS_OF_BATCH)[:, None]).float()  # of a small batch too little is known
