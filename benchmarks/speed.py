@@ -205,7 +205,11 @@ def main() -> None:
     )
     parser.add_argument("--batch-size", type=int, default=512, help="cells of a minibatch, except where they are fixed")
     arguments = parser.parse_args()
+    import torch
+
     command.hide_warnings()
+    if (arguments.gpu or arguments.profile) and not (arguments.tiny or torch.cuda.is_available()):
+        parser.error("--gpu and --profile want a GPU; --tiny rehearses them without one")  # 24 GB are too few for them
     if arguments.profile:
         from harness.gpu_steps import print_profile
 

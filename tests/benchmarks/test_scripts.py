@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -137,6 +138,15 @@ def test_rows_of_a_run_that_is_ended_are_kept(load, monkeypatch, tmp_path):
             speed.measure_gpu(tiny)
         assert (tmp_path / "gpu.json").exists() is not tiny
     assert json.loads((tmp_path / "gpu.json").read_text())["rows"] == [{"preset": "paper", "what": "step", "ms": 1.0}]
+
+
+@pytest.mark.parametrize("option", ["--gpu", "--profile"])
+def test_steps_of_a_gpu_are_not_measured_without_one(option):
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "speed.py", option], cwd=BENCHMARKS, env=hidden, capture_output=True, text=True
+    )
+    assert (done.returncode, "want a GPU" in done.stderr) == (2, True)
 
 
 def test_a_step_that_fails_leaves_the_others_their_rows(load, monkeypatch, capsys):
