@@ -2,20 +2,27 @@
 
     python benchmarks/speed.py                # a training step beside its own matrix products, and the loader
     python benchmarks/speed.py --memory       # peak memory of setup, training and embedding beside the MuData itself
+    python benchmarks/speed.py --busy         # a training step while other programs use the same cores
     python benchmarks/speed.py --gpu          # whole steps of the presets on a GPU, with each kernel switched off in turn
     python benchmarks/speed.py --profile      # print what these steps spend their time in; nothing is kept
     python benchmarks/speed.py --page         # measure nothing, only write docs/performance.md from the results
 
-Results go to benchmarks/results/speed.json, memory.json and gpu.json, with machine and versions, and from there into
-docs/performance.md.
+Results go to benchmarks/results/speed.json, memory.json, busy.json and gpu.json, with machine and versions, and from there
+into docs/performance.md.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import statistics
+import subprocess
+import sys
 import time
 import warnings
+from collections.abc import Iterator
+from unittest import mock
 
 from harness import command
 from harness.files import write_json
@@ -29,6 +36,8 @@ SHAPES = {"20k genes + 100k peaks": (2_000, 20_000, 100_000), "2k genes + 10k pe
 BASE_BATCH = 64
 #: Cells, genes and peaks for the memory measurement.
 ATLAS = (20_000, 20_000, 100_000)
+#: Features of the step beside other programs.
+BUSY_SHAPE = "2k genes + 10k peaks"
 
 
 def training_step(shape: tuple[int, int, int], preset: str, batch_size: int):
@@ -177,6 +186,50 @@ def _simulate(whole: str, few: str, batch_size: int) -> None:
     mdata[: 3 * batch_size].copy().write_h5mu(few)
 
 
+# -- beside other programs -------------------------------------------------------------------------------------------
+
+
+def _mean_step(batch_size: int, rounds: int = 20) -> dict[str, float]:
+    """Milliseconds of a step of ``small``, by the clock and of all threads together; in a process of its own."""
+    import torch
+
+    warnings.simplefilter("ignore")
+    step, *_ = training_step(SHAPES[BUSY_SHAPE], "small", batch_size)
+    for _ in range(3):
+        step()
+    clock, cpu = time.perf_counter(), time.process_time()
+    for _ in range(rounds):
+        step()
+    ms = {"ms": time.perf_counter() - clock, "cpu_ms": time.process_time() - cpu}
+    return {"threads": torch.get_num_threads(), **{key: round(s / rounds * 1e3, 1) for key, s in ms.items()}}
+
+
+@contextlib.contextmanager
+def _others(n: int) -> Iterator[None]:
+    """Within the block, ``n`` programs compute without a pause."""
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def measure_busy(batch_size: int = 512) -> dict[str, object]:
+    """A step, alone and beside as many busy programs as there are cores, by what is set before Python starts."""
+    found: dict[str, object] = {"batch_size": batch_size, "shape": BUSY_SHAPE, **machine(), "rows": []}
+    for n_others, setting in itertools.product(
+        (0, found["cores"]), ({}, {"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_NUM_THREADS": "1"})
+    ):
+        with mock.patch.dict(os.environ, setting), _others(n_others):
+            cost = in_process(_mean_step, batch_size)
+        row = {"others": n_others, "set": "=".join(*setting.items()) if setting else "nothing", **cost}
+        print(row, flush=True)
+        found["rows"].append(row)
+    return found
+
+
 # -- on a GPU --------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +251,7 @@ def measure_gpu(tiny: bool) -> None:
 def main() -> None:
     parser = command.parser(__doc__, page="docs/performance.md")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    parser.add_argument("--busy", action="store_true", help="time steps while other programs compute")
     parser.add_argument("--gpu", action="store_true", help="time whole steps with each kernel switched off in turn")
     parser.add_argument("--profile", action="store_true", help="print which kernels these steps spend their time in")
     parser.add_argument(
@@ -220,6 +274,8 @@ def main() -> None:
             return
     elif arguments.memory:
         write_json(RESULTS / "memory.json", measure_memory(arguments.batch_size))
+    elif arguments.busy:
+        write_json(RESULTS / "busy.json", measure_busy(arguments.batch_size))
     elif not arguments.page:
         write_json(RESULTS / "speed.json", measure_speed(arguments.batch_size))
     write_page()

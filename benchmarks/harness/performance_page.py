@@ -89,6 +89,21 @@ def _speed(found: dict) -> list[str]:
     ]
 
 
+def _busy(found: dict) -> list[str]:
+    n = found["cores"]
+    lines = [
+        "## Beside other programs", "",
+        f"`speed.py --busy`. A training step of preset `small` with {found['shape']}, minibatches of {found['batch_size']}, on {n} cores: alone, and beside",
+        f"{n} programs that compute without a pause. *Set* is what stood in the environment before Python began. Threads of torch wait",
+        "for each other without sleeping unless `OMP_WAIT_POLICY` says so; one thread has nothing to wait for.", "",
+        *header(["other programs", "set", "threads", "ms", "CPU ms of all threads"], n_left=2),
+    ]  # fmt: skip
+    for one in found["rows"]:
+        cells = [str(one["others"]), f"`{one['set']}`" if "=" in one["set"] else one["set"]]
+        lines.append(row([*cells, *(str(one[key]) for key in ("threads", "ms", "cpu_ms"))]))
+    return [*lines, *_measured_on(found)]
+
+
 def _memory(found: dict) -> list[str]:
     cells, genes, peaks = found["cells_genes_peaks"]
     return [
@@ -275,6 +290,6 @@ def _ten_million(found: dict) -> list[str]:
 
 #: Name of a file of results -> its section, in the order of the page.
 SECTIONS: dict[str, Callable[[dict], list[str]]] = {
-    "speed": _speed, "memory": _memory, "metrics": _metrics, "scan": _scan, "scaling": _scaling,
+    "speed": _speed, "busy": _busy, "memory": _memory, "metrics": _metrics, "scan": _scan, "scaling": _scaling,
     "larger_than_memory": _larger_than_memory, "gpu": _gpu, "gpu_calls": _gpu_calls, "ten_million_cells": _ten_million,
 }  # fmt: skip

@@ -205,15 +205,17 @@ def scvi_progress_bar() -> type[Any]:
 
 @contextlib.contextmanager
 def limited_threads() -> Iterator[None]:
-    """Within the block, torch uses as many threads as the user set, by ``OMP_NUM_THREADS`` or a call.
+    """Within the block, torch uses as many threads as the user set, by ``OMP_NUM_THREADS`` or a call, if there are CPUs for them.
 
     numba, which scanpy's neighbors use, raises the number of OpenMP threads of the thread that calls it, and torch
-    shares that number. A new thread has what the user set.
+    shares that number. A new thread has what the user set. Without a setting torch takes all cores of the machine, also in a
+    container that may use two of them.
     """
+    import joblib  # scikit-learn needs both
     import torch
-    from threadpoolctl import threadpool_limits  # scikit-learn needs it
+    from threadpoolctl import threadpool_limits
 
     with ThreadPoolExecutor(1) as pool:
         limit = pool.submit(torch.get_num_threads).result()
-    with threadpool_limits(limit, user_api="openmp"):
+    with threadpool_limits(min(limit, joblib.cpu_count()), user_api="openmp"):
         yield

@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
+from .._compat import limited_threads
 from ._console import out
 
 #: What decides whether, and how fast, this package runs.
@@ -53,7 +54,8 @@ def _describe_device(device: str) -> str:
     if device == "mps":
         return "Apple GPU, not used: it has no float64"
     if device == "cpu":
-        n_cores, n_threads = os.cpu_count(), torch.get_num_threads()
+        with limited_threads():
+            n_cores, n_threads = os.cpu_count(), torch.get_num_threads()
         return f"{n_cores} core{'s' * (n_cores != 1)}, {n_threads} thread{'s' * (n_threads != 1)}"
     properties = torch.cuda.get_device_properties(device)
     return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -408,7 +408,8 @@ model = fresh(encoder="linear")
 """
 
 
-def test_neighbors_of_scanpy_do_not_raise_the_number_of_threads():
+@pytest.mark.parametrize("setting", [{"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "2", "LOKY_MAX_CPU_COUNT": "1"}])
+def test_neither_neighbors_of_scanpy_nor_absent_cpus_raise_the_number_of_threads(setting):
     code = (
         TRAINING
         + """
@@ -424,7 +425,7 @@ model.get_latent_representation()
 print("threads", raised, *set(seen), len(seen) > 4)
 """
     )
-    said = in_process(code, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="2").stdout
+    said = in_process(code, **setting, NUMBA_NUM_THREADS="2").stdout
     assert said.split("threads ")[1].split() == ["2", "1", "True"]
 
 
