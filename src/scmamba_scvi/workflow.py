@@ -174,10 +174,10 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
 def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None) -> pd.DataFrame:
     """FOSCTTM and recall of the validation cells and, with labels, ARI of all cells, beside what chance would give.
 
-    The network was not trained on the validation cells, but they chose the epoch and the stage, and the alignment of the modalities
-    and the temperature of the confidences were fitted to them: new cells score a little worse. To score cells that had no
-    part, leave some out of both, ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
-    :func:`scmamba_scvi.metrics.evaluate_integration`.
+    The network was not trained on the validation cells, but they chose the epoch and the stage, and the alignment of the
+    modalities and the temperature of the confidences were fitted to them: new cells score a little worse. To score cells
+    that had no part, leave some out of both, ``train(train_size=0.8, validation_size=0.1)``, and pass
+    ``cells=model.test_indices`` to :func:`scmamba_scvi.metrics.evaluate_integration`.
 
     Parameters
     ----------

@@ -35,7 +35,10 @@ def scib_scores(inputs: Inputs, progress: bool) -> pd.DataFrame:
         )
     batches = inputs.batches if with_batches else np.full(len(usable), "one")
     cells = AnnData(
-        obs=pd.DataFrame({"label": inputs.labels[usable], "batch": batches[usable]}, dtype="category", index=inputs.cells[usable].astype(str)),
+        obs=pd.DataFrame(
+            {"label": inputs.labels[usable], "batch": batches[usable]},
+            dtype="category", index=inputs.cells[usable].astype(str),
+        ),
         obsm={method: np.asarray(x[usable], dtype=np.float32) for method, x in joint.items()},
     )  # fmt: skip
     bench = Benchmarker(

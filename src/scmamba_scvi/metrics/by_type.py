@@ -125,7 +125,8 @@ def lie_apart(
     where = [f"{what} {name_groups(means)}" for what, means in apart.items() if len(means)]
     if np.nanmean(mixed) >= APART and not where:
         return None
-    return f"{' and '.join(modalities)} lie apart ({np.nanmean(mixed):.0%} over all cells){' in ' if where else ''}{'; '.join(where)}"
+    over_all = f"{' and '.join(modalities)} lie apart ({np.nanmean(mixed):.0%} over all cells)"
+    return f"{over_all} in {'; '.join(where)}" if where else over_all
 
 
 def group_means(values: np.ndarray, groups: np.ndarray) -> pd.DataFrame:

@@ -96,10 +96,11 @@ def metrics_table(
             right += width
         if group:
             _write_group(ax, group, left + 0.06, right - 0.06, header)
+    write = partial(ax.text, ha="right", va="center", fontsize=FONT_SIZE)
     methods = [
-        ax.text(-NAME_GAP, (n - i - 0.5) * ROW, plain(shorten(str(name), NAME_LENGTH)), ha="right", va="center", fontsize=FONT_SIZE)
+        write(-NAME_GAP, (n - i - 0.5) * ROW, plain(shorten(str(name), NAME_LENGTH)))
         for i, name in enumerate(table.index)
-    ]  # fmt: skip
+    ]
     left = -NAME_GAP - max(text.get_window_extent().width for text in methods) / figure.dpi
     for i in range(n + 1):
         ax.plot([left, right], [i * ROW] * 2, color="0.5", alpha=1 if i == n else 0.2, lw=0.8)

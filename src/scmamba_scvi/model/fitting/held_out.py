@@ -24,7 +24,7 @@ K: Final = 10
 
 
 def embed_all(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> HeldOut:
-    """Per kind, embeddings before alignment ``(n, z)`` and who has it ``(n,)``, on the CPU; rows of cells without it are zero."""
+    """Per kind, embeddings before alignment ``(n, z)``, zero for cells that lack it, and who has it ``(n,)``; on the CPU."""
     found = apply_to_cells(module.encode, module, matrices, cells)
     return {kind: (z.cpu(), present.cpu()) for kind, (z, present) in found.items()}
 

@@ -48,7 +48,7 @@ class FittingMixin(ModelBase):
         self.is_initialized_ = True
 
     def _fit_joint_embedding(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
-        """Fit the joint embedding to the encoders as they are; in the model of a query, only the batch offsets of new batches."""
+        """Fit the joint embedding to the encoders as they are; in the model of a query, only the offsets of new batches."""
         if self.module.joint is None:
             return
         before = {kind: self._knows_offset(kind) for kind in self.modalities_}
@@ -97,7 +97,7 @@ class FittingMixin(ModelBase):
         self.unknown_offsets_ = {k: sorted({*unknown, *forgotten}) for k, unknown in self.unknown_offsets_.items()}
 
     def _learned_offsets(self, batches: Mapping[str, np.ndarray]) -> None:
-        """Per kind, the batches of cells that offsets are estimated from; zero, of which a warning tells, if these are too few."""
+        """Per kind, the batches of cells that offsets are estimated from; of too few cells they are zero, with a warning."""
         self.unknown_offsets_ = {
             k: np.setdiff1d(unknown, batches.get(k, [])).tolist() for k, unknown in self.unknown_offsets_.items()
         }
@@ -125,9 +125,9 @@ class FittingMixin(ModelBase):
         if not small:
             return
         warn(
-            f"Batches too small to be corrected in the joint embedding: {self._name_batches(small)}. The offset of a batch in a "
-            f"modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on if any were. "
-            f"Check that {self.batch_key!r} is the column of the batches."
+            f"Batches too small to be corrected in the joint embedding: {self._name_batches(small)}. The offset of a batch in "
+            f"a modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on if any "
+            f"were. Check that {self.batch_key!r} is the column of the batches."
         )
 
     def _name_batches(self, cells_of: Mapping[int, Mapping[str, int]]) -> str:

@@ -179,9 +179,8 @@ def checked_blocks(
         if bad is not None:
             flat, nature, advice = bad
             at = _describe_entry(adata, block, first, flat)
-            raise ScmambaError(
-                f"{where} holds values that are {nature} ({at}){advice or _not_counts(adata, kind, key, layer, of_query=of_query)}"
-            )
+            advice = advice or _not_counts(adata, kind, key, layer, of_query=of_query)
+            raise ScmambaError(f"{where} holds values that are {nature} ({at}){advice}")
         yield block
 
 
@@ -283,8 +282,8 @@ def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None, *, of_qu
             f"SCMAMBA.prepare_query_mudata(mdata, model, layers={{{kind!r}: ...}}); {has}"
         )
     return (
-        f"{wrong} Pass the matrix with raw counts, {written('layers', {kind: ...})}; {has} If these values are meant (corrected "
-        f"counts, or values={{{kind!r}: 'raw'}} in the model), pass {written('require_counts', False)}."
+        f"{wrong} Pass the matrix with raw counts, {written('layers', {kind: ...})}; {has} If these values are meant "
+        f"(corrected counts, or values={{{kind!r}: 'raw'}} in the model), pass {written('require_counts', False)}."
     )
 
 

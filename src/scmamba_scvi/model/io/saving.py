@@ -78,7 +78,7 @@ class SavingMixin(ExportMixin):
                         _move_aside(data)
 
     def _is_of_others(self, path: Path) -> bool:
-        """Whether a file cannot be read, or holds other features than the model's, or other cells than its data and training."""
+        """Whether a file cannot be read, or has other features than the model's, or other cells than its data and training."""
         try:
             with h5py.File(path) as file:
                 cells = digest(read_elem(file["obs"]).index)
@@ -169,6 +169,6 @@ def _move_aside(path: Path) -> None:
     free = next(name for name in names if not name.exists())
     path.rename(free)
     warn(
-        f"{path} is of other cells or features than this model, or damaged, so it is {free.name} now. Delete it if it is not needed; "
-        f"save_anndata=True saves the data of this model."
+        f"{path} is of other cells or features than this model, or damaged, so it is {free.name} now. Delete it if it is not "
+        f"needed; save_anndata=True saves the data of this model."
     )

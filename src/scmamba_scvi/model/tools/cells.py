@@ -47,7 +47,7 @@ def only_kind(model: ModelBase, data: MultiModalManager) -> str | None:
 
 
 def other_kind(model: ModelBase, than: Collection[str | None], argument: str) -> str:
-    """The kind that is not among ``than``, or of two kinds the second if none is; ``argument`` has to say it where several are."""
+    """The kind that is not among ``than``, or of two kinds the second if none is; of several, ``argument`` has to name one."""
     others = [kind for kind in model.kinds if kind not in than] or list(model.kinds)
     if len(others) > 1 and len(model.kinds) > 2:
         raise ScmambaError(f"Which modality? Name it: {argument}=..., one of {others}.")

@@ -112,9 +112,9 @@ class ClassifierMixin(EmbeddingMixin):
         soft
             Probabilities instead of labels.
         threshold
-            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does. Probabilities are
-            calibrated for cells like those that had labels: a cell of a type that none of them had may get a label with
-            confidence.
+            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does.
+            Probabilities are calibrated for cells like those that had labels: a cell of a type that none of them had may get
+            a label with confidence.
         batch_size
             Cells of a minibatch; changes speed only.
 
@@ -205,7 +205,7 @@ class ClassifierMixin(EmbeddingMixin):
         return pd.DataFrame(out, columns=labels)
 
     def _measured_kinds(self, mdata: MuData, kinds: Sequence[str]) -> np.ndarray:
-        """Those of ``kinds`` that each cell of ``mdata`` has, such as ``"rna+atac"``, in the order of the model; ``""`` for none."""
+        """Those of ``kinds`` that each cell of ``mdata`` has, in the order of the model: ``"rna+atac"``, ``""`` for none."""
         out = np.full(mdata.n_obs, "", dtype=object)
         for kind, key in kinds_in(mdata, {kind: self.kinds[kind] for kind in kinds}).items():
             out[mdata.obs_names.isin(mdata.mod[key].obs_names)] += f"+{kind}"

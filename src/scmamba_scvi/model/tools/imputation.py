@@ -212,8 +212,8 @@ class ImputationMixin(EmbeddingMixin):
             seen.add(sums)
             if len(seen) > 1:
                 raise ScmambaError(
-                    f"The values of {kind} in the reference were changed between two blocks, which do not fit each other. Begin "
-                    f"again, impute_blocks(...), and change them after the last block."
+                    f"The values of {kind} in the reference were changed between two blocks, which do not fit each other. "
+                    f"Begin again, impute_blocks(...), and change them after the last block."
                 )
             averaged = weights @ chosen
             return AnnData(_with_missing(averaged, queries.has), obs=obs.copy(), var=var.iloc[columns].copy())
@@ -270,7 +270,7 @@ def _weights(
 def _read(
     matrix: ModalityMatrix, cells: np.ndarray, columns: np.ndarray, transform: Callable[[Tensor], Tensor]
 ) -> tuple[sparse.csr_matrix | np.ndarray, tuple[float, ...]]:
-    """Values ``(u, f)`` of some features, and sums of all features as they are stored, which tell whether these were changed."""
+    """Values ``(u, f)`` of some features, and sums over all features as stored, which tell whether these were changed."""
     parts, sums = [], []
     for part in np.array_split(cells, len(cells) // 1024 + 1):  # one part at least; in memory with all features
         x = matrix.read(part)

@@ -133,8 +133,8 @@ class MatchingMixin(EmbeddingMixin):
             model. Cells may come in any order, and the two need not share a cell.
         query_modality, reference_modality
             Kind, or key of ``mdata.mod``. `None`: the only one that these cells have, as of an AnnData, and of a model of two
-            modalities the other one; if both are open, the earlier of RNA, accessibility, protein is the query. Of a model of three,
-            name them.
+            modalities the other one; if both are open, the earlier of RNA, accessibility, protein is the query. Of a model
+            of three, name them.
         k
             References per query cell; 10, as in the recall that training reports.
         one_to_one

@@ -38,7 +38,8 @@ OF_SPLITTER: Final = set(OF_LOADERS) | (
 )
 #: Names of Lightning, and what they are short for. Weights stay in float32, as statistics before and after training need it.
 PRECISIONS: Final = {
-    "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed",
+    "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed",
+    "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed",
 }  # fmt: skip
 #: Arguments of the trainer that count something.
 COUNTS: Final = ("accumulate_grad_batches", "check_val_every_n_epoch", "max_steps", "num_nodes")
@@ -229,8 +230,8 @@ def check_batches(model: ModelBase) -> None:
     if unknown.any():
         name = obs_column(model.adata, str(model.batch_key))[unknown].iloc[0]
         raise ScmambaError(
-            f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r} in {model.batch_key!r}: make "
-            f"a new model, SCMAMBA(mdata), or map these cells with SCMAMBA.load_query_data(mdata, model)."
+            f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r} in {model.batch_key!r}: "
+            f"make a new model, SCMAMBA(mdata), or map these cells with SCMAMBA.load_query_data(mdata, model)."
         )
 
 

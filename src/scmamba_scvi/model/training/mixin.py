@@ -161,9 +161,8 @@ class ContrastiveTrainingMixin(FittingMixin):
         }  # fmt: skip
         strategy = ranks.get("strategy") if world_size > 1 else None
         device = device_of(accelerator, devices)
-        trainer = {
-            "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, device, strategy), **trainer_kwargs,
-        }  # fmt: skip
+        precision = choose_precision(precision, device, strategy)
+        trainer = {"gradient_clip_val": gradient_clip_val, "precision": precision, **trainer_kwargs}
         # several processes may be forked later, which none can be that has used a GPU
         keeps = device if world_size == 1 else torch.device("cpu")
         with limited_threads(), self.adata_manager.kept_on(keeps):
@@ -209,9 +208,9 @@ class ContrastiveTrainingMixin(FittingMixin):
         paired_in_step = splitter.n_paired * sizes.cells_per_step / splitter.n_train
         if paired_in_step < LEAST_PAIRED_IN_STEP:
             warn(
-                f"Of {sizes.cells_per_step:,} cells of a minibatch, {paired_in_step:.1f} have several modalities on average. The loss "
-                f"compares two or more: in most steps nothing is learned, and train_loss counts them as 0. Choose a larger "
-                f"contrastive_batch_size, or leave out cells with one modality."
+                f"Of {sizes.cells_per_step:,} cells of a minibatch, {paired_in_step:.1f} have several modalities on average. "
+                f"The loss compares two or more: in most steps nothing is learned, and train_loss counts them as 0. Choose a "
+                f"larger contrastive_batch_size, or leave out cells with one modality."
             )
         if splitter.n_val and not splitter.matches:
             warn(

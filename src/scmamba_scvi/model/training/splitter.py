@@ -69,8 +69,8 @@ class PairedSplitter(DataSplitter):
         if self._dataset.on_disk:
             if not self.drop_last:
                 raise ScmambaError(
-                    "drop_last=False is for counts in memory: of those in a file, cells that fill no minibatch wait for the next "
-                    "epoch. Leave it out."
+                    "drop_last=False is for counts in memory: of those in a file, cells that fill no minibatch wait for the "
+                    "next epoch. Leave it out."
                 )
             max_validation_cells = min(max_validation_cells, self._cells_of_buffer())
         parts = self._split(max_validation_cells) if self.external_indexing is None else self.external_indexing
@@ -90,7 +90,7 @@ class PairedSplitter(DataSplitter):
         return -(-self.cells_per_step // self._rank_and_world_size()[1])
 
     def train_dataloader(self) -> Loader:
-        """Loader of the training cells, in a new order each epoch of a stage; of several processes each reads its part of a step."""
+        """Loader of the training cells, in a new order each epoch of a stage; each of several processes reads its part."""
         rank, world_size = self._rank_and_world_size()
         generator = torch.Generator()
         loader: Loader
