@@ -119,7 +119,7 @@ class ImportanceMixin(EmbeddingMixin):
 
         def values_of(cells: np.ndarray) -> Iterator[Tensor]:
             for part in in_parts(sample(cells, max_cells, seed), batch_size):
-                yield self.module.values[kind](matrix.read(part).to(self.module.device)).detach()
+                yield self.module.transform(matrix.read(part), kind)
 
         known, features = pd.notna(group_of_cell), _features(self, kind)
         tables = []
