@@ -23,6 +23,7 @@ from ...ops.backend import has_bfloat16
 from .._base import ModelBase
 from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
+from .run import as_list
 from .sizes import TRAIN_SIZE
 from .splitter import loader_options
 from .summary import SCORES
@@ -152,8 +153,8 @@ def check_loaders(options: Mapping[str, Any], known: Iterable[str]) -> None:
 
 def check_callbacks(callbacks: Any) -> None:
     """One callback of Lightning, or several, none of which has weights of its own to keep."""
-    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
-        if callback is not None and not isinstance(callback, pl.Callback):
+    for callback in as_list(callbacks):
+        if not isinstance(callback, pl.Callback):
             raise ScmambaError(
                 f"callbacks must be a callback of lightning.pytorch or a list of them, got {callback!r}."
             )

@@ -151,15 +151,15 @@ class ContrastiveTrainingMixin(FittingMixin):
         )  # fmt: skip
         check_option_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
-        ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
-        world_size = count_devices(accelerator, devices, **ranks)
+        distributed = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
+        world_size = count_devices(accelerator, devices, **distributed)
         self._check_can_train(checkpoint_dir, resume, world_size)
         begun = None if checkpoint_dir is None else checkpoint_to_resume(Path(checkpoint_dir), resume)
         split = {
             "train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split,
             **(datasplitter_kwargs or {}),
         }  # fmt: skip
-        strategy = ranks.get("strategy") if world_size > 1 else None
+        strategy = distributed.get("strategy") if world_size > 1 else None
         device = device_of(accelerator, devices)
         precision = choose_precision(precision, device, strategy)
         trainer = {"gradient_clip_val": gradient_clip_val, "precision": precision, **trainer_kwargs}
@@ -321,11 +321,11 @@ class ContrastiveTrainingMixin(FittingMixin):
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
         before = n_before(self.history_) if self.is_trained_ else 0
-        with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (of_ranks, report):
+        with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (distributed, report):
             keep.begin_stage(before, report)
             plan = self._training_plan_cls(self.module, config=run.config, micro_batch_size=run.sizes.micro_batch_size)
             with explained("train() cannot make a trainer of these arguments"):
-                trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
+                trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **distributed}
                 if checkpoint is not None:
                     trainer["plugins"] = [*as_list(trainer.get("plugins")), AtomicCheckpointIO()]
                     trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
@@ -334,7 +334,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 runner.device = runner.trainer.strategy.root_device  # of this rank
             if checkpoint is not None:
                 runner.trainer.callbacks.append(checkpoint)
-            self.module.train()  # a trained module comes back in eval mode
+            self.module.train()  # scvi-tools leaves a trained module in eval mode, and Lightning keeps the mode it finds
             try:
                 runner()
             except BaseException as error:

@@ -62,7 +62,7 @@ class PairedSplitter(DataSplitter):
         self.buffer_mb = buffer_mb
         self.cells_per_step = cells_per_step or batch_size
         self.seed = int(torch.randint(2**31, ()))
-        super().__init__(adata_manager, load_sparse_tensor=True, batch_size=batch_size, **{"drop_last": True, **kwargs})
+        super().__init__(adata_manager, batch_size=batch_size, **{"drop_last": True, **kwargs})
         # neither the loss nor the network reads batches or labels
         keys = [key for key in adata_manager.data_registry if key not in (BATCH_KEY, LABELS_KEY)]
         self._dataset = adata_manager.create_torch_dataset(data_and_attributes=keys)
@@ -79,10 +79,6 @@ class PairedSplitter(DataSplitter):
 
     def setup(self, stage: str | None = None) -> None:
         """Nothing: cells were split when this object was made, the model needs them before Lightning calls."""
-
-    def on_after_batch_transfer(self, batch, dataloader_idx):
-        """Keep sparse minibatches sparse: the encoder reads stored values."""
-        return batch
 
     @property
     def max_cells_of_process(self) -> int:
