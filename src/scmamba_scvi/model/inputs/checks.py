@@ -142,11 +142,7 @@ def check_matrix(
     adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool = False
 ) -> None:
     """Values are finite and, where counts are needed, whole numbers that are not negative."""
-    where = _where(key, layer)
-    x = matrix_of(adata, kind, key, layer)
-    check_storage(x, where)
-    if sparse.issparse(x):
-        check_compressed(x, where)
+    where, x = _where(key, layer), matrix_of(adata, kind, key, layer)
     seen = np.zeros(adata.n_vars, dtype=bool)
     n_empty = 0
     for block in checked_blocks(x, adata, kind, key, layer, require_counts=require_counts, of_query=of_query):
@@ -168,8 +164,11 @@ def check_matrix(
 def checked_blocks(
     x: Any, adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool
 ) -> Iterator[Any]:
-    """Blocks of rows of ``x``, the matrix of ``adata``; raises at the first value that cannot be used."""
+    """Blocks of rows of ``x``, the matrix of ``adata``; raises if it or a value of it cannot be used."""
     where = _where(key, layer)
+    check_storage(x, where)
+    if sparse.issparse(x):
+        check_compressed(x, where)
     rows = rows_of(x)
     for first in range(0, rows.shape[0], BLOCK):
         block = rows[first : first + BLOCK]
