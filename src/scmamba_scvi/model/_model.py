@@ -107,8 +107,8 @@ class SCMAMBA(
         if config is None:
             preset = name_of_preset(preset)
             config = resolve_config(preset, n_latent=n_latent, **overrides)
-        else:
-            config = config if isinstance(config, ModelConfig) else ModelConfig(**config)
+        elif not isinstance(config, ModelConfig):
+            config = ModelConfig(**config)
         self.modalities_ = dict(self._setup_args["modalities"])
         self.preset_ = preset
         self.match_temperatures_ = {}

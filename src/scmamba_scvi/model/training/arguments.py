@@ -28,15 +28,10 @@ from .sizes import TRAIN_SIZE
 from .splitter import loader_options
 from .summary import SCORES
 
-#: Options of loaders that users of scvi-tools know.
-OF_LOADERS: Final = (
-    "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor", "external_indexing",
-)  # fmt: skip
-#: All that `datasplitter_kwargs` may have; the others of a loader are set here.
-OF_SPLITTER: Final = set(OF_LOADERS) | (
-    set(inspect.signature(DataLoader).parameters)
-    - {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator"}
-)
+#: What `datasplitter_kwargs` may have; the other options of a loader are set here.
+OF_SPLITTER: Final = (set(inspect.signature(DataLoader).parameters) | {"external_indexing"}) - {
+    "dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator",
+}  # fmt: skip
 #: Names of Lightning, and what they are short for. Weights stay in float32, as statistics before and after training need it.
 PRECISIONS: Final = {
     "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed",
@@ -173,7 +168,7 @@ def check_place(name: str, known: Iterable[str]) -> None:
         return
     places = {
         f"train(plan_kwargs={{{name!r}: ...}})": [field.name for field in dataclasses.fields(TrainConfig)],
-        f"train(datasplitter_kwargs={{{name!r}: ...}})": OF_LOADERS,
+        f"train(datasplitter_kwargs={{{name!r}: ...}})": OF_SPLITTER,
         f"SCMAMBA(mdata, {name}=...)": [field.name for field in dataclasses.fields(ModelConfig)],
     }
     for place, names in places.items():
