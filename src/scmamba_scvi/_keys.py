@@ -65,6 +65,9 @@ def _joined(name: str) -> str:
     return name.lower().replace(" ", "_").replace("-", "_")
 
 
+#: Name of the joint embedding, where others are named after their modality.
+JOINT: Final = "joint"
+
 # Keys under which `workflow` and the command line write into the user's data; all have "scmamba" in their name.
 #: ``obsm`` key of embeddings, of the MuData (joint) and of each modality.
 OBSM_KEY: Final = "X_scmamba"

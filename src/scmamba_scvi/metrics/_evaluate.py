@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .._compat import warn
+from .._keys import JOINT
 from ..errors import ScmambaError, UnknownNameError
 from ._embedded import Embedded
-from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_inputs
+from ._inputs import Column, Embeddings, Inputs, display_name, read_inputs
 from ._panel import METRICS, Metric
 from ._scib import scib_scores
 from ._summary import BIO, OMICS, overall_scores

@@ -15,13 +15,11 @@ import pandas as pd
 from .._arguments import check_count
 from .._columns import in_order_of, obs_column
 from .._compat import explained
-from .._keys import OBSM_KEY
+from .._keys import JOINT, OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError, written
 from ._labels import Labels
 from .distances import query_rows
 
-#: Part of a method's embeddings that joins all modalities; every other part is a modality.
-JOINT: Final = "joint"
 #: What is scored where nothing is named.
 DEFAULT: Final = {"scmamba-scvi": OBSM_KEY}
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from .._keys import JOINT
 from ..errors import ScmambaError
-from ._inputs import JOINT, Inputs
+from ._inputs import Inputs
 
 #: The Benchmarker looks at so many neighbours.
 N_NEIGHBORS = 90

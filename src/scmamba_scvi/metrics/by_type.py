@@ -8,9 +8,10 @@ import pandas as pd
 
 from .._arguments import listed
 from .._compat import warn
+from .._keys import JOINT
 from ..errors import ScmambaError, written
 from ._embedded import Embedded
-from ._inputs import JOINT, Column, Embeddings, read_inputs
+from ._inputs import Column, Embeddings, read_inputs
 
 #: Below this fraction of neighbours of the other modality (0.5 is a perfect mix) modalities lie apart.
 APART: Final = 0.25

@@ -10,6 +10,7 @@ from mudata import MuData
 
 from ..._columns import has_obs_column, in_order_of, obs_column
 from ..._compat import mudata_of, warn, without_pulling
+from ..._keys import JOINT
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_cells, check_names
@@ -33,7 +34,7 @@ def kind_of(model: ModelBase, modality: str | None, argument: str = "modality") 
     if not isinstance(modality, str):
         raise ScmambaError(f"{argument} must be the name of one modality, got {modality!r}.")
     kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
-    if kind == "joint":
+    if kind == JOINT:
         raise ScmambaError(f"{argument} must be one modality here, not 'joint': name one of {list(model.kinds)}.")
     if kind not in model.kinds:
         raise UnknownNameError(argument, modality, [*model.kinds, *model.kinds.values()])

@@ -14,12 +14,13 @@ from scvi import settings
 from ..._arguments import listed
 from ..._columns import obs_column
 from ..._compat import warn
+from ..._keys import JOINT
 from ...errors import ScmambaError
 from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import MultiModalManager
 from .cells import key_of, kind_of, registered, resolve_cells, warn_of_unread
-from .embedding import JOINT, EmbeddingMixin
+from .embedding import EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
 
 import numpy as np
 import torch
@@ -13,15 +12,12 @@ from torch import Tensor
 
 from ..._arguments import check_count
 from ..._compat import limited_threads, warn
-from ..._keys import BATCH_KEY, present_key, x_key
+from ..._keys import BATCH_KEY, JOINT, present_key, x_key
 from .._base import ModelBase
 from ..inputs.manager import MultiModalDataset, MultiModalManager
 from ..inputs.matrices import in_parts
 from ..training.prefetch import sent_to
 from .cells import key_of, kind_of, registered, resolve_cells, warn_of_unread
-
-#: Name of the joint embedding, where others are named after their modality.
-JOINT: Final = "joint"
 
 
 class EmbeddingMixin(ModelBase):
