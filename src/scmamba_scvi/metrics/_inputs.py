@@ -182,6 +182,8 @@ def _matrix(values: Any, called: str) -> np.ndarray:
 def _positions(names: pd.Index, cells: Any) -> np.ndarray:
     """Positions of cells given as a mask, as positions or as names; a Series that is a mask is read by its names of cells."""
     wanted, n = np.asarray(cells), len(names)
+    if wanted.ndim != 1:
+        raise ScmambaError(f"cells must be a list of positions or of names, or a mask; got {cells!r}.")
     if wanted.dtype == bool:
         wanted = np.asarray(in_order_of(names, cells, "The mask of cells"))
         if wanted.shape != (n,):
