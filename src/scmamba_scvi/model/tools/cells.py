@@ -1,7 +1,6 @@
 """The cells that a method is called with: the model's own MuData, another one, or an AnnData of one modality."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,15 +15,6 @@ from .._base import ModelBase
 from ..inputs.checks import check_cells, check_names
 from ..inputs.kinds import kind_of_modality, kinds_in
 from ..inputs.manager import MultiModalManager
-
-
-@dataclass(frozen=True)
-class ModalityEmbedding:
-    """Embedding of one modality, for the cells that have it."""
-
-    names: pd.Index  # (n,) every cell of the data, in their order
-    has: np.ndarray  # (n,) bool, the cells that have the modality
-    z: np.ndarray  # (m, z) float32 unit vectors of these, in the order of names[has]
 
 
 def kind_of(model: ModelBase, modality: str | None, argument: str = "modality") -> str | None:
@@ -175,15 +165,6 @@ def copy_batch(model: ModelBase, source: MuData | AnnData, target: MuData) -> No
     key = model.batch_key
     if key is not None and has_obs_column(source, key) and source.obs_names.is_unique:
         target.obs[key] = obs_column(source, key, "batch_key").reindex(target.obs_names)
-
-
-def embed_modality(
-    model: ModelBase, data: MultiModalManager, kind: str, batch_size: int | None = None
-) -> ModalityEmbedding:
-    """Embedding of ``kind``, and which cells have it."""
-    mdata = data.adata
-    has = np.asarray(mdata.obs_names.isin(mdata.mod[key_of(model, mdata, kind)].obs_names))
-    return ModalityEmbedding(mdata.obs_names, has, model._embed(data, kind, np.flatnonzero(has), batch_size))
 
 
 def kind_of_features(model: ModelBase, adata: AnnData) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
@@ -18,6 +20,15 @@ from ..inputs.manager import MultiModalDataset, MultiModalManager
 from ..inputs.matrices import in_parts
 from ..training.prefetch import sent_to
 from .cells import key_of, kind_of, registered, resolve_cells, warn_of_unread
+
+
+@dataclass(frozen=True)
+class ModalityEmbedding:
+    """Embedding of one modality, for the cells that have it."""
+
+    names: pd.Index  # (n,) every cell of the data, in their order
+    has: np.ndarray  # (n,) bool, the cells that have the modality
+    z: np.ndarray  # (m, z) float32 unit vectors of these, in the order of names[has]
 
 
 class EmbeddingMixin(ModelBase):
@@ -79,6 +90,12 @@ class EmbeddingMixin(ModelBase):
             what = kind or f"any of {list(self.kinds.values())}"
             warn(f"{n_missing:,} of {len(z):,} cells lack {what}: their embedding is NaN.")
         return z
+
+    def _embed_modality(self, data: MultiModalManager, kind: str, batch_size: int | None = None) -> ModalityEmbedding:
+        """Embedding of ``kind``, and which cells have it."""
+        names = data.adata.obs_names
+        has = np.asarray(names.isin(data.adata.mod[key_of(self, data.adata, kind)].obs_names))
+        return ModalityEmbedding(names, has, self._embed(data, kind, np.flatnonzero(has), batch_size))
 
     def _embed(
         self,

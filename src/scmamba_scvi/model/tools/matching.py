@@ -13,17 +13,8 @@ from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature, warn_of_uncalibrated
-from .cells import (
-    ModalityEmbedding,
-    check_reference,
-    embed_modality,
-    kind_of,
-    only_kind,
-    other_kind,
-    registered,
-    warn_of_unread,
-)
-from .embedding import EmbeddingMixin
+from .cells import check_reference, kind_of, only_kind, other_kind, registered, warn_of_unread
+from .embedding import EmbeddingMixin, ModalityEmbedding
 from .retrieval import nearest_references
 
 #: Pairs that an assignment is made among: scipy takes 20 bytes for each, 2 GB for 10,000 cells on each side.
@@ -190,10 +181,10 @@ class MatchingMixin(EmbeddingMixin):
             )
         if query_modality is None:
             warn_of_unread(self, data.adata)
-        queries = embed_modality(self, data, query_kind, batch_size)
+        queries = self._embed_modality(data, query_kind, batch_size)
         if reference_modality is None:
             warn_of_unread(self, searched.adata)
-        references = embed_modality(self, searched, reference_kind, batch_size)
+        references = self._embed_modality(searched, reference_kind, batch_size)
         check_k(k, references, reference_kind)
         temperature = match_temperature(self, query_kind, reference_kind)
         warn_of_uncalibrated(self, [(query_kind, reference_kind)], "confidence")
