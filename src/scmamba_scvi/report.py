@@ -258,13 +258,11 @@ def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple
 def _describe_run(model: SCMAMBA) -> str:
     summary = model.training_summary_
     size = sum(p.numel() for p in model.module.parameters())
-    batches = (
-        f"offsets of the batches {model.batch_key!r} removed" if model._corrects_batches else "no batch offsets removed"
-    )
-    removed = [
-        f"{part:.1%} of the variance of {kind}" for kind, part in summary.get("batch_variance_removed", {}).items()
-    ]
-    batches += f" ({', '.join(removed)})" if removed else ""
+    batches = "no batch offsets removed"
+    if model._corrects_batches:
+        batches = f"offsets of the batches {model.batch_key!r} removed"
+    if removed := summary.get("batch_variance_removed"):
+        batches += f" ({', '.join(f'{part:.1%} of the variance of {kind}' for kind, part in removed.items())})"
     text = f"Preset {model.preset_}, {model.config.n_latent} dimensions, {size:,} parameters, {batches}."
     if summary.get("best") is None:  # there were no validation cells, and no epoch is the best
         return text

@@ -121,7 +121,8 @@ class Embedded:
         pairs = []
         for (a, x), (b, y) in itertools.combinations(self.modalities.items(), 2):
             rows = np.intersect1d(_finite(x), _finite(y), assume_unique=True)
-            pairs += [Pair((a, b), rows, x[rows], y[rows])] if len(rows) > 1 else []
+            if len(rows) > 1:
+                pairs.append(Pair((a, b), rows, x[rows], y[rows]))
         if not pairs:
             raise ScmambaError("no two modalities have common cells")
         enough = [pair for pair in pairs if len(pair.cell) >= FEW_CELLS]

@@ -182,7 +182,8 @@ def _what_was_left_out(inputs: Inputs, left_out: dict[tuple[str, str], list[str]
     scores = [f"{', '.join(names)}{whose} ({reason})" for (reason, whose), names in together.items()]
     rows = [f"{mask.sum():,} rows of {display_name(*key)}" for key, mask in inputs.unusable.items() if mask.any()]
     sentences = [f"Not scored: {'; '.join(scores)}."] if scores else []
-    sentences += [f"Left out because they are not finite: {', '.join(rows)}."] if rows else []
+    if rows:
+        sentences.append(f"Left out because they are not finite: {', '.join(rows)}.")
     for name, labels in (("label", inputs.labels), ("batch", inputs.batches)):
         n = int(pd.isna(labels).sum())
         if 0 < n < len(labels):

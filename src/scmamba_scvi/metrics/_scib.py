@@ -28,7 +28,8 @@ def scib_scores(inputs: Inputs, progress: bool) -> pd.DataFrame:
     joint = {method: parts[JOINT] for method, parts in inputs.methods.items()}
     with_batches = not pd.isna(inputs.batches).all()
     usable = np.all([np.isfinite(x).all(axis=1) for x in joint.values()], axis=0) & pd.notna(inputs.labels)
-    usable &= pd.notna(inputs.batches) if with_batches else True
+    if with_batches:
+        usable &= pd.notna(inputs.batches)
     if usable.sum() <= N_NEIGHBORS:
         raise ScmambaError(
             f"panel='scib' needs more than {N_NEIGHBORS} cells with a label (labels_key), a joint embedding of every method "

@@ -100,8 +100,8 @@ def warn_apart(methods: Mapping[str, Embedded]) -> None:
     sentences = []
     for method, embedded in methods.items():
         for pair, mixed, of_types in zip(embedded.pairs, embedded.mixing, embedded.mixing_of_types, strict=True):
-            where = lie_apart(pair.modalities, mixed, {"type": embedded.labels[pair.cell]}, of_types)
-            sentences += [f"{method}: {where}."] if where else []
+            if where := lie_apart(pair.modalities, mixed, {"type": embedded.labels[pair.cell]}, of_types):
+                sentences.append(f"{method}: {where}.")
     if sentences:
         warn(" ".join([*sentences, f"{IN_PERCENT}. Cluster and compare such cells in a joint embedding."]))
 

@@ -56,11 +56,13 @@ class SavingMixin(ExportMixin):
         check_folder(folder, overwrite)
         check_space(sum(tensor.nbytes for tensor in self.module.state_dict().values()), folder)  # torch does not say it
         data = folder / f"{prefix or ''}mdata.h5mu"
-        if save_anndata and self.adata is None:
-            raise ScmambaError("This model has no data to save: leave save_anndata out.")
         if save_anndata:
-            # how small compression makes them is not known
-            check_content(self.adata) if "compression" in anndata_write_kwargs else check_result(self.adata, folder)
+            if self.adata is None:
+                raise ScmambaError("This model has no data to save: leave save_anndata out.")
+            if "compression" in anndata_write_kwargs:  # how small it makes them is not known
+                check_content(self.adata)
+            else:
+                check_result(self.adata, folder)
         with explained(f"The model cannot be saved into {dir_path}"), temporary_folder(folder) as unfinished:
             super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
             weights = list(unfinished.iterdir())
