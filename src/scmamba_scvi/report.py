@@ -145,44 +145,42 @@ def write_report(
 
 def _notes(
     mdata: MuData, model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None
-) -> list[tuple[str, str]]:
+) -> Iterator[tuple[str, str]]:
     """What a reader should know, each with what to try next."""
-    found = []
     for name, row in scores.iterrows():
         if str(name).startswith("FOSCTTM") and row["value"] > POOR_FOSCTTM:
-            found.append((
+            yield (
                 f"True matches are hardly found ({name} {row['value']:.2f}; 0.5 is chance).",
                 "Check that both modalities hold raw counts of the same cells under the same names, then try more cells or "
                 "deeper sequencing: cells with a few hundred counts cannot be told apart within a type.",
-            ))  # fmt: skip
+            )
     names, kinds = mdata.obs_names, kinds_in(mdata, model.kinds).values()
     pairs = int((np.sum([names.isin(mdata[key].obs_names) for key in kinds], axis=0) > 1).sum())
     if pairs < FEW_PAIRS:
-        found.append((
+        yield (
             f"Only {pairs:,} cells have two modalities.",
             "What belongs together is learned from these. More of them help most; with so few, encoder='linear' is as good "
             "and quicker.",
-        ))  # fmt: skip
+        )
     if model.training_summary_.get("interrupted"):
-        found.append(("Training was interrupted.", "The best weights so far were kept; train again for final results."))
+        yield "Training was interrupted.", "The best weights so far were kept; train again for final results."
     for kind, layout in model.layouts.items():
         if kind != "protein" and layout.n_placed < FEW_PLACED * layout.n_features:
-            found.append((
+            yield (
                 f"Only {layout.n_placed:,} of {layout.n_features:,} features of {kind} have a place on the genome.",
                 "Give coordinates with annotate_genome(mdata, gtf=...) or --gtf before training.",
-            ))  # fmt: skip
+            )
     if agreement is not None and (low := float((agreement["evidence"] <= 0).mean())) > MANY_DISAGREE:
-        found.append((
+        yield (
             f"In {low:.0%} of the cells the two modalities fit no better than those of two cells drawn at random.",
             "Check whether these are doublets or cells with few counts (pl.modality_agreement), and filter them before "
             "training again.",
-        ))  # fmt: skip
+        )
     if model.batch_key is None:
-        found.append((
+        yield (
             "No batch was named.",
             "If samples, donors or runs differ, name their column: setup_mudata(batch_key=...) or --batch-key.",
-        ))  # fmt: skip
-    return found
+        )
 
 
 def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterator[tuple[str, str]]:
@@ -203,7 +201,7 @@ def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterato
                 f"{where}.",
                 f"{IN_PERCENT}. Cluster and compare cells in the joint embedding, as the panels of clusters do. More cells "
                 f"with both modalities help.",
-            )  # fmt: skip
+            )
 
 
 def _uncorrected(model: SCMAMBA) -> Iterator[tuple[str, str]]:
@@ -244,7 +242,7 @@ def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:
             f"whether the batch has types of its own, which should stay apart. If not, check that the column names the "
             f"smallest unit that was processed apart; an effect that differs between types is not removed, and Harmony on the "
             f"embedding may.",
-        )  # fmt: skip
+        )
 
 
 def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple[str, str]]:

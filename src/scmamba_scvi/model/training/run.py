@@ -76,7 +76,7 @@ class Run:
                     patience=self.sizes.patience if is_first else self.sizes.patience_of_network,
                     min_delta=options.get("early_stopping_min_delta", 0.0),
                     warmup_epochs=options.get("early_stopping_warmup_epochs", 0),
-                )  # fmt: skip
+                )
             )
         if options.pop("simple_progress_bar") and shows:
             callbacks.append(ProgressBar(STAGES[stage], before, options.pop("progress_bar_refresh_rate")))
