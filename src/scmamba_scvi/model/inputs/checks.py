@@ -29,7 +29,7 @@ def check_mudata(
     layers: Mapping[str, str | None],
     *,
     require_counts: bool,
-    of_query: bool = False,
+    of_query: bool,
 ) -> None:
     """Check what later steps take for granted of ``modalities``, of new data for a model if ``of_query``."""
     if mdata.axis == 1:
@@ -139,7 +139,7 @@ def _where(key: str, layer: str | None) -> str:
 
 
 def check_matrix(
-    adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool = False
+    adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool
 ) -> None:
     """Values are finite and, where counts are needed, whole numbers that are not negative."""
     where, x = _where(key, layer), matrix_of(adata, kind, key, layer)

@@ -46,7 +46,7 @@ class PairedSplitter(DataSplitter):
     """Training and validation cells; validation cells have at least two modalities, so that retrieval can be scored.
 
     ``batch_size`` counts the cells that one process reads together, ``cells_per_step`` those of a training step of all
-    processes (`None`: ``batch_size``). ``seed`` is drawn by torch's own generator; the order of the cells follows from it.
+    processes. ``seed`` is drawn by torch's own generator; the order of the cells follows from it.
     """
 
     def __init__(
@@ -55,12 +55,11 @@ class PairedSplitter(DataSplitter):
         *,
         max_validation_cells: int,
         batch_size: int,
-        cells_per_step: int | None = None,
-        buffer_mb: float = 1024,
+        cells_per_step: int,
+        buffer_mb: float,
         **kwargs,
     ) -> None:
-        self.buffer_mb = buffer_mb
-        self.cells_per_step = cells_per_step or batch_size
+        self.buffer_mb, self.cells_per_step = buffer_mb, cells_per_step
         self.seed = int(torch.randint(2**31, ()))
         super().__init__(adata_manager, batch_size=batch_size, **{"drop_last": True, **kwargs})
         # neither the loss nor the network reads batches or labels
