@@ -86,8 +86,9 @@ class ContrastiveTrainingMixin(FittingMixin):
             Score of the held-out cells that decides: ``"foscttm_validation"``, ``"recall_at_10_validation"``,
             ``"modality_gap_validation"`` or ``"validation_loss"``.
         early_stopping_patience
-            Epochs without a better score before a stage ends. `None`: as many as make about 100 steps, at least 3; a
-            quarter of that, at least 2, for the full network, which gains soon or not at all.
+            Epochs without a better score before a stage ends, of those that are scored (``check_val_every_n_epoch``).
+            `None`: as many as make about 100 steps, at least 3; a quarter of that, at least 2, for the full network, which
+            gains soon or not at all.
         gradient_clip_val
             Largest norm of the gradient; `None`: gradients are not clipped.
         accelerator
