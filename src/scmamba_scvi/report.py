@@ -145,42 +145,44 @@ def write_report(
 
 def _notes(
     mdata: MuData, model: SCMAMBA, scores: pd.DataFrame, agreement: pd.DataFrame | None
-) -> Iterator[tuple[str, str]]:
+) -> list[tuple[str, str]]:
     """What a reader should know, each with what to try next."""
+    found = []
     for name, row in scores.iterrows():
         if str(name).startswith("FOSCTTM") and row["value"] > POOR_FOSCTTM:
-            yield (
+            found.append((
                 f"True matches are hardly found ({name} {row['value']:.2f}; 0.5 is chance).",
                 "Check that both modalities hold raw counts of the same cells under the same names, then try more cells or "
                 "deeper sequencing: cells with a few hundred counts cannot be told apart within a type.",
-            )
+            ))  # fmt: skip
     names, kinds = mdata.obs_names, kinds_in(mdata, model.kinds).values()
     pairs = int((np.sum([names.isin(mdata[key].obs_names) for key in kinds], axis=0) > 1).sum())
     if pairs < FEW_PAIRS:
-        yield (
+        found.append((
             f"Only {pairs:,} cells have two modalities.",
             "What belongs together is learned from these. More of them help most; with so few, encoder='linear' is as good "
             "and quicker.",
-        )
+        ))  # fmt: skip
     if model.training_summary_.get("interrupted"):
-        yield "Training was interrupted.", "The best weights so far were kept; train again for final results."
+        found.append(("Training was interrupted.", "The best weights so far were kept; train again for final results."))
     for kind, layout in model.layouts.items():
         if kind != "protein" and layout.n_placed < FEW_PLACED * layout.n_features:
-            yield (
+            found.append((
                 f"Only {layout.n_placed:,} of {layout.n_features:,} features of {kind} have a place on the genome.",
                 "Give coordinates with annotate_genome(mdata, gtf=...) or --gtf before training.",
-            )
+            ))  # fmt: skip
     if agreement is not None and (low := float((agreement["evidence"] <= 0).mean())) > MANY_DISAGREE:
-        yield (
+        found.append((
             f"In {low:.0%} of the cells the two modalities fit no better than those of two cells drawn at random.",
             "Check whether these are doublets or cells with few counts (pl.modality_agreement), and filter them before "
             "training again.",
-        )
+        ))  # fmt: skip
     if model.batch_key is None:
-        yield (
+        found.append((
             "No batch was named.",
             "If samples, donors or runs differ, name their column: setup_mudata(batch_key=...) or --batch-key.",
-        )
+        ))  # fmt: skip
+    return found
 
 
 def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterator[tuple[str, str]]:

@@ -190,7 +190,7 @@ class LinksMixin(EmbeddingMixin):
         for part in in_parts(np.arange(len(cells)), batch_size or 1024):
             counts = matrix.read(cells[part]).to(device)
             n_cells += transposed_product(is_seen(counts), torch.ones(len(part), 1, device=device))
-            total += transposed_product(self.module.transform(counts, kind), z[int(part[0]) : int(part[-1]) + 1])
+            total += transposed_product(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
         length = total.norm(dim=1, keepdim=True)
         return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells[:, 0].cpu().numpy()
 

@@ -88,8 +88,7 @@ class MappingMixin(FittingMixin):
 
         Batches that the reference has not seen get an offset in the joint embedding, as training batches do: cells are
         assigned to the reference's clusters and compared with them, several times in turn. The reference's data are not
-        needed for this, and its embedding does not move. A query without the batch column is taken as one batch, which is
-        logged.
+        needed for this, and its embedding does not move. A query without the batch column is taken as one batch, which is logged.
 
         :meth:`train` of the result adapts the biases of the modality-specific embeddings and the network's fraction in them,
         and nothing else. Reference cells embedded by the adapted model keep a mean cosine of more than 0.99 to their joint
