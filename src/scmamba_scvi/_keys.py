@@ -24,8 +24,8 @@ from typing import Final, Literal, get_args
 Kind = Literal["rna", "atac", "protein"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
-#: Keys of ``mdata.mod`` that name a kind, in lower case, words joined by ``_``. Short and vague ones (ab, surface, chromatin, tiles)
-#: are not among them: they may be something else.
+#: Keys of ``mdata.mod`` that name a kind, in lower case, words joined by ``_``. Short and vague ones (ab, surface, chromatin,
+#: tiles) are not among them: they may be something else.
 MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
     "rna": ("rna", "gex", "expression", "gene_expression"),
     "atac": ("atac", "peaks", "atac_peaks", "accessibility", "chromatin_accessibility"),
@@ -64,6 +64,9 @@ def _joined(name: str) -> str:
     """A name in lower case, with its words joined by ``_``."""
     return name.lower().replace(" ", "_").replace("-", "_")
 
+
+#: Name of the joint embedding, where others are named after their modality.
+JOINT: Final = "joint"
 
 # Keys under which `workflow` and the command line write into the user's data; all have "scmamba" in their name.
 #: ``obsm`` key of embeddings, of the MuData (joint) and of each modality.

@@ -244,7 +244,7 @@ class TrainConfig:
     weight_decay: NotNegative = 0.05  #: Of the network's matrices; biases, norms and the linear branch have none.
     warmup: Fraction = 0.1  #: Fraction of the steps with a rising learning rate.
     #: Compute activations of blocks again in the backward pass instead of keeping them. It is a third slower and needs a
-    #: fraction of the memory. `None`: as few do so as make a minibatch fit into the free memory of the GPU, the machine or the job.
+    #: fraction of the memory. `None`: as few do so as make a minibatch fit into the free memory of GPU, machine or job.
     checkpoint_activations: bool | None = None
     #: Enough to tell FOSCTTM 0.08 from 0.09; more only cost training cells.
     max_validation_cells: Annotated[int, Rule("at least 0", lambda value: value >= 0)] = 5_000

@@ -201,9 +201,9 @@ def _lie_apart(mdata: MuData, model: SCMAMBA, labels_key: str | None) -> Iterato
         if where := lie_apart((a, b), mixed, {what: of_cells[cells] for what, of_cells in groupings.items()}):
             yield (
                 f"{where}.",
-                f"{IN_PERCENT}. Cluster and compare cells in the joint embedding, as the panels of clusters do. More cells with "
-                f"both modalities help.",
-            )  # fmt: skip
+                f"{IN_PERCENT}. Cluster and compare cells in the joint embedding, as the panels of clusters do. More cells "
+                f"with both modalities help.",
+            )
 
 
 def _uncorrected(model: SCMAMBA) -> Iterator[tuple[str, str]]:
@@ -212,9 +212,9 @@ def _uncorrected(model: SCMAMBA) -> Iterator[tuple[str, str]]:
         yield (
             f"The joint embedding is not corrected for these of {model.batch_key!r}, here with their cells: "
             f"{model._name_batches(found)}.",
-            f"An offset is estimated from at least {MIN_CELLS_OF_BATCH} cells of a batch, of those trained on if any were. Check "
-            f"that the column names the batches. A sample of few cells can be left out, or put together with one that was "
-            f"processed alike.",
+            f"An offset is estimated from at least {MIN_CELLS_OF_BATCH} cells of a batch, of those trained on if any were. "
+            f"Check that the column names the batches. A sample of few cells can be left out, or put together with one that "
+            f"was processed alike.",
         )
 
 
@@ -240,10 +240,11 @@ def _unmixed(mdata: MuData, model: SCMAMBA) -> Iterator[tuple[str, str]]:
     if len(apart):
         yield (
             f"Of {model.batch_key!r}, these lie apart: {name_groups(apart)}.",
-            f"In percent: how many of the {n_neighbors} nearest cells in the joint embedding are of the same batch. Look whether "
-            f"the batch has types of its own, which should stay apart. If not, check that the column names the smallest unit "
-            f"that was processed apart; an effect that differs between types is not removed, and Harmony on the embedding may.",
-        )  # fmt: skip
+            f"In percent: how many of the {n_neighbors} nearest cells in the joint embedding are of the same batch. Look "
+            f"whether the batch has types of its own, which should stay apart. If not, check that the column names the "
+            f"smallest unit that was processed apart; an effect that differs between types is not removed, and Harmony on the "
+            f"embedding may.",
+        )
 
 
 def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple[str, str]]:
@@ -257,13 +258,11 @@ def _headline(mdata: MuData, model: SCMAMBA, scores: pd.DataFrame) -> list[tuple
 def _describe_run(model: SCMAMBA) -> str:
     summary = model.training_summary_
     size = sum(p.numel() for p in model.module.parameters())
-    batches = (
-        f"offsets of the batches {model.batch_key!r} removed" if model._corrects_batches else "no batch offsets removed"
-    )
-    removed = [
-        f"{part:.1%} of the variance of {kind}" for kind, part in summary.get("batch_variance_removed", {}).items()
-    ]
-    batches += f" ({', '.join(removed)})" if removed else ""
+    batches = "no batch offsets removed"
+    if model._corrects_batches:
+        batches = f"offsets of the batches {model.batch_key!r} removed"
+    if removed := summary.get("batch_variance_removed"):
+        batches += f" ({', '.join(f'{part:.1%} of the variance of {kind}' for kind, part in removed.items())})"
     text = f"Preset {model.preset_}, {model.config.n_latent} dimensions, {size:,} parameters, {batches}."
     if summary.get("best") is None:  # there were no validation cells, and no epoch is the best
         return text
@@ -293,20 +292,20 @@ def _figures(
             if name is not None and has_obs_column(mdata, name)
         ]
         too_many = [name for name in columns if not can_color(obs_column(mdata, name))]
-        columns = [name for name in columns if name not in too_many]
+        columns, keys = [name for name in columns if name not in too_many], list(kinds_in(mdata, model.kinds).values())
         figures.append(_figure(
             "Embedding",
-            "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality, in a plane "
-            "of their own. Where the colours mix, the modalities agree."
+            "Each point is a cell, and similar cells lie together. The first panel shows each cell once per modality, in a "
+            "plane of their own. Where the colours mix, the modalities agree."
             + (f" Not drawn, for too many values: {', '.join(too_many)}." if too_many else ""),
-            lambda figure: pl.integration(mdata, columns, modalities=list(kinds_in(mdata, model.kinds).values()), figure=figure),
+            lambda figure: pl.integration(mdata, columns, modalities=keys, figure=figure),
         ))  # fmt: skip
     if agreement is not None and np.isfinite(agreement["evidence"]).any():
         figures.append(_figure(
             "Do the modalities agree?",
             "Above zero, the two modalities of a cell fit each other better than those of two cells drawn at random. A cell at "
-            "or below zero may be a doublet, or have few counts. Validation cells score lower than those trained on, whose pairs "
-            "the model was told.",
+            "or below zero may be a doublet, or have few counts. Validation cells score lower than those trained on, whose "
+            "pairs the model was told.",
             lambda figure: pl.modality_agreement(agreement["evidence"], mdata if embedded else None, figure=figure),
         ))  # fmt: skip
     if model.history:

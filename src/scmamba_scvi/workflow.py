@@ -24,6 +24,7 @@ from .errors import ScmambaError, written
 from .metrics import leiden_ari_nmi, true_match_ranks
 from .metrics.graph import leiden, neighbor_graph
 from .model.inputs.kinds import kinds_in
+from .model.inputs.sampling import sample
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -174,10 +175,10 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
 def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = None) -> pd.DataFrame:
     """FOSCTTM and recall of the validation cells and, with labels, ARI of all cells, beside what chance would give.
 
-    The network was not trained on the validation cells, but they chose the epoch and the stage, and the alignment of the modalities
-    and the temperature of the confidences were fitted to them: new cells score a little worse. To score cells that had no
-    part, leave some out of both, ``train(train_size=0.8, validation_size=0.1)``, and pass ``cells=model.test_indices`` to
-    :func:`scmamba_scvi.metrics.evaluate_integration`.
+    The network was not trained on the validation cells, but they chose the epoch and the stage, and the alignment of the
+    modalities and the temperature of the confidences were fitted to them: new cells score a little worse. To score cells
+    that had no part, leave some out of both, ``train(train_size=0.8, validation_size=0.1)``, and pass
+    ``cells=model.test_indices`` to :func:`scmamba_scvi.metrics.evaluate_integration`.
 
     Parameters
     ----------
@@ -228,9 +229,7 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
         rows[f"recall@{at}{pair}"] = (float(ranks.recall(at)[0]), at / n, 1.0, n)
     if labels_key is not None:
         labels = obs_column(mdata, labels_key, "labels_key")
-        known = np.flatnonzero(labels.notna())
-        if len(known) > CELLS_OF_ARI:
-            known = np.sort(np.random.default_rng(0).choice(known, CELLS_OF_ARI, replace=False))
+        known = sample(np.flatnonzero(labels.notna()), CELLS_OF_ARI, seed=0)
         joint = model.get_latent_representation(mdata, indices=known.tolist())
         has = np.isfinite(joint).all(axis=1)
         with contextlib.suppress(ScmambaError):  # too few cells or one type

@@ -73,3 +73,10 @@ def test_labels_that_name_other_cells_are_not_taken_by_row(mdata):
         read_inputs(mdata, "X_e", labels, None)
     for by_row in (labels.reset_index(drop=True), labels.to_numpy()):
         assert read_inputs(mdata, "X_e", by_row, None).labels.tolist() == list(labels)
+
+
+@pytest.mark.parametrize("cells", ["c1", {"c1", "c2"}, slice(0, 5), 3])
+def test_cells_that_are_no_list_are_named(mdata, cells):
+    inputs = read_inputs(mdata, "X_e", None, None)
+    with pytest.raises(ScmambaError, match="cells must be a list of positions or of names, or a mask"):
+        inputs.choose(cells, None, 0)

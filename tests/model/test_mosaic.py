@@ -87,7 +87,7 @@ def test_the_start_sees_the_pairs_of_an_atlas_that_has_few(monkeypatch, tmp_path
         train = open_mudata(tmp_path / "mosaic.h5mu")
     SCMAMBA.setup_mudata(train)
     model = SCMAMBA(train, encoder="linear")
-    chosen = model._sample(np.arange(train.n_obs), buffer_mb=100)[2]
+    chosen = model._sample(np.arange(train.n_obs), buffer_mb=100)[0]
     names = train.obs_names[chosen]
     assert len(chosen) == 200 and names.isin(whole.obs_names[pairs]).sum() == len(pairs)
 

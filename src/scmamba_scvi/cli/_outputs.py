@@ -88,7 +88,7 @@ def score_files(file: Path, out: str | None = None) -> list[Path]:
 
 
 def remove_earlier(paths: Sequence[Path]) -> None:
-    """Delete what stands beside a result, once a new one is written: this run may write less, and nothing of another may stay."""
+    """Delete what stands beside a result, once a new one is written: this run may write less, and nothing else may stay."""
     for path in paths:
         path.unlink(missing_ok=True)
 

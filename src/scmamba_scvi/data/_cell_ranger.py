@@ -74,7 +74,7 @@ def holds_mtx(folder: Path) -> bool:
 
 
 def read_mtx(folder: Path) -> AnnData:
-    """The folder of ``matrix.mtx.gz``, each file compressed or not; ARC writes the place of each feature into the last columns."""
+    """The folder of ``matrix.mtx.gz``, each file compressed or not; ARC writes the place of a feature into the last columns."""
     matrix, barcodes, table = (
         _existing(folder, *names) for names in (("matrix.mtx",), ("barcodes.tsv",), FEATURE_TABLES)
     )

@@ -20,7 +20,7 @@ from ._on_disk import read_whole
 
 #: How many times smaller an array may be stored than it is: deflate reaches 1,030.
 MAX_COMPRESSION: Final = 1100
-#: Numbers of the filters of HDF5 that this holds for: deflate, shuffle, checksums, lzf. Others, such as zstd, have no such limit.
+#: Numbers of the filters of HDF5 that this holds for: deflate, shuffle, checksums, lzf. Others, such as zstd, have no limit.
 LIMITED_FILTERS: Final = frozenset({1, 2, 3, 32000})
 #: Arrays up to this size in bytes are read without a look at how they are stored.
 MAX_UNCHECKED_BYTES: Final = 1 << 26
@@ -29,7 +29,7 @@ GZIP: Final = b"\x1f\x8b"
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 #: What errors say can be read.
 READABLE: Final = ".h5mu, .zarr, .h5ad, Cell Ranger's .h5 or its folder with matrix.mtx.gz"
-#: What others write, and how to get from there to a file that can be read here. From the end of a name to what it is and the way.
+#: What others write, and how to get from there to a file that can be read here: from the end of a name to what it is and how.
 ELSEWHERE: Final = {
     ".rds": (
         "an R object (Seurat or SingleCellExperiment)",

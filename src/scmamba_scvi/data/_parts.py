@@ -101,7 +101,7 @@ def _keep_own_raw(part: AnnData, adata: AnnData, types: pd.Series, value: str) -
 
 
 def _types_of_raw(var: pd.DataFrame, types: pd.Series) -> pd.Series | None:
-    """Type of each feature of ``raw``, by a column of its own or by the names of the features beside it; `None` if neither tells."""
+    """Type of each feature of ``raw``, by a column of its own or by the names of the features beside it, else `None`."""
     with contextlib.suppress(ScmambaError):  # some have none
         own = _types_of(var)
         if own.isin(types).any():

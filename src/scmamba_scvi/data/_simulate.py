@@ -49,9 +49,9 @@ def simulate_multiome(
     seed
         The same seed gives the same data.
     rna_counts, atac_counts, protein_counts
-        Median counts per cell. None: 60 per protein, ``2500 * (n_genes / 20000) ** 0.7`` and ``3300 * (n_peaks / 100000) ** 0.7``,
-        fewer than 10 % and 5 % non-zero entries at 20,000 genes and 100,000 peaks, and denser where fewer features
-        were kept.
+        Median counts per cell. None: 60 per protein, ``2500 * (n_genes / 20000) ** 0.7`` and
+        ``3300 * (n_peaks / 100000) ** 0.7``, fewer than 10 % and 5 % non-zero entries at 20,000 genes and 100,000 peaks, and
+        denser where fewer features were kept.
     rare_fraction
         Fraction of the cells in the rarest type. Fractions fall geometrically from the first type to the last.
     batch_strength

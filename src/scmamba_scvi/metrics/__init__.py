@@ -8,12 +8,7 @@ the same, and for a number of neighbours that is not 1 to ``n - 1``. What a func
 from ._cell_types import graph_connectivity, knn_accuracy, mean_average_precision
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._evaluate import evaluate_integration
-from ._matching import (
-    TrueMatchRanks,
-    foscttm,
-    modality_gap,
-    true_match_ranks,
-)
+from ._matching import TrueMatchRanks, foscttm, modality_gap, true_match_ranks
 from ._matching_score import matching_score
 from ._mixing import omics_entropy_mixing, other_modality, seurat_alignment
 from ._panel import METRICS, Metric

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from .._compat import warn
+from .._keys import JOINT
 from ..errors import ScmambaError, written
 from ._clusters import LeidenScores, leiden_ari_nmi
 from ._matching import TrueMatchRanks, true_match_ranks
@@ -98,7 +99,7 @@ class Embedded:
     @cached_property
     def cells(self) -> Points:
         """The embedding for scores of cell types and batches: joint, or the modalities if there is none."""
-        return _points(self.modalities if self.joint is None else {"joint": self.joint})
+        return _points(self.modalities if self.joint is None else {JOINT: self.joint})
 
     def labelled(self, points: Points) -> tuple[Points, np.ndarray]:
         """The points whose cell has a label, and their labels."""
@@ -120,7 +121,8 @@ class Embedded:
         pairs = []
         for (a, x), (b, y) in itertools.combinations(self.modalities.items(), 2):
             rows = np.intersect1d(_finite(x), _finite(y), assume_unique=True)
-            pairs += [Pair((a, b), rows, x[rows], y[rows])] if len(rows) > 1 else []
+            if len(rows) > 1:
+                pairs.append(Pair((a, b), rows, x[rows], y[rows]))
         if not pairs:
             raise ScmambaError("no two modalities have common cells")
         enough = [pair for pair in pairs if len(pair.cell) >= FEW_CELLS]

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .._compat import warn
+from .._keys import JOINT
 from ..errors import ScmambaError, UnknownNameError
 from ._embedded import Embedded
-from ._inputs import JOINT, Column, Embeddings, Inputs, display_name, read_inputs
+from ._inputs import Column, Embeddings, Inputs, display_name, read_inputs
 from ._panel import METRICS, Metric
 from ._scib import scib_scores
 from ._summary import BIO, OMICS, overall_scores
@@ -181,7 +182,8 @@ def _what_was_left_out(inputs: Inputs, left_out: dict[tuple[str, str], list[str]
     scores = [f"{', '.join(names)}{whose} ({reason})" for (reason, whose), names in together.items()]
     rows = [f"{mask.sum():,} rows of {display_name(*key)}" for key, mask in inputs.unusable.items() if mask.any()]
     sentences = [f"Not scored: {'; '.join(scores)}."] if scores else []
-    sentences += [f"Left out because they are not finite: {', '.join(rows)}."] if rows else []
+    if rows:
+        sentences.append(f"Left out because they are not finite: {', '.join(rows)}.")
     for name, labels in (("label", inputs.labels), ("batch", inputs.batches)):
         n = int(pd.isna(labels).sum())
         if 0 < n < len(labels):

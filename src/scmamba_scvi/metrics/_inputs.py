@@ -15,13 +15,11 @@ import pandas as pd
 from .._arguments import check_count
 from .._columns import in_order_of, obs_column
 from .._compat import explained
-from .._keys import OBSM_KEY
+from .._keys import JOINT, OBSM_KEY
 from ..errors import ScmambaError, UnknownNameError, written
 from ._labels import Labels
 from .distances import query_rows
 
-#: Part of a method's embeddings that joins all modalities; every other part is a modality.
-JOINT: Final = "joint"
 #: What is scored where nothing is named.
 DEFAULT: Final = {"scmamba-scvi": OBSM_KEY}
 
@@ -184,6 +182,8 @@ def _matrix(values: Any, called: str) -> np.ndarray:
 def _positions(names: pd.Index, cells: Any) -> np.ndarray:
     """Positions of cells given as a mask, as positions or as names; a Series that is a mask is read by its names of cells."""
     wanted, n = np.asarray(cells), len(names)
+    if wanted.ndim != 1:
+        raise ScmambaError(f"cells must be a list of positions or of names, or a mask; got {cells!r}.")
     if wanted.dtype == bool:
         wanted = np.asarray(in_order_of(names, cells, "The mask of cells"))
         if wanted.shape != (n,):

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from .._keys import JOINT
 from ..errors import ScmambaError
-from ._inputs import JOINT, Inputs
+from ._inputs import Inputs
 
 #: The Benchmarker looks at so many neighbours.
 N_NEIGHBORS = 90
@@ -27,7 +28,8 @@ def scib_scores(inputs: Inputs, progress: bool) -> pd.DataFrame:
     joint = {method: parts[JOINT] for method, parts in inputs.methods.items()}
     with_batches = not pd.isna(inputs.batches).all()
     usable = np.all([np.isfinite(x).all(axis=1) for x in joint.values()], axis=0) & pd.notna(inputs.labels)
-    usable &= pd.notna(inputs.batches) if with_batches else True
+    if with_batches:
+        usable &= pd.notna(inputs.batches)
     if usable.sum() <= N_NEIGHBORS:
         raise ScmambaError(
             f"panel='scib' needs more than {N_NEIGHBORS} cells with a label (labels_key), a joint embedding of every method "
@@ -35,7 +37,10 @@ def scib_scores(inputs: Inputs, progress: bool) -> pd.DataFrame:
         )
     batches = inputs.batches if with_batches else np.full(len(usable), "one")
     cells = AnnData(
-        obs=pd.DataFrame({"label": inputs.labels[usable], "batch": batches[usable]}, dtype="category", index=inputs.cells[usable].astype(str)),
+        obs=pd.DataFrame(
+            {"label": inputs.labels[usable], "batch": batches[usable]},
+            dtype="category", index=inputs.cells[usable].astype(str),
+        ),
         obsm={method: np.asarray(x[usable], dtype=np.float32) for method, x in joint.items()},
     )  # fmt: skip
     bench = Benchmarker(

@@ -8,9 +8,10 @@ import pandas as pd
 
 from .._arguments import listed
 from .._compat import warn
+from .._keys import JOINT
 from ..errors import ScmambaError, written
 from ._embedded import Embedded
-from ._inputs import JOINT, Column, Embeddings, read_inputs
+from ._inputs import Column, Embeddings, read_inputs
 
 #: Below this fraction of neighbours of the other modality (0.5 is a perfect mix) modalities lie apart.
 APART: Final = 0.25
@@ -99,8 +100,8 @@ def warn_apart(methods: Mapping[str, Embedded]) -> None:
     sentences = []
     for method, embedded in methods.items():
         for pair, mixed, of_types in zip(embedded.pairs, embedded.mixing, embedded.mixing_of_types, strict=True):
-            where = lie_apart(pair.modalities, mixed, {"type": embedded.labels[pair.cell]}, of_types)
-            sentences += [f"{method}: {where}."] if where else []
+            if where := lie_apart(pair.modalities, mixed, {"type": embedded.labels[pair.cell]}, of_types):
+                sentences.append(f"{method}: {where}.")
     if sentences:
         warn(" ".join([*sentences, f"{IN_PERCENT}. Cluster and compare such cells in a joint embedding."]))
 
@@ -125,7 +126,8 @@ def lie_apart(
     where = [f"{what} {name_groups(means)}" for what, means in apart.items() if len(means)]
     if np.nanmean(mixed) >= APART and not where:
         return None
-    return f"{' and '.join(modalities)} lie apart ({np.nanmean(mixed):.0%} over all cells){' in ' if where else ''}{'; '.join(where)}"
+    over_all = f"{' and '.join(modalities)} lie apart ({np.nanmean(mixed):.0%} over all cells)"
+    return f"{over_all} in {'; '.join(where)}" if where else over_all
 
 
 def group_means(values: np.ndarray, groups: np.ndarray) -> pd.DataFrame:

@@ -107,8 +107,8 @@ class SCMAMBA(
         if config is None:
             preset = name_of_preset(preset)
             config = resolve_config(preset, n_latent=n_latent, **overrides)
-        else:
-            config = config if isinstance(config, ModelConfig) else ModelConfig(**config)
+        elif not isinstance(config, ModelConfig):
+            config = ModelConfig(**config)
         self.modalities_ = dict(self._setup_args["modalities"])
         self.preset_ = preset
         self.match_temperatures_ = {}
@@ -209,8 +209,8 @@ class SCMAMBA(
         layers = check_layers(layers, modalities)
         if unlabeled_category is None or not isinstance(require_counts, bool | np.bool_):
             raise ScmambaError(
-                "unlabeled_category must be a value of the column of labels, such as 'Unknown', and require_counts True or False; "
-                f"got {unlabeled_category!r} and {require_counts!r}."
+                "unlabeled_category must be a value of the column of labels, such as 'Unknown', and require_counts True or "
+                f"False; got {unlabeled_category!r} and {require_counts!r}."
             )
         setup_method_args = cls._get_setup_method_args(
             cls=cls, mdata=mdata, modalities=dict(modalities), layers=layers, batch_key=batch_key, labels_key=labels_key,
@@ -266,7 +266,8 @@ class SCMAMBA(
     def __repr__(self) -> str:
         lines = [
             f"SCMAMBA, preset {self.preset_!r}, {self.config.n_latent} latent dimensions, "
-            f"{sum(p.numel() for p in self.module.parameters()):,} parameters, {'trained' if self.is_trained_ else 'not trained'}"
+            f"{sum(p.numel() for p in self.module.parameters()):,} parameters, "
+            f"{'trained' if self.is_trained_ else 'not trained'}"
         ]
         for kind, key in self.modalities_.items():
             lines.append(

@@ -28,10 +28,10 @@ RIDGE = 1e-2
 class Alignment(nn.Module):
     """Moves each modality's embeddings towards remembered cells, then to the moments that all modalities share.
 
-    ``unit(Q_m' unit(z + w_m unit(K.T softmax(K z / t))) + q_m)`` for an embedding ``z`` of modality ``m``: the rows of ``K`` are
-    training cells, each the mean of its modalities' embeddings, which one modality alone only estimates. ``w_m`` is least for
-    the modality that estimates it best. ``Q_m`` and ``q_m`` match mean and covariance (CORAL; Sun, Feng and Saenko 2016). All
-    is fitted in closed form, see `set_memory` and `fit_moments`; until then embeddings stay as they are.
+    ``unit(Q_m' unit(z + w_m unit(K.T softmax(K z / t))) + q_m)`` for an embedding ``z`` of modality ``m``: the rows of ``K``
+    are training cells, each the mean of its modalities' embeddings, which one modality alone only estimates. ``w_m`` is least
+    for the modality that estimates it best. ``Q_m`` and ``q_m`` match mean and covariance (CORAL; Sun, Feng and Saenko 2016).
+    All is fitted in closed form, see `set_memory` and `fit_moments`; until then embeddings stay as they are.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class Alignment(nn.Module):
         compared: cells of one alone may be others. The modality that is paired most goes half-way to all the others, then
         each next one to those that are placed. What few cells do not determine is left as it is: the difference of the means
         is shrunk by the part of its square that chance gives it (James and Stein 1961). Covariances are shrunk to their mean:
-        variances along its principal axes by ``20 / (20 + cells)``, what there is between these axes by ``2 z / (2 z + cells)``.
+        variances along its principal axes by ``20 / (20 + cells)``, what is between these axes by ``2 z / (2 z + cells)``.
 
         Parameters
         ----------

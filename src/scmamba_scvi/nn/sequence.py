@@ -96,7 +96,7 @@ class SequenceNetwork(nn.Module):
             torch.autograd.grad(self(tokens).sum(), tokens)
 
     def record_graph(self, n_cells: int) -> None:
-        """On a GPU, launch the network as a whole from now on, if minibatches of ``n_cells`` are small and all of it is trained."""
+        """On a GPU, launch the network as a whole from now on, if minibatches of ``n_cells`` are small and all is trained."""
         is_trained = all(parameter.requires_grad for parameter in self.parameters())
         is_small = n_cells * math.prod(self._shape) <= MAX_SIZE and not self.n_checkpointed
         if self.norm.weight.device.type == "cuda" and is_trained and is_small:

@@ -191,7 +191,7 @@ def transposed_bag_product(values: Tensor, col: Tensor, offsets: Tensor, dense: 
 
 
 class _BagProduct(torch.autograd.Function):
-    """`bag_product` with gradients by summing the bags of each column, faster than by the transposed matrix of `torch.sparse`."""
+    """`bag_product` with gradients by summing the bags of each column, faster than by a transposed matrix of `torch.sparse`."""
 
     @staticmethod
     def forward(ctx, values: Tensor, col: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def swiglu(ab: Tensor) -> Tensor:
 
 
 def gated_mlp(x: Tensor, in_weight: Tensor, out_weight: Tensor) -> Tensor:
-    """``linear(swiglu(linear(x, in_weight)), out_weight)``, ``(..., d)`` to the same; with kernels, ``x`` alone is kept of it."""
+    """``linear(swiglu(linear(x, in_weight)), out_weight)``, ``(..., d)`` to the same; kernels keep ``x`` alone of it."""
     if kernels_for(x) is None:
         return F.linear(swiglu(F.linear(x, in_weight)), out_weight)
     from . import triton_mixer

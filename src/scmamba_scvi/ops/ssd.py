@@ -100,8 +100,8 @@ def choose_chunk_size(c: int, p: int, s: int) -> int:
 def _log2_decay(dt: Tensor, A: Tensor) -> Tensor:
     """Log2 of the decay in each step: powers of two are faster than those of e.
 
-    A step that forgets everything is cut at `SMALLEST_LOG2_DECAY`: a cumulative sum of larger numbers would have no digits left for
-    the small steps after it.
+    A step that forgets everything is cut at `SMALLEST_LOG2_DECAY`: a cumulative sum of larger numbers would have no digits
+    left for the small steps after it.
     """
     return (dt * (A / math.log(2))).clamp_min(SMALLEST_LOG2_DECAY)
 

@@ -85,7 +85,7 @@ gated_mlp, mixer = _GatedMLP.apply, _Mixer.apply
 
 
 def _parts(zxBCdt: Tensor, weight: Tensor, D: Tensor) -> tuple[Tensor, ...]:
-    """Of the projection: z ``(n, c, i)``, the input of the convolution ``(n, c, i + 2s)``, and the step sizes' ``(n, c, h)``."""
+    """Of the projection: z ``(n, c, i)``, input of the convolution ``(n, c, i + 2s)``, and that of step sizes ``(n, c, h)``."""
     i, h = weight.shape[1], len(D)
     return zxBCdt.split([i, zxBCdt.shape[-1] - i - h, h], -1)
 

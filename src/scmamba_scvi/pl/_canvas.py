@@ -64,10 +64,8 @@ def write_above(ax: Axes, points: Iterable[tuple[str, float, float]], most: int,
         if len(taken) == most:
             return
         at = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
-        side, shift = (
-            ("left", 0.5) if at[0] < box[0] / 2 else ("right", -0.5) if at[0] > 1 - box[0] / 2 else ("center", 0)
-        )
-        at[0] += shift * box[0]  # the middle of the name
+        side = "left" if at[0] < box[0] / 2 else "right" if at[0] > 1 - box[0] / 2 else "center"
+        at[0] += {"left": 0.5, "right": -0.5, "center": 0}[side] * box[0]  # the middle of the name
         if all((np.abs(at - other) >= box).any() for other in taken):
             taken.append(at)
             ax.annotate(name, (x, y), xytext=(0, 3), textcoords="offset points", fontsize=FONT_SIZE - 2, ha=side)

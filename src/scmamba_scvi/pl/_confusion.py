@@ -81,7 +81,7 @@ def _counts(y_true: Any, y_pred: Any) -> pd.DataFrame:
     labels = []
     for values, name in ((y_true, "y_true"), (y_pred, "y_pred")):
         # not through a NumPy array, which turns a NaN next to text into the text "nan"
-        given = as_categorical(pd.Series(values if hasattr(values, "dtype") else list(values)))
+        given = as_categorical(pd.Series(values))
         if not len(given):
             raise ScmambaError(f"{name} must hold one label per cell, and at least one.")
         if len(given.categories) > MAX_LABELS:

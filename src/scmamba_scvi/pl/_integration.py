@@ -117,7 +117,8 @@ def _panels(
     """What to draw; everything wrong with the arguments is found here, before a figure exists."""
     if not isinstance(mdata, MuData):
         raise ScmambaError(
-            f"pl.integration draws a MuData, got {type(mdata).__name__}; scanpy's sc.pl.embedding(adata, {basis!r}) draws one modality."
+            f"pl.integration draws a MuData, got {type(mdata).__name__}; scanpy's sc.pl.embedding(adata, {basis!r}) draws "
+            f"one modality."
         )
     if color is None:
         raise ScmambaError("color must be columns of obs, or () for none; got None.")

@@ -96,16 +96,19 @@ def metrics_table(
             right += width
         if group:
             _write_group(ax, group, left + 0.06, right - 0.06, header)
+    write = partial(ax.text, ha="right", va="center", fontsize=FONT_SIZE)
     methods = [
-        ax.text(-NAME_GAP, (n - i - 0.5) * ROW, plain(shorten(str(name), NAME_LENGTH)), ha="right", va="center", fontsize=FONT_SIZE)
+        write(-NAME_GAP, (n - i - 0.5) * ROW, plain(shorten(str(name), NAME_LENGTH)))
         for i, name in enumerate(table.index)
-    ]  # fmt: skip
+    ]
     left = -NAME_GAP - max(text.get_window_extent().width for text in methods) / figure.dpi
     for i in range(n + 1):
         ax.plot([left, right], [i * ROW] * 2, color="0.5", alpha=1 if i == n else 0.2, lw=0.8)
     caption = ["Colour: worst (pale) to best method of a column."]
-    caption += ["↓ lower is better."] if any(name in LOWER_IS_BETTER for _, name in table) else []
-    caption += ["– not scored."] if table.isna().any(axis=None) else []
+    if any(name in LOWER_IS_BETTER for _, name in table):
+        caption.append("↓ lower is better.")
+    if table.isna().any(axis=None):
+        caption.append("– not scored.")
     text = ("  " if table.shape[1] > 4 else "\n").join(caption)
     lines = ax.text(left, -0.1, text, va="top", fontsize=FONT_SIZE - 2, alpha=SOFT, linespacing=1.5)
     # a table of one narrow column is still as wide as its caption

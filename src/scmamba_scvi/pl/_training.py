@@ -83,10 +83,9 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
     return axes
 
 
-def _curve(table: pd.DataFrame | pd.Series) -> pd.Series:
+def _curve(table: pd.DataFrame) -> pd.Series:
     """Epoch, from 1, to value, as floats; epochs without a value are left out."""
-    column = table.iloc[:, 0] if isinstance(table, pd.DataFrame) else table
-    curve = pd.to_numeric(column, errors="coerce").astype(float).dropna()
+    curve = pd.to_numeric(table.iloc[:, 0], errors="coerce").astype(float).dropna()
     return curve.set_axis(curve.index + 1)
 
 

@@ -253,7 +253,7 @@ def _attribute(attributes: str, *names: str) -> str:
 
 
 def _look_up(var: pd.DataFrame, loci: pd.DataFrame, todo: np.ndarray) -> tuple[np.ndarray, list[int], int]:
-    """Row of ``loci`` of each feature that is ``todo`` ``(f,)``, -1 for none; how many were found, and how many at several loci.
+    """Row of ``loci`` of each feature that is ``todo`` ``(f,)``, -1 for none; how many were found, and how many at several.
 
     The former are three numbers: found by id, by name, and by name only if case is ignored.
     """

@@ -10,7 +10,8 @@ import pandas as pd
 
 from ..errors import ScmambaError
 
-#: Columns by the tools that write them, the most usual first: BED and this package, UCSC, Bioconductor, BioMart. See `find_column`.
+#: Columns by the tools that write them, the most usual first: BED and this package, UCSC, Bioconductor, BioMart. See
+#: `find_column`.
 CHROM_COLUMNS: Final = (
     "chrom", "chromosome", "seqnames", "seqname", "chromosome_name", "chromosome_scaffold_name", "chr",
 )  # fmt: skip

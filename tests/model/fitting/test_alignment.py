@@ -87,7 +87,7 @@ def test_memory_with_which_held_out_cells_are_matched_worse_is_not_kept(aligned)
     """Each pair is at one point, where nothing can bring it closer together; all cells are drawn to the same few."""
     assert aligned.module.alignment.memory.any()
     held_out = embedded(aligned, np.asarray(aligned.validation_indices))
-    same = dict.fromkeys(held_out, held_out["rna"])
+    same = held_out._replace(z=dict.fromkeys(held_out.z, held_out.z["rna"]))
     assert not refitted(aligned, aligned.train_indices[:3], same).module.alignment.memory.any()
 
 

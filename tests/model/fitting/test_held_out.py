@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scmamba_scvi.metrics import foscttm
-from scmamba_scvi.model.fitting.held_out import MIN_PAIRS, retrieval_scores
+from scmamba_scvi.model.fitting.held_out import MIN_PAIRS, HeldOut, retrieval_scores
 
 
 def cells(n_of_protein, n=60):
@@ -15,17 +15,18 @@ def cells(n_of_protein, n=60):
     near = z + 0.1 * torch.randn(n, 4, generator=generator)
     protein = torch.randn(n, 4, generator=generator)
     everywhere, few = torch.ones(n, dtype=torch.bool), torch.arange(n) >= n - n_of_protein
-    return {"rna": (z, everywhere), "atac": (near, everywhere), "protein": (protein, few)}
+    present = {"rna": everywhere, "atac": everywhere, "protein": few}
+    return HeldOut({"rna": z, "atac": near, "protein": protein}, present)
 
 
 def test_modalities_that_few_cells_share_do_not_decide():
-    of_all = cells(0)
-    expected = float(np.mean(foscttm(of_all["rna"][0].numpy(), of_all["atac"][0].numpy())))
+    z = cells(0).z
+    expected = float(np.mean(foscttm(z["rna"].numpy(), z["atac"].numpy())))
     assert retrieval_scores(cells(0))["foscttm"] == pytest.approx(expected)
     assert retrieval_scores(cells(MIN_PAIRS - 1)) == retrieval_scores(cells(0))
     assert retrieval_scores(cells(MIN_PAIRS))["foscttm"] > expected + 0.1
 
 
 def test_few_cells_are_scored_where_there_are_no_more():
-    scores = retrieval_scores({kind: (z[:5], has[:5]) for kind, (z, has) in cells(0).items()})
+    scores = retrieval_scores(HeldOut(*({kind: x[:5] for kind, x in part.items()} for part in cells(0))))
     assert 0 <= scores["foscttm"] <= 1

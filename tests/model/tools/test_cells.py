@@ -13,13 +13,7 @@ from shapes import fitted, mudata_of, poisson
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi._compat import without_pulling
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
-from scmamba_scvi.model.tools.cells import (
-    embed_modality,
-    kind_of,
-    kind_of_features,
-    registered,
-    resolve_cells,
-)
+from scmamba_scvi.model.tools.cells import kind_of, kind_of_features, resolve_cells
 
 
 @pytest.mark.parametrize(
@@ -115,10 +109,10 @@ def test_a_modality_under_another_key_is_said_to_be_unread(use):
 def test_an_anndata_is_wrapped_and_left_as_it_is(trained):
     cells = trained.adata["rna"][:7]
     columns = list(cells.obs)
-    found = embed_modality(trained, registered(trained, cells), "rna")
-    assert found.has.all() and found.z.shape == (7, 64) and list(cells.obs) == columns and not cells.uns
+    z = trained.get_latent_representation(cells, modality="rna")
+    assert z.shape == (7, 64) and list(cells.obs) == columns and not cells.uns
     assert cells.is_view
-    np.testing.assert_allclose(found.z, trained.get_latent_representation(modality="rna", indices=range(7)), atol=1e-5)
+    np.testing.assert_allclose(z, trained.get_latent_representation(modality="rna", indices=range(7)), atol=1e-5)
 
 
 def test_an_anndata_is_corrected_for_the_batches_in_its_obs(trained):

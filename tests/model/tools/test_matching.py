@@ -15,7 +15,7 @@ from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 from scmamba_scvi.metrics import true_match_ranks
 from scmamba_scvi.model.fitting.calibration import calibrate, fit_temperature
-from scmamba_scvi.model.fitting.held_out import MIN_PAIRS
+from scmamba_scvi.model.fitting.held_out import MIN_PAIRS, HeldOut
 from scmamba_scvi.model.tools import matching
 from scmamba_scvi.model.tools.matching import assign
 
@@ -55,11 +55,11 @@ def test_temperatures_are_those_of_the_cells_that_have_both(trained):
     """Rows of cells that lack a modality are zero, and as like to each other as can be."""
     x, y = (torch.from_numpy(z) for z in pairs_of_vectors(60, z=64))
     has = {"rna": torch.arange(60) >= 10, "atac": torch.arange(60) < 50}
-    held_out = {kind: (z * has[kind][:, None], has[kind]) for kind, z in (("rna", x), ("atac", y))}
+    held_out = HeldOut({kind: z * has[kind][:, None] for kind, z in (("rna", x), ("atac", y))}, has)
     with torch.inference_mode():
         expected = fit_temperature(*(trained.module.align(z[10:50], k).numpy() for k, z in (("rna", x), ("atac", y))))
     assert calibrate(trained.module, held_out, 0) == {"rna-atac": pytest.approx(expected)}
-    few = {kind: (z[: 9 + MIN_PAIRS], of[: 9 + MIN_PAIRS]) for kind, (z, of) in held_out.items()}
+    few = HeldOut(*({kind: of_cells[: 9 + MIN_PAIRS] for kind, of_cells in part.items()} for part in held_out))
     assert calibrate(trained.module, few, 0) == {}
 
 

@@ -146,3 +146,25 @@ def test_a_query_has_counts_of_its_own():
         assert (query[key].X != 3 * before).nnz == 0 if sparse.issparse(before) else (query[key].X == 3 * before).all()
         for kept in (mdata[key].X, mdata[key].layers["counts"], query["rna"].layers["counts"]):
             assert abs(kept - (before if kept.shape == before.shape else mdata["rna"].X)).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        pytest.param(lambda x: np.ma.masked_less(x, 1), "is a masked array", id="masked"),
+        pytest.param(lambda x: x.astype(complex), "values of type complex128: counts must be numbers", id="complex"),
+        pytest.param(lambda x: x.astype(object), "values of type object: counts must be numbers", id="objects"),
+        pytest.param(lambda x: out_of_bounds(sparse.csr_matrix(x)), "is a damaged sparse matrix", id="damaged"),
+    ],
+)
+def test_counts_that_no_setup_takes_are_refused_in_a_query(trained, counts, message):
+    """The positions of a damaged matrix were read past its end, and those of another type summed as they are."""
+    rna = trained.adata["rna"]
+    query = AnnData(counts(rna.X.toarray()), obs=rna.obs[[]], var=rna.var)
+    with pytest.raises(ScmambaError, match=message):
+        SCMAMBA.prepare_query_mudata(query, trained)
+
+
+def out_of_bounds(x):
+    x.indices[0] = 10 * x.shape[1]
+    return x

@@ -18,7 +18,8 @@ def manager():
 
 
 def split(manager, **options):
-    return PairedSplitter(manager, **{"max_validation_cells": 1000, "batch_size": 16, **options})
+    sizes = {"max_validation_cells": 1000, "batch_size": 16, "cells_per_step": 16, "buffer_mb": 1024}
+    return PairedSplitter(manager, **sizes | options)
 
 
 @pytest.mark.filterwarnings("ignore:mdata:UserWarning")

@@ -25,11 +25,11 @@ MAX_PAIRS = 2_000
 def calibrate(module: SCMAMBAModule, held_out: HeldOut, seed: int) -> dict[str, float]:
     """Temperature of each pair of kinds that at least `MIN_PAIRS` of the cells have, which were not trained on."""
     temperatures = {}
-    for a, b in itertools.combinations(held_out, 2):
-        both = (held_out[a][1] & held_out[b][1]).numpy()
+    for a, b in itertools.combinations(held_out.z, 2):
+        both = (held_out.present[a] & held_out.present[b]).numpy()
         pairs = sample(np.flatnonzero(both), MAX_PAIRS, seed)
         if len(pairs) >= MIN_PAIRS:
-            aligned = (module.align(held_out[kind][0][pairs].to(module.device), kind) for kind in (a, b))
+            aligned = (module.align(held_out.z[kind][pairs].to(module.device), kind) for kind in (a, b))
             temperatures[pair_key(a, b)] = fit_temperature(*(z.cpu().numpy() for z in aligned))
     return temperatures
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -15,18 +15,23 @@ from ...nn.distributed import gather_rows
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix
 
-#: Per modality: embeddings ``(n, z)`` and mask ``(n,)`` of the cells that have it.
-HeldOut = dict[str, tuple[Tensor, Tensor]]
 #: Fewer held-out pairs determine neither the moments of two modalities nor a temperature.
 MIN_PAIRS: Final = 10
 #: Nearest cells of the other modality among which a true match is looked for.
 K: Final = 10
 
 
+class HeldOut(NamedTuple):
+    """Per kind of modality, embeddings of cells before alignment ``(n, z)``, and which of them have it ``(n,)``; on the CPU."""
+
+    z: dict[str, Tensor]
+    present: dict[str, Tensor]
+
+
 def embed_all(module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray) -> HeldOut:
-    """Per kind, embeddings before alignment ``(n, z)`` and who has it ``(n,)``, on the CPU; rows of cells without it are zero."""
-    found = apply_to_cells(module.encode, module, matrices, cells)
-    return {kind: (z.cpu(), present.cpu()) for kind, (z, present) in found.items()}
+    """Embeddings of ``cells``, zero where a cell lacks the modality."""
+    z, present = apply_to_cells(module.encode, module, matrices, cells)
+    return HeldOut({kind: x.cpu() for kind, x in z.items()}, {kind: has.cpu() for kind, has in present.items()})
 
 
 def apply_to_cells(
@@ -34,18 +39,17 @@ def apply_to_cells(
     module: SCMAMBAModule,
     matrices: Mapping[str, ModalityMatrix],
     cells: np.ndarray,
-) -> HeldOut:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Per kind, ``function(counts, kind, present)`` of the module in evaluation ``(n, m)``, and who has it ``(n,)``."""
     module.eval()
-    found = {}
+    found, present = {}, {}
     for kind, matrix in matrices.items():
-        parts = []
-        for part in np.split(cells, range(512, len(cells), 512)):  # one, of no cells, if there are none
-            has = torch.from_numpy(matrix.present(part)).to(module.device)
-            parts.append((function(matrix.read(part).to(module.device), kind, has).float(), has))
-        z, present = zip(*parts, strict=True)
-        found[kind] = torch.cat(z), torch.cat(present)
-    return found
+        present[kind] = torch.from_numpy(matrix.present(cells)).to(module.device)
+        # one part, of no cells, if there are none
+        parts = zip(np.split(cells, range(512, len(cells), 512)), present[kind].split(512), strict=True)
+        rows = [function(matrix.read(part).to(module.device), kind, has).float() for part, has in parts]
+        found[kind] = torch.cat(rows)
+    return found, present
 
 
 def retrieval_scores(cells: HeldOut) -> dict[str, float]:
@@ -65,35 +69,30 @@ def retrieval_scores(cells: HeldOut) -> dict[str, float]:
 
 def true_matches(cells: HeldOut) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Embeddings ``(n, z)`` of the cells that have both, for each two modalities that two cells or more have."""
-    for (a, has_a), (b, has_b) in itertools.combinations(cells.values(), 2):
-        both = has_a & has_b
+    for a, b in itertools.combinations(cells.z, 2):
+        both = cells.present[a] & cells.present[b]
         if int(both.sum()) > 1:
-            yield a[both].numpy(), b[both].numpy()
+            yield cells.z[a][both].numpy(), cells.z[b][both].numpy()
 
 
 def on_cpu(outputs: Mapping[str, dict]) -> HeldOut:
     """Embeddings and masks that the module returned, to be kept until the epoch ends."""
-    found = {}
-    for kind, z in outputs["z"].items():
-        has = outputs["present"][kind]
-        has = torch.ones(len(z), dtype=torch.bool) if has is None else has.cpu()
-        found[kind] = z.detach().float().cpu(), has
-    return found
+    z = {kind: x.detach().float().cpu() for kind, x in outputs["z"].items()}
+    masks = outputs["present"].items()
+    return HeldOut(z, {k: torch.ones(len(z[k]), dtype=torch.bool) if has is None else has.cpu() for k, has in masks})
 
 
 def joined(batches: Sequence[HeldOut]) -> HeldOut:
     """The cells of all minibatches, one after the other."""
-    whole: HeldOut = {}
-    for kind in batches[0] if batches else ():
-        z, present = zip(*(batch[kind] for batch in batches), strict=True)
-        whole[kind] = torch.cat(z), torch.cat(present)
-    return whole
+    kinds = batches[0].z if batches else ()
+    z = {kind: torch.cat([batch.z[kind] for batch in batches]) for kind in kinds}
+    return HeldOut(z, {kind: torch.cat([batch.present[kind] for batch in batches]) for kind in kinds})
 
 
 def gather_held_out(cells: HeldOut, device: torch.device) -> HeldOut:
     """What all ranks have embedded, equal on each; every rank must call this."""
-    whole: HeldOut = {}
-    for kind, (z, present) in cells.items():
-        rows = gather_rows(torch.cat([z, present[:, None].to(z)], 1).to(device)).cpu()
-        whole[kind] = rows[:, :-1], rows[:, -1].bool()
+    whole = HeldOut({}, {})
+    for kind, z in cells.z.items():
+        rows = gather_rows(torch.cat([z, cells.present[kind][:, None].to(z)], 1).to(device)).cpu()
+        whole.z[kind], whole.present[kind] = rows[:, :-1], rows[:, -1].bool()
     return whole

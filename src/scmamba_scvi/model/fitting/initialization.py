@@ -49,7 +49,9 @@ def fit_values(
 
 def check_logarithms(matrix: ModalityMatrix, cells: np.ndarray, kind: str, name: str, way_out: str) -> None:
     """Raise if ``values=name`` takes logarithms and these cells have a negative value, which has none."""
-    for block in iterate_blocks(matrix, cells) if name in OF_LOGARITHMS else ():
+    if name not in OF_LOGARITHMS:
+        return
+    for block in iterate_blocks(matrix, cells):
         if (values := stored(block)).numel() and (least := float(values.min())) < 0:
             raise ScmambaError(
                 f"{kind} has negative values, such as {least:.3g}, whose logarithm values={name!r} would take. To {way_out}."

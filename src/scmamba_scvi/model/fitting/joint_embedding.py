@@ -187,8 +187,7 @@ def _features(
     module: SCMAMBAModule, matrices: Mapping[str, ModalityMatrix], cells: np.ndarray
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What the joint embedding reads of the cells ``(n, 2 z)``, and who has each modality ``(n,)``."""
-    found = apply_to_cells(module.joint_features, module, matrices, cells)
-    return {kind: x for kind, (x, _) in found.items()}, {kind: present for kind, (_, present) in found.items()}
+    return apply_to_cells(module.joint_features, module, matrices, cells)
 
 
 def _clusters(z: Tensor, seed: int) -> Tensor:

@@ -32,23 +32,22 @@ class FittingMixin(ModelBase):
         """Fit to the training ``cells`` what must be known before the first step; once in the life of a model."""
         if self.is_initialized_:
             return
-        seed = settings.seed or 0
+        seed, known_counts = settings.seed or 0, self.adata_manager.requires_counts
         # in rising order, so that a file is read once from front to back
-        known_counts = self.adata_manager.requires_counts
         in_order = np.sort(cells) if self._dataset().on_disk else cells
         fit_values(self.module, self._matrices(), in_order, known_counts)
         is_spectral = self.config.spectral and self.config.linear_branch
         if is_spectral or self.module.joint is not None:
-            matrices, cells, chosen = self._sample(cells, buffer_mb)
-            svds = decompose(self.module, matrices, cells, seed)
+            chosen, matrices, rows = self._sample(cells, buffer_mb)
+            svds = decompose(self.module, matrices, rows, seed)
             if is_spectral:
-                initialize_linear_branch(self.module, matrices, cells, svds, seed)
+                initialize_linear_branch(self.module, matrices, rows, svds, seed)
             if self.module.joint is not None:
                 initialize_joint(self.module, self._matrices(), chosen, held_out, svds, seed, known_counts)
         self.is_initialized_ = True
 
     def _fit_joint_embedding(self, cells: np.ndarray, buffer_mb: float = TrainConfig.buffer_mb) -> None:
-        """Fit the joint embedding to the encoders as they are; in the model of a query, only the batch offsets of new batches."""
+        """Fit the joint embedding to the encoders as they are; in the model of a query, only the offsets of new batches."""
         if self.module.joint is None:
             return
         before = {kind: self._knows_offset(kind) for kind in self.modalities_}
@@ -61,17 +60,17 @@ class FittingMixin(ModelBase):
 
     def _fit_joint_to(self, cells: np.ndarray, buffer_mb: float) -> None:
         """Fit the joint embedding, with the offsets of the batches of the training ``cells``."""
-        matrices, cells, chosen = self._sample(cells, buffer_mb)
+        chosen, matrices, rows = self._sample(cells, buffer_mb)
         batches = None
         if self._corrects_batches:
             batches = self.adata_manager.batches
             assert batches is not None, "train has checked that"
             batches = batches[chosen]
-            present = {kind: matrix.present(cells) for kind, matrix in matrices.items()}
+            present = {kind: matrix.present(rows) for kind, matrix in matrices.items()}
             self._warn_of_small(small_batches(batches, present))
             self._forget_offsets(slice(self.n_batches_))
             self._learned_offsets({kind: batches[has] for kind, has in present.items()})
-        removed = fit_joint(self.module, matrices, cells, batches, settings.seed or 0)
+        removed = fit_joint(self.module, matrices, rows, batches, settings.seed or 0)
         self.training_summary_["batch_variance_removed"] = removed
 
     def _place_new_batches(self) -> None:
@@ -97,7 +96,7 @@ class FittingMixin(ModelBase):
         self.unknown_offsets_ = {k: sorted({*unknown, *forgotten}) for k, unknown in self.unknown_offsets_.items()}
 
     def _learned_offsets(self, batches: Mapping[str, np.ndarray]) -> None:
-        """Per kind, the batches of cells that offsets are estimated from; zero, of which a warning tells, if these are too few."""
+        """Per kind, the batches of cells that offsets are estimated from; of too few cells they are zero, with a warning."""
         self.unknown_offsets_ = {
             k: np.setdiff1d(unknown, batches.get(k, [])).tolist() for k, unknown in self.unknown_offsets_.items()
         }
@@ -125,9 +124,9 @@ class FittingMixin(ModelBase):
         if not small:
             return
         warn(
-            f"Batches too small to be corrected in the joint embedding: {self._name_batches(small)}. The offset of a batch in a "
-            f"modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on if any were. "
-            f"Check that {self.batch_key!r} is the column of the batches."
+            f"Batches too small to be corrected in the joint embedding: {self._name_batches(small)}. The offset of a batch in "
+            f"a modality is estimated from at least {MIN_CELLS_OF_BATCH} cells that have it, of those trained on if any "
+            f"were. Check that {self.batch_key!r} is the column of the batches."
         )
 
     def _name_batches(self, cells_of: Mapping[int, Mapping[str, int]]) -> str:
@@ -170,8 +169,8 @@ class FittingMixin(ModelBase):
         before = self.match_temperatures_ if self.is_query_ else {}
         self.match_temperatures_ = {**before, **calibrate(self.module, embedded, seed)}
 
-    def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[dict[str, ModalityMatrix], np.ndarray, np.ndarray]:
-        """Training cells that several passes are made over: counts, positions in the counts, and in the MuData."""
+    def _sample(self, cells: np.ndarray, buffer_mb: float) -> tuple[np.ndarray, dict[str, ModalityMatrix], np.ndarray]:
+        """Training cells that several passes are made over, their counts in memory, and their positions in these."""
         dataset = self._dataset()
         at_most, draw = MAX_CELLS, sample
         if dataset.on_disk:
@@ -179,9 +178,8 @@ class FittingMixin(ModelBase):
         has = modalities_of(dataset.matrices, cells)
         cells = sample_with_rare(cells, has, at_most, partial(draw, seed=settings.seed or 0))
         if not dataset.on_disk:
-            return dataset.matrices, cells, cells
-        part = dataset.loaded(cells)
-        return part.matrices, np.arange(len(cells)), cells
+            return cells, dataset.matrices, cells
+        return cells, dataset.loaded(cells).matrices, np.arange(len(cells))
 
     def _dataset(self) -> MultiModalDataset:
         kinds = kinds_in(self.adata, self.modalities_)  # those of a query may be fewer

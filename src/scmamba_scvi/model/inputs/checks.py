@@ -29,7 +29,7 @@ def check_mudata(
     layers: Mapping[str, str | None],
     *,
     require_counts: bool,
-    of_query: bool = False,
+    of_query: bool,
 ) -> None:
     """Check what later steps take for granted of ``modalities``, of new data for a model if ``of_query``."""
     if mdata.axis == 1:
@@ -139,14 +139,10 @@ def _where(key: str, layer: str | None) -> str:
 
 
 def check_matrix(
-    adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool = False
+    adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool
 ) -> None:
     """Values are finite and, where counts are needed, whole numbers that are not negative."""
-    where = _where(key, layer)
-    x = matrix_of(adata, kind, key, layer)
-    check_storage(x, where)
-    if sparse.issparse(x):
-        check_compressed(x, where)
+    where, x = _where(key, layer), matrix_of(adata, kind, key, layer)
     seen = np.zeros(adata.n_vars, dtype=bool)
     n_empty = 0
     for block in checked_blocks(x, adata, kind, key, layer, require_counts=require_counts, of_query=of_query):
@@ -168,8 +164,11 @@ def check_matrix(
 def checked_blocks(
     x: Any, adata: AnnData, kind: str, key: str, layer: str | None, *, require_counts: bool, of_query: bool
 ) -> Iterator[Any]:
-    """Blocks of rows of ``x``, the matrix of ``adata``; raises at the first value that cannot be used."""
+    """Blocks of rows of ``x``, the matrix of ``adata``; raises if it or a value of it cannot be used."""
     where = _where(key, layer)
+    check_storage(x, where)
+    if sparse.issparse(x):
+        check_compressed(x, where)
     rows = rows_of(x)
     for first in range(0, rows.shape[0], BLOCK):
         block = rows[first : first + BLOCK]
@@ -179,9 +178,8 @@ def checked_blocks(
         if bad is not None:
             flat, nature, advice = bad
             at = _describe_entry(adata, block, first, flat)
-            raise ScmambaError(
-                f"{where} holds values that are {nature} ({at}){advice or _not_counts(adata, kind, key, layer, of_query=of_query)}"
-            )
+            advice = advice or _not_counts(adata, kind, key, layer, of_query=of_query)
+            raise ScmambaError(f"{where} holds values that are {nature} ({at}){advice}")
         yield block
 
 
@@ -283,8 +281,8 @@ def _not_counts(adata: AnnData, kind: str, key: str, layer: str | None, *, of_qu
             f"SCMAMBA.prepare_query_mudata(mdata, model, layers={{{kind!r}: ...}}); {has}"
         )
     return (
-        f"{wrong} Pass the matrix with raw counts, {written('layers', {kind: ...})}; {has} If these values are meant (corrected "
-        f"counts, or values={{{kind!r}: 'raw'}} in the model), pass {written('require_counts', False)}."
+        f"{wrong} Pass the matrix with raw counts, {written('layers', {kind: ...})}; {has} If these values are meant "
+        f"(corrected counts, or values={{{kind!r}: 'raw'}} in the model), pass {written('require_counts', False)}."
     )
 
 

@@ -64,8 +64,8 @@ class ColumnField(CategoricalObsField):
             sorted([*known, *found])  # raises if they cannot be compared
         except TypeError as error:
             raise ScmambaError(
-                f"{written(argument, self.column)} holds values of several types, or of another type than the model knows: make "
-                f"them all text, mdata.obs[{self.column!r}].astype('string'), or all numbers."
+                f"{written(argument, self.column)} holds values of several types, or of another type than the model knows: "
+                f"make them all text, mdata.obs[{self.column!r}].astype('string'), or all numbers."
             ) from error
         return [*known, *(category for category in dict.fromkeys(found) if category not in set(known))]
 

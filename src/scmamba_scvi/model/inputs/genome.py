@@ -37,8 +37,9 @@ def build_of(mdata: MuData, modalities: Mapping[str, str], genome: str | None) -
         found["mdata.uns['genome']"] = build
     for kind, key in modalities.items():
         if kind in PLACED_KINDS and key in mdata.mod:
-            build = recorded_build(mdata.mod[key].uns, mdata.mod[key].var, f"mdata[{key!r}]", stated)
-            found |= {} if build is None else {f"mdata[{key!r}]": build}
+            where = f"mdata[{key!r}]"
+            if (build := recorded_build(mdata.mod[key].uns, mdata.mod[key].var, where, stated)) is not None:
+                found[where] = build
     if len(set(found.values())) > 1:
         raise ScmambaError(
             f"Genome builds differ: {', '.join(f'{what} is {build}' for what, build in found.items())}. Coordinates of "

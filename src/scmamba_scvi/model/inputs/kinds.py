@@ -68,7 +68,7 @@ def _recognise_kinds(mdata: MuData) -> dict[str, str]:
 
 
 def _say_what_is_left_out(mdata: MuData, found: Mapping[str, str]) -> None:
-    """Warn of modalities that may be meant, as no key and no types of features tell their kind; log which others are not used."""
+    """Warn of modalities that may be meant, as neither key nor types of features tell their kind; log the others not used."""
     missing = [kind for kind in KINDS if kind not in found]
     for key, adata in mdata.mod.items():
         if key in found.values():
@@ -111,7 +111,7 @@ def kind_of_modality(key: str, adata: AnnData) -> str | None:
 
 
 def stated_kinds(adata: AnnData) -> np.ndarray:
-    """Kind of each feature by its type in ``var``, object ``(f,)``: `None` if that is not known, ``""`` if no model takes it."""
+    """Kind of each feature by its type in ``var``, object ``(f,)``: `None` if it is not known, ``""`` if no model takes it."""
     if "feature_types" not in adata.var:
         return np.full(adata.n_vars, None, dtype=object)
     types = adata.var["feature_types"].astype(str)

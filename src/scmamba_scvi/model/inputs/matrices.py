@@ -25,8 +25,8 @@ class ModalityMatrix:
 
     ``x`` is as AnnData holds it: scipy sparse, numpy, or in a file, from which rows are read when needed. It is never copied
     as a whole, except a sparse matrix that is stored by columns or holds float16, once per object of this class. ``rows`` are
-    those of the cells of the MuData, -1 where a cell lacks the modality; ``columns`` positions in the model, `None` if the order
-    is the same.
+    those of the cells of the MuData, -1 where a cell lacks the modality; ``columns`` positions in the model, `None` if the
+    order is the same.
     """
 
     def __init__(self, x: Any, rows: np.ndarray, columns: np.ndarray | None) -> None:

@@ -153,8 +153,8 @@ def _refuse_saved(cls: type[ModelBase], directory: Path) -> None:
     """Raise if a folder holds what `save` wrote; whether to run what is in it is for the user to say."""
     if not (directory / MODEL_FILE).exists() and any(directory.glob("*model.pt")):
         raise ScmambaError(
-            f"{directory} holds what save wrote, not export. If it comes from people you trust, as reading it can run any code, "
-            f"{cls.__name__}.load({os.fspath(directory)!r}) reads it."
+            f"{directory} holds what save wrote, not export. If it comes from people you trust, as reading it can run any "
+            f"code, {cls.__name__}.load({os.fspath(directory)!r}) reads it."
         )
 
 

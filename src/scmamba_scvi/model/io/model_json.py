@@ -30,7 +30,8 @@ MAX_PATCH: Final = 1 << 16
 #: Types of the arguments of `setup_mudata`, in the form of `ENTRIES`.
 SETUP_ARGUMENTS: Final[dict[str, Any]] = {
     "modalities": {...: str}, "layers": {...: (str, NoneType)}, "batch_key": (str, NoneType),
-    "labels_key": (str, NoneType), "unlabeled_category": (str, int, float, bool), "require_counts": bool, "genome": (str, NoneType),
+    "labels_key": (str, NoneType), "unlabeled_category": (str, int, float, bool), "require_counts": bool,
+    "genome": (str, NoneType),
 }  # fmt: skip
 #: The same of what `LinearClassifier.to_dict` and `FeatureLayout.to_dict` give.
 CLASSIFIER: Final = {"classes": [str], "weight": [list], "bias": [float, int], "temperature": (float, int)}

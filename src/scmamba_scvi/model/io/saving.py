@@ -56,11 +56,13 @@ class SavingMixin(ExportMixin):
         check_folder(folder, overwrite)
         check_space(sum(tensor.nbytes for tensor in self.module.state_dict().values()), folder)  # torch does not say it
         data = folder / f"{prefix or ''}mdata.h5mu"
-        if save_anndata and self.adata is None:
-            raise ScmambaError("This model has no data to save: leave save_anndata out.")
         if save_anndata:
-            # how small compression makes them is not known
-            check_content(self.adata) if "compression" in anndata_write_kwargs else check_result(self.adata, folder)
+            if self.adata is None:
+                raise ScmambaError("This model has no data to save: leave save_anndata out.")
+            if "compression" in anndata_write_kwargs:  # how small it makes them is not known
+                check_content(self.adata)
+            else:
+                check_result(self.adata, folder)
         with explained(f"The model cannot be saved into {dir_path}"), temporary_folder(folder) as unfinished:
             super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
             weights = list(unfinished.iterdir())
@@ -78,7 +80,7 @@ class SavingMixin(ExportMixin):
                         _move_aside(data)
 
     def _is_of_others(self, path: Path) -> bool:
-        """Whether a file cannot be read, or holds other features than the model's, or other cells than its data and training."""
+        """Whether a file cannot be read, or has other features than the model's, or other cells than its data and training."""
         try:
             with h5py.File(path) as file:
                 cells = digest(read_elem(file["obs"]).index)
@@ -169,6 +171,6 @@ def _move_aside(path: Path) -> None:
     free = next(name for name in names if not name.exists())
     path.rename(free)
     warn(
-        f"{path} is of other cells or features than this model, or damaged, so it is {free.name} now. Delete it if it is not needed; "
-        f"save_anndata=True saves the data of this model."
+        f"{path} is of other cells or features than this model, or damaged, so it is {free.name} now. Delete it if it is not "
+        f"needed; save_anndata=True saves the data of this model."
     )

@@ -11,7 +11,7 @@ from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature, warn_of_uncalibrated
 from ..inputs.kinds import kinds_in
-from .cells import embed_modality, registered, warn_of_unread
+from .cells import registered, warn_of_unread
 from .embedding import EmbeddingMixin
 from .retrieval import log_evidence
 
@@ -73,7 +73,7 @@ class AgreementMixin(EmbeddingMixin):
                 f"Agreement needs two modalities, found {kinds}: the model knows {list(self.kinds)}, the data hold "
                 f"{list(data.adata.mod)}."
             )
-        found = {kind: embed_modality(self, data, kind, batch_size) for kind in kinds}
+        found = {kind: self._embed_modality(data, kind, batch_size) for kind in kinds}
         parts, pairs = [], []
         for a, b in itertools.combinations(kinds, 2):
             both = found[a].has & found[b].has

@@ -1,7 +1,6 @@
 """The cells that a method is called with: the model's own MuData, another one, or an AnnData of one modality."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,20 +9,12 @@ from mudata import MuData
 
 from ..._columns import has_obs_column, in_order_of, obs_column
 from ..._compat import mudata_of, warn, without_pulling
+from ..._keys import JOINT
 from ...errors import ScmambaError, UnknownNameError
 from .._base import ModelBase
 from ..inputs.checks import check_cells, check_names
 from ..inputs.kinds import kind_of_modality, kinds_in
 from ..inputs.manager import MultiModalManager
-
-
-@dataclass(frozen=True)
-class ModalityEmbedding:
-    """Embedding of one modality, for the cells that have it."""
-
-    names: pd.Index  # (n,) every cell of the data, in their order
-    has: np.ndarray  # (n,) bool, the cells that have the modality
-    z: np.ndarray  # (m, z) float32 unit vectors of these, in the order of names[has]
 
 
 def kind_of(model: ModelBase, modality: str | None, argument: str = "modality") -> str | None:
@@ -33,7 +24,7 @@ def kind_of(model: ModelBase, modality: str | None, argument: str = "modality") 
     if not isinstance(modality, str):
         raise ScmambaError(f"{argument} must be the name of one modality, got {modality!r}.")
     kind = {key: kind for kind, key in model.kinds.items()}.get(modality, modality)
-    if kind == "joint":
+    if kind == JOINT:
         raise ScmambaError(f"{argument} must be one modality here, not 'joint': name one of {list(model.kinds)}.")
     if kind not in model.kinds:
         raise UnknownNameError(argument, modality, [*model.kinds, *model.kinds.values()])
@@ -47,7 +38,7 @@ def only_kind(model: ModelBase, data: MultiModalManager) -> str | None:
 
 
 def other_kind(model: ModelBase, than: Collection[str | None], argument: str) -> str:
-    """The kind that is not among ``than``, or of two kinds the second if none is; ``argument`` has to say it where several are."""
+    """The kind that is not among ``than``, or of two kinds the second if none is; of several, ``argument`` has to name one."""
     others = [kind for kind in model.kinds if kind not in than] or list(model.kinds)
     if len(others) > 1 and len(model.kinds) > 2:
         raise ScmambaError(f"Which modality? Name it: {argument}=..., one of {others}.")
@@ -174,15 +165,6 @@ def copy_batch(model: ModelBase, source: MuData | AnnData, target: MuData) -> No
     key = model.batch_key
     if key is not None and has_obs_column(source, key) and source.obs_names.is_unique:
         target.obs[key] = obs_column(source, key, "batch_key").reindex(target.obs_names)
-
-
-def embed_modality(
-    model: ModelBase, data: MultiModalManager, kind: str, batch_size: int | None = None
-) -> ModalityEmbedding:
-    """Embedding of ``kind``, and which cells have it."""
-    mdata = data.adata
-    has = np.asarray(mdata.obs_names.isin(mdata.mod[key_of(model, mdata, kind)].obs_names))
-    return ModalityEmbedding(mdata.obs_names, has, model._embed(data, kind, np.flatnonzero(has), batch_size))
 
 
 def kind_of_features(model: ModelBase, adata: AnnData) -> str | None:

@@ -14,12 +14,13 @@ from scvi import settings
 from ..._arguments import listed
 from ..._columns import obs_column
 from ..._compat import warn
+from ..._keys import JOINT
 from ...errors import ScmambaError
 from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import MultiModalManager
 from .cells import key_of, kind_of, registered, resolve_cells, warn_of_unread
-from .embedding import JOINT, EmbeddingMixin
+from .embedding import EmbeddingMixin
 from .linear_classifier import LinearClassifier, fit_linear_classifier
 
 
@@ -112,9 +113,9 @@ class ClassifierMixin(EmbeddingMixin):
         soft
             Probabilities instead of labels.
         threshold
-            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does. Probabilities are
-            calibrated for cells like those that had labels: a cell of a type that none of them had may get a label with
-            confidence.
+            Cells whose best label is less probable than this get the label ``"unsure"``; with 0, no cell does.
+            Probabilities are calibrated for cells like those that had labels: a cell of a type that none of them had may get
+            a label with confidence.
         batch_size
             Cells of a minibatch; changes speed only.
 
@@ -205,7 +206,7 @@ class ClassifierMixin(EmbeddingMixin):
         return pd.DataFrame(out, columns=labels)
 
     def _measured_kinds(self, mdata: MuData, kinds: Sequence[str]) -> np.ndarray:
-        """Those of ``kinds`` that each cell of ``mdata`` has, such as ``"rna+atac"``, in the order of the model; ``""`` for none."""
+        """Those of ``kinds`` that each cell of ``mdata`` has, in the order of the model: ``"rna+atac"``, ``""`` for none."""
         out = np.full(mdata.n_obs, "", dtype=object)
         for kind, key in kinds_in(mdata, {kind: self.kinds[kind] for kind in kinds}).items():
             out[mdata.obs_names.isin(mdata.mod[key].obs_names)] += f"+{kind}"

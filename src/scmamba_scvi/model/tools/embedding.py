@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
@@ -13,15 +14,21 @@ from torch import Tensor
 
 from ..._arguments import check_count
 from ..._compat import limited_threads, warn
-from ..._keys import BATCH_KEY, present_key, x_key
+from ..._keys import BATCH_KEY, JOINT, present_key, x_key
 from .._base import ModelBase
 from ..inputs.manager import MultiModalDataset, MultiModalManager
 from ..inputs.matrices import in_parts
 from ..training.prefetch import sent_to
 from .cells import key_of, kind_of, registered, resolve_cells, warn_of_unread
 
-#: Name of the joint embedding, where others are named after their modality.
-JOINT: Final = "joint"
+
+@dataclass(frozen=True)
+class ModalityEmbedding:
+    """Embedding of one modality, for the cells that have it."""
+
+    names: pd.Index  # (n,) every cell of the data, in their order
+    has: np.ndarray  # (n,) bool, the cells that have the modality
+    z: np.ndarray  # (m, z) float32 unit vectors of these, in the order of names[has]
 
 
 class EmbeddingMixin(ModelBase):
@@ -83,6 +90,12 @@ class EmbeddingMixin(ModelBase):
             what = kind or f"any of {list(self.kinds.values())}"
             warn(f"{n_missing:,} of {len(z):,} cells lack {what}: their embedding is NaN.")
         return z
+
+    def _embed_modality(self, data: MultiModalManager, kind: str, batch_size: int | None = None) -> ModalityEmbedding:
+        """Embedding of ``kind``, and which cells have it."""
+        names = data.adata.obs_names
+        has = np.asarray(names.isin(data.adata.mod[key_of(self, data.adata, kind)].obs_names))
+        return ModalityEmbedding(names, has, self._embed(data, kind, np.flatnonzero(has), batch_size))
 
     def _embed(
         self,

@@ -60,8 +60,8 @@ class ImportanceMixin(EmbeddingMixin):
         groupby
             Column of ``obs`` with the groups.
         modality
-            Kind, or key of ``mdata.mod``. `None`: that of an AnnData; of a MuData accessibility, or where it has none RNA, both of
-            which have a place on the genome.
+            Kind, or key of ``mdata.mod``. `None`: that of an AnnData; of a MuData accessibility, or where it has none RNA,
+            both of which have a place on the genome.
         groups
             Groups to explain, each against all other cells with a group. `None`: all but those that are too small, with a
             warning that names them.
@@ -86,8 +86,8 @@ class ImportanceMixin(EmbeddingMixin):
         Raises
         ------
         ScmambaError
-            Fewer than two groups; one of ``groups``, or every group, with fewer than 5 cells that have the modality; or the model
-            is not trained.
+            Fewer than two groups; one of ``groups``, or every group, with fewer than 5 cells that have the modality; or the
+            model is not trained.
         UnknownNameError
             No such column, group, modality or level.
 
@@ -119,7 +119,7 @@ class ImportanceMixin(EmbeddingMixin):
 
         def values_of(cells: np.ndarray) -> Iterator[Tensor]:
             for part in in_parts(sample(cells, max_cells, seed), batch_size):
-                yield self.module.values[kind](matrix.read(part).to(self.module.device)).detach()
+                yield self.module.transform(matrix.read(part), kind)
 
         known, features = pd.notna(group_of_cell), _features(self, kind)
         tables = []

@@ -22,17 +22,8 @@ from ..inputs.arguments import feature_positions
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import ModalityMatrix, in_parts
-from .cells import (
-    ModalityEmbedding,
-    check_reference,
-    embed_modality,
-    kind_of,
-    only_kind,
-    other_kind,
-    registered,
-    warn_of_unread,
-)
-from .embedding import EmbeddingMixin
+from .cells import check_reference, kind_of, only_kind, other_kind, registered, warn_of_unread
+from .embedding import EmbeddingMixin, ModalityEmbedding
 from .matching import check_k
 from .retrieval import nearest_references
 
@@ -197,7 +188,7 @@ class ImputationMixin(EmbeddingMixin):
             raise UnknownNameError("values", values, CHOICES)
         queries, temperature = self._embed_others(data, kind, batch_size)
         obs = data.adata.obs[[]].copy()
-        references = embed_modality(self, measured, kind, batch_size)
+        references = self._embed_modality(measured, kind, batch_size)
         matrix, var = measured.matrix(kind), measured.modality(kind).var.loc[self.feature_names(kind)]
         weights, used = _weights(queries, references, k, kind, SOFTNESS * temperature, self.module.device)
         if not measured.requires_counts:
@@ -212,8 +203,8 @@ class ImputationMixin(EmbeddingMixin):
             seen.add(sums)
             if len(seen) > 1:
                 raise ScmambaError(
-                    f"The values of {kind} in the reference were changed between two blocks, which do not fit each other. Begin "
-                    f"again, impute_blocks(...), and change them after the last block."
+                    f"The values of {kind} in the reference were changed between two blocks, which do not fit each other. "
+                    f"Begin again, impute_blocks(...), and change them after the last block."
                 )
             averaged = weights @ chosen
             return AnnData(_with_missing(averaged, queries.has), obs=obs.copy(), var=var.iloc[columns].copy())
@@ -233,7 +224,7 @@ class ImputationMixin(EmbeddingMixin):
             )
         total, has = np.zeros((mdata.n_obs, self.config.n_latent), dtype=np.float32), np.zeros(mdata.n_obs, dtype=bool)
         for other in others:
-            found = embed_modality(self, data, other, batch_size)
+            found = self._embed_modality(data, other, batch_size)
             total[found.has] += found.z
             has |= found.has
         if not has.all():
@@ -270,7 +261,7 @@ def _weights(
 def _read(
     matrix: ModalityMatrix, cells: np.ndarray, columns: np.ndarray, transform: Callable[[Tensor], Tensor]
 ) -> tuple[sparse.csr_matrix | np.ndarray, tuple[float, ...]]:
-    """Values ``(u, f)`` of some features, and sums of all features as they are stored, which tell whether these were changed."""
+    """Values ``(u, f)`` of some features, and sums over all features as stored, which tell whether these were changed."""
     parts, sums = [], []
     for part in np.array_split(cells, len(cells) // 1024 + 1):  # one part at least; in memory with all features
         x = matrix.read(part)

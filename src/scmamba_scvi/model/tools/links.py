@@ -18,7 +18,7 @@ from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
 from ..inputs.arguments import feature_positions
 from ..inputs.manager import MultiModalManager
 from ..inputs.matrices import in_parts
-from .cells import embed_modality, key_of, registered
+from .cells import key_of, registered
 from .embedding import EmbeddingMixin
 
 #: Peaks are compared with others that about as many cells have: at most so many classes, of at least so many peaks each.
@@ -181,7 +181,7 @@ class LinksMixin(EmbeddingMixin):
         """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``."""
         # the covariance of its values with the embedding, scaled to length 1, which also takes out the number of cells; zeros
         # of a feature without one, in no cell or the same in all
-        embedded, matrix = embed_modality(self, data, kind, batch_size), data.matrix(kind)
+        embedded, matrix = self._embed_modality(data, kind, batch_size), data.matrix(kind)
         device, cells = self.module.device, np.flatnonzero(embedded.has)
         z = torch.from_numpy(embedded.z - embedded.z.mean(0, dtype=np.float64)).float().to(device)
         total = torch.zeros(matrix.n_features, z.shape[1], device=device)

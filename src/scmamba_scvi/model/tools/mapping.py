@@ -93,9 +93,9 @@ class MappingMixin(FittingMixin):
         :meth:`train` of the result adapts the biases of the modality-specific embeddings and the network's fraction in them,
         and nothing else. Reference cells embedded by the adapted model keep a mean cosine of more than 0.99 to their joint
         embedding before, on simulated cells with strong batches (``tests/model/tools/test_mapping.py``); they moved farther
-        when the head was adapted too. Their modality-specific embeddings move more, of other simulated cells to a mean cosine of
-        0.95: compare only those of one model. If held-out retrieval among the query's cells does not improve, the weights from
-        before training are kept.
+        when the head was adapted too. Their modality-specific embeddings move more, of other simulated cells to a mean
+        cosine of 0.95: compare only those of one model. If held-out retrieval among the query's cells does not improve, the
+        weights from before training are kept.
 
         An offset removes what shifts a whole batch. Other differences stay: with strong batch effects, a query lies
         farther from the reference than if both had been trained on together.

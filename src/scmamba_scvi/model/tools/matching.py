@@ -13,17 +13,9 @@ from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError
 from ..fitting.calibration import match_temperature, warn_of_uncalibrated
-from .cells import (
-    ModalityEmbedding,
-    check_reference,
-    embed_modality,
-    kind_of,
-    only_kind,
-    other_kind,
-    registered,
-    warn_of_unread,
-)
-from .embedding import EmbeddingMixin
+from ..inputs.manager import MultiModalManager
+from .cells import check_reference, kind_of, only_kind, other_kind, registered, warn_of_unread
+from .embedding import EmbeddingMixin, ModalityEmbedding
 from .retrieval import nearest_references
 
 #: Pairs that an assignment is made among: scipy takes 20 bytes for each, 2 GB for 10,000 cells on each side.
@@ -133,8 +125,8 @@ class MatchingMixin(EmbeddingMixin):
             model. Cells may come in any order, and the two need not share a cell.
         query_modality, reference_modality
             Kind, or key of ``mdata.mod``. `None`: the only one that these cells have, as of an AnnData, and of a model of two
-            modalities the other one; if both are open, the earlier of RNA, accessibility, protein is the query. Of a model of three,
-            name them.
+            modalities the other one; if both are open, the earlier of RNA, accessibility, protein is the query. Of a model
+            of three, name them.
         k
             References per query cell; 10, as in the recall that training reports.
         one_to_one
@@ -170,30 +162,15 @@ class MatchingMixin(EmbeddingMixin):
         >>> found.to_frame().columns.tolist()
         ['query', 'rank', 'reference', 'score', 'confidence']
         """
-        query_kind = kind_of(self, query_modality, "query_modality")
-        reference_kind = kind_of(self, reference_modality, "reference_modality")
-        data = registered(self, adata, query_kind)
-        searched = data if reference is adata else registered(self, reference, reference_kind, "reference")
-        query_kind, reference_kind = query_kind or only_kind(self, data), reference_kind or only_kind(self, searched)
-        if query_kind is None and reference_kind is None and len(self.kinds) > 2:
-            raise ScmambaError(
-                f"Which modalities? Name two of {[*self.kinds]}: match_cells(query_modality=..., reference_modality=...)."
-            )
-        reference_kind = reference_kind or other_kind(self, [query_kind], "reference_modality")
-        query_kind = query_kind or other_kind(self, [reference_kind], "query_modality")
-        check_reference(self, searched, reference_kind)
-        if query_kind == reference_kind:
-            if len(self.kinds) == 2:
-                check_reference(self, searched, other_kind(self, [query_kind], "reference_modality"))
-            raise ScmambaError(
-                f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
-            )
+        data, query_kind, searched, reference_kind = self._data_to_match(
+            adata, reference, query_modality, reference_modality
+        )
         if query_modality is None:
             warn_of_unread(self, data.adata)
-        queries = embed_modality(self, data, query_kind, batch_size)
+        queries = self._embed_modality(data, query_kind, batch_size)
         if reference_modality is None:
             warn_of_unread(self, searched.adata)
-        references = embed_modality(self, searched, reference_kind, batch_size)
+        references = self._embed_modality(searched, reference_kind, batch_size)
         check_k(k, references, reference_kind)
         temperature = match_temperature(self, query_kind, reference_kind)
         warn_of_uncalibrated(self, [(query_kind, reference_kind)], "confidence")
@@ -213,6 +190,34 @@ class MatchingMixin(EmbeddingMixin):
             of_all(best.confidence, np.nan),
             None if assignment is None else of_all(position[assignment], -1),
         )  # fmt: skip
+
+    def _data_to_match(
+        self,
+        adata: MuData | AnnData | None,
+        reference: MuData | AnnData | None,
+        query_modality: str | None,
+        reference_modality: str | None,
+    ) -> tuple[MultiModalManager, str, MultiModalManager, str]:
+        """Query cells and cells to search, each with their kind: as named, the only one that they have, or the other one."""
+        query_kind = kind_of(self, query_modality, "query_modality")
+        reference_kind = kind_of(self, reference_modality, "reference_modality")
+        data = registered(self, adata, query_kind)
+        searched = data if reference is adata else registered(self, reference, reference_kind, "reference")
+        query_kind, reference_kind = query_kind or only_kind(self, data), reference_kind or only_kind(self, searched)
+        if query_kind is None and reference_kind is None and len(self.kinds) > 2:
+            raise ScmambaError(
+                f"Which modalities? Name two of {[*self.kinds]}: match_cells(query_modality=..., reference_modality=...)."
+            )
+        reference_kind = reference_kind or other_kind(self, [query_kind], "reference_modality")
+        query_kind = query_kind or other_kind(self, [reference_kind], "query_modality")
+        check_reference(self, searched, reference_kind)
+        if query_kind == reference_kind:
+            if len(self.kinds) == 2:
+                check_reference(self, searched, other_kind(self, [query_kind], "reference_modality"))
+            raise ScmambaError(
+                f"Cells are matched across modalities, and both are {query_kind}: name two of {[*self.kinds]}."
+            )
+        return data, query_kind, searched, reference_kind
 
 
 def check_k(k: int, references: ModalityEmbedding, kind: str) -> None:

@@ -9,13 +9,14 @@ from mudata import MuData
 
 from ..._columns import obs_column
 from ..._compat import warn
+from ..._keys import JOINT
 from ...errors import ScmambaError, UnknownNameError
 from ...metrics import diffusion_pseudotime
 from ...metrics.distances import medoid
 from ..inputs.kinds import kinds_in
 from ..inputs.manager import MultiModalManager
 from .cells import kind_of, registered
-from .embedding import JOINT, EmbeddingMixin
+from .embedding import EmbeddingMixin
 
 
 class TrajectoryMixin(EmbeddingMixin):

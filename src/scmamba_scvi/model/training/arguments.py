@@ -23,22 +23,19 @@ from ...ops.backend import has_bfloat16
 from .._base import ModelBase
 from ..inputs.arguments import check_fraction
 from ..inputs.kinds import kinds_in
+from .run import as_list
 from .sizes import TRAIN_SIZE
 from .splitter import loader_options
 from .summary import SCORES
 
-#: Options of loaders that users of scvi-tools know.
-OF_LOADERS: Final = (
-    "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor", "external_indexing",
-)  # fmt: skip
-#: All that `datasplitter_kwargs` may have; the others of a loader are set here.
-OF_SPLITTER: Final = set(OF_LOADERS) | (
-    set(inspect.signature(DataLoader).parameters)
-    - {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator"}
-)
+#: What `datasplitter_kwargs` may have; the other options of a loader are set here.
+OF_SPLITTER: Final = (set(inspect.signature(DataLoader).parameters) | {"external_indexing"}) - {
+    "dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "generator",
+}  # fmt: skip
 #: Names of Lightning, and what they are short for. Weights stay in float32, as statistics before and after training need it.
 PRECISIONS: Final = {
-    "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed",
+    "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed",
+    "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed",
 }  # fmt: skip
 #: Arguments of the trainer that count something.
 COUNTS: Final = ("accumulate_grad_batches", "check_val_every_n_epoch", "max_steps", "num_nodes")
@@ -151,8 +148,8 @@ def check_loaders(options: Mapping[str, Any], known: Iterable[str]) -> None:
 
 def check_callbacks(callbacks: Any) -> None:
     """One callback of Lightning, or several, none of which has weights of its own to keep."""
-    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
-        if callback is not None and not isinstance(callback, pl.Callback):
+    for callback in as_list(callbacks):
+        if not isinstance(callback, pl.Callback):
             raise ScmambaError(
                 f"callbacks must be a callback of lightning.pytorch or a list of them, got {callback!r}."
             )
@@ -171,7 +168,7 @@ def check_place(name: str, known: Iterable[str]) -> None:
         return
     places = {
         f"train(plan_kwargs={{{name!r}: ...}})": [field.name for field in dataclasses.fields(TrainConfig)],
-        f"train(datasplitter_kwargs={{{name!r}: ...}})": OF_LOADERS,
+        f"train(datasplitter_kwargs={{{name!r}: ...}})": OF_SPLITTER,
         f"SCMAMBA(mdata, {name}=...)": [field.name for field in dataclasses.fields(ModelConfig)],
     }
     for place, names in places.items():
@@ -229,8 +226,8 @@ def check_batches(model: ModelBase) -> None:
     if unknown.any():
         name = obs_column(model.adata, str(model.batch_key))[unknown].iloc[0]
         raise ScmambaError(
-            f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r} in {model.batch_key!r}: make "
-            f"a new model, SCMAMBA(mdata), or map these cells with SCMAMBA.load_query_data(mdata, model)."
+            f"{unknown.sum():,} cells are of batches that the model does not know, such as {name!r} in {model.batch_key!r}: "
+            f"make a new model, SCMAMBA(mdata), or map these cells with SCMAMBA.load_query_data(mdata, model)."
         )
 
 

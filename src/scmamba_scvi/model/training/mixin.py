@@ -86,8 +86,9 @@ class ContrastiveTrainingMixin(FittingMixin):
             Score of the held-out cells that decides: ``"foscttm_validation"``, ``"recall_at_10_validation"``,
             ``"modality_gap_validation"`` or ``"validation_loss"``.
         early_stopping_patience
-            Epochs without a better score before a stage ends. `None`: as many as make about 100 steps, at least 3; a
-            quarter of that, at least 2, for the full network, which gains soon or not at all.
+            Epochs without a better score before a stage ends, of those that are scored (``check_val_every_n_epoch``).
+            `None`: as many as make about 100 steps, at least 3; a quarter of that, at least 2, for the full network, which
+            gains soon or not at all.
         gradient_clip_val
             Largest norm of the gradient; `None`: gradients are not clipped.
         accelerator
@@ -151,19 +152,18 @@ class ContrastiveTrainingMixin(FittingMixin):
         )  # fmt: skip
         check_option_names("training option", plan_kwargs or {}, TrainConfig)
         config = TrainConfig(**(plan_kwargs or {}))
-        ranks = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
-        world_size = count_devices(accelerator, devices, **ranks)
+        distributed = {name: trainer_kwargs[name] for name in ("num_nodes", "strategy") if name in trainer_kwargs}
+        world_size = count_devices(accelerator, devices, **distributed)
         self._check_can_train(checkpoint_dir, resume, world_size)
         begun = None if checkpoint_dir is None else checkpoint_to_resume(Path(checkpoint_dir), resume)
         split = {
             "train_size": train_size, "validation_size": validation_size, "shuffle_set_split": shuffle_set_split,
             **(datasplitter_kwargs or {}),
         }  # fmt: skip
-        strategy = ranks.get("strategy") if world_size > 1 else None
+        strategy = distributed.get("strategy") if world_size > 1 else None
         device = device_of(accelerator, devices)
-        trainer = {
-            "gradient_clip_val": gradient_clip_val, "precision": choose_precision(precision, device, strategy), **trainer_kwargs,
-        }  # fmt: skip
+        precision = choose_precision(precision, device, strategy)
+        trainer = {"gradient_clip_val": gradient_clip_val, "precision": precision, **trainer_kwargs}
         # several processes may be forked later, which none can be that has used a GPU
         keeps = device if world_size == 1 else torch.device("cpu")
         with limited_threads(), self.adata_manager.kept_on(keeps):
@@ -209,9 +209,9 @@ class ContrastiveTrainingMixin(FittingMixin):
         paired_in_step = splitter.n_paired * sizes.cells_per_step / splitter.n_train
         if paired_in_step < LEAST_PAIRED_IN_STEP:
             warn(
-                f"Of {sizes.cells_per_step:,} cells of a minibatch, {paired_in_step:.1f} have several modalities on average. The loss "
-                f"compares two or more: in most steps nothing is learned, and train_loss counts them as 0. Choose a larger "
-                f"contrastive_batch_size, or leave out cells with one modality."
+                f"Of {sizes.cells_per_step:,} cells of a minibatch, {paired_in_step:.1f} have several modalities on average. "
+                f"The loss compares two or more: in most steps nothing is learned, and train_loss counts them as 0. Choose a "
+                f"larger contrastive_batch_size, or leave out cells with one modality."
             )
         if splitter.n_val and not splitter.matches:
             warn(
@@ -322,11 +322,11 @@ class ContrastiveTrainingMixin(FittingMixin):
     ) -> None:
         """Train until held-out cells are scored no better, and put the best weights back."""
         before = n_before(self.history_) if self.is_trained_ else 0
-        with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (of_ranks, report):
+        with quiet_lightning(), distributed_trainer(run.sizes.world_size, run.trainer) as (distributed, report):
             keep.begin_stage(before, report)
             plan = self._training_plan_cls(self.module, config=run.config, micro_batch_size=run.sizes.micro_batch_size)
             with explained("train() cannot make a trainer of these arguments"):
-                trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **of_ranks}
+                trainer = {**run.trainer_of(stage, before, keep, on_interrupt), **distributed}
                 if checkpoint is not None:
                     trainer["plugins"] = [*as_list(trainer.get("plugins")), AtomicCheckpointIO()]
                     trainer["ckpt_path"] = None if checkpoint.state is None else str(checkpoint.path)
@@ -335,7 +335,7 @@ class ContrastiveTrainingMixin(FittingMixin):
                 runner.device = runner.trainer.strategy.root_device  # of this rank
             if checkpoint is not None:
                 runner.trainer.callbacks.append(checkpoint)
-            self.module.train()  # a trained module comes back in eval mode
+            self.module.train()  # scvi-tools leaves a trained module in eval mode, and Lightning keeps the mode it finds
             try:
                 runner()
             except BaseException as error:

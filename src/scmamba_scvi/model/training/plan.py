@@ -34,14 +34,12 @@ class ContrastivePlan(TrainingPlan):
 
     def on_fit_start(self) -> None:
         """Compile the kernels of a step side by side, before the first minibatch would do so one after the other."""
-        self.module.train()
         with self.trainer.precision_plugin.forward_context():
             for network in self.module.sequences:
                 network.compile_kernels(self._n_cells)
 
     def on_train_start(self) -> None:
-        """Switch to training mode: Lightning keeps the mode it finds, and scvi-tools leaves a trained module in eval mode."""
-        self.module.train()
+        """Settle how the step is computed: with which activations kept, and which networks launched as a whole."""
         with self.trainer.precision_plugin.forward_context():
             set_checkpointing(self.module, self.train_config.checkpoint_activations, self._n_cells)
             # a graph writes results and gradients where it wrote them before: each must have been used by then

@@ -118,9 +118,9 @@ class TrainingCheckpoint(Checkpoint):
             if "validation" not in name:  # the logger gets those of training only after this hook
                 logged.setdefault(name, ("epoch", {}))[1][trainer.current_epoch] = float(value)
         checkpoint.update(
-            format=FORMAT, identity=self.identity, stages=self.stages, n_finished=self.n_finished, is_trained=bool(self.model.is_trained_),
-            history=plain_of(self.model.history_ or {}), logged=logged, random=torch.get_rng_state(),
-            order=self.splitter.seed,
+            format=FORMAT, identity=self.identity, stages=self.stages, n_finished=self.n_finished,
+            is_trained=bool(self.model.is_trained_), history=plain_of(self.model.history_ or {}), logged=logged,
+            random=torch.get_rng_state(), order=self.splitter.seed,
         )  # fmt: skip
         if trainer.strategy.root_device.type == "cuda":
             checkpoint["random_on_gpu"] = torch.cuda.get_rng_state(trainer.strategy.root_device)

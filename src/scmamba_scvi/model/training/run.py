@@ -57,8 +57,8 @@ class Run:
         n_train, n_paired = self.splitter.n_train, self.splitter.n_paired
         paired = f" ({n_paired:,} of them have several modalities)" if n_paired < n_train else ""
         return (
-            f"Training on {where}: {n_train:,} cells{paired}, {self.splitter.n_val:,} validation cells, {self.sizes.describe()}. "
-            f"Epochs at most: {stages}." + (f" {SAME_NAMES}" if n_paired < n_train / 2 else "")
+            f"Training on {where}: {n_train:,} cells{paired}, {self.splitter.n_val:,} validation cells, "
+            f"{self.sizes.describe()}. Epochs at most: {stages}." + (f" {SAME_NAMES}" if n_paired < n_train / 2 else "")
         )
 
     def trainer_of(self, stage: str, before: int, keep: KeepWeights, on_interrupt: StopOnInterrupt) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Run:
                     patience=self.sizes.patience if is_first else self.sizes.patience_of_network,
                     min_delta=options.get("early_stopping_min_delta", 0.0),
                     warmup_epochs=options.get("early_stopping_warmup_epochs", 0),
-                )  # fmt: skip
+                )
             )
         if options.pop("simple_progress_bar") and shows:
             callbacks.append(ProgressBar(STAGES[stage], before, options.pop("progress_bar_refresh_rate")))

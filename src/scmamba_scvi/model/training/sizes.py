@@ -85,8 +85,8 @@ def choose_sizes(
         if batch_size is not None and batch_size > most:
             devices = "" if world_size == 1 else f" on each of {world_size} devices"
             raise ScmambaError(
-                f"{written('batch_size', batch_size)}{devices} does not fit {n_train:,} training cells: choose 2 to {most:,}, or "
-                f"leave it out."
+                f"{written('batch_size', batch_size)}{devices} does not fit {n_train:,} training cells: choose 2 to "
+                f"{most:,}, or leave it out."
             )
         batch_size = batch_size or max(2, min(512, n_train // 4 // world_size))
         cells_per_step = batch_size * world_size

@@ -46,7 +46,7 @@ class PairedSplitter(DataSplitter):
     """Training and validation cells; validation cells have at least two modalities, so that retrieval can be scored.
 
     ``batch_size`` counts the cells that one process reads together, ``cells_per_step`` those of a training step of all
-    processes (`None`: ``batch_size``). ``seed`` is drawn by torch's own generator; the order of the cells follows from it.
+    processes. ``seed`` is drawn by torch's own generator; the order of the cells follows from it.
     """
 
     def __init__(
@@ -55,22 +55,21 @@ class PairedSplitter(DataSplitter):
         *,
         max_validation_cells: int,
         batch_size: int,
-        cells_per_step: int | None = None,
-        buffer_mb: float = 1024,
+        cells_per_step: int,
+        buffer_mb: float,
         **kwargs,
     ) -> None:
-        self.buffer_mb = buffer_mb
-        self.cells_per_step = cells_per_step or batch_size
+        self.buffer_mb, self.cells_per_step = buffer_mb, cells_per_step
         self.seed = int(torch.randint(2**31, ()))
-        super().__init__(adata_manager, load_sparse_tensor=True, batch_size=batch_size, **{"drop_last": True, **kwargs})
+        super().__init__(adata_manager, batch_size=batch_size, **{"drop_last": True, **kwargs})
         # neither the loss nor the network reads batches or labels
         keys = [key for key in adata_manager.data_registry if key not in (BATCH_KEY, LABELS_KEY)]
         self._dataset = adata_manager.create_torch_dataset(data_and_attributes=keys)
         if self._dataset.on_disk:
             if not self.drop_last:
                 raise ScmambaError(
-                    "drop_last=False is for counts in memory: of those in a file, cells that fill no minibatch wait for the next "
-                    "epoch. Leave it out."
+                    "drop_last=False is for counts in memory: of those in a file, cells that fill no minibatch wait for the "
+                    "next epoch. Leave it out."
                 )
             max_validation_cells = min(max_validation_cells, self._cells_of_buffer())
         parts = self._split(max_validation_cells) if self.external_indexing is None else self.external_indexing
@@ -80,17 +79,13 @@ class PairedSplitter(DataSplitter):
     def setup(self, stage: str | None = None) -> None:
         """Nothing: cells were split when this object was made, the model needs them before Lightning calls."""
 
-    def on_after_batch_transfer(self, batch, dataloader_idx):
-        """Keep sparse minibatches sparse: the encoder reads stored values."""
-        return batch
-
     @property
     def max_cells_of_process(self) -> int:
         """Cells that one process reads in a training step, at most."""
         return -(-self.cells_per_step // self._rank_and_world_size()[1])
 
     def train_dataloader(self) -> Loader:
-        """Loader of the training cells, in a new order each epoch of a stage; of several processes each reads its part of a step."""
+        """Loader of the training cells, in a new order each epoch of a stage; each of several processes reads its part."""
         rank, world_size = self._rank_and_world_size()
         generator = torch.Generator()
         loader: Loader
