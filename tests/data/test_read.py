@@ -166,7 +166,9 @@ def test_the_samples_of_cell_ranger_multi_are_named(tmp_path):
         count = tmp_path / "per_sample_outs" / sample / "count"
         count.mkdir(parents=True)
         write_10x(count / "sample_filtered_feature_bc_matrix.h5")
-    with pytest.raises(ScmambaError, match=r"has 2 samples of Cell Ranger: S1, S2. Pass .*per_sample_outs.S1\."):
+    with pytest.raises(
+        ScmambaError, match=r"has 2 samples of Cell Ranger: S1, S2. Pass .*per_sample_outs.S1\. .*'Several samples'"
+    ):
         read(tmp_path)
 
 
