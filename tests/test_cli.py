@@ -422,7 +422,7 @@ def test_integrate_takes_a_file_of_each_modality(tmp_path):
     ("sources", "says"),
     [
         pytest.param(["rna={0}", "{0}"], "modality of every file", id="one_is_not_named"),
-        pytest.param(["{0}", "{0}"], "modality of every file", id="none_is_named"),
+        pytest.param(["{0}", "{0}"], "of several samples are joined first", id="none_is_named"),
         pytest.param(["rna={0}", "rna={0}"], "Each modality takes one file", id="one_modality_twice"),
         pytest.param(["rna={0}", "atac=no.h5ad"], "There is no file no.h5ad", id="one_is_not_there"),
     ],

@@ -128,3 +128,15 @@ def test_an_index_named_like_a_column_is_to_be_renamed(mdata, tmp_path, where, n
     write_mudata(mdata, tmp_path / "cells.h5mu")
     table["gene"], table.index.name = table.index, "gene"  # the same values are no harm
     write_mudata(mdata, tmp_path / "cells.h5mu")
+
+
+@pytest.mark.parametrize("of", ["mdata['rna'].obs", "mdata['rna'].raw.var"])
+def test_a_column_with_the_name_that_files_give_to_the_names_of_rows_is_to_be_removed(mdata, tmp_path, of):
+    """SeuratDisk leaves one in `raw.var`."""
+    mdata["rna"].raw = mdata["rna"]
+    table = eval(of, {"mdata": mdata})
+    table["_index"] = table.index
+    with pytest.raises(ScmambaError, match=re.escape(f"First remove it, del {of}['_index']")) as error:
+        write_mudata(mdata, tmp_path / "cells.h5mu")
+    exec(str(error.value).rpartition("remove it, ")[2].removesuffix("."), {"mdata": mdata})
+    write_mudata(mdata, tmp_path / "cells.h5mu")

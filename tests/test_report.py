@@ -24,7 +24,10 @@ from scmamba_scvi.report import _notes, _unmixed, write_report
 @pytest.fixture(scope="module")
 def model():
     mdata = simulate_multiome(n_cells=200, n_genes=100, n_peaks=200, n_cell_types=3, seed=0)
-    mdata["rna"].var = mdata["rna"].var.assign(chrom="", start=-1, end=-1)
+    for part in mdata.mod.values():
+        part.var = part.var.assign(chrom="", start=-1, end=-1)
+    mdata["atac"].var_names = [f"tile {i}" for i in range(200)]
+    mdata.update()
     SCMAMBA.setup_mudata(mdata)
     model = SCMAMBA(mdata, encoder="linear")
     model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
@@ -39,7 +42,8 @@ def test_the_page_needs_no_other_file_and_says_what_to_try(model, tmp_path):
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(images) >= 2 and all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
     assert "No batch was named." in page and "--batch-key" in page
-    assert "Only 0 of 100 features of rna have a place" in page and "annotate_genome" in page
+    assert "None of the 100 features of rna have a place" in page and "annotate_genome" in page
+    assert "None of the 200 features of atac have a place" in page and "name the peaks as in chr1:100-200" in page
     assert "FOSCTTM" in page and "n_latent" in page
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 

@@ -123,7 +123,7 @@ def check_result(mdata: MuData, folder: Path) -> None:
     """Raise if ``mdata`` cannot be written into ``folder``, for what it holds or for its size."""
     check_content(mdata)
     parts = [mdata, *mdata.mod.values()]
-    entries = [part.X for part in mdata.mod.values()]
+    entries = [x.X for part in mdata.mod.values() for x in (part, part.raw) if x is not None]
     entries += [x for part in parts for name in ("obsm", "varm", "obsp", "varp") for x in getattr(part, name).values()]
     # anndata 0.13 lists X among the layers, as None
     entries += [x for part in mdata.mod.values() for name, x in part.layers.items() if name is not None]
@@ -179,13 +179,15 @@ def _faults(mdata: MuData) -> Iterator[tuple[str, str, str]]:
             if index in table and not table.index.to_series().equals(table[index]):  # as anndata compares them
                 reason = f"it has the name of a column with other values, {index!r}"
                 yield f"The index of {where}.{name}", reason, f"rename the index, {where}.{name}.index.name = None"
-    for where, part in parts.items():
-        for name in ("obs", "var", "uns", "obsm", "varm"):
+    raws = {f"mdata[{key!r}].raw": part.raw for key, part in mdata.mod.items() if part.raw is not None}
+    for where, part in {**parts, **raws}.items():
+        for name in ("var",) if where in raws else ("obs", "var", "uns", "obsm", "varm"):
             entries = getattr(part, name)
             for key in entries:
                 if why := _unwritable(entries, key):
                     entry = f"{where}.{name}[{key!r}]"
-                    text = f"make it text, {entry} = {entry}.astype('string'), or " if name in ("obs", "var") else ""
+                    text = f"make it text, {entry} = {entry}.astype('string'), or "
+                    text = text if name in ("obs", "var") and key != "_index" else ""
                     yield entry, why, f"{text}remove it, del {entry}"
 
 
@@ -204,6 +206,8 @@ def _unwritable(entries: Any, key: Any) -> str | None:
     import h5py
     import pandas as pd
 
+    if key == "_index" and isinstance(entries, pd.DataFrame):
+        return "the names of rows are stored as a column of this name"
     entry: Any = {key: entries[key]}
     if getattr(entries[key], "ndim", 0) > 1 and getattr(getattr(entries[key], "dtype", None), "kind", "O") in "biuf":
         return None  # a matrix of numbers

@@ -53,13 +53,18 @@ CHECKS: Final = (
     "match scores, modalities that lie apart, number of pairs, batches that lie apart or are too small to be corrected, "
     "coordinates of features"
 )
+#: What to do where features of a kind have no place on the genome.
+HOW_TO_PLACE: Final = {
+    "rna": "Give coordinates with annotate_genome(mdata, gtf=...) or --gtf before training.",
+    "atac": "Write chrom, start and end into columns of var before training, or name the peaks as in chr1:100-200.",
+}
 #: Pixels of an inch on the screen and in the file: sharp also where a screen has two points per pixel.
 SCREEN, DPI = 96, 192
 #: What a score is, for readers who do not know it, by the beginning of its name.
 ABOUT: Final = {
     "FOSCTTM": "fraction of cells that are closer than the true match; 0 is perfect",
     "recall": "fraction of cells whose true match is among the nearest; 1 is perfect",
-    "ARI": "agreement of Leiden clusters, at the best of 20 resolutions, with the known types, over all cells; 1 is perfect",
+    "ARI": "agreement of Leiden clusters, at the best of 20 resolutions, with the known types; 1 is perfect",
 }
 #: The page, into which names and numbers are filled.
 TEMPLATE: Final = Path(__file__).with_name("report.html.jinja")
@@ -167,10 +172,10 @@ def _notes(
         found.append(("Training was interrupted.", "The best weights so far were kept; train again for final results."))
     for kind, layout in model.layouts.items():
         if kind != "protein" and layout.n_placed < FEW_PLACED * layout.n_features:
-            found.append((
-                f"Only {layout.n_placed:,} of {layout.n_features:,} features of {kind} have a place on the genome.",
-                "Give coordinates with annotate_genome(mdata, gtf=...) or --gtf before training.",
-            ))  # fmt: skip
+            placed = f"Only {layout.n_placed:,} of" if layout.n_placed else "None of the"
+            found.append(
+                (f"{placed} {layout.n_features:,} features of {kind} have a place on the genome.", HOW_TO_PLACE[kind])
+            )
     if agreement is not None and (low := float((agreement["evidence"] <= 0).mean())) > MANY_DISAGREE:
         found.append((
             f"In {low:.0%} of the cells the two modalities fit no better than those of two cells drawn at random.",

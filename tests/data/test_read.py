@@ -166,7 +166,9 @@ def test_the_samples_of_cell_ranger_multi_are_named(tmp_path):
         count = tmp_path / "per_sample_outs" / sample / "count"
         count.mkdir(parents=True)
         write_10x(count / "sample_filtered_feature_bc_matrix.h5")
-    with pytest.raises(ScmambaError, match=r"has 2 samples of Cell Ranger: S1, S2. Pass .*per_sample_outs.S1\."):
+    with pytest.raises(
+        ScmambaError, match=r"has 2 samples of Cell Ranger: S1, S2. Pass .*per_sample_outs.S1\. .*'Several samples'"
+    ):
         read(tmp_path)
 
 
@@ -479,7 +481,10 @@ def test_files_whose_names_were_swapped_are_refused(tmp_path, multiome):
         pytest.param("cells.h5seurat", "SeuratDisk", id="seurat_disk"),
         pytest.param("atac_fragments.tsv.gz", "fragments, not counts.*SnapATAC2", id="fragments"),
         pytest.param("cells.loom", "read_loom", id="loom"),
-        pytest.param("cells.csv", "not a file of counts.*h5mu", id="text"),
+        pytest.param("cells.csv", r"not a file of counts.*h5mu.*read_csv\('.*cells.csv', first", id="text"),
+        pytest.param("cells.tsv", r"not a file of counts.*cells.tsv', delimiter='\\t', first", id="text_with_tabs"),
+        pytest.param("cells.h5ads", r"SnapATAC2.*to_adata\(\)", id="snapatac2"),
+        pytest.param("S1.arrow", "ArchR.*getMatrixFromProject", id="archr"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_the_way_to_convert_it(tmp_path, name, says):

@@ -174,6 +174,10 @@ def test_missing_labels_are_grey_below_the_others_and_named():
     [
         pytest.param("all_missing", [None] * 240, ["missing"], id="nothing_but_missing"),
         pytest.param("empty_text", ["", "a"] * 120, ["", "a"], id="empty_text"),
+        pytest.param("donor", [28045, 10886] * 120, ["10886", "28045"], id="whole_numbers"),
+        pytest.param(
+            "cluster", [0.0, np.nan, 2.0] * 80, ["0", "2", "missing"], id="whole_numbers_of_which_some_are_missing"
+        ),
     ],
 )
 def test_legend_lists_the_values_of_every_kind_of_column(column, values, legend):

@@ -51,7 +51,10 @@ def parse_files(texts: Sequence[str]) -> Path | dict[str, Path]:
     if len(named) < len(texts) != 1:
         if not named and not Path(texts[-1]).exists():  # as cp takes it
             raise ScmambaError(f"There is no file {texts[-1]}. If it is the output, name it with --out {texts[-1]}.")
-        raise ScmambaError("Name the modality of every file: rna=a.h5ad atac=b.h5ad.")
+        raise ScmambaError(
+            "Name the modality of every file: rna=a.h5ad atac=b.h5ad. Files of several samples are joined first, as the user guide "
+            "does under 'Several samples'."
+        )
     if len({name for name, _, _ in named}) < len(named):
         raise ScmambaError(f"Each modality takes one file; got {', '.join(texts)}.")
     # a shell leaves ~ behind NAME= as it is

@@ -46,7 +46,7 @@ def only_table_in(folder: Path) -> Path | None:
     samples = [table.parent.parent for table in found]
     raise ScmambaError(
         f"{folder} has {len(samples)} samples of Cell Ranger: {', '.join(sample.name for sample in samples)}. Pass the folder of "
-        f"one, such as {samples[0]}."
+        f"one, such as {samples[0]}. To integrate all, join them as the user guide does, under 'Several samples'."
     )
 
 

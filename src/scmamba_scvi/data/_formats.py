@@ -36,6 +36,12 @@ ELSEWHERE: Final = {
         "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData; zellkonverter or anndataR write .h5ad",
     ),
     ".qs": ("an R object", "in R, MuDataSeurat's WriteH5MU(object, 'cells.h5mu') writes a MuData"),
+    ".rdata": ("a file of R objects", "in R, load it, and write a Seurat object with MuDataSeurat's WriteH5MU"),
+    ".arrow": (
+        "a file of ArchR",
+        "in R, zellkonverter's writeH5AD writes .h5ad of what getMatrixFromProject(project, 'PeakMatrix') gives",
+    ),
+    ".h5ads": ("an AnnDataSet of SnapATAC2", "its to_adata() makes an AnnData, for .write_h5ad('atac.h5ad')"),
     ".h5seurat": ("SeuratDisk's format", "in R, load it with LoadH5Seurat and write a MuData with MuDataSeurat's WriteH5MU"),
     "fragments.tsv": (
         "fragments, not counts",
@@ -73,12 +79,19 @@ def _read_hdf5(path: Path) -> MuData | AnnData:
 
 def what_is_no_hdf5(path: Path) -> str:
     """What a file is that cannot be read as it is, and what to do."""
-    if path.name.removesuffix(".gz") in ("matrix.mtx", "barcodes.tsv", *FEATURE_TABLES):
+    name = path.name.lower().removesuffix(".gz")
+    if name in ("matrix.mtx", "barcodes.tsv", *FEATURE_TABLES):
         return f"is one of three files of Cell Ranger: pass their folder, {path.parent}"
     if _is_tar(path) or zipfile.is_zipfile(path):
         return "is an archive: unpack it first, and pass the file or folder of counts that was in it"
     if _is_gzip_of_hdf5(path):
         return "is compressed: gunzip it first, and pass the file that comes out"
+    if name.endswith((".csv", ".tsv", ".txt")):
+        tab = "" if name.endswith(".csv") else ", delimiter='\\t'"
+        return (
+            f"is not a file of counts that can be read here: {READABLE}. If it is a table of genes times cells, "
+            f"anndata.io.read_csv({str(path)!r}{tab}, first_column_names=True).T is an AnnData of it, for .write_h5ad('rna.h5ad')"
+        )
     return f"is not a file of counts that can be read here: {READABLE}"
 
 

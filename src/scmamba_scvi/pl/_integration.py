@@ -63,7 +63,8 @@ def integration(
         modality has the same colour in every figure.
         :func:`scmamba_scvi.workflow.integrate` writes both.
     color
-        Columns of ``mdata.obs`` or of a modality's ``obs``, one panel each; numbers get a colour bar.
+        Columns of ``mdata.obs`` or of a modality's ``obs``, one panel each. Numbers get a colour bar; whole numbers, if there
+        are at most 100 of them, a legend, as they mostly number clusters or donors.
     modalities
         Whether to start with a panel that shows each cell once per modality; or the modalities to show. ``True``: where
         ``basis`` is a key of this package, as only then their coordinates are sure to share a plane.

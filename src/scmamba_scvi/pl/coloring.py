@@ -14,5 +14,8 @@ def can_color(values: pd.Series) -> bool:
 
 
 def is_continuous(values: pd.Series) -> bool:
-    """Whether values get a colour bar and no legend."""
-    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    """Whether values get a colour bar and no legend: numbers, but for a few whole ones, which number clusters or donors."""
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return False
+    known = values.dropna()
+    return known.nunique() > MAX_CATEGORIES or bool((known % 1 != 0).any())

@@ -408,6 +408,19 @@ def test_counts_in_raw_are_named(mdata, of_counts):
     with pytest.raises(ScmambaError, match=r"not whole numbers.*mdata\['rna'\] has no other layer") as caught:
         SCMAMBA.setup_mudata(mdata)
     assert ("mdata['rna'].raw.to_adata()" in str(caught.value)) == of_counts
+    assert (".write_h5ad('rna_counts.h5ad') makes a file" in str(caught.value)) == of_counts
+
+
+def test_hashtags_and_isotype_controls_among_proteins_are_named():
+    mdata = simulate_multiome(n_cells=60, n_genes=40, n_peaks=60, n_proteins=12, seed=0)
+    proteins = ["CD3", "IgD", "IgM", "CD32_FcgRII", "Rat-antigen", "Mousetrap", "CD19"]
+    others = ["Hashtag_1", "HTO2", "Mouse IgG1 isotype ctrl", "IgG2a_control_TotalSeqB", "Control_Rat_IgG1_TCACGGTA"]
+    mdata["protein"].var_names = proteins + others
+    mdata.update()
+    with pytest.warns(UserWarning, match="isotype controls") as caught:
+        SCMAMBA.setup_mudata(mdata)
+    text = " ".join(str(w.message) for w in caught if "isotype controls" in str(w.message))
+    assert all(repr(name) in text for name in others) and not any(repr(name) in text for name in proteins)
 
 
 def test_a_matrix_by_columns_on_disk_is_refused(trained, tmp_path):

@@ -339,7 +339,11 @@ def test_a_query_without_a_batch_is_a_new_one_where_batches_are_numbers(mdata, q
     rna.obs["donor"] = 1
     with logged() as lines:
         SCMAMBA.load_query_data(rna, model, accelerator="cpu")
-    assert not lines
+    # of two labs, both may have numbered theirs
+    (line,) = lines
+    assert line.startswith(
+        "Batches of the query that have the name of one of the reference are taken for the same: 1. Rename"
+    )
 
 
 def test_training_on_the_query_leaves_the_reference_where_it_is(model_and_query, tmp_path):

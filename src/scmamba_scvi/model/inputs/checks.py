@@ -1,6 +1,7 @@
 """Checks of a MuData before any work; errors name what is wrong, where, and what to do."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
 from scipy import sparse
 
+from ..._arguments import listed
 from ..._compat import for_scipy, warn
 from ...errors import ScmambaError, UnknownNameError, written
 from .disk import rows_of
@@ -21,6 +23,10 @@ BLOCK = 2048
 FIRST_VALUES, FIRST_ROWS = 100_000, 32
 #: No real count comes near it, and sums of its square do not overflow float32.
 LARGEST = 1e15
+#: Names of antibodies that tell nothing of a cell's state: hashtags, which name its sample, and isotype controls.
+NO_PROTEIN = re.compile(
+    r"hash ?tag|^hto|isotype|ig[agm]\w*[ _-](control|ctrl)|(hamster|mouse|rat)[ _-]ig[agm]", re.IGNORECASE
+)
 
 
 def check_mudata(
@@ -46,6 +52,8 @@ def check_mudata(
     for kind, key in modalities.items():
         check_names(mdata.mod[key], f"mdata[{key!r}]")
         check_matrix(mdata.mod[key], kind, key, layers.get(kind), require_counts=require_counts, of_query=of_query)
+        if kind == "protein" and not of_query:
+            _warn_of_controls(mdata.mod[key].var_names, key)
     check_cells(mdata)
 
 
@@ -131,6 +139,16 @@ def check_names(adata: AnnData, where: str) -> None:
                 f"{where} has {len(repeated):,} {what} names that occur more than once, such as "
                 f"{', '.join(map(repr, repeated[:3]))}. {advice}"
             )
+
+
+def _warn_of_controls(names: pd.Index, key: str) -> None:
+    """Hashtags and isotype controls among the proteins."""
+    if found := [repr(name) for name in names if NO_PROTEIN.search(name)]:
+        warn(
+            f"mdata[{key!r}] has hashtags or isotype controls, by their names: {listed(found, 5)}. They are read as proteins, and "
+            f"tell nothing of a cell's state. Take them out: mdata.mod[{key!r}] = mdata[{key!r}][:, is_protein].copy(), then "
+            f"mdata.update()."
+        )
 
 
 def _where(key: str, layer: str | None) -> str:
@@ -292,7 +310,10 @@ def _of_raw(adata: AnnData, key: str) -> str:
     values = x.data[:FIRST_VALUES] if sparse.issparse(x) else x[:FIRST_ROWS] if isinstance(x, np.ndarray) else None
     if values is None or _first_bad(values, require_counts=True) is not None:
         return ""
-    return f" Its raw holds counts: mdata[{key!r}].raw.to_adata() is an AnnData of them."
+    return (
+        f" Its raw holds counts: mdata[{key!r}].raw.to_adata() is an AnnData of them, which .write_h5ad({f'{key}_counts.h5ad'!r}) "
+        f"makes a file."
+    )
 
 
 def _describe_entry(adata: AnnData, block: Any, first: int, flat: int) -> str:

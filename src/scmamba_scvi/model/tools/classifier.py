@@ -121,9 +121,9 @@ class ClassifierMixin(EmbeddingMixin):
 
         Returns
         -------
-        Labels ``(n_cells,)``, or with ``soft`` a DataFrame of probabilities, cells by labels. Cells are in the order of
-        ``obs`` or of ``indices``; those without the modality, or with none that the model knows, are `None` or NaN, with
-        one warning.
+        Labels ``(n_cells,)`` as text, also those that were numbers; or with ``soft`` a DataFrame of probabilities, cells by
+        labels. Cells are in the order of ``obs`` or of ``indices``; those without the modality, or with none that the model
+        knows, are `None` or NaN, with one warning.
 
         Raises
         ------

@@ -1,13 +1,16 @@
 """New cells in the embedding of a model that was trained on others."""
 
 import copy
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from ..._arguments import listed
 from ..._compat import device_of, quiet, scvi_constants
 from ..._keys import BATCH_KEY
 from ...errors import ScmambaError
@@ -16,6 +19,8 @@ from ..fitting.mixin import FittingMixin
 from .query import MAPPING_KEY, prepare_query
 
 _C = scvi_constants()
+# below scvi-tools' logger: `scvi.settings.verbosity` is for it too
+logger = logging.getLogger(f"scvi.{__name__}")
 
 
 class MappingMixin(FittingMixin):
@@ -88,7 +93,8 @@ class MappingMixin(FittingMixin):
 
         Batches that the reference has not seen get an offset in the joint embedding, as training batches do: cells are
         assigned to the reference's clusters and compared with them, several times in turn. The reference's data are not
-        needed for this, and its embedding does not move. A query without the batch column is taken as one batch, which is logged.
+        needed for this, and its embedding does not move. A query without the batch column is taken as one batch; a batch with
+        the name of one of the reference is taken for that one, and gets its offset. Both are logged.
 
         :meth:`train` of the result adapts the biases of the modality-specific embeddings and the network's fraction in them,
         and nothing else. Reference cells embedded by the adapted model keep a mean cosine of more than 0.99 to their joint
@@ -142,6 +148,7 @@ class MappingMixin(FittingMixin):
         model.module.to(device_of(accelerator, device)).eval()
         with model._as_trained():
             model._place_new_batches()
+        _log_shared_batches(model)
         return model
 
 
@@ -163,6 +170,16 @@ def _registry_of_training(reference: ModelBase) -> dict:
     state = {**reference._state_of(BATCH_KEY), "categorical_mapping": reference.batches}
     fields[BATCH_KEY] = {**fields[BATCH_KEY], _C._STATE_REGISTRY_KEY: state}
     return {**reference.registry_, _C._FIELD_REGISTRIES_KEY: fields}
+
+
+def _log_shared_batches(model: ModelBase) -> None:
+    """Other samples may have the same names, such as ``1`` or ``rep1``, and would get the offsets of the reference's."""
+    numbers = model.adata_manager.batches if model._corrects_batches else None
+    if numbers is not None and (shared := [n for n in np.unique(numbers) if n < model.reference_batches_]):
+        logger.info(
+            f"Batches of the query that have the name of one of the reference are taken for the same: "
+            f"{listed([repr(model.batches[n]) for n in shared], 3)}. Rename those that are of other samples."
+        )
 
 
 def _take_over(model: ModelBase, reference: ModelBase) -> None:

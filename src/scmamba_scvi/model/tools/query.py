@@ -139,7 +139,8 @@ def _check_coverage(found: np.ndarray, known: pd.Index, var: pd.DataFrame, key: 
     hint = (
         f" var[{better!r}] holds {columns[better]:,} of them: mdata[{key!r}].var_names = mdata[{key!r}].var[{better!r}]."
         if better is not None and columns[better] > 2 * max(1, found.sum())
-        else f" The query has {', '.join(map(repr, var.index[:3]))}, the model {', '.join(map(repr, known[:3]))}."
+        else f" The query has {', '.join(map(repr, var.index[:3]))}, the model {', '.join(map(repr, known[:3]))}: give them the "
+        f"names of the model."
     )
     bare, known_bare = (names.str.replace(VERSION, "", regex=True) for names in (var.index, known))
     if known_bare.isin(bare).sum() > 2 * max(1, found.sum()):
