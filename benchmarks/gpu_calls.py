@@ -13,6 +13,7 @@ row of the defaults, "parts" are seconds of what `train` does: those without a s
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -227,7 +228,7 @@ def precision(device: str, tiny: bool):
     if reason:
         print(f"precision: skipped, {reason}", flush=True)
         return
-    task, truth = split(SETS["snareseq_mouse_cortex"])
+    task, truth = split(dataclasses.replace(SETS["snareseq_mouse_cortex"], n_train=TINY[0] if tiny else None))
     for name in ("bf16-mixed", "32-true"):
         yield partial(scores_in, name, task, truth, device, tiny)
 

@@ -56,7 +56,7 @@ def gpu_calls(part: str, limit_s: int, sets: tuple[str, ...] = ()) -> Step:
 
 
 def tests() -> tuple[Command, ...]:
-    """Tests of kernels, which take a GPU where there is one, and those marked `gpu`, of the files that have any.
+    """Tests marked `gpu`, of the files that have any, and those of kernels, which take a GPU where there is one.
 
     To collect all others would take longer than the tests. Several processes compile side by side.
     """
@@ -68,8 +68,8 @@ def tests() -> tuple[Command, ...]:
     # tests of one file share trainings, and measure memory
     by_file = ("--dist", "loadfile") if side_by_side else ()
     return (
-        (*of_pytest, "-m", "not slow", *workers, *map(str, kernels)),
         (*of_pytest, "-m", "gpu", *workers, *by_file, *map(str, marked)),
+        (*of_pytest, "-m", "not slow", *workers, *map(str, kernels)),
     )
 
 
@@ -167,7 +167,8 @@ def _end(process: subprocess.Popen) -> None:
             process.wait(GRACE_S)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold what is killed
+        process.wait(GRACE_S)
 
 
 def versions_of_results() -> dict[Path, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 
@@ -77,6 +78,16 @@ def test_what_does_not_listen_is_killed_with_what_it_started(on_gpu, monkeypatch
     assert state.strip()[:1] in ("", "Z")
 
 
+def test_what_cannot_be_killed_holds_nothing_up(on_gpu, monkeypatch, capsys):
+    monkeypatch.setattr(on_gpu.script, "GRACE_S", 0.5)
+    monkeypatch.setattr(os, "killpg", lambda *_: None)
+    begun = time.monotonic()
+    with pytest.raises(SystemExit, match="not complete: held;"):
+        on_gpu(held="import time; time.sleep(30)", quick=QUICK)
+    assert time.monotonic() - begun < 20
+    assert "quick: ended with code 0" in capsys.readouterr().out
+
+
 def test_what_has_no_time_left_is_not_begun(on_gpu, capsys):
     with pytest.raises(SystemExit, match="not complete: quick"):
         on_gpu("--within", "20.2", quick=QUICK)
@@ -122,5 +133,5 @@ def test_steps_name_files_that_are_there(load):
             paths = [part for part in one if part.endswith(".py")]
             assert paths
             assert all((script.HERE / path).exists() for path in paths)
-    of_a_gpu = script.STEPS["tests"].commands[1]
+    of_a_gpu = script.STEPS["tests"].commands[0]
     assert any(part.endswith("test_gpu.py") for part in of_a_gpu)

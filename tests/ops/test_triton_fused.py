@@ -23,6 +23,12 @@ if DEVICE == "cuda" and not torch.cuda.is_available():
 EPS = 1e-5
 
 
+@pytest.fixture(autouse=True)
+def _convolutions_in_float32(monkeypatch):
+    """Torch would let a GPU round the products of those that kernels are compared with to TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def both(x, added=None):
     return torch.stack(add_norm(x, added, EPS))
 
@@ -69,7 +75,8 @@ def results(function, leaves):
 
 
 @each_case
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+# exponentials and quotients of a GPU are off by some units in the last place
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-6), (torch.bfloat16, 1e-2)])
 def test_values_and_gradients_are_those_of_plain_torch(by_both, layer, shapes, dtype, tolerance):
     leaves = make_leaves(shapes, dtype)
     for a, b in by_both(lambda: results(layer, leaves)):

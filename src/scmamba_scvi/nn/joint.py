@@ -151,7 +151,7 @@ class JointEmbedding(nn.Module):
         zero, of_means = {}, {}
         for kind, x in features.items():
             cells = self.get_buffer(f"centroid_cells_{kind}")
-            mean = cells @ self.get_buffer(f"centroid_{kind}") / cells.sum().clamp_min(1)
+            mean = product(cells, self.get_buffer(f"centroid_{kind}")) / cells.sum().clamp_min(1)
             zero[kind] = torch.zeros_like(mean)
             of_means[kind] = x[present[kind]].mean(0) - mean if present[kind].any() else zero[kind]
         for kind, value in self.fitted_offset(zero, of_means, features, present, n_rounds).items():
@@ -223,7 +223,7 @@ class JointEmbedding(nn.Module):
         unknown = torch.full((len(next(iter(features.values()))),), self.n_batches, device=self.centroid.device)
         z = self({kind: x - offset[kind] for kind, x in features.items()}, present, unknown)
         is_empty = (self.centroid == 0).all(1)
-        return (z @ self.centroid.T).masked_fill(is_empty, -torch.inf).argmax(1)
+        return product(z, self.centroid.T).masked_fill(is_empty, -torch.inf).argmax(1)
 
     @torch.no_grad()
     def fit_maps(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], shared_weight: float) -> None:

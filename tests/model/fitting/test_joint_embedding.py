@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scvi
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
@@ -252,3 +253,27 @@ def test_cells_of_a_single_type_are_embedded():
     mdata = simulate_multiome(**{**SIZES, "n_cells": 200, "n_cell_types": 1})
     z = model_of(mdata, "batch").get_latent_representation()
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+
+
+class Rounded(TorchDispatchMode):
+    """Within the block, ``found`` are the names of operations that give bf16."""
+
+    def __enter__(self):
+        self.found = set()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype is torch.bfloat16:
+            self.found.add(str(func))
+        return result
+
+
+def test_autocast_rounds_nothing_that_is_fitted(batches):
+    """On a GPU the encoders compute in bf16 meanwhile; those of this model have no network."""
+    model = model_of(batches[0].copy(), "batch")
+    with torch.autocast("cpu", torch.bfloat16), Rounded() as rounded:
+        model._fit_joint_embedding(model.train_indices)
+        model._forget_offsets(slice(1))
+        model._place_new_batches()
+    assert not rounded.found

@@ -83,6 +83,8 @@ def test_the_estimate_is_what_a_step_takes(monkeypatch, preset, n_cells, n_patch
 
     with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
         blocks = [block for network in networks() for block in network.activation_bytes()]
+    # at its first backward pass autograd counts the devices: it would count one that is not there, and allow no fork
+    torch.ones((), requires_grad=True).backward()
     with FakeTensorMode(allow_non_fake_inputs=True):
         given = [(network, torch.zeros(n_cells, *network._shape, requires_grad=True)) for network in networks()]
         with Allocated() as allocated:

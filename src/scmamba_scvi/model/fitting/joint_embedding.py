@@ -11,6 +11,7 @@ from torch import Tensor
 from ...nn.joint import N_CLUSTERS, JointEmbedding, cluster_sums
 from ...nn.reliability import are_counts, coefficient_alpha, split_counts, split_half_reliability
 from ...nn.spectral import TruncatedSVD
+from ...ops.csr import product
 from .._module import SCMAMBAModule
 from ..inputs.matrices import ModalityMatrix, iterate_blocks
 from ..inputs.sampling import sample
@@ -136,7 +137,7 @@ def _own_clusters(
         joint.set_centroids({name: of_all[name] - sums for name, sums in own.items()})
         given = {kind: of_kind[number] for kind, of_kind in offsets.items()}
         others = {kind: n * (torch.arange(len(n), device=n.device) != number) for kind, n in n_cells.items()}
-        of_others = {kind: n @ offsets[kind] / n.sum().clamp_min(1) for kind, n in others.items()}
+        of_others = {kind: product(n, offsets[kind]) / n.sum().clamp_min(1) for kind, n in others.items()}
         nearer = joint.fitted_offset(of_others, given, of_batch, has, N_ROUNDS)
         before, after = (joint.nearest_clusters(of_batch, has, offset) for offset in (given, nearer))
         if (before != after).float().mean() > 0.5:
@@ -163,8 +164,7 @@ def fit_new_batches(
         enough = {kind: matrices[kind] for kind, n in sizes.items() if n[number] >= MIN_CELLS_OF_BATCH}
         if enough:
             features, present = _features(module, enough, sample(np.flatnonzero(batches == number), MAX_CELLS, seed))
-            with torch.autocast(module.device.type, enabled=False):  # it would round centroids
-                _joint(module).fit_batch_offset(features, present, number, N_ROUNDS)
+            _joint(module).fit_batch_offset(features, present, number, N_ROUNDS)
 
 
 def small_batches(batches: np.ndarray, present: Mapping[str, np.ndarray]) -> dict[int, dict[str, int]]:
