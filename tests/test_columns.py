@@ -51,6 +51,11 @@ def test_one_modality_can_be_named_and_its_whole_numbers_stay_so(mdata):
     assert found.dtype == "Int64"
 
 
+def test_a_key_with_a_colon_is_understood():
+    mdata = mudata_of(**{"cells:gex": part("abc", kind="xyx"), "cells:peaks": part("abc", kind="zzz")})
+    assert obs_column(mdata, "cells:gex:kind").tolist() == list("xyx")
+
+
 def test_modalities_that_contradict_each_other_are_named_with_the_way_out(mdata):
     with pytest.raises(ScmambaError, match="different values for 2 cells.*'rna:depth' or 'atac:depth'"):
         obs_column(mdata, "depth")

@@ -317,6 +317,14 @@ def test_a_name_by_which_the_file_could_not_be_read_is_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_no_embedding_is_written_into_a_slice(integrated):
+    """mudata would put its cells into another order while it is written, where some lack a modality."""
+    mdata, model = integrated
+    mosaic = mudata.MuData({"rna": mdata["rna"][20:].copy(), "atac": mdata["atac"][:-20].copy()})
+    with pytest.raises(ScmambaError, match=r"mdata is a view.*mdata = mdata.copy\(\)"):
+        workflow.write_embeddings(mosaic[::-1], model)
+
+
 def test_embeddings_are_written_all_or_none(integrated):
     mdata, model = integrated
     other = mudata.MuData({"rna": mdata["rna"][:50].copy(), "atac": mdata["atac"][:50, 1:].copy()})

@@ -75,9 +75,9 @@ def in_order_of(cells: Any, values: Any, argument: str) -> Any:
 
 def _in_named_modality(data: MuData | AnnData, name: str) -> dict[str, pd.Series]:
     """The column of one modality that ``"rna:name"`` names, if there is one."""
-    modalities = getattr(data, "mod", {})
-    key, _, rest = name.partition(":")
-    return {key: modalities[key].obs[rest]} if key in modalities and rest in modalities[key].obs else {}
+    # a key may hold a colon itself
+    named = {key: name.removeprefix(f"{key}:") for key in getattr(data, "mod", {}) if name.startswith(f"{key}:")}
+    return {key: data.mod[key].obs[column] for key, column in named.items() if column in data.mod[key].obs}
 
 
 def _in_modalities(data: MuData | AnnData, name: str) -> dict[str, pd.Series]:

@@ -23,6 +23,7 @@ from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError, written
 from .metrics import leiden_ari_nmi, true_match_ranks
 from .metrics.graph import leiden, neighbor_graph
+from .model.inputs.checks import check_is_no_view
 from .model.inputs.kinds import kinds_in
 from .model.inputs.sampling import sample
 
@@ -150,7 +151,7 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
     Raises
     ------
     ScmambaError
-        The model is not trained, or the data lack features or modalities of it.
+        The model is not trained, or the data are a slice of others, or lack features or modalities of it.
 
     Examples
     --------
@@ -158,6 +159,7 @@ def write_embeddings(mdata: MuData, model: SCMAMBA) -> None:
     >>> mdata.obsm["X_scmamba"].shape, mdata["rna"].obsm["X_scmamba"].shape
     ((300, 64), (300, 64))
     """
+    check_is_no_view(mdata, "mdata")
     joint = model.get_latent_representation(mdata)
     # (n_obs, z) each, NaN where absent; all before the first is written, as one may raise
     of_all_cells = {

@@ -50,13 +50,15 @@ def test_a_row_of_nan_is_counted_where_the_cell_has_the_modality(mdata):
     assert inputs.cells[inputs.unusable["m", "atac"]].tolist() == ["c9"]
 
 
-def test_a_matrix_out_of_a_modality_has_the_order_of_the_modality(mdata):
+@pytest.mark.parametrize("is_slice", [False, True])
+def test_a_matrix_out_of_a_modality_has_the_order_of_the_modality(mdata, is_slice):
+    mdata.mod["rna"] = mdata["rna"][::-1] if is_slice else mdata["rna"][::-1].copy()
     given = {"m": {key: part.obsm["X_e"] for key, part in mdata.mod.items()}}
     of_key, of_matrix = (read_inputs(mdata, e, None, None).methods for e in ("X_e", given))
     for key in mdata.mod:
         np.testing.assert_array_equal(of_matrix["m"][key], of_key["X_e"][key])
-    copied = read_inputs(mdata, {"m": {"rna": mdata["rna"].obsm["X_e"].copy()}}, None, None)  # has that of the data
-    np.testing.assert_array_equal(copied.methods["m"]["rna"], mdata["rna"].obsm["X_e"])
+    copied = read_inputs(mdata, {"m": {"rna": mdata["rna"].obsm["X_e"].copy()}}, None, None)
+    np.testing.assert_array_equal(copied.methods["m"]["rna"], of_key["X_e"]["rna"])
 
 
 def test_names_must_tell_cells_apart(mdata):

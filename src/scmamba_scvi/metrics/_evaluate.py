@@ -55,7 +55,7 @@ def evaluate_integration(
 
         A matrix has the rows of the data, NaN for cells without the modality, as those of a model:
         ``{kind: model.get_latent_representation(modality=kind) for kind in model.kinds}``; one taken out of the ``obsm`` of
-        its modality, as it is, has those of the modality.
+        its modality has those of the modality.
     labels_key
         Cell types: a column of ``obs`` (of the data, or of a modality), or the values themselves, one per cell or a
         ``Series`` indexed by name. Cells without one count in the scores that need none.

@@ -160,7 +160,7 @@ def _by_name(data: Any, called: str, modality: Any, given: Embedding) -> pd.Data
             raise ScmambaError(f"Names of cells of the embedding {called} are not unique.")
         return pd.DataFrame(_matrix(given, called), given.index)
     x = _matrix(given, called)
-    if modality is not None and any(given is own for own in modality.obsm.values()):  # in the modality's own order
+    if modality is not None and any(_same(x, own) for own in modality.obsm.values()):  # in the modality's own order
         return pd.DataFrame(x, modality.obs_names)
     if len(x) != data.n_obs:
         raise ScmambaError(
@@ -168,6 +168,11 @@ def _by_name(data: Any, called: str, modality: Any, given: Embedding) -> pd.Data
             f"the modality, or a DataFrame indexed by names of cells."
         )
     return pd.DataFrame(x, data.obs_names)
+
+
+def _same(x: np.ndarray, own: Any) -> bool:
+    """Whether a matrix is one of ``obsm``, by its values: of a slice each access gives another object."""
+    return x.shape == own.shape and np.asarray(own).dtype.kind in "biuf" and np.array_equal(x, own, equal_nan=True)
 
 
 def _matrix(values: Any, called: str) -> np.ndarray:

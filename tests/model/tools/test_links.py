@@ -185,6 +185,21 @@ def test_genes_moved_to_other_chromosomes_have_no_links(linked, table):
     assert low[0] < 0.06 and low[1] > 0.09
 
 
+def test_a_feature_that_all_cells_have_alike_has_no_links(mdata, quick):
+    """The covariance of a gene or peak that was counted in every cell, read as presence, is rounding errors."""
+    for part in mdata.mod.values():
+        x = part.X.tolil()
+        x[:, 7] = 2
+        part.X = x.tocsr()
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear", values="binary")
+    model.train(**quick)
+    table = model.get_region_links(max_distance=10**9)
+    alike = (table["gene"] == mdata["rna"].var_names[7]) | (table["peak"] == mdata["atac"].var_names[7])
+    assert alike.any() and table.loc[alike, ["correlation", "z", "p"]].isna().all(axis=None)
+    assert table.loc[~alike, "z"].notna().mean() > 0.5
+
+
 def test_cells_need_not_have_both_and_may_come_in_any_order(linked):
     model, mdata = linked
     rna, atac = mdata["rna"][:600][::-1].copy(), mdata["atac"][400:].copy()

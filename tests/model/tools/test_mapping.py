@@ -169,6 +169,14 @@ def test_counts_of_several_peaks_are_summed_in_full(model_and_query, dtype, layo
     assert (np.median(found, axis=1) == int(x[0, 0]) + int(x[0, -1])).all()
 
 
+def test_a_query_of_the_model_s_features_may_be_in_half_precision(model_and_query):
+    model, query = model_and_query
+    peaks = query["atac"][:5].copy()
+    peaks.X.data = peaks.X.data.astype("float16")  # scipy cannot copy it
+    prepared = SCMAMBA.prepare_query_mudata(peaks, model)
+    np.testing.assert_array_equal(prepared["atac"].X.toarray(), query["atac"].X[:5].toarray())
+
+
 def test_another_build_is_refused(model_and_query):
     model, query = model_and_query
     named = part(query, np.ones(query.n_obs, bool))

@@ -44,17 +44,22 @@ def check_mudata(
             "mudata.MuData({'rna': ..., 'atac': ...}), without axis."
         )
     for where, part in {"mdata": mdata, **{f"mdata.mod[{key!r}]": part for key, part in mdata.mod.items()}}.items():
-        if part.is_view:
-            copy = "copy('slice.h5mu')" if part.isbacked else "copy()"  # one in a file is copied to another file
-            raise ScmambaError(
-                f"{where} is a view, a slice of other data. Make it an object of its own first: {where} = {where}.{copy}."
-            )
+        check_is_no_view(part, where)
     for kind, key in modalities.items():
         check_names(mdata.mod[key], f"mdata[{key!r}]")
         check_matrix(mdata.mod[key], kind, key, layers.get(kind), require_counts=require_counts, of_query=of_query)
         if kind == "protein" and not of_query:
             _warn_of_controls(mdata.mod[key].var_names, key)
     check_cells(mdata)
+
+
+def check_is_no_view(data: MuData | AnnData, where: str) -> None:
+    """Raise at a slice: mudata may put its cells into another order when something is written into it."""
+    if data.is_view:
+        copy = "copy('slice.h5mu')" if data.isbacked else "copy()"  # one in a file is copied to another file
+        raise ScmambaError(
+            f"{where} is a view, a slice of other data. Make it an object of its own first: {where} = {where}.{copy}."
+        )
 
 
 def check_cells(mdata: MuData) -> None:

@@ -73,7 +73,7 @@ def in_memory(x: Any) -> Any:
         stored = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[x.format]
         parts = (x.group[name][...] for name in ("data", "indices", "indptr"))
         return stored((for_scipy(next(parts)), *parts), shape=x.shape)
-    return x if sparse.issparse(x) or isinstance(x, np.ndarray) else np.asarray(x)
+    return for_scipy(x) if sparse.issparse(x) else x if isinstance(x, np.ndarray) else np.asarray(x)
 
 
 def rows_of(x: Any) -> Any:

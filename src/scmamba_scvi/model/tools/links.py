@@ -12,7 +12,7 @@ from scipy.stats import false_discovery_control, norm
 from ..._arguments import check_count
 from ..._compat import warn
 from ...errors import ScmambaError
-from ...ops.csr import transposed_product
+from ...ops.csr import column_sums, stored, transposed_product
 from ...pp import value_transform
 from ...pp.coordinates import Coordinates, chromosome_key, parse_coordinates
 from ..inputs.arguments import feature_positions
@@ -30,6 +30,8 @@ MIN_BACKGROUND: Final = 20
 PAIRS_AT_A_TIME: Final = 1 << 16
 #: A background whose cosines spread less than this is constant up to rounding, and gives no z-score.
 MIN_SPREAD: Final = 1e-6
+#: The same of the variance of a feature, as a fraction of its mean square.
+MIN_VARIANCE: Final = 1e-9
 
 
 class LinksMixin(EmbeddingMixin):
@@ -84,8 +86,8 @@ class LinksMixin(EmbeddingMixin):
         ``q``
             Fraction of false links expected among all pairs with this q or a lower one [Benjamini95]_.
 
-        Pairs whose gene or peak no cell has, or whose background has fewer than 20 peaks, are NaN and come last.
-        Neighbouring genes that go up in the same cells are linked to the same peaks; which of them a peak regulates
+        Pairs whose gene or peak no cell has, or all have alike, or whose background has fewer than 20 peaks, are NaN and come
+        last. Neighbouring genes that go up in the same cells are linked to the same peaks; which of them a peak regulates
         cannot be told from this.
 
         Raises
@@ -137,7 +139,7 @@ class LinksMixin(EmbeddingMixin):
         q[known] = false_discovery_control(p[known]) if known.any() else []
         if not known.all():
             warn(
-                f"{(~known).sum():,} of {len(p):,} pairs have a feature that no cell has, or fewer than "
+                f"{(~known).sum():,} of {len(p):,} pairs have a feature that no cell has, or all have alike, or fewer than "
                 f"{MIN_BACKGROUND} peaks to be compared with: they are NaN."
             )
         distance = np.where(forward[gene], 1, -1) * (centre[peak] - start[gene])
@@ -178,7 +180,7 @@ class LinksMixin(EmbeddingMixin):
     def _feature_vectors(
         self, data: MultiModalManager, kind: str, batch_size: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vector of each feature ``(f, z)``, and in how many cells each was seen ``(f,)``."""
+        """Vector of each feature ``(f, z)``, and in how many cells it was seen ``(f,)``, 0 where it is the same in all."""
         # the covariance of its values with the embedding, scaled to length 1, which also takes out the number of cells; zeros
         # of a feature without one, in no cell or the same in all
         embedded, matrix = self._embed_modality(data, kind, batch_size), data.matrix(kind)
@@ -186,13 +188,19 @@ class LinksMixin(EmbeddingMixin):
         z = torch.from_numpy(embedded.z - embedded.z.mean(0, dtype=np.float64)).float().to(device)
         total = torch.zeros(matrix.n_features, z.shape[1], device=device)
         n_cells = torch.zeros(matrix.n_features, 1, device=device)
+        sums, squares = torch.zeros(2, matrix.n_features, dtype=torch.double, device=device)
         is_seen = value_transform("binary", matrix.n_features)
         for part in in_parts(np.arange(len(cells)), batch_size or 1024):
             counts = matrix.read(cells[part]).to(device)
+            values = self.module.values[kind](counts).detach()
             n_cells += transposed_product(is_seen(counts), torch.ones(len(part), 1, device=device))
-            total += transposed_product(self.module.values[kind](counts).detach(), z[int(part[0]) : int(part[-1]) + 1])
+            total += transposed_product(values, z[int(part[0]) : int(part[-1]) + 1])
+            sums += column_sums(values)
+            squares += column_sums(values, stored(values).double().square())
+        varies = (squares - sums.square() / len(cells) > MIN_VARIANCE * squares)[:, None]
         length = total.norm(dim=1, keepdim=True)
-        return torch.where(length > 0, total / length, 0.0).cpu().numpy(), n_cells[:, 0].cpu().numpy()
+        vectors = torch.where(varies & (length > 0), total / length, 0.0)
+        return vectors.cpu().numpy(), torch.where(varies, n_cells, 0.0)[:, 0].cpu().numpy()
 
 
 def _common_chromosomes(genes: Coordinates, peaks: Coordinates) -> tuple[np.ndarray, np.ndarray]:
