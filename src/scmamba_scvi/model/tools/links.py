@@ -192,7 +192,7 @@ class LinksMixin(EmbeddingMixin):
         is_seen = value_transform("binary", matrix.n_features)
         for part in in_parts(np.arange(len(cells)), batch_size or 1024):
             counts = matrix.read(cells[part]).to(device)
-            values = self.module.values[kind](counts).detach()
+            values = self.module.transform(counts, kind)
             n_cells += transposed_product(is_seen(counts), torch.ones(len(part), 1, device=device))
             total += transposed_product(values, z[int(part[0]) : int(part[-1]) + 1])
             sums += column_sums(values)
