@@ -130,7 +130,7 @@ class Encoder(nn.Module):
 
     @property
     def runs_network(self) -> bool:
-        """Whether the network is computed. It is not while its gate is closed and frozen: it can then neither add nor learn."""
+        """Whether the network is computed. It is not while its gate is closed and frozen and can neither add nor learn."""
         if self.gate is None or self.linear_branch is None or self.gate.requires_grad:
             return self.network is not None
         return bool((self.gate != 0).any())
