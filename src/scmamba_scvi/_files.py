@@ -186,8 +186,8 @@ def _faults(mdata: MuData) -> Iterator[tuple[str, str, str]]:
             for key in entries:
                 if why := _unwritable(entries, key):
                     entry = f"{where}.{name}[{key!r}]"
-                    text = f"make it text, {entry} = {entry}.astype('string'), or "
-                    text = text if name in ("obs", "var") and key != "_index" else ""
+                    is_column = name in ("obs", "var") and key != "_index"
+                    text = f"make it text, {entry} = {entry}.astype('string'), or " if is_column else ""
                     yield entry, why, f"{text}remove it, del {entry}"
 
 

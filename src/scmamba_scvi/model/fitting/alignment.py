@@ -39,7 +39,7 @@ def fit_alignment(
         return
     alignment = copy.deepcopy(module.alignment).cpu()  # where the embeddings are
     remembered = embed_all(module, matrices, sample(cells[is_paired(matrices, cells)], N_MEMORY, seed))
-    memory = F.normalize(torch.stack([*remembered.z.values()]).sum(0), dim=1)
+    memory = F.normalize(torch.stack(list(remembered.z.values())).sum(0), dim=1)
     z, present = held_out
     looseness = {kind: _looseness(z[kind][has], memory) for kind, has in present.items() if has.any()}
     alignment.set_memory(memory, anchor=min(looseness, key=looseness.__getitem__))
