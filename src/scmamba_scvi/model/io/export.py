@@ -1,5 +1,6 @@
 """Models as files that can be read without running their code: weights in safetensors, everything else in JSON."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -162,7 +163,8 @@ def folder_of(directory: Any) -> Path:
     """The path, checked to be one that the file system can look up."""
     try:
         folder = Path(directory)
-        folder.exists()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            folder.stat()  # `exists` hides a null character
     except (TypeError, ValueError, OSError) as error:
         raise ScmambaError(f"{str(directory)[:60]!r} is not the path of a folder: {str(error)[:60]}.") from error
     return folder
