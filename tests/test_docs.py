@@ -200,6 +200,23 @@ def test_docstrings_have_every_parameter_result_and_error():
     assert not {name: found for name, found in lacking.items() if found}
 
 
+def test_errors_that_a_function_leaves_to_others_are_in_its_docstring(mdata):
+    from scmamba_scvi import SCMAMBA, config
+
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    calls = [
+        (SCMAMBA, lambda: SCMAMBA(mdata, preset="giant")),
+        (SCMAMBA, lambda: SCMAMBA(mdata["rna"])),
+        (SCMAMBA.coordinates, lambda: model.coordinates("lipids")),
+        (config.TrainConfig, lambda: config.TrainConfig(lr=-1.0)),
+    ]
+    for value, call in calls:
+        with pytest.raises(scmamba_scvi.errors.ScmambaError) as caught:
+            call()
+        assert type(caught.value).__name__ in sections_of(value).get("Raises", ""), value
+
+
 def test_every_module_of_the_interface_is_there_after_importing_the_package_alone():
     shown = set(re.findall(r"automodule:: scmamba_scvi\.(\w+)", API.read_text()))
     assert len(shown) > 5 and shown <= set(scmamba_scvi.__all__)

@@ -201,6 +201,11 @@ class ModelBase(BaseModelClass):
         A tuple of ``chroms``, the names of the chromosomes, and of int64 ``(f,)``: ``chrom``, the position in ``chroms``, -1
         for features without coordinates; ``start`` and ``end`` in base pairs; ``strand``, 1 forward, -1 reverse, 0 not known.
 
+        Raises
+        ------
+        UnknownNameError
+            The model has no modality of this kind.
+
         Examples
         --------
         >>> where = model.coordinates("atac")
