@@ -200,6 +200,43 @@ def test_docstrings_have_every_parameter_result_and_error():
     assert not {name: found for name, found in lacking.items() if found}
 
 
+def test_errors_that_a_function_leaves_to_others_are_in_its_docstring(mdata):
+    from scmamba_scvi import SCMAMBA, config
+
+    SCMAMBA.setup_mudata(mdata)
+    model = SCMAMBA(mdata, encoder="linear")
+    calls = [
+        (SCMAMBA, lambda: SCMAMBA(mdata, preset="giant")),
+        (SCMAMBA, lambda: SCMAMBA(mdata["rna"])),
+        (SCMAMBA.coordinates, lambda: model.coordinates("lipids")),
+        (config.TrainConfig, lambda: config.TrainConfig(lr=-1.0)),
+    ]
+    for value, call in calls:
+        with pytest.raises(scmamba_scvi.errors.ScmambaError) as caught:
+            call()
+        assert type(caught.value).__name__ in sections_of(value).get("Raises", ""), value
+
+
+def test_the_lines_for_programs_that_read_the_documentation_run_in_their_order(mdata, tmp_path, monkeypatch):
+    from scmamba_scvi.model.training import sizes
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sizes, "STEPS", 8)
+    for part in (mdata, *mdata.mod.values()):
+        part.obs = part.obs.assign(donor="d1", cell_type=part.obs["cell_type"].cat.rename_categories({"type_1": "HSC"}))
+    mdata.write_h5mu("multiome.h5mu")
+    names = {"new_mdata": mdata[:50].copy(), "cells": mdata, **mdata.mod}
+    text = (ROOT / "docs" / "_extra" / "llms.txt").read_text()
+    exec("\n".join(re.findall("^    (.*)$", text, flags=re.MULTILINE)), names)
+    assert len(names["query_model"].predict()) == 50 and (tmp_path / "report.html").exists()
+
+
+def test_the_figure_of_the_layers_has_every_file_of_the_lowest_one():
+    text = (ROOT / "docs" / "_static" / "layers.svg").read_text()
+    files = {file.name for file in SRC.glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert {name for name in files if name not in text} == set()
+
+
 def test_every_module_of_the_interface_is_there_after_importing_the_package_alone():
     shown = set(re.findall(r"automodule:: scmamba_scvi\.(\w+)", API.read_text()))
     assert len(shown) > 5 and shown <= set(scmamba_scvi.__all__)

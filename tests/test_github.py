@@ -81,3 +81,14 @@ def test_forms_for_reports_ask_for_the_output_of_doctor(form):
     assert asked[0]["validations"]["required"] is True
     ids = [field["id"] for field in fields if "id" in field]
     assert len(ids) == len(set(ids))
+
+
+def test_the_scores_that_the_form_asks_for_can_be_computed(mdata, quick):
+    import scmamba_scvi
+
+    fields = yaml.safe_load((GITHUB / "ISSUE_TEMPLATE" / "integration.yml").read_text())["body"]
+    (asked,) = (field["attributes"]["description"] for field in fields if field.get("id") == "scores")
+    scmamba_scvi.SCMAMBA.setup_mudata(mdata)
+    model = scmamba_scvi.SCMAMBA(mdata, encoder="linear")
+    model.train(**quick)
+    assert "FOSCTTM" in eval(asked.strip("`"), {"scmamba_scvi": scmamba_scvi, "mdata": mdata, "model": model}).index

@@ -231,6 +231,11 @@ class ModelConfig:
 class TrainConfig:
     """How a model is trained; `train(plan_kwargs={...})` overrides options.
 
+    Raises
+    ------
+    ScmambaError
+        A value is out of its bounds.
+
     Examples
     --------
     >>> config.TrainConfig(lr=1e-3).spectral_lr

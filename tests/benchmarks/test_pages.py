@@ -36,6 +36,27 @@ def test_a_page_is_what_the_results_give(load, written):
         )
 
 
+#: Rows of the guide's table of batches: where their scores are stored, and with how many digits they are shown.
+OF_BATCHES = {
+    "batch mixing": ("all_cells", "batch mixing", 2),
+    "ARI of clusters and cell types": ("all_cells", "ARI", 2),
+    "kNN accuracy": ("all_cells", "kNN accuracy", 3),
+    "kNN accuracy, neighbours of other batches alone": ("all_cells", "kNN, other batches", 3),
+    "kNN accuracy, cells of new donors": ("held_out_batches", "kNN: accuracy", 3),
+}
+
+
+@pytest.mark.parametrize("name", OF_BATCHES)
+def test_the_guide_says_what_was_measured_with_and_without_a_batch_key(load, name):
+    track, score, digits = OF_BATCHES[name]
+    page = load("harness.benchmarks_page")
+    means = page._read(track).groupby(["set", "method"])[score].mean()
+    methods = ("scmamba-scvi", "scmamba-scvi, no batch_key")
+    expected = [f"{means[s, m]:.{digits}f}" for s in ("bmmc_multiome_5k", "bmmc_cite_5k") for m in methods]
+    row = re.search(rf"^\| {name} \| (.*\|.*\|.*\|.*) \|$", (page.DOCS / "guide.md").read_text(), flags=re.MULTILINE)
+    assert [cell.strip(" *") for cell in row.group(1).split("|")] == expected
+
+
 def test_every_score_of_every_method_is_on_a_page_whoever_is_better(load):
     page, known = load("harness.benchmarks_page"), load("harness.scores").SCORES
     text = "\n".join(line for lines in page.pages().values() for line in lines)

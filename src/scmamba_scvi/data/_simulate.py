@@ -67,15 +67,16 @@ def simulate_multiome(
 
     - ``obs["cell_type"]`` and ``obs["batch"]``, categorical, also in each modality; ``obsm["X_state"]``, the true
       logarithmic levels of the states;
-    - in ``var``: ``chrom``, ``start``, ``end`` (not of proteins), ``feature_types``, ``marker_of`` (the type whose program
-      the feature belongs to, or ``""``), and for peaks and proteins ``linked_gene`` (the gene it follows, or ``""``);
+    - in ``var``: ``chrom``, ``start``, ``end`` (not of proteins) and ``strand`` (of genes), ``feature_types``, ``marker_of``
+      (the type whose program the feature belongs to, or ``""``), and for peaks and proteins ``linked_gene`` (the gene it
+      follows, or ``""``);
     - ``uns["simulation"]``, the arguments.
 
     Raises
     ------
     ScmambaError
-        Sizes below 1, neither peaks nor proteins, fewer cells than types or than batches, fewer genes than proteins, negative
-        counts or strengths, or fractions out of range.
+        Sizes below 1, neither peaks nor proteins, fewer cells than types or than batches, fewer genes than proteins, counts
+        that are not above 0, negative strengths, or fractions out of range.
 
     Examples
     --------

@@ -43,7 +43,7 @@ def overall_scores(scores: pd.DataFrame, scale: Literal["minmax"] | None = None)
     UnknownNameError
         ``scale`` is neither of the two.
     ScmambaError
-        ``scale="minmax"`` with a single method.
+        ``scale="minmax"`` with a single method; no score of biology, or none of omics; or one that is no finite number.
 
     Examples
     --------

@@ -198,8 +198,13 @@ class ModelBase(BaseModelClass):
 
         Returns
         -------
-        A tuple of ``chroms``, the names of the chromosomes, and of int64 ``(f,)``: ``chrom``, the position in ``chroms``, -1
+        An object with ``chroms``, the names of the chromosomes, and int64 ``(f,)``: ``chrom``, the position in ``chroms``, -1
         for features without coordinates; ``start`` and ``end`` in base pairs; ``strand``, 1 forward, -1 reverse, 0 not known.
+
+        Raises
+        ------
+        UnknownNameError
+            The model has no modality of this kind.
 
         Examples
         --------

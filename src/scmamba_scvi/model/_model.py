@@ -66,7 +66,7 @@ class SCMAMBA(
         Dimensions of the embedding.
     preset
         Size of the network: ``"small"``, ``"base"``, ``"large"`` or ``"paper"`` (the published shape). ``"auto"`` is
-        ``"small"`` on every machine; choose ``"base"`` by name, for 5,000 cells or more and a GPU.
+        ``"small"`` on every machine; the larger ones are to be tried by name, on a GPU.
     layouts
         Order and patches of the features per kind of modality, as :func:`scmamba_scvi.pp.feature_layout` makes them;
         `None` computes them from ``var``.
@@ -74,6 +74,13 @@ class SCMAMBA(
         Of a saved model; passed by :meth:`load`. ``preset`` is only a label then, and ``n_latent`` is not read.
     **overrides
         Any entry of :class:`scmamba_scvi.config.ModelConfig`.
+
+    Raises
+    ------
+    ScmambaError
+        The data were not set up, or a value cannot be used.
+    UnknownNameError
+        For a preset or an option that does not exist.
 
     Examples
     --------
