@@ -120,6 +120,17 @@ def test_matches_are_scored_on_validation_cells_and_clusters_on_all(integrated):
     assert list(workflow.validation_scores(mdata, model).index) == ["FOSCTTM", "recall@10"]
 
 
+def test_cells_whose_type_is_not_known_are_no_type_of_the_score(integrated):
+    mdata, model = integrated
+    asked, types = mdata.copy(), mdata.obs["cell_type"].astype(object)
+    for unknown in ("Unknown", None):
+        asked.obs["some"] = types.where(np.arange(mdata.n_obs) % 3 > 0, unknown)
+        assert (
+            workflow.validation_scores(asked, model, "some").loc["ARI", "n_cells"]
+            == (np.arange(mdata.n_obs) % 3 > 0).sum()
+        )
+
+
 def test_a_model_that_does_not_know_its_validation_cells_has_no_such_scores(integrated, tmp_path):
     """Scores of all cells, which it was trained on, would look like those of validation cells and be far too good."""
     mdata, model = integrated

@@ -26,6 +26,7 @@ from .metrics.graph import leiden, neighbor_graph
 from .model.inputs.checks import check_is_no_view
 from .model.inputs.kinds import kinds_in
 from .model.inputs.sampling import sample
+from .model.tools.classifier import known_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -188,7 +189,8 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
         As :func:`integrate` leaves and returns them.
     labels_key
         Column of ``mdata.obs`` with known cell types; adds the ARI of :func:`~scmamba_scvi.metrics.leiden_ari_nmi` on
-        the joint embedding of all cells, of which labels are no part, or of 5,000 drawn at random.
+        the joint embedding of all cells, of which labels are no part, or of 5,000 drawn at random. Cells without a type, or
+        of the ``unlabeled_category`` of `setup_mudata`, are left out.
 
     Returns
     -------
@@ -230,7 +232,7 @@ def validation_scores(mdata: MuData, model: SCMAMBA, labels_key: str | None = No
         rows[f"FOSCTTM{pair}"] = (float(np.mean(ranks.fractions)), (n - 1) / (2 * n), 0.0, n)
         rows[f"recall@{at}{pair}"] = (float(ranks.recall(at)[0]), at / n, 1.0, n)
     if labels_key is not None:
-        labels = obs_column(mdata, labels_key, "labels_key")
+        labels = known_labels(obs_column(mdata, labels_key, "labels_key"), model._setup_args["unlabeled_category"])
         known = sample(np.flatnonzero(labels.notna()), CELLS_OF_ARI, seed=0)
         joint = model.get_latent_representation(mdata, indices=known.tolist())
         has = np.isfinite(joint).all(axis=1)

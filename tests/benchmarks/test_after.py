@@ -50,6 +50,15 @@ def test_the_page_says_what_the_results_say(load, tmp_path):
     assert "- 2 results: x, 1 thread, Python 3, torch 2." in lines
 
 
+def test_a_baseline_chooses_its_penalty_as_the_classifier_of_the_package_did(load):
+    annotation, rng = load("annotation"), np.random.default_rng(0)
+    labels = np.repeat(["a", "b", "c"], [200, 60, 2])
+    noise = rng.normal(size=(len(labels), 40))
+    told = noise + 5 * rng.normal(size=(3, 40))[np.unique(labels, return_inverse=True)[1]]
+    assert annotation.tuned(noise, labels).best_params_["C"] < 0.01
+    assert (annotation.tuned(told, labels).predict(told) == labels).all()
+
+
 def test_swapped_cells_are_those_with_another_profile(load, mdata):
     swapped = mdata.copy()
     cells = load("agreement").swap(swapped, (0, 1))

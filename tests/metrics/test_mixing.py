@@ -258,3 +258,10 @@ def test_a_label_that_occurs_once_has_a_defined_score():
     assert mean_average_precision(X, labels, n_neighbors=5) == pytest.approx(map_by_loops(X, labels, 5))
     assert graph_connectivity(X, labels, n_neighbors=5) == 1  # of type a alone
     assert graph_connectivity(X, ["a"] * 6, n_neighbors=5) == 1
+
+
+@pytest.mark.parametrize(("k", "chance"), [(10, 0.4), (100, 0.28)])
+def test_the_chance_of_map_falls_with_the_neighbours(k, chance):
+    rng = np.random.default_rng(0)
+    x, types = rng.normal(size=(2000, 8)), rng.integers(4, size=2000)
+    assert mean_average_precision(x, types, k) == pytest.approx(chance, abs=0.02)

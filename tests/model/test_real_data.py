@@ -22,9 +22,9 @@ def split(mdata, n_cells=None):
     return mdata[np.sort(order[cut:])].copy(), mdata[np.sort(order[:cut])].copy()
 
 
-def fit(train, **arguments):
+def fit(train, encoder="mamba", **arguments):
     SCMAMBA.setup_mudata(train)
-    model = SCMAMBA(train)
+    model = SCMAMBA(train, encoder=encoder)
     model.train(enable_progress_bar=False, accelerator="cpu", **arguments)
     return model
 
@@ -49,6 +49,26 @@ def test_new_cells_find_their_partners_in_rna_and_accessibility(real_data):
     x, y = views(model, test)
     assert np.mean(foscttm(x, y)) < 0.2
     assert np.mean(foscttm(x, y[np.random.default_rng(0).permutation(len(y))])) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.slow
+def test_chance_calls_about_a_quarter_of_the_links_of_mouse_cortex(real_data):
+    """Of genes that are moved to another chromosome no link is true."""
+    mdata = mudata.read_h5mu(real_data / "snareseq_mouse_cortex" / "snareseq_mouse_cortex.h5mu")
+    model = fit(mdata, encoder="linear")
+    table, rng = model.get_region_links(), np.random.default_rng(0)
+    called = table["q"] < 0.1
+    places = mdata["rna"].var[["chrom", "start", "end", "strand"]]
+    by_chance = []
+    for _ in range(5):
+        rows = rng.permutation(len(places))
+        mdata["rna"].var[places.columns] = places.iloc[rows].to_numpy()
+        moved = mdata["rna"].var_names[places["chrom"].to_numpy() != places["chrom"].to_numpy()[rows]]
+        null = model.get_region_links(genes=moved[mdata["rna"].var.loc[moved, "chrom"] != ""])["p"].dropna()
+        by_chance.append([(null < p).mean() for p in (0.05, 0.001, table["p"][called].max())])
+    below_05, below_001, as_low = np.mean(by_chance, axis=0)
+    assert below_05 == pytest.approx(0.07, abs=0.01) and below_001 == pytest.approx(0.003, abs=0.001)
+    assert as_low * table["p"].notna().sum() / called.sum() == pytest.approx(0.25, abs=0.1)
 
 
 def test_intervals_as_10x_writes_them_place_every_peak(real_data):

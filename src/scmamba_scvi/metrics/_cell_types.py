@@ -85,7 +85,8 @@ def mean_average_precision(
 ) -> float:
     """Mean average precision of the cell types among nearest neighbours (equations 10 and 11; [Cao22]_).
 
-    0 to 1, higher is better; chance is about the frequency of the types, or somewhat more with few neighbours.
+    0 to 1, higher is better; chance is about the frequency of the types with many neighbours and more with few: of four
+    equal types 0.4 with 10, 0.28 with 100.
 
     Parameters
     ----------

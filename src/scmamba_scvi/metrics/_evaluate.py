@@ -58,7 +58,8 @@ def evaluate_integration(
         its modality has those of the modality.
     labels_key
         Cell types: a column of ``obs`` (of the data, or of a modality), or the values themselves, one per cell or a
-        ``Series`` indexed by name. Cells without one count in the scores that need none.
+        ``Series`` indexed by name. Cells without one count in the scores that need none. "Unknown" is a type like any
+        other: write NaN for it.
     batch_key
         Batches, likewise.
     metrics

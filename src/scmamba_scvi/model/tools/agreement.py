@@ -48,8 +48,9 @@ class AgreementMixin(EmbeddingMixin):
         ``evidence``
             ``log(exp(cosine / t) / mean)`` with the ``t`` of :meth:`match_cells` and the mean over all cells of ``adata`` as
             matches: the logarithm of how many times better the two embeddings of the cell fit each other than those of
-            different cells. At 0 and below they fit no better. It finds swapped cells best on most sets. Where training held
-            out fewer than 10 pairs, ``t`` is the temperature of the loss, with a warning.
+            different cells. At 0 and below they fit no better. Among cells that were not trained on it finds swapped ones
+            better than the cosine does; among training cells the cosine does, on most sets. Where training held out fewer
+            than 10 pairs, ``t`` is the temperature of the loss, with a warning.
 
         The model was told the pairs of its training cells, so that these score higher than others: compare validation and
         new cells with each other.

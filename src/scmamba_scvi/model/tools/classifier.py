@@ -219,9 +219,7 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str | float) -> pd.S
         raise ScmambaError(
             "Which labels? setup_mudata was given no labels_key: name the column, train_classifier(labels_key=...)."
         )
-    column = obs_column(mdata, labels_key, "labels_key").astype(object)
-    labels = column.where(column.notna(), None).map(str, na_action="ignore")
-    labels = labels.where((labels != str(unknown)) & ~_equal_numbers(column, unknown), None)
+    labels = known_labels(obs_column(mdata, labels_key, "labels_key"), unknown)
     counts = labels.value_counts()
     if len(counts) < 2:
         raise ScmambaError(
@@ -236,6 +234,13 @@ def _labels(mdata: MuData, labels_key: str | None, unknown: str | float) -> pd.S
             f".replace({{{single[0]!r}: {unknown!r}}}), in the obs that has this column."
         )
     return labels
+
+
+def known_labels(column: pd.Series, unknown: str | float) -> pd.Series:
+    """Labels as text, missing where they are, or are the one that stands for an ``unknown`` type."""
+    column = column.astype(object)
+    labels = column.where(column.notna(), None).map(str, na_action="ignore")
+    return labels.where((labels != str(unknown)) & ~_equal_numbers(column, unknown), None)
 
 
 def _equal_numbers(column: pd.Series, value: str | float) -> pd.Series:

@@ -84,7 +84,8 @@ class LinksMixin(EmbeddingMixin):
             Probability of a z as high by chance, if the background is normal; one-sided, as a link is a peak that is
             open where the gene is active.
         ``q``
-            Fraction of false links expected among all pairs with this q or a lower one [Benjamini95]_.
+            Fraction of false links expected among all pairs with this q or a lower one [Benjamini95]_, if p holds. Where
+            backgrounds have a longer tail more are false: on mouse cortex about a quarter at q < 0.1.
 
         Pairs whose gene or peak no cell has, or all have alike, or whose background has fewer than 20 peaks, are NaN and come
         last. Neighbouring genes that go up in the same cells are linked to the same peaks; which of them a peak regulates
