@@ -69,22 +69,3 @@ def test_every_score_of_every_method_is_on_a_page_whoever_is_better(load):
         means = results[results["fit_s"].notna()].groupby(["set", "method"])[scores].mean()
         for (_, method), of_method in means.iterrows():
             assert {f"{mean:.3f}" for mean in of_method.dropna()} <= numbers[method]
-
-
-def test_the_guide_says_what_the_correction_of_batches_gains_as_measured(load):
-    page, guide = load("harness.benchmarks_page"), (load("harness.paths").DOCS / "guide.md").read_text()
-    rows = {
-        "batch mixing": ("all_cells", "batch mixing", 2),
-        "ARI of clusters and cell types": ("all_cells", "ARI", 2),
-        "kNN accuracy": ("all_cells", "kNN accuracy", 3),
-        "kNN accuracy, neighbours of other batches alone": ("all_cells", "kNN, other batches", 3),
-        "kNN accuracy, cells of new donors": ("held_out_batches", "kNN: accuracy", 3),
-    }
-    for row, (track, score, digits) in rows.items():
-        means = page._read(track).groupby(["set", "method"])[score].mean()
-        told = re.search(rf"^\| {row} \| (.+) \|$", guide, re.MULTILINE)[1].replace("**", "").split(" | ")
-        assert told == [
-            f"{means[name, method]:.{digits}f}"
-            for name in ("bmmc_multiome_5k", "bmmc_cite_5k")
-            for method in ("scmamba-scvi", "scmamba-scvi, no batch_key")
-        ]
