@@ -38,10 +38,10 @@ class ClassifierMixin(EmbeddingMixin):
         """Learn labels from the joint embedding, which stays as it is.
 
         There is a logistic regression for every set of modalities that cells may have, trained on cells embedded from these
-        alone: cells of RNA alone lie elsewhere in the embedding than cells with all modalities. Each is calibrated by a
-        temperature on cells that it has not seen (five-fold; [Guo17]_). Cells are weighted by one over the root of the
-        frequency of their label, between equal weights of all cells, which favour frequent types, and of all types. Where the
-        embedding tells little of the labels, the probability of rare ones is therefore too high.
+        alone: cells of RNA alone lie elsewhere in the embedding than cells with all modalities. The penalty of each, and the
+        temperature that calibrates it, are those with the least loss on cells that it has not seen (five-fold; [Guo17]_).
+        Cells are weighted by one over the root of the frequency of their label, between equal weights of all cells, which
+        favour frequent types, and of all types.
         :meth:`save` and :meth:`export` keep the classifier; training the model again discards it.
 
         Parameters
