@@ -56,11 +56,11 @@ class ContrastiveTrainingMixin(FittingMixin):
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
-        datasplitter_kwargs: dict | None = None,
-        plan_kwargs: dict | None = None,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         resume: bool = False,
-        **trainer_kwargs,
+        **trainer_kwargs: Any,
     ) -> None:
         """Train, and keep the weights with the best held-out retrieval.
 
