@@ -5,8 +5,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
+import zarr
 from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
@@ -250,9 +252,12 @@ def check_storage(x: Any, where: str) -> None:
             f"{where} is stored by columns on disk, so cells cannot be read. scmamba_scvi.data.convert_mudata writes it by "
             "rows."
         )
-    known = sparse.issparse(x) or isinstance(x, np.ndarray | CSRDataset)
-    if not known and not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
-        raise ScmambaError(f"{where} is a {type(x).__name__}: store it as scipy CSR or a numpy array.")
+    if not sparse.issparse(x) and not isinstance(x, np.ndarray | CSRDataset | h5py.Dataset | zarr.Array):
+        kind = type(x)
+        raise ScmambaError(
+            f"{where} is a {kind.__module__}.{kind.__name__}: make it a numpy array or a scipy CSR matrix, as AnnData.to_memory() "
+            f"does with dask, or leave the counts in a file, scmamba_scvi.data.open_mudata(path)."
+        )
     if np.dtype(x.dtype).kind not in "biuf":
         raise ScmambaError(f"{where} has values of type {x.dtype}: counts must be numbers.")
 
