@@ -141,6 +141,14 @@ class SCMAMBA(
         )
 
     @classmethod
+    def setup_annbatch(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise an error, as it reads AnnData. See :func:`scmamba_scvi.data.open_mudata` for counts that stay in a file."""
+        raise ScmambaError(
+            "SCMAMBA needs a MuData of several modalities. To leave its counts in the file, "
+            "mdata = scmamba_scvi.data.open_mudata(path), and then setup_mudata."
+        )
+
+    @classmethod
     @setup_anndata_dsp.dedent
     def setup_mudata(
         cls,

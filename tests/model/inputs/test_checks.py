@@ -440,6 +440,11 @@ def test_a_matrix_that_is_neither_in_memory_nor_in_a_file_is_refused():
         check_storage(Array(), "mdata['rna'].X")
 
 
+def test_files_of_one_modality_each_are_refused():
+    with pytest.raises(ScmambaError, match="needs a MuData .*open_mudata"):
+        SCMAMBA.setup_annbatch(paths=["rna.h5ad"])
+
+
 def test_a_matrix_by_columns_on_disk_is_refused(trained, tmp_path):
     by_columns = mudata.MuData({k: v.copy() for k, v in trained.adata.mod.items()})
     by_columns["rna"].X = sparse.csc_matrix(by_columns["rna"].X)
