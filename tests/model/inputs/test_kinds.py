@@ -21,6 +21,11 @@ def data(*keys):
         pytest.param(("peaks", "GEX"), {"rna": "GEX", "atac": "peaks"}, id="other names in another order"),
         pytest.param(("rna", "antibody"), {"rna": "rna", "protein": "antibody"}, id="antibodies"),
         pytest.param(
+            ("rna", "protein_expression", "accessibility"),
+            {"rna": "rna", "atac": "accessibility", "protein": "protein_expression"},
+            id="as scvi-tools has them",
+        ),
+        pytest.param(
             ("Gene Expression", "Surface-Protein"),
             {"rna": "Gene Expression", "protein": "Surface-Protein"},
             id="words apart",
