@@ -12,6 +12,7 @@ from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
 from scmamba_scvi.model.inputs.checks import check_still_counts, check_storage
+from scmamba_scvi.model.inputs.disk import in_memory
 
 
 def changed_x(mdata, key, change):
@@ -429,7 +430,8 @@ def test_hashtags_and_isotype_controls_among_proteins_are_named():
     assert all(repr(name) in text for name in others) and not any(repr(name) in text for name in proteins)
 
 
-def test_a_matrix_that_is_neither_in_memory_nor_in_a_file_is_refused():
+@pytest.mark.parametrize("check", [check_storage, lambda x, where: check_still_counts(x, "rna", "rna", None)])
+def test_a_matrix_that_is_neither_in_memory_nor_in_a_file_is_refused(check):
     class Array:  # as those of dask
         shape, dtype = (2, 3), np.dtype("float32")
 
@@ -437,7 +439,7 @@ def test_a_matrix_that_is_neither_in_memory_nor_in_a_file_is_refused():
             raise NotImplementedError
 
     with pytest.raises(ScmambaError, match=r"mdata\['rna'\].X is a .*Array: .*AnnData.to_memory\(\)"):
-        check_storage(Array(), "mdata['rna'].X")
+        check(in_memory(Array()), "mdata['rna'].X")
 
 
 def test_files_of_one_modality_each_are_refused():

@@ -5,10 +5,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
-import zarr
 from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
 from mudata import MuData
@@ -17,7 +15,7 @@ from scipy import sparse
 from ..._arguments import listed
 from ..._compat import for_scipy, warn
 from ...errors import ScmambaError, UnknownNameError, written
-from .disk import rows_of
+from .disk import ArrayOnDisk, rows_of
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
 BLOCK = 2048
@@ -210,6 +208,7 @@ def checked_blocks(
 
 def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
     """Values in memory are still counts: scanpy normalises in place, and the model reads the data whenever it is used."""
+    check_storage(x, _where(key, layer))
     if not (sparse.issparse(x) or isinstance(x, np.ndarray)):
         return
     # normalisation changes every cell, so that the first values tell
@@ -252,7 +251,7 @@ def check_storage(x: Any, where: str) -> None:
             f"{where} is stored by columns on disk, so cells cannot be read. scmamba_scvi.data.convert_mudata writes it by "
             "rows."
         )
-    if not sparse.issparse(x) and not isinstance(x, np.ndarray | CSRDataset | h5py.Dataset | zarr.Array):
+    if not sparse.issparse(x) and not isinstance(x, np.ndarray | CSRDataset | ArrayOnDisk):
         kind = type(x)
         raise ScmambaError(
             f"{where} is a {kind.__module__}.{kind.__name__}: make it a numpy array or a scipy CSR matrix, as AnnData.to_memory() "
