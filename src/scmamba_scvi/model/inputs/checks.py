@@ -254,8 +254,8 @@ def check_storage(x: Any, where: str) -> None:
     if not sparse.issparse(x) and not isinstance(x, np.ndarray | CSRDataset | ArrayOnDisk):
         kind = type(x)
         raise ScmambaError(
-            f"{where} is a {kind.__module__}.{kind.__name__}: make it a numpy array or a scipy CSR matrix, as AnnData.to_memory() "
-            f"does with dask, or leave the counts in a file, scmamba_scvi.data.open_mudata(path)."
+            f"{where} is a {kind.__module__}.{kind.__name__}: make it a numpy array or a scipy CSR matrix, as "
+            f"AnnData.to_memory() does with dask, or leave the counts in a file, scmamba_scvi.data.open_mudata(path)."
         )
     if np.dtype(x.dtype).kind not in "biuf":
         raise ScmambaError(f"{where} has values of type {x.dtype}: counts must be numbers.")

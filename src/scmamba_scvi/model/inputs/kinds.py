@@ -32,8 +32,8 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
             raise UnknownNameError(f"modality for {kind!r}", key, mdata.mod)
         if not isinstance(mdata.mod[key], AnnData):
             raise ScmambaError(
-                f"mdata[{key!r}] is a {type(mdata.mod[key]).__name__}, and a modality must be an AnnData: take those out of it, "
-                f"mudata.MuData({{..., **mdata[{key!r}].mod}})."
+                f"mdata[{key!r}] is a {type(mdata.mod[key]).__name__}, and a modality must be an AnnData: take those out of "
+                f"it, mudata.MuData({{..., **mdata[{key!r}].mod}})."
             )
     if len(set(found.values())) < len(found):
         raise ScmambaError(
