@@ -23,8 +23,8 @@ API = ROOT / "docs" / "api.md"
 ROOMS = ("data", "metrics", "model", "nn", "pl", "pp")
 #: Classes whose every method needs an example; for other classes the example of the class is enough.
 WITH_EXAMPLES_OF_METHODS = ("SCMAMBA", "CellMatches", "FeatureLayout", "TrueMatchRanks")
-#: A method that scvi-tools calls, and one that only explains why it is not for this model.
-OF_SCVI_TOOLS = {"get_var_names", "setup_anndata"}
+#: A method that scvi-tools calls, and two that only explain why they are not for this model.
+OF_SCVI_TOOLS = {"get_var_names", "setup_anndata", "setup_annbatch"}
 
 
 def documented() -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -44,6 +45,15 @@ def test_import_and_help_are_quick(arguments, limit):
 
 def test_types_are_shipped():
     assert (Path(scmamba_scvi.__file__).parent / "py.typed").is_file()
+
+
+def test_every_argument_and_result_of_the_model_has_a_type():
+    for name, member in inspect.getmembers(scmamba_scvi.SCMAMBA):
+        if name.startswith("_") or not getattr(member, "__module__", "").startswith("scmamba_scvi"):
+            continue
+        signature = inspect.signature(member)
+        untyped = [p.name for p in signature.parameters.values() if p.annotation is p.empty and p.name != "self"]
+        assert not untyped and signature.return_annotation is not signature.empty, (name, untyped)
 
 
 def test_the_package_runs_as_the_command():

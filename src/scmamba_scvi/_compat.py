@@ -191,6 +191,8 @@ def quiet_lightning() -> Iterator[None]:
     loggers = "lightning.pytorch.utilities.rank_zero", "scvi.train._progress"
     with warnings.catch_warnings(), _without_advice_on_gpus(), quiet(*loggers):
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+        # of minibatches that worker processes send
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
         # a graph's parameters were first read in the stream that it was recorded in; torch makes the streams wait
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
         yield

@@ -31,7 +31,7 @@ MODALITY_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
     "atac": ("atac", "peaks", "atac_peaks", "accessibility", "chromatin_accessibility"),
     "protein": (
         "protein", "proteins", "prot", "adt", "adts", "antibody", "antibodies", "antibody_capture", "surface_protein",
-        "surface_proteins",
+        "surface_proteins", "protein_expression",
     ),
 }  # fmt: skip
 #: Keys that name what is of no kind, written likewise: samples, guides and receptors of cells.

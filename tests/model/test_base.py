@@ -21,6 +21,10 @@ def test_names_batches_and_modalities_are_those_of_the_data(trained):
     assert "protein" not in trained.kinds
 
 
+def test_the_summary_that_scvi_tools_asks_for_is_what_a_model_prints(trained):
+    assert trained.summary_string == repr(trained) and "rna (mdata['rna']" in repr(trained)
+
+
 def test_a_model_holds_no_data_but_its_own(trained):
     model, other = copy.copy(trained), trained.adata[:30].copy()
     before, gone = model.adata, weakref.ref(other)

@@ -163,7 +163,7 @@ def test_epochs_are_counted_from_1_and_left_out_without_a_value():
     ],
 )
 def test_without_training_there_is_nothing_to_draw(bad):
-    with pytest.raises(ScmambaError, match="train the model first"):
+    with pytest.raises(ScmambaError, match="train the model first, with scvi-tools' own logger"):
         pl.training(SimpleNamespace(history=bad), figure=Figure())
 
 

@@ -173,6 +173,11 @@ class ModelBase(BaseModelClass):
         attach_data(self, self.adata_manager.transfer_fields(adata, extend_categories=True))
 
     @property
+    def history(self) -> dict[str, pd.DataFrame] | Any:  # or None, for which no type checker is to ask at every use
+        """What training logged, a table for each name; `None` before the first training."""
+        return self.history_
+
+    @property
     def batches(self) -> np.ndarray:
         """Names of the batches the model knows, in their order."""
         return self._batch_categories[: self.n_batches_]

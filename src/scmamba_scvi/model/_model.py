@@ -1,17 +1,18 @@
 """SCMAMBA, the model that the user holds: setup and construction. Its other methods come from mixins."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 from mudata import MuData
 from scvi.utils import setup_anndata_dsp
 
 from .._compat import drop_managers_with, scvi_constants
 from ..config import ModelConfig, name_of_preset, resolve_config
-from ..errors import ScmambaError, UnknownNameError
+from ..errors import ScmambaError, UnknownNameError, written
 from ..pp import FeatureLayout, feature_layout
 from ._module import SCMAMBAModule
 from .inputs.arguments import check_layers
@@ -97,11 +98,11 @@ class SCMAMBA(
         adata: MuData | None = None,  # scvi-tools' loader drops an argument of this name only
         n_latent: int = 64,
         preset: str = "auto",
-        layouts: Mapping[str, FeatureLayout | Mapping] | None = None,
-        registry: dict | None = None,
+        layouts: Mapping[str, FeatureLayout | Mapping[str, Any]] | None = None,
+        registry: dict[str, Any] | None = None,
         config: ModelConfig | Mapping[str, Any] | None = None,
         n_batches: int | None = None,
-        **overrides,
+        **overrides: Any,
     ) -> None:
         if adata is not None:
             self._check_is_set_up(adata)
@@ -140,10 +141,18 @@ class SCMAMBA(
         self.init_params_ = {"non_kwargs": arguments, "kwargs": {}}
 
     @classmethod
-    def setup_anndata(cls, adata, **kwargs):
+    def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> NoReturn:
         """Raise an error: an AnnData holds one modality, and this model needs several. See :meth:`setup_mudata`."""
         raise ScmambaError(
             f"SCMAMBA needs a MuData of several modalities, and then setup_mudata. {how_to_make_mudata(adata)}"
+        )
+
+    @classmethod
+    def setup_annbatch(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise an error, as it reads AnnData. See :func:`scmamba_scvi.data.open_mudata` for counts that stay in a file."""
+        raise ScmambaError(
+            "SCMAMBA needs a MuData of several modalities. To leave its counts in the file, "
+            "mdata = scmamba_scvi.data.open_mudata(path), and then setup_mudata."
         )
 
     @classmethod
@@ -158,7 +167,7 @@ class SCMAMBA(
         unlabeled_category: str | float = "Unknown",
         require_counts: bool = True,
         genome: str | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """%(summary_mdata)s.
 
@@ -207,9 +216,11 @@ class SCMAMBA(
         ...     labels_key="cell_type",
         ... )
         """
-        for name in kwargs:
+        for name, value in kwargs.items():
             if name not in PASSED_ON:
-                raise UnknownNameError("argument of setup_mudata", name, [*SETUP_ARGUMENTS, *PASSED_ON])
+                kind, is_layer, _ = name.partition("_layer")  # as in other models
+                advice = f"A layer is passed as {written('layers', {kind: value})}." if is_layer else ""
+                raise UnknownNameError("argument of setup_mudata", name, [*SETUP_ARGUMENTS, *PASSED_ON], advice)
         source = kwargs.get("source_registry")
         check_is_mudata(mdata)
         modalities = resolve_modalities(mdata, modalities) if source is None else dict(modalities or {})
@@ -270,7 +281,9 @@ class SCMAMBA(
         """Table of the features in the order that the model knows, which may no longer be that of the data."""
         return self.adata_manager.modality(kind).var.loc[self.feature_names(kind)]
 
-    def __repr__(self) -> str:
+    @property
+    def summary_string(self) -> str:
+        """What a model prints, with its size, whether it is trained, and its modalities."""
         lines = [
             f"SCMAMBA, preset {self.preset_!r}, {self.config.n_latent} latent dimensions, "
             f"{sum(p.numel() for p in self.module.parameters()):,} parameters, "
@@ -281,3 +294,6 @@ class SCMAMBA(
                 f"  {kind} (mdata[{key!r}], {self.config.of_kind('values', kind)}): {self._layouts[kind].summary()}"
             )
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.summary_string

@@ -56,7 +56,8 @@ def training(model: Any, *, figure: Figure | None = None) -> list[Axes]:
     losses = {label: curves[name] for label, name in LOSSES.items() if name in curves}
     if not losses:
         raise ScmambaError(
-            f"There is no training to draw: train the model first (history has {sorted(curves) or 'no entries'})."
+            f"There is no training to draw: train the model first, with scvi-tools' own logger (history has "
+            f"{sorted(curves) or 'no entries'})."
         )
     summary = model.training_summary_
     # recall is a mean over the pairs of modalities, which may share different numbers of cells

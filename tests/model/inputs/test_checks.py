@@ -11,7 +11,8 @@ from scipy import sparse
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.data import simulate_multiome
 from scmamba_scvi.errors import ScmambaError
-from scmamba_scvi.model.inputs.checks import check_still_counts
+from scmamba_scvi.model.inputs.checks import check_still_counts, check_storage
+from scmamba_scvi.model.inputs.disk import in_memory
 
 
 def changed_x(mdata, key, change):
@@ -115,6 +116,10 @@ def a_modality_that_is_a_view(m):
     return mudata.MuData({"rna": m["rna"][:, :100], "atac": m["atac"]}), {}
 
 
+def nested(m):
+    return mudata.MuData({"rna": m["rna"].copy(), "atac": mudata.MuData({"acc": m["atac"].copy()})}), {}
+
+
 def bad_coordinate(column, value):
     def make(m):
         adata = m["atac"].copy()
@@ -150,6 +155,8 @@ BAD = [
     pytest.param(no_shared_cell, "cell names do not overlap", id="modalities share no cell"),
     pytest.param(a_view, "mdata is a view.*mdata = mdata.copy", id="a view"),
     pytest.param(masked, "masked array", id="masked array"),
+    pytest.param(nested, r"mdata\['atac'\] is a MuData, and .*MuData\({..., \*\*mdata\['atac'\].mod}\)", id="a MuData within"),
+    pytest.param(lambda m: (m, {"rna_layer": "counts"}), r"Unknown argument of setup_mudata 'rna_layer'.*layers={'rna': 'counts'}", id="layers as in other models"),
     pytest.param(lambda m: ("multiome.h5mu", {}), "A MuData is needed, got str", id="not a MuData"),
 ]  # fmt: skip
 
@@ -421,6 +428,23 @@ def test_hashtags_and_isotype_controls_among_proteins_are_named():
         SCMAMBA.setup_mudata(mdata)
     text = " ".join(str(w.message) for w in caught if "isotype controls" in str(w.message))
     assert all(repr(name) in text for name in others) and not any(repr(name) in text for name in proteins)
+
+
+@pytest.mark.parametrize("check", [check_storage, lambda x, where: check_still_counts(x, "rna", "rna", None)])
+def test_a_matrix_that_is_neither_in_memory_nor_in_a_file_is_refused(check):
+    class Array:  # as those of dask
+        shape, dtype = (2, 3), np.dtype("float32")
+
+        def __getitem__(self, rows):
+            raise NotImplementedError
+
+    with pytest.raises(ScmambaError, match=r"mdata\['rna'\].X is a .*Array: .*AnnData.to_memory\(\)"):
+        check(in_memory(Array()), "mdata['rna'].X")
+
+
+def test_files_of_one_modality_each_are_refused():
+    with pytest.raises(ScmambaError, match="needs a MuData .*open_mudata"):
+        SCMAMBA.setup_annbatch(paths=["rna.h5ad"])
 
 
 def test_a_matrix_by_columns_on_disk_is_refused(trained, tmp_path):

@@ -21,6 +21,11 @@ def data(*keys):
         pytest.param(("peaks", "GEX"), {"rna": "GEX", "atac": "peaks"}, id="other names in another order"),
         pytest.param(("rna", "antibody"), {"rna": "rna", "protein": "antibody"}, id="antibodies"),
         pytest.param(
+            ("rna", "protein_expression", "accessibility"),
+            {"rna": "rna", "atac": "accessibility", "protein": "protein_expression"},
+            id="as scvi-tools has them",
+        ),
+        pytest.param(
             ("Gene Expression", "Surface-Protein"),
             {"rna": "Gene Expression", "protein": "Surface-Protein"},
             id="words apart",
@@ -142,6 +147,11 @@ def test_hashtags_are_known_by_the_types_of_features():
         (("rna", "atac"), {"rna": "rna", "atac": "rna"}, "one modality for two kinds"),
         (("rna", "atac"), {"rna": "rna", "rna_layer": "rna", "atac": "atac"}, "names one kind twice"),
         (("rna", "atac"), ["rna", "atac"], "must be a dict"),
+        (
+            ("rna", "atac"),
+            {"rna_layer": "rna", "atac_layer": "atac", "batch_key": "rna"},
+            r"batch_key='rna:\.\.\.' takes",
+        ),
     ],
 )
 def test_what_cannot_be_resolved_is_named(keys, given, message):

@@ -67,6 +67,14 @@ def test_early_stopping_and_clipping_are_what_the_user_gives():
     assert watch.clips == [0.3, 0.3] and model.training_summary_["monitor"] == "recall_at_10_validation"
 
 
+def test_what_scvi_tools_records_of_a_training_are_the_options_that_were_used():
+    model = fresh()
+    model.train(max_epochs=2, enable_progress_bar=False, plan_kwargs={"lr": 3e-4, "weight_decay": 0.02})
+    plan = model.trainer.lightning_module
+    used = model.trainer.optimizers[0].defaults
+    assert (plan.lr, plan.weight_decay, plan.eps) == (3e-4, 0.02, used["eps"])
+
+
 def test_the_defaults_are_those_documented():
     watch = Watch()
     fresh().train(max_epochs=2, enable_progress_bar=False, callbacks=[watch])

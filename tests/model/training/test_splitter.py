@@ -41,6 +41,14 @@ def test_parts_are_disjoint_and_held_out_cells_are_pairs(manager, options, n_tra
     assert (parts.val_idx >= 80).all()  # the first 80 lack accessibility
 
 
+@pytest.mark.filterwarnings("ignore:mdata:UserWarning")
+@pytest.mark.parametrize("options", [{}, {"train_size": 0.9}], ids=["default", "train_size"])
+def test_short_last_minibatches_are_made_without_a_word_of_cells_that_are_moved(manager, options, recwarn):
+    recwarn.clear()
+    parts = split(manager, drop_last=False, batch_size=179, cells_per_step=179, **options)
+    assert not parts.drop_last and not recwarn
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_options_of_workers_have_no_effect_where_a_gpu_keeps_the_counts(manager, monkeypatch):
     parts = split(manager, num_workers=1, prefetch_factor=2, multiprocessing_context="spawn", timeout=5)

@@ -15,7 +15,7 @@ from scipy import sparse
 from ..._arguments import listed
 from ..._compat import for_scipy, warn
 from ...errors import ScmambaError, UnknownNameError, written
-from .disk import rows_of
+from .disk import ArrayOnDisk, rows_of
 
 #: Rows checked together: small beside a matrix that does not fit into memory, large enough for numpy to be fast.
 BLOCK = 2048
@@ -208,6 +208,7 @@ def checked_blocks(
 
 def check_still_counts(x: Any, kind: str, key: str, layer: str | None) -> None:
     """Values in memory are still counts: scanpy normalises in place, and the model reads the data whenever it is used."""
+    check_storage(x, _where(key, layer))
     if not (sparse.issparse(x) or isinstance(x, np.ndarray)):
         return
     # normalisation changes every cell, so that the first values tell
@@ -250,9 +251,12 @@ def check_storage(x: Any, where: str) -> None:
             f"{where} is stored by columns on disk, so cells cannot be read. scmamba_scvi.data.convert_mudata writes it by "
             "rows."
         )
-    known = sparse.issparse(x) or isinstance(x, np.ndarray | CSRDataset)
-    if not known and not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
-        raise ScmambaError(f"{where} is a {type(x).__name__}: store it as scipy CSR or a numpy array.")
+    if not sparse.issparse(x) and not isinstance(x, np.ndarray | CSRDataset | ArrayOnDisk):
+        kind = type(x)
+        raise ScmambaError(
+            f"{where} is a {kind.__module__}.{kind.__name__}: make it a numpy array or a scipy CSR matrix, as "
+            f"AnnData.to_memory() does with dask, or leave the counts in a file, scmamba_scvi.data.open_mudata(path)."
+        )
     if np.dtype(x.dtype).kind not in "biuf":
         raise ScmambaError(f"{where} has values of type {x.dtype}: counts must be numbers.")
 

@@ -1,13 +1,17 @@
 """Rows of a matrix in a file, read in spans of neighbouring rows: single rows are slow to find and to decompress."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
+import h5py
 import numpy as np
+import zarr
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from ..._compat import for_scipy
 
+#: A dense matrix in a file.
+ArrayOnDisk: TypeAlias = h5py.Dataset | zarr.Array
 #: Rows between two that are wanted, up to which both are read in one span, also from two pieces of the file: a second read
 #: would cost as much.
 MAX_GAP = 8
@@ -73,7 +77,7 @@ def in_memory(x: Any) -> Any:
         stored = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[x.format]
         parts = (x.group[name][...] for name in ("data", "indices", "indptr"))
         return stored((for_scipy(next(parts)), *parts), shape=x.shape)
-    return for_scipy(x) if sparse.issparse(x) else x if isinstance(x, np.ndarray) else np.asarray(x)
+    return for_scipy(x) if sparse.issparse(x) else np.asarray(x) if isinstance(x, ArrayOnDisk) else x
 
 
 def rows_of(x: Any) -> Any:

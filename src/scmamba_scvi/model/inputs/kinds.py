@@ -21,10 +21,20 @@ def resolve_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> d
         raise ScmambaError(f"modalities must be a dict from kind to key of mdata.mod, got {modalities!r}.")
     found = _recognise_kinds(mdata) if modalities is None else _without_suffix(modalities)
     for kind, key in found.items():
+        if kind in ("batch_key", "labels_key"):
+            raise ScmambaError(
+                f"modalities has {kind!r}, which is no kind of modality. Leave it out: columns are found in mdata.obs, else in "
+                f"those of the modalities, and {written(kind, f'{key}:...')} takes the one of {key!r}."
+            )
         if kind not in KINDS:
             raise UnknownNameError("kind of modality", kind, KINDS)
         if key not in mdata.mod:
             raise UnknownNameError(f"modality for {kind!r}", key, mdata.mod)
+        if not isinstance(mdata.mod[key], AnnData):
+            raise ScmambaError(
+                f"mdata[{key!r}] is a {type(mdata.mod[key]).__name__}, and a modality must be an AnnData: take those out of "
+                f"it, mudata.MuData({{..., **mdata[{key!r}].mod}})."
+            )
     if len(set(found.values())) < len(found):
         raise ScmambaError(
             f"modalities names one modality for two kinds: {found}. Give each kind its own key of mdata.mod."

@@ -56,11 +56,11 @@ class ContrastiveTrainingMixin(FittingMixin):
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
-        datasplitter_kwargs: dict | None = None,
-        plan_kwargs: dict | None = None,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         resume: bool = False,
-        **trainer_kwargs,
+        **trainer_kwargs: Any,
     ) -> None:
         """Train, and keep the weights with the best held-out retrieval.
 
@@ -117,11 +117,11 @@ class ContrastiveTrainingMixin(FittingMixin):
             interrupted. Data and arguments must be the ones that it began with; the model may be the same, or a new one
             with the same options.
         **trainer_kwargs
-            For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar`` or ``callbacks``,
-            whose state begins anew with each stage; those that write checkpoints are refused. ``max_steps``
-            and ``max_time`` are for both stages together, half for each. However large ``check_val_every_n_epoch`` is, the
-            end of a stage is scored. With ``num_nodes`` and ``strategy`` (of the kind ``"ddp"``), several devices train
-            together: the loss compares the cells of all of them.
+            For :class:`scvi.train.Trainer`, such as ``early_stopping_min_delta``, ``enable_progress_bar``, ``logger``, which
+            counts the steps of each stage from 0, or ``callbacks``, whose state begins anew with each stage; those that write
+            checkpoints are refused. ``max_steps`` and ``max_time`` are for both stages together, half for each. However large
+            ``check_val_every_n_epoch`` is, the end of a stage is scored. With ``num_nodes`` and
+            ``strategy`` (of the kind ``"ddp"``), several devices train together: the loss compares the cells of all of them.
 
         Raises
         ------

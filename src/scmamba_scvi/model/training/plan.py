@@ -24,7 +24,8 @@ class ContrastivePlan(TrainingPlan):
     """
 
     def __init__(self, module, *, config: TrainConfig, micro_batch_size: int | None = None) -> None:
-        super().__init__(module)
+        # scvi-tools' MLflow logger records them
+        super().__init__(module, lr=config.lr, weight_decay=config.weight_decay, eps=1e-8)
         self.train_config = config
         self.micro_batch_size = micro_batch_size
         self._cells = torch.empty(0, dtype=torch.int64)  # positions in obs of the current minibatch
@@ -151,7 +152,7 @@ class ContrastivePlan(TrainingPlan):
         """AdamW, warm-up then cosine, step by step."""
         groups = self._parameter_groups()
         # fused: one pass over parameters and moments instead of ten, as the feature embeddings are large
-        optimizer = torch.optim.AdamW(groups, fused=True)
+        optimizer = torch.optim.AdamW(groups, eps=self.eps, fused=True)
         # it need not undo the scaling of fp16 gradients: Lightning does so before they are clipped, and refuses to clip
         # gradients, of bf16 too, for an optimizer that would
         optimizer._step_supports_amp_scaling = False

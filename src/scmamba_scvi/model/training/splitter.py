@@ -61,7 +61,10 @@ class PairedSplitter(DataSplitter):
     ) -> None:
         self.buffer_mb, self.cells_per_step = buffer_mb, cells_per_step
         self.seed = int(torch.randint(2**31, ()))
-        super().__init__(adata_manager, batch_size=batch_size, **{"drop_last": True, **kwargs})
+        drop_last = kwargs.pop("drop_last", True)
+        # scvi-tools warns of last minibatches that it would make, and of cells that it would move
+        super().__init__(adata_manager, batch_size=batch_size, drop_last=True, **kwargs)
+        self.drop_last = drop_last
         # neither the loss nor the network reads batches or labels
         keys = [key for key in adata_manager.data_registry if key not in (BATCH_KEY, LABELS_KEY)]
         self._dataset = adata_manager.create_torch_dataset(data_and_attributes=keys)
