@@ -199,7 +199,7 @@ def integrate(
         device_of(accelerator, "auto")  # raises if it is not there
         mdata = read(sources)
         say(f"Read {', '.join(path.name for path in paths_of(sources))}: {_describe(mdata)}.")
-        check_result(mdata, out_file.parent)
+        check_result(mdata, out_file.resolve().parent)  # of a link, where it leads to
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
         model = _integrate(
@@ -220,6 +220,8 @@ def integrate(
                 command=shlex.join(["scmamba-scvi", *sys.argv[1:]]),
             )
             say(f"Wrote {report}.")
+        if not any(model_dir.glob("model.pt")):  # a note said why
+            raise ScmambaError(f"The model was not saved into {model_dir}; everything else was written.")
 
 
 def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA:
