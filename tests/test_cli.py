@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tenx import write_10x, write_10x_folder
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
+from scmamba_scvi._files import atomic_write
 from scmamba_scvi.cli import _console
 from scmamba_scvi.cli._console import reporting, say
 from scmamba_scvi.data import convert_mudata, simulate_multiome
@@ -638,6 +640,21 @@ def test_a_sign_that_the_output_cannot_show_loses_no_result(integrated, tmp_path
     assert b"FOSCTTM ?" in printed.getvalue()
 
 
+def test_a_reader_that_has_gone_ends_nothing(capfd):
+    """As of ``| head``: files were half replaced, and a training lost."""
+    for stream in ("out", "err"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        console = getattr(_console, stream)
+        with open(writing, "w") as pipe, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, f"std{stream}", pipe)
+            for _ in range(2):
+                say("Wrote scores.csv.", console=console)
+            pipe.write("what Python writes at the end")
+        assert console.quiet
+        console.quiet = False
+
+
 def test_what_is_said_is_printed_letter_by_letter(capsys):
     with pytest.raises(typer.Exit), reporting():
         raise ScmambaError("chr1:100:200 [red] is unknown.")
@@ -663,6 +680,22 @@ def test_ctrl_c_after_training_says_where_the_model_is(simulated, tmp_path, monk
     assert result.exit_code == 130 and "Interrupted" in result.stderr
     assert f"Wrote the model into {tmp_path / 'out_model'}." in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["out_model"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_a_batch_system_ends_says_so_and_removes_its_temporary_files(tmp_path, capsys, name):
+    number = getattr(signal, name, None) or pytest.skip("Windows has no such signal")
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as left, reporting(), atomic_write(tmp_path / "out.h5mu") as unfinished:
+            unfinished.write_text("half")
+            assert signal.getsignal(number) is not signal.SIG_DFL  # which would end the tests
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert left.value.code == 128 + number and f"Ended by {name}." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
