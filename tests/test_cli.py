@@ -15,6 +15,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 import torch
 import typer
 from rich.console import Console
@@ -680,6 +681,20 @@ def test_ctrl_c_after_training_says_where_the_model_is(simulated, tmp_path, monk
     assert result.exit_code == 130 and "Interrupted" in result.stderr
     assert f"Wrote the model into {tmp_path / 'out_model'}." in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["out_model"]
+
+
+def test_of_two_runs_into_one_file_the_second_replaces_nothing(simulated, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5mu"
+    umap = scanpy.tl.umap
+
+    def meanwhile(*arguments, **options):
+        out.write_text("of the other run")
+        umap(*arguments, **options)
+
+    monkeypatch.setattr(scanpy.tl, "umap", meanwhile)
+    result = run("integrate", simulated, "-o", out, "--max-epochs", 1, "--encoder", "linear")
+    assert result.exit_code == 2 and f"These exist: {out}." in result.stderr
+    assert out.read_text() == "of the other run"
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])

@@ -295,7 +295,7 @@ def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mappin
         try:
             model.save(os.fspath(folder), overwrite=overwrite)
         except ScmambaError as error:  # the training must not be lost for a disk that others filled
-            warn(f"{error} Save the model that integrate returns elsewhere.")
+            warn(f"{error} integrate goes on, and returns the model.")
         else:
             logger.info("Wrote the model into %s.", folder)  # now, as clusters and UMAP may be interrupted
             kept = f"the best weights so far are in {folder}, nothing else"

@@ -208,6 +208,7 @@ def integrate(
             model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs, batch_size=batch_size,
             accelerator=accelerator, model_kwargs={"encoder": encoder},
         )  # fmt: skip
+        check_outputs([], outputs, overwrite)  # again, as another run may have written them meanwhile
         _write_results(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
         if report is not None:
             from ..report import write_report

@@ -19,6 +19,7 @@ from shapes import TINY, mudata_of, poisson
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ResumeError, ScmambaError
 from scmamba_scvi.model.fitting import mixin as fitting
+from scmamba_scvi.model.training.callbacks import StopOnInterrupt
 from scmamba_scvi.model.training.resume import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -410,6 +411,13 @@ def test_a_second_ctrl_c_is_one_and_leaves_a_usable_model_and_ctrl_c_as_it_was(c
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert model.training_summary_["interrupted"]
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_ctrl_c_is_left_to_a_program_around_python(monkeypatch):
+    """R handles it itself, and Python could not give it back: nothing in R could be stopped any more."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("the handler was replaced"))
+    StopOnInterrupt().on_train_start(trainer=None, pl_module=None)
 
 
 def test_a_training_that_a_batch_system_ends_is_no_success():
