@@ -284,9 +284,7 @@ def test_a_disk_that_others_filled_during_training_costs_no_model(tmp_path, monk
 
     monkeypatch.setattr(torch, "save", full)
     mdata = few()
-    with pytest.warns(
-        UserWarning, match="cannot be saved into .* No space left .* integrate goes on"
-    ):
+    with pytest.warns(UserWarning, match="cannot be saved into .* No space left .* integrate goes on"):
         model = workflow.integrate(mdata, umap=False, model_dir=tmp_path / "m", **FAST)
     assert model.is_trained and "X_scmamba" in mdata.obsm
     assert not list(tmp_path.iterdir())

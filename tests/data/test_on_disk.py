@@ -79,6 +79,16 @@ def test_a_zarr_that_was_not_copied_to_its_end_is_refused(h5mu, tmp_path, monkey
         use(path)
 
 
+def test_a_zarr_that_vanishes_while_it_is_used_is_named(h5mu, tmp_path):
+    """zarr would read the rest as zeros, on which a training goes on."""
+    path = convert_mudata(h5mu, tmp_path / "m.zarr")
+    counts = open_mudata(path)["rna"].X
+    assert dense(counts[:5]).any()
+    path.rename(tmp_path / "elsewhere.zarr")
+    with pytest.raises(ScmambaError, match="m.zarr is not there any more"):
+        counts[5:10]
+
+
 def test_a_layer_of_stored_zeros_is_complete(mdata, tmp_path):
     changed = mdata.copy()
     changed["rna"].layers["zeros"] = changed["rna"].X * 0

@@ -308,8 +308,19 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
 
 
 def _open_zarr(path: Path, mode: Literal["r", "r+"], **options: Any) -> Any:
-    """Root of a zarr, which is found whatever folder the process works in later; zarr reads what it does not find as zeros."""
-    return zarr.open_group(path.absolute(), mode=mode, **options)
+    """Root of a zarr, which is found whatever folder the process works in later."""
+    return zarr.open_group(_Folder(path.absolute(), read_only=mode == "r"), mode=mode, **options)
+
+
+class _Folder(zarr.storage.LocalStore):
+    """A folder that must not vanish while it is read, as with its drive: zarr reads what it does not find as zeros."""
+
+    async def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Content of a piece, None where it is not there; raises where nothing is."""
+        found = await super().get(*args, **kwargs)
+        if found is None and not self.root.exists():
+            raise ScmambaError(f"{self.root} is not there any more: it was moved or deleted, or its drive is gone.")
+        return found
 
 
 def _consolidate_again(path: Path) -> None:
