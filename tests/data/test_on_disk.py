@@ -228,10 +228,10 @@ def test_a_file_without_space_for_an_embedding_stays_as_it_was(mdata, h5mu, tmp_
     path.write_bytes(h5mu.read_bytes())
 
     def full(_):
-        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ScmambaError, match=r"m.h5mu stays as it was: 1 MB more do not fit there, .* quota exceeded"):
+    with pytest.raises(ScmambaError, match=r"m.h5mu stays as it was: 1 MB more do not fit there, No space left"):
         write_obsm(path, "X_scmamba", np.ones((150, 2)), obs_names=mdata.obs_names)
     assert path.read_bytes() == h5mu.read_bytes() and os.listdir(tmp_path) == ["m.h5mu"]
 
@@ -277,11 +277,12 @@ def test_names_that_differ_in_case_only_are_refused_where_a_disk_has_no_case(h5m
     changed["rna"].obs["Batch"], changed["rna"].obs["batch"] = "a", "b"
     changed.write_h5mu(path)
     exists = Path.exists
-    assert exists(convert_mudata(path, tmp_path / "m.zarr"))
+    if not exists(tmp_path / "M.H5MU"):  # this disk knows case
+        convert_mudata(path, tmp_path / "m.zarr", overwrite=True)
     monkeypatch.setattr(Path, "exists", lambda self: exists(self) or exists(self.with_name(self.name.lower())))
     with pytest.raises(ScmambaError, match="'Batch' and 'batch' of /mod/rna/obs differ in case only"):
         convert_mudata(path, tmp_path / "other.zarr")
-    assert sorted(os.listdir(tmp_path)) == ["m.h5mu", "m.zarr"]
+    assert "other.zarr" not in os.listdir(tmp_path)
     convert_mudata(h5mu, tmp_path / "other.zarr")
 
 

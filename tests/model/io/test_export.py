@@ -93,6 +93,7 @@ def test_weights_that_another_process_reads_may_stay(models, tmp_path, monkeypat
     assert same(SCMAMBA.from_export(tmp_path / "m"), models[1])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
 def test_an_export_is_for_whom_the_folders_of_the_user_are(models, tmp_path):
     models[0].export(tmp_path / "m")
     (tmp_path / "other").mkdir()
