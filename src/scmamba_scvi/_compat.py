@@ -175,7 +175,10 @@ def explained(what: str) -> Iterator[None]:
 
 def reason_of(error: BaseException) -> str:
     """What an error says, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    if "unable to lock file" in said and not isinstance(error, BlockingIOError):  # which another program has locked
+        said += "; some network drives lock no files: set the environment variable HDF5_USE_FILE_LOCKING=FALSE"
+    return said
 
 
 def for_scipy(values: Any) -> Any:

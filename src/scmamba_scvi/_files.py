@@ -72,7 +72,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def reason_on_disk(error: OSError) -> str:
     """Why something could not be written, without what HDF5 adds."""
-    return os.strerror(error.errno) if error.errno else reason_of(error)
+    said = reason_of(error)
+    return os.strerror(error.errno) if error.errno and "unable to lock" not in said else said
 
 
 @contextmanager
