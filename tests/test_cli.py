@@ -642,11 +642,17 @@ def test_a_sign_that_the_output_cannot_show_loses_no_result(integrated, tmp_path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has another error for it")
-def test_a_reader_that_has_gone_ends_nothing(capfd):
-    """As of ``| head``: files were half replaced, and a training lost."""
+@pytest.mark.parametrize("sink", ["head", "/dev/full"])
+def test_output_that_cannot_be_written_ends_nothing(sink):
+    """A reader that has gone, or a log on a full disk: files were half replaced, and a training lost."""
+    if sink != "head" and not os.path.exists(sink):
+        pytest.skip("only Linux has it")
     for stream in ("out", "err"):
-        reading, writing = os.pipe()
-        os.close(reading)
+        if sink == "head":
+            reading, writing = os.pipe()
+            os.close(reading)
+        else:
+            writing = os.open(sink, os.O_WRONLY)
         console = getattr(_console, stream)
         with open(writing, "w") as pipe, pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, f"std{stream}", pipe)

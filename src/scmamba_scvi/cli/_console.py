@@ -19,10 +19,17 @@ from ._arguments import as_option
 
 
 class _Console(Console):
-    """A console that nobody need read to the end, as before ``| head``: files are written all the same."""
+    """A console that cannot fail: files are written also where nobody reads on, as in ``| head``, or the disk of a log is full."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, or go on without a word."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """Go on without a word; rich would end the process."""
+        """Print nothing from here on; rich would end the process."""
         self.quiet = True
         # what Python still has to write at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
