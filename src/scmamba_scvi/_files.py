@@ -82,7 +82,7 @@ def naming_full_disk() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OSError("torch could not write it, the disk may be full") from error
+        raise OSError(f"torch could not write it, the disk may be full ({reason_of(error)})") from error
 
 
 def unfinished_path(path: Path) -> Path:
@@ -170,7 +170,7 @@ def try_writing(values: np.ndarray, path: Path) -> None:
     They, ``(n, z)`` by rows, are written: free space says nothing of quotas, nor of files that are compressed.
     """
     try:
-        with tempfile.TemporaryFile(dir=path.parent) as file:
+        with tempfile.TemporaryFile(dir=path.resolve().parent) as file:
             file.write(values.data)
             file.write(os.urandom(SPARE))
             file.flush()
