@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import logging
@@ -702,6 +703,18 @@ def test_of_two_runs_into_one_file_the_second_replaces_nothing(simulated, tmp_pa
     result = run("integrate", simulated, "-o", out, "--max-epochs", 1, "--encoder", "linear")
     assert result.exit_code == 2 and f"These exist: {out}." in result.stderr
     assert out.read_text() == "of the other run"
+
+
+def test_results_are_written_where_the_model_cannot_be_which_is_no_success(simulated, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    out = tmp_path / "out.h5mu"
+    result = run("integrate", simulated, "-o", out, "--max-epochs", 1, "--encoder", "linear", "--no-umap")
+    assert result.exit_code == 2 and "No space left" in result.stderr
+    assert f"The model was not saved into {tmp_path / 'out_model'}; everything else was written." in result.stderr
+    assert out.is_file() and not (tmp_path / "out_model").exists()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
