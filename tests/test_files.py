@@ -80,6 +80,13 @@ def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path):
             unfinished.write_text(text)
         assert (tmp_path / "scores.csv").is_symlink()
         assert (tmp_path / "large disk" / "scores.csv").read_text() == text
+    (tmp_path / "types.csv").symlink_to("unmounted/types.csv")
+    with (
+        pytest.raises(ScmambaError, match="types.csv is a link to unmounted.* whose folder is not there"),
+        atomic_write(tmp_path / "types.csv"),
+    ):
+        pytest.fail("nothing is written")
+    assert sorted(os.listdir(tmp_path)) == ["large disk", "scores.csv", "types.csv"]
 
 
 @pytest.mark.parametrize("name", ["open", "fsync"])

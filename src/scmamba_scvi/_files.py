@@ -55,7 +55,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Path of a temporary file to write, which replaces ``path`` after the block if that raises nothing; folders are made."""
     if path.is_dir():
         raise ScmambaError(f"{path} is a folder; a file is to be written there.")
-    place = Path(os.path.realpath(path))  # of a link, what it leads to
+    place = place_of(path)
     unfinished = unfinished_path(place)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +68,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the folder may be gone
             unfinished.unlink()
+
+
+def place_of(path: Path) -> Path:
+    """Where a file is written: of a link, what it leads to, whose folder must be there, as its drive may not be mounted."""
+    place = Path(os.path.realpath(path))
+    if path.is_symlink() and not place.parent.is_dir():
+        raise ScmambaError(f"{path} is a link to {path.readlink()}, whose folder is not there.")
+    return place
 
 
 def reason_on_disk(error: OSError) -> str:
