@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 import torch
 import typer
 from rich.console import Console
@@ -21,6 +24,7 @@ from tenx import write_10x, write_10x_folder
 from typer.testing import CliRunner
 
 from scmamba_scvi import SCMAMBA, cli
+from scmamba_scvi._files import atomic_write
 from scmamba_scvi.cli import _console
 from scmamba_scvi.cli._console import reporting, say
 from scmamba_scvi.data import convert_mudata, simulate_multiome
@@ -638,6 +642,28 @@ def test_a_sign_that_the_output_cannot_show_loses_no_result(integrated, tmp_path
     assert b"FOSCTTM ?" in printed.getvalue()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has another error for it")
+@pytest.mark.parametrize("sink", ["head", "/dev/full"])
+def test_output_that_cannot_be_written_ends_nothing(sink):
+    """A reader that has gone, or a log on a full disk: files were half replaced, and a training lost."""
+    if sink != "head" and not os.path.exists(sink):
+        pytest.skip("only Linux has it")
+    for stream in ("out", "err"):
+        if sink == "head":
+            reading, writing = os.pipe()
+            os.close(reading)
+        else:
+            writing = os.open(sink, os.O_WRONLY)
+        console = getattr(_console, stream)
+        with open(writing, "w") as pipe, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, f"std{stream}", pipe)
+            for _ in range(2):
+                say("Wrote scores.csv.", console=console)
+            pipe.write("what Python writes at the end")
+        assert console.quiet
+        console.quiet = False
+
+
 def test_what_is_said_is_printed_letter_by_letter(capsys):
     with pytest.raises(typer.Exit), reporting():
         raise ScmambaError("chr1:100:200 [red] is unknown.")
@@ -663,6 +689,48 @@ def test_ctrl_c_after_training_says_where_the_model_is(simulated, tmp_path, monk
     assert result.exit_code == 130 and "Interrupted" in result.stderr
     assert f"Wrote the model into {tmp_path / 'out_model'}." in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["out_model"]
+
+
+def test_of_two_runs_into_one_file_the_second_replaces_nothing(simulated, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5mu"
+    umap = scanpy.tl.umap
+
+    def meanwhile(*arguments, **options):
+        out.write_text("of the other run")
+        umap(*arguments, **options)
+
+    monkeypatch.setattr(scanpy.tl, "umap", meanwhile)
+    result = run("integrate", simulated, "-o", out, "--max-epochs", 1, "--encoder", "linear")
+    assert result.exit_code == 2 and f"These exist: {out}." in result.stderr
+    assert out.read_text() == "of the other run"
+
+
+def test_results_are_written_where_the_model_cannot_be_which_is_no_success(simulated, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    out = tmp_path / "out.h5mu"
+    result = run("integrate", simulated, "-o", out, "--max-epochs", 1, "--encoder", "linear", "--no-umap")
+    assert result.exit_code == 2 and "No space left" in result.stderr
+    assert f"The model was not saved into {tmp_path / 'out_model'}; everything else was written." in result.stderr
+    assert out.is_file() and not (tmp_path / "out_model").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_a_batch_system_ends_says_so_and_removes_its_temporary_files(tmp_path, capsys, name):
+    number = getattr(signal, name, None) or pytest.skip("Windows has no such signal")
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as left, reporting(), atomic_write(tmp_path / "out.h5mu") as unfinished:
+            unfinished.write_text("half")
+            assert signal.getsignal(number) is not signal.SIG_DFL  # which would end the tests
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert left.value.code == 128 + number and f"Ended by {name}." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Private names of other packages are still where `_compat` looks for them, and its helpers keep their word."""
 
+import errno
 import logging
 import warnings
 
@@ -11,6 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scmamba_scvi import SCMAMBA, _compat
+from scmamba_scvi._files import atomic_write
 from scmamba_scvi.errors import ScmambaError, UnknownNameError
 
 
@@ -83,3 +85,15 @@ def test_errors_of_other_packages_are_quoted_and_ours_pass():
     assert isinstance(caught.value.__cause__, TypeError)
     with pytest.raises(UnknownNameError), _compat.explained("never said"):
         raise UnknownNameError("name", "a", ["b"])
+
+
+@pytest.mark.parametrize(("number", "advised"), [(errno.ENOLCK, True), (errno.EAGAIN, False)], ids=["none", "taken"])
+def test_a_drive_without_locks_is_answered_with_the_variable_of_hdf5(tmp_path, number, advised):
+    """A lock that another program has must be waited for."""
+    error = OSError(number, f"Unable to synchronously open file (unable to lock file, errno = {number})")
+    with pytest.raises(ScmambaError) as of_read, _compat.explained("cells.h5mu cannot be read"):
+        raise error
+    with pytest.raises(ScmambaError) as of_write, atomic_write(tmp_path / "cells.h5mu"):
+        raise error
+    for said in (str(of_read.value), str(of_write.value)):
+        assert ("HDF5_USE_FILE_LOCKING=FALSE" in said) == advised and "unable to lock file" in said

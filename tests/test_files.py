@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import re
 import warnings
+from pathlib import Path
 
 import mudata
 import numpy as np
@@ -44,6 +46,69 @@ def test_after_an_error_the_old_file_stays_alone(tmp_path):
         raise ZeroDivisionError
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["scores.csv"]
+
+
+def test_a_disk_that_is_full_midway_is_named_with_the_file_that_stays(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with (
+        pytest.raises(ScmambaError, match="report.html cannot be written: No space left on device"),
+        atomic_write(path) as new,
+    ):
+        new.write_text("half")
+        raise OSError(errno.ENOSPC, "what HDF5 says, with addresses in memory")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["report.html"]
+
+
+def test_a_folder_that_is_a_file_or_vanishes_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ScmambaError, match="scores.csv cannot be written"),
+        atomic_write(tmp_path / "file" / "scores.csv"),
+    ):
+        pytest.fail("nothing is written")
+    folder = tmp_path / "unmounted"
+    with pytest.raises(ScmambaError, match="scores.csv cannot be written"), atomic_write(folder / "scores.csv"):
+        folder.rmdir()
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "scores.csv").symlink_to("large disk/scores.csv")
+    for text in ("old", "new"):
+        with atomic_write(tmp_path / "scores.csv") as unfinished:
+            unfinished.write_text(text)
+        assert (tmp_path / "scores.csv").is_symlink()
+        assert (tmp_path / "large disk" / "scores.csv").read_text() == text
+    (tmp_path / "types.csv").symlink_to("unmounted/types.csv")
+    with (
+        pytest.raises(ScmambaError, match="types.csv is a link to unmounted.* whose folder is not there"),
+        atomic_write(tmp_path / "types.csv"),
+    ):
+        pytest.fail("nothing is written")
+    assert sorted(os.listdir(tmp_path)) == ["large disk", "scores.csv", "types.csv"]
+
+
+@pytest.mark.parametrize("name", ["open", "fsync"])
+def test_a_disk_that_cannot_say_that_a_name_is_on_it_has_the_file(tmp_path, monkeypatch, name):
+    """As some network drives, Windows, and folders that the user may write into but not list."""
+    of_system = getattr(os, name)
+
+    def refusing(what, *arguments):
+        if os.path.isdir(what):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return of_system(what, *arguments)
+
+    monkeypatch.setattr(os, name, refusing)
+    with atomic_write(tmp_path / "scores.csv") as unfinished:
+        unfinished.write_text("new")
+    assert (tmp_path / "scores.csv").read_text() == "new"
+
+
+def test_a_drive_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)  # on Windows, not even the root of Z: is
+    with pytest.raises(ScmambaError, match="There is no drive"):
+        check_folder(Path("results"), overwrite=True)
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import builtins
 import copy
+import errno
 import random
 import shutil
 
@@ -285,6 +287,33 @@ def test_a_full_disk_is_said_before_training_and_before_writing(tmp_path, monkey
     with pytest.raises(ScmambaError, match="MB are to be written into .*m, which has 0 MB left"):
         workflow.integrate(mdata, umap=False, model_dir=tmp_path / "m", **FAST)
     assert [path.name for path in tmp_path.iterdir()] == ["cells.h5mu"]
+
+
+def test_a_disk_that_others_filled_during_training_costs_no_model(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    mdata = few()
+    with pytest.warns(UserWarning, match="cannot be saved into .* No space left .* integrate goes on"):
+        model = workflow.integrate(mdata, umap=False, model_dir=tmp_path / "m", **FAST)
+    assert model.is_trained and "X_scmamba" in mdata.obsm
+    assert not list(tmp_path.iterdir())
+
+
+def test_numba_without_a_folder_is_named_before_training(monkeypatch):
+    """As in a container whose user owns nothing."""
+    monkeypatch.setattr(SCMAMBA, "train", lambda *_, **__: pytest.fail("training began"))
+    importing = builtins.__import__
+
+    def refusing(name, *arguments, **options):
+        if name == "scanpy":
+            raise RuntimeError("cannot cache function 'f': no locator available for file 'f.py'")
+        return importing(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refusing)
+    with pytest.raises(ScmambaError, match="no locator available .* set the environment variable NUMBA_CACHE_DIR"):
+        workflow.integrate(few(), umap=False, **FAST)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

@@ -16,6 +16,18 @@ from typing import Any
 from .errors import ScmambaError, written
 
 
+def scanpy_module() -> Any:
+    """scanpy, which takes long to import, and cannot be imported where numba finds no folder for what it compiles."""
+    try:
+        import scanpy
+    except RuntimeError as error:
+        raise ScmambaError(
+            f"scanpy cannot be imported: {reason_of(error)}. If neither its folder nor the home folder can be written, as in "
+            f"many containers, set the environment variable NUMBA_CACHE_DIR to a folder that can be."
+        ) from error
+    return scanpy
+
+
 def scvi_constants() -> ModuleType:
     """Names under which scvi-tools keeps the parts of its registry."""
     # imported for scvi-tools 1.4, whose `AnnDataManager.view_registry` uses it without importing it
@@ -163,7 +175,10 @@ def explained(what: str) -> Iterator[None]:
 
 def reason_of(error: BaseException) -> str:
     """What an error says, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    if "unable to lock file" in said and not isinstance(error, BlockingIOError):  # which another program has locked
+        said += "; some network drives lock no files: set the environment variable HDF5_USE_FILE_LOCKING=FALSE"
+    return said
 
 
 def for_scipy(values: Any) -> Any:

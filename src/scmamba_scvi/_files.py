@@ -7,16 +7,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ._compat import mudata_of, without_pulling
+from ._compat import mudata_of, reason_of, without_pulling
 from .errors import ScmambaError, written
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from mudata import MuData
+
+#: Bytes that adding a matrix to a file may take beside its values.
+SPARE: Final = 2**20
 
 
 def check_is_there(path: Path, typed: str = "") -> None:
@@ -51,13 +55,42 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Path of a temporary file to write, which replaces ``path`` after the block if that raises nothing; folders are made."""
     if path.is_dir():
         raise ScmambaError(f"{path} is a folder; a file is to be written there.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path)
+    place = place_of(path)
+    unfinished = unfinished_path(place)
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
-        replace_by(unfinished, path)
+        replace_by(unfinished, place)
+    except OSError as error:
+        raise ScmambaError(
+            f"{path} cannot be written: {reason_on_disk(error)}. What was there is as it was."
+        ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be gone
+            unfinished.unlink()
+
+
+def place_of(path: Path) -> Path:
+    """Where a file is written: of a link, what it leads to, whose folder must be there, as its drive may not be mounted."""
+    place = Path(os.path.realpath(path))
+    if path.is_symlink() and not place.parent.is_dir():
+        raise ScmambaError(f"{path} is a link to {path.readlink()}, whose folder is not there.")
+    return place
+
+
+def reason_on_disk(error: OSError) -> str:
+    """Why something could not be written, without what HDF5 adds."""
+    said = reason_of(error)
+    return os.strerror(error.errno) if error.errno and "unable to lock" not in said else said
+
+
+@contextmanager
+def naming_full_disk() -> Iterator[None]:
+    """Within the block torch writes a file; its error on one that cannot grow says nothing of disks."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"torch could not write it, the disk may be full ({reason_of(error)})") from error
 
 
 def unfinished_path(path: Path) -> Path:
@@ -137,6 +170,26 @@ def check_space(n_bytes: int, folder: Path) -> None:
         raise ScmambaError(
             f"About {n_bytes / 2**20:,.0f} MB are to be written into {folder}, which has {free / 2**20:,.0f} MB left."
         )
+
+
+def try_writing(values: np.ndarray, path: Path) -> None:
+    """Raise unless values fit beside ``path``, which a disk that becomes full while they are added to it would damage.
+
+    They, ``(n, z)`` by rows, are written: free space says nothing of quotas, nor of files that are compressed.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent) as file:
+            file.write(values.data)
+            file.write(os.urandom(SPARE))
+            file.flush()
+            os.fsync(file.fileno())
+    except PermissionError:  # to make another file there, which a file that may be changed does not need
+        return
+    except OSError as error:
+        n_bytes = values.nbytes + SPARE
+        raise ScmambaError(
+            f"{path} stays as it was: {n_bytes / 2**20:,.0f} MB more do not fit there, {reason_on_disk(error)}. Make space first."
+        ) from error
 
 
 def _n_bytes(entry: Any) -> int:
@@ -253,12 +306,14 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ScmambaError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
+        raise ScmambaError(f"Nothing can be written into {folder}: {reason_on_disk(error)}.") from error
 
 
 def nearest_folder(path: Path) -> Path:
     """``path``, or the nearest folder above it that exists; raises if that is a link to one that does not."""
-    nearest = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    nearest = next((folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder)), None)
+    if nearest is None:
+        raise ScmambaError(f"There is no drive {path.absolute().anchor}: choose another folder than {path}.")
     if nearest.is_symlink():  # a folder cannot be made in its place
         check_is_there(nearest)
     return nearest
@@ -272,11 +327,10 @@ def remove_unfinished(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names of the files in ``folder`` are on the disk; does nothing on Windows."""
-    if os.name == "nt":  # which cannot open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Wait until the names of the files in ``folder`` are on the disk, where that can be asked for."""
+    with suppress(OSError):  # on Windows, where one may not list the folder, and on some network drives it cannot
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

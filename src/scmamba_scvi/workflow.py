@@ -17,7 +17,7 @@ import torch
 
 from ._arguments import MAX_SEED, check_count
 from ._columns import obs_column
-from ._compat import device_of, limited_threads, quiet, restoring_setup, warn
+from ._compat import device_of, limited_threads, quiet, restoring_setup, scanpy_module, warn
 from ._files import check_content, check_folder, check_result, check_space, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError, written
@@ -82,7 +82,7 @@ def integrate(
     umap
         Fit UMAP coordinates, the slowest step after training. Without, those of an earlier call are removed.
     model_dir, overwrite
-        Save the model into this folder as soon as it is trained.
+        Save the model into this folder as soon as it is trained. If that fails, a warning says so, and the model is returned.
     **train_kwargs
         As in :meth:`~scmamba_scvi.SCMAMBA.train`.
 
@@ -111,6 +111,7 @@ def integrate(
     folder = None if model_dir is None else Path(model_dir)
     if folder is not None:
         check_folder(folder, overwrite)
+    scanpy_module()  # raises where it could not cluster after the training
     with _seeded(seed), _restoring(mdata):
         SCMAMBA.setup_mudata(
             mdata, modalities=modalities, layers=layers, batch_key=batch_key, labels_key=labels_key,
@@ -263,10 +264,11 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     >>> scmamba_scvi.read("cells.h5mu").n_obs
     300
     """
-    if Path(path).suffix != ".h5mu":  # by which files are read
-        raise ScmambaError(f"The name of the file must end in .h5mu, got {Path(path).name!r}.")
-    check_result(mdata, Path(path).parent)
-    write_h5mu(mdata, Path(path))
+    path = Path(path)
+    if path.suffix != ".h5mu":  # by which files are read
+        raise ScmambaError(f"The name of the file must end in .h5mu, got {path.name!r}.")
+    check_result(mdata, path.resolve().parent)  # of a link, where it leads to
+    write_h5mu(mdata, path)
 
 
 def _check_arguments(seed: int, columns: Mapping[str, str | None], model_kwargs: Mapping[str, Any]) -> None:
@@ -290,11 +292,16 @@ def _train(model: SCMAMBA, folder: Path | None, overwrite: bool, options: Mappin
     if folder is not None:
         check_space(sum(t.nbytes for t in model.module.state_dict().values()), folder)
     model.train(**options)
+    kept = "nothing"
     if folder is not None:
-        model.save(os.fspath(folder), overwrite=overwrite)
-        logger.info("Wrote the model into %s.", folder)  # now, as clusters and UMAP may be interrupted
+        try:
+            model.save(os.fspath(folder), overwrite=overwrite)
+        except ScmambaError as error:  # the training must not be lost for a disk that others filled
+            warn(f"{error} integrate goes on, and returns the model.")
+        else:
+            logger.info("Wrote the model into %s.", folder)  # now, as clusters and UMAP may be interrupted
+            kept = f"the best weights so far are in {folder}, nothing else"
     if model.training_summary_["interrupted"]:
-        kept = "nothing" if folder is None else f"the best weights so far are in {folder}, nothing else"
         raise KeyboardInterrupt(f"Training was stopped: {kept} was written.")
 
 
@@ -307,12 +314,10 @@ def _write_clusters(mdata: MuData, seed: int) -> None:
 
 def _write_umap(parts: Sequence[MuData | AnnData], seed: int) -> None:
     """Fit the embeddings of ``parts`` together and write their coordinates, NaN for cells without an embedding."""
-    import scanpy as sc
-
     stacked = np.concatenate([part.obsm[OBSM_KEY] for part in parts])
     usable = np.isfinite(stacked).all(axis=1)
     points = _graph(stacked[usable], seed)
-    sc.tl.umap(points, random_state=seed)
+    scanpy_module().tl.umap(points, random_state=seed)
     coordinates = np.full((len(stacked), 2), np.nan, dtype=np.float32)
     coordinates[usable] = points.obsm["X_umap"]  # where scanpy writes them
     ends = np.cumsum([part.n_obs for part in parts])

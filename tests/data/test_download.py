@@ -90,7 +90,22 @@ def test_an_unpacking_that_was_interrupted_is_done_again(file_of_geo, tmp_path, 
         fetch_bone_marrow("cite", tmp_path)
     monkeypatch.setattr(shutil, "copyfileobj", copy)
     assert fetch_bone_marrow("cite", tmp_path).n_obs == 40
-    assert not list(tmp_path.glob("*.part"))
+    assert len(list(tmp_path.iterdir())) == 3  # with the packed file and that of the fixture
+
+
+def test_two_processes_unpack_each_into_a_file_of_its_own(file_of_geo, tmp_path, monkeypatch):
+    names = []
+
+    def download(url, known_hash, fname, path, processor):
+        names.append(processor.name)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(pooch, "retrieve", download)
+    for process in (1, 2):
+        monkeypatch.setattr("os.getpid", lambda process=process: process)
+        with pytest.raises(ScmambaError, match="by hand"):
+            fetch_bone_marrow("cite", tmp_path)
+    assert names[0] != names[1]
 
 
 def test_the_folder_of_the_benchmarks_comes_before_a_download(tmp_path, monkeypatch):

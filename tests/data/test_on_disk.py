@@ -1,8 +1,10 @@
 """Files whose matrices stay in the file."""
 
+import errno
 import os
 import shutil
 import warnings
+from pathlib import Path
 
 import anndata
 import mudata
@@ -75,6 +77,16 @@ def test_a_zarr_that_was_not_copied_to_its_end_is_refused(h5mu, tmp_path, monkey
     (path / f"mod/atac/X/{part}/2").unlink()
     with pytest.raises(ScmambaError, match=f"1 of .* pieces of mod/atac/X/{part} are not there"):
         use(path)
+
+
+def test_a_zarr_that_vanishes_while_it_is_used_is_named(h5mu, tmp_path):
+    """zarr would read the rest as zeros, on which a training goes on."""
+    path = convert_mudata(h5mu, tmp_path / "m.zarr")
+    counts = open_mudata(path)["rna"].X
+    assert dense(counts[:5]).any()
+    path.rename(tmp_path / "elsewhere.zarr")
+    with pytest.raises(ScmambaError, match="m.zarr is not there any more"):
+        counts[5:10]
 
 
 def test_a_layer_of_stored_zeros_is_complete(mdata, tmp_path):
@@ -211,12 +223,67 @@ def test_an_embedding_is_added_to_a_file_once_its_mudata_is_dropped(mdata, h5mu,
 
 
 def test_a_file_without_space_for_an_embedding_stays_as_it_was(mdata, h5mu, tmp_path, monkeypatch):
+    """HDF5 leaves a file that is full midway damaged; of a quota only writing tells."""
     path = tmp_path / "m.h5mu"
     path.write_bytes(h5mu.read_bytes())
-    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 1000))
-    with pytest.raises(ScmambaError, match="has 0 MB left"):
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ScmambaError, match=r"m.h5mu stays as it was: 1 MB more do not fit there, No space left"):
         write_obsm(path, "X_scmamba", np.ones((150, 2)), obs_names=mdata.obs_names)
-    assert path.read_bytes() == h5mu.read_bytes()
+    assert path.read_bytes() == h5mu.read_bytes() and os.listdir(tmp_path) == ["m.h5mu"]
+
+
+def test_a_file_is_changed_in_a_folder_that_may_not_be(mdata, h5mu, tmp_path, monkeypatch):
+    path = tmp_path / "m.h5mu"
+    path.write_bytes(h5mu.read_bytes())
+
+    def refused(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    write_obsm(path, "X_scmamba", np.ones((150, 2)), obs_names=mdata.obs_names)
+    assert "X_scmamba" in open_mudata(path).obsm
+
+
+@pytest.mark.parametrize("n_pieces", [0, 1])
+def test_an_embedding_of_a_zarr_is_replaced_by_a_whole_one_or_stays(mdata, h5mu, tmp_path, monkeypatch, n_pieces):
+    """zarr reads pieces that are not there as zeros."""
+    path = convert_mudata(h5mu, tmp_path / "m.zarr")
+    write_obsm(path, "X", np.ones((150, 2)), obs_names=mdata.obs_names)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    put, n_put = zarr.storage.LocalStore.set, 0
+
+    async def full(self, key, value):
+        nonlocal n_put
+        n_put += 1
+        if n_put > n_pieces + 4:  # what describes the group and the matrix
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await put(self, key, value)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", full)
+    # one after the other, as one that is being written when another fails is still written
+    with pytest.raises(ScmambaError, match="No space left"), zarr.config.set({"async.concurrency": 1}):
+        write_obsm(path, "X", np.random.default_rng(0).random((150, 2000)), obs_names=mdata.obs_names)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_names_that_differ_in_case_only_are_refused_where_a_disk_has_no_case(h5mu, tmp_path, monkeypatch):
+    """On macOS and Windows one column would replace the other."""
+    path = tmp_path / "m.h5mu"
+    changed = read(h5mu)
+    changed["rna"].obs["Batch"], changed["rna"].obs["batch"] = "a", "b"
+    changed.write_h5mu(path)
+    exists = Path.exists
+    if not exists(tmp_path / "M.H5MU"):  # this disk knows case
+        convert_mudata(path, tmp_path / "m.zarr", overwrite=True)
+    monkeypatch.setattr(Path, "exists", lambda self: exists(self) or exists(self.with_name(self.name.lower())))
+    with pytest.raises(ScmambaError, match="'Batch' and 'batch' of /mod/rna/obs differ in case only"):
+        convert_mudata(path, tmp_path / "other.zarr")
+    assert "other.zarr" not in os.listdir(tmp_path)
+    convert_mudata(h5mu, tmp_path / "other.zarr")
 
 
 def test_a_conversion_that_failed_leaves_the_file_closed(mdata, h5mu, tmp_path, monkeypatch):
@@ -366,18 +433,19 @@ def test_a_store_of_cells_is_overwritten(mdata, h5mu, tmp_path, made_by):
     assert [path.name for path in tmp_path.iterdir()] == ["m.zarr"]
 
 
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
 @pytest.mark.parametrize("moved", ["m.zarr", "new"])
-def test_a_store_that_cannot_be_replaced_stays(mdata, h5mu, tmp_path, monkeypatch, moved):
+def test_a_store_that_cannot_be_replaced_stays(mdata, h5mu, tmp_path, monkeypatch, moved, error):
     target = convert_mudata(h5mu, tmp_path / "m.zarr")
     move = os.replace
 
     def replace(source, destination):
         if os.path.basename(source) == moved:
-            raise OSError("no space left")
+            raise error
         move(source, destination)
 
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(ScmambaError, match="m.zarr cannot be replaced: no space left"):
+    with pytest.raises((ScmambaError, KeyboardInterrupt), match="m.zarr cannot be replaced: no space left|^$"):
         convert_mudata(h5mu, target, overwrite=True)
     assert_same(open_mudata(target), mdata)
     assert [path.name for path in tmp_path.iterdir()] == ["m.zarr"]

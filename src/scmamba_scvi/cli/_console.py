@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +17,26 @@ from .._compat import quiet
 from ..errors import WRITER, ScmambaError
 from ._arguments import as_option
 
-out = Console(emoji=False)  # chr1:100:200 is no emoji
-err = Console(stderr=True, emoji=False)
+
+class _Console(Console):
+    """A console that cannot fail: files are written also where nobody reads on, as in ``| head``, or the disk of a log is full."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, or go on without a word."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from here on; rich would end the process."""
+        self.quiet = True
+        # what Python still has to write at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+out = _Console(emoji=False)  # chr1:100:200 is no emoji
+err = _Console(stderr=True, emoji=False)
 
 #: Exit codes: an argument or a file cannot be used; stopped by Ctrl-C (128 + SIGINT).
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -32,7 +52,7 @@ def reporting() -> Iterator[None]:
     """
     token = WRITER.set(as_option)
     try:
-        with _plain_log_and_warnings():
+        with _plain_log_and_warnings(), _ending_orderly():
             yield
     except KeyboardInterrupt as error:
         say(str(error), "\n[red]Interrupted.[/red] ", err)
@@ -55,6 +75,26 @@ def say(text: str, label: str = "", console: Console = out) -> None:
     """
     console.print(label, end="")
     console.print(text, markup=False, highlight=False, soft_wrap=bool(label) or not console.is_terminal)
+
+
+@contextmanager
+def _ending_orderly() -> Iterator[None]:
+    """Within the block, the signal of a batch system or of a lost connection is an exit, before which temporary files are removed."""
+
+    def end(number: int, frame: object) -> None:
+        err.print(f"Ended by {signal.Signals(number).name}. What is not said to be written is not.")
+        raise SystemExit(128 + number)
+
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    is_main = threading.current_thread() is threading.main_thread()  # no other may set a handler
+    taken = [number for number in known if is_main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class _Lines(logging.Handler):

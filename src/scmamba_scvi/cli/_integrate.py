@@ -199,7 +199,7 @@ def integrate(
         device_of(accelerator, "auto")  # raises if it is not there
         mdata = read(sources)
         say(f"Read {', '.join(path.name for path in paths_of(sources))}: {_describe(mdata)}.")
-        check_result(mdata, out_file.parent)
+        check_result(mdata, out_file.resolve().parent)  # of a link, where it leads to
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
         model = _integrate(
@@ -208,6 +208,7 @@ def integrate(
             model_dir=model_dir, overwrite=overwrite, max_epochs=max_epochs, batch_size=batch_size,
             accelerator=accelerator, model_kwargs={"encoder": encoder},
         )  # fmt: skip
+        check_outputs([], outputs, overwrite)  # again, as another run may have written them meanwhile
         _write_results(mdata, model, out_file, figure_dir, color=(labels_key, batch_key), integration=umap)
         if report is not None:
             from ..report import write_report
@@ -220,6 +221,8 @@ def integrate(
                 command=shlex.join(["scmamba-scvi", *sys.argv[1:]]),
             )
             say(f"Wrote {report}.")
+        if not any(model_dir.glob("model.pt")):  # a note said why
+            raise ScmambaError(f"The model was not saved into {model_dir}; everything else was written.")
 
 
 def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA:

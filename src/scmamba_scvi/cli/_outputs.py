@@ -7,7 +7,7 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from .._files import atomic_write, check_folder, check_writable, is_zarr, unfinished_path
+from .._files import atomic_write, check_folder, check_writable, is_zarr, place_of, unfinished_path
 from ..errors import ScmambaError
 from ._console import say
 
@@ -51,7 +51,7 @@ def check_outputs(
         if path.parts[:1] == ("~",):
             raise ScmambaError(f"{option}={path}: the shell replaces ~ only after a space, {option} {path}.")
         try:
-            check_writable(path.parent)
+            check_writable(place_of(path).parent)
         except ScmambaError as error:
             raise ScmambaError(f"{error} Choose another folder with {option}.") from error
     for _, folder in folders:

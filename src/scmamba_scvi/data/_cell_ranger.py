@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from .._compat import scanpy_module
 from ..errors import ScmambaError
 
 #: Names of the tables of counts. The ``.h5`` come first: they are read faster, and know the genome.
@@ -57,15 +58,13 @@ def genomes_of(file: Any) -> list[str]:
 
 def read_h5(path: Path, genomes: list[str]) -> AnnData:
     """The ``.h5``; ``genomes`` are those of `genomes_of`."""
-    import scanpy as sc
-
     if len(genomes) > 1:
         raise ScmambaError(
             f"{path} holds counts of several genomes, as Cell Ranger 2 writes them: {', '.join(genomes)}. Write those of one into "
             f"a file, scanpy.read_10x_h5({str(path)!r}, genome={genomes[0]!r}).write_h5ad('cells.h5ad')."
         )
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # names repeat; `parts_of` numbers them
-        return sc.read_10x_h5(path, gex_only=False)
+        return scanpy_module().read_10x_h5(path, gex_only=False)
 
 
 def holds_mtx(folder: Path) -> bool:

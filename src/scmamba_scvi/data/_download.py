@@ -13,7 +13,7 @@ from mudata import MuData
 
 from .._arguments import check_count
 from .._compat import explained, without_pulling
-from .._files import check_is_there
+from .._files import check_is_there, unfinished_path
 from ..errors import ScmambaError, UnknownNameError
 from ._formats import what_is_no_hdf5
 from ._read import read
@@ -113,13 +113,16 @@ def _downloaded(url: str, path: str | os.PathLike[str] | None) -> Path:
     packed = url.rpartition("/")[2]
     file = folder if folder.is_file() else folder / packed.removesuffix(".gz")
     if not file.is_file():
-        part = f"{file.name}.part"  # until all of it is unpacked
-        (folder / part).unlink(missing_ok=True)
-        # no network, no space, no such folder
-        with explained(
-            f"{packed} could not be downloaded. Download {url} by hand and unpack it, and put it at {file}, or pass "
-            f"path='the/downloaded/file'"
-        ):
-            pooch.retrieve(url, None, fname=packed, path=folder, processor=pooch.Decompress(name=part))
-            os.replace(folder / part, file)
+        part = unfinished_path(file)  # until all of it is unpacked; each process has its own
+        part.unlink(missing_ok=True)
+        try:
+            # no network, no space, no such folder
+            with explained(
+                f"{packed} could not be downloaded. Download {url} by hand and unpack it, and put it at {file}, or pass "
+                f"path='the/downloaded/file'"
+            ):
+                pooch.retrieve(url, None, fname=packed, path=folder, processor=pooch.Decompress(name=part.name))
+                os.replace(part, file)
+        finally:
+            part.unlink(missing_ok=True)
     return file

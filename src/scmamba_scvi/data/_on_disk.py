@@ -18,7 +18,7 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from mudata import MuData
 
 from .._compat import explained, mudata_of, without_pulling
-from .._files import check_is_there, check_space, temporary_folder
+from .._files import check_is_there, temporary_folder, try_writing
 from ..errors import ScmambaError, written
 from ._row_blocks import is_sparse, read_sparse, row_blocks, write_rows
 
@@ -166,17 +166,39 @@ def convert_mudata(source: str | os.PathLike[str], target: str | os.PathLike[str
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = stack.enter_context(temporary_folder(target.parent))
         with explained(f"{source} cannot be converted to {target}"):
-            _copy(from_root, zarr.open_group(folder / "new", mode="w", zarr_format=2))
+            new = zarr.open_group(folder / "new", mode="w", zarr_format=2)
+            if (folder / "NEW").exists():  # as on macOS and Windows
+                _check_case(from_root)
+            _copy(from_root, new)
         with explained(f"{target} cannot be replaced"):
-            if target.exists():
-                os.replace(target, folder / "old")
-            try:
-                os.replace(folder / "new", target)
-            except OSError:
-                if (folder / "old").exists():
-                    os.replace(folder / "old", target)
-                raise
+            _put_in_place(folder / "new", target, folder / "old")
     return target
+
+
+def _check_case(group: Any) -> None:
+    """Raise if two names in a group differ in case only: as folders that have no case, one would replace the other."""
+    known: dict[str, str] = {}
+    for name in group:
+        if other := known.get(name.lower()):
+            raise ScmambaError(
+                f"{other!r} and {name!r} of {group.name} differ in case only, and this disk does not tell them apart: rename one, "
+                f"or choose another disk."
+            )
+        known[name.lower()] = name
+        if hasattr(group[name], "keys"):
+            _check_case(group[name])
+
+
+def _put_in_place(new: Path, target: Path, old: Path) -> None:
+    """Move a folder to ``target``, and what is there to ``old``; after an error or Ctrl-C, that is back."""
+    try:
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise
 
 
 def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, obs_names: Any) -> None:
@@ -186,7 +208,8 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
     ----------
     path
         ``.h5mu`` or ``.zarr``. A ``.h5mu`` must not be open. First drop the MuData of `open_mudata`: of data that were set up,
-        ``model.deregister_manager(mdata)``, then ``del mdata, model``.
+        ``model.deregister_manager(mdata)``, then ``del mdata, model``. Where the process is killed meanwhile, a ``.h5mu`` may
+        be damaged, a ``.zarr`` is not.
     key
         Name in ``obsm``, such as ``"X_scmamba"``; what has this name is replaced.
     values
@@ -213,23 +236,34 @@ def write_obsm(path: str | os.PathLike[str], key: str, values: np.ndarray, *, ob
             f"values must be a matrix of numbers (n cells, z); got {values.dtype} of shape {values.shape}."
         )
     check_is_there(path := Path(path))
-    check_space(values.nbytes, path.parent)  # a file that is full midway names an embedding that it does not hold
     gc.collect()  # a MuData that was dropped refers to itself, and would keep a .h5mu open
-    with _opened(path, "r+") as root:
+    what = "cannot be changed" if path.is_dir() else "could not be changed to the end, and may be damaged"
+    with explained(f"{path} {what}"), _opened(path, "r+") as root:
         if key in root["mod"]:
             raise ScmambaError(f"key {key!r} is a modality, whose cells obsm[{key!r}] marks: choose another name.")
-        with explained(f"{path} cannot be changed"):
-            known = read_elem(root["obs"]).index
-            if len(values) != len(names):
-                raise ScmambaError(f"{len(values):,} rows of values for {len(names):,} names of cells.")
-            rows = names.get_indexer(known) if names.is_unique else None
-            if rows is None or len(names) != len(known) or (rows < 0).any():
-                raise ScmambaError(
-                    f"The cells are not those of {path}: {len(names):,} names for {len(known):,} cells, "
-                    f"{len(names.intersection(known)):,} of them the same."
-                )
-            write_elem(root.require_group("obsm"), key, values[rows])
-            _consolidate_again(path)
+        known = read_elem(root["obs"]).index
+        if len(values) != len(names):
+            raise ScmambaError(f"{len(values):,} rows of values for {len(names):,} names of cells.")
+        rows = names.get_indexer(known) if names.is_unique else None
+        if rows is None or len(names) != len(known) or (rows < 0).any():
+            raise ScmambaError(
+                f"The cells are not those of {path}: {len(names):,} names for {len(known):,} cells, "
+                f"{len(names.intersection(known)):,} of them the same."
+            )
+        _put_into_obsm(root, path, key, np.ascontiguousarray(values[rows]))
+        _consolidate_again(path)
+
+
+def _put_into_obsm(root: Any, path: Path, key: str, values: np.ndarray) -> None:
+    """Write an entry of ``obsm``. Of a zarr, where it is a folder, it is complete before it is there."""
+    obsm = root.require_group("obsm")
+    if not path.is_dir():
+        try_writing(values, path)
+        write_elem(obsm, key, values)
+        return
+    with temporary_folder(path) as folder:
+        write_elem(zarr.open_group(folder, mode="w", zarr_format=root.metadata.zarr_format), "new", values)
+        _put_in_place(folder / "new", path / "obsm" / key, folder / "old")
 
 
 def _is_store(path: Path) -> bool:
@@ -274,8 +308,19 @@ def _open(path: str | os.PathLike[str], mode: Literal["r", "r+"]) -> Any:
 
 
 def _open_zarr(path: Path, mode: Literal["r", "r+"], **options: Any) -> Any:
-    """Root of a zarr, which is found whatever folder the process works in later; zarr reads what it does not find as zeros."""
-    return zarr.open_group(path.absolute(), mode=mode, **options)
+    """Root of a zarr, which is found whatever folder the process works in later."""
+    return zarr.open_group(_Folder(path.absolute(), read_only=mode == "r"), mode=mode, **options)
+
+
+class _Folder(zarr.storage.LocalStore):
+    """A folder that must not vanish while it is read, as with its drive: zarr reads what it does not find as zeros."""
+
+    async def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Content of a piece, None where it is not there; raises where nothing is."""
+        found = await super().get(*args, **kwargs)
+        if found is None and not self.root.exists():
+            raise ScmambaError(f"{self.root} is not there any more: it was moved or deleted, or its drive is gone.")
+        return found
 
 
 def _consolidate_again(path: Path) -> None:

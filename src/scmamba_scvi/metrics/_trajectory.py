@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import pearsonr, spearmanr
 
 from .._columns import in_order_of
-from .._compat import warn
+from .._compat import scanpy_module, warn
 from ..errors import ScmambaError
 from .distances import Matrix, as_matrix, resolve_k
 from .graph import neighbor_graph
@@ -56,8 +56,7 @@ def diffusion_pseudotime(
     >>> bool(time[:50].max() < time[50:].min())
     True
     """
-    import scanpy as sc
-
+    sc = scanpy_module()
     x = as_matrix(x)
     n = len(x)
     if isinstance(root, bool) or not isinstance(root, int | np.integer) or not 0 <= root < n:

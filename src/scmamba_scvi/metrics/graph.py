@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from .._compat import scanpy_module
 from .distances import Matrix, centred_array
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def neighbor_graph(x: Matrix, n_neighbors: int, random_state: int = 0) -> AnnDat
     A row of ``x`` ``(n, z)`` is not counted among its ``n_neighbors < n``; scanpy counts it, so its number is one higher.
     ``random_state`` orders ties and seeds the approximate search.
     """
-    import scanpy as sc
     from anndata import AnnData
 
+    sc = scanpy_module()
     points = break_ties(x, random_state)
     cells = AnnData(obsm={"X": points}, shape=(len(points), 0))
     transformer = "sklearn" if len(points) <= EXACT_UP_TO else "pynndescent"
@@ -55,9 +56,7 @@ def neighbor_graph(x: Matrix, n_neighbors: int, random_state: int = 0) -> AnnDat
 
 def leiden(graph: AnnData, random_state: int, resolution: float = 1.0) -> pd.Series:
     """Cluster of each row of a `neighbor_graph`, categorical."""
-    import scanpy as sc
-
-    sc.tl.leiden(
+    scanpy_module().tl.leiden(
         graph, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=random_state
     )
     return graph.obs["leiden"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +83,27 @@ def test_a_full_disk_is_named_and_changes_nothing(models, tmp_path, exists):
     assert [p.name for p in tmp_path.iterdir()] == (["m"] if exists else [])
     if exists:
         assert same(SCMAMBA.from_export(folder), models[0])
+
+
+def test_weights_that_another_process_reads_may_stay(models, tmp_path, monkeypatch):
+    """Windows deletes no file that is open."""
+    models[0].export(tmp_path / "m")
+    monkeypatch.setattr(Path, "unlink", lambda self, **_: (_ for _ in ()).throw(PermissionError(self)))
+    models[1].export(tmp_path / "m", overwrite=True)
+    assert same(SCMAMBA.from_export(tmp_path / "m"), models[1])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_an_export_is_for_whom_the_folders_of_the_user_are(models, tmp_path):
+    models[0].export(tmp_path / "m")
+    (tmp_path / "other").mkdir()
+    assert (tmp_path / "m").stat().st_mode == (tmp_path / "other").stat().st_mode
+    before = os.umask(0o077)
+    try:
+        models[0].export(tmp_path / "private")
+    finally:
+        os.umask(before)
+    assert not (tmp_path / "private").stat().st_mode & 0o077
 
 
 def test_a_folder_of_something_else_is_not_overwritten(models, tmp_path):

@@ -19,6 +19,7 @@ from shapes import TINY, mudata_of, poisson
 from scmamba_scvi import SCMAMBA
 from scmamba_scvi.errors import ResumeError, ScmambaError
 from scmamba_scvi.model.fitting import mixin as fitting
+from scmamba_scvi.model.training.callbacks import StopOnInterrupt
 from scmamba_scvi.model.training.resume import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -221,12 +222,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_training_goes_on(uninter
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model.train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[FillDisk()])
-        said = [str(w.message) for w in caught if "could not be written" in str(w.message)]
+        said = [str(w.message) for w in caught if "cannot be written" in str(w.message)]
         assert_same(result(model), uninterrupted[0])
         (tmp_path / "said").write_text("\n".join(said))
 
     assert in_child(work) == 0
-    assert "training goes on" in (tmp_path / "said").read_text()
+    assert "Training goes on" in (tmp_path / "said").read_text()
     state = read_checkpoint(tmp_path / "training.ckpt")
     assert (state["n_finished"], state["epoch"]) == (1, 0)
     assert not list(tmp_path.glob(".*"))
@@ -242,7 +243,7 @@ def test_a_disk_that_is_full_from_the_start_is_an_error(tmp_path):
     def work():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
-        with pytest.raises(ScmambaError, match="checkpoint_dir .* cannot be written"):
+        with pytest.raises(ScmambaError, match="checkpoint_dir cannot be used: .* cannot be written"):
             fresh().train(**TRAIN, checkpoint_dir=tmp_path)
 
     assert in_child(work) == 0
@@ -258,7 +259,7 @@ def test_training_goes_on_in_a_folder_that_becomes_read_only(uninterrupted, tmp_
 
     model = fresh()
     try:
-        with pytest.warns(UserWarning, match="could not be written"):
+        with pytest.warns(UserWarning, match="cannot be written"):
             model.train(**TRAIN, checkpoint_dir=tmp_path, callbacks=[Lock()])
         assert read_checkpoint(tmp_path / "training.ckpt")["epoch"] == 1
     finally:
@@ -410,6 +411,13 @@ def test_a_second_ctrl_c_is_one_and_leaves_a_usable_model_and_ctrl_c_as_it_was(c
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert model.training_summary_["interrupted"]
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_ctrl_c_is_left_to_a_program_around_python(monkeypatch):
+    """R handles it itself, and Python could not give it back: nothing in R could be stopped any more."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("the handler was replaced"))
+    StopOnInterrupt().on_train_start(trainer=None, pl_module=None)
 
 
 def test_a_training_that_a_batch_system_ends_is_no_success():

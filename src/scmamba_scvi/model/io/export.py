@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -69,7 +70,8 @@ class ExportMixin(ModelBase):
                 f"{directory} is not an exported model, so it is not overwritten: choose another folder."
             )
         try:
-            with temporary_folder(directory) as unfinished:
+            with temporary_folder(directory) as folder:
+                (unfinished := folder / "new").mkdir()  # for whom a folder of the user is, which a temporary one is not
                 weights = {
                     name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()
                 }
@@ -79,7 +81,6 @@ class ExportMixin(ModelBase):
                     _replace_export(unfinished / WEIGHTS_FILE, described, directory)
                 else:
                     _write_description(unfinished / MODEL_FILE, {**described, "weights_file": WEIGHTS_FILE})
-                    unfinished.chmod(0o755)
                     os.replace(unfinished, directory)
                     sync_folder(directory.parent)
         except (OSError, SafetensorError) as error:
@@ -260,7 +261,8 @@ def _replace_export(weights: Path, described: Mapping[str, Any], directory: Path
     _write_description(directory / MODEL_FILE, {**described, "weights_file": name})
     for old in directory.iterdir():
         if WEIGHTS_NAME.fullmatch(old.name) and old.name != name:
-            old.unlink(missing_ok=True)
+            with suppress(OSError):  # Windows keeps a file that a process reads
+                old.unlink()
 
 
 def _write_description(path: Path, described: Mapping[str, Any]) -> None:

@@ -10,7 +10,16 @@ from anndata.io import read_elem
 from mudata import MuData
 
 from ..._compat import device_of, explained, warn
-from ..._files import check_content, check_folder, check_result, check_space, replace_by, temporary_folder, write_h5mu
+from ..._files import (
+    check_content,
+    check_folder,
+    check_result,
+    check_space,
+    naming_full_disk,
+    replace_by,
+    temporary_folder,
+    write_h5mu,
+)
 from ...errors import ScmambaError
 from .._base import digest
 from .export import ExportMixin, folder_of
@@ -64,7 +73,8 @@ class SavingMixin(ExportMixin):
             else:
                 check_result(self.adata, folder)
         with explained(f"The model cannot be saved into {dir_path}"), temporary_folder(folder) as unfinished:
-            super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
+            with naming_full_disk():
+                super().save(os.fspath(unfinished), prefix, overwrite=True, save_kwargs=save_kwargs)
             weights = list(unfinished.iterdir())
             try:
                 if save_anndata:

@@ -160,6 +160,8 @@ class StopOnInterrupt(Callback):
         """Handle Ctrl-C from here on; only the main thread may set a handler."""
         if threading.current_thread() is not threading.main_thread():
             return
+        if signal.getsignal(signal.SIGINT) is None:  # of a program around Python, as R: it could not be put back
+            return
 
         def stop(signum, frame) -> None:
             self.interrupted = True

@@ -1,7 +1,6 @@
 """The checkpoint of a training: a process that was killed continues from the last epoch that it finished."""
 
 import dataclasses
-import errno
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scvi import settings
 
 from ..._compat import reason_of, warn
-from ..._files import atomic_write, remove_unfinished
+from ..._files import atomic_write, naming_full_disk, remove_unfinished
 from ..._keys import BATCH_KEY
 from ...config import TrainConfig
 from ...errors import ResumeError, ScmambaError
@@ -128,12 +127,11 @@ class TrainingCheckpoint(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         try:
             trainer.save_checkpoint(self.path, weights_only=False)  # the default, which Lightning logs at every save
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except ScmambaError as error:
             if not self.path.exists():
-                raise ScmambaError(f"checkpoint_dir {self.path.parent} cannot be written: {reason}.") from error
+                raise ScmambaError(f"checkpoint_dir cannot be used: {error}") from error
             # a full disk must not end the training, and must not pass unnoticed
-            warn(f"{self.path} could not be written ({reason}): it stays as it was, and training goes on.")
+            warn(f"{error} Training goes on.")
 
     def _check_identity(self, saved: Mapping[str, str]) -> None:
         now = self.identity
@@ -152,10 +150,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write another file beside it, then replace it."""
         with atomic_write(Path(path)) as unfinished:
-            try:
+            with naming_full_disk():
                 torch.save(checkpoint, unfinished)
-            except RuntimeError as error:  # raised by torch if the file cannot grow
-                raise OSError(errno.EIO, "torch could not write it, the disk may be full") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Tensors and plain values only, on the CPU."""
