@@ -1,6 +1,5 @@
 """Models as files that can be read without running their code: weights in safetensors, everything else in JSON."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -164,7 +163,7 @@ def folder_of(directory: Any) -> Path:
     """The path, checked to be one that the file system can look up."""
     try:
         folder = Path(directory)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             folder.stat()  # `exists` hides a null character
     except (TypeError, ValueError, OSError) as error:
         raise ScmambaError(f"{str(directory)[:60]!r} is not the path of a folder: {str(error)[:60]}.") from error
