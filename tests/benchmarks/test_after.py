@@ -50,7 +50,7 @@ def test_the_page_says_what_the_results_say(load, tmp_path):
     assert "- 2 results: x, 1 thread, Python 3, torch 2." in lines
 
 
-def test_a_baseline_chooses_its_penalty_as_the_classifier_of_the_package_did(load):
+def test_a_baseline_chooses_its_penalty_as_the_classifier_of_the_package_does(load):
     annotation, rng = load("annotation"), np.random.default_rng(0)
     labels = np.repeat(["a", "b", "c"], [200, 60, 2])
     noise = rng.normal(size=(len(labels), 40))
