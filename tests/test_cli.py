@@ -715,6 +715,25 @@ def test_results_are_written_where_the_model_cannot_be_which_is_no_success(simul
     assert result.exit_code == 2 and "No space left" in result.stderr
     assert f"The model was not saved into {tmp_path / 'out_model'}; everything else was written." in result.stderr
     assert out.is_file() and not (tmp_path / "out_model").exists()
+    monkeypatch.undo()
+    arguments = [
+        "integrate",
+        simulated,
+        "-o",
+        out,
+        "--max-epochs",
+        1,
+        "--encoder",
+        "linear",
+        "--no-umap",
+        "--overwrite",
+    ]
+    assert run(*arguments).exit_code == 0
+    before = (tmp_path / "out_model" / "model.pt").read_bytes()
+    monkeypatch.setattr(torch, "save", full)
+    result = run(*arguments, "--seed", 1)
+    assert result.exit_code == 2 and "The one that is there is of an earlier run." in result.stderr
+    assert (tmp_path / "out_model" / "model.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])

@@ -18,7 +18,7 @@ import torch
 from ._arguments import MAX_SEED, check_count
 from ._columns import obs_column
 from ._compat import device_of, limited_threads, quiet, restoring_setup, scanpy_module, warn
-from ._files import check_content, check_folder, check_result, check_space, write_h5mu
+from ._files import check_content, check_folder, check_result, check_space, place_of, write_h5mu
 from ._keys import CLUSTER_KEY, OBSM_KEY, UMAP_KEY, VALIDATION_KEY
 from .errors import ScmambaError, written
 from .metrics import leiden_ari_nmi, true_match_ranks
@@ -267,7 +267,7 @@ def write_mudata(mdata: MuData, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix != ".h5mu":  # by which files are read
         raise ScmambaError(f"The name of the file must end in .h5mu, got {path.name!r}.")
-    check_result(mdata, path.resolve().parent)  # of a link, where it leads to
+    check_result(mdata, place_of(path).parent)
     write_h5mu(mdata, path)
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from .._arguments import MAX_SEED
-from .._files import check_is_file, check_result
+from .._files import check_is_file, check_result, place_of
 from .._keys import CLUSTER_KEY
 from ..config import resolve_config
 from ..errors import ScmambaError
@@ -199,7 +199,8 @@ def integrate(
         device_of(accelerator, "auto")  # raises if it is not there
         mdata = read(sources)
         say(f"Read {', '.join(path.name for path in paths_of(sources))}: {_describe(mdata)}.")
-        check_result(mdata, out_file.resolve().parent)  # of a link, where it leads to
+        check_result(mdata, place_of(out_file).parent)
+        earlier = _written_at(model_dir)
         if gtf is not None:
             annotate_genome(mdata, gtf=gtf, modality=(modalities or {}).get("rna"))
         model = _integrate(
@@ -221,8 +222,15 @@ def integrate(
                 command=shlex.join(["scmamba-scvi", *sys.argv[1:]]),
             )
             say(f"Wrote {report}.")
-        if not any(model_dir.glob("model.pt")):  # a note said why
-            raise ScmambaError(f"The model was not saved into {model_dir}; everything else was written.")
+        if _written_at(model_dir) == earlier:  # a note said why
+            left = "" if earlier is None else " The one that is there is of an earlier run."
+            raise ScmambaError(f"The model was not saved into {model_dir}; everything else was written.{left}")
+
+
+def _written_at(model_dir: Path) -> int | None:
+    """When the model in a folder was written, in nanoseconds; `None` if there is none."""
+    weights = model_dir / "model.pt"
+    return weights.stat().st_mtime_ns if weights.exists() else None
 
 
 def _integrate(mdata: MuData, labels_key: str | None, **options: Any) -> SCMAMBA:
